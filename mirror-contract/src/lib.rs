@@ -1,0 +1,35 @@
+//! What the policy and the sidecar must agree on.
+//!
+//! This crate owns four rules, each in one module:
+//! - [`reference`]: what an image reference is and how it is normalised;
+//! - [`query`]: how the policy asks the sidecar, as the reference of a manifest;
+//! - [`answer`]: what the sidecar replies, as annotations of that manifest or as an OCI error message;
+//! - [`naming`]: what a copy is called in the backup registry.
+//!
+//! It does no I/O, compiles no regular expression and builds for `wasm32-wasip1` as well as natively:
+//! the policy runs it in a fresh instance for every admission request.
+#![no_std]
+
+extern crate alloc;
+
+pub mod answer;
+pub mod digest;
+mod grammar;
+pub mod inexpressible;
+pub mod naming;
+pub mod query;
+pub mod reference;
+
+pub use answer::{ImageAnswer, Refusal, RefusalKind, SecretAnswer};
+pub use digest::{Algorithm, Digest};
+pub use inexpressible::Inexpressible;
+pub use naming::{Backup, Naming};
+pub use query::{Mode, Query, Sidecar};
+pub use reference::ImageRef;
+
+/// Longest repository name, in characters (distribution specification, "Pulling manifests";
+/// `RepositoryNameTotalLengthMax` of distribution/reference).
+pub const MAX_REPOSITORY: usize = 255;
+
+/// Longest tag, in characters (distribution specification, "Pulling manifests").
+pub const MAX_TAG: usize = 128;

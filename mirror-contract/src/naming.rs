@@ -1,0 +1,266 @@
+//! What a copy is called in the backup registry, and which image a copy was made of.
+//!
+//! Two images never get one name, whatever they are called, and every name that was not shortened can be read back.
+//! A name that would be too long is cut, and a hash of the whole joins its host after `__`, which no host name and no
+//! encoded port contains: so it can never be the name of another image.
+
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use core::fmt::{self, Write as _};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::digest::Digest;
+use crate::query::{canonical, decode_host, encode_host};
+use crate::reference::{DOCKER_HUB, DOCKER_HUB_LEGACY, ImageRef};
+use crate::{Inexpressible, MAX_REPOSITORY, MAX_TAG, grammar};
+
+const ANCHOR_SUFFIX: &str = ".mirror";
+const HASH_MARK: &str = "__";
+/// 128 bits: enough that nobody finds two names with the same hash, short enough to leave room for the name itself.
+const HASH_BYTES: usize = 16;
+
+/// How the name of an image becomes the name of its copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Naming {
+    /// One level: `docker.io/library/nginx` becomes `docker.io-library-nginx`. For registries without nested repositories.
+    #[default]
+    Flat,
+    /// The original's path: `docker.io/library/nginx`.
+    Nested,
+}
+
+/// The place where copies go: a registry, a repository prefix there, and how names are made below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backup {
+    registry: String,
+    repository: String,
+    naming: Naming,
+}
+
+/// Why a backup cannot be at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackupError {
+    /// The registry is not `host[:port]`.
+    Registry,
+    /// The repository is not a path of lower-case components, or leaves no room for names.
+    Repository,
+}
+
+/// The tag that keeps a manifest from a registry's garbage collection: `sha256-<hex>.mirror`.
+///
+/// `None` for a digest that does not fit into a tag.
+#[must_use]
+pub fn anchor_tag(digest: &Digest<'_>) -> Option<String> {
+    let tag = format!("{}{ANCHOR_SUFFIX}", digest.to_tag_form());
+    (tag.len() <= MAX_TAG).then_some(tag)
+}
+
+/// The digest that a tag anchors, if it is an anchor.
+#[must_use]
+pub fn anchored_digest(tag: &str) -> Option<Digest<'_>> {
+    Digest::parse_tag_form(tag.strip_suffix(ANCHOR_SUFFIX)?)
+}
+
+impl Backup {
+    /// Checks the place. `repository` may be empty: then copies are directly below the registry.
+    ///
+    /// # Errors
+    /// [`BackupError`] names the wrong part.
+    pub fn new(registry: &str, repository: &str, naming: Naming) -> Result<Self, BackupError> {
+        let registry = match registry.to_ascii_lowercase() {
+            legacy if legacy == DOCKER_HUB_LEGACY => DOCKER_HUB.to_owned(),
+            registry => registry,
+        };
+        let is_registry = registry.contains(['.', ':']) || registry == "localhost";
+        if !is_registry || !grammar::is_host(&registry) {
+            return Err(BackupError::Registry);
+        }
+        // Half of what a name may be long: a hash and a recognisable rest always fit into the other half.
+        let fits = registry.len() + repository.len() <= MAX_REPOSITORY / 2;
+        // Docker Hub has no repositories without an account before them.
+        let may_be_empty = registry != DOCKER_HUB;
+        let is_valid = match repository {
+            "" => may_be_empty,
+            repository => fits && grammar::is_path(repository),
+        };
+        if !is_valid {
+            return Err(BackupError::Repository);
+        }
+        Ok(Self {
+            registry,
+            repository: repository.to_owned(),
+            naming,
+        })
+    }
+
+    /// The registry, `host[:port]`.
+    #[must_use]
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// Whether an image already is in the backup's repository, and must therefore not be copied.
+    #[must_use]
+    pub fn contains(&self, image: &ImageRef<'_>) -> bool {
+        image.host() == self.registry && self.below_prefix(image.path()).is_some()
+    }
+
+    /// The repository in the backup registry that holds the copies of `image`: `acme/docker.io-library-nginx`.
+    ///
+    /// # Errors
+    /// [`Inexpressible`] when no such name exists.
+    pub fn repository_for(&self, image: &ImageRef<'_>) -> Result<String, Inexpressible> {
+        let host = encode_host(image.host())?;
+        let prefix = match self.repository.as_str() {
+            "" => String::new(),
+            repository => format!("{repository}/"),
+        };
+        // Older container runtimes count the registry too when they check the limit.
+        let room = MAX_REPOSITORY.saturating_sub(self.registry.len() + 1 + prefix.len());
+        let whole = self.naming.join(&host, image.path());
+        let name = if whole.len() <= room {
+            whole
+        } else {
+            self.shortened(&host, image.path(), room)?
+        };
+        Ok(format!("{prefix}{name}"))
+    }
+
+    /// The reference of the copy: the tag and the digest of `image` in [`Self::repository_for`] it.
+    ///
+    /// # Errors
+    /// [`Inexpressible`] when no such reference exists.
+    pub fn target(&self, image: &ImageRef<'_>) -> Result<ImageRef<'static>, Inexpressible> {
+        let mut text = format!("{}/{}", self.registry, self.repository_for(image)?);
+        if let Some(tag) = image.tag() {
+            if anchored_digest(tag).is_some() {
+                return Err(Inexpressible::ReservedTag);
+            }
+            text = format!("{text}:{tag}");
+        }
+        if let Some(digest) = image.digest() {
+            anchor_tag(digest).ok_or(Inexpressible::LongDigest)?;
+            text = format!("{text}@{digest}");
+        }
+        ImageRef::parse(&text)
+            .map(ImageRef::into_owned)
+            .map_err(|_| Inexpressible::TooLong)
+    }
+
+    /// The image that `copy` was made of; an anchor leads to the original by digest.
+    ///
+    /// `None` for what is no copy in this backup, and for names that were shortened.
+    #[must_use]
+    pub fn source(&self, copy: &ImageRef<'_>) -> Option<ImageRef<'static>> {
+        if copy.host() != self.registry {
+            return None;
+        }
+        let (host, path) = self.naming.split(self.below_prefix(copy.path())?)?;
+        let host = decode_host(&host)?;
+        let version = match (copy.tag(), copy.digest()) {
+            (Some(tag), None) => match anchored_digest(tag) {
+                Some(digest) => format!("@{digest}"),
+                None => format!(":{tag}"),
+            },
+            (Some(tag), Some(digest)) => format!(":{tag}@{digest}"),
+            (None, digest) => format!("@{}", digest?),
+        };
+        canonical(&host, &path, &version)
+    }
+
+    fn below_prefix<'p>(&self, path: &'p str) -> Option<&'p str> {
+        if self.repository.is_empty() {
+            return Some(path);
+        }
+        path.strip_prefix(self.repository.as_str())?
+            .strip_prefix('/')
+    }
+
+    fn shortened(&self, host: &str, path: &str, room: usize) -> Result<String, Inexpressible> {
+        let mut hash = String::with_capacity(2 * HASH_BYTES);
+        let full = Sha256::digest(format!("{host}/{path}"));
+        for byte in full.iter().take(HASH_BYTES) {
+            write!(hash, "{byte:02x}").map_err(|fmt::Error| Inexpressible::TooLong)?;
+        }
+        let host = match self.naming {
+            Naming::Flat => format!("{}{HASH_MARK}{hash}", double_hyphens(host)),
+            Naming::Nested => format!("{host}{HASH_MARK}{hash}"),
+        };
+        let (separator, path) = match self.naming {
+            Naming::Flat => ('-', mangle(path)),
+            Naming::Nested => ('/', path.to_owned()),
+        };
+        let left = room
+            .checked_sub(host.len() + 1)
+            .ok_or(Inexpressible::TooLong)?;
+        let cut: String = path.chars().take(left).collect();
+        // A name must not end in a separator.
+        let cut = cut.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        if cut.is_empty() {
+            return Ok(host);
+        }
+        Ok(format!("{host}{separator}{cut}"))
+    }
+}
+
+impl Naming {
+    fn join(self, host: &str, path: &str) -> String {
+        match self {
+            Self::Flat => format!("{}-{}", double_hyphens(host), mangle(path)),
+            Self::Nested => format!("{host}/{path}"),
+        }
+    }
+
+    /// The encoded host and the path of which [`Self::join`] made `name`.
+    fn split(self, name: &str) -> Option<(String, String)> {
+        let name = match self {
+            Self::Flat if name.contains('/') => return None,
+            Self::Flat => unmangle(name)?,
+            Self::Nested => name.to_owned(),
+        };
+        let (host, path) = name.split_once('/')?;
+        Some((host.to_owned(), path.to_owned()))
+    }
+}
+
+fn double_hyphens(text: &str) -> String {
+    text.replace('-', "--")
+}
+
+/// `/` becomes `-`, and `-` becomes `--`. No component starts or ends with a hyphen, so the two never touch.
+fn mangle(path: &str) -> String {
+    double_hyphens(path).replace('/', "-")
+}
+
+/// The reverse of [`mangle`]; `None` for what it never gives: an odd run of three or more hyphens.
+fn unmangle(name: &str) -> Option<String> {
+    let mut path = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(start) = rest.find('-') {
+        let (before, tail) = rest.split_at(start);
+        let after = tail.trim_start_matches('-');
+        path.push_str(before);
+        match tail.len() - after.len() {
+            1 => path.push('/'),
+            run if run % 2 == 0 => path.extend(core::iter::repeat_n('-', run / 2)),
+            _ => return None,
+        }
+        rest = after;
+    }
+    path.push_str(rest);
+    Some(path)
+}
+
+impl fmt::Display for BackupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Registry => "the backup registry must be host[:port], for example ghcr.io or registry.example.com:5000",
+            Self::Repository => "the repository must be lower-case path components such as acme/mirror, \
+                at most 127 characters together with the registry; on docker.io it cannot be empty",
+        })
+    }
+}
+
+impl core::error::Error for BackupError {}

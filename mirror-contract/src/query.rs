@@ -1,0 +1,201 @@
+//! What the policy asks, encoded as the reference of a manifest in the registry that the sidecar seems to be.
+//!
+//! A query names an image and never the workload: Kubewarden's host keeps every distinct query string in memory for
+//! ever, and shares successful answers between all policies for 60 seconds.
+
+use alloc::borrow::Cow;
+use alloc::format;
+use alloc::string::String;
+use core::fmt;
+
+use crate::digest::Digest;
+use crate::reference::ImageRef;
+use crate::{Inexpressible, MAX_REPOSITORY, MAX_TAG, grammar};
+
+const TAG: &str = "tag/";
+const DIGEST: &str = "digest/";
+const PEEK: &str = "peek/";
+const PULL_SECRET: &str = "pull-secret/";
+/// A pull Secret has no versions; this is the tag that a reference without one has anyway.
+const PULL_SECRET_TAG: &str = "latest";
+
+/// A question to the sidecar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Query<'a> {
+    /// Is this image mirrored? Where it has a digest, its tag is not part of the question.
+    Image {
+        /// The image.
+        image: ImageRef<'a>,
+        /// Whether asking starts a copy.
+        mode: Mode,
+    },
+    /// Which pull Secret do Pods of this namespace need?
+    PullSecret {
+        /// A Kubernetes namespace (RFC 1123 label).
+        namespace: Cow<'a, str>,
+    },
+}
+
+/// Whether a question about an image has the side effect of having it copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Copy the image if it is not mirrored.
+    Ensure,
+    /// Only look: for dry-run requests.
+    Peek,
+}
+
+/// Where the sidecar listens, in the form that the host uses as a registry: `host:port`, lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sidecar<'a>(&'a str);
+
+/// Why a manifest request is not a query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DecodeError {
+    /// The repository starts with none of the known words.
+    UnknownKind,
+    /// The host part is not one, or not normalised.
+    Host,
+    /// What remains is not an image reference in its normal form.
+    Image,
+    /// Not a Kubernetes namespace, or not asked with the tag `latest`.
+    Namespace,
+}
+
+impl<'a> Sidecar<'a> {
+    /// Takes `host:port` or `host`. The host is a DNS name or IPv4 address in lower case; without a port it needs a dot
+    /// (or to be `localhost`), else every parser of references takes it for a repository on Docker Hub.
+    #[must_use]
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let (name, port) = grammar::split_port(text);
+        let is_registry = text.contains(['.', ':']) || text == "localhost";
+        let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+        (is_registry && is_lower && grammar::is_dns_name(name) && port.is_none_or(grammar::is_port))
+            .then_some(Self(text))
+    }
+
+    /// The text it was parsed from.
+    #[must_use]
+    pub fn as_str(&self) -> &'a str {
+        self.0
+    }
+}
+
+impl<'a> Query<'a> {
+    /// The question about `image`. A tag next to a digest is dropped, since the digest alone decides.
+    #[must_use]
+    pub fn image(image: ImageRef<'a>, mode: Mode) -> Self {
+        Self::Image {
+            image: image.without_redundant_tag(),
+            mode,
+        }
+    }
+
+    /// The question about the pull Secret of `namespace`; `None` if that is not a namespace's name.
+    #[must_use]
+    pub fn pull_secret(namespace: &'a str) -> Option<Self> {
+        grammar::is_namespace(namespace).then_some(Self::PullSecret {
+            namespace: Cow::Borrowed(namespace),
+        })
+    }
+
+    /// The reference to ask the host for.
+    ///
+    /// # Errors
+    /// [`Inexpressible`] when the image cannot be written as such a reference.
+    pub fn encode(&self, sidecar: &Sidecar<'_>) -> Result<String, Inexpressible> {
+        let (repository, tag) = match self {
+            Self::PullSecret { namespace } => (
+                format!("{PULL_SECRET}{namespace}"),
+                Cow::Borrowed(PULL_SECRET_TAG),
+            ),
+            Self::Image { image, mode } => {
+                let (kind, tag) = match image.digest() {
+                    Some(digest) => (DIGEST, Cow::Owned(digest.to_tag_form())),
+                    None => (TAG, Cow::Borrowed(image.tag().unwrap_or_default())),
+                };
+                let peek = if *mode == Mode::Peek { PEEK } else { "" };
+                let host = encode_host(image.host())?;
+                (format!("{peek}{kind}{host}/{}", image.path()), tag)
+            }
+        };
+        if repository.len() > MAX_REPOSITORY {
+            return Err(Inexpressible::TooLong);
+        }
+        if tag.len() > MAX_TAG {
+            return Err(Inexpressible::LongDigest);
+        }
+        Ok(format!("{}/{repository}:{tag}", sidecar.as_str()))
+    }
+
+    /// Understands the repository and the tag of a manifest request.
+    ///
+    /// # Errors
+    /// [`DecodeError`] says why this is not a query.
+    pub fn decode(repository: &'a str, tag: &'a str) -> Result<Query<'static>, DecodeError> {
+        if let Some(namespace) = repository.strip_prefix(PULL_SECRET) {
+            if tag != PULL_SECRET_TAG || !grammar::is_namespace(namespace) {
+                return Err(DecodeError::Namespace);
+            }
+            return Ok(Query::PullSecret {
+                namespace: Cow::Owned(namespace.into()),
+            });
+        }
+        let (rest, mode) = match repository.strip_prefix(PEEK) {
+            Some(rest) => (rest, Mode::Peek),
+            None => (repository, Mode::Ensure),
+        };
+        let (name, version) = if let Some(name) = rest.strip_prefix(TAG) {
+            (name, format!(":{tag}"))
+        } else if let Some(name) = rest.strip_prefix(DIGEST) {
+            let digest = Digest::parse_tag_form(tag).ok_or(DecodeError::Image)?;
+            (name, format!("@{digest}"))
+        } else {
+            return Err(DecodeError::UnknownKind);
+        };
+        let (host, path) = name.split_once('/').ok_or(DecodeError::Image)?;
+        let host = decode_host(host).ok_or(DecodeError::Host)?;
+        let image = canonical(&host, path, &version).ok_or(DecodeError::Image)?;
+        Ok(Query::Image { image, mode })
+    }
+}
+
+/// A host as a path component: `host:5000` becomes `host_5000`, and `_` never occurs in a host name.
+pub(crate) fn encode_host(host: &str) -> Result<String, Inexpressible> {
+    if host.starts_with('[') {
+        return Err(Inexpressible::Ipv6Host);
+    }
+    Ok(host.replacen(':', "_", 1))
+}
+
+/// The reverse of [`encode_host`]; `None` for what it never gives.
+pub(crate) fn decode_host(component: &str) -> Option<String> {
+    match component.split_once('_') {
+        None => Some(component.into()),
+        Some((name, port)) => grammar::is_port(port).then(|| format!("{name}:{port}")),
+    }
+}
+
+/// The image `host/path` + `version`, if that is how its normal form is written.
+pub(crate) fn canonical(host: &str, path: &str, version: &str) -> Option<ImageRef<'static>> {
+    let text = format!("{host}/{path}{version}");
+    let image = ImageRef::parse(&text).ok()?;
+    (image.host() == host && image.path() == path).then(|| image.into_owned())
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownKind => {
+                "only tag/…, digest/…, peek/tag/…, peek/digest/… and pull-secret/… can be asked for"
+            }
+            Self::Host => "the registry must be a lower-case host name, its port written as _5000",
+            Self::Image => "what follows the registry must be a normalised repository and its tag or sha256-<hex>",
+            Self::Namespace => {
+                "pull-secret/ must be followed by a namespace, and asked for with the tag latest"
+            }
+        })
+    }
+}
+
+impl core::error::Error for DecodeError {}

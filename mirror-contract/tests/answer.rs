@@ -1,0 +1,119 @@
+//! Answers survive their way through annotations, refusals through the texts of the host.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use mirror_contract::{Digest, ImageAnswer, ImageRef, Refusal, RefusalKind, SecretAnswer};
+use proptest::prelude::*;
+use rstest::rstest;
+
+const SHA256: &str = "sha256:4cb2b9019f1757be8482419002cb7afe028fdba35d47958829e4cfeaf6246d80";
+
+fn image_round_trip(answer: &ImageAnswer<'_>) {
+    let annotations: BTreeMap<_, _> = answer.annotations().into_iter().collect();
+    let read = ImageAnswer::from_annotations(|key| annotations.get(key).map(String::as_str));
+    assert_eq!(read.as_ref(), Some(answer));
+}
+
+#[rstest]
+#[case::tag("localhost:5000/acme/docker.io-library-nginx:1.27".to_owned())]
+#[case::digest(format!("ghcr.io/acme/docker.io-library-nginx@{SHA256}"))]
+#[case::digest_with_port(format!("localhost:5000/nginx@{SHA256}"))]
+fn mirrored_survives(#[case] copy: String) {
+    image_round_trip(&ImageAnswer::Mirrored {
+        image: ImageRef::parse(&copy).unwrap(),
+        digest: Digest::parse(SHA256).unwrap(),
+    });
+}
+
+#[test]
+fn the_other_answers_survive() {
+    image_round_trip(&ImageAnswer::Excluded {
+        reason: "already in the backup".into(),
+    });
+    for answer in [
+        SecretAnswer::NotNeeded,
+        SecretAnswer::Ready {
+            name: "image-mirror-pull".into(),
+        },
+    ] {
+        let annotations: BTreeMap<_, _> = answer.annotations().into_iter().collect();
+        let read = SecretAnswer::from_annotations(|key| annotations.get(key).map(String::as_str));
+        assert_eq!(read, Some(answer));
+    }
+}
+
+#[rstest]
+#[case::no_state(&[])]
+#[case::unknown_state(&[("state", "maybe")])]
+#[case::no_digest(&[("state", "mirrored"), ("image", "ghcr.io/a:1")])]
+#[case::bad_digest(&[("state", "mirrored"), ("image", "ghcr.io/a:1"), ("digest", "sha256:1")])]
+#[case::no_image(&[("state", "mirrored"), ("digest", SHA256)])]
+#[case::bad_image(&[("state", "mirrored"), ("image", "UPPER"), ("digest", SHA256)])]
+#[case::the_other_kind(&[("state", "ready"), ("secret", "x")])]
+fn nonsense_is_no_answer(#[case] annotations: &[(&str, &'static str)]) {
+    let get = |key: &str| {
+        annotations
+            .iter()
+            .find(|(name, _)| key == format!("image-mirror.dev/{name}"))
+            .map(|&(_, value)| value)
+    };
+    assert_eq!(ImageAnswer::from_annotations(get), None);
+}
+
+/// The texts in which the host wraps an OCI error's message.
+#[rstest]
+#[case::envelope(
+    "Host error: Callback evaluation failure: Fail to interact with OCI registry: Registry error: url https://localhost:5701/v2/tag/docker.io/library/nginx/manifests/1, envelope: OCI API errors: [OCI API error: {}]\n\nCaused by:\n    Registry error: url https://localhost:5701/, envelope: OCI API errors: [OCI API error: {}]\n\nStack backtrace:\n   0: anyhow::error"
+)]
+#[case::raw_body(
+    "Server error: url https://h/v2/, code: 429, message: {\"errors\":[{\"code\":\"TOOMANYREQUESTS\",\"message\":\"{}\"}]}"
+)]
+#[case::bare("{}")]
+fn a_refusal_is_found_in_any_wrapping(#[case] wrapping: &str) {
+    for kind in [
+        RefusalKind::Pending,
+        RefusalKind::Failed,
+        RefusalKind::Unavailable,
+    ] {
+        let refusal = Refusal::new(kind, "copying, 3 of 7 blobs");
+        let text = wrapping.replace("{}", &refusal.to_string());
+        assert_eq!(Refusal::find(&text), Some(refusal));
+    }
+}
+
+#[test]
+fn other_errors_are_no_refusal() {
+    assert_eq!(
+        Refusal::find("client error (Connect): Connection refused"),
+        None
+    );
+}
+
+#[test]
+fn a_reason_is_one_short_line() {
+    let refusal = Refusal::new(
+        RefusalKind::Failed,
+        &format!("a \"b\" [c]\nd {}", "x".repeat(1000)),
+    );
+    assert!(refusal.reason.starts_with("a 'b' (c) d xxx"));
+    assert_eq!(refusal.reason.chars().count(), 200);
+}
+
+proptest! {
+    #[test]
+    fn any_reason_survives_as_written(reason in any::<String>()) {
+        let refusal = Refusal::new(RefusalKind::Failed, &reason);
+        let text = format!("x: [OCI API error: {refusal}]\n\nCaused by: y");
+        let found = Refusal::find(&text).unwrap();
+        prop_assert_eq!(found.kind, RefusalKind::Failed);
+        prop_assert_eq!(found.reason, refusal.reason.trim());
+    }
+
+    #[test]
+    fn no_error_text_panics(text in any::<String>()) {
+        let _ = Refusal::find(&text);
+        let _ = Refusal::find(&format!("image-mirror/failed:{text}"));
+    }
+}

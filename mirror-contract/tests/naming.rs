@@ -1,0 +1,205 @@
+//! Names of copies: legal, never shared by two images, and readable back.
+
+mod support;
+
+use mirror_contract::naming::{BackupError, anchor_tag, anchored_digest};
+use mirror_contract::{Backup, Digest, ImageRef, Inexpressible, Naming};
+use oci_spec::distribution::Reference;
+use proptest::prelude::*;
+use rstest::rstest;
+
+const HEX: &str = "4cb2b9019f1757be8482419002cb7afe028fdba35d47958829e4cfeaf6246d80";
+
+fn backup(naming: Naming) -> Backup {
+    Backup::new("ghcr.io", "acme", naming).unwrap()
+}
+
+#[rstest]
+#[case::hub(
+    "nginx:1.27",
+    "docker.io-library-nginx:1.27",
+    "docker.io/library/nginx:1.27"
+)]
+#[case::hyphen("ghcr.io/a-b/c:1", "ghcr.io-a--b-c:1", "ghcr.io/a-b/c:1")]
+#[case::hyphens(
+    "ghcr.io/a--b/c---d:1",
+    "ghcr.io-a----b-c------d:1",
+    "ghcr.io/a--b/c---d:1"
+)]
+#[case::port("localhost:5000/app:1", "localhost_5000-app:1", "localhost_5000/app:1")]
+#[case::hyphen_in_host(
+    "my-reg.io:5000/app:1",
+    "my--reg.io_5000-app:1",
+    "my-reg.io_5000/app:1"
+)]
+#[case::underscores("ghcr.io/a__b/c_1:x", "ghcr.io-a__b-c_1:x", "ghcr.io/a__b/c_1:x")]
+fn is_called(#[case] image: &str, #[case] flat: &str, #[case] nested: &str) {
+    let image = ImageRef::parse(image).unwrap();
+    for (naming, name) in [(Naming::Flat, flat), (Naming::Nested, nested)] {
+        let copy = backup(naming).target(&image).unwrap();
+        assert_eq!(copy.to_string(), format!("ghcr.io/acme/{name}"));
+        assert_eq!(backup(naming).source(&copy), Some(image.clone()));
+    }
+}
+
+#[test]
+fn pinned_images_keep_tag_and_digest() {
+    let text = format!("nginx:1.27@sha256:{HEX}");
+    let copy = backup(Naming::Flat)
+        .target(&ImageRef::parse(&text).unwrap())
+        .unwrap();
+    assert_eq!(
+        copy.to_string(),
+        format!("ghcr.io/acme/docker.io-library-nginx:1.27@sha256:{HEX}")
+    );
+}
+
+#[test]
+fn anchors_lead_back_to_the_digest() {
+    let digest = format!("sha256:{HEX}");
+    let anchor = anchor_tag(&Digest::parse(&digest).unwrap()).unwrap();
+    assert_eq!(anchor, format!("sha256-{HEX}.mirror"));
+    assert_eq!(anchored_digest(&anchor).unwrap().to_string(), digest);
+    let copy = format!("ghcr.io/acme/quay.io-app:{anchor}");
+    let source = backup(Naming::Flat).source(&ImageRef::parse(&copy).unwrap());
+    assert_eq!(source.unwrap().to_string(), format!("quay.io/app@{digest}"));
+}
+
+/// Otherwise whoever owns the original could displace the anchor of another digest.
+#[test]
+fn an_original_cannot_be_tagged_like_an_anchor() {
+    let text = format!("quay.io/app:sha256-{HEX}.mirror");
+    assert_eq!(
+        backup(Naming::Flat).target(&ImageRef::parse(&text).unwrap()),
+        Err(Inexpressible::ReservedTag)
+    );
+}
+
+#[rstest]
+#[case::inside("ghcr.io/acme/app:1", true)]
+#[case::deep_inside("ghcr.io/acme/a/b:1", true)]
+#[case::longer_name("ghcr.io/acme2/app:1", false)]
+#[case::the_prefix_itself("ghcr.io/acme:1", false)]
+#[case::elsewhere("docker.io/acme/app:1", false)]
+fn the_backup_knows_its_own(#[case] image: &str, #[case] inside: bool) {
+    let image = ImageRef::parse(image).unwrap();
+    assert_eq!(backup(Naming::Flat).contains(&image), inside);
+}
+
+#[rstest]
+#[case::registry("GHCR.io", "acme", None)]
+#[case::no_repository("registry.example.com:5000", "", None)]
+#[case::deep("ghcr.io", "a/b/c", None)]
+#[case::not_a_registry("ghcr", "acme", Some(BackupError::Registry))]
+#[case::url("https://ghcr.io", "acme", Some(BackupError::Registry))]
+#[case::upper_case("ghcr.io", "Acme", Some(BackupError::Repository))]
+#[case::trailing_slash("ghcr.io", "acme/", Some(BackupError::Repository))]
+#[case::hub_without_account("docker.io", "", Some(BackupError::Repository))]
+fn a_backup_is_checked(
+    #[case] registry: &str,
+    #[case] repository: &str,
+    #[case] error: Option<BackupError>,
+) {
+    assert_eq!(Backup::new(registry, repository, Naming::Flat).err(), error);
+}
+
+#[test]
+fn a_repository_leaves_room_for_names() {
+    let long = "a".repeat(200);
+    assert_eq!(
+        Backup::new("ghcr.io", &long, Naming::Flat),
+        Err(BackupError::Repository)
+    );
+}
+
+#[rstest]
+#[case(Naming::Flat)]
+#[case(Naming::Nested)]
+fn names_over_the_limit_are_cut_and_hashed(#[case] naming: Naming) {
+    let image = |last: char| format!("quay.io/{}{last}:1", "a-b/".repeat(62));
+    let copy = |last: char| {
+        let image = image(last);
+        backup(naming)
+            .target(&ImageRef::parse(&image).unwrap())
+            .unwrap()
+    };
+    let (one, other) = (copy('x'), copy('y'));
+    assert_ne!(one, other);
+    assert!(one.path().starts_with("acme/quay.io__"));
+    assert_eq!(backup(naming).source(&one), None);
+    let name = format!("{}/{}", one.host(), one.path());
+    assert!(name.len() <= 255, "{} characters", name.len());
+    assert!(name.len() > 240, "cut more than needed: {}", name.len());
+}
+
+/// One below, at, and one beyond the limit: the last name that is readable back, and the first that is not.
+#[rstest]
+#[case(Naming::Flat)]
+#[case(Naming::Nested)]
+fn the_limit_is_inclusive(#[case] naming: Naming) {
+    let room = 255 - "ghcr.io/acme/quay.io/".len();
+    for (length, readable) in [(room - 1, true), (room, true), (room + 1, false)] {
+        let text = format!("quay.io/{}:1", "a".repeat(length));
+        let image = ImageRef::parse(&text).unwrap();
+        let copy = backup(naming).target(&image).unwrap();
+        assert_eq!(backup(naming).source(&copy).is_some(), readable);
+    }
+}
+
+#[test]
+fn a_nested_repository_is_no_flat_copy() {
+    let copy = ImageRef::parse("ghcr.io/acme/quay.io/app:1").unwrap();
+    assert_eq!(backup(Naming::Flat).source(&copy), None);
+    assert!(backup(Naming::Nested).source(&copy).is_some());
+}
+
+fn naming() -> impl Strategy<Value = Naming> {
+    prop_oneof![Just(Naming::Flat), Just(Naming::Nested)]
+}
+
+proptest! {
+    #[test]
+    fn every_name_is_legal_and_readable_back(text in support::image(), naming in naming()) {
+        let image = ImageRef::parse(&text).unwrap();
+        let copy = backup(naming).target(&image).unwrap();
+        let oracle: Reference = copy.to_string().parse().unwrap();
+        prop_assert_eq!(oracle.repository(), copy.path());
+        prop_assert!(backup(naming).contains(&copy));
+        prop_assert_eq!(backup(naming).source(&copy), Some(image));
+    }
+
+    /// The generators give few letters, so that nearly equal names are common.
+    #[test]
+    fn two_images_never_share_a_name(
+        one in "[ab]{1,2}\\.io(:1)?/[ab]{1,2}((-{1,3}|/|_|__|\\.)[ab1]{1,2}){0,4}",
+        other in "[ab]{1,2}\\.io(:1)?/[ab]{1,2}((-{1,3}|/|_|__|\\.)[ab1]{1,2}){0,4}",
+        naming in naming(),
+    ) {
+        let (one, other) = (ImageRef::parse(&one).unwrap(), ImageRef::parse(&other).unwrap());
+        let name = |image| backup(naming).target(image).unwrap();
+        prop_assert_eq!(name(&one) == name(&other), one == other);
+    }
+
+    #[test]
+    fn no_copy_name_reads_as_two_images(name in "[ab](\\.io)?((-{1,4}|/|_|__)[ab1]){0,6}", naming in naming()) {
+        let text = format!("ghcr.io/acme/{name}:1");
+        let Ok(copy) = ImageRef::parse(&text) else { return Ok(()) };
+        if let Some(source) = backup(naming).source(&copy) {
+            prop_assert_eq!(backup(naming).target(&source), Ok(copy));
+        }
+    }
+
+    #[test]
+    fn shortened_names_are_legal_and_never_a_plain_one(
+        part in support::component(), count in 30usize..120, naming in naming(),
+    ) {
+        let path = vec![part; count].join("/");
+        let text = format!("quay.io/{path}:1");
+        let Ok(image) = ImageRef::parse(&text) else { return Ok(()) };
+        let copy = backup(naming).target(&image).unwrap();
+        prop_assert!(copy.to_string().parse::<Reference>().is_ok());
+        prop_assert!(copy.host().len() + 1 + copy.path().len() <= 255);
+        let back = backup(naming).source(&copy);
+        prop_assert!(back.is_none() || back == Some(image));
+    }
+}

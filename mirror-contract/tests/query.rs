@@ -1,0 +1,126 @@
+//! Queries: every one decodes back, and is itself a reference that the host can parse.
+
+mod support;
+
+use mirror_contract::query::DecodeError;
+use mirror_contract::{Digest, ImageRef, Inexpressible, Mode, Query, Sidecar};
+use oci_spec::distribution::Reference;
+use proptest::prelude::*;
+use rstest::rstest;
+
+const SIDECAR: &str = "mirror-sidecar.kubewarden.svc:5000";
+const HEX: &str = "4cb2b9019f1757be8482419002cb7afe028fdba35d47958829e4cfeaf6246d80";
+
+fn encode(image: &str, mode: Mode) -> Result<String, Inexpressible> {
+    Query::image(ImageRef::parse(image).unwrap(), mode).encode(&Sidecar::parse(SIDECAR).unwrap())
+}
+
+#[rstest]
+#[case::tag("nginx:1.27", "tag/docker.io/library/nginx:1.27")]
+#[case::default_tag("nginx", "tag/docker.io/library/nginx:latest")]
+#[case::port("localhost:5000/app:1", "tag/localhost_5000/app:1")]
+#[case::digest(&format!("quay.io/app@sha256:{HEX}"), &format!("digest/quay.io/app:sha256-{HEX}"))]
+#[case::tag_and_digest(&format!("quay.io/app:v1@sha256:{HEX}"), &format!("digest/quay.io/app:sha256-{HEX}"))]
+fn is_written_as(#[case] image: &str, #[case] query: &str) {
+    assert_eq!(
+        encode(image, Mode::Ensure).unwrap(),
+        format!("{SIDECAR}/{query}")
+    );
+    assert_eq!(
+        encode(image, Mode::Peek).unwrap(),
+        format!("{SIDECAR}/peek/{query}")
+    );
+}
+
+#[test]
+fn asks_for_a_pull_secret_by_namespace() {
+    let query = Query::pull_secret("team-a").unwrap();
+    let text = query.encode(&Sidecar::parse(SIDECAR).unwrap()).unwrap();
+    assert_eq!(text, format!("{SIDECAR}/pull-secret/team-a:latest"));
+    assert_eq!(Query::decode("pull-secret/team-a", "latest"), Ok(query));
+    assert_eq!(Query::pull_secret("Not_A_Namespace"), None);
+}
+
+#[rstest]
+#[case::ipv6("[::1]:5000/app:1".to_owned(), Inexpressible::Ipv6Host)]
+#[case::long_digest(format!("ghcr.io/app@sha512:{}", "a".repeat(128)), Inexpressible::LongDigest)]
+#[case::too_long(format!("ghcr.io/{}:1", "a".repeat(250)), Inexpressible::TooLong)]
+fn cannot_be_asked(#[case] image: String, #[case] error: Inexpressible) {
+    assert_eq!(encode(&image, Mode::Ensure), Err(error));
+}
+
+#[rstest]
+#[case::nothing("", "latest", DecodeError::UnknownKind)]
+#[case::other("v2/library/nginx", "1", DecodeError::UnknownKind)]
+#[case::no_path("tag/docker.io", "1", DecodeError::Image)]
+#[case::not_normal("tag/docker.io/nginx", "1", DecodeError::Image)]
+#[case::not_a_host("tag/nginx/app", "1", DecodeError::Image)]
+#[case::two_ports("tag/host_1_2/app", "1", DecodeError::Host)]
+#[case::named_port("tag/host_http/app", "1", DecodeError::Host)]
+#[case::upper_case_host("tag/Ghcr.io/app", "1", DecodeError::Image)]
+#[case::not_a_tag("tag/ghcr.io/app", "-", DecodeError::Image)]
+#[case::digest_reference("tag/ghcr.io/app", "1@sha256:aa", DecodeError::Image)]
+#[case::tag_as_digest("digest/ghcr.io/app", "v1", DecodeError::Image)]
+#[case::not_a_namespace("pull-secret/a/b", "latest", DecodeError::Namespace)]
+#[case::versioned_secret("pull-secret/a", "v1", DecodeError::Namespace)]
+#[case::traversal("tag/ghcr.io/../../etc", "1", DecodeError::Image)]
+fn is_no_query(#[case] repository: &str, #[case] tag: &str, #[case] error: DecodeError) {
+    assert_eq!(Query::decode(repository, tag), Err(error));
+}
+
+#[rstest]
+#[case("mirror-sidecar.kubewarden.svc:5000", true)]
+#[case("localhost", true)]
+#[case("127.0.0.1:5000", true)]
+#[case("mirror-sidecar", false)]
+#[case("Mirror.svc:5000", false)]
+#[case("https://mirror.svc", false)]
+#[case("mirror.svc:https", false)]
+#[case("mirror.svc/path", false)]
+#[case("[::1]:5000", false)]
+#[case("", false)]
+fn a_sidecar_is_host_and_port(#[case] text: &str, #[case] valid: bool) {
+    assert_eq!(Sidecar::parse(text).is_some(), valid);
+}
+
+proptest! {
+    #[test]
+    fn every_query_decodes_back_and_is_a_legal_reference(
+        text in support::image(),
+        peek in any::<bool>(),
+    ) {
+        let mode = if peek { Mode::Peek } else { Mode::Ensure };
+        let query = Query::image(ImageRef::parse(&text).unwrap(), mode);
+        let encoded = query.encode(&Sidecar::parse(SIDECAR).unwrap()).unwrap();
+
+        let reference: Reference = encoded.parse().unwrap();
+        prop_assert_eq!(reference.registry(), SIDECAR);
+        prop_assert_eq!(reference.digest(), None);
+        let decoded = Query::decode(reference.repository(), reference.tag().unwrap());
+        prop_assert_eq!(decoded, Ok(query));
+    }
+
+    #[test]
+    fn what_decodes_encodes_to_the_same_text(
+        repository in "(peek/)?(tag|digest|pull-secret)/[a-z0-9._/-]{0,30}",
+        tag in prop_oneof![support::tag(), Just("latest".to_owned()), Just(format!("sha256-{HEX}"))],
+    ) {
+        if let Ok(query) = Query::decode(&repository, &tag) {
+            let encoded = query.encode(&Sidecar::parse(SIDECAR).unwrap()).unwrap();
+            prop_assert_eq!(encoded, format!("{SIDECAR}/{repository}:{tag}"));
+        }
+    }
+
+    #[test]
+    fn no_request_panics(repository in any::<String>(), tag in any::<String>()) {
+        let _ = Query::decode(&repository, &tag);
+    }
+
+    #[test]
+    fn digests_in_queries_are_the_digest(text in support::short_digest()) {
+        let image = format!("ghcr.io/app@{text}");
+        let encoded = encode(&image, Mode::Ensure).unwrap();
+        let (_, tag) = encoded.rsplit_once(':').unwrap();
+        prop_assert_eq!(Digest::parse_tag_form(tag).unwrap().to_string(), text);
+    }
+}
