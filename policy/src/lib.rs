@@ -1,0 +1,35 @@
+//! The Kubewarden policy of image-mirror: workloads use the copies of their images.
+//!
+//! [`validate`] is a function of the admission request and of what the sidecar says through the [`Host`]:
+//!
+//! 1. [`request`]: read the request; [`pod_template`]: is there anything in it that may be changed, and where;
+//! 2. [`images`]: which images it names; [`mirror`]: what the sidecar knows about them;
+//! 3. [`decide`]: what becomes of each image; [`rewrite`]: the edit of the object;
+//! 4. [`response`]: the answer, with warnings and audit annotations.
+//!
+//! It never fails: the host would turn an error, a panic or a timeout into a denial that no `failurePolicy` rescues. What
+//! cannot be understood is accepted as it is, with a warning.
+
+mod decide;
+mod evaluate;
+#[cfg(target_arch = "wasm32")]
+mod guest;
+mod host;
+mod images;
+mod log;
+mod mirror;
+mod pod_template;
+mod pull_secrets;
+mod request;
+mod response;
+mod rewrite;
+mod settings;
+mod text;
+mod why;
+
+pub use evaluate::validate;
+pub use host::{Host, HostError};
+pub use settings::validate_settings;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! Log events, in the shape that Kubewarden's host knows: `level`, `message`, and any other fields.
+
+use serde::Serialize;
+
+use crate::host::Host;
+use crate::request::Request;
+use crate::response::Report;
+use crate::text::{cut, join};
+
+/// Error texts of the host may carry a stack backtrace.
+const MAX_TROUBLE: usize = 500;
+/// Bytes. The whole list is in the audit annotations.
+const MAX_LIST: usize = 2 * 1024;
+
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Debug,
+    Info,
+    Warning,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Event<'a> {
+    level: Level,
+    message: &'a str,
+    policy: &'static str,
+    uid: &'a str,
+    kind: &'a str,
+    namespace: &'a str,
+    name: &'a str,
+    dry_run: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    rewritten: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    not_mirrored: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    host_error: &'a str,
+}
+
+/// Logs what happened to the images of an object. Silent if nothing did.
+pub fn report(report: &Report, request: &Request<'_>, trouble: Option<&str>, host: &mut impl Host) {
+    let rewritten = join(report.rewritten().iter().cloned(), MAX_LIST);
+    let not_mirrored = join(report.kept().iter().cloned(), MAX_LIST);
+    let host_error = cut(trouble.unwrap_or_default(), MAX_TROUBLE);
+    let (level, message) = match (
+        report.is_rejection(),
+        rewritten.as_str(),
+        not_mirrored.as_str(),
+    ) {
+        (true, ..) => (Level::Warning, "rejected"),
+        (_, "", "") => return,
+        (_, _, "") => (Level::Info, "images rewritten"),
+        (_, "", _) => (Level::Warning, "images keep their upstream"),
+        _ => (
+            Level::Warning,
+            "some images rewritten, some keep their upstream",
+        ),
+    };
+    send(
+        host,
+        &Event {
+            rewritten: &rewritten,
+            not_mirrored: &not_mirrored,
+            host_error: &host_error,
+            ..event(level, message, request)
+        },
+    );
+}
+
+/// Logs that an object was accepted although the policy should see its images but does not know where they are.
+pub fn unknown_shape(request: &Request<'_>, host: &mut impl Host) {
+    let message = "no pod template found, accepted as it is";
+    send(host, &event(Level::Debug, message, request));
+}
+
+fn event<'a>(level: Level, message: &'a str, request: &'a Request<'_>) -> Event<'a> {
+    Event {
+        level,
+        message,
+        policy: "image-mirror",
+        uid: &request.uid,
+        kind: &request.kind.kind,
+        namespace: request.namespace.as_deref().unwrap_or_default(),
+        name: request.name.as_deref().unwrap_or_default(),
+        dry_run: request.dry_run == Some(true),
+        rewritten: "",
+        not_mirrored: "",
+        host_error: "",
+    }
+}
+
+fn send(host: &mut impl Host, event: &Event<'_>) {
+    if let Ok(event) = serde_json::to_vec(event) {
+        host.log(&event);
+    }
+}

@@ -1,0 +1,130 @@
+//! Questions to the sidecar, each asked once, within the time that there is.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mirror_contract::{Digest, ImageAnswer, ImageRef, Mode, Query, Refusal, SecretAnswer, Sidecar};
+use serde::Deserialize;
+
+use crate::host::{Host, HostError};
+use crate::why::Why;
+
+/// What the sidecar knows about an image for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// There is a copy.
+    Mirrored {
+        /// The copy, with its tag if one was asked for.
+        copy: ImageRef<'static>,
+        /// The digest of both.
+        digest: Digest<'static>,
+    },
+    /// There will be none.
+    Excluded,
+}
+
+/// The sidecar, as one request sees it.
+pub struct Mirror<'a, H> {
+    host: &'a mut H,
+    sidecar: Sidecar<'a>,
+    mode: Mode,
+    budget: Duration,
+    images: BTreeMap<String, Result<Known, Why>>,
+    /// What the host said when the sidecar could not be reached.
+    trouble: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+impl<'a, H: Host> Mirror<'a, H> {
+    /// Asks `sidecar` through `host` until `budget` has passed since the evaluation began.
+    pub fn new(host: &'a mut H, sidecar: Sidecar<'a>, mode: Mode, budget: Duration) -> Self {
+        Self {
+            host,
+            sidecar,
+            mode,
+            budget,
+            images: BTreeMap::new(),
+            trouble: None,
+        }
+    }
+
+    /// What is known about `image`. The tag next to a digest does not matter.
+    pub fn image(&mut self, image: &ImageRef<'_>) -> Result<Known, Why> {
+        let query = Query::image(image.clone(), self.mode)
+            .encode(&self.sidecar)
+            .map_err(Why::Inexpressible)?;
+        if let Some(known) = self.images.get(&query) {
+            return known.clone();
+        }
+        let known = self.ask(&query, |manifest| {
+            Some(
+                match ImageAnswer::from_annotations(|key| manifest.get(key))? {
+                    ImageAnswer::Mirrored { image, digest } => Known::Mirrored {
+                        copy: image.into_owned(),
+                        digest: digest.into_owned(),
+                    },
+                    ImageAnswer::Excluded { .. } => Known::Excluded,
+                },
+            )
+        });
+        self.images.insert(query, known.clone());
+        known
+    }
+
+    /// The name of the pull Secret that copies need in `namespace`; `None` if they need none.
+    ///
+    /// There is no question about Secrets without side effects, so a dry run makes sure of the Secret too: without its
+    /// name the dry run would not show what the real request does.
+    pub fn pull_secret(&mut self, namespace: &str) -> Result<Option<String>, Why> {
+        let query = Query::pull_secret(namespace)
+            .and_then(|query| query.encode(&self.sidecar).ok())
+            .ok_or(Why::NoNamespace)?;
+        self.ask(&query, |manifest| {
+            Some(
+                match SecretAnswer::from_annotations(|key| manifest.get(key))? {
+                    SecretAnswer::Ready { name } => Some(name.into_owned()),
+                    SecretAnswer::NotNeeded => None,
+                },
+            )
+        })
+    }
+
+    /// The host, and its own words about the last failure to reach the sidecar.
+    pub fn into_parts(self) -> (&'a mut H, Option<String>) {
+        (self.host, self.trouble)
+    }
+
+    fn ask<T>(&mut self, query: &str, read: impl FnOnce(&Manifest) -> Option<T>) -> Result<T, Why> {
+        // A sidecar that could not be reached would cost the time to find that out again for every image.
+        if self.trouble.is_some() {
+            return Err(Why::Silent);
+        }
+        if self.host.elapsed() >= self.budget {
+            return Err(Why::NoTime);
+        }
+        match self.host.manifest(query) {
+            Ok(body) => serde_json::from_str(&body)
+                .ok()
+                .and_then(|manifest| read(&manifest))
+                .ok_or(Why::Unusable),
+            Err(HostError(text)) => {
+                if let Some(refusal) = Refusal::find(&text) {
+                    return Err(refusal.into());
+                }
+                self.trouble = Some(text);
+                Err(Why::Silent)
+            }
+        }
+    }
+}
+
+impl Manifest {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.annotations.get(key).map(String::as_str)
+    }
+}

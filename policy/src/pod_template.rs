@@ -1,0 +1,121 @@
+//! Where an object has its pod template, and what of it a request may change.
+//!
+//! A Pod is its own template: both have `metadata` and `spec`.
+
+use serde_json::Value;
+
+use crate::request::{Operation, Request};
+
+const SKIP: &str = "image-mirror.dev/skip";
+/// Marks the API server's image of a Pod that a kubelet reads from a file; it cannot be changed.
+const STATIC_POD: &str = "kubernetes.io/config.mirror";
+
+/// The part of an object that a request may change.
+pub struct Target {
+    /// The keys that lead from the object to its pod template.
+    path: &'static [&'static str],
+    /// How much of that template may change.
+    pub scope: Scope,
+    /// Whether the object is a Pod.
+    is_pod: bool,
+}
+
+/// How much of a pod template may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything: the object is new, or a template that is mutable.
+    Everything,
+    /// The images that this update of a Pod changes. The kubelet would restart a container whose image changed otherwise,
+    /// and the API server refuses the update if anything else differs.
+    ChangedImages,
+    /// The ephemeral containers that this update adds. The API server drops every other change.
+    NewEphemeralContainers,
+}
+
+impl Target {
+    /// The target of `request`; `None` when nothing may be changed.
+    pub fn of(request: &Request<'_>) -> Option<Self> {
+        let group_and_kind = (request.kind.group.as_str(), request.kind.kind.as_str());
+        let is_pod = group_and_kind == ("", "Pod");
+        let scope = match (
+            request.operation,
+            request.sub_resource.as_deref().unwrap_or_default(),
+        ) {
+            // The template of a Job is immutable: a changed one would make the user's update fail.
+            (Operation::Update, "") if group_and_kind == ("batch", "Job") => return None,
+            (Operation::Update, "") if is_pod => Scope::ChangedImages,
+            (Operation::Create | Operation::Update, "") => Scope::Everything,
+            (Operation::Update, "ephemeralcontainers") if is_pod => Scope::NewEphemeralContainers,
+            _ => return None,
+        };
+        let path: &'static [&'static str] = match group_and_kind {
+            ("", "Pod") => &[],
+            ("", "PodTemplate") => &["template"],
+            ("batch", "CronJob") => &["spec", "jobTemplate", "spec", "template"],
+            _ => &["spec", "template"],
+        };
+        Some(Self {
+            path,
+            scope,
+            is_pod,
+        })
+    }
+
+    /// The pod spec within `object`; `None` if it has none there.
+    pub fn pod_spec<'a>(&self, object: &'a Value) -> Option<&'a Value> {
+        let spec = self.template(object)?.get("spec")?;
+        spec.get("containers").is_some().then_some(spec)
+    }
+
+    /// The pod spec within `object`, to be edited.
+    pub fn pod_spec_mut<'a>(&self, object: &'a mut Value) -> Option<&'a mut Value> {
+        self.path
+            .iter()
+            .try_fold(object, |value, key| value.get_mut(key))?
+            .get_mut("spec")
+    }
+
+    fn template<'a>(&self, object: &'a Value) -> Option<&'a Value> {
+        self.path
+            .iter()
+            .try_fold(object, |value, key| value.get(key))
+    }
+
+    /// Whether `object` is not to be touched: its owner said so, it is a static Pod, it is being deleted (a rejection would
+    /// keep its finalizers from being removed), or a controller owns it.
+    ///
+    /// What a controller owns between the workload and its Pods (the `ReplicaSet` of a Deployment, the `Job` of a `CronJob`, the
+    /// `StatefulSet` of an operator) would be changed back by that controller. The Pods at the end are rewritten anyway.
+    pub fn is_left_alone(&self, object: &Value) -> bool {
+        let opted_out = |part: &Value| has(part, "annotations", SKIP) || has(part, "labels", SKIP);
+        let is_static = object
+            .pointer("/metadata/annotations")
+            .is_some_and(|annotations| annotations.get(STATIC_POD).is_some());
+        let is_deleted = object
+            .pointer("/metadata/deletionTimestamp")
+            .is_some_and(|time| !time.is_null());
+        let is_owned = !self.is_pod && has_controller(object);
+        is_static
+            || is_deleted
+            || is_owned
+            || opted_out(object)
+            || self.template(object).is_some_and(opted_out)
+    }
+}
+
+fn has(part: &Value, list: &str, key: &str) -> bool {
+    part.get("metadata")
+        .and_then(|metadata| metadata.get(list)?.get(key)?.as_str())
+        == Some("true")
+}
+
+fn has_controller(object: &Value) -> bool {
+    object
+        .pointer("/metadata/ownerReferences")
+        .and_then(Value::as_array)
+        .is_some_and(|owners| {
+            owners
+                .iter()
+                .any(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true))
+        })
+}

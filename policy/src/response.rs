@@ -1,0 +1,166 @@
+//! The answer to the host: acceptance or rejection, with warnings and audit annotations in our own words.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+
+use kubewarden_policy_sdk::response::ValidationResponse;
+use serde_json::Value;
+
+use crate::decide::{Fate, Plan};
+use crate::settings::{Otherwise, Settings};
+use crate::text::{cut, join, shorten};
+use crate::why::Why;
+
+const SPEAKER: &str = "image-mirror: ";
+/// `AdmissionResponse.warnings`: "Limit warnings to 120 characters if possible".
+const MAX_WARNING: usize = 120;
+/// So many warnings are read; more are only counted.
+const MAX_WARNINGS: usize = 5;
+/// Leaves room for the reason in a warning.
+const MAX_IMAGE_IN_WARNING: usize = 48;
+/// A reference cannot be longer: repository 255, tag 128, sha512 digest 135, and their separators.
+const MAX_IMAGE: usize = 520;
+/// Bytes, of messages and audit annotations. All images of any real workload fit.
+const MAX_MESSAGE: usize = 16 * 1024;
+/// 403, as the API server answers to an exceeded quota: a denial that controllers try again with growing pauses. An error
+/// of 500 or more would say that the API server is broken, and count so in its alerts.
+const FORBIDDEN: u16 = 403;
+
+/// What happened to the images of an object.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// `<original> -> <copy> (<digest>)`, the digest only where the copy does not end with it.
+    rewritten: BTreeSet<String>,
+    /// The images that keep their upstream, and why.
+    kept: BTreeSet<String>,
+    /// Those of them that the settings do not tolerate.
+    intolerable: BTreeSet<String>,
+    warnings: Vec<String>,
+}
+
+impl Report {
+    /// Reports on `plan`, and on what could not be understood.
+    pub fn new(plan: &Plan, oddities: &[String], settings: &Settings<'_>) -> Self {
+        let mut report = Self::default();
+        for decision in &plan.decisions {
+            let image = &decision.image;
+            match &decision.fate {
+                Fate::Leave => {}
+                Fate::Rewrite(copy) => {
+                    let is_pinned = copy.image.ends_with(&copy.digest);
+                    let digest = if is_pinned {
+                        String::new()
+                    } else {
+                        format!(" ({})", copy.digest)
+                    };
+                    let line = format!("{image} -> {}{digest}", copy.image);
+                    report.rewritten.insert(line);
+                }
+                Fate::Keep(why) => report.keep(image, why, settings),
+            }
+        }
+        for oddity in oddities {
+            report.warn(&format!("left as it is: {oddity}"));
+        }
+        report
+    }
+
+    fn keep(&mut self, image: &str, why: &Why, settings: &Settings<'_>) {
+        let line = format!("{} {why}", shorten(image, MAX_IMAGE));
+        let otherwise = if why.is_unavailable() {
+            settings.when_unavailable
+        } else {
+            settings.when_not_mirrored
+        };
+        if otherwise == Otherwise::Reject {
+            self.intolerable.insert(line.clone());
+        }
+        if self.kept.insert(line) {
+            self.warn(&format!("{} {why}", shorten(image, MAX_IMAGE_IN_WARNING)));
+        }
+    }
+
+    fn warn(&mut self, sentence: &str) {
+        self.warnings
+            .push(cut(&format!("{SPEAKER}{sentence}"), MAX_WARNING));
+    }
+
+    /// The images that keep their upstream, and why.
+    pub fn kept(&self) -> &BTreeSet<String> {
+        &self.kept
+    }
+
+    /// The images that were rewritten, and to what.
+    pub fn rewritten(&self) -> &BTreeSet<String> {
+        &self.rewritten
+    }
+
+    /// Whether the object must not be admitted.
+    pub fn is_rejection(&self) -> bool {
+        !self.intolerable.is_empty()
+    }
+
+    /// The rejection; it names every image and why.
+    pub fn into_rejection(self) -> ValidationResponse {
+        let message = join(self.intolerable, MAX_MESSAGE);
+        ValidationResponse {
+            accepted: false,
+            message: Some(format!("{SPEAKER}{message}")),
+            code: Some(FORBIDDEN),
+            audit_annotations: annotations(BTreeSet::new(), self.kept),
+            ..left_alone()
+        }
+    }
+
+    /// The acceptance, of `mutated_object` if anything was changed.
+    pub fn into_acceptance(self, mutated_object: Option<Value>) -> ValidationResponse {
+        ValidationResponse {
+            mutated_object,
+            audit_annotations: annotations(self.rewritten, self.kept),
+            warnings: limited(self.warnings),
+            ..left_alone()
+        }
+    }
+}
+
+/// Accepts the object as it is.
+pub fn left_alone() -> ValidationResponse {
+    ValidationResponse {
+        accepted: true,
+        message: None,
+        code: None,
+        mutated_object: None,
+        audit_annotations: None,
+        warnings: None,
+    }
+}
+
+/// Accepts what cannot be understood, with a warning.
+pub fn not_understood(what: &str, error: &dyn fmt::Display) -> ValidationResponse {
+    let warning = format!("{SPEAKER}images stay as they are, {what}: {error}");
+    ValidationResponse {
+        warnings: Some(vec![cut(&warning, MAX_WARNING)]),
+        ..left_alone()
+    }
+}
+
+fn limited(mut warnings: Vec<String>) -> Option<Vec<String>> {
+    let more = warnings.len().saturating_sub(MAX_WARNINGS);
+    if more > 0 {
+        warnings.truncate(MAX_WARNINGS);
+        warnings.push(format!("{SPEAKER}and {more} more"));
+    }
+    (!warnings.is_empty()).then_some(warnings)
+}
+
+fn annotations(
+    rewritten: BTreeSet<String>,
+    kept: BTreeSet<String>,
+) -> Option<HashMap<String, String>> {
+    let annotations: HashMap<String, String> = [("rewritten", rewritten), ("not-mirrored", kept)]
+        .into_iter()
+        .filter(|(_, lines)| !lines.is_empty())
+        .map(|(key, lines)| (key.to_owned(), join(lines, MAX_MESSAGE)))
+        .collect();
+    (!annotations.is_empty()).then_some(annotations)
+}

@@ -1,0 +1,210 @@
+//! What holds for every request.
+
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::fixtures::{answer, create};
+use super::script::Script;
+use crate::validate;
+
+/// Any JSON, with the keys that the policy looks at in unexpected places.
+fn any_json() -> impl Strategy<Value = Value> {
+    let key = prop_oneof![
+        Just("spec"),
+        Just("template"),
+        Just("metadata"),
+        Just("annotations"),
+        Just("labels"),
+        Just("containers"),
+        Just("initContainers"),
+        Just("ephemeralContainers"),
+        Just("volumes"),
+        Just("image"),
+        Just("reference"),
+        Just("imagePullSecrets"),
+        Just("ownerReferences"),
+        Just("name"),
+        Just("image-mirror.dev/original-images"),
+        Just("x"),
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "[a-z/:@.*A-Z -]{0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(7, 60, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((key.clone(), inner), 0..5).prop_map(|entries| {
+                let entries = entries
+                    .into_iter()
+                    .map(|(key, value)| (key.to_owned(), value));
+                Value::Object(entries.collect::<Map<_, _>>())
+            }),
+        ]
+    })
+}
+
+fn any_image() -> impl Strategy<Value = String> {
+    prop_oneof![
+        6 => "([a-z0-9]{1,6}\\.io(:[1-9][0-9]{1,3})?/)?[a-z0-9]{1,5}(/[a-z0-9]{1,5})?(:[a-z0-9]{1,4})?(@sha256:[0-9a-f]{64})?",
+        1 => "backup\\.test/acme/[a-z]{1,5}(:[0-9])?",
+        1 => "[ -~]{0,20}",
+    ]
+}
+
+/// A spec of a Pod with everything that names images, and more that does not.
+fn any_spec() -> impl Strategy<Value = Value> {
+    let container = |name: &'static str| {
+        let policy = prop_oneof![Just("Always"), Just("Never"), Just("IfNotPresent")];
+        let entry = (any_image(), policy, any_json()).prop_map(
+            |(image, policy, x)| json!({"image": image, "imagePullPolicy": policy, "unknown": x}),
+        );
+        (Just(name), prop::collection::vec(entry, 0..4))
+    };
+    let volume = (any_image(), any_json())
+        .prop_map(|(image, x)| json!({"image": {"reference": image, "unknown": x}}));
+    let volumes = (Just("volumes"), prop::collection::vec(volume, 0..3));
+    let secrets = prop::option::of(prop::collection::vec(
+        "[a-z]{1,5}".prop_map(|name| json!({ "name": name })),
+        0..3,
+    ));
+    let lists = (
+        container("containers"),
+        container("initContainers"),
+        container("ephemeralContainers"),
+        volumes,
+    );
+    (lists, secrets, any_json()).prop_map(|((a, b, c, d), secrets, x)| {
+        let mut spec = json!({"unknown": x});
+        for (key, list) in [a, b, c, d] {
+            spec[key] = list.into();
+        }
+        if let Some(secrets) = secrets {
+            spec["imagePullSecrets"] = secrets.into();
+        }
+        spec
+    })
+}
+
+fn any_workload() -> impl Strategy<Value = Value> {
+    let kinds = prop_oneof![
+        Just(("v1", "Pod", "/")),
+        Just(("apps/v1", "Deployment", "/spec/template")),
+        Just(("batch/v1", "CronJob", "/spec/jobTemplate/spec/template")),
+        Just(("v1", "PodTemplate", "/template")),
+        Just(("example.com/v1", "Rollout", "/spec/template")),
+    ];
+    (kinds, any_spec(), any_json()).prop_map(|((version, kind, path), spec, x)| {
+        let mut object = json!({ "spec": spec, "unknown": x.clone() });
+        for key in path.rsplit('/').filter(|key| !key.is_empty()) {
+            object = json!({ key: object });
+        }
+        object["apiVersion"] = version.into();
+        object["kind"] = kind.into();
+        object["metadata"] = json!({"name": "x", "managedFields": [x]});
+        object
+    })
+}
+
+/// `object` without what the policy may change.
+fn without_images(mut object: Value) -> Value {
+    const SPECS: [&str; 4] = [
+        "/spec",
+        "/spec/template/spec",
+        "/template/spec",
+        "/spec/jobTemplate/spec/template/spec",
+    ];
+    for spec in SPECS {
+        let Some(Value::Object(spec)) = object.pointer_mut(spec) else {
+            continue;
+        };
+        spec.remove("imagePullSecrets");
+        for list in [
+            "containers",
+            "initContainers",
+            "ephemeralContainers",
+            "volumes",
+        ] {
+            let entries = spec.get_mut(list).and_then(Value::as_array_mut);
+            for entry in entries.into_iter().flatten() {
+                if list == "volumes" {
+                    entry["image"]["reference"] = Value::Null;
+                } else {
+                    entry["image"] = Value::Null;
+                }
+            }
+        }
+    }
+    let metadata = object["metadata"].as_object_mut().expect("metadata");
+    metadata.remove("annotations");
+    object
+}
+
+proptest! {
+    #[test]
+    fn only_images_the_pull_secret_and_the_note_ever_change(object in any_workload()) {
+        let request = create(object.clone());
+        let answer = answer(&request, &mut Script::new());
+        prop_assert!(answer.accepted);
+        if let Some(mutated) = answer.mutated_object {
+            prop_assert_ne!(&mutated, &object);
+            let annotations = mutated["metadata"]["annotations"].as_object().unwrap();
+            prop_assert_eq!(annotations.len(), 1);
+            prop_assert_eq!(without_images(mutated), without_images(object));
+        }
+    }
+
+    #[test]
+    fn a_rewritten_object_is_not_rewritten_again(object in any_workload()) {
+        if let Some(mutated) = answer(&create(object), &mut Script::new()).mutated_object {
+            let again = answer(&create(mutated), &mut Script::new());
+            prop_assert!(again.mutated_object.is_none());
+        }
+    }
+
+    #[test]
+    fn a_pod_made_from_a_rewritten_template_is_not_rewritten_again(spec in any_spec()) {
+        let template = json!({"metadata": {}, "spec": spec});
+        let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {}, "spec": {"template": template}});
+        if let Some(mut mutated) = answer(&create(object), &mut Script::new()).mutated_object {
+            let mut pod = mutated["spec"]["template"].take();
+            pod["apiVersion"] = "v1".into();
+            pod["kind"] = "Pod".into();
+            prop_assert!(answer(&create(pod), &mut Script::new()).mutated_object.is_none());
+        }
+    }
+
+    #[test]
+    fn any_object_is_answered(object in any_json(), old in any_json(), kind in 0..5_usize, update in any::<bool>(), sub in any::<bool>()) {
+        let (group, kind) = [("", "Pod"), ("apps", "Deployment"), ("batch", "CronJob"), ("", "PodTemplate"), ("batch", "Job")][kind];
+        let request = json!({
+            "uid": "1",
+            "kind": {"group": group, "version": "v1", "kind": kind},
+            "operation": if update { "UPDATE" } else { "CREATE" },
+            "subResource": if sub { "ephemeralcontainers" } else { "" },
+            "namespace": "shop",
+            "object": object,
+            "oldObject": old,
+        });
+        prop_assert!(answer(&request, &mut Script::new()).accepted);
+    }
+
+    #[test]
+    fn any_payload_is_answered(payload in any_json(), bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        prop_assert!(validate(payload.to_string().as_bytes(), &mut Script::new()).accepted);
+        prop_assert!(validate(&bytes, &mut Script::new()).accepted);
+        let settings = crate::validate_settings(payload.to_string().as_bytes());
+        prop_assert!(!settings.valid);
+    }
+
+    #[test]
+    fn every_number_leaves_as_it_came(number in proptest::num::f64::NORMAL | proptest::num::f64::SUBNORMAL) {
+        let mut object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": {"containers": [{"image": "a"}]}});
+        object["x"] = number.into();
+        let mutated = answer(&create(object), &mut Script::new()).mutated_object.unwrap();
+        prop_assert_eq!(mutated["x"].as_f64().unwrap().to_bits(), number.to_bits());
+    }
+}

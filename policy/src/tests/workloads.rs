@@ -1,0 +1,328 @@
+//! Every kind of object: where its images are, and what a request may change.
+
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use super::fixtures::{answer, answer_with, changes, create, fixture, pod_of, warnings};
+use super::script::{SECRET, Script, pending};
+
+const ANNOTATION: &str = "/metadata/annotations/image-mirror.dev~1original-images";
+
+/// The paths of `lines` as [`changes`] gives them.
+fn paths(lines: &[String]) -> Vec<&str> {
+    let mut paths: Vec<_> = lines
+        .iter()
+        .filter_map(|line| line.split(' ').nth(1))
+        .collect();
+    paths.sort_unstable();
+    paths
+}
+
+#[test]
+fn a_deployment_with_all_kinds_of_images_is_rewritten_exactly_there() {
+    let request = fixture("deployment-create");
+    let mut script = Script::new();
+    let answer = answer(&request, &mut script);
+    let digest = "sha256:4cb2b9019f1757be8482419002cb7afe028fdba35d47958829e4cfeaf6246d80";
+    let spec = "/spec/template/spec";
+    let mut expected = [
+        format!("replace {spec}/containers/0/image backup.test/acme/docker.io-library-nginx:1.27"),
+        format!(
+            "replace {spec}/containers/1/image backup.test/acme/quay.io-prometheus-node--exporter@{digest}"
+        ),
+        format!("replace {spec}/initContainers/0/image backup.test/acme/ghcr.io-acme-migrate:v2"),
+        format!(
+            "replace {spec}/initContainers/1/image backup.test/acme/docker.io-envoyproxy-envoy:v1.31.0"
+        ),
+        format!(
+            "replace {spec}/volumes/0/image/reference backup.test/acme/quay.io-crio-artifact:v1"
+        ),
+        format!("add {spec}/imagePullSecrets/1 {{\"name\":\"{SECRET}\"}}"),
+        format!(
+            "add {ANNOTATION} {}",
+            json!({
+                "backup.test/acme/docker.io-envoyproxy-envoy:v1.31.0": "docker.io/envoyproxy/envoy:v1.31.0",
+                "backup.test/acme/docker.io-library-nginx:1.27": "nginx:1.27",
+                "backup.test/acme/ghcr.io-acme-migrate:v2": "ghcr.io/acme/migrate:v2",
+                "backup.test/acme/quay.io-crio-artifact:v1": "quay.io/crio/artifact:v1",
+                format!("backup.test/acme/quay.io-prometheus-node--exporter@{digest}"):
+                    format!("quay.io/prometheus/node-exporter@{digest}"),
+            })
+        ),
+    ];
+    let mut actual = changes(&request, &answer);
+    expected.sort_unstable();
+    actual.sort_unstable();
+    assert_eq!(actual, expected);
+    assert!(answer.accepted);
+    assert_eq!(warnings(&answer), [""; 0]);
+    let audit = answer.audit_annotations.unwrap();
+    assert!(
+        audit["rewritten"]
+            .contains("nginx:1.27 -> backup.test/acme/docker.io-library-nginx:1.27 (sha256:1111")
+    );
+    assert!(!audit.contains_key("not-mirrored"));
+    assert_eq!(script.asked.len(), 6);
+    let event = &script.logged[0];
+    assert_eq!(event["uid"], request["uid"]);
+    assert_eq!(
+        (&event["level"], &event["kind"]),
+        (&json!("info"), &json!("Deployment"))
+    );
+    assert_eq!(
+        (&event["namespace"], &event["name"]),
+        (&json!("shop"), &json!("web"))
+    );
+}
+
+#[rstest]
+#[case::cron_job("cronjob-create", "/spec/jobTemplate/spec/template/spec", 1)]
+#[case::cron_job_update("cronjob-update", "/spec/jobTemplate/spec/template/spec", 1)]
+#[case::daemon_set("daemonset-create", "/spec/template/spec", 1)]
+#[case::server_side_apply("deployment-create-server-side-apply", "/spec/template/spec", 1)]
+#[case::deployment_update("deployment-update-image", "/spec/template/spec", 5)]
+#[case::re_admission("deployment-update-annotation", "/spec/template/spec", 5)]
+#[case::dry_run("deployment-update-dry-run", "/spec/template/spec", 5)]
+#[case::job("job-create", "/spec/template/spec", 1)]
+#[case::pod("pod-create", "/spec", 1)]
+#[case::pod_dry_run("pod-create-dry-run", "/spec", 1)]
+#[case::pod_of_a_job("pod-create-owned-by-job", "/spec", 1)]
+#[case::pod_of_a_replica_set("pod-create-owned-by-replicaset", "/spec", 5)]
+#[case::pod_of_a_stateful_set("pod-create-owned-by-statefulset", "/spec", 1)]
+#[case::stateful_set("statefulset-create", "/spec/template/spec", 1)]
+fn every_image_of_every_kind_is_rewritten(
+    #[case] name: &str,
+    #[case] spec: &str,
+    #[case] images: usize,
+) {
+    let request = fixture(name);
+    let answer = answer(&request, &mut Script::new());
+    assert!(answer.accepted);
+    let lines = changes(&request, &answer);
+    let (rewritten, others): (Vec<&str>, Vec<&str>) = paths(&lines)
+        .into_iter()
+        .partition(|path| path.ends_with("/image") || path.ends_with("/reference"));
+    assert_eq!(rewritten.len(), images, "{lines:?}");
+    assert!(
+        rewritten.iter().all(|path| path.starts_with(spec)),
+        "{lines:?}"
+    );
+    // Besides, one pull Secret and one annotation; the containers of both may have been missing.
+    assert_eq!(others.len(), 2, "{lines:?}");
+    assert!(others[0].starts_with("/metadata/annotations"), "{lines:?}");
+    assert!(
+        others[1].starts_with(&format!("{spec}/imagePullSecrets")),
+        "{lines:?}"
+    );
+}
+
+#[rstest]
+#[case::scale("deployment-scale-update")]
+#[case::job_of_a_cron_job("job-create-owned-by-cronjob")]
+#[case::replica_set_of_a_deployment("replicaset-create-owned-by-deployment")]
+#[case::job_template_is_immutable("job-update")]
+#[case::never_pulled("replicationcontroller-create-pull-never")]
+#[case::static_pod("pod-create-static-mirror")]
+#[case::delete("pod-delete")]
+#[case::nothing_of_the_pod_changed("pod-update-label")]
+fn what_may_not_or_need_not_change_is_accepted_without_a_question(#[case] name: &str) {
+    let mut script = Script::new();
+    let answer = answer(&fixture(name), &mut script);
+    assert!(answer.accepted);
+    assert!(answer.mutated_object.is_none());
+    assert_eq!(warnings(&answer), [""; 0]);
+    assert_eq!(script.asked, [""; 0]);
+}
+
+#[test]
+fn what_is_being_deleted_stays() {
+    let mut request = fixture("deployment-update-image");
+    request["object"]["metadata"]["deletionTimestamp"] = "2026-11-22T20:13:43Z".into();
+    let mut script = Script::new().otherwise(pending());
+    let answer = answer_with(&request, &mut script, json!({"whenNotMirrored": "reject"}));
+    assert!(answer.accepted && answer.mutated_object.is_none());
+    assert_eq!(script.asked, [""; 0]);
+}
+
+fn with_secret(mut request: Value) -> Value {
+    for object in ["object", "oldObject"] {
+        request[object]["spec"]["imagePullSecrets"] = json!([{"name": "other"}, {"name": SECRET}]);
+    }
+    request
+}
+
+#[test]
+fn a_pod_update_rewrites_only_the_changed_image_and_nothing_else() {
+    let request = with_secret(fixture("pod-update-image"));
+    let answer = answer(&request, &mut Script::new());
+    let image = "backup.test/acme/docker.io-library-alpine:3.21";
+    assert_eq!(
+        changes(&request, &answer),
+        [format!("replace /spec/containers/0/image {image}")]
+    );
+}
+
+#[test]
+fn a_new_ephemeral_container_is_rewritten_and_nothing_else() {
+    let request = with_secret(fixture("pod-ephemeralcontainers-update"));
+    let mut script = Script::new();
+    let answer = answer(&request, &mut script);
+    let image = "backup.test/acme/docker.io-library-busybox:1.36";
+    assert_eq!(
+        changes(&request, &answer),
+        [format!("replace /spec/ephemeralContainers/0/image {image}")]
+    );
+    assert_eq!(
+        script.asked,
+        [
+            "tag/docker.io/library/busybox:1.36",
+            "pull-secret/shop:latest"
+        ]
+    );
+}
+
+#[test]
+fn an_old_ephemeral_container_stays() {
+    let mut request = with_secret(fixture("pod-ephemeralcontainers-update"));
+    request["oldObject"]["spec"]["ephemeralContainers"] =
+        request["object"]["spec"]["ephemeralContainers"].clone();
+    let answer = answer(&request, &mut Script::new());
+    assert!(answer.mutated_object.is_none());
+}
+
+#[rstest]
+#[case("pod-update-image", "alpine:3.21")]
+#[case("pod-ephemeralcontainers-update", "busybox:1.36")]
+fn a_running_pod_without_the_pull_secret_keeps_its_upstream(
+    #[case] name: &str,
+    #[case] image: &str,
+) {
+    let request = fixture(name);
+    let kept = answer(&request, &mut Script::new());
+    assert!(kept.accepted && kept.mutated_object.is_none());
+    assert_eq!(
+        warnings(&kept),
+        [format!(
+            "image-mirror: {image} has a copy, but no pull Secret for it: image-mirror-pull cannot be added to a Pod that exists"
+        )]
+    );
+    let strict = json!({"whenNotMirrored": "reject"});
+    assert!(!answer_with(&request, &mut Script::new(), strict).accepted);
+}
+
+#[test]
+fn a_pod_update_without_the_old_pod_changes_nothing() {
+    let mut request = with_secret(fixture("pod-update-image"));
+    request.as_object_mut().unwrap().remove("oldObject");
+    assert!(
+        answer(&request, &mut Script::new())
+            .mutated_object
+            .is_none()
+    );
+}
+
+#[rstest]
+#[case::rollout("argoproj.io/v1alpha1", "Rollout", "/spec/template")]
+#[case::clone_set("apps.kruise.io/v1alpha1", "CloneSet", "/spec/template")]
+#[case::pod_template("v1", "PodTemplate", "/template")]
+#[case::replication_controller("v1", "ReplicationController", "/spec/template")]
+#[case::replica_set_without_owner("apps/v1", "ReplicaSet", "/spec/template")]
+fn other_kinds_with_a_pod_template(
+    #[case] version: &str,
+    #[case] kind: &str,
+    #[case] template: &str,
+) {
+    let template_value = json!({"spec": {"containers": [{"name": "a", "image": "nginx"}]}});
+    let mut object = json!({"apiVersion": version, "kind": kind, "metadata": {}});
+    match template {
+        "/template" => object["template"] = template_value,
+        _ => object["spec"] = json!({"template": template_value}),
+    }
+    let request = create(object);
+    let answer = answer(&request, &mut Script::new());
+    let image = format!("{template}/spec/containers/0/image");
+    assert_eq!(
+        answer.mutated_object.unwrap().pointer(&image).unwrap(),
+        "backup.test/acme/docker.io-library-nginx:latest"
+    );
+}
+
+#[rstest]
+#[case::service(json!({"apiVersion": "v1", "kind": "Service", "spec": {"ports": []}}))]
+#[case::list(json!({"apiVersion": "v1", "kind": "List", "items": [pod_of(&["nginx"])]}))]
+#[case::pod_of_another_group(json!({"apiVersion": "example.com/v1", "kind": "Pod", "spec": {"containers": [{"image": "nginx"}]}}))]
+#[case::no_containers(json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"template": {"spec": {}}}}))]
+#[case::no_spec(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {}}))]
+fn unknown_shapes_are_accepted_and_logged(#[case] object: Value) {
+    let mut script = Script::new();
+    let answer = answer(&create(object), &mut script);
+    assert!(answer.accepted && answer.mutated_object.is_none() && answer.warnings.is_none());
+    assert_eq!(script.logged[0]["level"], "debug");
+    assert_eq!(script.asked, [""; 0]);
+}
+
+#[rstest]
+#[case::annotation("annotations", true)]
+#[case::label("labels", true)]
+#[case::annotation_of_the_template("annotations", false)]
+#[case::label_of_the_template("labels", false)]
+fn opting_out(
+    #[case] list: &str,
+    #[case] on_object: bool,
+    #[values("true", "false", "")] value: &str,
+) {
+    let mut request = fixture("deployment-create");
+    let metadata = if on_object {
+        "/object/metadata"
+    } else {
+        "/object/spec/template/metadata"
+    };
+    let metadata = request.pointer_mut(metadata).unwrap();
+    metadata[list]["image-mirror.dev/skip"] = value.into();
+    let mut script = Script::new();
+    let answer = answer(&request, &mut script);
+    assert_eq!(answer.mutated_object.is_none(), value == "true");
+    assert_eq!(script.asked.is_empty(), value == "true");
+}
+
+#[rstest]
+#[case::default_list("kube-system", json!({}), true)]
+#[case::not_a_prefix("kube-system-2", json!({}), false)]
+#[case::own_list("dev", json!({"excludedNamespaces": ["dev"]}), true)]
+#[case::own_list_replaces_the_default("kube-system", json!({"excludedNamespaces": ["dev"]}), false)]
+#[case::star("dev-7", json!({"excludedNamespaces": ["dev-*"]}), true)]
+#[case::star_is_not_a_substring("my-dev-7", json!({"excludedNamespaces": ["dev-*"]}), false)]
+#[case::nothing_excluded("kube-system", json!({"excludedNamespaces": []}), false)]
+fn excluded_namespaces(
+    #[case] namespace: &str,
+    #[case] settings: Value,
+    #[case] is_excluded: bool,
+) {
+    let mut request = fixture("pod-create");
+    request["namespace"] = namespace.into();
+    let mut script = Script::new();
+    let answer = answer_with(&request, &mut script, settings);
+    assert_eq!(answer.mutated_object.is_none(), is_excluded);
+    assert_eq!(script.asked.is_empty(), is_excluded);
+}
+
+#[test]
+fn a_dry_run_only_looks_and_shows_what_the_real_request_does() {
+    let mut request = fixture("pod-create");
+    let real = answer(&request, &mut Script::new());
+    request["dryRun"] = true.into();
+    let mut script = Script::new();
+    let dry = answer(&request, &mut script);
+    assert_eq!(changes(&request, &dry), changes(&request, &real));
+    assert_eq!(script.asked[0], "peek/tag/docker.io/library/alpine:3.20");
+    // Nothing is asked for that starts a copy.
+    let mut script = Script::new().otherwise(pending());
+    let dry = answer(&request, &mut script);
+    assert!(dry.accepted && dry.mutated_object.is_none());
+    assert!(
+        script
+            .asked
+            .iter()
+            .all(|question| question.starts_with("peek/"))
+    );
+}
