@@ -1,0 +1,77 @@
+//! Why a copy failed.
+
+use crate::error::{RegistryError, Retry};
+use crate::manifest::ManifestError;
+use oci_spec::image::Digest;
+
+/// A copy failed. The target has no new tag then; what it already got will be skipped by the next
+/// try.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CopyError {
+    /// The source does not have the image.
+    #[error("the source has no {object}")]
+    SourceMissing {
+        /// `host/repository:tag` or `host/repository@digest`.
+        object: String,
+    },
+    /// The source has the image, but not everything that it names.
+    #[error("the source's image is incomplete: {parent} names {missing}, which is not there")]
+    SourceIncomplete {
+        /// The manifest that names it.
+        parent: Digest,
+        /// What is missing.
+        missing: Digest,
+    },
+    /// The source could not be read.
+    #[error("source: {0}")]
+    Source(#[source] RegistryError),
+    /// The target could not be written.
+    #[error("target: {0}")]
+    Target(#[source] RegistryError),
+    /// A blob of the source is not what its digest says, twice in a row. Nothing of it was
+    /// committed at the target.
+    #[error("the source's blob {object} is corrupt: its content has the digest {actual}")]
+    BlobDigest {
+        /// `host/repository@digest`.
+        object: String,
+        /// The digest of what came.
+        actual: String,
+    },
+    /// A manifest of the source is not usable.
+    #[error("cannot copy manifest {object}: {source}")]
+    Manifest {
+        /// `host/repository@digest`.
+        object: String,
+        /// Why.
+        source: ManifestError,
+    },
+    /// The image is deeper or larger than anything sane.
+    #[error("the image {object} goes beyond a limit: {limit}")]
+    Limit {
+        /// `host/repository@digest`.
+        object: String,
+        /// Which one.
+        limit: &'static str,
+    },
+}
+
+impl CopyError {
+    /// Whether the same copy may succeed later.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Source(error) | Self::Target(error) => error.retry(),
+            _ => Retry::Permanent,
+        }
+    }
+
+    /// Whether the source lacks the image or part of it, as opposed to being unreachable.
+    #[must_use]
+    pub fn is_source_missing(&self) -> bool {
+        matches!(
+            self,
+            Self::SourceMissing { .. } | Self::SourceIncomplete { .. }
+        )
+    }
+}

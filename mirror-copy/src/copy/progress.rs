@@ -1,0 +1,91 @@
+//! What a copy tells while it runs.
+
+use super::error::CopyError;
+use oci_spec::image::Digest;
+
+/// Hears what happens. Called from within the copy: it must return quickly and not block.
+pub trait Progress: Send + Sync {
+    /// Something happened.
+    fn event(&self, event: Event<'_>);
+}
+
+/// Hears nothing.
+impl Progress for () {
+    fn event(&self, _: Event<'_>) {}
+}
+
+/// One thing that happened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The source's reference stands for this digest.
+    Resolved {
+        /// The root manifest.
+        digest: &'a Digest,
+    },
+    /// All manifests were read; this is what there is to do.
+    Planned {
+        /// Different blobs, those that the target may already have included.
+        blobs: u64,
+        /// Their size in bytes.
+        bytes: u64,
+        /// Manifests to push.
+        manifests: u64,
+    },
+    /// The target has this manifest and everything below it.
+    ManifestSkipped {
+        /// The manifest.
+        digest: &'a Digest,
+    },
+    /// The target has this blob.
+    BlobSkipped {
+        /// The blob.
+        digest: &'a Digest,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// The target took this blob from another of its repositories.
+    BlobMounted {
+        /// The blob.
+        digest: &'a Digest,
+        /// Its size in bytes.
+        size: u64,
+        /// The repository that it came from.
+        from: &'a str,
+    },
+    /// Sending of this blob begins, again after a [`Event::BlobFailed`].
+    BlobStarted {
+        /// The blob.
+        digest: &'a Digest,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// An attempt to send this blob failed and will be made again.
+    BlobFailed {
+        /// The blob.
+        digest: &'a Digest,
+        /// Why.
+        error: &'a CopyError,
+    },
+    /// This blob is at the target, verified.
+    BlobCopied {
+        /// The blob.
+        digest: &'a Digest,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// So many more bytes of blobs went to the target; those of failed attempts count, too.
+    Bytes(u64),
+    /// This manifest is at the target by its digest.
+    ManifestPushed {
+        /// The manifest.
+        digest: &'a Digest,
+    },
+    /// The copy has this tag now.
+    Tagged {
+        /// The tag.
+        tag: &'a str,
+        /// The root manifest.
+        digest: &'a Digest,
+    },
+}

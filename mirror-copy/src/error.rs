@@ -1,0 +1,219 @@
+//! What can go wrong with one registry, and whether trying again makes sense.
+
+mod retry;
+mod subject;
+
+pub use retry::Retry;
+pub use subject::{Operation, Subject};
+
+use crate::credentials::CredentialError;
+use crate::manifest::ManifestError;
+use reqwest::StatusCode;
+use retry::{status_retry, transport_retry};
+use std::time::Duration;
+
+/// A call to a registry failed. No variant ever holds a password, a token or a query string.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// The registry answered with an error status.
+    #[error("cannot {subject}: the registry answered {status}{}", detail(.code, .message))]
+    Status {
+        /// What was tried.
+        subject: Subject,
+        /// The HTTP status.
+        status: StatusCode,
+        /// The registry's own error code (distribution-spec, "Error Codes"), or empty.
+        code: String,
+        /// The registry's own message, cleaned and cut to 300 characters, or empty.
+        message: String,
+        /// `Retry-After`, if the answer had one.
+        retry_after: Option<Duration>,
+    },
+    /// The configured credentials were refused. They are never replaced by an anonymous try.
+    #[error("registry {host} refused the credentials of user {user}: check them")]
+    Credentials {
+        /// The registry.
+        host: String,
+        /// The user name that was sent.
+        user: String,
+    },
+    /// The registry wants a login and none is configured.
+    #[error("registry {host} wants a login to {subject}, and no credentials are configured for it")]
+    LoginNeeded {
+        /// The registry.
+        host: String,
+        /// What was tried.
+        subject: Subject,
+    },
+    /// The credentials could not be looked up.
+    #[error(transparent)]
+    Lookup(#[from] CredentialError),
+    /// The registry's authentication challenge or its token service cannot be used.
+    #[error("cannot log in to registry {host}: {reason}")]
+    Challenge {
+        /// The registry.
+        host: String,
+        /// Why.
+        reason: String,
+    },
+    /// The connection failed or broke.
+    #[error("cannot {subject} ({url}): {}", cause(.source))]
+    Transport {
+        /// What was tried.
+        subject: Subject,
+        /// The address, without its query.
+        url: String,
+        /// The cause; it carries no address.
+        source: reqwest::Error,
+    },
+    /// Nothing moved for too long.
+    #[error("cannot {subject}: nothing came from the other side for {} s", .after.as_secs_f32())]
+    Timeout {
+        /// What was tried.
+        subject: Subject,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The body ended before its time. A reader resumes by itself; this is what is left after that.
+    #[error("cannot {subject}: the connection ended after {got} of {expected} bytes")]
+    Cut {
+        /// What was tried.
+        subject: Subject,
+        /// Bytes received.
+        got: u64,
+        /// Bytes promised.
+        expected: u64,
+    },
+    /// A redirect that must not be followed.
+    #[error("cannot {subject}: {reason}")]
+    Redirect {
+        /// What was tried.
+        subject: Subject,
+        /// Why it is not followed.
+        reason: String,
+    },
+    /// The body is larger than this client reads.
+    #[error("cannot {subject}: it is larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// What was tried.
+        subject: Subject,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The content is not what its digest says.
+    #[error("cannot {subject}: its content has the digest {actual}, not {expected}")]
+    Digest {
+        /// What was tried.
+        subject: Subject,
+        /// The digest asked for.
+        expected: String,
+        /// The digest of what came.
+        actual: String,
+    },
+    /// The content has another size than its descriptor says.
+    #[error("cannot {subject}: it has {actual} bytes, its descriptor says {expected}")]
+    Size {
+        /// What was tried.
+        subject: Subject,
+        /// The descriptor's size.
+        expected: u64,
+        /// The real size, or as much of it as was seen.
+        actual: u64,
+    },
+    /// The digest's algorithm is unknown, so its content cannot be verified.
+    #[error(
+        "cannot {subject}: the digest algorithm is not known here (sha256, sha384 and sha512 are)"
+    )]
+    Algorithm {
+        /// What was tried.
+        subject: Subject,
+    },
+    /// The manifest was received and is not usable.
+    #[error("cannot use manifest {object}: {source}")]
+    Manifest {
+        /// `host/repository:tag` or `host/repository@digest`.
+        object: String,
+        /// Why.
+        source: ManifestError,
+    },
+    /// Not a repository, tag or digest that can be part of a registry address.
+    #[error("{0:?} is not a valid repository, tag or digest")]
+    Name(String),
+    /// The registry broke the protocol.
+    #[error("cannot {subject}: {reason}")]
+    Protocol {
+        /// What was tried.
+        subject: Subject,
+        /// What was wrong.
+        reason: String,
+    },
+}
+
+impl RegistryError {
+    /// Whether the same call may succeed later. One table for the whole crate.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Status {
+                subject,
+                status,
+                code,
+                retry_after,
+                ..
+            } => status_retry(subject.operation, *status, code, *retry_after),
+            Self::Transport { source, .. } => transport_retry(source),
+            Self::Timeout { .. } | Self::Cut { .. } => Retry::SOON,
+            Self::Lookup(error) => error.retry(),
+            _ => Retry::Permanent,
+        }
+    }
+
+    /// The HTTP status of the answer, where there was one.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Status { status, .. } => Some(status.as_u16()),
+            _ => None,
+        }
+    }
+
+    /// The registry's own error code, where the answer had one, such as `MANIFEST_UNKNOWN`.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Status { code, .. } if !code.is_empty() => Some(code),
+            _ => None,
+        }
+    }
+
+    /// Whether content is not there, or not what its digest says.
+    pub(crate) fn is_wrong_or_missing(&self) -> bool {
+        self.status() == Some(404) || matches!(self, Self::Digest { .. })
+    }
+
+    pub(crate) fn protocol(subject: &Subject, reason: impl Into<String>) -> Self {
+        Self::Protocol {
+            subject: subject.clone(),
+            reason: reason.into(),
+        }
+    }
+}
+
+fn detail(code: &str, message: &str) -> String {
+    match (code, message) {
+        ("", "") => String::new(),
+        ("", message) => format!(": {message}"),
+        (code, "") => format!(": {code}"),
+        (code, message) => format!(": {code}: {message}"),
+    }
+}
+
+/// The innermost cause: reqwest's own text says little more than "error sending request".
+fn cause(error: &reqwest::Error) -> String {
+    let mut last: &dyn std::error::Error = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    crate::text::clean(&last.to_string())
+}

@@ -1,0 +1,58 @@
+//! What was done to what.
+
+use std::fmt;
+
+/// What was being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Operation {
+    /// `GET /v2/`.
+    Ping,
+    /// `HEAD` or `GET` of a manifest.
+    ReadManifest,
+    /// `PUT` of a manifest.
+    WriteManifest,
+    /// `HEAD` of a blob.
+    FindBlob,
+    /// `GET` of a blob.
+    ReadBlob,
+    /// `POST` that opens an upload session or mounts a blob.
+    StartUpload,
+    /// `PUT` that fills and closes an upload session.
+    WriteBlob,
+    /// `DELETE` of an upload session.
+    CancelUpload,
+    /// A call to the token service.
+    Token,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ping => "reach",
+            Self::ReadManifest => "read manifest",
+            Self::WriteManifest => "write manifest",
+            Self::FindBlob => "look for blob",
+            Self::ReadBlob => "read blob",
+            Self::StartUpload => "start upload of",
+            Self::WriteBlob => "write blob",
+            Self::CancelUpload => "cancel upload of",
+            Self::Token => "get a token for",
+        })
+    }
+}
+
+/// What was done to what, for errors: "read manifest ghcr.io/acme/app:1".
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// What was being done.
+    pub operation: Operation,
+    /// To what: `host/repository:tag`, `host/repository@digest` or a host.
+    pub object: String,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.operation, self.object)
+    }
+}

@@ -1,0 +1,33 @@
+//! Registry client and copy engine: copies an image from any OCI registry to any other.
+//!
+//! Everything is streamed: nothing touches the disk and memory stays bounded whatever the image's
+//! size. Manifests travel byte for byte, so digests never change. A digest is verified before the
+//! target can commit the blob, manifests are pushed after everything they name, and the tag comes
+//! last: what fails half way has no tag.
+//!
+//! The crate knows nothing of Kubernetes, and it decides nothing about which image goes where.
+//!
+//! - [`Registries`] makes one [`Registry`] per host (connections, tokens, back-pressure).
+//! - [`copy()`] copies a [`Source`] to a [`Target`] and answers with a [`CopyReport`].
+//! - [`RegistryError::retry`] and [`CopyError::retry`] say whether trying again makes sense.
+
+mod copy;
+mod credentials;
+mod error;
+mod hash;
+mod manifest;
+mod reference;
+mod registries;
+mod registry;
+mod text;
+
+pub use copy::{
+    CopyError, CopyOptions, CopyReport, Event, Progress, Source, Target, copy, options::Concurrency,
+};
+pub use credentials::{CredentialError, Credentials, DockerConfig, Login};
+pub use error::{Operation, RegistryError, Retry, Subject};
+pub use manifest::{Descriptor, ManifestError};
+pub use oci_spec::image::Digest;
+pub use reference::TagOrDigest;
+pub use registries::{Registries, RegistryOptions, RetryPolicy, SetupError, Timeouts};
+pub use registry::{BlobReader, Manifest, Registry, Resolved};

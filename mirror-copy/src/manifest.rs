@@ -1,0 +1,219 @@
+//! What a manifest names, read leniently from its bytes. Manifests are never written here: they
+//! travel as the bytes they came in.
+
+use oci_spec::image::Digest;
+use serde::Deserialize;
+
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
+pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const SCHEMA1_PREFIX: &str = "application/vnd.docker.distribution.manifest.v1+";
+
+/// What is asked for: every known type first, then anything, since some registries answer an
+/// unlisted type with 404.
+pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
+application/vnd.docker.distribution.manifest.list.v2+json, \
+application/vnd.oci.image.manifest.v1+json, \
+application/vnd.docker.distribution.manifest.v2+json, \
+application/vnd.oci.artifact.manifest.v1+json, */*";
+
+/// Most descriptors in one manifest. Docker stops at 127 layers; build caches go to some thousands.
+const MAX_DESCRIPTORS: usize = 10_000;
+
+/// The part of a descriptor that copying needs (OCI image-spec, descriptor.md).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// Media type of the content; empty where the manifest gives none.
+    #[serde(default)]
+    pub media_type: String,
+    /// Digest of the content.
+    pub digest: Digest,
+    /// Size of the content in bytes.
+    pub size: u64,
+}
+
+impl Descriptor {
+    /// Whether the content is to be fetched from elsewhere: registries neither hold nor check it
+    /// (image-spec, layer.md, "Non-Distributable Layers", and Docker's foreign layers).
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.media_type.contains(".nondistributable.") || self.media_type.contains(".foreign.")
+    }
+
+    /// Whether an index entry of this type is surely a manifest.
+    pub(crate) fn is_manifest(&self) -> bool {
+        matches!(
+            kind_of(&self.media_type),
+            Kind::Index | Kind::Image | Kind::Artifact
+        )
+    }
+}
+
+/// Why a manifest is not usable.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// Not JSON, or not the shape of a manifest.
+    #[error("it is not a well-formed manifest (line {line}, column {column})")]
+    Malformed {
+        /// Where the reader stopped.
+        line: usize,
+        /// Where the reader stopped.
+        column: usize,
+    },
+    /// Docker schema 1.
+    #[error(
+        "it is a Docker schema 1 manifest, a format that current registries refuse; \
+         rebuild the image or push it again with a current tool"
+    )]
+    Schema1,
+    /// The type in the answer's header is not the one in the body, or the body mixes the fields of
+    /// an index and of an image (CVE-2021-41190).
+    #[error("it is ambiguous: {0}")]
+    Ambiguous(String),
+    /// More descriptors than anything sane has.
+    #[error("it names more than {MAX_DESCRIPTORS} objects")]
+    TooManyDescriptors,
+}
+
+/// What a manifest names.
+#[derive(Debug)]
+pub(crate) struct Contents {
+    /// The media type to push it with.
+    pub(crate) media_type: String,
+    /// Manifests that must be at the target before this one.
+    pub(crate) children: Vec<Descriptor>,
+    /// Blobs that must be at the target before this one, foreign ones included.
+    pub(crate) blobs: Vec<Descriptor>,
+}
+
+/// The union of the fields of all known formats. A field that comes twice is an error, because
+/// two readers could then see two different manifests.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Raw {
+    schema_version: Option<serde_json::Value>,
+    media_type: Option<String>,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<Descriptor>>,
+    blobs: Option<Vec<Descriptor>>,
+    fs_layers: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Index,
+    Image,
+    Artifact,
+    Schema1,
+    /// A type that says nothing: the body decides.
+    Generic,
+    /// A specific type that is not known here.
+    Other,
+}
+
+fn kind_of(media_type: &str) -> Kind {
+    match media_type {
+        OCI_INDEX | DOCKER_LIST => Kind::Index,
+        OCI_MANIFEST | DOCKER_MANIFEST => Kind::Image,
+        OCI_ARTIFACT => Kind::Artifact,
+        "" | "text/plain" | "application/json" | "application/octet-stream" => Kind::Generic,
+        other if other.starts_with(SCHEMA1_PREFIX) => Kind::Schema1,
+        _ => Kind::Other,
+    }
+}
+
+/// A `Content-Type` without its parameters, lower case.
+pub(crate) fn bare_type(content_type: &str) -> String {
+    let bare = content_type.split(';').next().unwrap_or_default();
+    bare.trim().to_ascii_lowercase()
+}
+
+/// Reads what a manifest names.
+///
+/// `content_type` is the registry's answer, without parameters. A body `mediaType` that disagrees
+/// with it is refused, and so is a body with the fields of two formats.
+pub(crate) fn read(bytes: &[u8], content_type: &str) -> Result<Contents, ManifestError> {
+    if kind_of(content_type) == Kind::Schema1 {
+        return Err(ManifestError::Schema1);
+    }
+    let raw: Raw = match serde_json::from_slice(bytes) {
+        Ok(raw) => raw,
+        // Something unknown that is not even JSON names nothing that could be copied with it.
+        Err(_) if kind_of(content_type) == Kind::Other => return Ok(opaque(content_type)),
+        Err(error) => {
+            let (line, column) = (error.line(), error.column());
+            return Err(ManifestError::Malformed { line, column });
+        }
+    };
+    if raw.fs_layers.is_some() || raw.schema_version == Some(1.into()) {
+        return Err(ManifestError::Schema1);
+    }
+    let media_type = agreed_type(&raw, content_type)?;
+    check_fields(&raw, &media_type)?;
+    let children = raw.manifests.unwrap_or_default();
+    let blobs: Vec<_> = raw
+        .config
+        .into_iter()
+        .chain(raw.layers.into_iter().flatten())
+        .chain(raw.blobs.into_iter().flatten())
+        .collect();
+    if children.len() + blobs.len() > MAX_DESCRIPTORS {
+        return Err(ManifestError::TooManyDescriptors);
+    }
+    Ok(Contents {
+        media_type,
+        children,
+        blobs,
+    })
+}
+
+fn opaque(content_type: &str) -> Contents {
+    let media_type = content_type.to_owned();
+    Contents {
+        media_type,
+        children: Vec::new(),
+        blobs: Vec::new(),
+    }
+}
+
+fn agreed_type(raw: &Raw, content_type: &str) -> Result<String, ManifestError> {
+    let said = raw.media_type.as_deref().unwrap_or_default();
+    match (kind_of(content_type), said) {
+        (Kind::Generic, "") if raw.manifests.is_some() => Ok(OCI_INDEX.to_owned()),
+        (Kind::Generic, "") if raw.layers.is_some() => Ok(OCI_MANIFEST.to_owned()),
+        (Kind::Generic, "") => Err(ManifestError::Ambiguous(
+            "neither the registry nor the manifest says what it is".to_owned(),
+        )),
+        (Kind::Generic, said) => Ok(said.to_owned()),
+        (_, "") => Ok(content_type.to_owned()),
+        (_, said) if said == content_type => Ok(said.to_owned()),
+        (_, said) => Err(ManifestError::Ambiguous(format!(
+            "the registry says {}, the manifest itself {}",
+            crate::text::clean(content_type),
+            crate::text::clean(said),
+        ))),
+    }
+}
+
+fn check_fields(raw: &Raw, media_type: &str) -> Result<(), ManifestError> {
+    let mixed = |what: &str| Err(ManifestError::Ambiguous(what.to_owned()));
+    let image_fields = raw.layers.is_some() || raw.config.is_some();
+    if raw.manifests.is_some() && (image_fields || raw.blobs.is_some()) {
+        return mixed("it has the fields of an index and of an image");
+    }
+    match kind_of(media_type) {
+        Kind::Schema1 => Err(ManifestError::Schema1),
+        Kind::Index if image_fields => mixed("an index with the fields of an image"),
+        Kind::Image | Kind::Artifact if raw.manifests.is_some() => {
+            mixed("an image with the fields of an index")
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+use super::*;
+use proptest::prelude::*;
+
+const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+fn descriptor(media_type: &str) -> String {
+    format!(r#"{{"mediaType":"{media_type}","digest":"{D}","size":7}}"#)
+}
+
+#[test]
+fn an_image_names_its_config_and_layers() {
+    let body = format!(
+        r#"{{"schemaVersion":2,"config":{0},"layers":[{0},{1}]}}"#,
+        descriptor("a"),
+        descriptor("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"),
+    );
+    let contents = read(body.as_bytes(), OCI_MANIFEST).unwrap();
+    assert_eq!(contents.blobs.len(), 3);
+    assert!(contents.children.is_empty());
+    assert_eq!(contents.blobs.iter().filter(|b| b.is_foreign()).count(), 1);
+    assert_eq!(contents.media_type, OCI_MANIFEST);
+}
+
+#[test]
+fn a_generic_content_type_is_inferred_from_the_body() {
+    let index = format!(r#"{{"manifests":[{}]}}"#, descriptor(OCI_MANIFEST));
+    let contents = read(index.as_bytes(), "text/plain").unwrap();
+    assert_eq!(contents.media_type, OCI_INDEX);
+    let said = format!(r#"{{"mediaType":"{DOCKER_LIST}","manifests":[]}}"#);
+    assert_eq!(
+        read(said.as_bytes(), "application/json")
+            .unwrap()
+            .media_type,
+        DOCKER_LIST
+    );
+}
+
+#[rstest::rstest]
+#[case::header_against_body(format!(r#"{{"mediaType":"{OCI_INDEX}","manifests":[]}}"#), OCI_MANIFEST)]
+#[case::both(r#"{"manifests":[],"layers":[]}"#.to_owned(), OCI_INDEX)]
+#[case::image_called_index(r#"{"layers":[]}"#.to_owned(), OCI_INDEX)]
+#[case::index_called_image(r#"{"manifests":[]}"#.to_owned(), DOCKER_MANIFEST)]
+#[case::nothing_said("{}".to_owned(), "application/json")]
+fn ambiguous_manifests_are_refused(#[case] body: String, #[case] content_type: &str) {
+    let error = read(body.as_bytes(), content_type).unwrap_err();
+    assert!(matches!(error, ManifestError::Ambiguous(_)), "{error}");
+}
+
+#[test]
+fn a_repeated_field_is_refused() {
+    let error = read(br#"{"layers":[],"layers":[]}"#, OCI_MANIFEST).unwrap_err();
+    assert!(matches!(error, ManifestError::Malformed { .. }));
+}
+
+#[rstest::rstest]
+#[case(r#"{"schemaVersion":1,"fsLayers":[]}"#, "application/json")]
+#[case("{}", "application/vnd.docker.distribution.manifest.v1+prettyjws")]
+fn schema_1_is_refused_with_its_reason(#[case] body: &str, #[case] content_type: &str) {
+    let error = read(body.as_bytes(), content_type).unwrap_err();
+    assert!(error.to_string().contains("schema 1"), "{error}");
+}
+
+#[test]
+fn an_unknown_type_is_opaque_unless_it_names_something() {
+    let opaque = read(b"not json", "application/vnd.example").unwrap();
+    assert!(opaque.blobs.is_empty() && opaque.children.is_empty());
+    let body = format!(r#"{{"blobs":[{}]}}"#, descriptor("x"));
+    let named = read(body.as_bytes(), "application/vnd.example").unwrap();
+    assert_eq!(named.blobs.len(), 1);
+}
+
+#[test]
+fn the_number_of_descriptors_is_bounded() {
+    let many = vec![descriptor("x"); MAX_DESCRIPTORS + 1].join(",");
+    let error = read(format!(r#"{{"layers":[{many}]}}"#).as_bytes(), OCI_MANIFEST).unwrap_err();
+    assert!(matches!(error, ManifestError::TooManyDescriptors));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_reader_panic(bytes in any::<Vec<u8>>(), content_type in ".{0,40}") {
+        let _ = read(&bytes, &bare_type(&content_type));
+    }
+}

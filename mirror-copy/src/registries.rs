@@ -1,0 +1,135 @@
+//! The process's set of registries: one [`Registry`] per host, made on first use.
+
+pub(crate) mod host;
+mod options;
+mod tls;
+
+pub use options::{RegistryOptions, RetryPolicy, Timeouts};
+
+use crate::registry::Registry;
+use host::Endpoint;
+use reqwest::Client;
+use rustls::ClientConfig;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Hosts remembered at once. Over this, those that nobody uses are forgotten with their tokens.
+const MAX_HOSTS: usize = 512;
+
+/// Idle connections kept per host: at least what one copy uses at once.
+const IDLE_PER_HOST: usize = 32;
+
+/// Registries could not be set up, or a host cannot be one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// An extra root certificate cannot be read.
+    #[error("extra root certificate {number} cannot be used: {reason}")]
+    Certificate {
+        /// Which one of the list, from 1.
+        number: usize,
+        /// Why.
+        reason: String,
+    },
+    /// Not `host` or `host:port`.
+    #[error("{0:?} is not a registry host (want host or host:port)")]
+    Host(String),
+    /// The TLS or HTTP client cannot be made.
+    #[error("the HTTP client cannot be made: {0}")]
+    Client(String),
+}
+
+/// What all hosts share.
+pub(crate) struct Common {
+    pub(crate) options: RegistryOptions,
+    /// HTTP/1.1 only: one connection per running blob, because one HTTP/2 connection's flow-control
+    /// window caps the sum of all its streams.
+    pub(crate) bulk: Client,
+    /// HTTP/2 where the registry offers it: many small requests on one connection.
+    pub(crate) small: Client,
+}
+
+/// The process's set of registries. Cheap to clone; clones share connections and tokens.
+#[derive(Clone)]
+pub struct Registries {
+    common: Arc<Common>,
+    hosts: Arc<Mutex<HashMap<String, Registry>>>,
+}
+
+impl Registries {
+    /// Makes the set. Reads the platform's root certificates once; contacts nobody.
+    pub fn new(mut options: RegistryOptions) -> Result<Self, SetupError> {
+        options.insecure_hosts = options
+            .insecure_hosts
+            .iter()
+            .map(|name| host::canonical(name))
+            .collect();
+        let tls = tls::client_config(&options.extra_root_certificates_pem)?;
+        let common = Common {
+            bulk: client(&options, &tls, false)?,
+            small: client(&options, &tls, true)?,
+            options,
+        };
+        Ok(Self {
+            common: Arc::new(common),
+            hosts: Arc::default(),
+        })
+    }
+
+    /// The registry at `host[:port]`. `docker.io`, `index.docker.io` and `registry-1.docker.io` are
+    /// the same registry. Contacts nobody.
+    pub fn get(&self, host: &str) -> Result<Registry, SetupError> {
+        let name = host::canonical(host);
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = hosts.get(&name) {
+            return Ok(known.clone());
+        }
+        let endpoint = Endpoint::new(&name, &self.common.options.insecure_hosts)
+            .ok_or_else(|| SetupError::Host(crate::text::clean(host)))?;
+        if hosts.len() >= MAX_HOSTS {
+            hosts.retain(|_, registry| registry.is_used_elsewhere());
+        }
+        let registry = Registry::new(endpoint, Arc::clone(&self.common));
+        hosts.insert(name, registry.clone());
+        Ok(registry)
+    }
+}
+
+impl fmt::Debug for Registries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registries")
+            .field("options", &self.common.options)
+            .finish_non_exhaustive()
+    }
+}
+
+fn client(
+    options: &RegistryOptions,
+    tls: &ClientConfig,
+    http2: bool,
+) -> Result<Client, SetupError> {
+    let mut tls = tls.clone();
+    tls.alpn_protocols = if http2 {
+        vec![b"h2".to_vec(), b"http/1.1".to_vec()]
+    } else {
+        vec![b"http/1.1".to_vec()]
+    };
+    let mut builder = Client::builder()
+        .tls_backend_preconfigured(tls)
+        .user_agent(&options.user_agent)
+        .connect_timeout(options.timeouts.connect)
+        // Followed by hand: only there is it known when credentials must stay behind.
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .pool_max_idle_per_host(IDLE_PER_HOST)
+        // Below the 60 s after which common load balancers drop idle connections.
+        .pool_idle_timeout(std::time::Duration::from_secs(50))
+        .tcp_nodelay(true);
+    if !http2 {
+        builder = builder.http1_only();
+    }
+    builder
+        .build()
+        .map_err(|error| SetupError::Client(error.to_string()))
+}

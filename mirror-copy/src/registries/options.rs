@@ -1,0 +1,115 @@
+//! What the operator may choose about talking to registries.
+
+use crate::credentials::Credentials;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How registries are spoken to.
+#[derive(Clone)]
+pub struct RegistryOptions {
+    /// Where credentials come from.
+    pub credentials: Credentials,
+    /// Hosts (`host` or `host:port`, exactly as in image references) spoken to by plain HTTP. Every
+    /// other host, `localhost` included, is spoken to by HTTPS only.
+    pub insecure_hosts: BTreeSet<String>,
+    /// PEM files with root certificates trusted in addition to the platform's.
+    pub extra_root_certificates_pem: Vec<Vec<u8>>,
+    /// The `User-Agent` header.
+    pub user_agent: String,
+    /// When to give up waiting.
+    pub timeouts: Timeouts,
+    /// When and how often to try again.
+    pub retry: RetryPolicy,
+    /// How long a looked-up credential is used before the docker configuration is read again, so
+    /// that rotated files are seen.
+    pub credential_life: Duration,
+}
+
+impl Default for RegistryOptions {
+    fn default() -> Self {
+        Self {
+            credentials: Credentials::anonymous(),
+            insecure_hosts: BTreeSet::new(),
+            extra_root_certificates_pem: Vec::new(),
+            user_agent: concat!("image-mirror/", env!("CARGO_PKG_VERSION")).to_owned(),
+            timeouts: Timeouts::default(),
+            retry: RetryPolicy::default(),
+            credential_life: Duration::from_mins(1),
+        }
+    }
+}
+
+impl std::fmt::Debug for RegistryOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RegistryOptions")
+            .field("credentials", &self.credentials)
+            .field("insecure_hosts", &self.insecure_hosts)
+            .field(
+                "extra_root_certificates",
+                &self.extra_root_certificates_pem.len(),
+            )
+            .field("user_agent", &self.user_agent)
+            .field("timeouts", &self.timeouts)
+            .field("retry", &self.retry)
+            .field("credential_life", &self.credential_life)
+            .finish()
+    }
+}
+
+/// When to give up waiting. There is no limit on a whole transfer, only on standing still.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// For a connection, TLS included.
+    pub connect: Duration,
+    /// For the next byte of an answer, and for an upload to accept more.
+    pub idle: Duration,
+    /// For the answer after the last byte of an upload: some storage backends copy the whole blob
+    /// before they answer.
+    pub commit: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            idle: Duration::from_mins(1),
+            commit: Duration::from_mins(5),
+        }
+    }
+}
+
+/// When and how often a failed call is made again. Waits grow by two, with jitter.
+#[derive(Clone, Copy, Debug)]
+pub struct RetryPolicy {
+    /// Attempts in all; 1 means no retry.
+    pub attempts: usize,
+    /// Wait before the second attempt.
+    pub first_delay: Duration,
+    /// Longest wait that grows by itself.
+    pub max_delay: Duration,
+    /// Longest wait that a registry can ask for with `Retry-After`.
+    pub max_retry_after: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            attempts: 5,
+            first_delay: Duration::from_millis(200),
+            max_delay: Duration::from_secs(10),
+            max_retry_after: Duration::from_mins(1),
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// The waits between attempts.
+    pub(crate) fn backoff(&self) -> backon::ExponentialBuilder {
+        backon::ExponentialBuilder::default()
+            .with_min_delay(self.first_delay)
+            .with_max_delay(self.max_delay)
+            .with_factor(2.0)
+            .with_max_times(self.attempts.saturating_sub(1))
+            .with_jitter()
+    }
+}

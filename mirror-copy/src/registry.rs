@@ -1,0 +1,183 @@
+//! One registry host: its connections, tokens, back-pressure, and what is known about it.
+
+mod answer;
+mod auth;
+mod blob_reader;
+mod blobs;
+mod call;
+mod challenge;
+mod gate;
+mod manifests;
+mod redirect;
+mod repository;
+mod seen;
+mod token;
+mod token_service;
+mod uploads;
+
+pub use blob_reader::BlobReader;
+pub(crate) use call::retrying;
+pub(crate) use manifests::Located;
+pub use manifests::{Manifest, Resolved};
+pub(crate) use repository::{Access, Repository};
+pub(crate) use uploads::{MountAnswer, Session};
+
+use crate::error::{Operation, RegistryError, Subject};
+use crate::reference::TagOrDigest;
+use crate::registries::host::Endpoint;
+use crate::registries::{Common, RetryPolicy, Timeouts};
+use auth::Auth;
+use call::{Call, Lane};
+use gate::Gate;
+use oci_spec::image::Digest;
+use reqwest::Method;
+use seen::Seen;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use token::Scopes;
+
+/// One registry host. Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct Registry {
+    shared: Arc<Shared>,
+    /// Counts the HTTP requests sent through this handle and its clones.
+    sent: Arc<AtomicU64>,
+}
+
+struct Shared {
+    endpoint: Endpoint,
+    common: Arc<Common>,
+    auth: Auth,
+    gate: Gate,
+    seen: Seen,
+}
+
+impl Registry {
+    pub(crate) fn new(endpoint: Endpoint, common: Arc<Common>) -> Self {
+        let shared = Shared {
+            endpoint,
+            common,
+            auth: Auth::default(),
+            gate: Gate::default(),
+            seen: Seen::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+            sent: Arc::default(),
+        }
+    }
+
+    /// The host, as image references name it: `ghcr.io`, `registry.local:5000`, `docker.io`.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.shared.endpoint.name
+    }
+
+    /// Whether this host speaks the registry protocol and accepts the configured credentials:
+    /// `GET /v2/` (distribution-spec, "Determining Support"), with a login if it asks for one.
+    pub async fn ping(&self) -> Result<(), RegistryError> {
+        let subject = Subject {
+            operation: Operation::Ping,
+            object: format!("registry {}", self.host()),
+        };
+        let url = self.shared.endpoint.base.clone();
+        let scopes = Scopes::default();
+        self.send(&Call::new(&subject, Method::GET, url, &scopes, Lane::Small))
+            .await
+            .map(drop)
+    }
+
+    /// What a tag or digest stands for now, or `None` where the registry has no such manifest. By
+    /// `HEAD`, which registries with a pull quota do not count; by `GET` and the content's own hash
+    /// where the answer names no digest.
+    pub async fn resolve(
+        &self,
+        repository: &str,
+        reference: &TagOrDigest,
+    ) -> Result<Option<Resolved>, RegistryError> {
+        let repository = self.repository(repository, Access::Pull)?;
+        let located = repository.locate(reference).await?;
+        Ok(located.map(|located| located.resolved))
+    }
+
+    /// A manifest as the bytes that the registry keeps: at most 8 MiB, verified when asked for by
+    /// digest; a tag's digest is the hash of what came.
+    pub async fn manifest(
+        &self,
+        repository: &str,
+        reference: &TagOrDigest,
+    ) -> Result<Manifest, RegistryError> {
+        self.repository(repository, Access::Pull)?
+            .manifest(reference)
+            .await
+    }
+
+    /// Opens a blob for reading. What comes is verified: the last bytes are only handed out when
+    /// size and digest are right.
+    pub async fn blob(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<BlobReader, RegistryError> {
+        BlobReader::open(
+            self.repository(repository, Access::Pull)?,
+            digest.clone(),
+            size,
+        )
+        .await
+    }
+
+    /// HTTP requests sent through this handle and its clones so far, those to token services and
+    /// redirect targets included.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// The same registry with a request counter of its own.
+    pub(crate) fn counting_from_zero(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            sent: Arc::default(),
+        }
+    }
+
+    pub(crate) fn repository(
+        &self,
+        name: &str,
+        access: Access,
+    ) -> Result<Repository, RegistryError> {
+        Repository::new(self.clone(), name, access)
+    }
+
+    pub(crate) fn same_host(&self, other: &Self) -> bool {
+        self.host() == other.host()
+    }
+
+    pub(crate) fn is_used_elsewhere(&self) -> bool {
+        Arc::strong_count(&self.shared) > 1
+    }
+
+    pub(crate) fn timeouts(&self) -> &Timeouts {
+        &self.shared.common.options.timeouts
+    }
+
+    pub(crate) fn retry_policy(&self) -> &RetryPolicy {
+        &self.shared.common.options.retry
+    }
+
+    /// In which repositories of this host blobs were seen.
+    pub(crate) fn seen(&self) -> &Seen {
+        &self.shared.seen
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("host", &self.host())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,135 @@
+//! Reading answers, all of them bounded in size and in time.
+
+use crate::error::{RegistryError, Subject};
+use crate::text::{clean, public_url};
+use bytes::{Bytes, BytesMut};
+use reqwest::Response;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use serde::Deserialize;
+use std::time::{Duration, SystemTime};
+use tokio::time::timeout;
+
+/// As much of an error's body as is read, in bytes.
+const MAX_ERROR_BODY: usize = 16 * 1024;
+
+/// How long an error's body is waited for: it only makes the message better.
+const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A whole body of at most `limit` bytes.
+pub(super) async fn bounded_body(
+    mut response: Response,
+    subject: &Subject,
+    limit: u64,
+    idle: Duration,
+) -> Result<Bytes, RegistryError> {
+    let too_large = || RegistryError::TooLarge {
+        subject: subject.clone(),
+        limit,
+    };
+    if response
+        .content_length()
+        .is_some_and(|length| length > limit)
+    {
+        return Err(too_large());
+    }
+    let mut body = BytesMut::new();
+    while let Some(chunk) = next_chunk(&mut response, subject, idle).await? {
+        if (body.len() + chunk.len()) as u64 > limit {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}
+
+/// The next piece of a body; `None` at its end.
+pub(super) async fn next_chunk(
+    response: &mut Response,
+    subject: &Subject,
+    idle: Duration,
+) -> Result<Option<Bytes>, RegistryError> {
+    match timeout(idle, response.chunk()).await {
+        Ok(Ok(chunk)) => Ok(chunk),
+        Ok(Err(error)) => Err(RegistryError::Transport {
+            subject: subject.clone(),
+            url: public_url(response.url()),
+            source: error.without_url(),
+        }),
+        Err(_) => Err(RegistryError::Timeout {
+            subject: subject.clone(),
+            after: idle,
+        }),
+    }
+}
+
+/// `Retry-After` as seconds or as a date (RFC 9110 section 10.2.3), cut to `cap`.
+pub(super) fn retry_after(headers: &HeaderMap, cap: Duration) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        // A date in the past means now.
+        Err(_) => httpdate::parse_http_date(text)
+            .ok()?
+            .duration_since(SystemTime::now())
+            .unwrap_or_default(),
+    };
+    Some(wait.min(cap))
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    errors: Vec<OneError>,
+}
+
+#[derive(Deserialize)]
+struct OneError {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// The registry's own code and message (distribution-spec, "Error Codes"), or the body's beginning
+/// as the message. Cleaned and cut.
+pub(super) async fn error_text(mut response: Response) -> (String, String) {
+    let mut body = Vec::new();
+    let reading = async {
+        while let Ok(Some(chunk)) = response.chunk().await {
+            body.extend_from_slice(&chunk);
+            if body.len() >= MAX_ERROR_BODY {
+                break;
+            }
+        }
+    };
+    // What came in time is used either way.
+    let _ = timeout(ERROR_BODY_TIMEOUT, reading).await;
+    body.truncate(MAX_ERROR_BODY);
+    if let Ok(parsed) = serde_json::from_slice::<ErrorBody>(&body)
+        && let Some(first) = parsed.errors.first()
+    {
+        return (clean(&first.code), clean(&first.message));
+    }
+    (String::new(), clean(&String::from_utf8_lossy(&body)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reqwest::header::HeaderValue;
+
+    fn wait(text: &str) -> Option<Duration> {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, HeaderValue::from_str(text).unwrap());
+        retry_after(&headers, Duration::from_mins(1))
+    }
+
+    #[test]
+    fn retry_after_in_both_forms() {
+        assert_eq!(wait("7"), Some(Duration::from_secs(7)));
+        assert_eq!(wait("86400"), Some(Duration::from_mins(1)));
+        assert_eq!(wait("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(30));
+        assert!(wait(&soon).is_some_and(|wait| (28..=30).contains(&wait.as_secs())));
+        assert_eq!(wait("soon"), None);
+    }
+}

@@ -1,0 +1,87 @@
+//! Blobs of a repository: whether they are there, and their content from a byte on.
+
+use super::call::{Call, Lane};
+use super::manifests::content_length;
+use super::repository::Repository;
+use crate::error::{Operation, RegistryError, Subject};
+use oci_spec::image::Digest;
+use reqwest::header::{CONTENT_RANGE, RANGE};
+use reqwest::{Method, Response};
+
+/// An open blob body.
+pub(super) struct OpenBlob {
+    pub(super) response: Response,
+    /// Bytes at the beginning of this body that were asked to be left out and were not.
+    pub(super) skip: u64,
+}
+
+impl Repository {
+    /// Whether this blob is here.
+    pub(crate) async fn has_blob(&self, digest: &Digest) -> Result<bool, RegistryError> {
+        let subject = self.subject(Operation::FindBlob, &format!("@{digest}"));
+        let url = self.url(&format!("blobs/{digest}"));
+        // A redirect to the content says as much as 200, and signed addresses may refuse a HEAD.
+        let mut call = Call::new(&subject, Method::HEAD, url, &self.scopes, Lane::Small)
+            .answers(&[301, 302, 303, 307, 308, 404]);
+        call.follow = false;
+        let response = self.registry.send(&call).await?;
+        Ok(response.status() != 404)
+    }
+
+    /// Opens a blob's content from byte `offset` on (distribution-spec, "Pulling blobs"; RFC 9110
+    /// section 14). Always asks the registry anew, because redirect targets expire.
+    pub(super) async fn open_blob(
+        &self,
+        digest: &Digest,
+        size: u64,
+        offset: u64,
+    ) -> Result<OpenBlob, RegistryError> {
+        let subject = self.subject(Operation::ReadBlob, &format!("@{digest}"));
+        let url = self.url(&format!("blobs/{digest}"));
+        let mut call = Call::new(&subject, Method::GET, url, &self.scopes, Lane::Bulk);
+        if offset > 0 {
+            call = call.header(RANGE, &format!("bytes={offset}-"));
+        }
+        let response = self.registry.send(&call).await?;
+        let skip = match response.status().as_u16() {
+            206 if offset > 0 && starts_at(&response, offset) => 0,
+            206 => {
+                return Err(RegistryError::protocol(
+                    &subject,
+                    "it answered with the wrong range",
+                ));
+            }
+            _ => offset,
+        };
+        let rest = size - (offset - skip);
+        match content_length(&response) {
+            Some(actual) if actual != rest => Err(wrong_size(
+                &subject,
+                size,
+                actual.saturating_add(size - rest),
+            )),
+            _ => Ok(OpenBlob { response, skip }),
+        }
+    }
+}
+
+pub(super) fn wrong_size(subject: &Subject, expected: u64, actual: u64) -> RegistryError {
+    RegistryError::Size {
+        subject: subject.clone(),
+        expected,
+        actual,
+    }
+}
+
+/// Whether `Content-Range: bytes <first>-<last>/<size>` begins at this byte.
+fn starts_at(response: &Response, offset: u64) -> bool {
+    let range = response
+        .headers()
+        .get(CONTENT_RANGE)
+        .and_then(|value| value.to_str().ok());
+    range
+        .and_then(|range| range.trim().strip_prefix("bytes"))
+        .and_then(|range| range.trim().split('-').next())
+        .and_then(|first| first.parse::<u64>().ok())
+        == Some(offset)
+}

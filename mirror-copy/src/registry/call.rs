@@ -1,0 +1,298 @@
+//! One request: the gate, the proof, redirects without credentials, the status, and trying again.
+
+use super::Registry;
+use super::answer::{error_text, retry_after};
+use super::auth::Proof;
+use super::challenge;
+use super::redirect::{checked_hop, redirect_target};
+use super::token::Scopes;
+use crate::error::{Operation, RegistryError, Retry, Subject};
+use crate::registries::RetryPolicy;
+use crate::text::public_url;
+use backon::Retryable as _;
+use bytes::Bytes;
+use reqwest::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue,
+};
+use reqwest::{Body, Method, Response, StatusCode, Url};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Most redirects followed for one request.
+const MAX_REDIRECTS: usize = 5;
+
+/// Pause of a host that answered 429 and named no time.
+const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Which connections a request uses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Metadata: HTTP/2 where possible.
+    Small,
+    /// Blob content: HTTP/1.1, a connection each.
+    Bulk,
+}
+
+/// A request that can be sent again: its body, if any, is small and in memory.
+pub(super) struct Call<'a> {
+    pub(super) subject: &'a Subject,
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) scopes: &'a Scopes,
+    pub(super) lane: Lane,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    /// Statuses that are answers, not errors, besides 2xx.
+    pub(super) answers: &'static [u16],
+    /// Whether redirects are followed; otherwise they are handled like any status.
+    pub(super) follow: bool,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(
+        subject: &'a Subject,
+        method: Method,
+        url: Url,
+        scopes: &'a Scopes,
+        lane: Lane,
+    ) -> Self {
+        let follow = method == Method::GET || method == Method::HEAD;
+        let (headers, body) = (HeaderMap::new(), Bytes::new());
+        Self {
+            subject,
+            method,
+            url,
+            scopes,
+            lane,
+            headers,
+            body,
+            answers: &[],
+            follow,
+        }
+    }
+
+    pub(super) fn header(mut self, name: HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+
+    pub(super) fn answers(mut self, statuses: &'static [u16]) -> Self {
+        self.answers = statuses;
+        self
+    }
+}
+
+/// An answer, and whether the registry itself gave it, not a redirect's target.
+struct Answer {
+    response: Response,
+    own: bool,
+}
+
+/// Runs `attempt` until it succeeds, fails for good, or the policy's attempts are used up.
+pub(crate) async fn retrying<T, F>(
+    policy: &RetryPolicy,
+    attempt: impl FnMut() -> F,
+) -> Result<T, RegistryError>
+where
+    F: Future<Output = Result<T, RegistryError>>,
+{
+    attempt
+        .retry(policy.backoff())
+        .when(|error: &RegistryError| error.retry().is_transient())
+        .adjust(|error, wait| match error.retry() {
+            Retry::Transient { after: Some(after) } => wait.map(|wait| wait.max(after)),
+            _ => wait,
+        })
+        .notify(|error, wait| tracing::debug!(%error, ?wait, "trying again"))
+        .await
+}
+
+impl Registry {
+    /// Sends a request, again if need be, and answers with a 2xx or one of the call's `answers`.
+    pub(super) async fn send(&self, call: &Call<'_>) -> Result<Response, RegistryError> {
+        retrying(self.retry_policy(), || self.attempt(call)).await
+    }
+
+    pub(super) async fn attempt(&self, call: &Call<'_>) -> Result<Response, RegistryError> {
+        self.shared.gate.pass().await;
+        let mut proof = self.proof(call.subject, call.scopes).await?;
+        let mut answer = self.exchange(call, proof.as_ref()).await?;
+        if answer.own
+            && answer.response.status() == StatusCode::UNAUTHORIZED
+            && let Some(challenge) = challenge::choose(answer.response.headers())
+        {
+            let new = self
+                .renewed(call.subject, call.scopes, challenge, proof.as_ref())
+                .await?;
+            answer = self.exchange(call, Some(&new)).await?;
+            proof = Some(new);
+        }
+        let fine =
+            |status: StatusCode| status.is_success() || call.answers.contains(&status.as_u16());
+        if fine(answer.response.status()) {
+            return Ok(answer.response);
+        }
+        let proof = proof.as_ref().filter(|_| answer.own);
+        Err(self.failure(call.subject, answer.response, proof).await)
+    }
+
+    /// The error that an answer stands for. Pauses the host if it asks for that.
+    async fn failure(
+        &self,
+        subject: &Subject,
+        response: Response,
+        proof: Option<&Proof>,
+    ) -> RegistryError {
+        let status = response.status();
+        let after = retry_after(response.headers(), self.retry_policy().max_retry_after);
+        match (status, after) {
+            (StatusCode::TOO_MANY_REQUESTS, after) => {
+                self.shared.gate.pause(after.unwrap_or(DEFAULT_PAUSE));
+            }
+            (StatusCode::SERVICE_UNAVAILABLE, Some(after)) => self.shared.gate.pause(after),
+            _ => {}
+        }
+        if status == StatusCode::UNAUTHORIZED
+            && let Some(error) = proof.and_then(|proof| self.not_enough(subject, proof))
+        {
+            return error;
+        }
+        let (code, message) = error_text(response).await;
+        tracing::debug!(%subject, %status, code, "registry error");
+        let subject = subject.clone();
+        RegistryError::Status {
+            subject,
+            status,
+            code,
+            message,
+            retry_after: after,
+        }
+    }
+
+    /// Sends, and follows redirects. The proof goes to the registry itself only.
+    async fn exchange(
+        &self,
+        call: &Call<'_>,
+        proof: Option<&Proof>,
+    ) -> Result<Answer, RegistryError> {
+        let mut url = call.url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let own = self.shared.endpoint.owns(&url);
+            let proof = proof.filter(|_| own);
+            let response = self.transmit(call, url.clone(), proof).await?;
+            let next = Some(&response)
+                .filter(|_| call.follow)
+                .and_then(redirect_target);
+            match next {
+                None => return Ok(Answer { response, own }),
+                Some(next) => url = checked_hop(call.subject, &url, next)?,
+            }
+        }
+        let reason = format!("it was redirected more than {MAX_REDIRECTS} times");
+        Err(RegistryError::Redirect {
+            subject: call.subject.clone(),
+            reason,
+        })
+    }
+
+    async fn transmit(
+        &self,
+        call: &Call<'_>,
+        url: Url,
+        proof: Option<&Proof>,
+    ) -> Result<Response, RegistryError> {
+        let length = call.body.len();
+        let wants_length = call.method != Method::GET && call.method != Method::HEAD;
+        let client = match call.lane {
+            Lane::Small => &self.shared.common.small,
+            Lane::Bulk => &self.shared.common.bulk,
+        };
+        let mut request = client
+            .request(call.method.clone(), url.clone())
+            .headers(call.headers.clone())
+            // Content is copied as it is; a transparently compressed answer would not verify.
+            .header(ACCEPT_ENCODING, "identity");
+        if let Some(proof) = proof {
+            request = request.header(AUTHORIZATION, proof.header.clone());
+        }
+        if wants_length {
+            // Some registries answer 411 to a POST that does not say that it is empty.
+            request = request
+                .header(CONTENT_LENGTH, length)
+                .body(call.body.clone());
+        }
+        let patience = match call.subject.operation {
+            Operation::WriteManifest | Operation::StartUpload => self.timeouts().commit,
+            _ => self.timeouts().idle,
+        };
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        tracing::trace!(method = %call.method, url = %public_url(&url), "request");
+        match timeout(patience, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(transport(call.subject, &url, error)),
+            Err(_) => Err(RegistryError::Timeout {
+                subject: call.subject.clone(),
+                after: patience,
+            }),
+        }
+    }
+
+    /// Sends a body that exists only once, with its exact length. One attempt, no deadline: the
+    /// caller watches whether the body moves.
+    pub(super) async fn send_stream(
+        &self,
+        subject: &Subject,
+        url: Url,
+        scopes: &Scopes,
+        length: u64,
+        body: Body,
+    ) -> Result<Response, RegistryError> {
+        self.shared.gate.pass().await;
+        let own = self.shared.endpoint.owns(&url);
+        let proof = if own {
+            self.proof(subject, scopes).await?
+        } else {
+            None
+        };
+        let mut request = self
+            .shared
+            .common
+            .bulk
+            .put(url.clone())
+            .header(CONTENT_LENGTH, length)
+            .header(reqwest::header::CONTENT_TYPE, "application/octet-stream")
+            .body(body);
+        if let Some(proof) = &proof {
+            request = request.header(AUTHORIZATION, proof.header.clone());
+        }
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        let response = request
+            .send()
+            .await
+            .map_err(|error| transport(subject, &url, error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        if own
+            && status == StatusCode::UNAUTHORIZED
+            && let Some(challenge) = challenge::choose(response.headers())
+        {
+            // The body is gone, but the next attempt shall find a fresh proof.
+            self.renewed(subject, scopes, challenge, proof.as_ref())
+                .await?;
+        }
+        Err(self.failure(subject, response, None).await)
+    }
+}
+
+fn transport(subject: &Subject, url: &Url, error: reqwest::Error) -> RegistryError {
+    RegistryError::Transport {
+        subject: subject.clone(),
+        url: public_url(url),
+        source: error.without_url(),
+    }
+}

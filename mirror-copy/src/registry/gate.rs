@@ -1,0 +1,57 @@
+//! Holds back every request to a host that asked for a pause.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// Open unless paused. One 429 concerns all requests: going on with the others only prolongs it.
+#[derive(Default)]
+pub(super) struct Gate {
+    closed_until: Mutex<Option<Instant>>,
+}
+
+impl Gate {
+    /// Returns when the gate is open. A pause that grows meanwhile is waited for, too.
+    pub(super) async fn pass(&self) {
+        loop {
+            let until = *self
+                .closed_until
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            match until {
+                Some(until) if until > Instant::now() => sleep_until(until).await,
+                _ => return,
+            }
+        }
+    }
+
+    /// Closes the gate for at least this long. Never shortens a pause.
+    pub(super) fn pause(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        let mut closed = self
+            .closed_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if closed.is_none_or(|old| old < until) {
+            *closed = Some(until);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_holds_everybody_and_the_longest_wins() {
+        let gate = Gate::default();
+        let start = Instant::now();
+        gate.pass().await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        gate.pause(Duration::from_secs(30));
+        gate.pause(Duration::from_secs(5));
+        tokio::join!(gate.pass(), gate.pass());
+        assert!(start.elapsed() >= Duration::from_secs(30));
+        assert!(start.elapsed() < Duration::from_secs(31));
+    }
+}

@@ -1,0 +1,251 @@
+//! Manifests of a repository: what a reference stands for, their bytes, and pushing them.
+
+use super::answer::bounded_body;
+use super::call::{Call, Lane};
+use super::repository::Repository;
+use crate::error::{Operation, RegistryError, Subject};
+use crate::hash::Hasher;
+use crate::manifest::{self, ManifestError};
+use crate::reference::TagOrDigest;
+use bytes::Bytes;
+use oci_spec::image::Digest;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
+use reqwest::{Method, Response};
+
+/// Largest manifest read, in bytes. The specification's floor is 4 MiB; larger ones exist, and most
+/// registries refuse them.
+const MAX_MANIFEST: u64 = 8 * 1024 * 1024;
+
+const CONTENT_DIGEST: &str = "docker-content-digest";
+
+/// What a tag or digest stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// Its media type as the registry says it, without parameters; may be empty.
+    pub media_type: String,
+    /// Its size in bytes, if the registry says it, else 0.
+    pub size: u64,
+}
+
+/// A manifest, byte for byte.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// The bytes that the digest is of.
+    pub bytes: Bytes,
+    /// The media type of the answer, without parameters.
+    pub media_type: String,
+    /// The verified digest.
+    pub digest: Digest,
+}
+
+/// What a reference stands for, and the manifest if it had to be read to know.
+pub(crate) struct Located {
+    pub(crate) resolved: Resolved,
+    pub(crate) manifest: Option<Manifest>,
+}
+
+impl Located {
+    /// A digest that nobody was asked about.
+    pub(crate) fn unseen(digest: Digest) -> Self {
+        let resolved = Resolved {
+            digest,
+            media_type: String::new(),
+            size: 0,
+        };
+        Self {
+            resolved,
+            manifest: None,
+        }
+    }
+}
+
+impl Repository {
+    /// Finds out what a reference stands for.
+    pub(crate) async fn locate(
+        &self,
+        reference: &TagOrDigest,
+    ) -> Result<Option<Located>, RegistryError> {
+        let subject = self.subject(Operation::ReadManifest, &reference.suffix());
+        let url = self.manifest_url(reference)?;
+        // 405: a few proxies know no HEAD.
+        let call = Call::new(&subject, Method::HEAD, url, &self.scopes, Lane::Small)
+            .header(ACCEPT, manifest::ACCEPT)
+            .answers(&[404, 405]);
+        let response = self.registry.send(&call).await?;
+        if response.status() == 404 {
+            return Ok(None);
+        }
+        let digest = match reference {
+            _ if response.status() == 405 => None,
+            TagOrDigest::Digest(digest) => Some(digest.clone()),
+            TagOrDigest::Tag(_) => said_digest(response.headers()),
+        };
+        if let Some(digest) = digest {
+            let media_type = content_type(&response);
+            let size = content_length(&response).unwrap_or_default();
+            let resolved = Resolved {
+                digest,
+                media_type,
+                size,
+            };
+            return Ok(Some(Located {
+                resolved,
+                manifest: None,
+            }));
+        }
+        let found = match self.manifest(reference).await {
+            Ok(found) => found,
+            Err(error) if error.status() == Some(404) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let resolved = Resolved {
+            digest: found.digest.clone(),
+            media_type: found.media_type.clone(),
+            size: found.bytes.len() as u64,
+        };
+        Ok(Some(Located {
+            resolved,
+            manifest: Some(found),
+        }))
+    }
+
+    /// Whether this manifest is here.
+    pub(crate) async fn has_manifest(&self, digest: &Digest) -> Result<bool, RegistryError> {
+        let reference = TagOrDigest::Digest(digest.clone());
+        Ok(self.locate(&reference).await?.is_some())
+    }
+
+    /// Reads a manifest. By digest it must hash to it; of a tag our own hash is the digest.
+    pub(crate) async fn manifest(
+        &self,
+        reference: &TagOrDigest,
+    ) -> Result<Manifest, RegistryError> {
+        let subject = self.subject(Operation::ReadManifest, &reference.suffix());
+        let url = self.manifest_url(reference)?;
+        let call = Call::new(&subject, Method::GET, url, &self.scopes, Lane::Small)
+            .header(ACCEPT, manifest::ACCEPT);
+        let idle = self.registry.timeouts().idle;
+        // The body is part of the attempt: a connection may break within it.
+        super::retrying(self.registry.retry_policy(), || async {
+            let response = self.registry.attempt(&call).await?;
+            let media_type = content_type(&response);
+            let said = said_digest(response.headers());
+            let bytes = bounded_body(response, &subject, MAX_MANIFEST, idle).await?;
+            let digest = match reference {
+                TagOrDigest::Digest(digest) => {
+                    self.verified(&subject, digest, &bytes, &media_type)?
+                }
+                TagOrDigest::Tag(_) => own_digest(&subject, said.as_ref(), &bytes)?,
+            };
+            Ok(Manifest {
+                bytes,
+                media_type,
+                digest,
+            })
+        })
+        .await
+    }
+
+    /// Pushes a manifest under a tag or its digest.
+    pub(crate) async fn put_manifest(
+        &self,
+        reference: &TagOrDigest,
+        media_type: &str,
+        found: &Manifest,
+    ) -> Result<(), RegistryError> {
+        let subject = self.subject(Operation::WriteManifest, &reference.suffix());
+        let url = self.manifest_url(reference)?;
+        let mut call = Call::new(&subject, Method::PUT, url, &self.scopes, Lane::Small)
+            .header(CONTENT_TYPE, media_type);
+        call.body = found.bytes.clone();
+        let response = self.registry.send(&call).await?;
+        match said_digest(response.headers()) {
+            // A registry that stores something else has not stored this manifest.
+            Some(said) if said.algorithm() == found.digest.algorithm() && said != found.digest => {
+                Err(RegistryError::Digest {
+                    subject,
+                    expected: found.digest.to_string(),
+                    actual: said.to_string(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn verified(
+        &self,
+        subject: &Subject,
+        digest: &Digest,
+        bytes: &[u8],
+        media_type: &str,
+    ) -> Result<Digest, RegistryError> {
+        let hasher = Hasher::for_digest(digest).ok_or_else(|| RegistryError::Algorithm {
+            subject: subject.clone(),
+        })?;
+        let actual = hasher.of(bytes);
+        if actual == digest.as_ref() {
+            return Ok(digest.clone());
+        }
+        // A schema 1 digest leaves the signatures out, so it never matches; say what it really is.
+        if let Err(source @ ManifestError::Schema1) = manifest::read(bytes, media_type) {
+            let object = self.object(&format!("@{digest}"));
+            return Err(RegistryError::Manifest { object, source });
+        }
+        let (subject, expected) = (subject.clone(), digest.to_string());
+        Err(RegistryError::Digest {
+            subject,
+            expected,
+            actual,
+        })
+    }
+}
+
+/// The digest of what came, in the algorithm that the registry uses.
+fn own_digest(
+    subject: &Subject,
+    said: Option<&Digest>,
+    bytes: &[u8],
+) -> Result<Digest, RegistryError> {
+    let hasher = said
+        .and_then(Hasher::for_digest)
+        .unwrap_or_else(Hasher::sha256);
+    let own = hasher.of(bytes);
+    if let Some(said) = said
+        && said.as_ref() != own
+    {
+        tracing::warn!(%subject, %said, own, "the registry names a wrong digest; using our own");
+    }
+    own.parse()
+        .map_err(|_| RegistryError::protocol(subject, "its digest cannot be written"))
+}
+
+fn said_digest(headers: &HeaderMap) -> Option<Digest> {
+    headers
+        .get(CONTENT_DIGEST)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+fn content_type(response: &Response) -> String {
+    let value = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    manifest::bare_type(value.unwrap_or_default())
+}
+
+/// The length that the header says: of a `HEAD` answer the client itself only sees an empty body.
+pub(super) fn content_length(response: &Response) -> Option<u64> {
+    response
+        .headers()
+        .get(reqwest::header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}

@@ -1,0 +1,86 @@
+//! One repository of a registry, opened for reading or for writing.
+
+use super::Registry;
+use super::token::Scopes;
+use crate::error::{Operation, RegistryError, Subject};
+use crate::reference::{TagOrDigest, is_repository, is_tag};
+use crate::text::clean;
+use reqwest::Url;
+use std::sync::Arc;
+
+/// What a repository is opened for. Tokens are asked for accordingly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Pull,
+    Push,
+}
+
+/// One repository. Its operations are in `manifests`, `blobs` and `uploads`.
+#[derive(Clone)]
+pub(crate) struct Repository {
+    pub(super) registry: Registry,
+    pub(super) name: Arc<str>,
+    pub(super) scopes: Scopes,
+}
+
+impl Repository {
+    pub(super) fn new(
+        registry: Registry,
+        name: &str,
+        access: Access,
+    ) -> Result<Self, RegistryError> {
+        if !is_repository(name) {
+            return Err(RegistryError::Name(clean(name)));
+        }
+        let name: Arc<str> = if registry.shared.endpoint.is_docker_hub() && !name.contains('/') {
+            format!("library/{name}").into()
+        } else {
+            name.into()
+        };
+        let scopes = match access {
+            Access::Pull => Scopes::pull(&name),
+            Access::Push => Scopes::push(&name),
+        };
+        Ok(Self {
+            registry,
+            name,
+            scopes,
+        })
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// `host/repository` and what is appended to it.
+    pub(crate) fn object(&self, suffix: &str) -> String {
+        format!("{}/{}{suffix}", self.registry.host(), self.name)
+    }
+
+    pub(crate) fn subject(&self, operation: Operation, suffix: &str) -> Subject {
+        Subject {
+            operation,
+            object: self.object(suffix),
+        }
+    }
+
+    /// The address of something in this repository. `rest` holds only characters that stay where
+    /// they are put: tags, digests and our own path pieces.
+    pub(super) fn url(&self, rest: &str) -> Url {
+        let mut url = self.registry.shared.endpoint.base.clone();
+        let path = format!("{}{}/{rest}", url.path(), self.name);
+        url.set_path(&path);
+        url
+    }
+
+    pub(super) fn manifest_url(&self, reference: &TagOrDigest) -> Result<Url, RegistryError> {
+        match reference {
+            TagOrDigest::Tag(tag) if !is_tag(tag) => Err(RegistryError::Name(clean(tag))),
+            reference => Ok(self.url(&format!("manifests/{reference}"))),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Token scopes, cached tokens, and the token service's answer.
+
+use reqwest::header::HeaderValue;
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Life of a token whose answer names none (distribution's token specification, `expires_in`).
+const DEFAULT_LIFE_SECONDS: f64 = 60.0;
+
+/// A token is replaced after this part of its life, so that no request leaves with a dying one.
+const USED_PART: f64 = 0.8;
+
+/// No token is kept longer than a day, whatever it says.
+const MAX_LIFE_SECONDS: f64 = 86_400.0;
+
+/// What a request needs to be allowed: `repository:<name>:pull[,push]`, one per repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Scopes(BTreeSet<String>);
+
+impl Scopes {
+    pub(super) fn pull(repository: &str) -> Self {
+        Self(BTreeSet::from([format!("repository:{repository}:pull")]))
+    }
+
+    pub(super) fn push(repository: &str) -> Self {
+        Self(BTreeSet::from([format!(
+            "repository:{repository}:pull,push"
+        )]))
+    }
+
+    /// These scopes and reading of one more repository, as a mount needs it.
+    pub(super) fn and_pull(&self, repository: &str) -> Self {
+        self.union(&Self::pull(repository))
+    }
+
+    pub(super) fn union(&self, other: &Self) -> Self {
+        Self(self.0.union(&other.0).cloned().collect())
+    }
+
+    /// Reads a challenge's scope, keeping only what these scopes do not already grant.
+    pub(super) fn missing_from(&self, challenge: Option<&str>) -> Self {
+        let asked = challenge.unwrap_or_default().split_ascii_whitespace();
+        Self(
+            asked
+                .filter(|scope| !self.grants(scope))
+                .map(str::to_owned)
+                .collect(),
+        )
+    }
+
+    fn grants(&self, scope: &str) -> bool {
+        let Some((resource, actions)) = scope.rsplit_once(':') else {
+            return false;
+        };
+        self.0
+            .iter()
+            .filter_map(|own| own.rsplit_once(':'))
+            .any(|(own, granted)| {
+                own == resource
+                    && actions
+                        .split(',')
+                        .all(|a| granted.split(',').any(|g| g == a))
+            })
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
+    /// All scopes in one text: the cache's key and the value of OAuth 2's `scope`.
+    pub(super) fn joined(&self) -> String {
+        self.iter().collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// A Bearer token in use.
+#[derive(Clone)]
+pub(super) struct Token {
+    /// `Bearer …`, marked sensitive.
+    pub(super) header: HeaderValue,
+    pub(super) renew_at: Instant,
+    /// Whose token it is; `None` for an anonymous one.
+    pub(super) user: Option<String>,
+}
+
+/// The answer of a token service: Docker's `token` or OAuth 2's `access_token`.
+#[derive(Deserialize)]
+pub(super) struct TokenAnswer {
+    token: Option<String>,
+    access_token: Option<String>,
+    /// Seconds. Read leniently: some services write a float or null.
+    #[serde(default)]
+    expires_in: serde_json::Value,
+}
+
+impl TokenAnswer {
+    /// The token as a header, or `None` if there is none that could be sent. The life counts from
+    /// `asked`, by the local clock: `issued_at` would add the skew between two clocks.
+    pub(super) fn into_token(self, asked: Instant, user: Option<String>) -> Option<Token> {
+        let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let text = filled(self.token).or(filled(self.access_token))?;
+        let mut header = HeaderValue::try_from(format!("Bearer {text}")).ok()?;
+        header.set_sensitive(true);
+        let seconds = self.expires_in.as_f64().filter(|life| *life > 0.0);
+        let life = seconds
+            .unwrap_or(DEFAULT_LIFE_SECONDS)
+            .min(MAX_LIFE_SECONDS);
+        let renew_at = asked + Duration::from_secs_f64(life * USED_PART);
+        Some(Token {
+            header,
+            renew_at,
+            user,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_challenge_adds_only_what_is_missing() {
+        let scopes = Scopes::push("a/b");
+        assert_eq!(
+            scopes.missing_from(Some("repository:a/b:pull")),
+            Scopes::default()
+        );
+        assert_eq!(
+            scopes.missing_from(Some("repository:a/b:push,pull")),
+            Scopes::default()
+        );
+        assert_eq!(
+            scopes.missing_from(Some("repository:a/b:pull repository:c:pull")),
+            Scopes::pull("c")
+        );
+        assert_eq!(scopes.missing_from(None), Scopes::default());
+        assert_eq!(
+            scopes.and_pull("c").joined(),
+            "repository:a/b:pull,push repository:c:pull"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lives_are_read_leniently() {
+        let life = |text: &str| {
+            let answer: TokenAnswer = serde_json::from_str(text).unwrap();
+            let now = Instant::now();
+            answer
+                .into_token(now, None)
+                .map(|token| token.renew_at - now)
+        };
+        assert_eq!(
+            life(r#"{"token":"t","expires_in":100}"#),
+            Some(Duration::from_secs(80))
+        );
+        assert_eq!(
+            life(r#"{"access_token":"t"}"#),
+            Some(Duration::from_secs(48))
+        );
+        assert_eq!(
+            life(r#"{"token":"t","expires_in":1e300}"#),
+            Some(Duration::from_mins(1152))
+        );
+        assert_eq!(life(r#"{"token":""}"#), None);
+        assert_eq!(life(r#"{"token":"a\nb"}"#), None);
+    }
+}

@@ -1,0 +1,156 @@
+//! Asking a token service for a token (distribution's token specification and its OAuth 2 variant).
+
+use super::Registry;
+use super::answer::{bounded_body, error_text, retry_after};
+use super::auth::basic;
+use super::token::{Scopes, Token, TokenAnswer};
+use crate::credentials::Credential;
+use crate::error::{Operation, RegistryError, Subject};
+use crate::text::{clean, public_url};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use reqwest::{Method, Response, Url};
+use secrecy::ExposeSecret as _;
+use std::sync::atomic::Ordering;
+use tokio::time::{Instant, timeout};
+
+/// Largest answer of a token service, in bytes. Tokens of large registries have some kilobytes.
+const MAX_TOKEN_ANSWER: u64 = 256 * 1024;
+
+/// The token service that a registry named.
+pub(super) struct TokenService {
+    pub(super) realm: Url,
+    pub(super) service: Option<String>,
+}
+
+impl Registry {
+    /// Fetches a token. `anew`: with credentials looked up again.
+    pub(super) async fn fetch_token(
+        &self,
+        service: &TokenService,
+        subject: &Subject,
+        scopes: &Scopes,
+        anew: bool,
+    ) -> Result<Token, RegistryError> {
+        let asked = Instant::now();
+        let credential = self.credential(anew).await?;
+        let user = match &credential {
+            None => None,
+            Some(Credential::Login(login)) => Some(login.username.clone()),
+            Some(Credential::IdentityToken(_)) => Some("<identity token>".to_owned()),
+        };
+        tracing::debug!(
+            host = self.host(), realm = %public_url(&service.realm), scopes = scopes.joined(),
+            user, "fetching a token"
+        );
+        let response = self
+            .ask_token_service(service, scopes, credential.as_ref())
+            .await?;
+        match response.status().as_u16() {
+            200..=299 => {}
+            401 | 403 if user.is_some() => return Err(self.refused(user)),
+            401 | 403 => return Err(self.login_needed(subject)),
+            _ => return Err(self.token_refused(response).await),
+        }
+        let idle = self.timeouts().idle;
+        let body = bounded_body(response, &self.token_subject(), MAX_TOKEN_ANSWER, idle).await?;
+        serde_json::from_slice::<TokenAnswer>(&body)
+            .ok()
+            .and_then(|answer| answer.into_token(asked, user))
+            .ok_or_else(|| {
+                self.challenge_error("its token service answered without a usable token")
+            })
+    }
+
+    /// GET with Basic for a login or nobody (distribution's token specification), POST with the
+    /// refresh grant for an identity token (its OAuth 2 variant).
+    async fn ask_token_service(
+        &self,
+        service: &TokenService,
+        scopes: &Scopes,
+        credential: Option<&Credential>,
+    ) -> Result<Response, RegistryError> {
+        let client = &self.shared.common.small;
+        let mut url = service.realm.clone();
+        let request = if let Some(Credential::IdentityToken(secret)) = credential {
+            let mut form = url::form_urlencoded::Serializer::new(String::new());
+            form.append_pair("grant_type", "refresh_token")
+                .append_pair("client_id", "image-mirror")
+                .append_pair("service", service.service.as_deref().unwrap_or_default())
+                .append_pair("scope", &scopes.joined())
+                .append_pair("refresh_token", secret.expose_secret());
+            let request = client.request(Method::POST, url);
+            request
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(form.finish())
+        } else {
+            {
+                let mut query = url.query_pairs_mut();
+                if let Some(service) = &service.service {
+                    query.append_pair("service", service);
+                }
+                for scope in scopes.iter() {
+                    query.append_pair("scope", scope);
+                }
+            }
+            let request = client.request(Method::GET, url);
+            match credential {
+                Some(Credential::Login(login)) => {
+                    let header = basic(&login.username, login.password.expose_secret())
+                        .ok_or_else(|| self.challenge_error("the user name cannot be sent"))?;
+                    request.header(AUTHORIZATION, header)
+                }
+                _ => request,
+            }
+        };
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        let idle = self.timeouts().idle;
+        match timeout(idle, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(RegistryError::Transport {
+                subject: self.token_subject(),
+                url: public_url(&service.realm),
+                source: error.without_url(),
+            }),
+            Err(_) => Err(RegistryError::Timeout {
+                subject: self.token_subject(),
+                after: idle,
+            }),
+        }
+    }
+
+    /// A realm is a place to send a password to: HTTPS, unless the registry itself is spoken to by
+    /// plain HTTP.
+    pub(super) fn checked_realm(&self, realm: &str) -> Result<Url, RegistryError> {
+        let bad = |why: &str| self.challenge_error(&format!("its realm {} {why}", clean(realm)));
+        let url = Url::parse(realm).map_err(|_| self.challenge_error("its realm is not a URL"))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(self.challenge_error("its realm holds a user name or password"));
+        }
+        match url.scheme() {
+            "https" => Ok(url),
+            "http" if self.shared.endpoint.insecure => Ok(url),
+            _ => Err(bad("is not HTTPS")),
+        }
+    }
+
+    async fn token_refused(&self, response: Response) -> RegistryError {
+        let status = response.status();
+        let retry_after = retry_after(response.headers(), self.retry_policy().max_retry_after);
+        let (code, message) = error_text(response).await;
+        RegistryError::Status {
+            subject: self.token_subject(),
+            status,
+            code,
+            message,
+            retry_after,
+        }
+    }
+
+    fn token_subject(&self) -> Subject {
+        let object = format!("registry {}", self.host());
+        Subject {
+            operation: Operation::Token,
+            object,
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Makes text from outside fit to be shown: bounded, without control characters, without secrets.
+
+use reqwest::Url;
+
+/// Longest piece of foreign text shown in an error, in characters: enough for a registry's message,
+/// too little to flood a log or an Event.
+const MAX_FOREIGN: usize = 300;
+
+/// Foreign text with control characters as spaces, at most [`MAX_FOREIGN`] characters.
+pub(crate) fn clean(text: &str) -> String {
+    let mut shown: String = text
+        .trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MAX_FOREIGN)
+        .collect();
+    if text.trim().chars().nth(MAX_FOREIGN).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// An address without user info, query and fragment: signed download URLs and upload sessions carry
+/// their secrets there.
+pub(crate) fn public_url(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let port = url
+        .port()
+        .map(|port| format!(":{port}"))
+        .unwrap_or_default();
+    format!("{}://{host}{port}{}", url.scheme(), url.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cleaned_text_is_bounded_and_printable() {
+        assert_eq!(clean(" a\u{1b}[31m\nb "), "a [31m b");
+        assert_eq!(clean(&"é".repeat(400)).chars().count(), MAX_FOREIGN + 1);
+    }
+
+    #[test]
+    fn urls_lose_what_may_be_secret() {
+        let url = Url::parse("https://u:p@cdn.example:8443/a/b?X-Signature=s#f").unwrap();
+        assert_eq!(public_url(&url), "https://cdn.example:8443/a/b");
+    }
+}

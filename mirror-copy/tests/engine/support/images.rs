@@ -1,0 +1,97 @@
+//! Images made from seeded noise.
+
+use bytes::Bytes;
+use mirror_copy::Digest;
+use sha2::Digest as _;
+use std::fmt::Write as _;
+
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// A manifest and the blobs that it names directly.
+#[derive(Clone)]
+pub struct Image {
+    pub media_type: String,
+    pub manifest: Bytes,
+    pub blobs: Vec<Bytes>,
+}
+
+impl Image {
+    pub fn digest(&self) -> Digest {
+        digest_of(&self.manifest)
+    }
+
+    pub fn descriptor(&self) -> String {
+        descriptor(&self.media_type, &self.manifest)
+    }
+}
+
+pub fn digest_of(bytes: &[u8]) -> Digest {
+    let mut hex = String::new();
+    for byte in sha2::Sha256::digest(bytes) {
+        write!(hex, "{byte:02x}").unwrap();
+    }
+    format!("sha256:{hex}").parse().unwrap()
+}
+
+/// Reproducible bytes that do not repeat (xorshift64).
+pub fn noise(seed: u64, size: usize) -> Bytes {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut bytes = Vec::with_capacity(size + 8);
+    while bytes.len() < size {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(size);
+    bytes.into()
+}
+
+pub fn blob(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+pub fn descriptor(media_type: &str, content: &[u8]) -> String {
+    format!(
+        r#"{{"mediaType":"{media_type}","digest":"{}","size":{}}}"#,
+        digest_of(content),
+        content.len()
+    )
+}
+
+/// An image with a config of its own and these layers.
+pub fn image(seed: u64, layers: &[Bytes]) -> Image {
+    let config = blob(&format!(
+        r#"{{"architecture":"amd64","os":"linux","seed":{seed}}}"#
+    ));
+    let layer =
+        |content: &Bytes| descriptor("application/vnd.oci.image.layer.v1.tar+gzip", content);
+    // Odd spacing on purpose: whoever re-serialises this changes its digest.
+    let manifest = format!(
+        "{{ \"schemaVersion\": 2,\n\t\"mediaType\":\"{OCI_MANIFEST}\", \"config\":{},\"layers\":[{}]}}\n",
+        descriptor("application/vnd.oci.image.config.v1+json", &config),
+        layers.iter().map(layer).collect::<Vec<_>>().join(", "),
+    );
+    let mut blobs = vec![config];
+    blobs.extend_from_slice(layers);
+    Image {
+        media_type: OCI_MANIFEST.into(),
+        manifest: manifest.into(),
+        blobs,
+    }
+}
+
+/// An index of these.
+pub fn index(children: &[&Image]) -> Image {
+    let children: Vec<_> = children.iter().map(|child| child.descriptor()).collect();
+    let manifest = format!(
+        "{{\"schemaVersion\":2, \"mediaType\":\"{OCI_INDEX}\",\n \"manifests\":[{}] }}",
+        children.join(",")
+    );
+    Image {
+        media_type: OCI_INDEX.into(),
+        manifest: manifest.into(),
+        blobs: Vec::new(),
+    }
+}
