@@ -1,0 +1,202 @@
+//! Flags and environment variables.
+//!
+//! Each group belongs to one concern and is shared by the commands that need it. What a flag means is parsed here;
+//! no other module reads the environment.
+
+mod backup;
+mod facade;
+mod sources;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use mirror_contract::Sidecar;
+
+pub use backup::BackupArgs;
+pub use facade::{FacadeArgs, FacadeLogin, Transport};
+pub use sources::SourceArgs;
+
+use crate::logging::LogFormat;
+use crate::output::OutputFormat;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  everything was done
+  1  something could not be done: a copy failed, a port is taken, the registry does not answer
+  2  a flag, an environment variable, a file named by one, or an image reference is wrong";
+
+/// Keeps copies of container images in a backup registry and tells the image-mirror policy about them.
+#[derive(Debug, Parser)]
+#[command(name = "mirror-sidecar", version, about, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Answer the policy and copy the images that it asks for, until stopped
+    Serve(ServeArgs),
+    /// Copy images now, with all their platforms, byte for byte
+    Copy(CopyArgs),
+    /// Show what images are called: canonical reference, copy, and the policy's query
+    Name(NameArgs),
+}
+
+/// How to log.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// Form of the log lines on standard error
+    #[arg(
+        long,
+        env = "LOG_FORMAT",
+        value_enum,
+        default_value = "text",
+        global = true
+    )]
+    pub log_format: LogFormat,
+    /// Least severe level to log: error, warn, info, debug, trace, or a filter for modules
+    #[arg(long, env = "LOG_LEVEL", default_value = "info", global = true, value_parser = log_filter)]
+    pub log_level: String,
+}
+
+/// Flags of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Where copies go.
+    #[command(flatten)]
+    pub backup: BackupArgs,
+    /// Where originals come from.
+    #[command(flatten)]
+    pub sources: SourceArgs,
+    /// How the policy reaches the sidecar.
+    #[command(flatten)]
+    pub facade: FacadeArgs,
+    /// Address of /healthz and /readyz (plain HTTP; port 0 takes a free one and logs it)
+    #[arg(
+        long,
+        env = "ADMIN_LISTEN",
+        default_value = "0.0.0.0:8080",
+        value_name = "ADDRESS:PORT"
+    )]
+    pub admin_listen: SocketAddr,
+    /// How many images are copied at the same time
+    #[arg(
+        long,
+        env = "PARALLEL_COPIES",
+        default_value = "4",
+        value_name = "NUMBER"
+    )]
+    pub parallel_copies: NonZeroUsize,
+    /// Whether to work with a Kubernetes cluster; `off`: only answer and copy
+    #[arg(long, env = "KUBERNETES", value_enum, default_value = "off")]
+    pub kubernetes: Kubernetes,
+    /// Name of the pull Secret that Pods need for the copies. Without a cluster nothing creates it: it must already be
+    /// in every namespace. Leave it out if copies can be pulled without credentials
+    #[arg(long, env = "PULL_SECRET", value_name = "NAME", value_parser = secret_name)]
+    pub pull_secret: Option<String>,
+    /// Namespaces for which no pull Secret is ever named
+    #[arg(
+        long,
+        env = "EXCLUDE_NAMESPACES",
+        value_delimiter = ',',
+        value_name = "NAME,…",
+        default_value = "kube-system,local-path-storage,image-mirror,kubewarden"
+    )]
+    pub exclude_namespaces: Vec<String>,
+}
+
+/// Whether the sidecar works with a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kubernetes {
+    /// It does not.
+    Off,
+}
+
+/// Flags of `copy`.
+#[derive(Debug, Args)]
+pub struct CopyArgs {
+    /// Where copies go.
+    #[command(flatten)]
+    pub backup: BackupArgs,
+    /// Where originals come from.
+    #[command(flatten)]
+    pub sources: SourceArgs,
+    /// The images to copy
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+    /// Where to copy a single image to, instead of to its name in the backup
+    #[arg(long, value_name = "REFERENCE")]
+    pub to: Option<String>,
+    /// How many images are copied at the same time
+    #[arg(
+        long,
+        env = "PARALLEL_COPIES",
+        default_value = "4",
+        value_name = "NUMBER"
+    )]
+    pub parallel_copies: NonZeroUsize,
+    /// Form of the results on standard output
+    #[arg(long, value_enum, default_value = "text")]
+    pub output: OutputFormat,
+}
+
+/// Flags of `name`.
+#[derive(Debug, Args)]
+pub struct NameArgs {
+    /// Where copies go.
+    #[command(flatten)]
+    pub backup: BackupArgs,
+    /// The image references to show
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+    /// Where the policy reaches the sidecar: its `sidecar` setting
+    #[arg(
+        long,
+        env = "SIDECAR",
+        value_name = "HOST:PORT",
+        default_value = "mirror-sidecar.image-mirror.svc:5000",
+        value_parser = sidecar
+    )]
+    pub sidecar: String,
+    /// Form of the results on standard output
+    #[arg(long, value_enum, default_value = "text")]
+    pub output: OutputFormat,
+}
+
+/// The user can mend this: a flag, a variable or a file that one of them names is wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+fn log_filter(text: &str) -> Result<String, String> {
+    tracing_subscriber::EnvFilter::try_new(text)
+        .map(|_| text.to_owned())
+        .map_err(|error| error.to_string())
+}
+
+fn sidecar(text: &str) -> Result<String, &'static str> {
+    Sidecar::parse(text)
+        .map(|sidecar| sidecar.as_str().to_owned())
+        .ok_or("must be a lower-case host name with a port, such as mirror-sidecar.kubewarden.svc:5000")
+}
+
+/// The rule for names of Secrets (RFC 1123 subdomain).
+fn secret_name(text: &str) -> Result<String, &'static str> {
+    let is_label = |label: &str| {
+        let bytes = label.as_bytes();
+        let alnum = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        bytes.first().is_some_and(alnum)
+            && bytes.last().is_some_and(alnum)
+            && bytes.iter().all(|byte| alnum(byte) || *byte == b'-')
+    };
+    (text.len() <= 253 && text.split('.').all(is_label))
+        .then(|| text.to_owned())
+        .ok_or("must be lower-case letters, digits, hyphens and dots, as names of Secrets are")
+}

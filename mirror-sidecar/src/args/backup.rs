@@ -1,0 +1,134 @@
+//! Where copies go, under the flag and variable names of image-clone-controller.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use clap::builder::TypedValueParser as _;
+use mirror_contract::{Backup, Naming};
+use mirror_copy::Login;
+use secrecy::SecretString;
+
+use super::UsageError;
+
+/// Where copies go.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Backup registry")]
+pub struct BackupArgs {
+    /// The registry that keeps the copies
+    #[arg(long, env = "REGISTRY", value_name = "HOST[:PORT]")]
+    registry: Option<String>,
+    /// The repository below which the copies go, for example an account or a project
+    #[arg(
+        long,
+        env = "REPOSITORY",
+        default_value = "",
+        value_name = "PATH",
+        hide_default_value = true
+    )]
+    repository: String,
+    /// How copies are named: one level below the repository, or with the whole path of the original
+    #[arg(long, env = "NAMING", value_enum, default_value = "flat")]
+    naming: NamingArg,
+    /// User that may push to the registry; without it the docker config decides
+    #[arg(long, env = "REGISTRY_USERNAME", value_name = "NAME")]
+    registry_username: Option<String>,
+    /// Password of that user; prefer the file, since other processes can see flags
+    #[arg(
+        long,
+        env = "REGISTRY_PASSWORD",
+        hide_env_values = true,
+        value_name = "PASSWORD",
+        value_parser = clap::builder::StringValueParser::new().map(SecretString::from),
+        conflicts_with = "registry_password_file"
+    )]
+    registry_password: Option<SecretString>,
+    /// File that holds the password of that user
+    #[arg(long, env = "REGISTRY_PASSWORD_FILE", value_name = "FILE")]
+    registry_password_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum NamingArg {
+    Flat,
+    Nested,
+}
+
+impl BackupArgs {
+    /// The place where copies go.
+    ///
+    /// # Errors
+    /// [`UsageError`] when the registry is missing, or it or the repository is malformed.
+    pub fn backup(&self) -> Result<Backup, UsageError> {
+        let registry = self
+            .registry
+            .as_deref()
+            .filter(|registry| !registry.is_empty());
+        let registry = registry.ok_or_else(|| {
+            UsageError("which registry keeps the copies? Give --registry or REGISTRY".into())
+        })?;
+        let naming = match self.naming {
+            NamingArg::Flat => Naming::Flat,
+            NamingArg::Nested => Naming::Nested,
+        };
+        Backup::new(registry, &self.repository, naming).map_err(|error| {
+            UsageError(format!(
+                "--registry {registry:?} with --repository {:?}: {error}",
+                self.repository
+            ))
+        })
+    }
+
+    /// Whether a registry was named at all.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        self.registry
+            .as_deref()
+            .is_some_and(|registry| !registry.is_empty())
+    }
+
+    /// The credentials for the registry, if they are given here.
+    ///
+    /// # Errors
+    /// [`UsageError`] when only one of user and password is given, or the file cannot be read.
+    pub fn login(&self) -> Result<Option<Login>, UsageError> {
+        let username = self
+            .registry_username
+            .as_deref()
+            .filter(|name| !name.is_empty());
+        let password = match &self.registry_password_file {
+            Some(file) => Some(read_secret(file, "--registry-password-file")?),
+            None => self.registry_password.clone(),
+        };
+        match (username, password) {
+            (None, None) => Ok(None),
+            (Some(username), Some(password)) => Ok(Some(Login {
+                username: username.to_owned(),
+                password,
+            })),
+            (Some(_), None) => Err(UsageError(
+                "--registry-username needs --registry-password-file or --registry-password".into(),
+            )),
+            (None, Some(_)) => Err(UsageError(
+                "a registry password without --registry-username".into(),
+            )),
+        }
+    }
+}
+
+/// Reads a password from a file that `flag` names. One final line break does not belong to it.
+///
+/// # Errors
+/// [`UsageError`] when the file cannot be read, is empty, or is no text.
+pub(super) fn read_secret(file: &Path, flag: &str) -> Result<SecretString, UsageError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| UsageError(format!("{flag} {}: {error}", file.display())))?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() {
+        return Err(UsageError(format!(
+            "{flag} {}: the file is empty",
+            file.display()
+        )));
+    }
+    Ok(SecretString::from(text))
+}

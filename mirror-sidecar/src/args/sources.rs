@@ -1,0 +1,67 @@
+//! How registries are spoken to, and with which credentials.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use mirror_contract::Backup;
+use mirror_copy::{Credentials, DockerConfig, Login, Registries, RegistryOptions};
+
+use super::UsageError;
+
+/// How registries are spoken to.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Registries")]
+pub struct SourceArgs {
+    /// Speak plain HTTP to this registry (repeatable)
+    #[arg(
+        long,
+        env = "INSECURE_REGISTRIES",
+        value_delimiter = ',',
+        value_name = "HOST[:PORT]",
+        value_parser = host
+    )]
+    insecure_registry: Vec<String>,
+    /// Docker config with credentials for registries; by default that of docker itself
+    #[arg(long, value_name = "FILE")]
+    docker_config: Option<PathBuf>,
+    /// File of PEM certificates to trust besides the system's, for registries with a private authority (repeatable)
+    #[arg(long, env = "CA_FILE", value_delimiter = ',', value_name = "FILE")]
+    ca_file: Vec<PathBuf>,
+}
+
+impl SourceArgs {
+    /// The registries, with `login` for the backup's.
+    ///
+    /// # Errors
+    /// [`UsageError`] when a named file cannot be read or understood.
+    pub fn registries(&self, backup: Option<(&Backup, Login)>) -> Result<Registries, UsageError> {
+        let config = match &self.docker_config {
+            Some(file) => DockerConfig::File(file.clone()),
+            None => DockerConfig::Default,
+        };
+        let mut credentials = Credentials::anonymous().with_docker_config(config);
+        if let Some((backup, login)) = backup {
+            credentials = credentials.with_login(backup.registry(), login);
+        }
+        let certificates = self.ca_file.iter().map(|file| {
+            std::fs::read(file)
+                .map_err(|error| UsageError(format!("--ca-file {}: {error}", file.display())))
+        });
+        let options = RegistryOptions {
+            credentials,
+            insecure_hosts: self.insecure_registry.iter().cloned().collect(),
+            extra_root_certificates_pem: certificates.collect::<Result<_, _>>()?,
+            user_agent: concat!("mirror-sidecar/", env!("CARGO_PKG_VERSION")).into(),
+            ..RegistryOptions::default()
+        };
+        Registries::new(options).map_err(|error| UsageError(error.to_string()))
+    }
+}
+
+fn host(text: &str) -> Result<String, &'static str> {
+    let probe = format!("{text}/probe");
+    match mirror_contract::ImageRef::parse(&probe) {
+        Ok(image) if image.path() == "probe" => Ok(image.host().to_owned()),
+        _ => Err("must be a registry's host name with its port, such as localhost:5000"),
+    }
+}

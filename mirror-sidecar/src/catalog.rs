@@ -1,0 +1,231 @@
+//! What is mirrored.
+//!
+//! The backup registry is the truth: an image counts as mirrored only when this process has seen its copy there, and for
+//! a short time only. Asking for a missing image hands it to the schedule. Every question is answered within
+//! [`ANSWER_WITHIN`], whatever the backup registry does.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mirror_contract::naming::anchor_tag;
+use mirror_contract::{Digest, ImageAnswer, ImageRef, Mode, Refusal, RefusalKind};
+use mirror_copy::{CopyOptions, CopyReport, Registry, RegistryError, Retry, TagOrDigest, copy};
+use moka::future::Cache;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::images::{Images, PlanError};
+use crate::schedule::{Copier, Failure, JobProgress, Schedule, Status};
+
+/// Longest time for an answer. The policy's whole budget is 800 ms by default, and the host adds its own share.
+pub const ANSWER_WITHIN: Duration = Duration::from_millis(400);
+
+/// How long a look at the backup registry may go on after its question was answered with "unavailable".
+const LOOKUP_WITHIN: Duration = Duration::from_secs(10);
+
+/// Looks at the backup registry that may be under way. The host asks one question at a time, so more means that
+/// something is wrong, and then waiting for yet another look helps nobody.
+const MAX_LOOKUPS: usize = 64;
+
+/// How long a copy that was seen counts as being there. The host keeps the answer for a minute more.
+const SEEN_FOR: Duration = Duration::from_secs(30);
+
+/// Copies remembered as seen: more than the images of a large cluster, at about 200 bytes each.
+const MAX_SEEN: u64 = 10_000;
+
+type Seen = Cache<ImageRef<'static>, Digest<'static>>;
+
+/// What is mirrored. Clones share what they know.
+#[derive(Clone)]
+pub struct Catalog {
+    images: Arc<Images>,
+    registry: Registry,
+    seen: Seen,
+    lookups: Arc<Semaphore>,
+    schedule: Schedule<Recorder>,
+}
+
+/// Copies images and remembers that their copies are there.
+struct Recorder {
+    images: Arc<Images>,
+    seen: Seen,
+}
+
+/// Why a copy was not seen.
+#[derive(Debug)]
+enum Unseen {
+    Missing,
+    Broken(RegistryError),
+    TooSlow,
+}
+
+impl Catalog {
+    /// A catalog of the backup that `images` names.
+    ///
+    /// # Errors
+    /// When the backup's registry cannot be spoken to.
+    pub fn new(images: Arc<Images>, parallel: NonZeroUsize) -> Result<Self, PlanError> {
+        let seen = Cache::builder()
+            .max_capacity(MAX_SEEN)
+            .time_to_live(SEEN_FOR)
+            .build();
+        let recorder = Recorder {
+            images: Arc::clone(&images),
+            seen: seen.clone(),
+        };
+        Ok(Self {
+            registry: images.backup_registry()?,
+            seen,
+            lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
+            schedule: Schedule::new(recorder, parallel),
+            images,
+        })
+    }
+
+    /// The registry that holds the copies.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Whether `image` is mirrored; with [`Mode::Ensure`] it is copied if not.
+    ///
+    /// # Errors
+    /// [`Refusal`] is the answer for now.
+    pub async fn image(
+        &self,
+        image: &ImageRef<'static>,
+        mode: Mode,
+    ) -> Result<ImageAnswer<'static>, Refusal<'static>> {
+        if self.images.backup().contains(image) {
+            let reason = "it already is in the backup repository".into();
+            return Ok(ImageAnswer::Excluded { reason });
+        }
+        let failed = |reason: &dyn ToString| Refusal::new(RefusalKind::Failed, &reason.to_string());
+        let copy = self
+            .images
+            .backup()
+            .target(image)
+            .map_err(|error| failed(&error))?;
+        // While it is being copied, the backup registry need not be asked.
+        if self.schedule.is_active(image) {
+            return Err(refusal(self.schedule.request(image)));
+        }
+        if let Some(digest) = self.find(image, &copy).await? {
+            return Ok(ImageAnswer::Mirrored {
+                image: copy,
+                digest,
+            });
+        }
+        Err(match mode {
+            Mode::Ensure => refusal(self.schedule.request(image)),
+            Mode::Peek => self.schedule.status(image).map_or_else(
+                || Refusal::new(RefusalKind::Pending, "not mirrored yet"),
+                refusal,
+            ),
+        })
+    }
+
+    /// Stops all copies.
+    pub async fn shutdown(&self) {
+        self.schedule.shutdown().await;
+    }
+
+    /// The digest of the copy, if it is there. The look goes on when the answer cannot wait for it.
+    async fn find(
+        &self,
+        image: &ImageRef<'static>,
+        copy: &ImageRef<'static>,
+    ) -> Result<Option<Digest<'static>>, Refusal<'static>> {
+        if let Some(digest) = self.seen.get(image).await {
+            return Ok(Some(digest));
+        }
+        let unavailable = |reason: &str| Refusal::new(RefusalKind::Unavailable, reason);
+        let Ok(permit) = Arc::clone(&self.lookups).try_acquire_owned() else {
+            return Err(unavailable(
+                "the backup registry is too slow, many questions wait for it",
+            ));
+        };
+        let (seen, registry) = (self.seen.clone(), self.registry.clone());
+        let (image, copy) = (image.clone(), copy.clone());
+        let look = tokio::spawn(async move {
+            let _permit = permit;
+            let found = seen.try_get_with(image, look(&registry, &copy)).await;
+            found.map_err(|unseen| match &*unseen {
+                Unseen::Missing => None,
+                Unseen::TooSlow => Some("the backup registry does not answer".to_owned()),
+                Unseen::Broken(error) => Some(error.to_string()),
+            })
+        });
+        match timeout(ANSWER_WITHIN, look).await {
+            Ok(Ok(Ok(digest))) => Ok(Some(digest)),
+            Ok(Ok(Err(None))) => Ok(None),
+            Ok(Ok(Err(Some(reason)))) => Err(unavailable(&reason)),
+            Ok(Err(_)) => Err(unavailable("the look at the backup registry broke off")),
+            Err(_) => Err(unavailable("the backup registry is slow to answer")),
+        }
+    }
+}
+
+/// Looks for the copy: by its tag, or for a pinned image by the anchor that keeps its digest from being collected.
+async fn look(registry: &Registry, copy: &ImageRef<'static>) -> Result<Digest<'static>, Unseen> {
+    let tag = match copy.digest() {
+        Some(digest) => anchor_tag(digest),
+        None => copy.tag().unwrap_or_default().to_owned(),
+    };
+    let reference = TagOrDigest::Tag(tag);
+    let found = timeout(LOOKUP_WITHIN, registry.resolve(copy.path(), &reference))
+        .await
+        .map_err(|_| Unseen::TooSlow)?
+        .map_err(Unseen::Broken)?
+        .ok_or(Unseen::Missing)?;
+    let text = found.digest.to_string();
+    let digest = Digest::parse(&text).ok_or(Unseen::Missing)?.into_owned();
+    match copy.digest() {
+        Some(wanted) if *wanted != digest => Err(Unseen::Missing),
+        _ => Ok(digest),
+    }
+}
+
+fn refusal(status: Status) -> Refusal<'static> {
+    match status {
+        Status::Pending(progress) => Refusal::new(RefusalKind::Pending, &progress),
+        Status::Failed(reason) => Refusal::new(RefusalKind::Failed, &reason),
+        Status::Full => Refusal::new(
+            RefusalKind::Unavailable,
+            "too many images wait to be copied",
+        ),
+    }
+}
+
+impl Copier for Recorder {
+    async fn copy(
+        &self,
+        image: &ImageRef<'static>,
+        progress: &JobProgress,
+    ) -> Result<CopyReport, Failure> {
+        let permanent = |reason: String| Failure {
+            reason,
+            retry: Retry::Permanent,
+        };
+        let source = self
+            .images
+            .source(image)
+            .map_err(|error| permanent(error.to_string()))?;
+        let target = self
+            .images
+            .target(image)
+            .map_err(|error| permanent(error.to_string()))?;
+        let report = copy(&source, &target, &CopyOptions::default(), progress)
+            .await
+            .map_err(|error| Failure {
+                reason: error.to_string(),
+                retry: error.retry(),
+            })?;
+        if let Some(digest) = Digest::parse(report.digest.as_ref()) {
+            self.seen.insert(image.clone(), digest.into_owned()).await;
+        }
+        Ok(report)
+    }
+}

@@ -1,0 +1,133 @@
+//! Answers in the form of the distribution specification.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+const ANSWER_TYPE: &str = "application/vnd.image-mirror.answer.v1+json";
+const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
+/// The digest of `{}` (OCI image specification, "Guidance for an Empty Descriptor").
+const EMPTY_DIGEST: &str =
+    "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// Error codes (distribution specification, "Error Codes"). The host understands no others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Code {
+    ManifestUnknown,
+    NameInvalid,
+    NotFound,
+    Unauthorized,
+    Unsupported,
+}
+
+/// An answer before it becomes HTTP.
+pub(super) struct Reply {
+    status: StatusCode,
+    body: Vec<u8>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Reply {
+    /// `/v2/` for those who may ask.
+    pub(super) fn base() -> Self {
+        Self::json(StatusCode::OK, "application/json", &json!({}))
+    }
+
+    /// An empty image manifest that carries an answer.
+    pub(super) fn manifest(annotations: Vec<(&'static str, String)>) -> Self {
+        let annotations: BTreeMap<_, _> = annotations.into_iter().collect();
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "artifactType": ANSWER_TYPE,
+            "config": { "mediaType": EMPTY_TYPE, "digest": EMPTY_DIGEST, "size": 2 },
+            "layers": [],
+            "annotations": annotations,
+        });
+        let mut reply = Self::json(StatusCode::OK, MANIFEST_TYPE, &manifest);
+        let mut digest = String::from("sha256:");
+        for byte in Sha256::digest(&reply.body) {
+            // Writing to a string cannot fail.
+            let _ = write!(digest, "{byte:02x}");
+        }
+        if let Ok(digest) = HeaderValue::from_str(&digest) {
+            reply.headers.push((DOCKER_CONTENT_DIGEST, digest));
+        }
+        reply
+    }
+
+    /// An error envelope.
+    pub(super) fn error(code: Code, message: &str) -> Self {
+        let envelope = json!({ "errors": [{ "code": code.name(), "message": message }] });
+        Self::json(code.status(), "application/json", &envelope)
+    }
+
+    /// 401 with the challenge, without which the host never sends credentials.
+    pub(super) fn unauthorized() -> Self {
+        let mut reply = Self::error(Code::Unauthorized, "credentials are missing or wrong");
+        let challenge = HeaderValue::from_static("Basic realm=\"image-mirror\", charset=\"UTF-8\"");
+        reply.headers.push((header::WWW_AUTHENTICATE, challenge));
+        reply
+    }
+
+    fn json(status: StatusCode, content_type: &'static str, body: &Value) -> Self {
+        let content_type = HeaderValue::from_static(content_type);
+        let version = HeaderValue::from_static("registry/2.0");
+        Self {
+            status,
+            body: body.to_string().into_bytes(),
+            headers: vec![
+                (header::CONTENT_TYPE, content_type),
+                // Older clients recognise a registry by it.
+                (
+                    HeaderName::from_static("docker-distribution-api-version"),
+                    version,
+                ),
+            ],
+        }
+    }
+
+    /// The HTTP response; for `HEAD` without the body, but with its length.
+    pub(super) fn into_response(self, head: bool) -> Response<Body> {
+        let length = HeaderValue::from(self.body.len());
+        let body = if head {
+            Body::empty()
+        } else {
+            Body::from(self.body)
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status;
+        response.headers_mut().extend(self.headers);
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, length);
+        response
+    }
+}
+
+impl Code {
+    fn name(self) -> &'static str {
+        match self {
+            Self::ManifestUnknown => "MANIFEST_UNKNOWN",
+            Self::NameInvalid => "NAME_INVALID",
+            Self::NotFound => "NOT_FOUND",
+            Self::Unauthorized => "UNAUTHORIZED",
+            Self::Unsupported => "UNSUPPORTED",
+        }
+    }
+
+    fn status(self) -> StatusCode {
+        match self {
+            Self::ManifestUnknown | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NameInvalid => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Unsupported => StatusCode::METHOD_NOT_ALLOWED,
+        }
+    }
+}

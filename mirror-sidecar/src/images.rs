@@ -1,0 +1,117 @@
+//! From the contract's references to the copy engine's sources and targets.
+//!
+//! The contract says what images and copies are called, the engine moves bytes; only this module knows both.
+
+use mirror_contract::naming::anchor_tag;
+use mirror_contract::{Backup, Digest, ImageRef, Inexpressible};
+use mirror_copy::{Registries, Registry, SetupError, Source, TagOrDigest, Target};
+
+/// The backup, and the way to every registry.
+#[derive(Debug)]
+pub struct Images {
+    backup: Backup,
+    registries: Registries,
+}
+
+/// An image cannot be copied, whatever the registries say.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The contract has no name for the copy.
+    #[error(transparent)]
+    Name(#[from] Inexpressible),
+    /// A registry cannot be spoken to.
+    #[error(transparent)]
+    Registry(#[from] SetupError),
+    /// The original is a copy already.
+    #[error("it already is in the backup repository")]
+    Copy,
+}
+
+impl Images {
+    /// Joins the two.
+    #[must_use]
+    pub fn new(backup: Backup, registries: Registries) -> Self {
+        Self { backup, registries }
+    }
+
+    /// Where copies go and what they are called.
+    #[must_use]
+    pub fn backup(&self) -> &Backup {
+        &self.backup
+    }
+
+    /// The backup's registry.
+    ///
+    /// # Errors
+    /// [`SetupError`] when its name is not usable.
+    pub fn backup_registry(&self) -> Result<Registry, SetupError> {
+        self.registries.get(self.backup.registry())
+    }
+
+    /// What to read for `image`.
+    ///
+    /// # Errors
+    /// [`SetupError`] when the registry's name is not usable.
+    pub fn source(&self, image: &ImageRef<'_>) -> Result<Source, SetupError> {
+        source(&self.registries, image)
+    }
+
+    /// What to write: the anchor, and the tag unless the image is pinned to a digest.
+    ///
+    /// # Errors
+    /// [`PlanError`] when the image cannot have a copy.
+    pub fn target(&self, image: &ImageRef<'_>) -> Result<Target, PlanError> {
+        if self.backup.contains(image) {
+            return Err(PlanError::Copy);
+        }
+        let copy = self.backup.target(image)?;
+        Ok(Target {
+            registry: self.backup_registry()?,
+            repository: copy.path().to_owned(),
+            tag: match image.digest() {
+                // The tag may have moved on since; the copy of its newer image must keep it.
+                Some(_) => None,
+                None => image.tag().map(ToOwned::to_owned),
+            },
+            anchor: Some(anchor),
+        })
+    }
+}
+
+/// What to read for `image`. A digest decides alone; a tag next to it is not looked at.
+///
+/// # Errors
+/// [`SetupError`] when the registry's name is not usable.
+pub fn source(registries: &Registries, image: &ImageRef<'_>) -> Result<Source, SetupError> {
+    Ok(Source {
+        registry: registries.get(image.host())?,
+        repository: image.path().to_owned(),
+        reference: reference(image),
+    })
+}
+
+/// What to write when the user names the copy.
+///
+/// # Errors
+/// [`SetupError`] when the registry's name is not usable.
+pub fn named_target(registries: &Registries, copy: &ImageRef<'_>) -> Result<Target, SetupError> {
+    Ok(Target {
+        registry: registries.get(copy.host())?,
+        repository: copy.path().to_owned(),
+        tag: copy.tag().map(ToOwned::to_owned),
+        anchor: None,
+    })
+}
+
+fn reference(image: &ImageRef<'_>) -> TagOrDigest {
+    match (image.digest(), image.tag()) {
+        (Some(digest), _) => TagOrDigest::parse(&digest.to_string()),
+        (None, tag) => TagOrDigest::Tag(tag.unwrap_or_default().to_owned()),
+    }
+}
+
+fn anchor(digest: &mirror_copy::Digest) -> String {
+    let text = digest.to_string();
+    // The engine verifies no other algorithms than the contract knows.
+    Digest::parse(&text).map_or_else(|| text.replace(':', "-"), |digest| anchor_tag(&digest))
+}

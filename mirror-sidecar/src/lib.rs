@@ -1,0 +1,65 @@
+//! The mirror-sidecar service and its command line.
+//!
+//! - [`args`]: flags and environment, parsed into types once, here at the edge;
+//! - [`commands`]: what `serve`, `copy` and `name` do: the wiring;
+//! - [`facade`]: the endpoint that looks like an OCI registry and answers the policy;
+//! - [`catalog`]: what is mirrored; the backup registry is the truth;
+//! - [`schedule`]: the copies to make;
+//! - [`admin`]: health, on a port of its own;
+//! - [`server`]: HTTP and TLS connections, for both;
+//! - [`output`]: the only place that writes to standard output.
+
+pub mod admin;
+pub mod args;
+pub mod catalog;
+pub mod commands;
+pub mod facade;
+pub mod images;
+pub mod logging;
+pub mod output;
+pub mod schedule;
+pub mod server;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+
+/// Something could not be done: a copy failed, a port is taken.
+pub const FAILURE: u8 = 1;
+/// The command line, the environment or a file it names is wrong. The same code that clap uses.
+pub const USAGE: u8 = 2;
+
+/// Runs the program to its end: parses the command line, and carries out one command.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    logging::init(&cli.log);
+    let result = match cli.command {
+        Command::Name(args) => commands::name::run(&args),
+        Command::Copy(args) => block_on(commands::copy::run(args)),
+        Command::Serve(args) => block_on(commands::serve::run(args)),
+    };
+    result.unwrap_or_else(|error| {
+        output::error(&format!("{error:#}"));
+        let code = if error.is::<args::UsageError>() {
+            USAGE
+        } else {
+            FAILURE
+        };
+        ExitCode::from(code)
+    })
+}
+
+fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    // Everything that speaks TLS in this process uses the same provider; a second installation would only be refused.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(command);
+    // A credential helper that hangs runs on a blocking thread; it must not keep the program from ending.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,105 @@
+//! One image's place in the schedule.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use mirror_copy::{Event, Progress};
+use tokio::time::Instant;
+
+use super::Status;
+
+/// What is happening to an image. An image without a job was not asked for, or is copied.
+pub(super) enum Job {
+    /// Being copied, or waiting for its turn.
+    Active(Arc<JobProgress>),
+    /// Its last attempt failed.
+    Resting(Rest),
+}
+
+/// The pause after a failure.
+pub(super) struct Rest {
+    pub(super) reason: String,
+    /// Attempts that failed in a row.
+    pub(super) failures: u32,
+    pub(super) until: Instant,
+    /// Whether a task waits to try again by itself.
+    pub(super) automatic: bool,
+}
+
+/// How far a copy is, for those who ask meanwhile.
+#[derive(Debug, Default)]
+pub struct JobProgress {
+    started: AtomicBool,
+    bytes: AtomicU64,
+    /// Zero until the image's manifests are read.
+    total: AtomicU64,
+}
+
+impl Job {
+    pub(super) fn status(&self) -> Status {
+        match self {
+            Self::Active(progress) => Status::Pending(progress.describe()),
+            Self::Resting(rest) => Status::Failed(rest.reason.clone()),
+        }
+    }
+
+    /// The failures so far, if it is time for a new attempt that nobody is going to make by itself.
+    pub(super) fn due_failures(&self, now: Instant) -> Option<u32> {
+        match self {
+            Self::Resting(rest) if !rest.automatic && rest.until <= now => Some(rest.failures),
+            _ => None,
+        }
+    }
+
+    /// Whether forgetting the job loses nothing but the memory of a failure.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self, Self::Resting(rest) if !rest.automatic)
+    }
+}
+
+impl JobProgress {
+    pub(super) fn start(&self) {
+        self.started.store(true, Ordering::Relaxed);
+    }
+
+    fn describe(&self) -> String {
+        if !self.started.load(Ordering::Relaxed) {
+            return "waiting for other copies".into();
+        }
+        match self.total.load(Ordering::Relaxed) {
+            0 => "copying".into(),
+            total => {
+                let bytes = self.bytes.load(Ordering::Relaxed);
+                format!("copying, {} of {}", human_bytes(bytes), human_bytes(total))
+            }
+        }
+    }
+}
+
+impl Progress for JobProgress {
+    fn event(&self, event: Event<'_>) {
+        match event {
+            Event::Planned { bytes, .. } => self.total.store(bytes, Ordering::Relaxed),
+            // What need not be sent is done as well.
+            Event::Bytes(size)
+            | Event::BlobSkipped { size, .. }
+            | Event::BlobMounted { size, .. } => {
+                self.bytes.fetch_add(size, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A number of bytes in binary units with one decimal: `12.3 MiB`.
+#[must_use]
+pub fn human_bytes(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    match units.into_iter().find(|(shift, _)| bytes >> shift > 0) {
+        None => format!("{bytes} B"),
+        Some((shift, unit)) => {
+            let tenths = (u128::from(bytes) * 10) >> shift;
+            format!("{}.{} {unit}", tenths / 10, tenths % 10)
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The server's certificate, which may be replaced while it runs.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use rustls::crypto::ring::{default_provider, sign::any_supported_type};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+/// How often the files are compared. A mounted Secret takes about a minute to arrive, so this adds little.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
+
+/// A certificate and its key, read again when their files change.
+///
+/// The content is compared rather than watched: a mounted Secret changes by a symbolic link two levels up, which file
+/// notifications miss.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    files: Arc<Files>,
+    current: Arc<Current>,
+}
+
+#[derive(Debug)]
+struct Files {
+    certificate: PathBuf,
+    key: PathBuf,
+    /// What was read last, so that the same broken files are complained about once.
+    last: Mutex<(Vec<u8>, Vec<u8>)>,
+}
+
+#[derive(Debug)]
+struct Current(RwLock<Arc<CertifiedKey>>);
+
+/// A certificate that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", file.display())]
+    Read {
+        /// Which one.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The certificates are no PEM, or there are none.
+    #[error("{} holds no certificate in PEM form", .0.display())]
+    Certificate(PathBuf),
+    /// The key is no PEM, or of an unknown kind.
+    #[error("{} holds no usable private key in PEM form", .0.display())]
+    Key(PathBuf),
+    /// Key and certificate do not belong together.
+    #[error("the key in {} is not that of the certificate in {}", key.display(), certificate.display())]
+    Mismatch {
+        /// File of the key.
+        key: PathBuf,
+        /// File of the certificate.
+        certificate: PathBuf,
+    },
+}
+
+impl Certificates {
+    /// Reads certificate chain and key from PEM files.
+    ///
+    /// # Errors
+    /// [`CertificateError`] names the file and what is wrong.
+    pub fn load(certificate: PathBuf, key: PathBuf) -> Result<Self, CertificateError> {
+        let files = Files {
+            certificate,
+            key,
+            last: Mutex::default(),
+        };
+        let content = files.read()?;
+        let certified = files.parse(&content)?;
+        *files.last.lock().unwrap_or_else(PoisonError::into_inner) = content;
+        Ok(Self {
+            files: Arc::new(files),
+            current: Arc::new(Current(RwLock::new(Arc::new(certified)))),
+        })
+    }
+
+    /// A TLS configuration that always presents the newest certificate.
+    #[must_use]
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        let provider = Arc::new(default_provider());
+        let builder =
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let mut config = builder
+            .unwrap_or_else(|_| ServerConfig::builder())
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::<Current>::clone(&self.current));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Arc::new(config)
+    }
+
+    /// Reads the files again if they changed; what is broken leaves the old certificate in place.
+    ///
+    /// # Errors
+    /// [`CertificateError`], once per change.
+    pub fn reload(&self) -> Result<bool, CertificateError> {
+        let content = self.files.read()?;
+        {
+            let mut last = self
+                .files
+                .last
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if *last == content {
+                return Ok(false);
+            }
+            last.clone_from(&content);
+        }
+        let certified = Arc::new(self.files.parse(&content)?);
+        *self
+            .current
+            .0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = certified;
+        Ok(true)
+    }
+
+    /// Keeps the certificate fresh, for ever.
+    pub async fn watch(self) {
+        loop {
+            tokio::time::sleep(CHECK_EVERY).await;
+            match self.reload() {
+                Ok(false) => {}
+                Ok(true) => tracing::info!("the certificate changed"),
+                Err(error) => tracing::warn!(%error, "the old certificate stays in use"),
+            }
+        }
+    }
+}
+
+impl Files {
+    fn read(&self) -> Result<(Vec<u8>, Vec<u8>), CertificateError> {
+        let read = |file: &Path| {
+            std::fs::read(file).map_err(|source| CertificateError::Read {
+                file: file.to_owned(),
+                source,
+            })
+        };
+        Ok((read(&self.certificate)?, read(&self.key)?))
+    }
+
+    fn parse(&self, (chain, key): &(Vec<u8>, Vec<u8>)) -> Result<CertifiedKey, CertificateError> {
+        let no_certificate = || CertificateError::Certificate(self.certificate.clone());
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
+            .collect::<Result<_, _>>()
+            .map_err(|_| no_certificate())?;
+        if chain.is_empty() {
+            return Err(no_certificate());
+        }
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .ok()
+            .and_then(|key| any_supported_type(&key).ok())
+            .ok_or_else(|| CertificateError::Key(self.key.clone()))?;
+        let certified = CertifiedKey::new(chain, key);
+        match certified.keys_match() {
+            // Kinds of keys whose public half cannot be had are not compared.
+            Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {
+                Ok(certified)
+            }
+            Err(_) => Err(CertificateError::Mismatch {
+                key: self.key.clone(),
+                certificate: self.certificate.clone(),
+            }),
+        }
+    }
+}
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(
+            &self.0.read().unwrap_or_else(PoisonError::into_inner),
+        ))
+    }
+}
