@@ -88,6 +88,12 @@ impl<'a> Digest<'a> {
         format!("{}-{}", self.algorithm.name(), self.hex)
     }
 
+    /// Whether [`Self::to_tag_form`] is short enough to be a tag, with room for the suffix of an anchor.
+    #[must_use]
+    pub fn fits_into_tag(&self) -> bool {
+        matches!(self.algorithm, Algorithm::Sha256 | Algorithm::Sha384)
+    }
+
     /// The same digest, borrowing nothing.
     #[must_use]
     pub fn into_owned(self) -> Digest<'static> {

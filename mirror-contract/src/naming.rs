@@ -7,7 +7,7 @@
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
-use core::fmt::{self, Write as _};
+use core::fmt;
 
 use sha2::{Digest as _, Sha256};
 
@@ -50,14 +50,16 @@ pub enum BackupError {
 
 /// The tag that keeps a manifest from a registry's garbage collection: `sha256-<hex>.mirror`.
 ///
-/// `None` for a digest that does not fit into a tag.
+/// A SHA-512 digest does not fit into a tag: its anchor is cut, and still names one digest only for all purposes.
 #[must_use]
-pub fn anchor_tag(digest: &Digest<'_>) -> Option<String> {
-    let tag = format!("{}{ANCHOR_SUFFIX}", digest.to_tag_form());
-    (tag.len() <= MAX_TAG).then_some(tag)
+pub fn anchor_tag(digest: &Digest<'_>) -> String {
+    let mut tag = digest.to_tag_form();
+    tag.truncate(MAX_TAG - ANCHOR_SUFFIX.len());
+    tag.push_str(ANCHOR_SUFFIX);
+    tag
 }
 
-/// The digest that a tag anchors, if it is an anchor.
+/// The digest that a tag anchors, if it is an anchor that was not cut.
 #[must_use]
 pub fn anchored_digest(tag: &str) -> Option<Digest<'_>> {
     Digest::parse_tag_form(tag.strip_suffix(ANCHOR_SUFFIX)?)
@@ -141,7 +143,9 @@ impl Backup {
             text = format!("{text}:{tag}");
         }
         if let Some(digest) = image.digest() {
-            anchor_tag(digest).ok_or(Inexpressible::LongDigest)?;
+            if !digest.fits_into_tag() {
+                return Err(Inexpressible::LongDigest);
+            }
             text = format!("{text}@{digest}");
         }
         ImageRef::parse(&text)
@@ -179,11 +183,10 @@ impl Backup {
     }
 
     fn shortened(&self, host: &str, path: &str, room: usize) -> Result<String, Inexpressible> {
-        let mut hash = String::with_capacity(2 * HASH_BYTES);
-        let full = Sha256::digest(format!("{host}/{path}"));
-        for byte in full.iter().take(HASH_BYTES) {
-            write!(hash, "{byte:02x}").map_err(|fmt::Error| Inexpressible::TooLong)?;
-        }
+        let digest = Sha256::digest(format!("{host}/{path}"));
+        let start = digest.iter().take(HASH_BYTES);
+        let hash = start.fold(0u128, |hash, &byte| (hash << 8) | u128::from(byte));
+        let hash = format!("{hash:032x}");
         let host = match self.naming {
             Naming::Flat => format!("{}{HASH_MARK}{hash}", double_hyphens(host)),
             Naming::Nested => format!("{host}{HASH_MARK}{hash}"),

@@ -10,7 +10,7 @@ use core::fmt;
 
 use crate::digest::Digest;
 use crate::reference::ImageRef;
-use crate::{Inexpressible, MAX_REPOSITORY, MAX_TAG, grammar};
+use crate::{Inexpressible, MAX_REPOSITORY, grammar};
 
 const TAG: &str = "tag/";
 const DIGEST: &str = "digest/";
@@ -111,6 +111,9 @@ impl<'a> Query<'a> {
             ),
             Self::Image { image, mode } => {
                 let (kind, tag) = match image.digest() {
+                    Some(digest) if !digest.fits_into_tag() => {
+                        return Err(Inexpressible::LongDigest);
+                    }
                     Some(digest) => (DIGEST, Cow::Owned(digest.to_tag_form())),
                     None => (TAG, Cow::Borrowed(image.tag().unwrap_or_default())),
                 };
@@ -121,9 +124,6 @@ impl<'a> Query<'a> {
         };
         if repository.len() > MAX_REPOSITORY {
             return Err(Inexpressible::TooLong);
-        }
-        if tag.len() > MAX_TAG {
-            return Err(Inexpressible::LongDigest);
         }
         Ok(format!("{}/{repository}:{tag}", sidecar.as_str()))
     }
@@ -148,7 +148,9 @@ impl<'a> Query<'a> {
         let (name, version) = if let Some(name) = rest.strip_prefix(TAG) {
             (name, format!(":{tag}"))
         } else if let Some(name) = rest.strip_prefix(DIGEST) {
-            let digest = Digest::parse_tag_form(tag).ok_or(DecodeError::Image)?;
+            let digest = Digest::parse_tag_form(tag)
+                .filter(Digest::fits_into_tag)
+                .ok_or(DecodeError::Image)?;
             (name, format!("@{digest}"))
         } else {
             return Err(DecodeError::UnknownKind);

@@ -57,12 +57,21 @@ fn pinned_images_keep_tag_and_digest() {
 #[test]
 fn anchors_lead_back_to_the_digest() {
     let digest = format!("sha256:{HEX}");
-    let anchor = anchor_tag(&Digest::parse(&digest).unwrap()).unwrap();
+    let anchor = anchor_tag(&Digest::parse(&digest).unwrap());
     assert_eq!(anchor, format!("sha256-{HEX}.mirror"));
     assert_eq!(anchored_digest(&anchor).unwrap().to_string(), digest);
     let copy = format!("ghcr.io/acme/quay.io-app:{anchor}");
     let source = backup(Naming::Flat).source(&ImageRef::parse(&copy).unwrap());
     assert_eq!(source.unwrap().to_string(), format!("quay.io/app@{digest}"));
+}
+
+#[test]
+fn a_long_digest_has_a_cut_anchor() {
+    let digest = format!("sha512:{}", "a".repeat(128));
+    let anchor = anchor_tag(&Digest::parse(&digest).unwrap());
+    assert_eq!(anchor.len(), 128);
+    assert!(anchor.ends_with("a.mirror"));
+    assert_eq!(anchored_digest(&anchor), None);
 }
 
 /// Otherwise whoever owns the original could displace the anchor of another digest.

@@ -1,6 +1,6 @@
 //! How registries are spoken to, and with which credentials.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mirror_contract::Backup;
@@ -36,7 +36,10 @@ impl SourceArgs {
     /// [`UsageError`] when a named file cannot be read or understood.
     pub fn registries(&self, backup: Option<(&Backup, Login)>) -> Result<Registries, UsageError> {
         let config = match &self.docker_config {
-            Some(file) => DockerConfig::File(file.clone()),
+            Some(file) => {
+                check_docker_config(file)?;
+                DockerConfig::File(file.clone())
+            }
             None => DockerConfig::Default,
         };
         let mut credentials = Credentials::anonymous().with_docker_config(config);
@@ -56,6 +59,23 @@ impl SourceArgs {
         };
         Registries::new(options).map_err(|error| UsageError(error.to_string()))
     }
+}
+
+/// The engine reads the file when it needs it, since it may be replaced; a wrong path is better found at once.
+fn check_docker_config(file: &Path) -> Result<(), UsageError> {
+    let wrong =
+        |reason: String| UsageError(format!("--docker-config {}: {reason}", file.display()));
+    let text = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
+    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&text)
+        .map(|_| ())
+        // Line and column, but nothing of the content.
+        .map_err(|error| {
+            wrong(format!(
+                "not a JSON object at line {}, column {}",
+                error.line(),
+                error.column()
+            ))
+        })
 }
 
 fn host(text: &str) -> Result<String, &'static str> {

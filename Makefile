@@ -1,0 +1,76 @@
+# image-mirror: build, try and test it. `make` shows what there is.
+
+SHELL := bash
+CARGO ?= cargo
+KWCTL ?=
+WASM_TARGET := wasm32-wasip1
+WASM := target/$(WASM_TARGET)/wasm/image_mirror_policy.wasm
+# What is not at hand here is looked for on the PATH; the demo uses it only when it is named.
+KWCTL_PROGRAM := $(if $(KWCTL),$(KWCTL),kwctl)
+# The largest that the policy may become, in KiB.
+WASM_BUDGET := 300
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this help
+	@echo "image-mirror keeps copies of the images that a cluster uses. Targets:"
+	@grep -hE '^[a-zA-Z][a-zA-Z._-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## /  \1\t/' | expand -t 28
+	@echo "Start with: make demo"
+
+.PHONY: build
+build: policy.wasm sidecar ## Build the policy and the sidecar
+
+.PHONY: sidecar
+sidecar: toolchain ## Build target/release/mirror-sidecar
+	$(CARGO) build --locked --release -p mirror-sidecar
+
+.PHONY: policy.wasm
+policy.wasm: toolchain ## Build the policy as policy.wasm
+	$(CARGO) build --locked --profile wasm --target $(WASM_TARGET) -p image-mirror-policy
+	cp $(WASM) policy.wasm
+
+annotated-policy.wasm: policy.wasm metadata.yml README.md ## Build the policy with its metadata (needs kwctl)
+	@command -v $(KWCTL_PROGRAM) >/dev/null || { echo "make $@ needs kwctl: https://docs.kubewarden.io/reference/kwctl-cli, or name it: make $@ KWCTL=/path/to/kwctl" >&2; exit 1; }
+	$(KWCTL_PROGRAM) annotate -m metadata.yml -u README.md -o $@ policy.wasm
+
+.PHONY: policy-size
+policy-size: policy.wasm ## Show the size of the policy, fail above its budget
+	@size=$$(stat -c %s policy.wasm); echo "policy.wasm: $$(( (size + 1023) / 1024 )) KiB of $(WASM_BUDGET) KiB"; \
+	test $$size -le $$(( $(WASM_BUDGET) * 1024 ))
+
+.PHONY: demo
+demo: policy.wasm $(if $(KWCTL),annotated-policy.wasm) ## Show the whole job on embedded registries (KWCTL=kwctl: with the real kwctl)
+	$(CARGO) build --locked -p mirror-sidecar -p e2e-tests
+	@IMAGE_MIRROR_WASM=$(CURDIR)/policy.wasm \
+	$(if $(KWCTL),IMAGE_MIRROR_ANNOTATED_WASM=$(CURDIR)/annotated-policy.wasm) \
+	$(CARGO) run --locked --quiet -p e2e-tests --bin demo -- examples/deployment.yaml $(if $(KWCTL),--kwctl $(KWCTL))
+
+.PHONY: test
+test: prepare lint policy-size ## Check formatting, lints, and run all tests
+	IMAGE_MIRROR_WASM=$(CURDIR)/policy.wasm $(CARGO) test --locked --workspace
+
+.PHONY: lint
+lint: toolchain ## Check formatting and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --target $(WASM_TARGET) -p image-mirror-policy -p mirror-contract -- -D warnings
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+.PHONY: toolchain
+toolchain:
+	@command -v cc >/dev/null || $(MAKE) --no-print-directory prepare
+	@command -v rustup >/dev/null && rustup target add $(WASM_TARGET) >/dev/null 2>&1 || true
+	@test -d "$$(rustc --print target-libdir --target $(WASM_TARGET))" || { echo "the Rust target $(WASM_TARGET) is missing: rustup target add $(WASM_TARGET)" >&2; exit 1; }
+
+.PHONY: prepare
+prepare: ## Install what the tests use beyond Rust, where that is possible
+	@./e2e-tests/prepare.sh
+
+.PHONY: clean
+clean: ## Remove everything that was built
+	$(CARGO) clean
+	rm -f policy.wasm annotated-policy.wasm

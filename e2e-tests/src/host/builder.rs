@@ -1,0 +1,153 @@
+//! How a [`PolicyHost`] is configured.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::capabilities::Capabilities;
+use super::engine::{Deadline, Engine};
+use super::oci::OciCallbacks;
+use super::response::Mode;
+use super::sources::Sources;
+use super::{HostError, PolicyHost};
+
+/// The real host keeps successful OCI answers this long, and it cannot be changed there.
+const CACHE_TTL: Duration = Duration::from_mins(1);
+/// The real host's `--policy-timeout`, in ticks.
+const EPOCH_TICKS: u64 = 2;
+/// The real host advances the epoch once a second.
+const EPOCH_TICK: Duration = Duration::from_secs(1);
+
+/// Everything that can be set on a host. The defaults are a policy server's for a `ClusterAdmissionPolicy`.
+pub struct PolicyHostBuilder {
+    wasm: Vec<u8>,
+    name: String,
+    sources: Sources,
+    shared: Option<Arc<OciCallbacks>>,
+    capabilities: Result<Capabilities, HostError>,
+    cache_ttl: Duration,
+    deadline: Option<Deadline>,
+    mode: Mode,
+}
+
+impl PolicyHostBuilder {
+    pub(super) fn new(wasm: Vec<u8>) -> Self {
+        Self {
+            wasm,
+            name: "image-mirror".to_owned(),
+            sources: Sources::default(),
+            shared: None,
+            capabilities: Ok(Capabilities::everything()),
+            cache_ttl: CACHE_TTL,
+            deadline: Some(Deadline {
+                ticks: EPOCH_TICKS,
+                tick: EPOCH_TICK,
+            }),
+            mode: Mode::default(),
+        }
+    }
+
+    /// The policy's name in messages; default `image-mirror`.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Trusts a CA (PEM) for the registry `host:port`.
+    #[must_use]
+    pub fn source_authority(mut self, registry: impl Into<String>, ca: impl Into<String>) -> Self {
+        self.sources = self.sources.authority(registry, ca);
+        self
+    }
+
+    /// Lets the registry `host:port` fall back to unverified HTTPS, then plain HTTP.
+    #[must_use]
+    pub fn insecure_source(mut self, registry: impl Into<String>) -> Self {
+        self.sources = self.sources.insecure(registry);
+        self
+    }
+
+    /// User and password for the registry `host:port`, as in docker's `config.json`.
+    #[must_use]
+    pub fn credential(
+        mut self,
+        registry: impl Into<String>,
+        user: impl Into<String>,
+        password: impl Into<String>,
+    ) -> Self {
+        self.sources = self.sources.credential(registry, user, password);
+        self
+    }
+
+    /// Allows only these host capabilities; default `*`, an empty list allows none.
+    #[must_use]
+    pub fn allow_capabilities<P: AsRef<str>>(
+        mut self,
+        patterns: impl IntoIterator<Item = P>,
+    ) -> Self {
+        self.capabilities = Capabilities::parse(patterns);
+        self
+    }
+
+    /// How long successful OCI answers are kept; default 60 s. Zero switches the cache off.
+    #[must_use]
+    pub fn cache_ttl(mut self, time_to_live: Duration) -> Self {
+        self.cache_ttl = time_to_live;
+        self
+    }
+
+    /// After how many ticks a guest is stopped; default 2.
+    #[must_use]
+    pub fn epoch_ticks(mut self, ticks: u64) -> Self {
+        let tick = self.deadline.map_or(EPOCH_TICK, |deadline| deadline.tick);
+        self.deadline = Some(Deadline { ticks, tick });
+        self
+    }
+
+    /// How long a tick is; default 1 s.
+    #[must_use]
+    pub fn epoch_tick(mut self, tick: Duration) -> Self {
+        let ticks = self.deadline.map_or(EPOCH_TICKS, |deadline| deadline.ticks);
+        self.deadline = Some(Deadline { ticks, tick });
+        self
+    }
+
+    /// Lets guests run for ever, as kwctl does.
+    #[must_use]
+    pub fn without_timeout(mut self) -> Self {
+        self.deadline = None;
+        self
+    }
+
+    /// What becomes of the policy's verdict; default [`Mode::Protect`].
+    #[must_use]
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Uses the sources and the cache of another host, as a second policy of the same policy server does.
+    #[must_use]
+    pub fn share_callbacks_of(mut self, other: &PolicyHost) -> Self {
+        self.shared = Some(Arc::clone(&other.oci));
+        self
+    }
+
+    /// Compiles the module and starts the host.
+    ///
+    /// # Errors
+    /// When the module cannot be compiled, a CA is not PEM, or a capability pattern names nothing.
+    pub fn build(self) -> Result<PolicyHost, HostError> {
+        let oci = match self.shared {
+            Some(shared) => shared,
+            None => Arc::new(OciCallbacks::new(self.sources, self.cache_ttl)?),
+        };
+        Ok(PolicyHost {
+            name: self.name,
+            engine: Engine::compile(&self.wasm, self.deadline)?,
+            capabilities: self.capabilities?,
+            oci,
+            mode: self.mode,
+        })
+    }
+}

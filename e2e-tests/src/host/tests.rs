@@ -1,0 +1,7 @@
+//! The host against small guests and real registries.
+
+mod callbacks;
+mod evaluation;
+mod guest;
+mod kwctl;
+mod registries;

@@ -1,0 +1,21 @@
+//! What the end-to-end tests and the demo are made of.
+//!
+//! - [`host`] runs the policy's WebAssembly the way Kubewarden's policy server does;
+//! - [`registry`] starts real registries on loopback, and speaks plain HTTP to them;
+//! - [`image`] makes images on the fly, pushes them and reads them back;
+//! - [`sidecar`] runs the real `mirror-sidecar` as a child process;
+//! - [`fixtures`] are admission requests as an API server sent them;
+//! - [`tls`] issues certificates, [`artifacts`] finds or builds what is tested.
+//!
+//! Everything can be called from plain `#[test]` functions. Nothing here copies images with the engine under test,
+//! so that a fault of the engine cannot hide itself.
+
+pub mod artifacts;
+pub mod blocking;
+pub mod digest;
+pub mod fixtures;
+pub mod host;
+pub mod image;
+pub mod registry;
+pub mod sidecar;
+pub mod tls;

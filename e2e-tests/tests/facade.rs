@@ -1,0 +1,233 @@
+//! The facade as an HTTP server: who may ask, what is answered, and that nothing odd brings it down.
+
+mod support;
+
+use e2e_tests::blocking;
+use e2e_tests::image::Image;
+use e2e_tests::registry::RegistryClient;
+use e2e_tests::sidecar::Sidecar;
+use mirror_contract::{ImageAnswer, SecretAnswer};
+use reqwest::Method;
+use rstest::rstest;
+use serde_json::Value;
+use support::{REPOSITORY, World};
+
+struct Answer {
+    status: u16,
+    challenge: Option<String>,
+    body: Value,
+}
+
+fn ask(client: &RegistryClient, method: Method, path: &str) -> Answer {
+    blocking::run(async {
+        let response = client.request(method, path).send().await.unwrap();
+        let challenge = response.headers().get("www-authenticate");
+        Answer {
+            status: response.status().as_u16(),
+            challenge: challenge.map(|value| value.to_str().unwrap().to_owned()),
+            body: serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default(),
+        }
+    })
+}
+
+fn client(sidecar: &Sidecar) -> RegistryClient {
+    let credential = sidecar.facade_credential().clone();
+    RegistryClient::new(
+        &sidecar.facade(),
+        Some(credential),
+        Some(sidecar.tls().ca_pem()),
+    )
+}
+
+#[test]
+fn only_the_policy_server_may_ask() {
+    let world = World::start();
+    let path = "/v2/tag/docker.io/library/nginx/manifests/1";
+    let ca = Some(world.sidecar.tls().ca_pem());
+    let anonymous = RegistryClient::new(&world.sidecar.facade(), None, ca);
+    for path in ["/v2/", path] {
+        let answer = ask(&anonymous, Method::GET, path);
+        assert_eq!(answer.status, 401, "{path}");
+        assert!(answer.challenge.unwrap().starts_with("Basic realm="));
+        assert_eq!(answer.body["errors"][0]["code"], "UNAUTHORIZED");
+    }
+    assert_eq!(
+        ask(&client(&world.sidecar), Method::GET, "/v2/").status,
+        200
+    );
+    assert!(world.upstream.requests().is_empty());
+}
+
+#[rstest]
+#[case::not_a_query("/v2/library/nginx/manifests/1", 400, "NAME_INVALID")]
+#[case::not_normalised("/v2/tag/docker.io/nginx/manifests/1", 400, "NAME_INVALID")]
+#[case::no_registry("/v2/tag/nginx/manifests/1", 400, "NAME_INVALID")]
+#[case::bad_digest("/v2/digest/ghcr.io/app/manifests/sha256-1", 400, "NAME_INVALID")]
+#[case::bad_namespace("/v2/pull-secret/a/b/manifests/latest", 400, "NAME_INVALID")]
+#[case::encoded("/v2/tag/ghcr.io/%2e%2e/manifests/1", 400, "NAME_INVALID")]
+#[case::a_blob("/v2/tag/ghcr.io/app/blobs/sha256:aa", 404, "NOT_FOUND")]
+#[case::tags("/v2/tag/ghcr.io/app/tags/list", 404, "NOT_FOUND")]
+#[case::catalog("/v2/_catalog", 404, "NOT_FOUND")]
+#[case::root("/", 404, "NOT_FOUND")]
+fn a_bad_question_gets_an_error_envelope(
+    #[case] path: &str,
+    #[case] status: u16,
+    #[case] code: &str,
+) {
+    let world = World::start();
+    let answer = ask(&client(&world.sidecar), Method::GET, path);
+    assert_eq!(
+        (answer.status, answer.body["errors"][0]["code"].as_str()),
+        (status, Some(code))
+    );
+    assert!(answer.body["errors"][0]["message"].as_str().unwrap().len() > 10);
+}
+
+#[rstest]
+#[case(Method::PUT)]
+#[case(Method::POST)]
+#[case(Method::DELETE)]
+#[case(Method::PATCH)]
+fn nothing_can_be_pushed(#[case] method: Method) {
+    let world = World::start();
+    let path = "/v2/tag/docker.io/library/nginx/manifests/1";
+    let answer = ask(&client(&world.sidecar), method, path);
+    assert_eq!(answer.status, 405);
+    assert_eq!(answer.body["errors"][0]["code"], "UNSUPPORTED");
+}
+
+#[test]
+fn lasting_answers_are_manifests_and_others_are_errors() {
+    let world = World::start();
+    let client = client(&world.sidecar);
+    let image = Image::index(5);
+    image
+        .push(&world.upstream.client(), "team/app", "v1")
+        .unwrap();
+    let port = world.upstream.localhost().replace(':', "_");
+    let path = format!("/v2/tag/{port}/team/app/manifests/v1");
+
+    let pending = ask(&client, Method::GET, &path);
+    assert_eq!(pending.status, 404);
+    assert_eq!(pending.body["errors"][0]["code"], "MANIFEST_UNKNOWN");
+    let message = pending.body["errors"][0]["message"].as_str().unwrap();
+    assert!(message.starts_with("image-mirror/pending:"), "{message}");
+
+    let reference = format!("{}/team/app:v1", world.upstream.localhost());
+    world.wait_until_copied([&reference]);
+    let mirrored = ask(&client, Method::GET, &path);
+    assert_eq!(mirrored.status, 200);
+    let annotations = mirrored.body["annotations"].as_object().unwrap();
+    let answer = ImageAnswer::from_annotations(|key| annotations.get(key)?.as_str()).unwrap();
+    let ImageAnswer::Mirrored {
+        image: copy,
+        digest,
+    } = answer
+    else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(digest.to_string(), image.digest());
+    assert_eq!(world.pull_copy(&copy.to_string()), image.expected());
+
+    // The same by digest, without a copy being made: it is anchored already.
+    let by_digest = image.digest().replace(':', "-");
+    let pinned = ask(
+        &client,
+        Method::GET,
+        &format!("/v2/digest/{port}/team/app/manifests/{by_digest}"),
+    );
+    assert_eq!(pinned.status, 200);
+    assert_eq!(
+        pinned.body["annotations"]["image-mirror.dev/digest"],
+        image.digest()
+    );
+
+    // What is in the backup is never copied again.
+    let backup = world.backup.address().replace(':', "_");
+    let own = format!("/v2/tag/{backup}/{REPOSITORY}/anything/manifests/v1");
+    let excluded = ask(&client, Method::GET, &own);
+    assert_eq!(
+        excluded.body["annotations"]["image-mirror.dev/state"],
+        "excluded"
+    );
+}
+
+#[test]
+fn peeking_starts_no_copy() {
+    let world = World::start();
+    let port = world.upstream.localhost().replace(':', "_");
+    let path = format!("/v2/peek/tag/{port}/team/app/manifests/v1");
+    assert_eq!(ask(&client(&world.sidecar), Method::GET, &path).status, 404);
+    assert!(world.upstream.requests().is_empty());
+}
+
+#[test]
+fn a_pull_secret_is_named_where_there_is_one() {
+    let secret = |world: &World, namespace: &str| {
+        let path = format!("/v2/pull-secret/{namespace}/manifests/latest");
+        ask(&client(&world.sidecar), Method::GET, &path)
+    };
+    let answer = secret(&World::start(), "shop");
+    let annotations = answer.body["annotations"].as_object().unwrap();
+    let parsed = SecretAnswer::from_annotations(|key| annotations.get(key)?.as_str());
+    assert_eq!(parsed, Some(SecretAnswer::NotNeeded));
+
+    let world = World::with(|sidecar| sidecar.argument("--pull-secret").argument("backup-pull"));
+    let answer = secret(&world, "shop");
+    assert_eq!(
+        answer.body["annotations"]["image-mirror.dev/secret"],
+        "backup-pull"
+    );
+    assert_eq!(secret(&world, "kube-system").status, 404);
+}
+
+#[test]
+fn health_and_readiness_are_told_apart() {
+    let mut world = World::start();
+    assert_eq!(world.sidecar.admin_get("/readyz").unwrap().0, 200);
+    world.backup.stop();
+    let unready = || world.sidecar.admin_get("/readyz").unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    // An answer counts for a few seconds.
+    while unready().0 == 200 {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "it stays ready without a backup registry"
+        );
+        std::thread::yield_now();
+    }
+    assert!(unready().1.starts_with("not ready: "), "{}", unready().1);
+    assert_eq!(
+        world.sidecar.admin_get("/healthz").unwrap(),
+        (200, "ok\n".into())
+    );
+}
+
+/// Connections that send nothing or nonsense take no place from those that ask.
+#[test]
+fn odd_connections_do_no_harm() {
+    use std::io::Write as _;
+    use std::net::TcpStream;
+    let world = World::start();
+    let address = world.sidecar.facade();
+    let silent: Vec<_> = (0..100)
+        .map(|_| TcpStream::connect(&address).unwrap())
+        .collect();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\n\r\n\0\xff\xfe")
+            .unwrap();
+    }
+    assert_eq!(
+        ask(&client(&world.sidecar), Method::GET, "/v2/").status,
+        200
+    );
+    drop(silent);
+}
+
+#[test]
+fn it_stops_when_told_to() {
+    let world = World::start();
+    assert!(world.sidecar.stop().unwrap().success());
+}

@@ -1,0 +1,233 @@
+//! Whatever happens to the sidecar and the registries: the policy answers, within its budget, and loses nothing.
+
+mod support;
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use e2e_tests::fixtures;
+use e2e_tests::host::{Evaluation, PolicyHost};
+use rstest::rstest;
+use serde_json::{Value, json};
+use support::{World, assert_untouched, policy_builder, warnings};
+
+/// What a peer does with each connection that it takes.
+type Behaviour = fn(&mut std::net::TcpStream);
+
+fn silent(stream: &mut std::net::TcpStream) {
+    // Nothing is ever answered; the connection ends when the client goes away.
+    let mut buffer = [0; 1024];
+    while matches!(stream.read(&mut buffer), Ok(n) if n > 0) {}
+}
+
+fn answer(stream: &mut std::net::TcpStream, response: &str) {
+    let mut buffer = [0; 4096];
+    let _ = stream.read(&mut buffer);
+    let _ = stream.write_all(response.as_bytes());
+}
+
+fn noise(stream: &mut std::net::TcpStream) {
+    answer(stream, "\u{0}\u{1}\u{2} this is not HTTP at all \r\n\r\n");
+}
+
+fn server_error(stream: &mut std::net::TcpStream) {
+    answer(
+        stream,
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 5\r\nconnection: close\r\n\r\nsorry",
+    );
+}
+
+fn wrong_json(stream: &mut std::net::TcpStream) {
+    answer(
+        stream,
+        "HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\n[1,2,3]",
+    );
+}
+
+fn foreign_manifest(stream: &mut std::net::TcpStream) {
+    let manifest = json!({
+        "schemaVersion": 2,
+        "config": { "mediaType": "application/vnd.oci.empty.v1+json", "size": 2,
+            "digest": format!("sha256:{}", "a".repeat(64)) },
+        "layers": [],
+        "annotations": { "image-mirror.dev/state": "mirrored", "image-mirror.dev/image": "../../etc", "image-mirror.dev/digest": "no" },
+    })
+    .to_string();
+    answer(
+        stream,
+        &format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{manifest}",
+            manifest.len()
+        ),
+    );
+}
+
+/// A peer on a port of its own; it lives as long as the test process.
+fn peer(behaviour: Behaviour) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("localhost:{}", listener.local_addr().unwrap().port());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(move || stream.map(|mut stream| behaviour(&mut stream)));
+        }
+    });
+    address
+}
+
+/// The address of a port that nobody listens on.
+fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("localhost:{}", listener.local_addr().unwrap().port())
+}
+
+fn plain_host(sidecar: &str) -> PolicyHost {
+    policy_builder().insecure_source(sidecar).build().unwrap()
+}
+
+fn admit(sidecar: &str, settings: Value) -> Evaluation {
+    let mut settings = settings;
+    settings["sidecar"] = json!(sidecar);
+    let host = plain_host(sidecar);
+    host.evaluate(&fixtures::load("deployment-create"), &settings)
+        .unwrap()
+}
+
+#[rstest]
+#[case::down(nobody())]
+#[case::no_http(peer(noise))]
+#[case::errors(peer(server_error))]
+#[case::wrong_json(peer(wrong_json))]
+#[case::foreign_manifest(peer(foreign_manifest))]
+fn a_broken_sidecar_changes_nothing(#[case] sidecar: String) {
+    let kept = admit(&sidecar, json!({}));
+    assert_untouched(&kept);
+    assert!(!warnings(&kept).is_empty());
+    for line in warnings(&kept) {
+        assert!(line.len() <= 120 && !line.contains('\n'), "{line:?}");
+    }
+
+    let rejected = admit(&sidecar, json!({ "whenUnavailable": "reject" }));
+    assert!(!rejected.response.allowed);
+    let message = rejected.response.status.unwrap().message.unwrap();
+    assert!(message.contains("nginx:1.27"), "{message}");
+}
+
+/// An open port that never answers: Kubewarden's client has no timeout, so the policy server would hang for ever with
+/// any policy. What the policy can do is to ask no further images.
+#[test]
+fn a_sidecar_that_hangs_costs_one_question() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sidecar = format!("localhost:{}", listener.local_addr().unwrap().port());
+    // Each connection is held for a while and then dropped: slow, but not for ever.
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let _ = stream.set_read_timeout(Some(Duration::from_millis(300)));
+            std::thread::spawn(move || {
+                let mut stream = stream;
+                silent(&mut stream);
+            });
+        }
+    });
+    let start = Instant::now();
+    let evaluation = admit(&sidecar, json!({ "timeBudgetMs": 200 }));
+    assert_untouched(&evaluation);
+    assert_eq!(evaluation.calls.len(), 1, "{:?}", evaluation.calls);
+    assert!(start.elapsed() < Duration::from_secs(20));
+}
+
+/// The budget ends the questions, not the request: what was not asked counts as not mirrored.
+#[test]
+fn a_slow_sidecar_does_not_exceed_the_budget() {
+    // Each answer takes a quarter of a second and is a proper refusal.
+    let sidecar = peer(|stream| {
+        let mut buffer = [0; 4096];
+        let _ = stream.read(&mut buffer);
+        std::thread::sleep(Duration::from_millis(250));
+        let body = json!({ "errors": [{ "code": "MANIFEST_UNKNOWN", "message": "image-mirror/pending: copying" }] }).to_string();
+        let _ = stream.write_all(
+            format!(
+                "HTTP/1.1 404 Not Found\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            )
+            .as_bytes(),
+        );
+    });
+    let evaluation = admit(&sidecar, json!({ "timeBudgetMs": 400 }));
+    assert_untouched(&evaluation);
+    let asked = evaluation.calls.len();
+    assert!(
+        (1..5).contains(&asked),
+        "{asked} questions were asked of five"
+    );
+    // The epoch deadline of the host, which would have denied the request, was not reached.
+    assert_eq!(evaluation.response.status, None);
+}
+
+#[test]
+fn a_backup_registry_that_is_down_is_no_reason_to_stop_working() {
+    let mut world = World::start();
+    let mut review = fixtures::load("deployment-create");
+    world.stock(&mut review);
+    world.backup.stop();
+    let evaluation = world.admit(&review, &world.settings());
+    assert_untouched(&evaluation);
+    assert!(!warnings(&evaluation).is_empty());
+    for call in &evaluation.calls {
+        assert!(call.elapsed < Duration::from_secs(2), "{call:?}");
+    }
+    world.backup.restart().unwrap();
+    assert_eq!(world.sidecar.admin_get("/healthz").unwrap().0, 200);
+}
+
+/// What is mirrored stays usable when the original is gone, also for a sidecar that was started afterwards.
+#[test]
+fn a_restarted_sidecar_finds_the_copies_without_upstream() {
+    let mut world = World::start();
+    let mut review = fixtures::load("daemonset-create");
+    let stock = world.stock(&mut review);
+    world.admit(&review, &world.settings());
+    world.wait_until_copied(stock.keys());
+    let expected = world.admit(&review, &world.settings()).mutated.unwrap();
+    world.upstream.stop();
+
+    let World {
+        upstream,
+        backup,
+        sidecar,
+        ..
+    } = world;
+    assert!(sidecar.stop().unwrap().success());
+    let sidecar = e2e_tests::sidecar::Sidecar::builder()
+        .registry(backup.as_ref(), support::REPOSITORY)
+        .insecure_registry(&upstream.localhost())
+        .start()
+        .unwrap();
+    let host = support::policy(&sidecar);
+    let evaluation = host
+        .evaluate(&review, &json!({ "sidecar": sidecar.facade() }))
+        .unwrap();
+    assert_eq!(evaluation.mutated.unwrap(), expected);
+}
+
+/// The copy of an image that is not there fails, the policy says so, and nothing gets a tag.
+#[test]
+fn a_missing_original_is_named() {
+    let world = World::start();
+    let mut review = fixtures::load("pod-create");
+    fixtures::move_images(&mut review, &world.upstream.localhost());
+    world.admit(&review, &world.settings());
+    world
+        .sidecar
+        .wait_for(support::COPY_DEADLINE, |event| {
+            event["message"] == "could not copy"
+        })
+        .unwrap();
+    let evaluation = world.admit(&review, &world.settings());
+    assert_untouched(&evaluation);
+    let lines = warnings(&evaluation);
+    assert!(
+        lines.iter().any(|line| line.contains("not mirrored")),
+        "{lines:?}"
+    );
+}
