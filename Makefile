@@ -4,7 +4,10 @@ SHELL := bash
 CARGO ?= cargo
 KWCTL ?=
 WASM_TARGET := wasm32-wasip1
-WASM := target/$(WASM_TARGET)/wasm/image_mirror_policy.wasm
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+WASM := $(CARGO_TARGET_DIR)/$(WASM_TARGET)/wasm/image_mirror_policy.wasm
+# What the demo and the tests run, built beforehand together with everything else.
+BUILT := IMAGE_MIRROR_WASM=$(CURDIR)/policy.wasm MIRROR_SIDECAR_BIN=$(CARGO_TARGET_DIR)/debug/mirror-sidecar
 # What is not at hand here is looked for on the PATH; the demo uses it only when it is named.
 KWCTL_PROGRAM := $(if $(KWCTL),$(KWCTL),kwctl)
 # The largest that the policy may become, in KiB.
@@ -22,7 +25,7 @@ help: ## Show this help
 build: policy.wasm sidecar ## Build the policy and the sidecar
 
 .PHONY: sidecar
-sidecar: toolchain ## Build target/release/mirror-sidecar
+sidecar: toolchain ## Build mirror-sidecar for production (target/release)
 	$(CARGO) build --locked --release -p mirror-sidecar
 
 .PHONY: policy.wasm
@@ -42,13 +45,14 @@ policy-size: policy.wasm ## Show the size of the policy, fail above its budget
 .PHONY: demo
 demo: policy.wasm $(if $(KWCTL),annotated-policy.wasm) ## Show the whole job on embedded registries (KWCTL=kwctl: with the real kwctl)
 	$(CARGO) build --locked -p mirror-sidecar -p e2e-tests
-	@IMAGE_MIRROR_WASM=$(CURDIR)/policy.wasm \
+	@$(BUILT) \
 	$(if $(KWCTL),IMAGE_MIRROR_ANNOTATED_WASM=$(CURDIR)/annotated-policy.wasm) \
 	$(CARGO) run --locked --quiet -p e2e-tests --bin demo -- examples/deployment.yaml $(if $(KWCTL),--kwctl $(KWCTL))
 
 .PHONY: test
 test: prepare lint policy-size ## Check formatting, lints, and run all tests
-	IMAGE_MIRROR_WASM=$(CURDIR)/policy.wasm $(CARGO) test --locked --workspace
+	$(CARGO) build --locked --workspace --all-targets
+	$(BUILT) $(CARGO) test --locked --workspace
 
 .PHONY: lint
 lint: toolchain ## Check formatting and lints

@@ -64,7 +64,7 @@ impl JobProgress {
 
     fn describe(&self) -> String {
         if !self.started.load(Ordering::Relaxed) {
-            return "waiting for other copies".into();
+            return "queued".into();
         }
         match self.total.load(Ordering::Relaxed) {
             0 => "copying".into(),

@@ -102,7 +102,7 @@ async fn few_images_are_copied_at_the_same_time() {
     settle().await;
     assert_eq!(
         schedule.status(&image("d")),
-        Some(Status::Pending("waiting for other copies".into()))
+        Some(Status::Pending("queued".into()))
     );
     for _ in 0..4 {
         script.release.notify_one();

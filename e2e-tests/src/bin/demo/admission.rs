@@ -66,6 +66,7 @@ impl Admission {
                 std::fs::write(&file, request.to_string())?;
                 let output = Command::new(program)
                     .arg("run")
+                    .arg(module)
                     .arg("--request-path")
                     .arg(&file)
                     .arg("--settings-json")
@@ -76,7 +77,6 @@ impl Admission {
                     .arg(folder.path())
                     .arg("--allowed-host-capabilities")
                     .arg("oci/v1/oci_manifest")
-                    .arg(module)
                     .output()
                     .with_context(|| format!("cannot run {program}"))?;
                 let log = String::from_utf8_lossy(&output.stderr);
