@@ -4,7 +4,7 @@ SHELL := bash
 CARGO ?= cargo
 KWCTL ?=
 WASM_TARGET := wasm32-wasip1
-export CARGO_TARGET_DIR ?= $(CURDIR)/target
+export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 WASM := $(CARGO_TARGET_DIR)/$(WASM_TARGET)/wasm/image_mirror_policy.wasm
 # What the demo and the tests run, built beforehand together with everything else.
 BUILT := IMAGE_MIRROR_WASM=$(CURDIR)/policy.wasm MIRROR_SIDECAR_BIN=$(CARGO_TARGET_DIR)/debug/mirror-sidecar
@@ -56,6 +56,7 @@ test: prepare lint policy-size ## Check formatting, lints, and run all tests
 
 .PHONY: lint
 lint: toolchain ## Check formatting and lints
+	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked --target $(WASM_TARGET) -p image-mirror-policy -p mirror-contract -- -D warnings
@@ -66,9 +67,8 @@ fmt: ## Format the code
 
 .PHONY: toolchain
 toolchain:
-	@command -v cc >/dev/null || $(MAKE) --no-print-directory prepare
-	@command -v rustup >/dev/null && rustup target add $(WASM_TARGET) >/dev/null 2>&1 || true
-	@test -d "$$(rustc --print target-libdir --target $(WASM_TARGET))" || { echo "the Rust target $(WASM_TARGET) is missing: rustup target add $(WASM_TARGET)" >&2; exit 1; }
+	@./e2e-tests/prepare.sh compiler
+	@test -d "$$(rustc --print target-libdir --target $(WASM_TARGET))" || rustup target add $(WASM_TARGET)
 
 .PHONY: prepare
 prepare: ## Install what the tests use beyond Rust, where that is possible

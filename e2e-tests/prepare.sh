@@ -1,28 +1,46 @@
 #!/usr/bin/env bash
 # Installs what the build and the tests use beyond Rust: a C compiler, a real registry, and skopeo as a second opinion.
 # Without the rights or without apt it says what is missing; the tests then use their embedded registry.
+#
+# Usage: prepare.sh [compiler]    "compiler" stops after the C compiler, which is all that building needs.
 set -euo pipefail
 
-declare -A package=([cc]=gcc [docker-registry]=docker-registry [skopeo]=skopeo)
-missing=()
-for program in "${!package[@]}"; do
-  command -v "$program" >/dev/null || missing+=("${package[$program]}")
-done
-[ ${#missing[@]} -eq 0 ] && exit 0
+can_link() {
+  printf 'int main(void) { return 0; }\n' | cc -x c -o /dev/null - 2>/dev/null
+}
 
-if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
-  echo "installing ${missing[*]}"
+install() {
+  if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+    echo "NOTE: not installed: $* (on Debian: apt-get install $*)" >&2
+    return
+  fi
+  echo "installing $*"
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq || true
-  for name in "${missing[@]}"; do
-    apt-get install -y -qq --no-install-recommends "$name" >/dev/null || echo "NOTE: $name could not be installed" >&2
-  done
-else
-  echo "NOTE: not installed: ${missing[*]} (on Debian: apt-get install ${missing[*]})" >&2
-fi
+  # Packages start their services unless this says no; only the tests' own registry is wanted.
+  local refusal=/usr/sbin/policy-rc.d
+  if [ ! -e "$refusal" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$refusal"
+    chmod +x "$refusal"
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+  fi
+  apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
+    echo "NOTE: could not be installed: $*" >&2
+}
 
-for program in docker-registry skopeo; do
-  command -v "$program" >/dev/null ||
-    echo "NOTE: without $program the tests go on with the embedded registry and the project's own client alone" >&2
-done
-command -v cc >/dev/null || { echo "a C compiler is needed: install gcc" >&2; exit 1; }
+can_link || install gcc libc6-dev
+can_link || { echo "a C compiler is needed: install gcc and the C library's headers" >&2; exit 1; }
+[ "${1-}" = compiler ] && exit 0
+
+missing=()
+# The path at which the tests look for it.
+[ -x /usr/bin/docker-registry ] || missing+=(docker-registry)
+command -v skopeo >/dev/null || missing+=(skopeo)
+[ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
+
+[ -x /usr/bin/docker-registry ] ||
+  echo "NOTE: without docker-registry the tests use the embedded registry alone" >&2
+command -v skopeo >/dev/null ||
+  echo "NOTE: without skopeo no second client pulls the copies" >&2
+command -v kwctl >/dev/null ||
+  echo "NOTE: without kwctl the test host is not compared with the real one" >&2

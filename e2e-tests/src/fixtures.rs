@@ -42,14 +42,20 @@ pub fn names() -> Vec<String> {
 /// The images that the pod templates in a request's object name, sorted, without repetitions.
 #[must_use]
 pub fn images(review: &Value) -> Vec<String> {
-    let mut copy = review["request"]["object"].clone();
+    let mut found = images_of(&review["request"]["object"]);
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// The images that an object names, in the order of its fields, repetitions included.
+#[must_use]
+pub fn images_of(object: &Value) -> Vec<String> {
     let mut found = Vec::new();
-    replace_images(&mut copy, &mut |image| {
+    replace_images(&mut object.clone(), &mut |image| {
         found.push(image.to_owned());
         None
     });
-    found.sort();
-    found.dedup();
     found
 }
 

@@ -1,10 +1,11 @@
 //! What the policy and the sidecar must agree on.
 //!
-//! This crate owns four rules, each in one module:
+//! This crate owns five rules, each in one module:
 //! - [`reference`]: what an image reference is and how it is normalised;
 //! - [`query`]: how the policy asks the sidecar, as the reference of a manifest;
 //! - [`answer`]: what the sidecar replies, as annotations of that manifest or as an OCI error message;
-//! - [`naming`]: what a copy is called in the backup registry.
+//! - [`naming`]: what a copy is called in the backup registry;
+//! - [`namespace`]: which namespaces are left alone.
 //!
 //! It does no I/O, compiles no regular expression and builds for `wasm32-wasip1` as well as natively:
 //! the policy runs it in a fresh instance for every admission request.
@@ -16,6 +17,7 @@ pub mod answer;
 pub mod digest;
 mod grammar;
 pub mod inexpressible;
+pub mod namespace;
 pub mod naming;
 pub mod query;
 pub mod reference;
@@ -23,6 +25,7 @@ pub mod reference;
 pub use answer::{ImageAnswer, Refusal, RefusalKind, SecretAnswer};
 pub use digest::{Algorithm, Digest};
 pub use inexpressible::Inexpressible;
+pub use namespace::NamespacePattern;
 pub use naming::{Backup, Naming};
 pub use query::{Mode, Query, Sidecar};
 pub use reference::ImageRef;

@@ -123,16 +123,6 @@ impl<'a> ImageRef<'a> {
         }
     }
 
-    /// The same image, pinned to `digest`; its tag stays.
-    #[must_use]
-    pub fn pinned_to(self, digest: Digest<'a>) -> Self {
-        let version = match self.version {
-            Version::Tag(tag) | Version::Both(tag, _) => Version::Both(tag, digest),
-            Version::Digest(_) => Version::Digest(digest),
-        };
-        Self { version, ..self }
-    }
-
     /// The reference that decides which manifest is meant: the tag is dropped where there is a digest.
     #[must_use]
     pub fn without_redundant_tag(self) -> Self {

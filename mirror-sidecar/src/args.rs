@@ -11,7 +11,8 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mirror_contract::Sidecar;
+use mirror_contract::namespace::DEFAULT_EXCLUDED;
+use mirror_contract::{NamespacePattern, Sidecar};
 
 pub use backup::BackupArgs;
 pub use facade::{FacadeArgs, FacadeLogin, Transport};
@@ -101,15 +102,16 @@ pub struct ServeArgs {
     /// in every namespace. Leave it out if copies can be pulled without credentials
     #[arg(long, env = "PULL_SECRET", value_name = "NAME", value_parser = secret_name)]
     pub pull_secret: Option<String>,
-    /// Namespaces for which no pull Secret is ever named
+    /// Namespaces for which no pull Secret is ever named; a trailing * stands for any ending
     #[arg(
         long,
         env = "EXCLUDE_NAMESPACES",
         value_delimiter = ',',
         value_name = "NAME,…",
-        default_value = "kube-system,local-path-storage,image-mirror,kubewarden"
+        default_values = DEFAULT_EXCLUDED,
+        value_parser = namespace_pattern
     )]
-    pub exclude_namespaces: Vec<String>,
+    pub exclude_namespaces: Vec<NamespacePattern<'static>>,
 }
 
 /// Whether the sidecar works with a cluster.
@@ -185,6 +187,13 @@ fn sidecar(text: &str) -> Result<String, &'static str> {
     Sidecar::parse(text)
         .map(|sidecar| sidecar.as_str().to_owned())
         .ok_or("must be a lower-case host name with a port, such as mirror-sidecar.kubewarden.svc:5000")
+}
+
+/// Spaces around a comma are forgiven.
+fn namespace_pattern(text: &str) -> Result<NamespacePattern<'static>, &'static str> {
+    NamespacePattern::parse(text.trim())
+        .map(NamespacePattern::into_owned)
+        .ok_or("must be the name of a namespace; a * at its end stands for any ending")
 }
 
 /// The rule for names of Secrets (RFC 1123 subdomain).

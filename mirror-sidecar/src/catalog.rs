@@ -112,18 +112,10 @@ impl Catalog {
         if self.schedule.is_active(image) {
             return Err(refusal(self.schedule.request(image)));
         }
-        if let Some(digest) = self.find(image, &copy).await? {
-            return Ok(ImageAnswer::Mirrored {
-                image: copy,
-                digest,
-            });
-        }
-        Err(match mode {
-            Mode::Ensure => refusal(self.schedule.request(image)),
-            Mode::Peek => self.schedule.status(image).map_or_else(
-                || Refusal::new(RefusalKind::Pending, "not mirrored yet"),
-                refusal,
-            ),
+        let digest = self.find(image, &copy, mode).await?;
+        Ok(ImageAnswer::Mirrored {
+            image: copy,
+            digest,
         })
     }
 
@@ -132,40 +124,54 @@ impl Catalog {
         self.schedule.shutdown().await;
     }
 
-    /// The digest of the copy, if it is there. The look goes on when the answer cannot wait for it.
+    /// The digest of the copy. The look goes on when the answer cannot wait for it, and what it finds is not lost: a copy
+    /// is remembered, a missing one is asked for.
     async fn find(
         &self,
         image: &ImageRef<'static>,
         copy: &ImageRef<'static>,
-    ) -> Result<Option<Digest<'static>>, Refusal<'static>> {
+        mode: Mode,
+    ) -> Result<Digest<'static>, Refusal<'static>> {
         if let Some(digest) = self.seen.get(image).await {
-            return Ok(Some(digest));
+            return Ok(digest);
         }
-        let unavailable = |reason: &str| Refusal::new(RefusalKind::Unavailable, reason);
         let Ok(permit) = Arc::clone(&self.lookups).try_acquire_owned() else {
             return Err(unavailable(
-                "the backup registry is too slow, many questions wait for it",
+                "many questions wait for the slow backup registry",
             ));
         };
-        let (seen, registry) = (self.seen.clone(), self.registry.clone());
-        let (image, copy) = (image.clone(), copy.clone());
+        let (catalog, image, copy) = (self.clone(), image.clone(), copy.clone());
         let look = tokio::spawn(async move {
             let _permit = permit;
-            let found = seen.try_get_with(image, look(&registry, &copy)).await;
+            let look = look(&catalog.registry, &copy);
+            let found = catalog.seen.try_get_with(image.clone(), look).await;
             found.map_err(|unseen| match &*unseen {
-                Unseen::Missing => None,
-                Unseen::TooSlow => Some("the backup registry does not answer".to_owned()),
-                Unseen::Broken(error) => Some(error.to_string()),
+                Unseen::Missing => catalog.missing(&image, mode),
+                Unseen::TooSlow => unavailable("the backup registry does not answer"),
+                Unseen::Broken(error) => unavailable(&error.to_string()),
             })
         });
         match timeout(ANSWER_WITHIN, look).await {
-            Ok(Ok(Ok(digest))) => Ok(Some(digest)),
-            Ok(Ok(Err(None))) => Ok(None),
-            Ok(Ok(Err(Some(reason)))) => Err(unavailable(&reason)),
+            Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(unavailable("the look at the backup registry broke off")),
             Err(_) => Err(unavailable("the backup registry is slow to answer")),
         }
     }
+
+    fn missing(&self, image: &ImageRef<'static>, mode: Mode) -> Refusal<'static> {
+        let status = match mode {
+            Mode::Ensure => Some(self.schedule.request(image)),
+            Mode::Peek => self.schedule.status(image),
+        };
+        status.map_or_else(
+            || Refusal::new(RefusalKind::Pending, "not mirrored yet"),
+            refusal,
+        )
+    }
+}
+
+fn unavailable(reason: &str) -> Refusal<'static> {
+    Refusal::new(RefusalKind::Unavailable, reason)
 }
 
 /// Looks for the copy: by its tag, or for a pinned image by the anchor that keeps its digest from being collected.

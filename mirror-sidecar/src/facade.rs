@@ -15,7 +15,7 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{Method, header};
 use axum::response::Response;
-use mirror_contract::{Query, Refusal, RefusalKind, SecretAnswer};
+use mirror_contract::{NamespacePattern, Query, Refusal, RefusalKind, SecretAnswer};
 
 use crate::catalog::Catalog;
 pub use auth::FacadeAuth;
@@ -37,7 +37,7 @@ pub struct PullSecrets {
     /// The Secret that is in every namespace; without it none is needed.
     pub name: Option<String>,
     /// Namespaces for which none is named.
-    pub excluded_namespaces: Vec<String>,
+    pub excluded_namespaces: Vec<NamespacePattern<'static>>,
 }
 
 /// The facade as a service.
@@ -68,7 +68,7 @@ impl Facade {
         match Route::parse(request.uri.path()) {
             Some(Route::Base) => Reply::base(),
             Some(Route::Manifest { name, reference }) => self.manifest(name, reference).await,
-            None => Reply::error(Code::NotFound, "only /v2/ and manifests are served here"),
+            None => Reply::error(Code::NameUnknown, "only /v2/ and manifests are served here"),
         }
     }
 
@@ -103,7 +103,7 @@ impl PullSecrets {
         if self
             .excluded_namespaces
             .iter()
-            .any(|excluded| excluded == namespace)
+            .any(|excluded| excluded.matches(namespace))
         {
             let reason = format!("namespace {namespace} is excluded");
             return Err(Refusal::new(RefusalKind::Failed, &reason));

@@ -5,8 +5,10 @@
 //! - [`facade`]: the endpoint that looks like an OCI registry and answers the policy;
 //! - [`catalog`]: what is mirrored; the backup registry is the truth;
 //! - [`schedule`]: the copies to make;
+//! - [`images`]: from the contract's references to the engine's sources and targets;
 //! - [`admin`]: health, on a port of its own;
 //! - [`server`]: HTTP and TLS connections, for both;
+//! - [`logging`]: structured logs on standard error;
 //! - [`output`]: the only place that writes to standard output.
 
 pub mod admin;

@@ -32,3 +32,16 @@ pub fn json(value: &impl Serialize) {
 pub fn error(sentence: &str) {
     let _ = writeln!(std::io::stderr().lock(), "mirror-sidecar: {sentence}");
 }
+
+/// A number of bytes in binary units with one decimal: `12.3 MiB`.
+#[must_use]
+pub fn human_bytes(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    match units.into_iter().find(|(shift, _)| bytes >> shift > 0) {
+        None => format!("{bytes} B"),
+        Some((shift, unit)) => {
+            let tenths = (u128::from(bytes) * 10) >> shift;
+            format!("{}.{} {unit}", tenths / 10, tenths % 10)
+        }
+    }
+}

@@ -21,8 +21,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use job::JobProgress;
 use job::{Job, Rest};
-pub use job::{JobProgress, human_bytes};
 
 /// Images that are being copied, waiting or resting after a failure. A cluster has some thousand; the bound is there so
 /// that a flood of invented names cannot exhaust memory.
@@ -135,9 +135,13 @@ impl<C: Copier> Schedule<C> {
         let image = image.clone();
         self.inner.tasks.spawn(async move {
             let stop = inner.stop.clone();
+            let _end = End {
+                inner: &inner,
+                image: &image,
+            };
             // A stopped copy leaves no tag; the next run finds the blobs that are there.
             let _ = stop
-                .run_until_cancelled(inner.work(image, progress, failures))
+                .run_until_cancelled(inner.work(&image, progress, failures))
                 .await;
         });
         status
@@ -154,13 +158,13 @@ impl<C: Copier> Schedule<C> {
 impl<C: Copier> Inner<C> {
     async fn work(
         &self,
-        image: ImageRef<'static>,
+        image: &ImageRef<'static>,
         mut progress: Arc<JobProgress>,
         mut failures: u32,
     ) {
         loop {
-            let Some(failure) = self.attempt(&image, &progress).await else {
-                self.jobs().remove(&image);
+            let Some(failure) = self.attempt(image, &progress).await else {
+                self.jobs().remove(image);
                 return;
             };
             failures = failures.saturating_add(1);
@@ -207,6 +211,22 @@ impl<C> Inner<C> {
     fn jobs(&self) -> MutexGuard<'_, HashMap<ImageRef<'static>, Job>> {
         // No code panics while holding the lock half way through a change.
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A task that ends without having said how, because it was stopped or has a defect, must not leave its image "being
+/// copied" for ever.
+struct End<'a, C> {
+    inner: &'a Inner<C>,
+    image: &'a ImageRef<'static>,
+}
+
+impl<C> Drop for End<'_, C> {
+    fn drop(&mut self) {
+        let mut jobs = self.inner.jobs();
+        if jobs.get(self.image).is_some_and(|job| !job.is_over()) {
+            jobs.remove(self.image);
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use kubewarden_policy_sdk::settings::SettingsValidationResponse;
-use mirror_contract::Sidecar;
+use mirror_contract::namespace::DEFAULT_EXCLUDED;
+use mirror_contract::{NamespacePattern, Sidecar};
 use serde_json::{Map, Value};
 
 use crate::text::shorten;
@@ -23,12 +24,6 @@ const KEYS: [&str; 6] = [
     TIME_BUDGET_MS,
 ];
 
-const DEFAULT_EXCLUDED: [&str; 4] = [
-    "kube-system",
-    "local-path-storage",
-    "image-mirror",
-    "kubewarden",
-];
 /// Milliseconds. Together with one last call it stays below the host's default limit of two seconds.
 const DEFAULT_BUDGET: u64 = 800;
 /// Milliseconds: less than one call takes is no time at all.
@@ -43,7 +38,7 @@ pub struct Settings<'a> {
     /// Where the sidecar listens. Required.
     pub sidecar: Sidecar<'a>,
     /// Names of namespaces whose objects are left alone; a `*` at the end stands for any rest.
-    excluded_namespaces: Vec<&'a str>,
+    excluded_namespaces: Vec<NamespacePattern<'a>>,
     /// What to do with an object when one of its images has no copy (yet).
     pub when_not_mirrored: Otherwise,
     /// What to do with an object when the sidecar gives no usable answer.
@@ -124,10 +119,7 @@ impl<'a> Settings<'a> {
     pub fn excludes(&self, namespace: &str) -> bool {
         self.excluded_namespaces
             .iter()
-            .any(|pattern| match pattern.strip_suffix('*') {
-                Some(prefix) => namespace.starts_with(prefix),
-                None => namespace == *pattern,
-            })
+            .any(|pattern| pattern.matches(namespace))
     }
 }
 
@@ -151,9 +143,12 @@ impl<'a> Reader<'a> {
         sidecar
     }
 
-    fn excluded_namespaces(&mut self) -> Vec<&'a str> {
+    fn excluded_namespaces(&mut self) -> Vec<NamespacePattern<'a>> {
         const WANTED: &str = "a list of namespaces (lower-case letters, digits and `-`, a `*` at the end stands for any rest)";
-        let default = DEFAULT_EXCLUDED.to_vec();
+        let default = DEFAULT_EXCLUDED
+            .into_iter()
+            .filter_map(NamespacePattern::parse)
+            .collect();
         let Some(value) = self.map.get(EXCLUDED_NAMESPACES) else {
             return default;
         };
@@ -163,7 +158,7 @@ impl<'a> Reader<'a> {
         };
         let mut patterns = Vec::with_capacity(entries.len());
         for entry in entries {
-            match entry.as_str().filter(|pattern| is_pattern(pattern)) {
+            match entry.as_str().and_then(NamespacePattern::parse) {
                 Some(pattern) => patterns.push(pattern),
                 None => self.refuse(EXCLUDED_NAMESPACES, WANTED, entry),
             }
@@ -228,18 +223,4 @@ fn unknown_keys(map: &Map<String, Value>) -> Vec<String> {
             )
         })
         .collect()
-}
-
-/// A name of a namespace (RFC 1123 label), or the beginning of one before a `*`.
-fn is_pattern(pattern: &str) -> bool {
-    let is_label_char =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    let (name, is_whole) = match pattern.strip_suffix('*') {
-        Some(prefix) => (prefix, false),
-        None => (pattern, true),
-    };
-    name.len() <= 63
-        && name.bytes().all(is_label_char)
-        && !name.starts_with('-')
-        && !(is_whole && (name.is_empty() || name.ends_with('-')))
 }

@@ -22,7 +22,6 @@ pub struct PolicyHostBuilder {
     wasm: Vec<u8>,
     name: String,
     sources: Sources,
-    shared: Option<Arc<OciCallbacks>>,
     capabilities: Result<Capabilities, HostError>,
     cache_ttl: Duration,
     deadline: Option<Deadline>,
@@ -35,7 +34,6 @@ impl PolicyHostBuilder {
             wasm,
             name: "image-mirror".to_owned(),
             sources: Sources::default(),
-            shared: None,
             capabilities: Ok(Capabilities::everything()),
             cache_ttl: CACHE_TTL,
             deadline: Some(Deadline {
@@ -112,24 +110,10 @@ impl PolicyHostBuilder {
         self
     }
 
-    /// Lets guests run for ever, as kwctl does.
-    #[must_use]
-    pub fn without_timeout(mut self) -> Self {
-        self.deadline = None;
-        self
-    }
-
     /// What becomes of the policy's verdict; default [`Mode::Protect`].
     #[must_use]
     pub fn mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
-        self
-    }
-
-    /// Uses the sources and the cache of another host, as a second policy of the same policy server does.
-    #[must_use]
-    pub fn share_callbacks_of(mut self, other: &PolicyHost) -> Self {
-        self.shared = Some(Arc::clone(&other.oci));
         self
     }
 
@@ -138,15 +122,11 @@ impl PolicyHostBuilder {
     /// # Errors
     /// When the module cannot be compiled, a CA is not PEM, or a capability pattern names nothing.
     pub fn build(self) -> Result<PolicyHost, HostError> {
-        let oci = match self.shared {
-            Some(shared) => shared,
-            None => Arc::new(OciCallbacks::new(self.sources, self.cache_ttl)?),
-        };
         Ok(PolicyHost {
             name: self.name,
             engine: Engine::compile(&self.wasm, self.deadline)?,
             capabilities: self.capabilities?,
-            oci,
+            oci: Arc::new(OciCallbacks::new(self.sources, self.cache_ttl)?),
             mode: self.mode,
         })
     }

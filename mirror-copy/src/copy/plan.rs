@@ -101,7 +101,10 @@ impl Job<'_> {
         }
         self.progress.event(Event::Planned {
             blobs: blobs.len() as u64,
-            bytes: blobs.values().sum(),
+            // Sizes are what a manifest says, so the sum can be anything.
+            bytes: blobs
+                .values()
+                .fold(0, |sum, size| sum.saturating_add(*size)),
             manifests: below.len() as u64 + 1,
         });
         Ok(Plan { root, below, blobs })

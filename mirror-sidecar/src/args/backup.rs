@@ -59,11 +59,7 @@ impl BackupArgs {
     /// # Errors
     /// [`UsageError`] when the registry is missing, or it or the repository is malformed.
     pub fn backup(&self) -> Result<Backup, UsageError> {
-        let registry = self
-            .registry
-            .as_deref()
-            .filter(|registry| !registry.is_empty());
-        let registry = registry.ok_or_else(|| {
+        let registry = self.registry().ok_or_else(|| {
             UsageError("which registry keeps the copies? Give --registry or REGISTRY".into())
         })?;
         let naming = match self.naming {
@@ -78,12 +74,10 @@ impl BackupArgs {
         })
     }
 
-    /// Whether a registry was named at all.
+    /// The registry as it was given, if it was.
     #[must_use]
-    pub fn is_given(&self) -> bool {
-        self.registry
-            .as_deref()
-            .is_some_and(|registry| !registry.is_empty())
+    pub fn registry(&self) -> Option<&str> {
+        self.registry.as_deref().filter(|name| !name.is_empty())
     }
 
     /// The credentials for the registry, if they are given here.

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mirror_contract::Backup;
 use mirror_copy::{Credentials, DockerConfig, Login, Registries, RegistryOptions};
 
 use super::UsageError;
@@ -22,7 +21,7 @@ pub struct SourceArgs {
     )]
     insecure_registry: Vec<String>,
     /// Docker config with credentials for registries; by default that of docker itself
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "DOCKER_CONFIG_FILE", value_name = "FILE")]
     docker_config: Option<PathBuf>,
     /// File of PEM certificates to trust besides the system's, for registries with a private authority (repeatable)
     #[arg(long, env = "CA_FILE", value_delimiter = ',', value_name = "FILE")]
@@ -30,11 +29,11 @@ pub struct SourceArgs {
 }
 
 impl SourceArgs {
-    /// The registries, with `login` for the backup's.
+    /// The registries, with a login for one host.
     ///
     /// # Errors
     /// [`UsageError`] when a named file cannot be read or understood.
-    pub fn registries(&self, backup: Option<(&Backup, Login)>) -> Result<Registries, UsageError> {
+    pub fn registries(&self, login: Option<(&str, Login)>) -> Result<Registries, UsageError> {
         let config = match &self.docker_config {
             Some(file) => {
                 check_docker_config(file)?;
@@ -43,8 +42,8 @@ impl SourceArgs {
             None => DockerConfig::Default,
         };
         let mut credentials = Credentials::anonymous().with_docker_config(config);
-        if let Some((backup, login)) = backup {
-            credentials = credentials.with_login(backup.registry(), login);
+        if let Some((host, login)) = login {
+            credentials = credentials.with_login(host, login);
         }
         let certificates = self.ca_file.iter().map(|file| {
             std::fs::read(file)

@@ -11,8 +11,7 @@ use serde::Serialize;
 use crate::FAILURE;
 use crate::args::{CopyArgs, UsageError};
 use crate::images::{self, Images};
-use crate::output::{self, OutputFormat};
-use crate::schedule::human_bytes;
+use crate::output::{self, OutputFormat, human_bytes};
 
 /// One copy to make.
 struct Plan {
@@ -86,7 +85,7 @@ fn plan(args: &CopyArgs) -> Result<Vec<Plan>, UsageError> {
     match (&args.to, images.as_slice()) {
         (None, _) => {
             let backup = args.backup.backup()?;
-            let login = args.backup.login()?.map(|login| (&backup, login));
+            let login = args.backup.login()?.map(|login| (backup.registry(), login));
             let registries = args.sources.registries(login)?;
             let plans = Arc::new(Images::new(backup.clone(), registries));
             images
@@ -121,13 +120,10 @@ fn named_plan(args: &CopyArgs, image: &ImageRef<'static>, to: &str) -> Result<Pl
             "--to {to:?}: the copy has the digest of the original, give it a tag only"
         )));
     }
-    let backup = args
-        .backup
-        .is_given()
-        .then(|| args.backup.backup())
-        .transpose()?;
-    let login = args.backup.login()?;
-    let registries = args.sources.registries(backup.as_ref().zip(login))?;
+    // The login is that of --registry; where none is named it can only be meant for the copy's.
+    let login_host = args.backup.registry().unwrap_or(copy.host());
+    let login = args.backup.login()?.map(|login| (login_host, login));
+    let registries = args.sources.registries(login)?;
     Ok(Plan {
         image: image.to_string(),
         copy: copy.to_string(),

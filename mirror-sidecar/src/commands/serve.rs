@@ -35,7 +35,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         exclude_namespaces,
     } = args;
     let place = backup.backup()?;
-    let login = backup.login()?.map(|login| (&place, login));
+    let login = backup.login()?.map(|login| (place.registry(), login));
     let registries = sources.registries(login)?;
     let certificates = match facade_args.transport()? {
         Transport::Tls { certificate, key } => Some(

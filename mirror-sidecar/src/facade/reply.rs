@@ -21,7 +21,7 @@ const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-conten
 pub(super) enum Code {
     ManifestUnknown,
     NameInvalid,
-    NotFound,
+    NameUnknown,
     Unauthorized,
     Unsupported,
 }
@@ -116,7 +116,7 @@ impl Code {
         match self {
             Self::ManifestUnknown => "MANIFEST_UNKNOWN",
             Self::NameInvalid => "NAME_INVALID",
-            Self::NotFound => "NOT_FOUND",
+            Self::NameUnknown => "NAME_UNKNOWN",
             Self::Unauthorized => "UNAUTHORIZED",
             Self::Unsupported => "UNSUPPORTED",
         }
@@ -124,7 +124,7 @@ impl Code {
 
     fn status(self) -> StatusCode {
         match self {
-            Self::ManifestUnknown | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::ManifestUnknown | Self::NameUnknown => StatusCode::NOT_FOUND,
             Self::NameInvalid => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Unsupported => StatusCode::METHOD_NOT_ALLOWED,

@@ -7,6 +7,7 @@ use mirror_copy::{Event, Progress};
 use tokio::time::Instant;
 
 use super::Status;
+use crate::output::human_bytes;
 
 /// What is happening to an image. An image without a job was not asked for, or is copied.
 pub(super) enum Job {
@@ -87,19 +88,6 @@ impl Progress for JobProgress {
                 self.bytes.fetch_add(size, Ordering::Relaxed);
             }
             _ => {}
-        }
-    }
-}
-
-/// A number of bytes in binary units with one decimal: `12.3 MiB`.
-#[must_use]
-pub fn human_bytes(bytes: u64) -> String {
-    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-    match units.into_iter().find(|(shift, _)| bytes >> shift > 0) {
-        None => format!("{bytes} B"),
-        Some((shift, unit)) => {
-            let tenths = (u128::from(bytes) * 10) >> shift;
-            format!("{}.{} {unit}", tenths / 10, tenths % 10)
         }
     }
 }

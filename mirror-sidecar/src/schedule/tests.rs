@@ -171,17 +171,48 @@ async fn stopping_ends_copies_that_hang() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_names_is_refused_and_lets_failures_go_first() {
-    let script = Arc::new(Script {
-        held: true,
-        ..Script::default()
-    });
+async fn a_flood_of_names_is_refused_but_for_the_room_that_failures_take() {
+    let script = Arc::new(Script::default());
+    script
+        .outcomes
+        .lock()
+        .unwrap()
+        .push_back(failure(Retry::Permanent));
     let schedule = schedule(&script, 1);
-    for number in 0..MAX_JOBS {
+    let _ = schedule.request(&image("failed"));
+    settle().await;
+    assert!(matches!(
+        schedule.status(&image("failed")),
+        Some(Status::Failed(_))
+    ));
+    // No task runs between these requests, so none of the copies ends.
+    for number in 1..MAX_JOBS {
         let _ = schedule.request(&image(&format!("a{number}")));
     }
+    assert!(matches!(
+        schedule.request(&image("last")),
+        Status::Pending(_)
+    ));
+    assert_eq!(schedule.status(&image("failed")), None);
     assert_eq!(schedule.request(&image("one-more")), Status::Full);
     assert!(matches!(schedule.request(&image("a1")), Status::Pending(_)));
+}
+
+/// A copier with a defect.
+struct Panicking;
+
+impl Copier for Panicking {
+    async fn copy(&self, _: &ImageRef<'static>, _: &JobProgress) -> Result<CopyReport, Failure> {
+        panic!("this is the defect");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_defect_does_not_leave_an_image_pending_for_ever() {
+    let schedule = Schedule::new(Panicking, NonZeroUsize::MIN);
+    assert!(matches!(schedule.request(&image("a")), Status::Pending(_)));
+    settle().await;
+    assert_eq!(schedule.status(&image("a")), None);
 }
 
 #[test]

@@ -179,3 +179,6 @@ impl ResolvesServerCert for Current {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests;

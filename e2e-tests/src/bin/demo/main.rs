@@ -191,7 +191,10 @@ fn rewritten(object: &Value, response: &AdmissionResponse) -> anyhow::Result<Vec
     };
     let mutated = patch(object, encoded)?;
     let mut pairs = std::collections::BTreeMap::new();
-    for (original, copy) in show::images(object).into_iter().zip(show::images(&mutated)) {
+    for (original, copy) in fixtures::images_of(object)
+        .into_iter()
+        .zip(fixtures::images_of(&mutated))
+    {
         ensure!(copy.contains(REPOSITORY), "{original} was not rewritten");
         pairs.insert(original, copy);
     }

@@ -31,18 +31,8 @@ pub fn fail(reason: &str) {
     eprintln!("\nThe demo failed: {reason}");
 }
 
-/// The images that an object names, in the order of its fields.
-pub fn images(object: &Value) -> Vec<String> {
-    let mut found = Vec::new();
-    fixtures::replace_images(&mut object.clone(), &mut |image| {
-        found.push(image.to_owned());
-        None
-    });
-    found
-}
-
 pub fn yaml_images(object: &Value) {
-    for image in images(object) {
+    for image in fixtures::images_of(object) {
         bullet(&format!("image: {image}"));
     }
 }

@@ -1,7 +1,5 @@
 //! The sidecar's command line: names, copies, and what it says when something is wrong.
 
-mod support;
-
 use std::process::{Command, Output, Stdio};
 
 use e2e_tests::artifacts;
@@ -196,26 +194,33 @@ fn a_refused_password_is_never_shown() {
     assert!(!all.contains("cHVzaGVyOndyMG5nLXMzY3JldA"));
 }
 
-/// The names that image-clone-controller used.
+/// The names that image-clone-controller used, and that they do something.
 #[test]
 fn the_environment_of_the_ancestor_works() {
+    let upstream = start_registry().unwrap();
+    let backup = start_registry_with(Some(Credential::new("robot", "s3cret pass"))).unwrap();
+    let image = Image::single(2);
+    image.push(&upstream.client(), "team/app", "v1").unwrap();
+    let insecure = format!("{},{}", upstream.address(), backup.address());
     let output = Command::new(artifacts::sidecar_program().unwrap())
-        .args(["name", "nginx"])
+        .args(["copy", &format!("{}/team/app:v1", upstream.address())])
         .env_clear()
-        .env("REGISTRY", "quay.io")
+        .env("REGISTRY", backup.address())
         .env("REPOSITORY", "team")
         .env("REGISTRY_USERNAME", "robot")
-        .env("REGISTRY_PASSWORD", "s3cret")
+        .env("REGISTRY_PASSWORD", "s3cret pass")
+        .env("INSECURE_REGISTRIES", insecure)
         .output()
         .unwrap();
-    assert!(
-        text(&output.stdout).contains("quay.io/team/docker.io-library-nginx:latest"),
-        "{output:?}"
-    );
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let name = upstream.address().replace(':', "_");
+    let copy = pull_all(&backup.client(), &format!("team/{name}-team-app"), "v1").unwrap();
+    assert_eq!(copy, image.expected());
 
     let help = Command::new(artifacts::sidecar_program().unwrap())
         .args(["serve", "--help"])
-        .env("REGISTRY_PASSWORD", "s3cret")
+        .env_clear()
+        .env("REGISTRY_PASSWORD", "s3cret pass")
         .output()
         .unwrap();
     let help = text(&help.stdout);
@@ -231,4 +236,32 @@ fn the_environment_of_the_ancestor_works() {
         assert!(help.contains(flag), "{flag} is not in the help");
     }
     assert!(!help.contains("s3cret"));
+}
+
+/// A login without `--registry` can only be meant for the registry that `--to` names.
+#[test]
+fn a_login_belongs_to_the_named_copy() {
+    let upstream = start_registry().unwrap();
+    let backup = start_registry_with(Some(Credential::new("robot", "s3cret"))).unwrap();
+    Image::single(4)
+        .push(&upstream.client(), "team/app", "v1")
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "s3cret\n").unwrap();
+    let output = sidecar(&[
+        "copy",
+        &format!("{}/team/app:v1", upstream.address()),
+        "--to",
+        &format!("{}/copies/app:v1", backup.address()),
+        "--registry-username",
+        "robot",
+        "--registry-password-file",
+        file.to_str().unwrap(),
+        "--insecure-registry",
+        &upstream.address(),
+        "--insecure-registry",
+        &backup.address(),
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
 }

@@ -1,7 +1,5 @@
 //! Names of copies: legal, never shared by two images, and readable back.
 
-mod support;
-
 use mirror_contract::naming::{BackupError, anchor_tag, anchored_digest};
 use mirror_contract::{Backup, Digest, ImageRef, Inexpressible, Naming};
 use oci_spec::distribution::Reference;
@@ -168,7 +166,7 @@ fn naming() -> impl Strategy<Value = Naming> {
 
 proptest! {
     #[test]
-    fn every_name_is_legal_and_readable_back(text in support::image(), naming in naming()) {
+    fn every_name_is_legal_and_readable_back(text in crate::support::image(), naming in naming()) {
         let image = ImageRef::parse(&text).unwrap();
         let copy = backup(naming).target(&image).unwrap();
         let oracle: Reference = copy.to_string().parse().unwrap();
@@ -200,7 +198,7 @@ proptest! {
 
     #[test]
     fn shortened_names_are_legal_and_never_a_plain_one(
-        part in support::component(), count in 30usize..120, naming in naming(),
+        part in crate::support::component(), count in 30usize..120, naming in naming(),
     ) {
         let path = vec![part; count].join("/");
         let text = format!("quay.io/{path}:1");

@@ -1,7 +1,5 @@
 //! Queries: every one decodes back, and is itself a reference that the host can parse.
 
-mod support;
-
 use mirror_contract::query::DecodeError;
 use mirror_contract::{Digest, ImageRef, Inexpressible, Mode, Query, Sidecar};
 use oci_spec::distribution::Reference;
@@ -86,7 +84,7 @@ fn a_sidecar_is_host_and_port(#[case] text: &str, #[case] valid: bool) {
 proptest! {
     #[test]
     fn every_query_decodes_back_and_is_a_legal_reference(
-        text in support::image(),
+        text in crate::support::image(),
         peek in any::<bool>(),
     ) {
         let mode = if peek { Mode::Peek } else { Mode::Ensure };
@@ -103,7 +101,7 @@ proptest! {
     #[test]
     fn what_decodes_encodes_to_the_same_text(
         repository in "(peek/)?(tag|digest|pull-secret)/[a-z0-9._/-]{0,30}",
-        tag in prop_oneof![support::tag(), Just("latest".to_owned()), Just(format!("sha256-{HEX}"))],
+        tag in prop_oneof![crate::support::tag(), Just("latest".to_owned()), Just(format!("sha256-{HEX}"))],
     ) {
         if let Ok(query) = Query::decode(&repository, &tag) {
             let encoded = query.encode(&Sidecar::parse(SIDECAR).unwrap()).unwrap();
@@ -117,7 +115,7 @@ proptest! {
     }
 
     #[test]
-    fn digests_in_queries_are_the_digest(text in support::short_digest()) {
+    fn digests_in_queries_are_the_digest(text in crate::support::short_digest()) {
         let image = format!("ghcr.io/app@{text}");
         let encoded = encode(&image, Mode::Ensure).unwrap();
         let (_, tag) = encoded.rsplit_once(':').unwrap();

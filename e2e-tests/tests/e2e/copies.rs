@@ -1,17 +1,16 @@
 //! The engine between real registries: images of every shape arrive byte for byte.
-#![allow(clippy::print_stdout, reason = "a skipped test says so")]
 
-mod support;
-
+use std::io::Write as _;
 use std::process::Command;
 
+use crate::support::World;
 use e2e_tests::artifacts;
+use e2e_tests::fixtures::images_of;
 use e2e_tests::image::{Image, pull_all};
 use e2e_tests::registry::{
     Credential, DebianRegistry, EmbeddedOptions, EmbeddedRegistry, Registry, start_registry,
 };
 use rstest::rstest;
-use support::World;
 
 fn debian() -> Box<dyn Registry> {
     // Where Debian's registry is not installed, the embedded one stands in, and the run says so at its start.
@@ -70,7 +69,7 @@ fn a_large_layer_streams_through() {
     world.admit(&review, &world.settings());
     world.wait_until_copied([&reference]);
     let mutated = world.admit(&review, &world.settings()).mutated.unwrap();
-    let copy = support::images(&mutated).remove(0);
+    let copy = images_of(&mutated).remove(0);
     assert_eq!(world.pull_copy(&copy), image.expected());
 
     let status = std::fs::read_to_string(format!("/proc/{}/status", world.sidecar.pid())).unwrap();
@@ -96,7 +95,11 @@ fn review_of(image: &str) -> serde_json::Value {
 #[test]
 fn skopeo_can_pull_the_copy() {
     if Command::new("skopeo").arg("--version").output().is_err() {
-        println!("SKIPPED: skopeo is not installed");
+        // Past the test runner, which would swallow it.
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: skopeo is not installed, no second client pulls the copy"
+        );
         return;
     }
     let mut world = World::start();
@@ -111,7 +114,7 @@ fn skopeo_can_pull_the_copy() {
     let mutated = world.admit(&review, &world.settings()).mutated.unwrap();
     world.upstream.stop();
 
-    let copy = support::images(&mutated).remove(0);
+    let copy = images_of(&mutated).remove(0);
     let folder = tempfile::tempdir().unwrap();
     let Credential { user, password } = world.backup.credential().unwrap();
     let output = Command::new("skopeo")
@@ -185,7 +188,7 @@ fn a_copy_has_its_tag_and_its_anchor() {
     world.admit(&review, &world.settings());
     world.wait_until_copied([&reference]);
     let mutated = world.admit(&review, &world.settings()).mutated.unwrap();
-    let copy = mirror_contract::ImageRef::parse(&support::images(&mutated)[0])
+    let copy = mirror_contract::ImageRef::parse(&images_of(&mutated)[0])
         .unwrap()
         .into_owned();
     let mut tags = world.backup.client().tags(copy.path()).unwrap();

@@ -1,7 +1,5 @@
 //! Image references: what is accepted, how it is normalised, and that another implementation agrees.
 
-mod support;
-
 use mirror_contract::reference::ParseError;
 use mirror_contract::{Digest, ImageRef};
 use oci_spec::distribution::Reference;
@@ -133,7 +131,7 @@ fn is_refused(#[case] text: &str, #[case] error: ParseError) {
 
 proptest! {
     #[test]
-    fn parse_and_print_are_inverse(text in support::image()) {
+    fn parse_and_print_are_inverse(text in crate::support::image()) {
         let image = ImageRef::parse(&text).unwrap();
         let printed = image.to_string();
         let again = ImageRef::parse(&printed).unwrap();
@@ -142,7 +140,7 @@ proptest! {
     }
 
     #[test]
-    fn agrees_with_oci_spec(text in prop_oneof![support::image(), support::path(), support::near_miss()]) {
+    fn agrees_with_oci_spec(text in prop_oneof![crate::support::image(), crate::support::path(), crate::support::near_miss()]) {
         let (Ok(ours), Ok(theirs)) = (ImageRef::parse(&text), text.parse::<Reference>()) else {
             return Ok(());
         };
@@ -153,13 +151,13 @@ proptest! {
     }
 
     #[test]
-    fn accepts_what_oci_spec_accepts(text in support::image()) {
+    fn accepts_what_oci_spec_accepts(text in crate::support::image()) {
         prop_assert!(text.parse::<Reference>().is_ok(), "the generator made something illegal");
         prop_assert!(ImageRef::parse(&text).is_ok());
     }
 
     #[test]
-    fn no_text_panics(text in prop_oneof![support::near_miss(), any::<String>()]) {
+    fn no_text_panics(text in prop_oneof![crate::support::near_miss(), any::<String>()]) {
         if let Ok(image) = ImageRef::parse(&text) {
             let printed = image.to_string();
             prop_assert_eq!(ImageRef::parse(&printed).unwrap(), image);
@@ -167,7 +165,7 @@ proptest! {
     }
 
     #[test]
-    fn digests_survive_the_tag_form(text in support::short_digest()) {
+    fn digests_survive_the_tag_form(text in crate::support::short_digest()) {
         let digest = Digest::parse(&text).unwrap();
         let tag = digest.to_tag_form();
         prop_assert_eq!(Digest::parse_tag_form(&tag), Some(digest));

@@ -1,5 +1,4 @@
 //! A small world: an upstream and a backup registry, the real sidecar between them, and the policy in its host.
-#![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -129,15 +128,4 @@ pub fn warnings(evaluation: &Evaluation) -> Vec<String> {
 pub fn assert_untouched(evaluation: &Evaluation) {
     assert!(evaluation.response.allowed, "{:?}", evaluation.response);
     assert_eq!(evaluation.mutated, None);
-}
-
-/// The images of the object that an evaluation led to, in the order of the pod's fields.
-pub fn images(object: &Value) -> Vec<String> {
-    let mut object = object.clone();
-    let mut found = Vec::new();
-    fixtures::replace_images(&mut object, &mut |image| {
-        found.push(image.to_owned());
-        None
-    });
-    found
 }

@@ -1,11 +1,9 @@
 //! The main job: workloads of every kind are admitted while the sidecar copies, then use the copies.
 
-mod support;
-
-use e2e_tests::fixtures;
+use crate::support::{self, World, assert_untouched, warnings};
+use e2e_tests::fixtures::{self, images_of};
 use rstest::rstest;
 use serde_json::{Value, json};
-use support::{World, assert_untouched, images, warnings};
 
 /// A Pod with every field that can name an image.
 fn pod_with_everything() -> Value {
@@ -31,7 +29,7 @@ fn pod_with_everything() -> Value {
 fn a_workload_keeps_its_images_until_they_are_mirrored(#[case] mut review: Value) {
     let mut world = World::start();
     let stock = world.stock(&mut review);
-    let before = images(&review["request"]["object"]);
+    let before = images_of(&review["request"]["object"]);
     assert!(!before.is_empty());
 
     let first = world.admit(&review, &world.settings());
@@ -50,7 +48,7 @@ fn a_workload_keeps_its_images_until_they_are_mirrored(#[case] mut review: Value
     assert!(second.response.allowed);
     assert_eq!(warnings(&second), [] as [String; 0]);
     let object = second.mutated.clone().expect("the images are rewritten");
-    let after = images(&object);
+    let after = images_of(&object);
 
     // The original is gone; its copy is the same, byte for byte, for every platform.
     world.upstream.stop();
@@ -84,8 +82,8 @@ fn unknown_fields_survive() {
     let mut mutated = world.admit(&review, &world.settings()).mutated.unwrap();
 
     let original = &review["request"]["object"];
-    let copies: Vec<_> = images(&mutated);
-    let mut originals = images(original).into_iter();
+    let copies: Vec<_> = images_of(&mutated);
+    let mut originals = images_of(original).into_iter();
     fixtures::replace_images(&mut mutated, &mut |_| originals.next());
     let annotations = mutated["metadata"]["annotations"].as_object_mut().unwrap();
     let noted = annotations
@@ -126,8 +124,8 @@ fn digests_stay_and_can_be_added() {
     world.admit(&review, &world.settings());
     world.wait_until_copied(stock.keys());
 
-    let originals = images(&review["request"]["object"]);
-    let plain = images(&world.admit(&review, &world.settings()).mutated.unwrap());
+    let originals = images_of(&review["request"]["object"]);
+    let plain = images_of(&world.admit(&review, &world.settings()).mutated.unwrap());
     for (original, copy) in originals.iter().zip(&plain) {
         assert_eq!(
             copy.contains('@'),
@@ -138,7 +136,7 @@ fn digests_stay_and_can_be_added() {
 
     let mut settings = world.settings();
     settings["pinDigest"] = json!(true);
-    let pinned = images(&world.admit(&review, &settings).mutated.unwrap());
+    let pinned = images_of(&world.admit(&review, &settings).mutated.unwrap());
     for (original, copy) in originals.iter().zip(&pinned) {
         assert!(
             copy.ends_with(&format!("@{}", stock[original].root)),
@@ -152,11 +150,11 @@ fn an_update_of_a_template_is_rewritten() {
     let world = World::start();
     let mut review = fixtures::load("deployment-update-image");
     let stock = world.stock(&mut review);
-    let before = images(&review["request"]["object"]);
+    let before = images_of(&review["request"]["object"]);
     world.admit(&review, &world.settings());
     world.wait_until_copied(before.iter().filter(|image| stock.contains_key(*image)));
     let mutated = world.admit(&review, &world.settings()).mutated.unwrap();
-    for copy in images(&mutated["spec"]) {
+    for copy in images_of(&mutated["spec"]) {
         assert!(copy.contains(support::REPOSITORY), "{copy}");
     }
 }

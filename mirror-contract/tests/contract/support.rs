@@ -1,5 +1,4 @@
 //! Generators of references, shared by the property tests.
-#![allow(dead_code, reason = "each test file uses its own part")]
 
 use proptest::prelude::*;
 

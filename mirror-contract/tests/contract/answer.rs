@@ -1,7 +1,5 @@
 //! Answers survive their way through annotations, refusals through the texts of the host.
 
-mod support;
-
 use std::collections::BTreeMap;
 
 use mirror_contract::{Digest, ImageAnswer, ImageRef, Refusal, RefusalKind, SecretAnswer};

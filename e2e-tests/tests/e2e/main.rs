@@ -1,0 +1,9 @@
+//! The whole thing: the policy's wasm in a host like Kubewarden's, the real sidecar, real registries.
+
+mod command_line;
+mod copies;
+mod facade;
+mod outages;
+mod published;
+mod support;
+mod workloads;

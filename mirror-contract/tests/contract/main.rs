@@ -1,0 +1,8 @@
+//! The contract from outside: tables and properties for each of its rules.
+
+mod answer;
+mod namespace;
+mod naming;
+mod query;
+mod reference;
+mod support;
