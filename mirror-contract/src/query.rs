@@ -70,7 +70,8 @@ impl<'a> Sidecar<'a> {
         let (name, port) = grammar::split_port(text);
         let is_registry = text.contains(['.', ':']) || text == "localhost";
         let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
-        (is_registry && is_lower && grammar::is_dns_name(name) && port.is_none_or(grammar::is_port))
+        let is_port = |port: &str| grammar::is_port(port) && port.parse::<u16>().is_ok();
+        (is_registry && is_lower && grammar::is_dns_name(name) && port.is_none_or(is_port))
             .then_some(Self(text))
     }
 

@@ -9,7 +9,7 @@ use crate::registries::host;
 use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A user name and its password, or a robot account and its token.
@@ -38,11 +38,18 @@ pub(crate) enum Credential {
     IdentityToken(SecretString),
 }
 
+/// A login that was given for one host.
+#[derive(Clone, Debug)]
+enum Explicit {
+    Login(Login),
+    File { username: String, password: PathBuf },
+}
+
 /// Where credentials come from, looked up by registry host. Explicit logins win over the docker
 /// configuration; a host that is in neither is spoken to anonymously.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
-    logins: BTreeMap<String, Login>,
+    logins: BTreeMap<String, Explicit>,
     docker_config: Option<DockerConfig>,
 }
 
@@ -56,6 +63,19 @@ impl Credentials {
     /// Uses this login for one host (`ghcr.io`, `registry.local:5000`; `docker.io` for Docker Hub).
     #[must_use]
     pub fn with_login(mut self, host: &str, login: Login) -> Self {
+        self.logins
+            .insert(host::canonical(host), Explicit::Login(login));
+        self
+    }
+
+    /// Uses this user for one host, with the password in a file, which is read again each time: it may be replaced. One
+    /// final line break does not belong to the password.
+    #[must_use]
+    pub fn with_login_file(mut self, host: &str, username: &str, password: PathBuf) -> Self {
+        let login = Explicit::File {
+            username: username.to_owned(),
+            password,
+        };
         self.logins.insert(host::canonical(host), login);
         self
     }
@@ -71,7 +91,10 @@ impl Credentials {
     /// configuration anew and may run a credential helper.
     pub(crate) async fn lookup(&self, host: &str) -> Result<Option<Credential>, CredentialError> {
         if let Some(login) = self.logins.get(host) {
-            return Ok(Some(Credential::Login(login.clone())));
+            return login
+                .read()
+                .await
+                .map(|login| Some(Credential::Login(login)));
         }
         match &self.docker_config {
             Some(config) => config.lookup(host).await,
@@ -80,11 +103,41 @@ impl Credentials {
     }
 }
 
+impl Explicit {
+    async fn read(&self) -> Result<Login, CredentialError> {
+        match self {
+            Self::Login(login) => Ok(login.clone()),
+            Self::File { username, password } => Ok(Login {
+                username: username.clone(),
+                password: read_password(password).await?,
+            }),
+        }
+    }
+}
+
+async fn read_password(path: &Path) -> Result<SecretString, CredentialError> {
+    let text = tokio::fs::read_to_string(path).await;
+    let text = text.map_err(|source| CredentialError::Password {
+        path: path.to_owned(),
+        source: Arc::new(source),
+    })?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(SecretString::from(text.strip_suffix('\r').unwrap_or(text)))
+}
+
 /// The credentials of a host could not be looked up. A broken configuration is never read as "no
 /// credentials".
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialError {
+    /// The file with a password cannot be read.
+    #[error("cannot read the password file {}: {source}", .path.display())]
+    Password {
+        /// The file.
+        path: PathBuf,
+        /// Why; shared, because the error is handed to every waiting caller.
+        source: Arc<std::io::Error>,
+    },
     /// The file cannot be read.
     #[error("cannot read the docker configuration {}: {source}", .path.display())]
     Read {
@@ -132,7 +185,7 @@ impl CredentialError {
     /// Whether looking again may help: helpers talk to clouds, and files are replaced while read.
     pub(crate) fn retry(&self) -> Retry {
         match self {
-            Self::Helper { .. } => Retry::SOON,
+            Self::Helper { .. } | Self::Password { .. } => Retry::SOON,
             _ => Retry::Permanent,
         }
     }

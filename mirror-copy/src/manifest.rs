@@ -63,6 +63,9 @@ pub enum ManifestError {
         /// Where the reader stopped.
         column: usize,
     },
+    /// JSON, but nothing that could be a manifest of any format: a login page's cousin.
+    #[error("it is not a manifest: it has neither a schemaVersion of 2 nor names anything")]
+    NotAManifest,
     /// Docker schema 1.
     #[error(
         "it is a Docker schema 1 manifest, a format that current registries refuse; \
@@ -142,8 +145,6 @@ pub(crate) fn read(bytes: &[u8], content_type: &str) -> Result<Contents, Manifes
     }
     let raw: Raw = match serde_json::from_slice(bytes) {
         Ok(raw) => raw,
-        // Something unknown that is not even JSON names nothing that could be copied with it.
-        Err(_) if kind_of(content_type) == Kind::Other => return Ok(opaque(content_type)),
         Err(error) => {
             let (line, column) = (error.line(), error.column());
             return Err(ManifestError::Malformed { line, column });
@@ -152,7 +153,14 @@ pub(crate) fn read(bytes: &[u8], content_type: &str) -> Result<Contents, Manifes
     if raw.fs_layers.is_some() || raw.schema_version == Some(1.into()) {
         return Err(ManifestError::Schema1);
     }
+    let names_something = raw.config.is_some()
+        || raw.layers.is_some()
+        || raw.manifests.is_some()
+        || raw.blobs.is_some();
     let media_type = agreed_type(&raw, content_type)?;
+    if !names_something && raw.schema_version != Some(2.into()) {
+        return Err(ManifestError::NotAManifest);
+    }
     check_fields(&raw, &media_type)?;
     let children = raw.manifests.unwrap_or_default();
     let blobs: Vec<_> = raw
@@ -169,15 +177,6 @@ pub(crate) fn read(bytes: &[u8], content_type: &str) -> Result<Contents, Manifes
         children,
         blobs,
     })
-}
-
-fn opaque(content_type: &str) -> Contents {
-    let media_type = content_type.to_owned();
-    Contents {
-        media_type,
-        children: Vec::new(),
-        blobs: Vec::new(),
-    }
 }
 
 fn agreed_type(raw: &Raw, content_type: &str) -> Result<String, ManifestError> {

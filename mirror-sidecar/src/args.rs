@@ -10,7 +10,7 @@ mod sources;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use mirror_contract::namespace::DEFAULT_EXCLUDED;
 use mirror_contract::{NamespacePattern, Sidecar};
 
@@ -37,6 +37,30 @@ pub struct Cli {
     /// How to log.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// Parses the command line and the environment; ends the process with a sentence when something is wrong.
+///
+/// A variable that is empty counts as not set, as charts and shell scripts expect.
+#[must_use]
+pub fn parse() -> Cli {
+    fn forget_empty(command: clap::Command) -> clap::Command {
+        let is_empty = |arg: &clap::Arg| {
+            let value = arg.get_env().and_then(std::env::var_os);
+            value.is_some_and(|value| value.is_empty())
+        };
+        command
+            .mut_args(|arg| {
+                if is_empty(&arg) {
+                    arg.env(None::<&str>)
+                } else {
+                    arg
+                }
+            })
+            .mut_subcommands(forget_empty)
+    }
+    let matches = forget_empty(Cli::command()).get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 /// The commands.

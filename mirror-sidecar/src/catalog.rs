@@ -15,7 +15,7 @@ use moka::future::Cache;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::images::{Images, PlanError};
+use crate::images::Images;
 use crate::schedule::{Copier, Failure, JobProgress, Schedule, Status};
 
 /// Longest time for an answer. The policy's whole budget is 800 ms by default, and the host adds its own share.
@@ -62,10 +62,8 @@ enum Unseen {
 
 impl Catalog {
     /// A catalog of the backup that `images` names.
-    ///
-    /// # Errors
-    /// When the backup's registry cannot be spoken to.
-    pub fn new(images: Arc<Images>, parallel: NonZeroUsize) -> Result<Self, PlanError> {
+    #[must_use]
+    pub fn new(images: Arc<Images>, parallel: NonZeroUsize) -> Self {
         let seen = Cache::builder()
             .max_capacity(MAX_SEEN)
             .time_to_live(SEEN_FOR)
@@ -74,13 +72,13 @@ impl Catalog {
             images: Arc::clone(&images),
             seen: seen.clone(),
         };
-        Ok(Self {
-            registry: images.backup_registry()?,
+        Self {
+            registry: images.backup_registry().clone(),
             seen,
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             schedule: Schedule::new(recorder, parallel),
             images,
-        })
+        }
     }
 
     /// The registry that holds the copies.
@@ -198,10 +196,8 @@ fn refusal(status: Status) -> Refusal<'static> {
     match status {
         Status::Pending(progress) => Refusal::new(RefusalKind::Pending, &progress),
         Status::Failed(reason) => Refusal::new(RefusalKind::Failed, &reason),
-        Status::Full => Refusal::new(
-            RefusalKind::Unavailable,
-            "too many images wait to be copied",
-        ),
+        // Not "unavailable": somebody who floods the schedule must not choose which of the policy's rules applies.
+        Status::Full => Refusal::new(RefusalKind::Pending, "too many images wait to be copied"),
     }
 }
 

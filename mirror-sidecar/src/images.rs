@@ -6,11 +6,16 @@ use mirror_contract::naming::anchor_tag;
 use mirror_contract::{Backup, Digest, ImageRef, Inexpressible};
 use mirror_copy::{Registries, Registry, SetupError, Source, TagOrDigest, Target};
 
-/// The backup, and the way to every registry.
+/// The backup, and the ways to the registries.
+///
+/// The login that may push is used for the backup alone. Were it used for sources too, whoever can create a Pod could have
+/// any image copied that this login can read, from its host's other repositories, into a backup that everybody can read.
+/// Apart from that, a registry that is both does not make the backup wait when it limits what is read from it.
 #[derive(Debug)]
 pub struct Images {
     backup: Backup,
-    registries: Registries,
+    registry: Registry,
+    sources: Registries,
 }
 
 /// An image cannot be copied, whatever the registries say.
@@ -19,19 +24,26 @@ pub enum PlanError {
     /// The contract has no name for the copy.
     #[error(transparent)]
     Name(#[from] Inexpressible),
-    /// A registry cannot be spoken to.
-    #[error(transparent)]
-    Registry(#[from] SetupError),
     /// The original is a copy already.
     #[error("it already is in the backup repository")]
     Copy,
 }
 
 impl Images {
-    /// Joins the two.
-    #[must_use]
-    pub fn new(backup: Backup, registries: Registries) -> Self {
-        Self { backup, registries }
+    /// Images of `sources`, copied to `backup` with the credentials that `targets` has.
+    ///
+    /// # Errors
+    /// [`SetupError`] when the backup's registry is not usable.
+    pub fn new(
+        backup: Backup,
+        targets: &Registries,
+        sources: Registries,
+    ) -> Result<Self, SetupError> {
+        Ok(Self {
+            registry: targets.get(backup.registry())?,
+            backup,
+            sources,
+        })
     }
 
     /// Where copies go and what they are called.
@@ -41,11 +53,9 @@ impl Images {
     }
 
     /// The backup's registry.
-    ///
-    /// # Errors
-    /// [`SetupError`] when its name is not usable.
-    pub fn backup_registry(&self) -> Result<Registry, SetupError> {
-        self.registries.get(self.backup.registry())
+    #[must_use]
+    pub fn backup_registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// What to read for `image`.
@@ -53,7 +63,7 @@ impl Images {
     /// # Errors
     /// [`SetupError`] when the registry's name is not usable.
     pub fn source(&self, image: &ImageRef<'_>) -> Result<Source, SetupError> {
-        source(&self.registries, image)
+        source(&self.sources, image)
     }
 
     /// What to write: the anchor, and the tag unless the image is pinned to a digest.
@@ -66,7 +76,7 @@ impl Images {
         }
         let copy = self.backup.target(image)?;
         Ok(Target {
-            registry: self.backup_registry()?,
+            registry: self.registry.clone(),
             repository: copy.path().to_owned(),
             tag: match image.digest() {
                 // The tag may have moved on since; the copy of its newer image must keep it.

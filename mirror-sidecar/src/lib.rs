@@ -24,9 +24,7 @@ pub mod server;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use args::{Cli, Command};
+use args::Command;
 
 /// Something could not be done: a copy failed, a port is taken.
 pub const FAILURE: u8 = 1;
@@ -36,7 +34,7 @@ pub const USAGE: u8 = 2;
 /// Runs the program to its end: parses the command line, and carries out one command.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = args::parse();
     logging::init(&cli.log);
     let result = match cli.command {
         Command::Name(args) => commands::name::run(&args),

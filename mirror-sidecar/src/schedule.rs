@@ -5,6 +5,7 @@
 //! made of is the [`Copier`]'s matter.
 
 mod job;
+mod places;
 #[cfg(test)]
 mod tests;
 
@@ -16,13 +17,13 @@ use std::time::Duration;
 
 use mirror_contract::ImageRef;
 use mirror_copy::{CopyReport, Retry};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use job::JobProgress;
 use job::{Job, Rest};
+use places::Places;
 
 /// Images that are being copied, waiting or resting after a failure. A cluster has some thousand; the bound is there so
 /// that a flood of invented names cannot exhaust memory.
@@ -69,7 +70,7 @@ pub struct Schedule<C> {
 struct Inner<C> {
     copier: C,
     jobs: Mutex<HashMap<ImageRef<'static>, Job>>,
-    permits: Semaphore,
+    places: Places,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -88,7 +89,7 @@ impl<C: Copier> Schedule<C> {
         let inner = Inner {
             copier,
             jobs: Mutex::default(),
-            permits: Semaphore::new(parallel.get().min(Semaphore::MAX_PERMITS)),
+            places: Places::new(parallel),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
@@ -114,7 +115,8 @@ impl<C: Copier> Schedule<C> {
     pub fn request(&self, image: &ImageRef<'static>) -> Status {
         let mut jobs = self.inner.jobs();
         if jobs.len() >= MAX_JOBS && !jobs.contains_key(image) {
-            jobs.retain(|_, job| !job.is_over());
+            // Those that failed make room for those that nobody has tried yet; who needs them asks again.
+            jobs.retain(|_, job| matches!(job, Job::Active(_)));
             if jobs.len() >= MAX_JOBS {
                 return Status::Full;
             }
@@ -171,10 +173,11 @@ impl<C: Copier> Inner<C> {
             let pause = pause(failures, failure.retry);
             let automatic = failure.retry.is_transient() && failures < AUTOMATIC_ATTEMPTS;
             tracing::warn!(%image, failures, pause_s = pause.as_secs(), automatic, reason = failure.reason, "could not copy");
+            let until = Instant::now() + pause;
             let rest = Rest {
                 reason: failure.reason,
                 failures,
-                until: Instant::now() + pause,
+                until,
                 automatic,
             };
             self.jobs().insert(image.clone(), Job::Resting(rest));
@@ -182,18 +185,31 @@ impl<C: Copier> Inner<C> {
                 return;
             }
             tokio::time::sleep(pause).await;
-            progress = Arc::new(JobProgress::default());
-            self.jobs()
-                .insert(image.clone(), Job::Active(Arc::clone(&progress)));
+            let Some(job) = self.resume(image, until) else {
+                return;
+            };
+            progress = job;
         }
     }
 
+    /// Takes a job up again after the rest that lasts until `until`, unless it had to make room meanwhile.
+    fn resume(&self, image: &ImageRef<'static>, until: Instant) -> Option<Arc<JobProgress>> {
+        let mut jobs = self.jobs();
+        let job = jobs.get_mut(image).filter(|job| job.rests_until(until))?;
+        let progress = Arc::new(JobProgress::default());
+        *job = Job::Active(Arc::clone(&progress));
+        Some(progress)
+    }
+
     async fn attempt(&self, image: &ImageRef<'static>, progress: &JobProgress) -> Option<Failure> {
-        // The semaphore is never closed, so this is always a permit.
-        let _permit = self.permits.acquire().await;
+        let _place = self.places.take(image.host()).await;
         progress.start();
         tracing::info!(%image, "copying");
-        match self.copier.copy(image, progress).await {
+        let result = tokio::select! {
+            result = self.copier.copy(image, progress) => result,
+            stalled = progress.stalled() => Err(stalled),
+        };
+        match result {
             Ok(report) => {
                 tracing::info!(
                     %image, digest = %report.digest, bytes = report.bytes, requests = report.requests,

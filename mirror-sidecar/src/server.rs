@@ -27,6 +27,13 @@ const MAX_CONNECTIONS: usize = 512;
 /// For a TLS handshake, and for the headers of a request; also ends idle connections.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Longest life of a connection. The policy server's last for two requests; a peer that never reads its answers must not
+/// keep a place.
+const LONGEST_CONNECTION: Duration = Duration::from_secs(30);
+
+/// Bytes that a connection buffers. Questions are a few hundred bytes long; hyper allows no less.
+const BUFFER: usize = 8 * 1024;
+
 /// Pause after a failed accept (out of file descriptors): without it the loop would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -116,13 +123,15 @@ impl Server {
             .timer(TokioTimer::new())
             .header_read_timeout(PATIENCE)
             .max_headers(64)
+            .max_buf_size(BUFFER)
             .serve_connection(TokioIo::new(stream), self.service.clone());
         let mut connection = std::pin::pin!(connection);
         let result = tokio::select! {
             result = connection.as_mut() => result,
+            () = tokio::time::sleep(LONGEST_CONNECTION) => return,
             () = stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                timeout(PATIENCE, connection).await.unwrap_or(Ok(()))
             }
         };
         if let Err(error) = result {

@@ -265,3 +265,50 @@ fn a_login_belongs_to_the_named_copy() {
     ]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
+
+/// Charts and shell scripts set every variable, some of them to nothing.
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    let output = Command::new(artifacts::sidecar_program().unwrap())
+        .args(["name", "nginx"])
+        .env_clear()
+        .env("REGISTRY", "ghcr.io")
+        .env("REPOSITORY", "acme")
+        .env("NAMING", "")
+        .env("SIDECAR", "")
+        .env("LOG_LEVEL", "")
+        .env("REGISTRY_USERNAME", "")
+        .env("REGISTRY_PASSWORD", "")
+        .env("REGISTRY_PASSWORD_FILE", "")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(text(&output.stdout).contains("mirror-sidecar.image-mirror.svc:5000/tag/"));
+}
+
+/// The login that may push is for the backup. Were it used for sources, whoever can create a Pod could have private
+/// images of the same registry copied to where everybody can read them.
+#[test]
+fn the_login_for_pushing_reads_no_sources() {
+    let registry = start_registry_with(Some(Credential::new("pusher", "s3cret"))).unwrap();
+    let address = registry.address();
+    Image::single(8)
+        .push(&registry.client(), "private/app", "v1")
+        .unwrap();
+    let output = Command::new(artifacts::sidecar_program().unwrap())
+        .args(["copy", &format!("{address}/private/app:v1")])
+        .args(["--registry", &address, "--repository", "mirror"])
+        .args([
+            "--registry-username",
+            "pusher",
+            "--insecure-registry",
+            &address,
+        ])
+        .env_clear()
+        .env("REGISTRY_PASSWORD", "s3cret")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let complaint = text(&output.stderr);
+    assert!(complaint.contains("wants a login"), "{complaint}");
+}

@@ -75,6 +75,7 @@ fn is_no_query(#[case] repository: &str, #[case] tag: &str, #[case] error: Decod
 #[case("https://mirror.svc", false)]
 #[case("mirror.svc:https", false)]
 #[case("mirror.svc/path", false)]
+#[case("mirror.svc:99999", false)]
 #[case("[::1]:5000", false)]
 #[case("", false)]
 fn a_sidecar_is_host_and_port(#[case] text: &str, #[case] valid: bool) {

@@ -16,7 +16,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 const MAX_DEPTH: usize = 8;
 
 /// Most bytes of manifests held for one copy. Hundreds of ordinary manifests fit into one MiB.
-const MAX_MANIFEST_BYTES: usize = 64 * 1024 * 1024;
+const MAX_MANIFEST_BYTES: usize = 16 * 1024 * 1024;
+
+/// Most blobs of one copy. Large images have some hundred, and each costs some hundred bytes of memory.
+const MAX_BLOBS: usize = 20_000;
 
 /// A manifest to push.
 pub(super) struct Node {
@@ -92,7 +95,7 @@ impl Job<'_> {
                 Found::Manifest(manifest) => {
                     bytes += manifest.bytes.len();
                     if bytes > MAX_MANIFEST_BYTES {
-                        return Err(self.beyond(&digest, "its manifests exceed 64 MiB"));
+                        return Err(self.beyond(&digest, "its manifests exceed 16 MiB"));
                     }
                     let node = self.node(manifest, child.depth + 1, &mut queue, &mut blobs)?;
                     below.insert(digest, node);
@@ -139,6 +142,9 @@ impl Job<'_> {
             if *known != blob.size {
                 return Err(self.beyond(&manifest.digest, "it gives one blob two sizes"));
             }
+        }
+        if blobs.len() > MAX_BLOBS {
+            return Err(self.beyond(&manifest.digest, "it has more than 20000 blobs"));
         }
         let children = contents
             .children

@@ -61,12 +61,22 @@ fn schema_1_is_refused_with_its_reason(#[case] body: &str, #[case] content_type:
 }
 
 #[test]
-fn an_unknown_type_is_opaque_unless_it_names_something() {
-    let opaque = read(b"not json", "application/vnd.example").unwrap();
-    assert!(opaque.blobs.is_empty() && opaque.children.is_empty());
+fn an_unknown_type_is_taken_if_it_is_a_manifest() {
+    let bare = read(br#"{"schemaVersion":2}"#, "application/vnd.example").unwrap();
+    assert!(bare.blobs.is_empty() && bare.children.is_empty());
     let body = format!(r#"{{"blobs":[{}]}}"#, descriptor("x"));
     let named = read(body.as_bytes(), "application/vnd.example").unwrap();
     assert_eq!(named.blobs.len(), 1);
+}
+
+/// A registry that answers 200 with something else, such as a proxy's login page.
+#[rstest::rstest]
+#[case("<html>log in</html>", "text/html")]
+#[case("not json", "application/vnd.example")]
+#[case(r#"{"status":503,"title":"down"}"#, "application/problem+json")]
+#[case("{}", "application/vnd.oci.image.manifest.v1+json")]
+fn what_is_no_manifest_is_refused(#[case] body: &str, #[case] content_type: &str) {
+    assert!(read(body.as_bytes(), content_type).is_err());
 }
 
 #[test]

@@ -67,6 +67,30 @@ async fn a_rotated_file_is_seen_when_the_old_password_is_refused() {
 }
 
 #[tokio::test]
+async fn a_password_in_a_file_is_read_again_when_the_old_one_is_refused() {
+    let fake = guarded().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
+    let login = Credentials::anonymous().with_login_file(&fake.host(), USER, file.clone());
+    let registry = registry(&fake, login);
+    registry.ping().await.unwrap();
+    let (user, password) = (USER.into(), "n3w".into());
+    fake.set(|knobs| knobs.auth = Auth::Basic { user, password });
+    assert!(registry.ping().await.is_err());
+    std::fs::write(&file, "n3w").unwrap();
+    registry.ping().await.unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let (user, password) = (USER.into(), "n3wer".into());
+    fake.set(|knobs| knobs.auth = Auth::Basic { user, password });
+    let error = registry.ping().await.unwrap_err().to_string();
+    assert!(
+        error.contains("refused the credentials") || error.contains("password"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn an_identity_token_is_exchanged_by_post() {
     let fake = guarded().await;
     let user = Some((USER.to_owned(), PASSWORD.to_owned()));

@@ -65,7 +65,7 @@ async fn artifacts_with_a_subject_with_blobs_and_unknown_ones() {
     );
     let opaque = raw(
         "application/vnd.example.thing",
-        "not even json".into(),
+        r#"{"schemaVersion":2,"says":"what nobody here knows"}"#.into(),
         vec![],
     );
     for image in [with_subject, old, opaque] {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap::builder::TypedValueParser as _;
 use mirror_contract::{Backup, Naming};
-use mirror_copy::Login;
+use mirror_copy::{Credentials, Login};
 use secrecy::SecretString;
 
 use super::UsageError;
@@ -77,32 +77,41 @@ impl BackupArgs {
     /// The registry as it was given, if it was.
     #[must_use]
     pub fn registry(&self) -> Option<&str> {
-        self.registry.as_deref().filter(|name| !name.is_empty())
+        self.registry.as_deref()
     }
 
-    /// The credentials for the registry, if they are given here.
+    /// Adds the credentials that are given here to `credentials`, for `host`.
     ///
     /// # Errors
     /// [`UsageError`] when only one of user and password is given, or the file cannot be read.
-    pub fn login(&self) -> Result<Option<Login>, UsageError> {
-        let username = self
-            .registry_username
-            .as_deref()
-            .filter(|name| !name.is_empty());
-        let password = match &self.registry_password_file {
-            Some(file) => Some(read_secret(file, "--registry-password-file")?),
-            None => self.registry_password.clone(),
-        };
-        match (username, password) {
-            (None, None) => Ok(None),
-            (Some(username), Some(password)) => Ok(Some(Login {
-                username: username.to_owned(),
-                password,
-            })),
-            (Some(_), None) => Err(UsageError(
+    pub fn add_login(
+        &self,
+        credentials: Credentials,
+        host: &str,
+    ) -> Result<Credentials, UsageError> {
+        let password = self.registry_password.as_ref();
+        match (
+            &self.registry_username,
+            password,
+            &self.registry_password_file,
+        ) {
+            (None, None, None) => Ok(credentials),
+            (Some(username), _, Some(file)) => {
+                // Read again whenever it is needed; what is wrong now is better found at once.
+                read_secret(file, "--registry-password-file")?;
+                Ok(credentials.with_login_file(host, username, file.clone()))
+            }
+            (Some(username), Some(password), None) => {
+                let login = Login {
+                    username: username.clone(),
+                    password: password.clone(),
+                };
+                Ok(credentials.with_login(host, login))
+            }
+            (Some(_), None, None) => Err(UsageError(
                 "--registry-username needs --registry-password-file or --registry-password".into(),
             )),
-            (None, Some(_)) => Err(UsageError(
+            (None, ..) => Err(UsageError(
                 "a registry password without --registry-username".into(),
             )),
         }

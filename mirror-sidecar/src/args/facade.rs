@@ -28,7 +28,7 @@ pub struct FacadeArgs {
     #[arg(long, env = "TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
     /// Serve plain HTTP instead of TLS; for tests only, since credentials are then sent in the clear
-    #[arg(long, env = "INSECURE_HTTP", conflicts_with_all = ["tls_cert", "tls_key"])]
+    #[arg(long, env = "INSECURE_HTTP", value_parser = clap::builder::FalseyValueParser::new())]
     insecure_http: bool,
     /// User that the policy server must present
     #[arg(long, env = "FACADE_USERNAME", value_name = "NAME")]
@@ -68,6 +68,9 @@ impl FacadeArgs {
     /// [`UsageError`] when neither TLS nor its absence was asked for.
     pub fn transport(&self) -> Result<Transport, UsageError> {
         match (&self.tls_cert, &self.tls_key) {
+            (Some(_), _) if self.insecure_http => Err(UsageError(
+                "--insecure-http and --tls-cert contradict each other".into(),
+            )),
             (Some(certificate), Some(key)) => Ok(Transport::Tls {
                 certificate: certificate.clone(),
                 key: key.clone(),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mirror_copy::{Credentials, DockerConfig, Login, Registries, RegistryOptions};
+use mirror_copy::{Credentials, DockerConfig, Registries, RegistryOptions};
 
 use super::UsageError;
 
@@ -29,11 +29,11 @@ pub struct SourceArgs {
 }
 
 impl SourceArgs {
-    /// The registries, with a login for one host.
+    /// The credentials that the docker config holds.
     ///
     /// # Errors
-    /// [`UsageError`] when a named file cannot be read or understood.
-    pub fn registries(&self, login: Option<(&str, Login)>) -> Result<Registries, UsageError> {
+    /// [`UsageError`] when the config is named and cannot be read.
+    pub fn credentials(&self) -> Result<Credentials, UsageError> {
         let config = match &self.docker_config {
             Some(file) => {
                 check_docker_config(file)?;
@@ -41,10 +41,14 @@ impl SourceArgs {
             }
             None => DockerConfig::Default,
         };
-        let mut credentials = Credentials::anonymous().with_docker_config(config);
-        if let Some((host, login)) = login {
-            credentials = credentials.with_login(host, login);
-        }
+        Ok(Credentials::anonymous().with_docker_config(config))
+    }
+
+    /// The registries, spoken to with `credentials`.
+    ///
+    /// # Errors
+    /// [`UsageError`] when a named file cannot be read or understood.
+    pub fn registries(&self, credentials: Credentials) -> Result<Registries, UsageError> {
         let certificates = self.ca_file.iter().map(|file| {
             std::fs::read(file)
                 .map_err(|error| UsageError(format!("--ca-file {}: {error}", file.display())))

@@ -1,7 +1,6 @@
 //! `copy`: images, now.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use mirror_contract::ImageRef;
@@ -85,9 +84,12 @@ fn plan(args: &CopyArgs) -> Result<Vec<Plan>, UsageError> {
     match (&args.to, images.as_slice()) {
         (None, _) => {
             let backup = args.backup.backup()?;
-            let login = args.backup.login()?.map(|login| (backup.registry(), login));
-            let registries = args.sources.registries(login)?;
-            let plans = Arc::new(Images::new(backup.clone(), registries));
+            let sources = args.sources.credentials()?;
+            let targets = args.backup.add_login(sources.clone(), backup.registry())?;
+            let targets = args.sources.registries(targets)?;
+            let sources = args.sources.registries(sources)?;
+            let plans = Images::new(backup, &targets, sources)
+                .map_err(|error| UsageError(error.to_string()))?;
             images
                 .iter()
                 .map(|image| backup_plan(&plans, image))
@@ -122,14 +124,15 @@ fn named_plan(args: &CopyArgs, image: &ImageRef<'static>, to: &str) -> Result<Pl
     }
     // The login is that of --registry; where none is named it can only be meant for the copy's.
     let login_host = args.backup.registry().unwrap_or(copy.host());
-    let login = args.backup.login()?.map(|login| (login_host, login));
-    let registries = args.sources.registries(login)?;
+    let sources = args.sources.credentials()?;
+    let targets = args.backup.add_login(sources.clone(), login_host)?;
+    let targets = args.sources.registries(targets)?;
+    let sources = args.sources.registries(sources)?;
     Ok(Plan {
         image: image.to_string(),
         copy: copy.to_string(),
-        source: images::source(&registries, image)
-            .map_err(|error| UsageError(error.to_string()))?,
-        target: images::named_target(&registries, &copy)
+        source: images::source(&sources, image).map_err(|error| UsageError(error.to_string()))?,
+        target: images::named_target(&targets, &copy)
             .map_err(|error| UsageError(error.to_string()))?,
     })
 }

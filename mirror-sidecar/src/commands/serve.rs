@@ -35,8 +35,9 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         exclude_namespaces,
     } = args;
     let place = backup.backup()?;
-    let login = backup.login()?.map(|login| (place.registry(), login));
-    let registries = sources.registries(login)?;
+    let credentials = backup.add_login(sources.credentials()?, place.registry())?;
+    let targets = sources.registries(credentials)?;
+    let sources = sources.registries(sources.credentials()?)?;
     let certificates = match facade_args.transport()? {
         Transport::Tls { certificate, key } => Some(
             Certificates::load(certificate, key).map_err(|error| UsageError(error.to_string()))?,
@@ -55,9 +56,9 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         );
     }
 
-    let images = Arc::new(Images::new(place, registries));
-    let catalog =
-        Catalog::new(images, parallel_copies).map_err(|error| UsageError(error.to_string()))?;
+    let images =
+        Images::new(place, &targets, sources).map_err(|error| UsageError(error.to_string()))?;
+    let catalog = Catalog::new(Arc::new(images), parallel_copies);
     let facade = facade::router(Facade {
         catalog: catalog.clone(),
         auth: login.as_ref().map(FacadeAuth::new),

@@ -2,12 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use mirror_copy::{Event, Progress};
+use mirror_copy::{Event, Progress, Retry};
 use tokio::time::Instant;
 
-use super::Status;
+use super::{Failure, Status};
 use crate::output::human_bytes;
+
+/// A registry may take this long to commit a large blob, during which nothing else moves.
+const STALLED_AFTER: Duration = Duration::from_mins(5);
+
+/// Bytes that must move in that time: less than one KiB a second is no copy that anybody waits for.
+const LEAST_MOVEMENT: u64 = 256 * 1024;
 
 /// What is happening to an image. An image without a job was not asked for, or is copied.
 pub(super) enum Job {
@@ -31,6 +38,8 @@ pub(super) struct Rest {
 #[derive(Debug, Default)]
 pub struct JobProgress {
     started: AtomicBool,
+    /// Grows with everything that happens; see [`Self::stalled`].
+    movement: AtomicU64,
     bytes: AtomicU64,
     /// Zero until the image's manifests are read.
     total: AtomicU64,
@@ -52,6 +61,11 @@ impl Job {
         }
     }
 
+    /// Whether this is the rest that ends then, with a task waiting for its end.
+    pub(super) fn rests_until(&self, until: Instant) -> bool {
+        matches!(self, Self::Resting(rest) if rest.automatic && rest.until == until)
+    }
+
     /// Whether forgetting the job loses nothing but the memory of a failure.
     pub(super) fn is_over(&self) -> bool {
         matches!(self, Self::Resting(rest) if !rest.automatic)
@@ -61,6 +75,22 @@ impl Job {
 impl JobProgress {
     pub(super) fn start(&self) {
         self.started.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends when hardly anything moved for [`STALLED_AFTER`]. A source that sends a byte now and then keeps every timeout
+    /// of a connection happy, and must not keep its place for ever.
+    pub(super) async fn stalled(&self) -> Failure {
+        loop {
+            let before = self.movement.load(Ordering::Relaxed);
+            tokio::time::sleep(STALLED_AFTER).await;
+            let moved = self.movement.load(Ordering::Relaxed).wrapping_sub(before);
+            if moved < LEAST_MOVEMENT {
+                return Failure {
+                    reason: format!("hardly anything moved for {} s", STALLED_AFTER.as_secs()),
+                    retry: Retry::Transient { after: None },
+                };
+            }
+        }
     }
 
     fn describe(&self) -> String {
@@ -79,6 +109,11 @@ impl JobProgress {
 
 impl Progress for JobProgress {
     fn event(&self, event: Event<'_>) {
+        let movement = match event {
+            Event::Bytes(size) => size,
+            _ => LEAST_MOVEMENT,
+        };
+        self.movement.fetch_add(movement, Ordering::Relaxed);
         match event {
             Event::Planned { bytes, .. } => self.total.store(bytes, Ordering::Relaxed),
             // What need not be sent is done as well.

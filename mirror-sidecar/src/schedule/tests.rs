@@ -96,12 +96,12 @@ async fn few_images_are_copied_at_the_same_time() {
         ..Script::default()
     });
     let schedule = schedule(&script, 2);
-    for name in ["a", "b", "c", "d"] {
+    for name in ["a.io/x", "b.io/x", "c.io/x", "d.io/x"] {
         let _ = schedule.request(&image(name));
     }
     settle().await;
     assert_eq!(
-        schedule.status(&image("d")),
+        schedule.status(&image("d.io/x")),
         Some(Status::Pending("queued".into()))
     );
     for _ in 0..4 {
@@ -196,6 +196,49 @@ async fn a_flood_of_names_is_refused_but_for_the_room_that_failures_take() {
     assert_eq!(schedule.status(&image("failed")), None);
     assert_eq!(schedule.request(&image("one-more")), Status::Full);
     assert!(matches!(schedule.request(&image("a1")), Status::Pending(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_hangs_leaves_room_for_others() {
+    let script = Arc::new(Script {
+        held: true,
+        ..Script::default()
+    });
+    let schedule = schedule(&script, 4);
+    for number in 0..10 {
+        let _ = schedule.request(&image(&format!("slow.io/a{number}")));
+    }
+    settle().await;
+    assert_eq!(script.started.load(Ordering::SeqCst), 2);
+    let _ = schedule.request(&image("other.io/a"));
+    settle().await;
+    assert_eq!(script.started.load(Ordering::SeqCst), 3);
+    assert_eq!(
+        schedule.status(&image("other.io/a")),
+        Some(Status::Pending("copying".into()))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_in_which_nothing_moves_gives_its_place_back() {
+    let script = Arc::new(Script {
+        held: true,
+        ..Script::default()
+    });
+    let schedule = schedule(&script, 1);
+    let _ = schedule.request(&image("slow.io/a"));
+    settle().await;
+    let _ = schedule.request(&image("other.io/a"));
+    tokio::time::sleep(Duration::from_secs(5 * 60 + 1)).await;
+    settle().await;
+    let Some(Status::Failed(reason)) = schedule.status(&image("slow.io/a")) else {
+        panic!("it still waits");
+    };
+    assert!(reason.contains("hardly anything moved"), "{reason}");
+    assert_eq!(
+        schedule.status(&image("other.io/a")),
+        Some(Status::Pending("copying".into()))
+    );
 }
 
 /// A copier with a defect.
