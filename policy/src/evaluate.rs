@@ -75,7 +75,7 @@ fn admit(
     if target.is_left_alone(&object) {
         return response::left_alone();
     }
-    let old_object = old_object(request, target);
+    let old_object = old_object(request, target, settings);
     let old_spec = old_object.as_ref().and_then(|old| target.pod_spec(old));
     let images = Images::of(spec).changeable(target.scope, old_spec);
 
@@ -94,7 +94,8 @@ fn admit(
     );
     let (host, trouble) = mirror.into_parts();
 
-    let report = Report::new(&plan, &images.oddities, settings);
+    let before = old_spec.map(Images::of).unwrap_or_default();
+    let report = Report::new(&plan, &images.oddities, settings, &before);
     log::report(&report, request, trouble.as_deref(), host);
     if report.is_rejection() {
         return report.into_rejection();
@@ -103,10 +104,10 @@ fn admit(
     report.into_acceptance(is_changed.then_some(object))
 }
 
-/// The object that this request replaces, where it matters what was there. Unreadable is as good as missing: then nothing
-/// is known to have changed.
-fn old_object(request: &Request<'_>, target: &Target) -> Option<Value> {
-    if target.scope == Scope::Everything {
+/// The object that this request replaces, where it matters what was there: for what may change, and for what may be
+/// rejected. Unreadable is as good as missing: then nothing is known to have changed.
+fn old_object(request: &Request<'_>, target: &Target, settings: &Settings<'_>) -> Option<Value> {
+    if target.scope == Scope::Everything && !settings.may_reject() {
         return None;
     }
     serde_json::from_str(request.old_object?.get()).ok()

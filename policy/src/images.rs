@@ -101,6 +101,11 @@ impl<'a> Images<'a> {
         images
     }
 
+    /// Whether one of them is `image`, as it is written.
+    pub fn contain(&self, image: &str) -> bool {
+        self.slots.iter().any(|slot| slot.image == image)
+    }
+
     /// Without those that a request of this scope may not change, compared to the pod spec that it replaces, and without
     /// those that are never pulled.
     #[must_use]

@@ -7,6 +7,7 @@ use kubewarden_policy_sdk::response::ValidationResponse;
 use serde_json::Value;
 
 use crate::decide::{Fate, Plan};
+use crate::images::Images;
 use crate::settings::{Otherwise, Settings};
 use crate::text::{cut, join, shorten};
 use crate::why::Why;
@@ -40,7 +41,15 @@ pub struct Report {
 
 impl Report {
     /// Reports on `plan`, and on what could not be understood.
-    pub fn new(plan: &Plan, oddities: &[String], settings: &Settings<'_>) -> Self {
+    ///
+    /// An image that was there `before` is never a reason to deny an update: it runs already, and whoever scales, labels or
+    /// removes the object during an outage must not be stopped by it.
+    pub fn new(
+        plan: &Plan,
+        oddities: &[String],
+        settings: &Settings<'_>,
+        before: &Images<'_>,
+    ) -> Self {
         let mut report = Self::default();
         for decision in &plan.decisions {
             let image = &decision.image;
@@ -56,7 +65,7 @@ impl Report {
                     let line = format!("{image} -> {}{digest}", copy.image);
                     report.rewritten.insert(line);
                 }
-                Fate::Keep(why) => report.keep(image, why, settings),
+                Fate::Keep(why) => report.keep(image, why, settings, before.contain(image)),
             }
         }
         for oddity in oddities {
@@ -65,14 +74,14 @@ impl Report {
         report
     }
 
-    fn keep(&mut self, image: &str, why: &Why, settings: &Settings<'_>) {
+    fn keep(&mut self, image: &str, why: &Why, settings: &Settings<'_>, was_there: bool) {
         let line = format!("{} {why}", shorten(image, MAX_IMAGE));
         let otherwise = if why.is_unavailable() {
             settings.when_unavailable
         } else {
             settings.when_not_mirrored
         };
-        if otherwise == Otherwise::Reject {
+        if otherwise == Otherwise::Reject && !was_there {
             self.intolerable.insert(line.clone());
         }
         if self.kept.insert(line) {

@@ -115,6 +115,11 @@ impl<'a> Settings<'a> {
         }
     }
 
+    /// Whether any object can be denied.
+    pub fn may_reject(&self) -> bool {
+        [self.when_not_mirrored, self.when_unavailable].contains(&Otherwise::Reject)
+    }
+
     /// Whether objects in `namespace` are left alone.
     pub fn excludes(&self, namespace: &str) -> bool {
         self.excluded_namespaces

@@ -6,7 +6,7 @@ use mirror_contract::RefusalKind;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use super::fixtures::{answer, answer_with, create, pod_of, warnings};
+use super::fixtures::{answer, answer_with, create, fixture, pod_of, warnings};
 use super::script::{Reply, Script, down, excluded, manifest, pending, refused};
 
 const LONG_DIGEST: &str = "sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e";
@@ -101,6 +101,31 @@ fn an_image_that_cannot_be_asked_about_counts_as_not_mirrored(
     assert!(audit.contains(words), "{audit}");
     let strict = json!({"whenNotMirrored": "reject"});
     assert!(!answer_with(&request, &mut Script::new(), strict).accepted);
+}
+
+/// It runs already: whoever labels or scales a workload during an outage must not be stopped.
+#[test]
+fn an_update_is_not_rejected_for_an_image_that_was_there() {
+    let strict = json!({"whenNotMirrored": "reject", "whenUnavailable": "reject"});
+    let unchanged = fixture("deployment-update-annotation");
+    for reply in [pending(), down()] {
+        let mut script = Script::new().otherwise(reply);
+        let answer = answer_with(&unchanged, &mut script, strict.clone());
+        assert!(answer.accepted && answer.mutated_object.is_none());
+        assert!(!warnings(&answer).is_empty());
+    }
+    let changed = fixture("deployment-update-image");
+    let rejected = answer_with(&changed, &mut Script::new().otherwise(pending()), strict);
+    assert!(!rejected.accepted);
+    let message = rejected.message.unwrap();
+    let before = changed["oldObject"].to_string();
+    for line in message.trim_start_matches("image-mirror: ").split("; ") {
+        let image = line.split(' ').next().unwrap();
+        assert!(
+            !before.contains(&format!("\"image\":\"{image}\"")),
+            "{line}"
+        );
+    }
 }
 
 #[test]
