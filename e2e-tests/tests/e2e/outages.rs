@@ -178,7 +178,8 @@ fn a_backup_registry_that_is_down_is_no_reason_to_stop_working() {
     assert_untouched(&evaluation);
     assert!(!warnings(&evaluation).is_empty());
     for call in &evaluation.calls {
-        assert!(call.elapsed < Duration::from_secs(2), "{call:?}");
+        // Half a second by design; the rest is for a busy machine. Waiting for the registry itself would take longer.
+        assert!(call.elapsed < Duration::from_secs(5), "{call:?}");
     }
     world.backup.restart().unwrap();
     world.admit(&review, &world.settings());
@@ -212,7 +213,10 @@ fn a_restarted_sidecar_finds_the_copies_without_upstream() {
         .unwrap();
     let host = policy(&sidecar);
     let evaluation = host
-        .evaluate(&review, &json!({ "sidecar": sidecar.facade() }))
+        .evaluate(
+            &review,
+            &json!({ "sidecar": sidecar.facade(), "timeBudgetMs": 20_000 }),
+        )
         .unwrap();
     assert_eq!(evaluation.mutated.unwrap(), expected);
 }
@@ -271,7 +275,7 @@ fn a_slow_backup_registry_only_delays() {
     let evaluation = host
         .evaluate(
             &fixtures::load("pod-create"),
-            &json!({ "sidecar": sidecar.facade() }),
+            &json!({ "sidecar": sidecar.facade(), "timeBudgetMs": 20_000 }),
         )
         .unwrap();
     assert_untouched(&evaluation);

@@ -48,8 +48,9 @@ impl World {
         }
     }
 
+    /// The defaults, but with time for a busy machine: the budget has tests of its own.
     pub fn settings(&self) -> Value {
-        json!({ "sidecar": self.sidecar.facade() })
+        json!({ "sidecar": self.sidecar.facade(), "timeBudgetMs": 20_000 })
     }
 
     pub fn admit(&self, review: &Value, settings: &Value) -> Evaluation {
@@ -111,7 +112,8 @@ impl World {
 
 /// The real policy, told how to reach the sidecar.
 pub fn policy(sidecar: &Sidecar) -> PolicyHost {
-    sidecar.trusted_by(policy_builder()).build().unwrap()
+    let host = policy_builder().epoch_ticks(60);
+    sidecar.trusted_by(host).build().unwrap()
 }
 
 pub fn policy_builder() -> e2e_tests::host::PolicyHostBuilder {

@@ -36,13 +36,15 @@ impl Admission {
             None => {
                 let module = artifacts::policy_module()?;
                 let host = PolicyHost::builder(std::fs::read(module)?)
-                    .allow_capabilities(["oci/v1/oci_manifest"]);
+                    .allow_capabilities(["oci/v1/oci_manifest"])
+                    .epoch_ticks(10);
                 Runner::Host(Box::new(sidecar.trusted_by(host).build()?))
             }
             Some(program) => kwctl_runner(sidecar, program)?,
         };
         Ok(Self {
-            settings: json!({ "sidecar": sidecar.facade() }),
+            // More time than the default, for machines that are busy building something else.
+            settings: json!({ "sidecar": sidecar.facade(), "timeBudgetMs": 5000 }),
             runner,
         })
     }
