@@ -5,7 +5,6 @@ use std::process::Command;
 
 use crate::support::World;
 use e2e_tests::artifacts;
-use e2e_tests::fixtures::images_of;
 use e2e_tests::image::{Image, pull_all};
 use e2e_tests::registry::{
     Credential, DebianRegistry, EmbeddedOptions, EmbeddedRegistry, Registry, start_registry,
@@ -61,15 +60,7 @@ fn every_shape_arrives_byte_for_byte(
 fn a_large_layer_streams_through() {
     let world = World::start();
     let image = Image::with_big_layer(11, 200);
-    image
-        .push(&world.upstream.client(), "team/big", "v1")
-        .unwrap();
-    let reference = format!("{}/team/big:v1", world.upstream.localhost());
-    let review = review_of(&reference);
-    world.admit(&review, &world.settings());
-    world.wait_until_copied([&reference]);
-    let mutated = world.admit(&review, &world.settings()).mutated.unwrap();
-    let copy = images_of(&mutated).remove(0);
+    let copy = world.mirror(&image, "team/big", "v1");
     assert_eq!(world.pull_copy(&copy), image.expected());
 
     let status = std::fs::read_to_string(format!("/proc/{}/status", world.sidecar.pid())).unwrap();
@@ -85,12 +76,6 @@ fn a_large_layer_streams_through() {
     );
 }
 
-fn review_of(image: &str) -> serde_json::Value {
-    let mut review = e2e_tests::fixtures::load("pod-create");
-    e2e_tests::fixtures::replace_images(&mut review, &mut |_| Some(image.to_owned()));
-    review
-}
-
 /// Another client than ours, with the backup's credentials, while the original is gone.
 #[test]
 fn skopeo_can_pull_the_copy() {
@@ -104,17 +89,9 @@ fn skopeo_can_pull_the_copy() {
     }
     let mut world = World::start();
     let image = Image::index(21);
-    image
-        .push(&world.upstream.client(), "team/app", "v1")
-        .unwrap();
-    let reference = format!("{}/team/app:v1", world.upstream.localhost());
-    let review = review_of(&reference);
-    world.admit(&review, &world.settings());
-    world.wait_until_copied([&reference]);
-    let mutated = world.admit(&review, &world.settings()).mutated.unwrap();
+    let copy = world.mirror(&image, "team/app", "v1");
     world.upstream.stop();
 
-    let copy = images_of(&mutated).remove(0);
     let folder = tempfile::tempdir().unwrap();
     let Credential { user, password } = world.backup.credential().unwrap();
     let output = Command::new("skopeo")
@@ -180,17 +157,8 @@ fn a_shared_layer_is_sent_once() {
 fn a_copy_has_its_tag_and_its_anchor() {
     let world = World::start();
     let image = Image::single(41);
-    image
-        .push(&world.upstream.client(), "team/app", "v1")
-        .unwrap();
-    let reference = format!("{}/team/app:v1", world.upstream.localhost());
-    let review = review_of(&reference);
-    world.admit(&review, &world.settings());
-    world.wait_until_copied([&reference]);
-    let mutated = world.admit(&review, &world.settings()).mutated.unwrap();
-    let copy = mirror_contract::ImageRef::parse(&images_of(&mutated)[0])
-        .unwrap()
-        .into_owned();
+    let copy = world.mirror(&image, "team/app", "v1");
+    let copy = mirror_contract::ImageRef::parse(&copy).unwrap();
     let mut tags = world.backup.client().tags(copy.path()).unwrap();
     tags.sort();
     let anchor = format!("{}.mirror", image.digest().replace(':', "-"));

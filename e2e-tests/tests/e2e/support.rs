@@ -98,6 +98,20 @@ impl World {
         }
     }
 
+    /// Puts an image upstream and has a Pod that uses it admitted until it uses the copy; gives the copy's reference.
+    pub fn mirror(&self, image: &Image, repository: &str, tag: &str) -> String {
+        image
+            .push(&self.upstream.client(), repository, tag)
+            .unwrap();
+        let original = format!("{}/{repository}:{tag}", self.upstream.localhost());
+        let mut review = fixtures::load("pod-create");
+        fixtures::replace_images(&mut review, &mut |_| Some(original.clone()));
+        self.admit(&review, &self.settings());
+        self.wait_until_copied([&original]);
+        let mutated = self.admit(&review, &self.settings()).mutated.unwrap();
+        fixtures::images_of(&mutated).remove(0)
+    }
+
     /// What the backup registry gives for a rewritten reference.
     pub fn pull_copy(&self, reference: &str) -> Pulled {
         let image = ImageRef::parse(reference).unwrap();

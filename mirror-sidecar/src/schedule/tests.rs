@@ -35,6 +35,14 @@ impl Copier for Arc<Script> {
     }
 }
 
+/// A script whose copies wait to be released.
+fn held() -> Arc<Script> {
+    Arc::new(Script {
+        held: true,
+        ..Script::default()
+    })
+}
+
 fn report() -> CopyReport {
     CopyReport {
         digest: format!("sha256:{}", "0".repeat(64)).parse().unwrap(),
@@ -74,10 +82,7 @@ async fn settle() {
 
 #[tokio::test(start_paused = true)]
 async fn an_image_is_copied_once_however_often_it_is_asked_for() {
-    let script = Arc::new(Script {
-        held: true,
-        ..Script::default()
-    });
+    let script = held();
     let schedule = schedule(&script, 4);
     for _ in 0..10 {
         assert!(matches!(schedule.request(&image("a")), Status::Pending(_)));
@@ -91,10 +96,7 @@ async fn an_image_is_copied_once_however_often_it_is_asked_for() {
 
 #[tokio::test(start_paused = true)]
 async fn few_images_are_copied_at_the_same_time() {
-    let script = Arc::new(Script {
-        held: true,
-        ..Script::default()
-    });
+    let script = held();
     let schedule = schedule(&script, 2);
     for name in ["a.io/x", "b.io/x", "c.io/x", "d.io/x"] {
         let _ = schedule.request(&image(name));
@@ -159,10 +161,7 @@ async fn a_lasting_failure_rests_until_somebody_asks_again() {
 
 #[tokio::test(start_paused = true)]
 async fn stopping_ends_copies_that_hang() {
-    let script = Arc::new(Script {
-        held: true,
-        ..Script::default()
-    });
+    let script = held();
     let schedule = schedule(&script, 1);
     let _ = schedule.request(&image("a"));
     settle().await;
@@ -200,10 +199,7 @@ async fn a_flood_of_names_is_refused_but_for_the_room_that_failures_take() {
 
 #[tokio::test(start_paused = true)]
 async fn a_registry_that_hangs_leaves_room_for_others() {
-    let script = Arc::new(Script {
-        held: true,
-        ..Script::default()
-    });
+    let script = held();
     let schedule = schedule(&script, 4);
     for number in 0..10 {
         let _ = schedule.request(&image(&format!("slow.io/a{number}")));
@@ -221,10 +217,7 @@ async fn a_registry_that_hangs_leaves_room_for_others() {
 
 #[tokio::test(start_paused = true)]
 async fn a_copy_in_which_nothing_moves_gives_its_place_back() {
-    let script = Arc::new(Script {
-        held: true,
-        ..Script::default()
-    });
+    let script = held();
     let schedule = schedule(&script, 1);
     let _ = schedule.request(&image("slow.io/a"));
     settle().await;
