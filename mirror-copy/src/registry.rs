@@ -6,11 +6,14 @@ mod blob_reader;
 mod blobs;
 mod call;
 mod challenge;
+mod content;
 mod gate;
 mod manifests;
+mod own_mount;
 mod redirect;
 mod repository;
 mod seen;
+mod streams;
 mod tags;
 mod token;
 mod token_service;
@@ -18,8 +21,10 @@ mod uploads;
 
 pub use blob_reader::BlobReader;
 pub(crate) use call::retrying;
+pub(crate) use content::{Content, Flow, content};
 pub(crate) use manifests::Located;
 pub use manifests::{Manifest, Resolved};
+pub(crate) use own_mount::OwnMount;
 pub(crate) use repository::{Access, Repository};
 pub(crate) use uploads::{MountAnswer, Session};
 
@@ -35,8 +40,10 @@ use reqwest::Method;
 use seen::Seen;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use streams::Streams;
 use token::Scopes;
+use tokio::sync::SemaphorePermit;
 
 /// One registry host. Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -52,16 +59,23 @@ struct Shared {
     auth: Auth,
     gate: Gate,
     seen: Seen,
+    streams: Streams,
+    own_mount: own_mount::Learned,
+    /// Whether the host may speak HTTP/2; only TLS can tell.
+    multiplexes: AtomicBool,
 }
 
 impl Registry {
     pub(crate) fn new(endpoint: Endpoint, common: Arc<Common>) -> Self {
         let shared = Shared {
+            multiplexes: AtomicBool::new(!endpoint.insecure),
             endpoint,
             common,
             auth: Auth::default(),
             gate: Gate::default(),
             seen: Seen::default(),
+            streams: Streams::default(),
+            own_mount: own_mount::Learned::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -175,11 +189,67 @@ impl Registry {
         &self.shared.common.options.retry
     }
 
+    /// Whether a mount from the repository itself tells what is there.
+    pub(crate) fn own_mount(&self) -> &own_mount::Learned {
+        &self.shared.own_mount
+    }
+
+    /// Whether this registry limits how many manifests may be read, so that asking by `HEAD` is better.
+    pub(crate) fn counts_reads(&self) -> bool {
+        self.shared.endpoint.is_docker_hub()
+    }
+
+    /// The HTTP client for a lane. A host without HTTP/2 has one pool for everything, so that no
+    /// connection is idle while another one is opened.
+    fn client(&self, lane: Lane) -> &reqwest::Client {
+        let common = &self.shared.common;
+        if lane == Lane::Small && self.shared.multiplexes.load(Ordering::Relaxed) {
+            &common.small
+        } else {
+            &common.bulk
+        }
+    }
+
+    fn learn_version(&self, lane: Lane, response: &reqwest::Response) {
+        if lane == Lane::Small && response.version() < reqwest::Version::HTTP_2 {
+            self.shared.multiplexes.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until a blob of `size` bytes may travel between two registries.
+    pub(crate) async fn place_between<'a>(
+        source: &'a Self,
+        target: &'a Self,
+        size: u64,
+    ) -> BlobPlace<'a> {
+        // Always in the same order, so that copies in both directions never wait for each other.
+        let (one, other) = if source.host() <= target.host() {
+            (source, target)
+        } else {
+            (target, source)
+        };
+        let first = one.shared.streams.take().await;
+        let second = if one.same_host(other) {
+            None
+        } else {
+            Some(other.shared.streams.take().await)
+        };
+        let memory = target.shared.common.memory.take(size).await;
+        BlobPlace(first, second, memory)
+    }
+
     /// In which repositories of this host blobs were seen.
     pub(crate) fn seen(&self) -> &Seen {
         &self.shared.seen
     }
 }
+
+/// The right to move one blob; dropping it gives it back.
+pub(crate) struct BlobPlace<'a>(
+    #[expect(dead_code, reason = "held, never looked at")] streams::Place<'a>,
+    #[expect(dead_code, reason = "held, never looked at")] Option<streams::Place<'a>>,
+    #[expect(dead_code, reason = "held, never looked at")] Option<SemaphorePermit<'a>>,
+);
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

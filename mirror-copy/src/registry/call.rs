@@ -3,6 +3,7 @@
 use super::Registry;
 use super::answer::{error_text, retry_after};
 use super::auth::Proof;
+use super::blobs::SMALL;
 use super::challenge;
 use super::redirect::{checked_hop, redirect_target};
 use super::token::Scopes;
@@ -150,6 +151,7 @@ impl Registry {
         let after = retry_after(response.headers(), self.retry_policy().max_retry_after);
         match (status, after) {
             (StatusCode::TOO_MANY_REQUESTS, after) => {
+                self.shared.streams.too_many();
                 self.shared.gate.pause(after.unwrap_or(DEFAULT_PAUSE));
             }
             (StatusCode::SERVICE_UNAVAILABLE, Some(after)) => self.shared.gate.pause(after),
@@ -206,11 +208,8 @@ impl Registry {
     ) -> Result<Response, RegistryError> {
         let length = call.body.len();
         let wants_length = call.method != Method::GET && call.method != Method::HEAD;
-        let client = match call.lane {
-            Lane::Small => &self.shared.common.small,
-            Lane::Bulk => &self.shared.common.bulk,
-        };
-        let mut request = client
+        let mut request = self
+            .client(call.lane)
             .request(call.method.clone(), url.clone())
             .headers(call.headers.clone())
             // Content is copied as it is; a transparently compressed answer would not verify.
@@ -231,7 +230,10 @@ impl Registry {
         self.sent.fetch_add(1, Ordering::Relaxed);
         tracing::trace!(method = %call.method, url = %public_url(&url), "request");
         match timeout(patience, request.send()).await {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => {
+                self.learn_version(call.lane, &response);
+                Ok(response)
+            }
             Ok(Err(error)) => Err(transport(call.subject, &url, error)),
             Err(_) => Err(RegistryError::Timeout {
                 subject: call.subject.clone(),
@@ -257,10 +259,13 @@ impl Registry {
         } else {
             None
         };
+        let lane = if length < SMALL {
+            Lane::Small
+        } else {
+            Lane::Bulk
+        };
         let mut request = self
-            .shared
-            .common
-            .bulk
+            .client(lane)
             .put(url.clone())
             .header(CONTENT_LENGTH, length)
             .header(reqwest::header::CONTENT_TYPE, "application/octet-stream")

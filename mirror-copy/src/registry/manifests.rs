@@ -95,6 +95,14 @@ impl Repository {
                 manifest: None,
             }));
         }
+        self.read(reference).await
+    }
+
+    /// The same by reading the manifest at once.
+    pub(crate) async fn read(
+        &self,
+        reference: &TagOrDigest,
+    ) -> Result<Option<Located>, RegistryError> {
         let found = match self.manifest(reference).await {
             Ok(found) => found,
             Err(error) if error.status() == Some(404) => return Ok(None),

@@ -1,15 +1,13 @@
 //! Upload sessions of a repository: opening, mounting instead, filling, cancelling.
 
 use super::call::{Call, Lane};
+use super::content::Content;
 use super::repository::Repository;
 use crate::error::{Operation, RegistryError, Subject};
 use bytes::Bytes;
-use futures_util::stream;
 use oci_spec::image::Digest;
 use reqwest::header::LOCATION;
 use reqwest::{Body, Method, Response, Url};
-use std::io;
-use tokio::sync::mpsc;
 
 /// An open upload session: the address that takes the content.
 pub(crate) struct Session {
@@ -46,7 +44,12 @@ impl Repository {
         url.query_pairs_mut()
             .append_pair("mount", digest.as_ref())
             .append_pair("from", from);
-        let scopes = self.scopes.and_pull(from);
+        // Reading of one's own repository is part of the right to write it.
+        let scopes = if from == self.name.as_ref() {
+            self.scopes.clone()
+        } else {
+            self.scopes.and_pull(from)
+        };
         let call = Call::new(&subject, Method::POST, url, &scopes, Lane::Small);
         let response = self.registry.send(&call).await?;
         if response.status() == 201 {
@@ -63,14 +66,14 @@ impl Repository {
         session: &Session,
         digest: &Digest,
         size: u64,
-        pieces: mpsc::Receiver<io::Result<Bytes>>,
+        content: Content,
     ) -> Result<(), RegistryError> {
         let subject = self.subject(Operation::WriteBlob, &format!("@{digest}"));
         let url = closing_url(&session.url, digest);
         let body = if size == 0 {
             Body::from(Bytes::new())
         } else {
-            streamed(pieces)
+            Body::wrap_stream(content)
         };
         let response = self
             .registry
@@ -148,10 +151,6 @@ fn closing_url(session: &Url, digest: &Digest) -> Url {
     };
     url.set_query(Some(&query));
     url
-}
-
-fn streamed(mut pieces: mpsc::Receiver<io::Result<Bytes>>) -> Body {
-    Body::wrap_stream(stream::poll_fn(move |context| pieces.poll_recv(context)))
 }
 
 #[cfg(test)]
