@@ -1,12 +1,6 @@
-//! A registry in this process, images to put into it, and ways to make it misbehave.
+//! What the engine's tests share: options for fakes, sources and targets on them.
 
-mod fake;
-mod handlers;
-mod images;
-
-pub use fake::{Action, Auth, Fake, LocationStyle};
-pub use images::{Image, blob, descriptor, digest_of, image, index, noise};
-
+use e2e_tests::scripted::Fake;
 use mirror_copy::{
     CopyError, CopyOptions, CopyReport, Digest, Login, Registries, RegistryOptions, RetryPolicy,
     Source, TagOrDigest, Target, copy,

@@ -1,7 +1,8 @@
 //! HTTPS with a private root certificate.
 
-use crate::support::{Action, Fake, LocationStyle, PASSWORD, image, noise};
+use crate::support::PASSWORD;
 use axum::http::Method;
+use e2e_tests::scripted::{Action, Fake, LocationStyle, image, noise};
 use mirror_copy::{
     CopyOptions, Login, Registries, RegistryError, RegistryOptions, Retry, Source, TagOrDigest,
     Target, copy,

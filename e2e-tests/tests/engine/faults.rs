@@ -1,10 +1,9 @@
 //! Registries and networks that fail, lie or stall.
 
-use crate::support::{
-    Action, Fake, LocationStyle, copy_app, digest_of, image, noise, options, registries,
-};
+use crate::support::{copy_app, options, registries};
 use axum::http::Method;
 use bytes::Bytes;
+use e2e_tests::scripted::{Action, Fake, LocationStyle, digest_of, image, noise};
 use mirror_copy::{CopyError, Registries, RegistryError, Retry, TagOrDigest, Timeouts};
 use std::time::Duration;
 

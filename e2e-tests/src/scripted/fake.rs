@@ -13,13 +13,21 @@ use tokio::net::TcpListener;
 /// What a request looked like, and what was answered.
 #[derive(Clone, Debug)]
 pub struct Entry {
+    /// HTTP method.
     pub method: Method,
+    /// Path, without the query.
     pub path: String,
+    /// Query, without the question mark; empty if there was none.
     pub query: String,
+    /// The `Authorization` header.
     pub authorization: Option<String>,
+    /// The `Range` header.
     pub range: Option<String>,
+    /// The body of a call to the token service; empty for all others.
     pub body: String,
+    /// The status of the answer; 0 while there is none.
     pub status: u16,
+    /// When it came.
     pub at: Instant,
 }
 
@@ -54,15 +62,21 @@ struct Fault {
 /// What is asked of clients.
 #[derive(Clone, Default)]
 pub enum Auth {
+    /// Nothing.
     #[default]
     Open,
+    /// A password with each request.
     Basic {
+        /// The user.
         user: String,
+        /// The password.
         password: String,
     },
     /// A token service in the same process; anonymous tokens unless a user is given.
     Bearer {
+        /// User and password that the token service wants to see.
         user: Option<(String, String)>,
+        /// The JSON value of `expires_in`.
         expires_in: &'static str,
     },
 }
@@ -70,18 +84,26 @@ pub enum Auth {
 /// What `Location` of an upload looks like.
 #[derive(Clone, Default)]
 pub enum LocationStyle {
+    /// A path.
     #[default]
     Relative,
+    /// An `http` URL of this server.
     Absolute,
+    /// A path with a query that must come back as it was.
     WithQuery,
     /// On this other server.
     Elsewhere(String),
 }
 
+/// What kind of registry it is. The default is one that follows the specification.
 pub struct Knobs {
+    /// What is asked of clients.
     pub auth: Auth,
+    /// What `Location` of an upload looks like.
     pub location: LocationStyle,
+    /// Whether blobs are mounted from other repositories.
     pub mount: bool,
+    /// Whether `Range` is obeyed.
     pub ranges: bool,
     /// Whether pushed content is compared with its digest and manifests with what is there.
     pub verify: bool,
@@ -99,24 +121,33 @@ impl Default for Knobs {
     }
 }
 
+/// What it holds. Keys are repository and digest, or repository and tag.
 #[derive(Default)]
 pub struct State {
+    /// Content by repository and digest.
     pub blobs: HashMap<(String, String), Bytes>,
+    /// Media type and bytes by repository and digest.
     pub manifests: HashMap<(String, String), (String, Bytes)>,
+    /// Digests by repository and tag.
     pub tags: HashMap<(String, String), String>,
+    /// Open upload sessions.
     pub sessions: HashSet<String>,
+    /// How many sessions were opened so far.
     pub next_session: usize,
     /// Valid tokens and the scopes that they grant.
     pub tokens: HashMap<String, Vec<String>>,
+    /// How many tokens were given out.
     pub tokens_made: usize,
+    /// What kind of registry it is.
     pub knobs: Knobs,
+    /// Every request, in order.
     pub log: Vec<Entry>,
     faults: Vec<Fault>,
 }
 
 impl State {
     /// The fault for this request, used up by one.
-    pub fn fault(&mut self, method: &Method, path_and_query: &str) -> Option<Action> {
+    pub(super) fn fault(&mut self, method: &Method, path_and_query: &str) -> Option<Action> {
         let fault = self.faults.iter_mut().find(|fault| {
             fault.left > 0 && fault.method == *method && path_and_query.contains(&fault.path_part)
         })?;
@@ -128,23 +159,28 @@ impl State {
 /// A running registry. Stops with the test's runtime.
 #[derive(Clone)]
 pub struct Fake {
+    /// Where it listens.
     pub address: SocketAddr,
     state: Arc<Mutex<State>>,
 }
 
 impl Fake {
+    /// Starts one on a free port of loopback.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port of loopback is free");
         let fake = Self {
-            address: listener.local_addr().unwrap(),
+            address: listener.local_addr().expect("it is bound"),
             state: Arc::default(),
         };
         let router = handlers::router(fake.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        tokio::spawn(async move { axum::serve(listener, router).await });
         fake
     }
 
     /// A registry whose connections somebody else accepts.
+    #[must_use]
     pub fn unserved(address: SocketAddr) -> (Self, axum::Router) {
         let fake = Self {
             address,
@@ -154,14 +190,20 @@ impl Fake {
         (fake, router)
     }
 
+    /// `127.0.0.1:port`, as image references name it.
+    #[must_use]
     pub fn host(&self) -> String {
         self.address.to_string()
     }
 
+    /// What it holds, locked: do not keep it across an `await`.
     pub fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.state
+            .lock()
+            .expect("no test panicked while it held the state")
     }
 
+    /// Makes it another kind of registry.
     pub fn set(&self, change: impl FnOnce(&mut Knobs)) -> &Self {
         change(&mut self.state().knobs);
         self
@@ -178,6 +220,7 @@ impl Fake {
         });
     }
 
+    /// Puts a blob into a repository.
     pub fn put_blob(&self, repository: &str, content: &Bytes) {
         let key = (repository.to_owned(), digest_of(content).to_string());
         self.state().blobs.insert(key, content.clone());
@@ -193,12 +236,15 @@ impl Fake {
         self.state().manifests.insert(key, value);
     }
 
+    /// Puts an image with its own blobs into a repository and sets a tag.
     pub fn put_tagged(&self, repository: &str, tag: &str, image: &Image) {
         self.put(repository, image);
         let key = (repository.to_owned(), tag.to_owned());
         self.state().tags.insert(key, image.digest().to_string());
     }
 
+    /// What a tag stands for.
+    #[must_use]
     pub fn tag(&self, repository: &str, tag: &str) -> Option<String> {
         self.state()
             .tags
@@ -206,14 +252,17 @@ impl Fake {
             .cloned()
     }
 
+    /// How many tags there are in all repositories.
+    #[must_use]
     pub fn tags(&self) -> usize {
         self.state().tags.len()
     }
 
     /// Whether the repository holds this manifest and its own blobs, byte for byte.
+    #[must_use]
     pub fn has(&self, repository: &str, image: &Image) -> bool {
         let state = self.state();
-        let key = |digest: mirror_copy::Digest| (repository.to_owned(), digest.to_string());
+        let key = |digest: oci_spec::image::Digest| (repository.to_owned(), digest.to_string());
         state.manifests.get(&key(image.digest()))
             == Some(&(image.media_type.clone(), image.manifest.clone()))
             && image
@@ -222,15 +271,19 @@ impl Fake {
                 .all(|blob| state.blobs.get(&key(digest_of(blob))) == Some(blob))
     }
 
+    /// The requests so far.
+    #[must_use]
     pub fn log(&self) -> Vec<Entry> {
         self.state().log.clone()
     }
 
+    /// Forgets the requests so far.
     pub fn clear_log(&self) {
         self.state().log.clear();
     }
 
     /// How many requests had this method and this piece of path or query.
+    #[must_use]
     pub fn count(&self, method: &Method, path_part: &str) -> usize {
         let has = |entry: &&Entry| {
             entry.method == *method && format!("{}?{}", entry.path, entry.query).contains(path_part)
