@@ -3,7 +3,7 @@
 mod blobs;
 mod error;
 mod manifests;
-pub(crate) mod options;
+mod options;
 mod plan;
 mod pool;
 mod progress;

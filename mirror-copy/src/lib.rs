@@ -16,18 +16,18 @@ mod credentials;
 mod error;
 mod hash;
 mod manifest;
+mod platform;
 mod reference;
 mod registries;
 mod registry;
 mod text;
 
-pub use copy::{
-    CopyError, CopyOptions, CopyReport, Event, Progress, Source, Target, copy, options::Concurrency,
-};
+pub use copy::{CopyError, CopyOptions, CopyReport, Event, Progress, Source, Target, copy};
 pub use credentials::{CredentialError, Credentials, DockerConfig, Login};
 pub use error::{Operation, RegistryError, Retry, Subject};
 pub use manifest::{Descriptor, ManifestError};
 pub use oci_spec::image::Digest;
+pub use platform::{Platform, PlatformError};
 pub use reference::TagOrDigest;
 pub use registries::{Registries, RegistryOptions, RetryPolicy, SetupError, Timeouts};
 pub use registry::{BlobReader, Manifest, Registry, Resolved};

@@ -11,6 +11,7 @@ mod manifests;
 mod redirect;
 mod repository;
 mod seen;
+mod tags;
 mod token;
 mod token_service;
 mod uploads;
@@ -111,6 +112,12 @@ impl Registry {
         self.repository(repository, Access::Pull)?
             .manifest(reference)
             .await
+    }
+
+    /// All tags of a repository, in the registry's order (distribution-spec, "Listing Tags"), page by page;
+    /// at most 100 000.
+    pub async fn tags(&self, repository: &str) -> Result<Vec<String>, RegistryError> {
+        self.repository(repository, Access::Pull)?.tags().await
     }
 
     /// Opens a blob for reading. What comes is verified: the last bytes are only handed out when

@@ -11,6 +11,9 @@ use oci_spec::image::Digest;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
+/// Blobs of one copy that are in flight at once.
+pub(super) const BLOBS_AT_ONCE: usize = 8;
+
 /// What is left to do for a blob after asking for a mount.
 enum AfterMount {
     Nothing,
@@ -29,7 +32,7 @@ impl Job<'_> {
             .map(|(digest, size)| (digest, *size))
             .collect();
         blobs.sort_by_key(|&(digest, size)| (Reverse(size), digest.as_ref()));
-        let mut pool = Pool::new(self.options.concurrency.blobs);
+        let mut pool = Pool::new(BLOBS_AT_ONCE);
         for (digest, size) in blobs {
             pool.add(Box::pin(self.bring(digest, size))).await?;
         }

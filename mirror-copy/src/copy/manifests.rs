@@ -38,7 +38,7 @@ impl Job<'_> {
             for (digest, _) in &ready {
                 waiting.remove(*digest);
             }
-            let mut pool = Pool::new(self.options.concurrency.manifests);
+            let mut pool = Pool::new(super::plan::MANIFESTS_AT_ONCE);
             for (digest, node) in ready {
                 pool.add(Box::pin(self.push_child(plan, digest, node)))
                     .await?;
@@ -127,7 +127,7 @@ impl Job<'_> {
     }
 
     async fn send_again(&self, plan: &Plan, node: &Node) -> Result<(), CopyError> {
-        let mut pool = Pool::new(self.options.concurrency.blobs);
+        let mut pool = Pool::new(super::blobs::BLOBS_AT_ONCE);
         for digest in &node.blobs {
             if let Some(size) = plan.blobs.get(digest) {
                 pool.add(Box::pin(self.send_blob(digest, *size, None)))

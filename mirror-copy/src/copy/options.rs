@@ -1,39 +1,37 @@
 //! What a caller may choose about one copy.
 
-/// How one copy is done.
-#[derive(Clone, Copy, Debug)]
+use crate::platform::Platform;
+
+/// How one copy is done. How much is in flight at once is no choice: the engine finds out.
+#[derive(Clone, Debug)]
 pub struct CopyOptions {
-    /// How much is in flight at once.
-    pub concurrency: Concurrency,
     /// Whether a manifest that the target has under the right digest is taken as complete, with
-    /// everything below it. Registries check that when a manifest is pushed. `false` looks at every
-    /// blob again and pushes every manifest again: for a target that may have lost something.
+    /// everything below it and about it. Registries check that when a manifest is pushed. `false` looks
+    /// at every blob again, pushes every manifest again and looks for new signatures: for a target that
+    /// may have lost something, or a source that may have got more.
     pub trust_present: bool,
+    /// Whether what refers to the image comes along: referrers (signatures, SBOMs, attestations), and
+    /// what is found under cosign's digest tags.
+    pub referrers: bool,
+    /// Copy these platforms only; all of them if empty. The copy of an image with several platforms then
+    /// has **another digest** than the original.
+    pub platforms: Vec<Platform>,
+    /// Whether foreign layers are fetched from the addresses that their manifest gives, without
+    /// credentials, and sent to the target as well. Otherwise they stay where they are.
+    pub foreign_layers: bool,
+    /// Whether an index may name manifests that the source does not have. They are then left out, and
+    /// the index is pushed as it is; not every registry takes that.
+    pub allow_sparse: bool,
 }
 
 impl Default for CopyOptions {
     fn default() -> Self {
         Self {
-            concurrency: Concurrency::default(),
             trust_present: true,
-        }
-    }
-}
-
-/// How much of one copy is in flight at once; 0 counts as 1.
-#[derive(Clone, Copy, Debug)]
-pub struct Concurrency {
-    /// Blobs. Memory grows by some hundred KiB with each.
-    pub blobs: usize,
-    /// Manifests.
-    pub manifests: usize,
-}
-
-impl Default for Concurrency {
-    fn default() -> Self {
-        Self {
-            blobs: 8,
-            manifests: 8,
+            referrers: true,
+            platforms: Vec::new(),
+            foreign_layers: false,
+            allow_sparse: false,
         }
     }
 }

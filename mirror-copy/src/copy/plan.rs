@@ -21,6 +21,9 @@ const MAX_MANIFEST_BYTES: usize = 16 * 1024 * 1024;
 /// Most blobs of one copy. Large images have some hundred, and each costs some hundred bytes of memory.
 const MAX_BLOBS: usize = 20_000;
 
+/// Manifests of one copy that are read or pushed at once.
+pub(super) const MANIFESTS_AT_ONCE: usize = 16;
+
 /// A manifest to push.
 pub(super) struct Node {
     pub(super) manifest: Manifest,
@@ -73,7 +76,7 @@ impl Job<'_> {
         let mut below = HashMap::new();
         let mut reading = FuturesUnordered::new();
         loop {
-            while reading.len() < self.options.concurrency.manifests.max(1)
+            while reading.len() < MANIFESTS_AT_ONCE
                 && let Some(child) = queue.pop_front()
             {
                 if asked.insert(child.descriptor.digest.clone()) {

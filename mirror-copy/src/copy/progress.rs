@@ -75,7 +75,12 @@ pub enum Event<'a> {
         size: u64,
     },
     /// So many more bytes of blobs went to the target; those of failed attempts count, too.
-    Bytes(u64),
+    Bytes {
+        /// The blob.
+        digest: &'a Digest,
+        /// How many more.
+        bytes: u64,
+    },
     /// This manifest is at the target by its digest.
     ManifestPushed {
         /// The manifest.

@@ -110,7 +110,7 @@ impl Job<'_> {
         let size = reader.size();
         let (pieces, taken) = mpsc::channel(PIECES_IN_FLIGHT);
         let mut put = pin!(self.target.put_blob(session, digest, size, taken));
-        let mut pump = pin!(self.pump(reader, pieces));
+        let mut pump = pin!(self.pump(digest, reader, pieces));
         let pumped = tokio::select! {
             biased; // an end of the pieces is the better explanation of the end of the PUT
             pumped = &mut pump => pumped,
@@ -150,6 +150,7 @@ impl Job<'_> {
     /// the HTTP client breaks the connection and the registry cannot take the blob for complete.
     async fn pump(
         &self,
+        digest: &Digest,
         mut reader: BlobReader,
         pieces: mpsc::Sender<io::Result<Bytes>>,
     ) -> Pumped {
@@ -166,7 +167,10 @@ impl Job<'_> {
             };
             let length = piece.len() as u64;
             match timeout(idle, pieces.send(Ok(piece))).await {
-                Ok(Ok(())) => self.progress.event(Event::Bytes(length)),
+                Ok(Ok(())) => self.progress.event(Event::Bytes {
+                    digest,
+                    bytes: length,
+                }),
                 Ok(Err(_)) => return Pumped::TargetClosed,
                 Err(_) => return Pumped::TargetStalled,
             }

@@ -23,6 +23,10 @@ pub struct RegistryOptions {
     /// How long a looked-up credential is used before the docker configuration is read again, so
     /// that rotated files are seen.
     pub credential_life: Duration,
+    /// Whether a registry may send us on to an address of a private network: redirects, upload locations
+    /// and token services. Registries that are themselves named by a private address always may. Without
+    /// this, a public registry cannot make us talk to what only we can reach.
+    pub allow_private_redirects: bool,
 }
 
 impl Default for RegistryOptions {
@@ -35,6 +39,7 @@ impl Default for RegistryOptions {
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
             credential_life: Duration::from_mins(1),
+            allow_private_redirects: false,
         }
     }
 }
@@ -52,6 +57,7 @@ impl std::fmt::Debug for RegistryOptions {
             .field("timeouts", &self.timeouts)
             .field("retry", &self.retry)
             .field("credential_life", &self.credential_life)
+            .field("allow_private_redirects", &self.allow_private_redirects)
             .finish()
     }
 }
@@ -89,6 +95,8 @@ pub struct RetryPolicy {
     pub max_delay: Duration,
     /// Longest wait that a registry can ask for with `Retry-After`.
     pub max_retry_after: Duration,
+    /// Longest time spent on waiting between the attempts of one call, all together.
+    pub total: Duration,
 }
 
 impl Default for RetryPolicy {
@@ -98,6 +106,7 @@ impl Default for RetryPolicy {
             first_delay: Duration::from_millis(200),
             max_delay: Duration::from_secs(10),
             max_retry_after: Duration::from_mins(1),
+            total: Duration::from_mins(5),
         }
     }
 }
@@ -110,6 +119,7 @@ impl RetryPolicy {
             .with_max_delay(self.max_delay)
             .with_factor(2.0)
             .with_max_times(self.attempts.saturating_sub(1))
+            .with_total_delay(Some(self.total))
             .with_jitter()
     }
 }

@@ -168,7 +168,7 @@ struct Log<'a> {
 impl Progress for Log<'_> {
     fn event(&self, event: Event<'_>) {
         match event {
-            Event::Bytes(_) => {}
+            Event::Bytes { .. } => {}
             event => tracing::debug!(image = self.image, ?event),
         }
     }

@@ -110,14 +110,14 @@ impl JobProgress {
 impl Progress for JobProgress {
     fn event(&self, event: Event<'_>) {
         let movement = match event {
-            Event::Bytes(size) => size,
+            Event::Bytes { bytes, .. } => bytes,
             _ => LEAST_MOVEMENT,
         };
         self.movement.fetch_add(movement, Ordering::Relaxed);
         match event {
             Event::Planned { bytes, .. } => self.total.store(bytes, Ordering::Relaxed),
             // What need not be sent is done as well.
-            Event::Bytes(size)
+            Event::Bytes { bytes: size, .. }
             | Event::BlobSkipped { size, .. }
             | Event::BlobMounted { size, .. } => {
                 self.bytes.fetch_add(size, Ordering::Relaxed);
