@@ -1,162 +1,21 @@
-//! The fake registry's state, its knobs and its log.
+//! The running fake: what tests put into it, ask it, and tell it to do wrong.
 
+use super::connection::{PlainListener, Switch, TlsListener};
+use super::fault::{Action, Fault};
 use super::handlers;
 use super::images::{Image, digest_of};
+use super::knobs::Knobs;
+use super::state::{Entry, State};
+use crate::tls::Tls;
 use axum::http::Method;
 use bytes::Bytes;
-use std::collections::{HashMap, HashSet};
+use oci_spec::image::Digest;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
-/// What a request looked like, and what was answered.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// HTTP method.
-    pub method: Method,
-    /// Path, without the query.
-    pub path: String,
-    /// Query, without the question mark; empty if there was none.
-    pub query: String,
-    /// The `Authorization` header.
-    pub authorization: Option<String>,
-    /// The `Range` header.
-    pub range: Option<String>,
-    /// The body of a call to the token service; empty for all others.
-    pub body: String,
-    /// The status of the answer; 0 while there is none.
-    pub status: u16,
-    /// When it came.
-    pub at: Instant,
-}
-
-/// How a request goes wrong.
-#[derive(Clone, Debug)]
-pub enum Action {
-    /// This status, headers and body instead of the real answer.
-    Status(u16, Vec<(&'static str, String)>, &'static str),
-    /// The body breaks off after so many bytes.
-    Cut(usize),
-    /// The first byte of the body is another.
-    Corrupt,
-    /// No Content-Length, and this many bytes more (or less) at the end.
-    Resize(isize),
-    /// Without this header.
-    Without(&'static str),
-    /// With this header.
-    With(&'static str, String),
-    /// The request's body is not read; the status comes at once.
-    Early(u16),
-    /// Never answers.
-    Hang,
-}
-
-struct Fault {
-    method: Method,
-    path_part: String,
-    left: usize,
-    action: Action,
-}
-
-/// What is asked of clients.
-#[derive(Clone, Default)]
-pub enum Auth {
-    /// Nothing.
-    #[default]
-    Open,
-    /// A password with each request.
-    Basic {
-        /// The user.
-        user: String,
-        /// The password.
-        password: String,
-    },
-    /// A token service in the same process; anonymous tokens unless a user is given.
-    Bearer {
-        /// User and password that the token service wants to see.
-        user: Option<(String, String)>,
-        /// The JSON value of `expires_in`.
-        expires_in: &'static str,
-    },
-}
-
-/// What `Location` of an upload looks like.
-#[derive(Clone, Default)]
-pub enum LocationStyle {
-    /// A path.
-    #[default]
-    Relative,
-    /// An `http` URL of this server.
-    Absolute,
-    /// A path with a query that must come back as it was.
-    WithQuery,
-    /// On this other server.
-    Elsewhere(String),
-}
-
-/// What kind of registry it is. The default is one that follows the specification.
-pub struct Knobs {
-    /// What is asked of clients.
-    pub auth: Auth,
-    /// What `Location` of an upload looks like.
-    pub location: LocationStyle,
-    /// Whether blobs are mounted from other repositories.
-    pub mount: bool,
-    /// Whether `Range` is obeyed.
-    pub ranges: bool,
-    /// Whether pushed content is compared with its digest and manifests with what is there.
-    pub verify: bool,
-}
-
-impl Default for Knobs {
-    fn default() -> Self {
-        Self {
-            auth: Auth::default(),
-            location: LocationStyle::default(),
-            mount: true,
-            ranges: true,
-            verify: true,
-        }
-    }
-}
-
-/// What it holds. Keys are repository and digest, or repository and tag.
-#[derive(Default)]
-pub struct State {
-    /// Content by repository and digest.
-    pub blobs: HashMap<(String, String), Bytes>,
-    /// Media type and bytes by repository and digest.
-    pub manifests: HashMap<(String, String), (String, Bytes)>,
-    /// Digests by repository and tag.
-    pub tags: HashMap<(String, String), String>,
-    /// Open upload sessions.
-    pub sessions: HashSet<String>,
-    /// How many sessions were opened so far.
-    pub next_session: usize,
-    /// Valid tokens and the scopes that they grant.
-    pub tokens: HashMap<String, Vec<String>>,
-    /// How many tokens were given out.
-    pub tokens_made: usize,
-    /// What kind of registry it is.
-    pub knobs: Knobs,
-    /// Every request, in order.
-    pub log: Vec<Entry>,
-    faults: Vec<Fault>,
-}
-
-impl State {
-    /// The fault for this request, used up by one.
-    pub(super) fn fault(&mut self, method: &Method, path_and_query: &str) -> Option<Action> {
-        let fault = self.faults.iter_mut().find(|fault| {
-            fault.left > 0 && fault.method == *method && path_and_query.contains(&fault.path_part)
-        })?;
-        fault.left -= 1;
-        Some(fault.action.clone())
-    }
-}
-
-/// A running registry. Stops with the test's runtime.
+/// A running registry. Stops with the test's runtime. Clones are the same registry.
 #[derive(Clone)]
 pub struct Fake {
     /// Where it listens.
@@ -165,29 +24,45 @@ pub struct Fake {
 }
 
 impl Fake {
-    /// Starts one on a free port of loopback.
+    /// Starts one on a free port of loopback, plain HTTP.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a port of loopback is free");
-        let fake = Self {
-            address: listener.local_addr().expect("it is bound"),
-            state: Arc::default(),
-        };
-        let router = handlers::router(fake.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self::start_at("127.0.0.1:0").await
+    }
+
+    /// Starts one at this address, plain HTTP.
+    pub async fn start_at(address: &str) -> Self {
+        let (fake, listener) = Self::bound(address).await;
+        let service =
+            handlers::router(fake.clone()).into_make_service_with_connect_info::<Switch>();
+        tokio::spawn(async move { axum::serve(PlainListener(listener), service).await });
         fake
     }
 
-    /// A registry whose connections somebody else accepts.
+    /// Starts one behind TLS (HTTP/1.1), with the certificate for loopback. It thinks that it is spoken to by plain
+    /// HTTP, like many behind a proxy.
+    pub async fn start_tls(tls: &Tls) -> Self {
+        let (fake, inner) = Self::bound("127.0.0.1:0").await;
+        let service =
+            handlers::router(fake.clone()).into_make_service_with_connect_info::<Switch>();
+        let config = tls.server_config().expect("the certificate is usable");
+        let acceptor = TlsAcceptor::from(config);
+        tokio::spawn(async move { axum::serve(TlsListener { inner, acceptor }, service).await });
+        fake
+    }
+
+    /// The state of a registry at this address where nobody listens.
     #[must_use]
-    pub fn unserved(address: SocketAddr) -> (Self, axum::Router) {
-        let fake = Self {
-            address,
-            state: Arc::default(),
-        };
-        let router = handlers::router(fake.clone());
-        (fake, router)
+    pub fn unserved(address: SocketAddr) -> Self {
+        let state = Arc::default();
+        Self { address, state }
+    }
+
+    async fn bound(address: &str) -> (Self, TcpListener) {
+        let listener = TcpListener::bind(address)
+            .await
+            .expect("the address is free");
+        let fake = Self::unserved(listener.local_addr().expect("it is bound"));
+        (fake, listener)
     }
 
     /// `127.0.0.1:port`, as image references name it.
@@ -209,7 +84,8 @@ impl Fake {
         self
     }
 
-    /// The next `times` requests with this method and this piece of path or query go wrong.
+    /// The next `times` requests with this method and this piece of path or query go wrong. Of several faults for the
+    /// same requests the first one is used up before the next.
     pub fn fault(&self, method: Method, path_part: &str, times: usize, action: Action) {
         let path_part = path_part.to_owned();
         self.state().faults.push(Fault {
@@ -218,6 +94,11 @@ impl Fake {
             left: times,
             action,
         });
+    }
+
+    /// Nothing goes wrong any more.
+    pub fn forget_faults(&self) {
+        self.state().faults.clear();
     }
 
     /// Puts a blob into a repository.
@@ -246,10 +127,8 @@ impl Fake {
     /// What a tag stands for.
     #[must_use]
     pub fn tag(&self, repository: &str, tag: &str) -> Option<String> {
-        self.state()
-            .tags
-            .get(&(repository.to_owned(), tag.to_owned()))
-            .cloned()
+        let key = (repository.to_owned(), tag.to_owned());
+        self.state().tags.get(&key).cloned()
     }
 
     /// How many tags there are in all repositories.
@@ -261,14 +140,26 @@ impl Fake {
     /// Whether the repository holds this manifest and its own blobs, byte for byte.
     #[must_use]
     pub fn has(&self, repository: &str, image: &Image) -> bool {
-        let state = self.state();
-        let key = |digest: oci_spec::image::Digest| (repository.to_owned(), digest.to_string());
-        state.manifests.get(&key(image.digest()))
-            == Some(&(image.media_type.clone(), image.manifest.clone()))
+        let manifest = (image.media_type.clone(), image.manifest.clone());
+        let key = (repository.to_owned(), image.digest().to_string());
+        self.state().manifests.get(&key) == Some(&manifest)
             && image
                 .blobs
                 .iter()
-                .all(|blob| state.blobs.get(&key(digest_of(blob))) == Some(blob))
+                .all(|blob| self.blob(repository, &digest_of(blob)).as_ref() == Some(blob))
+    }
+
+    /// A blob of a repository.
+    #[must_use]
+    pub fn blob(&self, repository: &str, digest: &Digest) -> Option<Bytes> {
+        let key = (repository.to_owned(), digest.to_string());
+        self.state().blobs.get(&key).cloned()
+    }
+
+    /// Loses a blob.
+    pub fn lose_blob(&self, repository: &str, digest: &Digest) {
+        let key = (repository.to_owned(), digest.to_string());
+        self.state().blobs.remove(&key);
     }
 
     /// The requests so far.
@@ -282,13 +173,20 @@ impl Fake {
         self.state().log.clear();
     }
 
+    /// The requests with this method and this piece of path or query.
+    #[must_use]
+    pub fn asked(&self, method: &Method, path_part: &str) -> Vec<Entry> {
+        let mut log = self.log();
+        log.retain(|entry| {
+            entry.method == *method && format!("{}?{}", entry.path, entry.query).contains(path_part)
+        });
+        log
+    }
+
     /// How many requests had this method and this piece of path or query.
     #[must_use]
     pub fn count(&self, method: &Method, path_part: &str) -> usize {
-        let has = |entry: &&Entry| {
-            entry.method == *method && format!("{}?{}", entry.path, entry.query).contains(path_part)
-        };
-        self.log().iter().filter(has).count()
+        self.asked(method, path_part).len()
     }
 
     /// No token is valid any more.

@@ -109,3 +109,21 @@ pub fn index(children: &[&Image]) -> Image {
         blobs: Vec::new(),
     }
 }
+
+/// An artifact with this content that refers to `subject`, of the given type.
+#[must_use]
+pub fn referrer(subject: &Image, artifact_type: &str, content: &Bytes) -> Image {
+    let config = blob("{}");
+    let manifest = format!(
+        "{{\"schemaVersion\":2, \"mediaType\":\"{OCI_MANIFEST}\",\"artifactType\":\"{artifact_type}\", \"config\":{},\
+         \"layers\":[{}],\"subject\":{},\"annotations\":{{\"made.by\":\"a test\"}}}}",
+        descriptor("application/vnd.oci.empty.v1+json", &config),
+        descriptor("application/octet-stream", content),
+        subject.descriptor(),
+    );
+    Image {
+        media_type: OCI_MANIFEST.into(),
+        manifest: manifest.into(),
+        blobs: vec![config, content.clone()],
+    }
+}

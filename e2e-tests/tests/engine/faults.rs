@@ -406,7 +406,7 @@ async fn a_target_that_never_answers_the_upload_is_given_up() {
 #[tokio::test]
 async fn an_unreachable_registry_is_a_passing_trouble() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (gone, _) = Fake::unserved(listener.local_addr().unwrap());
+    let gone = Fake::unserved(listener.local_addr().unwrap());
     drop(listener);
     let registries = registries(&[&gone]);
     let registry = registries.get(&gone.host()).unwrap();
