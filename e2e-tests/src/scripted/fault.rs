@@ -1,7 +1,7 @@
 //! How single requests go wrong.
 
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderName, HeaderValue, Method, Response, header};
+use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use std::io;
@@ -28,6 +28,8 @@ pub enum Action {
     Hang,
     /// The request is done, and then the connection ends without an answer.
     LoseAnswer,
+    /// The request is done, and then answered with this status and no body.
+    Disguise(u16),
     /// The connection ends at once, without an answer: what a keep-alive connection does that was idle too long.
     Reset,
     /// The body comes in so many pieces, with this pause before each.
@@ -85,6 +87,11 @@ pub(super) async fn spoiled(answer: Response<Body>, action: Action) -> Response<
                 Err(io::Error::other("cut"))
             });
             Body::from_stream(first.chain(broken))
+        }
+        Action::Disguise(status) => {
+            parts.status = StatusCode::from_u16(status).expect("a status has three digits");
+            parts.headers.clear();
+            Body::empty()
         }
         Action::Drip(pieces, pause) => Body::from_stream(dripping(body, pieces, pause)),
         _ => Body::from(body),

@@ -8,6 +8,9 @@ use crate::scripted::state::State;
 use axum::http::{HeaderValue, Method, Response, header};
 use base64::Engine as _;
 
+/// What ECR says of a password that has expired.
+const EXPIRED: &str = r#"{"errors":[{"code":"DENIED","message":"Your authorization token has expired. Reauthenticate and try again."}]}"#;
+
 pub(super) fn token(fake: &Fake, asked: &Asked<'_>) -> Answer {
     let mut state = fake.state();
     let Auth::Bearer { user, expires_in } = state.knobs.auth.clone() else {
@@ -78,16 +81,17 @@ pub(super) fn refused(fake: &Fake, asked: &Asked<'_>, repository: &str) -> Optio
     } else {
         state.knobs.expired_status
     };
-    let mut answer = error(status, "UNAUTHORIZED");
-    if status == 401 {
-        let realm = format!("http://{}/token", fake.address);
-        for challenge in state.knobs.challenges.clone().unwrap_or(vec![challenge]) {
-            let challenge = HeaderValue::from_str(&challenge.replace("$REALM", &realm))
-                .expect("a challenge is printable");
-            answer
-                .headers_mut()
-                .append(header::WWW_AUTHENTICATE, challenge);
-        }
+    if status != 401 {
+        return Some(plain(status, EXPIRED));
+    }
+    let mut answer = error(401, "UNAUTHORIZED");
+    let realm = format!("http://{}/token", fake.address);
+    for challenge in state.knobs.challenges.clone().unwrap_or(vec![challenge]) {
+        let challenge = HeaderValue::from_str(&challenge.replace("$REALM", &realm))
+            .expect("a challenge is printable");
+        answer
+            .headers_mut()
+            .append(header::WWW_AUTHENTICATE, challenge);
     }
     Some(answer)
 }

@@ -20,15 +20,23 @@ pub(super) fn tags(fake: &Fake, asked: &Asked<'_>, repository: &str) -> Answer {
     if tags.is_empty() {
         return error(404, "NAME_UNKNOWN");
     }
-    let (page, link) = page(asked, tags, state.knobs.page);
+    let query = asked.parameters();
+    if let Some(last) = query.get("last") {
+        tags.retain(|tag| tag > last);
+    }
+    let size = query.get("n").and_then(|n| n.parse().ok());
+    let size = state.knobs.page.min(size.unwrap_or(usize::MAX));
     let answer = Response::builder().header(header::CONTENT_TYPE, "application/json");
-    let answer = link
-        .into_iter()
-        .fold(answer, |a, l| a.header(header::LINK, l));
-    finish(
-        answer,
-        json!({"name": repository, "tags": page}).to_string(),
-    )
+    let answer = match tags.get(..size) {
+        Some([.., last]) if tags.len() > size => {
+            let link = format!(r#"<{}?n={size}&last={last}>; rel="next""#, asked.path);
+            answer.header(header::LINK, link)
+        }
+        _ => answer,
+    };
+    tags.truncate(size);
+    let list = json!({"name": repository, "tags": tags});
+    finish(answer, list.to_string())
 }
 
 pub(super) fn referrers(fake: &Fake, asked: &Asked<'_>, repository: &str, subject: &str) -> Answer {
@@ -45,11 +53,20 @@ pub(super) fn referrers(fake: &Fake, asked: &Asked<'_>, repository: &str, subjec
         .map(|((_, digest), (media_type, bytes))| descriptor(digest, media_type, bytes))
         .collect();
     found.sort_by_key(|descriptor| descriptor["digest"].to_string());
-    let (page, link) = page(asked, found, state.knobs.page);
+    let first = asked
+        .parameters()
+        .get("after")
+        .and_then(|after| after.parse().ok())
+        .unwrap_or(0_usize);
+    let next = first.saturating_add(state.knobs.page).min(found.len());
     let answer = Response::builder().header(header::CONTENT_TYPE, OCI_INDEX);
-    let answer = link
-        .into_iter()
-        .fold(answer, |a, l| a.header(header::LINK, l));
+    let answer = if next < found.len() {
+        let link = format!(r#"<{}?after={next}>; rel="next""#, asked.path);
+        answer.header(header::LINK, link)
+    } else {
+        answer
+    };
+    let page = found.get(first..next).unwrap_or_default();
     let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": page});
     finish(answer, index.to_string())
 }
@@ -67,18 +84,4 @@ fn descriptor(digest: &str, media_type: &str, bytes: &[u8]) -> Value {
         "artifactType": artifact_type,
         "annotations": manifest["annotations"],
     })
-}
-
-/// The items of the page that is asked for, and the `Link` to the next one.
-fn page<T>(asked: &Asked<'_>, items: Vec<T>, size: usize) -> (Vec<T>, Option<String>) {
-    let parameters = asked.parameters();
-    let first = parameters
-        .get("after")
-        .and_then(|after| after.parse().ok())
-        .unwrap_or(0);
-    let next = first + size.min(items.len());
-    let more = next < items.len();
-    let page = items.into_iter().skip(first).take(size).collect();
-    let link = format!(r#"<{}?after={next}>; rel="next""#, asked.path);
-    (page, Some(link).filter(|_| more))
 }
