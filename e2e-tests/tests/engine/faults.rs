@@ -1,10 +1,9 @@
 //! Registries and networks that fail, lie or stall.
 
-use crate::support::{
-    Action, Fake, LocationStyle, copy_app, digest_of, image, noise, options, registries,
-};
+use crate::support::{copy_app, options, registries};
 use axum::http::Method;
 use bytes::Bytes;
+use e2e_tests::scripted::{Action, Fake, LocationStyle, digest_of, image, noise};
 use mirror_copy::{CopyError, Registries, RegistryError, Retry, TagOrDigest, Timeouts};
 use std::time::Duration;
 
@@ -407,7 +406,7 @@ async fn a_target_that_never_answers_the_upload_is_given_up() {
 #[tokio::test]
 async fn an_unreachable_registry_is_a_passing_trouble() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (gone, _) = Fake::unserved(listener.local_addr().unwrap());
+    let gone = Fake::unserved(listener.local_addr().unwrap());
     drop(listener);
     let registries = registries(&[&gone]);
     let registry = registries.get(&gone.host()).unwrap();

@@ -1,10 +1,10 @@
 //! Logging in: tokens, passwords, and who never gets to see them.
 
 use crate::support::{
-    Action, Auth, Fake, LocationStyle, PASSWORD, copy_app, digest_of, image, noise, options,
-    registries, registries_with_login, source, target,
+    PASSWORD, copy_app, options, registries, registries_with_login, source, target,
 };
 use axum::http::Method;
+use e2e_tests::scripted::{Action, Auth, Fake, LocationStyle, digest_of, image, noise};
 use mirror_copy::{CopyOptions, Registries, RegistryError, Retry, TagOrDigest, copy};
 
 const USER: &str = "robot";

@@ -1,6 +1,8 @@
 //! The engine against registries that behave and that do not.
 
 mod auth;
+mod cases;
+mod child;
 mod copying;
 mod docker_config;
 mod faults;

@@ -1,12 +1,7 @@
-//! A registry in this process, images to put into it, and ways to make it misbehave.
+//! What the engine's tests share: options for fakes, sources and targets on them.
 
-mod fake;
-mod handlers;
-mod images;
-
-pub use fake::{Action, Auth, Fake, LocationStyle};
-pub use images::{Image, blob, descriptor, digest_of, image, index, noise};
-
+use bytes::Bytes;
+use e2e_tests::scripted::{Fake, Image};
 use mirror_copy::{
     CopyError, CopyOptions, CopyReport, Digest, Login, Registries, RegistryOptions, RetryPolicy,
     Source, TagOrDigest, Target, copy,
@@ -66,13 +61,61 @@ pub fn target(registries: &Registries, fake: &Fake, repository: &str, tag: &str)
     }
 }
 
+/// Copies `from/app:1` to `to/copy:1`, as the options say.
+pub async fn copy_app_with(
+    registries: &Registries,
+    from: &Fake,
+    to: &Fake,
+    options: &CopyOptions,
+) -> Result<CopyReport, CopyError> {
+    let source = source(registries, from, "app", "1");
+    let target = target(registries, to, "copy", "1");
+    copy(&source, &target, options, &()).await
+}
+
 /// Copies `from/app:1` to `to/copy:1`.
 pub async fn copy_app(
     registries: &Registries,
     from: &Fake,
     to: &Fake,
 ) -> Result<CopyReport, CopyError> {
-    let source = source(registries, from, "app", "1");
-    let target = target(registries, to, "copy", "1");
-    copy(&source, &target, &CopyOptions::default(), &()).await
+    copy_app_with(registries, from, to, &CopyOptions::default()).await
+}
+
+/// Puts these manifests with their blobs into `app` of a new registry, the last one as `app:1`, and starts an empty
+/// target.
+pub async fn pair_with(images: &[Image]) -> (Fake, Fake) {
+    let (from, to) = (Fake::start().await, Fake::start().await);
+    for image in images {
+        from.put("app", image);
+    }
+    from.put_tagged("app", "1", images.last().expect("something to copy"));
+    (from, to)
+}
+
+/// Copies the last of these with everything that it names; answers with the target.
+pub async fn copied(images: &[Image]) -> (Fake, Result<CopyReport, CopyError>) {
+    let (from, to) = pair_with(images).await;
+    let result = copy_app(&registries(&[&from, &to]), &from, &to).await;
+    (to, result)
+}
+
+/// A manifest as it is written here.
+pub fn raw(media_type: &str, manifest: impl Into<Bytes>, blobs: Vec<Bytes>) -> Image {
+    Image {
+        media_type: media_type.into(),
+        manifest: manifest.into(),
+        blobs,
+    }
+}
+
+/// Whether these are at the target, and its tag stands for the last one.
+pub fn arrived(to: &Fake, images: &[Image]) -> bool {
+    let root = images.last().map(|image| image.digest().to_string());
+    images.iter().all(|image| to.has("copy", image)) && to.tag("copy", "1") == root
+}
+
+/// Whether a failed copy left what nobody can mistake for an image.
+pub fn nothing_tagged(to: &Fake) -> bool {
+    to.tags() == 0
 }

@@ -1,10 +1,9 @@
 //! Manifests of all formats, and those that are refused.
 
-use crate::support::{
-    Action, Fake, Image, blob, copy_app, descriptor, digest_of, image, index, noise, registries,
-};
+use crate::support::{copy_app, registries};
 use axum::http::Method;
 use bytes::Bytes;
+use e2e_tests::scripted::{Action, Fake, Image, blob, descriptor, digest_of, image, index, noise};
 use mirror_copy::{CopyError, Retry, TagOrDigest};
 
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";

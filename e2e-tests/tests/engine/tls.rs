@@ -1,59 +1,18 @@
 //! HTTPS with a private root certificate.
 
-use crate::support::{Action, Fake, LocationStyle, PASSWORD, image, noise};
+use crate::support::PASSWORD;
 use axum::http::Method;
+use e2e_tests::scripted::{Action, Fake, LocationStyle, image, noise};
+use e2e_tests::tls::Tls;
 use mirror_copy::{
     CopyOptions, Login, Registries, RegistryError, RegistryOptions, Retry, Source, TagOrDigest,
     Target, copy,
 };
-use std::net::SocketAddr;
-use std::sync::Arc;
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
-struct TlsListener {
-    inner: TcpListener,
-    acceptor: TlsAcceptor,
-}
-
-impl axum::serve::Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let Ok((stream, address)) = self.inner.accept().await else {
-                continue;
-            };
-            if let Ok(stream) = self.acceptor.accept(stream).await {
-                return (stream, address);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        self.inner.local_addr()
-    }
-}
-
-/// A registry behind TLS, and its certificate.
+/// A registry behind TLS, and the certificate of its authority.
 async fn start() -> (Fake, String) {
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (fake, router) = Fake::unserved(inner.local_addr().unwrap());
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TlsListener { inner, acceptor };
-    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    (fake, made.cert.pem())
+    let tls = Tls::generate().unwrap();
+    (Fake::start_tls(&tls).await, tls.ca_pem().to_owned())
 }
 
 fn options(pem: &str) -> RegistryOptions {

@@ -1,10 +1,8 @@
 //! What a copy brings over, in which order, and with how many requests.
 
-use crate::support::{
-    Action, Fake, Image, anchor_of, blob, copy_app, descriptor, digest_of, image, index, noise,
-    registries, source, target,
-};
+use crate::support::{anchor_of, copy_app, registries, source, target};
 use axum::http::Method;
+use e2e_tests::scripted::{Action, Fake, Image, blob, descriptor, digest_of, image, index, noise};
 use mirror_copy::{CopyOptions, Digest, Event, Progress, copy};
 use std::sync::Mutex;
 

@@ -1,7 +1,8 @@
 //! Credentials from docker configurations: files, helpers, identity tokens, rotation.
 
-use crate::support::{Auth, Fake, PASSWORD, image, noise, options};
+use crate::support::{PASSWORD, options};
 use base64::Engine as _;
+use e2e_tests::scripted::{Auth, Fake, image, noise};
 use mirror_copy::{
     CredentialError, Credentials, DockerConfig, Login, Registries, Registry, RegistryError,
 };
