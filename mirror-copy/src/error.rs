@@ -140,6 +140,26 @@ pub enum RegistryError {
     /// Not a repository, tag or digest that can be part of a registry address.
     #[error("{0:?} is not a valid repository, tag or digest")]
     Name(String),
+    /// The registry refuses a blob in one request. The next attempt sends it in chunks.
+    #[error(
+        "cannot {subject} in one request: the registry answered {status}; it is to be sent in chunks"
+    )]
+    Whole {
+        /// What was tried.
+        subject: Subject,
+        /// The HTTP status.
+        status: StatusCode,
+    },
+    /// An upload session has less than was sent to it.
+    #[error("cannot {subject}: the registry kept {kept} of {sent} bytes")]
+    Lost {
+        /// What was tried.
+        subject: Subject,
+        /// Bytes that the session has.
+        kept: u64,
+        /// Bytes that it was sent.
+        sent: u64,
+    },
     /// The registry broke the protocol.
     #[error("cannot {subject}: {reason}")]
     Protocol {
@@ -163,7 +183,9 @@ impl RegistryError {
                 ..
             } => status_retry(subject.operation, *status, code, *retry_after),
             Self::Transport { source, .. } => transport_retry(source),
-            Self::Timeout { .. } | Self::Cut { .. } => Retry::SOON,
+            Self::Timeout { .. } | Self::Cut { .. } | Self::Whole { .. } | Self::Lost { .. } => {
+                Retry::SOON
+            }
             Self::Lookup(error) => error.retry(),
             _ => Retry::Permanent,
         }
@@ -173,7 +195,7 @@ impl RegistryError {
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match self {
-            Self::Status { status, .. } => Some(status.as_u16()),
+            Self::Status { status, .. } | Self::Whole { status, .. } => Some(status.as_u16()),
             _ => None,
         }
     }

@@ -1,23 +1,32 @@
 //! One registry host: its connections, tokens, back-pressure, and what is known about it.
 
+mod abilities;
 mod answer;
 mod auth;
 mod blob_reader;
 mod blobs;
 mod call;
 mod challenge;
+mod chunked;
+mod cutter;
 mod gate;
 mod manifests;
+mod reach;
 mod redirect;
 mod repository;
 mod seen;
+mod streamed;
 mod tags;
 mod token;
 mod token_service;
 mod uploads;
 
+#[cfg(test)]
+mod testing;
+
 pub use blob_reader::BlobReader;
 pub(crate) use call::retrying;
+pub(crate) use cutter::Content;
 pub(crate) use manifests::Located;
 pub use manifests::{Manifest, Resolved};
 pub(crate) use repository::{Access, Repository};
@@ -27,6 +36,7 @@ use crate::error::{Operation, RegistryError, Subject};
 use crate::reference::TagOrDigest;
 use crate::registries::host::Endpoint;
 use crate::registries::{Common, RetryPolicy, Timeouts};
+use abilities::Abilities;
 use auth::Auth;
 use call::{Call, Lane};
 use gate::Gate;
@@ -52,6 +62,7 @@ struct Shared {
     auth: Auth,
     gate: Gate,
     seen: Seen,
+    abilities: Abilities,
 }
 
 impl Registry {
@@ -62,6 +73,7 @@ impl Registry {
             auth: Auth::default(),
             gate: Gate::default(),
             seen: Seen::default(),
+            abilities: Abilities::default(),
         };
         Self {
             shared: Arc::new(shared),

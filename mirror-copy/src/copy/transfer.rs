@@ -109,7 +109,12 @@ impl Job<'_> {
     ) -> Result<(), CopyError> {
         let size = reader.size();
         let (pieces, taken) = mpsc::channel(PIECES_IN_FLIGHT);
-        let mut put = pin!(self.target.put_blob(session, digest, size, taken));
+        let mut taken = taken;
+        let content = futures_util::stream::poll_fn(move |context| taken.poll_recv(context));
+        let mut put = pin!(
+            self.target
+                .put_blob(session, digest, size, Box::pin(content))
+        );
         let mut pump = pin!(self.pump(digest, reader, pieces));
         let pumped = tokio::select! {
             biased; // an end of the pieces is the better explanation of the end of the PUT

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue,
 };
-use reqwest::{Body, Method, Response, StatusCode, Url};
+use reqwest::{Method, Response, StatusCode, Url};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -140,7 +140,7 @@ impl Registry {
     }
 
     /// The error that an answer stands for. Pauses the host if it asks for that.
-    async fn failure(
+    pub(super) async fn failure(
         &self,
         subject: &Subject,
         response: Response,
@@ -188,7 +188,10 @@ impl Registry {
                 .and_then(redirect_target);
             match next {
                 None => return Ok(Answer { response, own }),
-                Some(next) => url = checked_hop(call.subject, &url, next)?,
+                Some(next) => {
+                    url = checked_hop(call.subject, &url, next)?;
+                    self.check_redirect(call.subject, &url)?;
+                }
             }
         }
         let reason = format!("it was redirected more than {MAX_REDIRECTS} times");
@@ -225,7 +228,9 @@ impl Registry {
                 .body(call.body.clone());
         }
         let patience = match call.subject.operation {
-            Operation::WriteManifest | Operation::StartUpload => self.timeouts().commit,
+            Operation::WriteManifest | Operation::StartUpload | Operation::WriteBlob => {
+                self.timeouts().commit
+            }
             _ => self.timeouts().idle,
         };
         self.sent.fetch_add(1, Ordering::Relaxed);
@@ -239,57 +244,9 @@ impl Registry {
             }),
         }
     }
-
-    /// Sends a body that exists only once, with its exact length. One attempt, no deadline: the
-    /// caller watches whether the body moves.
-    pub(super) async fn send_stream(
-        &self,
-        subject: &Subject,
-        url: Url,
-        scopes: &Scopes,
-        length: u64,
-        body: Body,
-    ) -> Result<Response, RegistryError> {
-        self.shared.gate.pass().await;
-        let own = self.shared.endpoint.owns(&url);
-        let proof = if own {
-            self.proof(subject, scopes).await?
-        } else {
-            None
-        };
-        let mut request = self
-            .shared
-            .common
-            .bulk
-            .put(url.clone())
-            .header(CONTENT_LENGTH, length)
-            .header(reqwest::header::CONTENT_TYPE, "application/octet-stream")
-            .body(body);
-        if let Some(proof) = &proof {
-            request = request.header(AUTHORIZATION, proof.header.clone());
-        }
-        self.sent.fetch_add(1, Ordering::Relaxed);
-        let response = request
-            .send()
-            .await
-            .map_err(|error| transport(subject, &url, error))?;
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        if own
-            && status == StatusCode::UNAUTHORIZED
-            && let Some(challenge) = challenge::choose(response.headers())
-        {
-            // The body is gone, but the next attempt shall find a fresh proof.
-            self.renewed(subject, scopes, challenge, proof.as_ref())
-                .await?;
-        }
-        Err(self.failure(subject, response, None).await)
-    }
 }
 
-fn transport(subject: &Subject, url: &Url, error: reqwest::Error) -> RegistryError {
+pub(super) fn transport(subject: &Subject, url: &Url, error: reqwest::Error) -> RegistryError {
     RegistryError::Transport {
         subject: subject.clone(),
         url: public_url(url),
