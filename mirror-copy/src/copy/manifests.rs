@@ -120,9 +120,9 @@ impl Job<'_> {
             Err(error) if misses_blobs(&error) && !node.blobs.is_empty() => {
                 tracing::warn!(%error, "the target misses blobs that it had; sending them again");
                 self.send_again(plan, node).await?;
-                put().await.map_err(CopyError::Target)
+                put().await.map(drop).map_err(CopyError::Target)
             }
-            other => other.map_err(CopyError::Target),
+            other => other.map(drop).map_err(CopyError::Target),
         }
     }
 
