@@ -12,6 +12,7 @@ mod cutter;
 mod gate;
 mod manifests;
 mod pages;
+mod quota;
 mod reach;
 mod redirect;
 mod referrers;
@@ -20,6 +21,7 @@ mod seen;
 mod streamed;
 mod tags;
 mod token;
+mod token_cache;
 mod token_service;
 mod uploads;
 
@@ -43,6 +45,7 @@ use auth::Auth;
 use call::{Call, Lane};
 use gate::Gate;
 use oci_spec::image::Digest;
+use quota::Quota;
 use reqwest::Method;
 use seen::Seen;
 use std::fmt;
@@ -63,6 +66,7 @@ struct Shared {
     common: Arc<Common>,
     auth: Auth,
     gate: Gate,
+    quota: Quota,
     seen: Seen,
     abilities: Abilities,
 }
@@ -74,6 +78,7 @@ impl Registry {
             common,
             auth: Auth::default(),
             gate: Gate::default(),
+            quota: Quota::default(),
             seen: Seen::default(),
             abilities: Abilities::default(),
         };

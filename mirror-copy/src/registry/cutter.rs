@@ -67,12 +67,12 @@ impl Cutter {
 
 impl Inner {
     /// The next piece of at most `limit` bytes; never an empty one.
-    fn poll_next(&mut self, context: &mut Context<'_>, limit: u64) -> Poll<io::Result<Bytes>> {
+    fn poll_next(&mut self, waker: &mut Context<'_>, limit: u64) -> Poll<io::Result<Bytes>> {
         let Some(content) = &mut self.content else {
             return Poll::Ready(Err(io::Error::other("the upload was given up")));
         };
         while self.rest.is_empty() {
-            match content.as_mut().poll_next(context) {
+            match content.as_mut().poll_next(waker) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(piece))) => self.rest = piece,
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),

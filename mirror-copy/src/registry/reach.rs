@@ -72,9 +72,8 @@ fn barred(base: &Url, to: &Url, allow_private: bool) -> Option<&'static str> {
         return None;
     }
     match (place(base), place(to)) {
-        (_, Place::Public) | (Place::LinkLocal, _) => None,
+        (_, Place::Public) | (Place::LinkLocal, _) | (Place::Private, Place::Private) => None,
         (_, Place::LinkLocal) => Some(LINK_LOCAL),
-        (Place::Private, Place::Private) => None,
         (Place::Public, Place::Private) => (!allow_private).then_some(PRIVATE),
     }
 }

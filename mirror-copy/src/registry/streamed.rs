@@ -86,6 +86,19 @@ impl Registry {
             self.renewed(subject, scopes, challenge, proof.as_ref())
                 .await?;
         }
-        Err(self.failure(subject, response, None).await)
+        let error = self.failure(subject, response, None).await;
+        if status == StatusCode::FORBIDDEN
+            && let Some(proof) = &proof
+            && self
+                .replaced(subject, scopes, &error, proof)
+                .await?
+                .is_some()
+        {
+            return Err(RegistryError::Expired {
+                host: self.host().to_owned(),
+                subject: subject.clone(),
+            });
+        }
+        Err(error)
     }
 }

@@ -32,7 +32,7 @@ impl Registry {
         anew: bool,
     ) -> Result<Token, RegistryError> {
         let asked = Instant::now();
-        let credential = self.credential(anew).await?;
+        let credential = self.credential(|_| anew).await?;
         let user = match &credential {
             None => None,
             Some(Credential::Login(login)) => Some(login.username.clone()),
