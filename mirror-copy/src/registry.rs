@@ -1,23 +1,35 @@
 //! One registry host: its connections, tokens, back-pressure, and what is known about it.
 
+mod abilities;
 mod answer;
 mod auth;
 mod blob_reader;
 mod blobs;
 mod call;
 mod challenge;
+mod chunked;
 mod content;
+mod cutter;
 mod gate;
 mod manifests;
 mod own_mount;
+mod pages;
+mod quota;
+mod reach;
 mod redirect;
+mod referrers;
 mod repository;
 mod seen;
+mod streamed;
 mod streams;
 mod tags;
 mod token;
+mod token_cache;
 mod token_service;
 mod uploads;
+
+#[cfg(test)]
+mod testing;
 
 pub use blob_reader::BlobReader;
 pub(crate) use call::retrying;
@@ -32,10 +44,12 @@ use crate::error::{Operation, RegistryError, Subject};
 use crate::reference::TagOrDigest;
 use crate::registries::host::Endpoint;
 use crate::registries::{Common, RetryPolicy, Timeouts};
+use abilities::Abilities;
 use auth::Auth;
 use call::{Call, Lane};
 use gate::Gate;
 use oci_spec::image::Digest;
+use quota::Quota;
 use reqwest::Method;
 use seen::Seen;
 use std::fmt;
@@ -58,11 +72,13 @@ struct Shared {
     common: Arc<Common>,
     auth: Auth,
     gate: Gate,
+    quota: Quota,
     seen: Seen,
     streams: Streams,
     own_mount: own_mount::Learned,
     /// Whether the host may speak HTTP/2; only TLS can tell.
     multiplexes: AtomicBool,
+    abilities: Abilities,
 }
 
 impl Registry {
@@ -73,9 +89,11 @@ impl Registry {
             common,
             auth: Auth::default(),
             gate: Gate::default(),
+            quota: Quota::default(),
             seen: Seen::default(),
             streams: Streams::default(),
             own_mount: own_mount::Learned::default(),
+            abilities: Abilities::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -192,11 +210,6 @@ impl Registry {
     /// Whether a mount from the repository itself tells what is there.
     pub(crate) fn own_mount(&self) -> &own_mount::Learned {
         &self.shared.own_mount
-    }
-
-    /// Whether this registry limits how many manifests may be read, so that asking by `HEAD` is better.
-    pub(crate) fn counts_reads(&self) -> bool {
-        self.shared.endpoint.is_docker_hub()
     }
 
     /// The HTTP client for a lane. A host without HTTP/2 has one pool for everything, so that no

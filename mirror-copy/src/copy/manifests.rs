@@ -83,9 +83,9 @@ impl Job<'_> {
                 while let Some(sent) = sending.next().await {
                     sent?;
                 }
-                put().await.map_err(CopyError::Target)
+                put().await.map(drop).map_err(CopyError::Target)
             }
-            other => other.map_err(CopyError::Target),
+            other => other.map(drop).map_err(CopyError::Target),
         }
     }
 }

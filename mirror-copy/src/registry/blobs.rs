@@ -58,6 +58,10 @@ impl Repository {
         let mut last = RegistryError::protocol(&subject, "its descriptor gives no usable address");
         for url in urls.iter().take(MAX_FOREIGN_URLS) {
             let Ok(url) = Url::parse(url) else { continue };
+            if let Err(error) = self.registry.check_redirect(&subject, &url) {
+                last = error;
+                continue;
+            }
             match self.open_url(&url, digest, size, 0).await {
                 Ok(open) => return Ok((url, open)),
                 Err(error) => last = error,

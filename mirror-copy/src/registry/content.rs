@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The body of an upload. It ends with an error, never just early, if the content cannot be had: the HTTP
+/// The body of an upload: exactly the blob's bytes, the last piece only when the digest is right. It ends with an error, never just early, if the content cannot be had: the HTTP
 /// client then breaks the connection, and the registry cannot take the blob for complete.
 pub(crate) type Content = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
