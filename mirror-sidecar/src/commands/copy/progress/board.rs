@@ -64,6 +64,7 @@ pub(super) struct Layer {
 /// Bytes per second, smoothed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
+    started: Instant,
     at: Instant,
     bytes: u64,
     per_second: f64,
@@ -252,6 +253,7 @@ impl Image {
 impl Rate {
     fn new(now: Instant) -> Self {
         Self {
+            started: now,
             at: now,
             bytes: 0,
             per_second: 0.0,
@@ -266,12 +268,10 @@ impl Rate {
         }
         #[expect(clippy::cast_precision_loss, reason = "it is shown with one decimal")]
         let current = bytes.saturating_sub(self.bytes) as f64 / elapsed;
-        let weight = (-elapsed / RATE_WINDOW.as_secs_f64()).exp();
-        self.per_second = if self.bytes == 0 {
-            current
-        } else {
-            self.per_second.mul_add(weight, current * (1.0 - weight))
-        };
+        // The mean of everything at first, until there is enough to forget what is old.
+        let age = now.saturating_duration_since(self.started).as_secs_f64();
+        let weight = (elapsed / age).max(1.0 - (-elapsed / RATE_WINDOW.as_secs_f64()).exp());
+        self.per_second = self.per_second.mul_add(1.0 - weight, current * weight);
         (self.at, self.bytes) = (now, bytes);
     }
 

@@ -17,7 +17,7 @@ fn board() -> (Board, Instant) {
 }
 
 fn image(board: &Board) -> &Image {
-    board.running.get(&0).unwrap()
+    &board.running[&0]
 }
 
 #[test]
