@@ -40,6 +40,28 @@ impl RegistryError {
     }
 }
 
+impl RegistryError {
+    /// The same of a manifest that not every registry knows: what came was fine at its source, so "invalid"
+    /// means its type.
+    pub(crate) fn of_unusual_manifest(self) -> Self {
+        match self {
+            Self::Status {
+                subject,
+                status: status @ StatusCode::BAD_REQUEST,
+                code,
+                message,
+                ..
+            } if code == "MANIFEST_INVALID" => Self::Unsupported {
+                subject,
+                status,
+                code,
+                message,
+            },
+            other => other,
+        }
+    }
+}
+
 /// Whether the tag is there and must stay what it is. The specification has no code for that.
 fn is_immutable(status: StatusCode, code: &str, message: &str) -> bool {
     let says = |text: &str, what: &str| text.to_ascii_lowercase().contains(what);

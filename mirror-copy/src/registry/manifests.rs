@@ -5,7 +5,7 @@ use super::call::{Call, Lane};
 use super::repository::Repository;
 use crate::error::{Operation, RegistryError, Subject};
 use crate::hash::Hasher;
-use crate::manifest::{self, ManifestError};
+use crate::manifest::{self, DOCKER_LIST, DOCKER_MANIFEST, ManifestError, OCI_INDEX, OCI_MANIFEST};
 use crate::reference::TagOrDigest;
 use bytes::Bytes;
 use oci_spec::image::Digest;
@@ -176,7 +176,11 @@ impl Repository {
         let mut call = Call::new(&subject, Method::PUT, url, &self.scopes, Lane::Small)
             .header(CONTENT_TYPE, media_type);
         call.body = found.bytes.clone();
-        let response = self.registry.send(&call).await?;
+        let sent = self.registry.send(&call).await;
+        let response = sent.map_err(|error| match media_type {
+            OCI_INDEX | OCI_MANIFEST | DOCKER_LIST | DOCKER_MANIFEST => error,
+            _ => error.of_unusual_manifest(),
+        })?;
         match said_digest(response.headers()) {
             // A registry that stores something else has not stored this manifest.
             Some(said) if said.algorithm() == found.digest.algorithm() && said != found.digest => {
