@@ -46,9 +46,9 @@ pub enum RegistryError {
         /// The registry's own message, cleaned and cut, or empty.
         message: String,
     },
-    /// The registry does not take manifests of this kind.
+    /// The registry does not take manifests of this media type, or digests of this algorithm.
     #[error(
-        "cannot {subject}: the registry does not support this kind of manifest ({status}{})",
+        "cannot {subject}: the registry does not support this kind of content ({status}{})",
         detail(.code, .message)
     )]
     Unsupported {

@@ -41,9 +41,9 @@ impl RegistryError {
 }
 
 impl RegistryError {
-    /// The same of a manifest that not every registry knows: what came was fine at its source, so "invalid"
-    /// means its type.
-    pub(crate) fn of_unusual_manifest(self) -> Self {
+    /// The same of content that not every registry knows, by its media type or its digest's algorithm. It
+    /// was fine at its source, so this code, which says that it is invalid, means its kind.
+    pub(crate) fn of_unusual(self, invalid: &str) -> Self {
         match self {
             Self::Status {
                 subject,
@@ -51,7 +51,7 @@ impl RegistryError {
                 code,
                 message,
                 ..
-            } if code == "MANIFEST_INVALID" => Self::Unsupported {
+            } if code == invalid => Self::Unsupported {
                 subject,
                 status,
                 code,

@@ -179,7 +179,7 @@ impl Repository {
         let sent = self.registry.send(&call).await;
         let response = sent.map_err(|error| match media_type {
             OCI_INDEX | OCI_MANIFEST | DOCKER_LIST | DOCKER_MANIFEST => error,
-            _ => error.of_unusual_manifest(),
+            _ => error.of_unusual("MANIFEST_INVALID"),
         })?;
         match said_digest(response.headers()) {
             // A registry that stores something else has not stored this manifest.

@@ -70,7 +70,7 @@ async fn a_wait_beyond_all_patience_is_the_callers_to_make() {
                 },
                 limit: Some(100),
                 window: Duration::from_hours(6),
-                after: policy.max_retry_after + Duration::from_secs(1),
+                after: policy.max_delay + Duration::from_secs(1),
             })
         }
     })
