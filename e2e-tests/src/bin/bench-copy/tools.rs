@@ -113,8 +113,15 @@ impl Contender {
 
     /// The head of its column.
     pub fn title(self) -> String {
+        match self.tool {
+            Tool::Ours => format!("**{}**", self.name()),
+            _ => self.name(),
+        }
+    }
+
+    /// What it is called in running text.
+    pub fn name(self) -> String {
         match (self.tool, self.setting) {
-            (Tool::Ours, _) => "**mirror-sidecar**".to_owned(),
             (Tool::Limit, _) => "limit (curl)".to_owned(),
             (tool, Setting::Default) => tool.program().to_owned(),
             (tool, Setting::Tuned) => format!("{}, tuned", tool.program()),
@@ -184,7 +191,7 @@ impl Tools {
             .is_some_and(|found| found.tunable);
         match (contender.tool, shape) {
             (Tool::Skopeo | Tool::Crane, Shape::Referrers) => Some("copies no referrers"),
-            (Tool::Limit, Shape::Big | Shape::Layers | Shape::Tiny | Shape::Platforms) => None,
+            (Tool::Limit, Shape::Big | Shape::Layers | Shape::Platforms) => None,
             (Tool::Limit, _) => Some("n/a"),
             _ if contender.setting == Setting::Tuned && one_image && !tunable => Some("no setting"),
             _ => None,
