@@ -49,11 +49,12 @@ pub async fn run(args: CopyArgs) -> anyhow::Result<ExitCode> {
         failed: false,
     };
     let exit = tokio::select! {
-        exit = run.work(work) => exit,
+        biased; // so that a signal is never missed once a copy has begun
         () = &mut interrupted => {
             run.progress.interrupted();
             ExitCode::from(FAILURE)
         }
+        exit = run.work(work) => exit,
     };
     // Dropping the run stops what is still being copied.
     Ok(exit)
