@@ -151,15 +151,16 @@ impl Progress {
     pub(super) fn finish(&self) {
         self.tick();
         let shown = self.shown();
+        if let View::Bars(bars) = &shown.view {
+            bars.clear();
+        }
         match &shown.view {
             View::Json(_) => output::note(&events::finished(&shown.board)),
-            View::Nothing => {}
-            View::Bars(_) | View::Lines(_) if shown.board.total < 2 => {}
-            View::Lines(_) => output::note(&shown.board.summary()),
-            View::Bars(bars) => {
-                bars.clear();
+            // The result of a single image says it all.
+            View::Bars(_) | View::Lines(_) if shown.board.total > 1 => {
                 output::note(&shown.board.summary());
             }
+            _ => {}
         }
     }
 
