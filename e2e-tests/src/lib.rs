@@ -2,6 +2,7 @@
 //!
 //! - [`host`] runs the policy's WebAssembly the way Kubewarden's policy server does;
 //! - [`registry`] starts real registries on loopback, and speaks plain HTTP to them;
+//! - [`scripted`] is a registry in this process that misbehaves on demand;
 //! - [`image`] makes images on the fly, pushes them and reads them back;
 //! - [`sidecar`] runs the real `mirror-sidecar` as a child process;
 //! - [`fixtures`] are admission requests as an API server sent them;
@@ -17,5 +18,6 @@ pub mod fixtures;
 pub mod host;
 pub mod image;
 pub mod registry;
+pub mod scripted;
 pub mod sidecar;
 pub mod tls;

@@ -1,0 +1,208 @@
+//! What a fake does with a request: log it, spoil it or answer it (OCI distribution specification 1.1).
+
+mod answer;
+mod auth;
+mod blobs;
+mod lists;
+mod manifests;
+mod uploads;
+
+use super::connection::Switch;
+use super::fake::Fake;
+use super::fault::{Action, header_of, spoiled};
+use super::state::Entry;
+use answer::{Answer, error, plain};
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{ConnectInfo, Request};
+use axum::http::{HeaderMap, HeaderName, Method, header};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+pub(super) fn router(fake: Fake) -> Router {
+    Router::new().fallback(move |request: Request| {
+        let fake = fake.clone();
+        async move { answer(fake, request).await }
+    })
+}
+
+/// A request whose body was read.
+struct Asked<'a> {
+    method: &'a Method,
+    headers: &'a HeaderMap,
+    path: &'a str,
+    query: &'a str,
+    body: Bytes,
+}
+
+impl Asked<'_> {
+    fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The query's parameters; of those that come twice the last one.
+    fn parameters(&self) -> HashMap<String, String> {
+        url::form_urlencoded::parse(self.query.as_bytes())
+            .into_owned()
+            .collect()
+    }
+}
+
+async fn answer(fake: Fake, request: Request) -> Answer {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    let query = parts.uri.query().unwrap_or_default().to_owned();
+    let place = log(&fake, &parts.method, &parts.headers, &path, &query);
+    let fault = fake
+        .state()
+        .fault(&parts.method, &format!("{path}?{query}"));
+    let answer = match &fault {
+        Some(Action::Status(status, headers, text)) => {
+            // Read the body first, so that the answer is not lost with the connection.
+            let _ = to_bytes(body, usize::MAX).await;
+            let mut answer = plain(*status, text);
+            for (name, value) in headers {
+                let (name, value) = header_of(name, value);
+                answer.headers_mut().append(name, value);
+            }
+            answer
+        }
+        Some(Action::Early(status)) => error(*status, "DENIED"),
+        Some(Action::Hang) => std::future::pending().await,
+        Some(Action::Reset) => {
+            switch_off(&parts.extensions);
+            plain(500, "")
+        }
+        _ => {
+            let pause = match fault {
+                Some(Action::Sip(pause)) => pause,
+                _ => Duration::ZERO,
+            };
+            let Some(body) = read(body, pause).await else {
+                return plain(400, "cut");
+            };
+            if let Some(entry) = fake.state().log.get_mut(place) {
+                entry.length = body.len();
+                if path == "/token" {
+                    entry.body = String::from_utf8_lossy(&body).into_owned();
+                }
+            }
+            let asked = Asked {
+                method: &parts.method,
+                headers: &parts.headers,
+                path: &path,
+                query: &query,
+                body,
+            };
+            let real = real(&fake, &asked);
+            match fault {
+                Some(Action::LoseAnswer) => {
+                    switch_off(&parts.extensions);
+                    real
+                }
+                Some(action) => spoiled(real, action).await,
+                None => real,
+            }
+        }
+    };
+    if let Some(entry) = fake.state().log.get_mut(place) {
+        entry.status = answer.status().as_u16();
+    }
+    answer
+}
+
+/// Logs a request and says where in the log it is.
+fn log(fake: &Fake, method: &Method, headers: &HeaderMap, path: &str, query: &str) -> usize {
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned)
+    };
+    let mut state = fake.state();
+    state.log.push(Entry {
+        method: method.clone(),
+        path: path.to_owned(),
+        query: query.to_owned(),
+        headers: headers.clone(),
+        authorization: text(header::AUTHORIZATION),
+        range: text(header::RANGE),
+        body: String::new(),
+        length: 0,
+        status: 0,
+        at: Instant::now(),
+    });
+    state.log.len() - 1
+}
+
+fn switch_off(extensions: &axum::http::Extensions) {
+    extensions
+        .get::<ConnectInfo<Switch>>()
+        .expect("fakes serve with switches")
+        .0
+        .off();
+}
+
+/// The whole body, read with a pause before each piece; `None` if it breaks off.
+async fn read(body: Body, pause: Duration) -> Option<Bytes> {
+    let mut whole = BytesMut::new();
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        whole.extend_from_slice(&piece.ok()?);
+    }
+    Some(whole.freeze())
+}
+
+fn real(fake: &Fake, asked: &Asked<'_>) -> Answer {
+    if asked.path == "/token" {
+        return auth::token(fake, asked);
+    }
+    let Some(rest) = asked.path.strip_prefix("/v2/") else {
+        return error(404, "NOT_FOUND");
+    };
+    let (repository, kind, name) = split(rest);
+    if let Some(refusal) = auth::refused(fake, asked, repository) {
+        return refusal;
+    }
+    let writes = [Method::POST, Method::PUT, Method::PATCH];
+    if writes.contains(asked.method) && asked.header(&header::CONTENT_LENGTH).is_none() {
+        return plain(411, "");
+    }
+    match (asked.method, kind) {
+        (_, "") => plain(200, "{}"),
+        (&Method::HEAD | &Method::GET, "manifests") => {
+            manifests::read(fake, asked, repository, name)
+        }
+        (&Method::PUT, "manifests") => manifests::write(fake, asked, repository, name),
+        (&Method::HEAD | &Method::GET, "blobs") => blobs::read(fake, asked, repository, name),
+        (&Method::POST, "uploads") => uploads::start(fake, asked, repository),
+        (&Method::PATCH, "uploads") => uploads::append(fake, asked, repository, name),
+        (&Method::GET, "uploads") => uploads::status(fake, repository, name),
+        (&Method::PUT, "uploads") => uploads::close(fake, asked, repository, name),
+        (&Method::DELETE, "uploads") => uploads::cancel(fake, name),
+        (&Method::GET, "tags") => lists::tags(fake, asked, repository),
+        (&Method::GET, "referrers") => lists::referrers(fake, asked, repository, name),
+        _ => error(405, "UNSUPPORTED"),
+    }
+}
+
+/// Repository, kind and last part of a path; repositories contain slashes.
+fn split(rest: &str) -> (&str, &str, &str) {
+    for (marker, kind) in [
+        ("/blobs/uploads/", "uploads"),
+        ("/blobs/", "blobs"),
+        ("/manifests/", "manifests"),
+        ("/referrers/", "referrers"),
+        ("/tags/", "tags"),
+    ] {
+        if let Some((repository, name)) = rest.rsplit_once(marker) {
+            return (repository, kind, name);
+        }
+    }
+    ("", "", "")
+}

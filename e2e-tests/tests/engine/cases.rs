@@ -1,0 +1,8 @@
+//! The tricky cases of copying, one by one: `docs/copying.md` lists them with what is expected and the tests' names.
+
+mod auth;
+mod digests;
+mod manifests;
+mod table;
+mod transport;
+mod world;

@@ -1,0 +1,754 @@
+//! Cases 27 to 39: redirects, upload locations, chunks, mounts, resets, limits and pressure.
+
+use crate::child;
+use crate::support::{
+    PASSWORD, arrived, copy_app, nothing_tagged, options, pair_with, registries,
+    registries_with_login, source, target,
+};
+use axum::http::{Method, header};
+use bytes::Bytes;
+use e2e_tests::scripted::{
+    Action, Auth, Fake, Image, LocationStyle, PatchStyle, digest_of, image, noise,
+};
+use e2e_tests::tls::Tls;
+use mirror_copy::{
+    CopyError, CopyOptions, CopyReport, Event, Progress, Registries, RegistryError,
+    RegistryOptions, Retry, Source, TagOrDigest, Target, Timeouts, copy,
+};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+const USER: &str = "robot";
+const MIB: usize = 1024 * 1024;
+
+fn basic() -> Auth {
+    Auth::Basic {
+        user: USER.into(),
+        password: PASSWORD.into(),
+    }
+}
+
+/// An image with one layer of this size.
+fn with_layer(size: usize) -> Image {
+    image(1, &[noise(7, size)])
+}
+
+fn layer_path(image: &Image) -> String {
+    format!("/blobs/{}", digest_of(&image.blobs[1]))
+}
+
+#[tokio::test]
+async fn case_27_signed_addresses_get_no_credentials_and_are_used_once() {
+    let app = with_layer(3 * MIB);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    let store = Fake::start().await;
+    store.put("app", &app);
+    store.set(|knobs| knobs.signed = true);
+    from.set(|knobs| {
+        knobs.auth = basic();
+        knobs.redirect_blobs = Some(store.host());
+    });
+    // The body breaks off, and by then the address has expired.
+    store.fault(Method::GET, &layer_path(&app), 1, Action::Cut(MIB));
+    let registries = registries_with_login(&[&from, &to, &store], USER);
+    copy_app(&registries, &from, &to).await.unwrap();
+    assert!(arrived(&to, &[app]));
+    let log = store.log();
+    assert_eq!(log.len(), 3, "the config, the layer, and the rest of it");
+    assert!(log.iter().all(|entry| entry.status < 400));
+    for entry in &log {
+        assert_eq!(entry.authorization, None);
+        assert_eq!(entry.headers.get(header::COOKIE), None);
+        assert_eq!(entry.headers.get(header::REFERER), None);
+    }
+}
+
+#[tokio::test]
+async fn case_27_redirects_end_and_their_secrets_stay_out_of_errors() {
+    let (from, to) = pair_with(&[with_layer(1000)]).await;
+    let cdn = Fake::start().await;
+    let round = format!("http://{}/round?sig=s1gnature", cdn.address);
+    let round = Action::Status(302, vec![("location", round)], "");
+    from.fault(Method::GET, "/blobs/", usize::MAX, round.clone());
+    cdn.fault(Method::GET, "/round", usize::MAX, round);
+    let error = copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("redirected more than"), "{text}");
+    assert!(!format!("{error} {error:?}").contains("s1gnature"));
+}
+
+async fn behind_tls() -> (Fake, RegistryOptions) {
+    let tls = Tls::generate().unwrap();
+    let options = RegistryOptions {
+        extra_root_certificates_pem: vec![tls.ca_pem().as_bytes().to_vec()],
+        ..RegistryOptions::default()
+    };
+    (Fake::start_tls(&tls).await, options)
+}
+
+#[tokio::test]
+async fn case_27_a_redirect_out_of_tls_is_not_followed() {
+    let (fake, options) = behind_tls().await;
+    let plain = Fake::start().await;
+    let location = vec![("location", format!("http://{}/x", plain.address))];
+    let redirect = Action::Status(307, location, "");
+    fake.fault(Method::GET, "/v2/", usize::MAX, redirect);
+    let registry = Registries::new(options).unwrap().get(&fake.host()).unwrap();
+    let error = registry.ping().await.unwrap_err();
+    assert!(matches!(error, RegistryError::Redirect { .. }), "{error}");
+    assert!(plain.log().is_empty());
+}
+
+/// A public name reaches the fake through a proxy; the fake then sends the client into its own network.
+#[rstest::rstest]
+#[case("http://10.0.0.1")]
+#[case("http://169.254.169.254")]
+#[case("http://[::1]")]
+#[case("http://[::ffff:127.0.0.1]")]
+#[case("http://localhost")]
+#[tokio::test]
+#[ignore = "engine: redirects into a private network"]
+async fn case_27_a_public_registry_cannot_send_us_into_a_private_network(#[case] inside: &str) {
+    let app = with_layer(1000);
+    let fake = Fake::start().await;
+    fake.put_tagged("app", "1", &app);
+    fake.set(|knobs| knobs.mount = false);
+    let there = vec![("location", format!("{inside}/v2/app/blobs/x"))];
+    let redirect = Action::Status(307, there, "");
+    fake.fault(Method::GET, "/v2/app/blobs/", usize::MAX, redirect);
+    let answer = child::copy_by_proxy(&fake, "registry.example", "app", &[]).await;
+    assert!(answer.contains("private"), "{answer}");
+    let inside = inside.trim_start_matches("http://");
+    let asked = |entry: &e2e_tests::scripted::Entry| entry.headers[header::HOST] == inside;
+    assert!(!fake.log().iter().any(asked));
+}
+
+#[rstest::rstest]
+#[case(LocationStyle::Absolute)]
+#[case(LocationStyle::Relative)]
+#[case(LocationStyle::WithQuery)]
+#[tokio::test]
+async fn case_28_upload_locations_of_all_shapes_work(#[case] style: LocationStyle) {
+    let app = with_layer(1000);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    to.set(|knobs| knobs.location = style.clone());
+    copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap();
+    assert!(arrived(&to, &[app]));
+    let puts = to.asked(&Method::PUT, "/uploads/");
+    assert!(
+        puts.iter()
+            .all(|put| put.query.contains("digest=sha256%3A"))
+    );
+    if matches!(style, LocationStyle::WithQuery) {
+        let kept = "_state=a%2Fb%3D%3D&nonce=1&digest=";
+        assert!(puts.iter().all(|put| put.query.starts_with(kept)));
+    }
+}
+
+#[tokio::test]
+async fn case_28_an_upload_to_another_host_goes_without_authorization() {
+    let (from, to) = pair_with(&[with_layer(1000)]).await;
+    let store = Fake::start().await;
+    for fake in [&from, &to] {
+        fake.set(|knobs| knobs.auth = basic());
+    }
+    to.set(|knobs| {
+        knobs.location = LocationStyle::Elsewhere(store.host());
+        knobs.verify = false;
+    });
+    let registries = registries_with_login(&[&from, &to, &store], USER);
+    copy_app(&registries, &from, &to).await.unwrap();
+    let puts = store.log();
+    assert_eq!(puts.len(), 2);
+    assert!(puts.iter().all(|entry| entry.authorization.is_none()));
+    assert_eq!(to.count(&Method::PUT, "/blobs/"), 0);
+}
+
+#[tokio::test]
+#[ignore = "engine: uploads in chunks"]
+async fn case_28_the_newest_location_is_taken_after_every_chunk() {
+    let app = with_layer(9 * MIB);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    to.set(|knobs| {
+        knobs.location = LocationStyle::Rotating;
+        knobs.max_body = 4 * MIB;
+    });
+    copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap();
+    assert!(arrived(&to, &[app]));
+    let put = to.asked(&Method::PUT, "step=3");
+    assert_eq!(put.len(), 1, "three chunks, then the end");
+}
+
+#[tokio::test]
+async fn case_28_a_missing_location_is_an_error_where_it_is_needed_only() {
+    let app = with_layer(1000);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    to.fault(Method::PUT, "", usize::MAX, Action::Without("location"));
+    copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap();
+    assert!(arrived(&to, &[app]));
+
+    let (from, to) = pair_with(&[with_layer(1000)]).await;
+    to.fault(Method::POST, "", usize::MAX, Action::Without("location"));
+    let error = copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("no upload location"), "{error}");
+}
+
+/// Copies within one registry that mounts nothing.
+async fn within(fake: &Fake, options: RegistryOptions) -> Result<CopyReport, CopyError> {
+    fake.set(|knobs| knobs.mount = false);
+    let registry = Registries::new(options).unwrap().get(&fake.host()).unwrap();
+    let source = Source {
+        registry: registry.clone(),
+        repository: "app".into(),
+        reference: TagOrDigest::parse("1"),
+    };
+    let target = Target {
+        registry,
+        repository: "copy".into(),
+        tag: Some("1".into()),
+        anchor: None,
+    };
+    copy(&source, &target, &CopyOptions::default(), &()).await
+}
+
+#[tokio::test]
+async fn case_29_an_http_location_behind_tls_is_upgraded() {
+    let (fake, options) = behind_tls().await;
+    let app = with_layer(100_000);
+    fake.put_tagged("app", "1", &app);
+    // It thinks that it is spoken to by plain HTTP, like many behind a proxy.
+    fake.set(|knobs| knobs.location = LocationStyle::Absolute);
+    within(&fake, options).await.unwrap();
+    assert!(arrived(&fake, &[app]));
+}
+
+#[tokio::test]
+async fn case_29_a_location_that_leaves_tls_for_another_host_is_refused() {
+    let (fake, options) = behind_tls().await;
+    fake.put_tagged("app", "1", &with_layer(100));
+    let plain = Fake::start().await;
+    let elsewhere = LocationStyle::Base(format!("http://localhost:{}", plain.address.port()));
+    fake.set(|knobs| knobs.location = elsewhere);
+    let error = within(&fake, options).await.unwrap_err();
+    assert!(matches!(error, CopyError::Target(_)), "{error}");
+    assert!(plain.log().is_empty());
+}
+
+/// The default port is named in one address and not in the other: still the same registry, so the password goes along.
+#[tokio::test]
+async fn case_29_a_dropped_default_port_is_still_the_same_registry() {
+    let app = with_layer(1000);
+    let fake = Fake::start().await;
+    fake.put_tagged("app", "1", &app);
+    fake.set(|knobs| {
+        knobs.auth = basic();
+        knobs.mount = false;
+        knobs.location = LocationStyle::Base("http://registry.example".into());
+    });
+    let login = [("registry.example:80", USER, PASSWORD)];
+    let answer = child::copy_by_proxy(&fake, "registry.example:80", "app", &login).await;
+    assert_eq!(answer, "ok");
+    assert!(fake.has("acme/copy", &app));
+}
+
+#[tokio::test]
+async fn case_30_a_blob_is_sent_in_one_put_first() {
+    let app = with_layer(9 * MIB);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    // ECR: every chunk but the first is thrown away, with a friendly answer.
+    to.set(|knobs| knobs.patch = PatchStyle::FirstOnly);
+    copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap();
+    assert!(arrived(&to, &[app]));
+    assert_eq!(to.count(&Method::PATCH, ""), 0);
+}
+
+#[rstest::rstest]
+#[case::ghcr(4 * MIB, 413)]
+#[case::cloudflare(8 * MIB, 413)]
+#[tokio::test]
+#[ignore = "engine: uploads in chunks"]
+async fn case_30_chunks_are_sent_after_the_whole_was_too_large(
+    #[case] limit: usize,
+    #[case] refusal: u16,
+) {
+    let app = with_layer(9 * MIB + 1);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    to.set(|knobs| knobs.max_body = limit);
+    copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap();
+    assert!(arrived(&to, &[app]));
+    let refused = to.log().iter().filter(|e| e.status == refusal).count();
+    assert_eq!(refused, 1, "it is learned");
+    let chunks = to.asked(&Method::PATCH, "/uploads/");
+    let mut next = 0;
+    for chunk in chunks {
+        let range = chunk.headers[header::CONTENT_RANGE].to_str().unwrap();
+        assert_eq!(range, format!("{next}-{}", next + chunk.length - 1));
+        assert!(chunk.length <= limit);
+        next += chunk.length;
+    }
+    assert_eq!(next, 9 * MIB + 1);
+}
+
+#[tokio::test]
+#[ignore = "engine: uploads in chunks"]
+async fn case_30_chunks_that_are_thrown_away_are_noticed() {
+    let (from, to) = pair_with(&[with_layer(9 * MIB)]).await;
+    to.set(|knobs| {
+        knobs.max_body = 4 * MIB;
+        knobs.patch = PatchStyle::FirstOnly;
+        knobs.verify = false;
+    });
+    let error = copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, CopyError::Target(_)), "{error}");
+    assert!(nothing_tagged(&to));
+}
+
+#[tokio::test]
+#[ignore = "engine: uploads in chunks"]
+async fn case_31_chunks_are_as_large_as_the_registry_wants_them() {
+    let app = with_layer(20 * MIB);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    to.set(|knobs| {
+        knobs.max_body = 8 * MIB;
+        knobs.min_chunk = Some(6 * MIB);
+    });
+    copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap();
+    assert!(arrived(&to, &[app]));
+    let chunks = to.asked(&Method::PATCH, "/uploads/");
+    let (last, others) = chunks.split_last().unwrap();
+    assert!(others.iter().all(|chunk| chunk.length >= 6 * MIB));
+    assert!(last.length > 0);
+}
+
+#[tokio::test]
+#[ignore = "engine: uploads in chunks"]
+async fn case_31_a_minimum_beyond_reason_is_refused() {
+    let (from, to) = pair_with(&[with_layer(9 * MIB)]).await;
+    to.set(|knobs| {
+        knobs.max_body = 8 * MIB;
+        knobs.min_chunk = Some(1024 * MIB);
+    });
+    let error = copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("chunks"), "{error}");
+    assert_eq!(error.retry(), Retry::Permanent);
+    assert_eq!(to.count(&Method::PATCH, ""), 0);
+}
+
+/// The chunk arrived, but what came back is 416: a proxy sent it twice. The session says how far it really is.
+#[tokio::test]
+#[ignore = "engine: uploads in chunks"]
+async fn case_32_a_416_is_cleared_up_by_asking_the_session() {
+    let app = with_layer(9 * MIB);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    to.set(|knobs| knobs.max_body = 4 * MIB);
+    to.fault(Method::PATCH, "", 1, Action::Disguise(416));
+    copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap();
+    assert!(arrived(&to, &[app.clone()]));
+    assert_eq!(to.count(&Method::GET, "/uploads/"), 1);
+    // The refused whole, and the chunks: nothing was started again for it.
+    assert_eq!(from.count(&Method::GET, &layer_path(&app)), 2);
+}
+
+#[tokio::test]
+#[ignore = "engine: uploads in chunks"]
+async fn case_32_a_chunk_that_really_is_lost_starts_the_blob_again() {
+    let app = with_layer(9 * MIB);
+    for lost in [Action::Status(416, vec![], ""), Action::LoseAnswer] {
+        let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+        to.set(|knobs| knobs.max_body = 4 * MIB);
+        to.fault(Method::PATCH, "", 1, lost);
+        copy_app(&registries(&[&from, &to]), &from, &to)
+            .await
+            .unwrap();
+        assert!(arrived(&to, std::slice::from_ref(&app)));
+    }
+}
+
+/// Two images that share a base layer go to two repositories; answers with the report of the second copy.
+async fn two_with_a_shared_base(to: &Fake) -> (Fake, CopyReport) {
+    let from = Fake::start().await;
+    let base = noise(1, 50_000);
+    from.put_tagged("a", "1", &image(1, &[base.clone(), noise(2, 10)]));
+    let second = image(2, &[base, noise(3, 10)]);
+    from.put_tagged("b", "1", &second);
+    let registries = registries(&[&from, to]);
+    let mut last = None;
+    for name in ["a", "b"] {
+        let source = source(&registries, &from, name, "1");
+        let target = target(&registries, to, &format!("copy-{name}"), "1");
+        let report = copy(&source, &target, &CopyOptions::default(), &()).await;
+        last = Some(report.unwrap());
+    }
+    assert!(to.has("copy-b", &second));
+    (from, last.unwrap())
+}
+
+#[tokio::test]
+async fn case_33_a_mounted_base_layer_crosses_the_wire_once_per_registry() {
+    let to = Fake::start().await;
+    let (from, second) = two_with_a_shared_base(&to).await;
+    assert_eq!((second.blobs_mounted, second.blobs_copied), (1, 2));
+    let base = digest_of(&noise(1, 50_000));
+    assert_eq!(from.count(&Method::GET, base.as_ref()), 1);
+}
+
+#[tokio::test]
+async fn case_33_the_session_of_a_refused_mount_is_used() {
+    let to = Fake::start().await;
+    to.set(|knobs| knobs.mount = false);
+    let (_from, second) = two_with_a_shared_base(&to).await;
+    assert_eq!((second.blobs_mounted, second.blobs_copied), (0, 3));
+    assert_eq!(
+        to.count(&Method::POST, "/blobs/uploads/"),
+        6,
+        "three blobs for either image, one POST each"
+    );
+}
+
+#[rstest::rstest]
+#[case(400)]
+#[case(401)]
+#[case(403)]
+#[case(404)]
+#[case(405)]
+#[tokio::test]
+async fn case_33_a_registry_that_knows_no_mount_gets_the_blob(#[case] status: u16) {
+    let to = Fake::start().await;
+    let refusal = Action::Status(status, vec![], "no");
+    to.fault(Method::POST, "mount=", usize::MAX, refusal);
+    let (_from, second) = two_with_a_shared_base(&to).await;
+    assert_eq!((second.blobs_mounted, second.blobs_copied), (0, 3));
+}
+
+#[rstest::rstest]
+#[case(200)]
+#[case(202)]
+#[case(204)]
+#[tokio::test]
+async fn case_34_another_success_than_201_is_believed_after_a_look(#[case] status: u16) {
+    let app = with_layer(1000);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    to.set(|knobs| knobs.put_status = status);
+    copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap();
+    assert!(arrived(&to, std::slice::from_ref(&app)));
+    let log = to.log();
+    let name = digest_of(&app.blobs[1]).to_string();
+    let put = log
+        .iter()
+        .position(|e| e.method == Method::PUT && e.query.contains(&name.replace(':', "%3A")));
+    let looked = log
+        .iter()
+        .rposition(|e| e.method == Method::HEAD && e.path.ends_with(&name));
+    assert!(looked > put, "{looked:?} {put:?}");
+}
+
+#[tokio::test]
+async fn case_34_a_success_without_the_blob_is_an_error() {
+    let (from, to) = pair_with(&[with_layer(1000)]).await;
+    let nothing = Action::Status(204, vec![], "");
+    to.fault(Method::PUT, "/uploads/", usize::MAX, nothing);
+    let error = copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, CopyError::Target(_)), "{error}");
+    assert!(nothing_tagged(&to));
+}
+
+#[tokio::test]
+async fn case_35_a_lost_session_is_replaced_and_the_source_read_again() {
+    let app = with_layer(MIB);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    let body = r#"{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN","message":"who?"}]}"#;
+    let digest = digest_of(&app.blobs[1]).to_string().replace(':', "%3A");
+    to.fault(Method::PUT, &digest, 1, Action::Status(404, vec![], body));
+    copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap();
+    assert!(arrived(&to, std::slice::from_ref(&app)));
+    assert_eq!(from.count(&Method::GET, &layer_path(&app)), 2);
+    assert_eq!(to.state().sessions.len(), 0);
+}
+
+#[rstest::rstest]
+#[case::head(Method::HEAD, "/manifests/")]
+#[case::read_manifest(Method::GET, "/manifests/")]
+#[case::read_blob(Method::GET, "/blobs/")]
+#[tokio::test]
+async fn case_36_a_connection_that_ends_before_the_answer_is_replaced_at_the_source(
+    #[case] method: Method,
+    #[case] part: &str,
+) {
+    let app = with_layer(1000);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    from.fault(method, part, 1, Action::Reset);
+    copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap();
+    assert!(arrived(&to, &[app]));
+}
+
+#[rstest::rstest]
+#[case::head(Method::HEAD, "/manifests/", Action::Reset)]
+#[case::open(Method::POST, "/uploads/", Action::Reset)]
+#[case::open_without_answer(Method::POST, "/uploads/", Action::LoseAnswer)]
+#[case::write(Method::PUT, "/blobs/", Action::Reset)]
+#[case::write_without_answer(Method::PUT, "/blobs/", Action::LoseAnswer)]
+#[case::manifest(Method::PUT, "/manifests/", Action::Reset)]
+#[case::manifest_without_answer(Method::PUT, "/manifests/", Action::LoseAnswer)]
+#[tokio::test]
+async fn case_36_a_connection_that_ends_before_the_answer_is_replaced_at_the_target(
+    #[case] method: Method,
+    #[case] part: &str,
+    #[case] action: Action,
+) {
+    let app = with_layer(2 * MIB);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    to.fault(method, part, 1, action);
+    copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap();
+    assert!(arrived(&to, &[app]));
+}
+
+async fn after_a_429(retry_after: String) -> Duration {
+    let (from, _) = pair_with(&[with_layer(1000)]).await;
+    let registry = registries(&[&from]).get(&from.host()).unwrap();
+    let wait = vec![("retry-after", retry_after)];
+    let limited = Action::Status(429, wait, "");
+    from.fault(Method::HEAD, "/manifests/1", 1, limited);
+    let (one, other) = (TagOrDigest::parse("1"), TagOrDigest::parse("2"));
+    registry.resolve("app", &one).await.unwrap();
+    registry.resolve("app", &other).await.unwrap();
+    let log = from.log();
+    assert_eq!(log[0].status, 429);
+    log[1].at - log[0].at
+}
+
+#[tokio::test]
+async fn case_37_retry_after_in_seconds_is_obeyed() {
+    assert!(after_a_429("1".to_owned()).await >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn case_37_retry_after_as_a_date_is_obeyed() {
+    // Dates have whole seconds, so two seconds ahead is more than one.
+    let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(2));
+    assert!(after_a_429(date).await >= Duration::from_millis(500));
+}
+
+#[tokio::test]
+async fn case_37_a_retry_after_beyond_the_cap_is_cut() {
+    let (from, _) = pair_with(&[with_layer(1000)]).await;
+    let mut options = options(&[&from]);
+    options.retry.attempts = 1;
+    options.retry.max_retry_after = Duration::from_secs(7);
+    let registry = Registries::new(options).unwrap().get(&from.host()).unwrap();
+    let wait = vec![("retry-after", "86400".to_owned())];
+    let limited = Action::Status(429, wait, "");
+    from.fault(Method::HEAD, "/manifests/1", 1, limited);
+    let error = registry
+        .resolve("app", &TagOrDigest::parse("1"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.retry(),
+        Retry::Transient {
+            after: Some(Duration::from_secs(7))
+        }
+    );
+}
+
+#[tokio::test]
+async fn case_37_a_pause_concerns_requests_that_were_never_refused() {
+    let (from, _) = pair_with(&[with_layer(1000)]).await;
+    let mut options = options(&[&from]);
+    options.retry.attempts = 1;
+    let registry = Registries::new(options).unwrap().get(&from.host()).unwrap();
+    let wait = vec![("retry-after", "1".to_owned())];
+    let limited = Action::Status(429, wait, "");
+    from.fault(Method::HEAD, "/manifests/1", 1, limited);
+    let error = registry
+        .resolve("app", &TagOrDigest::parse("1"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.retry(),
+        Retry::Transient {
+            after: Some(Duration::from_secs(1))
+        }
+    );
+    registry.ping().await.unwrap();
+    let log = from.log();
+    assert!(log[1].at - log[0].at >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn case_37_an_image_that_is_there_costs_no_quota() {
+    let app = with_layer(1000);
+    let (from, to) = pair_with(&[app]).await;
+    let registries = registries(&[&from, &to]);
+    copy_app(&registries, &from, &to).await.unwrap();
+    from.clear_log();
+    copy_app(&registries, &from, &to).await.unwrap();
+    assert_eq!(from.count(&Method::HEAD, "/manifests/"), 1);
+    assert_eq!(from.count(&Method::GET, ""), 0);
+}
+
+#[tokio::test]
+#[ignore = "engine: rate-limit headers"]
+async fn case_37_a_used_up_quota_is_known_before_it_hits() {
+    let (from, _) = pair_with(&[with_layer(1000)]).await;
+    let registry = registries(&[&from]).get(&from.host()).unwrap();
+    from.fault(
+        Method::GET,
+        "/manifests/",
+        usize::MAX,
+        Action::With("ratelimit-remaining", "0;w=21600".into()),
+    );
+    let tag = TagOrDigest::parse("1");
+    registry.manifest("app", &tag).await.unwrap();
+    let error = registry.manifest("app", &tag).await.unwrap_err();
+    assert!(error.retry().is_transient(), "{error}");
+    assert_eq!(from.count(&Method::GET, "/manifests/"), 1);
+    // Looking costs nothing and goes on.
+    assert!(registry.resolve("app", &tag).await.unwrap().is_some());
+}
+
+/// Options with this patience.
+fn patient(fakes: &[&Fake], idle: Duration) -> RegistryOptions {
+    let mut options = options(fakes);
+    options.timeouts = Timeouts {
+        idle,
+        commit: idle,
+        ..Timeouts::default()
+    };
+    options.retry.attempts = 2;
+    options
+}
+
+#[tokio::test]
+async fn case_38_slow_is_not_stalled() {
+    let idle = Duration::from_secs(1);
+    let app = with_layer(MIB);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    // Every piece comes in time; all of them together take longer than the patience for one.
+    let drip = Action::Drip(12, Duration::from_millis(120));
+    from.fault(Method::GET, &layer_path(&app), 1, drip);
+    let registries = Registries::new(patient(&[&from, &to], idle)).unwrap();
+    let report = copy_app(&registries, &from, &to).await.unwrap();
+    assert!(report.elapsed > idle, "{:?}", report.elapsed);
+    assert_eq!(from.count(&Method::GET, &layer_path(&app)), 1);
+    assert!(arrived(&to, &[app]));
+}
+
+#[tokio::test]
+async fn case_38_a_slow_target_does_not_time_out_the_source() {
+    let idle = Duration::from_millis(400);
+    let app = with_layer(24 * MIB);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    let digest = digest_of(&app.blobs[1]).to_string().replace(':', "%3A");
+    to.fault(
+        Method::PUT,
+        &digest,
+        1,
+        Action::Sip(Duration::from_millis(5)),
+    );
+    let mut options = patient(&[&from, &to], idle);
+    options.timeouts.commit = Duration::from_mins(1);
+    let registries = Registries::new(options).unwrap();
+    let report = copy_app(&registries, &from, &to).await.unwrap();
+    assert!(report.elapsed > idle, "{:?}", report.elapsed);
+    assert_eq!(from.count(&Method::GET, &layer_path(&app)), 1);
+    assert!(arrived(&to, &[app]));
+}
+
+/// Counts what went to the target.
+#[derive(Default)]
+struct Sent(AtomicU64);
+
+impl Progress for Sent {
+    fn event(&self, event: Event<'_>) {
+        if let Event::Bytes { bytes, .. } = event {
+            self.0.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+#[tokio::test]
+async fn case_38_a_target_that_reads_nothing_stops_the_reading_of_the_source() {
+    let layer: Bytes = noise(7, 64 * MIB);
+    let app = image(1, &[layer]);
+    let (from, to) = pair_with(&[app]).await;
+    to.fault(Method::PUT, "/blobs/", usize::MAX, Action::Hang);
+    let mut options = patient(&[&from, &to], Duration::from_millis(300));
+    options.retry.attempts = 1;
+    let registries = Registries::new(options).unwrap();
+    let sent = Sent::default();
+    let error = copy(
+        &source(&registries, &from, "app", "1"),
+        &target(&registries, &to, "copy", "1"),
+        &CopyOptions::default(),
+        &sent,
+    )
+    .await
+    .unwrap_err();
+    assert!(
+        matches!(error, CopyError::Target(RegistryError::Timeout { .. })),
+        "{error}"
+    );
+    // What the sockets' buffers hold is some MiB; the rest must not have been read.
+    let sent = sent.0.into_inner();
+    assert!(sent < 32 * MIB as u64, "{sent} bytes were pushed");
+}
+
+#[tokio::test]
+async fn case_38_a_stalled_source_is_given_up() {
+    let app = with_layer(1000);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    from.fault(Method::GET, &layer_path(&app), usize::MAX, Action::Hang);
+    let options = patient(&[&from, &to], Duration::from_millis(50));
+    let registries = Registries::new(options).unwrap();
+    let error = copy_app(&registries, &from, &to).await.unwrap_err();
+    assert!(
+        matches!(error, CopyError::Source(RegistryError::Timeout { .. })),
+        "{error}"
+    );
+    assert!(nothing_tagged(&to));
+}
+
+#[tokio::test]
+async fn case_38_a_target_that_never_answers_the_upload_is_given_up() {
+    let (from, to) = pair_with(&[with_layer(1000)]).await;
+    to.fault(Method::PUT, "/blobs/", usize::MAX, Action::Hang);
+    let options = patient(&[&from, &to], Duration::from_millis(100));
+    let registries = Registries::new(options).unwrap();
+    let error = copy_app(&registries, &from, &to).await.unwrap_err();
+    assert!(
+        matches!(error, CopyError::Target(RegistryError::Timeout { .. })),
+        "{error}"
+    );
+}

@@ -1,0 +1,11 @@
+//! The engine against registries that behave and that do not.
+
+mod auth;
+mod cases;
+mod child;
+mod copying;
+mod docker_config;
+mod faults;
+mod manifests;
+mod support;
+mod tls;

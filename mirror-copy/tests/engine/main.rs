@@ -1,9 +1,0 @@
-//! The engine against registries that behave and that do not.
-
-mod auth;
-mod copying;
-mod docker_config;
-mod faults;
-mod manifests;
-mod support;
-mod tls;
