@@ -560,3 +560,32 @@ fn a_signal_stops_a_copy_at_once(#[values(Signal::INT, Signal::TERM)] signal: Si
     );
     assert!(took < Duration::from_secs(1), "{took:?}");
 }
+
+/// Results that nobody reads hold up the program, but not its end.
+#[test]
+fn a_signal_stops_a_run_that_nobody_listens_to() {
+    let (upstream, backup) = (start_registry().unwrap(), start_registry().unwrap());
+    let (from, to) = (upstream.address(), backup.address());
+    Image::single(1)
+        .push(&upstream.client(), "team/app", "v1")
+        .unwrap();
+    let (_unread, full) = std::io::pipe().unwrap();
+    let mut filler = full.try_clone().unwrap();
+    // Blocks as soon as the pipe is full, until this process ends.
+    std::thread::spawn(move || while filler.write_all(&[b'x'; 4096]).is_ok() {});
+    let mut child = copy_command(&from, &to)
+        .args(["--progress", "json", &format!("{from}/team/app:v1")])
+        .stdout(full)
+        .spawn()
+        .unwrap();
+    // Right after this event comes the result.
+    let mut events = BufReader::new(child.stderr.take().unwrap()).lines();
+    let copied = events.find(|line| line.as_ref().unwrap().contains("\"event\":\"copied\""));
+    assert!(copied.is_some());
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    let sent = Instant::now();
+    kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    // Half a second, and time for a busy machine.
+    assert!(sent.elapsed() < Duration::from_secs(5));
+}
