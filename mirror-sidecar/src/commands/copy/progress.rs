@@ -36,6 +36,7 @@ pub(super) struct Progress {
 pub(super) struct Watch {
     progress: Arc<Progress>,
     number: usize,
+    image: String,
 }
 
 struct Shown {
@@ -188,7 +189,11 @@ pub(super) fn watch(progress: Arc<Progress>, number: usize, image: &str) -> Watc
     let mut shown = progress.shown();
     shown.board.begin(number, image, Instant::now());
     drop(shown);
-    Watch { progress, number }
+    Watch {
+        progress,
+        number,
+        image: image.to_owned(),
+    }
 }
 
 impl mirror_copy::Progress for Watch {
@@ -211,8 +216,7 @@ impl mirror_copy::Progress for Watch {
         }
         drop(shown);
         if !matches!(event, Event::Bytes { .. }) {
-            let number = self.number;
-            tracing::debug!(number, ?event);
+            tracing::debug!(image = self.image, ?event);
         }
     }
 }
