@@ -116,6 +116,41 @@ async fn few_images_are_copied_at_the_same_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_figures_say_what_becomes_of_images() {
+    let script = held();
+    script
+        .outcomes
+        .lock()
+        .unwrap()
+        .push_back(failure(Retry::Permanent));
+    let metrics = Metrics::new();
+    let schedule = Schedule::new(Arc::clone(&script), NonZeroUsize::MIN, metrics.clone());
+    for name in ["a.io/x", "b.io/x"] {
+        let _ = schedule.request(&image(name));
+    }
+    settle().await;
+    let jobs = |waiting, running, resting| Jobs {
+        waiting,
+        running,
+        resting,
+    };
+    assert_eq!(schedule.counts(), jobs(1, 1, 0));
+    for _ in 0..2 {
+        script.release.notify_one();
+        settle().await;
+    }
+    assert_eq!(schedule.counts(), jobs(0, 0, 1));
+    let text = metrics.encode(schedule.counts()).unwrap();
+    for line in [
+        "image_mirror_copies_total{result=\"failed\"} 1",
+        "image_mirror_copies_total{result=\"copied\"} 1",
+        "image_mirror_jobs{state=\"resting\"} 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_passing_failure_is_tried_again_by_itself() {
     let script = Arc::new(Script::default());
     let outcomes = [
