@@ -53,6 +53,8 @@ fn report() -> CopyReport {
         blobs_skipped: 0,
         blobs_foreign: 0,
         manifests: 1,
+        referrers: 0,
+        referrers_left_out: 0,
         requests: 1,
         elapsed: Duration::ZERO,
     }
