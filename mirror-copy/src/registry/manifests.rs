@@ -47,6 +47,19 @@ pub(crate) struct Located {
 }
 
 impl Located {
+    /// A manifest that was read.
+    pub(crate) fn of(manifest: Manifest) -> Self {
+        let resolved = Resolved {
+            digest: manifest.digest.clone(),
+            media_type: manifest.media_type.clone(),
+            size: manifest.bytes.len() as u64,
+        };
+        Self {
+            resolved,
+            manifest: Some(manifest),
+        }
+    }
+
     /// A digest that nobody was asked about.
     pub(crate) fn unseen(digest: Digest) -> Self {
         let resolved = Resolved {
@@ -116,15 +129,7 @@ impl Repository {
             Err(error) if error.status() == Some(404) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let resolved = Resolved {
-            digest: found.digest.clone(),
-            media_type: found.media_type.clone(),
-            size: found.bytes.len() as u64,
-        };
-        Ok(Some(Located {
-            resolved,
-            manifest: Some(found),
-        }))
+        Ok(Some(Located::of(found)))
     }
 
     /// Whether this manifest is here.
