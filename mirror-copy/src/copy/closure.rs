@@ -29,8 +29,9 @@ const MAX_MANIFEST_BYTES: usize = 16 * 1024 * 1024;
 /// Most blobs of one copy. Large images have some hundred, and each costs some hundred bytes of memory.
 const MAX_BLOBS: usize = 20_000;
 
-/// Large blobs of one copy that are in flight at once. More would not be faster, only unfinished longer.
-const LARGE_AT_ONCE: usize = 16;
+/// Large blobs of one copy that are in flight at once. More would not be faster, only unfinished longer,
+/// and would leave no memory for small ones.
+const LARGE_AT_ONCE: usize = 8;
 
 /// The work below one manifest.
 pub(super) struct Closure<'a> {

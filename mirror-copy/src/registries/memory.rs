@@ -2,9 +2,9 @@
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// What one transfer keeps at most, in KiB: the HTTP client reads up to about 400 KiB at once, and some
-/// more are on their way to the other side.
-const PER_TRANSFER: u32 = 512;
+/// What one transfer keeps at most, in KiB: the HTTP client reads up to about 400 KiB at once, and as much
+/// again waits to be written.
+const PER_TRANSFER: u32 = 1024;
 
 /// What a transfer costs besides its content, in KiB: two connections and their tasks.
 const OVERHEAD: u32 = 32;
@@ -25,7 +25,7 @@ impl Memory {
     /// Waits for a share for a blob of `size` bytes. `None` never happens: the semaphore is never closed.
     pub(crate) async fn take(&self, size: u64) -> Option<SemaphorePermit<'_>> {
         let content = u32::try_from(size.div_ceil(1024)).unwrap_or(u32::MAX);
-        let share = content.min(PER_TRANSFER) + OVERHEAD;
+        let share = content.saturating_mul(2).min(PER_TRANSFER) + OVERHEAD;
         self.0.acquire_many(share).await.ok()
     }
 }
