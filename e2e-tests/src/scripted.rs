@@ -16,6 +16,7 @@ mod connection;
 mod fake;
 mod fault;
 mod handlers;
+mod http2;
 mod images;
 mod knobs;
 mod state;

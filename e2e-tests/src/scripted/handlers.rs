@@ -15,6 +15,7 @@ use answer::{Answer, error, plain};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
@@ -54,7 +55,7 @@ async fn answer(fake: Fake, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
     let query = parts.uri.query().unwrap_or_default().to_owned();
-    let place = log(&fake, &parts.method, &parts.headers, &path, &query);
+    let place = log(&fake, &parts);
     let fault = fake
         .state()
         .fault(&parts.method, &format!("{path}?{query}"));
@@ -114,19 +115,18 @@ async fn answer(fake: Fake, request: Request) -> Answer {
 }
 
 /// Logs a request and says where in the log it is.
-fn log(fake: &Fake, method: &Method, headers: &HeaderMap, path: &str, query: &str) -> usize {
+fn log(fake: &Fake, parts: &Parts) -> usize {
     let text = |name| {
-        headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned)
+        let value = parts.headers.get(name)?;
+        value.to_str().ok().map(str::to_owned)
     };
     let mut state = fake.state();
     state.log.push(Entry {
-        method: method.clone(),
-        path: path.to_owned(),
-        query: query.to_owned(),
-        headers: headers.clone(),
+        method: parts.method.clone(),
+        version: parts.version,
+        path: parts.uri.path().to_owned(),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        headers: parts.headers.clone(),
         authorization: text(header::AUTHORIZATION),
         range: text(header::RANGE),
         body: String::new(),

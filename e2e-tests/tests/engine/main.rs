@@ -6,6 +6,4 @@ mod child;
 mod copying;
 mod docker_config;
 mod faults;
-mod manifests;
 mod support;
-mod tls;

@@ -672,12 +672,11 @@ async fn case_15_a_blob_of_another_size_is_never_committed(#[case] resize: Optio
     // Whatever is committed stays, so that it would be seen.
     to.set(|knobs| knobs.verify = false);
     let (path, digest) = (format!("/blobs/{}", digest_of(&layer)), digest_of(&layer));
-    match resize {
-        Some(by) => from.fault(Method::GET, &path, usize::MAX, Action::Resize(by)),
-        None => {
-            let key = ("app".to_owned(), digest.to_string());
-            from.state().blobs.insert(key, noise(9, 1234));
-        }
+    if let Some(by) = resize {
+        from.fault(Method::GET, &path, usize::MAX, Action::Resize(by));
+    } else {
+        let key = ("app".to_owned(), digest.to_string());
+        from.state().blobs.insert(key, noise(9, 1234));
     }
     let error = copy_app(&registries(&[&from, &to]), &from, &to)
         .await

@@ -5,7 +5,7 @@ use crate::support::{
     PASSWORD, arrived, copy_app, nothing_tagged, options, pair_with, registries,
     registries_with_login, source, target,
 };
-use axum::http::{Method, header};
+use axum::http::{Method, Version, header};
 use bytes::Bytes;
 use e2e_tests::scripted::{
     Action, Auth, Fake, Image, LocationStyle, PatchStyle, digest_of, image, noise,
@@ -365,7 +365,7 @@ async fn case_32_a_416_is_cleared_up_by_asking_the_session() {
     copy_app(&registries(&[&from, &to]), &from, &to)
         .await
         .unwrap();
-    assert!(arrived(&to, &[app.clone()]));
+    assert!(arrived(&to, std::slice::from_ref(&app)));
     assert_eq!(to.count(&Method::GET, "/uploads/"), 1);
     // The refused whole, and the chunks: nothing was started again for it.
     assert_eq!(from.count(&Method::GET, &layer_path(&app)), 2);
@@ -440,6 +440,28 @@ async fn case_33_a_registry_that_knows_no_mount_gets_the_blob(#[case] status: u1
     to.fault(Method::POST, "mount=", usize::MAX, refusal);
     let (_from, second) = two_with_a_shared_base(&to).await;
     assert_eq!((second.blobs_mounted, second.blobs_copied), (0, 3));
+}
+
+#[tokio::test]
+#[ignore = "engine: a registry without mounts is asked for every blob again"]
+async fn case_33_a_registry_that_knows_no_mount_is_not_asked_again() {
+    let (from, to) = (Fake::start().await, Fake::start().await);
+    let bases: Vec<_> = (1..=4).map(|seed| noise(seed, 1000)).collect();
+    from.put_tagged("a", "1", &image(1, &bases));
+    from.put_tagged("b", "1", &image(2, &bases));
+    let refusal = Action::Status(405, vec![], "no");
+    to.fault(Method::POST, "mount=", usize::MAX, refusal);
+    let registries = registries(&[&from, &to]);
+    for (name, most) in [("a", 8), ("b", 8), ("a", 0)] {
+        let source = source(&registries, &from, name, "1");
+        let target = target(&registries, &to, &format!("{name}-{most}"), "1");
+        to.clear_log();
+        copy(&source, &target, &CopyOptions::default(), &())
+            .await
+            .unwrap();
+        // What runs at the same time may ask once each; after that it is known.
+        assert!(to.count(&Method::POST, "mount=") <= most, "{name}");
+    }
 }
 
 #[rstest::rstest]
@@ -751,4 +773,49 @@ async fn case_38_a_target_that_never_answers_the_upload_is_given_up() {
         matches!(error, CopyError::Target(RegistryError::Timeout { .. })),
         "{error}"
     );
+}
+
+/// A source that speaks HTTP/2, and a target that does not.
+async fn http2_source(app: &Image) -> (Fake, Fake, Registries) {
+    let tls = Tls::generate().unwrap();
+    let from = Fake::start_http2(&tls).await;
+    from.put_tagged("app", "1", app);
+    let to = Fake::start().await;
+    let mut options = options(&[&to]);
+    options.extra_root_certificates_pem = vec![tls.ca_pem().as_bytes().to_vec()];
+    let registries = Registries::new(options).unwrap();
+    (from, to, registries)
+}
+
+#[rstest::rstest]
+#[case::refused(Action::RefuseStream)]
+#[case::goaway(Action::GoAway)]
+#[case::reset_in_the_body(Action::Cut(100))]
+#[tokio::test]
+async fn case_39_broken_http2_streams_of_requests_without_a_body_are_repeated(
+    #[case] action: Action,
+) {
+    let app = with_layer(3 * MIB);
+    let (from, to, registries) = http2_source(&app).await;
+    from.fault(Method::GET, "/manifests/", 2, action);
+    copy_app(&registries, &from, &to).await.unwrap();
+    assert!(arrived(&to, &[app]));
+    let version = |path: &str| from.asked(&Method::GET, path)[0].version;
+    assert_eq!(version("/manifests/"), Version::HTTP_2);
+}
+
+#[tokio::test]
+async fn case_39_a_blob_is_resumed_where_its_stream_was_reset() {
+    let app = with_layer(3 * MIB);
+    let (from, to, registries) = http2_source(&app).await;
+    let layer = layer_path(&app);
+    from.fault(Method::GET, &layer, 1, Action::Cut(2 * MIB));
+    copy_app(&registries, &from, &to).await.unwrap();
+    assert!(arrived(&to, std::slice::from_ref(&app)));
+    let ranges: Vec<_> = from
+        .asked(&Method::GET, &layer)
+        .into_iter()
+        .filter_map(|entry| entry.range)
+        .collect();
+    assert_eq!(ranges, [format!("bytes={}-", 2 * MIB)]);
 }

@@ -162,6 +162,16 @@ async fn case_51_a_private_authority_is_trusted_by_choice() {
 }
 
 #[tokio::test]
+async fn case_51_what_is_no_certificate_is_refused_at_setup() {
+    let options = RegistryOptions {
+        extra_root_certificates_pem: vec![b"hello".to_vec()],
+        ..RegistryOptions::default()
+    };
+    let error = Registries::new(options).unwrap_err();
+    assert!(error.to_string().contains("certificate 1"), "{error}");
+}
+
+#[tokio::test]
 async fn case_51_proxies_of_the_environment_are_used_and_spared() {
     let fake = Fake::start().await;
     fake.put_tagged("app", "1", &app());
