@@ -54,6 +54,14 @@ test: prepare lint policy-size ## Check formatting, lints, and run all tests
 	$(CARGO) build --locked --workspace --all-targets
 	$(BUILT) $(CARGO) test --locked --workspace
 
+# Flags for the bench, such as --quick or --only tiny --latency 40.
+BENCH ?=
+
+.PHONY: bench-copy
+bench-copy: prepare sidecar ## Compare copying with other tools (BENCH=--quick: see that it works), write docs/bench-copy.md
+	$(CARGO) build --locked --profile bench-copy -p e2e-tests --bin bench-copy
+	MIRROR_SIDECAR_BIN=$(CARGO_TARGET_DIR)/release/mirror-sidecar $(CARGO_TARGET_DIR)/bench-copy/bench-copy $(BENCH)
+
 .PHONY: lint
 lint: toolchain ## Check formatting and lints
 	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy

@@ -6,6 +6,7 @@ mod build;
 mod layer;
 mod pull;
 mod random;
+mod sized;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -13,6 +14,7 @@ use reqwest::Body;
 
 pub use build::media_type;
 pub use pull::{Pulled, pull_all};
+pub use sized::SizedLayer;
 
 use crate::blocking;
 use crate::registry::{Document, RegistryClient};

@@ -15,7 +15,7 @@ use std::fmt;
 use anyhow::bail;
 
 pub use client::{Document, RegistryClient};
-pub use debian::DebianRegistry;
+pub use debian::{DebianOptions, DebianRegistry};
 pub use embedded::{EmbeddedOptions, EmbeddedRegistry};
 
 /// Chooses the implementation of [`start_registry`]: `debian` or `embedded`.

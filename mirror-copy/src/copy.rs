@@ -1,13 +1,20 @@
-//! Copies one image: resolve once, plan from the manifests, blobs, manifests, tags, in this order.
+//! Copies one image: resolve once, then manifests, blobs and manifests again, each as soon as it can be,
+//! and the tag last of all.
 
 mod blobs;
+mod children;
+mod closure;
 mod error;
+mod graph;
 mod manifests;
+mod node;
+mod offer;
 mod options;
-mod plan;
-mod pool;
+mod present;
 mod progress;
+mod queue;
 mod report;
+mod root;
 mod transfer;
 
 pub use error::CopyError;
@@ -16,9 +23,12 @@ pub use progress::{Event, Progress};
 pub use report::CopyReport;
 
 use crate::reference::TagOrDigest;
-use crate::registry::{Access, Located, Manifest, Registry, Repository};
+use crate::registry::{Access, Registry, Repository};
+use closure::Closure;
 use oci_spec::image::Digest;
+use present::wanted;
 use report::Tally;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Where an image is copied from.
@@ -72,6 +82,7 @@ pub async fn copy(
         options,
         progress,
         tally: Tally::default(),
+        found_something: AtomicBool::new(!options.trust_present),
     };
     let root = Box::pin(job.run(source, target)).await?;
     Ok(job
@@ -86,20 +97,14 @@ struct Job<'a> {
     options: &'a CopyOptions,
     progress: &'a dyn Progress,
     tally: Tally,
+    /// Whether the target turned out to have parts of the image.
+    found_something: AtomicBool,
 }
 
 /// What was copied in the end.
 struct Root {
     digest: Digest,
     media_type: String,
-}
-
-/// What the target knows of the image before the copy.
-struct Present {
-    /// The wanted tags that do not yet stand for the image, in the order of writing.
-    missing: Vec<TagOrDigest>,
-    /// Whether one of the wanted tags does, so that the whole image is there.
-    complete: bool,
 }
 
 impl Job<'_> {
@@ -109,9 +114,13 @@ impl Job<'_> {
             self.locate_source(&source.reference),
             self.tagged(tag.as_ref())
         )?;
+        if tagged.is_some() {
+            // An older image of that name most likely shares something with this one.
+            self.found_something.store(true, Ordering::Relaxed);
+        }
         let digest = located.resolved.digest.clone();
         self.progress.event(Event::Resolved { digest: &digest });
-        let present = self.present(target, tag, tagged, &digest).await?;
+        let present = self.present(target, tagged, &digest).await?;
         if present.complete && present.missing.is_empty() {
             self.progress
                 .event(Event::ManifestSkipped { digest: &digest });
@@ -123,11 +132,8 @@ impl Job<'_> {
         if present.complete {
             // The target's own copy is as good and costs the source nothing.
             let reference = TagOrDigest::Digest(digest);
-            let manifest = self
-                .target
-                .manifest(&reference)
-                .await
-                .map_err(CopyError::Target)?;
+            let manifest = self.target.manifest(&reference).await;
+            let manifest = manifest.map_err(CopyError::Target)?;
             return self.finish(&manifest, &present.missing).await;
         }
         let root = self.read_root(&source.reference, located).await?;
@@ -137,124 +143,18 @@ impl Job<'_> {
         } else {
             wanted(target, &root.digest)
         };
-        let plan = self.plan(root).await?;
-        self.copy_blobs(&plan).await?;
-        self.push_below_root(&plan).await?;
-        self.push_root(&plan, &missing).await?;
-        let root = plan.root();
-        let (digest, media_type) = (root.manifest.digest.clone(), root.media_type.clone());
-        Ok(Root { digest, media_type })
-    }
-
-    /// What the source's reference stands for. A digest is taken as it is, without asking.
-    async fn locate_source(&self, reference: &TagOrDigest) -> Result<Located, CopyError> {
-        if let TagOrDigest::Digest(digest) = reference {
-            return Ok(Located::unseen(digest.clone()));
-        }
-        let located = self
-            .source
-            .locate(reference)
-            .await
-            .map_err(CopyError::Source)?;
-        located.ok_or_else(|| CopyError::SourceMissing {
-            object: self.source.object(&reference.suffix()),
+        let root = Closure::new(self).bring(root).await?;
+        self.push_root(&root, &missing).await?;
+        Ok(Root {
+            digest: root.manifest.digest,
+            media_type: root.media_type,
         })
     }
 
-    /// What a target tag stands for now. A repository that is not there, or not yet ours to read,
-    /// is empty; the first upload will tell.
-    async fn tagged(&self, tag: Option<&TagOrDigest>) -> Result<Option<Located>, CopyError> {
-        let Some(tag) = tag else { return Ok(None) };
-        match self.target.locate(tag).await {
-            Ok(located) => Ok(located),
-            Err(error) if matches!(error.status(), Some(401 | 403)) => Ok(None),
-            Err(error) => Err(CopyError::Target(error)),
-        }
+    /// Whether it makes sense to look for single manifests at the target.
+    fn may_have_parts(&self) -> bool {
+        self.options.trust_present
+            && (self.found_something.load(Ordering::Relaxed)
+                || self.source.registry().counts_reads())
     }
-
-    async fn present(
-        &self,
-        target: &Target,
-        tag: Option<TagOrDigest>,
-        tagged: Option<Located>,
-        digest: &Digest,
-    ) -> Result<Present, CopyError> {
-        let is_it = |found: &Option<Located>| {
-            found
-                .as_ref()
-                .is_some_and(|found| found.resolved.digest == *digest)
-        };
-        let mut present = Present {
-            missing: Vec::new(),
-            complete: false,
-        };
-        if let Some(anchor) = target.anchor {
-            let anchor = TagOrDigest::Tag(anchor(digest));
-            let found = is_it(&self.tagged(Some(&anchor)).await?);
-            present.note(anchor, found);
-        }
-        match tag {
-            Some(tag) => present.note(tag, is_it(&tagged)),
-            None if target.anchor.is_none() => {
-                let reference = TagOrDigest::Digest(digest.clone());
-                let found = is_it(&self.tagged(Some(&reference)).await?);
-                present.note(reference, found);
-            }
-            None => {}
-        }
-        present.complete &= self.options.trust_present;
-        if !self.options.trust_present {
-            present.missing = wanted(target, digest);
-        }
-        Ok(present)
-    }
-
-    /// Reads the root by digest. Where the registry named a digest that it does not have, its tag is
-    /// read instead and our own hash counts.
-    async fn read_root(
-        &self,
-        reference: &TagOrDigest,
-        located: Located,
-    ) -> Result<Manifest, CopyError> {
-        if let Some(manifest) = located.manifest {
-            return Ok(manifest);
-        }
-        let by_digest = TagOrDigest::Digest(located.resolved.digest);
-        let missing = || CopyError::SourceMissing {
-            object: self.source.object(&by_digest.suffix()),
-        };
-        match self.source.manifest(&by_digest).await {
-            Ok(manifest) => Ok(manifest),
-            Err(error) if *reference != by_digest && error.is_wrong_or_missing() => {
-                tracing::warn!(%error, "reading by tag instead");
-                self.source
-                    .manifest(reference)
-                    .await
-                    .map_err(CopyError::Source)
-            }
-            Err(error) if error.status() == Some(404) => Err(missing()),
-            Err(error) => Err(CopyError::Source(error)),
-        }
-    }
-}
-
-impl Present {
-    fn note(&mut self, reference: TagOrDigest, found: bool) {
-        if found {
-            self.complete = true;
-        } else {
-            self.missing.push(reference);
-        }
-    }
-}
-
-/// Everything that the root is to be pushed as, the tag last.
-fn wanted(target: &Target, digest: &Digest) -> Vec<TagOrDigest> {
-    let anchor = target.anchor.map(|anchor| TagOrDigest::Tag(anchor(digest)));
-    let tag = target.tag.clone().map(TagOrDigest::Tag);
-    let mut wanted: Vec<_> = anchor.into_iter().chain(tag).collect();
-    if wanted.is_empty() {
-        wanted.push(TagOrDigest::Digest(digest.clone()));
-    }
-    wanted
 }

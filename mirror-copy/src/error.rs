@@ -1,5 +1,6 @@
 //! What can go wrong with one registry, and whether trying again makes sense.
 
+mod answer;
 mod retry;
 mod subject;
 
@@ -30,6 +31,53 @@ pub enum RegistryError {
         /// `Retry-After`, if the answer had one.
         retry_after: Option<Duration>,
     },
+    /// The tag is at the registry already, as another manifest, and must stay what it is.
+    #[error(
+        "cannot {subject}: the registry does not let this tag be overwritten ({status}{}); choose another \
+         tag, or allow tags to change there", detail(.code, .message)
+    )]
+    ImmutableTag {
+        /// What was tried.
+        subject: Subject,
+        /// The HTTP status.
+        status: StatusCode,
+        /// The registry's own error code, or empty.
+        code: String,
+        /// The registry's own message, cleaned and cut, or empty.
+        message: String,
+    },
+    /// The registry does not take manifests of this kind.
+    #[error(
+        "cannot {subject}: the registry does not support this kind of manifest ({status}{})",
+        detail(.code, .message)
+    )]
+    Unsupported {
+        /// What was tried.
+        subject: Subject,
+        /// The HTTP status.
+        status: StatusCode,
+        /// The registry's own error code, or empty.
+        code: String,
+        /// The registry's own message, cleaned and cut, or empty.
+        message: String,
+    },
+    /// The registry said before that it lets no more manifests be read for now. It was not asked again.
+    #[error(
+        "cannot {subject}: registry {host} lets {limit} manifests be read in {}, and they are used up: \
+         log in to it for a higher limit, or wait {} s", period(*.window), .after.as_secs_f64().ceil()
+    )]
+    Quota {
+        /// The registry.
+        host: String,
+        /// What was not tried.
+        subject: Subject,
+        /// How many may be read in a window.
+        limit: u64,
+        /// How long a window is.
+        window: Duration,
+        /// When one request may try again.
+        after: Duration,
+    },
     /// The configured credentials were refused. They are never replaced by an anonymous try.
     #[error("registry {host} refused the credentials of user {user}: check them")]
     Credentials {
@@ -41,6 +89,14 @@ pub enum RegistryError {
     /// The registry wants a login and none is configured.
     #[error("registry {host} wants a login to {subject}, and no credentials are configured for it")]
     LoginNeeded {
+        /// The registry.
+        host: String,
+        /// What was tried.
+        subject: Subject,
+    },
+    /// The login was no longer accepted when a body was sent. The next attempt has a new one.
+    #[error("cannot {subject}: the login to registry {host} had to be renewed")]
+    Expired {
         /// The registry.
         host: String,
         /// What was tried.
@@ -140,6 +196,26 @@ pub enum RegistryError {
     /// Not a repository, tag or digest that can be part of a registry address.
     #[error("{0:?} is not a valid repository, tag or digest")]
     Name(String),
+    /// The registry refuses a blob in one request. The next attempt sends it in chunks.
+    #[error(
+        "cannot {subject} in one request: the registry answered {status}; it is to be sent in chunks"
+    )]
+    Whole {
+        /// What was tried.
+        subject: Subject,
+        /// The HTTP status.
+        status: StatusCode,
+    },
+    /// An upload session has less than was sent to it.
+    #[error("cannot {subject}: the registry kept {kept} of {sent} bytes")]
+    Lost {
+        /// What was tried.
+        subject: Subject,
+        /// Bytes that the session has.
+        kept: u64,
+        /// Bytes that it was sent.
+        sent: u64,
+    },
     /// The registry broke the protocol.
     #[error("cannot {subject}: {reason}")]
     Protocol {
@@ -162,8 +238,15 @@ impl RegistryError {
                 retry_after,
                 ..
             } => status_retry(subject.operation, *status, code, *retry_after),
+            Self::Quota { after, .. } => Retry::Transient {
+                after: Some(*after),
+            },
             Self::Transport { source, .. } => transport_retry(source),
-            Self::Timeout { .. } | Self::Cut { .. } => Retry::SOON,
+            Self::Expired { .. }
+            | Self::Timeout { .. }
+            | Self::Cut { .. }
+            | Self::Whole { .. }
+            | Self::Lost { .. } => Retry::SOON,
             Self::Lookup(error) => error.retry(),
             _ => Retry::Permanent,
         }
@@ -173,7 +256,10 @@ impl RegistryError {
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match self {
-            Self::Status { status, .. } => Some(status.as_u16()),
+            Self::Status { status, .. }
+            | Self::ImmutableTag { status, .. }
+            | Self::Unsupported { status, .. }
+            | Self::Whole { status, .. } => Some(status.as_u16()),
             _ => None,
         }
     }
@@ -182,7 +268,13 @@ impl RegistryError {
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         match self {
-            Self::Status { code, .. } if !code.is_empty() => Some(code),
+            Self::Status { code, .. }
+            | Self::ImmutableTag { code, .. }
+            | Self::Unsupported { code, .. }
+                if !code.is_empty() =>
+            {
+                Some(code)
+            }
             _ => None,
         }
     }
@@ -192,11 +284,35 @@ impl RegistryError {
         self.status() == Some(404) || matches!(self, Self::Digest { .. })
     }
 
+    /// Whether the registry says that the login is too old. There is no code for that.
+    pub(crate) fn says_expired(&self) -> bool {
+        let Self::Status {
+            status,
+            code,
+            message,
+            ..
+        } = self
+        else {
+            return false;
+        };
+        let says = |text: &str| text.to_ascii_lowercase().contains("expired");
+        *status == StatusCode::FORBIDDEN && (says(code) || says(message))
+    }
+
     pub(crate) fn protocol(subject: &Subject, reason: impl Into<String>) -> Self {
         Self::Protocol {
             subject: subject.clone(),
             reason: reason.into(),
         }
+    }
+}
+
+/// A window in its largest whole unit.
+fn period(window: Duration) -> String {
+    match window.as_secs() {
+        seconds if seconds > 0 && seconds.is_multiple_of(3600) => format!("{} h", seconds / 3600),
+        seconds if seconds > 0 && seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
+        seconds => format!("{seconds} s"),
     }
 }
 

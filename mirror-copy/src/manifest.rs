@@ -1,6 +1,10 @@
 //! What a manifest names, read leniently from its bytes. Manifests are never written here: they
 //! travel as the bytes they came in.
 
+use crate::platform::Platform;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use oci_spec::image::Digest;
 use serde::Deserialize;
 
@@ -19,6 +23,9 @@ application/vnd.oci.image.manifest.v1+json, \
 application/vnd.docker.distribution.manifest.v2+json, \
 application/vnd.oci.artifact.manifest.v1+json, */*";
 
+/// The empty descriptor's content `{}` (image-spec, manifest.md, "Guidance for an Empty Descriptor").
+const EMPTY_JSON: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+
 /// Most descriptors in one manifest. Docker stops at 127 layers; build caches go to some thousands.
 const MAX_DESCRIPTORS: usize = 10_000;
 
@@ -33,6 +40,36 @@ pub struct Descriptor {
     pub digest: Digest,
     /// Size of the content in bytes.
     pub size: u64,
+    /// Where foreign content can be fetched from.
+    #[serde(default, deserialize_with = "lenient")]
+    pub urls: Vec<String>,
+    /// The content itself in base64, for small blobs.
+    #[serde(default, deserialize_with = "lenient")]
+    pub data: Option<String>,
+    /// In an index: what the image runs on.
+    #[serde(default, deserialize_with = "lenient")]
+    pub platform: Option<Platform>,
+    /// The annotations that matter here.
+    #[serde(default, deserialize_with = "lenient")]
+    pub annotations: Annotations,
+}
+
+/// Annotations of a descriptor that copying looks at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Annotations {
+    /// Which image of the same index an attestation of Docker's build tool is about.
+    #[serde(default, rename = "vnd.docker.reference.digest")]
+    pub describes: Option<String>,
+}
+
+/// What copying can do without must not make a manifest unreadable: anything odd counts as absent.
+fn lenient<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::de::DeserializeOwned + Default,
+{
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(value).unwrap_or_default())
 }
 
 impl Descriptor {
@@ -40,6 +77,19 @@ impl Descriptor {
     /// (image-spec, layer.md, "Non-Distributable Layers", and Docker's foreign layers).
     pub(crate) fn is_foreign(&self) -> bool {
         self.media_type.contains(".nondistributable.") || self.media_type.contains(".foreign.")
+    }
+
+    /// The content, if the descriptor carries it or everybody knows it. Nobody has to be asked for it then;
+    /// it is verified like any other.
+    pub(crate) fn inline(&self) -> Option<Bytes> {
+        if self.size == 0 {
+            return Some(Bytes::new());
+        }
+        if self.digest.as_ref() == EMPTY_JSON {
+            return Some(Bytes::from_static(b"{}"));
+        }
+        let content = STANDARD.decode(self.data.as_ref()?).ok()?;
+        (content.len() as u64 == self.size).then(|| content.into())
     }
 
     /// Whether an index entry of this type is surely a manifest.
@@ -86,6 +136,8 @@ pub enum ManifestError {
 pub(crate) struct Contents {
     /// The media type to push it with.
     pub(crate) media_type: String,
+    /// The manifest that this one is about. It need not be there.
+    pub(crate) subject: Option<Digest>,
     /// Manifests that must be at the target before this one.
     pub(crate) children: Vec<Descriptor>,
     /// Blobs that must be at the target before this one, foreign ones included.
@@ -103,6 +155,7 @@ struct Raw {
     layers: Option<Vec<Descriptor>>,
     manifests: Option<Vec<Descriptor>>,
     blobs: Option<Vec<Descriptor>>,
+    subject: Option<Descriptor>,
     fs_layers: Option<serde::de::IgnoredAny>,
 }
 
@@ -174,6 +227,7 @@ pub(crate) fn read(bytes: &[u8], content_type: &str) -> Result<Contents, Manifes
     }
     Ok(Contents {
         media_type,
+        subject: raw.subject.map(|subject| subject.digest),
         children,
         blobs,
     })

@@ -1,6 +1,7 @@
 //! The process's set of registries: one [`Registry`] per host, made on first use.
 
 pub(crate) mod host;
+mod memory;
 mod options;
 mod tls;
 
@@ -8,6 +9,7 @@ pub use options::{RegistryOptions, RetryPolicy, Timeouts};
 
 use crate::registry::Registry;
 use host::Endpoint;
+use memory::Memory;
 use reqwest::Client;
 use rustls::ClientConfig;
 use std::collections::HashMap;
@@ -48,6 +50,7 @@ pub(crate) struct Common {
     pub(crate) bulk: Client,
     /// HTTP/2 where the registry offers it: many small requests on one connection.
     pub(crate) small: Client,
+    pub(crate) memory: Memory,
 }
 
 /// The process's set of registries. Cheap to clone; clones share connections and tokens.
@@ -70,6 +73,7 @@ impl Registries {
             bulk: client(&options, &tls, false)?,
             small: client(&options, &tls, true)?,
             options,
+            memory: Memory::default(),
         };
         Ok(Self {
             common: Arc::new(common),

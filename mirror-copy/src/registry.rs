@@ -1,25 +1,42 @@
 //! One registry host: its connections, tokens, back-pressure, and what is known about it.
 
+mod abilities;
 mod answer;
 mod auth;
 mod blob_reader;
 mod blobs;
 mod call;
 mod challenge;
+mod chunked;
+mod content;
+mod cutter;
 mod gate;
 mod manifests;
+mod own_mount;
+mod pages;
+mod quota;
+mod reach;
 mod redirect;
+mod referrers;
 mod repository;
 mod seen;
+mod streamed;
+mod streams;
 mod tags;
 mod token;
+mod token_cache;
 mod token_service;
 mod uploads;
 
+#[cfg(test)]
+mod testing;
+
 pub use blob_reader::BlobReader;
 pub(crate) use call::retrying;
+pub(crate) use content::{Content, Flow, content};
 pub(crate) use manifests::Located;
 pub use manifests::{Manifest, Resolved};
+pub(crate) use own_mount::OwnMount;
 pub(crate) use repository::{Access, Repository};
 pub(crate) use uploads::{MountAnswer, Session};
 
@@ -27,16 +44,20 @@ use crate::error::{Operation, RegistryError, Subject};
 use crate::reference::TagOrDigest;
 use crate::registries::host::Endpoint;
 use crate::registries::{Common, RetryPolicy, Timeouts};
+use abilities::Abilities;
 use auth::Auth;
 use call::{Call, Lane};
 use gate::Gate;
 use oci_spec::image::Digest;
+use quota::Quota;
 use reqwest::Method;
 use seen::Seen;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use streams::Streams;
 use token::Scopes;
+use tokio::sync::SemaphorePermit;
 
 /// One registry host. Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -51,17 +72,28 @@ struct Shared {
     common: Arc<Common>,
     auth: Auth,
     gate: Gate,
+    quota: Quota,
     seen: Seen,
+    streams: Streams,
+    own_mount: own_mount::Learned,
+    /// Whether the host may speak HTTP/2; only TLS can tell.
+    multiplexes: AtomicBool,
+    abilities: Abilities,
 }
 
 impl Registry {
     pub(crate) fn new(endpoint: Endpoint, common: Arc<Common>) -> Self {
         let shared = Shared {
+            multiplexes: AtomicBool::new(!endpoint.insecure),
             endpoint,
             common,
             auth: Auth::default(),
             gate: Gate::default(),
+            quota: Quota::default(),
             seen: Seen::default(),
+            streams: Streams::default(),
+            own_mount: own_mount::Learned::default(),
+            abilities: Abilities::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -175,11 +207,62 @@ impl Registry {
         &self.shared.common.options.retry
     }
 
+    /// Whether a mount from the repository itself tells what is there.
+    pub(crate) fn own_mount(&self) -> &own_mount::Learned {
+        &self.shared.own_mount
+    }
+
+    /// The HTTP client for a lane. A host without HTTP/2 has one pool for everything, so that no
+    /// connection is idle while another one is opened.
+    fn client(&self, lane: Lane) -> &reqwest::Client {
+        let common = &self.shared.common;
+        if lane == Lane::Small && self.shared.multiplexes.load(Ordering::Relaxed) {
+            &common.small
+        } else {
+            &common.bulk
+        }
+    }
+
+    fn learn_version(&self, lane: Lane, response: &reqwest::Response) {
+        if lane == Lane::Small && response.version() < reqwest::Version::HTTP_2 {
+            self.shared.multiplexes.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until a blob of `size` bytes may travel between two registries.
+    pub(crate) async fn place_between<'a>(
+        source: &'a Self,
+        target: &'a Self,
+        size: u64,
+    ) -> BlobPlace<'a> {
+        // Always in the same order, so that copies in both directions never wait for each other.
+        let (one, other) = if source.host() <= target.host() {
+            (source, target)
+        } else {
+            (target, source)
+        };
+        let first = one.shared.streams.take().await;
+        let second = if one.same_host(other) {
+            None
+        } else {
+            Some(other.shared.streams.take().await)
+        };
+        let memory = target.shared.common.memory.take(size).await;
+        BlobPlace(first, second, memory)
+    }
+
     /// In which repositories of this host blobs were seen.
     pub(crate) fn seen(&self) -> &Seen {
         &self.shared.seen
     }
 }
+
+/// The right to move one blob; dropping it gives it back.
+pub(crate) struct BlobPlace<'a>(
+    #[expect(dead_code, reason = "held, never looked at")] streams::Place<'a>,
+    #[expect(dead_code, reason = "held, never looked at")] Option<streams::Place<'a>>,
+    #[expect(dead_code, reason = "held, never looked at")] Option<SemaphorePermit<'a>>,
+);
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,14 +1,18 @@
-//! Health, on a port of its own so that it needs neither TLS nor credentials.
+//! Health and metrics, on a port of their own so that they need neither TLS nor credentials.
 
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use mirror_copy::Registry;
 use moka::future::Cache;
 use tokio::time::timeout;
+
+use crate::catalog::Catalog;
+use crate::metrics::{MEDIA_TYPE, Metrics};
 
 /// How long one look at the backup registry counts: probes come from every node's kubelet and from people.
 const FRESH_FOR: Duration = Duration::from_secs(5);
@@ -22,8 +26,14 @@ struct Readiness {
     last: Cache<(), Result<(), String>>,
 }
 
-/// `/healthz`: the process runs. `/readyz`: it can answer, because the backup registry answers.
-pub fn router(registry: Registry) -> Router {
+#[derive(Clone)]
+struct Figures {
+    catalog: Catalog,
+    metrics: Metrics,
+}
+
+/// `/healthz`: the process runs. `/readyz`: it can answer, because the backup registry answers. `/metrics`: what it did.
+pub fn router(catalog: Catalog, metrics: Metrics) -> Router {
     let last = Cache::builder()
         .max_capacity(1)
         .time_to_live(FRESH_FOR)
@@ -31,7 +41,22 @@ pub fn router(registry: Registry) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .with_state(Readiness { registry, last })
+        .with_state(Readiness {
+            registry: catalog.registry().clone(),
+            last,
+        })
+        .merge(
+            Router::new()
+                .route("/metrics", get(figures))
+                .with_state(Figures { catalog, metrics }),
+        )
+}
+
+async fn figures(State(figures): State<Figures>) -> impl IntoResponse {
+    match figures.metrics.encode(figures.catalog.jobs()) {
+        Ok(body) => Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], body)),
+        Err(error) => Err((StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+    }
 }
 
 async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {

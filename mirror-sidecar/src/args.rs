@@ -4,6 +4,7 @@
 //! no other module reads the environment.
 
 mod backup;
+mod copy;
 mod facade;
 mod sources;
 
@@ -15,6 +16,7 @@ use mirror_contract::namespace::DEFAULT_EXCLUDED;
 use mirror_contract::{NamespacePattern, Sidecar};
 
 pub use backup::BackupArgs;
+pub use copy::{CopyArgs, ProgressArg};
 pub use facade::{FacadeArgs, FacadeLogin, Transport};
 pub use sources::SourceArgs;
 
@@ -68,7 +70,7 @@ pub fn parse() -> Cli {
 pub enum Command {
     /// Answer the policy and copy the images that it asks for, until stopped
     Serve(ServeArgs),
-    /// Copy images now, with all their platforms, byte for byte
+    /// Copy images now, with all their platforms and signatures, byte for byte
     Copy(CopyArgs),
     /// Show what images are called: canonical reference, copy, and the policy's query
     Name(NameArgs),
@@ -94,16 +96,7 @@ pub struct LogArgs {
 /// Flags of `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Where copies go.
-    #[command(flatten)]
-    pub backup: BackupArgs,
-    /// Where originals come from.
-    #[command(flatten)]
-    pub sources: SourceArgs,
-    /// How the policy reaches the sidecar.
-    #[command(flatten)]
-    pub facade: FacadeArgs,
-    /// Address of /healthz and /readyz (plain HTTP; port 0 takes a free one and logs it)
+    /// Address of /healthz, /readyz and /metrics (plain HTTP; port 0 takes a free one and logs it)
     #[arg(
         long,
         env = "ADMIN_LISTEN",
@@ -136,6 +129,16 @@ pub struct ServeArgs {
         value_parser = namespace_pattern
     )]
     pub exclude_namespaces: Vec<NamespacePattern<'static>>,
+    // The groups come last: a heading holds for all flags that follow it.
+    /// Where copies go.
+    #[command(flatten)]
+    pub backup: BackupArgs,
+    /// Where originals come from.
+    #[command(flatten)]
+    pub sources: SourceArgs,
+    /// How the policy reaches the sidecar.
+    #[command(flatten)]
+    pub facade: FacadeArgs,
 }
 
 /// Whether the sidecar works with a cluster.
@@ -145,40 +148,9 @@ pub enum Kubernetes {
     Off,
 }
 
-/// Flags of `copy`.
-#[derive(Debug, Args)]
-pub struct CopyArgs {
-    /// Where copies go.
-    #[command(flatten)]
-    pub backup: BackupArgs,
-    /// Where originals come from.
-    #[command(flatten)]
-    pub sources: SourceArgs,
-    /// The images to copy
-    #[arg(required = true, value_name = "IMAGE")]
-    pub images: Vec<String>,
-    /// Where to copy a single image to, instead of to its name in the backup
-    #[arg(long, value_name = "REFERENCE")]
-    pub to: Option<String>,
-    /// How many images are copied at the same time
-    #[arg(
-        long,
-        env = "PARALLEL_COPIES",
-        default_value = "4",
-        value_name = "NUMBER"
-    )]
-    pub parallel_copies: NonZeroUsize,
-    /// Form of the results on standard output
-    #[arg(long, value_enum, default_value = "text")]
-    pub output: OutputFormat,
-}
-
 /// Flags of `name`.
 #[derive(Debug, Args)]
 pub struct NameArgs {
-    /// Where copies go.
-    #[command(flatten)]
-    pub backup: BackupArgs,
     /// The image references to show
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<String>,
@@ -194,6 +166,9 @@ pub struct NameArgs {
     /// Form of the results on standard output
     #[arg(long, value_enum, default_value = "text")]
     pub output: OutputFormat,
+    /// Where copies go.
+    #[command(flatten)]
+    pub backup: BackupArgs,
 }
 
 /// The user can mend this: a flag, a variable or a file that one of them names is wrong.

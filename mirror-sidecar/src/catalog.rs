@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::images::Images;
+use crate::metrics::{Jobs, Metrics};
 use crate::schedule::{Copier, Failure, JobProgress, Schedule, Status};
 
 /// Longest time for an answer. The policy's whole budget is 800 ms by default, and the host adds its own share.
@@ -50,6 +51,7 @@ pub struct Catalog {
 struct Recorder {
     images: Arc<Images>,
     seen: Seen,
+    metrics: Metrics,
 }
 
 /// Why a copy was not seen.
@@ -61,9 +63,9 @@ enum Unseen {
 }
 
 impl Catalog {
-    /// A catalog of the backup that `images` names.
+    /// A catalog of the backup that `images` names, which makes `parallel` copies at a time and counts what it does.
     #[must_use]
-    pub fn new(images: Arc<Images>, parallel: NonZeroUsize) -> Self {
+    pub fn new(images: Arc<Images>, parallel: NonZeroUsize, metrics: Metrics) -> Self {
         let seen = Cache::builder()
             .max_capacity(MAX_SEEN)
             .time_to_live(SEEN_FOR)
@@ -71,12 +73,13 @@ impl Catalog {
         let recorder = Recorder {
             images: Arc::clone(&images),
             seen: seen.clone(),
+            metrics: metrics.clone(),
         };
         Self {
             registry: images.backup_registry().clone(),
             seen,
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
-            schedule: Schedule::new(recorder, parallel),
+            schedule: Schedule::new(recorder, parallel, metrics),
             images,
         }
     }
@@ -85,6 +88,12 @@ impl Catalog {
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// How many images wait to be copied, are being copied, and rest after a failure.
+    #[must_use]
+    pub fn jobs(&self) -> Jobs {
+        self.schedule.counts()
     }
 
     /// Whether `image` is mirrored; with [`Mode::Ensure`] it is copied if not.
@@ -219,7 +228,8 @@ impl Copier for Recorder {
             .images
             .target(image)
             .map_err(|error| permanent(error.to_string()))?;
-        let report = copy(&source, &target, &CopyOptions::default(), progress)
+        let progress = self.metrics.counting(progress);
+        let report = copy(&source, &target, &CopyOptions::default(), &progress)
             .await
             .map_err(|error| Failure {
                 reason: error.to_string(),

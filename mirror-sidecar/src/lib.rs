@@ -6,10 +6,11 @@
 //! - [`catalog`]: what is mirrored; the backup registry is the truth;
 //! - [`schedule`]: the copies to make;
 //! - [`images`]: from the contract's references to the engine's sources and targets;
-//! - [`admin`]: health, on a port of its own;
+//! - [`admin`]: health and metrics, on a port of their own;
+//! - [`metrics`]: what the service did, in figures;
 //! - [`server`]: HTTP and TLS connections, for both;
 //! - [`logging`]: structured logs on standard error;
-//! - [`output`]: the only place that writes to standard output.
+//! - [`output`]: the only place that writes to standard output, and the bars and sentences on standard error.
 
 pub mod admin;
 pub mod args;
@@ -18,6 +19,7 @@ pub mod commands;
 pub mod facade;
 pub mod images;
 pub mod logging;
+pub mod metrics;
 pub mod output;
 pub mod schedule;
 pub mod server;

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::LogArgs;
+use crate::output::LogWriter;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -23,7 +24,7 @@ pub fn init(args: &LogArgs) {
         .with_env_filter(filter)
         // Colours are for terminals, not for files and log collectors.
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_writer(|| LogWriter);
     let _ = match args.log_format {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

@@ -1,10 +1,21 @@
-//! What the commands say: results on standard output, sentences about what went wrong on standard error.
+//! What the commands say: results on standard output, sentences about what went wrong on standard error, and progress
+//! bars there while they are wanted.
 //!
-//! Nothing else writes there. A reader that goes away (`mirror-sidecar name … | head -1`) is no error.
+//! Nothing else writes to either. A reader that goes away (`mirror-sidecar name … | head -1`) is no error.
 
-use std::io::Write as _;
+mod terminal;
 
+use std::io::{self, Write};
+use std::sync::OnceLock;
+
+use indicatif::{MultiProgress, ProgressDrawTarget, TermLike as _};
 use serde::Serialize;
+
+/// The bars that everything else on the screen has to make way for.
+static BARS: OnceLock<MultiProgress> = OnceLock::new();
+
+/// How often bars are drawn in a second, at most.
+const BARS_PER_SECOND: u8 = 10;
 
 /// The form of results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -17,7 +28,9 @@ pub enum OutputFormat {
 
 /// A line on standard output.
 pub fn line(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    beside_bars(|| {
+        let _ = writeln!(io::stdout().lock(), "{text}");
+    });
 }
 
 /// One JSON object on one line of standard output.
@@ -30,7 +43,50 @@ pub fn json(value: &impl Serialize) {
 
 /// A sentence on standard error.
 pub fn error(sentence: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "mirror-sidecar: {sentence}");
+    note(&format!("mirror-sidecar: {sentence}"));
+}
+
+/// A line on standard error as it is: progress, for people or programs.
+pub fn note(text: &str) {
+    beside_bars(|| {
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    });
+}
+
+/// Where bars are drawn: on standard error, whatever it is. Everything that this module writes later makes way for them.
+#[must_use]
+pub fn bars() -> MultiProgress {
+    let target =
+        ProgressDrawTarget::term_like_with_hz(Box::<terminal::Stderr>::default(), BARS_PER_SECOND);
+    BARS.get_or_init(|| MultiProgress::with_draw_target(target))
+        .clone()
+}
+
+/// Columns of the terminal that bars are drawn on.
+#[must_use]
+pub fn columns() -> u16 {
+    terminal::Stderr::default().width()
+}
+
+/// Standard error for the log, which makes way for bars.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogWriter;
+
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        beside_bars(|| io::stderr().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+fn beside_bars<T>(write: impl FnOnce() -> T) -> T {
+    match BARS.get() {
+        Some(bars) => bars.suspend(write),
+        None => write(),
+    }
 }
 
 /// A number of bytes in binary units with one decimal: `12.3 MiB`.

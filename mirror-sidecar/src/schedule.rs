@@ -21,6 +21,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::metrics::{Jobs, Metrics};
+
 pub use job::JobProgress;
 use job::{Job, Rest};
 use places::Places;
@@ -69,6 +71,7 @@ pub struct Schedule<C> {
 
 struct Inner<C> {
     copier: C,
+    metrics: Metrics,
     jobs: Mutex<HashMap<ImageRef<'static>, Job>>,
     places: Places,
     tasks: TaskTracker,
@@ -84,10 +87,11 @@ impl<C> Clone for Schedule<C> {
 }
 
 impl<C: Copier> Schedule<C> {
-    /// A schedule that makes at most `parallel` copies at the same time.
-    pub fn new(copier: C, parallel: NonZeroUsize) -> Self {
+    /// A schedule that makes at most `parallel` copies at the same time, and counts how they end.
+    pub fn new(copier: C, parallel: NonZeroUsize, metrics: Metrics) -> Self {
         let inner = Inner {
             copier,
+            metrics,
             jobs: Mutex::default(),
             places: Places::new(parallel),
             tasks: TaskTracker::new(),
@@ -108,6 +112,20 @@ impl<C: Copier> Schedule<C> {
     #[must_use]
     pub fn is_active(&self, image: &ImageRef<'static>) -> bool {
         matches!(self.inner.jobs().get(image), Some(Job::Active(_)))
+    }
+
+    /// How many images wait, are being copied, and rest after a failure.
+    #[must_use]
+    pub fn counts(&self) -> Jobs {
+        let mut counts = Jobs::default();
+        for job in self.inner.jobs().values() {
+            match job {
+                Job::Active(progress) if progress.is_started() => counts.running += 1,
+                Job::Active(_) => counts.waiting += 1,
+                Job::Resting(_) => counts.resting += 1,
+            }
+        }
+        counts
     }
 
     /// Asks for a copy of `image`, and says how far it is. Must be called within a Tokio runtime.
@@ -205,10 +223,13 @@ impl<C: Copier> Inner<C> {
         let _place = self.places.take(image.host()).await;
         progress.start();
         tracing::info!(%image, "copying");
+        let started = Instant::now();
         let result = tokio::select! {
             result = self.copier.copy(image, progress) => result,
             stalled = progress.stalled() => Err(stalled),
         };
+        self.metrics
+            .copy_ended(result.as_ref().ok(), started.elapsed());
         match result {
             Ok(report) => {
                 tracing::info!(

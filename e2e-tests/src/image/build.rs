@@ -37,14 +37,14 @@ const PLATFORMS: [(&str, Option<&str>); 3] =
 
 /// The media types that one image uses.
 #[derive(Clone, Copy)]
-struct Family {
-    list: &'static str,
+pub(super) struct Family {
+    pub(super) list: &'static str,
     manifest: &'static str,
     config: &'static str,
     layer: &'static str,
 }
 
-const OCI: Family = Family {
+pub(super) const OCI: Family = Family {
     list: OCI_INDEX,
     manifest: OCI_MANIFEST,
     config: OCI_CONFIG,
@@ -130,7 +130,7 @@ impl Image {
         image
     }
 
-    fn empty() -> Self {
+    pub(super) fn empty() -> Self {
         Self {
             blobs: Vec::new(),
             manifests: Vec::new(),
@@ -179,7 +179,7 @@ impl Image {
     }
 
     /// A manifest of layers, each with its diff id.
-    fn manifest(
+    pub(super) fn manifest(
         &mut self,
         family: Family,
         platform: (&str, Option<&str>),
@@ -262,7 +262,7 @@ impl Image {
     }
 
     /// Adds a manifest, indented as docker writes it: a copy that parses and prints it would show.
-    fn document(&mut self, media_type: &str, content: &Value) -> Document {
+    pub(super) fn document(&mut self, media_type: &str, content: &Value) -> Document {
         let document = Document {
             media_type: media_type.to_owned(),
             bytes: format!("{content:#}\n").into(),
@@ -272,7 +272,7 @@ impl Image {
     }
 }
 
-fn descriptor(document: &Document) -> Value {
+pub(super) fn descriptor(document: &Document) -> Value {
     json!({
         "mediaType": document.media_type,
         "digest": document.digest(),
@@ -280,7 +280,7 @@ fn descriptor(document: &Document) -> Value {
     })
 }
 
-fn platform_json((architecture, variant): (&str, Option<&str>)) -> Value {
+pub(super) fn platform_json((architecture, variant): (&str, Option<&str>)) -> Value {
     let mut platform = json!({"os": "linux", "architecture": architecture});
     if let Some(variant) = variant {
         platform["variant"] = json!(variant);

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 use tempfile::TempDir;
 
 use super::{Credential, Registry, Request};
+use crate::tls::Tls;
 
 /// Where Debian's package `docker-registry` puts the program.
 const PROGRAM: &str = "/usr/bin/docker-registry";
@@ -23,11 +25,24 @@ const PORT_ATTEMPTS: usize = 5;
 /// The lowest cost that bcrypt knows: the hash protects nothing here.
 const BCRYPT_COST: u32 = 4;
 
+/// What a docker-registry can be asked for. The default is plain HTTP without authentication.
+#[derive(Default)]
+pub struct DebianOptions {
+    /// Asks for HTTP Basic authentication on every request.
+    pub credential: Option<Credential>,
+    /// Speaks HTTPS with this certificate.
+    pub tls: Option<Arc<Tls>>,
+    /// A folder of the caller that keeps what is stored; without it the storage goes with the registry.
+    pub storage: Option<PathBuf>,
+    /// Answers with a path as `Location` of an upload, not a URL: for clients that come through a proxy.
+    pub relative_locations: bool,
+}
+
 /// A running docker-registry. It stops, and its storage is removed, when this is dropped.
 pub struct DebianRegistry {
     port: u16,
     folder: TempDir,
-    credential: Option<Credential>,
+    options: DebianOptions,
     process: Option<Child>,
 }
 
@@ -43,10 +58,21 @@ impl DebianRegistry {
     /// # Errors
     /// When it is not installed or does not start; its log is in the error then.
     pub fn start(credential: Option<Credential>) -> anyhow::Result<Self> {
+        Self::start_with(DebianOptions {
+            credential,
+            ..DebianOptions::default()
+        })
+    }
+
+    /// Starts the registry on a free port, as these options say.
+    ///
+    /// # Errors
+    /// When it is not installed or does not start; its log is in the error then.
+    pub fn start_with(options: DebianOptions) -> anyhow::Result<Self> {
         let mut registry = Self {
             port: 0,
             folder: storage_folder()?,
-            credential,
+            options,
             process: None,
         };
         registry.write_htpasswd()?;
@@ -115,7 +141,7 @@ impl DebianRegistry {
     }
 
     fn config(&self) -> String {
-        let auth = if self.credential.is_some() {
+        let auth = if self.options.credential.is_some() {
             format!(
                 "auth: {{htpasswd: {{realm: test, path: \"{}\"}}}}\n",
                 self.path("htpasswd").display()
@@ -123,18 +149,29 @@ impl DebianRegistry {
         } else {
             String::new()
         };
+        let tls = match &self.options.tls {
+            Some(tls) => format!(
+                ", tls: {{certificate: \"{}\", key: \"{}\"}}",
+                tls.cert_path().display(),
+                tls.key_path().display()
+            ),
+            None => String::new(),
+        };
+        let own = self.path("storage");
+        let storage = self.options.storage.as_ref().unwrap_or(&own);
         format!(
             "version: 0.1\n\
              log: {{level: info, formatter: text}}\n\
              storage: {{filesystem: {{rootdirectory: \"{}\"}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: \"{}\", secret: test, relativeurls: false}}\n{auth}",
-            self.path("storage").display(),
+             http: {{addr: \"{}\", secret: test, relativeurls: {}{tls}}}\n{auth}",
+            storage.display(),
             self.address(),
+            self.options.relative_locations,
         )
     }
 
     fn write_htpasswd(&self) -> anyhow::Result<()> {
-        let Some(Credential { user, password }) = &self.credential else {
+        let Some(Credential { user, password }) = &self.options.credential else {
             return Ok(());
         };
         let hash = bcrypt::hash(password, BCRYPT_COST)?;
@@ -157,7 +194,11 @@ impl Registry for DebianRegistry {
     }
 
     fn credential(&self) -> Option<&Credential> {
-        self.credential.as_ref()
+        self.options.credential.as_ref()
+    }
+
+    fn ca_pem(&self) -> Option<&str> {
+        self.options.tls.as_deref().map(Tls::ca_pem)
     }
 
     fn requests(&self) -> Vec<Request> {

@@ -1,137 +1,116 @@
-//! Brings every planned blob to the target: it is there, it is mounted, or it is sent.
+//! Brings one blob to the target: it is there, it is mounted, or it is sent.
 
 use super::Job;
 use super::error::CopyError;
-use super::plan::Plan;
-use super::pool::Pool;
+use super::node::Blob;
+use super::offer::Offer;
 use super::progress::Event;
 use super::report::one_more;
-use crate::registry::{MountAnswer, Session};
-use oci_spec::image::Digest;
-use std::cmp::Reverse;
-use std::sync::Arc;
+use crate::registry::{BlobPlace, BlobReader, Registry, Session};
+use std::sync::atomic::Ordering;
 
-/// Blobs of one copy that are in flight at once.
-pub(super) const BLOBS_AT_ONCE: usize = 8;
-
-/// What is left to do for a blob after asking for a mount.
-enum AfterMount {
-    Nothing,
-    Fill(Session),
-    /// There was nothing to mount from.
-    LookFirst,
-}
+/// Blobs of one copy that are in flight at once; each registry and the memory have limits of their own.
+pub(super) const BLOBS_AT_ONCE: usize = 64;
 
 impl Job<'_> {
-    /// Brings all blobs to the target, the largest first: what takes longest starts first, and small
-    /// ones fill the gaps.
-    pub(super) async fn copy_blobs(&self, plan: &Plan) -> Result<(), CopyError> {
-        let mut blobs: Vec<_> = plan
-            .blobs
-            .iter()
-            .map(|(digest, size)| (digest, *size))
-            .collect();
-        blobs.sort_by_key(|&(digest, size)| (Reverse(size), digest.as_ref()));
-        let mut pool = Pool::new(BLOBS_AT_ONCE);
-        for (digest, size) in blobs {
-            pool.add(Box::pin(self.bring(digest, size))).await?;
-        }
-        pool.finish().await
-    }
-
-    async fn bring(&self, digest: &Digest, size: u64) -> Result<(), CopyError> {
+    /// Brings a blob to the target. Copies that run at the same time share it: the first one sends it,
+    /// the others find it there.
+    pub(super) async fn bring(&self, blob: &Blob) -> Result<(), CopyError> {
         if self.same_repository() {
-            self.skipped(digest, size);
+            self.skipped(blob);
             return Ok(());
         }
-        let session = match self.mounted(digest, size).await {
-            AfterMount::Nothing => return Ok(()),
-            AfterMount::Fill(session) => Some(session),
-            AfterMount::LookFirst if self.is_there(digest).await? => {
-                self.skipped(digest, size);
-                return Ok(());
-            }
-            AfterMount::LookFirst => None,
-        };
-        self.send_blob(digest, size, session).await
-    }
-
-    /// Sends a blob and remembers where it is.
-    pub(super) async fn send_blob(
-        &self,
-        digest: &Digest,
-        size: u64,
-        session: Option<Session>,
-    ) -> Result<(), CopyError> {
-        self.transfer(digest, size, session).await?;
-        self.remember(digest);
-        one_more(&self.tally.copied);
-        self.tally
-            .bytes
-            .fetch_add(size, std::sync::atomic::Ordering::Relaxed);
-        self.progress.event(Event::BlobCopied { digest, size });
+        let seen = self.target.registry().seen();
+        let _turn = seen.turn(&blob.digest).await;
+        if self.options.trust_present && seen.lately(&blob.digest, self.target.name()) {
+            self.skipped(blob);
+            return Ok(());
+        }
+        let _place = self.place(blob).await;
+        let (offer, reader) = self.ask_both(blob).await?;
+        match offer {
+            Offer::Present => self.skipped(blob),
+            Offer::Mounted(from) => self.mounted(blob, &from),
+            Offer::Wanted(session) => self.send(blob, session, reader).await?,
+        }
         Ok(())
     }
 
-    /// Tries to mount from where the blob is known to be. No failure here is final: a plain upload
-    /// does the same, only slower.
-    async fn mounted(&self, digest: &Digest, size: u64) -> AfterMount {
-        let Some(from) = self.mount_candidate(digest) else {
-            return AfterMount::LookFirst;
-        };
-        match self.target.mount(digest, &from).await {
-            Ok(MountAnswer::Mounted) => {
-                self.remember(digest);
-                one_more(&self.tally.mounted);
-                self.progress.event(Event::BlobMounted {
-                    digest,
-                    size,
-                    from: &from,
-                });
-                AfterMount::Nothing
+    /// Sends a blob that the target said it has and does not, without asking again.
+    pub(super) async fn send_again(&self, blob: &Blob) -> Result<(), CopyError> {
+        let seen = self.target.registry().seen();
+        let _turn = seen.turn(&blob.digest).await;
+        let _place = self.place(blob).await;
+        let session = self.target.start_upload(&blob.digest).await;
+        self.send(blob, session.map_err(CopyError::Target)?, None)
+            .await
+    }
+
+    async fn send(
+        &self,
+        blob: &Blob,
+        session: Session,
+        reader: Option<BlobReader>,
+    ) -> Result<(), CopyError> {
+        self.transfer(blob, session, reader).await?;
+        self.remember(blob);
+        one_more(&self.tally.copied);
+        self.tally.bytes.fetch_add(blob.size, Ordering::Relaxed);
+        let Blob { digest, size, .. } = blob;
+        self.progress.event(Event::BlobCopied {
+            digest,
+            size: *size,
+        });
+        Ok(())
+    }
+
+    /// Asks the target what it needs, and opens the source at the same time as long as nothing was
+    /// found at the target: then the answer most likely is that everything is needed.
+    async fn ask_both(&self, blob: &Blob) -> Result<(Offer, Option<BlobReader>), CopyError> {
+        let expects_nothing = !self.found_something.load(Ordering::Relaxed);
+        if !expects_nothing {
+            return Ok((self.offer(blob).await?, None));
+        }
+        let (offer, reader) = tokio::join!(self.offer(blob), self.open(blob));
+        match (offer?, reader) {
+            (Offer::Wanted(session), Err(error)) => {
+                self.target.cancel(&session).await;
+                Err(error)
             }
-            Ok(MountAnswer::Session(session)) => {
-                self.target.registry().seen().forget(digest, &from);
-                AfterMount::Fill(session)
-            }
-            Err(error) => {
-                tracing::debug!(%digest, %from, %error, "not mounted");
-                self.target.registry().seen().forget(digest, &from);
-                AfterMount::LookFirst
-            }
+            (offer, reader) => Ok((offer, reader.ok())),
         }
     }
 
-    fn mount_candidate(&self, digest: &Digest) -> Option<Arc<str>> {
-        if self.source.registry().same_host(self.target.registry()) {
-            return Some(Arc::clone(self.source.name()));
-        }
-        self.target
-            .registry()
-            .seen()
-            .find(digest, self.target.name())
+    /// Waits until this blob may travel.
+    async fn place(&self, blob: &Blob) -> BlobPlace<'_> {
+        let (source, target) = (self.source.registry(), self.target.registry());
+        Registry::place_between(source, target, blob.size).await
     }
 
-    async fn is_there(&self, digest: &Digest) -> Result<bool, CopyError> {
-        match self.target.has_blob(digest).await {
-            Ok(has) => Ok(has),
-            // The upload that follows is the better judge of what is allowed.
-            Err(error) if matches!(error.status(), Some(400..=405)) => Ok(false),
-            Err(error) => Err(CopyError::Target(error)),
-        }
-    }
-
-    fn skipped(&self, digest: &Digest, size: u64) {
-        self.remember(digest);
+    fn skipped(&self, blob: &Blob) {
+        self.found_something.store(true, Ordering::Relaxed);
+        self.remember(blob);
         one_more(&self.tally.skipped);
-        self.progress.event(Event::BlobSkipped { digest, size });
+        self.progress.event(Event::BlobSkipped {
+            digest: &blob.digest,
+            size: blob.size,
+        });
     }
 
-    fn remember(&self, digest: &Digest) {
-        self.target
-            .registry()
-            .seen()
-            .add(digest, self.target.name());
+    fn mounted(&self, blob: &Blob, from: &str) {
+        self.found_something.store(true, Ordering::Relaxed);
+        self.remember(blob);
+        one_more(&self.tally.mounted);
+        self.progress.event(Event::BlobMounted {
+            digest: &blob.digest,
+            size: blob.size,
+            from,
+        });
+    }
+
+    fn remember(&self, blob: &Blob) {
+        let seen = self.target.registry().seen();
+        seen.add(&blob.digest, self.target.name());
     }
 
     fn same_repository(&self) -> bool {

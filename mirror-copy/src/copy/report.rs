@@ -48,6 +48,10 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    pub(super) fn add_foreign(&self, layers: u64) {
+        self.foreign.fetch_add(layers, Ordering::Relaxed);
+    }
+
     pub(super) fn report(&self, root: Root, requests: u64, elapsed: Duration) -> CopyReport {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         CopyReport {

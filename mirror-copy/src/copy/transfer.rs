@@ -1,48 +1,49 @@
-//! Sends one blob: a verified stream from the source into one PUT at the target.
+//! Sends one blob: a verified stream from the source into an upload session of the target.
 
 use super::Job;
 use super::error::CopyError;
+use super::node::{Blob, Origin};
 use super::progress::Event;
 use crate::error::{Operation, RegistryError, Retry};
-use crate::registry::{BlobReader, Session};
+use crate::registry::{BlobReader, Content, Flow, Session, content};
 use backon::BackoffBuilder as _;
-use bytes::Bytes;
-use oci_spec::image::Digest;
-use std::io;
 use std::pin::pin;
-use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-/// Pieces between the source's connection and the target's: one in the hand, one on the way. More
-/// would only be memory; the sockets have buffers of their own.
-const PIECES_IN_FLIGHT: usize = 2;
-
-/// How the pieces came to an end.
-enum Pumped {
-    /// All of them were handed over, verified.
-    All,
-    /// The target takes no more; its answer says why.
-    TargetClosed,
-    /// The target takes nothing for too long.
-    TargetStalled,
-    Source(RegistryError),
-}
+/// How often a running transfer is looked at: to tell what moved, and to see whether anything does.
+const LOOK: Duration = Duration::from_millis(250);
 
 impl Job<'_> {
-    /// Sends a blob, from its beginning again if sending fails. A first `session` may be given.
-    /// Opening and reading are tried again by themselves, so their failures are final here.
+    /// Opens a blob's content.
+    pub(super) async fn open(&self, blob: &Blob) -> Result<BlobReader, CopyError> {
+        let (source, digest) = (self.source.clone(), blob.digest.clone());
+        let reader = match &blob.origin {
+            Origin::Registry => BlobReader::open(source, digest, blob.size).await,
+            Origin::Inline(bytes) => BlobReader::inline(source, digest, bytes.clone()),
+            Origin::Urls(urls) => BlobReader::open_foreign(source, digest, blob.size, urls).await,
+        };
+        reader.map_err(CopyError::Source)
+    }
+
+    /// Sends a blob, from its beginning again if sending fails. The first session is given, the first
+    /// reader may be. Opening and reading are tried again by themselves, so their failures are final here.
     pub(super) async fn transfer(
         &self,
-        digest: &Digest,
-        size: u64,
-        mut session: Option<Session>,
+        blob: &Blob,
+        session: Session,
+        mut reader: Option<BlobReader>,
     ) -> Result<(), CopyError> {
+        let Blob { digest, size, .. } = blob;
         let mut waits = self.target.registry().retry_policy().backoff().build();
         let mut was_corrupt = false;
+        let mut session = Some(session);
         loop {
-            let (reader, session) = self.open(digest, size, session.take()).await?;
+            let (reader, session) = self.both_ends(blob, session.take(), reader.take()).await?;
+            let size = *size;
             self.progress.event(Event::BlobStarted { digest, size });
-            let Err(error) = self.stream(reader, &session, digest).await else {
+            let Err(error) = self.stream(blob, &session, reader).await else {
                 return Ok(());
             };
             self.target.cancel(&session).await;
@@ -76,18 +77,23 @@ impl Job<'_> {
         }
     }
 
-    /// Opens both ends at the same time.
-    async fn open(
+    /// Opens what is not open yet, both ends at the same time.
+    async fn both_ends(
         &self,
-        digest: &Digest,
-        size: u64,
+        blob: &Blob,
         session: Option<Session>,
+        reader: Option<BlobReader>,
     ) -> Result<(BlobReader, Session), CopyError> {
-        let open_source = BlobReader::open(self.source.clone(), digest.clone(), size);
+        let open_source = async {
+            match reader {
+                Some(reader) => Ok(reader),
+                None => self.open(blob).await,
+            }
+        };
         let open_target = async {
             match session {
                 Some(session) => Ok(session),
-                None => self.target.start_upload(digest).await,
+                None => self.target.start_upload(&blob.digest).await,
             }
         };
         let (reader, session) = tokio::join!(open_source, open_target);
@@ -96,84 +102,105 @@ impl Job<'_> {
             Ok(reader) => Ok((reader, session)),
             Err(error) => {
                 self.target.cancel(&session).await;
-                Err(CopyError::Source(error))
+                Err(error)
             }
         }
     }
 
+    /// One attempt. The target's connection pulls the content by itself; this only watches it.
     async fn stream(
         &self,
-        reader: BlobReader,
+        blob: &Blob,
         session: &Session,
-        digest: &Digest,
+        reader: BlobReader,
     ) -> Result<(), CopyError> {
-        let size = reader.size();
-        let (pieces, taken) = mpsc::channel(PIECES_IN_FLIGHT);
-        let mut put = pin!(self.target.put_blob(session, digest, size, taken));
-        let mut pump = pin!(self.pump(digest, reader, pieces));
-        let pumped = tokio::select! {
-            biased; // an end of the pieces is the better explanation of the end of the PUT
-            pumped = &mut pump => pumped,
-            answer = &mut put => return Err(CopyError::Target(self.too_early(digest, answer))),
-        };
-        let late = |operation, after| {
-            let subject = self.target.subject(operation, &format!("@{digest}"));
-            CopyError::Target(RegistryError::Timeout { subject, after })
-        };
-        let timeouts = self.target.registry().timeouts();
-        match pumped {
-            Pumped::Source(error) => Err(CopyError::Source(error)),
-            Pumped::TargetStalled => Err(late(Operation::WriteBlob, timeouts.idle)),
-            Pumped::All => match timeout(timeouts.commit, put).await {
-                Ok(answer) => answer.map_err(CopyError::Target),
-                Err(_) => Err(late(Operation::WriteBlob, timeouts.commit)),
-            },
-            Pumped::TargetClosed => match timeout(timeouts.idle, put).await {
-                Ok(answer) => Err(CopyError::Target(self.too_early(digest, answer))),
-                Err(_) => Err(late(Operation::WriteBlob, timeouts.idle)),
-            },
-        }
-    }
-
-    /// The error of an answer that came before all pieces were sent. Even a friendly one is wrong:
-    /// the registry cannot have a blob that it has not been given.
-    fn too_early(&self, digest: &Digest, answer: Result<(), RegistryError>) -> RegistryError {
-        answer.err().unwrap_or_else(|| {
-            let subject = self
-                .target
-                .subject(Operation::WriteBlob, &format!("@{digest}"));
-            RegistryError::protocol(&subject, "it was accepted before it was complete")
-        })
-    }
-
-    /// Hands over verified pieces. On failure the channel gets an error instead of an end, so that
-    /// the HTTP client breaks the connection and the registry cannot take the blob for complete.
-    async fn pump(
-        &self,
-        digest: &Digest,
-        mut reader: BlobReader,
-        pieces: mpsc::Sender<io::Result<Bytes>>,
-    ) -> Pumped {
-        let idle = self.target.registry().timeouts().idle;
-        loop {
-            let piece = match reader.next().await {
-                Ok(Some(piece)) => piece,
-                Ok(None) => return Pumped::All,
-                Err(error) => {
-                    let broken = io::Error::other("the source failed");
-                    let _ = timeout(idle, pieces.send(Err(broken))).await;
-                    return Pumped::Source(error);
+        let Blob { digest, size, .. } = blob;
+        let flow = Arc::new(Flow::default());
+        let content: Content = content(reader, Arc::clone(&flow));
+        let mut put = pin!(self.target.put_blob(session, digest, *size, content));
+        let mut watch = Watch::new(&flow, *size, self.target.registry().timeouts().idle);
+        watch.commit = self.target.registry().timeouts().commit;
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let answer = loop {
+            tokio::select! {
+                answer = &mut put => break answer,
+                _ = look.tick() => {
+                    self.tell(blob, &mut watch);
+                    if let Some(after) = watch.stalled() {
+                        let subject = self.target.subject(Operation::WriteBlob, &format!("@{digest}"));
+                        break Err(RegistryError::Timeout { subject, after });
+                    }
                 }
-            };
-            let length = piece.len() as u64;
-            match timeout(idle, pieces.send(Ok(piece))).await {
-                Ok(Ok(())) => self.progress.event(Event::Bytes {
-                    digest,
-                    bytes: length,
-                }),
-                Ok(Err(_)) => return Pumped::TargetClosed,
-                Err(_) => return Pumped::TargetStalled,
+            }
+        };
+        self.tell(blob, &mut watch);
+        match (answer, flow.failure()) {
+            // The end of the source is the better explanation of the end of the upload.
+            (_, Some(error)) => Err(CopyError::Source(error)),
+            (Err(error), None) => Err(CopyError::Target(error)),
+            (Ok(()), None) if flow.bytes() == *size => Ok(()),
+            // The registry cannot have a blob that it has not been given.
+            (Ok(()), None) => {
+                let subject = self
+                    .target
+                    .subject(Operation::WriteBlob, &format!("@{digest}"));
+                let reason = "it was accepted before it was complete";
+                Err(CopyError::Target(RegistryError::protocol(&subject, reason)))
             }
         }
+    }
+
+    /// Tells how many bytes moved since the last time.
+    fn tell(&self, blob: &Blob, watch: &mut Watch<'_>) {
+        let bytes = watch.news();
+        if bytes > 0 {
+            let digest = &blob.digest;
+            self.progress.event(Event::Bytes { digest, bytes });
+        }
+    }
+}
+
+/// Sees whether a transfer stands still because of the target. The source has its own timeouts.
+struct Watch<'a> {
+    flow: &'a Flow,
+    size: u64,
+    idle: Duration,
+    commit: Duration,
+    told: u64,
+    since: Instant,
+}
+
+impl<'a> Watch<'a> {
+    fn new(flow: &'a Flow, size: u64, idle: Duration) -> Self {
+        Self {
+            flow,
+            size,
+            idle,
+            commit: idle,
+            told: 0,
+            since: Instant::now(),
+        }
+    }
+
+    /// Bytes handed over since the last call.
+    fn news(&mut self) -> u64 {
+        let bytes = self.flow.bytes() - self.told;
+        self.told += bytes;
+        if bytes > 0 || self.flow.waits_for_source() {
+            self.since = Instant::now();
+        }
+        bytes
+    }
+
+    /// How long the target has taken nothing, if that is too long. After the last byte it may take its
+    /// time: some storage backends copy the whole blob before they answer.
+    fn stalled(&self) -> Option<Duration> {
+        let patience = if self.told == self.size {
+            self.commit.max(self.idle)
+        } else {
+            self.idle
+        };
+        (self.since.elapsed() > patience).then_some(patience)
     }
 }

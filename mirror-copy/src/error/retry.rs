@@ -26,19 +26,38 @@ impl Retry {
     }
 }
 
-/// Status x operation → retry.
+/// Status x operation → retry. What is not in the table is permanent.
+///
+/// | status | code | operation | why it may pass |
+/// |---|---|---|---|
+/// | 408, 425, 499 | | any | the request took too long, or came too early |
+/// | 429 | | any | too much at once; `Retry-After` says how long |
+/// | 403 | `TOOMANYREQUESTS` | any | the same, by registries that say it with the wrong status |
+/// | 500, 502, 503, 504 | | any | the server or something before it is ill |
+/// | 520 to 524 | | any | what a well-known CDN says for its origin's 502 and 504 |
+/// | 401 | | write blob | the token ran out while the body was on its way; the next one is fetched |
+/// | 404, 416 | | write blob | the session is gone or elsewhere; a new one may do better |
+/// | 409 | | write blob, write manifest | somebody else is writing the same at this moment |
+/// | 400 | `BLOB_UPLOAD_UNKNOWN`, `BLOB_UPLOAD_INVALID` | any | as 404 |
+/// | 400 | `DIGEST_INVALID`, `SIZE_INVALID` | write blob | what was sent was right, so it was hurt on the way |
+///
+/// Not here, because they are errors of their own: a 401 that a new token heals and a 403 that says
+/// "expired" (retried at once with a new login), 405, 413, 416 and 501 of a whole blob (sent in chunks next),
+/// immutable tags and unsupported manifests (permanent). Permanent, although they are no fault of the
+/// request: 413 of a chunk or a manifest, 507 and used-up storage quotas, which somebody must raise.
 pub(super) fn status_retry(
     operation: Operation,
     status: StatusCode,
     code: &str,
     after: Option<Duration>,
 ) -> Retry {
-    match status.as_u16() {
-        // 520 to 524 are what a well-known CDN says for its origin's 502 and 504.
-        408 | 429 | 500 | 502 | 503 | 504 | 520..=524 => Retry::Transient { after },
-        // The session is gone or its token expired meanwhile: a new session may do better.
-        401 | 404 | 416 if operation == Operation::WriteBlob => Retry::SOON,
-        400 if code == "BLOB_UPLOAD_UNKNOWN" || code == "BLOB_UPLOAD_INVALID" => Retry::SOON,
+    match (status.as_u16(), code, operation) {
+        (408 | 425 | 429 | 499 | 500 | 502 | 503 | 504 | 520..=524, ..)
+        | (403, "TOOMANYREQUESTS", _) => Retry::Transient { after },
+        (401 | 404 | 416, _, Operation::WriteBlob)
+        | (409, _, Operation::WriteBlob | Operation::WriteManifest)
+        | (400, "BLOB_UPLOAD_UNKNOWN" | "BLOB_UPLOAD_INVALID", _)
+        | (400, "DIGEST_INVALID" | "SIZE_INVALID", Operation::WriteBlob) => Retry::SOON,
         _ => Retry::Permanent,
     }
 }
@@ -71,20 +90,55 @@ fn certificate_refused(error: &(dyn std::error::Error + 'static)) -> bool {
 mod tests {
     use super::*;
 
+    use Operation::{Ping, ReadBlob, ReadManifest, StartUpload, Token, WriteBlob, WriteManifest};
+
+    const OPERATIONS: [Operation; 7] = [
+        Ping,
+        ReadManifest,
+        WriteManifest,
+        ReadBlob,
+        StartUpload,
+        WriteBlob,
+        Token,
+    ];
+
+    /// Every row of the table: the operations for which it says "again".
     #[rstest::rstest]
-    #[case(429, Operation::ReadManifest, true)]
-    #[case(503, Operation::WriteManifest, true)]
-    #[case(500, Operation::ReadBlob, true)]
-    #[case(401, Operation::ReadManifest, false)]
-    #[case(401, Operation::WriteBlob, true)]
-    #[case(403, Operation::WriteBlob, false)]
-    #[case(404, Operation::ReadBlob, false)]
-    #[case(404, Operation::WriteBlob, true)]
-    #[case(413, Operation::WriteManifest, false)]
-    #[case(507, Operation::WriteBlob, false)]
-    fn the_retry_table(#[case] status: u16, #[case] operation: Operation, #[case] transient: bool) {
-        let status = StatusCode::from_u16(status).unwrap();
-        let retry = status_retry(operation, status, "", None);
-        assert_eq!(retry.is_transient(), transient);
+    #[case(&[408, 425, 429, 499, 500, 502, 503, 504], "", &OPERATIONS)]
+    #[case(&[520, 521, 522, 523, 524], "", &OPERATIONS)]
+    #[case(&[403, 429], "TOOMANYREQUESTS", &OPERATIONS)]
+    #[case(&[401, 404, 416], "", &[WriteBlob])]
+    #[case(&[404], "BLOB_UPLOAD_UNKNOWN", &[WriteBlob])]
+    #[case(&[404], "NAME_UNKNOWN", &[WriteBlob])]
+    #[case(&[409], "", &[WriteBlob, WriteManifest])]
+    #[case(&[400], "BLOB_UPLOAD_UNKNOWN", &OPERATIONS)]
+    #[case(&[400], "BLOB_UPLOAD_INVALID", &OPERATIONS)]
+    #[case(&[400], "DIGEST_INVALID", &[WriteBlob])]
+    #[case(&[400], "SIZE_INVALID", &[WriteBlob])]
+    #[case(&[400, 403, 405, 406, 410, 411, 412, 413, 414, 415, 422, 431, 451], "", &[])]
+    #[case(&[501, 505, 507, 508, 511, 519, 525, 526], "", &[])]
+    #[case(&[403], "DENIED", &[])]
+    #[case(&[400], "MANIFEST_INVALID", &[])]
+    fn the_retry_table(
+        #[case] statuses: &[u16],
+        #[case] code: &str,
+        #[case] transient: &[Operation],
+    ) {
+        for (status, operation) in statuses.iter().flat_map(|s| OPERATIONS.map(|o| (*s, o))) {
+            let retry = status_retry(operation, StatusCode::from_u16(status).unwrap(), code, None);
+            let expected = transient.contains(&operation);
+            assert_eq!(
+                retry.is_transient(),
+                expected,
+                "{status} {code} {operation}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_time_that_the_registry_names_is_kept() {
+        let after = Some(Duration::from_secs(7));
+        let retry = status_retry(ReadBlob, StatusCode::TOO_MANY_REQUESTS, "", after);
+        assert_eq!(retry, Retry::Transient { after });
     }
 }

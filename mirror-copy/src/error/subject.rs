@@ -18,10 +18,14 @@ pub enum Operation {
     ReadBlob,
     /// `POST` that opens an upload session or mounts a blob.
     StartUpload,
-    /// `PUT` that fills and closes an upload session.
+    /// `PUT` or `PATCH` that fills an upload session, and `PUT` that closes it.
     WriteBlob,
     /// `DELETE` of an upload session.
     CancelUpload,
+    /// `GET` of a list of tags.
+    ListTags,
+    /// `GET` of a list of referrers.
+    ListReferrers,
     /// A call to the token service.
     Token,
 }
@@ -37,6 +41,8 @@ impl fmt::Display for Operation {
             Self::StartUpload => "start upload of",
             Self::WriteBlob => "write blob",
             Self::CancelUpload => "cancel upload of",
+            Self::ListTags => "list tags of",
+            Self::ListReferrers => "list referrers of",
             Self::Token => "get a token for",
         })
     }

@@ -104,12 +104,14 @@ pub(super) async fn error_text(mut response: Response) -> (String, String) {
     // What came in time is used either way.
     let _ = timeout(ERROR_BODY_TIMEOUT, reading).await;
     body.truncate(MAX_ERROR_BODY);
-    if let Ok(parsed) = serde_json::from_slice::<ErrorBody>(&body)
-        && let Some(first) = parsed.errors.first()
-    {
-        return (clean(&first.code), clean(&first.message));
-    }
-    (String::new(), clean(&String::from_utf8_lossy(&body)))
+    first_error(&body).unwrap_or_else(|| (String::new(), clean(&String::from_utf8_lossy(&body))))
+}
+
+/// Code and message of the first error that a body tells of, if it is one of the registry protocol.
+pub(super) fn first_error(body: &[u8]) -> Option<(String, String)> {
+    let parsed: ErrorBody = serde_json::from_slice(body).ok()?;
+    let first = parsed.errors.first()?;
+    Some((clean(&first.code), clean(&first.message)))
 }
 
 #[cfg(test)]

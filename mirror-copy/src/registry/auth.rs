@@ -6,31 +6,26 @@
 
 use super::Registry;
 use super::challenge::Challenge;
+use super::repository::Access;
 use super::token::{Scopes, Token};
+use super::token_cache::{Batch, TokenCache};
 use super::token_service::TokenService;
-use crate::credentials::Credential;
+use crate::credentials::{Credential, Login};
 use crate::error::{RegistryError, Subject};
 use crate::text::clean;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::HeaderValue;
 use secrecy::ExposeSecret as _;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
-
-/// Scope sets whose tokens are remembered per host. Over this all are forgotten: they are cheap.
-const MAX_TOKENS: usize = 1024;
-
-type TokenSlot = Arc<AsyncMutex<Option<Token>>>;
 
 /// What is known about logging in to one registry.
 #[derive(Default)]
 pub(super) struct Auth {
     scheme: Mutex<Option<Scheme>>,
-    /// By joined scopes. The slot's lock is held while a token is fetched: single flight.
-    tokens: Mutex<HashMap<String, TokenSlot>>,
+    tokens: Mutex<TokenCache>,
     credential: AsyncMutex<Option<(Instant, Option<Credential>)>>,
 }
 
@@ -47,9 +42,20 @@ pub(super) struct Proof {
     pub(super) user: Option<String>,
     /// Whether the header is the password itself, so that a 401 means that it is wrong.
     pub(super) is_password: bool,
+    /// Whether it is a token for several callers' scopes.
+    pub(super) batched: bool,
 }
 
 impl Registry {
+    /// Announces that this access will be wanted soon. If a token is fetched before, this is asked for in
+    /// the same request, where the token service takes that.
+    pub(crate) fn expect(&self, repository: &str, access: Access) {
+        // Whoever wants an invalid name will hear so himself.
+        if let Ok(repository) = self.repository(repository, access) {
+            self.tokens().announce(repository.scopes);
+        }
+    }
+
     /// The proof for a request, if it is known yet that one is wanted.
     pub(super) async fn proof(
         &self,
@@ -58,7 +64,7 @@ impl Registry {
     ) -> Result<Option<Proof>, RegistryError> {
         match self.scheme() {
             None => Ok(None),
-            Some(Scheme::Basic) => self.password(subject, false).await.map(Some),
+            Some(Scheme::Basic) => self.password(subject, None).await.map(Some),
             Some(Scheme::Bearer(service)) => self
                 .token(&service, subject, scopes, &Scopes::default(), None)
                 .await
@@ -77,12 +83,12 @@ impl Registry {
         match challenge {
             Challenge::Basic => {
                 self.learn(Scheme::Basic);
-                // The file may have been rotated since it was read.
-                let proof = self.password(subject, refused.is_some()).await?;
-                match refused {
-                    Some(old) if old.header == proof.header => Err(self.refused(proof.user)),
-                    _ => Ok(proof),
+                let old = refused.map(|proof| &proof.header);
+                let proof = self.password(subject, old).await?;
+                if old == Some(&proof.header) {
+                    return Err(self.refused(proof.user));
                 }
+                Ok(proof)
             }
             Challenge::Bearer {
                 realm,
@@ -97,6 +103,31 @@ impl Registry {
                 self.token(&service, subject, scopes, &extra, old).await
             }
         }
+    }
+
+    /// Another proof in place of one that was refused by 403, which is no challenge: some registries say so
+    /// of an expired one, and of a token that they granted less than was asked for. `None` if that is not
+    /// what was said, or if there is no other proof.
+    pub(super) async fn replaced(
+        &self,
+        subject: &Subject,
+        scopes: &Scopes,
+        refusal: &RegistryError,
+        refused: &Proof,
+    ) -> Result<Option<Proof>, RegistryError> {
+        if !refusal.says_expired() && !refused.batched {
+            return Ok(None);
+        }
+        let old = Some(&refused.header);
+        let proof = match self.scheme() {
+            None => return Ok(None),
+            Some(Scheme::Basic) => self.password(subject, old).await?,
+            Some(Scheme::Bearer(service)) => {
+                self.token(&service, subject, scopes, &Scopes::default(), old)
+                    .await?
+            }
+        };
+        Ok(Some(proof).filter(|proof| proof.header != refused.header))
     }
 
     /// The error for a proof that does not help, even fresh.
@@ -127,16 +158,27 @@ impl Registry {
             .unwrap_or_else(PoisonError::into_inner) = Some(scheme);
     }
 
-    async fn password(&self, subject: &Subject, anew: bool) -> Result<Proof, RegistryError> {
-        match self.credential(anew).await? {
+    /// User and password. If they are the `refused` ones, they are looked up again: they may have been
+    /// rotated since they were read.
+    async fn password(
+        &self,
+        subject: &Subject,
+        refused: Option<&HeaderValue>,
+    ) -> Result<Proof, RegistryError> {
+        let is_stale = |known: &Credential| match known {
+            Credential::Login(login) => refused.is_some() && password_of(login).as_ref() == refused,
+            Credential::IdentityToken(_) => false,
+        };
+        match self.credential(is_stale).await? {
             None => Err(self.login_needed(subject)),
             Some(Credential::Login(login)) => {
-                let header = basic(&login.username, login.password.expose_secret())
+                let header = password_of(&login)
                     .ok_or_else(|| self.challenge_error("the user name cannot be sent"))?;
                 Ok(Proof {
                     header,
                     user: Some(login.username),
                     is_password: true,
+                    batched: false,
                 })
             }
             Some(Credential::IdentityToken(_)) => Err(self.challenge_error(
@@ -145,12 +187,16 @@ impl Registry {
         }
     }
 
-    pub(super) async fn credential(&self, anew: bool) -> Result<Option<Credential>, RegistryError> {
+    /// The credential for this host: as it was last read, if that is not long ago and not `stale`.
+    pub(super) async fn credential(
+        &self,
+        stale: impl Fn(&Credential) -> bool,
+    ) -> Result<Option<Credential>, RegistryError> {
         let options = &self.shared.common.options;
         let mut cached = self.shared.auth.credential.lock().await;
         if let Some((read, credential)) = &*cached
-            && !anew
             && read.elapsed() < options.credential_life
+            && !credential.as_ref().is_some_and(stale)
         {
             return Ok(credential.clone());
         }
@@ -159,8 +205,8 @@ impl Registry {
         Ok(credential)
     }
 
-    /// The token for these scopes: the cached one if it is fresh and not `refused`, else a new one,
-    /// fetched once however many wait for it.
+    /// A token for these scopes: a cached one if it is fresh and not `refused`, else a new one, fetched
+    /// once however many wait for it.
     async fn token(
         &self,
         service: &TokenService,
@@ -169,36 +215,64 @@ impl Registry {
         extra: &Scopes,
         refused: Option<&HeaderValue>,
     ) -> Result<Proof, RegistryError> {
-        let slot = self.token_slot(scopes);
-        let mut slot = slot.lock().await;
-        slot.take_if(|token| Some(&token.header) == refused || token.renew_at <= Instant::now());
-        let token = if let Some(token) = &*slot {
-            token.clone()
-        } else {
-            let wanted = scopes.union(extra);
-            let token = self
-                .fetch_token(service, subject, &wanted, refused.is_some())
-                .await?;
-            slot.insert(token).clone()
+        let wanted = scopes.union(extra);
+        let known = self.tokens().find(&wanted, refused);
+        let token = match known {
+            Some(token) => token,
+            None => self.new_token(service, subject, &wanted, refused).await?,
         };
         Ok(Proof {
             header: token.header,
             user: token.user,
             is_password: false,
+            batched: token.batched,
         })
     }
 
-    fn token_slot(&self, scopes: &Scopes) -> TokenSlot {
-        let mut tokens = self
-            .shared
+    async fn new_token(
+        &self,
+        service: &TokenService,
+        subject: &Subject,
+        wanted: &Scopes,
+        refused: Option<&HeaderValue>,
+    ) -> Result<Token, RegistryError> {
+        let flight = self.tokens().flight(wanted);
+        let _fetching = flight.lock().await;
+        // Somebody else may have fetched it meanwhile.
+        if let Some(token) = self.tokens().find(wanted, refused) {
+            return Ok(token);
+        }
+        let anew = refused.is_some();
+        let mut batch = self.tokens().batch(wanted, &flight);
+        let mut fetched = self
+            .fetch_token(service, subject, &batch.scopes, anew)
+            .await;
+        if batch.batched && fetched.as_ref().is_err_and(is_refusal) {
+            fetched = self.fetch_token(service, subject, wanted, anew).await;
+            if fetched.is_ok() {
+                tracing::debug!(
+                    host = self.host(),
+                    "its token service takes no scopes of several callers"
+                );
+                self.tokens().stop_batching();
+            }
+            batch = Batch {
+                scopes: wanted.clone(),
+                batched: false,
+            };
+        }
+        let mut token = fetched?;
+        token.batched = batch.batched;
+        self.tokens().insert(batch.scopes, token.clone(), &flight);
+        Ok(token)
+    }
+
+    fn tokens(&self) -> MutexGuard<'_, TokenCache> {
+        self.shared
             .auth
             .tokens
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if tokens.len() >= MAX_TOKENS {
-            tokens.clear();
-        }
-        Arc::clone(tokens.entry(scopes.joined()).or_default())
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn refused(&self, user: Option<String>) -> RegistryError {
@@ -224,9 +298,24 @@ impl Registry {
     }
 }
 
+/// Whether a token service does not give a token for what it was asked, as opposed to failing.
+fn is_refusal(error: &RegistryError) -> bool {
+    match error {
+        RegistryError::Credentials { .. } | RegistryError::LoginNeeded { .. } => true,
+        error => matches!(error.status(), Some(400..=499)) && !error.retry().is_transient(),
+    }
+}
+
+fn password_of(login: &Login) -> Option<HeaderValue> {
+    basic(&login.username, login.password.expose_secret())
+}
+
 pub(super) fn basic(user: &str, password: &str) -> Option<HeaderValue> {
     let encoded = STANDARD.encode(format!("{user}:{password}"));
     let mut header = HeaderValue::try_from(format!("Basic {encoded}")).ok()?;
     header.set_sensitive(true);
     Some(header)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use crate::error::{Operation, RegistryError, Subject};
 use crate::hash::Hasher;
 use bytes::{Buf as _, Bytes};
 use oci_spec::image::Digest;
+use reqwest::Url;
 
 /// After this many new bytes a broken connection costs none of the attempts: the blob does move.
 const PROGRESS: u64 = 1024 * 1024;
@@ -21,6 +22,7 @@ pub struct BlobReader {
     subject: Subject,
     digest: Digest,
     size: u64,
+    origin: Origin,
     /// Bytes seen, hashed and handed out.
     done: u64,
     /// `None` once the digest was checked.
@@ -32,27 +34,67 @@ pub struct BlobReader {
     mark: u64,
 }
 
+/// Where the content comes from.
+enum Origin {
+    Registry,
+    Inline(Bytes),
+    /// A web server that a foreign layer names.
+    Url(Url),
+}
+
 impl BlobReader {
     pub(crate) async fn open(
         repository: Repository,
         digest: Digest,
         size: u64,
     ) -> Result<Self, RegistryError> {
-        let subject = repository.subject(Operation::ReadBlob, &format!("@{digest}"));
-        let hasher = Hasher::for_digest(&digest).ok_or_else(|| RegistryError::Algorithm {
-            subject: subject.clone(),
-        })?;
         // Nobody has to be asked for nothing.
         let open = match size {
             0 => None,
             _ => Some(repository.open_blob(&digest, size, 0).await?),
         };
+        Self::new(repository, digest, size, Origin::Registry, open)
+    }
+
+    /// Reads what the caller has already. It is verified all the same.
+    pub(crate) fn inline(
+        repository: Repository,
+        digest: Digest,
+        content: Bytes,
+    ) -> Result<Self, RegistryError> {
+        let size = content.len() as u64;
+        Self::new(repository, digest, size, Origin::Inline(content), None)
+    }
+
+    /// Opens a foreign layer at the first of these addresses that has it, without credentials.
+    pub(crate) async fn open_foreign(
+        repository: Repository,
+        digest: Digest,
+        size: u64,
+        urls: &[String],
+    ) -> Result<Self, RegistryError> {
+        let (url, open) = repository.open_foreign(&digest, size, urls).await?;
+        Self::new(repository, digest, size, Origin::Url(url), Some(open))
+    }
+
+    fn new(
+        repository: Repository,
+        digest: Digest,
+        size: u64,
+        origin: Origin,
+        open: Option<OpenBlob>,
+    ) -> Result<Self, RegistryError> {
+        let subject = repository.subject(Operation::ReadBlob, &format!("@{digest}"));
+        let hasher = Hasher::for_digest(&digest).ok_or_else(|| RegistryError::Algorithm {
+            subject: subject.clone(),
+        })?;
         let resumes_left = repository.registry().retry_policy().attempts;
         Ok(Self {
             repository,
             subject,
             digest,
             size,
+            origin,
             done: 0,
             hasher: Some(hasher),
             open,
@@ -75,9 +117,10 @@ impl BlobReader {
                 return Ok(None);
             }
             let idle = self.repository.registry().timeouts().idle;
-            let piece = match &mut self.open {
-                Some(open) => next_chunk(&mut open.response, &self.subject, idle).await,
-                None => Ok(None),
+            let piece = match (&mut self.open, &self.origin) {
+                (Some(open), _) => next_chunk(&mut open.response, &self.subject, idle).await,
+                (None, Origin::Inline(content)) => Ok(Some(content.clone())),
+                (None, _) => Ok(None),
             };
             match piece {
                 Ok(Some(piece)) => {
@@ -173,11 +216,12 @@ impl BlobReader {
         self.resumes_left -= 1;
         tracing::debug!(subject = %self.subject, done = self.done, %broken, "resuming");
         self.open = None;
-        self.open = Some(
-            self.repository
-                .open_blob(&self.digest, self.size, self.done)
-                .await?,
-        );
+        let (digest, size, done) = (&self.digest, self.size, self.done);
+        let open = match &self.origin {
+            Origin::Url(url) => self.repository.open_url(url, digest, size, done).await?,
+            _ => self.repository.open_blob(digest, size, done).await?,
+        };
+        self.open = Some(open);
         Ok(())
     }
 }

@@ -6,7 +6,14 @@ use super::repository::Repository;
 use crate::error::{Operation, RegistryError, Subject};
 use oci_spec::image::Digest;
 use reqwest::header::{CONTENT_RANGE, RANGE};
-use reqwest::{Method, Response};
+use reqwest::{Method, Response, Url};
+
+/// Blobs below this size, in bytes, share the connection of the metadata: a connection of their own would
+/// cost more than it brings, and together they do not fill its flow-control window.
+pub(super) const SMALL: u64 = 32 * 1024;
+
+/// Addresses tried for one foreign layer.
+const MAX_FOREIGN_URLS: usize = 4;
 
 /// An open blob body.
 pub(super) struct OpenBlob {
@@ -36,9 +43,47 @@ impl Repository {
         size: u64,
         offset: u64,
     ) -> Result<OpenBlob, RegistryError> {
-        let subject = self.subject(Operation::ReadBlob, &format!("@{digest}"));
         let url = self.url(&format!("blobs/{digest}"));
-        let mut call = Call::new(&subject, Method::GET, url, &self.scopes, Lane::Bulk);
+        self.open_url(&url, digest, size, offset).await
+    }
+
+    /// The same, from where a foreign layer says that it is: the first address that has it.
+    pub(super) async fn open_foreign(
+        &self,
+        digest: &Digest,
+        size: u64,
+        urls: &[String],
+    ) -> Result<(Url, OpenBlob), RegistryError> {
+        let subject = self.subject(Operation::ReadBlob, &format!("@{digest}"));
+        let mut last = RegistryError::protocol(&subject, "its descriptor gives no usable address");
+        for url in urls.iter().take(MAX_FOREIGN_URLS) {
+            let Ok(url) = Url::parse(url) else { continue };
+            if let Err(error) = self.registry.check_redirect(&subject, &url) {
+                last = error;
+                continue;
+            }
+            match self.open_url(&url, digest, size, 0).await {
+                Ok(open) => return Ok((url, open)),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    pub(super) async fn open_url(
+        &self,
+        url: &Url,
+        digest: &Digest,
+        size: u64,
+        offset: u64,
+    ) -> Result<OpenBlob, RegistryError> {
+        let subject = self.subject(Operation::ReadBlob, &format!("@{digest}"));
+        let lane = if size < SMALL {
+            Lane::Small
+        } else {
+            Lane::Bulk
+        };
+        let mut call = Call::new(&subject, Method::GET, url.clone(), &self.scopes, lane);
         if offset > 0 {
             call = call.header(RANGE, &format!("bytes={offset}-"));
         }

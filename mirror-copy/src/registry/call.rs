@@ -14,7 +14,7 @@ use bytes::Bytes;
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue,
 };
-use reqwest::{Body, Method, Response, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -91,7 +91,8 @@ struct Answer {
     own: bool,
 }
 
-/// Runs `attempt` until it succeeds, fails for good, or the policy's attempts are used up.
+/// Runs `attempt` until it succeeds, fails for good, or the policy's attempts are used up. What is worth a
+/// retry only after a longer time than the policy has patience for is left to the caller's next try.
 pub(crate) async fn retrying<T, F>(
     policy: &RetryPolicy,
     attempt: impl FnMut() -> F,
@@ -101,7 +102,10 @@ where
 {
     attempt
         .retry(policy.backoff())
-        .when(|error: &RegistryError| error.retry().is_transient())
+        .when(|error: &RegistryError| match error.retry() {
+            Retry::Transient { after } => after.is_none_or(|after| after <= policy.max_retry_after),
+            Retry::Permanent => false,
+        })
         .adjust(|error, wait| match error.retry() {
             Retry::Transient { after: Some(after) } => wait.map(|wait| wait.max(after)),
             _ => wait,
@@ -118,6 +122,10 @@ impl Registry {
 
     pub(super) async fn attempt(&self, call: &Call<'_>) -> Result<Response, RegistryError> {
         self.shared.gate.pass().await;
+        let reads_manifest = call.subject.operation == Operation::ReadManifest;
+        if reads_manifest && call.method == Method::GET {
+            self.check_quota(call.subject)?;
+        }
         let mut proof = self.proof(call.subject, call.scopes).await?;
         let mut answer = self.exchange(call, proof.as_ref()).await?;
         if answer.own
@@ -127,6 +135,16 @@ impl Registry {
             let new = self
                 .renewed(call.subject, call.scopes, challenge, proof.as_ref())
                 .await?;
+            answer = self.exchange(call, Some(&new)).await?;
+            proof = Some(new);
+        } else if answer.own
+            && answer.response.status() == StatusCode::FORBIDDEN
+            && let Some(old) = &proof
+        {
+            let (subject, scopes) = (call.subject, call.scopes);
+            let error = self.failure(subject, answer.response, Some(old)).await;
+            let new = self.replaced(subject, scopes, &error, old).await?;
+            let Some(new) = new else { return Err(error) };
             answer = self.exchange(call, Some(&new)).await?;
             proof = Some(new);
         }
@@ -140,7 +158,7 @@ impl Registry {
     }
 
     /// The error that an answer stands for. Pauses the host if it asks for that.
-    async fn failure(
+    pub(super) async fn failure(
         &self,
         subject: &Subject,
         response: Response,
@@ -150,6 +168,7 @@ impl Registry {
         let after = retry_after(response.headers(), self.retry_policy().max_retry_after);
         match (status, after) {
             (StatusCode::TOO_MANY_REQUESTS, after) => {
+                self.shared.streams.too_many();
                 self.shared.gate.pause(after.unwrap_or(DEFAULT_PAUSE));
             }
             (StatusCode::SERVICE_UNAVAILABLE, Some(after)) => self.shared.gate.pause(after),
@@ -162,14 +181,7 @@ impl Registry {
         }
         let (code, message) = error_text(response).await;
         tracing::debug!(%subject, %status, code, "registry error");
-        let subject = subject.clone();
-        RegistryError::Status {
-            subject,
-            status,
-            code,
-            message,
-            retry_after: after,
-        }
+        RegistryError::of_answer(subject.clone(), status, code, message, after)
     }
 
     /// Sends, and follows redirects. The proof goes to the registry itself only.
@@ -183,12 +195,18 @@ impl Registry {
             let own = self.shared.endpoint.owns(&url);
             let proof = proof.filter(|_| own);
             let response = self.transmit(call, url.clone(), proof).await?;
+            if own && call.subject.operation == Operation::ReadManifest {
+                self.shared.quota.note(response.headers());
+            }
             let next = Some(&response)
                 .filter(|_| call.follow)
                 .and_then(redirect_target);
             match next {
                 None => return Ok(Answer { response, own }),
-                Some(next) => url = checked_hop(call.subject, &url, next)?,
+                Some(next) => {
+                    url = checked_hop(call.subject, &url, next)?;
+                    self.check_redirect(call.subject, &url)?;
+                }
             }
         }
         let reason = format!("it was redirected more than {MAX_REDIRECTS} times");
@@ -206,11 +224,8 @@ impl Registry {
     ) -> Result<Response, RegistryError> {
         let length = call.body.len();
         let wants_length = call.method != Method::GET && call.method != Method::HEAD;
-        let client = match call.lane {
-            Lane::Small => &self.shared.common.small,
-            Lane::Bulk => &self.shared.common.bulk,
-        };
-        let mut request = client
+        let mut request = self
+            .client(call.lane)
             .request(call.method.clone(), url.clone())
             .headers(call.headers.clone())
             // Content is copied as it is; a transparently compressed answer would not verify.
@@ -225,74 +240,54 @@ impl Registry {
                 .body(call.body.clone());
         }
         let patience = match call.subject.operation {
-            Operation::WriteManifest | Operation::StartUpload => self.timeouts().commit,
+            Operation::WriteManifest | Operation::StartUpload | Operation::WriteBlob => {
+                self.timeouts().commit
+            }
             _ => self.timeouts().idle,
         };
+        // What is sent again here has its whole body in memory.
+        let spare = request.try_clone();
+        let answer = self.once(call.subject, &url, patience, request).await;
+        if let Ok(response) = &answer {
+            self.learn_version(call.lane, response);
+        }
+        match (answer, spare) {
+            // The peer may close an idle connection just when it is used again: that is no failure of its.
+            (Err(RegistryError::Transport { source, .. }), Some(spare)) if !source.is_connect() => {
+                tracing::trace!(%source, "the connection broke before the answer; once more");
+                self.once(call.subject, &url, patience, spare).await
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    async fn once(
+        &self,
+        subject: &Subject,
+        url: &Url,
+        patience: Duration,
+        request: RequestBuilder,
+    ) -> Result<Response, RegistryError> {
         self.sent.fetch_add(1, Ordering::Relaxed);
-        tracing::trace!(method = %call.method, url = %public_url(&url), "request");
+        tracing::trace!(url = %public_url(url), "request");
         match timeout(patience, request.send()).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(transport(call.subject, &url, error)),
+            Ok(Err(error)) => Err(transport(subject, url, error)),
             Err(_) => Err(RegistryError::Timeout {
-                subject: call.subject.clone(),
+                subject: subject.clone(),
                 after: patience,
             }),
         }
     }
-
-    /// Sends a body that exists only once, with its exact length. One attempt, no deadline: the
-    /// caller watches whether the body moves.
-    pub(super) async fn send_stream(
-        &self,
-        subject: &Subject,
-        url: Url,
-        scopes: &Scopes,
-        length: u64,
-        body: Body,
-    ) -> Result<Response, RegistryError> {
-        self.shared.gate.pass().await;
-        let own = self.shared.endpoint.owns(&url);
-        let proof = if own {
-            self.proof(subject, scopes).await?
-        } else {
-            None
-        };
-        let mut request = self
-            .shared
-            .common
-            .bulk
-            .put(url.clone())
-            .header(CONTENT_LENGTH, length)
-            .header(reqwest::header::CONTENT_TYPE, "application/octet-stream")
-            .body(body);
-        if let Some(proof) = &proof {
-            request = request.header(AUTHORIZATION, proof.header.clone());
-        }
-        self.sent.fetch_add(1, Ordering::Relaxed);
-        let response = request
-            .send()
-            .await
-            .map_err(|error| transport(subject, &url, error))?;
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        if own
-            && status == StatusCode::UNAUTHORIZED
-            && let Some(challenge) = challenge::choose(response.headers())
-        {
-            // The body is gone, but the next attempt shall find a fresh proof.
-            self.renewed(subject, scopes, challenge, proof.as_ref())
-                .await?;
-        }
-        Err(self.failure(subject, response, None).await)
-    }
 }
 
-fn transport(subject: &Subject, url: &Url, error: reqwest::Error) -> RegistryError {
+pub(super) fn transport(subject: &Subject, url: &Url, error: reqwest::Error) -> RegistryError {
     RegistryError::Transport {
         subject: subject.clone(),
         url: public_url(url),
         source: error.without_url(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,6 +61,14 @@ impl Located {
     }
 }
 
+/// A manifest that was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pushed {
+    /// Whether the registry took note of the manifest's `subject` (distribution-spec, "Pushing Manifests
+    /// with Subject"). If it did not, the referrers' tag of the subject is the client's to keep.
+    pub(crate) subject_known: bool,
+}
+
 impl Repository {
     /// Finds out what a reference stands for.
     pub(crate) async fn locate(
@@ -95,6 +103,14 @@ impl Repository {
                 manifest: None,
             }));
         }
+        self.read(reference).await
+    }
+
+    /// The same by reading the manifest at once.
+    pub(crate) async fn read(
+        &self,
+        reference: &TagOrDigest,
+    ) -> Result<Option<Located>, RegistryError> {
         let found = match self.manifest(reference).await {
             Ok(found) => found,
             Err(error) if error.status() == Some(404) => return Ok(None),
@@ -154,7 +170,7 @@ impl Repository {
         reference: &TagOrDigest,
         media_type: &str,
         found: &Manifest,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Pushed, RegistryError> {
         let subject = self.subject(Operation::WriteManifest, &reference.suffix());
         let url = self.manifest_url(reference)?;
         let mut call = Call::new(&subject, Method::PUT, url, &self.scopes, Lane::Small)
@@ -170,7 +186,9 @@ impl Repository {
                     actual: said.to_string(),
                 })
             }
-            _ => Ok(()),
+            _ => Ok(Pushed {
+                subject_known: response.headers().contains_key("oci-subject"),
+            }),
         }
     }
 

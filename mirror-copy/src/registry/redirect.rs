@@ -14,7 +14,7 @@ pub(super) fn redirect_target(response: &Response) -> Option<Url> {
     response.url().join(location).ok()
 }
 
-/// Refuses a hop that leaves HTTPS.
+/// Refuses a hop that leaves HTTPS. Where it may lead is `reach`'s to say.
 pub(super) fn checked_hop(subject: &Subject, from: &Url, to: Url) -> Result<Url, RegistryError> {
     let refused = |reason: &str| {
         let reason = format!("its redirect to {} {reason}", public_url(&to));

@@ -2,13 +2,20 @@
 
 use oci_spec::image::Digest;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::time::Instant;
 
 /// Digests remembered per host: about 2 MiB at most. The oldest go first.
 const MAX_DIGESTS: usize = 8192;
 
 /// Repositories remembered per digest: one is enough to mount from, a second one is spare.
 const MAX_REPOSITORIES: usize = 2;
+
+/// How long a blob that was seen counts as being there. No registry collects what is that young, and one
+/// that lost it all the same says so when the manifest is pushed.
+const LATELY: Duration = Duration::from_mins(5);
 
 /// A bounded memory of digest → repositories. A hint only: what it says is tried, never trusted.
 #[derive(Default)]
@@ -18,9 +25,19 @@ pub(crate) struct Seen {
 
 #[derive(Default)]
 struct Inner {
-    places: HashMap<Digest, VecDeque<Arc<str>>>,
+    places: HashMap<Digest, VecDeque<Sighting>>,
     order: VecDeque<Digest>,
+    /// Blobs that somebody brings to this host now.
+    turns: HashMap<Digest, Weak<AsyncMutex<()>>>,
 }
+
+struct Sighting {
+    repository: Arc<str>,
+    at: Instant,
+}
+
+/// The right to bring a blob to a host; dropping it passes it on.
+pub(crate) struct Turn(#[expect(dead_code, reason = "held, never looked at")] OwnedMutexGuard<()>);
 
 impl Seen {
     /// Remembers that this repository has this blob.
@@ -36,10 +53,40 @@ impl Seen {
             }
         }
         let places = inner.places.entry(digest.clone()).or_default();
-        if !places.contains(repository) {
-            places.push_front(Arc::clone(repository));
-            places.truncate(MAX_REPOSITORIES);
-        }
+        places.retain(|place| place.repository != *repository);
+        places.push_front(Sighting {
+            repository: Arc::clone(repository),
+            at: Instant::now(),
+        });
+        places.truncate(MAX_REPOSITORIES);
+    }
+
+    /// Waits until nobody else brings this blob to this host. Copies that share a base layer so send it
+    /// once: who comes second finds it there.
+    pub(crate) async fn turn(&self, digest: &Digest) -> Turn {
+        let mutex = {
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = inner.turns.get(digest).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                if inner.turns.len() >= MAX_DIGESTS {
+                    inner.turns.retain(|_, mutex| mutex.strong_count() > 0);
+                }
+                let mutex = Arc::default();
+                inner.turns.insert(digest.clone(), Arc::downgrade(&mutex));
+                mutex
+            })
+        };
+        Turn(mutex.lock_owned().await)
+    }
+
+    /// Whether this repository had this blob a moment ago.
+    pub(crate) fn lately(&self, digest: &Digest, repository: &str) -> bool {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = inner.places.get(digest);
+        places.is_some_and(|places| {
+            let mut places = places.iter();
+            places.any(|place| *place.repository == *repository && place.at.elapsed() < LATELY)
+        })
     }
 
     /// A repository other than `except` that had this blob.
@@ -49,15 +96,15 @@ impl Seen {
             .places
             .get(digest)?
             .iter()
-            .find(|place| place.as_ref() != except)
-            .cloned()
+            .find(|place| place.repository.as_ref() != except)
+            .map(|place| Arc::clone(&place.repository))
     }
 
     /// Forgets that this repository has this blob.
     pub(crate) fn forget(&self, digest: &Digest, repository: &str) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(places) = inner.places.get_mut(digest) {
-            places.retain(|place| place.as_ref() != repository);
+            places.retain(|place| place.repository.as_ref() != repository);
         }
     }
 }

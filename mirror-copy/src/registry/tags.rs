@@ -1,11 +1,193 @@
 //! Lists of tags (distribution-spec, "Listing Tags").
 
+use super::pages::MAX_PAGES;
 use super::repository::Repository;
-use crate::error::RegistryError;
+use crate::error::{Operation, RegistryError, Subject};
+use crate::reference::is_tag;
+use reqwest::Url;
+use serde::Deserialize;
+
+/// Most tags of one repository: some 10 MiB of names.
+const MAX_TAGS: usize = 100_000;
+
+/// Tags asked for at once; what most registries allow at most.
+const PAGE: usize = 1000;
+
+#[derive(Deserialize)]
+struct TagList {
+    /// Some registries write null for none.
+    tags: Option<Vec<String>>,
+}
 
 impl Repository {
-    /// All tags, page by page.
+    /// All tags in the registry's order, page by page. More than 100 000 are an error.
     pub(crate) async fn tags(&self) -> Result<Vec<String>, RegistryError> {
-        todo!()
+        let subject = self.subject(Operation::ListTags, "");
+        let mut tags = Vec::new();
+        let mut next = Some(self.tags_url(None));
+        for _ in 0..MAX_PAGES {
+            let Some(url) = next else { return Ok(tags) };
+            let (page, following) = self.tags_page(&subject, url).await?;
+            tags.extend(page);
+            if tags.len() > MAX_TAGS {
+                break;
+            }
+            next = following;
+        }
+        let reason = format!("it has more than {MAX_TAGS} tags or {MAX_PAGES} pages of them");
+        Err(RegistryError::protocol(&subject, reason))
+    }
+
+    /// Tags that come after `last` in the order of their bytes, by one request. `Some` holds all tags that
+    /// begin with `last`, and maybe others; `None` if one request cannot tell, so that all must be listed.
+    pub(crate) async fn tags_after(
+        &self,
+        last: &str,
+    ) -> Result<Option<Vec<String>>, RegistryError> {
+        let subject = self.subject(Operation::ListTags, "");
+        let (tags, next) = match self.tags_page(&subject, self.tags_url(Some(last))).await {
+            Ok(page) => page,
+            // A few registries do not take a `last` that is no tag of theirs, or no parameter at all.
+            Err(error) if matches!(error.status(), Some(400 | 404 | 405 | 422 | 501)) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let is_last_page = next.is_none() && tags.len() < PAGE;
+        Ok((is_last_page || is_past(&tags, last)).then_some(tags))
+    }
+
+    async fn tags_page(
+        &self,
+        subject: &Subject,
+        url: Url,
+    ) -> Result<(Vec<String>, Option<Url>), RegistryError> {
+        let page = self.page(subject, url, "application/json", &[]).await?;
+        let list: TagList = serde_json::from_slice(&page.body)
+            .map_err(|_| RegistryError::protocol(subject, "the answer is not a list of tags"))?;
+        let mut tags = list.tags.unwrap_or_default();
+        // What is no tag could not be asked for.
+        tags.retain(|tag| is_tag(tag));
+        Ok((tags, page.next))
+    }
+
+    fn tags_url(&self, last: Option<&str>) -> Url {
+        let mut url = self.url("tags/list");
+        {
+            let mut query = url.query_pairs_mut();
+            query.append_pair("n", &PAGE.to_string());
+            if let Some(last) = last {
+                query.append_pair("last", last);
+            }
+        }
+        url
+    }
+}
+
+/// Whether an ordered page begins after `last` and ends behind everything that begins with it.
+fn is_past(tags: &[String], last: &str) -> bool {
+    let starts_behind = tags.first().is_some_and(|tag| tag.as_str() > last);
+    let ends_past = tags
+        .last()
+        .is_some_and(|tag| tag.as_str() > last && !tag.starts_with(last));
+    starts_behind && ends_past && tags.is_sorted()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Access;
+    use super::super::testing::{registry, respond};
+    use super::*;
+
+    fn list(tags: &[&str]) -> String {
+        serde_json::json!({ "name": "a/b", "tags": tags }).to_string()
+    }
+
+    async fn tags_of(
+        link: &'static str,
+        first: &'static [&'static str],
+    ) -> (
+        Result<Vec<String>, RegistryError>,
+        Result<Option<Vec<String>>, RegistryError>,
+    ) {
+        let (registry, _) = registry(move |parts, _| {
+            if parts
+                .uri
+                .query()
+                .is_some_and(|query| query.contains("page=2"))
+            {
+                respond(200, &[], r#"{"tags":["z", "not/a/tag"]}"#)
+            } else if link.is_empty() {
+                respond(200, &[], list(first))
+            } else {
+                respond(200, &[("link", link)], list(first))
+            }
+        })
+        .await;
+        let repository = registry.repository("a/b", Access::Pull).unwrap();
+        (
+            repository.tags().await,
+            repository.tags_after("sha256-").await,
+        )
+    }
+
+    #[tokio::test]
+    async fn pages_are_followed_on_the_same_host() {
+        let (all, after) = tags_of(
+            r#"</v2/a/b/tags/list?page=2>; rel="next""#,
+            &["sha256-b", "sha256-c"],
+        )
+        .await;
+        assert_eq!(all.unwrap(), ["sha256-b", "sha256-c", "z"]);
+        assert_eq!(after.unwrap(), None, "there may be more of them");
+    }
+
+    #[tokio::test]
+    async fn a_page_that_ends_past_the_prefix_is_enough() {
+        let link = r#"</v2/a/b/tags/list?page=2>; rel="next""#;
+        let (_, after) = tags_of(link, &["sha256-b", "v1"]).await;
+        assert_eq!(after.unwrap().unwrap(), ["sha256-b", "v1"]);
+        let (_, after) = tags_of(link, &["sha256-b", "v1", "sha256-c"]).await;
+        assert_eq!(
+            after.unwrap(),
+            None,
+            "this registry has an order of its own"
+        );
+        let (_, after) = tags_of(link, &["a", "v1"]).await;
+        assert_eq!(after.unwrap(), None, "this registry began where it liked");
+        let (_, after) = tags_of("", &["a", "sha256-b"]).await;
+        assert_eq!(after.unwrap().unwrap(), ["a", "sha256-b"]);
+    }
+
+    #[tokio::test]
+    async fn another_host_is_not_followed() {
+        let (all, _) = tags_of(
+            r#"<http://other.example/v2/a/b/tags/list?x=s3cret>; rel="next""#,
+            &["a"],
+        )
+        .await;
+        let error = all.unwrap_err().to_string();
+        assert!(
+            error.contains("on another host: http://other.example/v2/"),
+            "{error}"
+        );
+        assert!(!error.contains("s3cret"));
+    }
+
+    #[tokio::test]
+    async fn a_list_without_an_end_is_given_up() {
+        let (all, _) = tags_of(r#"<?n=1>; rel="next""#, &["a"]).await;
+        assert!(all.unwrap_err().to_string().contains("1000 pages"));
+    }
+
+    #[rstest::rstest]
+    #[case(r#"{"tags":null}"#, Some(0))]
+    #[case(r#"{"name":"a/b"}"#, Some(0))]
+    #[case("<html>", None)]
+    #[tokio::test]
+    async fn answers_without_tags(#[case] body: &'static str, #[case] expected: Option<usize>) {
+        let (registry, _) = registry(move |_, _| respond(200, &[], body)).await;
+        let tags = registry.tags("a/b").await;
+        assert_eq!(tags.ok().map(|tags| tags.len()), expected);
     }
 }

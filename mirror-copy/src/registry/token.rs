@@ -35,8 +35,17 @@ impl Scopes {
         self.union(&Self::pull(repository))
     }
 
+    /// What either of them grants, said once.
     pub(super) fn union(&self, other: &Self) -> Self {
-        Self(self.0.union(&other.0).cloned().collect())
+        let more = other.0.iter().filter(|scope| !self.grants(scope));
+        let more = Self(more.cloned().collect());
+        let own = self.0.iter().filter(|scope| !more.grants(scope));
+        Self(own.chain(&more.0).cloned().collect())
+    }
+
+    /// Whether these scopes grant all that the others do.
+    pub(super) fn cover(&self, others: &Self) -> bool {
+        others.iter().all(|scope| self.grants(scope))
     }
 
     /// Reads a challenge's scope, keeping only what these scopes do not already grant.
@@ -83,6 +92,8 @@ pub(super) struct Token {
     pub(super) renew_at: Instant,
     /// Whose token it is; `None` for an anonymous one.
     pub(super) user: Option<String>,
+    /// Whether scopes of several callers were asked for. A registry that refuses it may do so for that.
+    pub(super) batched: bool,
 }
 
 /// The answer of a token service: Docker's `token` or OAuth 2's `access_token`.
@@ -112,6 +123,7 @@ impl TokenAnswer {
             header,
             renew_at,
             user,
+            batched: false,
         })
     }
 }
@@ -140,6 +152,16 @@ mod tests {
             scopes.and_pull("c").joined(),
             "repository:a/b:pull,push repository:c:pull"
         );
+    }
+
+    #[test]
+    fn a_union_says_everything_once() {
+        let (pull, push) = (Scopes::pull("a"), Scopes::push("a"));
+        assert_eq!(push.and_pull("a"), push);
+        assert_eq!(pull.union(&push), push);
+        assert_eq!(pull.union(&Scopes::default()), pull);
+        assert!(push.cover(&pull) && !pull.cover(&push));
+        assert!(!push.cover(&Scopes::pull("b")));
     }
 
     #[tokio::test(start_paused = true)]

@@ -32,7 +32,7 @@ impl Registry {
         anew: bool,
     ) -> Result<Token, RegistryError> {
         let asked = Instant::now();
-        let credential = self.credential(anew).await?;
+        let credential = self.credential(|_| anew).await?;
         let user = match &credential {
             None => None,
             Some(Credential::Login(login)) => Some(login.username.clone()),
@@ -127,9 +127,13 @@ impl Registry {
             return Err(self.challenge_error("its realm holds a user name or password"));
         }
         match url.scheme() {
-            "https" => Ok(url),
-            "http" if self.shared.endpoint.insecure => Ok(url),
-            _ => Err(bad("is not HTTPS")),
+            "https" => {}
+            "http" if self.shared.endpoint.insecure => {}
+            _ => return Err(bad("is not HTTPS")),
+        }
+        match self.barred(&url) {
+            None => Ok(url),
+            Some(why) => Err(bad(why)),
         }
     }
 

@@ -1,19 +1,38 @@
 //! Upload sessions of a repository: opening, mounting instead, filling, cancelling.
 
 use super::call::{Call, Lane};
+use super::content::Content;
 use super::repository::Repository;
+use super::streamed::Streamed;
 use crate::error::{Operation, RegistryError, Subject};
 use bytes::Bytes;
-use futures_util::stream;
 use oci_spec::image::Digest;
-use reqwest::header::LOCATION;
-use reqwest::{Body, Method, Response, Url};
-use std::io;
-use tokio::sync::mpsc;
+use reqwest::header::{HeaderMap, LOCATION};
+use reqwest::{Body, Method, Response, StatusCode, Url};
+use std::sync::{Mutex, PoisonError};
 
-/// An open upload session: the address that takes the content.
+/// The least that a registry takes as a chunk, in bytes (distribution-spec, "Pushing a blob in chunks").
+const CHUNK_MIN_LENGTH: &str = "oci-chunk-min-length";
+
+/// An open upload session.
 pub(crate) struct Session {
-    url: Url,
+    /// The address that takes what comes next. Every answer may name a new one.
+    url: Mutex<Url>,
+    /// The least that the registry takes as a chunk, in bytes; 0 if it does not mind.
+    pub(super) min_chunk: u64,
+}
+
+impl Session {
+    pub(super) fn url(&self) -> Url {
+        self.url
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn moved(&self, url: Url) {
+        *self.url.lock().unwrap_or_else(PoisonError::into_inner) = url;
+    }
 }
 
 /// What a registry makes of the wish to mount.
@@ -46,7 +65,12 @@ impl Repository {
         url.query_pairs_mut()
             .append_pair("mount", digest.as_ref())
             .append_pair("from", from);
-        let scopes = self.scopes.and_pull(from);
+        // Reading of one's own repository is part of the right to write it.
+        let scopes = if from == self.name.as_ref() {
+            self.scopes.clone()
+        } else {
+            self.scopes.and_pull(from)
+        };
         let call = Call::new(&subject, Method::POST, url, &scopes, Lane::Small);
         let response = self.registry.send(&call).await?;
         if response.status() == 201 {
@@ -55,49 +79,76 @@ impl Repository {
         self.session(&subject, &response).map(MountAnswer::Session)
     }
 
-    /// Fills a session with one monolithic PUT of exactly `size` bytes and closes it. The sender
-    /// must close the channel early, or send an error, if the content turns out wrong: the registry
-    /// then never gets all bytes, so it cannot commit.
+    /// Fills a session with exactly `size` bytes and closes it: in one request, or in chunks where the
+    /// registry was found to refuse that. The first refusal is an error that is worth a retry.
     pub(crate) async fn put_blob(
         &self,
         session: &Session,
         digest: &Digest,
         size: u64,
-        pieces: mpsc::Receiver<io::Result<Bytes>>,
+        content: Content,
     ) -> Result<(), RegistryError> {
+        if !self.registry.shared.abilities.takes_whole(size) {
+            return self.put_in_chunks(session, digest, size, content).await;
+        }
         let subject = self.subject(Operation::WriteBlob, &format!("@{digest}"));
-        let url = closing_url(&session.url, digest);
-        let body = if size == 0 {
-            Body::from(Bytes::new())
-        } else {
-            streamed(pieces)
+        let body = match size {
+            0 => Body::from(Bytes::new()),
+            _ => Body::wrap_stream(content),
         };
-        let response = self
-            .registry
-            .send_stream(&subject, url, &self.scopes, size, body)
-            .await?;
-        let said = response
-            .headers()
-            .get("docker-content-digest")
-            .and_then(|v| v.to_str().ok());
+        let request = Streamed {
+            subject: &subject,
+            method: Method::PUT,
+            url: closing_url(&session.url(), digest),
+            scopes: &self.scopes,
+            length: size,
+            chunk_at: None,
+            body,
+        };
+        match self.registry.send_stream(request).await {
+            Ok(response) => self.committed(&subject, digest, &response, true).await,
+            Err(RegistryError::Status {
+                status,
+                ref code,
+                ref message,
+                ..
+            }) if size > 0 && is_about_wholeness(status, code, message) => {
+                self.registry.shared.abilities.refused_whole(size, status);
+                tracing::info!(host = self.registry.host(), %status, size, "sending large blobs in chunks from now on");
+                Err(RegistryError::Whole { subject, status })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Checks the answer that closes a session. `certain`: everything before it was answered as the
+    /// specification has it.
+    pub(super) async fn committed(
+        &self,
+        subject: &Subject,
+        digest: &Digest,
+        response: &Response,
+        certain: bool,
+    ) -> Result<(), RegistryError> {
+        let said = header(response.headers(), "docker-content-digest");
         if let Some(said) = said.and_then(|said| said.parse::<Digest>().ok())
             && said.algorithm() == digest.algorithm()
             && said != *digest
         {
-            let (expected, actual) = (digest.to_string(), said.to_string());
             return Err(RegistryError::Digest {
-                subject,
-                expected,
-                actual,
+                subject: subject.clone(),
+                expected: digest.to_string(),
+                actual: said.to_string(),
             });
         }
         // 201 is a promise; other successes are in use and are believed only after a look.
-        if response.status() != 201 && !self.has_blob(digest).await? {
+        let promised = certain && response.status() == StatusCode::CREATED;
+        if !promised && !self.has_blob(digest).await? {
             let reason = format!(
                 "the registry answered {} and has no blob",
                 response.status()
             );
-            return Err(RegistryError::protocol(&subject, reason));
+            return Err(RegistryError::protocol(subject, reason));
         }
         Ok(())
     }
@@ -105,41 +156,77 @@ impl Repository {
     /// Closes a session without content, as well as it goes: registries expire sessions anyway.
     pub(crate) async fn cancel(&self, session: &Session) {
         let subject = self.subject(Operation::CancelUpload, "");
-        let url = session.url.clone();
+        let url = session.url();
         let call = Call::new(&subject, Method::DELETE, url, &self.scopes, Lane::Small);
         if let Err(error) = self.registry.attempt(&call).await {
             tracing::debug!(%error, "upload session left to expire");
         }
     }
 
-    /// Where an answer's `Location` points to: absolute or relative, its query kept as it is.
+    /// The session that an answer opened.
     fn session(&self, subject: &Subject, response: &Response) -> Result<Session, RegistryError> {
+        let url = self
+            .location(subject, response)?
+            .ok_or_else(|| RegistryError::protocol(subject, "the answer has no upload location"))?;
+        let min_chunk =
+            header(response.headers(), CHUNK_MIN_LENGTH).and_then(|text| text.trim().parse().ok());
+        Ok(Session {
+            url: Mutex::new(url),
+            min_chunk: min_chunk.unwrap_or_default(),
+        })
+    }
+
+    /// Goes on where an answer within a session says; without that the address stays.
+    pub(super) fn follow(
+        &self,
+        session: &Session,
+        subject: &Subject,
+        response: &Response,
+    ) -> Result<(), RegistryError> {
+        if let Some(url) = self.location(subject, response)? {
+            session.moved(url);
+        }
+        Ok(())
+    }
+
+    /// Where an answer's `Location` points to: absolute or relative, its query kept as it is.
+    fn location(
+        &self,
+        subject: &Subject,
+        response: &Response,
+    ) -> Result<Option<Url>, RegistryError> {
         let bad = |reason: &str| RegistryError::protocol(subject, reason);
-        let location = response
-            .headers()
-            .get(LOCATION)
-            .and_then(|value| value.to_str().ok());
-        let location = location.ok_or_else(|| bad("the answer has no upload location"))?;
-        let mut url = response
+        let Some(location) = header(response.headers(), LOCATION.as_str()) else {
+            return Ok(None);
+        };
+        let url = response
             .url()
             .join(location)
             .map_err(|_| bad("the upload location is not a URL"))?;
-        let base = &self.registry.shared.endpoint.base;
-        if base.scheme() == "https" && url.scheme() == "http" {
-            // A registry behind a proxy that ends TLS may not know that it is spoken to by HTTPS.
-            if url.host_str() != base.host_str() || url.set_scheme("https").is_err() {
-                return Err(bad("the upload location would leave HTTPS"));
-            }
-        }
-        match url.scheme() {
-            "https" | "http" => Ok(Session { url }),
+        let url = self.registry.checked_location(subject, url)?;
+        match (self.registry.shared.endpoint.base.scheme(), url.scheme()) {
+            ("https", "http") => Err(bad("the upload location would leave HTTPS")),
+            (_, "https" | "http") => Ok(Some(url)),
             _ => Err(bad("the upload location is neither HTTPS nor HTTP")),
         }
     }
 }
 
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Whether a refusal may be about the size or the form of the request, not about the blob. A used-up
+/// quota is told by 413, too, and no chunk gets around it.
+fn is_about_wholeness(status: StatusCode, code: &str, message: &str) -> bool {
+    let is_quota = [code, message]
+        .iter()
+        .any(|text| text.to_ascii_lowercase().contains("quota"));
+    !is_quota && matches!(status.as_u16(), 405 | 413 | 416 | 501)
+}
+
 /// The session's address with `digest=` appended to whatever query it has.
-fn closing_url(session: &Url, digest: &Digest) -> Url {
+pub(super) fn closing_url(session: &Url, digest: &Digest) -> Url {
     let mut url = session.clone();
     let digest = digest.as_ref().replacen(':', "%3A", 1);
     let query = match url.query() {
@@ -148,10 +235,6 @@ fn closing_url(session: &Url, digest: &Digest) -> Url {
     };
     url.set_query(Some(&query));
     url
-}
-
-fn streamed(mut pieces: mpsc::Receiver<io::Result<Bytes>>) -> Body {
-    Body::wrap_stream(stream::poll_fn(move |context| pieces.poll_recv(context)))
 }
 
 #[cfg(test)]

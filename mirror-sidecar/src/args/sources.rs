@@ -26,6 +26,10 @@ pub struct SourceArgs {
     /// File of PEM certificates to trust besides the system's, for registries with a private authority (repeatable)
     #[arg(long, env = "CA_FILE", value_delimiter = ',', value_name = "FILE")]
     ca_file: Vec<PathBuf>,
+    /// Follow a registry that is not in a private network when it sends us to an address that is: its redirects, upload
+    /// addresses and token services
+    #[arg(long, env = "ALLOW_PRIVATE_REDIRECTS", value_parser = clap::builder::FalseyValueParser::new())]
+    allow_private_redirects: bool,
 }
 
 impl SourceArgs {
@@ -57,6 +61,7 @@ impl SourceArgs {
             credentials,
             insecure_hosts: self.insecure_registry.iter().cloned().collect(),
             extra_root_certificates_pem: certificates.collect::<Result<_, _>>()?,
+            allow_private_redirects: self.allow_private_redirects,
             user_agent: concat!("mirror-sidecar/", env!("CARGO_PKG_VERSION")).into(),
             ..RegistryOptions::default()
         };

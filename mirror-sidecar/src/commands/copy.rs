@@ -1,175 +1,170 @@
 //! `copy`: images, now.
 
-use std::process::ExitCode;
+mod list;
+mod plan;
+mod progress;
+mod result;
+mod tags;
 
-use futures_util::StreamExt as _;
-use mirror_contract::ImageRef;
-use mirror_copy::{CopyOptions, CopyReport, Event, Progress, Source, Target};
-use serde::Serialize;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mirror_copy::{CopyError, CopyOptions, CopyReport};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::FAILURE;
-use crate::args::{CopyArgs, UsageError};
-use crate::images::{self, Images};
-use crate::output::{self, OutputFormat, human_bytes};
+use crate::args::CopyArgs;
+use crate::output;
+use plan::{Plan, Planner};
+use progress::Progress;
 
-/// One copy to make.
-struct Plan {
-    image: String,
-    copy: String,
-    source: Source,
-    target: Target,
-}
+/// How often the screen is brought up to date.
+const TICK: Duration = Duration::from_millis(100);
 
-/// The result of one copy, as JSON shows it.
-#[derive(Serialize)]
-struct Copied<'a> {
-    image: &'a str,
-    target: &'a str,
-    #[serde(flatten)]
-    report: &'a CopyReport,
-}
-
-/// Copies all images, several at a time, and prints the results in the order they were given.
+/// Copies all images, several at a time, and prints each result when it is there.
 ///
 /// # Errors
-/// [`UsageError`] before anything is copied, when an image or a flag is wrong.
+/// [`UsageError`](crate::args::UsageError) before anything is copied, when an image or a flag is wrong.
 pub async fn run(args: CopyArgs) -> anyhow::Result<ExitCode> {
-    let plans = plan(&args)?;
-    let copies = plans.into_iter().map(|plan| async move {
-        let result = copy(&plan).await;
-        (plan, result)
-    });
-    let mut copies =
-        std::pin::pin!(futures_util::stream::iter(copies).buffered(args.parallel_copies.get()));
-    let mut exit = ExitCode::SUCCESS;
+    let options = Arc::new(args.options()?);
+    let work = if args.all_tags {
+        let repositories = list::repositories(&args.images)?;
+        let planner = Planner::new(&args, repositories.len())?;
+        Work::Repositories(planner.repositories(repositories)?)
+    } else {
+        let images = list::images(&args.images)?;
+        let planner = Planner::new(&args, images.len())?;
+        Work::Images(planner.images(images)?)
+    };
+    // Until here the signals end the program by themselves; from here on there may be bars to clear.
     let mut interrupted = std::pin::pin!(super::serve::stop_signal());
-    loop {
-        let next = tokio::select! {
-            next = copies.next() => next,
-            () = &mut interrupted => {
-                output::error("interrupted; nothing incomplete has a tag, run it again to go on");
-                return Ok(ExitCode::from(FAILURE));
-            }
+    let progress = Progress::new(args.progress);
+    let mut run = Run {
+        args,
+        options,
+        progress: Arc::new(progress),
+        running: JoinSet::new(),
+        failed: false,
+    };
+    let exit = tokio::select! {
+        exit = run.work(work) => exit,
+        () = &mut interrupted => {
+            run.progress.interrupted();
+            ExitCode::from(FAILURE)
+        }
+    };
+    // Dropping the run stops what is still being copied.
+    Ok(exit)
+}
+
+/// What the command line asks for, checked.
+enum Work {
+    /// These copies.
+    Images(Vec<Plan>),
+    /// Copies of all tags of these.
+    Repositories(Vec<plan::Repository>),
+}
+
+/// One run of the command. Dropping it stops its copies.
+struct Run {
+    args: CopyArgs,
+    options: Arc<CopyOptions>,
+    progress: Arc<Progress>,
+    running: JoinSet<Copied>,
+    failed: bool,
+}
+
+/// A copy that has come to its end.
+struct Copied {
+    /// Its number among the copies of this run.
+    number: usize,
+    plan: Plan,
+    result: Result<CopyReport, CopyError>,
+}
+
+impl Run {
+    async fn work(&mut self, work: Work) -> ExitCode {
+        let plans = match work {
+            Work::Images(plans) => plans,
+            Work::Repositories(repositories) => self.list_tags(repositories).await,
         };
-        match next {
-            None => return Ok(exit),
-            Some((plan, Ok(report))) => plan.print(&report, args.output),
-            Some((plan, Err(reason))) => {
-                output::error(&format!("{} was not copied: {reason}", plan.image));
-                exit = ExitCode::from(FAILURE);
+        self.copy_all(plans).await;
+        self.progress.finish();
+        if self.failed {
+            ExitCode::from(FAILURE)
+        } else {
+            ExitCode::SUCCESS
+        }
+    }
+
+    async fn list_tags(&mut self, repositories: Vec<plan::Repository>) -> Vec<Plan> {
+        let mut plans = Vec::new();
+        let limit = self.args.parallel_copies.get();
+        let mut lists = std::pin::pin!(tags::list_all(repositories, limit));
+        while let Some((repository, tags)) = futures_util::StreamExt::next(&mut lists).await {
+            match tags.map(|tags| tags::plans(&repository, &tags)) {
+                Ok(listed) => {
+                    self.progress
+                        .listed(&repository.name, listed.plans.len(), listed.left_out);
+                    plans.extend(listed.plans);
+                }
+                Err(error) => {
+                    self.failed = true;
+                    self.progress
+                        .not_listed(&repository.name, &error.to_string());
+                }
+            }
+        }
+        plans
+    }
+
+    async fn copy_all(&mut self, plans: Vec<Plan>) {
+        self.progress.start(plans.len());
+        let mut waiting = plans.into_iter().enumerate();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            while self.running.len() < self.args.parallel_copies.get()
+                && let Some((number, plan)) = waiting.next()
+            {
+                self.start(number, plan);
+            }
+            tokio::select! {
+                ended = self.running.join_next() => match ended {
+                    None => return,
+                    Some(Ok(copied)) => self.ended(&copied),
+                    Some(Err(defect)) => {
+                        self.failed = true;
+                        output::error(&format!("a copy broke off: {defect}"));
+                    }
+                },
+                _ = tick.tick() => self.progress.tick(),
             }
         }
     }
-}
 
-async fn copy(plan: &Plan) -> Result<CopyReport, String> {
-    let progress = Log { image: &plan.image };
-    mirror_copy::copy(
-        &plan.source,
-        &plan.target,
-        &CopyOptions::default(),
-        &progress,
-    )
-    .await
-    .map_err(|error| error.to_string())
-}
-
-/// Everything that can be wrong with the command line is found before the first byte moves.
-fn plan(args: &CopyArgs) -> Result<Vec<Plan>, UsageError> {
-    let images = args.images.iter().map(|text| {
-        let parsed = text.parse::<ImageRef<'static>>();
-        parsed.map_err(|error| UsageError(format!("image {text:?}: {error}")))
-    });
-    let images = images.collect::<Result<Vec<_>, _>>()?;
-    match (&args.to, images.as_slice()) {
-        (None, _) => {
-            let backup = args.backup.backup()?;
-            let sources = args.sources.credentials()?;
-            let targets = args.backup.add_login(sources.clone(), backup.registry())?;
-            let targets = args.sources.registries(targets)?;
-            let sources = args.sources.registries(sources)?;
-            let plans = Images::new(backup, &targets, sources)
-                .map_err(|error| UsageError(error.to_string()))?;
-            images
-                .iter()
-                .map(|image| backup_plan(&plans, image))
-                .collect()
-        }
-        (Some(to), [image]) => Ok(vec![named_plan(args, image, to)?]),
-        (Some(_), _) => Err(UsageError("--to takes exactly one image".into())),
+    /// Each copy is a task of its own, so that all cores work.
+    fn start(&mut self, number: usize, plan: Plan) {
+        let (options, progress) = (Arc::clone(&self.options), Arc::clone(&self.progress));
+        let watch = progress::watch(progress, number, &plan.image);
+        self.running.spawn(async move {
+            let result = mirror_copy::copy(&plan.source, &plan.target, &options, &watch).await;
+            Copied {
+                number,
+                plan,
+                result,
+            }
+        });
     }
-}
 
-fn backup_plan(images: &Images, image: &ImageRef<'static>) -> Result<Plan, UsageError> {
-    let wrong =
-        |reason: &dyn ToString| UsageError(format!("image {image}: {}", reason.to_string()));
-    let copy = images
-        .backup()
-        .target(image)
-        .map_err(|error| wrong(&error))?;
-    Ok(Plan {
-        image: image.to_string(),
-        copy: copy.to_string(),
-        source: images.source(image).map_err(|error| wrong(&error))?,
-        target: images.target(image).map_err(|error| wrong(&error))?,
-    })
-}
-
-fn named_plan(args: &CopyArgs, image: &ImageRef<'static>, to: &str) -> Result<Plan, UsageError> {
-    let copy = ImageRef::parse(to).map_err(|error| UsageError(format!("--to {to:?}: {error}")))?;
-    if copy.digest().is_some() {
-        return Err(UsageError(format!(
-            "--to {to:?}: the copy has the digest of the original, give it a tag only"
-        )));
-    }
-    // The login is that of --registry; where none is named it can only be meant for the copy's.
-    let login_host = args.backup.registry().unwrap_or(copy.host());
-    let sources = args.sources.credentials()?;
-    let targets = args.backup.add_login(sources.clone(), login_host)?;
-    let targets = args.sources.registries(targets)?;
-    let sources = args.sources.registries(sources)?;
-    Ok(Plan {
-        image: image.to_string(),
-        copy: copy.to_string(),
-        source: images::source(&sources, image).map_err(|error| UsageError(error.to_string()))?,
-        target: images::named_target(&targets, &copy)
-            .map_err(|error| UsageError(error.to_string()))?,
-    })
-}
-
-impl Plan {
-    fn print(&self, report: &CopyReport, format: OutputFormat) {
-        let (image, target) = (self.image.as_str(), self.copy.as_str());
-        match format {
-            OutputFormat::Json => output::json(&Copied {
-                image,
-                target,
-                report,
-            }),
-            OutputFormat::Text => output::line(&format!(
-                "{image} -> {target}\n  {}\n  {} in {} blobs copied, {} mounted, {} already there, {} requests, {:.1} s",
-                report.digest,
-                human_bytes(report.bytes),
-                report.blobs_copied,
-                report.blobs_mounted,
-                report.blobs_skipped,
-                report.requests,
-                report.elapsed.as_secs_f64()
-            )),
-        }
-    }
-}
-
-/// Progress as log lines.
-struct Log<'a> {
-    image: &'a str,
-}
-
-impl Progress for Log<'_> {
-    fn event(&self, event: Event<'_>) {
-        match event {
-            Event::Bytes { .. } => {}
-            event => tracing::debug!(image = self.image, ?event),
+    fn ended(&mut self, copied: &Copied) {
+        self.failed |= copied.result.is_err();
+        // First what led to it, then the result.
+        self.progress.ended(copied);
+        if let Ok(report) = &copied.result {
+            result::print(&copied.plan, report, self.args.output);
         }
     }
 }

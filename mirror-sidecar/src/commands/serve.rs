@@ -13,6 +13,7 @@ use crate::args::{FacadeLogin, Kubernetes, ServeArgs, Transport, UsageError};
 use crate::catalog::Catalog;
 use crate::facade::{self, Facade, FacadeAuth, PullSecrets};
 use crate::images::Images;
+use crate::metrics::Metrics;
 use crate::server::{Certificates, Server};
 
 /// How long running requests and copies may take to let go: well below Kubernetes' grace period of 30 s.
@@ -58,7 +59,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 
     let images =
         Images::new(place, &targets, sources).map_err(|error| UsageError(error.to_string()))?;
-    let catalog = Catalog::new(Arc::new(images), parallel_copies);
+    let metrics = Metrics::new();
+    let catalog = Catalog::new(Arc::new(images), parallel_copies, metrics.clone());
     let facade = facade::router(Facade {
         catalog: catalog.clone(),
         auth: login.as_ref().map(FacadeAuth::new),
@@ -71,13 +73,9 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let facade = Server::bind(facade_args.listen, certificates.as_ref(), facade)
         .await
         .with_context(|| listen(facade_args.listen))?;
-    let admin = Server::bind(
-        admin_listen,
-        None,
-        admin::router(catalog.registry().clone()),
-    )
-    .await
-    .with_context(|| listen(admin_listen))?;
+    let admin = Server::bind(admin_listen, None, admin::router(catalog.clone(), metrics))
+        .await
+        .with_context(|| listen(admin_listen))?;
     tracing::info!(address = %facade.address()?, tls = certificates.is_some(), "facade is listening");
     tracing::info!(address = %admin.address()?, "admin is listening");
     if let Some(certificates) = certificates {

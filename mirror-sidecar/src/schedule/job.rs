@@ -93,8 +93,13 @@ impl JobProgress {
         }
     }
 
+    /// Whether it has its turn.
+    pub(super) fn is_started(&self) -> bool {
+        self.started.load(Ordering::Relaxed)
+    }
+
     fn describe(&self) -> String {
-        if !self.started.load(Ordering::Relaxed) {
+        if !self.is_started() {
             return "queued".into();
         }
         match self.total.load(Ordering::Relaxed) {

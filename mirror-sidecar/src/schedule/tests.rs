@@ -70,7 +70,8 @@ fn image(name: &str) -> ImageRef<'static> {
 }
 
 fn schedule(script: &Arc<Script>, parallel: usize) -> Schedule<Arc<Script>> {
-    Schedule::new(Arc::clone(script), NonZeroUsize::new(parallel).unwrap())
+    let parallel = NonZeroUsize::new(parallel).unwrap();
+    Schedule::new(Arc::clone(script), parallel, Metrics::new())
 }
 
 /// Lets every task run until it waits for something.
@@ -245,7 +246,7 @@ impl Copier for Panicking {
 
 #[tokio::test(start_paused = true)]
 async fn a_defect_does_not_leave_an_image_pending_for_ever() {
-    let schedule = Schedule::new(Panicking, NonZeroUsize::MIN);
+    let schedule = Schedule::new(Panicking, NonZeroUsize::MIN, Metrics::new());
     assert!(matches!(schedule.request(&image("a")), Status::Pending(_)));
     settle().await;
     assert_eq!(schedule.status(&image("a")), None);

@@ -1,0 +1,80 @@
+//! Finds the manifests that an index names: at the target, else at the source.
+
+use super::Job;
+use super::error::CopyError;
+use crate::error::{Operation, RegistryError};
+use crate::manifest::Descriptor;
+use crate::reference::TagOrDigest;
+use crate::registry::Manifest;
+use oci_spec::image::Digest;
+
+/// A manifest that an index names.
+pub(super) struct Child {
+    pub(super) descriptor: Descriptor,
+    /// The index.
+    pub(super) parent: Digest,
+    /// How many manifests are above it.
+    pub(super) depth: usize,
+}
+
+/// What became of the search.
+pub(super) enum Found {
+    /// The target has it, and with it everything below.
+    Present,
+    Manifest(Manifest),
+    /// Build caches put blobs into an index.
+    Blob,
+    /// The source does not have it, and that is allowed.
+    LeftOut,
+}
+
+impl Job<'_> {
+    /// Looks for a child at the target if the target is known to have something, then reads it from the
+    /// source. In this order, because reading manifests is what public registries limit.
+    pub(super) async fn find(&self, child: &Child) -> Result<Found, CopyError> {
+        let descriptor = &child.descriptor;
+        if self.may_have_parts() && self.is_at_target(&descriptor.digest).await? {
+            return Ok(Found::Present);
+        }
+        let reference = TagOrDigest::Digest(descriptor.digest.clone());
+        match self.source.manifest(&reference).await {
+            Ok(manifest) if manifest.bytes.len() as u64 != descriptor.size => {
+                let suffix = reference.suffix();
+                Err(CopyError::Source(RegistryError::Size {
+                    subject: self.source.subject(Operation::ReadManifest, &suffix),
+                    expected: descriptor.size,
+                    actual: manifest.bytes.len() as u64,
+                }))
+            }
+            Ok(manifest) => Ok(Found::Manifest(manifest)),
+            Err(error) if error.status() == Some(404) && !descriptor.is_manifest() => {
+                Ok(Found::Blob)
+            }
+            Err(error) if error.status() == Some(404) && self.options.allow_sparse => {
+                tracing::warn!(child = %descriptor.digest, parent = %child.parent, "not at the source, left out");
+                Ok(Found::LeftOut)
+            }
+            Err(error) if error.status() == Some(404) => Err(CopyError::SourceIncomplete {
+                parent: child.parent.clone(),
+                missing: descriptor.digest.clone(),
+            }),
+            Err(error) => Err(CopyError::Source(error)),
+        }
+    }
+
+    async fn is_at_target(&self, digest: &Digest) -> Result<bool, CopyError> {
+        match self.target.has_manifest(digest).await {
+            Ok(has) => Ok(has),
+            // "Not there" and "not to be told" are the same in many registries.
+            Err(error) if matches!(error.status(), Some(400..=403)) => Ok(false),
+            Err(error) => Err(CopyError::Target(error)),
+        }
+    }
+
+    pub(super) fn beyond(&self, digest: &Digest, limit: &'static str) -> CopyError {
+        CopyError::Limit {
+            object: self.source.object(&format!("@{digest}")),
+            limit,
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Brings everything below one manifest to the target: reads manifests, sends blobs and pushes manifests,
+//! all at the same time, each as soon as it can be.
+
+use super::Job;
+use super::blobs::BLOBS_AT_ONCE;
+use super::children::{Child, Found};
+use super::error::CopyError;
+use super::graph::Graph;
+use super::node::{Blob, Node, Origin, Read};
+use super::progress::Event;
+use super::queue::{LARGE, Queue};
+use crate::manifest::Descriptor;
+use crate::reference::TagOrDigest;
+use crate::registry::Manifest;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use oci_spec::image::Digest;
+use std::collections::{HashSet, VecDeque};
+
+/// Manifests of one copy that are read at once.
+const MANIFESTS_AT_ONCE: usize = 32;
+
+/// Deepest nesting of indexes. Two levels are in use; a limit keeps a hostile image bounded.
+const MAX_DEPTH: usize = 8;
+
+/// Most bytes of manifests held for one copy. Hundreds of ordinary manifests fit into one MiB.
+const MAX_MANIFEST_BYTES: usize = 16 * 1024 * 1024;
+
+/// Most blobs of one copy. Large images have some hundred, and each costs some hundred bytes of memory.
+const MAX_BLOBS: usize = 20_000;
+
+/// Large blobs of one copy that are in flight at once. More would not be faster, only unfinished longer.
+const LARGE_AT_ONCE: usize = 16;
+
+/// The work below one manifest.
+pub(super) struct Closure<'a> {
+    job: &'a Job<'a>,
+    graph: Graph,
+    blobs: Queue,
+    children: VecDeque<Child>,
+    /// Manifests that were ever queued.
+    asked: HashSet<Digest>,
+    running: FuturesUnordered<BoxFuture<'a, Result<Done, CopyError>>>,
+    reading: usize,
+    sending: usize,
+    sending_large: usize,
+    manifest_bytes: usize,
+    /// Whether all manifests were read and reported.
+    planned: bool,
+}
+
+enum Done {
+    Found(Child, Found),
+    Sent(Blob),
+    Pushed(Digest),
+}
+
+impl<'a> Closure<'a> {
+    pub(super) fn new(job: &'a Job<'a>) -> Self {
+        Self {
+            job,
+            graph: Graph::default(),
+            blobs: Queue::default(),
+            children: VecDeque::new(),
+            asked: HashSet::new(),
+            running: FuturesUnordered::new(),
+            reading: 0,
+            sending: 0,
+            sending_large: 0,
+            manifest_bytes: 0,
+            planned: false,
+        }
+    }
+
+    /// Returns when everything that `root` names is at the target, and pushes nothing of itself.
+    pub(super) async fn bring(mut self, root: Manifest) -> Result<Node, CopyError> {
+        self.asked.insert(root.digest.clone());
+        let root = self.read(root, 1)?;
+        loop {
+            self.start_what_can_be();
+            let Some(done) = self.running.next().await else {
+                break;
+            };
+            match done? {
+                Done::Found(child, found) => self.found(child, found)?,
+                Done::Sent(blob) => self.sent(&blob),
+                Done::Pushed(digest) => self.advance(&digest),
+            }
+        }
+        match self.graph.stuck() {
+            // Digests make this impossible; a silent half copy must be impossible, too.
+            Some(stuck) => Err(self.job.beyond(stuck, "its indexes name each other")),
+            None => Ok(root),
+        }
+    }
+
+    fn start_what_can_be(&mut self) {
+        let job = self.job;
+        while self.reading < MANIFESTS_AT_ONCE
+            && let Some(child) = self.children.pop_front()
+        {
+            if self.asked.insert(child.descriptor.digest.clone()) {
+                self.reading += 1;
+                self.running.push(Box::pin(async move {
+                    let found = job.find(&child).await?;
+                    Ok(Done::Found(child, found))
+                }));
+            }
+        }
+        if self.reading == 0 && !self.planned {
+            self.planned = true;
+            job.progress.event(Event::Planned {
+                blobs: self.blobs.count() as u64,
+                bytes: self.blobs.bytes(),
+                manifests: self.asked.len() as u64,
+            });
+        }
+        while self.sending < BLOBS_AT_ONCE
+            && let Some(blob) = self.blobs.next(self.sending_large < LARGE_AT_ONCE)
+        {
+            self.sending += 1;
+            self.sending_large += usize::from(blob.size >= LARGE);
+            self.running.push(Box::pin(async move {
+                job.bring(&blob).await?;
+                Ok(Done::Sent(blob))
+            }));
+        }
+    }
+
+    fn found(&mut self, child: Child, found: Found) -> Result<(), CopyError> {
+        self.reading -= 1;
+        let digest = child.descriptor.digest;
+        match found {
+            Found::Present => {
+                let event = Event::ManifestSkipped { digest: &digest };
+                self.job.progress.event(event);
+                self.advance(&digest);
+            }
+            Found::LeftOut => self.advance(&digest),
+            Found::Blob => {
+                let blob = Blob {
+                    digest,
+                    size: child.descriptor.size,
+                    origin: Origin::Registry,
+                };
+                self.add_blob(&blob, &child.parent)?;
+            }
+            Found::Manifest(manifest) => {
+                let node = self.read(manifest, child.depth + 1)?;
+                if let Some(ready) = self.graph.add(node) {
+                    self.push(ready);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what a manifest names, and queues it all.
+    fn read(&mut self, manifest: Manifest, depth: usize) -> Result<Node, CopyError> {
+        let job = self.job;
+        let digest = manifest.digest.clone();
+        self.manifest_bytes += manifest.bytes.len();
+        if self.manifest_bytes > MAX_MANIFEST_BYTES {
+            return Err(job.beyond(&digest, "its manifests exceed 16 MiB"));
+        }
+        let read = Node::read(manifest, job.options, || {
+            job.source.object(&format!("@{digest}"))
+        })?;
+        let Read {
+            node,
+            children,
+            foreign,
+        } = read;
+        if depth > MAX_DEPTH && !children.is_empty() {
+            return Err(job.beyond(&digest, "its indexes are nested deeper than 8"));
+        }
+        job.tally.add_foreign(foreign);
+        for blob in &node.blobs {
+            self.add_blob(blob, &digest)?;
+        }
+        let child = |descriptor: Descriptor| Child {
+            descriptor,
+            parent: digest.clone(),
+            depth,
+        };
+        self.children.extend(children.into_iter().map(child));
+        Ok(node)
+    }
+
+    fn add_blob(&mut self, blob: &Blob, parent: &Digest) -> Result<(), CopyError> {
+        let added = self.blobs.add(blob);
+        added.map_err(|_| self.job.beyond(parent, "it gives one blob two sizes"))?;
+        if self.blobs.count() > MAX_BLOBS {
+            return Err(self.job.beyond(parent, "it has more than 20000 blobs"));
+        }
+        Ok(())
+    }
+
+    fn sent(&mut self, blob: &Blob) {
+        self.sending -= 1;
+        self.sending_large -= usize::from(blob.size >= LARGE);
+        self.advance(&blob.digest);
+    }
+
+    /// Pushes the manifests that waited for nothing but this digest.
+    fn advance(&mut self, digest: &Digest) {
+        for node in self.graph.done(digest) {
+            self.push(node);
+        }
+    }
+
+    fn push(&mut self, node: Node) {
+        let job = self.job;
+        self.running.push(Box::pin(async move {
+            let digest = node.manifest.digest.clone();
+            let reference = TagOrDigest::Digest(digest.clone());
+            job.push(&node, &reference).await?;
+            job.pushed(&digest);
+            Ok(Done::Pushed(digest))
+        }));
+    }
+}

@@ -1,0 +1,110 @@
+//! A manifest with what it names, ready to be pushed.
+
+use super::error::CopyError;
+use super::options::CopyOptions;
+use crate::manifest::{self, Contents, Descriptor};
+use crate::registry::Manifest;
+use bytes::Bytes;
+use oci_spec::image::Digest;
+
+/// A manifest to push.
+pub(super) struct Node {
+    pub(super) manifest: Manifest,
+    pub(super) media_type: String,
+    /// The manifest that it is about, if any.
+    pub(super) subject: Option<Digest>,
+    /// Manifests that it names.
+    pub(super) children: Vec<Digest>,
+    /// Blobs that it names and that the target must have.
+    pub(super) blobs: Vec<Blob>,
+}
+
+/// A blob to bring to the target.
+#[derive(Clone, Debug)]
+pub(super) struct Blob {
+    pub(super) digest: Digest,
+    /// In bytes.
+    pub(super) size: u64,
+    pub(super) origin: Origin,
+}
+
+/// Where a blob's content comes from.
+#[derive(Clone, Debug)]
+pub(super) enum Origin {
+    /// The source's repository.
+    Registry,
+    /// The manifest itself.
+    Inline(Bytes),
+    /// A web server, as foreign layers do.
+    Urls(Vec<String>),
+}
+
+/// A manifest that was read, and the descriptors of the manifests below it.
+pub(super) struct Read {
+    pub(super) node: Node,
+    pub(super) children: Vec<Descriptor>,
+    /// Foreign layers that stay where they are.
+    pub(super) foreign: u64,
+}
+
+impl Node {
+    /// Reads what a manifest names. `object` is what errors call it.
+    pub(super) fn read(
+        manifest: Manifest,
+        options: &CopyOptions,
+        object: impl FnOnce() -> String,
+    ) -> Result<Read, CopyError> {
+        let contents = manifest::read(&manifest.bytes, &manifest.media_type);
+        let Contents {
+            media_type,
+            subject,
+            children,
+            blobs: named,
+        } = contents.map_err(|source| CopyError::Manifest {
+            object: object(),
+            source,
+        })?;
+        let mut foreign = 0;
+        let mut blobs = Vec::with_capacity(named.len());
+        for descriptor in named {
+            match Origin::of(&descriptor, options) {
+                Some(origin) => blobs.push(Blob {
+                    digest: descriptor.digest,
+                    size: descriptor.size,
+                    origin,
+                }),
+                None => foreign += 1,
+            }
+        }
+        let node = Self {
+            manifest,
+            media_type,
+            subject,
+            children: children.iter().map(|child| child.digest.clone()).collect(),
+            blobs,
+        };
+        Ok(Read {
+            node,
+            children,
+            foreign,
+        })
+    }
+
+    /// All digests that must be at the target before this manifest.
+    pub(super) fn names(&self) -> impl Iterator<Item = &Digest> {
+        let blobs = self.blobs.iter().map(|blob| &blob.digest);
+        self.children.iter().chain(blobs)
+    }
+}
+
+impl Origin {
+    /// `None` for a foreign layer that is to stay where it is.
+    fn of(descriptor: &Descriptor, options: &CopyOptions) -> Option<Self> {
+        if descriptor.is_foreign() {
+            return options
+                .foreign_layers
+                .then(|| Self::Urls(descriptor.urls.clone()));
+        }
+        Some(descriptor.inline().map_or(Self::Registry, Self::Inline))
+    }
+}

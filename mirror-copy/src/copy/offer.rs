@@ -1,0 +1,117 @@
+//! Asks the target whether it has a blob, or can take it from another of its repositories.
+//!
+//! One request does it where possible: a mount from the repository itself answers 201 if the blob is there
+//! and opens an upload session if it is not. Not every registry plays along; each is watched.
+
+use super::Job;
+use super::error::CopyError;
+use super::node::Blob;
+use super::queue::LARGE;
+use crate::registry::{MountAnswer, OwnMount, Session};
+use oci_spec::image::Digest;
+use std::sync::Arc;
+
+/// What the target makes of a blob.
+pub(super) enum Offer {
+    /// It has it.
+    Present,
+    /// It took it from this repository.
+    Mounted(Arc<str>),
+    /// It wants the content.
+    Wanted(Session),
+}
+
+impl Job<'_> {
+    pub(super) async fn offer(&self, blob: &Blob) -> Result<Offer, CopyError> {
+        if let Some(offer) = self.offer_mount(&blob.digest).await {
+            return Ok(offer);
+        }
+        let learned = self.target.registry().own_mount();
+        let offer = match learned.get() {
+            OwnMount::Useless => None,
+            OwnMount::Unknown if blob.size >= LARGE => self.ask_twice(blob).await?,
+            OwnMount::Unknown | OwnMount::Works => self.ask_once(&blob.digest).await,
+        };
+        match offer {
+            Some(offer) => Ok(offer),
+            None if self.is_there(&blob.digest).await? => Ok(Offer::Present),
+            None => self.plain_session(&blob.digest).await,
+        }
+    }
+
+    /// Tries to mount from another repository that is known to have the blob. No failure here is final: a
+    /// plain upload does the same, only slower.
+    async fn offer_mount(&self, digest: &Digest) -> Option<Offer> {
+        let from = self.mount_candidate(digest)?;
+        match self.target.mount(digest, &from).await {
+            Ok(MountAnswer::Mounted) => return Some(Offer::Mounted(from)),
+            Ok(MountAnswer::Session(session)) => {
+                self.target.registry().seen().forget(digest, &from);
+                return Some(Offer::Wanted(session));
+            }
+            Err(error) => tracing::debug!(%digest, %from, %error, "not mounted"),
+        }
+        self.target.registry().seen().forget(digest, &from);
+        None
+    }
+
+    fn mount_candidate(&self, digest: &Digest) -> Option<Arc<str>> {
+        if self.source.registry().same_host(self.target.registry()) {
+            return Some(Arc::clone(self.source.name()));
+        }
+        let seen = self.target.registry().seen();
+        seen.find(digest, self.target.name())
+    }
+
+    /// The mount from the repository itself, on its own. A registry that does not know it opens a session
+    /// even if the blob is there; the blob is sent in vain then, which is cheap for small ones.
+    async fn ask_once(&self, digest: &Digest) -> Option<Offer> {
+        let learned = self.target.registry().own_mount();
+        match self.target.mount(digest, self.target.name()).await {
+            Ok(MountAnswer::Mounted) => {
+                learned.set(OwnMount::Works);
+                Some(Offer::Present)
+            }
+            Ok(MountAnswer::Session(session)) => Some(Offer::Wanted(session)),
+            Err(error) => {
+                tracing::debug!(%digest, %error, "no mount from the repository itself");
+                learned.set(OwnMount::Useless);
+                None
+            }
+        }
+    }
+
+    /// The same, and `HEAD` at the same time: for a blob that is too large to be sent in vain.
+    async fn ask_twice(&self, blob: &Blob) -> Result<Option<Offer>, CopyError> {
+        let digest = &blob.digest;
+        let (there, offer) = tokio::join!(self.is_there(digest), self.ask_once(digest));
+        match (there, offer) {
+            (Ok(true), Some(Offer::Wanted(session))) => {
+                self.target.registry().own_mount().set(OwnMount::Useless);
+                self.target.cancel(&session).await;
+                Ok(Some(Offer::Present))
+            }
+            (Ok(true), _) => Ok(Some(Offer::Present)),
+            (Err(error), Some(Offer::Wanted(session))) => {
+                self.target.cancel(&session).await;
+                Err(error)
+            }
+            (Err(error), _) => Err(error),
+            (Ok(false), offer) => Ok(offer),
+        }
+    }
+
+    async fn plain_session(&self, digest: &Digest) -> Result<Offer, CopyError> {
+        let session = self.target.start_upload(digest).await;
+        session.map(Offer::Wanted).map_err(CopyError::Target)
+    }
+
+    async fn is_there(&self, digest: &Digest) -> Result<bool, CopyError> {
+        match self.target.has_blob(digest).await {
+            Ok(has) => Ok(has),
+            // The upload that follows is the better judge of what is allowed.
+            Err(error) if matches!(error.status(), Some(400..=405)) => Ok(false),
+            Err(error) => Err(CopyError::Target(error)),
+        }
+    }
+}

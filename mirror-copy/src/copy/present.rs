@@ -1,0 +1,75 @@
+//! What the target has of an image before the copy, and what the copy is to be called there.
+
+use super::error::CopyError;
+use super::{Job, Target};
+use crate::reference::TagOrDigest;
+use crate::registry::Located;
+use oci_spec::image::Digest;
+
+/// What the target knows of the image before the copy.
+pub(super) struct Present {
+    /// The wanted references that do not yet stand for the image, in the order of writing.
+    pub(super) missing: Vec<TagOrDigest>,
+    /// Whether one of the wanted references does, so that the whole image is there.
+    pub(super) complete: bool,
+}
+
+impl Job<'_> {
+    /// What a target tag stands for now. A repository that is not there, or not yet ours to read, is
+    /// empty; the first upload will tell.
+    pub(super) async fn tagged(
+        &self,
+        tag: Option<&TagOrDigest>,
+    ) -> Result<Option<Located>, CopyError> {
+        let Some(tag) = tag else { return Ok(None) };
+        match self.target.locate(tag).await {
+            Ok(located) => Ok(located),
+            Err(error) if matches!(error.status(), Some(401 | 403)) => Ok(None),
+            Err(error) => Err(CopyError::Target(error)),
+        }
+    }
+
+    /// Compares what is there with `digest`. `tagged` is what the wanted tag stands for.
+    pub(super) async fn present(
+        &self,
+        target: &Target,
+        tagged: Option<Located>,
+        digest: &Digest,
+    ) -> Result<Present, CopyError> {
+        let is_it = |found: &Option<Located>| {
+            let found = found.as_ref().map(|found| &found.resolved.digest);
+            found == Some(digest)
+        };
+        let mut present = Present {
+            missing: Vec::new(),
+            complete: false,
+        };
+        for reference in wanted(target, digest) {
+            let found = match &reference {
+                TagOrDigest::Tag(tag) if Some(tag) == target.tag.as_ref() => is_it(&tagged),
+                _ => is_it(&self.tagged(Some(&reference)).await?),
+            };
+            if found {
+                present.complete = true;
+            } else {
+                present.missing.push(reference);
+            }
+        }
+        if !self.options.trust_present {
+            present.complete = false;
+            present.missing = wanted(target, digest);
+        }
+        Ok(present)
+    }
+}
+
+/// Everything that the root is to be pushed as, the tag last.
+pub(super) fn wanted(target: &Target, digest: &Digest) -> Vec<TagOrDigest> {
+    let anchor = target.anchor.map(|anchor| TagOrDigest::Tag(anchor(digest)));
+    let tag = target.tag.clone().map(TagOrDigest::Tag);
+    let mut wanted: Vec<_> = anchor.into_iter().chain(tag).collect();
+    if wanted.is_empty() {
+        wanted.push(TagOrDigest::Digest(digest.clone()));
+    }
+    wanted
+}

@@ -1,0 +1,124 @@
+//! What an error status stands for: some deserve words of their own.
+
+use super::{Operation, RegistryError, Subject};
+use reqwest::StatusCode;
+use std::time::Duration;
+
+impl RegistryError {
+    /// The error that an answer stands for. `code` and `message` are the registry's own, cleaned.
+    pub(crate) fn of_answer(
+        subject: Subject,
+        status: StatusCode,
+        code: String,
+        message: String,
+        retry_after: Option<Duration>,
+    ) -> Self {
+        let is_push = subject.operation == Operation::WriteManifest;
+        if is_push && is_immutable(status, &code, &message) {
+            return Self::ImmutableTag {
+                subject,
+                status,
+                code,
+                message,
+            };
+        }
+        if is_push && is_unsupported(status, &code, &message) {
+            return Self::Unsupported {
+                subject,
+                status,
+                code,
+                message,
+            };
+        }
+        Self::Status {
+            subject,
+            status,
+            code,
+            message,
+            retry_after,
+        }
+    }
+}
+
+/// Whether the tag is there and must stay what it is. The specification has no code for that.
+fn is_immutable(status: StatusCode, code: &str, message: &str) -> bool {
+    let says = |text: &str, what: &str| text.to_ascii_lowercase().contains(what);
+    let words = ["imagetagalreadyexists", "immutable", "immutability"];
+    matches!(status.as_u16(), 400 | 403 | 409 | 412)
+        && (code == "TAG_INVALID"
+            || words
+                .iter()
+                .any(|word| says(code, word) || says(message, word)))
+}
+
+/// Whether the registry does not take manifests of this kind. What is wrong with a `MANIFEST_INVALID` is
+/// only in the message, if anywhere.
+fn is_unsupported(status: StatusCode, code: &str, message: &str) -> bool {
+    let words = [
+        "media type",
+        "mediatype",
+        "unsupported",
+        "not supported",
+        "schema",
+    ];
+    match (status.as_u16(), code) {
+        (405 | 415 | 501, _) | (400..=499, "UNSUPPORTED") => true,
+        (400, "MANIFEST_INVALID") => {
+            let message = message.to_ascii_lowercase();
+            words.iter().any(|word| message.contains(word))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(operation: Operation, status: u16, code: &str, message: &str) -> &'static str {
+        let subject = Subject {
+            operation,
+            object: "r.example/a:1".to_owned(),
+        };
+        let status = StatusCode::from_u16(status).unwrap();
+        let error = RegistryError::of_answer(subject, status, code.into(), message.into(), None);
+        assert_eq!(error.status(), Some(status.as_u16()));
+        match error {
+            RegistryError::ImmutableTag { .. } => "immutable",
+            RegistryError::Unsupported { .. } => "unsupported",
+            _ => "other",
+        }
+    }
+
+    #[rstest::rstest]
+    #[case(400, "TAG_INVALID", "The image tag '1' already exists", "immutable")]
+    #[case(409, "ImageTagAlreadyExistsException", "", "immutable")]
+    #[case(403, "DENIED", "Tag is Immutable", "immutable")]
+    #[case(412, "PRECONDITION", "'a:1' configured as immutable.", "immutable")]
+    #[case(403, "DENIED", "no", "other")]
+    #[case(409, "CONFLICT", "", "other")]
+    #[case(500, "", "immutable", "other")]
+    #[case(405, "UNSUPPORTED", "", "unsupported")]
+    #[case(415, "", "", "unsupported")]
+    #[case(
+        400,
+        "MANIFEST_INVALID",
+        "unknown media type application/x",
+        "unsupported"
+    )]
+    #[case(400, "MANIFEST_INVALID", "schema1 is not supported", "unsupported")]
+    #[case(400, "MANIFEST_INVALID", "missing blob", "other")]
+    #[case(400, "MANIFEST_BLOB_UNKNOWN", "", "other")]
+    fn answers_to_a_manifest(
+        #[case] status: u16,
+        #[case] code: &str,
+        #[case] message: &str,
+        #[case] expected: &str,
+    ) {
+        assert_eq!(
+            kind(Operation::WriteManifest, status, code, message),
+            expected
+        );
+        assert_eq!(kind(Operation::WriteBlob, status, code, message), "other");
+    }
+}

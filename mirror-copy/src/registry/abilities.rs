@@ -1,0 +1,108 @@
+//! What one registry host was found to do or not to do. Learned from its answers, kept in memory only.
+
+use reqwest::StatusCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Size of a chunk in bytes: the smallest limit on one request's body known of a public registry.
+pub(super) const CHUNK: u64 = 4 * 1024 * 1024;
+
+/// How long the absence of the referrers API is believed: registries are updated.
+const NO_REFERRERS_LIFE: Duration = Duration::from_hours(1);
+
+/// What is known of a host.
+pub(super) struct Abilities {
+    /// Largest blob in bytes that is sent in one request; larger ones go in chunks.
+    whole_up_to: AtomicU64,
+    referrers: Mutex<Referrers>,
+}
+
+/// Whether the host has the referrers API (distribution-spec, "Listing Referrers").
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Referrers {
+    Unknown,
+    Has,
+    HasNot { until: Instant },
+}
+
+impl Default for Abilities {
+    fn default() -> Self {
+        Self {
+            whole_up_to: AtomicU64::new(u64::MAX),
+            referrers: Mutex::new(Referrers::Unknown),
+        }
+    }
+}
+
+impl Abilities {
+    /// Whether a blob of this size in bytes is sent in one request.
+    pub(super) fn takes_whole(&self, size: u64) -> bool {
+        size <= self.whole_up_to.load(Ordering::Relaxed)
+    }
+
+    /// A blob of this size was refused in one request. If that was for its size, one that is no larger
+    /// than a chunk may still pass.
+    pub(super) fn refused_whole(&self, size: u64, status: StatusCode) {
+        let for_its_size = status == StatusCode::PAYLOAD_TOO_LARGE && size > CHUNK;
+        let limit = if for_its_size { CHUNK } else { 0 };
+        self.whole_up_to.fetch_min(limit, Ordering::Relaxed);
+    }
+
+    /// Whether asking for referrers may be answered.
+    pub(super) fn may_have_referrers(&self) -> bool {
+        match *self.referrers() {
+            Referrers::HasNot { until } => until <= Instant::now(),
+            Referrers::Unknown | Referrers::Has => true,
+        }
+    }
+
+    pub(super) fn has_referrers(&self) {
+        *self.referrers() = Referrers::Has;
+    }
+
+    /// The host does not know the API. Not believed of one that was seen to have it.
+    pub(super) fn has_no_referrers(&self) {
+        let mut referrers = self.referrers();
+        if *referrers != Referrers::Has {
+            let until = Instant::now() + NO_REFERRERS_LIFE;
+            *referrers = Referrers::HasNot { until };
+        }
+    }
+
+    fn referrers(&self) -> std::sync::MutexGuard<'_, Referrers> {
+        self.referrers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_for_size_leaves_small_blobs_whole() {
+        let abilities = Abilities::default();
+        assert!(abilities.takes_whole(u64::MAX));
+        abilities.refused_whole(CHUNK + 1, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(abilities.takes_whole(CHUNK) && !abilities.takes_whole(CHUNK + 1));
+        abilities.refused_whole(CHUNK + 1, StatusCode::METHOD_NOT_ALLOWED);
+        assert!(abilities.takes_whole(0) && !abilities.takes_whole(1));
+        abilities.refused_whole(CHUNK + 1, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(!abilities.takes_whole(1), "what was learned stays");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_lack_of_referrers_is_forgotten() {
+        let abilities = Abilities::default();
+        abilities.has_no_referrers();
+        assert!(!abilities.may_have_referrers());
+        tokio::time::advance(NO_REFERRERS_LIFE).await;
+        assert!(abilities.may_have_referrers());
+        abilities.has_referrers();
+        abilities.has_no_referrers();
+        assert!(abilities.may_have_referrers());
+    }
+}

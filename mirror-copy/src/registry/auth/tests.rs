@@ -1,0 +1,291 @@
+use super::super::testing::{Log, registry, respond};
+use super::*;
+use crate::TagOrDigest;
+use axum::http::request::Parts;
+use axum::response::Response;
+use bytes::Bytes;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How a registry with a token service treats tokens. Tokens are numbered: t1, t2, …
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Fine,
+    /// The token service refuses more than one scope.
+    RefusesBatches,
+    /// The token service gives the first scope only, whatever it was asked for.
+    GrantsLess,
+    /// The same, and what was not granted is answered with 403.
+    GrantsLessSilently,
+    /// The first token is good once, then it is answered with 403 and "expired".
+    FirstExpires,
+    /// So are all other tokens.
+    AllExpire,
+    /// All but the first request are answered with 403, and nothing of the kind is said.
+    Forbids,
+    WrongPassword,
+}
+
+fn bearer(way: Way) -> impl Fn(Parts, Bytes) -> Response + Clone {
+    let granted: Arc<Mutex<Vec<String>>> = Arc::default();
+    let served = Arc::new(AtomicUsize::new(0));
+    move |parts: Parts, _| {
+        let mut granted = granted.lock().unwrap();
+        let query = parts.uri.query().unwrap_or_default();
+        if parts.uri.path() == "/token" {
+            let asked: Vec<_> = query
+                .split('&')
+                .filter_map(|pair| pair.strip_prefix("scope="))
+                .map(|scope| {
+                    scope
+                        .replace("%3A", ":")
+                        .replace("%2F", "/")
+                        .replace("%2C", ",")
+                })
+                .collect();
+            if way == Way::WrongPassword {
+                return respond(401, &[], "");
+            }
+            if way == Way::RefusesBatches && asked.len() > 1 {
+                return respond(400, &[], "one scope at a time");
+            }
+            let kept = if matches!(way, Way::GrantsLess | Way::GrantsLessSilently) {
+                1
+            } else {
+                asked.len()
+            };
+            granted.push(asked[..kept.min(asked.len())].join(" "));
+            return respond(
+                200,
+                &[],
+                format!(r#"{{"token":"t{}","expires_in":300}}"#, granted.len()),
+            );
+        }
+        let host = parts.headers["host"].to_str().unwrap();
+        let name = parts
+            .uri
+            .path()
+            .trim_start_matches("/v2/")
+            .split("/manifests/")
+            .next()
+            .unwrap();
+        let scope = format!("repository:{name}:pull");
+        let challenge = format!(r#"Bearer realm="http://{host}/token",scope="{scope}""#);
+        let token = parts
+            .headers
+            .get("authorization")
+            .map(|value| value.to_str().unwrap());
+        let number = token.and_then(|token| token.strip_prefix("Bearer t")?.parse::<usize>().ok());
+        let expired =
+            r#"{"errors":[{"code":"DENIED","message":"Your authorization token has Expired."}]}"#;
+        let used = served.load(Ordering::Relaxed) > 0;
+        match (number, way) {
+            (Some(1), Way::FirstExpires) | (Some(_), Way::AllExpire) if used => {
+                respond(403, &[], expired)
+            }
+            (Some(_), Way::Forbids) if used => respond(403, &[], "not for you"),
+            (Some(number), _) if granted[number - 1].contains(&scope) => {
+                served.fetch_add(1, Ordering::Relaxed);
+                respond(200, &[("content-type", "text/plain")], "{}")
+            }
+            (Some(_), Way::GrantsLessSilently) => respond(403, &[], "denied"),
+            _ => respond(401, &[("www-authenticate", &challenge)], ""),
+        }
+    }
+}
+
+/// Reads a manifest of each of these repositories, in turn.
+async fn read(registry: &Registry, names: &[&str]) -> Vec<Result<(), RegistryError>> {
+    let mut answers = Vec::new();
+    for name in names {
+        answers.push(
+            registry
+                .manifest(name, &TagOrDigest::parse("1"))
+                .await
+                .map(drop),
+        );
+    }
+    answers
+}
+
+fn tokens(log: &Log) -> usize {
+    log.count(" /token")
+}
+
+#[tokio::test]
+async fn announced_scopes_share_one_token() {
+    let (registry, log) = registry(bearer(Way::Fine)).await;
+    registry.expect("b", Access::Push);
+    registry.expect("c", Access::Pull);
+    registry.expect("a", Access::Pull);
+    for answer in read(&registry, &["a", "b", "c"]).await {
+        answer.unwrap();
+    }
+    assert_eq!((tokens(&log), log.lines().len()), (1, 5));
+    assert_eq!(log.count("scope=repository%3Aa%3Apull&scope=repository%3Ab%3Apull%2Cpush&scope=repository%3Ac%3Apull"), 1);
+    read(&registry, &["d"]).await.pop().unwrap().unwrap();
+    assert_eq!(log.count("scope="), 2, "announcements are used once");
+    assert!(
+        log.lines()
+            .iter()
+            .any(|line| line.ends_with("?scope=repository%3Ad%3Apull")),
+        "{:?}",
+        log.lines()
+    );
+}
+
+#[tokio::test]
+async fn announced_scopes_wait_for_the_token_that_is_on_its_way() {
+    let (registry, log) = registry(bearer(Way::Fine)).await;
+    let names: Vec<String> = (0..20).map(|number| format!("r{number}")).collect();
+    read(&registry, &["first"]).await.pop().unwrap().unwrap();
+    for name in &names {
+        registry.expect(name, Access::Pull);
+    }
+    let tag = TagOrDigest::parse("1");
+    let reads = names.iter().map(|name| registry.manifest(name, &tag));
+    for answer in futures_util::future::join_all(reads).await {
+        answer.unwrap();
+    }
+    assert_eq!(tokens(&log), 2);
+}
+
+#[rstest::rstest]
+#[case(Way::RefusesBatches)] // the batch in vain, a, b, c
+#[case(Way::GrantsLess)] // the batch that was good for a only, b, c, a
+#[case(Way::GrantsLessSilently)]
+#[tokio::test]
+async fn without_batches_everybody_asks_for_himself(#[case] way: Way) {
+    let (registry, log) = registry(bearer(way)).await;
+    registry.expect("b", Access::Pull);
+    for answer in read(&registry, &["a", "b"]).await {
+        answer.unwrap();
+    }
+    registry.expect("a", Access::Pull);
+    registry.expect("d", Access::Pull);
+    read(&registry, &["c", "a"])
+        .await
+        .into_iter()
+        .for_each(|answer| answer.unwrap());
+    assert_eq!(tokens(&log), 4, "{:?}", log.lines());
+    assert_eq!(log.count("a%3Apull&scope="), 1, "no second batch is tried");
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_an_error_and_nothing_anonymous_is_tried() {
+    let (registry, log) = registry(bearer(Way::WrongPassword)).await;
+    registry.expect("b", Access::Pull);
+    let error = read(&registry, &["a"]).await.pop().unwrap().unwrap_err();
+    assert!(
+        matches!(error, RegistryError::Credentials { .. }),
+        "{error}"
+    );
+    assert_eq!((tokens(&log), log.lines().len()), (2, 3));
+}
+
+#[rstest::rstest]
+#[case(Way::FirstExpires, None, 2)]
+#[case(Way::AllExpire, Some(403), 2)]
+#[case(Way::Forbids, Some(403), 1)]
+#[tokio::test]
+async fn a_token_that_is_refused_as_expired_is_replaced_once(
+    #[case] way: Way,
+    #[case] status: Option<u16>,
+    #[case] expected: usize,
+) {
+    let (registry, log) = registry(bearer(way)).await;
+    let answer = read(&registry, &["a", "a"]).await.pop().unwrap();
+    assert_eq!(
+        answer.as_ref().err().and_then(RegistryError::status),
+        status
+    );
+    assert!(
+        answer
+            .err()
+            .is_none_or(|error| !error.retry().is_transient())
+    );
+    assert_eq!(tokens(&log), expected);
+}
+
+/// A registry that takes only the password `new`, and says of the other that it expired.
+fn expires_passwords(parts: &Parts) -> Response {
+    let expired = "Your authorization token has expired. Reauthenticate and try again.";
+    let sent = parts
+        .headers
+        .get("authorization")
+        .map(HeaderValue::as_bytes);
+    match sent {
+        None => respond(401, &[("www-authenticate", r#"Basic realm="r""#)], ""),
+        Some(sent) if sent == basic("robot", "new").unwrap().as_bytes() => respond(200, &[], "{}"),
+        Some(_) => respond(403, &[], expired),
+    }
+}
+
+/// A registry and its password's file.
+async fn with_password_file() -> (Registry, Log, tempfile::NamedTempFile, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let (plain, log) = registry(move |parts, _| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        expires_passwords(&parts)
+    })
+    .await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "old").unwrap();
+    let mut options = plain.shared.common.options.clone();
+    options.credentials = crate::Credentials::anonymous().with_login_file(
+        plain.host(),
+        "robot",
+        file.path().to_owned(),
+    );
+    let registry = crate::Registries::new(options)
+        .unwrap()
+        .get(plain.host())
+        .unwrap();
+    (registry, log, file, asked)
+}
+
+#[tokio::test]
+async fn an_expired_password_is_looked_up_again() {
+    let (registry, _, file, asked) = with_password_file().await;
+    let error = read(&registry, &["a"]).await.pop().unwrap().unwrap_err();
+    assert_eq!(
+        (error.status(), error.retry().is_transient()),
+        (Some(403), false)
+    );
+    assert_eq!(
+        asked.load(Ordering::Relaxed),
+        2,
+        "the same password is not tried again"
+    );
+    std::fs::write(file.path(), "new").unwrap();
+    read(&registry, &["a"]).await.pop().unwrap().unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 4);
+}
+
+#[tokio::test]
+async fn a_password_that_expires_under_an_upload_is_replaced_for_the_next_attempt() {
+    let (registry, _, file, _) = with_password_file().await;
+    let repository = registry.repository("a", Access::Push).unwrap();
+    let url = repository.url("blobs/uploads/1");
+    let subject = repository.subject(crate::Operation::WriteBlob, "");
+    let send = || {
+        registry.send_stream(super::super::streamed::Streamed {
+            subject: &subject,
+            method: reqwest::Method::PUT,
+            url: url.clone(),
+            scopes: &repository.scopes,
+            length: 2,
+            chunk_at: None,
+            body: "ab".into(),
+        })
+    };
+    send().await.unwrap_err();
+    assert_eq!(send().await.unwrap_err().status(), Some(403));
+    std::fs::write(file.path(), "new").unwrap();
+    let error = send().await.unwrap_err();
+    assert!(
+        matches!(error, RegistryError::Expired { .. }) && error.retry().is_transient(),
+        "{error}"
+    );
+    send().await.unwrap();
+}

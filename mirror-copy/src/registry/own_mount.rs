@@ -1,0 +1,37 @@
+//! Whether a registry answers a mount from the repository itself with what it has.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// What is known of `POST …/blobs/uploads/?mount=<digest>&from=<the same repository>`. The specification
+/// leaves it open; registries built on distribution answer 201 for a blob that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OwnMount {
+    Unknown,
+    /// It said 201 at least once, so 202 means that the blob is not there.
+    Works,
+    /// It is refused, or opens a session for a blob that is there.
+    Useless,
+}
+
+/// What one registry taught. Once it is useless it stays so.
+#[derive(Default)]
+pub(crate) struct Learned(AtomicU8);
+
+impl Learned {
+    pub(crate) fn get(&self) -> OwnMount {
+        match self.0.load(Ordering::Relaxed) {
+            0 => OwnMount::Unknown,
+            1 => OwnMount::Works,
+            _ => OwnMount::Useless,
+        }
+    }
+
+    pub(crate) fn set(&self, found: OwnMount) {
+        let number = match found {
+            OwnMount::Unknown => 0,
+            OwnMount::Works => 1,
+            OwnMount::Useless => 2,
+        };
+        self.0.fetch_max(number, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,108 @@
+//! Requests whose body exists only once: they are sent once, and nobody here waits for a deadline.
+
+use super::Registry;
+use super::blobs::SMALL;
+use super::call::{Lane, transport};
+use super::challenge;
+use super::token::Scopes;
+use crate::error::{RegistryError, Subject};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue,
+};
+use reqwest::{Body, Method, Response, StatusCode, Url};
+use std::sync::atomic::Ordering;
+
+/// A request with a body of exactly `length` bytes.
+pub(super) struct Streamed<'a> {
+    pub(super) subject: &'a Subject,
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) scopes: &'a Scopes,
+    pub(super) length: u64,
+    /// The chunk's first byte in the blob, if this is a chunk.
+    pub(super) chunk_at: Option<u64>,
+    pub(super) body: Body,
+}
+
+impl Streamed<'_> {
+    /// `Content-Range` of a chunk is bare, unlike HTTP's own (distribution-spec, "Pushing a blob in chunks").
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, self.length.into());
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        );
+        if let Some(first) = self.chunk_at {
+            let range = format!("{first}-{}", (first + self.length).saturating_sub(1));
+            if let Ok(range) = HeaderValue::try_from(range) {
+                headers.insert(CONTENT_RANGE, range);
+            }
+        }
+        headers
+    }
+}
+
+impl Registry {
+    /// Sends such a request and answers with a 2xx. The caller watches whether the body moves.
+    pub(super) async fn send_stream(
+        &self,
+        request: Streamed<'_>,
+    ) -> Result<Response, RegistryError> {
+        self.shared.gate.pass().await;
+        let Streamed {
+            subject, scopes, ..
+        } = request;
+        let own = self.shared.endpoint.owns(&request.url);
+        let proof = if own {
+            self.proof(subject, scopes).await?
+        } else {
+            None
+        };
+        let mut headers = request.headers();
+        if let Some(proof) = &proof {
+            headers.insert(AUTHORIZATION, proof.header.clone());
+        }
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        let url = request.url;
+        let lane = if request.length < SMALL {
+            Lane::Small
+        } else {
+            Lane::Bulk
+        };
+        let response = self
+            .client(lane)
+            .request(request.method, url.clone())
+            .headers(headers)
+            .body(request.body)
+            .send()
+            .await
+            .map_err(|error| transport(subject, &url, error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        if own
+            && status == StatusCode::UNAUTHORIZED
+            && let Some(challenge) = challenge::choose(response.headers())
+        {
+            // The body is gone, but the next attempt shall find a fresh proof.
+            self.renewed(subject, scopes, challenge, proof.as_ref())
+                .await?;
+        }
+        let error = self.failure(subject, response, None).await;
+        if status == StatusCode::FORBIDDEN
+            && let Some(proof) = &proof
+            && self
+                .replaced(subject, scopes, &error, proof)
+                .await?
+                .is_some()
+        {
+            return Err(RegistryError::Expired {
+                host: self.host().to_owned(),
+                subject: subject.clone(),
+            });
+        }
+        Err(error)
+    }
+}

@@ -1,0 +1,80 @@
+//! A throw-away registry for unit tests: one function answers everything.
+
+use super::Registry;
+use crate::{Credentials, Login, Registries, RegistryOptions, RetryPolicy};
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::response::Response;
+use bytes::Bytes;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// The server's log: `METHOD path?query`, one a request.
+#[derive(Clone, Default)]
+pub(super) struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub(super) fn count(&self, part: &str) -> usize {
+        self.lines()
+            .iter()
+            .filter(|line| line.contains(part))
+            .count()
+    }
+}
+
+/// A registry on loopback, spoken to as robot/secret, whose every answer this function gives.
+pub(super) async fn registry<F>(answer: F) -> (Registry, Log)
+where
+    F: Fn(Parts, Bytes) -> Response + Clone + Send + Sync + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let log = Log::default();
+    let kept = log.clone();
+    let router = Router::new().fallback(move |request: Request| {
+        let (answer, kept) = (answer.clone(), kept.clone());
+        async move {
+            let (parts, body) = request.into_parts();
+            let line = format!("{} {}", parts.method, parts.uri.path_and_query().unwrap());
+            kept.0.lock().unwrap().push(line);
+            match to_bytes(body, usize::MAX).await {
+                Ok(body) => answer(parts, body),
+                Err(_) => respond(400, &[], ""),
+            }
+        }
+    });
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let login = Login {
+        username: "robot".to_owned(),
+        password: "secret".to_owned().into(),
+    };
+    let options = RegistryOptions {
+        insecure_hosts: BTreeSet::from([host.clone()]),
+        credentials: Credentials::anonymous().with_login(&host, login),
+        retry: RetryPolicy {
+            attempts: 3,
+            first_delay: Duration::from_millis(1),
+            max_delay: Duration::from_millis(2),
+            ..RetryPolicy::default()
+        },
+        ..RegistryOptions::default()
+    };
+    let registry = Registries::new(options).unwrap().get(&host).unwrap();
+    (registry, log)
+}
+
+pub(super) fn respond(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
+    let mut response = Response::builder().status(status);
+    for (name, value) in headers {
+        response = response.header(*name, *value);
+    }
+    response.body(body.into()).unwrap()
+}

@@ -1,0 +1,216 @@
+//! The images or repositories to copy: from the command line, and from a list on standard input.
+//!
+//! All mistakes are found and told before anything is copied.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io::{self, BufRead, IsTerminal as _, Read as _};
+
+use mirror_contract::ImageRef;
+
+use crate::args::UsageError;
+use crate::output;
+
+/// The argument that stands for the list on standard input.
+const STANDARD_INPUT: &str = "-";
+
+/// Longest line of a list, in bytes. A reference has at most some 600; what is longer is no list of images.
+const LONGEST_LINE: u64 = 4096;
+
+/// Most entries of a list: a hundred clusters' worth, at some hundred bytes of memory each.
+const MOST_ENTRIES: usize = 100_000;
+
+/// Mistakes shown one by one. Somebody who feeds in another kind of file need not see all of it again.
+const MISTAKES_SHOWN: usize = 100;
+
+/// Where an entry was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// On the command line.
+    Argument,
+    /// On this line of standard input, from 1.
+    Line(usize),
+}
+
+/// Something to copy, and where it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry<T> {
+    pub(super) origin: Origin,
+    pub(super) value: T,
+}
+
+/// The mistakes of the command line and the list, told together.
+#[derive(Debug, Default)]
+pub(super) struct Mistakes(Vec<String>);
+
+/// A repository that is named without a tag.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct RepositoryName(String);
+
+/// What was asked for: the good entries, and what is wrong with the others.
+#[derive(Debug)]
+pub(super) struct List<T> {
+    pub(super) entries: Vec<Entry<T>>,
+    pub(super) mistakes: Mistakes,
+}
+
+/// The images that `arguments` name, each once.
+pub(super) fn images(arguments: &[String]) -> Result<List<ImageRef<'static>>, UsageError> {
+    let parse = |text: &str| {
+        let image = text.parse::<ImageRef<'static>>();
+        image.map_err(|error| format!("image {text:?}: {error}"))
+    };
+    let mut list = parsed(arguments, parse)?;
+    let mut seen = HashSet::new();
+    list.entries
+        .retain(|entry| seen.insert(entry.value.clone().without_redundant_tag()));
+    Ok(list)
+}
+
+/// The repositories that `arguments` name, each once.
+pub(super) fn repositories(arguments: &[String]) -> Result<List<RepositoryName>, UsageError> {
+    let mut list = parsed(arguments, |text| {
+        RepositoryName::parse(text).map_err(|reason| format!("repository {text:?}: {reason}"))
+    })?;
+    let mut seen = HashSet::new();
+    list.entries
+        .retain(|entry| seen.insert(entry.value.clone()));
+    Ok(list)
+}
+
+impl RepositoryName {
+    /// Reads `[host[:port]/]path`, with the rules of image references. The error is a reason without the text.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        // The host, which may have a port, ends at the first slash; a tag begins after the last one.
+        let last = text.rsplit('/').next().unwrap_or(text);
+        if text.contains('@') || last.contains(':') {
+            return Err("all tags are copied, so it must have neither tag nor digest".into());
+        }
+        let image = ImageRef::parse(text).map_err(|error| error.to_string())?;
+        Ok(Self(format!("{}/{}", image.host(), image.path())))
+    }
+
+    /// The image of that tag here; `None` where no reference can express the tag.
+    pub(super) fn image(&self, tag: &str) -> Option<ImageRef<'static>> {
+        format!("{}:{tag}", self.0).parse().ok()
+    }
+}
+
+impl fmt::Display for RepositoryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Argument => Ok(()),
+            Self::Line(line) => write!(f, "line {line} of the list: "),
+        }
+    }
+}
+
+impl<T> List<T> {
+    /// How many images or repositories were asked for.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len() + self.mistakes.0.len()
+    }
+}
+
+impl Mistakes {
+    pub(super) fn add(&mut self, origin: Origin, sentence: &str) {
+        self.0.push(format!("{origin}{sentence}"));
+    }
+
+    /// Passes if there are none. One is the error itself; several are told one by one, and the error counts them.
+    pub(super) fn check(mut self) -> Result<(), UsageError> {
+        match self.0.len() {
+            0 => Ok(()),
+            1 => Err(UsageError(self.0.remove(0))),
+            count => {
+                let shown = self.0.iter().take(MISTAKES_SHOWN);
+                shown.for_each(|sentence| output::error(sentence));
+                let rest = match count.saturating_sub(MISTAKES_SHOWN) {
+                    0 => String::new(),
+                    rest => format!(", {rest} of them not shown"),
+                };
+                Err(UsageError(format!(
+                    "{count} mistakes{rest}; nothing was copied"
+                )))
+            }
+        }
+    }
+}
+
+fn parsed<T>(
+    arguments: &[String],
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<List<T>, UsageError> {
+    let mut mistakes = Mistakes::default();
+    let mut entries = Vec::new();
+    let mut add = |origin, text: &str| match parse(text) {
+        Ok(value) => entries.push(Entry { origin, value }),
+        Err(sentence) => mistakes.add(origin, &sentence),
+    };
+    let mut input_is_read = false;
+    for argument in arguments {
+        if argument != STANDARD_INPUT {
+            add(Origin::Argument, argument);
+        } else if !std::mem::replace(&mut input_is_read, true) {
+            if io::stdin().is_terminal() {
+                output::note("Type one image a line; Ctrl-D ends the list.");
+            }
+            read_lines(io::stdin().lock(), &mut add)?;
+        }
+    }
+    if entries.is_empty() && mistakes.0.is_empty() {
+        return Err(UsageError("the list on standard input is empty".into()));
+    }
+    Ok(List { entries, mistakes })
+}
+
+/// Hands out what each line holds, without comment and spaces. Lines with nothing left are passed over.
+fn read_lines(
+    mut input: impl BufRead,
+    add: &mut impl FnMut(Origin, &str),
+) -> Result<(), UsageError> {
+    let mut line = Vec::new();
+    let mut entries = 0;
+    for number in 1.. {
+        line.clear();
+        let wrong =
+            |reason: &dyn fmt::Display| UsageError(format!("line {number} of the list: {reason}"));
+        let length = input
+            .by_ref()
+            .take(LONGEST_LINE)
+            .read_until(b'\n', &mut line)
+            .map_err(|error| wrong(&error))?;
+        if length == 0 {
+            break;
+        }
+        if length as u64 == LONGEST_LINE && !line.ends_with(b"\n") {
+            return Err(wrong(&"it is too long for an image reference"));
+        }
+        let text = str::from_utf8(&line).map_err(|_| wrong(&"it is not UTF-8 text"))?;
+        let text = if number == 1 {
+            text.trim_start_matches('\u{feff}')
+        } else {
+            text
+        };
+        // No reference has a # in it.
+        let text = text.split('#').next().unwrap_or(text).trim();
+        if text.is_empty() {
+            continue;
+        }
+        entries += 1;
+        if entries > MOST_ENTRIES {
+            return Err(wrong(&"a list may have 100000 images; split it"));
+        }
+        add(Origin::Line(number), text);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! Which image goes where.
+
+use mirror_contract::ImageRef;
+use mirror_copy::{Registries, Source, Target};
+
+use super::list::{Entry, List, RepositoryName};
+use crate::args::{CopyArgs, UsageError};
+use crate::images::{self, Images};
+
+/// One copy to make.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// The original, in its canonical form.
+    pub(super) image: String,
+    /// What the copy is called.
+    pub(super) copy: String,
+    pub(super) source: Source,
+    pub(super) target: Target,
+}
+
+/// A repository whose tags are all to be copied. Its tags have the same source and target but for the tag itself.
+pub(super) struct Repository {
+    pub(super) name: RepositoryName,
+    pub(super) planner: std::sync::Arc<Planner>,
+    /// The repository at the source, with some tag.
+    pub(super) source: Source,
+}
+
+/// Knows where copies go. All copies share its registries, and with them connections, tokens and what is known of them.
+pub(super) struct Planner {
+    to: To,
+}
+
+enum To {
+    /// Their names in the backup.
+    Backup(Box<Images>),
+    /// The name that the user chose for the one image.
+    Image(Named<ImageRef<'static>>),
+    /// The same tags in the repository that the user chose.
+    Repository(Named<RepositoryName>),
+}
+
+struct Named<T> {
+    name: T,
+    sources: Registries,
+    targets: Registries,
+}
+
+impl Planner {
+    /// A planner for `count` images or repositories.
+    pub(super) fn new(args: &CopyArgs, count: usize) -> Result<Self, UsageError> {
+        let Some(to) = &args.to else {
+            let backup = args.backup.backup()?;
+            let (sources, targets) = registries(args, backup.registry())?;
+            let images = Images::new(backup, &targets, sources).map_err(usage)?;
+            return Ok(Self {
+                to: To::Backup(Box::new(images)),
+            });
+        };
+        if count != 1 {
+            let what = if args.all_tags { "repository" } else { "image" };
+            return Err(UsageError(format!("--to takes exactly one {what}")));
+        }
+        let wrong =
+            |reason: &dyn ToString| UsageError(format!("--to {to:?}: {}", reason.to_string()));
+        if args.all_tags {
+            let name = RepositoryName::parse(to).map_err(|reason| wrong(&reason))?;
+            let probe = name.image("latest").ok_or_else(|| wrong(&"no tag fits"))?;
+            let named = Named::new(args, name, &probe)?;
+            return Ok(Self {
+                to: To::Repository(named),
+            });
+        }
+        let copy: ImageRef<'static> = to.parse().map_err(|error| wrong(&error))?;
+        if copy.digest().is_some() {
+            return Err(wrong(
+                &"the copy has the digest of the original, give it a tag only",
+            ));
+        }
+        Ok(Self {
+            to: To::Image(Named::new(args, copy.clone(), &copy)?),
+        })
+    }
+
+    /// The copies of these images. All mistakes are told together.
+    pub(super) fn images(&self, images: List<ImageRef<'static>>) -> Result<Vec<Plan>, UsageError> {
+        let mut mistakes = images.mistakes;
+        let mut plans = Vec::with_capacity(images.entries.len());
+        for Entry { origin, value } in images.entries {
+            match self.plan(&value) {
+                Ok(plan) => plans.push(plan),
+                Err(reason) => mistakes.add(origin, &format!("image {value}: {reason}")),
+            }
+        }
+        mistakes.check()?;
+        Ok(plans)
+    }
+
+    /// These repositories, each of which can be copied. All mistakes are told together.
+    pub(super) fn repositories(
+        self,
+        names: List<RepositoryName>,
+    ) -> Result<Vec<Repository>, UsageError> {
+        let planner = std::sync::Arc::new(self);
+        let mut mistakes = names.mistakes;
+        let mut repositories = Vec::with_capacity(names.entries.len());
+        for Entry {
+            origin,
+            value: name,
+        } in names.entries
+        {
+            let probe = name.image("latest").ok_or_else(|| "no tag fits".to_owned());
+            match probe.and_then(|probe| planner.plan(&probe)) {
+                Ok(plan) => repositories.push(Repository {
+                    name,
+                    planner: std::sync::Arc::clone(&planner),
+                    source: plan.source,
+                }),
+                Err(reason) => mistakes.add(origin, &format!("repository {name}: {reason}")),
+            }
+        }
+        mistakes.check()?;
+        Ok(repositories)
+    }
+
+    /// The copy of one image, or why there can be none.
+    pub(super) fn plan(&self, image: &ImageRef<'static>) -> Result<Plan, String> {
+        match &self.to {
+            To::Backup(images) => {
+                let copy = images.backup().target(image).map_err(text)?;
+                Ok(Plan {
+                    image: image.to_string(),
+                    copy: copy.to_string(),
+                    source: images.source(image).map_err(text)?,
+                    target: images.target(image).map_err(text)?,
+                })
+            }
+            To::Image(named) => named.plan(image, &named.name),
+            To::Repository(named) => {
+                let copy = image.tag().and_then(|tag| named.name.image(tag));
+                named.plan(image, &copy.ok_or("no tag fits")?)
+            }
+        }
+    }
+}
+
+impl<T> Named<T> {
+    fn new(args: &CopyArgs, name: T, copy: &ImageRef<'_>) -> Result<Self, UsageError> {
+        // The login is that of --registry; where none is named it can only be meant for the copy's.
+        let login_host = args.backup.registry().unwrap_or(copy.host());
+        let (sources, targets) = registries(args, login_host)?;
+        Ok(Self {
+            name,
+            sources,
+            targets,
+        })
+    }
+
+    fn plan(&self, image: &ImageRef<'static>, copy: &ImageRef<'static>) -> Result<Plan, String> {
+        Ok(Plan {
+            image: image.to_string(),
+            copy: copy.to_string(),
+            source: images::source(&self.sources, image).map_err(text)?,
+            target: images::named_target(&self.targets, copy).map_err(text)?,
+        })
+    }
+}
+
+/// The ways to sources and to targets. The login is for targets alone.
+fn registries(args: &CopyArgs, login_host: &str) -> Result<(Registries, Registries), UsageError> {
+    let sources = args.sources.credentials()?;
+    let targets = args.backup.add_login(sources.clone(), login_host)?;
+    let targets = args.sources.registries(targets)?;
+    Ok((args.sources.registries(sources)?, targets))
+}
+
+fn text(reason: impl std::fmt::Display) -> String {
+    reason.to_string()
+}
+
+fn usage(reason: impl std::fmt::Display) -> UsageError {
+    UsageError(text(reason))
+}

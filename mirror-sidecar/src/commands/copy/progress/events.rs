@@ -1,0 +1,236 @@
+//! Progress for programs: one JSON object a line, with the kind of event in `event`.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use mirror_copy::{Digest, Event};
+use serde::Serialize;
+
+use super::super::Copied;
+use super::super::list::RepositoryName;
+use super::board::Board;
+
+/// Between two objects about the bytes of one image.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// What was last said of each image's bytes, and when.
+#[derive(Debug, Default)]
+pub(super) struct Events(HashMap<usize, (Instant, u64)>);
+
+/// All objects there are. Their names and fields are an interface for other programs.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Object<'a> {
+    Listed {
+        repository: String,
+        tags: usize,
+        left_out: usize,
+    },
+    NotListed {
+        repository: String,
+        error: &'a str,
+    },
+    Resolved {
+        image: &'a str,
+        digest: &'a Digest,
+    },
+    Planned {
+        image: &'a str,
+        blobs: u64,
+        bytes: u64,
+        manifests: u64,
+    },
+    ManifestSkipped {
+        image: &'a str,
+        digest: &'a Digest,
+    },
+    BlobSkipped {
+        image: &'a str,
+        digest: &'a Digest,
+        size: u64,
+    },
+    BlobMounted {
+        image: &'a str,
+        digest: &'a Digest,
+        size: u64,
+        from: &'a str,
+    },
+    BlobStarted {
+        image: &'a str,
+        digest: &'a Digest,
+        size: u64,
+    },
+    BlobFailed {
+        image: &'a str,
+        digest: &'a Digest,
+        error: String,
+    },
+    BlobCopied {
+        image: &'a str,
+        digest: &'a Digest,
+        size: u64,
+    },
+    /// Bytes of the image that are at the target or on their way, and those that are to be sent in all.
+    Bytes {
+        image: &'a str,
+        sent: u64,
+        total: u64,
+    },
+    ManifestPushed {
+        image: &'a str,
+        digest: &'a Digest,
+    },
+    Tagged {
+        image: &'a str,
+        tag: &'a str,
+        digest: &'a Digest,
+    },
+    Copied {
+        image: &'a str,
+        target: &'a str,
+        digest: &'a Digest,
+        bytes: u64,
+    },
+    Failed {
+        image: &'a str,
+        target: &'a str,
+        error: String,
+    },
+    Finished {
+        images: usize,
+        copied: usize,
+        present: usize,
+        failed: usize,
+        bytes: u64,
+    },
+    Interrupted,
+}
+
+impl Object<'_> {
+    fn line(&self) -> String {
+        // Strings and numbers only, so it cannot fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl Events {
+    /// Objects about the bytes that moved.
+    pub(super) fn tick(&mut self, board: &Board, now: Instant, lines: &mut Vec<String>) {
+        self.0
+            .retain(|number, _| board.running.contains_key(number));
+        for (number, image) in &board.running {
+            let sent = image.sent();
+            let (at, said) = self.0.entry(*number).or_insert((now, 0));
+            if sent != *said && now.saturating_duration_since(*at) >= EVERY {
+                (*at, *said) = (now, sent);
+                let object = Object::Bytes {
+                    image: &image.name,
+                    sent,
+                    total: image.bytes,
+                };
+                lines.push(object.line());
+            }
+        }
+    }
+}
+
+/// The object for one of the engine's events. Bytes have a rhythm of their own.
+pub(super) fn line(image: &str, event: &Event<'_>) -> Option<String> {
+    let object = match *event {
+        Event::Resolved { digest } => Object::Resolved { image, digest },
+        Event::Planned {
+            blobs,
+            bytes,
+            manifests,
+        } => Object::Planned {
+            image,
+            blobs,
+            bytes,
+            manifests,
+        },
+        Event::ManifestSkipped { digest } => Object::ManifestSkipped { image, digest },
+        Event::BlobSkipped { digest, size } => Object::BlobSkipped {
+            image,
+            digest,
+            size,
+        },
+        Event::BlobMounted { digest, size, from } => Object::BlobMounted {
+            image,
+            digest,
+            size,
+            from,
+        },
+        Event::BlobStarted { digest, size } => Object::BlobStarted {
+            image,
+            digest,
+            size,
+        },
+        Event::BlobFailed { digest, error } => Object::BlobFailed {
+            image,
+            digest,
+            error: error.to_string(),
+        },
+        Event::BlobCopied { digest, size } => Object::BlobCopied {
+            image,
+            digest,
+            size,
+        },
+        Event::ManifestPushed { digest } => Object::ManifestPushed { image, digest },
+        Event::Tagged { tag, digest } => Object::Tagged { image, tag, digest },
+        _ => return None,
+    };
+    Some(object.line())
+}
+
+/// The tags of a repository are known.
+pub(super) fn listed(repository: &RepositoryName, tags: usize, left_out: usize) -> String {
+    let repository = repository.to_string();
+    let object = Object::Listed {
+        repository,
+        tags,
+        left_out,
+    };
+    object.line()
+}
+
+/// The tags of a repository cannot be had.
+pub(super) fn not_listed(repository: &RepositoryName, error: &str) -> String {
+    let repository = repository.to_string();
+    Object::NotListed { repository, error }.line()
+}
+
+/// A copy has come to its end.
+pub(super) fn ended(copied: &Copied) -> String {
+    let (image, target) = (copied.plan.image.as_str(), copied.plan.copy.as_str());
+    let object = match &copied.result {
+        Ok(report) => Object::Copied {
+            image,
+            target,
+            digest: &report.digest,
+            bytes: report.bytes,
+        },
+        Err(error) => Object::Failed {
+            image,
+            target,
+            error: error.to_string(),
+        },
+    };
+    object.line()
+}
+
+/// The run has come to its end.
+pub(super) fn finished(board: &Board) -> String {
+    let object = Object::Finished {
+        images: board.total,
+        copied: board.copied,
+        present: board.present,
+        failed: board.failed,
+        bytes: board.sent,
+    };
+    object.line()
+}
+
+/// The run was cut short.
+pub(super) fn interrupted() -> String {
+    Object::Interrupted.line()
+}

@@ -1,0 +1,89 @@
+//! Progress as lines for people who read logs: each step of few images, and of many a line every few seconds.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use mirror_contract::naming::anchored_digest;
+use mirror_copy::Event;
+
+use super::super::list::RepositoryName;
+use super::board::{Board, Image};
+use crate::output::human_bytes;
+
+/// Between two lines about something that goes on.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// When something was last said of what goes on.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    run: Option<Instant>,
+    images: HashMap<usize, Instant>,
+}
+
+impl Lines {
+    /// Lines about what has gone on for long.
+    pub(super) fn tick(&mut self, board: &Board, now: Instant, lines: &mut Vec<String>) {
+        let due = |last: &mut Instant| {
+            let due = now.saturating_duration_since(*last) >= EVERY;
+            if due {
+                *last = now;
+            }
+            due
+        };
+        if !board.is_few() {
+            if due(self.run.get_or_insert(now)) {
+                lines.push(board.state());
+            }
+            return;
+        }
+        self.images
+            .retain(|number, _| board.running.contains_key(number));
+        for (number, image) in &board.running {
+            if due(self.images.entry(*number).or_insert(now)) {
+                lines.push(format!("{}: {}", image.name, image.state()));
+            }
+        }
+    }
+}
+
+/// The tags of a repository are known.
+pub(super) fn listed(repository: &RepositoryName, tags: usize, left_out: usize) -> String {
+    match left_out {
+        0 => format!("{repository}: {tags} tags"),
+        _ => format!(
+            "{repository}: {tags} tags, and {left_out} that are made of digests, which come along with their images"
+        ),
+    }
+}
+
+/// What an event means for people; most mean nothing.
+pub(super) fn line(image: &Image, event: &Event<'_>) -> Option<String> {
+    let is_root = |digest| image.root.as_ref() == Some(digest);
+    let text = match *event {
+        Event::Resolved { digest } => digest.to_string(),
+        Event::Planned {
+            blobs,
+            bytes,
+            manifests,
+        } => format!(
+            "{} and {} with {}",
+            count(manifests, "manifest"),
+            count(blobs, "blob"),
+            human_bytes(bytes)
+        ),
+        Event::ManifestSkipped { digest } if is_root(digest) => "already there".into(),
+        Event::BlobFailed { digest, error } => format!("{digest} is sent again: {error}"),
+        Event::ManifestPushed { digest } if is_root(digest) => "pushed".into(),
+        // An anchor is nothing that anybody would look for.
+        Event::Tagged { tag, .. } if anchored_digest(tag).is_none() => format!("tagged {tag}"),
+        _ => return None,
+    };
+    Some(format!("{}: {text}", image.name))
+}
+
+fn count(number: u64, thing: &str) -> String {
+    match number {
+        1 => format!("1 {thing}"),
+        _ => format!("{number} {thing}s"),
+    }
+}

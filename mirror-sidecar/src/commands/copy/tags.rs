@@ -1,0 +1,79 @@
+//! All tags of a repository.
+
+use futures_util::{Stream, StreamExt as _};
+use mirror_contract::naming::anchored_digest;
+use mirror_copy::RegistryError;
+
+use super::plan::{Plan, Repository};
+
+/// Suffixes of the tags by which cosign finds what belongs to a digest.
+const COSIGN_SUFFIXES: [&str; 3] = [".sig", ".att", ".sbom"];
+
+/// The copies of the tags of one repository.
+pub(super) struct Listed {
+    pub(super) plans: Vec<Plan>,
+    /// Tags that have no copy of their own.
+    pub(super) left_out: usize,
+}
+
+/// The tags of each repository, `limit` of them asked at a time.
+pub(super) fn list_all(
+    repositories: Vec<Repository>,
+    limit: usize,
+) -> impl Stream<Item = (Repository, Result<Vec<String>, RegistryError>)> {
+    let lists = repositories.into_iter().map(|repository| async move {
+        let source = &repository.source;
+        let tags = source.registry.tags(&source.repository).await;
+        (repository, tags)
+    });
+    futures_util::stream::iter(lists).buffered(limit)
+}
+
+/// Plans a copy for each tag, but for those that come along with an image or name nothing.
+pub(super) fn plans(repository: &Repository, tags: &[String]) -> Listed {
+    let plan = |tag: &String| {
+        let image = repository.name.image(tag)?;
+        repository.planner.plan(&image).ok()
+    };
+    let own = tags.iter().filter(|tag| !belongs_to_an_image(tag));
+    let plans: Vec<Plan> = own.filter_map(plan).collect();
+    Listed {
+        left_out: tags.len() - plans.len(),
+        plans,
+    }
+}
+
+/// Whether a tag is made of a digest: referrers where a registry has no API for them (distribution-spec, "Referrers Tag
+/// Schema"), what cosign adds to an image, and the anchors of copies.
+fn belongs_to_an_image(tag: &str) -> bool {
+    let suffix = COSIGN_SUFFIXES
+        .iter()
+        .find_map(|suffix| tag.strip_suffix(suffix));
+    mirror_contract::Digest::parse_tag_form(suffix.unwrap_or(tag)).is_some()
+        || anchored_digest(tag).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::belongs_to_an_image;
+
+    #[rstest::rstest]
+    #[case("1.27", false)]
+    #[case("sha256-abc", false)]
+    #[case("sha256-abc.sig", false)]
+    #[case("v1.sig", false)]
+    #[case("{digest}", true)]
+    #[case("{digest}.sig", true)]
+    #[case("{digest}.att", true)]
+    #[case("{digest}.sbom", true)]
+    #[case("{digest}.mirror", true)]
+    #[case("{digest}.zip", false)]
+    #[case("x{digest}", false)]
+    fn tags_that_come_along_with_an_image(#[case] tag: &str, #[case] belongs: bool) {
+        let digest = format!("sha256-{}", "0a".repeat(32));
+        assert_eq!(
+            belongs_to_an_image(&tag.replace("{digest}", &digest)),
+            belongs
+        );
+    }
+}
