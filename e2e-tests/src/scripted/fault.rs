@@ -38,8 +38,8 @@ pub enum Action {
     GoAway,
     /// The body comes in so many pieces, with this pause before each.
     Drip(usize, Duration),
-    /// The request's body is read with this pause before each piece.
-    Sip(Duration),
+    /// The request's body is read with this pause after each so many bytes.
+    Sip(usize, Duration),
 }
 
 /// What an HTTP/2 server is to do with an answer.

@@ -77,11 +77,11 @@ async fn answer(fake: Fake, request: Request) -> Answer {
             plain(500, "")
         }
         _ => {
-            let pause = match fault {
-                Some(Action::Sip(pause)) => pause,
-                _ => Duration::ZERO,
+            let (sip, pause) = match fault {
+                Some(Action::Sip(bytes, pause)) => (bytes, pause),
+                _ => (usize::MAX, Duration::ZERO),
             };
-            let Some(body) = read(body, pause).await else {
+            let Some(body) = read(body, sip, pause).await else {
                 return plain(400, "cut");
             };
             if let Some(entry) = fake.state().log.get_mut(place) {
@@ -145,15 +145,17 @@ fn switch_off(extensions: &axum::http::Extensions) {
         .off();
 }
 
-/// The whole body, read with a pause before each piece; `None` if it breaks off.
-async fn read(body: Body, pause: Duration) -> Option<Bytes> {
+/// The whole body, read with a pause after each `sip` bytes; `None` if it breaks off.
+async fn read(body: Body, sip: usize, pause: Duration) -> Option<Bytes> {
     let mut whole = BytesMut::new();
     let mut pieces = body.into_data_stream();
+    let mut pauses = 0;
     while let Some(piece) = pieces.next().await {
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
-        }
         whole.extend_from_slice(&piece.ok()?);
+        while pauses < whole.len() / sip {
+            tokio::time::sleep(pause).await;
+            pauses += 1;
+        }
     }
     Some(whole.freeze())
 }

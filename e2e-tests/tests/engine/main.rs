@@ -3,6 +3,7 @@
 mod auth;
 mod cases;
 mod child;
+mod closure;
 mod copying;
 mod docker_config;
 mod faults;
