@@ -20,6 +20,8 @@ mod http2;
 mod images;
 mod knobs;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use fake::Fake;
 pub use fault::Action;

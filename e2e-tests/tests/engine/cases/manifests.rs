@@ -11,7 +11,7 @@ use e2e_tests::scripted::{
     Action, Fake, Image, OCI_INDEX, OCI_MANIFEST, blob, descriptor, digest_of, image, index, noise,
     referrer,
 };
-use mirror_copy::{CopyError, CopyOptions, Event, Progress, Retry, copy};
+use mirror_copy::{CopyError, CopyOptions, Event, Progress, RegistryError, Retry, copy};
 
 const SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -412,7 +412,10 @@ async fn case_08_a_target_that_does_not_know_the_format_is_quoted(
         .await
         .unwrap_err();
     assert_eq!(error.retry(), Retry::Permanent, "{error}");
-    assert!(matches!(error, CopyError::Target(_)), "{error}");
+    assert!(
+        matches!(error, CopyError::Target(RegistryError::Unsupported { .. })),
+        "{error:?}"
+    );
     assert!(error.to_string().contains(code), "{error}");
     assert_eq!(to.count(&Method::PUT, "/manifests/"), 1);
 }
@@ -877,6 +880,10 @@ async fn case_20_an_immutable_tag_is_a_final_error_in_the_registrys_words(
         .await
         .unwrap_err();
     assert_eq!(error.retry(), Retry::Permanent, "{error}");
+    assert!(
+        matches!(error, CopyError::Target(RegistryError::ImmutableTag { .. })),
+        "{error:?}"
+    );
     let text = error.to_string();
     assert!(
         text.contains("immutable") || text.contains("exist"),

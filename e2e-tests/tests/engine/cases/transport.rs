@@ -301,6 +301,23 @@ async fn case_30_chunks_are_sent_after_the_whole_was_too_large(
 }
 
 #[tokio::test]
+async fn case_30_every_request_of_an_upload_says_its_length() {
+    let app = with_layer(5 * MIB);
+    for limit in [usize::MAX, 4 * MIB] {
+        let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+        to.set(|knobs| {
+            knobs.needs_length = true;
+            knobs.max_body = limit;
+        });
+        copy_app(&registries(&[&from, &to]), &from, &to)
+            .await
+            .unwrap();
+        assert!(arrived(&to, std::slice::from_ref(&app)));
+        assert!(to.log().iter().all(|entry| entry.status != 411));
+    }
+}
+
+#[tokio::test]
 async fn case_30_chunks_that_are_thrown_away_are_noticed() {
     let (from, to) = pair_with(&[with_layer(9 * MIB)]).await;
     to.set(|knobs| {
@@ -656,6 +673,7 @@ async fn case_37_a_used_up_quota_is_known_before_it_hits() {
     let tag = TagOrDigest::parse("1");
     registry.manifest("app", &tag).await.unwrap();
     let error = registry.manifest("app", &tag).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Quota { .. }), "{error}");
     assert!(error.retry().is_transient(), "{error}");
     assert_eq!(from.count(&Method::GET, "/manifests/"), 1);
     // Looking costs nothing and goes on.
