@@ -5,14 +5,17 @@ mod blobs;
 mod children;
 mod closure;
 mod error;
+mod fallback;
 mod graph;
 mod manifests;
 mod node;
 mod offer;
 mod options;
+mod platforms;
 mod present;
 mod progress;
 mod queue;
+mod referrers;
 mod report;
 mod root;
 mod transfer;
@@ -23,7 +26,7 @@ pub use progress::{Event, Progress};
 pub use report::CopyReport;
 
 use crate::reference::TagOrDigest;
-use crate::registry::{Access, Registry, Repository};
+use crate::registry::{Access, Located, Registry, Repository};
 use closure::Closure;
 use oci_spec::image::Digest;
 use present::wanted;
@@ -84,6 +87,8 @@ pub async fn copy(
         tally: Tally::default(),
         found_something: AtomicBool::new(!options.trust_present),
     };
+    from.expect(job.source.name(), Access::Pull);
+    to.expect(job.target.name(), Access::Push);
     let root = Box::pin(job.run(source, target)).await?;
     Ok(job
         .tally
@@ -118,6 +123,12 @@ impl Job<'_> {
             // An older image of that name most likely shares something with this one.
             self.found_something.store(true, Ordering::Relaxed);
         }
+        let located = if self.options.platforms.is_empty() {
+            located
+        } else {
+            let root = self.read_root(&source.reference, located).await?;
+            Located::of(self.only_wanted(root).await?)
+        };
         let digest = located.resolved.digest.clone();
         self.progress.event(Event::Resolved { digest: &digest });
         let present = self.present(target, tagged, &digest).await?;
@@ -143,7 +154,13 @@ impl Job<'_> {
         } else {
             wanted(target, &root.digest)
         };
-        let root = Closure::new(self).bring(root).await?;
+        let referrers = async {
+            match self.options.referrers {
+                true => self.bring_referrers(&root).await,
+                false => Ok(()),
+            }
+        };
+        let (root, ()) = tokio::try_join!(Closure::new(self).bring(root.clone()), referrers)?;
         self.push_root(&root, &missing).await?;
         Ok(Root {
             digest: root.manifest.digest,

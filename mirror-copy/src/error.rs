@@ -46,9 +46,9 @@ pub enum RegistryError {
         /// The registry's own message, cleaned and cut, or empty.
         message: String,
     },
-    /// The registry does not take manifests of this kind.
+    /// The registry does not take manifests of this media type, or digests of this algorithm.
     #[error(
-        "cannot {subject}: the registry does not support this kind of manifest ({status}{})",
+        "cannot {subject}: the registry does not support this kind of content ({status}{})",
         detail(.code, .message)
     )]
     Unsupported {
@@ -63,16 +63,16 @@ pub enum RegistryError {
     },
     /// The registry said before that it lets no more manifests be read for now. It was not asked again.
     #[error(
-        "cannot {subject}: registry {host} lets {limit} manifests be read in {}, and they are used up: \
-         log in to it for a higher limit, or wait {} s", period(*.window), .after.as_secs_f64().ceil()
+        "cannot {subject}: registry {host} lets {} be read in {}, and they are used up: \
+         log in to it for a higher limit, or wait {} s", manifests(*.limit), period(*.window), .after.as_secs_f64().ceil()
     )]
     Quota {
         /// The registry.
         host: String,
         /// What was not tried.
         subject: Subject,
-        /// How many may be read in a window.
-        limit: u64,
+        /// How many may be read in a window, if the registry says that.
+        limit: Option<u64>,
         /// How long a window is.
         window: Duration,
         /// When one request may try again.
@@ -305,6 +305,14 @@ impl RegistryError {
             reason: reason.into(),
         }
     }
+}
+
+/// How many manifests a quota allows.
+fn manifests(limit: Option<u64>) -> String {
+    limit.map_or_else(
+        || "some manifests".to_owned(),
+        |limit| format!("{limit} manifests"),
+    )
 }
 
 /// A window in its largest whole unit.

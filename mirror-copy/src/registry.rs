@@ -34,9 +34,10 @@ mod testing;
 pub use blob_reader::BlobReader;
 pub(crate) use call::retrying;
 pub(crate) use content::{Content, Flow, content};
-pub(crate) use manifests::Located;
+pub(crate) use manifests::{Located, Pushed};
 pub use manifests::{Manifest, Resolved};
 pub(crate) use own_mount::OwnMount;
+pub(crate) use referrers::Referrer;
 pub(crate) use repository::{Access, Repository};
 pub(crate) use uploads::{MountAnswer, Session};
 

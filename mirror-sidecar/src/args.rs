@@ -78,6 +78,7 @@ pub enum Command {
 
 /// How to log.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Log")]
 pub struct LogArgs {
     /// Form of the log lines on standard error
     #[arg(

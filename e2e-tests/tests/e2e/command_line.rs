@@ -1,11 +1,15 @@
 //! The sidecar's command line: names, copies, and what it says when something is wrong.
 
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use e2e_tests::artifacts;
 use e2e_tests::image::{Image, pull_all};
-use e2e_tests::registry::{Credential, start_registry, start_registry_with};
+use e2e_tests::registry::{Credential, Registry, start_registry, start_registry_with};
 use rstest::rstest;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 fn sidecar(arguments: &[&str]) -> Output {
@@ -78,6 +82,13 @@ fn one_bad_name_does_not_hide_the_others() {
 #[case::upper_case_repository(&["name", "nginx", "--registry", "ghcr.io", "--repository", "Acme"], "Acme")]
 #[case::bad_image(&["copy", "nginx:1:2", "--registry", "ghcr.io", "--repository", "a"], "nginx:1:2")]
 #[case::too_many_for_to(&["copy", "a", "b", "--to", "localhost:1/x"], "--to")]
+#[case::all_tags_of_a_tag(&["copy", "--all-tags", "docker.io/library/nginx:1", "--registry", "ghcr.io", "--repository", "a"], "nginx:1")]
+#[case::all_tags_of_a_digest(&["copy", "--all-tags", "nginx@sha256:4cb2b9019f1757be8482419002cb7afe028fdba35d47958829e4cfeaf6246d80", "--to", "ghcr.io/a/b"], "nginx@sha256")]
+#[case::all_tags_to_a_tag(&["copy", "--all-tags", "nginx", "--to", "ghcr.io/a/b:1"], "--to \"ghcr.io/a/b:1\"")]
+#[case::all_tags_of_two_to_one(&["copy", "--all-tags", "a", "b", "--to", "ghcr.io/a/b"], "one repository")]
+#[case::platform_into_the_backup(&["copy", "nginx", "--platform", "linux/amd64", "--registry", "ghcr.io", "--repository", "a"], "--to")]
+#[case::no_platform(&["copy", "nginx", "--platform", "linux", "--to", "localhost:1/x"], "linux/arm64")]
+#[case::empty_list(&["copy", "-", "--registry", "ghcr.io", "--repository", "a"], "empty")]
 #[case::to_with_digest(&["copy", "a", "--to", "localhost:1/x@sha256:4cb2b9019f1757be8482419002cb7afe028fdba35d47958829e4cfeaf6246d80"], "--to")]
 #[case::no_password_file(&["copy", "a", "--registry", "ghcr.io", "--repository", "a", "--registry-username", "u", "--registry-password-file", "/nonexistent"], "/nonexistent")]
 #[case::user_without_password(&["copy", "a", "--registry", "ghcr.io", "--repository", "a", "--registry-username", "u"], "--registry-password")]
@@ -311,4 +322,270 @@ fn the_login_for_pushing_reads_no_sources() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let complaint = text(&output.stderr);
     assert!(complaint.contains("wants a login"), "{complaint}");
+}
+
+/// `copy` from one registry into the backup `acme` in the other.
+fn copy_command(from: &str, to: &str) -> Command {
+    let mut command = Command::new(artifacts::sidecar_program().unwrap());
+    command
+        .args(["copy", "--registry", to, "--repository", "acme"])
+        .args(["--insecure-registry", &format!("{from},{to}")])
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn with_input(command: &mut Command, input: &str) -> Output {
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).unwrap();
+    drop(stdin);
+    child.wait_with_output().unwrap()
+}
+
+fn objects(bytes: &[u8]) -> Vec<Value> {
+    let text = text(bytes);
+    let objects = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    objects.collect()
+}
+
+fn tags(registry: &dyn Registry, repository: &str) -> Vec<String> {
+    let mut tags = registry.client().tags(repository).unwrap_or_default();
+    tags.retain(|tag| !tag.ends_with(".mirror"));
+    tags.sort();
+    tags
+}
+
+#[test]
+fn a_list_on_standard_input_is_copied_each_image_once() {
+    let (upstream, backup) = (start_registry().unwrap(), start_registry().unwrap());
+    let (from, to) = (upstream.address(), backup.address());
+    for tag in ["v1", "v2"] {
+        let image = Image::single(tag.len() as u64);
+        image.push(&upstream.client(), "team/app", tag).unwrap();
+    }
+    let list =
+        format!("# ours\n\n{from}/team/app:v1\r\n  {from}/team/app:v2 # new\n{from}/team/app:v1\n");
+    let output = with_input(
+        copy_command(&from, &to).args(["-", "--output", "json"]),
+        &list,
+    );
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(objects(&output.stdout).len(), 2, "{output:?}");
+    let name = from.replace(':', "_");
+    let copies = format!("acme/{name}-team-app");
+    assert_eq!(tags(backup.as_ref(), &copies), ["v1", "v2"]);
+}
+
+#[test]
+fn every_mistake_in_a_list_is_told_before_anything_is_copied() {
+    let (upstream, backup) = (start_registry().unwrap(), start_registry().unwrap());
+    let (from, to) = (upstream.address(), backup.address());
+    Image::single(1)
+        .push(&upstream.client(), "team/app", "v1")
+        .unwrap();
+    let list = format!("{from}/team/app:v1\nUPPER\n\n{to}/acme/app:v1\na b\n");
+    let output = with_input(copy_command(&from, &to).arg("-"), &list);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let complaint = text(&output.stderr);
+    for line in ["line 2 ", "line 4 ", "line 5 ", "3 mistakes"] {
+        assert!(complaint.contains(line), "{line}: {complaint}");
+    }
+    assert!(!complaint.contains("line 1 "), "{complaint}");
+    let name = from.replace(':', "_");
+    assert!(tags(backup.as_ref(), &format!("acme/{name}-team-app")).is_empty());
+}
+
+#[test]
+fn all_tags_of_a_repository_are_copied_but_those_made_of_digests() {
+    let (upstream, backup) = (start_registry().unwrap(), start_registry().unwrap());
+    let (from, to) = (upstream.address(), backup.address());
+    let image = Image::single(5);
+    let digest = image.digest().replace(':', "-");
+    for tag in ["v1", "v2", "latest"] {
+        image.push(&upstream.client(), "team/app", tag).unwrap();
+    }
+    for suffix in ["", ".sig", ".att", ".sbom", ".mirror"] {
+        let tag = format!("{digest}{suffix}");
+        Image::single(6)
+            .push(&upstream.client(), "team/app", &tag)
+            .unwrap();
+    }
+    let repository = format!("{from}/team/app");
+    let target = format!("{to}/other/app");
+    let into_backup = copy_command(&from, &to)
+        .args(["--all-tags", "--no-referrers", &repository])
+        .output()
+        .unwrap();
+    assert_eq!(into_backup.status.code(), Some(0), "{into_backup:?}");
+    let named = copy_command(&from, &to)
+        .args(["--all-tags", "--no-referrers", &repository, "--to", &target])
+        .output()
+        .unwrap();
+    assert_eq!(named.status.code(), Some(0), "{named:?}");
+    let name = from.replace(':', "_");
+    let expected = ["latest", "v1", "v2"];
+    assert_eq!(
+        tags(backup.as_ref(), &format!("acme/{name}-team-app")),
+        expected
+    );
+    assert_eq!(tags(backup.as_ref(), "other/app"), expected);
+
+    let missing = copy_command(&from, &to)
+        .args(["--all-tags", &format!("{from}/team/none"), &repository])
+        .output()
+        .unwrap();
+    assert_eq!(missing.status.code(), Some(1), "{missing:?}");
+    assert!(text(&missing.stderr).contains("team/none"), "{missing:?}");
+    assert!(text(&missing.stdout).contains("team/app:v2"), "{missing:?}");
+}
+
+/// Standard error is all JSON then, and tells the story in order; the results are where they always are.
+#[test]
+fn progress_for_programs_is_json_on_standard_error() {
+    let (upstream, backup) = (start_registry().unwrap(), start_registry().unwrap());
+    let (from, to) = (upstream.address(), backup.address());
+    let image = Image::single(9);
+    image.push(&upstream.client(), "team/app", "v1").unwrap();
+    let there = format!("{from}/team/app:v1");
+    let missing = format!("{from}/team/app:v2");
+    let output = copy_command(&from, &to)
+        .args(["--progress", "json", "--output", "json", &there, &missing])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let results = objects(&output.stdout);
+    assert_eq!(results.len(), 1);
+    assert_eq!(results[0]["image"], there);
+    let events = objects(&output.stderr);
+    let of_image = events.iter().filter(|event| event["image"] == there);
+    let kinds: Vec<&str> = of_image.map(|e| e["event"].as_str().unwrap()).collect();
+    let place = |kind: &str| kinds.iter().position(|k| *k == kind).unwrap();
+    let story = [
+        "resolved",
+        "planned",
+        "blob_started",
+        "blob_copied",
+        "tagged",
+        "copied",
+    ];
+    assert!(story.map(place).is_sorted(), "{kinds:?}");
+    let failed = events
+        .iter()
+        .find(|event| event["event"] == "failed")
+        .unwrap();
+    assert_eq!(failed["image"], missing);
+    let last = events.last().unwrap();
+    assert_eq!(last["event"], "finished");
+    assert_eq!((&last["copied"], &last["failed"]), (&1.into(), &1.into()));
+    let bytes: u64 = image.blobs().map(|(_, size)| size).sum();
+    assert_eq!(last["bytes"], bytes);
+}
+
+/// A terminal gets bars, which are gone when the results are there; the results go elsewhere.
+#[test]
+fn progress_on_a_terminal_is_bars() {
+    // Part of every Debian; it runs a command on a terminal of its own and shows what comes.
+    if Command::new("script").arg("--version").output().is_err() {
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: script is not installed, no bars are drawn on a terminal"
+        );
+        return;
+    }
+    let (upstream, backup) = (start_registry().unwrap(), start_registry().unwrap());
+    let (from, to) = (upstream.address(), backup.address());
+    let image = Image::with_big_layer(3, 20);
+    image.push(&upstream.client(), "team/app", "v1").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let results = folder.path().join("results");
+    let program = artifacts::sidecar_program().unwrap().display();
+    let command = format!(
+        "{program} copy {from}/team/app:v1 --registry {to} --repository acme --output json \
+         --insecure-registry {from} --insecure-registry {to} > {}",
+        results.display()
+    );
+    let output = Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .env("TERM", "xterm")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let results = objects(&std::fs::read(results).unwrap());
+    assert_eq!(results[0]["digest"], image.digest());
+    let shown = text(&output.stdout);
+    assert!(shown.contains("team/app:v1"), "{shown:?}");
+    // After the last line was cleared, nothing is drawn any more.
+    let (_, rest) = shown.rsplit_once("\x1b[2K").unwrap();
+    let is_drawn = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let rest = rest.replace("\x1b[1A", "");
+    assert!(!rest.contains(is_drawn), "{shown:?}");
+}
+
+/// A copy in the middle of which nothing moves any more stops all the same.
+#[rstest]
+fn a_signal_stops_a_copy_at_once(#[values(Signal::INT, Signal::TERM)] signal: Signal) {
+    let backup = start_registry().unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let from = silent.local_addr().unwrap().to_string();
+    let mut child: Child = copy_command(&from, &backup.address())
+        .arg(format!("{from}/team/app:v1"))
+        .spawn()
+        .unwrap();
+    // It has asked, so the copy is under way; nobody ever answers.
+    let connection = silent.accept().unwrap();
+    let mut question = String::new();
+    BufReader::new(&connection.0)
+        .read_line(&mut question)
+        .unwrap();
+    assert!(question.contains("team/app"), "{question}");
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    let sent = Instant::now();
+    kill_process(pid, signal).unwrap();
+    let status = child.wait().unwrap();
+    let took = sent.elapsed();
+    let mut complaint = String::new();
+    child
+        .stderr
+        .unwrap()
+        .read_to_string(&mut complaint)
+        .unwrap();
+    assert_eq!(status.code(), Some(1), "{complaint}");
+    assert!(
+        complaint.contains("nothing incomplete has a tag"),
+        "{complaint}"
+    );
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+/// Results that nobody reads hold up the program, but not its end.
+#[test]
+fn a_signal_stops_a_run_that_nobody_listens_to() {
+    let (upstream, backup) = (start_registry().unwrap(), start_registry().unwrap());
+    let (from, to) = (upstream.address(), backup.address());
+    Image::single(1)
+        .push(&upstream.client(), "team/app", "v1")
+        .unwrap();
+    let (_unread, full) = std::io::pipe().unwrap();
+    let mut filler = full.try_clone().unwrap();
+    // Blocks as soon as the pipe is full, until this process ends.
+    std::thread::spawn(move || while filler.write_all(&[b'x'; 4096]).is_ok() {});
+    let mut child = copy_command(&from, &to)
+        .args(["--progress", "json", &format!("{from}/team/app:v1")])
+        .stdout(full)
+        .spawn()
+        .unwrap();
+    // Right after this event comes the result.
+    let mut events = BufReader::new(child.stderr.take().unwrap()).lines();
+    let copied = events.find(|line| line.as_ref().unwrap().contains("\"event\":\"copied\""));
+    assert!(copied.is_some());
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    let sent = Instant::now();
+    kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    // Half a second, and time for a busy machine.
+    assert!(sent.elapsed() < Duration::from_secs(5));
 }

@@ -164,3 +164,48 @@ fn a_copy_has_its_tag_and_its_anchor() {
     let anchor = format!("{}.mirror", image.digest().replace(':', "-"));
     assert_eq!(tags, [anchor, "v1".to_owned()]);
 }
+
+/// What happened is in the figures of the service.
+#[test]
+fn the_metrics_show_what_was_copied() {
+    let world = World::start();
+    let figures = || {
+        let (status, body) = world.sidecar.admin_get("/metrics").unwrap();
+        assert_eq!(status, 200, "{body}");
+        assert!(body.ends_with("# EOF\n"), "{body}");
+        body
+    };
+    let before = figures();
+    let version = format!(
+        "image_mirror_build_info{{version=\"{}\"}} 1",
+        env!("CARGO_PKG_VERSION")
+    );
+    for line in [
+        "image_mirror_copies_total{result=\"copied\"} 0",
+        "image_mirror_copies_total{result=\"present\"} 0",
+        "image_mirror_copies_total{result=\"failed\"} 0",
+        "image_mirror_sent_bytes_total 0",
+        &version,
+    ] {
+        assert!(
+            before.lines().any(|found| found == line),
+            "{line}: {before}"
+        );
+    }
+    let image = Image::single(51);
+    world.mirror(&image, "team/app", "v1");
+    let after = figures();
+    let blobs = image.blobs().count();
+    let bytes: u64 = image.blobs().map(|(_, size)| size).sum();
+    for line in [
+        "image_mirror_copies_total{result=\"copied\"} 1",
+        "image_mirror_copies_total{result=\"failed\"} 0",
+        "image_mirror_copy_duration_seconds_count 1",
+        "image_mirror_jobs{state=\"running\"} 0",
+        "image_mirror_jobs{state=\"waiting\"} 0",
+        &format!("image_mirror_blobs_total{{outcome=\"copied\"}} {blobs}"),
+        &format!("image_mirror_sent_bytes_total {bytes}"),
+    ] {
+        assert!(after.lines().any(|found| found == line), "{line}: {after}");
+    }
+}

@@ -64,11 +64,12 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Asks the target what it needs, and opens the source at the same time as long as nothing was
-    /// found at the target: then the answer most likely is that everything is needed.
+    /// Asks the target what it needs, and opens the source at the same time as long as there is no hope
+    /// that the target has it: then the answer most likely is that everything is needed.
     async fn ask_both(&self, blob: &Blob) -> Result<(Offer, Option<BlobReader>), CopyError> {
-        let expects_nothing = !self.found_something.load(Ordering::Relaxed);
-        if !expects_nothing {
+        let hopes = self.found_something.load(Ordering::Relaxed)
+            || self.mount_candidate(&blob.digest).is_some();
+        if hopes {
             return Ok((self.offer(blob).await?, None));
         }
         let (offer, reader) = tokio::join!(self.offer(blob), self.open(blob));

@@ -2,6 +2,7 @@
 
 use crate::error::{RegistryError, Retry};
 use crate::manifest::ManifestError;
+use crate::platform::Platform;
 use oci_spec::image::Digest;
 
 /// A copy failed. The target has no new tag then; what it already got will be skipped by the next
@@ -45,6 +46,16 @@ pub enum CopyError {
         object: String,
         /// Why.
         source: ManifestError,
+    },
+    /// A wanted platform is not among those of the image.
+    #[error("the image {object} is not there for {platform}, only for: {offered}")]
+    NoSuchPlatform {
+        /// `host/repository@digest`.
+        object: String,
+        /// What was wanted.
+        platform: Platform,
+        /// What there is.
+        offered: String,
     },
     /// The image is deeper or larger than anything sane.
     #[error("the image {object} goes beyond a limit: {limit}")]

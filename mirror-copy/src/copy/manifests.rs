@@ -8,7 +8,7 @@ use super::{Job, Root};
 use crate::error::RegistryError;
 use crate::manifest;
 use crate::reference::TagOrDigest;
-use crate::registry::Manifest;
+use crate::registry::{Manifest, Pushed};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use oci_spec::image::Digest;
 
@@ -67,7 +67,11 @@ impl Job<'_> {
 
     /// Pushes a manifest. If the target then misses blobs that it said it had (replication and
     /// garbage collection lag behind), they are sent without asking, once.
-    pub(super) async fn push(&self, node: &Node, reference: &TagOrDigest) -> Result<(), CopyError> {
+    pub(super) async fn push(
+        &self,
+        node: &Node,
+        reference: &TagOrDigest,
+    ) -> Result<Pushed, CopyError> {
         let put = || {
             self.target
                 .put_manifest(reference, &node.media_type, &node.manifest)
@@ -83,9 +87,9 @@ impl Job<'_> {
                 while let Some(sent) = sending.next().await {
                     sent?;
                 }
-                put().await.map(drop).map_err(CopyError::Target)
+                put().await.map_err(CopyError::Target)
             }
-            other => other.map(drop).map_err(CopyError::Target),
+            other => other.map_err(CopyError::Target),
         }
     }
 }

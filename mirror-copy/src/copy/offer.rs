@@ -55,7 +55,7 @@ impl Job<'_> {
         None
     }
 
-    fn mount_candidate(&self, digest: &Digest) -> Option<Arc<str>> {
+    pub(super) fn mount_candidate(&self, digest: &Digest) -> Option<Arc<str>> {
         if self.source.registry().same_host(self.target.registry()) {
             return Some(Arc::clone(self.source.name()));
         }

@@ -23,7 +23,8 @@ pub enum Event<'a> {
         /// The root manifest.
         digest: &'a Digest,
     },
-    /// All manifests were read; this is what there is to do.
+    /// All manifests of an image, or of something that refers to it, were read: so much more there is to
+    /// do.
     Planned {
         /// Different blobs, those that the target may already have included.
         blobs: u64,
@@ -85,6 +86,20 @@ pub enum Event<'a> {
     ManifestPushed {
         /// The manifest.
         digest: &'a Digest,
+    },
+    /// Something that refers to the image is at the target.
+    ReferrerCopied {
+        /// What it refers to.
+        subject: &'a Digest,
+        /// Its manifest.
+        digest: &'a Digest,
+    },
+    /// Something that refers to the image cannot be copied; the image is copied without it.
+    ReferrerLeftOut {
+        /// What it refers to.
+        subject: &'a Digest,
+        /// Why.
+        error: &'a CopyError,
     },
     /// The copy has this tag now.
     Tagged {

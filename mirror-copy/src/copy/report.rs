@@ -25,6 +25,10 @@ pub struct CopyReport {
     pub blobs_foreign: u64,
     /// Manifests pushed. Each counts once, however many tags it got.
     pub manifests: u64,
+    /// Manifests that refer to the image and were copied, such as signatures.
+    pub referrers: u64,
+    /// What refers to the image and could not be copied; the log and the events say why.
+    pub referrers_left_out: u64,
     /// HTTP requests sent to both registries, to their token services and redirect targets.
     pub requests: u64,
     /// Wall time, in seconds when serialised.
@@ -45,6 +49,8 @@ pub(super) struct Tally {
     pub(super) skipped: AtomicU64,
     pub(super) foreign: AtomicU64,
     pub(super) manifests: AtomicU64,
+    pub(super) referrers: AtomicU64,
+    pub(super) referrers_left_out: AtomicU64,
 }
 
 impl Tally {
@@ -63,6 +69,8 @@ impl Tally {
             blobs_skipped: count(&self.skipped),
             blobs_foreign: count(&self.foreign),
             manifests: count(&self.manifests),
+            referrers: count(&self.referrers),
+            referrers_left_out: count(&self.referrers_left_out),
             requests,
             elapsed,
         }

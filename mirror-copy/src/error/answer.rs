@@ -40,6 +40,28 @@ impl RegistryError {
     }
 }
 
+impl RegistryError {
+    /// The same of content that not every registry knows, by its media type or its digest's algorithm. It
+    /// was fine at its source, so this code, which says that it is invalid, means its kind.
+    pub(crate) fn of_unusual(self, invalid: &str) -> Self {
+        match self {
+            Self::Status {
+                subject,
+                status: status @ StatusCode::BAD_REQUEST,
+                code,
+                message,
+                ..
+            } if code == invalid => Self::Unsupported {
+                subject,
+                status,
+                code,
+                message,
+            },
+            other => other,
+        }
+    }
+}
+
 /// Whether the tag is there and must stay what it is. The specification has no code for that.
 fn is_immutable(status: StatusCode, code: &str, message: &str) -> bool {
     let says = |text: &str, what: &str| text.to_ascii_lowercase().contains(what);

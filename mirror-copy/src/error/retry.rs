@@ -43,7 +43,7 @@ impl Retry {
 ///
 /// Not here, because they are errors of their own: a 401 that a new token heals and a 403 that says
 /// "expired" (retried at once with a new login), 405, 413, 416 and 501 of a whole blob (sent in chunks next),
-/// immutable tags and unsupported manifests (permanent). Permanent, although they are no fault of the
+/// immutable tags and unsupported content (permanent). Permanent, although they are no fault of the
 /// request: 413 of a chunk or a manifest, 507 and used-up storage quotas, which somebody must raise.
 pub(super) fn status_retry(
     operation: Operation,

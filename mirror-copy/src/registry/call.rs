@@ -91,8 +91,8 @@ struct Answer {
     own: bool,
 }
 
-/// Runs `attempt` until it succeeds, fails for good, or the policy's attempts are used up. What is worth a
-/// retry only after a longer time than the policy has patience for is left to the caller's next try.
+/// Runs `attempt` until it succeeds, fails for good, or the policy's attempts are used up. A used-up quota is
+/// waited for only as long as between any two attempts; what takes hours is the caller's to plan.
 pub(crate) async fn retrying<T, F>(
     policy: &RetryPolicy,
     attempt: impl FnMut() -> F,
@@ -102,9 +102,9 @@ where
 {
     attempt
         .retry(policy.backoff())
-        .when(|error: &RegistryError| match error.retry() {
-            Retry::Transient { after } => after.is_none_or(|after| after <= policy.max_retry_after),
-            Retry::Permanent => false,
+        .when(|error: &RegistryError| match (error, error.retry()) {
+            (RegistryError::Quota { after, .. }, _) => *after <= policy.max_delay,
+            (_, retry) => retry.is_transient(),
         })
         .adjust(|error, wait| match error.retry() {
             Retry::Transient { after: Some(after) } => wait.map(|wait| wait.max(after)),

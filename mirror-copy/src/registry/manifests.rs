@@ -5,7 +5,7 @@ use super::call::{Call, Lane};
 use super::repository::Repository;
 use crate::error::{Operation, RegistryError, Subject};
 use crate::hash::Hasher;
-use crate::manifest::{self, ManifestError};
+use crate::manifest::{self, DOCKER_LIST, DOCKER_MANIFEST, ManifestError, OCI_INDEX, OCI_MANIFEST};
 use crate::reference::TagOrDigest;
 use bytes::Bytes;
 use oci_spec::image::Digest;
@@ -47,6 +47,19 @@ pub(crate) struct Located {
 }
 
 impl Located {
+    /// A manifest that was read.
+    pub(crate) fn of(manifest: Manifest) -> Self {
+        let resolved = Resolved {
+            digest: manifest.digest.clone(),
+            media_type: manifest.media_type.clone(),
+            size: manifest.bytes.len() as u64,
+        };
+        Self {
+            resolved,
+            manifest: Some(manifest),
+        }
+    }
+
     /// A digest that nobody was asked about.
     pub(crate) fn unseen(digest: Digest) -> Self {
         let resolved = Resolved {
@@ -116,15 +129,7 @@ impl Repository {
             Err(error) if error.status() == Some(404) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let resolved = Resolved {
-            digest: found.digest.clone(),
-            media_type: found.media_type.clone(),
-            size: found.bytes.len() as u64,
-        };
-        Ok(Some(Located {
-            resolved,
-            manifest: Some(found),
-        }))
+        Ok(Some(Located::of(found)))
     }
 
     /// Whether this manifest is here.
@@ -176,7 +181,11 @@ impl Repository {
         let mut call = Call::new(&subject, Method::PUT, url, &self.scopes, Lane::Small)
             .header(CONTENT_TYPE, media_type);
         call.body = found.bytes.clone();
-        let response = self.registry.send(&call).await?;
+        let sent = self.registry.send(&call).await;
+        let response = sent.map_err(|error| match media_type {
+            OCI_INDEX | OCI_MANIFEST | DOCKER_LIST | DOCKER_MANIFEST => error,
+            _ => error.of_unusual("MANIFEST_INVALID"),
+        })?;
         match said_digest(response.headers()) {
             // A registry that stores something else has not stored this manifest.
             Some(said) if said.algorithm() == found.digest.algorithm() && said != found.digest => {

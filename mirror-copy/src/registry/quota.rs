@@ -14,6 +14,9 @@ use tokio::time::Instant;
 /// No window is believed to be longer, in seconds: a mistaken header shall not stop the mirror for weeks.
 const MAX_WINDOW: u64 = 24 * 60 * 60;
 
+/// When one request more is tried of a registry that does not say how many it allows.
+const LIMITLESS_WAIT: Duration = Duration::from_mins(1);
+
 /// What is known of a host's quota.
 #[derive(Default)]
 pub(super) struct Quota(Mutex<State>);
@@ -36,7 +39,8 @@ struct Spent {
 /// What one answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Reading {
-    limit: u64,
+    /// Some only say what remains.
+    limit: Option<u64>,
     remaining: u64,
     window: Duration,
 }
@@ -114,7 +118,7 @@ impl Reading {
         let policy = text("ratelimit-policy");
         let limit = first_number(limits)
             .or_else(|| parameter(both, "limit"))
-            .or_else(|| parameter(policy, "q"))?;
+            .or_else(|| parameter(policy, "q"));
         let remaining_count = first_number(remaining)
             .or_else(|| parameter(both, "remaining"))
             .or_else(|| parameter(both, "r"))?;
@@ -133,8 +137,10 @@ impl Reading {
 
     /// When one request more is due, if they are spread evenly over the window.
     fn one_more_after(&self) -> Duration {
-        let limit = u32::try_from(self.limit).unwrap_or(u32::MAX);
-        self.window / limit.max(1)
+        match self.limit {
+            Some(limit) => self.window / u32::try_from(limit).unwrap_or(u32::MAX).max(1),
+            None => self.window.min(LIMITLESS_WAIT),
+        }
     }
 }
 
@@ -176,18 +182,19 @@ mod tests {
     }
 
     #[rstest::rstest]
-    #[case(&[("RateLimit-Limit", "100;w=21600"), ("ratelimit-remaining", "12;w=21600")], Some((100, 12, 21600)))]
-    #[case(&[("RateLimit-Limit", "10, 10;w=1, 50;w=60"), ("RateLimit-Remaining", "9"), ("RateLimit-Reset", "7")], Some((10, 9, 1)))]
-    #[case(&[("RateLimit-Limit", "10"), ("RateLimit-Remaining", "9"), ("RateLimit-Reset", "7")], Some((10, 9, 7)))]
-    #[case(&[("RateLimit", r#""default";r=0;t=30"#), ("RateLimit-Policy", r#""default";q=100;w=60"#)], Some((100, 0, 60)))]
-    #[case(&[("RateLimit", "limit=5, remaining=3, reset=2")], Some((5, 3, 2)))]
-    #[case(&[("RateLimit-Limit", "1;w=99999999999"), ("RateLimit-Remaining", "0")], Some((1, 0, 86400)))]
+    #[case(&[("RateLimit-Limit", "100;w=21600"), ("ratelimit-remaining", "12;w=21600")], Some((Some(100), 12, 21600)))]
+    #[case(&[("RateLimit-Limit", "10, 10;w=1, 50;w=60"), ("RateLimit-Remaining", "9"), ("RateLimit-Reset", "7")], Some((Some(10), 9, 1)))]
+    #[case(&[("RateLimit-Limit", "10"), ("RateLimit-Remaining", "9"), ("RateLimit-Reset", "7")], Some((Some(10), 9, 7)))]
+    #[case(&[("RateLimit", r#""default";r=0;t=30"#), ("RateLimit-Policy", r#""default";q=100;w=60"#)], Some((Some(100), 0, 60)))]
+    #[case(&[("RateLimit", "limit=5, remaining=3, reset=2")], Some((Some(5), 3, 2)))]
+    #[case(&[("RateLimit-Limit", "1;w=99999999999"), ("RateLimit-Remaining", "0")], Some((Some(1), 0, 86400)))]
+    #[case(&[("RateLimit-Remaining", "0;w=21600")], Some((None, 0, 21600)))]
     #[case(&[("RateLimit-Limit", "100;w=21600")], None)]
     #[case(&[("RateLimit-Limit", "many"), ("RateLimit-Remaining", "-1")], None)]
     #[case(&[], None)]
     fn readings(
         #[case] pairs: &[(&'static str, &'static str)],
-        #[case] expected: Option<(u64, u64, u64)>,
+        #[case] expected: Option<(Option<u64>, u64, u64)>,
     ) {
         let reading = Reading::of(&headers(pairs));
         assert_eq!(
@@ -199,6 +206,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_left_is_believed_for_a_while_and_then_one_may_try() {
         let quota = Quota::default();
+        quota.note(&headers(&[("ratelimit-remaining", "0;w=21600")]));
+        assert_eq!(quota.take().unwrap_err().1, LIMITLESS_WAIT);
         let spent = headers(&[
             ("ratelimit-limit", "100;w=21600"),
             ("ratelimit-remaining", "0;w=21600"),

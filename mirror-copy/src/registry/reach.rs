@@ -13,8 +13,8 @@ use url::Host;
 const PRIVATE: &str = "is an address of a private network, where this registry must not send us \
                        (the option to allow private redirects lifts that)";
 
-const LINK_LOCAL: &str = "is a link-local address, where machines keep their secrets; \
-                          no registry may send us there, and no option allows it";
+const LINK_LOCAL: &str = "is a link-local address, the most private kind: clouds give machines their \
+                          credentials there, so no option lets a registry send us there";
 
 /// What a host name says of where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ enum Place {
     Public,
     /// `localhost`, or a literal address that is loopback, private, shared or unspecified.
     Private,
-    /// A literal link-local address: among others, clouds give machines their credentials there.
+    /// A literal link-local address.
     LinkLocal,
 }
 

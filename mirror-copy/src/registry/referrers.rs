@@ -7,6 +7,7 @@ use crate::error::{Operation, RegistryError};
 use crate::manifest::{Descriptor, OCI_INDEX};
 use oci_spec::image::Digest;
 use serde::Deserialize;
+use serde_json::Value;
 
 /// Most referrers of one manifest. An image has a handful: signatures, attestations, bills of materials.
 const MAX_REFERRERS: usize = 1000;
@@ -20,7 +21,27 @@ const NOT_KNOWN: &[u16] = &[400, 404, 405, 406, 410, 415, 501];
 struct Answer {
     schema_version: u8,
     /// Some registries write null for none.
-    manifests: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<Referrer>>,
+}
+
+/// An entry of a list of referrers.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "Value")]
+pub(crate) struct Referrer {
+    pub(crate) descriptor: Descriptor,
+    /// The entry as it came, to be put into another list.
+    pub(crate) raw: Value,
+}
+
+impl TryFrom<Value> for Referrer {
+    type Error = serde_json::Error;
+
+    fn try_from(raw: Value) -> Result<Self, Self::Error> {
+        Ok(Self {
+            descriptor: Descriptor::deserialize(&raw)?,
+            raw,
+        })
+    }
 }
 
 impl Repository {
@@ -30,7 +51,7 @@ impl Repository {
     pub(crate) async fn referrers(
         &self,
         digest: &Digest,
-    ) -> Result<Option<Vec<Descriptor>>, RegistryError> {
+    ) -> Result<Option<Vec<Referrer>>, RegistryError> {
         let abilities = &self.registry.shared.abilities;
         if !abilities.may_have_referrers() {
             return Ok(None);
@@ -106,7 +127,10 @@ mod tests {
         let repository = registry.repository("a/b", Access::Pull).unwrap();
         let found = repository.referrers(&digest(9)).await.unwrap().unwrap();
         assert_eq!(
-            found.iter().map(|d| d.digest.clone()).collect::<Vec<_>>(),
+            found
+                .iter()
+                .map(|found| found.descriptor.digest.clone())
+                .collect::<Vec<_>>(),
             (1..6).map(digest).collect::<Vec<_>>()
         );
         assert_eq!(

@@ -21,6 +21,8 @@ struct State {
     limit: usize,
     /// Transfers since the limit last changed.
     went_well: usize,
+    /// Whether nothing went well since the limit was lowered.
+    lowered: bool,
 }
 
 /// A place that was taken; dropping it gives it back.
@@ -32,6 +34,7 @@ impl Default for Streams {
             running: 0,
             limit: FIRST,
             went_well: 0,
+            lowered: false,
         };
         Self {
             state: Mutex::new(state),
@@ -55,7 +58,7 @@ impl Streams {
     pub(crate) fn too_many(&self) {
         let mut state = self.lock();
         // Many requests hear of one overload; only what is sent at the new rate may lower it again.
-        if state.went_well > 0 || state.limit == FIRST {
+        if !state.lowered {
             let used = if state.running > 1 {
                 state.limit.min(state.running)
             } else {
@@ -63,6 +66,7 @@ impl Streams {
             };
             state.limit = (used / 2).max(1);
             state.went_well = 0;
+            state.lowered = true;
         }
     }
 
@@ -84,6 +88,7 @@ impl Drop for Place<'_> {
             let mut state = self.0.lock();
             state.running -= 1;
             state.went_well += 1;
+            state.lowered = false;
             if state.went_well >= state.limit && state.limit < MOST {
                 state.limit += 1;
                 state.went_well = 0;

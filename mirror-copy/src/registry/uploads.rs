@@ -6,7 +6,7 @@ use super::repository::Repository;
 use super::streamed::Streamed;
 use crate::error::{Operation, RegistryError, Subject};
 use bytes::Bytes;
-use oci_spec::image::Digest;
+use oci_spec::image::{Digest, DigestAlgorithm};
 use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::{Body, Method, Response, StatusCode, Url};
 use std::sync::{Mutex, PoisonError};
@@ -88,9 +88,24 @@ impl Repository {
         size: u64,
         content: Content,
     ) -> Result<(), RegistryError> {
-        if !self.registry.shared.abilities.takes_whole(size) {
-            return self.put_in_chunks(session, digest, size, content).await;
-        }
+        let sent = if self.registry.shared.abilities.takes_whole(size) {
+            self.put_whole(session, digest, size, content).await
+        } else {
+            self.put_in_chunks(session, digest, size, content).await
+        };
+        sent.map_err(|error| match digest.algorithm() {
+            DigestAlgorithm::Sha256 => error,
+            _ => error.of_unusual("DIGEST_INVALID"),
+        })
+    }
+
+    async fn put_whole(
+        &self,
+        session: &Session,
+        digest: &Digest,
+        size: u64,
+        content: Content,
+    ) -> Result<(), RegistryError> {
         let subject = self.subject(Operation::WriteBlob, &format!("@{digest}"));
         let body = match size {
             0 => Body::from(Bytes::new()),

@@ -20,6 +20,9 @@ use crate::output;
 use plan::{Plan, Planner};
 use progress::Progress;
 
+/// How long an interrupted run may take to say so. Longer than that is only who writes into a pipe that nobody reads.
+const STOP_WITHIN: Duration = Duration::from_millis(500);
+
 /// How often the screen is brought up to date.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -40,6 +43,7 @@ pub async fn run(args: CopyArgs) -> anyhow::Result<ExitCode> {
     };
     // Until here the signals end the program by themselves; from here on there may be bars to clear.
     let mut interrupted = std::pin::pin!(super::serve::stop_signal());
+    tokio::spawn(stop_in_any_case());
     let progress = Progress::new(args.progress);
     let mut run = Run {
         args,
@@ -49,14 +53,26 @@ pub async fn run(args: CopyArgs) -> anyhow::Result<ExitCode> {
         failed: false,
     };
     let exit = tokio::select! {
-        exit = run.work(work) => exit,
+        biased; // so that a signal is never missed once a copy has begun
         () = &mut interrupted => {
             run.progress.interrupted();
             ExitCode::from(FAILURE)
         }
+        exit = run.work(work) => exit,
     };
     // Dropping the run stops what is still being copied.
     Ok(exit)
+}
+
+/// Ends the program soon after a signal, even when it is held up by what reads its output.
+async fn stop_in_any_case() {
+    super::serve::stop_signal().await;
+    tokio::time::sleep(STOP_WITHIN).await;
+    #[expect(
+        clippy::exit,
+        reason = "the task that could return is the one that is held up"
+    )]
+    std::process::exit(i32::from(FAILURE));
 }
 
 /// What the command line asks for, checked.

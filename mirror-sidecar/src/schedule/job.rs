@@ -120,7 +120,9 @@ impl Progress for JobProgress {
         };
         self.movement.fetch_add(movement, Ordering::Relaxed);
         match event {
-            Event::Planned { bytes, .. } => self.total.store(bytes, Ordering::Relaxed),
+            Event::Planned { bytes, .. } => {
+                self.total.fetch_add(bytes, Ordering::Relaxed);
+            }
             // What need not be sent is done as well.
             Event::Bytes { bytes: size, .. }
             | Event::BlobSkipped { size, .. }

@@ -53,6 +53,8 @@ fn report() -> CopyReport {
         blobs_skipped: 0,
         blobs_foreign: 0,
         manifests: 1,
+        referrers: 0,
+        referrers_left_out: 0,
         requests: 1,
         elapsed: Duration::ZERO,
     }
@@ -113,6 +115,41 @@ async fn few_images_are_copied_at_the_same_time() {
     }
     assert_eq!(script.started.load(Ordering::SeqCst), 4);
     assert_eq!(script.most.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_figures_say_what_becomes_of_images() {
+    let script = held();
+    script
+        .outcomes
+        .lock()
+        .unwrap()
+        .push_back(failure(Retry::Permanent));
+    let metrics = Metrics::new();
+    let schedule = Schedule::new(Arc::clone(&script), NonZeroUsize::MIN, metrics.clone());
+    for name in ["a.io/x", "b.io/x"] {
+        let _ = schedule.request(&image(name));
+    }
+    settle().await;
+    let jobs = |waiting, running, resting| Jobs {
+        waiting,
+        running,
+        resting,
+    };
+    assert_eq!(schedule.counts(), jobs(1, 1, 0));
+    for _ in 0..2 {
+        script.release.notify_one();
+        settle().await;
+    }
+    assert_eq!(schedule.counts(), jobs(0, 0, 1));
+    let text = metrics.encode(schedule.counts()).unwrap();
+    for line in [
+        "image_mirror_copies_total{result=\"failed\"} 1",
+        "image_mirror_copies_total{result=\"copied\"} 1",
+        "image_mirror_jobs{state=\"resting\"} 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -28,7 +28,8 @@ pub struct Args {
     pub only: Vec<Shape>,
 
     /// Networks: added round-trip time in milliseconds, with "tls" after it for HTTPS
-    #[arg(long, value_delimiter = ',', default_value = "0,40,100,40tls")]
+    /// (by default 0,40,100,40tls, with --quick 0,20tls)
+    #[arg(long, value_delimiter = ',')]
     pub latency: Vec<Network>,
 
     /// How often each tool does each row
@@ -52,11 +53,11 @@ pub struct Args {
     pub no_flat: bool,
 
     /// A tool that needs longer for a row, in seconds, does it only once
-    #[arg(long, default_value_t = 180)]
+    #[arg(long, default_value_t = 60)]
     pub once_above: u64,
 
     /// A tool that needs longer for a row, in seconds, is stopped
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 240)]
     pub give_up: u64,
 }
 
@@ -75,6 +76,27 @@ impl Args {
             Shape::ALL.to_vec()
         } else {
             self.only.clone()
+        }
+    }
+
+    /// The networks to measure on.
+    pub fn networks(&self) -> Vec<Network> {
+        if !self.latency.is_empty() {
+            return self.latency.clone();
+        }
+        let network = |milliseconds, tls| Network {
+            latency: Duration::from_millis(milliseconds),
+            tls,
+        };
+        if self.quick {
+            vec![network(0, false), network(20, true)]
+        } else {
+            vec![
+                network(0, false),
+                network(40, false),
+                network(100, false),
+                network(40, true),
+            ]
         }
     }
 

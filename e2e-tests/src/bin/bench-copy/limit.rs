@@ -1,7 +1,8 @@
 //! The limit: `curl` reads each blob from one registry and pipes it into another `curl` that writes it to the other.
 //!
 //! No copier can beat this on large blobs: there is nothing but one GET, one POST and one PUT with `Content-Length`, and
-//! nothing is verified. Three processes for each blob are in it, which is what small blobs mostly measure.
+//! nothing is verified. Several processes for each blob are in it, which is what small blobs mostly measure. It speaks
+//! HTTP/1.1 over TLS too: the flow control of HTTP/2 would hold large blobs back.
 
 use crate::launch::Program;
 use crate::tools::Task;
@@ -19,10 +20,10 @@ pub struct Blob {
 
 /// Moves one blob: `move.sh SOURCE TARGET SOURCE_REPOSITORY TARGET_REPOSITORY DIGEST SIZE`, the first two being URLs.
 const SCRIPT: &str = r#"set -euo pipefail
-location=$(curl -sSf -o /dev/null -D - -X POST -H 'Content-Length: 0' "$2/v2/$4/blobs/uploads/" |
+location=$(curl -sSf --http1.1 -o /dev/null -D - -X POST -H 'Content-Length: 0' "$2/v2/$4/blobs/uploads/" |
   sed -n 's/\r$//; s/^[Ll]ocation: //p')
-curl -sSf "$1/v2/$3/blobs/$5" |
-  curl -sSf -o /dev/null -X PUT -T - -H 'Transfer-Encoding:' -H 'Expect:' -H "Content-Length: $6" \
+curl -sSf --http1.1 "$1/v2/$3/blobs/$5" |
+  curl -sSf --http1.1 -o /dev/null -X PUT -T - -H 'Transfer-Encoding:' -H 'Expect:' -H "Content-Length: $6" \
     -H 'Content-Type: application/octet-stream' "$2$location&digest=$5"
 "#;
 

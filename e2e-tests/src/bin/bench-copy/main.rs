@@ -70,8 +70,8 @@ fn bench(args: &Args) -> anyhow::Result<ExitCode> {
     }
     for shape in args.shapes() {
         let stock = bench.stock(shape)?;
-        for network in &args.latency {
-            bench.row(&stock, *network, &mut results)?;
+        for network in args.networks() {
+            bench.row(&stock, network, &mut results)?;
             // A long run that is cut short leaves what it found out.
             write(args, &bench, &results)?;
         }

@@ -93,7 +93,7 @@ impl Bench {
                 progress(&format!(
                     "{title}, {network}, run {}, {}: {}",
                     run + 1,
-                    cell.contender.title(),
+                    cell.contender.name(),
                     describe(&outcome)
                 ));
                 cell.outcomes.push(outcome);
@@ -124,7 +124,12 @@ impl Bench {
             .job(contender, &task)
             .context("its program is gone")?;
         if source.stock.shape == Shape::Recopy {
-            launch::run(&job, self.give_up)?;
+            match launch::run(&job, self.give_up)? {
+                Ran::Ended(usage) if usage.failures.is_empty() => {}
+                Ran::Ended(_) | Ran::GaveUp => {
+                    return Ok(Outcome::Failed("the first copy failed".to_owned()));
+                }
+            }
         }
         let seen = [source.registry.requests().len(), target.requests().len()];
         let usage = match launch::run(&job, self.give_up)? {

@@ -44,7 +44,11 @@ impl FromStr for Network {
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ms", self.latency.as_millis())?;
-        if self.tls { write!(f, ", TLS") } else { Ok(()) }
+        if self.tls {
+            write!(f, " + TLS")
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -84,7 +88,7 @@ mod tests {
     #[test]
     fn a_network_is_read_and_written() {
         let network: Network = "40tls".parse().unwrap();
-        assert_eq!(network.to_string(), "40 ms, TLS");
+        assert_eq!(network.to_string(), "40 ms + TLS");
         assert_eq!("0".parse::<Network>().unwrap().to_string(), "0 ms");
         for wrong in ["", "tls", "-1", "4000", "40 tls"] {
             assert!(wrong.parse::<Network>().is_err(), "{wrong:?}");

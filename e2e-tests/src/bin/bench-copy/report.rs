@@ -91,7 +91,7 @@ impl Report<'_> {
     fn walls(&self, text: &mut String, network: Network) {
         let _ = writeln!(
             text,
-            "\n## Wall time at {network} of added round trip\n\n\
+            "\n## Wall time, round trip {network}\n\n\
              Median (shortest–longest) · ratio to mirror-sidecar: more than 1 is slower than it.\n"
         );
         let contenders = self.bench.tools.contenders();
@@ -310,13 +310,15 @@ How it is measured:
   trip to the start of a connection. Bandwidth is not limited, but for 16 MiB under way in each direction of a \
   connection. Timers have a granularity of a millisecond, so a round trip may take up to two more. The proxies use the \
   same processor as everything else.
-- TLS is spoken by docker-registry itself, with a private authority; it offers HTTP/2.
+- TLS is spoken by docker-registry itself, with a private authority; it offers HTTP/2, and each tool speaks what it wants.
 - Wall time, CPU time and peak memory come from the kernel (wait4), taken by a small launcher, so that they contain \
   nothing of the bench. Requests are counted in the access logs of the registries.
-- The limit moves blobs only, no manifests, verifies nothing, and starts four processes for each blob. With small \
-  blobs that is what it measures: there it is a reference, no limit. It makes no sense for re-copies, many images and \
-  referrers.
-- A tool that takes more than {} s for a row does it once only, and is stopped after {} s.",
+- The limit moves blobs only, no manifests, verifies nothing, speaks HTTP/1.1 only, and starts several processes for each \
+  blob. It is a limit for large blobs; with many platforms the processes are already a good part of it. It makes no \
+  sense where it would measure nothing else: many small blobs, re-copies, many images, referrers.
+- A tool that takes more than {} s for a row does it once only (no range in the table), and is stopped after {} s \
+  (`>` in the table). Four processes at a time need four times the memory of one.
+- skopeo keeps its cache of known blobs where it always does; everything else that a tool keeps is fresh.",
         bench.once_above.as_secs(),
         bench.give_up.as_secs()
     )

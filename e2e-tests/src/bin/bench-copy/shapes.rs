@@ -65,7 +65,7 @@ impl Scale {
         tiny: 20,
         platforms: 3,
         platform_layer: MIB,
-        images: 8,
+        images: 5,
         base_layer: 256 * KIB,
         referrers: 3,
     };

@@ -125,7 +125,7 @@ mod tests {
     fn a_cell_hides_no_failure() {
         let failed = cell(vec![done(1000), Outcome::Failed("no".into())]);
         assert_eq!(wall(&failed, None), "failed 1 of 2");
-        let slow = cell(vec![Outcome::GaveUp(Duration::from_secs(300))]);
+        let slow = cell(vec![Outcome::GaveUp(Duration::from_mins(5))]);
         assert_eq!(
             wall(&slow, Some(Duration::from_secs(3))),
             "> 300 s · 100.00×"

@@ -99,12 +99,15 @@ fn faster(results: &Results, title: impl Fn(Shape) -> String) -> Vec<Target> {
             met += 1;
             continue;
         }
-        targets.push(Target::below(
-            format!("{}, {network}: faster than {}", title(shape), peer.title()),
-            best.as_secs_f64(),
-            ours.wall().map(|wall| wall.as_secs_f64()),
-            "s",
-        ));
+        let name = format!("{}, {network}: faster than {}", title(shape), peer.name());
+        let best = best.as_secs_f64();
+        targets.push(match ours.wall() {
+            Some(wall) => Target::below(name, best, Some(wall.as_secs_f64()), "s"),
+            None => Target {
+                verdict: "**missed**: it failed".to_owned(),
+                ..Target::unknown(name, &format!("≤ {}", quantity(best, "s")))
+            },
+        });
     }
     let verdict = match rows {
         0 => "not measured".to_owned(),

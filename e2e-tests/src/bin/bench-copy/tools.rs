@@ -1,4 +1,6 @@
-//! The tools that are compared: how each is called, at its defaults and at its best. The one place that knows.
+//! The tools that are compared: which there are, and what each can do. [`call`] knows how each is called.
+
+mod call;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,9 +11,8 @@ use clap::ValueEnum;
 use crate::launch::{Job, Program};
 use crate::limit;
 use crate::shapes::Shape;
+use call::{Call, environment};
 
-/// How many requests or layers a tuned tool has under way.
-const TUNED: &str = "32";
 /// How many processes of a tuned tool run at a time where each copies one image only.
 const TUNED_PROCESSES: usize = 4;
 
@@ -113,8 +114,15 @@ impl Contender {
 
     /// The head of its column.
     pub fn title(self) -> String {
+        match self.tool {
+            Tool::Ours => format!("**{}**", self.name()),
+            _ => self.name(),
+        }
+    }
+
+    /// What it is called in running text.
+    pub fn name(self) -> String {
         match (self.tool, self.setting) {
-            (Tool::Ours, _) => "**mirror-sidecar**".to_owned(),
             (Tool::Limit, _) => "limit (curl)".to_owned(),
             (tool, Setting::Default) => tool.program().to_owned(),
             (tool, Setting::Tuned) => format!("{}, tuned", tool.program()),
@@ -184,7 +192,7 @@ impl Tools {
             .is_some_and(|found| found.tunable);
         match (contender.tool, shape) {
             (Tool::Skopeo | Tool::Crane, Shape::Referrers) => Some("copies no referrers"),
-            (Tool::Limit, Shape::Big | Shape::Layers | Shape::Tiny | Shape::Platforms) => None,
+            (Tool::Limit, Shape::Big | Shape::Layers | Shape::Platforms) => None,
             (Tool::Limit, _) => Some("n/a"),
             _ if contender.setting == Setting::Tuned && one_image && !tunable => Some("no setting"),
             _ => None,
@@ -223,134 +231,8 @@ impl Tools {
     }
 }
 
-/// How a program is called for one task.
-struct Call<'a> {
-    program: &'a Path,
-    tuned: bool,
-    plain: bool,
-    task: &'a Task,
-}
-
-impl Call<'_> {
-    fn ours(&self) -> Program {
-        let task = self.task;
-        let mut arguments = strings(&["copy"]);
-        arguments.extend(task.pairs.iter().map(|pair| pair.source.clone()));
-        match task.pairs.as_slice() {
-            [pair] => arguments.extend(strings(&["--to", &pair.target])),
-            _ => arguments.extend(strings(&[
-                "--registry",
-                &task.target,
-                "--repository",
-                REPOSITORY,
-            ])),
-        }
-        match &task.ca {
-            Some(ca) => arguments.extend(strings(&["--ca-file", &ca.to_string_lossy()])),
-            None => arguments.extend(strings(&[
-                "--insecure-registry",
-                &task.source,
-                "--insecure-registry",
-                &task.target,
-            ])),
-        }
-        self.program(arguments)
-    }
-
-    fn skopeo(&self, pair: &Pair) -> Program {
-        let mut arguments = strings(&["--insecure-policy", "copy", "--all", "--preserve-digests"]);
-        if self.plain {
-            arguments.extend(strings(&[
-                "--src-tls-verify=false",
-                "--dest-tls-verify=false",
-            ]));
-        }
-        if self.tuned {
-            arguments.extend(strings(&["--image-parallel-copies", TUNED]));
-        }
-        arguments.extend([&pair.source, &pair.target].map(|image| format!("docker://{image}")));
-        self.program(arguments)
-    }
-
-    fn crane(&self, pair: &Pair) -> Program {
-        let mut arguments = strings(&["copy"]);
-        if self.plain {
-            arguments.extend(strings(&["--insecure"]));
-        }
-        if self.tuned {
-            arguments.extend(strings(&["-j", TUNED]));
-        }
-        arguments.extend([pair.source.clone(), pair.target.clone()]);
-        self.program(arguments)
-    }
-
-    /// regctl reads its settings from a file, which lies in the task's folder.
-    fn regctl_setup(&self) -> Vec<Program> {
-        let tls = if self.plain { "disabled" } else { "enabled" };
-        [&self.task.source, &self.task.target]
-            .map(|host| {
-                let mut arguments =
-                    strings(&["registry", "set", host, "--tls", tls, "--skip-check"]);
-                if self.tuned {
-                    arguments.extend(strings(&["--req-concurrent", TUNED]));
-                }
-                self.program(arguments)
-            })
-            .into()
-    }
-
-    fn regctl(&self, pair: &Pair) -> Program {
-        let mut arguments = strings(&["image", "copy"]);
-        if self.task.referrers {
-            arguments.extend(strings(&["--referrers"]));
-        }
-        arguments.extend([pair.source.clone(), pair.target.clone()]);
-        self.program(arguments)
-    }
-
-    fn oras(&self, pair: &Pair) -> Program {
-        let mut arguments = strings(&["cp"]);
-        if self.plain {
-            arguments.extend(strings(&["--from-plain-http", "--to-plain-http"]));
-        }
-        if self.task.referrers {
-            arguments.extend(strings(&["-r"]));
-        }
-        if self.tuned {
-            arguments.extend(strings(&["--concurrency", TUNED]));
-        }
-        arguments.extend([pair.source.clone(), pair.target.clone()]);
-        self.program(arguments)
-    }
-
-    fn program(&self, arguments: Vec<String>) -> Program {
-        Program {
-            path: self.program.to_owned(),
-            arguments,
-        }
-    }
-}
-
 /// The repository at the destination below which all copies go.
 pub const REPOSITORY: &str = "backup";
-
-/// Nothing of the user's settings, and the authority under the names that the programs know.
-fn environment(task: &Task) -> BTreeMap<String, String> {
-    let path = |path: &Path| path.to_string_lossy().into_owned();
-    let mut environment = BTreeMap::from([
-        ("HOME".to_owned(), path(&task.folder)),
-        (
-            "REGCTL_CONFIG".to_owned(),
-            path(&task.folder.join("regctl.json")),
-        ),
-    ]);
-    if let Some(ca) = &task.ca {
-        for name in ["SSL_CERT_FILE", "CURL_CA_BUNDLE"] {
-            environment.insert(name.to_owned(), path(ca));
-        }
-    }
-    environment
-}
 
 impl Found {
     fn new(tool: Tool, path: PathBuf) -> Self {
@@ -394,8 +276,4 @@ fn on_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path)
         .map(|folder| folder.join(program))
         .find(|file| file.is_file())
-}
-
-fn strings(texts: &[&str]) -> Vec<String> {
-    texts.iter().map(|text| (*text).to_owned()).collect()
 }

@@ -68,9 +68,9 @@ async fn a_wait_beyond_all_patience_is_the_callers_to_make() {
                     operation: Operation::ReadManifest,
                     object: "docker.io/library/a:1".to_owned(),
                 },
-                limit: 100,
+                limit: Some(100),
                 window: Duration::from_hours(6),
-                after: policy.max_retry_after + Duration::from_secs(1),
+                after: policy.max_delay + Duration::from_secs(1),
             })
         }
     })
@@ -110,4 +110,38 @@ async fn a_pushed_manifest_tells_whether_its_subject_was_noted(
     let found = repository.manifest(&tag).await.unwrap();
     let pushed = repository.put_manifest(&tag, "x/y", &found).await.unwrap();
     assert_eq!(pushed.subject_known, known);
+}
+
+/// Many registries say no more than that the manifest is invalid when they mean its type.
+#[rstest::rstest]
+#[case("application/vnd.oci.artifact.manifest.v1+json", true)]
+#[case("application/vnd.oci.image.manifest.v1+json", false)]
+#[tokio::test]
+async fn an_unusual_manifest_that_is_refused_as_invalid_is_unsupported(
+    #[case] media_type: &str,
+    #[case] unsupported: bool,
+) {
+    let body =
+        r#"{"errors":[{"code":"MANIFEST_INVALID","message":"manifest invalid","detail":{}}]}"#;
+    let (registry, _) = registry(move |parts, _| match parts.method.as_str() {
+        "PUT" => respond(400, &[], body),
+        _ => respond(200, &[], "{}"),
+    })
+    .await;
+    let repository = registry.repository("a", Access::Push).unwrap();
+    let tag = TagOrDigest::parse("1");
+    let found = repository.manifest(&tag).await.unwrap();
+    let error = repository
+        .put_manifest(&tag, media_type, &found)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        matches!(error, RegistryError::Unsupported { .. }),
+        unsupported,
+        "{error}"
+    );
+    assert_eq!(
+        (error.status(), error.code()),
+        (Some(400), Some("MANIFEST_INVALID"))
+    );
 }

@@ -36,6 +36,7 @@ pub(super) struct Progress {
 pub(super) struct Watch {
     progress: Arc<Progress>,
     number: usize,
+    image: String,
 }
 
 struct Shown {
@@ -151,15 +152,16 @@ impl Progress {
     pub(super) fn finish(&self) {
         self.tick();
         let shown = self.shown();
+        if let View::Bars(bars) = &shown.view {
+            bars.clear();
+        }
         match &shown.view {
             View::Json(_) => output::note(&events::finished(&shown.board)),
-            View::Nothing => {}
-            View::Bars(_) | View::Lines(_) if shown.board.total < 2 => {}
-            View::Lines(_) => output::note(&shown.board.summary()),
-            View::Bars(bars) => {
-                bars.clear();
+            // The result of a single image says it all.
+            View::Bars(_) | View::Lines(_) if shown.board.total > 1 => {
                 output::note(&shown.board.summary());
             }
+            _ => {}
         }
     }
 
@@ -187,7 +189,11 @@ pub(super) fn watch(progress: Arc<Progress>, number: usize, image: &str) -> Watc
     let mut shown = progress.shown();
     shown.board.begin(number, image, Instant::now());
     drop(shown);
-    Watch { progress, number }
+    Watch {
+        progress,
+        number,
+        image: image.to_owned(),
+    }
 }
 
 impl mirror_copy::Progress for Watch {
@@ -210,8 +216,7 @@ impl mirror_copy::Progress for Watch {
         }
         drop(shown);
         if !matches!(event, Event::Bytes { .. }) {
-            let number = self.number;
-            tracing::debug!(number, ?event);
+            tracing::debug!(image = self.image, ?event);
         }
     }
 }

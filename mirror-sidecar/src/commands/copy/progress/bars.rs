@@ -93,10 +93,6 @@ impl Bars {
                     bar.set_prefix(short(digest));
                     bar
                 });
-            if layer.sent < bar.position() {
-                // It is sent from its beginning again; the old speed says nothing about that.
-                bar.reset();
-            }
             bar.set_message(layer.rate.to_string());
             bar.set_position(layer.sent);
         }

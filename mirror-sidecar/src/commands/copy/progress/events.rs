@@ -234,3 +234,29 @@ pub(super) fn finished(board: &Board) -> String {
 pub(super) fn interrupted() -> String {
     Object::Interrupted.line()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_told_once_a_second_and_only_when_they_move() {
+        let start = Instant::now();
+        let mut board = Board::new(start);
+        board.begin(0, "a", start);
+        let digest: Digest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
+        let (digest, size) = (&digest, 1000);
+        board.apply(0, &Event::BlobStarted { digest, size }, start);
+        let (mut events, mut lines) = (Events::default(), Vec::new());
+        for tenth in 0..100 {
+            let now = start + Duration::from_millis(100 * tenth);
+            if tenth < 35 {
+                board.apply(0, &Event::Bytes { digest, bytes: 1 }, now);
+            }
+            events.tick(&board, now, &mut lines);
+        }
+        let expected = [11, 21, 31, 35]
+            .map(|sent| format!(r#"{{"event":"bytes","image":"a","sent":{sent},"total":0}}"#));
+        assert_eq!(lines, expected);
+    }
+}

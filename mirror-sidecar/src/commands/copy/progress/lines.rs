@@ -87,3 +87,38 @@ fn count(number: u64, thing: &str) -> String {
         _ => format!("{number} {thing}s"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ticks for twenty seconds, and gives what was said.
+    fn said(images: usize) -> Vec<String> {
+        let start = Instant::now();
+        let mut board = Board::new(start);
+        board.total = images;
+        for number in 0..images {
+            board.begin(number, "docker.io/library/nginx:1", start);
+        }
+        let (mut lines, mut said) = (Lines::default(), Vec::new());
+        for tenth in 0..=200 {
+            let now = start + Duration::from_millis(100 * tenth);
+            lines.tick(&board, now, &mut said);
+        }
+        said
+    }
+
+    #[test]
+    fn few_images_have_a_line_each_every_few_seconds() {
+        let said = said(2);
+        assert_eq!(said.len(), 2 * 4, "{said:?}");
+        assert_eq!(said[0], "docker.io/library/nginx:1: reading manifests");
+    }
+
+    #[test]
+    fn many_images_have_one_line_every_few_seconds() {
+        let said = said(100);
+        assert_eq!(said.len(), 4, "{said:?}");
+        assert!(said[0].starts_with("0 of 100 images done"), "{said:?}");
+    }
+}

@@ -1,7 +1,10 @@
 //! The figures that events add up to.
 
-use super::*;
+use std::time::Duration;
+
 use mirror_copy::CopyError;
+
+use super::*;
 
 fn digest(letter: char) -> Digest {
     let hex: String = std::iter::repeat_n(letter, 64).collect();

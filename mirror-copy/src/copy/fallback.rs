@@ -1,0 +1,139 @@
+//! The referrers' tag, for registries that do not list referrers by themselves (distribution-spec,
+//! "Referrers Tag Schema"): an index under a tag made of the subject's digest, kept by clients.
+
+use crate::error::{Operation, RegistryError};
+use crate::hash::Hasher;
+use crate::manifest::OCI_INDEX;
+use crate::reference::TagOrDigest;
+use crate::registry::{Manifest, Referrer, Repository};
+use oci_spec::image::Digest;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// How often the list is written anew when somebody else writes it at the same time.
+const ATTEMPTS: usize = 5;
+
+/// The part of an index that matters here.
+#[derive(Deserialize)]
+struct Index {
+    #[serde(default)]
+    manifests: Vec<Referrer>,
+}
+
+/// The tag that lists a manifest's referrers.
+pub(super) fn tag(subject: &Digest) -> String {
+    // Longer digests than a tag can hold are cut (distribution-spec, "Referrers Tag Schema").
+    let hex: String = subject.digest().chars().take(64).collect();
+    format!("{}-{hex}", subject.algorithm())
+}
+
+/// Reads such a list. `None` if there is none.
+pub(super) async fn read(
+    repository: &Repository,
+    tag: &str,
+) -> Result<Option<(Manifest, Vec<Referrer>)>, RegistryError> {
+    let reference = TagOrDigest::Tag(tag.to_owned());
+    let located = repository.read(&reference).await?;
+    let Some(manifest) = located.and_then(|located| located.manifest) else {
+        return Ok(None);
+    };
+    match serde_json::from_slice::<Index>(&manifest.bytes) {
+        Ok(index) => Ok(Some((manifest, index.manifests))),
+        Err(_) => {
+            let subject = repository.subject(Operation::ReadManifest, &reference.suffix());
+            let reason = "the list of referrers is not an index";
+            Err(RegistryError::protocol(&subject, reason))
+        }
+    }
+}
+
+/// Puts these referrers into the list of `subject`, beside what is there. Two clients may write at the same
+/// time and the protocol has no lock, so the list is read again until everything is in it.
+pub(super) async fn list(
+    repository: &Repository,
+    subject: &Digest,
+    referrers: &[&Referrer],
+) -> Result<(), RegistryError> {
+    let tag = tag(subject);
+    let reference = TagOrDigest::Tag(tag.clone());
+    for _ in 0..ATTEMPTS {
+        let old = read(repository, &tag).await?;
+        let (old, listed) = old.unzip();
+        let listed = listed.unwrap_or_default();
+        let is_listed = |new: &Referrer| {
+            listed
+                .iter()
+                .any(|old| old.descriptor.digest == new.descriptor.digest)
+        };
+        let new: Vec<&Value> = referrers
+            .iter()
+            .filter(|new| !is_listed(new))
+            .map(|new| &new.raw)
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let bytes = with(old.as_ref(), &new);
+        let digest = Hasher::sha256().of(&bytes).parse();
+        let digest = digest.map_err(|_| RegistryError::Name(tag.clone()))?;
+        let index = Manifest {
+            bytes: bytes.into(),
+            media_type: OCI_INDEX.to_owned(),
+            digest,
+        };
+        repository
+            .put_manifest(&reference, OCI_INDEX, &index)
+            .await?;
+    }
+    let subject = repository.subject(Operation::WriteManifest, &reference.suffix());
+    let reason = "somebody else keeps overwriting the list of referrers";
+    Err(RegistryError::protocol(&subject, reason))
+}
+
+/// The old index, or an empty one, with more manifests. Whatever else it says stays.
+fn with(old: Option<&Manifest>, new: &[&Value]) -> Vec<u8> {
+    let old = old.and_then(|old| serde_json::from_slice::<Value>(&old.bytes).ok());
+    let mut index = old
+        .filter(Value::is_object)
+        .unwrap_or_else(|| json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}));
+    if !index["manifests"].is_array() {
+        index["manifests"] = json!([]);
+    }
+    if let Some(manifests) = index["manifests"].as_array_mut() {
+        manifests.extend(new.iter().map(|value| (*value).clone()));
+    }
+    index.to_string().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_grows_and_keeps_what_it_says() {
+        let first = with(None, &[&json!({"digest": "a"})]);
+        let old = Manifest {
+            bytes: String::from_utf8_lossy(&first)
+                .replace(
+                    "\"schemaVersion\":2",
+                    "\"schemaVersion\":2,\"annotations\":{\"x\":\"y\"}",
+                )
+                .into(),
+            media_type: OCI_INDEX.into(),
+            digest: format!("sha256:{}", "0".repeat(64)).parse().unwrap(),
+        };
+        let second: Value =
+            serde_json::from_slice(&with(Some(&old), &[&json!({"digest": "b"})])).unwrap();
+        assert_eq!(
+            second["manifests"],
+            json!([{"digest": "a"}, {"digest": "b"}])
+        );
+        assert_eq!(second["annotations"]["x"], "y");
+    }
+
+    #[test]
+    fn long_digests_are_cut_to_what_a_tag_holds() {
+        let digest: Digest = format!("sha512:{}", "a".repeat(128)).parse().unwrap();
+        assert_eq!(tag(&digest), format!("sha512-{}", "a".repeat(64)));
+    }
+}

@@ -1,0 +1,98 @@
+//! Leaves out platforms of an image, on request only: what is left has another digest.
+
+use super::Job;
+use super::error::CopyError;
+use crate::hash::Hasher;
+use crate::manifest::{self, Contents, Descriptor};
+use crate::reference::TagOrDigest;
+use crate::registry::Manifest;
+use oci_spec::image::Digest;
+use serde_json::Value;
+use std::collections::HashSet;
+
+impl Job<'_> {
+    /// The image with the wanted platforms only: the one image that fits, or a smaller index of all that
+    /// fit, with the attestations about them. An image without platforms stays as it is.
+    pub(super) async fn only_wanted(&self, root: Manifest) -> Result<Manifest, CopyError> {
+        let object = self.source.object(&format!("@{}", root.digest));
+        let contents = manifest::read(&root.bytes, &root.media_type);
+        let contents = contents.map_err(|source| CopyError::Manifest {
+            object: object.clone(),
+            source,
+        })?;
+        if contents.children.is_empty() {
+            return Ok(root);
+        }
+        let wanted: Vec<&Descriptor> = contents
+            .children
+            .iter()
+            .filter(|child| self.wants(child))
+            .collect();
+        let missing = self.options.platforms.iter().find(|platform| {
+            let mut offered = wanted.iter().filter_map(|child| child.platform.as_ref());
+            !offered.any(|offered| platform.accepts(offered))
+        });
+        if let Some(platform) = missing {
+            return Err(CopyError::NoSuchPlatform {
+                object,
+                platform: platform.clone(),
+                offered: offered(&contents),
+            });
+        }
+        if let [only] = wanted.as_slice() {
+            let by_digest = TagOrDigest::Digest(only.digest.clone());
+            let manifest = self.source.manifest(&by_digest).await;
+            return manifest.map_err(CopyError::Source);
+        }
+        let kept: HashSet<&Digest> = wanted.iter().map(|child| &child.digest).collect();
+        let about_kept = |child: &&Descriptor| {
+            let describes = child.annotations.describes.as_deref();
+            describes.is_some_and(|digest| kept.iter().any(|kept| kept.as_ref() == digest))
+        };
+        let attestations = contents.children.iter().filter(about_kept);
+        let kept = kept
+            .iter()
+            .copied()
+            .chain(attestations.map(|child| &child.digest));
+        smaller(&root, &contents.media_type, &kept.collect()).ok_or(CopyError::Limit {
+            object,
+            limit: "its index cannot be made smaller",
+        })
+    }
+
+    fn wants(&self, child: &Descriptor) -> bool {
+        let offered = child.platform.as_ref();
+        let mut wanted = self.options.platforms.iter();
+        child.annotations.describes.is_none()
+            && offered.is_some_and(|offered| wanted.any(|wanted| wanted.accepts(offered)))
+    }
+}
+
+fn offered(contents: &Contents) -> String {
+    let mut names: Vec<String> = contents
+        .children
+        .iter()
+        .filter(|child| child.annotations.describes.is_none())
+        .filter_map(|child| child.platform.as_ref())
+        .map(|platform| crate::text::clean(&platform.to_string()))
+        .collect();
+    names.dedup();
+    names.join(", ")
+}
+
+/// The index with some of its manifests; everything else it says stays.
+fn smaller(root: &Manifest, media_type: &str, kept: &HashSet<&Digest>) -> Option<Manifest> {
+    let mut index: Value = serde_json::from_slice(&root.bytes).ok()?;
+    let manifests = index.get_mut("manifests")?.as_array_mut()?;
+    manifests.retain(|entry| {
+        let digest = entry.get("digest").and_then(Value::as_str);
+        digest.is_some_and(|digest| kept.iter().any(|kept| kept.as_ref() == digest))
+    });
+    let bytes = index.to_string().into_bytes();
+    let digest = Hasher::sha256().of(&bytes).parse().ok()?;
+    Some(Manifest {
+        bytes: bytes.into(),
+        media_type: media_type.to_owned(),
+        digest,
+    })
+}
