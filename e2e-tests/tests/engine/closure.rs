@@ -101,7 +101,6 @@ fn push_with_referrers(to: &dyn Registry) {
 
 #[rstest::rstest]
 #[tokio::test]
-#[ignore = "engine: referrers"]
 async fn referrers_are_the_same_at_both_registries(
     #[values(true, false)] from_embedded: bool,
     #[values(true, false)] to_embedded: bool,
@@ -151,7 +150,6 @@ async fn odd_shapes_of_the_scripted_registry_are_the_same_afterwards() {
 }
 
 #[tokio::test]
-#[ignore = "engine: referrers"]
 async fn referrers_of_the_scripted_registry_are_the_same_afterwards() {
     let app = scripted::image(1, &[noise(1, 1000)]);
     for api in [true, false] {

@@ -423,7 +423,6 @@ async fn case_33_a_mounted_base_layer_crosses_the_wire_once_per_registry() {
 }
 
 #[tokio::test]
-#[ignore = "engine: opens the source of a blob that it then mounts"]
 async fn case_33_the_source_of_a_mounted_blob_is_not_even_opened() {
     let to = Fake::start().await;
     let (from, _) = two_with_a_shared_base(&to).await;

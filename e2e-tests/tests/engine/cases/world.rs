@@ -34,7 +34,6 @@ async fn case_49_within_one_registry_every_blob_is_mounted() {
 }
 
 #[tokio::test]
-#[ignore = "engine: opens the source of a blob that it then mounts"]
 async fn case_49_no_blob_that_is_mounted_is_read() {
     let (registry, registries) = one_registry().await;
     copy_app(&registries, &registry, &registry).await.unwrap();
