@@ -459,6 +459,19 @@ async fn case_33_a_registry_that_knows_no_mount_gets_the_blob(#[case] status: u1
 }
 
 #[tokio::test]
+async fn case_33_a_large_blob_is_not_sent_to_a_registry_that_has_it_and_never_mounts() {
+    let app = with_layer(9 * MIB);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    to.set(|knobs| knobs.mount = false);
+    to.put_blob("copy", &app.blobs[1]);
+    let report = copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap();
+    assert!(report.bytes < 9 * MIB as u64, "{report:?}");
+    assert!(arrived(&to, &[app]));
+}
+
+#[tokio::test]
 #[ignore = "engine: a registry without mounts is asked for every blob again"]
 async fn case_33_a_registry_that_knows_no_mount_is_not_asked_again() {
     let (from, to) = (Fake::start().await, Fake::start().await);
