@@ -53,65 +53,74 @@ impl Asked<'_> {
 
 async fn answer(fake: Fake, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
-    let path = parts.uri.path().to_owned();
-    let query = parts.uri.query().unwrap_or_default().to_owned();
     let place = log(&fake, &parts);
+    let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
     let fault = fake
         .state()
         .fault(&parts.method, &format!("{path}?{query}"));
-    let answer = match &fault {
+    let answer = match fault {
         Some(Action::Status(status, headers, text)) => {
             // Read the body first, so that the answer is not lost with the connection.
             let _ = to_bytes(body, usize::MAX).await;
-            let mut answer = plain(*status, text);
-            for (name, value) in headers {
+            let mut answer = plain(status, text);
+            for (name, value) in &headers {
                 let (name, value) = header_of(name, value);
                 answer.headers_mut().append(name, value);
             }
             answer
         }
-        Some(Action::Early(status)) => error(*status, "DENIED"),
+        Some(Action::Early(status)) => error(status, "DENIED"),
         Some(Action::Hang) => std::future::pending().await,
         Some(Action::Reset) => {
             switch_off(&parts.extensions);
             plain(500, "")
         }
-        _ => {
-            let (sip, pause) = match fault {
-                Some(Action::Sip(bytes, pause)) => (bytes, pause),
-                _ => (usize::MAX, Duration::ZERO),
-            };
-            let Some(body) = read(body, sip, pause).await else {
-                return plain(400, "cut");
-            };
-            if let Some(entry) = fake.state().log.get_mut(place) {
-                entry.length = body.len();
-                if path == "/token" {
-                    entry.body = String::from_utf8_lossy(&body).into_owned();
-                }
-            }
-            let asked = Asked {
-                method: &parts.method,
-                headers: &parts.headers,
-                path: &path,
-                query: &query,
-                body,
-            };
-            let real = real(&fake, &asked);
-            match fault {
-                Some(Action::LoseAnswer) => {
-                    switch_off(&parts.extensions);
-                    real
-                }
-                Some(action) => spoiled(real, action).await,
-                None => real,
-            }
-        }
+        fault => worked(&fake, &parts, body, place, fault).await,
     };
     if let Some(entry) = fake.state().log.get_mut(place) {
         entry.status = answer.status().as_u16();
     }
     answer
+}
+
+/// Does what was asked for; the way there or the answer may be spoiled.
+async fn worked(
+    fake: &Fake,
+    parts: &Parts,
+    body: Body,
+    place: usize,
+    fault: Option<Action>,
+) -> Answer {
+    let (sip, pause) = match fault {
+        Some(Action::Sip(bytes, pause)) => (bytes, pause),
+        _ => (usize::MAX, Duration::ZERO),
+    };
+    let Some(body) = read(body, sip, pause).await else {
+        return plain(400, "cut");
+    };
+    let path = parts.uri.path();
+    if let Some(entry) = fake.state().log.get_mut(place) {
+        entry.length = body.len();
+        if path == "/token" {
+            entry.body = String::from_utf8_lossy(&body).into_owned();
+        }
+    }
+    let asked = Asked {
+        method: &parts.method,
+        headers: &parts.headers,
+        path,
+        query: parts.uri.query().unwrap_or_default(),
+        body,
+    };
+    let real = real(fake, &asked);
+    match fault {
+        Some(Action::LoseAnswer) => {
+            switch_off(&parts.extensions);
+            real
+        }
+        Some(action) => spoiled(real, action).await,
+        None => real,
+    }
 }
 
 /// Logs a request and says where in the log it is.
