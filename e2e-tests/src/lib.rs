@@ -4,6 +4,7 @@
 //! - [`registry`] starts real registries on loopback, and speaks plain HTTP to them;
 //! - [`scripted`] is a registry in this process that misbehaves on demand;
 //! - [`image`] makes images on the fly, pushes them and reads them back;
+//! - [`closure`] reads all that belongs to a tag with another client than ours;
 //! - [`sidecar`] runs the real `mirror-sidecar` as a child process;
 //! - [`fixtures`] are admission requests as an API server sent them;
 //! - [`tls`] issues certificates, [`artifacts`] finds or builds what is tested.
@@ -13,6 +14,7 @@
 
 pub mod artifacts;
 pub mod blocking;
+pub mod closure;
 pub mod digest;
 pub mod fixtures;
 pub mod host;
