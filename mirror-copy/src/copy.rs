@@ -155,9 +155,10 @@ impl Job<'_> {
             wanted(target, &root.digest)
         };
         let referrers = async {
-            match self.options.referrers {
-                true => self.bring_referrers(&root).await,
-                false => Ok(()),
+            if self.options.referrers {
+                self.bring_referrers(&root).await
+            } else {
+                Ok(())
             }
         };
         let (root, ()) = tokio::try_join!(Closure::new(self).bring(root.clone()), referrers)?;

@@ -51,7 +51,7 @@ pub(super) struct Closure<'a> {
 }
 
 enum Done {
-    Found(Child, Found),
+    Found(Box<Child>, Found),
     Sent(Blob),
     Pushed(Digest),
 }
@@ -83,7 +83,7 @@ impl<'a> Closure<'a> {
                 break;
             };
             match done? {
-                Done::Found(child, found) => self.found(child, found)?,
+                Done::Found(child, found) => self.found(*child, found)?,
                 Done::Sent(blob) => self.sent(&blob),
                 Done::Pushed(digest) => self.advance(&digest),
             }
@@ -104,7 +104,7 @@ impl<'a> Closure<'a> {
                 self.reading += 1;
                 self.running.push(Box::pin(async move {
                     let found = job.find(&child).await?;
-                    Ok(Done::Found(child, found))
+                    Ok(Done::Found(Box::new(child), found))
                 }));
             }
         }
@@ -215,7 +215,7 @@ impl<'a> Closure<'a> {
         self.running.push(Box::pin(async move {
             let digest = node.manifest.digest.clone();
             let reference = TagOrDigest::Digest(digest.clone());
-            job.push(&node, &reference).await?;
+            job.push_listed(&node, &reference).await?;
             job.pushed(&digest);
             Ok(Done::Pushed(digest))
         }));

@@ -37,14 +37,11 @@ pub(super) async fn read(
     let Some(manifest) = located.and_then(|located| located.manifest) else {
         return Ok(None);
     };
-    match serde_json::from_slice::<Index>(&manifest.bytes) {
-        Ok(index) => Ok(Some((manifest, index.manifests))),
-        Err(_) => {
-            let subject = repository.subject(Operation::ReadManifest, &reference.suffix());
-            let reason = "the list of referrers is not an index";
-            Err(RegistryError::protocol(&subject, reason))
-        }
-    }
+    let index: Index = serde_json::from_slice(&manifest.bytes).map_err(|_| {
+        let subject = repository.subject(Operation::ReadManifest, &reference.suffix());
+        RegistryError::protocol(&subject, "the list of referrers is not an index")
+    })?;
+    Ok(Some((manifest, index.manifests)))
 }
 
 /// Puts these referrers into the list of `subject`, beside what is there. Two clients may write at the same
@@ -52,10 +49,12 @@ pub(super) async fn read(
 pub(super) async fn list(
     repository: &Repository,
     subject: &Digest,
-    referrers: &[&Referrer],
+    referrers: &[Referrer],
 ) -> Result<(), RegistryError> {
     let tag = tag(subject);
     let reference = TagOrDigest::Tag(tag.clone());
+    // Within this process one writes after the other.
+    let _turn = repository.registry().seen().turn(subject).await;
     for _ in 0..ATTEMPTS {
         let old = read(repository, &tag).await?;
         let (old, listed) = old.unzip();
@@ -88,6 +87,28 @@ pub(super) async fn list(
     let subject = repository.subject(Operation::WriteManifest, &reference.suffix());
     let reason = "somebody else keeps overwriting the list of referrers";
     Err(RegistryError::protocol(&subject, reason))
+}
+
+/// How a manifest is listed as a referrer (distribution-spec, "Listing Referrers"): with its artifact type,
+/// which is its config's type if it names none, and its annotations.
+pub(super) fn describe(manifest: &Manifest, media_type: &str) -> Option<Referrer> {
+    let content: Value = serde_json::from_slice(&manifest.bytes).ok()?;
+    let mut raw = json!({
+        "mediaType": media_type,
+        "digest": manifest.digest.as_ref(),
+        "size": manifest.bytes.len(),
+    });
+    let artifact_type = content.get("artifactType").filter(|text| **text != "");
+    let artifact_type = artifact_type.or_else(|| content.get("config")?.get("mediaType"));
+    for (name, value) in [
+        ("artifactType", artifact_type),
+        ("annotations", content.get("annotations")),
+    ] {
+        if let Some(value) = value {
+            raw[name] = value.clone();
+        }
+    }
+    Referrer::try_from(raw).ok()
 }
 
 /// The old index, or an empty one, with more manifests. Whatever else it says stays.

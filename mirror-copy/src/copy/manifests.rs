@@ -1,6 +1,7 @@
 //! Pushes manifests, the root as all that it is to be called, its tag last of all.
 
 use super::error::CopyError;
+use super::fallback;
 use super::node::Node;
 use super::progress::Event;
 use super::report::one_more;
@@ -26,7 +27,7 @@ impl Job<'_> {
         references: &[TagOrDigest],
     ) -> Result<(), CopyError> {
         for (index, reference) in references.iter().enumerate() {
-            self.push(root, reference).await?;
+            self.push_listed(root, reference).await?;
             self.pushed_root(&root.manifest.digest, reference, index == 0);
         }
         Ok(())
@@ -63,6 +64,23 @@ impl Job<'_> {
         if let TagOrDigest::Tag(tag) = reference {
             self.progress.event(Event::Tagged { tag, digest });
         }
+    }
+
+    /// Pushes a manifest, and lists it where it says what it is about and the target does not list it.
+    pub(super) async fn push_listed(
+        &self,
+        node: &Node,
+        reference: &TagOrDigest,
+    ) -> Result<(), CopyError> {
+        let pushed = self.push(node, reference).await?;
+        if let Some(subject) = &node.subject
+            && !pushed.subject_known
+            && let Some(referrer) = fallback::describe(&node.manifest, &node.media_type)
+        {
+            let listed = fallback::list(&self.target, subject, &[referrer]).await;
+            listed.map_err(CopyError::Target)?;
+        }
+        Ok(())
     }
 
     /// Pushes a manifest. If the target then misses blobs that it said it had (replication and

@@ -28,7 +28,7 @@ impl Job<'_> {
         }
         let learned = self.target.registry().own_mount();
         let offer = match learned.get() {
-            OwnMount::Useless => None,
+            OwnMount::Useless | OwnMount::Never => None,
             OwnMount::Unknown if blob.size >= LARGE => self.ask_twice(blob).await?,
             OwnMount::Unknown | OwnMount::Works => self.ask_once(&blob.digest).await,
         };
@@ -49,13 +49,22 @@ impl Job<'_> {
                 self.target.registry().seen().forget(digest, &from);
                 return Some(Offer::Wanted(session));
             }
-            Err(error) => tracing::debug!(%digest, %from, %error, "not mounted"),
+            Err(error) => {
+                tracing::debug!(%digest, %from, %error, "not mounted");
+                // The method itself is refused, not this repository.
+                if matches!(error.status(), Some(405 | 501)) {
+                    self.target.registry().own_mount().set(OwnMount::Never);
+                }
+            }
         }
         self.target.registry().seen().forget(digest, &from);
         None
     }
 
     pub(super) fn mount_candidate(&self, digest: &Digest) -> Option<Arc<str>> {
+        if self.target.registry().own_mount().get() == OwnMount::Never {
+            return None;
+        }
         if self.source.registry().same_host(self.target.registry()) {
             return Some(Arc::clone(self.source.name()));
         }
@@ -75,7 +84,10 @@ impl Job<'_> {
             Ok(MountAnswer::Session(session)) => Some(Offer::Wanted(session)),
             Err(error) => {
                 tracing::debug!(%digest, %error, "no mount from the repository itself");
-                learned.set(OwnMount::Useless);
+                learned.set(match error.status() {
+                    Some(405 | 501) => OwnMount::Never,
+                    _ => OwnMount::Useless,
+                });
                 None
             }
         }

@@ -93,7 +93,7 @@ impl Job<'_> {
             };
             brought.push(referrer.descriptor.digest.clone());
             if !listed {
-                unlisted.push(referrer);
+                unlisted.push(referrer.clone());
             }
         }
         if !unlisted.is_empty() {

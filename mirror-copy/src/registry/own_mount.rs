@@ -11,6 +11,8 @@ pub(crate) enum OwnMount {
     Works,
     /// It is refused, or opens a session for a blob that is there.
     Useless,
+    /// Mounting from anywhere is refused.
+    Never,
 }
 
 /// What one registry taught. Once it is useless it stays so.
@@ -22,7 +24,8 @@ impl Learned {
         match self.0.load(Ordering::Relaxed) {
             0 => OwnMount::Unknown,
             1 => OwnMount::Works,
-            _ => OwnMount::Useless,
+            2 => OwnMount::Useless,
+            _ => OwnMount::Never,
         }
     }
 
@@ -31,6 +34,7 @@ impl Learned {
             OwnMount::Unknown => 0,
             OwnMount::Works => 1,
             OwnMount::Useless => 2,
+            OwnMount::Never => 3,
         };
         self.0.fetch_max(number, Ordering::Relaxed);
     }

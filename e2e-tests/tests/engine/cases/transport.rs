@@ -472,7 +472,6 @@ async fn case_33_a_large_blob_is_not_sent_to_a_registry_that_has_it_and_never_mo
 }
 
 #[tokio::test]
-#[ignore = "engine: a registry without mounts is asked for every blob again"]
 async fn case_33_a_registry_that_knows_no_mount_is_not_asked_again() {
     let (from, to) = (Fake::start().await, Fake::start().await);
     let bases: Vec<_> = (1..=4).map(|seed| noise(seed, 1000)).collect();
