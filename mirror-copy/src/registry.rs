@@ -10,6 +10,7 @@ mod challenge;
 mod chunked;
 mod content;
 mod cutter;
+mod digest_tags;
 mod gate;
 mod manifests;
 mod own_mount;
@@ -34,6 +35,7 @@ mod testing;
 pub use blob_reader::BlobReader;
 pub(crate) use call::retrying;
 pub(crate) use content::{Content, Flow, content};
+pub(crate) use digest_tags::DigestTags;
 pub(crate) use manifests::{Located, Pushed};
 pub use manifests::{Manifest, Resolved};
 pub(crate) use own_mount::OwnMount;
@@ -75,6 +77,7 @@ struct Shared {
     gate: Gate,
     quota: Quota,
     seen: Seen,
+    digest_tags: digest_tags::Lists,
     streams: Streams,
     own_mount: own_mount::Learned,
     /// Whether the host may speak HTTP/2; only TLS can tell.
@@ -92,6 +95,7 @@ impl Registry {
             gate: Gate::default(),
             quota: Quota::default(),
             seen: Seen::default(),
+            digest_tags: digest_tags::Lists::default(),
             streams: Streams::default(),
             own_mount: own_mount::Learned::default(),
             abilities: Abilities::default(),

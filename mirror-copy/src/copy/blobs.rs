@@ -21,11 +21,13 @@ impl Job<'_> {
             return Ok(());
         }
         let seen = self.target.registry().seen();
-        let _turn = seen.turn(&blob.digest).await;
+        let turn = seen.turn(&blob.digest).await;
         if self.options.trust_present && seen.lately(&blob.digest, self.target.name()) {
             self.skipped(blob);
             return Ok(());
         }
+        // Only the first one sends it; once it is somewhere, all others may mount it at the same time.
+        let _turn = self.mount_candidate(&blob.digest).is_none().then_some(turn);
         let _place = self.place(blob).await;
         let (offer, reader) = self.ask_both(blob).await?;
         match offer {

@@ -14,7 +14,7 @@ use super::progress::Event;
 use super::report::one_more;
 use crate::manifest::{self, Descriptor};
 use crate::reference::TagOrDigest;
-use crate::registry::{Manifest, Referrer};
+use crate::registry::{DigestTags, Manifest, Referrer};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use oci_spec::image::Digest;
 
@@ -27,12 +27,6 @@ const MAX_SUBJECTS: usize = 256;
 /// What cosign appends to the tag of a digest, looked for one by one where tags cannot be listed.
 const SUFFIXES: [&str; 3] = [".sig", ".att", ".sbom"];
 
-/// Where digest tags begin. Only this algorithm is in use for them.
-const DIGEST_TAG: &str = "sha256-";
-
-/// The tags of a repository that are made of digests; `None` if they could not be listed.
-type DigestTags = Option<Vec<String>>;
-
 impl Job<'_> {
     /// Brings what refers to `root`, to the manifests that it names, and to what was found.
     pub(super) async fn bring_referrers(&self, root: &Manifest) -> Result<(), CopyError> {
@@ -40,7 +34,8 @@ impl Job<'_> {
         let Some(first) = subjects.first().cloned() else {
             return Ok(());
         };
-        let tags = self.digest_tags().await?;
+        let tags = self.source.digest_tags().await;
+        let tags = tags.map_err(CopyError::Source)?;
         let mut step = 0;
         while !subjects.is_empty() && step < MAX_STEPS {
             let mut working = FuturesUnordered::new();
@@ -209,17 +204,6 @@ impl Job<'_> {
             self.referrer_done(subject, &node);
         }
         Ok(Some(digest))
-    }
-
-    async fn digest_tags(&self) -> Result<DigestTags, CopyError> {
-        match self.source.tags_after(DIGEST_TAG).await {
-            Ok(tags) => Ok(tags),
-            Err(error) if error.retry().is_transient() => Err(CopyError::Source(error)),
-            Err(error) => {
-                tracing::debug!(%error, "tags cannot be listed");
-                Ok(None)
-            }
-        }
     }
 
     fn referrer_done(&self, subject: &Digest, node: &Node) {
