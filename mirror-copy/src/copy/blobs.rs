@@ -28,32 +28,73 @@ impl Job<'_> {
         }
         // Only the first one sends it; once it is somewhere, all others may mount it at the same time.
         let may_mount = self.mount_candidate(&blob.digest).is_some();
-        let _turn = (!may_mount).then_some(turn);
-        let place = self.place(blob).await;
-        // Boxed: those who only wait for their turn or place shall take little memory.
-        let (offer, reader) = Box::pin(self.ask_both(blob)).await?;
-        match offer {
-            Offer::Present => self.found(blob),
-            Offer::Mounted(from) => self.mounted(blob, &from),
-            Offer::Wanted(session) if may_mount => {
-                drop(place);
-                Box::pin(self.send_in_turn(blob, session)).await?;
-            }
-            Offer::Wanted(session) => Box::pin(self.send(blob, session, reader)).await?,
+        let turn = (!may_mount).then_some(turn);
+        if may_mount || self.found_something.load(Ordering::Relaxed) {
+            Box::pin(self.bring_if_missing(blob, turn)).await
+        } else {
+            let _place = self.place(blob).await;
+            Box::pin(self.bring_expectedly(blob)).await
         }
-        Ok(())
     }
 
-    /// Sends a blob that could not be mounted after all, unless somebody else has sent it meanwhile.
-    async fn send_in_turn(&self, blob: &Blob, session: Session) -> Result<(), CopyError> {
-        let _turn = self.turn(blob).await;
-        if self.was_there_lately(blob) {
-            self.target.cancel(&session).await;
-            self.skipped(blob);
-            return Ok(());
-        }
+    /// Asks the target first, which takes no memory, since it most likely has the blob or can mount it.
+    async fn bring_if_missing<T>(&self, blob: &Blob, turn: Option<T>) -> Result<(), CopyError> {
+        let offer = {
+            let _place = self.target.registry().place_to_write().await;
+            self.offer(blob).await?
+        };
+        let session = match offer {
+            Offer::Present => {
+                self.found(blob);
+                return Ok(());
+            }
+            Offer::Mounted(from) => {
+                self.mounted(blob, &from);
+                return Ok(());
+            }
+            Offer::Wanted(session) => session,
+        };
+        let _turn = if turn.is_none() {
+            // Not mounted after all: only one sends it, and the others find it there.
+            let again = self.turn(blob).await;
+            if self.was_there_lately(blob) {
+                self.target.cancel(&session).await;
+                self.skipped(blob);
+                return Ok(());
+            }
+            Some(again)
+        } else {
+            None
+        };
         let _place = self.place(blob).await;
         self.send(blob, session, None).await
+    }
+
+    /// Asks the target and opens the source at the same time: the answer most likely is that the blob is
+    /// needed.
+    async fn bring_expectedly(&self, blob: &Blob) -> Result<(), CopyError> {
+        let (mut offering, mut opening) = (pin!(self.offer(blob)), pin!(self.open(blob)));
+        let (offer, reader) = tokio::select! {
+            offer = &mut offering => match offer? {
+                // Nobody waits for a source that is not needed.
+                Offer::Wanted(session) => (Offer::Wanted(session), Some(opening.await)),
+                offer => (offer, None),
+            },
+            reader = &mut opening => (offering.await?, Some(reader)),
+        };
+        match (offer, reader) {
+            (Offer::Present, _) => self.found(blob),
+            (Offer::Mounted(from), _) => self.mounted(blob, &from),
+            (Offer::Wanted(session), Some(Err(error))) => {
+                self.target.cancel(&session).await;
+                return Err(error);
+            }
+            (Offer::Wanted(session), reader) => {
+                self.send(blob, session, reader.and_then(Result::ok))
+                    .await?;
+            }
+        }
+        Ok(())
     }
 
     /// Sends a blob that the target said it has and does not, without asking again.
@@ -81,32 +122,6 @@ impl Job<'_> {
             size: *size,
         });
         Ok(())
-    }
-
-    /// Asks the target what it needs, and opens the source at the same time as long as there is no hope
-    /// that the target has it: then the answer most likely is that everything is needed.
-    async fn ask_both(&self, blob: &Blob) -> Result<(Offer, Option<BlobReader>), CopyError> {
-        let hopes = self.found_something.load(Ordering::Relaxed)
-            || self.mount_candidate(&blob.digest).is_some();
-        if hopes {
-            return Ok((self.offer(blob).await?, None));
-        }
-        let (mut offering, mut opening) = (pin!(self.offer(blob)), pin!(self.open(blob)));
-        let (offer, reader) = tokio::select! {
-            offer = &mut offering => match offer? {
-                // Nobody waits for a source that is not needed.
-                Offer::Wanted(session) => (Offer::Wanted(session), opening.await),
-                offer => return Ok((offer, None)),
-            },
-            reader = &mut opening => (offering.await?, reader),
-        };
-        match (offer, reader) {
-            (Offer::Wanted(session), Err(error)) => {
-                self.target.cancel(&session).await;
-                Err(error)
-            }
-            (offer, reader) => Ok((offer, reader.ok())),
-        }
     }
 
     /// Waits until no other copy brings this blob, or does so for too long.

@@ -49,6 +49,11 @@ pub(crate) struct BlobPlace<'a> {
 }
 
 impl Registry {
+    /// Waits until something may be asked of a target about a blob.
+    pub(crate) async fn place_to_write(&self) -> impl Sized + '_ {
+        self.shared.places.writing.take().await
+    }
+
     /// Waits until a blob of `size` bytes may travel between two registries. Nobody holds a place of one
     /// host while waiting for one of the other: a host that is slow or shut blocks nobody else.
     pub(crate) async fn place_between<'a>(
