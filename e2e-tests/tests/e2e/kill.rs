@@ -1,7 +1,7 @@
 //! A copy that is cut off at any point leaves no tag on anything incomplete, and the next one finishes it.
 //!
-//! The points are chosen by a seed and count progress, not time: after so many events, or after so many bytes that
-//! reached the target. Real registries refuse manifests whose parts are missing, which would hide a wrong order as
+//! The points are chosen by a seed and count progress, not time: after so many requests to the target, or after so many
+//! bytes. Nothing reaches the target from then on, however slowly the copy dies. Real registries refuse manifests whose parts are missing, which would hide a wrong order as
 //! an error; so the same is done to a registry that takes everything.
 
 mod line;
@@ -16,7 +16,7 @@ use rstest::rstest;
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-use line::Line;
+use line::{Line, Point};
 use run::{End, Run};
 
 /// Copies that are killed.
@@ -29,17 +29,6 @@ const MOST_RUNS: usize = 400;
 const SOURCE: &str = "team/app";
 /// Seed of the points. Another one is as good.
 const SEED: u64 = 1;
-
-/// Where a copy is cut off.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Point {
-    /// After this many lines of progress.
-    Event(usize),
-    /// When this many bytes went to the target. No more arrive there.
-    Byte(u64),
-    /// Nowhere.
-    Never,
-}
 
 /// A registry to copy to.
 enum Target {
@@ -128,7 +117,7 @@ struct World {
     line: Line,
     images: [Signed; 2],
     random: fastrand::Rng,
-    /// Progress of a copy that nobody cuts off, in events and in bytes.
+    /// What a copy that nobody cuts off sends to the target, in requests and in bytes.
     whole: (usize, u64),
 }
 
@@ -152,14 +141,10 @@ impl World {
             target,
             images,
         };
-        let run = world.start("copies/whole", TASKS[0], Point::Never);
-        let (end, events) = run.wait();
-        assert!(
-            matches!(end, End::Finished(status) if status.success()),
-            "{end:?}"
-        );
-        world.whole = (events, world.line.passed());
-        assert!(world.whole.0 > 10 && world.whole.1 > world.images[0].image.size());
+        world.copy("copies/whole", TASKS[0]);
+        world.whole = world.line.passed();
+        let (requests, bytes) = world.whole;
+        assert!(requests > 10 && bytes > world.images[0].image.size());
         world
     }
 
@@ -171,15 +156,22 @@ impl World {
         Run::start(&from, &to, &insecure, &self.line, point)
     }
 
-    fn any_event(&mut self) -> Point {
-        Point::Event(self.random.usize(1..=self.whole.0))
+    /// Copies undisturbed.
+    fn copy(&self, repository: &str, task: (usize, &str)) {
+        let end = self.start(repository, task, Point::Never).wait();
+        assert!(
+            matches!(end, End::Finished(status) if status.success()),
+            "{end:?}"
+        );
     }
 
     fn any_point(&mut self) -> Point {
-        if self.random.bool() {
-            return self.any_event();
+        let (requests, bytes) = self.whole;
+        match self.random.u8(0..4) {
+            0 => Point::Before(self.random.usize(1..=requests)),
+            1 => Point::After(self.random.usize(1..=requests)),
+            _ => Point::Byte(self.random.u64(0..bytes)),
         }
-        Point::Byte(self.random.u64(0..self.whole.1))
     }
 
     /// Every tag stands for something whole, and for one of the images or for a list of their signatures.
@@ -201,11 +193,7 @@ impl World {
     /// Copies again, undisturbed: everything is there then, byte for byte.
     fn finish(&self, repository: &str) {
         for task in TASKS {
-            let (end, _) = self.start(repository, task, Point::Never).wait();
-            assert!(
-                matches!(end, End::Finished(status) if status.success()),
-                "{end:?}"
-            );
+            self.copy(repository, task);
         }
         for (image, tag) in [(1, "v1"), (1, "v2")] {
             let pulled = pull_all(&self.client, repository, tag).unwrap();
@@ -221,12 +209,12 @@ impl World {
 
     /// Cuts off one copy after the other, until it was done `times` times: the same copy is made again until it is
     /// whole, then comes the next one, in the end into a new repository.
-    fn cut_off(&mut self, times: usize, choose: fn(&mut Self) -> Point, cut: fn(Run) -> End) {
+    fn cut_off(&mut self, times: usize, cut: fn(Run) -> End) {
         let mut repositories = BTreeSet::new();
         let (mut task, mut cuts) = (0, 0);
         for _ in 0..MOST_RUNS {
             let repository = format!("copies/app-{}", task / TASKS.len());
-            let point = choose(self);
+            let point = self.any_point();
             let run = self.start(&repository, TASKS[task % TASKS.len()], point);
             match cut(run) {
                 End::CutOff => cuts += 1,
@@ -252,11 +240,10 @@ impl World {
 #[case::by_real_registries(Target::real())]
 #[case::by_a_registry_that_takes_everything(Target::trusting())]
 fn a_killed_copy_leaves_no_incomplete_tag(#[case] target: Target) {
-    World::new(target).cut_off(KILLS, World::any_point, Run::kill_at_point);
+    World::new(target).cut_off(KILLS, Run::kill_at_point);
 }
 
 #[test]
 fn a_copy_that_is_told_to_stop_does_so_at_once_and_leaves_no_incomplete_tag() {
-    let mut world = World::new(Target::real());
-    world.cut_off(STOPS, World::any_event, Run::stop_at_point);
+    World::new(Target::real()).cut_off(STOPS, Run::stop_at_point);
 }

@@ -1,13 +1,29 @@
-//! The line between a client and a registry: it counts the bytes to the registry, and stops passing them on at a chosen one.
+//! The line between a client and a registry: it counts what goes to the registry, and passes nothing on from a chosen
+//! point.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 /// As much as is read at once.
 const BUFFER: usize = 16 * 1024;
+
+/// How requests begin. A client by HTTP/1.1 begins one when the one before is answered, so it begins what is read.
+const METHODS: [&[u8]; 6] = [b"DELETE ", b"GET ", b"HEAD ", b"PATCH ", b"POST ", b"PUT "];
+
+/// Where a copy is cut off.
+#[derive(Clone, Copy, Debug)]
+pub enum Point {
+    /// When this many bytes went to the registry.
+    Byte(u64),
+    /// Before this request, counted from 1.
+    Before(usize),
+    /// After this request, or after its head; in any case before its answer.
+    After(usize),
+    /// Nowhere.
+    Never,
+}
 
 /// A line that leads to one registry. It ends with the process.
 pub struct Line {
@@ -18,12 +34,14 @@ pub struct Line {
 
 type Shared = Arc<Mutex<Meter>>;
 
-#[derive(Default)]
 struct Meter {
     /// Bytes that were passed on.
-    passed: u64,
-    /// Bytes that may be, and who is told when they were.
-    limit: Option<(u64, Box<dyn FnOnce() + Send>)>,
+    bytes: u64,
+    /// Requests that were, at least their beginning.
+    requests: usize,
+    point: Point,
+    /// Tells that the point has come.
+    tell: Box<dyn Fn() + Send>,
     /// Whether nothing is passed on any more.
     closed: bool,
 }
@@ -33,7 +51,7 @@ impl Line {
     pub fn to(registry: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let meter = Arc::<Mutex<Shared>>::default();
+        let meter = Arc::new(Mutex::new(Meter::shared(Point::Never, || ())));
         let (registry, current) = (registry.to_owned(), Arc::clone(&meter));
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
@@ -50,44 +68,54 @@ impl Line {
         &self.address
     }
 
-    /// Bytes that were passed on since it was opened.
-    pub fn passed(&self) -> u64 {
-        lock(&lock(&self.meter)).passed
+    /// Requests and bytes that were passed on since it was opened.
+    pub fn passed(&self) -> (usize, u64) {
+        let current = lock(&self.meter);
+        let meter = lock(&current);
+        (meter.requests, meter.bytes)
     }
 
-    /// Passes everything on, until there were `limit` bytes; then nothing any more, and `reached` is told.
-    pub fn open<T: Send + 'static>(&self, limit: Option<u64>, reached: Sender<T>, message: T) {
-        let tell = move || {
-            // Nobody listens when the client has ended by itself.
-            let _ = reached.send(message);
-        };
-        let limit = limit.map(|limit| (limit, Box::new(tell) as Box<_>));
-        *lock(&self.meter) = Arc::new(Mutex::new(Meter {
-            limit,
-            ..Meter::default()
-        }));
+    /// Passes everything on until the point comes; then nothing any more, and `tell` is called.
+    pub fn open(&self, point: Point, tell: impl Fn() + Send + 'static) {
+        *lock(&self.meter) = Meter::shared(point, tell);
     }
 }
 
 impl Meter {
-    /// How many of `wanted` bytes are to be passed on.
-    fn grant(&mut self, wanted: usize) -> usize {
+    fn shared(point: Point, tell: impl Fn() + Send + 'static) -> Shared {
+        Arc::new(Mutex::new(Self {
+            bytes: 0,
+            requests: 0,
+            point,
+            tell: Box::new(tell),
+            closed: false,
+        }))
+    }
+
+    /// How many of these bytes are to be passed on.
+    fn grant(&mut self, piece: &[u8]) -> usize {
         if self.closed {
             return 0;
         }
-        let left = match &self.limit {
-            Some((limit, _)) => limit - self.passed,
-            None => u64::MAX,
+        let begins = METHODS.iter().any(|method| piece.starts_with(method));
+        let request = self.requests + usize::from(begins);
+        let length = piece.len() as u64;
+        let (granted, has_come) = match self.point {
+            Point::Byte(limit) => {
+                let left = limit - self.bytes;
+                (left.min(length), left <= length)
+            }
+            Point::Before(number) if request >= number => (0, true),
+            Point::After(number) => (length, request >= number),
+            Point::Before(_) | Point::Never => (length, false),
         };
-        let granted = left.min(wanted as u64);
-        self.passed += granted;
-        if granted == left
-            && let Some((_, tell)) = self.limit.take()
-        {
+        self.requests = request;
+        self.bytes += granted;
+        if has_come {
             self.closed = true;
-            tell();
+            (self.tell)();
         }
-        usize::try_from(granted).unwrap_or(wanted)
+        usize::try_from(granted).unwrap_or(piece.len())
     }
 }
 
@@ -118,8 +146,9 @@ fn forward(
         if length == 0 {
             return Ok(());
         }
-        let granted = lock(meter).grant(length);
-        registry.write_all(&buffer[..granted])?;
+        let piece = &buffer[..length];
+        let granted = lock(meter).grant(piece);
+        registry.write_all(&piece[..granted])?;
     }
 }
 

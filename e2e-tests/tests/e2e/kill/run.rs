@@ -1,4 +1,4 @@
-//! One run of `mirror-sidecar copy`, watched by its progress.
+//! One run of `mirror-sidecar copy`, watched from outside.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use e2e_tests::artifacts;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::Point;
-use super::line::Line;
+use super::line::{Line, Point};
 
 /// How long a copy of some megabytes may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -22,8 +21,7 @@ pub struct Run {
     process: Child,
     news: Receiver<News>,
     point: Point,
-    /// Lines of progress so far.
-    events: usize,
+    /// The last line of progress.
     last: String,
 }
 
@@ -31,7 +29,7 @@ pub struct Run {
 enum News {
     /// A line of progress.
     Event(String),
-    /// The line passed on all that it may.
+    /// The point has come: nothing reaches the target any more.
     Cut,
     /// Standard error was closed, which only its end does.
     Ended,
@@ -48,11 +46,11 @@ pub enum End {
 impl Run {
     pub fn start(from: &str, to: &str, insecure: &[String], line: &Line, point: Point) -> Self {
         let (sender, news) = mpsc::channel();
-        let limit = match point {
-            Point::Byte(limit) => Some(limit),
-            Point::Event(_) | Point::Never => None,
-        };
-        line.open(limit, sender.clone(), News::Cut);
+        let cut = sender.clone();
+        line.open(point, move || {
+            // Nobody listens when the run has ended.
+            let _ = cut.send(News::Cut);
+        });
         let insecure = insecure.iter().map(String::as_str);
         let mut process = Command::new(artifacts::sidecar_program().unwrap())
             .args(["copy", from, "--to", to, "--progress", "json"])
@@ -75,15 +73,13 @@ impl Run {
             process,
             news,
             point,
-            events: 0,
             last: String::new(),
         }
     }
 
-    /// Waits for the end; also the number of lines of progress.
-    pub fn wait(mut self) -> (End, usize) {
-        let end = self.until_point();
-        (end, self.events)
+    /// Waits for the end.
+    pub fn wait(mut self) -> End {
+        self.until_point()
     }
 
     /// Kills it at its point, as the kernel does when memory runs out.
@@ -104,7 +100,7 @@ impl Run {
         {}
         let status = self.process.wait().unwrap();
         if status.success() {
-            // It was done just before.
+            // What was passed on last was all that was missing.
             return End::Finished(status);
         }
         assert_eq!(status.code(), Some(1), "it did not end by itself: {status}");
@@ -119,9 +115,6 @@ impl Run {
                 News::Cut => return End::CutOff,
                 News::Event(_) => {}
             }
-            if matches!(self.point, Point::Event(number) if number == self.events) {
-                return End::CutOff;
-            }
         }
     }
 
@@ -133,7 +126,6 @@ impl Run {
             )
         });
         if let News::Event(line) = &news {
-            self.events += 1;
             self.last.clone_from(line);
         }
         news
