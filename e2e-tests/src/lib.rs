@@ -5,6 +5,7 @@
 //! - [`scripted`] is a registry in this process that misbehaves on demand;
 //! - [`endless`] is a source and a sink for one layer that no memory could hold;
 //! - [`image`] makes images on the fly, pushes them and reads them back;
+//! - [`closure`] reads all that belongs to a tag with another client than ours;
 //! - [`sidecar`] runs the real `mirror-sidecar` as a child process;
 //! - [`fixtures`] are admission requests as an API server sent them;
 //! - [`tls`] issues certificates, [`artifacts`] finds or builds what is tested.
@@ -14,6 +15,7 @@
 
 pub mod artifacts;
 pub mod blocking;
+pub mod closure;
 pub mod digest;
 pub mod endless;
 pub mod fixtures;

@@ -16,9 +16,12 @@ mod connection;
 mod fake;
 mod fault;
 mod handlers;
+mod http2;
 mod images;
 mod knobs;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use fake::Fake;
 pub use fault::Action;

@@ -10,10 +10,12 @@ mod challenge;
 mod chunked;
 mod content;
 mod cutter;
+mod digest_tags;
 mod gate;
 mod manifests;
 mod own_mount;
 mod pages;
+mod places;
 mod quota;
 mod reach;
 mod redirect;
@@ -36,9 +38,11 @@ mod testing;
 pub use blob_reader::BlobReader;
 pub(crate) use call::retrying;
 pub(crate) use content::{Content, Flow, content};
+pub(crate) use digest_tags::DigestTags;
 pub(crate) use manifests::{Located, Pushed};
 pub use manifests::{Manifest, Resolved};
 pub(crate) use own_mount::OwnMount;
+pub(crate) use places::BlobPlace;
 pub(crate) use referrers::Referrer;
 pub(crate) use repository::{Access, Repository};
 pub(crate) use uploads::{MountAnswer, Session};
@@ -52,15 +56,14 @@ use auth::Auth;
 use call::{Call, Lane};
 use gate::Gate;
 use oci_spec::image::Digest;
+use places::Places;
 use quota::Quota;
 use reqwest::Method;
 use seen::Seen;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use streams::Streams;
 use token::Scopes;
-use tokio::sync::SemaphorePermit;
 
 /// One registry host. Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -77,7 +80,8 @@ struct Shared {
     gate: Gate,
     quota: Quota,
     seen: Seen,
-    streams: Streams,
+    digest_tags: digest_tags::Lists,
+    places: Places,
     own_mount: own_mount::Learned,
     /// Whether the host may speak HTTP/2; only TLS can tell.
     multiplexes: AtomicBool,
@@ -94,7 +98,8 @@ impl Registry {
             gate: Gate::default(),
             quota: Quota::default(),
             seen: Seen::default(),
-            streams: Streams::default(),
+            digest_tags: digest_tags::Lists::default(),
+            places: Places::default(),
             own_mount: own_mount::Learned::default(),
             abilities: Abilities::default(),
         };
@@ -232,26 +237,9 @@ impl Registry {
         }
     }
 
-    /// Waits until a blob of `size` bytes may travel between two registries.
-    pub(crate) async fn place_between<'a>(
-        source: &'a Self,
-        target: &'a Self,
-        size: u64,
-    ) -> BlobPlace<'a> {
-        // Always in the same order, so that copies in both directions never wait for each other.
-        let (one, other) = if source.host() <= target.host() {
-            (source, target)
-        } else {
-            (target, source)
-        };
-        let first = one.shared.streams.take().await;
-        let second = if one.same_host(other) {
-            None
-        } else {
-            Some(other.shared.streams.take().await)
-        };
-        let memory = target.shared.common.memory.take(size).await;
-        BlobPlace(first, second, memory)
+    /// Whether this host asked for a pause that is not over.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.shared.gate.is_closed()
     }
 
     /// In which repositories of this host blobs were seen.
@@ -259,13 +247,6 @@ impl Registry {
         &self.shared.seen
     }
 }
-
-/// The right to move one blob; dropping it gives it back.
-pub(crate) struct BlobPlace<'a>(
-    #[expect(dead_code, reason = "held, never looked at")] streams::Place<'a>,
-    #[expect(dead_code, reason = "held, never looked at")] Option<streams::Place<'a>>,
-    #[expect(dead_code, reason = "held, never looked at")] Option<SemaphorePermit<'a>>,
-);
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -30,7 +30,7 @@ impl Switch {
 /// A connection that ends when its switch is off.
 pub(super) struct Breakable<S> {
     inner: S,
-    switch: Switch,
+    pub(super) switch: Switch,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Breakable<S> {
@@ -106,7 +106,7 @@ impl Listener for TlsListener {
     }
 }
 
-fn breakable<S>(inner: S) -> Breakable<S> {
+pub(super) fn breakable<S>(inner: S) -> Breakable<S> {
     let switch = Switch::default();
     Breakable { inner, switch }
 }

@@ -2,10 +2,10 @@
 
 use super::connection::{PlainListener, Switch, TlsListener};
 use super::fault::{Action, Fault};
-use super::handlers;
 use super::images::{Image, digest_of};
 use super::knobs::Knobs;
 use super::state::{Entry, State};
+use super::{handlers, http2};
 use crate::tls::Tls;
 use axum::http::Method;
 use bytes::Bytes;
@@ -47,6 +47,14 @@ impl Fake {
         let config = tls.server_config().expect("the certificate is usable");
         let acceptor = TlsAcceptor::from(config);
         tokio::spawn(async move { axum::serve(TlsListener { inner, acceptor }, service).await });
+        fake
+    }
+
+    /// Starts one behind TLS that speaks HTTP/2 with clients that want it.
+    pub async fn start_http2(tls: &Tls) -> Self {
+        let (fake, listener) = Self::bound("127.0.0.1:0").await;
+        let router = handlers::router(fake.clone());
+        tokio::spawn(http2::serve(listener, http2::acceptor(tls), router));
         fake
     }
 

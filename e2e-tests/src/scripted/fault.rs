@@ -32,10 +32,21 @@ pub enum Action {
     Disguise(u16),
     /// The connection ends at once, without an answer: what a keep-alive connection does that was idle too long.
     Reset,
+    /// The stream is reset as one that was never looked at (RFC 9113, `REFUSED_STREAM`). HTTP/2 only.
+    RefuseStream,
+    /// The answer is given, and the connection says that it takes no more (RFC 9113, `GOAWAY`). HTTP/2 only.
+    GoAway,
     /// The body comes in so many pieces, with this pause before each.
     Drip(usize, Duration),
-    /// The request's body is read with this pause before each piece.
-    Sip(Duration),
+    /// The request's body is read with this pause after each so many bytes.
+    Sip(usize, Duration),
+}
+
+/// What an HTTP/2 server is to do with an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    RefuseStream,
+    GoAway,
 }
 
 /// An action and the requests that it is for.
@@ -92,6 +103,14 @@ pub(super) async fn spoiled(answer: Response<Body>, action: Action) -> Response<
             parts.status = StatusCode::from_u16(status).expect("a status has three digits");
             parts.headers.clear();
             Body::empty()
+        }
+        Action::RefuseStream | Action::GoAway => {
+            let then = match action {
+                Action::GoAway => Then::GoAway,
+                _ => Then::RefuseStream,
+            };
+            parts.extensions.insert(then);
+            Body::from(body)
         }
         Action::Drip(pieces, pause) => Body::from_stream(dripping(body, pieces, pause)),
         _ => Body::from(body),

@@ -15,6 +15,7 @@ use answer::{Answer, error, plain};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
@@ -52,60 +53,29 @@ impl Asked<'_> {
 
 async fn answer(fake: Fake, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
-    let path = parts.uri.path().to_owned();
-    let query = parts.uri.query().unwrap_or_default().to_owned();
-    let place = log(&fake, &parts.method, &parts.headers, &path, &query);
+    let place = log(&fake, &parts);
+    let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
     let fault = fake
         .state()
         .fault(&parts.method, &format!("{path}?{query}"));
-    let answer = match &fault {
+    let answer = match fault {
         Some(Action::Status(status, headers, text)) => {
             // Read the body first, so that the answer is not lost with the connection.
             let _ = to_bytes(body, usize::MAX).await;
-            let mut answer = plain(*status, text);
-            for (name, value) in headers {
+            let mut answer = plain(status, text);
+            for (name, value) in &headers {
                 let (name, value) = header_of(name, value);
                 answer.headers_mut().append(name, value);
             }
             answer
         }
-        Some(Action::Early(status)) => error(*status, "DENIED"),
+        Some(Action::Early(status)) => error(status, "DENIED"),
         Some(Action::Hang) => std::future::pending().await,
         Some(Action::Reset) => {
             switch_off(&parts.extensions);
             plain(500, "")
         }
-        _ => {
-            let pause = match fault {
-                Some(Action::Sip(pause)) => pause,
-                _ => Duration::ZERO,
-            };
-            let Some(body) = read(body, pause).await else {
-                return plain(400, "cut");
-            };
-            if let Some(entry) = fake.state().log.get_mut(place) {
-                entry.length = body.len();
-                if path == "/token" {
-                    entry.body = String::from_utf8_lossy(&body).into_owned();
-                }
-            }
-            let asked = Asked {
-                method: &parts.method,
-                headers: &parts.headers,
-                path: &path,
-                query: &query,
-                body,
-            };
-            let real = real(&fake, &asked);
-            match fault {
-                Some(Action::LoseAnswer) => {
-                    switch_off(&parts.extensions);
-                    real
-                }
-                Some(action) => spoiled(real, action).await,
-                None => real,
-            }
-        }
+        fault => worked(&fake, &parts, body, place, fault).await,
     };
     if let Some(entry) = fake.state().log.get_mut(place) {
         entry.status = answer.status().as_u16();
@@ -113,20 +83,59 @@ async fn answer(fake: Fake, request: Request) -> Answer {
     answer
 }
 
+/// Does what was asked for; the way there or the answer may be spoiled.
+async fn worked(
+    fake: &Fake,
+    parts: &Parts,
+    body: Body,
+    place: usize,
+    fault: Option<Action>,
+) -> Answer {
+    let (sip, pause) = match fault {
+        Some(Action::Sip(bytes, pause)) => (bytes, pause),
+        _ => (usize::MAX, Duration::ZERO),
+    };
+    let Some(body) = read(body, sip, pause).await else {
+        return plain(400, "cut");
+    };
+    let path = parts.uri.path();
+    if let Some(entry) = fake.state().log.get_mut(place) {
+        entry.length = body.len();
+        if path == "/token" {
+            entry.body = String::from_utf8_lossy(&body).into_owned();
+        }
+    }
+    let asked = Asked {
+        method: &parts.method,
+        headers: &parts.headers,
+        path,
+        query: parts.uri.query().unwrap_or_default(),
+        body,
+    };
+    let real = real(fake, &asked);
+    match fault {
+        Some(Action::LoseAnswer) => {
+            switch_off(&parts.extensions);
+            real
+        }
+        Some(action) => spoiled(real, action).await,
+        None => real,
+    }
+}
+
 /// Logs a request and says where in the log it is.
-fn log(fake: &Fake, method: &Method, headers: &HeaderMap, path: &str, query: &str) -> usize {
+fn log(fake: &Fake, parts: &Parts) -> usize {
     let text = |name| {
-        headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned)
+        let value = parts.headers.get(name)?;
+        value.to_str().ok().map(str::to_owned)
     };
     let mut state = fake.state();
     state.log.push(Entry {
-        method: method.clone(),
-        path: path.to_owned(),
-        query: query.to_owned(),
-        headers: headers.clone(),
+        method: parts.method.clone(),
+        version: parts.version,
+        path: parts.uri.path().to_owned(),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        headers: parts.headers.clone(),
         authorization: text(header::AUTHORIZATION),
         range: text(header::RANGE),
         body: String::new(),
@@ -145,15 +154,17 @@ fn switch_off(extensions: &axum::http::Extensions) {
         .off();
 }
 
-/// The whole body, read with a pause before each piece; `None` if it breaks off.
-async fn read(body: Body, pause: Duration) -> Option<Bytes> {
+/// The whole body, read with a pause after each `sip` bytes; `None` if it breaks off.
+async fn read(body: Body, sip: usize, pause: Duration) -> Option<Bytes> {
     let mut whole = BytesMut::new();
     let mut pieces = body.into_data_stream();
+    let mut pauses = 0;
     while let Some(piece) = pieces.next().await {
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
-        }
         whole.extend_from_slice(&piece.ok()?);
+        while pauses < whole.len() / sip {
+            tokio::time::sleep(pause).await;
+            pauses += 1;
+        }
     }
     Some(whole.freeze())
 }
@@ -169,8 +180,9 @@ fn real(fake: &Fake, asked: &Asked<'_>) -> Answer {
     if let Some(refusal) = auth::refused(fake, asked, repository) {
         return refusal;
     }
-    let writes = [Method::POST, Method::PUT, Method::PATCH];
-    if writes.contains(asked.method) && asked.header(&header::CONTENT_LENGTH).is_none() {
+    let writes = [Method::POST, Method::PUT, Method::PATCH].contains(asked.method);
+    let unknown = writes && asked.header(&header::CONTENT_LENGTH).is_none();
+    if unknown && fake.state().knobs.needs_length {
         return plain(411, "");
     }
     match (asked.method, kind) {

@@ -82,6 +82,8 @@ pub struct Knobs {
     pub max_body: usize,
     /// What `OCI-Chunk-Min-Length` says; a smaller chunk that is not the last one is refused.
     pub min_chunk: Option<usize>,
+    /// Whether a request that could have a body must say its length; 411 otherwise.
+    pub needs_length: bool,
     /// Status of a blob's closing PUT: 201, or another success as some registries give.
     pub put_status: u16,
     /// Whether there is a referrers API; without it no `OCI-Subject` either.
@@ -110,6 +112,7 @@ impl Default for Knobs {
             patch: PatchStyle::default(),
             max_body: usize::MAX,
             min_chunk: None,
+            needs_length: false,
             put_status: 201,
             referrers: true,
             page: usize::MAX,

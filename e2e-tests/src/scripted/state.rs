@@ -2,7 +2,7 @@
 
 use super::fault::{Action, Fault};
 use super::knobs::Knobs;
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, Method, Version};
 use bytes::{Bytes, BytesMut};
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
@@ -12,6 +12,8 @@ use std::time::Instant;
 pub struct Entry {
     /// HTTP method.
     pub method: Method,
+    /// HTTP version.
+    pub version: Version,
     /// Path, without the query.
     pub path: String,
     /// Query, without the question mark; empty if there was none.

@@ -21,6 +21,11 @@ pub async fn copy_by_proxy(
     run(host, repository, logins, &[("HTTP_PROXY", &proxy)]).await
 }
 
+/// Whether this is the error of a registry that would send us to where only we can go.
+pub fn is_kept_out(answer: &str) -> bool {
+    answer.contains("private") || answer.contains("link-local")
+}
+
 /// The same with this environment instead of a proxy.
 pub async fn run(
     host: &str,

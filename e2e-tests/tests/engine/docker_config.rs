@@ -92,36 +92,6 @@ async fn a_password_in_a_file_is_read_again_when_the_old_one_is_refused() {
 }
 
 #[tokio::test]
-async fn an_identity_token_is_exchanged_by_post() {
-    let fake = guarded().await;
-    let user = Some((USER.to_owned(), PASSWORD.to_owned()));
-    fake.set(|knobs| {
-        knobs.auth = Auth::Bearer {
-            user,
-            expires_in: "300",
-        }
-    });
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("config.json");
-    let text = format!(
-        r#"{{"auths":{{"{}":{{"identitytoken":"{PASSWORD}"}}}}}}"#,
-        fake.host()
-    );
-    std::fs::write(&file, text).unwrap();
-    registry(&fake, from_file(&file)).ping().await.unwrap();
-    let log = fake.log();
-    let asked = log.iter().find(|entry| entry.path == "/token").unwrap();
-    assert_eq!(asked.method, axum::http::Method::POST);
-    assert!(
-        asked.body.contains("grant_type=refresh_token"),
-        "{}",
-        asked.body
-    );
-    assert!(asked.body.contains("service=fake"), "{}", asked.body);
-    assert!(asked.authorization.is_none());
-}
-
-#[tokio::test]
 async fn broken_files_are_errors_that_name_the_place_and_not_the_content() {
     let fake = guarded().await;
     let folder = tempfile::tempdir().unwrap();

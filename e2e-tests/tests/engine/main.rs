@@ -3,9 +3,8 @@
 mod auth;
 mod cases;
 mod child;
+mod closure;
 mod copying;
 mod docker_config;
 mod faults;
-mod manifests;
 mod support;
-mod tls;

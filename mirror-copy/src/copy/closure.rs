@@ -23,14 +23,15 @@ const MANIFESTS_AT_ONCE: usize = 32;
 /// Deepest nesting of indexes. Two levels are in use; a limit keeps a hostile image bounded.
 const MAX_DEPTH: usize = 8;
 
-/// Most bytes of manifests held for one copy. Hundreds of ordinary manifests fit into one MiB.
-const MAX_MANIFEST_BYTES: usize = 16 * 1024 * 1024;
+/// Most manifests of one copy. Large indexes have some dozen.
+const MAX_MANIFESTS: usize = 20_000;
 
 /// Most blobs of one copy. Large images have some hundred, and each costs some hundred bytes of memory.
 const MAX_BLOBS: usize = 20_000;
 
-/// Large blobs of one copy that are in flight at once. More would not be faster, only unfinished longer.
-const LARGE_AT_ONCE: usize = 16;
+/// Large blobs of one copy that are in flight at once. More would not be faster, only unfinished longer,
+/// and would leave no memory for small ones.
+const LARGE_AT_ONCE: usize = 6;
 
 /// The work below one manifest.
 pub(super) struct Closure<'a> {
@@ -44,13 +45,12 @@ pub(super) struct Closure<'a> {
     reading: usize,
     sending: usize,
     sending_large: usize,
-    manifest_bytes: usize,
     /// Whether all manifests were read and reported.
     planned: bool,
 }
 
 enum Done {
-    Found(Child, Found),
+    Found(Box<Child>, Found),
     Sent(Blob),
     Pushed(Digest),
 }
@@ -67,7 +67,6 @@ impl<'a> Closure<'a> {
             reading: 0,
             sending: 0,
             sending_large: 0,
-            manifest_bytes: 0,
             planned: false,
         }
     }
@@ -82,7 +81,7 @@ impl<'a> Closure<'a> {
                 break;
             };
             match done? {
-                Done::Found(child, found) => self.found(child, found)?,
+                Done::Found(child, found) => self.found(*child, found)?,
                 Done::Sent(blob) => self.sent(&blob),
                 Done::Pushed(digest) => self.advance(&digest),
             }
@@ -103,7 +102,7 @@ impl<'a> Closure<'a> {
                 self.reading += 1;
                 self.running.push(Box::pin(async move {
                     let found = job.find(&child).await?;
-                    Ok(Done::Found(child, found))
+                    Ok(Done::Found(Box::new(child), found))
                 }));
             }
         }
@@ -159,10 +158,6 @@ impl<'a> Closure<'a> {
     fn read(&mut self, manifest: Manifest, depth: usize) -> Result<Node, CopyError> {
         let job = self.job;
         let digest = manifest.digest.clone();
-        self.manifest_bytes += manifest.bytes.len();
-        if self.manifest_bytes > MAX_MANIFEST_BYTES {
-            return Err(job.beyond(&digest, "its manifests exceed 16 MiB"));
-        }
         let read = Node::read(manifest, job.options, || {
             job.source.object(&format!("@{digest}"))
         })?;
@@ -184,6 +179,9 @@ impl<'a> Closure<'a> {
             depth,
         };
         self.children.extend(children.into_iter().map(child));
+        if self.asked.len() + self.children.len() > MAX_MANIFESTS {
+            return Err(job.beyond(&digest, "it names more than 20000 manifests"));
+        }
         Ok(node)
     }
 
@@ -214,7 +212,7 @@ impl<'a> Closure<'a> {
         self.running.push(Box::pin(async move {
             let digest = node.manifest.digest.clone();
             let reference = TagOrDigest::Digest(digest.clone());
-            job.push(&node, &reference).await?;
+            job.push_listed(&node, &reference).await?;
             job.pushed(&digest);
             Ok(Done::Pushed(digest))
         }));

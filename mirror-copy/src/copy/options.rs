@@ -2,6 +2,10 @@
 
 use crate::platform::Platform;
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a choice of its own, as flags of a command are"
+)]
 /// How one copy is done. How much is in flight at once is no choice: the engine finds out.
 #[derive(Clone, Debug)]
 pub struct CopyOptions {

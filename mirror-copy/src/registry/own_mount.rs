@@ -11,9 +11,11 @@ pub(crate) enum OwnMount {
     Works,
     /// It is refused, or opens a session for a blob that is there.
     Useless,
+    /// Mounting from anywhere is refused.
+    Never,
 }
 
-/// What one registry taught. Once it is useless it stays so.
+/// What one registry taught. Once it is useless it stays so; what works is not given up for one refusal.
 #[derive(Default)]
 pub(crate) struct Learned(AtomicU8);
 
@@ -22,7 +24,15 @@ impl Learned {
         match self.0.load(Ordering::Relaxed) {
             0 => OwnMount::Unknown,
             1 => OwnMount::Works,
-            _ => OwnMount::Useless,
+            2 => OwnMount::Useless,
+            _ => OwnMount::Never,
+        }
+    }
+
+    /// It was refused, for good. That says nothing where it was seen to work.
+    pub(crate) fn refused(&self, found: OwnMount) {
+        if self.get() != OwnMount::Works {
+            self.set(found);
         }
     }
 
@@ -31,6 +41,7 @@ impl Learned {
             OwnMount::Unknown => 0,
             OwnMount::Works => 1,
             OwnMount::Useless => 2,
+            OwnMount::Never => 3,
         };
         self.0.fetch_max(number, Ordering::Relaxed);
     }

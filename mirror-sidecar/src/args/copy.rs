@@ -32,7 +32,7 @@ pub struct CopyArgs {
     #[arg(
         long,
         env = "PARALLEL_COPIES",
-        default_value = "16",
+        default_value = "32",
         value_name = "NUMBER"
     )]
     pub parallel_copies: NonZeroUsize,

@@ -44,6 +44,11 @@ pub struct Args {
     #[arg(long)]
     pub out: Option<PathBuf>,
 
+    /// Keep all figures in this file, and begin with those of earlier runs that it holds: a long
+    /// measurement can be made in parts, in one document
+    #[arg(long)]
+    pub figures: Option<PathBuf>,
+
     /// Small sizes and one run, to see that the bench works; nothing is compared
     #[arg(long)]
     pub quick: bool,

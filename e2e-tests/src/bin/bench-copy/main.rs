@@ -60,8 +60,13 @@ fn bench(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
     interrupt::listen(runtime.handle())?;
     let bench = prepare(args, &runtime)?;
-    let mut results = Results::default();
+    let mut results = match &args.figures {
+        Some(path) => Results::load(path)?,
+        None => Results::default(),
+    };
+    results.commands.push(command());
     if has_ours(&bench) && !args.no_flat {
+        results.flat.clear();
         for mebibytes in if args.quick { flat::QUICK } else { flat::FULL } {
             interrupt::check()?;
             results.flat.push(flat::measure(&bench, mebibytes)?);
@@ -70,9 +75,13 @@ fn bench(args: &Args) -> anyhow::Result<ExitCode> {
     for shape in args.shapes() {
         let stock = bench.stock(shape)?;
         for network in args.networks() {
+            results.forget(shape, network);
             bench.row(&stock, network, &mut results)?;
             // A long run that is cut short leaves what it found out.
             write(args, &bench, &results)?;
+            if let Some(path) = &args.figures {
+                results.save(path)?;
+            }
         }
     }
     if args.document().is_none() {
@@ -132,16 +141,19 @@ fn has_ours(bench: &Bench) -> bool {
     bench.tools.contenders().contains(&Contender::OURS)
 }
 
-fn report<'a>(args: &Args, bench: &'a Bench, results: &'a Results) -> Report<'a> {
+/// How to do this again.
+fn command() -> String {
     let flags: Vec<_> = std::env::args().skip(1).collect();
-    let command = match flags.as_slice() {
+    match flags.as_slice() {
         [] => "make bench-copy".to_owned(),
         flags => format!("make bench-copy BENCH=\"{}\"", flags.join(" ")),
-    };
+    }
+}
+
+fn report<'a>(args: &Args, bench: &'a Bench, results: &'a Results) -> Report<'a> {
     Report {
         bench,
         results,
-        command,
         quick: args.quick,
     }
 }

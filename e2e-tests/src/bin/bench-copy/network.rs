@@ -1,5 +1,6 @@
 //! The network between the copier and the registries: its latency, and whether it is encrypted.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -14,7 +15,7 @@ use crate::delay::DelayProxy;
 const LONGEST: Duration = Duration::from_secs(2);
 
 /// One kind of network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     /// Round-trip time that is added to loopback's own.
     pub latency: Duration,

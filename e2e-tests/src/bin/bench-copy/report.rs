@@ -20,8 +20,6 @@ const REASON: usize = 300;
 pub struct Report<'a> {
     pub bench: &'a Bench,
     pub results: &'a Results,
-    /// The command that repeats it.
-    pub command: String,
     /// Small sizes: the figures mean nothing.
     pub quick: bool,
 }
@@ -35,8 +33,8 @@ impl Report<'_> {
         }
         let _ = writeln!(
             text,
-            "Made by `{}` on {}.\n",
-            self.command,
+            "Made by {} on {}.\n",
+            self.commands(),
             httpdate::fmt_http_date(SystemTime::now())
         );
         for line in machine::describe() {
@@ -58,6 +56,12 @@ impl Report<'_> {
         self.flat(&mut text);
         self.method(&mut text);
         text
+    }
+
+    fn commands(&self) -> String {
+        let commands = self.results.commands.iter();
+        let commands: Vec<_> = commands.map(|command| format!("`{command}`")).collect();
+        commands.join(", then ")
     }
 
     fn title(&self, shape: Shape) -> String {

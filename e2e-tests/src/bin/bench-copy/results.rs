@@ -1,16 +1,20 @@
 //! What was measured, and what a row says of it.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use e2e_tests::registry::Request;
+use serde::{Deserialize, Serialize};
 
 use crate::network::Network;
 use crate::shapes::Shape;
 use crate::tools::Contender;
 
 /// One run that succeeded.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Sample {
     pub wall: Duration,
     pub cpu: Duration,
@@ -21,11 +25,11 @@ pub struct Sample {
 }
 
 /// How many requests a registry answered, by method.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requests(BTreeMap<String, u64>);
 
 /// One run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Outcome {
     Done(Sample),
     /// It was stopped after this time.
@@ -34,7 +38,7 @@ pub enum Outcome {
 }
 
 /// All runs of one contender in one row.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Cell {
     pub shape: Shape,
     pub network: Network,
@@ -45,7 +49,7 @@ pub struct Cell {
 }
 
 /// A run with one large blob against servers that keep nothing.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Flat {
     pub bytes: u64,
     pub wall: Duration,
@@ -54,8 +58,10 @@ pub struct Flat {
 }
 
 /// Everything that was measured.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Results {
+    /// The commands that measured it.
+    pub commands: Vec<String>,
     pub cells: Vec<Cell>,
     pub flat: Vec<Flat>,
 }
@@ -132,6 +138,28 @@ impl Cell {
 }
 
 impl Results {
+    /// The figures of an earlier run; none if the file is not there.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        match std::fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .with_context(|| format!("{} holds no figures", path.display())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error).with_context(|| path.display().to_string()),
+        }
+    }
+
+    /// Keeps the figures for a later run.
+    pub fn save(&self, path: &Path) -> anyhow::Result<()> {
+        std::fs::write(path, serde_json::to_vec(self)?)
+            .with_context(|| format!("{} cannot be written", path.display()))
+    }
+
+    /// Forgets a row, because it is measured again.
+    pub fn forget(&mut self, shape: Shape, network: Network) {
+        self.cells
+            .retain(|cell| (cell.shape, cell.network) != (shape, network));
+    }
+
     /// What a contender did in a row.
     pub fn cell(&self, shape: Shape, network: Network, contender: Contender) -> Option<&Cell> {
         self.cells

@@ -4,13 +4,14 @@ use clap::ValueEnum;
 use e2e_tests::image::{Image, SizedLayer};
 use e2e_tests::registry::{Document, RegistryClient};
 use reqwest::Method;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
 /// One row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum Shape {
     /// One large layer
     Big,

@@ -265,6 +265,7 @@ mod tests {
                 cell(Contender::LIMIT, 1500, 10),
             ],
             flat: Vec::new(),
+            commands: Vec::new(),
         };
         let verdicts = verdicts(&results);
         for expected in [

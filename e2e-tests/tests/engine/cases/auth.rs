@@ -118,7 +118,6 @@ async fn case_41_a_registry_that_hides_a_missing_repository_gets_it_made() {
 }
 
 #[tokio::test]
-#[ignore = "engine: expired by 403"]
 async fn case_42_an_expired_password_is_looked_up_again_although_it_is_403() {
     let (from, _) = pair(&basic()).await;
     from.set(|knobs| knobs.expired_status = 403);
@@ -161,10 +160,8 @@ async fn case_42_a_repository_that_must_be_made_first_is_named() {
         text.contains("NAME_UNKNOWN") && text.contains("'copy'"),
         "{text}"
     );
-    let posts = to.asked(&Method::POST, "");
-    let mut paths: Vec<_> = posts.iter().map(|post| &post.query).collect();
-    paths.dedup();
-    assert!(posts.len() <= 3, "once for each blob at most: {posts:?}");
+    // Three blobs, and each may first be asked for as a mount.
+    assert!(to.count(&Method::POST, "") <= 6, "nothing is repeated");
     assert!(nothing_tagged(&to));
 }
 
@@ -343,7 +340,6 @@ async fn case_46_a_token_that_dies_between_the_requests_of_an_upload_is_replaced
 }
 
 #[tokio::test]
-#[ignore = "engine: expired by 403"]
 async fn case_46_a_token_that_is_refused_with_403_because_it_expired_is_replaced_once() {
     let (from, _) = pair(&bearer("300")).await;
     from.set(|knobs| knobs.expired_status = 403);
@@ -461,7 +457,6 @@ async fn case_48_a_password_is_not_sent_to_a_realm_without_tls() {
 #[case("http://[fd00::1]/token")]
 #[case("http://localhost:8001/token")]
 #[tokio::test]
-#[ignore = "engine: realms in a private network"]
 async fn case_48_a_public_registry_cannot_name_a_realm_in_a_private_network(#[case] realm: &str) {
     let fake = Fake::start().await;
     fake.put_tagged("app", "1", &app());
@@ -471,7 +466,7 @@ async fn case_48_a_public_registry_cannot_name_a_realm_in_a_private_network(#[ca
     });
     let login = [("registry.example", USER, PASSWORD)];
     let answer = child::copy_by_proxy(&fake, "registry.example", "app", &login).await;
-    assert!(answer.contains("private"), "{answer}");
+    assert!(child::is_kept_out(&answer), "{answer}");
     let host = |entry: &e2e_tests::scripted::Entry| entry.headers[header::HOST].clone();
     assert!(fake.log().iter().all(|e| host(e) == "registry.example"));
 }

@@ -5,7 +5,7 @@ use crate::support::{
     PASSWORD, arrived, copy_app, nothing_tagged, options, pair_with, registries,
     registries_with_login, source, target,
 };
-use axum::http::{Method, header};
+use axum::http::{Method, Version, header};
 use bytes::Bytes;
 use e2e_tests::scripted::{
     Action, Auth, Fake, Image, LocationStyle, PatchStyle, digest_of, image, noise,
@@ -109,7 +109,6 @@ async fn case_27_a_redirect_out_of_tls_is_not_followed() {
 #[case("http://[::ffff:127.0.0.1]")]
 #[case("http://localhost")]
 #[tokio::test]
-#[ignore = "engine: redirects into a private network"]
 async fn case_27_a_public_registry_cannot_send_us_into_a_private_network(#[case] inside: &str) {
     let app = with_layer(1000);
     let fake = Fake::start().await;
@@ -119,7 +118,7 @@ async fn case_27_a_public_registry_cannot_send_us_into_a_private_network(#[case]
     let redirect = Action::Status(307, there, "");
     fake.fault(Method::GET, "/v2/app/blobs/", usize::MAX, redirect);
     let answer = child::copy_by_proxy(&fake, "registry.example", "app", &[]).await;
-    assert!(answer.contains("private"), "{answer}");
+    assert!(child::is_kept_out(&answer), "{answer}");
     let inside = inside.trim_start_matches("http://");
     let asked = |entry: &e2e_tests::scripted::Entry| entry.headers[header::HOST] == inside;
     assert!(!fake.log().iter().any(asked));
@@ -169,7 +168,6 @@ async fn case_28_an_upload_to_another_host_goes_without_authorization() {
 }
 
 #[tokio::test]
-#[ignore = "engine: uploads in chunks"]
 async fn case_28_the_newest_location_is_taken_after_every_chunk() {
     let app = with_layer(9 * MIB);
     let (from, to) = pair_with(std::slice::from_ref(&app)).await;
@@ -278,7 +276,6 @@ async fn case_30_a_blob_is_sent_in_one_put_first() {
 #[case::ghcr(4 * MIB, 413)]
 #[case::cloudflare(8 * MIB, 413)]
 #[tokio::test]
-#[ignore = "engine: uploads in chunks"]
 async fn case_30_chunks_are_sent_after_the_whole_was_too_large(
     #[case] limit: usize,
     #[case] refusal: u16,
@@ -304,7 +301,23 @@ async fn case_30_chunks_are_sent_after_the_whole_was_too_large(
 }
 
 #[tokio::test]
-#[ignore = "engine: uploads in chunks"]
+async fn case_30_every_request_of_an_upload_says_its_length() {
+    let app = with_layer(5 * MIB);
+    for limit in [usize::MAX, 4 * MIB] {
+        let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+        to.set(|knobs| {
+            knobs.needs_length = true;
+            knobs.max_body = limit;
+        });
+        copy_app(&registries(&[&from, &to]), &from, &to)
+            .await
+            .unwrap();
+        assert!(arrived(&to, std::slice::from_ref(&app)));
+        assert!(to.log().iter().all(|entry| entry.status != 411));
+    }
+}
+
+#[tokio::test]
 async fn case_30_chunks_that_are_thrown_away_are_noticed() {
     let (from, to) = pair_with(&[with_layer(9 * MIB)]).await;
     to.set(|knobs| {
@@ -320,7 +333,6 @@ async fn case_30_chunks_that_are_thrown_away_are_noticed() {
 }
 
 #[tokio::test]
-#[ignore = "engine: uploads in chunks"]
 async fn case_31_chunks_are_as_large_as_the_registry_wants_them() {
     let app = with_layer(20 * MIB);
     let (from, to) = pair_with(std::slice::from_ref(&app)).await;
@@ -339,7 +351,6 @@ async fn case_31_chunks_are_as_large_as_the_registry_wants_them() {
 }
 
 #[tokio::test]
-#[ignore = "engine: uploads in chunks"]
 async fn case_31_a_minimum_beyond_reason_is_refused() {
     let (from, to) = pair_with(&[with_layer(9 * MIB)]).await;
     to.set(|knobs| {
@@ -356,7 +367,6 @@ async fn case_31_a_minimum_beyond_reason_is_refused() {
 
 /// The chunk arrived, but what came back is 416: a proxy sent it twice. The session says how far it really is.
 #[tokio::test]
-#[ignore = "engine: uploads in chunks"]
 async fn case_32_a_416_is_cleared_up_by_asking_the_session() {
     let app = with_layer(9 * MIB);
     let (from, to) = pair_with(std::slice::from_ref(&app)).await;
@@ -365,14 +375,13 @@ async fn case_32_a_416_is_cleared_up_by_asking_the_session() {
     copy_app(&registries(&[&from, &to]), &from, &to)
         .await
         .unwrap();
-    assert!(arrived(&to, &[app.clone()]));
+    assert!(arrived(&to, std::slice::from_ref(&app)));
     assert_eq!(to.count(&Method::GET, "/uploads/"), 1);
     // The refused whole, and the chunks: nothing was started again for it.
     assert_eq!(from.count(&Method::GET, &layer_path(&app)), 2);
 }
 
 #[tokio::test]
-#[ignore = "engine: uploads in chunks"]
 async fn case_32_a_chunk_that_really_is_lost_starts_the_blob_again() {
     let app = with_layer(9 * MIB);
     for lost in [Action::Status(416, vec![], ""), Action::LoseAnswer] {
@@ -408,8 +417,15 @@ async fn two_with_a_shared_base(to: &Fake) -> (Fake, CopyReport) {
 #[tokio::test]
 async fn case_33_a_mounted_base_layer_crosses_the_wire_once_per_registry() {
     let to = Fake::start().await;
-    let (from, second) = two_with_a_shared_base(&to).await;
+    let (_from, second) = two_with_a_shared_base(&to).await;
     assert_eq!((second.blobs_mounted, second.blobs_copied), (1, 2));
+    assert!(second.bytes < 50_000, "the base was not sent again");
+}
+
+#[tokio::test]
+async fn case_33_the_source_of_a_mounted_blob_is_not_even_opened() {
+    let to = Fake::start().await;
+    let (from, _) = two_with_a_shared_base(&to).await;
     let base = digest_of(&noise(1, 50_000));
     assert_eq!(from.count(&Method::GET, base.as_ref()), 1);
 }
@@ -440,6 +456,40 @@ async fn case_33_a_registry_that_knows_no_mount_gets_the_blob(#[case] status: u1
     to.fault(Method::POST, "mount=", usize::MAX, refusal);
     let (_from, second) = two_with_a_shared_base(&to).await;
     assert_eq!((second.blobs_mounted, second.blobs_copied), (0, 3));
+}
+
+#[tokio::test]
+async fn case_33_a_large_blob_is_not_sent_to_a_registry_that_has_it_and_never_mounts() {
+    let app = with_layer(9 * MIB);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    to.set(|knobs| knobs.mount = false);
+    to.put_blob("copy", &app.blobs[1]);
+    let report = copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap();
+    assert!(report.bytes < 9 * MIB as u64, "{report:?}");
+    assert!(arrived(&to, &[app]));
+}
+
+#[tokio::test]
+async fn case_33_a_registry_that_knows_no_mount_is_not_asked_again() {
+    let (from, to) = (Fake::start().await, Fake::start().await);
+    let bases: Vec<_> = (1..=4).map(|seed| noise(seed, 1000)).collect();
+    from.put_tagged("a", "1", &image(1, &bases));
+    from.put_tagged("b", "1", &image(2, &bases));
+    let refusal = Action::Status(405, vec![], "no");
+    to.fault(Method::POST, "mount=", usize::MAX, refusal);
+    let registries = registries(&[&from, &to]);
+    for (name, most) in [("a", 8), ("b", 8), ("a", 0)] {
+        let source = source(&registries, &from, name, "1");
+        let target = target(&registries, &to, &format!("{name}-{most}"), "1");
+        to.clear_log();
+        copy(&source, &target, &CopyOptions::default(), &())
+            .await
+            .unwrap();
+        // What runs at the same time may ask once each; after that it is known.
+        assert!(to.count(&Method::POST, "mount=") <= most, "{name}");
+    }
 }
 
 #[rstest::rstest]
@@ -611,6 +661,9 @@ async fn case_37_an_image_that_is_there_costs_no_quota() {
     let app = with_layer(1000);
     let (from, to) = pair_with(&[app]).await;
     let registries = registries(&[&from, &to]);
+    // It tells that reading is counted.
+    let counted = Action::With("ratelimit", "limit=100, remaining=50, reset=21600".into());
+    from.fault(Method::GET, "/manifests/", 1, counted);
     copy_app(&registries, &from, &to).await.unwrap();
     from.clear_log();
     copy_app(&registries, &from, &to).await.unwrap();
@@ -619,7 +672,6 @@ async fn case_37_an_image_that_is_there_costs_no_quota() {
 }
 
 #[tokio::test]
-#[ignore = "engine: rate-limit headers"]
 async fn case_37_a_used_up_quota_is_known_before_it_hits() {
     let (from, _) = pair_with(&[with_layer(1000)]).await;
     let registry = registries(&[&from]).get(&from.host()).unwrap();
@@ -627,11 +679,12 @@ async fn case_37_a_used_up_quota_is_known_before_it_hits() {
         Method::GET,
         "/manifests/",
         usize::MAX,
-        Action::With("ratelimit-remaining", "0;w=21600".into()),
+        Action::With("ratelimit", "limit=100, remaining=0, reset=21600".into()),
     );
     let tag = TagOrDigest::parse("1");
     registry.manifest("app", &tag).await.unwrap();
     let error = registry.manifest("app", &tag).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Quota { .. }), "{error}");
     assert!(error.retry().is_transient(), "{error}");
     assert_eq!(from.count(&Method::GET, "/manifests/"), 1);
     // Looking costs nothing and goes on.
@@ -652,11 +705,11 @@ fn patient(fakes: &[&Fake], idle: Duration) -> RegistryOptions {
 
 #[tokio::test]
 async fn case_38_slow_is_not_stalled() {
-    let idle = Duration::from_secs(1);
+    let idle = Duration::from_millis(1500);
     let app = with_layer(MIB);
     let (from, to) = pair_with(std::slice::from_ref(&app)).await;
     // Every piece comes in time; all of them together take longer than the patience for one.
-    let drip = Action::Drip(12, Duration::from_millis(120));
+    let drip = Action::Drip(16, Duration::from_millis(120));
     from.fault(Method::GET, &layer_path(&app), 1, drip);
     let registries = Registries::new(patient(&[&from, &to], idle)).unwrap();
     let report = copy_app(&registries, &from, &to).await.unwrap();
@@ -671,12 +724,8 @@ async fn case_38_a_slow_target_does_not_time_out_the_source() {
     let app = with_layer(24 * MIB);
     let (from, to) = pair_with(std::slice::from_ref(&app)).await;
     let digest = digest_of(&app.blobs[1]).to_string().replace(':', "%3A");
-    to.fault(
-        Method::PUT,
-        &digest,
-        1,
-        Action::Sip(Duration::from_millis(5)),
-    );
+    let sip = Action::Sip(MIB, Duration::from_millis(50));
+    to.fault(Method::PUT, &digest, 1, sip);
     let mut options = patient(&[&from, &to], idle);
     options.timeouts.commit = Duration::from_mins(1);
     let registries = Registries::new(options).unwrap();
@@ -751,4 +800,49 @@ async fn case_38_a_target_that_never_answers_the_upload_is_given_up() {
         matches!(error, CopyError::Target(RegistryError::Timeout { .. })),
         "{error}"
     );
+}
+
+/// A source that speaks HTTP/2, and a target that does not.
+async fn http2_source(app: &Image) -> (Fake, Fake, Registries) {
+    let tls = Tls::generate().unwrap();
+    let from = Fake::start_http2(&tls).await;
+    from.put_tagged("app", "1", app);
+    let to = Fake::start().await;
+    let mut options = options(&[&to]);
+    options.extra_root_certificates_pem = vec![tls.ca_pem().as_bytes().to_vec()];
+    let registries = Registries::new(options).unwrap();
+    (from, to, registries)
+}
+
+#[rstest::rstest]
+#[case::refused(Action::RefuseStream)]
+#[case::goaway(Action::GoAway)]
+#[case::reset_in_the_body(Action::Cut(100))]
+#[tokio::test]
+async fn case_39_broken_http2_streams_of_requests_without_a_body_are_repeated(
+    #[case] action: Action,
+) {
+    let app = with_layer(3 * MIB);
+    let (from, to, registries) = http2_source(&app).await;
+    from.fault(Method::GET, "/manifests/", 2, action);
+    copy_app(&registries, &from, &to).await.unwrap();
+    assert!(arrived(&to, &[app]));
+    let version = |path: &str| from.asked(&Method::GET, path)[0].version;
+    assert_eq!(version("/manifests/"), Version::HTTP_2);
+}
+
+#[tokio::test]
+async fn case_39_a_blob_is_resumed_where_its_stream_was_reset() {
+    let app = with_layer(3 * MIB);
+    let (from, to, registries) = http2_source(&app).await;
+    let layer = layer_path(&app);
+    from.fault(Method::GET, &layer, 1, Action::Cut(2 * MIB));
+    copy_app(&registries, &from, &to).await.unwrap();
+    assert!(arrived(&to, std::slice::from_ref(&app)));
+    let ranges: Vec<_> = from
+        .asked(&Method::GET, &layer)
+        .into_iter()
+        .filter_map(|entry| entry.range)
+        .collect();
+    assert_eq!(ranges, [format!("bytes={}-", 2 * MIB)]);
 }
