@@ -50,9 +50,17 @@ demo: policy.wasm $(if $(KWCTL),annotated-policy.wasm) ## Show the whole job on 
 	$(CARGO) run --locked --quiet -p e2e-tests --bin demo -- examples/deployment.yaml $(if $(KWCTL),--kwctl $(KWCTL))
 
 .PHONY: test
-test: prepare lint policy-size ## Check formatting, lints, and run all tests
+test: prepare lint policy-size ## Check formatting and lints, run all tests, fuzz for a moment
 	$(CARGO) build --locked --workspace --all-targets
 	$(BUILT) $(CARGO) test --locked --workspace
+	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=5
+
+# For each target.
+FUZZ_SECONDS ?= 20
+
+.PHONY: fuzz
+fuzz: prepare ## Fuzz what registries say to the copy engine (FUZZ_SECONDS=20 for each target)
+	@FUZZ_TARGET_DIR=$(CARGO_TARGET_DIR)/fuzz CARGO_TARGET_DIR=$(CARGO_TARGET_DIR) ./mirror-copy/fuzz/run.sh $(FUZZ_SECONDS)
 
 # Flags for the bench, such as --quick or --only tiny --latency 40.
 BENCH ?=

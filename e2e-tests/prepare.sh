@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
-# Installs what the build and the tests use beyond Rust: a C compiler, a real registry, and skopeo as a second opinion.
-# Without the rights or without apt it says what is missing; the tests then use their embedded registry.
+# Installs what the build and the tests use beyond Rust: a C compiler, a real registry, skopeo as a second opinion, and
+# cargo-fuzz with the C++ compiler that its library needs. Without the rights or without apt it says what is missing; the
+# tests then use their embedded registry, and no fuzzer.
 #
 # Usage: prepare.sh [compiler]    "compiler" stops after the C compiler, which is all that building needs.
 set -euo pipefail
 
 can_link() {
   printf 'int main(void) { return 0; }\n' | cc -x c -o /dev/null - 2>/dev/null
+}
+
+can_link_cpp() {
+  printf 'int main() { return 0; }\n' | c++ -x c++ -o /dev/null - 2>/dev/null
 }
 
 install() {
@@ -36,11 +41,21 @@ missing=()
 # The path at which the tests look for it.
 [ -x /usr/bin/docker-registry ] || missing+=(docker-registry)
 command -v skopeo >/dev/null || missing+=(skopeo)
+can_link_cpp || missing+=(g++)
 [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
+
+# A debug build: this program is run once or twice, and the optimiser takes longer than that.
+cargo fuzz --version >/dev/null 2>&1 || {
+  echo "installing cargo-fuzz"
+  cargo install --quiet --locked --debug cargo-fuzz@0.13.2 ||
+    echo "NOTE: could not be installed: cargo-fuzz" >&2
+}
 
 [ -x /usr/bin/docker-registry ] ||
   echo "NOTE: without docker-registry the tests use the embedded registry alone" >&2
 command -v skopeo >/dev/null ||
   echo "NOTE: without skopeo no second client pulls the copies" >&2
+cargo fuzz --version >/dev/null 2>&1 && can_link_cpp ||
+  echo "NOTE: without cargo-fuzz and a C++ compiler nothing is fuzzed, the kept corpus is tested alone" >&2
 command -v kwctl >/dev/null ||
   echo "NOTE: without kwctl the test host is not compared with the real one" >&2

@@ -3,6 +3,7 @@
 //! - [`host`] runs the policy's WebAssembly the way Kubewarden's policy server does;
 //! - [`registry`] starts real registries on loopback, and speaks plain HTTP to them;
 //! - [`scripted`] is a registry in this process that misbehaves on demand;
+//! - [`endless`] is a source and a sink for one layer that no memory could hold;
 //! - [`image`] makes images on the fly, pushes them and reads them back;
 //! - [`closure`] reads all that belongs to a tag with another client than ours;
 //! - [`sidecar`] runs the real `mirror-sidecar` as a child process;
@@ -16,6 +17,7 @@ pub mod artifacts;
 pub mod blocking;
 pub mod closure;
 pub mod digest;
+pub mod endless;
 pub mod fixtures;
 pub mod host;
 pub mod image;

@@ -6,6 +6,8 @@ mod children;
 mod closure;
 mod error;
 mod fallback;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod graph;
 mod manifests;
 mod node;

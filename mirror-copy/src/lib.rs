@@ -14,6 +14,8 @@
 mod copy;
 mod credentials;
 mod error;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod hash;
 mod manifest;
 mod platform;

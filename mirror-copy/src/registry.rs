@@ -30,6 +30,8 @@ mod token_cache;
 mod token_service;
 mod uploads;
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod testing;
 

@@ -3,6 +3,8 @@
 mod command_line;
 mod copies;
 mod facade;
+mod kill;
+mod memory;
 mod outages;
 mod published;
 mod support;

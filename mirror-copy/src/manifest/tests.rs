@@ -40,6 +40,7 @@ fn a_generic_content_type_is_inferred_from_the_body() {
 #[case::both(r#"{"manifests":[],"layers":[]}"#.to_owned(), OCI_INDEX)]
 #[case::image_called_index(r#"{"layers":[]}"#.to_owned(), OCI_INDEX)]
 #[case::index_called_image(r#"{"manifests":[]}"#.to_owned(), DOCKER_MANIFEST)]
+#[case::artifact_called_index(r#"{"blobs":[]}"#.to_owned(), OCI_INDEX)]
 #[case::nothing_said("{}".to_owned(), "application/json")]
 fn ambiguous_manifests_are_refused(#[case] body: String, #[case] content_type: &str) {
     let error = read(body.as_bytes(), content_type).unwrap_err();
@@ -75,6 +76,7 @@ fn an_unknown_type_is_taken_if_it_is_a_manifest() {
 #[case("not json", "application/vnd.example")]
 #[case(r#"{"status":503,"title":"down"}"#, "application/problem+json")]
 #[case("{}", "application/vnd.oci.image.manifest.v1+json")]
+#[case("[2,null,null,[]]", "application/vnd.oci.image.manifest.v1+json")]
 fn what_is_no_manifest_is_refused(#[case] body: &str, #[case] content_type: &str) {
     assert!(read(body.as_bytes(), content_type).is_err());
 }
@@ -84,6 +86,17 @@ fn the_number_of_descriptors_is_bounded() {
     let many = vec![descriptor("x"); MAX_DESCRIPTORS + 1].join(",");
     let error = read(format!(r#"{{"layers":[{many}]}}"#).as_bytes(), OCI_MANIFEST).unwrap_err();
     assert!(matches!(error, ManifestError::TooManyDescriptors));
+}
+
+/// It would otherwise be sent as what everybody knows, and be stored under a descriptor that nobody can use.
+#[test]
+fn known_content_of_another_size_is_asked_for() {
+    let config = |size: u8| -> Descriptor {
+        let text = format!(r#"{{"digest":"{EMPTY_JSON}","size":{size}}}"#);
+        serde_json::from_str(&text).unwrap()
+    };
+    assert_eq!(config(2).inline(), Some(Bytes::from_static(b"{}")));
+    assert_eq!(config(5).inline(), None);
 }
 
 proptest! {

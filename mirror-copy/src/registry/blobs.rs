@@ -5,7 +5,7 @@ use super::manifests::content_length;
 use super::repository::Repository;
 use crate::error::{Operation, RegistryError, Subject};
 use oci_spec::image::Digest;
-use reqwest::header::{CONTENT_RANGE, RANGE};
+use reqwest::header::{CONTENT_RANGE, HeaderMap, RANGE};
 use reqwest::{Method, Response, Url};
 
 /// Blobs below this size, in bytes, share the connection of the metadata: a connection of their own would
@@ -89,7 +89,7 @@ impl Repository {
         }
         let response = self.registry.send(&call).await?;
         let skip = match response.status().as_u16() {
-            206 if offset > 0 && starts_at(&response, offset) => 0,
+            206 if offset > 0 && first_byte(response.headers()) == Some(offset) => 0,
             206 => {
                 return Err(RegistryError::protocol(
                     &subject,
@@ -99,7 +99,7 @@ impl Repository {
             _ => offset,
         };
         let rest = size - (offset - skip);
-        match content_length(&response) {
+        match content_length(response.headers()) {
             Some(actual) if actual != rest => Err(wrong_size(
                 &subject,
                 size,
@@ -118,15 +118,9 @@ pub(super) fn wrong_size(subject: &Subject, expected: u64, actual: u64) -> Regis
     }
 }
 
-/// Whether `Content-Range: bytes <first>-<last>/<size>` begins at this byte.
-fn starts_at(response: &Response, offset: u64) -> bool {
-    let range = response
-        .headers()
-        .get(CONTENT_RANGE)
-        .and_then(|value| value.to_str().ok());
-    range
-        .and_then(|range| range.trim().strip_prefix("bytes"))
-        .and_then(|range| range.trim().split('-').next())
-        .and_then(|first| first.parse::<u64>().ok())
-        == Some(offset)
+/// Where `Content-Range: bytes <first>-<last>/<size>` begins (RFC 9110 section 14.4).
+pub(super) fn first_byte(headers: &HeaderMap) -> Option<u64> {
+    let range = headers.get(CONTENT_RANGE)?.to_str().ok()?;
+    let range = range.trim().strip_prefix("bytes")?;
+    range.trim().split('-').next()?.parse().ok()
 }

@@ -14,7 +14,7 @@ use reqwest::header::{HeaderMap, RANGE};
 use reqwest::{Body, Method, Response, StatusCode};
 
 /// Largest chunk that a registry may insist on, in bytes. Far above what any is known to ask for.
-const MAX_CHUNK: u64 = 64 * 1024 * 1024;
+pub(super) const MAX_CHUNK: u64 = 64 * 1024 * 1024;
 
 impl Repository {
     /// Fills a session chunk by chunk and closes it.
@@ -120,7 +120,7 @@ impl Repository {
     }
 }
 
-fn chunk_size(subject: &Subject, wanted: u64) -> Result<u64, RegistryError> {
+pub(super) fn chunk_size(subject: &Subject, wanted: u64) -> Result<u64, RegistryError> {
     if wanted > MAX_CHUNK {
         let reason =
             format!("it wants chunks of at least {wanted} bytes, and at most {MAX_CHUNK} are sent");
@@ -130,7 +130,7 @@ fn chunk_size(subject: &Subject, wanted: u64) -> Result<u64, RegistryError> {
 }
 
 /// How many bytes a session has: `Range: 0-<last>`, by some with the unit `bytes=`.
-fn kept(headers: &HeaderMap) -> Option<u64> {
+pub(super) fn kept(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get(RANGE)?.to_str().ok()?.trim();
     let (first, last) = range
         .strip_prefix("bytes=")

@@ -105,7 +105,7 @@ impl Repository {
         };
         if let Some(digest) = digest {
             let media_type = content_type(&response);
-            let size = content_length(&response).unwrap_or_default();
+            let size = content_length(response.headers()).unwrap_or_default();
             let resolved = Resolved {
                 digest,
                 media_type,
@@ -248,7 +248,7 @@ fn own_digest(
         .map_err(|_| RegistryError::protocol(subject, "its digest cannot be written"))
 }
 
-fn said_digest(headers: &HeaderMap) -> Option<Digest> {
+pub(super) fn said_digest(headers: &HeaderMap) -> Option<Digest> {
     headers
         .get(CONTENT_DIGEST)?
         .to_str()
@@ -267,9 +267,8 @@ fn content_type(response: &Response) -> String {
 }
 
 /// The length that the header says: of a `HEAD` answer the client itself only sees an empty body.
-pub(super) fn content_length(response: &Response) -> Option<u64> {
-    response
-        .headers()
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers
         .get(reqwest::header::CONTENT_LENGTH)?
         .to_str()
         .ok()?

@@ -7,7 +7,7 @@ use crate::error::{RegistryError, Subject};
 use crate::text::public_url;
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, HeaderMap, LINK};
-use reqwest::{Method, Response, StatusCode, Url};
+use reqwest::{Method, StatusCode, Url};
 
 /// Most pages of one list. A list that goes on longer goes round in circles.
 pub(super) const MAX_PAGES: usize = 1000;
@@ -45,7 +45,7 @@ impl Repository {
             let response = self.registry.attempt(&call).await?;
             let status = response.status();
             let next = if status.is_success() {
-                self.next_page(subject, &response)?
+                self.next_page(subject, response.url(), response.headers())?
             } else {
                 None
             };
@@ -55,15 +55,17 @@ impl Repository {
         .await
     }
 
-    fn next_page(
+    /// The page that an answer from this address names as the next one.
+    pub(super) fn next_page(
         &self,
         subject: &Subject,
-        response: &Response,
+        from: &Url,
+        headers: &HeaderMap,
     ) -> Result<Option<Url>, RegistryError> {
-        let Some(next) = next_link(response.headers()) else {
+        let Some(next) = next_link(headers) else {
             return Ok(None);
         };
-        let url = response.url().join(next).map_err(|_| {
+        let url = from.join(next).map_err(|_| {
             RegistryError::protocol(subject, "the address of its next page is not a URL")
         })?;
         let url = self.registry.seen_from_here(url);

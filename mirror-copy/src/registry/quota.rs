@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// No window is believed to be longer, in seconds: a mistaken header shall not stop the mirror for weeks.
-const MAX_WINDOW: u64 = 24 * 60 * 60;
+pub(super) const MAX_WINDOW: u64 = 24 * 60 * 60;
 
 /// When one request more is tried of a registry that does not say how many it allows.
 const LIMITLESS_WAIT: Duration = Duration::from_mins(1);
@@ -38,7 +38,7 @@ struct Spent {
 
 /// What one answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Reading {
+pub(super) struct Reading {
     /// Some only say what remains.
     limit: Option<u64>,
     remaining: u64,
@@ -82,7 +82,7 @@ impl Quota {
 
     /// Leave for one request, or how long there is none. When that time is over one request may try, and
     /// its answer decides.
-    fn take(&self) -> Result<(), (Reading, Duration)> {
+    pub(super) fn take(&self) -> Result<(), (Reading, Duration)> {
         let now = Instant::now();
         match &mut self.state().spent {
             None => Ok(()),

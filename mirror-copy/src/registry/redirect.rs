@@ -2,16 +2,21 @@
 
 use crate::error::{RegistryError, Subject};
 use crate::text::public_url;
-use reqwest::header::LOCATION;
+use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::{Response, Url};
 
-/// Where a redirect points to, relative or absolute; `None` if this is no redirect.
+/// Where a redirect points to; `None` if this is no redirect.
 pub(super) fn redirect_target(response: &Response) -> Option<Url> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;
     }
-    let location = response.headers().get(LOCATION)?.to_str().ok()?;
-    response.url().join(location).ok()
+    target(response.url(), response.headers())
+}
+
+/// Where the `Location` of an answer from this address points to, relative or absolute.
+pub(super) fn target(from: &Url, headers: &HeaderMap) -> Option<Url> {
+    let location = headers.get(LOCATION)?.to_str().ok()?;
+    from.join(location).ok()
 }
 
 /// Refuses a hop that leaves HTTPS. Where it may lead is `reach`'s to say.

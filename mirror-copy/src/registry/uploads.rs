@@ -181,13 +181,11 @@ impl Repository {
     /// The session that an answer opened.
     fn session(&self, subject: &Subject, response: &Response) -> Result<Session, RegistryError> {
         let url = self
-            .location(subject, response)?
+            .location(subject, response.url(), response.headers())?
             .ok_or_else(|| RegistryError::protocol(subject, "the answer has no upload location"))?;
-        let min_chunk =
-            header(response.headers(), CHUNK_MIN_LENGTH).and_then(|text| text.trim().parse().ok());
         Ok(Session {
             url: Mutex::new(url),
-            min_chunk: min_chunk.unwrap_or_default(),
+            min_chunk: min_chunk(response.headers()).unwrap_or_default(),
         })
     }
 
@@ -198,24 +196,24 @@ impl Repository {
         subject: &Subject,
         response: &Response,
     ) -> Result<(), RegistryError> {
-        if let Some(url) = self.location(subject, response)? {
+        if let Some(url) = self.location(subject, response.url(), response.headers())? {
             session.moved(url);
         }
         Ok(())
     }
 
-    /// Where an answer's `Location` points to: absolute or relative, its query kept as it is.
-    fn location(
+    /// Where the `Location` of an answer from this address points to: absolute or relative, its query kept as it is.
+    pub(super) fn location(
         &self,
         subject: &Subject,
-        response: &Response,
+        from: &Url,
+        headers: &HeaderMap,
     ) -> Result<Option<Url>, RegistryError> {
         let bad = |reason: &str| RegistryError::protocol(subject, reason);
-        let Some(location) = header(response.headers(), LOCATION.as_str()) else {
+        let Some(location) = header(headers, LOCATION.as_str()) else {
             return Ok(None);
         };
-        let url = response
-            .url()
+        let url = from
             .join(location)
             .map_err(|_| bad("the upload location is not a URL"))?;
         let url = self.registry.checked_location(subject, url)?;
@@ -225,6 +223,10 @@ impl Repository {
             _ => Err(bad("the upload location is neither HTTPS nor HTTP")),
         }
     }
+}
+
+pub(super) fn min_chunk(headers: &HeaderMap) -> Option<u64> {
+    header(headers, CHUNK_MIN_LENGTH)?.trim().parse().ok()
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
+use e2e_tests::endless::{Endless, Sink};
 
 use crate::launch::{self, Ran};
 use crate::measure::{Bench, memory_folder, progress};
-use crate::null::{Endless, Sink};
 use crate::results::Flat;
 use crate::tools::{Contender, Pair, Task};
 

@@ -1,7 +1,7 @@
 //! Measures `mirror-sidecar copy` against skopeo, crane, regctl, oras and the limit, and writes `docs/bench-copy.md`.
 //!
 //! - [`shapes`] are the rows, [`tools`] the columns, [`network`] (with [`delay`]) is what lies between;
-//! - [`measure`] does the runs by [`launch`], [`flat`] (with [`null`]) those on memory;
+//! - [`measure`] does the runs by [`launch`], [`flat`] those on memory;
 //! - [`results`] keeps the figures, [`targets`], [`table`] and [`report`] say what they mean.
 //!
 //! Every figure in the document comes from a run; none is written by hand.
@@ -15,7 +15,6 @@ mod limit;
 mod machine;
 mod measure;
 mod network;
-mod null;
 mod report;
 mod results;
 mod shapes;

@@ -1,5 +1,5 @@
 //! Two servers for one image with one large layer, which no memory could hold: the source makes the bytes up as it sends
-//! them, the sink verifies them and forgets them.
+//! them, the sink verifies them and forgets them. By plain HTTP, without a login.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -11,14 +11,15 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::serve::ListenerExt as _;
 use bytes::Bytes;
-use e2e_tests::digest;
-use e2e_tests::image::media_type::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
 use futures_util::{StreamExt as _, stream};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+
+use crate::digest;
+use crate::image::media_type::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
 
 /// The layer is this many bytes again and again.
 const BLOCK: usize = 1 << 20;
@@ -51,6 +52,7 @@ pub struct Sink {
 
 impl Server {
     /// `127.0.0.1:port`.
+    #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
@@ -80,6 +82,7 @@ impl Drop for Server {
 
 impl Endless {
     /// An image with a layer of this many MiB. Takes the time of hashing them.
+    #[must_use]
     pub fn new(mebibytes: u64) -> Self {
         let mut block = Vec::with_capacity(BLOCK);
         for number in 0_u64.. {
@@ -118,11 +121,15 @@ impl Endless {
     }
 
     /// The digest of the image.
+    #[must_use]
     pub fn digest(&self) -> String {
         digest::of(&self.manifest)
     }
 
     /// Serves the image under every repository and tag.
+    ///
+    /// # Errors
+    /// When no port can be bound.
     pub fn serve(self: &Arc<Self>, runtime: &Handle) -> anyhow::Result<Server> {
         let app = Router::new().fallback(source).with_state(Arc::clone(self));
         Server::start(runtime, app)
@@ -137,12 +144,16 @@ impl Endless {
 
 impl Sink {
     /// Takes whatever is pushed.
+    ///
+    /// # Errors
+    /// When no port can be bound.
     pub fn serve(self: &Arc<Self>, runtime: &Handle) -> anyhow::Result<Server> {
         let app = Router::new().fallback(sink).with_state(Arc::clone(self));
         Server::start(runtime, app)
     }
 
     /// Whether a manifest with this digest was stored under a tag, and every blob of the image before.
+    #[must_use]
     pub fn has(&self, image: &Endless, tag: &str) -> bool {
         let blobs = lock(&self.blobs);
         let wanted = [image.layer.clone(), digest::of(&image.config)];

@@ -1,0 +1,96 @@
+//! How much memory a copy takes: little, however large a layer is.
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use e2e_tests::artifacts;
+use e2e_tests::endless::{Endless, Sink};
+use tokio::runtime::Builder;
+use wait4::Wait4 as _;
+
+/// Size of the layer: no buffer that grows with it could stay below the limits.
+const LAYER_MIB: u64 = 2048;
+
+/// The most that the program may have in memory, in bytes. A production build takes 13 MiB, a debug build 24 MiB.
+const LIMIT: u64 = 32 << 20;
+
+/// How the child is told which program it is to run: the arguments, one a line.
+const JOB: &str = "MEMORY_TEST_JOB";
+
+#[test]
+fn two_gibibytes_pass_through_a_few_mebibytes() {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let image = Arc::new(Endless::new(LAYER_MIB));
+    let sink = Arc::new(Sink::default());
+    let source = image.serve(runtime.handle()).unwrap();
+    let target = sink.serve(runtime.handle()).unwrap();
+    let program = artifacts::sidecar_program().unwrap();
+    let peak = peak_of(&[
+        &program.display().to_string(),
+        "copy",
+        &format!("{}/team/big:v1", source.address()),
+        "--to",
+        &format!("{}/copies/big:v1", target.address()),
+        "--insecure-registry",
+        source.address(),
+        "--insecure-registry",
+        target.address(),
+    ]);
+    // The sink keeps what had the right digest, and nothing else.
+    assert!(sink.has(&image, "v1"), "the layer did not arrive");
+    assert!(
+        peak <= LIMIT,
+        "{} KiB at the peak, {} KiB are allowed",
+        peak >> 10,
+        LIMIT >> 10
+    );
+    // A process that only shows its help takes more than that, so less would be a wrong measurement.
+    assert!(peak > 1 << 20, "{peak} bytes cannot be right");
+}
+
+/// Runs a program to its good end and gives its peak memory in bytes.
+///
+/// The kernel counts into that what the process that started it had in memory. This one has much, so it starts
+/// itself anew, with a single test, and that one starts and awaits the program.
+fn peak_of(job: &[&str]) -> u64 {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "memory::as_launcher", "--ignored", "--nocapture"])
+        .env(JOB, job.join("\n"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let peak = said.lines().find_map(|line| line.split_once("peak: "));
+    match peak.and_then(|(_, bytes)| bytes.parse().ok()) {
+        Some(peak) => peak,
+        None => panic!("{said}{}", String::from_utf8_lossy(&output.stderr)),
+    }
+}
+
+#[test]
+#[ignore = "runs as the child process of another test"]
+#[allow(
+    clippy::print_stdout,
+    reason = "standard output is how a child answers"
+)]
+fn as_launcher() {
+    let Ok(job) = std::env::var(JOB) else {
+        return;
+    };
+    let mut words = job.lines();
+    let used = Command::new(words.next().unwrap())
+        .args(words)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+        .wait4()
+        .unwrap();
+    assert!(used.status.success(), "{}", used.status);
+    println!("peak: {}", used.rusage.maxrss);
+}

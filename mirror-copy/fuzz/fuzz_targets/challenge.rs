@@ -1,0 +1,6 @@
+//! Fuzzes the reading of authentication challenges.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| mirror_copy::fuzzing::challenge(data));

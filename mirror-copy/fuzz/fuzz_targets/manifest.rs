@@ -1,0 +1,6 @@
+//! Fuzzes the reading of manifests.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| mirror_copy::fuzzing::manifest(data));

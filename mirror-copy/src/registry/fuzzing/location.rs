@@ -1,0 +1,106 @@
+//! `Location`: of upload sessions, and of redirects.
+
+use super::{check_address, check_text, chosen, headers, subject};
+use crate::registry::redirect::{checked_hop, target};
+use crate::registry::uploads::closing_url;
+use crate::registry::{Access, Registry};
+use crate::text::public_url;
+use oci_spec::image::Digest;
+use reqwest::Url;
+use reqwest::header::HeaderMap;
+use std::sync::LazyLock;
+
+static DIGEST: LazyLock<Digest> = LazyLock::new(|| {
+    let text = format!("sha256:{}", "5".repeat(64));
+    text.parse().expect("it is a digest")
+});
+
+/// A first line that chooses a registry, then the `Location` of one answer after the other.
+///
+/// # Panics
+/// When something is made of it that must not be.
+pub fn location(data: &[u8]) {
+    let mut lines = data.split(|byte| *byte == b'\n');
+    let registry = chosen(lines.next().unwrap_or_default());
+    let answers: Vec<HeaderMap> = lines
+        .take(8)
+        .map(|line| headers([(&b"location"[..], line)]))
+        .collect();
+    upload(registry, &answers);
+    redirects(registry, &answers);
+}
+
+fn upload(registry: &Registry, answers: &[HeaderMap]) {
+    let repository = registry
+        .repository("team/app", Access::Push)
+        .expect("it is a name");
+    let mut session = repository.url("blobs/uploads/");
+    for headers in answers {
+        match repository.location(&subject(), &session, headers) {
+            Ok(Some(url)) => session = url,
+            Ok(None) => {}
+            Err(error) => return check_text(&error),
+        }
+        check_address(registry, &session);
+        check_closing(&session);
+        check_public(&session);
+    }
+}
+
+/// The digest is appended once, to an address that is otherwise what the registry said.
+fn check_closing(session: &Url) {
+    let closing = closing_url(session, &DIGEST);
+    let pairs = |url: &Url| -> Vec<_> { url.query_pairs().into_owned().collect() };
+    let (before, after) = (pairs(session), pairs(&closing));
+    let (last, rest) = after.split_last().expect("the digest is there");
+    assert_eq!(*last, ("digest".to_owned(), DIGEST.to_string()));
+    assert_eq!(rest, before, "{session} became {closing}");
+    let kept = session.query().unwrap_or_default();
+    let query = closing.query().unwrap_or_default();
+    assert!(query.starts_with(kept), "{session} became {closing}");
+    let (mut one, mut other) = (session.clone(), closing);
+    one.set_query(None);
+    other.set_query(None);
+    assert_eq!(one, other, "only the query changes");
+}
+
+/// What is shown of an address has none of the places where secrets are.
+fn check_public(url: &Url) {
+    let shown = Url::parse(&public_url(url)).expect("it is an address");
+    assert!(
+        shown.query().is_none() && shown.fragment().is_none(),
+        "{shown}"
+    );
+    assert!(
+        shown.username().is_empty() && shown.password().is_none(),
+        "{shown}"
+    );
+    assert_eq!((shown.host(), shown.path()), (url.host(), url.path()));
+}
+
+fn redirects(registry: &Registry, answers: &[HeaderMap]) {
+    let endpoint = &registry.shared.endpoint;
+    let mut at = endpoint.base.clone();
+    for headers in answers {
+        let Some(to) = target(&at, headers) else {
+            return;
+        };
+        let checked = checked_hop(&subject(), &at, to);
+        let checked = checked.and_then(|to| registry.check_redirect(&subject(), &to).map(|()| to));
+        match checked {
+            Ok(to) => {
+                check_address(registry, &to);
+                assert!(at.scheme() == "http" || to.scheme() == "https");
+                if endpoint.owns(&to) {
+                    assert_eq!(
+                        (to.scheme(), to.host()),
+                        (endpoint.base.scheme(), endpoint.base.host())
+                    );
+                }
+                check_public(&to);
+                at = to;
+            }
+            Err(error) => return check_text(&error),
+        }
+    }
+}

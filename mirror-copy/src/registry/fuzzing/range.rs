@@ -1,0 +1,88 @@
+//! Headers with numbers: ranges, waits, quotas, lengths; and the links from page to page.
+
+use super::{check_text, chosen, headers, subject};
+use crate::fuzzing::check_digest;
+use crate::registry::Access;
+use crate::registry::answer::retry_after;
+use crate::registry::blobs::first_byte;
+use crate::registry::chunked::{MAX_CHUNK, chunk_size, kept};
+use crate::registry::manifests::{content_length, said_digest};
+use crate::registry::quota::{MAX_WINDOW, Quota};
+use crate::registry::uploads::min_chunk;
+use reqwest::header::HeaderMap;
+use std::time::Duration;
+
+/// A first line that chooses a registry, then the headers of one answer, `name: value` a line.
+///
+/// # Panics
+/// When something is made of it that must not be.
+pub fn range(data: &[u8]) {
+    let mut lines = data.split(|byte| *byte == b'\n');
+    let first = lines.next().unwrap_or_default();
+    let pairs = lines.filter_map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let (name, value) = line.split_at(colon);
+        Some((name, value[1..].trim_ascii()))
+    });
+    let headers = headers(pairs);
+    check_numbers(&headers);
+    check_waits(&headers);
+    check_pages(first, &headers);
+}
+
+fn check_numbers(headers: &HeaderMap) {
+    if let Some(first) = first_byte(headers) {
+        assert!(says(headers, "content-range", first));
+    }
+    if let Some(kept) = kept(headers) {
+        assert!(kept > 0);
+        // The last number there is has no next one.
+        assert!(kept == u64::MAX || says(headers, "range", kept - 1));
+    }
+    if let Some(length) = content_length(headers) {
+        assert!(says(headers, "content-length", length));
+    }
+    match chunk_size(&subject(), min_chunk(headers).unwrap_or_default()) {
+        Ok(size) => assert!(size > 0 && size <= MAX_CHUNK),
+        Err(error) => check_text(&error),
+    }
+    if let Some(digest) = said_digest(headers) {
+        check_digest(&digest);
+    }
+}
+
+/// No answer makes us wait longer than we allow, nor for a time that cannot be computed with.
+fn check_waits(headers: &HeaderMap) {
+    let cap = Duration::from_mins(1);
+    assert!(retry_after(headers, cap).is_none_or(|wait| wait <= cap));
+    let quota = Quota::default();
+    quota.note(headers);
+    if let Err((_, wait)) = quota.take() {
+        assert!(wait <= Duration::from_secs(MAX_WINDOW));
+    }
+}
+
+/// The next page is on the same host, whatever the link says: the login goes along.
+fn check_pages(first: &[u8], headers: &HeaderMap) {
+    let registry = chosen(first);
+    let repository = registry
+        .repository("team/app", Access::Pull)
+        .expect("it is a name");
+    let page = repository.url("tags/list");
+    match repository.next_page(&subject(), &page, headers) {
+        Ok(Some(url)) => assert!(registry.shared.endpoint.owns(&url), "{url}"),
+        Ok(None) => {}
+        Err(error) => check_text(&error),
+    }
+}
+
+/// Whether this number is in this header.
+fn says(headers: &HeaderMap, name: &str, number: u64) -> bool {
+    let value = headers.get(name).and_then(|value| value.to_str().ok());
+    let numbers = value
+        .unwrap_or_default()
+        .split(|c: char| !c.is_ascii_digit());
+    numbers
+        .filter_map(|text| text.parse().ok())
+        .any(|found: u64| found == number)
+}
