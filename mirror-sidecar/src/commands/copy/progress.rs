@@ -1,12 +1,14 @@
 //! What people and programs see of a run while it goes on, on standard error.
 //!
 //! The engine's events change the [`Board`] and leave lines to be written, which is quick and does not block. What is
-//! slow, writing, happens in [`Progress::tick`] and only there: a terminal that stands still does not hold up copies.
+//! slow, writing, is up to the run itself, which holds nothing then that an event waits for: a terminal that stands still
+//! does not hold up copies.
 
 mod bars;
 mod board;
 mod events;
 mod lines;
+mod picture;
 
 use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,13 +25,15 @@ use bars::Bars;
 use board::Board;
 use events::Events;
 use lines::Lines;
+use picture::Picture;
 
 /// What everybody is told when a run is cut short.
 const INTERRUPTED: &str = "interrupted; nothing incomplete has a tag, run it again to go on";
 
 /// The progress of one run.
 pub(super) struct Progress {
-    shown: Mutex<Shown>,
+    view: View,
+    news: Mutex<News>,
 }
 
 /// Hears what happens to one image.
@@ -39,30 +43,35 @@ pub(super) struct Watch {
     image: String,
 }
 
-struct Shown {
+/// What copies tell. Never locked while something is written.
+struct News {
     board: Board,
-    view: View,
     /// Lines for the next tick.
     pending: Vec<String>,
 }
 
-/// How progress is shown.
+/// How progress is shown. Only the run locks what is in here, so it may keep it while it writes.
 enum View {
-    Bars(Box<Bars>),
-    Lines(Lines),
-    Json(Events),
+    Bars(Box<Mutex<Bars>>),
+    Lines(Mutex<Lines>),
+    Json(Mutex<Events>),
     Nothing,
 }
 
 impl View {
     fn new(form: ProgressArg) -> Self {
         match form {
-            ProgressArg::Auto if bars_fit() => Self::Bars(Box::new(Bars::new())),
-            ProgressArg::Bars => Self::Bars(Box::new(Bars::new())),
-            ProgressArg::Auto | ProgressArg::Lines => Self::Lines(Lines::default()),
-            ProgressArg::Json => Self::Json(Events::default()),
+            ProgressArg::Auto if bars_fit() => Self::bars(),
+            ProgressArg::Bars => Self::bars(),
+            ProgressArg::Auto | ProgressArg::Lines => Self::Lines(Mutex::default()),
+            ProgressArg::Json => Self::Json(Mutex::default()),
             ProgressArg::None => Self::Nothing,
         }
+    }
+
+    fn bars() -> Self {
+        let bars = Bars::new(output::bars(), output::columns());
+        Self::Bars(Box::new(Mutex::new(bars)))
     }
 }
 
@@ -74,19 +83,23 @@ fn bars_fit() -> bool {
 
 impl Progress {
     pub(super) fn new(form: ProgressArg) -> Self {
-        let shown = Shown {
+        Self::shown_by(View::new(form))
+    }
+
+    fn shown_by(view: View) -> Self {
+        let news = News {
             board: Board::new(Instant::now()),
-            view: View::new(form),
             pending: Vec::new(),
         };
         Self {
-            shown: Mutex::new(shown),
+            view,
+            news: Mutex::new(news),
         }
     }
 
     /// The tags of a repository are known: so many to copy, so many that belong to others.
     pub(super) fn listed(&self, repository: &RepositoryName, tags: usize, left_out: usize) {
-        match &self.shown().view {
+        match &self.view {
             View::Nothing => {}
             View::Json(_) => output::note(&events::listed(repository, tags, left_out)),
             View::Bars(_) | View::Lines(_) => {
@@ -97,7 +110,7 @@ impl Progress {
 
     /// The tags of a repository cannot be had.
     pub(super) fn not_listed(&self, repository: &RepositoryName, reason: &str) {
-        match &self.shown().view {
+        match &self.view {
             View::Json(_) => output::note(&events::not_listed(repository, reason)),
             _ => output::error(&format!("the tags of {repository} are not known: {reason}")),
         }
@@ -105,27 +118,28 @@ impl Progress {
 
     /// So many images are going to be copied.
     pub(super) fn start(&self, images: usize) {
-        self.shown().board.total = images;
+        self.news().board.total = images;
     }
 
-    /// Brings the screen up to date.
+    /// Brings the screen up to date. Takes as long as the terminal does.
     pub(super) fn tick(&self) {
-        let mut shown = self.shown();
-        let Shown {
-            board,
-            view,
-            pending,
-        } = &mut *shown;
+        let mut news = self.news();
+        let News { board, pending } = &mut *news;
         let now = Instant::now();
         board.tick(now);
-        match view {
-            View::Bars(bars) => bars.draw(board),
-            View::Lines(lines) => lines.tick(board, now, pending),
-            View::Json(events) => events.tick(board, now, pending),
+        match &self.view {
+            View::Bars(bars) => {
+                let picture = Picture::of(board);
+                drop(news);
+                lock(bars).draw(&picture);
+                return;
+            }
+            View::Lines(lines) => lock(lines).tick(board, now, pending),
+            View::Json(events) => lock(events).tick(board, now, pending),
             View::Nothing => {}
         }
         let lines = std::mem::take(pending);
-        drop(shown);
+        drop(news);
         for line in lines {
             output::note(&line);
         }
@@ -133,13 +147,13 @@ impl Progress {
 
     /// A copy has come to its end.
     pub(super) fn ended(&self, copied: &Copied) {
-        let mut shown = self.shown();
-        shown.board.end(copied.number, copied.result.as_ref().ok());
-        let is_json = matches!(shown.view, View::Json(_));
+        let is_json = matches!(self.view, View::Json(_));
+        let mut news = self.news();
+        news.board.end(copied.number, copied.result.as_ref().ok());
         if is_json {
-            shown.pending.push(events::ended(copied));
+            news.pending.push(events::ended(copied));
         }
-        drop(shown);
+        drop(news);
         self.tick();
         if let Err(error) = &copied.result
             && !is_json
@@ -151,44 +165,49 @@ impl Progress {
     /// The run has come to its end.
     pub(super) fn finish(&self) {
         self.tick();
-        let shown = self.shown();
-        if let View::Bars(bars) = &shown.view {
-            bars.clear();
+        if let View::Bars(bars) = &self.view {
+            lock(bars).clear();
         }
-        match &shown.view {
-            View::Json(_) => output::note(&events::finished(&shown.board)),
+        if let Some(line) = self.last_line() {
+            output::note(&line);
+        }
+    }
+
+    fn last_line(&self) -> Option<String> {
+        let board = &self.news().board;
+        match &self.view {
+            View::Json(_) => Some(events::finished(board)),
             // The result of a single image says it all.
-            View::Bars(_) | View::Lines(_) if shown.board.total > 1 => {
-                output::note(&shown.board.summary());
-            }
-            _ => {}
+            View::Bars(_) | View::Lines(_) if board.total > 1 => Some(board.summary()),
+            _ => None,
         }
     }
 
     /// The run was cut short.
     pub(super) fn interrupted(&self) {
-        let shown = self.shown();
-        match &shown.view {
+        match &self.view {
             View::Json(_) => output::note(&events::interrupted()),
             View::Bars(bars) => {
-                bars.clear();
+                lock(bars).clear();
                 output::error(INTERRUPTED);
             }
             View::Lines(_) | View::Nothing => output::error(INTERRUPTED),
         }
     }
 
-    fn shown(&self) -> MutexGuard<'_, Shown> {
-        // A display that is half drawn is drawn again by the next tick.
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    fn news(&self) -> MutexGuard<'_, News> {
+        lock(&self.news)
     }
+}
+
+/// A display that is half drawn is drawn again by the next tick.
+fn lock<T>(shown: &Mutex<T>) -> MutexGuard<'_, T> {
+    shown.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Follows the copy of `image`, which begins now.
 pub(super) fn watch(progress: Arc<Progress>, number: usize, image: &str) -> Watch {
-    let mut shown = progress.shown();
-    shown.board.begin(number, image, Instant::now());
-    drop(shown);
+    progress.news().board.begin(number, image, Instant::now());
     Watch {
         progress,
         number,
@@ -198,25 +217,24 @@ pub(super) fn watch(progress: Arc<Progress>, number: usize, image: &str) -> Watc
 
 impl mirror_copy::Progress for Watch {
     fn event(&self, event: Event<'_>) {
-        let mut shown = self.progress.shown();
-        let Shown {
-            board,
-            view,
-            pending,
-        } = &mut *shown;
+        let mut news = self.progress.news();
+        let News { board, pending } = &mut *news;
         board.apply(self.number, &event, Instant::now());
         let few = board.is_few();
         let Some(image) = board.running.get(&self.number) else {
             return;
         };
-        match view {
+        match &self.progress.view {
             View::Lines(_) if few => pending.extend(lines::line(image, &event)),
             View::Json(_) => pending.extend(events::line(&image.name, &event)),
             _ => {}
         }
-        drop(shown);
+        drop(news);
         if !matches!(event, Event::Bytes { .. }) {
             tracing::debug!(image = self.image, ?event);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,22 +1,14 @@
-//! Progress as bars: the largest layers in flight, and below them the images, or all of them as one.
+//! Draws pictures as bars: the largest layers in flight, and below them the images, or all of them as one.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use mirror_copy::Digest;
 
-use super::board::{Board, Image, Layer};
-use crate::output;
-
-/// Layers shown at the same time.
-const LAYERS: usize = 8;
+use super::picture::{Below, LayerBar, Picture, TextBar};
 
 /// Digits of a digest that people tell layers apart by.
 const SHORT_DIGEST: usize = 12;
-
-/// Steps that an image counts for on a bar of many images, so that the bar moves within images, too.
-const STEPS: u64 = 1000;
 
 const LAYER: &str =
     "  {prefix} [{wide_bar}] {binary_bytes:>10} / {binary_total_bytes:10} {msg:>12}";
@@ -45,97 +37,85 @@ struct Styles {
 }
 
 impl Bars {
-    pub(super) fn new() -> Self {
+    /// Bars on this screen of so many columns.
+    pub(super) fn new(screen: MultiProgress, columns: u16) -> Self {
         Self {
-            screen: output::bars(),
+            screen,
             layers: HashMap::new(),
             images: HashMap::new(),
             run: None,
-            styles: Styles::new(output::columns() < WIDE),
+            styles: Styles::new(columns < WIDE),
         }
     }
 
-    /// Brings the bars up to date.
-    pub(super) fn draw(&mut self, board: &Board) {
-        self.draw_below(board);
-        let mut layers: Vec<(usize, &Digest, Layer)> = board
-            .running
-            .iter()
-            .flat_map(|(number, image)| {
-                let layers = image.layers.iter();
-                layers.map(|(digest, layer)| (*number, digest, *layer))
-            })
-            .collect();
-        layers
-            .sort_by_key(|&(number, digest, layer)| (Reverse(layer.size), number, digest.as_ref()));
-        layers.truncate(LAYERS);
-        let shown = |number: usize, digest: &Digest| {
-            layers
-                .iter()
-                .any(|layer| (layer.0, layer.1) == (number, digest))
-        };
-        let screen = &self.screen;
-        self.layers.retain(|(number, digest), bar| {
-            let keep = shown(*number, digest);
+    /// Brings the bars up to date. Takes as long as the terminal does.
+    pub(super) fn draw(&mut self, picture: &Picture) {
+        match &picture.below {
+            Below::Images(images) => self.draw_images(images),
+            Below::Run(run) => self.draw_run(run),
+        }
+        self.draw_layers(&picture.layers);
+    }
+
+    fn draw_layers(&mut self, layers: &[LayerBar]) {
+        let Self {
+            screen,
+            layers: bars,
+            styles,
+            ..
+        } = self;
+        bars.retain(|(image, digest), bar| {
+            let is_it = |layer: &LayerBar| layer.image == *image && layer.digest == *digest;
+            let keep = layers.iter().any(is_it);
             if !keep {
                 screen.remove(bar);
             }
             keep
         });
-        let styles = &self.styles;
-        for (place, (number, digest, layer)) in layers.into_iter().enumerate() {
-            let bar = self
-                .layers
-                .entry((number, digest.clone()))
-                .or_insert_with(|| {
-                    let bar = screen.insert(place, ProgressBar::new(layer.size));
-                    bar.set_style(styles.layer.clone());
-                    bar.set_prefix(short(digest));
-                    bar
-                });
+        for (place, layer) in layers.iter().enumerate() {
+            let key = (layer.image, layer.digest.clone());
+            let bar = bars.entry(key).or_insert_with(|| {
+                let bar = screen.insert(place, ProgressBar::new(layer.size));
+                bar.set_style(styles.layer.clone());
+                bar.set_prefix(short(&layer.digest));
+                bar
+            });
             bar.set_message(layer.rate.to_string());
             bar.set_position(layer.sent);
         }
     }
 
-    /// The lines below the layers.
-    fn draw_below(&mut self, board: &Board) {
+    fn draw_images(&mut self, images: &[(usize, TextBar)]) {
         let Self {
             screen,
-            images,
-            run,
+            images: bars,
             styles,
             ..
         } = self;
-        if !board.is_few() {
-            let length = (board.total as u64).saturating_mul(STEPS);
-            let bar = run.get_or_insert_with(|| {
-                let bar = screen.add(ProgressBar::new(length));
-                bar.set_style(styles.run.clone());
-                bar
-            });
-            let done = (board.done() as u64).saturating_mul(STEPS);
-            bar.set_message(board.state());
-            bar.set_position(done + board.running.values().map(steps).sum::<u64>());
-            return;
-        }
-        images.retain(|number, bar| {
-            let keep = board.running.contains_key(number);
+        bars.retain(|number, bar| {
+            let keep = images.iter().any(|(shown, _)| shown == number);
             if !keep {
                 screen.remove(bar);
             }
             keep
         });
-        for (number, image) in &board.running {
-            let bar = images.entry(*number).or_insert_with(|| {
+        for (number, image) in images {
+            let bar = bars.entry(*number).or_insert_with(|| {
                 let bar = screen.add(ProgressBar::new(0));
                 bar.set_style(styles.image.clone());
                 bar
             });
-            bar.set_length(image.bytes);
-            bar.set_message(format!("{}: {}", image.name, image.state()));
-            bar.set_position(image.sent());
+            show(bar, image);
         }
+    }
+
+    fn draw_run(&mut self, run: &TextBar) {
+        let bar = self.run.get_or_insert_with(|| {
+            let bar = self.screen.add(ProgressBar::new(run.length));
+            bar.set_style(self.styles.run.clone());
+            bar
+        });
+        show(bar, run);
     }
 
     /// Takes all bars off the screen.
@@ -165,14 +145,10 @@ impl Styles {
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "between 0 and 1000"
-)]
-fn steps(image: &Image) -> u64 {
-    (image.share() * STEPS as f64) as u64
+fn show(bar: &ProgressBar, shown: &TextBar) {
+    bar.set_length(shown.length);
+    bar.set_message(shown.text.clone());
+    bar.set_position(shown.position);
 }
 
 fn short(digest: &Digest) -> String {

@@ -1,14 +1,16 @@
 //! How far a run is. Pure: events and clock readings in, figures out.
 
+mod image;
 mod rate;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use mirror_copy::{CopyReport, Digest, Event};
+use mirror_copy::{CopyReport, Event};
 
 use crate::output::human_bytes;
-use rate::Rate;
+pub(super) use image::Image;
+pub(super) use rate::Rate;
 
 /// Images that are shown one by one. Of more, only their number helps.
 const FEW: usize = 4;
@@ -28,34 +30,6 @@ pub(super) struct Board {
     pub(super) rate: Rate,
     /// The copies in progress, by number.
     pub(super) running: BTreeMap<usize, Image>,
-}
-
-/// How far the copy of one image is.
-#[derive(Debug)]
-pub(super) struct Image {
-    pub(super) name: String,
-    /// The root manifest, as soon as it is known.
-    pub(super) root: Option<Digest>,
-    /// Whether it is known what there is to do.
-    pub(super) planned: bool,
-    /// Blobs and bytes that the target lacks, as far as is known.
-    pub(super) blobs: u64,
-    pub(super) bytes: u64,
-    /// Blobs that were sent, and their bytes.
-    sent_blobs: u64,
-    sent_bytes: u64,
-    pub(super) rate: Rate,
-    /// The blobs on their way.
-    pub(super) layers: HashMap<Digest, Layer>,
-}
-
-/// A blob on its way.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Layer {
-    pub(super) size: u64,
-    /// Bytes sent by the present attempt.
-    pub(super) sent: u64,
-    pub(super) rate: Rate,
 }
 
 impl Board {
@@ -83,17 +57,7 @@ impl Board {
     }
 
     pub(super) fn begin(&mut self, number: usize, name: &str, now: Instant) {
-        let image = Image {
-            name: name.to_owned(),
-            root: None,
-            planned: false,
-            blobs: 0,
-            bytes: 0,
-            sent_blobs: 0,
-            sent_bytes: 0,
-            rate: Rate::new(now),
-            layers: HashMap::new(),
-        };
+        let image = Image::new(name, now);
         self.running.insert(number, image);
     }
 
@@ -109,11 +73,7 @@ impl Board {
     pub(super) fn tick(&mut self, now: Instant) {
         self.rate.update(self.sent, now);
         for image in self.running.values_mut() {
-            let sent = image.sent();
-            image.rate.update(sent, now);
-            for layer in image.layers.values_mut() {
-                layer.rate.update(layer.sent, now);
-            }
+            image.tick(now);
         }
     }
 
@@ -154,93 +114,6 @@ impl Board {
             self.rate
         )
     }
-}
-
-impl Image {
-    fn apply(&mut self, event: &Event<'_>, now: Instant) {
-        match *event {
-            Event::Resolved { digest } => self.root = Some(digest.clone()),
-            Event::Planned { blobs, bytes, .. } => {
-                self.planned = true;
-                self.blobs = self.blobs.saturating_add(blobs);
-                self.bytes = self.bytes.saturating_add(bytes);
-            }
-            // What need not be sent is no part of the way.
-            Event::BlobSkipped { size, .. } | Event::BlobMounted { size, .. } => {
-                self.blobs = self.blobs.saturating_sub(1);
-                self.bytes = self.bytes.saturating_sub(size);
-            }
-            // Also after a failure: then the blob is sent from its beginning.
-            Event::BlobStarted { digest, size } => {
-                let (sent, rate) = (0, Rate::new(now));
-                let layer = Layer { size, sent, rate };
-                self.layers.insert(digest.clone(), layer);
-            }
-            Event::BlobFailed { digest, .. } => {
-                if let Some(layer) = self.layers.get_mut(digest) {
-                    layer.sent = 0;
-                }
-            }
-            Event::Bytes { digest, bytes } => {
-                if let Some(layer) = self.layers.get_mut(digest) {
-                    layer.sent = layer.sent.saturating_add(bytes).min(layer.size);
-                }
-            }
-            Event::BlobCopied { digest, size } => {
-                self.layers.remove(digest);
-                self.sent_blobs += 1;
-                self.sent_bytes = self.sent_bytes.saturating_add(size);
-            }
-            _ => {}
-        }
-    }
-
-    /// Bytes at the target or on their way, without those of failed attempts.
-    pub(super) fn sent(&self) -> u64 {
-        let on_the_way = self.layers.values().map(|layer| layer.sent);
-        on_the_way.fold(self.sent_bytes, u64::saturating_add)
-    }
-
-    /// Whether everything that is known of is at the target.
-    pub(super) fn is_sent(&self) -> bool {
-        self.planned && self.layers.is_empty() && self.sent_blobs >= self.blobs
-    }
-
-    /// How much of it is done, from 0 to 1.
-    pub(super) fn share(&self) -> f64 {
-        match (self.planned, self.bytes) {
-            (false, _) => 0.0,
-            (true, 0) => 1.0,
-            (true, bytes) => fraction(self.sent(), bytes),
-        }
-    }
-
-    /// What is going on, in words.
-    pub(super) fn state(&self) -> String {
-        if !self.planned {
-            return "reading manifests".into();
-        }
-        if self.is_sent() {
-            return "writing manifests".into();
-        }
-        let left = self.blobs.saturating_sub(self.sent_blobs);
-        let (sent, rate) = (self.sent(), self.rate);
-        let time = match rate.time_for(self.bytes.saturating_sub(sent)) {
-            Some(time) => format!(", {} s left", time.as_secs()),
-            None => String::new(),
-        };
-        format!(
-            "{} of {}, {left} of {} blobs left, {rate}{time}",
-            human_bytes(sent),
-            human_bytes(self.bytes),
-            self.blobs,
-        )
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "it is shown as a bar")]
-fn fraction(part: u64, whole: u64) -> f64 {
-    (part as f64 / whole as f64).clamp(0.0, 1.0)
 }
 
 #[cfg(test)]

@@ -80,6 +80,16 @@ enum Object<'a> {
         image: &'a str,
         digest: &'a Digest,
     },
+    ReferrerCopied {
+        image: &'a str,
+        subject: &'a Digest,
+        digest: &'a Digest,
+    },
+    ReferrerLeftOut {
+        image: &'a str,
+        subject: &'a Digest,
+        error: String,
+    },
     Tagged {
         image: &'a str,
         tag: &'a str,
@@ -126,7 +136,7 @@ impl Events {
                 let object = Object::Bytes {
                     image: &image.name,
                     sent,
-                    total: image.bytes,
+                    total: image.to_send().bytes,
                 };
                 lines.push(object.line());
             }
@@ -176,6 +186,16 @@ pub(super) fn line(image: &str, event: &Event<'_>) -> Option<String> {
             size,
         },
         Event::ManifestPushed { digest } => Object::ManifestPushed { image, digest },
+        Event::ReferrerCopied { subject, digest } => Object::ReferrerCopied {
+            image,
+            subject,
+            digest,
+        },
+        Event::ReferrerLeftOut { subject, error } => Object::ReferrerLeftOut {
+            image,
+            subject,
+            error: error.to_string(),
+        },
         Event::Tagged { tag, digest } => Object::Tagged { image, tag, digest },
         _ => return None,
     };
@@ -258,5 +278,23 @@ mod tests {
         let expected = [11, 21, 31, 35]
             .map(|sent| format!(r#"{{"event":"bytes","image":"a","sent":{sent},"total":0}}"#));
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn referrers_are_told_with_their_subject() {
+        let [subject, digest] =
+            ["a", "b"].map(|letter| format!("sha256:{}", letter.repeat(64)).parse().unwrap());
+        let (subject, digest) = (&subject, &digest);
+        let copied = line("i", &Event::ReferrerCopied { subject, digest }).unwrap();
+        let expected = format!(
+            r#"{{"event":"referrer_copied","image":"i","subject":"{subject}","digest":"{digest}"}}"#
+        );
+        assert_eq!(copied, expected);
+        let object = "x".into();
+        let error = &mirror_copy::CopyError::SourceMissing { object };
+        let left_out = line("i", &Event::ReferrerLeftOut { subject, error }).unwrap();
+        let start =
+            format!(r#"{{"event":"referrer_left_out","image":"i","subject":"{subject}","error":""#);
+        assert!(left_out.starts_with(&start), "{left_out}");
     }
 }

@@ -74,6 +74,12 @@ pub(super) fn line(image: &Image, event: &Event<'_>) -> Option<String> {
         Event::ManifestSkipped { digest } if is_root(digest) => "already there".into(),
         Event::BlobFailed { digest, error } => format!("{digest} is sent again: {error}"),
         Event::ManifestPushed { digest } if is_root(digest) => "pushed".into(),
+        Event::ReferrerCopied { subject, digest } => {
+            format!("{digest} is copied, which refers to {subject}")
+        }
+        Event::ReferrerLeftOut { subject, error } => {
+            format!("something that refers to {subject} is left out: {error}")
+        }
         // An anchor is nothing that anybody would look for.
         Event::Tagged { tag, .. } if anchored_digest(tag).is_none() => format!("tagged {tag}"),
         _ => return None,
@@ -120,5 +126,26 @@ mod tests {
         let said = said(100);
         assert_eq!(said.len(), 4, "{said:?}");
         assert!(said[0].starts_with("0 of 100 images done"), "{said:?}");
+    }
+
+    #[test]
+    fn referrers_have_lines_of_their_own() {
+        let now = Instant::now();
+        let mut board = Board::new(now);
+        board.begin(0, "a", now);
+        let [subject, digest] =
+            ["a", "b"].map(|letter| format!("sha256:{}", letter.repeat(64)).parse().unwrap());
+        let (subject, digest) = (&subject, &digest);
+        let said = |event| line(&board.running[&0], &event).unwrap();
+        assert_eq!(
+            said(Event::ReferrerCopied { subject, digest }),
+            format!("a: {digest} is copied, which refers to {subject}")
+        );
+        let object = "x".into();
+        let error = &mirror_copy::CopyError::SourceMissing { object };
+        assert_eq!(
+            said(Event::ReferrerLeftOut { subject, error }),
+            format!("a: something that refers to {subject} is left out: {error}")
+        );
     }
 }

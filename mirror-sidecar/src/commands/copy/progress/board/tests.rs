@@ -1,9 +1,11 @@
 //! The figures that events add up to.
 
+use std::slice;
 use std::time::Duration;
 
-use mirror_copy::CopyError;
+use mirror_copy::{CopyError, Digest};
 
+use super::image::Amount;
 use super::*;
 
 fn digest(letter: char) -> Digest {
@@ -55,7 +57,8 @@ fn what_the_target_has_is_no_part_of_the_way() {
     ] {
         board.apply(0, &event, now);
     }
-    assert_eq!((image(&board).sent(), image(&board).bytes), (150, 300));
+    assert_eq!(image(&board).sent(), 150);
+    assert_eq!(image(&board).to_send().bytes, 300);
     assert!((image(&board).share() - 0.5).abs() < 1e-9);
     let state = image(&board).state();
     assert!(
@@ -72,6 +75,103 @@ fn what_the_target_has_is_no_part_of_the_way() {
     );
     assert!(image(&board).is_sent());
     assert_eq!(image(&board).state(), "writing manifests");
+}
+
+/// The first manifest's blobs are brought while others are still read.
+#[test]
+fn what_is_found_before_all_manifests_are_read_is_no_part_of_the_way_either() {
+    let (mut board, now) = board();
+    let (a, b, c) = (&digest('a'), &digest('b'), &digest('c'));
+    let before = [
+        Event::BlobSkipped {
+            digest: a,
+            size: 100,
+        },
+        Event::BlobMounted {
+            digest: b,
+            size: 200,
+            from: "x",
+        },
+    ];
+    for event in before {
+        board.apply(0, &event, now);
+    }
+    let (blobs, bytes, manifests) = (3, 600, 2);
+    let planned = Event::Planned {
+        blobs,
+        bytes,
+        manifests,
+    };
+    board.apply(0, &planned, now);
+    let (blobs, bytes) = (1, 300);
+    assert_eq!(image(&board).to_send(), Amount { blobs, bytes });
+    let (digest, size) = (c, 300);
+    board.apply(0, &Event::BlobStarted { digest, size }, now);
+    board.apply(0, &Event::BlobCopied { digest, size }, now);
+    assert!((image(&board).share() - 1.0).abs() < 1e-9);
+    assert_eq!(image(&board).state(), "writing manifests");
+}
+
+/// Nothing says which layers belonged to what is left out: those that move on did not.
+#[test]
+fn layers_of_a_referrer_vanish_when_it_is_left_out() {
+    let (mut board, start) = board();
+    let (root, referrer) = (&digest('a'), &digest('b'));
+    let plan = |blobs, bytes| Event::Planned {
+        blobs,
+        bytes,
+        manifests: 1,
+    };
+    for event in [plan(1, 1000), plan(1, 50)] {
+        board.apply(0, &event, start);
+    }
+    for (digest, size) in [(root, 1000), (referrer, 50)] {
+        board.apply(0, &Event::BlobStarted { digest, size }, start);
+    }
+    let error = &CopyError::SourceMissing { object: "x".into() };
+    let subject = root;
+    board.apply(0, &Event::ReferrerLeftOut { subject, error }, start);
+    let shown = |board: &Board| {
+        let layers = image(board).layers();
+        let mut layers: Vec<_> = layers.map(|(digest, _)| digest.clone()).collect();
+        layers.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
+        layers
+    };
+    board.tick(start);
+    assert_eq!(shown(&board), [root.clone(), referrer.clone()]);
+    let soon = start + Duration::from_secs(1);
+    let (digest, bytes) = (root, 10);
+    board.apply(0, &Event::Bytes { digest, bytes }, soon);
+    let later = start + Duration::from_secs(5);
+    board.tick(later);
+    assert_eq!(shown(&board), slice::from_ref(root));
+    assert_eq!(image(&board).to_send().bytes, 1000);
+    let size = 1000;
+    board.apply(0, &Event::BlobCopied { digest, size }, later);
+    assert!(image(&board).is_sent());
+    assert!((image(&board).share() - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn a_layer_that_was_only_slow_comes_back() {
+    let (mut board, start) = board();
+    let (digest, size, bytes) = (&digest('a'), 1000, 100);
+    board.apply(0, &Event::BlobStarted { digest, size }, start);
+    board.apply(0, &Event::Bytes { digest, bytes }, start);
+    let (subject, error) = (digest, &CopyError::SourceMissing { object: "x".into() });
+    board.apply(0, &Event::ReferrerLeftOut { subject, error }, start);
+    let later = start + Duration::from_secs(5);
+    board.tick(later);
+    assert_eq!(
+        (image(&board).layers().count(), image(&board).sent()),
+        (0, 0)
+    );
+    board.apply(0, &Event::Bytes { digest, bytes }, later);
+    board.tick(later + Duration::from_secs(5));
+    assert_eq!(
+        (image(&board).layers().count(), image(&board).sent()),
+        (1, 200)
+    );
 }
 
 /// The bytes of the failed attempt were sent all the same, but the layer's bar begins again.

@@ -1,0 +1,220 @@
+//! How far the copy of one image is.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use mirror_copy::{Digest, Event};
+
+use super::rate::Rate;
+use crate::output::human_bytes;
+
+/// How long a layer may be silent before it is taken for one that was given up with its referrer. The engine tells what
+/// moved four times a second; a layer that does move again comes back.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// How far the copy of one image is.
+#[derive(Debug)]
+pub(in super::super) struct Image {
+    pub(in super::super) name: String,
+    /// The root manifest, as soon as it is known.
+    pub(in super::super) root: Option<Digest>,
+    /// Whether it is known what there is to do.
+    planned: bool,
+    /// What the manifests name that were read.
+    named: Amount,
+    /// What of it need not be sent. It may be found before the manifests around it are read, so it has a count of its
+    /// own.
+    present: Amount,
+    /// What was sent.
+    copied: Amount,
+    rate: Rate,
+    /// The blobs on their way.
+    layers: HashMap<Digest, Layer>,
+    /// The blobs that were on their way and that nothing is heard of.
+    lost: HashMap<Digest, Layer>,
+}
+
+/// Blobs and their size in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in super::super) struct Amount {
+    pub(in super::super) blobs: u64,
+    pub(in super::super) bytes: u64,
+}
+
+/// A blob on its way.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Layer {
+    pub(in super::super) size: u64,
+    /// Bytes sent by the present attempt.
+    pub(in super::super) sent: u64,
+    pub(in super::super) rate: Rate,
+    /// Since when it may have been given up.
+    doubted: Option<Instant>,
+}
+
+impl Amount {
+    fn add(&mut self, blobs: u64, bytes: u64) {
+        self.blobs = self.blobs.saturating_add(blobs);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    fn without(self, other: Self) -> Self {
+        Self {
+            blobs: self.blobs.saturating_sub(other.blobs),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+}
+
+impl Image {
+    pub(super) fn new(name: &str, now: Instant) -> Self {
+        Self {
+            name: name.to_owned(),
+            root: None,
+            planned: false,
+            named: Amount::default(),
+            present: Amount::default(),
+            copied: Amount::default(),
+            rate: Rate::new(now),
+            layers: HashMap::new(),
+            lost: HashMap::new(),
+        }
+    }
+
+    pub(super) fn apply(&mut self, event: &Event<'_>, now: Instant) {
+        match *event {
+            Event::Resolved { digest } => self.root = Some(digest.clone()),
+            Event::Planned { blobs, bytes, .. } => {
+                self.planned = true;
+                self.named.add(blobs, bytes);
+            }
+            Event::BlobSkipped { size, .. } | Event::BlobMounted { size, .. } => {
+                self.present.add(1, size);
+            }
+            // Also after a failure: then the blob is sent from its beginning.
+            Event::BlobStarted { digest, size } => {
+                self.lost.remove(digest);
+                self.layers.insert(digest.clone(), Layer::new(size, now));
+            }
+            Event::BlobFailed { digest, .. } => {
+                if let Some(layer) = self.moving(digest) {
+                    layer.sent = 0;
+                }
+            }
+            Event::Bytes { digest, bytes } => {
+                if let Some(layer) = self.moving(digest) {
+                    layer.sent = layer.sent.saturating_add(bytes).min(layer.size);
+                }
+            }
+            Event::BlobCopied { digest, size } => {
+                self.layers.remove(digest);
+                self.lost.remove(digest);
+                self.copied.add(1, size);
+            }
+            // Blobs of what is left out are given up without another word, and which ones they are is not said.
+            Event::ReferrerLeftOut { .. } => {
+                for layer in self.layers.values_mut() {
+                    layer.doubted.get_or_insert(now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The layer that this event is about, which is on its way beyond doubt.
+    fn moving(&mut self, digest: &Digest) -> Option<&mut Layer> {
+        if let Some(layer) = self.lost.remove(digest) {
+            self.layers.insert(digest.clone(), layer);
+        }
+        let layer = self.layers.get_mut(digest)?;
+        layer.doubted = None;
+        Some(layer)
+    }
+
+    pub(super) fn tick(&mut self, now: Instant) {
+        self.lost
+            .extend(self.layers.extract_if(|_, layer| layer.is_lost(now)));
+        let sent = self.sent();
+        self.rate.update(sent, now);
+        for layer in self.layers.values_mut() {
+            layer.rate.update(layer.sent, now);
+        }
+    }
+
+    /// The blobs on their way.
+    pub(in super::super) fn layers(&self) -> impl Iterator<Item = (&Digest, Layer)> {
+        self.layers.iter().map(|(digest, layer)| (digest, *layer))
+    }
+
+    /// What is to be sent in all, as far as is known.
+    pub(in super::super) fn to_send(&self) -> Amount {
+        let mut lost = Amount::default();
+        for layer in self.lost.values() {
+            lost.add(1, layer.size);
+        }
+        self.named.without(self.present).without(lost)
+    }
+
+    /// Bytes at the target or on their way, without those of failed attempts.
+    pub(in super::super) fn sent(&self) -> u64 {
+        let on_the_way = self.layers.values().map(|layer| layer.sent);
+        on_the_way.fold(self.copied.bytes, u64::saturating_add)
+    }
+
+    /// Whether everything that is known of is at the target.
+    pub(super) fn is_sent(&self) -> bool {
+        self.planned && self.layers.is_empty() && self.copied.blobs >= self.to_send().blobs
+    }
+
+    /// How much of it is done, from 0 to 1.
+    pub(in super::super) fn share(&self) -> f64 {
+        match (self.planned, self.to_send().bytes) {
+            (false, _) => 0.0,
+            (true, 0) => 1.0,
+            (true, bytes) => fraction(self.sent(), bytes),
+        }
+    }
+
+    /// What is going on, in words.
+    pub(in super::super) fn state(&self) -> String {
+        if !self.planned {
+            return "reading manifests".into();
+        }
+        if self.is_sent() {
+            return "writing manifests".into();
+        }
+        let Amount { blobs, bytes } = self.to_send();
+        let left = blobs.saturating_sub(self.copied.blobs);
+        let (sent, rate) = (self.sent(), self.rate);
+        let time = match rate.time_for(bytes.saturating_sub(sent)) {
+            Some(time) => format!(", {} s left", time.as_secs()),
+            None => String::new(),
+        };
+        format!(
+            "{} of {}, {left} of {blobs} blobs left, {rate}{time}",
+            human_bytes(sent),
+            human_bytes(bytes),
+        )
+    }
+}
+
+impl Layer {
+    fn new(size: u64, now: Instant) -> Self {
+        Self {
+            size,
+            sent: 0,
+            rate: Rate::new(now),
+            doubted: None,
+        }
+    }
+
+    fn is_lost(&self, now: Instant) -> bool {
+        let silent = |since| now.saturating_duration_since(since) >= SILENCE;
+        self.doubted.is_some_and(silent)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "it is shown as a bar")]
+fn fraction(part: u64, whole: u64) -> f64 {
+    (part as f64 / whole as f64).clamp(0.0, 1.0)
+}
