@@ -26,12 +26,14 @@ pub use progress::{Event, Progress};
 pub use report::CopyReport;
 
 use crate::reference::TagOrDigest;
-use crate::registry::{Access, Located, Registry, Repository};
+use crate::registry::{Access, Located, Manifest, Registry, Repository};
 use closure::Closure;
+use manifests::misses_manifests;
 use oci_spec::image::Digest;
 use present::wanted;
+use referrers::Referring;
 use report::Tally;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Where an image is copied from.
@@ -86,6 +88,9 @@ pub async fn copy(
         progress,
         tally: Tally::default(),
         found_something: AtomicBool::new(!options.trust_present),
+        misled: AtomicBool::new(false),
+        manifest_bytes: AtomicU64::new(0),
+        referring: Referring::default(),
     };
     from.expect(job.source.name(), Access::Pull);
     to.expect(job.target.name(), Access::Push);
@@ -104,6 +109,11 @@ struct Job<'a> {
     tally: Tally,
     /// Whether the target turned out to have parts of the image.
     found_something: AtomicBool,
+    /// Whether the target said that it has what it does not have.
+    misled: AtomicBool,
+    /// Bytes of manifests that were read.
+    manifest_bytes: AtomicU64,
+    referring: Referring,
 }
 
 /// What was copied in the end.
@@ -142,10 +152,14 @@ impl Job<'_> {
         }
         if present.complete {
             // The target's own copy is as good and costs the source nothing.
-            let reference = TagOrDigest::Digest(digest);
-            let manifest = self.target.manifest(&reference).await;
-            let manifest = manifest.map_err(CopyError::Target)?;
-            return self.finish(&manifest, &present.missing).await;
+            let reference = TagOrDigest::Digest(digest.clone());
+            match self.target.manifest(&reference).await {
+                Ok(manifest) => return self.finish(&manifest, &present.missing).await,
+                Err(error) if error.status() == Some(404) => {
+                    tracing::warn!(%error, "the target's tag stands for what it does not have");
+                }
+                Err(error) => return Err(CopyError::Target(error)),
+            }
         }
         let root = self.read_root(&source.reference, located).await?;
         // The content may have another digest than the registry said.
@@ -154,24 +168,46 @@ impl Job<'_> {
         } else {
             wanted(target, &root.digest)
         };
+        match self.bring_all(&root, &missing).await {
+            Err(error)
+                if misses_manifests(&error) && !self.misled.swap(true, Ordering::Relaxed) =>
+            {
+                tracing::warn!(%error, "the target misses manifests that it had; bringing all again");
+                self.bring_all(&root, &missing).await
+            }
+            result => result,
+        }
+    }
+
+    /// Brings everything that the root names and that refers to it, then the root itself.
+    async fn bring_all(
+        &self,
+        root: &Manifest,
+        references: &[TagOrDigest],
+    ) -> Result<Root, CopyError> {
         let referrers = async {
             if self.options.referrers {
-                self.bring_referrers(&root).await
+                self.bring_referrers(root).await
             } else {
                 Ok(())
             }
         };
         let (root, ()) = tokio::try_join!(Closure::new(self).bring(root.clone()), referrers)?;
-        self.push_root(&root, &missing).await?;
+        self.push_root(&root, references).await?;
         Ok(Root {
             digest: root.manifest.digest,
             media_type: root.media_type,
         })
     }
 
+    /// Whether the target is believed when it says that it has something.
+    fn trusts(&self) -> bool {
+        self.options.trust_present && !self.misled.load(Ordering::Relaxed)
+    }
+
     /// Whether it makes sense to look for single manifests at the target.
     fn may_have_parts(&self) -> bool {
-        self.options.trust_present
+        self.trusts()
             && (self.found_something.load(Ordering::Relaxed)
                 || self.source.registry().counts_reads())
     }

@@ -216,6 +216,12 @@ pub enum RegistryError {
         /// Bytes that it was sent.
         sent: u64,
     },
+    /// Somebody else changes the same thing at the same time.
+    #[error("cannot {subject}: somebody else keeps changing it at the same time")]
+    Contended {
+        /// What was tried.
+        subject: Subject,
+    },
     /// The registry broke the protocol.
     #[error("cannot {subject}: {reason}")]
     Protocol {
@@ -246,9 +252,19 @@ impl RegistryError {
             | Self::Timeout { .. }
             | Self::Cut { .. }
             | Self::Whole { .. }
-            | Self::Lost { .. } => Retry::SOON,
+            | Self::Lost { .. }
+            | Self::Contended { .. } => Retry::SOON,
             Self::Lookup(error) => error.retry(),
             _ => Retry::Permanent,
+        }
+    }
+
+    /// What was being done, where the registry answered.
+    #[must_use]
+    pub fn operation(&self) -> Option<Operation> {
+        match self {
+            Self::Status { subject, .. } => Some(subject.operation),
+            _ => None,
         }
     }
 

@@ -9,7 +9,7 @@ pub use options::{RegistryOptions, RetryPolicy, Timeouts};
 
 use crate::registry::Registry;
 use host::Endpoint;
-use memory::Memory;
+pub(crate) use memory::{Memory, Share};
 use reqwest::Client;
 use rustls::ClientConfig;
 use std::collections::HashMap;

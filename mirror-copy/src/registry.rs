@@ -15,6 +15,7 @@ mod gate;
 mod manifests;
 mod own_mount;
 mod pages;
+mod places;
 mod quota;
 mod reach;
 mod redirect;
@@ -39,6 +40,7 @@ pub(crate) use digest_tags::DigestTags;
 pub(crate) use manifests::{Located, Pushed};
 pub use manifests::{Manifest, Resolved};
 pub(crate) use own_mount::OwnMount;
+pub(crate) use places::BlobPlace;
 pub(crate) use referrers::Referrer;
 pub(crate) use repository::{Access, Repository};
 pub(crate) use uploads::{MountAnswer, Session};
@@ -52,15 +54,14 @@ use auth::Auth;
 use call::{Call, Lane};
 use gate::Gate;
 use oci_spec::image::Digest;
+use places::Places;
 use quota::Quota;
 use reqwest::Method;
 use seen::Seen;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use streams::Streams;
 use token::Scopes;
-use tokio::sync::SemaphorePermit;
 
 /// One registry host. Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -78,7 +79,7 @@ struct Shared {
     quota: Quota,
     seen: Seen,
     digest_tags: digest_tags::Lists,
-    streams: Streams,
+    places: Places,
     own_mount: own_mount::Learned,
     /// Whether the host may speak HTTP/2; only TLS can tell.
     multiplexes: AtomicBool,
@@ -96,7 +97,7 @@ impl Registry {
             quota: Quota::default(),
             seen: Seen::default(),
             digest_tags: digest_tags::Lists::default(),
-            streams: Streams::default(),
+            places: Places::default(),
             own_mount: own_mount::Learned::default(),
             abilities: Abilities::default(),
         };
@@ -234,26 +235,9 @@ impl Registry {
         }
     }
 
-    /// Waits until a blob of `size` bytes may travel between two registries.
-    pub(crate) async fn place_between<'a>(
-        source: &'a Self,
-        target: &'a Self,
-        size: u64,
-    ) -> BlobPlace<'a> {
-        // Always in the same order, so that copies in both directions never wait for each other.
-        let (one, other) = if source.host() <= target.host() {
-            (source, target)
-        } else {
-            (target, source)
-        };
-        let first = one.shared.streams.take().await;
-        let second = if one.same_host(other) {
-            None
-        } else {
-            Some(other.shared.streams.take().await)
-        };
-        let memory = target.shared.common.memory.take(size).await;
-        BlobPlace(first, second, memory)
+    /// Whether this host asked for a pause that is not over.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.shared.gate.is_closed()
     }
 
     /// In which repositories of this host blobs were seen.
@@ -261,13 +245,6 @@ impl Registry {
         &self.shared.seen
     }
 }
-
-/// The right to move one blob; dropping it gives it back.
-pub(crate) struct BlobPlace<'a>(
-    #[expect(dead_code, reason = "held, never looked at")] streams::Place<'a>,
-    #[expect(dead_code, reason = "held, never looked at")] Option<streams::Place<'a>>,
-    #[expect(dead_code, reason = "held, never looked at")] Option<SemaphorePermit<'a>>,
-);
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,6 +7,7 @@ use super::offer::Offer;
 use super::progress::Event;
 use super::report::one_more;
 use crate::registry::{BlobPlace, BlobReader, Registry, Session};
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 
 /// Blobs of one copy that are in flight at once; each registry and the memory have limits of their own.
@@ -20,28 +21,44 @@ impl Job<'_> {
             self.skipped(blob);
             return Ok(());
         }
-        let seen = self.target.registry().seen();
-        let turn = seen.turn(&blob.digest).await;
-        if self.options.trust_present && seen.lately(&blob.digest, self.target.name()) {
+        let turn = self.turn(blob).await;
+        if self.was_there_lately(blob) {
             self.skipped(blob);
             return Ok(());
         }
         // Only the first one sends it; once it is somewhere, all others may mount it at the same time.
-        let _turn = self.mount_candidate(&blob.digest).is_none().then_some(turn);
-        let _place = self.place(blob).await;
-        let (offer, reader) = self.ask_both(blob).await?;
+        let may_mount = self.mount_candidate(&blob.digest).is_some();
+        let _turn = (!may_mount).then_some(turn);
+        let place = self.place(blob).await;
+        // Boxed: those who only wait for their turn or place shall take little memory.
+        let (offer, reader) = Box::pin(self.ask_both(blob)).await?;
         match offer {
-            Offer::Present => self.skipped(blob),
+            Offer::Present => self.found(blob),
             Offer::Mounted(from) => self.mounted(blob, &from),
-            Offer::Wanted(session) => self.send(blob, session, reader).await?,
+            Offer::Wanted(session) if may_mount => {
+                drop(place);
+                Box::pin(self.send_in_turn(blob, session)).await?;
+            }
+            Offer::Wanted(session) => Box::pin(self.send(blob, session, reader)).await?,
         }
         Ok(())
     }
 
+    /// Sends a blob that could not be mounted after all, unless somebody else has sent it meanwhile.
+    async fn send_in_turn(&self, blob: &Blob, session: Session) -> Result<(), CopyError> {
+        let _turn = self.turn(blob).await;
+        if self.was_there_lately(blob) {
+            self.target.cancel(&session).await;
+            self.skipped(blob);
+            return Ok(());
+        }
+        let _place = self.place(blob).await;
+        self.send(blob, session, None).await
+    }
+
     /// Sends a blob that the target said it has and does not, without asking again.
     pub(super) async fn send_again(&self, blob: &Blob) -> Result<(), CopyError> {
-        let seen = self.target.registry().seen();
-        let _turn = seen.turn(&blob.digest).await;
+        let _turn = self.turn(blob).await;
         let _place = self.place(blob).await;
         let session = self.target.start_upload(&blob.digest).await;
         self.send(blob, session.map_err(CopyError::Target)?, None)
@@ -74,8 +91,16 @@ impl Job<'_> {
         if hopes {
             return Ok((self.offer(blob).await?, None));
         }
-        let (offer, reader) = tokio::join!(self.offer(blob), self.open(blob));
-        match (offer?, reader) {
+        let (mut offering, mut opening) = (pin!(self.offer(blob)), pin!(self.open(blob)));
+        let (offer, reader) = tokio::select! {
+            offer = &mut offering => match offer? {
+                // Nobody waits for a source that is not needed.
+                Offer::Wanted(session) => (Offer::Wanted(session), opening.await),
+                offer => return Ok((offer, None)),
+            },
+            reader = &mut opening => (offering.await?, reader),
+        };
+        match (offer, reader) {
             (Offer::Wanted(session), Err(error)) => {
                 self.target.cancel(&session).await;
                 Err(error)
@@ -84,15 +109,30 @@ impl Job<'_> {
         }
     }
 
+    /// Waits until no other copy brings this blob, or does so for too long.
+    async fn turn(&self, blob: &Blob) -> impl Sized + use<> {
+        self.target.registry().seen().turn(&blob.digest).await
+    }
+
     /// Waits until this blob may travel.
     async fn place(&self, blob: &Blob) -> BlobPlace<'_> {
         let (source, target) = (self.source.registry(), self.target.registry());
         Registry::place_between(source, target, blob.size).await
     }
 
+    fn was_there_lately(&self, blob: &Blob) -> bool {
+        let seen = self.target.registry().seen();
+        self.trusts() && seen.lately(&blob.digest, self.target.name())
+    }
+
+    /// The target says that it has it.
+    fn found(&self, blob: &Blob) {
+        self.remember(blob);
+        self.skipped(blob);
+    }
+
     fn skipped(&self, blob: &Blob) {
         self.found_something.store(true, Ordering::Relaxed);
-        self.remember(blob);
         one_more(&self.tally.skipped);
         self.progress.event(Event::BlobSkipped {
             digest: &blob.digest,
@@ -114,6 +154,12 @@ impl Job<'_> {
     fn remember(&self, blob: &Blob) {
         let seen = self.target.registry().seen();
         seen.add(&blob.digest, self.target.name());
+    }
+
+    /// The target does not have it, whatever it said.
+    pub(super) fn forget(&self, blob: &Blob) {
+        let seen = self.target.registry().seen();
+        seen.forget(&blob.digest, self.target.name());
     }
 
     fn same_repository(&self) -> bool {

@@ -7,6 +7,11 @@ use crate::manifest::Descriptor;
 use crate::reference::TagOrDigest;
 use crate::registry::Manifest;
 use oci_spec::image::Digest;
+use std::sync::atomic::Ordering;
+
+/// Most bytes of manifests of one copy, and of all that refers to it. Hundreds of ordinary manifests fit
+/// into one MiB.
+const MAX_MANIFEST_BYTES: u64 = 32 * 1024 * 1024;
 
 /// A manifest that an index names.
 pub(super) struct Child {
@@ -37,6 +42,7 @@ impl Job<'_> {
             return Ok(Found::Present);
         }
         let reference = TagOrDigest::Digest(descriptor.digest.clone());
+        self.reserve(&descriptor.digest, descriptor.size)?;
         match self.source.manifest(&reference).await {
             Ok(manifest) if manifest.bytes.len() as u64 != descriptor.size => {
                 let suffix = reference.suffix();
@@ -69,6 +75,16 @@ impl Job<'_> {
             Err(error) if matches!(error.status(), Some(400..=403)) => Ok(false),
             Err(error) => Err(CopyError::Target(error)),
         }
+    }
+
+    /// Takes a manifest's bytes from what one copy may hold, before they are read.
+    pub(super) fn reserve(&self, digest: &Digest, size: u64) -> Result<(), CopyError> {
+        let share = size.min(MAX_MANIFEST_BYTES);
+        let before = self.manifest_bytes.fetch_add(share, Ordering::Relaxed);
+        if before + share > MAX_MANIFEST_BYTES {
+            return Err(self.beyond(digest, "its manifests exceed 32 MiB"));
+        }
+        Ok(())
     }
 
     pub(super) fn beyond(&self, digest: &Digest, limit: &'static str) -> CopyError {

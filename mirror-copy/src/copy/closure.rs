@@ -23,15 +23,15 @@ const MANIFESTS_AT_ONCE: usize = 32;
 /// Deepest nesting of indexes. Two levels are in use; a limit keeps a hostile image bounded.
 const MAX_DEPTH: usize = 8;
 
-/// Most bytes of manifests held for one copy. Hundreds of ordinary manifests fit into one MiB.
-const MAX_MANIFEST_BYTES: usize = 16 * 1024 * 1024;
+/// Most manifests of one copy. Large indexes have some dozen.
+const MAX_MANIFESTS: usize = 20_000;
 
 /// Most blobs of one copy. Large images have some hundred, and each costs some hundred bytes of memory.
 const MAX_BLOBS: usize = 20_000;
 
 /// Large blobs of one copy that are in flight at once. More would not be faster, only unfinished longer,
 /// and would leave no memory for small ones.
-const LARGE_AT_ONCE: usize = 8;
+const LARGE_AT_ONCE: usize = 6;
 
 /// The work below one manifest.
 pub(super) struct Closure<'a> {
@@ -45,7 +45,6 @@ pub(super) struct Closure<'a> {
     reading: usize,
     sending: usize,
     sending_large: usize,
-    manifest_bytes: usize,
     /// Whether all manifests were read and reported.
     planned: bool,
 }
@@ -68,7 +67,6 @@ impl<'a> Closure<'a> {
             reading: 0,
             sending: 0,
             sending_large: 0,
-            manifest_bytes: 0,
             planned: false,
         }
     }
@@ -160,10 +158,6 @@ impl<'a> Closure<'a> {
     fn read(&mut self, manifest: Manifest, depth: usize) -> Result<Node, CopyError> {
         let job = self.job;
         let digest = manifest.digest.clone();
-        self.manifest_bytes += manifest.bytes.len();
-        if self.manifest_bytes > MAX_MANIFEST_BYTES {
-            return Err(job.beyond(&digest, "its manifests exceed 16 MiB"));
-        }
         let read = Node::read(manifest, job.options, || {
             job.source.object(&format!("@{digest}"))
         })?;
@@ -185,6 +179,9 @@ impl<'a> Closure<'a> {
             depth,
         };
         self.children.extend(children.into_iter().map(child));
+        if self.asked.len() + self.children.len() > MAX_MANIFESTS {
+            return Err(job.beyond(&digest, "it names more than 20000 manifests"));
+        }
         Ok(node)
     }
 

@@ -6,12 +6,12 @@ use crate::hash::Hasher;
 use crate::manifest::OCI_INDEX;
 use crate::reference::TagOrDigest;
 use crate::registry::{Manifest, Referrer, Repository};
+use backon::BackoffBuilder as _;
 use oci_spec::image::Digest;
 use serde::Deserialize;
 use serde_json::{Value, json};
-
-/// How often the list is written anew when somebody else writes it at the same time.
-const ATTEMPTS: usize = 5;
+use std::collections::HashSet;
+use tokio::time::sleep;
 
 /// The part of an index that matters here.
 #[derive(Deserialize)]
@@ -37,7 +37,10 @@ pub(super) async fn read(
     let Some(manifest) = located.and_then(|located| located.manifest) else {
         return Ok(None);
     };
-    let index: Index = serde_json::from_slice(&manifest.bytes).map_err(|_| {
+    let index = serde_json::from_slice::<Index>(&manifest.bytes).ok();
+    // Whatever else has that tag must not be taken for a list, and even less be overwritten by one.
+    let index = index.filter(|_| manifest.media_type == OCI_INDEX);
+    let index = index.ok_or_else(|| {
         let subject = repository.subject(Operation::ReadManifest, &reference.suffix());
         RegistryError::protocol(&subject, "the list of referrers is not an index")
     })?;
@@ -55,18 +58,18 @@ pub(super) async fn list(
     let reference = TagOrDigest::Tag(tag.clone());
     // Within this process one writes after the other.
     let _turn = repository.registry().seen().turn(subject).await;
-    for _ in 0..ATTEMPTS {
+    let mut waits = repository.registry().retry_policy().backoff().build();
+    loop {
         let old = read(repository, &tag).await?;
         let (old, listed) = old.unzip();
-        let listed = listed.unwrap_or_default();
-        let is_listed = |new: &Referrer| {
-            listed
-                .iter()
-                .any(|old| old.descriptor.digest == new.descriptor.digest)
-        };
+        let listed: HashSet<Digest> = listed
+            .into_iter()
+            .flatten()
+            .map(|old: Referrer| old.descriptor.digest)
+            .collect();
         let new: Vec<&Value> = referrers
             .iter()
-            .filter(|new| !is_listed(new))
+            .filter(|new| !listed.contains(&new.descriptor.digest))
             .map(|new| &new.raw)
             .collect();
         if new.is_empty() {
@@ -83,10 +86,31 @@ pub(super) async fn list(
         repository
             .put_manifest(&reference, OCI_INDEX, &index)
             .await?;
+        // The first look comes at once. Later ones leave time to whoever writes too, and to a registry
+        // that shows what was written a moment late.
+        if listed_now(repository, &tag, referrers).await? {
+            return Ok(());
+        }
+        let Some(wait) = waits.next() else {
+            let subject = repository.subject(Operation::WriteManifest, &reference.suffix());
+            return Err(RegistryError::Contended { subject });
+        };
+        sleep(wait).await;
     }
-    let subject = repository.subject(Operation::WriteManifest, &reference.suffix());
-    let reason = "somebody else keeps overwriting the list of referrers";
-    Err(RegistryError::protocol(&subject, reason))
+}
+
+async fn listed_now(
+    repository: &Repository,
+    tag: &str,
+    referrers: &[Referrer],
+) -> Result<bool, RegistryError> {
+    let listed: Vec<Referrer> = read(repository, tag)
+        .await?
+        .map(|(_, l)| l)
+        .unwrap_or_default();
+    let listed: HashSet<&Digest> = listed.iter().map(|old| &old.descriptor.digest).collect();
+    let mut wanted = referrers.iter().map(|new| &new.descriptor.digest);
+    Ok(wanted.all(|digest| listed.contains(digest)))
 }
 
 /// How a manifest is listed as a referrer (distribution-spec, "Listing Referrers"): with its artifact type,

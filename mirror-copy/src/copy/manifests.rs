@@ -6,12 +6,13 @@ use super::node::Node;
 use super::progress::Event;
 use super::report::one_more;
 use super::{Job, Root};
-use crate::error::RegistryError;
+use crate::error::{Operation, RegistryError};
 use crate::manifest;
 use crate::reference::TagOrDigest;
 use crate::registry::{Manifest, Pushed};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use oci_spec::image::Digest;
+use std::collections::HashSet;
 
 impl Job<'_> {
     /// Tells that a manifest is at the target by its digest.
@@ -20,14 +21,19 @@ impl Job<'_> {
         self.progress.event(Event::ManifestPushed { digest });
     }
 
-    /// Pushes the root as each of these references, one after the other.
+    /// Pushes the root as each of these references, one after the other. What is about another manifest is
+    /// listed there first: a root that has its tag is complete in every respect.
     pub(super) async fn push_root(
         &self,
         root: &Node,
         references: &[TagOrDigest],
     ) -> Result<(), CopyError> {
+        if root.subject.is_some() {
+            let by_digest = TagOrDigest::Digest(root.manifest.digest.clone());
+            self.push_listed(root, &by_digest).await?;
+        }
         for (index, reference) in references.iter().enumerate() {
-            self.push_listed(root, reference).await?;
+            self.push(root, reference).await?;
             self.pushed_root(&root.manifest.digest, reference, index == 0);
         }
         Ok(())
@@ -99,7 +105,9 @@ impl Job<'_> {
                 tracing::warn!(%error, "the target misses blobs that it had; sending them again");
                 // Each waits for a place of its own, so they may all start.
                 let mut sending = FuturesUnordered::new();
-                for blob in &node.blobs {
+                let mut once = HashSet::new();
+                for blob in node.blobs.iter().filter(|blob| once.insert(&blob.digest)) {
+                    self.forget(blob);
                     sending.push(self.send_again(blob));
                 }
                 while let Some(sent) = sending.next().await {
@@ -110,6 +118,14 @@ impl Job<'_> {
             other => other.map_err(CopyError::Target),
         }
     }
+}
+
+/// Whether a manifest was refused because manifests are missing that the target said it has.
+pub(super) fn misses_manifests(error: &CopyError) -> bool {
+    let CopyError::Target(error) = error else {
+        return false;
+    };
+    error.operation() == Some(Operation::WriteManifest) && error.code() == Some("MANIFEST_UNKNOWN")
 }
 
 /// distribution-spec, "Error Codes"; some registries say the same with a less specific code.

@@ -23,14 +23,14 @@ pub(super) enum Offer {
 
 impl Job<'_> {
     pub(super) async fn offer(&self, blob: &Blob) -> Result<Offer, CopyError> {
-        if let Some(offer) = self.offer_mount(&blob.digest).await {
+        if let Some(offer) = self.offer_mount(blob).await? {
             return Ok(offer);
         }
         let learned = self.target.registry().own_mount();
         let offer = match learned.get() {
             OwnMount::Useless | OwnMount::Never => None,
             OwnMount::Unknown if blob.size >= LARGE => self.ask_twice(blob).await?,
-            OwnMount::Unknown | OwnMount::Works => self.ask_once(&blob.digest).await,
+            OwnMount::Unknown | OwnMount::Works => self.ask_once(&blob.digest).await?,
         };
         match offer {
             Some(offer) => Ok(offer),
@@ -39,26 +39,38 @@ impl Job<'_> {
         }
     }
 
-    /// Tries to mount from another repository that is known to have the blob. No failure here is final: a
+    /// Tries to mount from another repository that is known to have the blob. A refusal is not final: a
     /// plain upload does the same, only slower.
-    async fn offer_mount(&self, digest: &Digest) -> Option<Offer> {
-        let from = self.mount_candidate(digest)?;
+    async fn offer_mount(&self, blob: &Blob) -> Result<Option<Offer>, CopyError> {
+        let digest = &blob.digest;
+        let Some(from) = self.mount_candidate(digest) else {
+            return Ok(None);
+        };
+        let seen = self.target.registry().seen();
         match self.target.mount(digest, &from).await {
-            Ok(MountAnswer::Mounted) => return Some(Offer::Mounted(from)),
+            Ok(MountAnswer::Mounted) => Ok(Some(Offer::Mounted(from))),
             Ok(MountAnswer::Session(session)) => {
-                self.target.registry().seen().forget(digest, &from);
-                return Some(Offer::Wanted(session));
-            }
-            Err(error) => {
-                tracing::debug!(%digest, %from, %error, "not mounted");
-                // The method itself is refused, not this repository.
-                if matches!(error.status(), Some(405 | 501)) {
+                // Either the blob is gone from there, or this registry mounts nothing.
+                let was_there = seen.lately(digest, &from);
+                seen.forget(digest, &from);
+                if blob.size < LARGE {
+                    return Ok(Some(Offer::Wanted(session)));
+                }
+                if was_there {
                     self.target.registry().own_mount().set(OwnMount::Never);
                 }
+                self.unless_there(digest, session).await.map(Some)
+            }
+            Err(error) if error.retry().is_transient() => Err(CopyError::Target(error)),
+            Err(error) => {
+                tracing::debug!(%digest, %from, %error, "not mounted");
+                seen.forget(digest, &from);
+                if let Some(405 | 501) = error.status() {
+                    self.target.registry().own_mount().refused(OwnMount::Never);
+                }
+                Ok(None)
             }
         }
-        self.target.registry().seen().forget(digest, &from);
-        None
     }
 
     pub(super) fn mount_candidate(&self, digest: &Digest) -> Option<Arc<str>> {
@@ -74,21 +86,33 @@ impl Job<'_> {
 
     /// The mount from the repository itself, on its own. A registry that does not know it opens a session
     /// even if the blob is there; the blob is sent in vain then, which is cheap for small ones.
-    async fn ask_once(&self, digest: &Digest) -> Option<Offer> {
+    async fn ask_once(&self, digest: &Digest) -> Result<Option<Offer>, CopyError> {
         let learned = self.target.registry().own_mount();
         match self.target.mount(digest, self.target.name()).await {
             Ok(MountAnswer::Mounted) => {
                 learned.set(OwnMount::Works);
-                Some(Offer::Present)
+                Ok(Some(Offer::Present))
             }
-            Ok(MountAnswer::Session(session)) => Some(Offer::Wanted(session)),
+            Ok(MountAnswer::Session(session)) => Ok(Some(Offer::Wanted(session))),
+            Err(error) if error.retry().is_transient() => Err(CopyError::Target(error)),
             Err(error) => {
                 tracing::debug!(%digest, %error, "no mount from the repository itself");
-                learned.set(match error.status() {
+                learned.refused(match error.status() {
                     Some(405 | 501) => OwnMount::Never,
                     _ => OwnMount::Useless,
                 });
-                None
+                Ok(None)
+            }
+        }
+    }
+
+    /// Uses a session that was opened in place of a mount, unless the blob turns out to be there.
+    async fn unless_there(&self, digest: &Digest, session: Session) -> Result<Offer, CopyError> {
+        match self.is_there(digest).await {
+            Ok(false) => Ok(Offer::Wanted(session)),
+            there => {
+                self.target.cancel(&session).await;
+                there.map(|_| Offer::Present)
             }
         }
     }
@@ -97,7 +121,7 @@ impl Job<'_> {
     async fn ask_twice(&self, blob: &Blob) -> Result<Option<Offer>, CopyError> {
         let digest = &blob.digest;
         let (there, offer) = tokio::join!(self.is_there(digest), self.ask_once(digest));
-        match (there, offer) {
+        match (there, offer?) {
             (Ok(true), Some(Offer::Wanted(session))) => {
                 self.target.registry().own_mount().set(OwnMount::Useless);
                 self.target.cancel(&session).await;

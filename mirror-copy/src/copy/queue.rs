@@ -4,8 +4,9 @@ use super::node::Blob;
 use oci_spec::image::Digest;
 use std::collections::{BTreeMap, HashMap};
 
-/// From this size on a blob counts as large: sending it takes longer than asking for it, in bytes.
-pub(super) const LARGE: u64 = 1024 * 1024;
+/// From this size on a blob counts as large, in bytes: sending it takes longer than asking for it, and it
+/// needs a full share of the memory.
+pub(super) const LARGE: u64 = 512 * 1024;
 
 /// Blobs that wait to be sent, each once. The largest come first, since what takes longest must not
 /// start last; small ones fill the places that large ones may not have.

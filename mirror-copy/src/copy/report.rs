@@ -77,7 +77,7 @@ impl Tally {
     }
 }
 
-/// Adds one to a running count.
-pub(super) fn one_more(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
+/// Adds one to a running count; answers with what it was.
+pub(super) fn one_more(counter: &AtomicU64) -> u64 {
+    counter.fetch_add(1, Ordering::Relaxed)
 }

@@ -5,12 +5,16 @@ use super::error::CopyError;
 use super::node::{Blob, Origin};
 use super::progress::Event;
 use crate::error::{Operation, RegistryError, Retry};
+use crate::registries::Timeouts;
 use crate::registry::{BlobReader, Content, Flow, Session, content};
 use backon::BackoffBuilder as _;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+/// What must move within the idle timeout, in bytes: about one KiB a second.
+const LEAST: u64 = 64 * 1024;
 
 /// How often a running transfer is looked at: to tell what moved, and to see whether anything does.
 const LOOK: Duration = Duration::from_millis(250);
@@ -118,8 +122,7 @@ impl Job<'_> {
         let flow = Arc::new(Flow::default());
         let content: Content = content(reader, Arc::clone(&flow));
         let mut put = pin!(self.target.put_blob(session, digest, *size, content));
-        let mut watch = Watch::new(&flow, *size, self.target.registry().timeouts().idle);
-        watch.commit = self.target.registry().timeouts().commit;
+        let mut watch = Watch::new(&flow, *size, *self.target.registry().timeouts());
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let answer = loop {
@@ -127,6 +130,9 @@ impl Job<'_> {
                 answer = &mut put => break answer,
                 _ = look.tick() => {
                     self.tell(blob, &mut watch);
+                    if self.source.registry().is_paused() || self.target.registry().is_paused() {
+                        watch.begin_again();
+                    }
                     if let Some(after) = watch.stalled() {
                         let subject = self.target.subject(Operation::WriteBlob, &format!("@{digest}"));
                         break Err(RegistryError::Timeout { subject, after });
@@ -161,25 +167,27 @@ impl Job<'_> {
     }
 }
 
-/// Sees whether a transfer stands still because of the target. The source has its own timeouts.
+/// Sees whether a transfer stands still, or moves so little that it only keeps others from theirs: a
+/// source that sends a byte now and then satisfies the timeouts of any connection.
 struct Watch<'a> {
     flow: &'a Flow,
     size: u64,
-    idle: Duration,
-    commit: Duration,
+    timeouts: Timeouts,
     told: u64,
+    /// When the present period began, and what had moved by then.
     since: Instant,
+    before: u64,
 }
 
 impl<'a> Watch<'a> {
-    fn new(flow: &'a Flow, size: u64, idle: Duration) -> Self {
+    fn new(flow: &'a Flow, size: u64, timeouts: Timeouts) -> Self {
         Self {
             flow,
             size,
-            idle,
-            commit: idle,
+            timeouts,
             told: 0,
             since: Instant::now(),
+            before: 0,
         }
     }
 
@@ -187,19 +195,29 @@ impl<'a> Watch<'a> {
     fn news(&mut self) -> u64 {
         let bytes = self.flow.bytes() - self.told;
         self.told += bytes;
-        if bytes > 0 || self.flow.waits_for_source() {
-            self.since = Instant::now();
+        if self.told - self.before >= LEAST || (bytes > 0 && self.told == self.size) {
+            self.begin_again();
         }
         bytes
     }
 
-    /// How long the target has taken nothing, if that is too long. After the last byte it may take its
-    /// time: some storage backends copy the whole blob before they answer.
+    /// Begins a new period.
+    fn begin_again(&mut self) {
+        self.since = Instant::now();
+        self.before = self.told;
+    }
+
+    /// How long too little has moved, if that is too long. After the last byte the target may take its
+    /// time: some storage backends copy the whole blob before they answer. While the source is waited for,
+    /// its own timeouts come first.
     fn stalled(&self) -> Option<Duration> {
+        let Timeouts { idle, commit, .. } = self.timeouts;
         let patience = if self.told == self.size {
-            self.commit.max(self.idle)
+            commit.max(idle)
+        } else if self.flow.waits_for_source() {
+            idle * 2
         } else {
-            self.idle
+            idle
         };
         (self.since.elapsed() > patience).then_some(patience)
     }

@@ -89,7 +89,7 @@ impl BlobReader {
             subject: subject.clone(),
         })?;
         let resumes_left = repository.registry().retry_policy().attempts;
-        Ok(Self {
+        let mut reader = Self {
             repository,
             subject,
             digest,
@@ -100,7 +100,12 @@ impl BlobReader {
             open,
             resumes_left,
             mark: 0,
-        })
+        };
+        if size == 0 {
+            // There is no last piece that could be held back.
+            reader.verify()?;
+        }
+        Ok(reader)
     }
 
     /// The blob's size in bytes.

@@ -168,7 +168,7 @@ impl Registry {
         let after = retry_after(response.headers(), self.retry_policy().max_retry_after);
         match (status, after) {
             (StatusCode::TOO_MANY_REQUESTS, after) => {
-                self.shared.streams.too_many();
+                self.shared.places.too_many();
                 self.shared.gate.pause(after.unwrap_or(DEFAULT_PAUSE));
             }
             (StatusCode::SERVICE_UNAVAILABLE, Some(after)) => self.shared.gate.pause(after),

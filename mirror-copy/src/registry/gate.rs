@@ -25,6 +25,13 @@ impl Gate {
         }
     }
 
+    /// Whether it is closed now.
+    pub(super) fn is_closed(&self) -> bool {
+        let until = self.closed_until.lock();
+        let until = *until.unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| until > Instant::now())
+    }
+
     /// Closes the gate for at least this long. Never shortens a pause.
     pub(super) fn pause(&self, pause: Duration) {
         let until = Instant::now() + pause;

@@ -15,7 +15,7 @@ pub(crate) enum OwnMount {
     Never,
 }
 
-/// What one registry taught. Once it is useless it stays so.
+/// What one registry taught. Once it is useless it stays so; what works is not given up for one refusal.
 #[derive(Default)]
 pub(crate) struct Learned(AtomicU8);
 
@@ -26,6 +26,13 @@ impl Learned {
             1 => OwnMount::Works,
             2 => OwnMount::Useless,
             _ => OwnMount::Never,
+        }
+    }
+
+    /// It was refused, for good. That says nothing where it was seen to work.
+    pub(crate) fn refused(&self, found: OwnMount) {
+        if self.get() != OwnMount::Works {
+            self.set(found);
         }
     }
 

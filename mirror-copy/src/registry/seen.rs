@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// Digests remembered per host: about 2 MiB at most. The oldest go first.
 const MAX_DIGESTS: usize = 8192;
@@ -16,6 +16,9 @@ const MAX_REPOSITORIES: usize = 2;
 /// How long a blob that was seen counts as being there. No registry collects what is that young, and one
 /// that lost it all the same says so when the manifest is pushed.
 const LATELY: Duration = Duration::from_mins(5);
+
+/// How long somebody waits for another copy to bring a blob.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A bounded memory of digest → repositories. A hint only: what it says is tried, never trusted.
 #[derive(Default)]
@@ -63,7 +66,8 @@ impl Seen {
 
     /// Waits until nobody else brings this blob to this host. Copies that share a base layer so send it
     /// once: who comes second finds it there.
-    pub(crate) async fn turn(&self, digest: &Digest) -> Turn {
+    /// Nobody waits for ever: after [`PATIENCE`] the answer is `None`, and sending it twice the lesser evil.
+    pub(crate) async fn turn(&self, digest: &Digest) -> Option<Turn> {
         let mutex = {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
             let known = inner.turns.get(digest).and_then(Weak::upgrade);
@@ -76,7 +80,8 @@ impl Seen {
                 mutex
             })
         };
-        Turn(mutex.lock_owned().await)
+        let turn = timeout(PATIENCE, mutex.lock_owned()).await;
+        turn.map(Turn).ok()
     }
 
     /// Whether this repository had this blob a moment ago.

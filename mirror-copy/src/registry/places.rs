@@ -1,0 +1,85 @@
+//! The right to move one blob between two registries: memory for it, and a place at either end.
+
+use super::Registry;
+use super::streams::{Place, Streams};
+use crate::registries::{Memory, Share};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Blobs read from one host at once. Less than what may be written to one, so that one source that hangs
+/// cannot keep everything else from a target.
+const READING: usize = 48;
+
+/// Blobs written to one host at first, and at most.
+const WRITING: (usize, usize) = (64, 96);
+
+/// Large blobs from one host that may have memory or wait for a place: most, not all, of what there is.
+const LARGE: usize = 6;
+
+/// The places of one host.
+pub(super) struct Places {
+    reading: Streams,
+    writing: Streams,
+    large: Semaphore,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self {
+            reading: Streams::new(READING, READING),
+            writing: Streams::new(WRITING.0, WRITING.1),
+            large: Semaphore::new(LARGE),
+        }
+    }
+}
+
+impl Places {
+    /// The host said that it is too much.
+    pub(super) fn too_many(&self) {
+        self.reading.too_many();
+        self.writing.too_many();
+    }
+}
+
+/// The right to move one blob; dropping it gives everything back.
+pub(crate) struct BlobPlace<'a> {
+    _large: Option<SemaphorePermit<'a>>,
+    _memory: Share<'a>,
+    _reading: Place<'a>,
+    _writing: Place<'a>,
+}
+
+impl Registry {
+    /// Waits until a blob of `size` bytes may travel between two registries. Nobody holds a place of one
+    /// host while waiting for one of the other: a host that is slow or shut blocks nobody else.
+    pub(crate) async fn place_between<'a>(
+        source: &'a Self,
+        target: &'a Self,
+        size: u64,
+    ) -> BlobPlace<'a> {
+        let memory = &target.shared.common.memory;
+        let large = if Memory::is_large(size) {
+            source.shared.places.large.acquire().await.ok()
+        } else {
+            None
+        };
+        let share = memory.take(size).await;
+        let (source, target) = (&source.shared.places.reading, &target.shared.places.writing);
+        let (reading, writing) = loop {
+            let reading = source.take().await;
+            if let Some(writing) = target.try_take() {
+                break (reading, writing);
+            }
+            drop(reading);
+            let writing = target.take().await;
+            if let Some(reading) = source.try_take() {
+                break (reading, writing);
+            }
+        };
+        BlobPlace {
+            _large: large,
+            _memory: share,
+            _reading: reading,
+            _writing: writing,
+        }
+    }
+}
