@@ -266,7 +266,7 @@ async fn case_26_they_are_sent_again_once_only() {
 #[rstest::rstest]
 #[case::as_the_specification_has_it(404, "MANIFEST_UNKNOWN", 1)]
 #[case::with_another_status(400, "MANIFEST_UNKNOWN", 1)]
-#[case::as_a_blob(404, "MANIFEST_BLOB_UNKNOWN", 1)]
+#[case::as_distribution_says_it(400, "MANIFEST_BLOB_UNKNOWN", 1)]
 #[case::with_an_image_of_its_own(404, "MANIFEST_UNKNOWN", 2)]
 #[tokio::test]
 async fn case_26_children_that_the_target_lost_are_pushed_again(

@@ -180,18 +180,14 @@ async fn case_07_an_image_does_not_refer_to_itself() {
     assert_eq!(to.count(&Method::PUT, &name), 0);
 }
 
-#[rstest::rstest]
-#[case::tags("/tags/list")]
-#[case::referrers("/referrers/")]
-#[tokio::test]
-async fn case_07_lists_that_cannot_be_had_do_not_keep_an_image_back(#[case] list: &str) {
-    const COPIES: usize = 10;
+/// Ten images of one repository whose source answers this request with 504; answers with how often it was asked.
+async fn asked_by_ten_copies(list: &str) -> usize {
     let (from, to) = (Fake::start().await, Fake::start().await);
     let ill = Action::Status(504, vec![], "");
     from.fault(Method::GET, list, usize::MAX, ill);
     let registries = registries(&[&from, &to]);
-    for (number, seed) in (1..).enumerate().take(COPIES) {
-        let tag = number.to_string();
+    for seed in 0..10 {
+        let tag = seed.to_string();
         let app = image(seed, &[noise(seed, 10)]);
         from.put_tagged("app", &tag, &app);
         let source = source(&registries, &from, "app", &tag);
@@ -202,9 +198,21 @@ async fn case_07_lists_that_cannot_be_had_do_not_keep_an_image_back(#[case] list
         assert!(to.has("copy", &app));
         assert_eq!(to.tag("copy", &tag), Some(app.digest().to_string()));
     }
-    // Five attempts are made of one call; not every copy makes them all.
-    let asked = from.count(&Method::GET, list);
-    assert!(asked > 0 && asked < 3 * COPIES, "{asked}");
+    from.count(&Method::GET, list)
+}
+
+#[tokio::test]
+async fn case_07_tags_that_cannot_be_listed_do_not_hold_images_up() {
+    let asked = asked_by_ten_copies("/tags/list").await;
+    // Five attempts are made of one call, and not every copy makes them all anew.
+    assert!((1..30).contains(&asked), "{asked}");
+}
+
+#[tokio::test]
+async fn case_07_referrers_that_cannot_be_listed_do_not_keep_an_image_back() {
+    let asked = asked_by_ten_copies("/referrers/").await;
+    // Each image has a list of its own.
+    assert!((10..=50).contains(&asked), "{asked}");
 }
 
 /// Anybody can push an index that says of itself what it likes.
