@@ -18,6 +18,7 @@ mod queue;
 mod referrers;
 mod report;
 mod root;
+mod sessions;
 mod transfer;
 
 pub use error::CopyError;
@@ -33,6 +34,7 @@ use oci_spec::image::Digest;
 use present::wanted;
 use referrers::Referring;
 use report::Tally;
+use sessions::Abandoned;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -91,10 +93,15 @@ pub async fn copy(
         misled: AtomicBool::new(false),
         manifest_bytes: AtomicU64::new(0),
         referring: Referring::default(),
+        abandoned: Abandoned::default(),
     };
     from.expect(job.source.name(), Access::Pull);
     to.expect(job.target.name(), Access::Push);
-    let root = Box::pin(job.run(source, target)).await?;
+    let result = Box::pin(job.run(source, target)).await;
+    if result.is_err() {
+        job.close_abandoned().await;
+    }
+    let root = result?;
     Ok(job
         .tally
         .report(root, from.requests() + to.requests(), started.elapsed()))
@@ -114,6 +121,7 @@ struct Job<'a> {
     /// Bytes of manifests that were read.
     manifest_bytes: AtomicU64,
     referring: Referring,
+    abandoned: Abandoned,
 }
 
 /// What was copied in the end.

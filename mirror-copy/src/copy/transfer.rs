@@ -47,10 +47,16 @@ impl Job<'_> {
             let (reader, session) = self.both_ends(blob, session.take(), reader.take()).await?;
             let size = *size;
             self.progress.event(Event::BlobStarted { digest, size });
-            let Err(error) = self.stream(blob, &session, reader).await else {
-                return Ok(());
+            let session = self.abandoned.unless_done(session);
+            let sent = match session.session() {
+                Some(session) => self.stream(blob, session, reader).await,
+                None => Ok(()),
             };
-            self.target.cancel(&session).await;
+            let session = session.done();
+            let Err(error) = sent else { return Ok(()) };
+            if let Some(session) = session {
+                self.target.cancel(&session).await;
+            }
             let wait = match &error {
                 // A cache on the way may be what is corrupt, so the source gets one more chance.
                 CopyError::Source(RegistryError::Digest { actual, .. }) => {

@@ -1,0 +1,76 @@
+//! Upload sessions of a copy that failed: they are closed, so that the target need not keep what was sent.
+
+use super::Job;
+use crate::registry::Session;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long closing all sessions may take; registries expire what is left open.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Sessions whose transfer was given up because something else failed.
+#[derive(Default)]
+pub(super) struct Abandoned(Mutex<Vec<Session>>);
+
+/// A session in use. Dropped before [`Self::done`] it counts as abandoned.
+pub(super) struct InUse<'a> {
+    session: Option<Session>,
+    abandoned: &'a Abandoned,
+}
+
+impl Abandoned {
+    pub(super) fn unless_done(&self, session: Session) -> InUse<'_> {
+        InUse {
+            session: Some(session),
+            abandoned: self,
+        }
+    }
+}
+
+impl InUse<'_> {
+    pub(super) fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
+    /// The session needs no closing any more, or its caller does it.
+    pub(super) fn done(mut self) -> Option<Session> {
+        self.session.take()
+    }
+}
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            let mut abandoned = self
+                .abandoned
+                .0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            abandoned.push(session);
+        }
+    }
+}
+
+impl Job<'_> {
+    /// Closes what was abandoned, as well as it goes.
+    pub(super) async fn close_abandoned(&self) {
+        let sessions = {
+            let mut abandoned = self
+                .abandoned
+                .0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *abandoned)
+        };
+        let mut closing: FuturesUnordered<_> = sessions
+            .iter()
+            .map(|session| self.target.cancel(session))
+            .collect();
+        let all = async { while closing.next().await.is_some() {} };
+        if timeout(PATIENCE, all).await.is_err() {
+            tracing::debug!("upload sessions left to expire");
+        }
+    }
+}
