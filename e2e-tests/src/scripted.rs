@@ -24,7 +24,7 @@ mod state;
 mod tests;
 
 pub use fake::Fake;
-pub use fault::Action;
+pub use fault::{Action, Latch};
 pub use images::{
     Image, OCI_INDEX, OCI_MANIFEST, blob, descriptor, digest_of, image, index, noise, referrer,
 };

@@ -5,7 +5,32 @@ use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// Holds requests back until a test lets them all go on. Clones are the same latch.
+#[derive(Clone, Debug)]
+pub struct Latch(Arc<Semaphore>);
+
+impl Latch {
+    /// A closed one.
+    #[must_use]
+    pub fn closed() -> Self {
+        Self(Arc::new(Semaphore::new(0)))
+    }
+
+    /// Opens it for good.
+    pub fn open(&self) {
+        self.0.close();
+    }
+
+    /// Returns when it is open.
+    pub(super) async fn passed(&self) {
+        // There are no permits, so the end of the semaphore is all that can come.
+        let _ = self.0.acquire().await;
+    }
+}
 
 /// How a request goes wrong.
 #[derive(Clone, Debug)]
@@ -26,6 +51,8 @@ pub enum Action {
     Early(u16),
     /// Never answers.
     Hang,
+    /// Waits for the latch; then goes wrong like this, or not at all.
+    Late(Latch, Option<Box<Action>>),
     /// The request is done, and then the connection ends without an answer.
     LoseAnswer,
     /// The request is done, and then answered with this status and no body.

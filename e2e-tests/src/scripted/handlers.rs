@@ -55,9 +55,13 @@ async fn answer(fake: Fake, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
     let place = log(&fake, &parts);
     let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
-    let fault = fake
+    let mut fault = fake
         .state()
         .fault(&parts.method, &format!("{path}?{query}"));
+    while let Some(Action::Late(latch, then)) = fault {
+        latch.passed().await;
+        fault = then.map(|action| *action);
+    }
     let answer = match fault {
         Some(Action::Status(status, headers, text)) => {
             // Read the body first, so that the answer is not lost with the connection.

@@ -1,6 +1,8 @@
 //! The double is a registry like others, and misbehaves as it is told. No engine here: plain requests.
 
-use super::{Action, Auth, Fake, LocationStyle, PatchStyle, digest_of, image, noise, referrer};
+use super::{
+    Action, Auth, Fake, Latch, LocationStyle, PatchStyle, digest_of, image, noise, referrer,
+};
 use crate::closure;
 use crate::image::{Image, pull_all};
 use crate::registry::RegistryClient;
@@ -162,6 +164,27 @@ async fn a_reset_ends_the_connection_before_and_after_the_work_is_done() {
         assert!(request.body("{}").send().await.is_err());
         assert_eq!(fake.tags(), tags);
     }
+}
+
+#[tokio::test]
+async fn a_latch_holds_answers_until_it_is_opened() {
+    let fake = Fake::start().await;
+    let latch = Latch::closed();
+    let refusal = Action::Status(418, vec![], "");
+    for then in [Some(Box::new(refusal)), None] {
+        let late = Action::Late(latch.clone(), then);
+        fake.fault(Method::GET, "/v2/", 1, late);
+    }
+    let mut held = Box::pin(send(&fake, Method::GET, "/v2/", vec![]));
+    while fake.log().is_empty() {
+        assert!(futures_util::poll!(&mut held).is_pending());
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(fake.log()[0].status, 0, "there is no answer yet");
+    latch.open();
+    assert_eq!(held.await.status(), 418);
+    let next = send(&fake, Method::GET, "/v2/", vec![]).await;
+    assert_eq!(next.status(), 200);
 }
 
 #[tokio::test]

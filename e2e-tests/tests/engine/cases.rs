@@ -3,6 +3,7 @@
 mod auth;
 mod digests;
 mod manifests;
+mod referrers;
 mod table;
 mod transport;
 mod world;

@@ -261,18 +261,42 @@ async fn case_26_they_are_sent_again_once_only() {
     assert!(nothing_tagged(&to));
 }
 
-/// The same for manifests: a child was seen, and when its index is pushed it is gone.
+/// The same for manifests: a child was seen, and when its index is pushed it is gone. What is below it may be an image,
+/// or an index with an image of its own.
+#[rstest::rstest]
+#[case::as_the_specification_has_it(404, "MANIFEST_UNKNOWN", 1)]
+#[case::with_another_status(400, "MANIFEST_UNKNOWN", 1)]
+#[case::as_distribution_says_it(400, "MANIFEST_BLOB_UNKNOWN", 1)]
+#[case::with_an_image_of_its_own(404, "MANIFEST_UNKNOWN", 2)]
 #[tokio::test]
-async fn case_26_children_that_the_target_lost_are_pushed_again() {
-    let child = image(1, &[noise(1, 100)]);
-    let images = [child.clone(), index(&[&child])];
+async fn case_26_children_that_the_target_lost_are_pushed_again(
+    #[case] status: u16,
+    #[case] code: &str,
+    #[case] indexes: usize,
+) {
+    let mut images = vec![image(1, &[noise(1, 100)])];
+    for _ in 0..indexes {
+        let outer = index(&[images.last().unwrap()]);
+        images.push(outer);
+    }
+    let lost = images[indexes - 1].digest().to_string();
     let (from, to) = pair_with(&images).await;
-    let yes = Action::Status(200, vec![], "");
-    to.fault(Method::HEAD, child.digest().as_ref(), 1, yes);
+    // An older image has the tag, so the engine looks what of the new one is there.
+    to.put_tagged("copy", "1", &image(2, &[noise(2, 100)]));
+    let seen = vec![("docker-content-digest", lost.clone())];
+    let stale = Action::Status(200, seen, "");
+    to.fault(Method::HEAD, &lost, usize::MAX, stale);
+    let body = format!(r#"{{"errors":[{{"code":"{code}","message":"not here"}}]}}"#);
+    let refusal = Action::Status(status, vec![], body.leak());
+    to.fault(Method::PUT, "/manifests/", 1, refusal);
     copy_app(&registries(&[&from, &to]), &from, &to)
         .await
         .unwrap();
     assert!(arrived(&to, &images));
+    assert!(to.count(&Method::HEAD, &lost) > 0);
+    let pushed = to.asked(&Method::PUT, "/manifests/");
+    assert_eq!(pushed[0].status, status, "the index came first");
+    assert!(!pushed[0].path.ends_with(&lost));
 }
 
 #[tokio::test]

@@ -623,6 +623,30 @@ async fn case_13_a_failure_of_one_copy_does_not_hang_the_other() {
     assert!(two_at_once(true).await >= 2);
 }
 
+/// Whether or not the registry mounts: within one registry every blob has a place to be mounted from.
+#[tokio::test]
+async fn case_13_two_copies_within_one_registry_that_never_mounts_send_each_blob_once() {
+    let app = image(1, &[noise(1, 200_000), noise(2, 1000)]);
+    let registry = Fake::start().await;
+    registry.put_tagged("app", "1", &app);
+    registry.set(|knobs| knobs.mount = false);
+    let registries = registries(&[&registry]);
+    let copies = ["1", "2"].map(|tag| {
+        let source = source(&registries, &registry, "app", "1");
+        let target = target(&registries, &registry, "copy", tag);
+        async move { copy(&source, &target, &CopyOptions::default(), &()).await }
+    });
+    for result in futures_util::future::join_all(copies).await {
+        result.unwrap();
+    }
+    assert!(registry.has("copy", &app));
+    for blob in &app.blobs {
+        let name = digest_of(blob).to_string();
+        assert_eq!(registry.count(&Method::GET, &format!("/blobs/{name}")), 1);
+        assert_eq!(registry.count(&Method::PUT, &name.replace(':', "%3A")), 1);
+    }
+}
+
 #[tokio::test]
 async fn case_14_an_empty_blob_is_put_with_length_0_and_never_read() {
     let app = image(1, &[blob(""), noise(1, 10)]);
@@ -636,6 +660,25 @@ async fn case_14_an_empty_blob_is_put_with_length_0_and_never_read() {
     let puts = to.asked(&Method::PUT, &empty.replace(':', "%3A"));
     assert_eq!(puts.len(), 1);
     assert_eq!(puts[0].headers[header::CONTENT_LENGTH], "0");
+}
+
+#[tokio::test]
+async fn case_14_what_says_it_is_empty_and_has_another_digest_is_refused() {
+    let layer = noise(1, 10);
+    let entry = descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &layer);
+    let entry = entry.replace("\"size\":10", "\"size\":0");
+    let good = descriptor("application/octet-stream", &noise(2, 10));
+    let manifest = format!(r#"{{"mediaType":"{OCI_MANIFEST}","layers":[{good},{entry}]}}"#);
+    let app = raw(OCI_MANIFEST, manifest, vec![layer.clone(), noise(2, 10)]);
+    let (to, result) = copied(&[app]).await;
+    let error = result.unwrap_err();
+    assert_eq!(error.retry(), Retry::Permanent, "{error}");
+    let text = error.to_string();
+    assert!(text.contains(digest_of(&layer).as_ref()), "{text}");
+    assert!(nothing_tagged(&to));
+    for method in [Method::POST, Method::PUT, Method::PATCH] {
+        assert_eq!(to.count(&method, ""), 0, "nothing is sent");
+    }
 }
 
 #[tokio::test]

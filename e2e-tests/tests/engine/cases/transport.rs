@@ -8,7 +8,7 @@ use crate::support::{
 use axum::http::{Method, Version, header};
 use bytes::Bytes;
 use e2e_tests::scripted::{
-    Action, Auth, Fake, Image, LocationStyle, PatchStyle, digest_of, image, noise,
+    Action, Auth, Fake, Image, Latch, LocationStyle, PatchStyle, digest_of, image, noise,
 };
 use e2e_tests::tls::Tls;
 use mirror_copy::{
@@ -492,6 +492,62 @@ async fn case_33_a_registry_that_knows_no_mount_is_not_asked_again() {
     }
 }
 
+/// Each of the refused mounts says something of one repository only, and nothing of what another one has.
+#[tokio::test]
+async fn case_33_refused_mounts_do_not_make_us_forget_what_a_repository_has() {
+    let (from, to) = (Fake::start().await, Fake::start().await);
+    to.set(|knobs| knobs.mount = false);
+    let base = noise(1, 2 * MIB);
+    for seed in 1..=3 {
+        let app = image(seed, &[base.clone(), noise(100 + seed, 10)]);
+        from.put_tagged("app", &seed.to_string(), &app);
+    }
+    let registries = registries(&[&from, &to]);
+    let mut last = None;
+    for (tag, repository) in [("1", "x"), ("2", "y"), ("3", "x")] {
+        let source = source(&registries, &from, "app", tag);
+        let target = target(&registries, &to, repository, tag);
+        let report = copy(&source, &target, &CopyOptions::default(), &()).await;
+        last = Some(report.unwrap());
+    }
+    let bytes = last.unwrap().bytes;
+    assert!(bytes < MIB as u64, "{bytes} bytes were sent");
+    let name = digest_of(&base).to_string().replace(':', "%3A");
+    assert_eq!(to.count(&Method::PUT, &name), 2, "once to either one");
+}
+
+#[tokio::test]
+async fn case_33_an_ill_registry_is_not_one_without_mounts() {
+    let (from, to) = (Fake::start().await, Fake::start().await);
+    let ill = noise(1, 1000);
+    from.put_tagged("app", "1", &image(1, std::slice::from_ref(&ill)));
+    from.put_tagged("app", "2", &image(2, &[noise(2, 1000)]));
+    let registries = registries(&[&from, &to]);
+    let name = digest_of(&ill).to_string().replace(':', "%3A");
+    let refusal = Action::Status(503, vec![], "");
+    to.fault(Method::POST, &format!("mount={name}"), usize::MAX, refusal);
+    // Whether the plain upload makes up for it does not matter here.
+    let _ = copy(
+        &source(&registries, &from, "app", "1"),
+        &target(&registries, &to, "copy", "1"),
+        &CopyOptions::default(),
+        &(),
+    )
+    .await;
+    assert!(to.count(&Method::POST, &name) > 0);
+    to.forget_faults();
+    to.clear_log();
+    copy(
+        &source(&registries, &from, "app", "2"),
+        &target(&registries, &to, "copy", "2"),
+        &CopyOptions::default(),
+        &(),
+    )
+    .await
+    .unwrap();
+    assert!(to.count(&Method::POST, "mount=") > 0);
+}
+
 #[rstest::rstest]
 #[case(200)]
 #[case(202)]
@@ -656,6 +712,36 @@ async fn case_37_a_pause_concerns_requests_that_were_never_refused() {
     assert!(log[1].at - log[0].at >= Duration::from_secs(1));
 }
 
+/// A pause is longer than the patience with a target that takes nothing: who waits for its end is not stalled.
+#[tokio::test]
+async fn case_37_an_upload_that_waits_for_the_end_of_a_pause_is_not_stalled() {
+    let app = with_layer(100_000);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    let mut options = patient(&[&from, &to], Duration::from_millis(300));
+    options.timeouts.commit = Duration::from_mins(1);
+    // With one attempt every mistake counts.
+    options.retry.attempts = 1;
+    let registries = Registries::new(options).unwrap();
+    let latch = Latch::closed();
+    let late = Action::Late(latch.clone(), None);
+    to.fault(Method::POST, "/uploads/", usize::MAX, late);
+    let wait = vec![("retry-after", "1".to_owned())];
+    to.fault(Method::GET, "/v2/?", 1, Action::Status(429, wait, ""));
+    let pausing = async {
+        while to.count(&Method::POST, "/uploads/") < app.blobs.len() {
+            tokio::task::yield_now().await;
+        }
+        let ping = registries.get(&to.host()).unwrap().ping().await;
+        assert!(ping.unwrap_err().retry().is_transient());
+        latch.open();
+    };
+    let (copied, ()) = tokio::join!(copy_app(&registries, &from, &to), pausing);
+    let report = copied.unwrap();
+    assert!(report.elapsed >= Duration::from_secs(1));
+    assert!(arrived(&to, &[app]));
+    assert_eq!(to.count(&Method::DELETE, "/uploads/"), 0);
+}
+
 #[tokio::test]
 async fn case_37_an_image_that_is_there_costs_no_quota() {
     let app = with_layer(1000);
@@ -800,6 +886,22 @@ async fn case_38_a_target_that_never_answers_the_upload_is_given_up() {
         matches!(error, CopyError::Target(RegistryError::Timeout { .. })),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn case_38_blobs_that_are_there_do_not_wait_for_a_source_that_hangs() {
+    let app = with_layer(2 * MIB);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    for blob in &app.blobs {
+        to.put_blob("copy", blob);
+    }
+    from.fault(Method::GET, "/blobs/", usize::MAX, Action::Hang);
+    let options = patient(&[&from, &to], Duration::from_hours(1));
+    let registries = Registries::new(options).unwrap();
+    let copying = copy_app(&registries, &from, &to);
+    let copied = tokio::time::timeout(Duration::from_secs(10), copying).await;
+    copied.expect("it does not wait").unwrap();
+    assert!(arrived(&to, &[app]));
 }
 
 /// A source that speaks HTTP/2, and a target that does not.
