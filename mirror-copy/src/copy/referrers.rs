@@ -35,7 +35,6 @@ impl Job<'_> {
             return Ok(());
         };
         let tags = self.source.digest_tags().await;
-        let tags = tags.map_err(CopyError::Source)?;
         let mut step = 0;
         while !subjects.is_empty() && step < MAX_STEPS {
             let mut working = FuturesUnordered::new();
