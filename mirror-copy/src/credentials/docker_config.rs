@@ -1,4 +1,4 @@
-//! The docker configuration file: `auths`, `credHelpers`, `credsStore` and identity tokens.
+//! The docker configuration file: `auths`, `credNames`, `credsStore` and identity tokens.
 
 use super::{Credential, CredentialError, Login};
 use crate::text::clean;
@@ -37,15 +37,19 @@ pub enum DockerConfig {
 /// Only what is needed to name the helper in an error, and the names of hosts; `docker_credential` does the rest.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Helpers {
+struct Names {
     creds_store: Option<String>,
     #[serde(default)]
     cred_helpers: Option<BTreeMap<String, String>>,
     #[serde(default)]
+    #[allow(
+        clippy::zero_sized_map_values,
+        reason = "a set cannot be read from a JSON object"
+    )]
     auths: Option<BTreeMap<String, IgnoredAny>>,
 }
 
-impl Helpers {
+impl Names {
     fn for_key(&self, key: &str) -> Option<&String> {
         self.cred_helpers
             .as_ref()
@@ -113,7 +117,7 @@ fn lookup_in(
         }
     };
     // Only the place is shown: serde's own message may quote a value, and values are secrets here.
-    let helpers: Helpers =
+    let names: Names =
         serde_json::from_slice(&text).map_err(|error| CredentialError::Malformed {
             path: path.to_owned(),
             line: error.line(),
@@ -124,14 +128,14 @@ fn lookup_in(
     let both = [host, &with_port];
     let keys: &[&str] = match host {
         "docker.io" => &DOCKER_HUB_KEYS,
-        _ if helpers.lists(&with_port) => &both,
+        _ if names.lists(&with_port) => &both,
         _ => &both[..1],
     };
     for key in keys {
         match docker_credential::get_credential_from_reader(text.as_slice(), key) {
             Ok(found) => return Ok(usable(found)),
             Err(error) if means_none(&error) => {}
-            Err(error) => return Err(explain(error, path, host, helpers.for_key(key))),
+            Err(error) => return Err(explain(error, path, host, names.for_key(key))),
         }
     }
     Ok(None)

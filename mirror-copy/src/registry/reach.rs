@@ -126,7 +126,7 @@ fn place_v4(address: Ipv4Addr) -> Place {
         // RFC 1122: "this network", which Linux takes for the machine itself. RFC 6598: shared by a provider's
         // customers, and used inside clusters. RFC 6890: for protocols. RFC 2544: for tests between networks.
         // RFC 1112: reserved, with the broadcast address, and in use as private by some.
-        [0, ..] | [100, 64..=127, ..] | [192, 0, 0, _] | [198, 18..=19, ..] | [240..=255, ..] => {
+        [0 | 240..=255, ..] | [100, 64..=127, ..] | [192, 0, 0, _] | [198, 18..=19, ..] => {
             Place::Private
         }
         _ if address.is_loopback() || address.is_private() => Place::Private,
