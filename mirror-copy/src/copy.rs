@@ -31,7 +31,6 @@ pub use report::CopyReport;
 use crate::reference::TagOrDigest;
 use crate::registry::{Access, Located, Manifest, Registry, Repository};
 use closure::Closure;
-use manifests::misses_manifests;
 use oci_spec::image::Digest;
 use present::wanted;
 use referrers::Referring;
@@ -92,6 +91,7 @@ pub async fn copy(
         progress,
         tally: Tally::default(),
         found_something: AtomicBool::new(!options.trust_present),
+        parts_are_missing: AtomicBool::new(false),
         misled: AtomicBool::new(false),
         manifest_bytes: AtomicU64::new(0),
         referring: Referring::default(),
@@ -118,6 +118,8 @@ struct Job<'a> {
     tally: Tally,
     /// Whether the target turned out to have parts of the image.
     found_something: AtomicBool,
+    /// Whether the target refused an index because parts of it are missing.
+    parts_are_missing: AtomicBool,
     /// Whether the target said that it has what it does not have.
     misled: AtomicBool,
     /// Bytes of manifests that were read.
@@ -179,9 +181,7 @@ impl Job<'_> {
             wanted(target, &root.digest)
         };
         match self.bring_all(&root, &missing).await {
-            Err(error)
-                if misses_manifests(&error) && !self.misled.swap(true, Ordering::Relaxed) =>
-            {
+            Err(error) if self.was_misled() => {
                 tracing::warn!(%error, "the target misses manifests that it had; bringing all again");
                 self.bring_all(&root, &missing).await
             }
@@ -208,6 +208,11 @@ impl Job<'_> {
             digest: root.manifest.digest,
             media_type: root.media_type,
         })
+    }
+
+    /// Whether the target turned out to lack manifests that it said it has. From then on it is not believed.
+    fn was_misled(&self) -> bool {
+        self.parts_are_missing.load(Ordering::Relaxed) && !self.misled.swap(true, Ordering::Relaxed)
     }
 
     /// Whether the target is believed when it says that it has something.

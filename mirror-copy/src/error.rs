@@ -259,15 +259,6 @@ impl RegistryError {
         }
     }
 
-    /// What was being done, where the registry answered.
-    #[must_use]
-    pub fn operation(&self) -> Option<Operation> {
-        match self {
-            Self::Status { subject, .. } => Some(subject.operation),
-            _ => None,
-        }
-    }
-
     /// The HTTP status of the answer, where there was one.
     #[must_use]
     pub fn status(&self) -> Option<u16> {

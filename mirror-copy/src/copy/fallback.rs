@@ -23,6 +23,14 @@ struct Index {
     manifests: Bounded<Value, MAX_ENTRIES>,
 }
 
+/// A list of referrers.
+pub(super) struct List {
+    manifest: Manifest,
+    pub(super) referrers: Vec<Referrer>,
+    /// Whether there are more than [`MAX_ENTRIES`].
+    pub(super) is_cut: bool,
+}
+
 /// The tag that lists a manifest's referrers.
 pub(super) fn tag(subject: &Digest) -> String {
     // Longer digests than a tag can hold are cut (distribution-spec, "Referrers Tag Schema").
@@ -34,7 +42,7 @@ pub(super) fn tag(subject: &Digest) -> String {
 pub(super) async fn read(
     repository: &Repository,
     tag: &str,
-) -> Result<Option<(Manifest, Vec<Referrer>)>, RegistryError> {
+) -> Result<Option<List>, RegistryError> {
     let reference = TagOrDigest::Tag(tag.to_owned());
     let located = repository.read(&reference).await?;
     let Some(manifest) = located.and_then(|located| located.manifest) else {
@@ -47,9 +55,13 @@ pub(super) async fn read(
         let subject = repository.subject(Operation::ReadManifest, &reference.suffix());
         RegistryError::protocol(&subject, "the list of referrers is not an index")
     })?;
-    let entries = index.manifests.items.into_iter();
-    let referrers = entries.filter_map(|entry| Referrer::try_from(entry).ok());
-    Ok(Some((manifest, referrers.collect())))
+    let Bounded { items, is_cut } = index.manifests;
+    let referrers = items.into_iter().map(Referrer::try_from);
+    Ok(Some(List {
+        manifest,
+        referrers: referrers.filter_map(Result::ok).collect(),
+        is_cut,
+    }))
 }
 
 /// Puts these referrers into the list of `subject`, beside what is there. Two clients may write at the same
@@ -66,21 +78,11 @@ pub(super) async fn list(
     let mut waits = repository.registry().retry_policy().backoff().build();
     loop {
         let old = read(repository, &tag).await?;
-        let (old, listed) = old.unzip();
-        let listed: HashSet<Digest> = listed
-            .into_iter()
-            .flatten()
-            .map(|old: Referrer| old.descriptor.digest)
-            .collect();
-        let new: Vec<&Value> = referrers
-            .iter()
-            .filter(|new| !listed.contains(&new.descriptor.digest))
-            .map(|new| &new.raw)
-            .collect();
+        let new = unlisted(old.as_ref(), referrers);
         if new.is_empty() {
             return Ok(());
         }
-        let bytes = with(old.as_ref(), &new);
+        let bytes = with(old.as_ref().map(|old| &old.manifest), &new);
         let digest = Hasher::sha256().of(&bytes).parse();
         let digest = digest.map_err(|_| RegistryError::Name(tag.clone()))?;
         let index = Manifest {
@@ -93,7 +95,7 @@ pub(super) async fn list(
             .await?;
         // The first look comes at once. Later ones leave time to whoever writes too, and to a registry
         // that shows what was written a moment late.
-        if listed_now(repository, &tag, referrers).await? {
+        if unlisted(read(repository, &tag).await?.as_ref(), referrers).is_empty() {
             return Ok(());
         }
         let Some(wait) = waits.next() else {
@@ -104,18 +106,16 @@ pub(super) async fn list(
     }
 }
 
-async fn listed_now(
-    repository: &Repository,
-    tag: &str,
-    referrers: &[Referrer],
-) -> Result<bool, RegistryError> {
-    let listed: Vec<Referrer> = read(repository, tag)
-        .await?
-        .map(|(_, l)| l)
-        .unwrap_or_default();
-    let listed: HashSet<&Digest> = listed.iter().map(|old| &old.descriptor.digest).collect();
-    let mut wanted = referrers.iter().map(|new| &new.descriptor.digest);
-    Ok(wanted.all(|digest| listed.contains(digest)))
+/// The entries that are not yet in the list.
+fn unlisted<'a>(list: Option<&List>, referrers: &'a [Referrer]) -> Vec<&'a Value> {
+    let listed = list.into_iter().flat_map(|list| &list.referrers);
+    let listed: HashSet<&Digest> = listed.map(|old| &old.descriptor.digest).collect();
+    let is_new = |new: &&Referrer| !listed.contains(&new.descriptor.digest);
+    referrers
+        .iter()
+        .filter(is_new)
+        .map(|new| &new.raw)
+        .collect()
 }
 
 /// How a manifest is listed as a referrer (distribution-spec, "Listing Referrers"): with its artifact type,

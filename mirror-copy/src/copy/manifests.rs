@@ -6,13 +6,14 @@ use super::node::Node;
 use super::progress::Event;
 use super::report::one_more;
 use super::{Job, Root};
-use crate::error::{Operation, RegistryError};
+use crate::error::RegistryError;
 use crate::manifest;
 use crate::reference::TagOrDigest;
 use crate::registry::{Manifest, Pushed};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use oci_spec::image::Digest;
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 
 impl Job<'_> {
     /// Tells that a manifest is at the target by its digest.
@@ -101,7 +102,7 @@ impl Job<'_> {
                 .put_manifest(reference, &node.media_type, &node.manifest)
         };
         match put().await {
-            Err(error) if misses_blobs(&error) && !node.blobs.is_empty() => {
+            Err(error) if misses_parts(&error) && !node.blobs.is_empty() => {
                 tracing::warn!(%error, "the target misses blobs that it had; sending them again");
                 // Each waits for a place of its own, so they may all start.
                 let mut sending = FuturesUnordered::new();
@@ -115,20 +116,18 @@ impl Job<'_> {
                 }
                 put().await.map_err(CopyError::Target)
             }
+            Err(error) if misses_parts(&error) && !node.children.is_empty() => {
+                self.parts_are_missing.store(true, Ordering::Relaxed);
+                Err(CopyError::Target(error))
+            }
             other => other.map_err(CopyError::Target),
         }
     }
 }
 
-/// Whether a manifest was refused because manifests are missing that the target said it has.
-pub(super) fn misses_manifests(error: &CopyError) -> bool {
-    let CopyError::Target(error) = error else {
-        return false;
-    };
-    error.operation() == Some(Operation::WriteManifest) && error.code() == Some("MANIFEST_UNKNOWN")
-}
-
-/// distribution-spec, "Error Codes"; some registries say the same with a less specific code.
-fn misses_blobs(error: &RegistryError) -> bool {
-    matches!(error.code(), Some("MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN"))
+/// distribution-spec, "Error Codes"; some registries say the same with a less specific code, and
+/// distribution calls a manifest that is missing a blob.
+fn misses_parts(error: &RegistryError) -> bool {
+    let codes = ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"];
+    error.code().is_some_and(|code| codes.contains(&code))
 }

@@ -2,6 +2,7 @@
 
 use super::error::CopyError;
 use super::options::CopyOptions;
+use crate::hash::Hasher;
 use crate::manifest::{self, Contents, Descriptor};
 use crate::registry::Manifest;
 use bytes::Bytes;
@@ -68,11 +69,14 @@ impl Node {
         let mut blobs = Vec::with_capacity(named.len());
         for descriptor in named {
             match Origin::of(&descriptor, options) {
-                Some(origin) => blobs.push(Blob {
-                    digest: descriptor.digest,
-                    size: descriptor.size,
-                    origin,
-                }),
+                Some(origin) => {
+                    origin.check(&descriptor)?;
+                    blobs.push(Blob {
+                        digest: descriptor.digest,
+                        size: descriptor.size,
+                        origin,
+                    });
+                }
                 None => foreign += 1,
             }
         }
@@ -98,6 +102,21 @@ impl Node {
 }
 
 impl Origin {
+    /// Content that is at hand is verified before anything is sent.
+    fn check(&self, descriptor: &Descriptor) -> Result<(), CopyError> {
+        let Self::Inline(content) = self else {
+            return Ok(());
+        };
+        let digest = &descriptor.digest;
+        match Hasher::for_digest(digest).map(|hasher| hasher.of(content)) {
+            Some(actual) if actual != digest.as_ref() => Err(CopyError::BlobDigest {
+                object: digest.to_string(),
+                actual,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// `None` for a foreign layer that is to stay where it is.
     fn of(descriptor: &Descriptor, options: &CopyOptions) -> Option<Self> {
         if descriptor.is_foreign() {

@@ -164,10 +164,13 @@ impl Job<'_> {
             None => Ok(None),
         };
         match found {
-            Ok(found) => {
-                let mut found = found.map(|(_, referrers)| referrers).unwrap_or_default();
-                found.truncate(MAX_REFERRERS);
-                found
+            Ok(None) => Vec::new(),
+            Ok(Some(list)) => {
+                if list.is_cut {
+                    let limit = "it has more than 1000 referrers";
+                    self.left_out(subject, &self.beyond(subject, limit));
+                }
+                list.referrers
             }
             Err(error) => {
                 self.left_out(subject, &CopyError::Source(error));
