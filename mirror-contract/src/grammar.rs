@@ -66,6 +66,14 @@ pub(crate) fn split_port(host: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// The host without the port that HTTPS has by itself: `ghcr.io:443` is `ghcr.io`.
+pub(crate) fn without_default_port(host: &str) -> &str {
+    match split_port(host) {
+        (name, Some(port)) if port.trim_start_matches('0') == "443" => name,
+        _ => host,
+    }
+}
+
 /// A registry host: DNS name or IPv6 literal, with an optional port.
 pub(crate) fn is_host(text: &str) -> bool {
     let (name, port) = split_port(text);

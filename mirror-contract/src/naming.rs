@@ -106,7 +106,7 @@ impl Backup {
     /// Whether an image already is in the backup's repository, and must therefore not be copied.
     #[must_use]
     pub fn contains(&self, image: &ImageRef<'_>) -> bool {
-        image.host() == self.registry && self.below_prefix(image.path()).is_some()
+        self.is_at(image.host()) && self.below_prefix(image.path()).is_some()
     }
 
     /// The repository in the backup registry that holds the copies of `image`: `acme/docker.io-library-nginx`.
@@ -158,7 +158,7 @@ impl Backup {
     /// `None` for what is no copy in this backup, and for names that were shortened.
     #[must_use]
     pub fn source(&self, copy: &ImageRef<'_>) -> Option<ImageRef<'static>> {
-        if copy.host() != self.registry {
+        if !self.is_at(copy.host()) {
             return None;
         }
         let (host, path) = self.naming.split(self.below_prefix(copy.path())?)?;
@@ -172,6 +172,11 @@ impl Backup {
             (None, digest) => format!("@{}", digest?),
         };
         canonical(&host, &path, &version)
+    }
+
+    /// Whether this host is the backup registry, with or without the port of HTTPS.
+    fn is_at(&self, host: &str) -> bool {
+        grammar::without_default_port(host) == grammar::without_default_port(&self.registry)
     }
 
     fn below_prefix<'p>(&self, path: &'p str) -> Option<&'p str> {

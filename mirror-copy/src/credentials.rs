@@ -90,7 +90,8 @@ impl Credentials {
     /// The credential for a host in canonical form, or `None` for anonymous. Reads the docker
     /// configuration anew and may run a credential helper.
     pub(crate) async fn lookup(&self, host: &str) -> Result<Option<Credential>, CredentialError> {
-        if let Some(login) = self.logins.get(host) {
+        // A host spoken to by plain HTTP may keep port 443 in its name.
+        if let Some(login) = self.logins.get(&host::canonical(host)) {
             return login
                 .read()
                 .await

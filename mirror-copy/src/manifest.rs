@@ -1,6 +1,8 @@
 //! What a manifest names, read leniently from its bytes. Manifests are never written here: they
 //! travel as the bytes they came in.
 
+use crate::bounded::Bounded;
+use crate::hash::Hasher;
 use crate::platform::Platform;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +15,15 @@ pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+jso
 pub(crate) const OCI_ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
 pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+
+/// Layers that registries neither hold nor check (image-spec, layer.md, "Non-Distributable Layers", and
+/// Docker's foreign layers). Registries go by exactly these types, so a push breaks if more are left out.
+const FOREIGN: [&str; 4] = [
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+];
 const SCHEMA1_PREFIX: &str = "application/vnd.docker.distribution.manifest.v1+";
 
 /// What is asked for: every known type first, then anything, since some registries answer an
@@ -73,10 +84,10 @@ where
 }
 
 impl Descriptor {
-    /// Whether the content is to be fetched from elsewhere: registries neither hold nor check it
-    /// (image-spec, layer.md, "Non-Distributable Layers", and Docker's foreign layers).
+    /// Whether the content is to be fetched from elsewhere. A layer that says no place for that is like any
+    /// other: it can only be at the registry.
     pub(crate) fn is_foreign(&self) -> bool {
-        self.media_type.contains(".nondistributable.") || self.media_type.contains(".foreign.")
+        FOREIGN.contains(&self.media_type.as_str()) && !self.urls.is_empty()
     }
 
     /// The content, if the descriptor carries it or everybody knows it. Nobody has to be asked for it then;
@@ -129,6 +140,15 @@ pub enum ManifestError {
     /// More descriptors than anything sane has.
     #[error("it names more than {MAX_DESCRIPTORS} objects")]
     TooManyDescriptors,
+    /// It names something that could not be verified.
+    #[error(
+        "it names {0}, a digest whose algorithm is not known here (sha256, sha384 and sha512 are), so that \
+         its content could not be verified"
+    )]
+    UnknownAlgorithm(
+        /// The digest, cleaned.
+        String,
+    ),
 }
 
 /// What a manifest names.
@@ -136,13 +156,16 @@ pub enum ManifestError {
 pub(crate) struct Contents {
     /// The media type to push it with.
     pub(crate) media_type: String,
-    /// The manifest that this one is about. It need not be there.
+    /// The manifest that this one is about, if there can be one. It need not be there.
     pub(crate) subject: Option<Digest>,
     /// Manifests that must be at the target before this one.
     pub(crate) children: Vec<Descriptor>,
     /// Blobs that must be at the target before this one, foreign ones included.
     pub(crate) blobs: Vec<Descriptor>,
 }
+
+/// A list that is as long as can be used: 8 MiB have room for some 100 000 descriptors.
+type Descriptors = Bounded<Descriptor, MAX_DESCRIPTORS>;
 
 /// The union of the fields of all known formats. A field that comes twice is an error, because
 /// two readers could then see two different manifests.
@@ -152,9 +175,9 @@ struct Raw {
     schema_version: Option<serde_json::Value>,
     media_type: Option<String>,
     config: Option<Descriptor>,
-    layers: Option<Vec<Descriptor>>,
-    manifests: Option<Vec<Descriptor>>,
-    blobs: Option<Vec<Descriptor>>,
+    layers: Option<Descriptors>,
+    manifests: Option<Descriptors>,
+    blobs: Option<Descriptors>,
     subject: Option<Descriptor>,
     fs_layers: Option<serde::de::IgnoredAny>,
 }
@@ -217,22 +240,40 @@ pub(crate) fn read(bytes: &[u8], content_type: &str) -> Result<Contents, Manifes
         return Err(ManifestError::NotAManifest);
     }
     check_fields(&raw, &media_type)?;
-    let children = raw.manifests.unwrap_or_default();
+    let mut is_cut = false;
+    let mut items = |list: Option<Descriptors>| {
+        let list = list.unwrap_or_default();
+        is_cut |= list.is_cut;
+        list.items
+    };
+    let children = items(raw.manifests);
+    let layers = [items(raw.layers), items(raw.blobs)];
     let blobs: Vec<_> = raw
         .config
         .into_iter()
-        .chain(raw.layers.into_iter().flatten())
-        .chain(raw.blobs.into_iter().flatten())
+        .chain(layers.into_iter().flatten())
         .collect();
-    if children.len() + blobs.len() > MAX_DESCRIPTORS {
+    if is_cut || children.len() + blobs.len() > MAX_DESCRIPTORS {
         return Err(ManifestError::TooManyDescriptors);
     }
+    let mut named = children.iter().chain(&blobs).map(|named| &named.digest);
+    if let Some(digest) = named.find(|digest| !is_verifiable(digest)) {
+        let digest = crate::text::clean(digest.as_ref());
+        return Err(ManifestError::UnknownAlgorithm(digest));
+    }
+    let subject = raw.subject.map(|subject| subject.digest);
     Ok(Contents {
         media_type,
-        subject: raw.subject.map(|subject| subject.digest),
+        subject: subject.filter(is_verifiable),
         children,
         blobs,
     })
+}
+
+/// Whether content can be checked against this digest. The grammar of digests alone allows for much:
+/// `1.27:alpine` is one. With a known algorithm the rest has that algorithm's length.
+pub(crate) fn is_verifiable(digest: &Digest) -> bool {
+    Hasher::for_digest(digest).is_some()
 }
 
 fn agreed_type(raw: &Raw, content_type: &str) -> Result<String, ManifestError> {

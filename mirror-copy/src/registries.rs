@@ -66,7 +66,7 @@ impl Registries {
         options.insecure_hosts = options
             .insecure_hosts
             .iter()
-            .map(|name| host::canonical(name))
+            .map(|name| host::spelled(name))
             .collect();
         let tls = tls::client_config(&options.extra_root_certificates_pem)?;
         let common = Common {
@@ -82,9 +82,9 @@ impl Registries {
     }
 
     /// The registry at `host[:port]`. `docker.io`, `index.docker.io` and `registry-1.docker.io` are
-    /// the same registry. Contacts nobody.
+    /// the same registry, and so is any host spoken to by HTTPS with and without port 443. Contacts nobody.
     pub fn get(&self, host: &str) -> Result<Registry, SetupError> {
-        let name = host::canonical(host);
+        let name = host::canonical_beside(host, &self.common.options.insecure_hosts);
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = hosts.get(&name) {
             return Ok(known.clone());

@@ -6,18 +6,26 @@ use reqwest::Url;
 /// too little to flood a log or an Event.
 const MAX_FOREIGN: usize = 300;
 
-/// Foreign text with control characters as spaces, at most [`MAX_FOREIGN`] characters.
+/// Foreign text with control and invisible characters as spaces, at most [`MAX_FOREIGN`] characters.
 pub(crate) fn clean(text: &str) -> String {
     let mut shown: String = text
         .trim()
         .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
+        .map(|c| if is_printable(c) { c } else { ' ' })
         .take(MAX_FOREIGN)
         .collect();
     if text.trim().chars().nth(MAX_FOREIGN).is_some() {
         shown.push('…');
     }
     shown
+}
+
+/// Not so are control characters, and what has no width or turns the direction of the text around it, so that
+/// a line shows something else than it says (Unicode Technical Report 36, section 2.5).
+fn is_printable(c: char) -> bool {
+    let is_format = matches!(c,
+        '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    !c.is_control() && !is_format
 }
 
 /// An address without user info, query and fragment: signed download URLs and upload sessions carry
@@ -38,6 +46,11 @@ mod tests {
     #[test]
     fn cleaned_text_is_bounded_and_printable() {
         assert_eq!(clean(" a\u{1b}[31m\nb "), "a [31m b");
+        assert_eq!(
+            clean("a\u{202e}b\u{200b}c\u{2066}d\u{feff}e\u{2028}f"),
+            "a b c d e f"
+        );
+        assert_eq!(clean("日本 – é"), "日本 – é");
         assert_eq!(clean(&"é".repeat(400)).chars().count(), MAX_FOREIGN + 1);
     }
 

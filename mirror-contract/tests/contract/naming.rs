@@ -88,6 +88,9 @@ fn an_original_cannot_be_tagged_like_an_anchor() {
 #[case::longer_name("ghcr.io/acme2/app:1", false)]
 #[case::the_prefix_itself("ghcr.io/acme:1", false)]
 #[case::elsewhere("docker.io/acme/app:1", false)]
+#[case::default_port("ghcr.io:443/acme/app:1", true)]
+#[case::default_port_with_zeros("ghcr.io:0443/acme/app:1", true)]
+#[case::another_port("ghcr.io:8443/acme/app:1", false)]
 fn the_backup_knows_its_own(#[case] image: &str, #[case] inside: bool) {
     let image = ImageRef::parse(image).unwrap();
     assert_eq!(backup(Naming::Flat).contains(&image), inside);
@@ -158,6 +161,18 @@ fn a_nested_repository_is_no_flat_copy() {
     let copy = ImageRef::parse("ghcr.io/acme/quay.io/app:1").unwrap();
     assert_eq!(backup(Naming::Flat).source(&copy), None);
     assert!(backup(Naming::Nested).source(&copy).is_some());
+}
+
+#[test]
+fn a_copy_is_known_with_the_default_port_of_its_registry() {
+    let image = ImageRef::parse("quay.io/a/b:1").unwrap();
+    for (registry, name) in [("ghcr.io", "ghcr.io:443"), ("ghcr.io:443", "ghcr.io")] {
+        let backup = Backup::new(registry, "acme", Naming::Flat).unwrap();
+        let copy = format!("{name}/acme/quay.io-a-b:1");
+        let copy = ImageRef::parse(&copy).unwrap();
+        assert!(backup.contains(&copy));
+        assert_eq!(backup.source(&copy), Some(image.clone()));
+    }
 }
 
 fn naming() -> impl Strategy<Value = Naming> {

@@ -2,9 +2,7 @@
 
 use super::Job;
 use super::error::CopyError;
-use crate::error::{Operation, RegistryError};
 use crate::manifest::Descriptor;
-use crate::reference::TagOrDigest;
 use crate::registry::Manifest;
 use oci_spec::image::Digest;
 use std::sync::atomic::Ordering;
@@ -41,17 +39,8 @@ impl Job<'_> {
         if self.may_have_parts() && self.is_at_target(&descriptor.digest).await? {
             return Ok(Found::Present);
         }
-        let reference = TagOrDigest::Digest(descriptor.digest.clone());
         self.reserve(&descriptor.digest, descriptor.size)?;
-        match self.source.manifest(&reference).await {
-            Ok(manifest) if manifest.bytes.len() as u64 != descriptor.size => {
-                let suffix = reference.suffix();
-                Err(CopyError::Source(RegistryError::Size {
-                    subject: self.source.subject(Operation::ReadManifest, &suffix),
-                    expected: descriptor.size,
-                    actual: manifest.bytes.len() as u64,
-                }))
-            }
+        match self.source.manifest_of(descriptor).await {
             Ok(manifest) => Ok(Found::Manifest(manifest)),
             Err(error) if error.status() == Some(404) && !descriptor.is_manifest() => {
                 Ok(Found::Blob)

@@ -1,6 +1,7 @@
 //! The referrers' tag, for registries that do not list referrers by themselves (distribution-spec,
 //! "Referrers Tag Schema"): an index under a tag made of the subject's digest, kept by clients.
 
+use crate::bounded::Bounded;
 use crate::error::{Operation, RegistryError};
 use crate::hash::Hasher;
 use crate::manifest::OCI_INDEX;
@@ -13,11 +14,13 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 use tokio::time::sleep;
 
-/// The part of an index that matters here.
+/// Most entries that are looked at.
+const MAX_ENTRIES: usize = 1000;
+
+/// The part of an index that matters here. An entry that is no descriptor is passed over.
 #[derive(Deserialize)]
 struct Index {
-    #[serde(default)]
-    manifests: Vec<Referrer>,
+    manifests: Bounded<Value, MAX_ENTRIES>,
 }
 
 /// The tag that lists a manifest's referrers.
@@ -44,7 +47,9 @@ pub(super) async fn read(
         let subject = repository.subject(Operation::ReadManifest, &reference.suffix());
         RegistryError::protocol(&subject, "the list of referrers is not an index")
     })?;
-    Ok(Some((manifest, index.manifests)))
+    let entries = index.manifests.items.into_iter();
+    let referrers = entries.filter_map(|entry| Referrer::try_from(entry).ok());
+    Ok(Some((manifest, referrers.collect())))
 }
 
 /// Puts these referrers into the list of `subject`, beside what is there. Two clients may write at the same

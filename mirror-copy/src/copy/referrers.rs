@@ -74,7 +74,7 @@ impl Job<'_> {
         self.referring.forget_all();
         let mut subjects = subjects(root);
         subjects.retain(|subject| self.referring.admit(subject));
-        let tags = self.source.digest_tags().await.unwrap_or_default();
+        let tags = self.source.digest_tags().await;
         for _ in 0..MAX_STEPS {
             let mut working = FuturesUnordered::new();
             for subject in &subjects {

@@ -1,9 +1,10 @@
-//! The docker configuration file: `auths`, `credHelpers`, `credsStore` and identity tokens.
+//! The docker configuration file: `auths`, `credNames`, `credsStore` and identity tokens.
 
 use super::{Credential, CredentialError, Login};
 use crate::text::clean;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -33,21 +34,35 @@ pub enum DockerConfig {
     File(PathBuf),
 }
 
-/// Only what is needed to name the helper in an error; `docker_credential` does the rest.
+/// Only what is needed to name the helper in an error, and the names of hosts; `docker_credential` does the rest.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Helpers {
+struct Names {
     creds_store: Option<String>,
     #[serde(default)]
     cred_helpers: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    #[allow(
+        clippy::zero_sized_map_values,
+        reason = "a set cannot be read from a JSON object"
+    )]
+    auths: Option<BTreeMap<String, IgnoredAny>>,
 }
 
-impl Helpers {
+impl Names {
     fn for_key(&self, key: &str) -> Option<&String> {
         self.cred_helpers
             .as_ref()
             .and_then(|helpers| helpers.get(key))
             .or(self.creds_store.as_ref())
+    }
+
+    /// Whether there is an entry under this name.
+    fn lists(&self, key: &str) -> bool {
+        let helpers = self.cred_helpers.as_ref();
+        let auths = self.auths.as_ref();
+        helpers.is_some_and(|helpers| helpers.contains_key(key))
+            || auths.is_some_and(|auths| auths.contains_key(key))
     }
 }
 
@@ -102,23 +117,25 @@ fn lookup_in(
         }
     };
     // Only the place is shown: serde's own message may quote a value, and values are secrets here.
-    let helpers: Helpers =
+    let names: Names =
         serde_json::from_slice(&text).map_err(|error| CredentialError::Malformed {
             path: path.to_owned(),
             line: error.line(),
             column: error.column(),
         })?;
-    let single = [host];
-    let keys: &[&str] = if host == "docker.io" {
-        &DOCKER_HUB_KEYS
-    } else {
-        &single
+    // Docker keeps a login under the name that was typed. A helper is not asked for what is not listed.
+    let with_port = format!("{host}:443");
+    let both = [host, &with_port];
+    let keys: &[&str] = match host {
+        "docker.io" => &DOCKER_HUB_KEYS,
+        _ if names.lists(&with_port) => &both,
+        _ => &both[..1],
     };
     for key in keys {
         match docker_credential::get_credential_from_reader(text.as_slice(), key) {
             Ok(found) => return Ok(usable(found)),
             Err(error) if means_none(&error) => {}
-            Err(error) => return Err(explain(error, path, host, helpers.for_key(key))),
+            Err(error) => return Err(explain(error, path, host, names.for_key(key))),
         }
     }
     Ok(None)
@@ -200,5 +217,23 @@ fn explain(
             entry("auth does not match username and password")
         }
         _ => entry("auth is not base64 of user:password"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[rstest::rstest]
+    #[case(r#"{"auths":{"a.example:443":{"auth":"dTpw"}}}"#, true)]
+    #[case(r#"{"auths":{"a.example":{"auth":"dTpw"}}}"#, true)]
+    #[case(r#"{"auths":{"a.example:5000":{"auth":"dTpw"}}}"#, false)]
+    #[tokio::test]
+    async fn a_login_with_the_default_port_is_found(#[case] text: &str, #[case] found: bool) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, text).unwrap();
+        let answer = DockerConfig::File(path).lookup("a.example").await.unwrap();
+        assert_eq!(answer.is_some(), found);
     }
 }

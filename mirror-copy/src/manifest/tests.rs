@@ -7,12 +7,19 @@ fn descriptor(media_type: &str) -> String {
     format!(r#"{{"mediaType":"{media_type}","digest":"{D}","size":7}}"#)
 }
 
+fn foreign(media_type: &str, url: &str) -> String {
+    format!(r#"{{"mediaType":"{media_type}","digest":"{D}","size":7,"urls":["{url}"]}}"#)
+}
+
 #[test]
 fn an_image_names_its_config_and_layers() {
     let body = format!(
         r#"{{"schemaVersion":2,"config":{0},"layers":[{0},{1}]}}"#,
         descriptor("a"),
-        descriptor("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"),
+        foreign(
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+            "https://a.example/"
+        ),
     );
     let contents = read(body.as_bytes(), OCI_MANIFEST).unwrap();
     assert_eq!(contents.blobs.len(), 3);
@@ -97,6 +104,71 @@ fn known_content_of_another_size_is_asked_for() {
     };
     assert_eq!(config(2).inline(), Some(Bytes::from_static(b"{}")));
     assert_eq!(config(5).inline(), None);
+}
+
+/// What is over the limit is not even read as descriptors.
+#[rstest::rstest]
+#[case("layers", OCI_MANIFEST)]
+#[case("blobs", OCI_ARTIFACT)]
+#[case("manifests", OCI_INDEX)]
+fn the_rest_of_a_list_beyond_the_limit_is_skipped(#[case] list: &str, #[case] media_type: &str) {
+    let many = vec![descriptor("x"); MAX_DESCRIPTORS].join(",");
+    let body = |rest: &str| format!(r#"{{"{list}":[{many}{rest}]}}"#);
+    assert!(read(body("").as_bytes(), media_type).is_ok());
+    let error = read(body(r#",{"no":"descriptor"}"#).as_bytes(), media_type).unwrap_err();
+    assert!(matches!(error, ManifestError::TooManyDescriptors));
+}
+
+#[rstest::rstest]
+#[case::layer("layers", OCI_MANIFEST)]
+#[case::blob("blobs", OCI_ARTIFACT)]
+#[case::child("manifests", OCI_INDEX)]
+fn what_could_not_be_verified_is_refused(#[case] list: &str, #[case] media_type: &str) {
+    let with = |digest: &str| {
+        let body = format!(r#"{{"{list}":[{{"digest":"{digest}","size":7}}]}}"#);
+        read(body.as_bytes(), media_type)
+    };
+    assert!(with(D).is_ok());
+    assert!(with(&format!("sha512:{}", "0".repeat(128))).is_ok());
+    let error = with("1.27:alpine").unwrap_err();
+    assert!(matches!(error, ManifestError::UnknownAlgorithm(_)));
+    assert!(error.to_string().contains("1.27:alpine"), "{error}");
+    for bad in [
+        "sha256:abcd",
+        "sha512:",
+        "sha384:zz",
+        &D.to_uppercase(),
+        &format!("{D}0"),
+    ] {
+        let error = with(bad).unwrap_err();
+        assert!(matches!(error, ManifestError::Malformed { .. }), "{bad}");
+    }
+}
+
+#[rstest::rstest]
+#[case(D, true)]
+#[case("1.27:alpine", false)]
+fn a_subject_that_no_manifest_can_be_is_none(#[case] digest: &str, #[case] kept: bool) {
+    let body = format!(r#"{{"layers":[],"subject":{{"digest":"{digest}","size":7}}}}"#);
+    let contents = read(body.as_bytes(), OCI_MANIFEST).unwrap();
+    assert_eq!(contents.subject.is_some(), kept);
+}
+
+#[rstest::rstest]
+#[case("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", true)]
+#[case("application/vnd.oci.image.layer.nondistributable.v1.tar", true)]
+#[case("application/vnd.oci.image.layer.nondistributable.v1.tar+zstd", true)]
+#[case("application/vnd.oci.image.layer.nondistributable.v1.tar+evil", false)]
+#[case("application/vnd.example.foreign.layer", false)]
+#[case("application/vnd.oci.image.layer.v1.tar+gzip", false)]
+fn foreign_layers(#[case] media_type: &str, #[case] expected: bool) {
+    let read = |text: &str| serde_json::from_str::<Descriptor>(text).unwrap();
+    let with_url = read(&foreign(media_type, "https://a.example/"));
+    assert_eq!(with_url.is_foreign(), expected);
+    assert!(
+        !read(&descriptor(media_type)).is_foreign(),
+        "nowhere to get it from"
+    );
 }
 
 proptest! {

@@ -7,12 +7,45 @@ use std::collections::BTreeSet;
 const DOCKER_HUB: &str = "docker.io";
 const DOCKER_HUB_TRAFFIC: &str = "registry-1.docker.io";
 
-/// The name that stands for all spellings of a host: lower case, and one name for Docker Hub.
+/// The port that needs not be named, because HTTPS has it.
+const DEFAULT_PORT: &str = ":443";
+
+/// The name that stands for all spellings of a host: lower case, without the port of HTTPS, and one name for
+/// Docker Hub. What is learned of a host must be known under all its names.
 pub(crate) fn canonical(host: &str) -> String {
+    let host = spelled(host);
+    hub(host.strip_suffix(DEFAULT_PORT).unwrap_or(&host)).to_owned()
+}
+
+/// The same where the hosts in `insecure`, as [`spelled`] gives them, are spoken to by plain HTTP: port 443 of
+/// those is a port like any other.
+pub(crate) fn canonical_beside(host: &str, insecure: &BTreeSet<String>) -> String {
+    let (exact, name) = (spelled(host), canonical(host));
+    if insecure.contains(&exact) || insecure.contains(&name) {
+        exact
+    } else {
+        name
+    }
+}
+
+/// A host in lower case, its port without leading zeros; one name for Docker Hub.
+pub(crate) fn spelled(host: &str) -> String {
     let host = host.trim().to_ascii_lowercase();
-    match host.as_str() {
-        "index.docker.io" | DOCKER_HUB_TRAFFIC => DOCKER_HUB.to_owned(),
-        _ => host,
+    match host.rsplit_once(':') {
+        Some((name, port))
+            if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            let port = port.trim_start_matches('0');
+            format!("{name}:{}", if port.is_empty() { "0" } else { port })
+        }
+        _ => hub(&host).to_owned(),
+    }
+}
+
+fn hub(name: &str) -> &str {
+    match name {
+        "index.docker.io" | DOCKER_HUB_TRAFFIC => DOCKER_HUB,
+        name => name,
     }
 }
 
@@ -28,7 +61,7 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// `name` and the names in `insecure` are canonical. `None` if it is not `host` or `host:port`.
+    /// `name` is canonical beside `insecure`. `None` if it is not `host` or `host:port`.
     pub(crate) fn new(name: &str, insecure: &BTreeSet<String>) -> Option<Self> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
         if name.is_empty() || !name.chars().all(allowed) {
@@ -77,10 +110,33 @@ mod tests {
     #[case("localhost:5000", "https://localhost:5000/v2/")]
     #[case("plain.local:5000", "http://plain.local:5000/v2/")]
     #[case("[::1]:5000", "https://[::1]:5000/v2/")]
+    #[case("[::1]:0443", "https://[::1]/v2/")]
+    #[case("[::443]", "https://[::443]/v2/")]
+    #[case("plain.local:05000", "http://plain.local:5000/v2/")]
+    #[case("plain.local", "https://plain.local/v2/")]
+    #[case("odd.local:443", "http://odd.local:443/v2/")]
+    #[case("odd.local", "https://odd.local/v2/")]
+    #[case("web.local", "http://web.local/v2/")]
+    #[case("web.local:443", "https://web.local/v2/")]
     fn hosts(#[case] name: &str, #[case] base: &str) {
-        let insecure = BTreeSet::from(["plain.local:5000".to_owned()]);
-        let endpoint = Endpoint::new(&canonical(name), &insecure).unwrap();
+        let insecure = ["plain.local:5000", "odd.local:443", "web.local"];
+        let insecure = insecure.map(str::to_owned).into();
+        let endpoint = Endpoint::new(&canonical_beside(name, &insecure), &insecure).unwrap();
         assert_eq!(endpoint.base.as_str(), base);
+    }
+
+    #[rstest::rstest]
+    #[case("ghcr.io:443", "ghcr.io")]
+    #[case("GHCR.io:00443", "ghcr.io")]
+    #[case("ghcr.io:80", "ghcr.io:80")]
+    #[case("ghcr.io:0", "ghcr.io:0")]
+    #[case("ghcr.io:1443", "ghcr.io:1443")]
+    #[case("docker.io:443", "docker.io")]
+    #[case("index.docker.io:443", "docker.io")]
+    #[case("registry-1.docker.io:443", "docker.io")]
+    #[case("registry-1.docker.io", "docker.io")]
+    fn one_host_has_one_name(#[case] host: &str, #[case] name: &str) {
+        assert_eq!(canonical(host), name);
     }
 
     #[rstest::rstest]

@@ -95,7 +95,8 @@ pub struct RetryPolicy {
     pub max_delay: Duration,
     /// Longest wait that a registry can ask for with `Retry-After`.
     pub max_retry_after: Duration,
-    /// Longest time spent on waiting between the attempts of one call, all together.
+    /// Longest time that one call takes with all its attempts and the waits between them: after this, no
+    /// further attempt begins. A blob's transfer takes as long as it takes; there it limits the waits alone.
     pub total: Duration,
 }
 

@@ -1,22 +1,28 @@
 //! What one registry host was found to do or not to do. Learned from its answers, kept in memory only.
 
 use reqwest::StatusCode;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Size of a chunk in bytes: the smallest limit on one request's body known of a public registry.
 pub(super) const CHUNK: u64 = 4 * 1024 * 1024;
 
-/// How long the absence of the referrers API is believed: registries are updated.
-const NO_REFERRERS_LIFE: Duration = Duration::from_hours(1);
+/// How long a host is believed not to do something: registries are updated, and their limits are raised.
+const LIFE: Duration = Duration::from_hours(1);
 
 /// What is known of a host.
 pub(super) struct Abilities {
-    /// Largest blob in bytes that is sent in one request; larger ones go in chunks.
-    whole_up_to: AtomicU64,
+    whole: Mutex<Option<WholeUpTo>>,
     referrers: Mutex<Referrers>,
+}
+
+/// A refusal of a blob in one request.
+#[derive(Clone, Copy)]
+struct WholeUpTo {
+    /// Largest blob in bytes that is sent in one request; larger ones go in chunks.
+    size: u64,
+    until: Instant,
 }
 
 /// Whether the host has the referrers API (distribution-spec, "Listing Referrers").
@@ -30,7 +36,7 @@ enum Referrers {
 impl Default for Abilities {
     fn default() -> Self {
         Self {
-            whole_up_to: AtomicU64::new(u64::MAX),
+            whole: Mutex::new(None),
             referrers: Mutex::new(Referrers::Unknown),
         }
     }
@@ -39,7 +45,7 @@ impl Default for Abilities {
 impl Abilities {
     /// Whether a blob of this size in bytes is sent in one request.
     pub(super) fn takes_whole(&self, size: u64) -> bool {
-        size <= self.whole_up_to.load(Ordering::Relaxed)
+        self.refusal().is_none_or(|refusal| size <= refusal.size)
     }
 
     /// A blob of this size was refused in one request. If that was for its size, one that is no larger
@@ -47,7 +53,21 @@ impl Abilities {
     pub(super) fn refused_whole(&self, size: u64, status: StatusCode) {
         let for_its_size = status == StatusCode::PAYLOAD_TOO_LARGE && size > CHUNK;
         let limit = if for_its_size { CHUNK } else { 0 };
-        self.whole_up_to.fetch_min(limit, Ordering::Relaxed);
+        let known = self.refusal().map_or(u64::MAX, |refusal| refusal.size);
+        *self.whole() = Some(WholeUpTo {
+            size: known.min(limit),
+            until: Instant::now() + LIFE,
+        });
+    }
+
+    /// What is known of blobs in one request, if that is not too old.
+    fn refusal(&self) -> Option<WholeUpTo> {
+        self.whole()
+            .filter(|refusal| Instant::now() < refusal.until)
+    }
+
+    fn whole(&self) -> MutexGuard<'_, Option<WholeUpTo>> {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether asking for referrers may be answered.
@@ -66,12 +86,12 @@ impl Abilities {
     pub(super) fn has_no_referrers(&self) {
         let mut referrers = self.referrers();
         if *referrers != Referrers::Has {
-            let until = Instant::now() + NO_REFERRERS_LIFE;
+            let until = Instant::now() + LIFE;
             *referrers = Referrers::HasNot { until };
         }
     }
 
-    fn referrers(&self) -> std::sync::MutexGuard<'_, Referrers> {
+    fn referrers(&self) -> MutexGuard<'_, Referrers> {
         self.referrers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -95,11 +115,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_forgotten() {
+        let abilities = Abilities::default();
+        abilities.refused_whole(CHUNK + 1, StatusCode::METHOD_NOT_ALLOWED);
+        tokio::time::advance(LIFE / 2).await;
+        assert!(!abilities.takes_whole(1));
+        tokio::time::advance(LIFE / 2).await;
+        assert!(abilities.takes_whole(u64::MAX));
+        abilities.refused_whole(CHUNK + 1, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(
+            abilities.takes_whole(CHUNK),
+            "the old refusal does not come back"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_lack_of_referrers_is_forgotten() {
         let abilities = Abilities::default();
         abilities.has_no_referrers();
         assert!(!abilities.may_have_referrers());
-        tokio::time::advance(NO_REFERRERS_LIFE).await;
+        tokio::time::advance(LIFE).await;
         assert!(abilities.may_have_referrers());
         abilities.has_referrers();
         abilities.has_no_referrers();

@@ -58,7 +58,7 @@ impl Repository {
         let mut last = RegistryError::protocol(&subject, "its descriptor gives no usable address");
         for url in urls.iter().take(MAX_FOREIGN_URLS) {
             let Ok(url) = Url::parse(url) else { continue };
-            if let Err(error) = self.registry.check_redirect(&subject, &url) {
+            if let Err(error) = self.registry.check_foreign(&subject, &url) {
                 last = error;
                 continue;
             }

@@ -17,7 +17,7 @@ use reqwest::header::{
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Most redirects followed for one request.
 const MAX_REDIRECTS: usize = 5;
@@ -85,14 +85,16 @@ impl<'a> Call<'a> {
     }
 }
 
-/// An answer, and whether the registry itself gave it, not a redirect's target.
-struct Answer {
-    response: Response,
-    own: bool,
+/// An answer, and whether the registry itself gave it: not a redirect's target, not a foreign layer's address
+/// and not another host that takes its uploads.
+pub(super) struct Answer {
+    pub(super) response: Response,
+    pub(super) own: bool,
 }
 
-/// Runs `attempt` until it succeeds, fails for good, or the policy's attempts are used up. A used-up quota is
-/// waited for only as long as between any two attempts; what takes hours is the caller's to plan.
+/// Runs `attempt` until it succeeds, fails for good, or the policy's attempts or its time are used up, of which
+/// the attempts themselves take their part. A used-up quota is waited for only as long as between any two
+/// attempts; what takes hours is the caller's to plan.
 pub(crate) async fn retrying<T, F>(
     policy: &RetryPolicy,
     attempt: impl FnMut() -> F,
@@ -100,15 +102,19 @@ pub(crate) async fn retrying<T, F>(
 where
     F: Future<Output = Result<T, RegistryError>>,
 {
+    let started = Instant::now();
     attempt
         .retry(policy.backoff())
         .when(|error: &RegistryError| match (error, error.retry()) {
             (RegistryError::Quota { after, .. }, _) => *after <= policy.max_delay,
             (_, retry) => retry.is_transient(),
         })
-        .adjust(|error, wait| match error.retry() {
-            Retry::Transient { after: Some(after) } => wait.map(|wait| wait.max(after)),
-            _ => wait,
+        .adjust(|error, wait| {
+            let wait = match error.retry() {
+                Retry::Transient { after: Some(after) } => wait?.max(after),
+                _ => wait?,
+            };
+            (started.elapsed() + wait < policy.total).then_some(wait)
         })
         .notify(|error, wait| tracing::debug!(%error, ?wait, "trying again"))
         .await
@@ -142,7 +148,7 @@ impl Registry {
             && let Some(old) = &proof
         {
             let (subject, scopes) = (call.subject, call.scopes);
-            let error = self.failure(subject, answer.response, Some(old)).await;
+            let error = self.failure(subject, answer, Some(old)).await;
             let new = self.replaced(subject, scopes, &error, old).await?;
             let Some(new) = new else { return Err(error) };
             answer = self.exchange(call, Some(&new)).await?;
@@ -153,25 +159,28 @@ impl Registry {
         if fine(answer.response.status()) {
             return Ok(answer.response);
         }
-        let proof = proof.as_ref().filter(|_| answer.own);
-        Err(self.failure(call.subject, answer.response, proof).await)
+        Err(self.failure(call.subject, answer, proof.as_ref()).await)
     }
 
-    /// The error that an answer stands for. Pauses the host if it asks for that.
+    /// The error that an answer stands for. Pauses the host if it asks for that itself: others must not be
+    /// able to hold up what goes to the registry.
     pub(super) async fn failure(
         &self,
         subject: &Subject,
-        response: Response,
+        Answer { response, own }: Answer,
         proof: Option<&Proof>,
     ) -> RegistryError {
+        let proof = proof.filter(|_| own);
         let status = response.status();
         let after = retry_after(response.headers(), self.retry_policy().max_retry_after);
         match (status, after) {
-            (StatusCode::TOO_MANY_REQUESTS, after) => {
+            (StatusCode::TOO_MANY_REQUESTS, after) if own => {
                 self.shared.places.too_many();
                 self.shared.gate.pause(after.unwrap_or(DEFAULT_PAUSE));
             }
-            (StatusCode::SERVICE_UNAVAILABLE, Some(after)) => self.shared.gate.pause(after),
+            (StatusCode::SERVICE_UNAVAILABLE, Some(after)) if own => {
+                self.shared.gate.pause(after);
+            }
             _ => {}
         }
         if status == StatusCode::UNAUTHORIZED
@@ -240,9 +249,7 @@ impl Registry {
                 .body(call.body.clone());
         }
         let patience = match call.subject.operation {
-            Operation::WriteManifest | Operation::StartUpload | Operation::WriteBlob => {
-                self.timeouts().commit
-            }
+            Operation::WriteManifest | Operation::WriteBlob => self.timeouts().commit,
             _ => self.timeouts().idle,
         };
         // What is sent again here has its whole body in memory.

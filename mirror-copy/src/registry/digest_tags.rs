@@ -1,9 +1,8 @@
 //! The tags of a repository that are made of digests, asked for once however many images need them.
 
 use super::repository::Repository;
-use crate::error::RegistryError;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -18,7 +17,10 @@ const LIFE: Duration = Duration::from_secs(30);
 /// Repositories whose lists are kept at the same time.
 const MAX_LISTS: usize = 64;
 
-/// The tags that begin with a digest, and maybe others; `None` if they cannot be listed by one request.
+/// Most bytes that the lists of one host take. The longest possible list fits.
+const MAX_BYTES: usize = 1024 * 1024;
+
+/// The tags that begin with a digest; `None` if they cannot be listed by one request.
 pub(crate) type DigestTags = Option<Arc<[String]>>;
 
 /// The lists of one host.
@@ -28,26 +30,28 @@ pub(super) struct Lists(Mutex<HashMap<Arc<str>, (Instant, Slot)>>);
 type Slot = Arc<OnceCell<DigestTags>>;
 
 impl Repository {
-    /// The digest tags of this repository, not older than half a minute.
-    pub(crate) async fn digest_tags(&self) -> Result<DigestTags, RegistryError> {
-        let slot = self.registry.shared.digest_tags.slot(&self.name);
-        let list = slot.get_or_try_init(|| async {
-            match self.tags_after(DIGEST_TAG).await {
-                Ok(tags) => Ok(tags.map(Arc::from)),
-                Err(error) if error.retry().is_transient() => Err(error),
-                Err(error) => {
-                    tracing::debug!(%error, "tags cannot be listed");
-                    Ok(None)
-                }
-            }
+    /// The digest tags of this repository, not older than half a minute. A list that failed is not asked for
+    /// again in that time: all who wait for it would only repeat the failure, each with all its attempts.
+    pub(crate) async fn digest_tags(&self) -> DigestTags {
+        let lists = &self.registry.shared.digest_tags;
+        let slot = lists.slot(&self.name);
+        let list = slot.get_or_init(|| async {
+            let tags = self.tags_with_prefix(DIGEST_TAG).await;
+            tags.unwrap_or_else(|error| {
+                tracing::debug!(%error, "tags cannot be listed");
+                None
+            })
+            .map(Arc::from)
         });
-        list.await.cloned()
+        let list = list.await.clone();
+        lists.make_room(&slot);
+        list
     }
 }
 
 impl Lists {
     fn slot(&self, repository: &Arc<str>) -> Slot {
-        let mut lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lists = self.lock();
         lists.retain(|_, (since, _)| since.elapsed() < LIFE);
         if lists.len() >= MAX_LISTS {
             lists.clear();
@@ -55,5 +59,71 @@ impl Lists {
         let fresh = || (Instant::now(), Slot::default());
         let (_, slot) = lists.entry(Arc::clone(repository)).or_insert_with(fresh);
         Arc::clone(slot)
+    }
+
+    /// Forgets all other lists that were received if they are too much together with this one.
+    fn make_room(&self, own: &Slot) {
+        let mut lists = self.lock();
+        if lists.values().map(|(_, slot)| bytes(slot)).sum::<usize>() > MAX_BYTES {
+            lists.retain(|_, (_, slot)| Arc::ptr_eq(slot, own) || bytes(slot) == 0);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, (Instant, Slot)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a list takes, in bytes.
+fn bytes(slot: &Slot) -> usize {
+    let tags = slot.get().and_then(Option::as_deref).unwrap_or_default();
+    let each = tags.iter().map(|tag| tag.len() + size_of::<String>());
+    each.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Access;
+    use super::super::tags::MAX_WITH_PREFIX;
+    use super::super::testing::{registry, respond};
+    use super::*;
+
+    #[test]
+    fn the_longest_list_fits() {
+        let longest_tag = 128;
+        assert!(MAX_WITH_PREFIX * (longest_tag + size_of::<String>()) <= MAX_BYTES);
+    }
+
+    #[tokio::test]
+    async fn lists_are_asked_for_once_and_failures_too() {
+        let (registry, log) = registry(|parts, _| match parts.uri.path() {
+            "/v2/good/tags/list" => respond(200, &[], r#"{"tags":["a","sha256-b"]}"#),
+            _ => respond(500, &[], ""),
+        })
+        .await;
+        let good = registry.repository("good", Access::Pull).unwrap();
+        let bad = registry.repository("bad", Access::Pull).unwrap();
+        for _ in 0..3 {
+            let tags = good.digest_tags().await.unwrap();
+            assert_eq!(*tags, ["sha256-b".to_owned()]);
+            assert_eq!(bad.digest_tags().await, None);
+        }
+        assert_eq!((log.count("/good/"), log.count("/bad/")), (1, 3));
+    }
+
+    #[tokio::test]
+    async fn all_lists_of_a_host_together_are_bounded() {
+        let mut tags: Vec<_> = (0..4000).map(|n| format!("sha256-{n:0121}")).collect();
+        tags.push("v".to_owned());
+        let body = serde_json::json!({ "tags": tags }).to_string();
+        let (registry, log) = registry(move |_, _| respond(200, &[], body.clone())).await;
+        for name in ["a", "b", "b", "a"] {
+            let repository = registry.repository(name, Access::Pull).unwrap();
+            assert_eq!(repository.digest_tags().await.unwrap().len(), 4000);
+            let kept = registry.shared.digest_tags.lock();
+            let kept: usize = kept.values().map(|(_, slot)| bytes(slot)).sum();
+            assert!((1..=MAX_BYTES).contains(&kept), "{kept}");
+        }
+        assert_eq!(log.lines().len(), 3, "the second b was kept");
     }
 }

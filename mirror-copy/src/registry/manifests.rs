@@ -1,11 +1,14 @@
 //! Manifests of a repository: what a reference stands for, their bytes, and pushing them.
 
 use super::answer::bounded_body;
+use super::blobs::wrong_size;
 use super::call::{Call, Lane};
 use super::repository::Repository;
 use crate::error::{Operation, RegistryError, Subject};
 use crate::hash::Hasher;
-use crate::manifest::{self, DOCKER_LIST, DOCKER_MANIFEST, ManifestError, OCI_INDEX, OCI_MANIFEST};
+use crate::manifest::{
+    self, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, ManifestError, OCI_INDEX, OCI_MANIFEST,
+};
 use crate::reference::TagOrDigest;
 use bytes::Bytes;
 use oci_spec::image::Digest;
@@ -143,23 +146,54 @@ impl Repository {
         &self,
         reference: &TagOrDigest,
     ) -> Result<Manifest, RegistryError> {
+        self.manifest_of_size(reference, None).await
+    }
+
+    /// Reads the manifest that a descriptor names. It must hash to its digest and have its size; no more than
+    /// that is read.
+    pub(crate) async fn manifest_of(
+        &self,
+        descriptor: &Descriptor,
+    ) -> Result<Manifest, RegistryError> {
+        let reference = TagOrDigest::Digest(descriptor.digest.clone());
+        self.manifest_of_size(&reference, Some(descriptor.size))
+            .await
+    }
+
+    async fn manifest_of_size(
+        &self,
+        reference: &TagOrDigest,
+        size: Option<u64>,
+    ) -> Result<Manifest, RegistryError> {
         let subject = self.subject(Operation::ReadManifest, &reference.suffix());
         let url = self.manifest_url(reference)?;
         let call = Call::new(&subject, Method::GET, url, &self.scopes, Lane::Small)
             .header(ACCEPT, manifest::ACCEPT);
+        let limit = size.unwrap_or(MAX_MANIFEST).min(MAX_MANIFEST);
         let idle = self.registry.timeouts().idle;
         // The body is part of the attempt: a connection may break within it.
         super::retrying(self.registry.retry_policy(), || async {
             let response = self.registry.attempt(&call).await?;
             let media_type = content_type(&response);
             let said = said_digest(response.headers());
-            let bytes = bounded_body(response, &subject, MAX_MANIFEST, idle).await?;
+            let announced = content_length(response.headers()).unwrap_or_default();
+            let body = bounded_body(response, &subject, limit, idle).await;
+            let bytes = body.map_err(|error| match (error, size) {
+                (RegistryError::TooLarge { limit, .. }, Some(size)) if size == limit => {
+                    wrong_size(&subject, size, announced.max(size.saturating_add(1)))
+                }
+                (error, _) => error,
+            })?;
             let digest = match reference {
                 TagOrDigest::Digest(digest) => {
                     self.verified(&subject, digest, &bytes, &media_type)?
                 }
                 TagOrDigest::Tag(_) => own_digest(&subject, said.as_ref(), &bytes)?,
             };
+            let actual = bytes.len() as u64;
+            if let Some(size) = size.filter(|size| *size != actual) {
+                return Err(wrong_size(&subject, size, actual));
+            }
             Ok(Manifest {
                 bytes,
                 media_type,
@@ -274,4 +308,67 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
         .ok()?
         .parse()
         .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Access;
+    use super::super::testing::{registry, respond};
+    use super::*;
+
+    const BODY: &str = r#"{"schemaVersion":2}"#;
+
+    #[rstest::rstest]
+    #[case::right(BODY, BODY.len() as u64, None)]
+    #[case::larger(BODY, 10, Some((10, 19)))]
+    #[case::smaller(BODY, 20, Some((20, 19)))]
+    #[case::much_larger(BODY, 0, Some((0, 19)))]
+    #[tokio::test]
+    async fn a_manifest_has_the_size_that_its_descriptor_says(
+        #[case] body: &'static str,
+        #[case] size: u64,
+        #[case] wrong: Option<(u64, u64)>,
+    ) {
+        let (registry, log) = registry(move |_, _| respond(200, &[], body)).await;
+        let repository = registry.repository("a", Access::Pull).unwrap();
+        let digest = Hasher::sha256().of(body.as_bytes());
+        let descriptor = serde_json::json!({ "digest": digest, "size": size });
+        let descriptor: Descriptor = serde_json::from_value(descriptor).unwrap();
+        let seen = match repository.manifest_of(&descriptor).await {
+            Ok(manifest) => {
+                assert_eq!(manifest.bytes, body);
+                None
+            }
+            Err(RegistryError::Size {
+                expected, actual, ..
+            }) => Some((expected, actual)),
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(seen, wrong);
+        assert_eq!(log.lines().len(), 1);
+    }
+
+    /// Build caches put blobs into an index: of those a registry says that it has no such manifest.
+    #[rstest::rstest]
+    #[case(404)]
+    #[case(200)]
+    #[tokio::test]
+    async fn a_size_beyond_the_limit_is_asked_for_and_not_read(#[case] status: u16) {
+        let body = vec![b' '; usize::try_from(MAX_MANIFEST).unwrap() + 1];
+        let (registry, _) = registry(move |_, _| respond(status, &[], body.clone())).await;
+        let repository = registry.repository("a", Access::Pull).unwrap();
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let descriptor = serde_json::json!({ "digest": digest, "size": MAX_MANIFEST + 1 });
+        let descriptor: Descriptor = serde_json::from_value(descriptor).unwrap();
+        let error = repository.manifest_of(&descriptor).await.unwrap_err();
+        let too_large =
+            matches!(error, RegistryError::TooLarge { limit, .. } if limit == MAX_MANIFEST);
+        assert_eq!(
+            (error.status(), too_large),
+            match status {
+                404 => (Some(404), false),
+                _ => (None, true),
+            }
+        );
+    }
 }

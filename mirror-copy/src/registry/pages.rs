@@ -12,8 +12,9 @@ use reqwest::{Method, StatusCode, Url};
 /// Most pages of one list. A list that goes on longer goes round in circles.
 pub(super) const MAX_PAGES: usize = 1000;
 
-/// Largest page in bytes. Some registries give the whole list at once, whatever was asked for.
-const MAX_PAGE: u64 = 16 * 1024 * 1024;
+/// Largest page in bytes. Some registries give the whole list at once, whatever was asked for: this is room
+/// for some 50 000 tags made of digests.
+const MAX_PAGE: u64 = 4 * 1024 * 1024;
 
 /// Most links looked at in one answer.
 const MAX_LINKS: usize = 16;

@@ -13,17 +13,25 @@ use url::Host;
 const PRIVATE: &str = "is an address of a private network, where this registry must not send us \
                        (the option to allow private redirects lifts that)";
 
-const LINK_LOCAL: &str = "is a link-local address, the most private kind: clouds give machines their \
+const LINK_LOCAL: &str = "is a link-local address or as private as one: clouds give machines their \
                           credentials there, so no option lets a registry send us there";
+
+/// Where clouds give machines their credentials besides link-local addresses: Alibaba Cloud's and Azure's
+/// services for machines, and that of AWS for IPv6.
+const METADATA_V4: [Ipv4Addr; 2] = [
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(168, 63, 129, 16),
+];
+const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 /// What a host name says of where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// A public address, or a name that says nothing.
     Public,
-    /// `localhost`, or a literal address that is loopback, private, shared or unspecified.
+    /// `localhost`, or a literal address that is loopback, private, shared, reserved or unspecified.
     Private,
-    /// A literal link-local address.
+    /// A literal link-local address, or another one where clouds keep secrets.
     LinkLocal,
 }
 
@@ -37,6 +45,21 @@ impl Registry {
     /// Refuses a redirect that leads where it must not.
     pub(super) fn check_redirect(&self, subject: &Subject, to: &Url) -> Result<(), RegistryError> {
         self.check(subject, to, "redirect")
+    }
+
+    /// Refuses the address of a foreign layer, which an image gives: it must not lead where a redirect must
+    /// not, and not leave HTTPS if the registry is spoken to by that.
+    pub(super) fn check_foreign(&self, subject: &Subject, to: &Url) -> Result<(), RegistryError> {
+        match (self.shared.endpoint.base.scheme(), to.scheme()) {
+            (_, "https") | ("http", "http") => self.check(subject, to, "foreign layer's address"),
+            _ => Err(RegistryError::Redirect {
+                subject: subject.clone(),
+                reason: format!(
+                    "its foreign layer's address {} is not HTTPS",
+                    public_url(to)
+                ),
+            }),
+        }
     }
 
     /// The address of an upload as it is reached from here, if it may be sent to.
@@ -95,38 +118,47 @@ fn place(url: &Url) -> Place {
 }
 
 fn place_v4(address: Ipv4Addr) -> Place {
-    let octets = address.octets();
-    // RFC 6598: shared by a provider's customers, and used inside clusters.
-    let is_shared = octets[0] == 100 && octets[1] & 0xc0 == 64;
-    // RFC 1122: "this network"; Linux takes it for the machine itself.
-    let is_this_network = octets[0] == 0;
-    if address.is_link_local() {
-        Place::LinkLocal
-    } else if address.is_loopback() || address.is_private() || is_shared || is_this_network {
-        Place::Private
-    } else {
-        Place::Public
+    if address.is_link_local() || METADATA_V4.contains(&address) {
+        return Place::LinkLocal;
+    }
+    match address.octets() {
+        // RFC 1122: "this network", which Linux takes for the machine itself. RFC 6598: shared by a provider's
+        // customers, and used inside clusters. RFC 6890: for protocols. RFC 2544: for tests between networks.
+        // RFC 1112: reserved, with the broadcast address, and in use as private by some.
+        [0 | 240..=255, ..] | [100, 64..=127, ..] | [192, 0, 0, _] | [198, 18..=19, ..] => {
+            Place::Private
+        }
+        _ if address.is_loopback() || address.is_private() => Place::Private,
+        _ => Place::Public,
     }
 }
 
 fn place_v6(address: Ipv6Addr) -> Place {
+    if address.is_unicast_link_local() || address == METADATA_V6 {
+        return Place::LinkLocal;
+    }
     if address.is_loopback() || address.is_unspecified() || address.is_unique_local() {
         return Place::Private;
     }
-    if address.is_unicast_link_local() {
-        return Place::LinkLocal;
+    let inner = inner_v4(address).map_or(Place::Public, place_v4);
+    match (address.segments(), inner) {
+        // RFC 3879: site-local, the older kind of private. RFC 8215: NAT64 within a network.
+        ([0xfec0..=0xfeff, ..] | [0x64, 0xff9b, 1, ..], Place::Public) => Place::Private,
+        (_, inner) => inner,
     }
-    inner_v4(address).map_or(Place::Public, place_v4)
 }
 
-/// The IPv4 address within an IPv6 one: mapped and compatible (RFC 4291 section 2.5.5), NAT64 (RFC 6052).
+/// The IPv4 address within an IPv6 one: mapped and compatible (RFC 4291 section 2.5.5), NAT64 (RFC 6052, and
+/// RFC 8215 with its longest prefix) and 6to4 (RFC 3056).
 fn inner_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let nat64 = address.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0];
-    if nat64 {
-        let [.., a, b, c, d] = address.octets();
-        return Some(Ipv4Addr::new(a, b, c, d));
+    let inner = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
+    match address.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, _, _, _, high, low] => {
+            Some(inner(high, low))
+        }
+        [0x2002, high, low, ..] => Some(inner(high, low)),
+        _ => address.to_ipv4(),
     }
-    address.to_ipv4()
 }
 
 /// Behind a proxy that ends TLS a registry may not know that it is spoken to by HTTPS, and the proxy may
@@ -161,11 +193,30 @@ mod tests {
     #[case("http://10.1.2.3/", Place::Private)]
     #[case("http://172.16.0.1/", Place::Private)]
     #[case("http://192.168.0.1/", Place::Private)]
-    #[case("http://100.100.100.200/", Place::Private)]
+    #[case("http://100.64.0.1/", Place::Private)]
+    #[case("http://192.0.0.170/", Place::Private)]
+    #[case("http://198.18.0.1/", Place::Private)]
+    #[case("http://198.19.255.255/", Place::Private)]
+    #[case("http://240.0.0.1/", Place::Private)]
+    #[case("http://255.255.255.255/", Place::Private)]
+    #[case("http://100.100.100.200/", Place::LinkLocal)]
+    #[case("http://168.63.129.16/", Place::LinkLocal)]
     #[case("http://169.254.169.254/", Place::LinkLocal)]
     #[case("http://[::1]/", Place::Private)]
     #[case("http://[::]/", Place::Private)]
-    #[case("http://[fd00:ec2::254]/", Place::Private)]
+    #[case("http://[fd00:ec2::254]/", Place::LinkLocal)]
+    #[case("http://[fd00:ec2::255]/", Place::Private)]
+    #[case("http://[fec0::1]/", Place::Private)]
+    #[case("http://[feff::1]/", Place::Private)]
+    #[case("http://[64:ff9b:1::1.1.1.1]/", Place::Private)]
+    #[case("http://[64:ff9b:1:2::a9fe:a9fe]/", Place::LinkLocal)]
+    #[case("http://[2002:a00:1::1]/", Place::Private)]
+    #[case("http://[2002:a9fe:a9fe::]/", Place::LinkLocal)]
+    #[case("http://[2002:101:101::1]/", Place::Public)]
+    #[case("http://[64:ff9b::1.1.1.1]/", Place::Public)]
+    #[case("http://192.0.1.1/", Place::Public)]
+    #[case("http://198.20.0.1/", Place::Public)]
+    #[case("http://239.255.255.255/", Place::Public)]
     #[case("http://[fe80::1]/", Place::LinkLocal)]
     #[case("http://[::ffff:10.0.0.1]/", Place::Private)]
     #[case("http://[::ffff:169.254.169.254]/", Place::LinkLocal)]
@@ -204,6 +255,36 @@ mod tests {
         #[case] expected: Option<&str>,
     ) {
         assert_eq!(barred(&url(base), &url(to), allow), expected);
+    }
+
+    #[rstest::rstest]
+    #[case("ghcr.io", "https://web.example/layer", None)]
+    #[case("ghcr.io", "http://web.example/layer", Some("is not HTTPS"))]
+    #[case("ghcr.io", "ftp://web.example/layer", Some("is not HTTPS"))]
+    #[case("ghcr.io", "https://10.0.0.1/layer", Some("private network"))]
+    #[case("ghcr.io", "https://169.254.169.254/layer", Some("link-local"))]
+    #[case("plain.local", "http://web.example/layer", None)]
+    #[case("plain.local", "file:///etc/passwd", Some("is not HTTPS"))]
+    fn where_foreign_layers_may_be(
+        #[case] host: &str,
+        #[case] to: &str,
+        #[case] refused: Option<&str>,
+    ) {
+        let options = crate::RegistryOptions {
+            insecure_hosts: ["plain.local".to_owned()].into(),
+            ..crate::RegistryOptions::default()
+        };
+        let registry = crate::Registries::new(options).unwrap().get(host).unwrap();
+        let subject = Subject {
+            operation: crate::Operation::ReadBlob,
+            object: "a".to_owned(),
+        };
+        let error = registry.check_foreign(&subject, &url(to)).err();
+        let text = error.map(|error| error.to_string());
+        match (text, refused) {
+            (text, None) => assert_eq!(text, None),
+            (text, Some(part)) => assert!(text.unwrap().contains(part)),
+        }
     }
 
     #[rstest::rstest]

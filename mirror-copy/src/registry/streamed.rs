@@ -2,7 +2,7 @@
 
 use super::Registry;
 use super::blobs::SMALL;
-use super::call::{Lane, transport};
+use super::call::{Answer, Lane, transport};
 use super::challenge;
 use super::token::Scopes;
 use crate::error::{RegistryError, Subject};
@@ -90,7 +90,7 @@ impl Registry {
             self.renewed(subject, scopes, challenge, proof.as_ref())
                 .await?;
         }
-        let error = self.failure(subject, response, None).await;
+        let error = self.failure(subject, Answer { response, own }, None).await;
         if status == StatusCode::FORBIDDEN
             && let Some(proof) = &proof
             && self

@@ -2,6 +2,7 @@
 
 use super::pages::MAX_PAGES;
 use super::repository::Repository;
+use crate::bounded::Bounded;
 use crate::error::{Operation, RegistryError, Subject};
 use crate::reference::is_tag;
 use reqwest::Url;
@@ -13,10 +14,19 @@ const MAX_TAGS: usize = 100_000;
 /// Tags asked for at once; what most registries allow at most.
 const PAGE: usize = 1000;
 
+/// Most tags with one prefix that are found by one request: below 1 MiB of names.
+pub(super) const MAX_WITH_PREFIX: usize = 4096;
+
 #[derive(Deserialize)]
 struct TagList {
     /// Some registries write null for none.
-    tags: Option<Vec<String>>,
+    tags: Option<Bounded<String, MAX_TAGS>>,
+}
+
+/// What one answer lists.
+struct TagsPage {
+    tags: Vec<String>,
+    next: Option<Url>,
 }
 
 impl Repository {
@@ -27,25 +37,25 @@ impl Repository {
         let mut next = Some(self.tags_url(None));
         for _ in 0..MAX_PAGES {
             let Some(url) = next else { return Ok(tags) };
-            let (page, following) = self.tags_page(&subject, url).await?;
-            tags.extend(page);
+            let page = self.tags_page(&subject, url).await?;
+            tags.extend(page.tags);
             if tags.len() > MAX_TAGS {
                 break;
             }
-            next = following;
+            next = page.next;
         }
-        let reason = format!("it has more than {MAX_TAGS} tags or {MAX_PAGES} pages of them");
-        Err(RegistryError::protocol(&subject, reason))
+        Err(too_many(&subject))
     }
 
-    /// Tags that come after `last` in the order of their bytes, by one request. `Some` holds all tags that
-    /// begin with `last`, and maybe others; `None` if one request cannot tell, so that all must be listed.
-    pub(crate) async fn tags_after(
+    /// All tags that begin with `prefix`, by one request. `None` if one request cannot tell, or if they are
+    /// more than 4096.
+    pub(crate) async fn tags_with_prefix(
         &self,
-        last: &str,
+        prefix: &str,
     ) -> Result<Option<Vec<String>>, RegistryError> {
         let subject = self.subject(Operation::ListTags, "");
-        let (tags, next) = match self.tags_page(&subject, self.tags_url(Some(last))).await {
+        let url = self.tags_url(Some(prefix));
+        let TagsPage { mut tags, next } = match self.tags_page(&subject, url).await {
             Ok(page) => page,
             // A few registries do not take a `last` that is no tag of theirs, or no parameter at all.
             Err(error) if matches!(error.status(), Some(400 | 404 | 405 | 422 | 501)) => {
@@ -53,22 +63,28 @@ impl Repository {
             }
             Err(error) => return Err(error),
         };
+        // A full page without a next one may be all that this registry ever gives.
         let is_last_page = next.is_none() && tags.len() < PAGE;
-        Ok((is_last_page || is_past(&tags, last)).then_some(tags))
+        if !is_last_page && !is_past(&tags, prefix) {
+            return Ok(None);
+        }
+        tags.retain(|tag| tag.starts_with(prefix));
+        tags.shrink_to_fit();
+        Ok((tags.len() <= MAX_WITH_PREFIX).then_some(tags))
     }
 
-    async fn tags_page(
-        &self,
-        subject: &Subject,
-        url: Url,
-    ) -> Result<(Vec<String>, Option<Url>), RegistryError> {
+    async fn tags_page(&self, subject: &Subject, url: Url) -> Result<TagsPage, RegistryError> {
         let page = self.page(subject, url, "application/json", &[]).await?;
         let list: TagList = serde_json::from_slice(&page.body)
             .map_err(|_| RegistryError::protocol(subject, "the answer is not a list of tags"))?;
-        let mut tags = list.tags.unwrap_or_default();
+        let list = list.tags.unwrap_or_default();
+        if list.is_cut {
+            return Err(too_many(subject));
+        }
+        let (mut tags, next) = (list.items, page.next);
         // What is no tag could not be asked for.
         tags.retain(|tag| is_tag(tag));
-        Ok((tags, page.next))
+        Ok(TagsPage { tags, next })
     }
 
     fn tags_url(&self, last: Option<&str>) -> Url {
@@ -82,6 +98,11 @@ impl Repository {
         }
         url
     }
+}
+
+fn too_many(subject: &Subject) -> RegistryError {
+    let reason = format!("it has more than {MAX_TAGS} tags or {MAX_PAGES} pages of them");
+    RegistryError::protocol(subject, reason)
 }
 
 /// Whether an ordered page begins after `last` and ends behind everything that begins with it.
@@ -127,7 +148,7 @@ mod tests {
         let repository = registry.repository("a/b", Access::Pull).unwrap();
         (
             repository.tags().await,
-            repository.tags_after("sha256-").await,
+            repository.tags_with_prefix("sha256-").await,
         )
     }
 
@@ -146,7 +167,7 @@ mod tests {
     async fn a_page_that_ends_past_the_prefix_is_enough() {
         let link = r#"</v2/a/b/tags/list?page=2>; rel="next""#;
         let (_, after) = tags_of(link, &["sha256-b", "v1"]).await;
-        assert_eq!(after.unwrap().unwrap(), ["sha256-b", "v1"]);
+        assert_eq!(after.unwrap().unwrap(), ["sha256-b"]);
         let (_, after) = tags_of(link, &["sha256-b", "v1", "sha256-c"]).await;
         assert_eq!(
             after.unwrap(),
@@ -156,7 +177,7 @@ mod tests {
         let (_, after) = tags_of(link, &["a", "v1"]).await;
         assert_eq!(after.unwrap(), None, "this registry began where it liked");
         let (_, after) = tags_of("", &["a", "sha256-b"]).await;
-        assert_eq!(after.unwrap().unwrap(), ["a", "sha256-b"]);
+        assert_eq!(after.unwrap().unwrap(), ["sha256-b"]);
     }
 
     #[tokio::test]
@@ -189,5 +210,41 @@ mod tests {
         let (registry, _) = registry(move |_, _| respond(200, &[], body)).await;
         let tags = registry.tags("a/b").await;
         assert_eq!(tags.ok().map(|tags| tags.len()), expected);
+    }
+
+    /// A list of this many tags with the prefix, and of one behind them if `past`.
+    fn long_list(count: usize, past: bool) -> String {
+        let mut tags: Vec<_> = (0..count).map(|n| format!("sha256-{n:064x}.sig")).collect();
+        tags.extend(past.then(|| "v1".to_owned()));
+        serde_json::json!({ "tags": tags }).to_string()
+    }
+
+    #[rstest::rstest]
+    #[case::a_short_page(PAGE - 1, false, Some(PAGE - 1))]
+    #[case::there_may_be_more(PAGE, false, None)]
+    #[case::the_whole_list_at_once(MAX_WITH_PREFIX, true, Some(MAX_WITH_PREFIX))]
+    #[case::more_than_are_kept(MAX_WITH_PREFIX + 1, true, None)]
+    #[tokio::test]
+    async fn long_lists(#[case] count: usize, #[case] past: bool, #[case] found: Option<usize>) {
+        let (registry, _) = registry(move |_, _| respond(200, &[], long_list(count, past))).await;
+        let repository = registry.repository("a/b", Access::Pull).unwrap();
+        let tags = repository.tags_with_prefix("sha256-").await.unwrap();
+        assert_eq!(tags.map(|tags| tags.len()), found);
+    }
+
+    #[tokio::test]
+    async fn a_page_beyond_the_limit_is_not_read() {
+        let body = format!(r#"{{"tags":["{}"]}}"#, "a".repeat(4 * 1024 * 1024));
+        let (registry, _) = registry(move |_, _| respond(200, &[], body.clone())).await;
+        let error = registry.tags("a/b").await.unwrap_err();
+        assert!(matches!(error, RegistryError::TooLarge { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn more_tags_than_any_repository_has_are_refused_in_one_page_too() {
+        let body = format!(r#"{{"tags":["a"{}]}}"#, r#","a""#.repeat(MAX_TAGS));
+        let (registry, _) = registry(move |_, _| respond(200, &[], body.clone())).await;
+        let error = registry.tags("a/b").await.unwrap_err().to_string();
+        assert!(error.contains("100000 tags"), "{error}");
     }
 }

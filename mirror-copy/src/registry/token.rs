@@ -15,6 +15,15 @@ const USED_PART: f64 = 0.8;
 /// No token is kept longer than a day, whatever it says.
 const MAX_LIFE_SECONDS: f64 = 86_400.0;
 
+/// Longest token used, in bytes: what servers take as all headers of a request together.
+const MAX_TOKEN: usize = 16 * 1024;
+
+/// Most scopes taken over from a challenge, beyond those that the request itself wants. A mount wants one.
+const MAX_EXTRA: usize = 8;
+
+/// Longest scope taken over, in bytes: room for the longest repository name and all actions.
+const MAX_SCOPE: usize = 512;
+
 /// What a request needs to be allowed: `repository:<name>:pull[,push]`, one per repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Scopes(BTreeSet<String>);
@@ -48,12 +57,14 @@ impl Scopes {
         others.iter().all(|scope| self.grants(scope))
     }
 
-    /// Reads a challenge's scope, keeping only what these scopes do not already grant.
+    /// Reads a challenge's scope, keeping only what these scopes do not already grant: at most 8 scopes of
+    /// at most 512 bytes.
     pub(super) fn missing_from(&self, challenge: Option<&str>) -> Self {
         let asked = challenge.unwrap_or_default().split_ascii_whitespace();
         Self(
             asked
-                .filter(|scope| !self.grants(scope))
+                .filter(|scope| scope.len() <= MAX_SCOPE && !self.grants(scope))
+                .take(MAX_EXTRA)
                 .map(str::to_owned)
                 .collect(),
         )
@@ -107,11 +118,14 @@ pub(super) struct TokenAnswer {
 }
 
 impl TokenAnswer {
-    /// The token as a header, or `None` if there is none that could be sent. The life counts from
+    /// The token as a header, or `None` if there is none of at most 16 KiB that could be sent. The life counts from
     /// `asked`, by the local clock: `issued_at` would add the skew between two clocks.
     pub(super) fn into_token(self, asked: Instant, user: Option<String>) -> Option<Token> {
         let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
-        let text = filled(self.token).or(filled(self.access_token))?;
+        let sendable = |text: &String| text.len() <= MAX_TOKEN;
+        let text = filled(self.token)
+            .or(filled(self.access_token))
+            .filter(sendable)?;
         let mut header = HeaderValue::try_from(format!("Bearer {text}")).ok()?;
         header.set_sensitive(true);
         let seconds = self.expires_in.as_f64().filter(|life| *life > 0.0);
@@ -155,6 +169,19 @@ mod tests {
     }
 
     #[test]
+    fn a_challenge_adds_only_so_much() {
+        let scopes = Scopes::pull("a");
+        let many: Vec<_> = (0..100).map(|n| format!("repository:{n}:pull")).collect();
+        let extra = scopes.missing_from(Some(&many.join(" ")));
+        assert_eq!(extra.iter().count(), MAX_EXTRA);
+        let long = format!(
+            "repository:{}:pull repository:b:pull",
+            "x".repeat(MAX_SCOPE)
+        );
+        assert_eq!(scopes.missing_from(Some(&long)), Scopes::pull("b"));
+    }
+
+    #[test]
     fn a_union_says_everything_once() {
         let (pull, push) = (Scopes::pull("a"), Scopes::push("a"));
         assert_eq!(push.and_pull("a"), push);
@@ -187,5 +214,8 @@ mod tests {
         );
         assert_eq!(life(r#"{"token":""}"#), None);
         assert_eq!(life(r#"{"token":"a\nb"}"#), None);
+        let of_length = |length| life(&format!(r#"{{"token":"{}"}}"#, "t".repeat(length)));
+        assert!(of_length(MAX_TOKEN).is_some());
+        assert_eq!(of_length(MAX_TOKEN + 1), None);
     }
 }

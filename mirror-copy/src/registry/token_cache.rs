@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
-/// Tokens remembered per host. The oldest go first: they are cheap.
-const MAX_TOKENS: usize = 256;
+/// Tokens remembered per host, of up to 16 KiB each. The oldest go first: they are cheap.
+const MAX_TOKENS: usize = 32;
 
 /// Announcements kept per host: more scopes would make the token service's address too long for some.
 const MAX_ANNOUNCED: usize = 32;

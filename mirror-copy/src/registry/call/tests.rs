@@ -1,7 +1,9 @@
 use super::super::Access;
-use super::super::testing::{registry, respond};
+use super::super::streamed::Streamed;
+use super::super::testing::{Log, registry, respond};
 use super::*;
 use crate::{Digest, Registries, RegistryOptions, TagOrDigest};
+use futures_util::FutureExt as _;
 use std::collections::BTreeSet;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -144,4 +146,125 @@ async fn an_unusual_manifest_that_is_refused_as_invalid_is_unsupported(
         (error.status(), error.code()),
         (Some(400), Some("MANIFEST_INVALID"))
     );
+}
+
+/// A registry that sends everything on to this path of another host, which answers everything with `status`.
+async fn sends_on(status: u16) -> (Registry, Log) {
+    let (elsewhere, _) = registry(move |_, _| respond(status, &[("retry-after", "60")], "")).await;
+    let location = format!("http://{}/x", elsewhere.host());
+    registry(move |parts, _| match parts.method.as_str() {
+        "GET" => respond(307, &[("location", &location)], ""),
+        _ => respond(202, &[("location", &location)], ""),
+    })
+    .await
+}
+
+/// Whether the gate is open.
+fn is_open(registry: &Registry) -> bool {
+    registry.shared.gate.pass().now_or_never().is_some()
+}
+
+#[rstest::rstest]
+#[case(429)]
+#[case(503)]
+#[tokio::test]
+async fn only_the_registry_itself_can_pause_us(#[case] status: u16) {
+    let digest: Digest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
+    let subject = Subject {
+        operation: Operation::ReadBlob,
+        object: String::new(),
+    };
+    let scopes = Scopes::default();
+    let get = |registry: &Registry, url: Url| {
+        let call = Call::new(&subject, Method::GET, url, &scopes, Lane::Small);
+        let registry = registry.clone();
+        async move { registry.attempt(&call).await.unwrap_err().status() }
+    };
+
+    let (elsewhere, _) = sends_on(status).await;
+    let base = elsewhere.shared.endpoint.base.clone();
+    assert_eq!(get(&elsewhere, base).await, Some(status));
+    assert!(is_open(&elsewhere), "a redirect's target");
+    let repository = elsewhere.repository("a", Access::Push).unwrap();
+    let session = repository.start_upload(&digest).await.unwrap();
+    assert_eq!(get(&elsewhere, session.url()).await, Some(status));
+    assert!(is_open(&elsewhere), "a foreign layer's address");
+    let sent = elsewhere.send_stream(Streamed {
+        subject: &subject,
+        method: Method::PUT,
+        url: session.url(),
+        scopes: &scopes,
+        length: 1,
+        chunk_at: None,
+        body: "a".into(),
+    });
+    assert_eq!(sent.await.unwrap_err().status(), Some(status));
+    assert!(is_open(&elsewhere), "where uploads go");
+
+    let (own, _) = registry(move |_, _| respond(status, &[("retry-after", "60")], "")).await;
+    let base = own.shared.endpoint.base.clone();
+    assert_eq!(get(&own, base).await, Some(status));
+    assert!(!is_open(&own));
+}
+
+/// Each attempt takes 40 s and each wait some time more: after 100 s no further one begins.
+#[tokio::test(start_paused = true)]
+async fn the_time_of_the_attempts_counts() {
+    let policy = RetryPolicy {
+        total: Duration::from_secs(100),
+        ..RetryPolicy::default()
+    };
+    let mut attempts = 0;
+    let started = Instant::now();
+    let error = retrying(&policy, || {
+        attempts += 1;
+        async {
+            tokio::time::sleep(Duration::from_secs(40)).await;
+            Err::<(), _>(RegistryError::Timeout {
+                subject: Subject {
+                    operation: Operation::ReadManifest,
+                    object: String::new(),
+                },
+                after: Duration::from_secs(40),
+            })
+        }
+    })
+    .await
+    .unwrap_err();
+    assert!(error.retry().is_transient());
+    assert_eq!(attempts, 3);
+    assert!(started.elapsed() < policy.total + Duration::from_secs(40));
+}
+
+/// Opening a session is answered at once or never; only what ends with much work at the registry is waited for
+/// longer.
+#[rstest::rstest]
+#[case(Operation::StartUpload, 1)]
+#[case(Operation::ReadManifest, 1)]
+#[case(Operation::WriteManifest, 5)]
+#[tokio::test]
+async fn patience(#[case] operation: Operation, #[case] hundredths: u64) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let timeouts = crate::Timeouts {
+        idle: Duration::from_millis(10),
+        commit: Duration::from_millis(50),
+        ..crate::Timeouts::default()
+    };
+    let options = RegistryOptions {
+        insecure_hosts: BTreeSet::from([host.clone()]),
+        timeouts,
+        ..RegistryOptions::default()
+    };
+    let registry = Registries::new(options).unwrap().get(&host).unwrap();
+    let subject = Subject {
+        operation,
+        object: String::new(),
+    };
+    let (scopes, url) = (Scopes::default(), registry.shared.endpoint.base.clone());
+    let call = Call::new(&subject, Method::POST, url, &scopes, Lane::Small);
+    let RegistryError::Timeout { after, .. } = registry.attempt(&call).await.unwrap_err() else {
+        panic!("nobody answers there");
+    };
+    assert_eq!(after, Duration::from_millis(10 * hundredths));
 }
