@@ -516,6 +516,27 @@ async fn case_33_refused_mounts_do_not_make_us_forget_what_a_repository_has() {
     assert_eq!(to.count(&Method::PUT, &name), 2, "once to either one");
 }
 
+/// It has mounted before, and what it was asked for is gone from there: it still is a registry that mounts.
+#[tokio::test]
+#[ignore = "engine: one refused mount of a large blob ends all mounts of the host"]
+async fn case_33_a_lost_blob_does_not_end_all_mounts() {
+    let (from, to) = (Fake::start().await, Fake::start().await);
+    let bases = [noise(1, 2 * MIB), noise(2, 2 * MIB)];
+    for (tag, base) in ["1", "2"].into_iter().zip(&bases) {
+        from.put_tagged("app", tag, &image(1, std::slice::from_ref(base)));
+    }
+    let registries = registries(&[&from, &to]);
+    let mut last = None;
+    for (tag, repository) in [("1", "x"), ("1", "y"), ("2", "y"), ("2", "z")] {
+        let source = source(&registries, &from, "app", tag);
+        let target = target(&registries, &to, repository, tag);
+        let report = copy(&source, &target, &CopyOptions::default(), &()).await;
+        last = Some(report.unwrap());
+        to.lose_blob("x", &digest_of(&bases[0]));
+    }
+    assert_eq!(last.unwrap().blobs_mounted, 2, "the base and the config");
+}
+
 #[tokio::test]
 async fn case_33_an_ill_registry_is_not_one_without_mounts() {
     let (from, to) = (Fake::start().await, Fake::start().await);
