@@ -195,6 +195,7 @@ impl Job<'_> {
         root: &Manifest,
         references: &[TagOrDigest],
     ) -> Result<Root, CopyError> {
+        self.manifest_bytes.store(0, Ordering::Relaxed);
         let referrers = async {
             if self.options.referrers {
                 self.bring_referrers(root).await

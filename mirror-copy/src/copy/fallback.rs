@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 use tokio::time::sleep;
 
-/// Most entries that are looked at.
-const MAX_ENTRIES: usize = 1000;
+/// Most entries that are looked at: all that a manifest of usual size can hold.
+const MAX_ENTRIES: usize = 10_000;
 
 /// The part of an index that matters here. An entry that is no descriptor is passed over.
 #[derive(Deserialize)]
@@ -27,8 +27,6 @@ struct Index {
 pub(super) struct List {
     manifest: Manifest,
     pub(super) referrers: Vec<Referrer>,
-    /// Whether there are more than [`MAX_ENTRIES`].
-    pub(super) is_cut: bool,
 }
 
 /// The tag that lists a manifest's referrers.
@@ -55,12 +53,10 @@ pub(super) async fn read(
         let subject = repository.subject(Operation::ReadManifest, &reference.suffix());
         RegistryError::protocol(&subject, "the list of referrers is not an index")
     })?;
-    let Bounded { items, is_cut } = index.manifests;
-    let referrers = items.into_iter().map(Referrer::try_from);
+    let referrers = index.manifests.items.into_iter().map(Referrer::try_from);
     Ok(Some(List {
         manifest,
         referrers: referrers.filter_map(Result::ok).collect(),
-        is_cut,
     }))
 }
 

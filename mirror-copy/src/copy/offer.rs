@@ -51,13 +51,9 @@ impl Job<'_> {
             Ok(MountAnswer::Mounted) => Ok(Some(Offer::Mounted(from))),
             Ok(MountAnswer::Session(session)) => {
                 // Either the blob is gone from there, or this registry mounts nothing.
-                let was_there = seen.lately(digest, &from);
                 seen.forget(digest, &from);
                 if blob.size < LARGE {
                     return Ok(Some(Offer::Wanted(session)));
-                }
-                if was_there {
-                    self.target.registry().own_mount().set(OwnMount::Never);
                 }
                 self.unless_there(digest, session).await.map(Some)
             }

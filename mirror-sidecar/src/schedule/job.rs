@@ -116,6 +116,8 @@ impl Progress for JobProgress {
     fn event(&self, event: Event<'_>) {
         let movement = match event {
             Event::Bytes { bytes, .. } => bytes,
+            // Beginning again and again is no movement.
+            Event::BlobStarted { .. } | Event::BlobFailed { .. } => 0,
             _ => LEAST_MOVEMENT,
         };
         self.movement.fetch_add(movement, Ordering::Relaxed);

@@ -518,7 +518,6 @@ async fn case_33_refused_mounts_do_not_make_us_forget_what_a_repository_has() {
 
 /// It has mounted before, and what it was asked for is gone from there: it still is a registry that mounts.
 #[tokio::test]
-#[ignore = "engine: one refused mount of a large blob ends all mounts of the host"]
 async fn case_33_a_lost_blob_does_not_end_all_mounts() {
     let (from, to) = (Fake::start().await, Fake::start().await);
     let bases = [noise(1, 2 * MIB), noise(2, 2 * MIB)];
