@@ -89,6 +89,9 @@ impl Report<'_> {
             &["target", "limit", "measured", "verdict"].map(str::to_owned),
             &rows,
         ));
+        text.push_str(
+            "\nWhat is behind the misses: [copying.md](copying.md#where-the-time-goes).\n",
+        );
     }
 
     /// A row for each shape, a column for each contender.
