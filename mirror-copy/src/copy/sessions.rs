@@ -3,7 +3,7 @@
 use super::Job;
 use crate::registry::Session;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -12,43 +12,45 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Sessions whose transfer was given up because something else failed.
 #[derive(Default)]
-pub(super) struct Abandoned(Mutex<Vec<Session>>);
+pub(super) struct Abandoned(Mutex<Vec<Arc<Session>>>);
 
 /// A session in use. Dropped before [`Self::done`] it counts as abandoned.
 pub(super) struct InUse<'a> {
-    session: Option<Session>,
+    session: Arc<Session>,
+    is_done: bool,
     abandoned: &'a Abandoned,
 }
 
 impl Abandoned {
     pub(super) fn unless_done(&self, session: Session) -> InUse<'_> {
         InUse {
-            session: Some(session),
+            session: Arc::new(session),
+            is_done: false,
             abandoned: self,
         }
     }
 }
 
 impl InUse<'_> {
-    pub(super) fn session(&self) -> Option<&Session> {
-        self.session.as_ref()
+    pub(super) fn session(&self) -> &Session {
+        &self.session
     }
 
-    /// The session needs no closing any more, or its caller does it.
-    pub(super) fn done(mut self) -> Option<Session> {
-        self.session.take()
+    /// The session needs no closing any more.
+    pub(super) fn done(mut self) {
+        self.is_done = true;
     }
 }
 
 impl Drop for InUse<'_> {
     fn drop(&mut self) {
-        if let Some(session) = self.session.take() {
+        if !self.is_done {
             let mut abandoned = self
                 .abandoned
                 .0
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            abandoned.push(session);
+            abandoned.push(Arc::clone(&self.session));
         }
     }
 }

@@ -48,15 +48,12 @@ impl Job<'_> {
             let size = *size;
             self.progress.event(Event::BlobStarted { digest, size });
             let session = self.abandoned.unless_done(session);
-            let sent = match session.session() {
-                Some(session) => self.stream(blob, session, reader).await,
-                None => Ok(()),
-            };
-            let session = session.done();
-            let Err(error) = sent else { return Ok(()) };
-            if let Some(session) = session {
-                self.target.cancel(&session).await;
+            let sent = self.stream(blob, session.session(), reader).await;
+            if sent.is_err() {
+                self.target.cancel(session.session()).await;
             }
+            session.done();
+            let Err(error) = sent else { return Ok(()) };
             let wait = match &error {
                 // A cache on the way may be what is corrupt, so the source gets one more chance.
                 CopyError::Source(RegistryError::Digest { actual, .. }) => {
