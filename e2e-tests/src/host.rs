@@ -31,7 +31,7 @@ pub use request::{AdmissionRequest, GroupVersionKind, GroupVersionResource, User
 pub use response::{AdmissionResponse, Mode, SettingsVerdict, Status};
 pub use sources::Sources;
 
-use callback::Callbacks;
+use callback::{Callbacks, ImageSource};
 use capabilities::Capabilities;
 use engine::Engine;
 use journal::Journal;
@@ -71,7 +71,7 @@ pub struct PolicyHost {
     name: String,
     engine: Engine,
     capabilities: Capabilities,
-    oci: Arc<OciCallbacks>,
+    images: ImageSource,
     mode: Mode,
 }
 
@@ -104,7 +104,7 @@ impl PolicyHost {
     pub fn validate_settings(&self, settings: &Value) -> SettingsVerdict {
         let callbacks = Callbacks {
             capabilities: self.capabilities.clone(),
-            oci: None,
+            images: None,
             journal: Arc::default(),
         };
         let payload = settings.to_string();
@@ -138,7 +138,7 @@ impl PolicyHost {
         let journal = Arc::new(Journal::default());
         let callbacks = Callbacks {
             capabilities: self.capabilities.clone(),
-            oci: Some(Arc::clone(&self.oci)),
+            images: Some(self.images.clone()),
             journal: Arc::clone(&journal),
         };
         let payload = json!({ "request": request, "settings": settings }).to_string();
@@ -163,7 +163,7 @@ impl PolicyHost {
     pub fn protocol_version(&self) -> Result<String, HostError> {
         let callbacks = Callbacks {
             capabilities: Capabilities::default(),
-            oci: None,
+            images: None,
             journal: Arc::default(),
         };
         self.engine
@@ -174,7 +174,9 @@ impl PolicyHost {
 
     /// Forgets all cached OCI answers, as a restart of the policy server does.
     pub fn clear_cache(&self) {
-        self.oci.clear_cache();
+        if let ImageSource::Registries(oci) = &self.images {
+            oci.clear_cache();
+        }
     }
 }
 

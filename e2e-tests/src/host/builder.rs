@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::callback::{ImageSource, Replay};
 use super::capabilities::Capabilities;
 use super::engine::{Deadline, Engine};
 use super::oci::OciCallbacks;
@@ -26,6 +27,7 @@ pub struct PolicyHostBuilder {
     cache_ttl: Duration,
     deadline: Option<Deadline>,
     mode: Mode,
+    replay: Option<Arc<Replay>>,
 }
 
 impl PolicyHostBuilder {
@@ -41,6 +43,7 @@ impl PolicyHostBuilder {
                 tick: EPOCH_TICK,
             }),
             mode: Mode::default(),
+            replay: None,
         }
     }
 
@@ -117,16 +120,33 @@ impl PolicyHostBuilder {
         self
     }
 
+    /// Answers questions about images without a registry: `replay` gets the operation, such as `v1/oci_manifest`, and the
+    /// image, and gives the payload or the text of an error. Nothing is cached then, as in a replay of kwctl's.
+    #[must_use]
+    pub fn replay(
+        mut self,
+        replay: impl Fn(&str, &str) -> Result<String, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.replay = Some(Arc::new(replay));
+        self
+    }
+
     /// Compiles the module and starts the host.
     ///
     /// # Errors
     /// When the module cannot be compiled, a CA is not PEM, or a capability pattern names nothing.
     pub fn build(self) -> Result<PolicyHost, HostError> {
+        let images = if let Some(replay) = self.replay {
+            ImageSource::Replay(replay)
+        } else {
+            let oci = OciCallbacks::new(self.sources, self.cache_ttl)?;
+            ImageSource::Registries(Arc::new(oci))
+        };
         Ok(PolicyHost {
             name: self.name,
             engine: Engine::compile(&self.wasm, self.deadline)?,
             capabilities: self.capabilities?,
-            oci: Arc::new(OciCallbacks::new(self.sources, self.cache_ttl)?),
+            images,
             mode: self.mode,
         })
     }

@@ -16,11 +16,23 @@ use super::oci::{Answer, OciCallbacks, callback_failure};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
+/// Gives the answer to an operation of `oci` about an image, as text: the payload, or the error.
+pub(super) type Replay = dyn Fn(&str, &str) -> Result<String, String> + Send + Sync;
+
+/// Where answers about images come from.
+#[derive(Clone)]
+pub(super) enum ImageSource {
+    /// Registries, and the host's cache.
+    Registries(Arc<OciCallbacks>),
+    /// Somebody who knows the answers, as in kwctl's `--replay-host-capabilities-interactions`. There is no cache then.
+    Replay(Arc<Replay>),
+}
+
 /// Answers the calls of one guest instance.
 pub(super) struct Callbacks {
     pub capabilities: Capabilities,
     /// `None` while settings are validated: the policy server does that before its callback loop runs.
-    pub oci: Option<Arc<OciCallbacks>>,
+    pub images: Option<ImageSource>,
     pub journal: Arc<Journal>,
 }
 
@@ -80,8 +92,10 @@ impl Callbacks {
 
     fn dispatch(&self, namespace: &str, operation: &str, payload: &[u8]) -> Answer {
         let answer = match (namespace, operation) {
-            ("oci", "v1/oci_manifest") => self.image(payload, OciCallbacks::manifest),
-            ("oci", "v1/manifest_digest") => self.image(payload, OciCallbacks::manifest_digest),
+            ("oci", "v1/oci_manifest") => self.image(operation, payload, OciCallbacks::manifest),
+            ("oci", "v1/manifest_digest") => {
+                self.image(operation, payload, OciCallbacks::manifest_digest)
+            }
             (
                 "kubernetes",
                 "get_resource" | "list_resources_all" | "list_resources_by_namespace",
@@ -105,16 +119,23 @@ impl Callbacks {
 
     fn image(
         &self,
+        operation: &str,
         payload: &[u8],
         ask: fn(&OciCallbacks, &str) -> Answer,
     ) -> Result<Answer, String> {
         let image: String = decode(payload)?;
-        let Some(oci) = &self.oci else {
-            return Err(
-                "Cannot process Wasm guest request: callback channel not provided".to_owned(),
-            );
-        };
-        Ok(ask(oci, &image))
+        match &self.images {
+            Some(ImageSource::Registries(oci)) => Ok(ask(oci, &image)),
+            Some(ImageSource::Replay(replay)) => Ok(Answer {
+                payload: replay(operation, &image)
+                    .map(String::into_bytes)
+                    .map_err(|message| callback_failure(&anyhow::Error::msg(message))),
+                cached: false,
+            }),
+            None => {
+                Err("Cannot process Wasm guest request: callback channel not provided".to_owned())
+            }
+        }
     }
 }
 
