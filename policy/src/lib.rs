@@ -12,6 +12,8 @@
 
 mod decide;
 mod evaluate;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 #[cfg(target_arch = "wasm32")]
 mod guest;
 mod host;
