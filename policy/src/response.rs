@@ -51,6 +51,7 @@ impl Report {
         before: &Images<'_>,
     ) -> Self {
         let mut report = Self::default();
+        let before = before.names();
         for decision in &plan.decisions {
             let image = &decision.image;
             match &decision.fate {
@@ -65,7 +66,9 @@ impl Report {
                     let line = format!("{image} -> {}{digest}", copy.image);
                     report.rewritten.insert(line);
                 }
-                Fate::Keep(why) => report.keep(image, why, settings, before.contain(image)),
+                Fate::Keep(why) => {
+                    report.keep(image, why, settings, before.contains(image.as_str()));
+                }
             }
         }
         for oddity in oddities {
