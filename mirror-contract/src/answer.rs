@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::digest::Digest;
+use crate::grammar;
 use crate::reference::ImageRef;
 
 const STATE: &str = "image-mirror.dev/state";
@@ -141,7 +142,7 @@ impl<'a> SecretAnswer<'a> {
     pub fn from_annotations(get: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
         match get(STATE)? {
             "ready" => {
-                let name = get(SECRET).filter(|name| !name.is_empty())?;
+                let name = get(SECRET).filter(|name| grammar::is_object_name(name))?;
                 Some(Self::Ready {
                     name: Cow::Borrowed(name),
                 })

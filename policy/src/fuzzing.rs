@@ -92,6 +92,13 @@ fn check_edit(request: &Request<'_>, mutated: &Value, sidecar: &Sidecar<'_>) {
         let noted = edit.note.as_ref().map(|note| note.contains_key(copy));
         assert_ne!(noted, Some(false), "{copy} is not noted");
     }
+    if let Some(secret) = &edit.secret {
+        let name = secret["name"].as_str().unwrap_or_default();
+        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+        assert!(!name.is_empty() && name.len() <= 253, "{secret}");
+        assert!(name.chars().all(is_plain), "{secret}");
+        assert_eq!(*secret, json!({ "name": name }));
+    }
     let is_pod = (request.kind.group.as_str(), request.kind.kind.as_str()) == ("", "Pod");
     if is_pod && request.operation == Operation::Update {
         assert!(edit.secret.is_none() && edit.note.is_none());
