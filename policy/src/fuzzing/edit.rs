@@ -28,6 +28,8 @@ pub(crate) struct Edit {
 
 impl Edit {
     /// Compares an object of `kind` as it was `before` with what it became.
+    ///
+    /// Panics if a pull Secret was added that was there, or if the note is none.
     pub fn new(kind: &Kind, before: &Value, after: &Value) -> Self {
         let mut rest = after.clone();
         let path = match (kind.group.as_str(), kind.kind.as_str()) {
@@ -85,6 +87,8 @@ fn put_back_secrets(before: &Value, after: &mut Value) -> Option<Value> {
     };
     let list = after.get_mut(KEY)?.as_array_mut()?;
     let added = (list.len() == count + 1).then(|| list.pop())??;
+    let is_new = list.iter().all(|entry| entry["name"] != added["name"]);
+    assert!(is_new, "{added} is listed twice");
     put_back(after, KEY, old);
     Some(added)
 }
