@@ -4,6 +4,7 @@
 //! - [`registry`] starts real registries on loopback, and speaks plain HTTP to them;
 //! - [`scripted`] is a registry in this process that misbehaves on demand;
 //! - [`endless`] is a source and a sink for one layer that no memory could hold;
+//! - [`cluster`] is a real API server, and the webhook with which it calls the policy;
 //! - [`image`] makes images on the fly, pushes them and reads them back;
 //! - [`closure`] reads all that belongs to a tag with another client than ours;
 //! - [`sidecar`] runs the real `mirror-sidecar` as a child process;
@@ -16,6 +17,7 @@
 pub mod artifacts;
 pub mod blocking;
 pub mod closure;
+pub mod cluster;
 pub mod digest;
 pub mod endless;
 pub mod fixtures;
@@ -23,5 +25,6 @@ pub mod host;
 pub mod image;
 pub mod registry;
 pub mod scripted;
+mod server;
 pub mod sidecar;
 pub mod tls;

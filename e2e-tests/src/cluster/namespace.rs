@@ -1,0 +1,211 @@
+//! A namespace, and what a test does with the objects in it.
+
+use anyhow::Context as _;
+use kube::api::{
+    DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, TypeMeta,
+};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, Client, Error};
+use serde_json::{Value, json};
+
+use super::call;
+
+/// Who applies, for server-side apply.
+const FIELD_MANAGER: &str = "tests";
+
+/// A namespace as one client sees it. Objects are plain JSON, as in a manifest; every method blocks.
+#[derive(Clone)]
+pub struct Namespace {
+    name: String,
+    client: Client,
+    dry_run: bool,
+}
+
+impl Namespace {
+    /// Makes the namespace and its `default` `ServiceAccount`, without which no Pod is admitted.
+    pub(super) fn make(client: Client, name: &str) -> anyhow::Result<Self> {
+        let object = json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            // Newer API servers add it by themselves.
+            "metadata": { "name": name, "labels": { "kubernetes.io/metadata.name": name } },
+        });
+        create_global(&client, &object)?;
+        let namespace = Self {
+            name: name.to_owned(),
+            client,
+            dry_run: false,
+        };
+        namespace.service_account("default", &[])?;
+        Ok(namespace)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The same namespace as another user sees it.
+    #[must_use]
+    pub fn with(&self, client: Client) -> Self {
+        Self {
+            client,
+            ..self.clone()
+        }
+    }
+
+    /// The same namespace, but nothing is stored, as with `--dry-run=server`.
+    #[must_use]
+    pub fn dry_run(&self) -> Self {
+        Self {
+            dry_run: true,
+            ..self.clone()
+        }
+    }
+
+    /// Makes a `ServiceAccount` with these pull Secrets, whose Pods get no token: no controller makes one here.
+    ///
+    /// # Errors
+    /// What the API server answers.
+    pub fn service_account(&self, name: &str, pull_secrets: &[&str]) -> Result<Value, Error> {
+        let secrets: Vec<_> = pull_secrets
+            .iter()
+            .map(|name| json!({ "name": name }))
+            .collect();
+        self.create(&json!({
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": { "name": name },
+            "automountServiceAccountToken": false,
+            "imagePullSecrets": secrets,
+        }))
+    }
+
+    /// Creates an object, and gives what is stored.
+    ///
+    /// # Errors
+    /// What the API server answers, a refusal of a webhook included.
+    pub fn create(&self, manifest: &Value) -> Result<Value, Error> {
+        let params = PostParams {
+            dry_run: self.dry_run,
+            ..PostParams::default()
+        };
+        let object = serde_json::from_value(manifest.clone()).map_err(Error::SerdeError)?;
+        to_value(call(self.api(manifest)?.create(&params, &object)))
+    }
+
+    /// Applies an object server-side, with force, and gives what is stored.
+    ///
+    /// # Errors
+    /// What the API server answers, a refusal of a webhook included.
+    pub fn apply(&self, manifest: &Value) -> Result<Value, Error> {
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        self.send_patch(manifest, params, &Patch::Apply(manifest))
+    }
+
+    /// Merges fields into an object (RFC 7386), and gives what is stored.
+    ///
+    /// # Errors
+    /// What the API server answers, a refusal of a webhook included.
+    pub fn merge(&self, manifest: &Value, fields: &Value) -> Result<Value, Error> {
+        self.send_patch(manifest, PatchParams::default(), &Patch::Merge(fields))
+    }
+
+    /// Merges fields into an object's status, as a controller or a kubelet does.
+    ///
+    /// # Errors
+    /// What the API server answers.
+    pub fn merge_status(&self, manifest: &Value, status: &Value) -> Result<Value, Error> {
+        let api = self.api(manifest)?;
+        let patch = Patch::Merge(json!({ "status": status }));
+        to_value(call(api.patch_status(
+            name(manifest),
+            &PatchParams::default(),
+            &patch,
+        )))
+    }
+
+    /// What is stored of an object.
+    ///
+    /// # Errors
+    /// What the API server answers; code 404 when there is none.
+    pub fn get(&self, manifest: &Value) -> Result<Value, Error> {
+        to_value(call(self.api(manifest)?.get(name(manifest))))
+    }
+
+    /// All objects of a kind.
+    ///
+    /// # Errors
+    /// What the API server answers.
+    pub fn list(&self, api_version: &str, kind: &str) -> Result<Vec<Value>, Error> {
+        let api = self.api(&json!({ "apiVersion": api_version, "kind": kind }))?;
+        let list = call(api.list(&ListParams::default()))?;
+        list.items
+            .into_iter()
+            .map(|object| to_value(Ok(object)))
+            .collect()
+    }
+
+    /// Deletes an object at once.
+    ///
+    /// # Errors
+    /// What the API server answers; code 404 when there is none.
+    pub fn delete(&self, manifest: &Value) -> Result<(), Error> {
+        let params = DeleteParams::default().grace_period(0);
+        call(self.api(manifest)?.delete(name(manifest), &params)).map(drop)
+    }
+
+    fn send_patch(
+        &self,
+        manifest: &Value,
+        mut params: PatchParams,
+        patch: &Patch<&Value>,
+    ) -> Result<Value, Error> {
+        params.dry_run = self.dry_run;
+        to_value(call(self.api(manifest)?.patch(
+            name(manifest),
+            &params,
+            patch,
+        )))
+    }
+
+    fn api(&self, manifest: &Value) -> Result<Api<DynamicObject>, Error> {
+        let resource = resource(manifest)?;
+        Ok(Api::namespaced_with(
+            self.client.clone(),
+            &self.name,
+            &resource,
+        ))
+    }
+}
+
+/// Creates an object that lives in no namespace.
+pub(super) fn create_global(client: &Client, manifest: &Value) -> anyhow::Result<()> {
+    let api = Api::<DynamicObject>::all_with(client.clone(), &resource(manifest)?);
+    let object = serde_json::from_value(manifest.clone())?;
+    call(api.create(&PostParams::default(), &object))
+        .with_context(|| format!("cannot create the {} {}", manifest["kind"], name(manifest)))?;
+    Ok(())
+}
+
+/// Deletes an object that lives in no namespace.
+pub(super) fn delete_global(client: &Client, manifest: &Value) -> Result<(), Error> {
+    let api = Api::<DynamicObject>::all_with(client.clone(), &resource(manifest)?);
+    call(api.delete(name(manifest), &DeleteParams::default())).map(drop)
+}
+
+/// The resource of a manifest's kind; its plural is a good guess for all kinds of Kubernetes itself.
+fn resource(manifest: &Value) -> Result<ApiResource, Error> {
+    let types: TypeMeta = serde_json::from_value(manifest.clone()).map_err(Error::SerdeError)?;
+    let kind = GroupVersionKind::try_from(types).map_err(|error| Error::Service(error.into()))?;
+    Ok(ApiResource::from_gvk(&kind))
+}
+
+fn name(manifest: &Value) -> &str {
+    manifest["metadata"]["name"].as_str().unwrap_or_default()
+}
+
+fn to_value(object: Result<DynamicObject, Error>) -> Result<Value, Error> {
+    serde_json::to_value(object?).map_err(Error::SerdeError)
+}

@@ -1,0 +1,235 @@
+//! Lets the API server call the policy, as Kubewarden's policy server registers and serves one.
+//!
+//! It answers for one namespace, so that tests share a server and not their policies.
+
+use std::fs;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, ensure};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use kube::Client;
+use serde_json::{Value, json};
+
+use super::namespace::{Namespace, create_global, delete_global};
+use crate::artifacts;
+use crate::host::{Evaluation, PolicyHost};
+use crate::server::Server;
+use crate::tls::Tls;
+
+/// Seconds: what the README tells to set.
+const TIMEOUT: u32 = 15;
+/// Where a policy server has the policy.
+const PATH: &str = "/validate/clusterwide-image-mirror";
+/// How often it is tried whether the API server knows the webhook; each try takes some milliseconds.
+const PROBES: usize = 3000;
+/// Bytes. An API server sends an object and its predecessor, and neither is larger than this.
+const BODY_LIMIT: usize = 8 * 1024 * 1024;
+
+/// What happens to a request when the webhook does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailurePolicy {
+    /// It is refused.
+    Fail,
+    /// It passes.
+    Ignore,
+}
+
+/// One call of the API server.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The `AdmissionReview` that it sent.
+    pub review: Value,
+    /// What the policy made of it.
+    pub evaluation: Evaluation,
+}
+
+/// What a webhook can be registered with.
+pub struct WebhookBuilder {
+    host: PolicyHost,
+    settings: Value,
+    failure_policy: FailurePolicy,
+    rules: Vec<Value>,
+}
+
+/// A registered webhook. It is removed when this is dropped.
+pub struct Webhook {
+    registration: Value,
+    admin: Client,
+    shared: Arc<Shared>,
+    server: Option<Server>,
+}
+
+struct Shared {
+    host: PolicyHost,
+    settings: Value,
+    seen: Mutex<Vec<Seen>>,
+}
+
+impl Webhook {
+    /// A webhook that asks the policy in `host`, with these settings, about all that `metadata.yml` names.
+    #[must_use]
+    pub fn builder(host: PolicyHost, settings: Value) -> WebhookBuilder {
+        WebhookBuilder {
+            host,
+            settings,
+            failure_policy: FailurePolicy::Fail,
+            rules: Vec::new(),
+        }
+    }
+
+    /// What the API server asked so far, and what the policy answered.
+    #[must_use]
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.seen().clone()
+    }
+
+    /// Closes the port; the webhook stays registered.
+    pub fn go_down(&mut self) {
+        self.server = None;
+    }
+}
+
+impl WebhookBuilder {
+    /// What happens when the webhook does not answer; default [`FailurePolicy::Fail`].
+    #[must_use]
+    pub fn failure_policy(mut self, policy: FailurePolicy) -> Self {
+        self.failure_policy = policy;
+        self
+    }
+
+    /// Creations and updates of one more resource; for versions that only old API servers serve.
+    #[must_use]
+    pub fn also(mut self, group: &str, version: &str, resource: &str) -> Self {
+        self.rules.push(json!({
+            "apiGroups": [group], "apiVersions": [version], "resources": [resource],
+            "operations": ["CREATE", "UPDATE"],
+        }));
+        self
+    }
+
+    /// Serves and registers it, and waits until the API server calls it.
+    ///
+    /// # Errors
+    /// When the API server refuses, or does not call it in time.
+    pub fn start(mut self, namespace: &Namespace, admin: Client) -> anyhow::Result<Webhook> {
+        let tls = Tls::generate()?;
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        self.rules.extend(rules()?);
+        let registration = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "MutatingWebhookConfiguration",
+            "metadata": { "name": format!("image-mirror-{}", namespace.name()) },
+            "webhooks": [{
+                "name": "image-mirror.kubewarden.admission",
+                "admissionReviewVersions": ["v1"],
+                "clientConfig": {
+                    "url": format!("https://{address}{PATH}"),
+                    "caBundle": STANDARD.encode(tls.ca_pem()),
+                },
+                "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace.name() } },
+                "rules": self.rules,
+                "failurePolicy": format!("{:?}", self.failure_policy),
+                "sideEffects": "NoneOnDryRun",
+                "timeoutSeconds": TIMEOUT,
+            }],
+        });
+        let shared = Arc::new(Shared {
+            host: self.host,
+            settings: self.settings,
+            seen: Mutex::default(),
+        });
+        let app = Router::new()
+            .route(PATH, post(review))
+            .layer(DefaultBodyLimit::max(BODY_LIMIT))
+            .with_state(Arc::clone(&shared));
+        let server = Server::start("webhook", listener, Some(tls.server_config()?), app)?;
+        create_global(&admin, &registration)?;
+        let webhook = Webhook {
+            registration,
+            admin,
+            shared,
+            server: Some(server),
+        };
+        webhook.wait_until_called(namespace)?;
+        Ok(webhook)
+    }
+}
+
+impl Webhook {
+    /// The API server learns of its own webhooks by a watch. A Pod that opted out tells when, and leaves no trace.
+    fn wait_until_called(&self, namespace: &Namespace) -> anyhow::Result<()> {
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "name": "probe", "annotations": { "image-mirror.dev/skip": "true" } },
+            "spec": { "containers": [{ "name": "probe", "image": "probe" }] },
+        });
+        for _ in 0..PROBES {
+            namespace
+                .dry_run()
+                .create(&pod)
+                .context("the webhook cannot be probed")?;
+            if !self.seen().is_empty() {
+                self.shared.seen().clear();
+                return Ok(());
+            }
+        }
+        anyhow::bail!("the API server does not call the webhook")
+    }
+}
+
+impl Drop for Webhook {
+    fn drop(&mut self) {
+        // The API server may be gone already.
+        let _ = delete_global(&self.admin, &self.registration);
+    }
+}
+
+impl Shared {
+    fn seen(&self) -> std::sync::MutexGuard<'_, Vec<Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn review(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    // The policy waits for its callbacks.
+    let answer = tokio::task::spawn_blocking(move || answer(&shared, &body)).await;
+    match answer {
+        Ok(Ok(answer)) => {
+            ([(CONTENT_TYPE, "application/json")], answer.to_string()).into_response()
+        }
+        Ok(Err(error)) => (StatusCode::UNPROCESSABLE_ENTITY, format!("{error:#}")).into_response(),
+        Err(panic) => (StatusCode::INTERNAL_SERVER_ERROR, panic.to_string()).into_response(),
+    }
+}
+
+fn answer(shared: &Shared, body: &[u8]) -> anyhow::Result<Value> {
+    let review: Value = serde_json::from_slice(body)?;
+    let evaluation = shared.host.evaluate(&review, &shared.settings)?;
+    let answer = json!({
+        "apiVersion": review["apiVersion"],
+        "kind": review["kind"],
+        "response": evaluation.response,
+    });
+    shared.seen().push(Seen { review, evaluation });
+    Ok(answer)
+}
+
+/// The rules of the published policy.
+fn rules() -> anyhow::Result<Vec<Value>> {
+    let metadata = fs::read_to_string(artifacts::workspace().join("metadata.yml"))?;
+    let metadata: Value = yaml_serde::from_str(&metadata)?;
+    let rules = metadata["rules"].as_array().cloned().unwrap_or_default();
+    ensure!(!rules.is_empty(), "metadata.yml has no rules");
+    Ok(rules)
+}
