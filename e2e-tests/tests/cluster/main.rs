@@ -1,0 +1,13 @@
+//! What a real API server stores when it asks the policy. Without a server these tests say that they are skipped.
+
+mod admission;
+mod manifests;
+mod pull_secrets;
+mod server;
+mod stage;
+#[path = "../e2e/support.rs"]
+#[allow(
+    dead_code,
+    reason = "some of it is for tests that call the policy themselves"
+)]
+mod support;
