@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Gets kube-apiserver and etcd for the cluster tests, once per machine: about five minutes on two cores, 1.7 GB in
+# Gets kube-apiserver and etcd for the cluster tests, once per machine: four to six minutes on two cores, 2 GB in
 # $TMPDIR meanwhile, 130 MB kept. Nothing is installed, and no rights are needed: Debian's packages and Debian's source
 # of Kubernetes are downloaded as the machine's apt is configured, unpacked in a temporary folder, and built there.
 #
-# They go to $XDG_CACHE_HOME (~/.cache) /image-mirror/kubernetes-<version>; remove that folder to build them again.
+# They go to ${XDG_CACHE_HOME:-~/.cache}/image-mirror/kubernetes-<version>; remove that folder to build them again.
 # A folder in KUBEBUILDER_ASSETS (see setup-envtest) is used instead.
 #
 # It never fails: it says loudly what is missing, and the cluster tests then skip, or fail on CI.
 set -euo pipefail
 
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/image-mirror
+LOG=$CACHE/kubernetes.log
 
 main() {
   if [ -n "${KUBEBUILDER_ASSETS-}" ]; then
@@ -17,6 +18,8 @@ main() {
     return
   fi
   ! cached || return 0
+  # Failing takes minutes too.
+  [ ! -e "$LOG" ] || { give_up "building failed before; to try again, remove $LOG, which says why"; return; }
   for tool in apt-get dpkg-deb dpkg-source flock; do
     command -v "$tool" >/dev/null || { give_up "it can be built where $tool is (Debian: apt-get install dpkg-dev)"; return; }
   done
@@ -33,9 +36,9 @@ main() {
   if bash "$0" --build "$WORK" "$CACHE" >"$WORK/log" 2>&1; then
     echo "built: $(ls -d "$CACHE"/kubernetes-*/)"
   else
-    cp "$WORK/log" "$CACHE/kubernetes.log"
-    tail -n 20 "$WORK/log" >&2
-    give_up "building failed, see $CACHE/kubernetes.log"
+    cp "$WORK/log" "$LOG"
+    tail -n 20 "$LOG" >&2
+    give_up "building failed, see $LOG"
   fi
 }
 
@@ -62,7 +65,7 @@ END
 build() {
   cd "$1"
   configure_apt
-  # The compiler and what it lacks; what is installed already is not downloaded.
+  # The compiler's packages by name: their dependencies would not be downloaded if they are installed already.
   apt-get install --download-only --reinstall --yes --no-install-recommends \
     golang-go "$(compiler golang-go)" "$(sources golang-go)" etcd-server golang-github-modern-go-reflect2-dev
   for package in apt/archives/*.deb; do

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the build and the tests use beyond Rust: a C compiler, a real registry, skopeo as a second opinion, and
-# cargo-fuzz with the C++ compiler that its library needs. Without the rights or without apt it says what is missing; the
-# tests then use their embedded registry, and no fuzzer.
+# Installs what the build and the tests use beyond Rust: a C compiler, a real registry, skopeo as a second opinion, a real
+# API server, and cargo-fuzz with the C++ compiler that its library needs. Without the rights or without apt it says what
+# is missing; the tests then use their embedded registry, no API server, and no fuzzer.
 #
 # Usage: prepare.sh [compiler]    "compiler" stops after the C compiler, which is all that building needs.
 set -euo pipefail
@@ -42,7 +42,11 @@ missing=()
 [ -x /usr/bin/docker-registry ] || missing+=(docker-registry)
 command -v skopeo >/dev/null || missing+=(skopeo)
 can_link_cpp || missing+=(g++)
+# Unpacks the source of the API server.
+command -v dpkg-source >/dev/null || missing+=(dpkg-dev)
 [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
+
+"$(dirname "$0")/apiserver.sh"
 
 # A debug build: this program is run once or twice, and the optimiser takes longer than that.
 cargo fuzz --version >/dev/null 2>&1 || {

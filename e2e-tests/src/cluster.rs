@@ -15,7 +15,7 @@ mod webhook;
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -28,6 +28,7 @@ use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::blocking;
 use crate::tls::Tls;
@@ -56,15 +57,15 @@ const ADMIN_TOKEN: &str = "admin";
 
 /// A running API server. It is killed, and all that it stored is removed, when this is dropped.
 pub struct Cluster {
-    // Dropped in this order: etcd goes last, and takes the folder with it.
+    // Dropped in this order: who uses something goes before it.
     apiserver: Option<Process>,
     admin: Client,
     etcd: Process,
     programs: Programs,
-    folder: PathBuf,
     tls: Tls,
     port: u16,
     namespaces: AtomicUsize,
+    folder: TempDir,
 }
 
 /// The server that all tests of this process share. `None` means that the test shall be skipped, which was said.
@@ -94,18 +95,18 @@ impl Cluster {
     fn start(programs: Programs) -> anyhow::Result<Self> {
         let folder = working_folder()?;
         let tls = Tls::generate()?;
-        write_configuration(&folder)?;
-        let etcd = start_etcd(&programs, &folder)?;
+        write_configuration(folder.path())?;
+        let etcd = start_etcd(&programs, folder.path())?;
         let port = free_port()?;
         let mut cluster = Self {
             apiserver: None,
             admin: client(config(port, &tls, ADMIN_TOKEN)?)?,
             etcd,
             programs,
-            folder,
             tls,
             port,
             namespaces: AtomicUsize::new(0),
+            folder,
         };
         let mut last = None;
         for _ in 0..PORT_ATTEMPTS {
@@ -161,7 +162,7 @@ impl Cluster {
         let process = Process::start(
             &self.programs.apiserver,
             self.arguments(),
-            &self.folder,
+            self.folder.path(),
             "apiserver.log",
             None,
         )?;
@@ -185,7 +186,7 @@ impl Cluster {
     /// All requests that were answered so far, but for the API server's own.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
-        audit::parse(&fs::read_to_string(self.folder.join("audit.log")).unwrap_or_default())
+        audit::parse(&fs::read_to_string(self.folder.path().join("audit.log")).unwrap_or_default())
     }
 
     /// Whether the API server serves a kind, such as `CronJob` of `batch/v1`.
@@ -212,7 +213,7 @@ impl Cluster {
     }
 
     fn arguments(&self) -> Vec<String> {
-        let file = |name: &str| self.folder.join(name).display().to_string();
+        let file = |name: &str| self.folder.path().join(name).display().to_string();
         let arguments = [
             ("etcd-servers", ETCD_CLIENTS.to_owned()),
             ("bind-address", "127.0.0.1".to_owned()),
@@ -280,6 +281,7 @@ fn client(config: Config) -> anyhow::Result<Client> {
     Ok(blocking::run(async { Client::try_from(config) })?)
 }
 
+/// A killed etcd takes the folder with it: tests that are killed cannot do that.
 fn start_etcd(programs: &Programs, folder: &Path) -> anyhow::Result<Process> {
     let arguments = [
         "--data-dir=etcd-data",
@@ -305,17 +307,15 @@ fn write_configuration(folder: &Path) -> anyhow::Result<()> {
 }
 
 /// In memory where the system has such a folder: etcd syncs every write to the disk.
-fn working_folder() -> anyhow::Result<PathBuf> {
+fn working_folder() -> anyhow::Result<TempDir> {
     let memory = Path::new("/dev/shm");
     let mut builder = tempfile::Builder::new();
     builder.prefix("image-mirror-cluster-");
-    let folder = if memory.is_dir() {
+    Ok(if memory.is_dir() {
         builder.tempdir_in(memory)?
     } else {
         builder.tempdir()?
-    };
-    // etcd's supervisor removes it, also when these tests cannot.
-    Ok(folder.keep())
+    })
 }
 
 fn free_port() -> anyhow::Result<u16> {

@@ -64,7 +64,7 @@ impl Account {
             }),
         )?;
         let token = token(&accounts, name)?;
-        let kubeconfig = cluster.folder.join(format!("{role}.kubeconfig"));
+        let kubeconfig = cluster.folder.path().join(format!("{role}.kubeconfig"));
         write_kubeconfig(&kubeconfig, cluster, namespace, &token)?;
         Ok(Self {
             user: format!("system:serviceaccount:{namespace}:{name}"),

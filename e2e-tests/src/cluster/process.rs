@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -10,9 +11,7 @@ use anyhow::Context as _;
 /// Runs a command and kills it when stdin ends: when the test drops its end, or dies and the system does it.
 ///
 /// A killed server's folder is removed if there is one to remove, because a test that dies cannot do that either.
-/// Signals of the terminal end the tests; what they end is none of the shell's business.
 const SUPERVISOR: &str = r#"
-trap '' INT TERM HUP
 folder=$1
 shift
 exec 3<&0 </dev/null
@@ -26,6 +25,9 @@ kill -KILL "$reader" 2>/dev/null
 [ "$status" -ne 137 ] || [ -z "$folder" ] || rm -rf "$folder"
 exit "$status"
 "#;
+
+/// An API server writes thousands of lines, of which the last ones say why it failed.
+const LOG_LINES: usize = 40;
 
 /// A running server. It is killed when this is dropped.
 pub(super) struct Process {
@@ -54,6 +56,8 @@ impl Process {
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("HOME", folder)
+            // Ctrl-C in a terminal ends the tests, and their end this.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(file.try_clone()?)
             .stderr(file)
@@ -68,9 +72,12 @@ impl Process {
         Ok(self.supervisor.try_wait()?)
     }
 
-    /// All that it wrote so far, earlier servers with the same log included.
+    /// The last lines that it wrote.
     pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        let start = lines.len().saturating_sub(LOG_LINES);
+        lines[start..].join("\n")
     }
 }
 
@@ -84,19 +91,36 @@ impl Drop for Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::{Duration, Instant};
 
-    /// A script's process id, once it has written it.
-    fn start(folder: &Path, doomed: Option<&Path>) -> (Process, u32) {
-        let script = "echo $$ > pid.new; mv pid.new pid; exec sleep 1000";
-        let process =
-            Process::start(Path::new("/bin/sh"), ["-c", script], folder, "log", doomed).unwrap();
-        let id = loop {
-            if let Ok(id) = fs::read_to_string(folder.join("pid")) {
-                break id.trim().parse().unwrap();
+    const CHILD_FOLDER: &str = "CHILD_FOLDER";
+
+    /// Waits for what another process does.
+    fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> T {
+        let start = Instant::now();
+        loop {
+            if let Some(found) = look() {
+                return found;
             }
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "it does not happen"
+            );
             std::thread::yield_now();
-        };
-        (process, id)
+        }
+    }
+
+    /// Starts a script that writes its process id and sleeps.
+    fn start(folder: &Path, doomed: Option<&Path>) -> Process {
+        let script = "echo $$ > pid.new; mv pid.new pid; exec sleep 1000";
+        Process::start(Path::new("/bin/sh"), ["-c", script], folder, "log", doomed).unwrap()
+    }
+
+    fn id_in(folder: &Path) -> u32 {
+        wait_for(|| {
+            let id = fs::read_to_string(folder.join("pid")).ok()?;
+            Some(id.trim().parse().unwrap())
+        })
     }
 
     fn runs(id: u32) -> bool {
@@ -106,7 +130,8 @@ mod tests {
     #[test]
     fn a_dropped_server_is_gone_and_its_folder_too() {
         let folder = tempfile::tempdir().unwrap();
-        let (process, id) = start(folder.path(), Some(folder.path()));
+        let process = start(folder.path(), Some(folder.path()));
+        let id = id_in(folder.path());
         assert!(runs(id));
         drop(process);
         assert!(!runs(id));
@@ -116,7 +141,8 @@ mod tests {
     #[test]
     fn a_folder_that_is_not_doomed_stays() {
         let folder = tempfile::tempdir().unwrap();
-        let (process, id) = start(folder.path(), None);
+        let process = start(folder.path(), None);
+        let id = id_in(folder.path());
         drop(process);
         assert!(!runs(id));
         assert!(folder.path().join("log").exists());
@@ -129,13 +155,38 @@ mod tests {
         let shell = Path::new("/bin/sh");
         let mut process =
             Process::start(shell, arguments, folder.path(), "log", Some(folder.path())).unwrap();
-        let status = loop {
-            if let Some(status) = process.ended().unwrap() {
-                break status;
-            }
-            std::thread::yield_now();
-        };
+        let status = wait_for(|| process.ended().unwrap());
         assert_eq!(status.code(), Some(3));
-        assert_eq!(process.log(), "port is taken\n");
+        assert_eq!(process.log(), "port is taken");
+    }
+
+    #[test]
+    fn nothing_outlives_a_killed_test() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("server");
+        fs::create_dir(&folder).unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "cluster::process::tests::as_child", "--ignored"])
+            .env(CHILD_FOLDER, &folder)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let id = id_in(&folder);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        wait_for(|| (!runs(id) && !folder.exists()).then_some(()));
+    }
+
+    #[test]
+    #[ignore = "runs as the child process of another test"]
+    fn as_child() {
+        let Some(folder) = std::env::var_os(CHILD_FOLDER) else {
+            return;
+        };
+        let folder = Path::new(&folder);
+        let _process = start(folder, Some(folder));
+        loop {
+            std::thread::park();
+        }
     }
 }

@@ -40,7 +40,7 @@ fn a_workload_is_stored_with_the_copies_once_they_are_there(#[case] kind: Kind) 
     assert!(noted.as_str().unwrap().contains("nginx:1.27"), "{noted}");
 }
 
-/// What the API server shows must be what it would store, or every diff of a GitOps tool shows drift.
+/// What the API server shows must be what it would store, or every diff shows drift.
 #[test]
 fn a_dry_run_shows_the_same_and_starts_nothing() {
     let Some(cluster) = cluster::shared() else {
