@@ -5,7 +5,7 @@
 //! | `request.json` | an admission review whose images are upstream |
 //! | `settings.json` | the policy's settings |
 //! | `copies` | what the names of all copies begin with |
-//! | `sources.yml` | `--sources-path`: the authority that signed the sidecar's certificate |
+//! | `sources.yml` | `--sources-path`: the authority that signed the sidecar's certificate, `ca.pem` |
 //! | `docker/` | `--docker-config-json-path`: a `config.json` with the facade's credential |
 //! | `docker-wrong/` | the same with another password |
 //! | `ready` | says that all the others are there |
@@ -32,7 +32,9 @@ pub fn lay_out(
             .with_context(|| format!("{name} cannot be written to {}", folder.display()))
     };
     let facade = sidecar.facade();
-    let authority = json!({ "type": "Path", "path": sidecar.tls().ca_path() });
+    // The sidecar's own file goes away with it, and who trusts it must be able to start afterwards.
+    write("ca.pem", sidecar.tls().ca_pem().to_owned())?;
+    let authority = json!({ "type": "Path", "path": folder.join("ca.pem") });
     let sources = json!({ "source_authorities": { &facade: [authority] } });
     let right = sidecar.facade_credential();
     let wrong = Credential::new(&right.user, "another password");
