@@ -102,10 +102,7 @@ impl Answers {
                 manifest(&ImageAnswer::Excluded { reason }.annotations())
             }
             Fate::Pending => refuse(RefusalKind::Pending, "queued"),
-            Fate::Failed => refuse(
-                RefusalKind::Failed,
-                &format!("the manifest {name} is not there"),
-            ),
+            Fate::Failed => refuse(RefusalKind::Failed, &format!("the source has no {name}")),
             Fate::Unavailable => refuse(
                 RefusalKind::Unavailable,
                 "the backup registry is slow to answer",

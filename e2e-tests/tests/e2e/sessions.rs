@@ -4,14 +4,15 @@
 
 use std::sync::Arc;
 
-use crate::support::policy_builder;
+use crate::support::{COPY_DEADLINE, World, policy_builder};
 use anyhow::{Context as _, ensure};
 use e2e_tests::fixtures;
 use e2e_tests::host::PolicyHost;
 use e2e_tests::session::{
-    Case, Player, Recorder, Session, expected_file, orphans, readable, session_file, table,
+    Answers, Case, Player, Recorder, Request, Session, expected_file, orphans, readable,
+    session_file, table,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const ACCEPT_VARIABLE: &str = "IMAGE_MIRROR_ACCEPT";
 
@@ -103,4 +104,109 @@ fn no_fixture_is_left_out() {
     for fixture in fixtures::names() {
         assert!(cases.iter().any(|case| case.is_of(&fixture)), "{fixture}");
     }
+}
+
+/// Asks the real sidecar through the test host, which is compared with kwctl elsewhere: question and answer.
+fn live(
+    host: &PolicyHost,
+    review: &Value,
+    settings: &Value,
+) -> Vec<(Request, Result<String, String>)> {
+    let evaluation = host.evaluate(review, settings).unwrap();
+    let calls = evaluation.calls.into_iter();
+    calls
+        .map(|call| {
+            (
+                Request::OciManifest {
+                    image: call.argument,
+                },
+                call.outcome,
+            )
+        })
+        .collect()
+}
+
+/// What the table says would have been told.
+fn told(answers: &str, request: &Request) -> Result<String, String> {
+    let answers: Answers = serde_json::from_str(answers).unwrap();
+    let response = answers.to(request).unwrap();
+    // The host goes on with the causes of an error.
+    Result::from(response).map_err(|message| format!("Callback evaluation failure: {message}"))
+}
+
+fn assert_refused_as(answers: &str, (request, actual): &(Request, Result<String, String>)) {
+    let expected = told(answers, request).unwrap_err();
+    // How far a copy is depends on the moment.
+    let expected = expected.strip_suffix(" queued]").unwrap_or(&expected);
+    let actual = actual.as_ref().unwrap_err();
+    assert!(actual.starts_with(expected), "{actual}\nis not\n{expected}");
+}
+
+/// The words of the table stand for the very texts that a real sidecar and a real network give.
+#[test]
+fn the_sessions_tell_what_a_real_sidecar_tells() {
+    let world = World::with(|sidecar| {
+        sidecar
+            .argument("--pull-secret")
+            .argument("image-mirror-pull")
+    });
+    let mut review = fixtures::load("pod-create");
+    let stock = world.stock(&mut review);
+    let settings = world.settings();
+    let mut missing = review.clone();
+    fixtures::replace_images(&mut missing, &mut |image| Some(format!("{image}-missing")));
+
+    let pending = live(&world.host, &review, &settings);
+    assert_refused_as(r#"{"others": "pending"}"#, &pending[0]);
+    world.wait_until_copied(stock.keys());
+    let mirrored = live(&world.host, &review, &settings);
+    for (request, answer) in &mirrored {
+        let mut actual: Value = serde_json::from_str(answer.as_ref().unwrap()).unwrap();
+        let mut expected: Value = serde_json::from_str(&told("{}", request).unwrap()).unwrap();
+        for answer in [&mut actual, &mut expected] {
+            for (key, value) in answer["annotations"].as_object_mut().unwrap() {
+                // Where the copy is and what is in it differs.
+                if key.ends_with("/image") || key.ends_with("/digest") {
+                    value.take();
+                }
+            }
+        }
+        assert_eq!(actual, expected, "{request:?}");
+    }
+
+    let mut copy = review.clone();
+    let mutated = world.admit(&review, &settings).mutated.unwrap();
+    copy["request"]["object"] = mutated;
+    let (request, excluded) = live(&world.host, &copy, &settings).remove(0);
+    assert_eq!(excluded, told(r#"{"others": "excluded"}"#, &request));
+
+    let mut system = review.clone();
+    system["request"]["namespace"] = json!("kube-system");
+    let mut everywhere = settings.clone();
+    everywhere["excludedNamespaces"] = json!([]);
+    let secret = live(&world.host, &system, &everywhere).pop().unwrap();
+    assert_refused_as(r#"{"secret": "failed"}"#, &secret);
+
+    live(&world.host, &missing, &settings);
+    world
+        .sidecar
+        .wait_for(COPY_DEADLINE, |event| event["message"] == "could not copy")
+        .unwrap();
+    let failed = live(&world.host, &missing, &settings).remove(0);
+    assert_refused_as(r#"{"others": "failed"}"#, &failed);
+
+    let facade = world.sidecar.facade();
+    let stranger = policy_builder()
+        .credential(&facade, "policy-server", "another password")
+        .source_authority(&facade, world.sidecar.tls().ca_pem())
+        .epoch_ticks(60);
+    let stranger = stranger.build().unwrap();
+    let unauthorized = live(&stranger, &review, &settings).remove(0);
+    assert_refused_as(r#"{"others": "unauthorized"}"#, &unauthorized);
+
+    let World { sidecar, host, .. } = world;
+    sidecar.stop().unwrap();
+    host.clear_cache();
+    let down = live(&host, &review, &settings).remove(0);
+    assert_refused_as(r#"{"others": "down"}"#, &down);
 }
