@@ -109,14 +109,18 @@ impl<'a> Images<'a> {
     /// Without those that a request of this scope may not change, compared to the pod spec that it replaces, and without
     /// those that are never pulled.
     #[must_use]
-    pub fn changeable(mut self, scope: Scope, old_spec: Option<&Value>) -> Self {
+    pub fn changeable<'b>(
+        mut self,
+        scope: Scope,
+        old_spec: impl FnOnce() -> Option<&'b Value>,
+    ) -> Self {
         if scope == Scope::Everything {
             self.slots.retain(|slot| !slot.never_pulled);
             return self;
         }
         // The oddities of a running Pod were let in before.
         self.oddities.clear();
-        let Some(old_spec) = old_spec else {
+        let Some(old_spec) = old_spec() else {
             self.slots.clear();
             return self;
         };

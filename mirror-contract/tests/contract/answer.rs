@@ -18,18 +18,25 @@ fn image_round_trip(answer: &ImageAnswer<'_>) {
 #[case::tag("localhost:5000/acme/docker.io-library-nginx:1.27".to_owned())]
 #[case::digest(format!("ghcr.io/acme/docker.io-library-nginx@{SHA256}"))]
 #[case::digest_with_port(format!("localhost:5000/nginx@{SHA256}"))]
-fn mirrored_survives(#[case] copy: String) {
+fn mirrored_survives(
+    #[case] copy: String,
+    #[values(None, Some("image-mirror-pull"))] secret: Option<&str>,
+) {
     image_round_trip(&ImageAnswer::Mirrored {
         image: ImageRef::parse(&copy).unwrap(),
         digest: Digest::parse(SHA256).unwrap(),
+        secret: secret.map(Into::into),
     });
 }
 
 #[test]
 fn the_other_answers_survive() {
     image_round_trip(&ImageAnswer::Excluded {
-        reason: "already in the backup".into(),
+        reason: "not wanted".into(),
     });
+    for secret in [None, Some("image-mirror-pull".into())] {
+        image_round_trip(&ImageAnswer::InBackup { secret });
+    }
     for answer in [
         SecretAnswer::NotNeeded,
         SecretAnswer::Ready {
