@@ -39,6 +39,8 @@ enum Fate {
     #[default]
     Mirrored,
     /// It is in the backup itself.
+    InBackup,
+    /// It is never mirrored.
     Excluded,
     Pending,
     Failed,
@@ -87,7 +89,7 @@ impl Answers {
         };
         match query {
             Query::Image { image, .. } => self.image(&image, &url),
-            Query::PullSecret { namespace } => self.secret(&namespace, &url),
+            Query::PullSecret { namespace, .. } => self.secret(&namespace, &url),
         }
     }
 
@@ -95,11 +97,12 @@ impl Answers {
         let name = image.to_string();
         let refuse = |kind, reason: &str| Ok(refusal(kind, reason, url));
         match self.images.get(&name).unwrap_or(&self.others) {
-            Fate::Mirrored => mirrored(image, &digest_of(image)),
-            Fate::OtherDigest => mirrored(image, &digest::of(b"another image")),
+            Fate::Mirrored => self.mirrored(image, &digest_of(image)),
+            Fate::OtherDigest => self.mirrored(image, &digest::of(b"another image")),
+            Fate::InBackup => self.lasting(ImageAnswer::InBackup { secret: None }),
             Fate::Excluded => {
-                let reason = "it already is in the backup repository".into();
-                manifest(&ImageAnswer::Excluded { reason }.annotations())
+                let reason = "its registry is not mirrored".into();
+                self.lasting(ImageAnswer::Excluded { reason })
             }
             Fate::Pending => refuse(RefusalKind::Pending, "queued"),
             Fate::Failed => refuse(RefusalKind::Failed, &format!("the source has no {name}")),
@@ -111,6 +114,22 @@ impl Answers {
             Fate::Unauthorized => Ok(registry_error(&format!("Not authorized: url {url}"))),
             Fate::Nonsense => manifest(&[("org.opencontainers.image.title", "hello".to_owned())]),
         }
+    }
+
+    fn mirrored(&self, image: &ImageRef<'_>, digest: &str) -> anyhow::Result<Response> {
+        let backup = Backup::new(BACKUP.0, BACKUP.1, Naming::Flat)
+            .map_err(|error| anyhow!("the backup is at no place: {error:?}"))?;
+        self.lasting(ImageAnswer::Mirrored {
+            image: backup.target(image)?,
+            digest: Digest::parse(digest).context("a digest is none")?,
+            secret: None,
+        })
+    }
+
+    /// Names the pull Secret, which the sidecar knows whether or not it can make one.
+    fn lasting(&self, answer: ImageAnswer<'_>) -> anyhow::Result<Response> {
+        let secret = (self.secret != Secret::NotNeeded).then_some(PULL_SECRET);
+        manifest(&answer.naming_secret(secret).annotations())
     }
 
     fn secret(&self, namespace: &str, url: &str) -> anyhow::Result<Response> {
@@ -131,16 +150,6 @@ impl Answers {
             Secret::Down => Ok(down(url)),
         }
     }
-}
-
-fn mirrored(image: &ImageRef<'_>, digest: &str) -> anyhow::Result<Response> {
-    let backup = Backup::new(BACKUP.0, BACKUP.1, Naming::Flat)
-        .map_err(|error| anyhow!("the backup is at no place: {error:?}"))?;
-    let answer = ImageAnswer::Mirrored {
-        image: backup.target(image)?,
-        digest: Digest::parse(digest).context("a digest is none")?,
-    };
-    manifest(&answer.annotations())
 }
 
 /// The digest in the reference, or one that depends on nothing but the reference.

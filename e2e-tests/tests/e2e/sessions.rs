@@ -177,8 +177,8 @@ fn the_sessions_tell_what_a_real_sidecar_tells() {
     let mut copy = review.clone();
     let mutated = world.admit(&review, &settings).mutated.unwrap();
     copy["request"]["object"] = mutated;
-    let (request, excluded) = live(&world.host, &copy, &settings).remove(0);
-    assert_eq!(excluded, told(r#"{"others": "excluded"}"#, &request));
+    let (request, in_backup) = live(&world.host, &copy, &settings).remove(0);
+    assert_eq!(in_backup, told(r#"{"others": "in-backup"}"#, &request));
 
     let mut system = review.clone();
     system["request"]["namespace"] = json!("kube-system");
