@@ -15,11 +15,6 @@ setup_file() {
   export HOME=$BATS_FILE_TMPDIR/home RUST_BACKTRACE=0
   unset DOCKER_CONFIG HTTP_PROXY HTTPS_PROXY ALL_PROXY http_proxy https_proxy all_proxy
   mkdir -p "$HOME"
-  # Without an own trust root kwctl looks for that of Sigstore in the internet. Nothing here is signed.
-  export NO_SIGSTORE=
-  if "$KWCTL" run --help | grep -q -e --sigstore-trust-config; then
-    NO_SIGSTORE=--sigstore-trust-config=$FIXTURES/kwctl/no-sigstore.json
-  fi
 
   export STAGE_FOLDER=$BATS_FILE_TMPDIR/stage
   mkdir "$STAGE_FOLDER"
@@ -62,7 +57,8 @@ wait_for() {
 
 # kwctl_run ARGUMENTS...: the response in $output, the log in $stderr.
 kwctl_run() {
-  run --separate-stderr "$KWCTL" --no-color run ${NO_SIGSTORE:+"$NO_SIGSTORE"} "$@" "$WASM"
+  # Without a trust root kwctl looks for that of Sigstore in the internet. Nothing here is signed.
+  run --separate-stderr "$KWCTL" --no-color run --sigstore-trust-config "$FIXTURES/kwctl/no-sigstore.json" "$@" "$WASM"
 }
 
 # ask_stage ARGUMENTS...: admits the stage's workload.

@@ -25,6 +25,12 @@ executionMode: kubewarden-wapc
 annotations: {io.kubewarden.policy.title: guest}
 "#;
 
+/// A trust root that trusts nobody.
+const NO_SIGSTORE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/fixtures/kwctl/no-sigstore.json"
+);
+
 /// The real host, with the sources and the docker config that our host has too.
 struct Kwctl {
     program: PathBuf,
@@ -66,8 +72,11 @@ impl Kwctl {
             "policy.wasm",
             "plain.wasm",
         ]);
+        let trust_root = format!("--sigstore-trust-config={NO_SIGSTORE}");
         let output = self.run(&[
             "run",
+            // Else it looks for that of Sigstore in the internet, which takes a second where there is none.
+            &trust_root,
             "--settings-json",
             "{}",
             "--request-path",
@@ -86,6 +95,8 @@ impl Kwctl {
             .args(arguments)
             .current_dir(self.folder.path())
             .env("RUST_BACKTRACE", "0")
+            // What a user of this machine configured must not matter.
+            .env("HOME", self.folder.path())
             .output()
             .unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
