@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::digest::Digest;
+use crate::grammar;
 use crate::reference::ImageRef;
 
 const STATE: &str = "image-mirror.dev/state";
@@ -149,7 +150,7 @@ fn secret_annotation(name: Option<&str>) -> Option<(&'static str, String)> {
 }
 
 fn secret_name<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<Cow<'a, str>> {
-    let name = get(SECRET).filter(|name| !name.is_empty())?;
+    let name = get(SECRET).filter(|name| grammar::is_object_name(name))?;
     Some(Cow::Borrowed(name))
 }
 

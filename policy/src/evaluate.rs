@@ -1,5 +1,8 @@
 //! The evaluation of one request, from its bytes to the answer.
 
+use std::cell::LazyCell;
+use std::collections::BTreeSet;
+
 use kubewarden_policy_sdk::response::ValidationResponse;
 use mirror_contract::Mode;
 use serde_json::Value;
@@ -78,7 +81,9 @@ fn admit(
     }
     let old_object = request.old_object();
     let old_spec = || old_object.get().and_then(|old| target.pod_spec(old));
-    let was_there = |image: &str| old_spec().is_some_and(|old| Images::of(old).contain(image));
+    let before =
+        LazyCell::new(|| old_spec().map_or_else(BTreeSet::new, |old| Images::of(old).names()));
+    let was_there = |image: &str| before.contains(image);
     let images = Images::of(spec).changeable(target.scope, old_spec);
 
     let mode = if request.dry_run == Some(true) {

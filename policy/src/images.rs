@@ -1,6 +1,6 @@
 //! The images that a pod spec names: containers of three sorts, and volumes made of images.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -101,9 +101,9 @@ impl<'a> Images<'a> {
         images
     }
 
-    /// Whether one of them is `image`, as it is written.
-    pub fn contain(&self, image: &str) -> bool {
-        self.slots.iter().any(|slot| slot.image == image)
+    /// Their names, as they are written.
+    pub fn names(&self) -> BTreeSet<&'a str> {
+        self.slots.iter().map(|slot| slot.image).collect()
     }
 
     /// Without those that a request of this scope may not change, compared to the pod spec that it replaces, and without

@@ -13,6 +13,8 @@
 mod decide;
 mod evaluate;
 mod exempt;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 #[cfg(target_arch = "wasm32")]
 mod guest;
 mod host;

@@ -38,6 +38,7 @@ pub struct Mirror<'a, H> {
     mode: Mode,
     budget: Duration,
     images: BTreeMap<String, Result<Known, Why>>,
+    secret: Option<Result<Option<String>, Why>>,
     /// What the host said when the sidecar could not be reached.
     trouble: Option<String>,
 }
@@ -57,6 +58,7 @@ impl<'a, H: Host> Mirror<'a, H> {
             mode,
             budget,
             images: BTreeMap::new(),
+            secret: None,
             trouble: None,
         }
     }
@@ -94,6 +96,14 @@ impl<'a, H: Host> Mirror<'a, H> {
 
     /// The name of the pull Secret that copies need in `namespace`; `None` if they need none.
     pub fn pull_secret(&mut self, namespace: &str) -> Result<Option<String>, Why> {
+        if let Some(secret) = &self.secret {
+            return secret.clone();
+        }
+        let secret = self.ask_for_secret(namespace);
+        self.secret.insert(secret).clone()
+    }
+
+    fn ask_for_secret(&mut self, namespace: &str) -> Result<Option<String>, Why> {
         let query = Query::pull_secret(namespace, self.mode)
             .and_then(|query| query.encode(&self.sidecar).ok())
             .ok_or(Why::NoNamespace)?;

@@ -1,6 +1,6 @@
 //! The edit of the object: images, the pull Secret, and a note of what was there. Nothing else is touched.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
@@ -53,8 +53,7 @@ fn note(object: &mut Value, target: &Target, new: BTreeMap<String, String>) {
     let mut originals = before;
     originals.extend(new);
     if let Some(spec) = target.pod_spec(object) {
-        let images = Images::of(spec);
-        let present: BTreeSet<&str> = images.slots.iter().map(|slot| slot.image).collect();
+        let present = Images::of(spec).names();
         originals.retain(|copy, _| present.contains(copy.as_str()));
     }
     // A map of strings can always be written.

@@ -67,6 +67,25 @@ fn nonsense_is_no_answer(#[case] annotations: &[(&str, &'static str)]) {
     assert_eq!(ImageAnswer::from_annotations(get), None);
 }
 
+/// The policy writes the name into workloads, warnings and audit logs.
+#[rstest]
+#[case::a_label("image-mirror-pull", true)]
+#[case::labels("pull.image-mirror.2", true)]
+#[case::longest(&"a".repeat(253), true)]
+#[case::too_long(&"a".repeat(254), false)]
+#[case::empty("", false)]
+#[case::upper_case("Pull", false)]
+#[case::several_lines("pull\nsecret", false)]
+#[case::steering_a_terminal("\u{1b}[31m", false)]
+fn a_secret_has_the_name_of_one(#[case] name: &str, #[case] is_answer: bool) {
+    let get = |key: &str| match key {
+        "image-mirror.dev/state" => Some("ready"),
+        "image-mirror.dev/secret" => Some(name),
+        _ => None,
+    };
+    assert_eq!(SecretAnswer::from_annotations(get).is_some(), is_answer);
+}
+
 /// The texts in which the host wraps an OCI error's message.
 #[rstest]
 #[case::envelope(
