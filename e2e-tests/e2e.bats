@@ -13,8 +13,10 @@ setup_file() {
   local target=${CARGO_TARGET_DIR:-$PROJECT/target}
   # What a user of this machine configured must not matter, and no proxy stands between this and loopback.
   export HOME=$BATS_FILE_TMPDIR/home RUST_BACKTRACE=0
-  unset DOCKER_CONFIG HTTP_PROXY HTTPS_PROXY ALL_PROXY http_proxy https_proxy all_proxy
+  unset DOCKER_CONFIG RUST_LOG XDG_CACHE_HOME XDG_CONFIG_HOME XDG_DATA_HOME
+  unset HTTP_PROXY HTTPS_PROXY ALL_PROXY http_proxy https_proxy all_proxy
   mkdir -p "$HOME"
+  echo "# with $("$KWCTL" --version | head -n 1)" >&3
 
   export STAGE_FOLDER=$BATS_FILE_TMPDIR/stage
   mkdir "$STAGE_FOLDER"
@@ -107,7 +109,7 @@ run_case() {
   local name=$1 case settings folder=$BATS_TEST_TMPDIR/$1 expected=$FIXTURES/expected/$1.json
   mkdir -p "$folder"
   case=$(jq -c --arg name "$name" '.[] | select(.name == $name)' "$FIXTURES/cases.json")
-  jq --argjson case "$case" '.request *= ($case.with // {})' \
+  jq --argjson case "$case" 'if $case.with then .request *= $case.with else . end' \
     "$FIXTURES/admission/$(jq -r .request <<<"$case").json" >"$folder/request.json"
   settings=$(jq -r '.settings // "default.yml" | if type == "string" then . else empty end' <<<"$case")
   if [ -n "$settings" ]; then

@@ -90,7 +90,7 @@ impl Case {
 /// All cases.
 ///
 /// # Errors
-/// When the table cannot be read, or has a name twice.
+/// When the table cannot be read, has a name twice, or a difference that both hosts would not understand alike.
 pub fn table() -> anyhow::Result<Vec<Case>> {
     let text = fs::read_to_string(folder().join("cases.json"))
         .context("the table of cases cannot be read")?;
@@ -100,6 +100,12 @@ pub fn table() -> anyhow::Result<Vec<Case>> {
     for case in &cases {
         if !names.insert(&case.name) {
             bail!("there are two cases named {}", case.name);
+        }
+        if case.with.as_ref().is_some_and(has_null) {
+            bail!(
+                "{}: jq does not take a null for a removal, as RFC 7396 does",
+                case.name
+            );
         }
     }
     Ok(cases)
@@ -153,6 +159,15 @@ pub fn readable(response: &AdmissionResponse) -> anyhow::Result<Value> {
         value["patch"] = serde_json::to_value(patch)?;
     }
     Ok(value)
+}
+
+fn has_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.iter().any(has_null),
+        Value::Object(fields) => fields.values().any(has_null),
+        _ => false,
+    }
 }
 
 fn folder() -> PathBuf {
