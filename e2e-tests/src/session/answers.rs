@@ -78,15 +78,14 @@ impl Answers {
         let Request::OciManifest { image: asked } = request else {
             return Err(anyhow!("{request:?} is no question of the contract"));
         };
-        let (repository, tag) = asked
+        let (sidecar, question) = asked
             .split_once('/')
-            .and_then(|(_, rest)| rest.rsplit_once(':'))
-            .with_context(|| format!("{asked} has no repository or no tag"))?;
+            .with_context(|| format!("{asked} names no registry"))?;
+        let (repository, tag) = question
+            .rsplit_once(':')
+            .with_context(|| format!("{asked} has no tag"))?;
         let query = Query::decode(repository, tag)?;
-        let url = {
-            let (sidecar, _) = asked.split_once('/').unwrap_or_default();
-            format!("https://{sidecar}/v2/{repository}/manifests/{tag}")
-        };
+        let url = format!("https://{sidecar}/v2/{repository}/manifests/{tag}");
         match query {
             Query::Image { image, .. } => self.image(&image, &url),
             Query::PullSecret { namespace, .. } => self.secret(&namespace, &url),
