@@ -12,6 +12,10 @@ use crate::pull_secrets;
 /// The annotation that notes, as a JSON object, what each copy stands for: `{"<copy>":"<image as it was written>"}`.
 const ORIGINALS: &str = "image-mirror.dev/original-images";
 
+/// Bytes of all keys and values of an object's annotations. The API server refuses an object with more
+/// (`TotalAnnotationSizeLimitB` in Kubernetes' apimachinery).
+const MAX_ANNOTATIONS: usize = 256 * 1024;
+
 /// Carries out `plan` on `object`; `false` if there is nothing to change.
 pub fn rewrite(object: &mut Value, target: &Target, plan: Plan) -> bool {
     let mut originals = BTreeMap::new();
@@ -41,7 +45,7 @@ pub fn rewrite(object: &mut Value, target: &Target, plan: Plan) -> bool {
     true
 }
 
-/// Writes the annotation. What it already says stays, as far as the images are still there.
+/// Writes the annotation, if there is room for it. What it already says stays, as far as the images are still there.
 fn note(object: &mut Value, target: &Target, new: BTreeMap<String, String>) {
     let mut originals = noted(object);
     originals.extend(new);
@@ -53,6 +57,9 @@ fn note(object: &mut Value, target: &Target, new: BTreeMap<String, String>) {
     let Ok(text) = serde_json::to_string(&originals) else {
         return;
     };
+    if size_of_others(object) + ORIGINALS.len() + text.len() > MAX_ANNOTATIONS {
+        return;
+    }
     let annotations = child(object, "metadata").and_then(|metadata| child(metadata, "annotations"));
     if let Some(Value::Object(annotations)) = annotations {
         annotations.insert(ORIGINALS.to_owned(), Value::String(text));
@@ -65,6 +72,18 @@ fn noted(object: &Value) -> BTreeMap<String, String> {
         .and_then(|metadata| metadata.get("annotations")?.get(ORIGINALS)?.as_str())
         .and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or_default()
+}
+
+/// Bytes of all other annotations of `object`.
+fn size_of_others(object: &Value) -> usize {
+    let annotations = object
+        .get("metadata")
+        .and_then(|metadata| metadata.get("annotations")?.as_object());
+    let others = annotations.into_iter().flatten();
+    others
+        .filter(|(key, _)| *key != ORIGINALS)
+        .map(|(key, value)| key.len() + value.as_str().map_or(0, str::len))
+        .sum()
 }
 
 /// The object `key` of `value`, made if it is missing or null; `None` if something else is there.
