@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 
 const ANNOTATION: &str = "image-mirror.dev/original-images";
 const SECRET: &str = "imagePullSecret";
+/// Bytes of all keys and values of an object's annotations. The API server refuses an object with more
+/// (`TotalAnnotationSizeLimitB` in Kubernetes' apimachinery).
+const MAX_ANNOTATIONS: usize = 256 * 1024;
 
 /// What is noted about an object.
 #[derive(Debug, Default)]
@@ -48,25 +51,36 @@ impl Note {
             .retain(|key, _| key == SECRET || images.contains(key.as_str()));
     }
 
-    /// Writes the note onto `object`, or takes it away if there is nothing to note.
+    /// Writes the note onto `object`; takes it away if there is nothing to note, or no room for it.
     pub fn write(&self, object: &mut Value) {
-        if self.0.is_empty() {
+        // A map of strings can always be written.
+        let text = serde_json::to_string(&self.0).unwrap_or_default();
+        let size = size_of_others(object) + ANNOTATION.len() + text.len();
+        if self.0.is_empty() || size > MAX_ANNOTATIONS {
             let annotations = object.pointer_mut("/metadata/annotations");
             if let Some(Value::Object(annotations)) = annotations {
                 annotations.remove(ANNOTATION);
             }
             return;
         }
-        // A map of strings can always be written.
-        let Ok(text) = serde_json::to_string(&self.0) else {
-            return;
-        };
         let annotations =
             child(object, "metadata").and_then(|metadata| child(metadata, "annotations"));
         if let Some(Value::Object(annotations)) = annotations {
             annotations.insert(ANNOTATION.to_owned(), Value::String(text));
         }
     }
+}
+
+/// Bytes of all other annotations of `object`.
+fn size_of_others(object: &Value) -> usize {
+    let annotations = object
+        .get("metadata")
+        .and_then(|metadata| metadata.get("annotations")?.as_object());
+    let others = annotations.into_iter().flatten();
+    others
+        .filter(|(key, _)| *key != ANNOTATION)
+        .map(|(key, value)| key.len() + value.as_str().map_or(0, str::len))
+        .sum()
 }
 
 /// The object `key` of `value`, made if it is missing or null; `None` if something else is there.
