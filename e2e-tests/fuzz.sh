@@ -44,6 +44,8 @@ fuzz_target() {
     -max_total_time="$seconds" $(limits "$crate" "$target") -timeout=10 -rss_limit_mb=1024 \
     -artifact_prefix="$artifacts" -print_final_stats=1 -verbosity=1 >"$log" 2>&1; then
     tail -n 60 "$log" >&2
+    # Once more what went wrong, which a long backtrace hides.
+    grep -m 1 -A 2 "panicked at" "$log" >&2 || true
     rm -f "$log"
     echo "the target $target failed; its input is in $artifacts" >&2
     exit 1

@@ -8,6 +8,7 @@
 //! - [`image`] makes images on the fly, pushes them and reads them back;
 //! - [`closure`] reads all that belongs to a tag with another client than ours;
 //! - [`sidecar`] runs the real `mirror-sidecar` as a child process;
+//! - [`session`] are recorded talks between a policy and its host, and the table of cases made of them;
 //! - [`fixtures`] are admission requests as an API server sent them;
 //! - [`tls`] issues certificates, [`artifacts`] finds or builds what is tested.
 //!
@@ -26,5 +27,6 @@ pub mod image;
 pub mod registry;
 pub mod scripted;
 mod server;
+pub mod session;
 pub mod sidecar;
 pub mod tls;

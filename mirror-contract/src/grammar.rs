@@ -29,16 +29,20 @@ pub(crate) fn is_path(text: &str) -> bool {
     text.len() <= MAX_REPOSITORY && text.split('/').all(is_path_component)
 }
 
+/// Longest DNS name, in characters (RFC 1035, section 2.3.4, without the final dot).
+const MAX_DNS_NAME: usize = 253;
+
 /// A DNS name of either case: labels of letters, digits and inner hyphens, joined by dots.
 pub(crate) fn is_dns_name(text: &str) -> bool {
-    text.split('.').all(|label| {
-        let bytes = label.as_bytes();
-        bytes.first().is_some_and(u8::is_ascii_alphanumeric)
-            && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
-            && bytes
-                .iter()
-                .all(|&byte| byte.is_ascii_alphanumeric() || byte == b'-')
-    })
+    text.len() <= MAX_DNS_NAME
+        && text.split('.').all(|label| {
+            let bytes = label.as_bytes();
+            bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+                && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
+                && bytes
+                    .iter()
+                    .all(|&byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        })
 }
 
 /// An IPv6 address in brackets. Like the reference grammar, it does not check that the address makes sense.
@@ -101,11 +105,8 @@ pub(crate) fn is_namespace(text: &str) -> bool {
             .all(|&byte| is_lower_alnum(byte) || byte == b'-')
 }
 
-/// Longest name of a Kubernetes object such as a Secret, in characters (RFC 1123 subdomain).
-const MAX_OBJECT_NAME: usize = 253;
-
 /// The name of a Kubernetes object such as a Secret: an RFC 1123 subdomain.
 pub(crate) fn is_object_name(text: &str) -> bool {
     let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
-    text.len() <= MAX_OBJECT_NAME && is_lower && is_dns_name(text)
+    is_lower && is_dns_name(text)
 }

@@ -1,5 +1,5 @@
-//! Objects and answers that are hard to digest: the policy's wasm gets through them within a policy server's default
-//! deadline, lets every workload pass, and leaves alone what it cannot understand.
+//! Objects and answers that are hard to digest: the policy's wasm gets through them in time, lets every workload pass, and
+//! leaves alone what it cannot understand.
 
 mod shapes;
 
@@ -19,10 +19,16 @@ use serde_json::{Value, json};
 const SIDECAR: &str = "sidecar.test:5000";
 const MIB: usize = 1 << 20;
 
+/// Seconds, of which the last may be anything from none to a whole one. A policy server's default is 2; but here the host's
+/// own part counts too, it is not optimised, and others keep the machine busy.
+const DEADLINE: u64 = if cfg!(debug_assertions) { 4 } else { 2 };
+
 /// One for all, since compiling the module takes longest. What its sidecar says depends on the image's name.
 static HOST: LazyLock<PolicyHost> = LazyLock::new(|| {
-    let host = policy_builder().replay(|_, reference| answer(reference));
-    host.build().unwrap()
+    let host = policy_builder().epoch_ticks(DEADLINE);
+    host.replay(|_, reference| answer(reference))
+        .build()
+        .unwrap()
 });
 
 fn answer(reference: &str) -> Result<String, String> {
@@ -39,6 +45,7 @@ fn answer(reference: &str) -> Result<String, String> {
     let mirrored = ImageAnswer::Mirrored {
         image: copy,
         digest,
+        secret: None,
     };
     let mut annotations = mirrored.annotations();
     let name = image.path().rsplit('/').next().unwrap_or_default();
@@ -161,19 +168,20 @@ fn ten_thousand_containers_are_rewritten() {
     assert_eq!(copies(&admit(pod(images))), 10_000);
 }
 
-/// As many as fit into what a policy server takes. To compare each with all of the old object would take too long.
+/// A few more than fit into what a policy server takes. To compare each with all of the old object takes over four seconds,
+/// and else a fifth of one.
 #[test]
 fn an_update_of_tens_of_thousands_of_images_that_are_kept_is_no_denial() {
-    let images = (0..40_000).map(|index| format!("image{index}/long-error"));
-    let object = json!({ "spec": { "template": pod(images) } });
+    let object =
+        json!({ "spec": { "template": pod((0..60_000).map(|index| format!("A{index}"))) } });
     let mut request = create(object.clone());
     request["kind"] = json!({ "group": "apps", "version": "v1", "kind": "Deployment" });
     request["operation"] = json!("UPDATE");
     request["oldObject"] = object;
-    let settings = json!({ "sidecar": SIDECAR, "whenUnavailable": "reject" });
+    let settings = json!({ "sidecar": SIDECAR, "whenNotMirrored": "reject" });
     let evaluation = HOST.evaluate(&request, &settings).unwrap();
     assert_untouched(&evaluation);
-    assert_eq!(evaluation.calls.len(), 1);
+    assert_eq!(warnings(&evaluation).len(), 6);
 }
 
 /// More images than there is time for: those that were asked for in time use their copies.

@@ -8,5 +8,6 @@ mod kill;
 mod memory;
 mod outages;
 mod published;
+mod sessions;
 mod support;
 mod workloads;

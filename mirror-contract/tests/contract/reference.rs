@@ -83,6 +83,9 @@ fn limits_are_inclusive() {
     let tag = |length: usize| format!("ghcr.io/app:{}", "t".repeat(length));
     assert!(ImageRef::parse(&tag(128)).is_ok());
     assert_eq!(ImageRef::parse(&tag(129)), Err(ParseError::Tag));
+    let host = |length: usize| format!("{}.io/app", "h".repeat(length - ".io".len()));
+    assert!(ImageRef::parse(&host(253)).is_ok());
+    assert_eq!(ImageRef::parse(&host(254)), Err(ParseError::Host));
     // `library/` counts, since it is part of the repository's name.
     assert!(ImageRef::parse(&"a".repeat(247)).is_ok());
     assert_eq!(

@@ -177,3 +177,33 @@ fn a_huge_object_with_many_images_and_huge_strings_is_answered() {
     let audit = answer.audit_annotations.unwrap();
     assert!(audit.values().all(|text| text.len() < 20_000));
 }
+
+/// The API server refuses an object of which the annotations, keys and values together, have more than 256 KiB.
+#[rstest]
+#[case::fits(0, true)]
+#[case::one_byte_too_many(1, false)]
+fn the_note_never_makes_the_annotations_too_long(#[case] more: usize, #[case] is_noted: bool) {
+    const NOTE: &str = "image-mirror.dev/original-images";
+    let noted = |object: &Value| object["metadata"]["annotations"][NOTE].clone();
+    let mut object = pod_of(&["nginx"]);
+    let usual = answer(&create(object.clone()), &mut Script::new());
+    let note = noted(&usual.mutated_object.unwrap());
+    let left = 256 * 1024 - NOTE.len() - note.as_str().unwrap().len();
+    object["metadata"]["annotations"] = json!({ "x": "y".repeat(left - 1 + more) });
+
+    let answer = answer(&create(object), &mut Script::new());
+    assert!(first_image(&answer).unwrap().starts_with("backup.test/"));
+    let found = noted(&answer.mutated_object.unwrap());
+    assert_eq!(found, if is_noted { note } else { Value::Null });
+}
+
+#[test]
+fn a_note_that_is_too_long_by_itself_leaves_the_metadata_alone() {
+    let names: Vec<_> = (0..6_000).map(|index| format!("image{index}")).collect();
+    let images: Vec<_> = names.iter().map(String::as_str).collect();
+    let object = pod_of(&images);
+    let mutated = answer(&create(object.clone()), &mut Script::new())
+        .mutated_object
+        .unwrap();
+    assert_eq!(mutated["metadata"], object["metadata"]);
+}
