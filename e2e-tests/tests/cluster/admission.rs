@@ -54,13 +54,11 @@ fn a_dry_run_shows_the_same_and_starts_nothing() {
         stage.namespace.list("apps/v1", "Deployment").unwrap(),
         [] as [Value; 0]
     );
-    // Had the dry run started copies, there would be two for each image.
+    assert_only_peeks(&stage);
     stage.mirror(&manifest, &stock);
-    let events = stage.world.sidecar.events();
-    let started = events.iter().filter(|event| event["message"] == "copying");
-    assert_eq!(started.count(), stock.len());
 
     let dry = stage.namespace.dry_run().apply(&manifest).unwrap();
+    assert_only_peeks(&stage);
     let real = stage.namespace.apply(&manifest).unwrap();
     assert_eq!(dry["spec"], real["spec"]);
     assert_eq!(
@@ -68,6 +66,17 @@ fn a_dry_run_shows_the_same_and_starts_nothing() {
         real["metadata"]["annotations"]
     );
     stage.assert_uses_copies(&real, &manifest, &stock);
+}
+
+/// Asserts that the last request was a dry run, and that the sidecar was asked only what starts nothing.
+fn assert_only_peeks(stage: &Stage) {
+    let seen = stage.webhook.seen();
+    let last = seen.last().unwrap();
+    assert_eq!(last.review["request"]["dryRun"], true);
+    assert!(!last.evaluation.calls.is_empty());
+    for call in &last.evaluation.calls {
+        assert!(call.argument.to_string().contains("/peek/"), "{call:?}");
+    }
 }
 
 #[test]
