@@ -4,17 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::PolicyRule;
-use kube::api::PostParams;
+use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::access::call;
 use super::namespace::create_global;
-use super::{Cluster, call, client};
+use super::servers::Servers;
 
 /// Seconds; longer than any test, shorter than what the API server refuses.
 const TOKEN_LIFE: i64 = 3600;
@@ -28,15 +27,15 @@ pub struct Account {
 
 impl Account {
     pub(super) fn create(
-        cluster: &Cluster,
+        servers: &Servers,
         namespace: &str,
         name: &str,
         rules: &[PolicyRule],
     ) -> anyhow::Result<Self> {
-        let admin = cluster.admin();
+        let admin = servers.admin().client()?;
         let accounts = Api::<ServiceAccount>::namespaced(admin.clone(), namespace);
         let account = ServiceAccount {
-            metadata: kube::api::ObjectMeta {
+            metadata: ObjectMeta {
                 name: Some(name.to_owned()),
                 ..Default::default()
             },
@@ -64,11 +63,12 @@ impl Account {
             }),
         )?;
         let token = token(&accounts, name)?;
-        let kubeconfig = cluster.folder.path().join(format!("{role}.kubeconfig"));
-        write_kubeconfig(&kubeconfig, cluster, namespace, &token)?;
+        let kubeconfig = servers.folder().join(format!("{role}.kubeconfig"));
+        let access = servers.access(&token);
+        fs::write(&kubeconfig, access.kubeconfig(namespace).to_string())?;
         Ok(Self {
             user: format!("system:serviceaccount:{namespace}:{name}"),
-            client: client(cluster.config(&token)?)?,
+            client: access.client()?,
             kubeconfig,
         })
     }
@@ -103,28 +103,4 @@ fn token(accounts: &Api<ServiceAccount>, name: &str) -> anyhow::Result<String> {
     let answer = call(accounts.create_token_request(name, &PostParams::default(), &request))?;
     let status = answer.status.context("the API server gave no token")?;
     Ok(status.token)
-}
-
-fn write_kubeconfig(
-    file: &Path,
-    cluster: &Cluster,
-    namespace: &str,
-    token: &str,
-) -> anyhow::Result<()> {
-    let config: Value = json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "test",
-        "contexts": [
-            { "name": "test", "context": { "cluster": "test", "user": "test", "namespace": namespace } },
-        ],
-        "clusters": [{ "name": "test", "cluster": {
-            "server": format!("https://127.0.0.1:{}", cluster.port),
-            "certificate-authority-data": STANDARD.encode(cluster.tls.ca_pem()),
-        } }],
-        "users": [{ "name": "test", "user": { "token": token } }],
-    });
-    // JSON is YAML.
-    fs::write(file, config.to_string())?;
-    Ok(())
 }

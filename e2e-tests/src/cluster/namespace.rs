@@ -8,7 +8,7 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, Error};
 use serde_json::{Value, json};
 
-use super::call;
+use super::access::call;
 
 /// Who applies, for server-side apply.
 const FIELD_MANAGER: &str = "tests";

@@ -75,7 +75,7 @@ fn assert_only_peeks(stage: &Stage) {
     assert_eq!(last.review["request"]["dryRun"], true);
     assert!(!last.evaluation.calls.is_empty());
     for call in &last.evaluation.calls {
-        assert!(call.argument.to_string().contains("/peek/"), "{call:?}");
+        assert!(call.argument.contains("/peek/"), "{call:?}");
     }
 }
 
