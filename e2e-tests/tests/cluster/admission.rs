@@ -150,6 +150,7 @@ fn an_image_of_a_running_pod_is_replaced_when_it_is_changed() {
     let (manifest, stock) = stage.manifest(Kind::Pod, "pod", pod_spec());
     stage.mirror(&manifest, &stock);
     let before = stage.namespace.create(&manifest).unwrap();
+    stage.assert_uses_copies(&before, &manifest, &stock);
     let mut changed = before["spec"].clone();
     let proxy = spec_of(&manifest)["containers"][1]["image"].clone();
     changed["containers"][0]["image"] = proxy;
