@@ -40,18 +40,21 @@ impl Edit {
     /// Panics if a pull Secret was added that was there, or if the note is none.
     pub fn new(kind: &Kind, before: &Value, after: &Value) -> Self {
         let mut rest = after.clone();
-        let path = match (kind.group.as_str(), kind.kind.as_str()) {
-            ("", "Pod") => "/spec",
-            ("", "PodTemplate") => "/template/spec",
-            ("batch", "CronJob") => "/spec/jobTemplate/spec/template/spec",
-            _ => "/spec/template/spec",
+        let template = match (kind.group.as_str(), kind.kind.as_str()) {
+            ("", "Pod") => "",
+            ("", "PodTemplate") => "/template",
+            ("batch", "CronJob") => "/spec/jobTemplate/spec/template",
+            _ => "/spec/template",
         };
-        let (mut images, mut secret) = (Vec::new(), None);
-        if let (Some(old), Some(new)) = (before.pointer(path), rest.pointer_mut(path)) {
+        let path = format!("{template}/spec");
+        let (mut images, mut secret, mut note) = (Vec::new(), None, None);
+        if let (Some(old), Some(new)) = (before.pointer(&path), rest.pointer_mut(&path)) {
             images = put_back_images(old, new);
             secret = put_back_secrets(old, new);
         }
-        let note = put_back_note(before, &mut rest);
+        if let (Some(old), Some(new)) = (before.pointer(template), rest.pointer_mut(template)) {
+            note = put_back_note(old, new);
+        }
         Self {
             images,
             secret,
