@@ -52,6 +52,10 @@ impl Fate {
         }
     }
 
+    pub(super) fn is_rewritten(&self) -> bool {
+        matches!(self, Self::Rewrite(_))
+    }
+
     /// Whether the image is pulled from upstream.
     pub(super) fn stays_upstream(&self) -> bool {
         matches!(self, Self::Unwanted | Self::Keep(_))

@@ -20,10 +20,10 @@ impl Workload<'_> {
         let Some(name) = self.secrets.sole() else {
             return;
         };
-        // Where the pod spec stays as it is, a change would start a rollout for nothing.
+        // Where the pod spec would stay as it is, a change would start a rollout for nothing.
         if self.note.secret.as_deref() == Some(name)
             && any(Fate::stays_for_a_reason)
-            && (self.is_new)()
+            && (any(Fate::is_rewritten) || (self.is_new)())
         {
             plan.secret = SecretChange::Remove {
                 name: name.to_owned(),
