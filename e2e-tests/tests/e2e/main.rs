@@ -7,5 +7,6 @@ mod kill;
 mod memory;
 mod outages;
 mod published;
+mod size;
 mod support;
 mod workloads;
