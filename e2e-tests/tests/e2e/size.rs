@@ -5,7 +5,7 @@ use std::process::Command;
 
 use e2e_tests::artifacts;
 
-/// Crates that would make the module several times as large, by the beginnings of their names.
+/// Crates that would make the module several times as large, or bring such ones along.
 const UNWANTED: [&str; 11] = [
     "anyhow",
     "chrono",
@@ -50,8 +50,13 @@ fn crates(pruned: Option<&str>) -> BTreeSet<String> {
     names
 }
 
+/// The unwanted ones among `crates`, and the parts that they are split into.
 fn slipped_in<'a>(crates: &'a BTreeSet<String>, unwanted: &[&str]) -> Vec<&'a str> {
-    let is_unwanted = |name: &&str| unwanted.iter().any(|unwanted| name.starts_with(unwanted));
+    let is = |name: &str, unwanted: &str| {
+        let rest = name.strip_prefix(unwanted);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    let is_unwanted = |name: &&str| unwanted.iter().any(|unwanted| is(name, unwanted));
     crates
         .iter()
         .map(String::as_str)
