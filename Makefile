@@ -47,6 +47,10 @@ policy-size: policy.wasm ## Show what takes the space in the policy, fail above 
 	@$(CARGO_TARGET_DIR)/debug/policy-size policy.wasm --budget $(WASM_BUDGET) \
 	--names $(CARGO_TARGET_DIR)/$(WASM_TARGET)/wasm-names/image_mirror_policy.wasm $(SIZE)
 
+.PHONY: fuel-accept
+fuel-accept: policy.wasm ## Accept the policy's instruction counts, against which the tests compare
+	FUEL_ACCEPT=1 $(BUILT) $(CARGO) test --locked -p e2e-tests --test e2e -- fuel::no_case
+
 .PHONY: demo
 demo: policy.wasm $(if $(KWCTL),annotated-policy.wasm) ## Show the whole job on embedded registries (KWCTL=kwctl: with the real kwctl)
 	$(CARGO) build --locked -p mirror-sidecar -p e2e-tests

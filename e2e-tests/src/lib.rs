@@ -8,6 +8,7 @@
 //! - [`closure`] reads all that belongs to a tag with another client than ours;
 //! - [`sidecar`] runs the real `mirror-sidecar` as a child process;
 //! - [`fixtures`] are admission requests as an API server sent them;
+//! - [`fuel`] counts the instructions of the policy;
 //! - [`tls`] issues certificates, [`artifacts`] finds or builds what is tested.
 //!
 //! Everything can be called from plain `#[test]` functions. Nothing here copies images with the engine under test,
@@ -19,6 +20,7 @@ pub mod closure;
 pub mod digest;
 pub mod endless;
 pub mod fixtures;
+pub mod fuel;
 pub mod host;
 pub mod image;
 pub mod registry;

@@ -3,6 +3,7 @@
 mod command_line;
 mod copies;
 mod facade;
+mod fuel;
 mod kill;
 mod memory;
 mod outages;
