@@ -79,6 +79,17 @@ bench-copy: prepare sidecar ## Compare copying with other tools (BENCH=--quick: 
 	$(CARGO) build --locked --profile bench-copy -p e2e-tests --bin bench-copy
 	MIRROR_SIDECAR_BIN=$(CARGO_TARGET_DIR)/release/mirror-sidecar $(CARGO_TARGET_DIR)/bench-copy/bench-copy $(BENCH)
 
+# Another policy's module to measure beside ours, and its settings as JSON.
+AGAINST ?=
+AGAINST_SETTINGS ?= {}
+
+.PHONY: bench-policy
+bench-policy: policy.wasm ## Measure the policy (AGAINST=other.wasm AGAINST_SETTINGS='{...}': and another), write docs/bench-policy.md
+	$(CARGO) build --locked --profile bench-copy -p e2e-tests --bench policy
+	@POLICY_BENCH_AGAINST='$(abspath $(AGAINST))' POLICY_BENCH_AGAINST_SETTINGS='$(AGAINST_SETTINGS)' \
+	CRITERION_HOME=$(CARGO_TARGET_DIR)/criterion $(BUILT) \
+	$(CARGO) bench --locked --quiet --profile bench-copy -p e2e-tests --bench policy
+
 .PHONY: lint
 lint: toolchain ## Check formatting and lints
 	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
