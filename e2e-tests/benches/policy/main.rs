@@ -1,12 +1,14 @@
 //! Takes the time of evaluations, beside another policy's if there is one, and writes `docs/bench-policy.md`.
 //!
 //! - [`server`] runs a policy as a policy server does;
+//! - [`cpu_time`] is what is measured;
 //! - [`report`] says what the figures are.
 //!
 //! What is measured is what waPC and the policy take: a fresh instance, its start, the call with the host's answers at
 //! hand, and its end. What the policy server does around that (HTTP, reading the review, the JSON patch), and the time
 //! that answers of the sidecar take, are the same for any policy and are not in the figures.
 
+mod cpu_time;
 mod report;
 mod server;
 
@@ -20,6 +22,7 @@ use e2e_tests::artifacts;
 use e2e_tests::fuel::{Case, Meter};
 use serde_json::Value;
 
+use cpu_time::CpuTime;
 use report::{Figure, Row};
 use server::Server;
 
@@ -52,6 +55,7 @@ fn main() -> anyhow::Result<()> {
         case.check(&contenders[0].server.run(case)?)?;
     }
     let mut criterion = Criterion::default()
+        .with_measurement(CpuTime)
         .warm_up_time(Duration::from_secs(1))
         .configure_from_args();
     let rows = measure(&mut criterion, &contenders)?;
@@ -73,7 +77,10 @@ impl Contender {
 }
 
 /// Takes the time of every case, of all policies one after another, so that they meet the machine in the same mood.
-fn measure(criterion: &mut Criterion, contenders: &[Contender]) -> anyhow::Result<Vec<Row>> {
+fn measure(
+    criterion: &mut Criterion<CpuTime>,
+    contenders: &[Contender],
+) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (index, case) in contenders[0].cases.iter().enumerate() {
         let mut group = criterion.benchmark_group(case.name);
