@@ -68,8 +68,8 @@ test: prepare lint policy-size ## Check formatting and lints, run all tests, fuz
 FUZZ_SECONDS ?= 20
 
 .PHONY: fuzz
-fuzz: prepare ## Fuzz what registries say to the copy engine (FUZZ_SECONDS=20 for each target)
-	@FUZZ_TARGET_DIR=$(CARGO_TARGET_DIR)/fuzz CARGO_TARGET_DIR=$(CARGO_TARGET_DIR) ./mirror-copy/fuzz/run.sh $(FUZZ_SECONDS)
+fuzz: prepare ## Fuzz what reaches the policy and the copy engine (FUZZ_SECONDS=20 for each target)
+	@FUZZ_TARGET_DIR=$(CARGO_TARGET_DIR)/fuzz CARGO_TARGET_DIR=$(CARGO_TARGET_DIR) ./e2e-tests/fuzz.sh $(FUZZ_SECONDS)
 
 # Flags for the bench, such as --quick or --only tiny --latency 40.
 BENCH ?=

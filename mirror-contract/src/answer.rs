@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::digest::Digest;
+use crate::grammar;
 use crate::reference::ImageRef;
 
 const STATE: &str = "image-mirror.dev/state";
@@ -31,6 +32,13 @@ pub enum ImageAnswer<'a> {
         image: ImageRef<'a>,
         /// The digest of the copy, which is that of the original.
         digest: Digest<'a>,
+        /// The pull Secret that it needs, where the sidecar knows it without knowing the namespace.
+        secret: Option<Cow<'a, str>>,
+    },
+    /// The image is in the backup repository itself.
+    InBackup {
+        /// The pull Secret that it needs, as above.
+        secret: Option<Cow<'a, str>>,
     },
     /// There will never be a copy.
     Excluded {
@@ -72,15 +80,40 @@ pub enum RefusalKind {
 }
 
 impl<'a> ImageAnswer<'a> {
+    /// The same answer, naming the pull Secret that whoever uses the backup needs.
+    #[must_use]
+    pub fn naming_secret(mut self, name: Option<&'a str>) -> Self {
+        match &mut self {
+            Self::Mirrored { secret, .. } | Self::InBackup { secret } => {
+                *secret = name.map(Cow::Borrowed);
+            }
+            Self::Excluded { .. } => {}
+        }
+        self
+    }
+
     /// The annotations that carry this answer.
     #[must_use]
     pub fn annotations(&self) -> Vec<(&'static str, String)> {
         match self {
-            Self::Mirrored { image, digest } => Vec::from([
-                (STATE, "mirrored".to_string()),
-                (IMAGE, name_of_copy(image)),
-                (DIGEST, digest.to_string()),
-            ]),
+            Self::Mirrored {
+                image,
+                digest,
+                secret,
+            } => {
+                let mut annotations = Vec::from([
+                    (STATE, "mirrored".to_string()),
+                    (IMAGE, name_of_copy(image)),
+                    (DIGEST, digest.to_string()),
+                ]);
+                annotations.extend(secret_annotation(secret.as_deref()));
+                annotations
+            }
+            Self::InBackup { secret } => {
+                let mut annotations = Vec::from([(STATE, "in-backup".to_string())]);
+                annotations.extend(secret_annotation(secret.as_deref()));
+                annotations
+            }
             Self::Excluded { reason } => Vec::from([
                 (STATE, "excluded".to_string()),
                 (REASON, reason.to_string()),
@@ -95,14 +128,30 @@ impl<'a> ImageAnswer<'a> {
             "mirrored" => {
                 let digest = Digest::parse(get(DIGEST)?)?;
                 let image = copy_from_name(get(IMAGE)?, &digest)?;
-                Some(Self::Mirrored { image, digest })
+                Some(Self::Mirrored {
+                    image,
+                    digest,
+                    secret: secret_name(get),
+                })
             }
+            "in-backup" => Some(Self::InBackup {
+                secret: secret_name(get),
+            }),
             "excluded" => Some(Self::Excluded {
                 reason: Cow::Borrowed(get(REASON).unwrap_or_default()),
             }),
             _ => None,
         }
     }
+}
+
+fn secret_annotation(name: Option<&str>) -> Option<(&'static str, String)> {
+    name.map(|name| (SECRET, name.to_string()))
+}
+
+fn secret_name<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<Cow<'a, str>> {
+    let name = get(SECRET).filter(|name| grammar::is_object_name(name))?;
+    Some(Cow::Borrowed(name))
 }
 
 /// A copy that was asked for by digest is named without it, since the digest has an annotation of its own.
@@ -140,12 +189,9 @@ impl<'a> SecretAnswer<'a> {
     #[must_use]
     pub fn from_annotations(get: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
         match get(STATE)? {
-            "ready" => {
-                let name = get(SECRET).filter(|name| !name.is_empty())?;
-                Some(Self::Ready {
-                    name: Cow::Borrowed(name),
-                })
-            }
+            "ready" => Some(Self::Ready {
+                name: secret_name(get)?,
+            }),
             "not-needed" => Some(Self::NotNeeded),
             _ => None,
         }

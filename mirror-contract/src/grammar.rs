@@ -100,3 +100,12 @@ pub(crate) fn is_namespace(text: &str) -> bool {
             .iter()
             .all(|&byte| is_lower_alnum(byte) || byte == b'-')
 }
+
+/// Longest name of a Kubernetes object such as a Secret, in characters (RFC 1123 subdomain).
+const MAX_OBJECT_NAME: usize = 253;
+
+/// The name of a Kubernetes object such as a Secret: an RFC 1123 subdomain.
+pub(crate) fn is_object_name(text: &str) -> bool {
+    let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    text.len() <= MAX_OBJECT_NAME && is_lower && is_dns_name(text)
+}

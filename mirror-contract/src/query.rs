@@ -33,13 +33,15 @@ pub enum Query<'a> {
     PullSecret {
         /// A Kubernetes namespace (RFC 1123 label).
         namespace: Cow<'a, str>,
+        /// Whether asking makes sure that the Secret is there.
+        mode: Mode,
     },
 }
 
-/// Whether a question about an image has the side effect of having it copied.
+/// Whether a question has the side effect that its answer becomes a yes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Copy the image if it is not mirrored.
+    /// Copy the image if it is not mirrored, create the Secret if it is missing.
     Ensure,
     /// Only look: for dry-run requests.
     Peek,
@@ -60,6 +62,15 @@ pub enum DecodeError {
     Image,
     /// Not a Kubernetes namespace, or not asked with the tag `latest`.
     Namespace,
+}
+
+impl Mode {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Ensure => "",
+            Self::Peek => PEEK,
+        }
+    }
 }
 
 impl<'a> Sidecar<'a> {
@@ -94,9 +105,10 @@ impl<'a> Query<'a> {
 
     /// The question about the pull Secret of `namespace`; `None` if that is not a namespace's name.
     #[must_use]
-    pub fn pull_secret(namespace: &'a str) -> Option<Self> {
+    pub fn pull_secret(namespace: &'a str, mode: Mode) -> Option<Self> {
         grammar::is_namespace(namespace).then_some(Self::PullSecret {
             namespace: Cow::Borrowed(namespace),
+            mode,
         })
     }
 
@@ -106,8 +118,8 @@ impl<'a> Query<'a> {
     /// [`Inexpressible`] when the image cannot be written as such a reference.
     pub fn encode(&self, sidecar: &Sidecar<'_>) -> Result<String, Inexpressible> {
         let (repository, tag) = match self {
-            Self::PullSecret { namespace } => (
-                format!("{PULL_SECRET}{namespace}"),
+            Self::PullSecret { namespace, mode } => (
+                format!("{}{PULL_SECRET}{namespace}", mode.prefix()),
                 Cow::Borrowed(PULL_SECRET_TAG),
             ),
             Self::Image { image, mode } => {
@@ -118,9 +130,11 @@ impl<'a> Query<'a> {
                     Some(digest) => (DIGEST, Cow::Owned(digest.to_tag_form())),
                     None => (TAG, Cow::Borrowed(image.tag().unwrap_or_default())),
                 };
-                let peek = if *mode == Mode::Peek { PEEK } else { "" };
                 let host = encode_host(image.host())?;
-                (format!("{peek}{kind}{host}/{}", image.path()), tag)
+                (
+                    format!("{}{kind}{host}/{}", mode.prefix(), image.path()),
+                    tag,
+                )
             }
         };
         if repository.len() > MAX_REPOSITORY {
@@ -134,18 +148,19 @@ impl<'a> Query<'a> {
     /// # Errors
     /// [`DecodeError`] says why this is not a query.
     pub fn decode(repository: &'a str, tag: &'a str) -> Result<Query<'static>, DecodeError> {
-        if let Some(namespace) = repository.strip_prefix(PULL_SECRET) {
+        let (rest, mode) = match repository.strip_prefix(PEEK) {
+            Some(rest) => (rest, Mode::Peek),
+            None => (repository, Mode::Ensure),
+        };
+        if let Some(namespace) = rest.strip_prefix(PULL_SECRET) {
             if tag != PULL_SECRET_TAG || !grammar::is_namespace(namespace) {
                 return Err(DecodeError::Namespace);
             }
             return Ok(Query::PullSecret {
                 namespace: Cow::Owned(namespace.into()),
+                mode,
             });
         }
-        let (rest, mode) = match repository.strip_prefix(PEEK) {
-            Some(rest) => (rest, Mode::Peek),
-            None => (repository, Mode::Ensure),
-        };
         let (name, version) = if let Some(name) = rest.strip_prefix(TAG) {
             (name, format!(":{tag}"))
         } else if let Some(name) = rest.strip_prefix(DIGEST) {
@@ -190,7 +205,7 @@ impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::UnknownKind => {
-                "only tag/…, digest/…, peek/tag/…, peek/digest/… and pull-secret/… can be asked for"
+                "only tag/…, digest/… and pull-secret/… can be asked for, each also after peek/"
             }
             Self::Host => "the registry must be a lower-case host name, its port written as _5000",
             Self::Image => "what follows the registry must be a normalised repository and its tag or sha256-<hex>",

@@ -106,8 +106,7 @@ impl Catalog {
         mode: Mode,
     ) -> Result<ImageAnswer<'static>, Refusal<'static>> {
         if self.images.backup().contains(image) {
-            let reason = "it already is in the backup repository".into();
-            return Ok(ImageAnswer::Excluded { reason });
+            return Ok(ImageAnswer::InBackup { secret: None });
         }
         let failed = |reason: &dyn ToString| Refusal::new(RefusalKind::Failed, &reason.to_string());
         let copy = self
@@ -123,6 +122,7 @@ impl Catalog {
         Ok(ImageAnswer::Mirrored {
             image: copy,
             digest,
+            secret: None,
         })
     }
 

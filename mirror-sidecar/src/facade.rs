@@ -79,10 +79,12 @@ impl Facade {
         };
         let answer = match &query {
             Query::Image { image, mode } => {
+                let secret = self.pull_secrets.name.as_deref();
                 let answer = self.catalog.image(image, *mode).await;
-                answer.map(|answer| answer.annotations())
+                answer.map(|answer| answer.naming_secret(secret).annotations())
             }
-            Query::PullSecret { namespace } => {
+            // Without a cluster nothing is created, so looking and making sure are the same.
+            Query::PullSecret { namespace, mode: _ } => {
                 let answer = self.pull_secrets.answer(namespace);
                 answer.map(|answer| answer.annotations())
             }

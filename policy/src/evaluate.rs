@@ -1,20 +1,24 @@
 //! The evaluation of one request, from its bytes to the answer.
 
+use std::cell::LazyCell;
+use std::collections::BTreeSet;
+
 use kubewarden_policy_sdk::response::ValidationResponse;
 use mirror_contract::Mode;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::decide::decide;
+use crate::decide::{Workload, decide};
+use crate::exempt::is_exempt;
 use crate::host::Host;
 use crate::images::Images;
 use crate::log;
 use crate::mirror::Mirror;
-use crate::pod_template::{Scope, Target};
+use crate::pod_template::Target;
 use crate::pull_secrets::PullSecrets;
 use crate::request::{Payload, Request};
 use crate::response::{self, Report};
-use crate::rewrite::rewrite;
+use crate::rewrite::{rewrite, was_rewritten};
 use crate::settings::{self, Settings};
 
 /// Answers an admission request: `payload` is the JSON that Kubewarden hands to the function `validate`.
@@ -72,11 +76,14 @@ fn admit(
         log::unknown_shape(request, host);
         return response::left_alone();
     };
-    if target.is_left_alone(&object) {
+    if is_exempt(&object, target, settings) {
         return response::left_alone();
     }
-    let old_object = old_object(request, target, settings);
-    let old_spec = old_object.as_ref().and_then(|old| target.pod_spec(old));
+    let old_object = request.old_object();
+    let old_spec = || old_object.get().and_then(|old| target.pod_spec(old));
+    let before =
+        LazyCell::new(|| old_spec().map_or_else(BTreeSet::new, |old| Images::of(old).names()));
+    let was_there = |image: &str| before.contains(image);
     let images = Images::of(spec).changeable(target.scope, old_spec);
 
     let mode = if request.dry_run == Some(true) {
@@ -85,30 +92,21 @@ fn admit(
         Mode::Ensure
     };
     let mut mirror = Mirror::new(host, settings.sidecar.clone(), mode, settings.time_budget);
-    let plan = decide(
-        &images.slots,
-        &mut mirror,
-        request.namespace.as_deref().unwrap_or_default(),
-        &PullSecrets::of(spec, target.scope),
-        settings.pin_digest,
-    );
+    let workload = Workload {
+        slots: &images.slots,
+        namespace: request.namespace.as_deref().unwrap_or_default(),
+        secrets: PullSecrets::of(spec, target),
+        was_rewritten: was_rewritten(&object),
+        was_there: &was_there,
+    };
+    let plan = decide(&workload, &mut mirror, settings);
     let (host, trouble) = mirror.into_parts();
 
-    let before = old_spec.map(Images::of).unwrap_or_default();
-    let report = Report::new(&plan, &images.oddities, settings, &before);
+    let report = Report::new(&plan, &images.oddities, settings, &was_there);
     log::report(&report, request, trouble.as_deref(), host);
     if report.is_rejection() {
         return report.into_rejection();
     }
     let is_changed = rewrite(&mut object, target, plan);
     report.into_acceptance(is_changed.then_some(object))
-}
-
-/// The object that this request replaces, where it matters what was there: for what may change, and for what may be
-/// rejected. Unreadable is as good as missing: then nothing is known to have changed.
-fn old_object(request: &Request<'_>, target: &Target, settings: &Settings<'_>) -> Option<Value> {
-    if target.scope == Scope::Everything && !settings.may_reject() {
-        return None;
-    }
-    serde_json::from_str(request.old_object?.get()).ok()
 }

@@ -1,6 +1,6 @@
 //! The images that a pod spec names: containers of three sorts, and volumes made of images.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -101,22 +101,26 @@ impl<'a> Images<'a> {
         images
     }
 
-    /// Whether one of them is `image`, as it is written.
-    pub fn contain(&self, image: &str) -> bool {
-        self.slots.iter().any(|slot| slot.image == image)
+    /// Their names, as they are written.
+    pub fn names(&self) -> BTreeSet<&'a str> {
+        self.slots.iter().map(|slot| slot.image).collect()
     }
 
     /// Without those that a request of this scope may not change, compared to the pod spec that it replaces, and without
     /// those that are never pulled.
     #[must_use]
-    pub fn changeable(mut self, scope: Scope, old_spec: Option<&Value>) -> Self {
+    pub fn changeable<'b>(
+        mut self,
+        scope: Scope,
+        old_spec: impl FnOnce() -> Option<&'b Value>,
+    ) -> Self {
         if scope == Scope::Everything {
             self.slots.retain(|slot| !slot.never_pulled);
             return self;
         }
         // The oddities of a running Pod were let in before.
         self.oddities.clear();
-        let Some(old_spec) = old_spec else {
+        let Some(old_spec) = old_spec() else {
             self.slots.clear();
             return self;
         };

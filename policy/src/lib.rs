@@ -2,9 +2,9 @@
 //!
 //! [`validate`] is a function of the admission request and of what the sidecar says through the [`Host`]:
 //!
-//! 1. [`request`]: read the request; [`pod_template`]: is there anything in it that may be changed, and where;
+//! 1. [`request`]: read the request; [`pod_template`]: what of it may be changed; [`exempt`]: whether nothing is to be;
 //! 2. [`images`]: which images it names; [`mirror`]: what the sidecar knows about them;
-//! 3. [`decide`]: what becomes of each image; [`rewrite`]: the edit of the object;
+//! 3. [`decide`]: what becomes of each image and of the [`pull_secrets`]; [`rewrite`]: the edit of the object;
 //! 4. [`response`]: the answer, with warnings and audit annotations.
 //!
 //! It never fails: the host would turn an error, a panic or a timeout into a denial that no `failurePolicy` rescues. What
@@ -12,6 +12,9 @@
 
 mod decide;
 mod evaluate;
+mod exempt;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 #[cfg(target_arch = "wasm32")]
 mod guest;
 mod host;

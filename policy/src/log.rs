@@ -1,5 +1,7 @@
 //! Log events, in the shape that Kubewarden's host knows: `level`, `message`, and any other fields.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::host::Host;
@@ -34,6 +36,10 @@ struct Event<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     rewritten: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
+    left_to_pods: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pull_secret: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     not_mirrored: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     host_error: &'a str,
@@ -41,19 +47,21 @@ struct Event<'a> {
 
 /// Logs what happened to the images of an object. Silent if nothing did.
 pub fn report(report: &Report, request: &Request<'_>, trouble: Option<&str>, host: &mut impl Host) {
-    let rewritten = join(report.rewritten().iter().cloned(), MAX_LIST);
-    let not_mirrored = join(report.kept().iter().cloned(), MAX_LIST);
+    let list = |lines: &BTreeSet<String>| join(lines.iter().cloned(), MAX_LIST);
+    let rewritten = list(report.rewritten());
+    let left_to_pods = list(report.left_to_pods());
+    let not_mirrored = list(report.kept());
+    let pull_secret = list(report.secret());
     let host_error = cut(trouble.unwrap_or_default(), MAX_TROUBLE);
-    let (level, message) = match (
-        report.is_rejection(),
-        rewritten.as_str(),
-        not_mirrored.as_str(),
-    ) {
-        (true, ..) => (Level::Warning, "rejected"),
-        (_, "", "") => return,
-        (_, _, "") => (Level::Info, "images rewritten"),
-        (_, "", _) => (Level::Warning, "images keep their upstream"),
-        _ => (
+    let is_empty = [&rewritten, &left_to_pods, &not_mirrored].map(String::is_empty);
+    let (level, message) = match is_empty {
+        _ if report.is_rejection() => (Level::Warning, "rejected"),
+        [true, true, true] if pull_secret.is_empty() => return,
+        [true, true, true] => (Level::Info, "pull Secret changed"),
+        [false, _, true] => (Level::Info, "images rewritten"),
+        [true, false, true] => (Level::Info, "images left to the Pods"),
+        [true, _, false] => (Level::Warning, "images keep their upstream"),
+        [false, _, false] => (
             Level::Warning,
             "some images rewritten, some keep their upstream",
         ),
@@ -62,6 +70,8 @@ pub fn report(report: &Report, request: &Request<'_>, trouble: Option<&str>, hos
         host,
         &Event {
             rewritten: &rewritten,
+            left_to_pods: &left_to_pods,
+            pull_secret: &pull_secret,
             not_mirrored: &not_mirrored,
             host_error: &host_error,
             ..event(level, message, request)
@@ -86,6 +96,8 @@ fn event<'a>(level: Level, message: &'a str, request: &'a Request<'_>) -> Event<
         name: request.name.as_deref().unwrap_or_default(),
         dry_run: request.dry_run == Some(true),
         rewritten: "",
+        left_to_pods: "",
+        pull_secret: "",
         not_mirrored: "",
         host_error: "",
     }

@@ -1,5 +1,6 @@
 //! Questions to the sidecar, each asked once, within the time that there is.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -18,6 +19,13 @@ pub enum Known {
         copy: ImageRef<'static>,
         /// The digest of both.
         digest: Digest<'static>,
+        /// The pull Secret that the copy is known to need.
+        secret: Option<String>,
+    },
+    /// It is in the backup itself.
+    InBackup {
+        /// The pull Secret that it is known to need.
+        secret: Option<String>,
     },
     /// There will be none.
     Excluded,
@@ -30,6 +38,7 @@ pub struct Mirror<'a, H> {
     mode: Mode,
     budget: Duration,
     images: BTreeMap<String, Result<Known, Why>>,
+    secret: Option<Result<Option<String>, Why>>,
     /// What the host said when the sidecar could not be reached.
     trouble: Option<String>,
 }
@@ -49,6 +58,7 @@ impl<'a, H: Host> Mirror<'a, H> {
             mode,
             budget,
             images: BTreeMap::new(),
+            secret: None,
             trouble: None,
         }
     }
@@ -64,9 +74,17 @@ impl<'a, H: Host> Mirror<'a, H> {
         let known = self.ask(&query, |manifest| {
             Some(
                 match ImageAnswer::from_annotations(|key| manifest.get(key))? {
-                    ImageAnswer::Mirrored { image, digest } => Known::Mirrored {
+                    ImageAnswer::Mirrored {
+                        image,
+                        digest,
+                        secret,
+                    } => Known::Mirrored {
                         copy: image.into_owned(),
                         digest: digest.into_owned(),
+                        secret: secret.map(Cow::into_owned),
+                    },
+                    ImageAnswer::InBackup { secret } => Known::InBackup {
+                        secret: secret.map(Cow::into_owned),
                     },
                     ImageAnswer::Excluded { .. } => Known::Excluded,
                 },
@@ -77,11 +95,16 @@ impl<'a, H: Host> Mirror<'a, H> {
     }
 
     /// The name of the pull Secret that copies need in `namespace`; `None` if they need none.
-    ///
-    /// There is no question about Secrets without side effects, so a dry run makes sure of the Secret too: without its
-    /// name the dry run would not show what the real request does.
     pub fn pull_secret(&mut self, namespace: &str) -> Result<Option<String>, Why> {
-        let query = Query::pull_secret(namespace)
+        if let Some(secret) = &self.secret {
+            return secret.clone();
+        }
+        let secret = self.ask_for_secret(namespace);
+        self.secret.insert(secret).clone()
+    }
+
+    fn ask_for_secret(&mut self, namespace: &str) -> Result<Option<String>, Why> {
+        let query = Query::pull_secret(namespace, self.mode)
             .and_then(|query| query.encode(&self.sidecar).ok())
             .ok_or(Why::NoNamespace)?;
         self.ask(&query, |manifest| {

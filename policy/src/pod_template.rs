@@ -6,18 +6,14 @@ use serde_json::Value;
 
 use crate::request::{Operation, Request};
 
-const SKIP: &str = "image-mirror.dev/skip";
-/// Marks the API server's image of a Pod that a kubelet reads from a file; it cannot be changed.
-const STATIC_POD: &str = "kubernetes.io/config.mirror";
-
 /// The part of an object that a request may change.
 pub struct Target {
     /// The keys that lead from the object to its pod template.
     path: &'static [&'static str],
     /// How much of that template may change.
     pub scope: Scope,
-    /// Whether the object is a Pod.
-    is_pod: bool,
+    /// Whether the object is a Pod itself.
+    pub is_pod: bool,
 }
 
 /// How much of a pod template may change.
@@ -75,47 +71,10 @@ impl Target {
             .get_mut("spec")
     }
 
-    fn template<'a>(&self, object: &'a Value) -> Option<&'a Value> {
+    /// The pod template within `object`, which is the object itself if it is a Pod.
+    pub fn template<'a>(&self, object: &'a Value) -> Option<&'a Value> {
         self.path
             .iter()
             .try_fold(object, |value, key| value.get(key))
     }
-
-    /// Whether `object` is not to be touched: its owner said so, it is a static Pod, it is being deleted (a rejection would
-    /// keep its finalizers from being removed), or a controller owns it.
-    ///
-    /// What a controller owns between the workload and its Pods (the `ReplicaSet` of a Deployment, the `Job` of a `CronJob`, the
-    /// `StatefulSet` of an operator) would be changed back by that controller. The Pods at the end are rewritten anyway.
-    pub fn is_left_alone(&self, object: &Value) -> bool {
-        let opted_out = |part: &Value| has(part, "annotations", SKIP) || has(part, "labels", SKIP);
-        let is_static = object
-            .pointer("/metadata/annotations")
-            .is_some_and(|annotations| annotations.get(STATIC_POD).is_some());
-        let is_deleted = object
-            .pointer("/metadata/deletionTimestamp")
-            .is_some_and(|time| !time.is_null());
-        let is_owned = !self.is_pod && has_controller(object);
-        is_static
-            || is_deleted
-            || is_owned
-            || opted_out(object)
-            || self.template(object).is_some_and(opted_out)
-    }
-}
-
-fn has(part: &Value, list: &str, key: &str) -> bool {
-    part.get("metadata")
-        .and_then(|metadata| metadata.get(list)?.get(key)?.as_str())
-        == Some("true")
-}
-
-fn has_controller(object: &Value) -> bool {
-    object
-        .pointer("/metadata/ownerReferences")
-        .and_then(Value::as_array)
-        .is_some_and(|owners| {
-            owners
-                .iter()
-                .any(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true))
-        })
 }

@@ -1,31 +1,60 @@
-//! The `imagePullSecrets` of a pod spec.
+//! The `imagePullSecrets` of a pod spec, and what becomes of them.
+//!
+//! A Pod gets those of its `ServiceAccount` only if its own list is empty (the API server's admission plugin
+//! `ServiceAccount`, which runs before webhooks). So a template whose list is empty must not get the backup's Secret while
+//! any of its images stays upstream: that image might need the others. Its Pods are rewritten instead, once they have them.
 
 use serde_json::{Value, json};
 
-use crate::pod_template::Scope;
+use crate::pod_template::{Scope, Target};
 use crate::why::Why;
 
 const KEY: &str = "imagePullSecrets";
 
-/// The pull Secrets that a pod spec lists, and whether one may be added.
+/// The pull Secrets that a pod spec lists, and what may be done to them.
 pub struct PullSecrets<'a> {
     /// `None` if the list is not one.
     entries: Option<&'a [Value]>,
-    is_open: bool,
+    holder: Holder,
+}
+
+/// Whose list it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    /// A Pod that exists. Its list is immutable.
+    RunningPod,
+    /// A Pod that is being created. What its `ServiceAccount` adds is there already.
+    NewPod,
+    /// A template. What its Pods will get besides is unknown.
+    Template,
+}
+
+/// What becomes of the list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SecretChange {
+    /// It stays.
+    #[default]
+    None,
+    /// This name joins it.
+    Add(String),
+    /// This name, the only one, goes.
+    Remove(String),
 }
 
 impl<'a> PullSecrets<'a> {
-    /// Those of `spec`. The list of a Pod that exists is immutable.
-    pub fn of(spec: &'a Value, scope: Scope) -> Self {
+    /// Those of `spec`.
+    pub fn of(spec: &'a Value, target: &Target) -> Self {
         let entries = match spec.get(KEY) {
             None | Some(Value::Null) => Some(&[][..]),
             Some(Value::Array(entries)) => Some(entries.as_slice()),
             Some(_) => None,
         };
-        Self {
-            entries,
-            is_open: scope == Scope::Everything,
-        }
+        let holder = match target.scope {
+            Scope::Everything if target.is_pod => Holder::NewPod,
+            Scope::Everything => Holder::Template,
+            Scope::ChangedImages | Scope::NewEphemeralContainers => Holder::RunningPod,
+        };
+        Self { entries, holder }
     }
 
     /// Whether `name` must be added: `false` if it is listed already.
@@ -34,25 +63,50 @@ impl<'a> PullSecrets<'a> {
     /// Why it cannot be added though it is missing.
     pub fn lack(&self, name: &str) -> Result<bool, Why> {
         let entries = self.entries.ok_or(Why::SecretsUnreadable)?;
-        let is_listed = entries
-            .iter()
-            .any(|entry| entry.get("name").and_then(Value::as_str) == Some(name));
-        if is_listed || self.is_open {
+        let is_listed = entries.iter().any(|entry| name_of(entry) == Some(name));
+        if is_listed || self.holder != Holder::RunningPod {
             Ok(!is_listed)
         } else {
             Err(Why::SecretNotListed(name.to_owned()))
         }
     }
+
+    /// Whether nobody listed any, so that Pods of this template have those of their `ServiceAccount`.
+    pub fn are_left_to_service_account(&self) -> bool {
+        self.holder == Holder::Template && self.entries.is_some_and(<[Value]>::is_empty)
+    }
+
+    /// The only Secret of a template.
+    pub fn sole(&self) -> Option<&'a str> {
+        match self.entries {
+            Some([entry]) if self.holder == Holder::Template => name_of(entry),
+            _ => None,
+        }
+    }
 }
 
-/// Adds `name` at the end of the pull Secrets of `spec`.
-pub fn add(spec: &mut Value, name: &str) {
-    let Value::Object(spec) = spec else { return };
-    let list = spec.entry(KEY).or_insert(Value::Null);
-    if list.is_null() {
-        *list = json!([]);
+impl SecretChange {
+    /// Carries out the change on `spec`.
+    pub fn apply(self, spec: &mut Value) {
+        let Value::Object(spec) = spec else { return };
+        match self {
+            Self::None => {}
+            Self::Add(name) => {
+                let list = spec.entry(KEY).or_insert(Value::Null);
+                if list.is_null() {
+                    *list = json!([]);
+                }
+                if let Value::Array(list) = list {
+                    list.push(json!({ "name": name }));
+                }
+            }
+            Self::Remove(_) => {
+                spec.remove(KEY);
+            }
+        }
     }
-    if let Value::Array(list) = list {
-        list.push(json!({ "name": name }));
-    }
+}
+
+fn name_of(entry: &Value) -> Option<&str> {
+    entry.get("name")?.as_str()
 }

@@ -6,8 +6,8 @@ use std::fmt;
 use kubewarden_policy_sdk::response::ValidationResponse;
 use serde_json::Value;
 
-use crate::decide::{Fate, Plan};
-use crate::images::Images;
+use crate::decide::{Copy, Fate, Plan};
+use crate::pull_secrets::SecretChange;
 use crate::settings::{Otherwise, Settings};
 use crate::text::{cut, join, shorten};
 use crate::why::Why;
@@ -32,40 +32,41 @@ const FORBIDDEN: u16 = 403;
 pub struct Report {
     /// `<original> -> <copy> (<digest>)`, the digest only where the copy does not end with it.
     rewritten: BTreeSet<String>,
+    /// The same for images that are rewritten in the Pods.
+    left_to_pods: BTreeSet<String>,
     /// The images that keep their upstream, and why.
     kept: BTreeSet<String>,
     /// Those of them that the settings do not tolerate.
     intolerable: BTreeSet<String>,
+    /// What became of the pull Secrets: nothing or one line.
+    secret: BTreeSet<String>,
     warnings: Vec<String>,
 }
 
 impl Report {
     /// Reports on `plan`, and on what could not be understood.
     ///
-    /// An image that was there `before` is never a reason to deny an update: it runs already, and whoever scales, labels or
+    /// An image that `was_there` before is never a reason to deny an update: it runs already, and whoever scales, labels or
     /// removes the object during an outage must not be stopped by it.
     pub fn new(
         plan: &Plan,
         oddities: &[String],
         settings: &Settings<'_>,
-        before: &Images<'_>,
+        was_there: &dyn Fn(&str) -> bool,
     ) -> Self {
         let mut report = Self::default();
+        report.secret.extend(match &plan.secret {
+            SecretChange::None => None,
+            SecretChange::Add(name) => Some(format!("{name} added")),
+            SecretChange::Remove(name) => Some(format!("{name} left to the Pods")),
+        });
         for decision in &plan.decisions {
             let image = &decision.image;
             match &decision.fate {
-                Fate::Leave => {}
-                Fate::Rewrite(copy) => {
-                    let is_pinned = copy.image.ends_with(&copy.digest);
-                    let digest = if is_pinned {
-                        String::new()
-                    } else {
-                        format!(" ({})", copy.digest)
-                    };
-                    let line = format!("{image} -> {}{digest}", copy.image);
-                    report.rewritten.insert(line);
-                }
-                Fate::Keep(why) => report.keep(image, why, settings, before.contain(image)),
+                Fate::InBackup { .. } | Fate::Unwanted => {}
+                Fate::Rewrite(copy) => _ = report.rewritten.insert(copy.line(image)),
+                Fate::RewriteInPods(copy) => _ = report.left_to_pods.insert(copy.line(image)),
+                Fate::Keep(why) => report.keep(image, why, settings, was_there),
             }
         }
         for oddity in oddities {
@@ -74,14 +75,20 @@ impl Report {
         report
     }
 
-    fn keep(&mut self, image: &str, why: &Why, settings: &Settings<'_>, was_there: bool) {
+    fn keep(
+        &mut self,
+        image: &str,
+        why: &Why,
+        settings: &Settings<'_>,
+        was_there: &dyn Fn(&str) -> bool,
+    ) {
         let line = format!("{} {why}", shorten(image, MAX_IMAGE));
         let otherwise = if why.is_unavailable() {
             settings.when_unavailable
         } else {
             settings.when_not_mirrored
         };
-        if otherwise == Otherwise::Reject && !was_there {
+        if otherwise == Otherwise::Reject && !was_there(image) {
             self.intolerable.insert(line.clone());
         }
         if self.kept.insert(line) {
@@ -104,6 +111,16 @@ impl Report {
         &self.rewritten
     }
 
+    /// The images that are rewritten in the Pods, and to what.
+    pub fn left_to_pods(&self) -> &BTreeSet<String> {
+        &self.left_to_pods
+    }
+
+    /// What became of the pull Secrets: nothing or one line.
+    pub fn secret(&self) -> &BTreeSet<String> {
+        &self.secret
+    }
+
     /// Whether the object must not be admitted.
     pub fn is_rejection(&self) -> bool {
         !self.intolerable.is_empty()
@@ -116,7 +133,7 @@ impl Report {
             accepted: false,
             message: Some(format!("{SPEAKER}{message}")),
             code: Some(FORBIDDEN),
-            audit_annotations: annotations(BTreeSet::new(), self.kept),
+            audit_annotations: annotations([("not-mirrored", self.kept)]),
             ..left_alone()
         }
     }
@@ -125,9 +142,25 @@ impl Report {
     pub fn into_acceptance(self, mutated_object: Option<Value>) -> ValidationResponse {
         ValidationResponse {
             mutated_object,
-            audit_annotations: annotations(self.rewritten, self.kept),
+            audit_annotations: annotations([
+                ("rewritten", self.rewritten),
+                ("left-to-pods", self.left_to_pods),
+                ("pull-secret", self.secret),
+                ("not-mirrored", self.kept),
+            ]),
             warnings: limited(self.warnings),
             ..left_alone()
+        }
+    }
+}
+
+impl Copy {
+    fn line(&self, original: &str) -> String {
+        let Self { image, digest, .. } = self;
+        if image.ends_with(digest.as_str()) {
+            format!("{original} -> {image}")
+        } else {
+            format!("{original} -> {image} ({digest})")
         }
     }
 }
@@ -162,11 +195,10 @@ fn limited(mut warnings: Vec<String>) -> Option<Vec<String>> {
     (!warnings.is_empty()).then_some(warnings)
 }
 
-fn annotations(
-    rewritten: BTreeSet<String>,
-    kept: BTreeSet<String>,
+fn annotations<const N: usize>(
+    lists: [(&str, BTreeSet<String>); N],
 ) -> Option<HashMap<String, String>> {
-    let annotations: HashMap<String, String> = [("rewritten", rewritten), ("not-mirrored", kept)]
+    let annotations: HashMap<String, String> = lists
         .into_iter()
         .filter(|(_, lines)| !lines.is_empty())
         .map(|(key, lines)| (key.to_owned(), join(lines, MAX_MESSAGE)))

@@ -1,13 +1,13 @@
 //! The edit of the object: images, the pull Secret, and a note of what was there. Nothing else is touched.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
 use crate::decide::{Fate, Plan};
 use crate::images::Images;
 use crate::pod_template::{Scope, Target};
-use crate::pull_secrets;
+use crate::pull_secrets::SecretChange;
 
 /// The annotation that notes, as a JSON object, what each copy stands for: `{"<copy>":"<image as it was written>"}`.
 const ORIGINALS: &str = "image-mirror.dev/original-images";
@@ -22,7 +22,7 @@ pub fn rewrite(object: &mut Value, target: &Target, plan: Plan) -> bool {
             edits.push((decision.place, copy.image));
         }
     }
-    if edits.is_empty() {
+    if edits.is_empty() && plan.secret == SecretChange::None {
         return false;
     }
     let Some(spec) = target.pod_spec_mut(object) else {
@@ -31,9 +31,7 @@ pub fn rewrite(object: &mut Value, target: &Target, plan: Plan) -> bool {
     for (place, image) in edits {
         place.put(spec, image);
     }
-    if let Some(name) = plan.add_secret {
-        pull_secrets::add(spec, &name);
-    }
+    plan.secret.apply(spec);
     // The API server refuses or drops the annotation when it comes with the update of a Pod's images.
     if target.scope == Scope::Everything {
         note(object, target, originals);
@@ -41,13 +39,21 @@ pub fn rewrite(object: &mut Value, target: &Target, plan: Plan) -> bool {
     true
 }
 
+/// Whether the policy noted that it rewrote images of `object`.
+pub fn was_rewritten(object: &Value) -> bool {
+    !noted(object).is_empty()
+}
+
 /// Writes the annotation. What it already says stays, as far as the images are still there.
 fn note(object: &mut Value, target: &Target, new: BTreeMap<String, String>) {
-    let mut originals = noted(object);
+    let before = noted(object);
+    if before.is_empty() && new.is_empty() {
+        return;
+    }
+    let mut originals = before;
     originals.extend(new);
     if let Some(spec) = target.pod_spec(object) {
-        let images = Images::of(spec);
-        let present: BTreeSet<&str> = images.slots.iter().map(|slot| slot.image).collect();
+        let present = Images::of(spec).names();
         originals.retain(|copy, _| present.contains(copy.as_str()));
     }
     // A map of strings can always be written.
@@ -55,7 +61,12 @@ fn note(object: &mut Value, target: &Target, new: BTreeMap<String, String>) {
         return;
     };
     let annotations = child(object, "metadata").and_then(|metadata| child(metadata, "annotations"));
-    if let Some(Value::Object(annotations)) = annotations {
+    let Some(Value::Object(annotations)) = annotations else {
+        return;
+    };
+    if originals.is_empty() {
+        annotations.remove(ORIGINALS);
+    } else {
         annotations.insert(ORIGINALS.to_owned(), Value::String(text));
     }
 }

@@ -1,52 +1,74 @@
 //! The policy's settings. They are read by hand, so that every error is found at once and named in plain words.
+//!
+//! The comment of a setting is its documentation: its key, what it means, its default. The README and the form for
+//! Rancher's user interface say the same, word for word; a test compares.
+
+mod patterns;
+mod reader;
 
 use std::time::Duration;
 
 use kubewarden_policy_sdk::settings::SettingsValidationResponse;
 use mirror_contract::namespace::DEFAULT_EXCLUDED;
 use mirror_contract::{NamespacePattern, Sidecar};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::text::shorten;
+pub use patterns::{ImagePattern, LabelPattern, OwnerPattern};
+use reader::Reader;
 
-const SIDECAR: &str = "sidecar";
-const EXCLUDED_NAMESPACES: &str = "excludedNamespaces";
-const WHEN_NOT_MIRRORED: &str = "whenNotMirrored";
-const WHEN_UNAVAILABLE: &str = "whenUnavailable";
-const PIN_DIGEST: &str = "pinDigest";
-const TIME_BUDGET_MS: &str = "timeBudgetMs";
-const KEYS: [&str; 6] = [
-    SIDECAR,
-    EXCLUDED_NAMESPACES,
-    WHEN_NOT_MIRRORED,
-    WHEN_UNAVAILABLE,
-    PIN_DIGEST,
-    TIME_BUDGET_MS,
-];
-
+/// They compare the image of a Pod with the one in their own resource, and replace the Pod for ever if these differ.
+const DEFAULT_OWNERS: [&str; 2] = ["postgresql.cnpg.io/Cluster", "acid.zalan.do/postgresql"];
+/// The Zalando operator does the same, and its Pods do not name it as an owner: it marks all that is its own like this.
+const DEFAULT_LABELS: [&str; 1] = ["application=spilo"];
 /// Milliseconds. Together with one last call it stays below the host's default limit of two seconds.
 const DEFAULT_BUDGET: u64 = 800;
 /// Milliseconds: less than one call takes is no time at all.
 const MIN_BUDGET: u64 = 50;
 /// Milliseconds: the longest that the host can be told to wait is 30 seconds.
 const MAX_BUDGET: u64 = 25_000;
-/// Characters of a wrong value that are repeated.
-const MAX_ECHO: usize = 60;
 
 /// The settings, checked.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Settings<'a> {
-    /// Where the sidecar listens. Required.
+    /// `sidecar`: host and port of mirror-sidecar, in lower case, as the policy server reaches it.
+    /// Required.
     pub sidecar: Sidecar<'a>,
-    /// Names of namespaces whose objects are left alone; a `*` at the end stands for any rest.
+    /// `excludedNamespaces`: namespaces whose workloads are left alone; a `*` at the end stands for any ending.
+    /// Default: `[kube-system, local-path-storage, image-mirror, kubewarden]`
     excluded_namespaces: Vec<NamespacePattern<'a>>,
-    /// What to do with an object when one of its images has no copy (yet).
+    /// `images`: which images are mirrored.
+    pub images: ImageFilter<'a>,
+    /// `skipOwners`: what such an owner, `<API group>/<kind>`, owns is left alone, because it compares images itself.
+    /// Default: `[postgresql.cnpg.io/Cluster, acid.zalan.do/postgresql]`
+    skip_owners: Vec<OwnerPattern<'a>>,
+    /// `skipLabels`: what has such a label, `<key>=<value>`, is left alone, itself or its Pod template.
+    /// Default: `[application=spilo]`
+    skip_labels: Vec<LabelPattern<'a>>,
+    /// `whenNotMirrored`: what happens to a workload with an image that has no copy yet: `keep` the original, with a
+    /// warning, or `reject` the request.
+    /// Default: `keep`
     pub when_not_mirrored: Otherwise,
-    /// What to do with an object when the sidecar gives no usable answer.
+    /// `whenUnavailable`: the same when the sidecar gives no usable answer.
+    /// Default: `keep`
     pub when_unavailable: Otherwise,
-    /// Whether every rewritten image gets its digest.
+    /// `pinDigest`: add the digest of the copy to every rewritten image, so that a moved tag cannot change what runs.
+    /// Default: `false`
     pub pin_digest: bool,
-    /// How long to go on asking, since the evaluation began.
+    /// `timeBudgetMs`: how many milliseconds one request may ask the sidecar, 50 to 25000; what was not asked by then
+    /// counts as not mirrored.
+    /// Default: `800`
     pub time_budget: Duration,
+}
+
+/// Which images are mirrored.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ImageFilter<'a> {
+    /// `images.include`: only images that fit such a pattern are mirrored; without any, all are.
+    /// Default: `[]`
+    include: Vec<ImagePattern<'a>>,
+    /// `images.exclude`: images that fit such a pattern are not mirrored, whatever else is said.
+    /// Default: `[]`
+    exclude: Vec<ImagePattern<'a>>,
 }
 
 /// What to do with an object when an image cannot be replaced by its copy.
@@ -92,32 +114,55 @@ impl<'a> Settings<'a> {
         let Value::Object(map) = value else {
             return Err(vec!["the settings must be an object".into()]);
         };
-        let mut reader = Reader {
-            map,
-            errors: unknown_keys(map),
+        let mut reader = Reader::new(map);
+        let sidecar = reader.required(
+            "sidecar",
+            "the `host:port` of mirror-sidecar, in lower case",
+            Sidecar::parse,
+        );
+        let excluded_namespaces = reader.list(
+            "excludedNamespaces",
+            "a list of namespaces (lower-case letters, digits and `-`, a `*` at the end stands for any ending)",
+            &DEFAULT_EXCLUDED,
+            NamespacePattern::parse,
+        );
+        let mut filters = reader.nested("images");
+        let images = ImageFilter {
+            include: filters.patterns("include"),
+            exclude: filters.patterns("exclude"),
         };
-        let sidecar = reader.sidecar();
-        let excluded_namespaces = reader.excluded_namespaces();
-        let when_not_mirrored = reader.otherwise(WHEN_NOT_MIRRORED);
-        let when_unavailable = reader.otherwise(WHEN_UNAVAILABLE);
-        let pin_digest = reader.optional(PIN_DIGEST, "true or false", false, Value::as_bool);
-        let time_budget = reader.time_budget();
+        reader.adopt(filters);
+        let skip_owners = reader.list(
+            "skipOwners",
+            "a list of `<API group>/<kind>`",
+            &DEFAULT_OWNERS,
+            OwnerPattern::parse,
+        );
+        let skip_labels = reader.list(
+            "skipLabels",
+            "a list of `<key>=<value>`",
+            &DEFAULT_LABELS,
+            LabelPattern::parse,
+        );
+        let when_not_mirrored = reader.otherwise("whenNotMirrored");
+        let when_unavailable = reader.otherwise("whenUnavailable");
+        let pin_digest = reader.optional("pinDigest", "true or false", false, Value::as_bool);
+        let time_budget = reader.time_budget("timeBudgetMs");
+        let errors = reader.finish();
         match sidecar {
-            Some(sidecar) if reader.errors.is_empty() => Ok(Self {
+            Some(sidecar) if errors.is_empty() => Ok(Self {
                 sidecar,
                 excluded_namespaces,
+                images,
+                skip_owners,
+                skip_labels,
                 when_not_mirrored,
                 when_unavailable,
                 pin_digest,
                 time_budget,
             }),
-            _ => Err(reader.errors),
+            _ => Err(errors),
         }
-    }
-
-    /// Whether any object can be denied.
-    pub fn may_reject(&self) -> bool {
-        [self.when_not_mirrored, self.when_unavailable].contains(&Otherwise::Reject)
     }
 
     /// Whether objects in `namespace` are left alone.
@@ -126,106 +171,18 @@ impl<'a> Settings<'a> {
             .iter()
             .any(|pattern| pattern.matches(namespace))
     }
-}
 
-struct Reader<'a> {
-    map: &'a Map<String, Value>,
-    errors: Vec<String>,
-}
-
-impl<'a> Reader<'a> {
-    fn sidecar(&mut self) -> Option<Sidecar<'a>> {
-        const WANTED: &str = "the `host:port` of mirror-sidecar, in lower case";
-        let Some(value) = self.map.get(SIDECAR) else {
-            self.errors
-                .push(format!("`{SIDECAR}` is missing: {WANTED}"));
-            return None;
-        };
-        let sidecar = value.as_str().and_then(Sidecar::parse);
-        if sidecar.is_none() {
-            self.refuse(SIDECAR, WANTED, value);
-        }
-        sidecar
+    /// Whether what an owner of this type owns is left alone; `api_version` is `<group>/<version>`.
+    pub fn skips_owner(&self, api_version: &str, kind: &str) -> bool {
+        self.skip_owners
+            .iter()
+            .any(|pattern| pattern.matches(api_version, kind))
     }
 
-    fn excluded_namespaces(&mut self) -> Vec<NamespacePattern<'a>> {
-        const WANTED: &str = "a list of namespaces (lower-case letters, digits and `-`, a `*` at the end stands for any rest)";
-        let default = DEFAULT_EXCLUDED
-            .into_iter()
-            .filter_map(NamespacePattern::parse)
-            .collect();
-        let Some(value) = self.map.get(EXCLUDED_NAMESPACES) else {
-            return default;
-        };
-        let Value::Array(entries) = value else {
-            self.refuse(EXCLUDED_NAMESPACES, WANTED, value);
-            return default;
-        };
-        let mut patterns = Vec::with_capacity(entries.len());
-        for entry in entries {
-            match entry.as_str().and_then(NamespacePattern::parse) {
-                Some(pattern) => patterns.push(pattern),
-                None => self.refuse(EXCLUDED_NAMESPACES, WANTED, entry),
-            }
-        }
-        patterns
+    /// Whether what has labels, which `get` looks up by key, is left alone.
+    pub fn skips_labels<'b>(&self, get: impl Fn(&str) -> Option<&'b str>) -> bool {
+        self.skip_labels
+            .iter()
+            .any(|pattern| get(pattern.key) == Some(pattern.value))
     }
-
-    fn otherwise(&mut self, key: &'static str) -> Otherwise {
-        self.optional(
-            key,
-            "`keep` or `reject`",
-            Otherwise::Keep,
-            |value| match value.as_str()? {
-                "keep" => Some(Otherwise::Keep),
-                "reject" => Some(Otherwise::Reject),
-                _ => None,
-            },
-        )
-    }
-
-    fn time_budget(&mut self) -> Duration {
-        let wanted = format!("a whole number of milliseconds from {MIN_BUDGET} to {MAX_BUDGET}");
-        let budget = self.optional(TIME_BUDGET_MS, &wanted, DEFAULT_BUDGET, |value| {
-            value
-                .as_u64()
-                .filter(|budget| (MIN_BUDGET..=MAX_BUDGET).contains(budget))
-        });
-        Duration::from_millis(budget)
-    }
-
-    fn optional<T>(
-        &mut self,
-        key: &'static str,
-        wanted: &str,
-        default: T,
-        read: impl FnOnce(&'a Value) -> Option<T>,
-    ) -> T {
-        let Some(value) = self.map.get(key) else {
-            return default;
-        };
-        read(value).unwrap_or_else(|| {
-            self.refuse(key, wanted, value);
-            default
-        })
-    }
-
-    fn refuse(&mut self, key: &str, wanted: &str, value: &Value) {
-        let value = shorten(&value.to_string(), MAX_ECHO);
-        self.errors
-            .push(format!("`{key}` must be {wanted}, not {value}"));
-    }
-}
-
-fn unknown_keys(map: &Map<String, Value>) -> Vec<String> {
-    map.keys()
-        .filter(|key| !KEYS.contains(&key.as_str()))
-        .map(|key| {
-            let known = KEYS.join(", ");
-            format!(
-                "`{}` is not a setting (there are {known})",
-                shorten(key, MAX_ECHO)
-            )
-        })
-        .collect()
 }

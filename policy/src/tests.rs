@@ -1,8 +1,10 @@
 //! Whole evaluations, from the bytes that the host sends to the answer that it gets, with a scripted sidecar.
 
+mod exempt;
 mod fixtures;
 mod images;
 mod properties;
+mod pull_secrets;
 mod refusals;
 mod robustness;
 mod script;

@@ -5,6 +5,11 @@ use std::fmt;
 use mirror_contract::reference::ParseError;
 use mirror_contract::{Inexpressible, Refusal, RefusalKind};
 
+use crate::text::cut;
+
+/// Characters, as many as the sidecar's own reasons have. Other texts that its marker got into may go on for pages.
+const MAX_REASON: usize = 200;
+
 /// Why an image keeps its upstream. Displayed, it continues a sentence that begins with the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -79,7 +84,7 @@ impl fmt::Display for Why {
 
 impl From<Refusal<'_>> for Why {
     fn from(refusal: Refusal<'_>) -> Self {
-        let reason = refusal.reason.into_owned();
+        let reason = cut(&refusal.reason, MAX_REASON);
         match refusal.kind {
             RefusalKind::Pending => Self::Pending(reason),
             RefusalKind::Failed => Self::Failed(reason),

@@ -222,6 +222,7 @@ fn answers(images: &[String], namespace: &str) -> anyhow::Result<HashMap<Vec<u8>
         let answer = ImageAnswer::Mirrored {
             image: copy,
             digest,
+            secret: None,
         };
         insert(
             &Query::image(image.clone(), Mode::Ensure),
@@ -231,7 +232,7 @@ fn answers(images: &[String], namespace: &str) -> anyhow::Result<HashMap<Vec<u8>
     let secret = SecretAnswer::Ready {
         name: "image-mirror-pull".into(),
     };
-    let query = Query::pull_secret(namespace).context("a namespace")?;
+    let query = Query::pull_secret(namespace, Mode::Ensure).context("a namespace")?;
     insert(&query, secret.annotations())?;
     Ok(answers)
 }

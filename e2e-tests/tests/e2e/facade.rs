@@ -8,7 +8,7 @@ use e2e_tests::sidecar::Sidecar;
 use mirror_contract::{ImageAnswer, SecretAnswer};
 use reqwest::Method;
 use rstest::rstest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 struct Answer {
     status: u16,
@@ -120,6 +120,7 @@ fn lasting_answers_are_manifests_and_others_are_errors() {
     let ImageAnswer::Mirrored {
         image: copy,
         digest,
+        secret: None,
     } = answer
     else {
         panic!("{answer:?}");
@@ -143,10 +144,10 @@ fn lasting_answers_are_manifests_and_others_are_errors() {
     // What is in the backup is never copied again.
     let backup = world.backup.address().replace(':', "_");
     let own = format!("/v2/tag/{backup}/{REPOSITORY}/anything/manifests/v1");
-    let excluded = ask(&client, Method::GET, &own);
+    let own = ask(&client, Method::GET, &own);
     assert_eq!(
-        excluded.body["annotations"]["image-mirror.dev/state"],
-        "excluded"
+        own.body["annotations"]["image-mirror.dev/state"],
+        "in-backup"
     );
 }
 
@@ -179,9 +180,13 @@ fn peeking_starts_no_copy() {
 
 #[test]
 fn a_pull_secret_is_named_where_there_is_one() {
+    let get = |world: &World, path: &str| ask(&client(&world.sidecar), Method::GET, path);
     let secret = |world: &World, namespace: &str| {
-        let path = format!("/v2/pull-secret/{namespace}/manifests/latest");
-        ask(&client(&world.sidecar), Method::GET, &path)
+        let path = format!("pull-secret/{namespace}/manifests/latest");
+        let answer = get(world, &format!("/v2/{path}"));
+        let peeked = get(world, &format!("/v2/peek/{path}"));
+        assert_eq!((answer.status, &answer.body), (peeked.status, &peeked.body));
+        answer
     };
     let answer = secret(&World::start(), "shop");
     let annotations = answer.body["annotations"].as_object().unwrap();
@@ -200,6 +205,13 @@ fn a_pull_secret_is_named_where_there_is_one() {
     for excluded in ["kube-system", "team-a"] {
         assert_eq!(secret(&world, excluded).status, 404, "{excluded}");
     }
+    // Answers about images name it too: where it is listed already, it need not be asked for.
+    let backup = world.backup.address().replace(':', "_");
+    let own = format!("/v2/tag/{backup}/{REPOSITORY}/anything/manifests/v1");
+    assert_eq!(
+        get(&world, &own).body["annotations"],
+        json!({"image-mirror.dev/state": "in-backup", "image-mirror.dev/secret": "backup-pull"})
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod command_line;
 mod copies;
 mod facade;
 mod fuel;
+mod hostile;
 mod kill;
 mod memory;
 mod outages;

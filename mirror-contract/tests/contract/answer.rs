@@ -18,18 +18,25 @@ fn image_round_trip(answer: &ImageAnswer<'_>) {
 #[case::tag("localhost:5000/acme/docker.io-library-nginx:1.27".to_owned())]
 #[case::digest(format!("ghcr.io/acme/docker.io-library-nginx@{SHA256}"))]
 #[case::digest_with_port(format!("localhost:5000/nginx@{SHA256}"))]
-fn mirrored_survives(#[case] copy: String) {
+fn mirrored_survives(
+    #[case] copy: String,
+    #[values(None, Some("image-mirror-pull"))] secret: Option<&str>,
+) {
     image_round_trip(&ImageAnswer::Mirrored {
         image: ImageRef::parse(&copy).unwrap(),
         digest: Digest::parse(SHA256).unwrap(),
+        secret: secret.map(Into::into),
     });
 }
 
 #[test]
 fn the_other_answers_survive() {
     image_round_trip(&ImageAnswer::Excluded {
-        reason: "already in the backup".into(),
+        reason: "not wanted".into(),
     });
+    for secret in [None, Some("image-mirror-pull".into())] {
+        image_round_trip(&ImageAnswer::InBackup { secret });
+    }
     for answer in [
         SecretAnswer::NotNeeded,
         SecretAnswer::Ready {
@@ -58,6 +65,25 @@ fn nonsense_is_no_answer(#[case] annotations: &[(&str, &'static str)]) {
             .map(|&(_, value)| value)
     };
     assert_eq!(ImageAnswer::from_annotations(get), None);
+}
+
+/// The policy writes the name into workloads, warnings and audit logs.
+#[rstest]
+#[case::a_label("image-mirror-pull", true)]
+#[case::labels("pull.image-mirror.2", true)]
+#[case::longest(&"a".repeat(253), true)]
+#[case::too_long(&"a".repeat(254), false)]
+#[case::empty("", false)]
+#[case::upper_case("Pull", false)]
+#[case::several_lines("pull\nsecret", false)]
+#[case::steering_a_terminal("\u{1b}[31m", false)]
+fn a_secret_has_the_name_of_one(#[case] name: &str, #[case] is_answer: bool) {
+    let get = |key: &str| match key {
+        "image-mirror.dev/state" => Some("ready"),
+        "image-mirror.dev/secret" => Some(name),
+        _ => None,
+    };
+    assert_eq!(SecretAnswer::from_annotations(get).is_some(), is_answer);
 }
 
 /// The texts in which the host wraps an OCI error's message.

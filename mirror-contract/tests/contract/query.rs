@@ -32,11 +32,16 @@ fn is_written_as(#[case] image: &str, #[case] query: &str) {
 
 #[test]
 fn asks_for_a_pull_secret_by_namespace() {
-    let query = Query::pull_secret("team-a").unwrap();
-    let text = query.encode(&Sidecar::parse(SIDECAR).unwrap()).unwrap();
-    assert_eq!(text, format!("{SIDECAR}/pull-secret/team-a:latest"));
-    assert_eq!(Query::decode("pull-secret/team-a", "latest"), Ok(query));
-    assert_eq!(Query::pull_secret("Not_A_Namespace"), None);
+    for (mode, repository) in [
+        (Mode::Ensure, "pull-secret/team-a"),
+        (Mode::Peek, "peek/pull-secret/team-a"),
+    ] {
+        let query = Query::pull_secret("team-a", mode).unwrap();
+        let text = query.encode(&Sidecar::parse(SIDECAR).unwrap()).unwrap();
+        assert_eq!(text, format!("{SIDECAR}/{repository}:latest"));
+        assert_eq!(Query::decode(repository, "latest"), Ok(query));
+    }
+    assert_eq!(Query::pull_secret("Not_A_Namespace", Mode::Ensure), None);
 }
 
 #[rstest]
@@ -61,6 +66,7 @@ fn cannot_be_asked(#[case] image: String, #[case] error: Inexpressible) {
 #[case::tag_as_digest("digest/ghcr.io/app", "v1", DecodeError::Image)]
 #[case::not_a_namespace("pull-secret/a/b", "latest", DecodeError::Namespace)]
 #[case::versioned_secret("pull-secret/a", "v1", DecodeError::Namespace)]
+#[case::peeked_twice("peek/peek/pull-secret/a", "latest", DecodeError::UnknownKind)]
 #[case::traversal("tag/ghcr.io/../../etc", "1", DecodeError::Image)]
 fn is_no_query(#[case] repository: &str, #[case] tag: &str, #[case] error: DecodeError) {
     assert_eq!(Query::decode(repository, tag), Err(error));

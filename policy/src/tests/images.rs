@@ -1,16 +1,14 @@
 //! How a copy is written, which images are asked about, and what is noted.
 
-use std::time::Duration;
-
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::fixtures::{answer, answer_with, changes, create, first_image, pod, pod_of, warnings};
-use super::script::{
-    SECRET, Script, TAG_DIGEST, down, excluded, mirrored, pending, secret_not_needed,
-};
+use super::script::{SECRET, Script, TAG_DIGEST, excluded, mirrored, pending};
 
 const DIGEST: &str = "sha256:2222222222222222222222222222222222222222222222222222222222222222";
+const PINNED: &str =
+    "nginx:1.27@sha256:2222222222222222222222222222222222222222222222222222222222222222";
 const NGINX: &str = "backup.test/acme/docker.io-library-nginx";
 
 #[rstest]
@@ -65,7 +63,9 @@ fn a_refused_image_is_asked_about_once_too() {
 
 #[test]
 fn images_that_are_copies_already_stay_without_a_word() {
-    let request = create(pod_of(&[&format!("{NGINX}:1.27")]));
+    let mut object = pod_of(&[&format!("{NGINX}:1.27")]);
+    object["spec"]["imagePullSecrets"] = json!([{ "name": SECRET }]);
+    let request = create(object);
     let mut script = Script::new();
     let answer = answer(&request, &mut script);
     assert!(answer.accepted && answer.mutated_object.is_none());
@@ -115,86 +115,6 @@ fn a_copy_without_the_tag_that_was_asked_for_is_not_believed() {
     let request = create(pod_of(&["nginx:1"]));
     let mut script = Script::new().otherwise(mirrored("backup.test/acme/x", DIGEST));
     assert!(answer(&request, &mut script).mutated_object.is_none());
-}
-
-#[rstest]
-#[case::missing(json!(null), json!([{"name": SECRET}]))]
-#[case::empty(json!([]), json!([{"name": SECRET}]))]
-#[case::others_stay_in_order(json!([{"name": "b"}, {"name": "a", "x": 1}]), json!([{"name": "b"}, {"name": "a", "x": 1}, {"name": SECRET}]))]
-#[case::present(json!([{"name": SECRET}, {"name": "a"}]), json!([{"name": SECRET}, {"name": "a"}]))]
-#[case::odd_entries_stay(json!([7, {"name": null}]), json!([7, {"name": null}, {"name": SECRET}]))]
-fn the_pull_secret_is_appended_unless_present(#[case] before: Value, #[case] after: Value) {
-    let mut object = pod_of(&["nginx"]);
-    object["spec"]["imagePullSecrets"] = before;
-    let answer = answer(&create(object), &mut Script::new());
-    assert_eq!(
-        answer.mutated_object.unwrap()["spec"]["imagePullSecrets"],
-        after
-    );
-}
-
-#[test]
-fn no_pull_secret_is_added_when_none_is_needed() {
-    let mut script = Script::new().reply("pull-secret/shop:latest", secret_not_needed());
-    let answer = answer(&create(pod_of(&["nginx"])), &mut script);
-    assert!(
-        answer.mutated_object.unwrap()["spec"]
-            .get("imagePullSecrets")
-            .is_none()
-    );
-}
-
-#[rstest]
-#[case::pending(pending(), json!({"whenUnavailable": "reject"}), "has a copy, but no pull Secret for it: copying")]
-#[case::down(down(), json!({"whenNotMirrored": "reject"}), "has a copy, but no pull Secret for it: the sidecar does not answer")]
-fn without_the_pull_secret_all_images_keep_their_upstream(
-    #[case] reply: super::script::Reply,
-    #[case] tolerant: Value,
-    #[case] words: &str,
-) {
-    let request = create(pod_of(&["nginx", "redis"]));
-    let script = || Script::new().reply("pull-secret/shop:latest", reply.clone());
-    let kept = answer_with(&request, &mut script(), tolerant);
-    assert!(kept.accepted && kept.mutated_object.is_none());
-    assert_eq!(warnings(&kept)[0], format!("image-mirror: nginx {words}"));
-    let strict = json!({"whenNotMirrored": "reject", "whenUnavailable": "reject"});
-    assert!(!answer_with(&request, &mut script(), strict).accepted);
-}
-
-#[test]
-fn the_pull_secret_is_asked_for_before_time_runs_out() {
-    let request = create(pod_of(&["a", "b", "c", "d"]));
-    let mut script = Script::new().costing(Duration::from_millis(300));
-    let answer = answer(&request, &mut script);
-    assert_eq!(
-        script.asked,
-        [
-            "tag/docker.io/library/a:latest",
-            "pull-secret/shop:latest",
-            "tag/docker.io/library/b:latest"
-        ]
-    );
-    let object = answer.mutated_object.as_ref().unwrap();
-    let images: Vec<_> = (0..4)
-        .map(|index| {
-            object["spec"]["containers"][index]["image"]
-                .as_str()
-                .unwrap()
-        })
-        .collect();
-    assert_eq!(
-        images,
-        [
-            "backup.test/acme/docker.io-library-a:latest",
-            "backup.test/acme/docker.io-library-b:latest",
-            "c",
-            "d"
-        ]
-    );
-    assert_eq!(
-        warnings(&answer)[0],
-        "image-mirror: c is not mirrored: no time left to ask"
-    );
 }
 
 #[rstest]
@@ -254,4 +174,57 @@ fn images_that_are_never_pulled_stay() {
         script.asked,
         ["tag/docker.io/library/b:latest", "pull-secret/shop:latest"]
     );
+}
+
+#[rstest]
+#[case::name("docker.io/library/nginx", "nginx:1.27", true)]
+#[case::name_of_a_pinned_image("docker.io/library/nginx", PINNED, true)]
+#[case::not_a_part_of_it("docker.io/library/ngin", "nginx:1.27", false)]
+#[case::tag("docker.io/library/nginx:1.27", "nginx:1.27", true)]
+#[case::tag_of_a_pinned_image("docker.io/library/nginx:1.27", PINNED, true)]
+#[case::digest(
+    "docker.io/library/nginx:1.27@sha256:2222222222222222222222222222222222222222222222222222222222222222",
+    PINNED,
+    true
+)]
+#[case::another_tag("docker.io/library/nginx:1.27", "nginx:1.28", false)]
+#[case::registry("docker.io/*", "nginx", true)]
+#[case::another_registry("docker.io/*", "quay.io/nginx", false)]
+#[case::slashes_count("ghcr.io/acme/*", "ghcr.io/acme/a/b:1", true)]
+#[case::latest("*:latest", "nginx", true)]
+#[case::not_latest("*:latest", "nginx:1", false)]
+#[case::port("localhost:5000/*", "localhost:5000/a", true)]
+#[case::several("*.io/*/app:*", "quay.io/team/app:1", true)]
+#[case::parts_do_not_overlap("docker.io/library/nginx*nginx", "nginx", false)]
+#[case::parts_in_order("*/a*b*", "quay.io/b/a:1", false)]
+#[case::everything("*", "nginx", true)]
+fn images_are_picked_by_patterns(
+    #[case] pattern: &str,
+    #[case] image: &str,
+    #[case] is_picked: bool,
+) {
+    let request = create(pod_of(&[image]));
+    let asked = |images: Value| {
+        let mut script = Script::new();
+        let answer = answer_with(&request, &mut script, json!({ "images": images }));
+        assert_eq!(warnings(&answer), [""; 0]);
+        assert_eq!(answer.mutated_object.is_some(), !script.asked.is_empty());
+        !script.asked.is_empty()
+    };
+    assert_eq!(asked(json!({"include": [pattern]})), is_picked);
+    assert_eq!(asked(json!({"exclude": [pattern]})), !is_picked);
+    assert!(!asked(json!({"include": [pattern], "exclude": [pattern]})));
+    assert_eq!(
+        asked(json!({"include": ["never.example/x", pattern], "exclude": ["never.example/x"]})),
+        is_picked
+    );
+}
+
+/// A reject setting is about images that should be mirrored.
+#[test]
+fn an_image_that_is_not_wanted_is_no_reason_to_reject() {
+    let request = create(pod_of(&["nginx"]));
+    let settings = json!({"images": {"exclude": ["docker.io/*"]}, "whenNotMirrored": "reject", "whenUnavailable": "reject"});
+    let answer = answer_with(&request, &mut Script::new().otherwise(pending()), settings);
+    assert!(answer.accepted && answer.mutated_object.is_none());
 }

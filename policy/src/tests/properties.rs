@@ -1,10 +1,13 @@
 //! What holds for every request.
 
 use proptest::prelude::*;
+use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
-use super::fixtures::{answer, create};
+use super::fixtures::{answer, create, pod};
 use super::script::Script;
+use crate::fuzzing::Edit;
+use crate::request::Kind;
 use crate::validate;
 
 /// Any JSON, with the keys that the policy looks at in unexpected places.
@@ -109,71 +112,96 @@ fn any_workload() -> impl Strategy<Value = Value> {
     })
 }
 
-/// `object` without what the policy may change.
-fn without_images(mut object: Value) -> Value {
-    const SPECS: [&str; 4] = [
-        "/spec",
-        "/spec/template/spec",
-        "/template/spec",
-        "/spec/jobTemplate/spec/template/spec",
-    ];
-    for spec in SPECS {
-        let Some(Value::Object(spec)) = object.pointer_mut(spec) else {
-            continue;
-        };
-        spec.remove("imagePullSecrets");
-        for list in [
-            "containers",
-            "initContainers",
-            "ephemeralContainers",
-            "volumes",
-        ] {
-            let entries = spec.get_mut(list).and_then(Value::as_array_mut);
-            for entry in entries.into_iter().flatten() {
-                if list == "volumes" {
-                    entry["image"]["reference"] = Value::Null;
-                } else {
-                    entry["image"] = Value::Null;
-                }
-            }
-        }
+/// What a Deployment with this pod spec makes of it.
+fn rewritten_template(spec: &Value, mut script: Script) -> Option<Value> {
+    let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {}, "spec": {"template": {"spec": spec}}});
+    let mutated = answer(&create(object), &mut script).mutated_object;
+    mutated.map(|mut object| object["spec"]["template"]["spec"].take())
+}
+
+/// The images of a pod spec that this one would become, if it were that of a Pod.
+fn images_in_a_pod(spec: &Value, script: Script) -> Vec<Value> {
+    let request = create(pod(spec.clone()));
+    let mutated = answer(&request, &mut { script }).mutated_object;
+    let mut spec = mutated.unwrap_or_else(|| request["object"].clone())["spec"].take();
+    let mut images = Vec::new();
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
+        let entries = spec[list].as_array_mut().expect("a list");
+        images.extend(entries.iter_mut().map(|entry| entry["image"].take()));
     }
-    let metadata = object["metadata"].as_object_mut().expect("metadata");
-    metadata.remove("annotations");
-    object
+    let volumes = spec["volumes"].as_array_mut().expect("a list");
+    images.extend(
+        volumes
+            .iter_mut()
+            .map(|volume| volume["image"]["reference"].take()),
+    );
+    images
+}
+
+/// Letters of images that have no copy; mostly none.
+fn missing() -> impl Strategy<Value = String> {
+    prop_oneof![Just(String::new()), "[a-z]{1,6}"]
 }
 
 proptest! {
     #[test]
-    fn only_images_the_pull_secret_and_the_note_ever_change(object in any_workload()) {
+    fn only_images_the_pull_secret_and_the_note_ever_change(object in any_workload(), missing in missing()) {
         let request = create(object.clone());
-        let answer = answer(&request, &mut Script::new());
+        let answer = answer(&request, &mut Script::new().without_copies_of(&missing));
         prop_assert!(answer.accepted);
         if let Some(mutated) = answer.mutated_object {
-            prop_assert_ne!(&mutated, &object);
-            let annotations = mutated["metadata"]["annotations"].as_object().unwrap();
-            prop_assert_eq!(annotations.len(), 1);
-            prop_assert_eq!(without_images(mutated), without_images(object));
+            let kind = Kind::deserialize(&request["kind"]).unwrap();
+            let edit = Edit::new(&kind, &object, &mutated);
+            prop_assert!(edit.secret.is_some() || !edit.images.is_empty());
+            prop_assert_eq!(edit.note.is_some(), !edit.images.is_empty());
+            prop_assert_eq!(edit.rest, object);
         }
     }
 
     #[test]
-    fn a_rewritten_object_is_not_rewritten_again(object in any_workload()) {
-        if let Some(mutated) = answer(&create(object), &mut Script::new()).mutated_object {
-            let again = answer(&create(mutated), &mut Script::new());
+    fn a_rewritten_object_is_not_rewritten_again(object in any_workload(), missing in missing()) {
+        let script = || Script::new().without_copies_of(&missing);
+        if let Some(mutated) = answer(&create(object), &mut script()).mutated_object {
+            let again = answer(&create(mutated), &mut script());
             prop_assert!(again.mutated_object.is_none());
         }
     }
 
     #[test]
+    fn a_dry_run_shows_what_would_happen(object in any_workload(), missing in missing()) {
+        let mut request = create(object);
+        let real = answer(&request, &mut Script::new().without_copies_of(&missing));
+        request["dryRun"] = true.into();
+        let mut script = Script::new().without_copies_of(&missing);
+        let dry = answer(&request, &mut script);
+        prop_assert_eq!(dry.mutated_object, real.mutated_object);
+        prop_assert_eq!(dry.warnings, real.warnings);
+        prop_assert!(script.asked.iter().all(|question| question.starts_with("peek/")));
+    }
+
+    #[test]
     fn a_pod_made_from_a_rewritten_template_is_not_rewritten_again(spec in any_spec()) {
-        let template = json!({"metadata": {}, "spec": spec});
-        let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {}, "spec": {"template": template}});
-        if let Some(mut mutated) = answer(&create(object), &mut Script::new()).mutated_object {
-            let mut pod = mutated["spec"]["template"].take();
-            pod["apiVersion"] = "v1".into();
-            pod["kind"] = "Pod".into();
-            prop_assert!(answer(&create(pod), &mut Script::new()).mutated_object.is_none());
+        if let Some(mut spec) = rewritten_template(&spec, Script::new()) {
+            prop_assert!(answer(&create(pod(spec.take())), &mut Script::new()).mutated_object.is_none());
+        }
+    }
+
+    /// Whether its template was rewritten, in part, or not at all.
+    #[test]
+    fn a_pod_has_the_same_images_however_it_came_about(spec in any_spec(), missing in missing()) {
+        let script = || Script::new().without_copies_of(&missing);
+        let template = rewritten_template(&spec, script()).unwrap_or_else(|| spec.clone());
+        prop_assert_eq!(images_in_a_pod(&template, script()), images_in_a_pod(&spec, script()));
+    }
+
+    /// Its list of pull Secrets then comes from its `ServiceAccount`.
+    #[test]
+    fn a_template_with_an_image_upstream_gets_no_first_pull_secret(spec in any_spec(), missing in missing()) {
+        let script = || Script::new().without_copies_of(&missing);
+        let listed = |spec: &Value| spec["imagePullSecrets"].as_array().map_or(0, Vec::len);
+        if let Some(template) = rewritten_template(&spec, script()) && listed(&spec) == 0 && listed(&template) > 0 {
+            let kept = answer(&create(pod(template)), &mut script()).audit_annotations;
+            prop_assert!(kept.is_none_or(|audit| !audit.contains_key("not-mirrored")));
         }
     }
 

@@ -223,3 +223,24 @@ fn warnings_are_few_short_and_on_one_line() {
     let audit = &answer.audit_annotations.unwrap()["not-mirrored"];
     assert!(!audit.chars().any(char::is_control));
 }
+
+/// Reasons are foreign: what is behind the sidecar's address may not be the sidecar, and proxies answer in its place.
+#[rstest]
+#[case::endless("x".repeat(1 << 20))]
+#[case::steering_a_terminal("\u{1b}[31m\tred\u{0}".to_owned())]
+fn no_reason_floods_or_garbles_what_is_said_about_it(#[case] reason: String) {
+    for action in ["keep", "reject"] {
+        let error = Reply::Error(format!("image-mirror/pending: {reason}"));
+        let settings = json!({ "whenNotMirrored": action });
+        let request = create(pod_of(&["nginx"]));
+        let mut script = Script::new().otherwise(error);
+        let answer = answer_with(&request, &mut script, settings);
+        let audit = answer.audit_annotations.clone().unwrap();
+        let event = script.logged[0]["notMirrored"].as_str().unwrap();
+        let texts = answer.message.iter().chain(audit.values());
+        for text in texts.map(String::as_str).chain([event]) {
+            assert!(text.len() < 300, "{} bytes", text.len());
+            assert!(!text.chars().any(char::is_control), "{text:?}");
+        }
+    }
+}

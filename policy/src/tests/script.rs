@@ -26,6 +26,9 @@ pub struct Script {
     backup: Backup,
     replies: BTreeMap<String, Reply>,
     everything_else: Option<Reply>,
+    hints: bool,
+    /// Images with one of these letters in their name have no copy.
+    missing: Vec<char>,
     /// How long each call takes.
     pub cost: Duration,
     now: Duration,
@@ -40,6 +43,8 @@ impl Script {
             backup: Backup::new("backup.test", "acme", Naming::Flat).unwrap(),
             replies: BTreeMap::new(),
             everything_else: None,
+            hints: true,
+            missing: Vec::new(),
             cost: Duration::ZERO,
             now: Duration::ZERO,
             asked: Vec::new(),
@@ -64,7 +69,26 @@ impl Script {
         self
     }
 
-    fn mirrored(&self, question: &str) -> Reply {
+    /// Answers about images do not name the pull Secret, so that it has to be asked for.
+    pub fn without_hints(mut self) -> Self {
+        self.hints = false;
+        self
+    }
+
+    /// Images with one of these letters in their name have no copy yet.
+    pub fn without_copies_of(mut self, letters: &str) -> Self {
+        self.missing = letters.chars().collect();
+        self
+    }
+
+    fn answer(&self, answer: ImageAnswer<'_>) -> Vec<(&'static str, String)> {
+        answer
+            .naming_secret(self.hints.then_some(SECRET))
+            .annotations()
+    }
+
+    /// The reply to a question when everything is mirrored.
+    pub fn mirrored(&self, question: &str) -> Reply {
         let (repository, tag) = question.rsplit_once(':').expect("a tag");
         Reply::Manifest(match Query::decode(repository, tag).expect("a query") {
             Query::PullSecret { .. } => manifest(
@@ -73,17 +97,22 @@ impl Script {
                 }
                 .annotations(),
             ),
-            Query::Image { image, .. } if self.backup.contains(&image) => manifest(
-                &ImageAnswer::Excluded {
-                    reason: "already in the backup registry".into(),
-                }
-                .annotations(),
-            ),
+            Query::Image { image, .. } if self.backup.contains(&image) => {
+                manifest(&self.answer(ImageAnswer::InBackup { secret: None }))
+            }
+            Query::Image { image, .. } if image.path().contains(&self.missing[..]) => {
+                return pending();
+            }
             Query::Image { image, .. } => {
                 let digest = image.digest().cloned();
                 let digest = digest.unwrap_or_else(|| Digest::parse(TAG_DIGEST).unwrap());
                 let image = self.backup.target(&image).unwrap();
-                manifest(&ImageAnswer::Mirrored { image, digest }.annotations())
+                let secret = None;
+                manifest(&self.answer(ImageAnswer::Mirrored {
+                    image,
+                    digest,
+                    secret,
+                }))
             }
         })
     }

@@ -17,11 +17,19 @@ fn message(settings: &Value) -> Option<String> {
 #[case::everything(json!({
     "sidecar": "localhost:5000",
     "excludedNamespaces": ["kube-system", "dev-*", "0a", "*"],
+    "images": {
+        "include": ["docker.io/*", "ghcr.io/acme/app", "quay.io/a/b:V1", "localhost:5000/*:latest"],
+        "exclude": ["*@sha256:*"]
+    },
+    "skipOwners": ["postgresql.cnpg.io/Cluster", "Node"],
+    "skipLabels": ["app.kubernetes.io/managed-by=Some_operator", "a="],
     "whenNotMirrored": "reject",
     "whenUnavailable": "keep",
     "pinDigest": true,
     "timeBudgetMs": 25_000
 }))]
+#[case::empty_lists(json!({"sidecar": "a:1", "images": {"include": [], "exclude": []}, "skipOwners": [], "skipLabels": []}))]
+#[case::no_filters(json!({"sidecar": "a:1", "images": {}}))]
 #[case::no_exclusions(json!({"sidecar": "localhost:5000", "excludedNamespaces": [], "timeBudgetMs": 50}))]
 fn valid(#[case] settings: Value) {
     assert_eq!(message(&settings), None);
@@ -46,7 +54,20 @@ fn valid(#[case] settings: Value) {
 #[case::budget_negative(json!({"sidecar": "a:1", "timeBudgetMs": -1}), "not -1")]
 #[case::budget_fraction(json!({"sidecar": "a:1", "timeBudgetMs": 800.5}), "not 800.5")]
 #[case::budget_text(json!({"sidecar": "a:1", "timeBudgetMs": "800"}), "not \"800\"")]
-#[case::unknown(json!({"sidecar": "a:1", "side_car": 1}), "`side_car` is not a setting (there are sidecar, excludedNamespaces, whenNotMirrored, whenUnavailable, pinDigest, timeBudgetMs)")]
+#[case::unknown(json!({"sidecar": "a:1", "side_car": 1}), "`side_car` is not a setting (there are sidecar, excludedNamespaces, images, skipOwners, skipLabels, whenNotMirrored, whenUnavailable, pinDigest, timeBudgetMs)")]
+#[case::images_not_an_object(json!({"sidecar": "a:1", "images": ["*"]}), "`images` must be an object, not [\"*\"]")]
+#[case::unknown_filter(json!({"sidecar": "a:1", "images": {"only": []}}), "`images.only` is not a setting (there are images.include, images.exclude)")]
+#[case::include_not_a_list(json!({"sidecar": "a:1", "images": {"include": "*"}}), "`images.include` must be a list of full references")]
+#[case::never_fits(json!({"sidecar": "a:1", "images": {"include": ["nginx"]}}), "such as `docker.io/library/nginx`, in which `*` stands for anything, not \"nginx\"")]
+#[case::not_canonical(json!({"sidecar": "a:1", "images": {"exclude": ["docker.io/nginx:1"]}}), "not \"docker.io/nginx:1\"")]
+#[case::no_regex(json!({"sidecar": "a:1", "images": {"exclude": ["ghcr.io/(a|b)/.*"]}}), "not \"ghcr.io/(a|b)/.*\"")]
+#[case::empty_pattern(json!({"sidecar": "a:1", "images": {"exclude": [""]}}), "not \"\"")]
+#[case::owner_with_version(json!({"sidecar": "a:1", "skipOwners": ["postgresql.cnpg.io/v1/Cluster"]}), "`skipOwners` must be a list of `<API group>/<kind>`")]
+#[case::owner_without_kind(json!({"sidecar": "a:1", "skipOwners": ["apps/"]}), "not \"apps/\"")]
+#[case::owner_without_group(json!({"sidecar": "a:1", "skipOwners": ["/Pod"]}), "not \"/Pod\"")]
+#[case::label_without_value(json!({"sidecar": "a:1", "skipLabels": ["spilo"]}), "`skipLabels` must be a list of `<key>=<value>`, not \"spilo\"")]
+#[case::label_as_map(json!({"sidecar": "a:1", "skipLabels": {"application": "spilo"}}), "`skipLabels` must be")]
+#[case::label_without_key(json!({"sidecar": "a:1", "skipLabels": ["=spilo"]}), "not \"=spilo\"")]
 #[case::list(json!([]), "the settings must be an object")]
 #[case::long_values_are_cut(json!({"sidecar": "x".repeat(1000)}), "xxx...xxx")]
 fn wrong(#[case] settings: Value, #[case] words: &str) {
@@ -81,4 +102,149 @@ fn not_json(#[case] payload: &[u8]) {
         message.starts_with("the settings are not JSON"),
         "{message}"
     );
+}
+
+/// The comments of the settings, the README's table, the form for Rancher's user interface, and what really happens.
+mod documentation {
+    use super::*;
+    use crate::settings::Settings;
+
+    struct Setting {
+        key: String,
+        meaning: String,
+        /// As it is written in YAML; `None` for what is required.
+        default: Option<String>,
+    }
+
+    /// From comments such as "`key`: meaning. Default: `value`".
+    fn comments() -> Vec<Setting> {
+        let source = include_str!("../settings.rs");
+        let mut settings = Vec::new();
+        let mut comment = String::new();
+        for line in source.lines().map(str::trim) {
+            if let Some(text) = line.strip_prefix("///") {
+                comment.push_str(text);
+                continue;
+            }
+            let comment = std::mem::take(&mut comment);
+            let Some((key, rest)) = comment
+                .trim()
+                .strip_prefix('`')
+                .and_then(|text| text.split_once("`: "))
+            else {
+                continue;
+            };
+            let (meaning, default) = match rest.split_once(" Default: ") {
+                Some((meaning, default)) => (meaning, Some(default.trim_matches('`'))),
+                None => match rest.split_once(" Required.") {
+                    Some((meaning, _)) => (meaning, None),
+                    // A group of settings.
+                    None => continue,
+                },
+            };
+            settings.push(Setting {
+                key: key.to_owned(),
+                meaning: meaning.trim_end_matches('.').to_owned(),
+                default: default.map(ToOwned::to_owned),
+            });
+        }
+        assert!(settings.len() >= 10);
+        settings
+    }
+
+    fn file(name: &str) -> String {
+        let path = format!("{}/../{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    fn yaml(text: &str) -> Value {
+        yaml_serde::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_readme_says_the_same() {
+        let readme = file("README.md");
+        let (_, rest) = readme.split_once("## Settings of the policy").unwrap();
+        let mut rows: Vec<_> = rest
+            .lines()
+            .skip_while(|line| !line.starts_with("| `"))
+            .take_while(|line| line.starts_with('|'))
+            .collect();
+        let mut expected: Vec<_> = comments()
+            .into_iter()
+            .map(
+                |Setting {
+                     key,
+                     meaning,
+                     default,
+                 }| {
+                    let default =
+                        default.map_or("required".into(), |default| format!("`{default}`"));
+                    format!("| `{key}` | {default} | {meaning} |")
+                },
+            )
+            .collect();
+        // Groups of settings come last in the code.
+        rows.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(rows, expected);
+    }
+
+    #[test]
+    fn the_form_says_the_same() {
+        let form = yaml(&file("questions-ui.yml"));
+        let mut questions = Vec::new();
+        for question in form["questions"].as_array().unwrap() {
+            match question["subquestions"].as_array() {
+                Some(parts) => questions.extend(parts),
+                None => questions.push(question),
+            }
+        }
+        let settings = comments();
+        assert_eq!(questions.len(), settings.len());
+        for setting in settings {
+            let asks = |question: &&&Value| question["variable"] == setting.key;
+            let question = questions.iter().find(asks).unwrap();
+            let mut meaning = setting.meaning.replace('`', "");
+            meaning[..1].make_ascii_uppercase();
+            assert_eq!(question["description"], format!("{meaning}."));
+            assert_eq!(
+                question["required"],
+                setting.default.is_none(),
+                "{}",
+                setting.key
+            );
+            if let Some(default) = setting.default {
+                assert_eq!(question["default"], yaml(&default), "{}", setting.key);
+            }
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_those() {
+        let minimal = json!({"sidecar": "a:1"});
+        let mut documented = minimal.clone();
+        for setting in comments() {
+            let Some(default) = setting.default else {
+                continue;
+            };
+            match setting.key.split_once('.') {
+                Some((group, key)) => documented[group][key] = yaml(&default),
+                None => documented[setting.key] = yaml(&default),
+            }
+        }
+        assert_eq!(
+            Settings::parse(&documented).unwrap(),
+            Settings::parse(&minimal).unwrap()
+        );
+        // And they are all the settings that there are.
+        let mut with_surprise = documented.clone();
+        with_surprise["surprise"] = 1.into();
+        let message = message(&with_surprise).unwrap();
+        let (_, known) = message.split_once("there are ").unwrap();
+        let known: Vec<_> = known.trim_end_matches(')').split(", ").collect();
+        let documented = documented.as_object().unwrap();
+        assert_eq!(known.len(), documented.len());
+        assert!(known.iter().all(|key| documented.contains_key(*key)));
+    }
 }

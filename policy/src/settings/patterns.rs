@@ -1,0 +1,118 @@
+//! What a setting can pick out: images, owners, labels. No regular expressions; compiling one costs more than the rest of
+//! an evaluation.
+
+use mirror_contract::ImageRef;
+
+use super::ImageFilter;
+
+/// A pattern for images, in which `*` stands for any characters, `/` included. It describes the whole of a canonical
+/// reference such as `docker.io/library/nginx:1.27@sha256:…`, or that without the digest, or without tag and digest.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ImagePattern<'a>(&'a str);
+
+/// A type of owners: `<API group>/<kind>`, or `<kind>` in the core group.
+#[derive(Debug, PartialEq, Eq)]
+pub struct OwnerPattern<'a> {
+    group: &'a str,
+    kind: &'a str,
+}
+
+/// A label: `<key>=<value>`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LabelPattern<'a> {
+    /// The key, which may have a prefix.
+    pub key: &'a str,
+    /// The value, which may be empty.
+    pub value: &'a str,
+}
+
+impl<'a> ImagePattern<'a> {
+    /// Reads a pattern; `None` if it could never fit: without a `*` it must be written like a canonical reference
+    /// (`docker.io/library/nginx`, not `nginx`), and no reference has other characters.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let is_possible = if text.contains('*') {
+            text.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"*._-/:@[]".contains(&byte))
+        } else {
+            ImageRef::parse(text).is_ok_and(|image| {
+                let canonical = image.to_string();
+                canonical == text || name(&image, &canonical) == text
+            })
+        };
+        is_possible.then_some(Self(text))
+    }
+
+    fn fits(&self, text: &str) -> bool {
+        let Some((start, rest)) = self.0.split_once('*') else {
+            return self.0 == text;
+        };
+        let (middle, end) = rest.rsplit_once('*').unwrap_or(("", rest));
+        let inner = text
+            .strip_prefix(start)
+            .and_then(|text| text.strip_suffix(end));
+        let Some(mut inner) = inner else { return false };
+        // The first place that fits leaves the most for the parts that follow.
+        middle.split('*').all(|part| {
+            let found = inner.split_once(part).map(|(_, rest)| rest);
+            inner = found.unwrap_or_default();
+            found.is_some()
+        })
+    }
+}
+
+impl ImageFilter<'_> {
+    /// Whether `image` is mirrored.
+    pub fn takes(&self, image: &ImageRef<'_>) -> bool {
+        if self.include.is_empty() && self.exclude.is_empty() {
+            return true;
+        }
+        let canonical = image.to_string();
+        let (undigested, _) = canonical.split_once('@').unwrap_or((&canonical, ""));
+        let forms = [&canonical, undigested, name(image, &canonical)];
+        let any = |patterns: &[ImagePattern<'_>]| {
+            let mut patterns = patterns.iter();
+            patterns.any(|pattern| forms.into_iter().any(|form| pattern.fits(form)))
+        };
+        (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
+    }
+}
+
+/// The registry and repository at the beginning of a canonical reference.
+fn name<'a>(image: &ImageRef<'_>, canonical: &'a str) -> &'a str {
+    let length = image.host().len() + "/".len() + image.path().len();
+    canonical.get(..length).unwrap_or(canonical)
+}
+
+impl<'a> OwnerPattern<'a> {
+    /// Reads a pattern; `None` if there can be no such type.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let (group, kind) = text.split_once('/').unwrap_or(("", text));
+        let is_group = group.bytes().all(|byte| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte)
+        });
+        let is_kind = !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let is_type = is_group && is_kind && (!group.is_empty() || !text.starts_with('/'));
+        is_type.then_some(Self { group, kind })
+    }
+
+    /// Whether an owner of this `apiVersion`, `<group>/<version>`, and kind is meant.
+    pub fn matches(&self, api_version: &str, kind: &str) -> bool {
+        let group = api_version
+            .split_once('/')
+            .map_or("", |(group, _version)| group);
+        (group, kind) == (self.group, self.kind)
+    }
+}
+
+impl<'a> LabelPattern<'a> {
+    /// Reads a pattern; `None` if there can be no such label.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let is_label = |part: &str, more: &[u8]| {
+            part.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
+        };
+        let (key, value) = text.split_once('=')?;
+        (!key.is_empty() && is_label(key, b"._-/") && is_label(value, b"._-"))
+            .then_some(Self { key, value })
+    }
+}
