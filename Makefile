@@ -9,7 +9,7 @@ WASM := $(CARGO_TARGET_DIR)/$(WASM_TARGET)/wasm/image_mirror_policy.wasm
 # What the demo and the tests run, built beforehand together with everything else.
 BUILT := IMAGE_MIRROR_WASM=$(CURDIR)/policy.wasm MIRROR_SIDECAR_BIN=$(CARGO_TARGET_DIR)/debug/mirror-sidecar
 # What is not at hand here is looked for on the PATH; the demo uses it only when it is named.
-KWCTL_PROGRAM := $(if $(KWCTL),$(KWCTL),kwctl)
+KWCTL_PROGRAM := $(if $(findstring /,$(KWCTL)),$(abspath $(KWCTL)),$(or $(KWCTL),kwctl))
 # The largest that the policy may become, in KiB.
 WASM_BUDGET := 300
 
@@ -18,7 +18,7 @@ WASM_BUDGET := 300
 .PHONY: help
 help: ## Show this help
 	@echo "image-mirror keeps copies of the images that a cluster uses. Targets:"
-	@grep -hE '^[a-zA-Z][a-zA-Z._-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## /  \1\t/' | expand -t 28
+	@grep -hE '^[a-zA-Z][a-zA-Z0-9._-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## /  \1\t/' | expand -t 28
 	@echo "Start with: make demo"
 
 .PHONY: build
@@ -59,10 +59,23 @@ demo: policy.wasm $(if $(KWCTL),annotated-policy.wasm) ## Show the whole job on 
 	$(CARGO) run --locked --quiet -p e2e-tests --bin demo -- examples/deployment.yaml $(if $(KWCTL),--kwctl $(KWCTL))
 
 .PHONY: test
-test: prepare lint policy-size ## Check formatting and lints, run all tests, fuzz for a moment
+test: prepare lint policy-size ## Check formatting and lints, run all tests, with the real kwctl too, fuzz for a moment
 	$(CARGO) build --locked --workspace --all-targets
-	$(BUILT) $(CARGO) test --locked --workspace
+	$(BUILT) KWCTL=$(KWCTL_PROGRAM) $(CARGO) test --locked --workspace
+	@$(MAKE) --no-print-directory e2e
 	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=5
+
+.PHONY: e2e
+e2e: prepare ## Run the policy in the real kwctl, if that is here: recorded sessions, a live sidecar
+	@missing=$$(for tool in $(KWCTL_PROGRAM) bats jq; do command -v $$tool >/dev/null || echo " $$tool"; done); \
+	if [ -z "$$missing" ]; then $(MAKE) --no-print-directory run-e2e; \
+	else echo "SKIPPED: the policy was NOT run in the real kwctl. Not found:" $$missing "(make e2e KWCTL=/path/to/kwctl)" >&2; fi
+
+# What make test has built serves here too: the same command, and so nothing is built twice.
+.PHONY: run-e2e
+run-e2e: annotated-policy.wasm
+	$(CARGO) build --locked --workspace --all-targets
+	$(BUILT) KWCTL=$(KWCTL_PROGRAM) WASM=$(CURDIR)/$< STAGE=$(CARGO_TARGET_DIR)/debug/stage bats e2e-tests/e2e.bats
 
 # For each target.
 FUZZ_SECONDS ?= 20

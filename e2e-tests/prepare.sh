@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the build and the tests use beyond Rust: a C compiler, a real registry, skopeo as a second opinion, and
-# cargo-fuzz with the C++ compiler that its library needs. Without the rights or without apt it says what is missing; the
-# tests then use their embedded registry, and no fuzzer.
+# Installs what the build and the tests use beyond Rust: a C compiler, a real registry, skopeo as a second opinion,
+# cargo-fuzz with the C++ compiler that its library needs, and bats and jq where there is a kwctl for them. Without the
+# rights or without apt it says what is missing; the tests then use their embedded registry, and no fuzzer.
 #
 # Usage: prepare.sh [compiler]    "compiler" stops after the C compiler, which is all that building needs.
 set -euo pipefail
@@ -42,6 +42,11 @@ missing=()
 [ -x /usr/bin/docker-registry ] || missing+=(docker-registry)
 command -v skopeo >/dev/null || missing+=(skopeo)
 can_link_cpp || missing+=(g++)
+kwctl=${KWCTL:-kwctl}
+if command -v "$kwctl" >/dev/null; then
+  command -v bats >/dev/null || missing+=(bats)
+  command -v jq >/dev/null || missing+=(jq)
+fi
 [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
 
 # A debug build: this program is run once or twice, and the optimiser takes longer than that.
@@ -57,5 +62,5 @@ command -v skopeo >/dev/null ||
   echo "NOTE: without skopeo no second client pulls the copies" >&2
 cargo fuzz --version >/dev/null 2>&1 && can_link_cpp ||
   echo "NOTE: without cargo-fuzz and a C++ compiler nothing is fuzzed, the kept corpus is tested alone" >&2
-command -v kwctl >/dev/null ||
-  echo "NOTE: without kwctl the test host is not compared with the real one" >&2
+command -v "$kwctl" >/dev/null ||
+  echo "NOTE: without kwctl the test host is not compared with the real one (KWCTL=/path/to/kwctl names it)" >&2

@@ -7,6 +7,7 @@
 //! - [`image`] makes images on the fly, pushes them and reads them back;
 //! - [`closure`] reads all that belongs to a tag with another client than ours;
 //! - [`sidecar`] runs the real `mirror-sidecar` as a child process;
+//! - [`session`] are recorded talks between a policy and its host, and the table of cases made of them;
 //! - [`fixtures`] are admission requests as an API server sent them;
 //! - [`fuel`] counts the instructions of the policy;
 //! - [`tls`] issues certificates, [`artifacts`] finds or builds what is tested.
@@ -25,5 +26,6 @@ pub mod host;
 pub mod image;
 pub mod registry;
 pub mod scripted;
+pub mod session;
 pub mod sidecar;
 pub mod tls;

@@ -69,8 +69,8 @@ pub struct Workload<'a> {
     pub namespace: &'a str,
     /// The pull Secrets that it lists.
     pub secrets: PullSecrets<'a>,
-    /// Whether the policy rewrote it before.
-    pub was_rewritten: bool,
+    /// The pull Secret that the policy gave to this template before.
+    pub given_secret: Option<&'a str>,
     /// Whether an image was in the object that this one replaces.
     pub was_there: &'a dyn Fn(&str) -> bool,
 }
@@ -107,7 +107,7 @@ pub fn decide<H: Host>(
         Some(Ok(Some(name))) => plan.secret = SecretChange::Add(name),
         Some(Err(why)) => plan.take_back_rewrites(|_| Fate::Keep(why.clone())),
     }
-    workload.spare_service_account(&mut plan, mirror);
+    workload.spare_service_account(&mut plan);
     plan
 }
 
@@ -132,7 +132,7 @@ impl Workload<'_> {
 
     /// Leaves the pull Secrets of a template to the `ServiceAccount` while an image of it stays upstream, and the copies to
     /// the Pods.
-    fn spare_service_account<H: Host>(&self, plan: &mut Plan, mirror: &mut Mirror<'_, H>) {
+    fn spare_service_account(&self, plan: &mut Plan) {
         let mut upstream = plan
             .decisions
             .iter()
@@ -150,12 +150,11 @@ impl Workload<'_> {
         }
         // An image that was there before came with these Secrets; without a new one, a change here would start a rollout
         // for nothing.
-        if let Some(name) = self.secrets.sole()
-            && self.was_rewritten
+        if self.given_secret.is_some()
+            && self.secrets.sole() == self.given_secret
             && upstream.any(|decision| !(self.was_there)(&decision.image))
-            && mirror.pull_secret(self.namespace).ok().flatten().as_deref() == Some(name)
         {
-            plan.secret = SecretChange::Remove(name.to_owned());
+            plan.secret = SecretChange::Remove;
             plan.take_back_rewrites(Fate::RewriteInPods);
         }
     }

@@ -14,11 +14,12 @@ use crate::host::Host;
 use crate::images::Images;
 use crate::log;
 use crate::mirror::Mirror;
+use crate::note::Note;
 use crate::pod_template::Target;
 use crate::pull_secrets::PullSecrets;
 use crate::request::{Payload, Request};
 use crate::response::{self, Report};
-use crate::rewrite::{rewrite, was_rewritten};
+use crate::rewrite::rewrite;
 use crate::settings::{self, Settings};
 
 /// Answers an admission request: `payload` is the JSON that Kubewarden hands to the function `validate`.
@@ -92,11 +93,12 @@ fn admit(
         Mode::Ensure
     };
     let mut mirror = Mirror::new(host, settings.sidecar.clone(), mode, settings.time_budget);
+    let note = Note::on(&object);
     let workload = Workload {
         slots: &images.slots,
         namespace: request.namespace.as_deref().unwrap_or_default(),
         secrets: PullSecrets::of(spec, target),
-        was_rewritten: was_rewritten(&object),
+        given_secret: note.secret(),
         was_there: &was_there,
     };
     let plan = decide(&workload, &mut mirror, settings);
@@ -107,6 +109,6 @@ fn admit(
     if report.is_rejection() {
         return report.into_rejection();
     }
-    let is_changed = rewrite(&mut object, target, plan);
+    let is_changed = rewrite(&mut object, target, plan, note);
     report.into_acceptance(is_changed.then_some(object))
 }

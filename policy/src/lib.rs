@@ -4,7 +4,7 @@
 //!
 //! 1. [`request`]: read the request; [`pod_template`]: what of it may be changed; [`exempt`]: whether nothing is to be;
 //! 2. [`images`]: which images it names; [`mirror`]: what the sidecar knows about them;
-//! 3. [`decide`]: what becomes of each image and of the [`pull_secrets`]; [`rewrite`]: the edit of the object;
+//! 3. [`decide`]: what becomes of each image and of the [`pull_secrets`]; [`rewrite`]: the edit of the object, with a [`note`];
 //! 4. [`response`]: the answer, with warnings and audit annotations.
 //!
 //! It never fails: the host would turn an error, a panic or a timeout into a denial that no `failurePolicy` rescues. What
@@ -21,6 +21,7 @@ mod host;
 mod images;
 mod log;
 mod mirror;
+mod note;
 mod pod_template;
 mod pull_secrets;
 mod request;

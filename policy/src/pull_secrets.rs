@@ -37,8 +37,8 @@ pub enum SecretChange {
     None,
     /// This name joins it.
     Add(String),
-    /// This name, the only one, goes.
-    Remove(String),
+    /// The only one goes.
+    Remove,
 }
 
 impl<'a> PullSecrets<'a> {
@@ -100,7 +100,7 @@ impl SecretChange {
                     list.push(json!({ "name": name }));
                 }
             }
-            Self::Remove(_) => {
+            Self::Remove => {
                 spec.remove(KEY);
             }
         }

@@ -58,7 +58,7 @@ impl Report {
         report.secret.extend(match &plan.secret {
             SecretChange::None => None,
             SecretChange::Add(name) => Some(format!("{name} added")),
-            SecretChange::Remove(name) => Some(format!("{name} left to the Pods")),
+            SecretChange::Remove => Some("left to the Pods".to_owned()),
         });
         for decision in &plan.decisions {
             let image = &decision.image;

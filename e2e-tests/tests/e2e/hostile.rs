@@ -39,6 +39,7 @@ fn answer(reference: &str) -> Result<String, String> {
     let mirrored = ImageAnswer::Mirrored {
         image: copy,
         digest,
+        secret: None,
     };
     let mut annotations = mirrored.annotations();
     let name = image.path().rsplit('/').next().unwrap_or_default();

@@ -9,6 +9,7 @@ mod kill;
 mod memory;
 mod outages;
 mod published;
+mod sessions;
 mod size;
 mod support;
 mod workloads;

@@ -201,6 +201,18 @@ fn a_template_with_an_image_that_stays_leaves_the_secrets_to_the_pods(
     );
 }
 
+/// So that it can be taken back.
+#[test]
+fn the_secret_of_a_template_is_noted() {
+    let request = create(deployment(&["nginx"], json!(null), None));
+    let object = answer(&request, &mut Script::new()).mutated_object.unwrap();
+    let note = object["metadata"]["annotations"][ORIGINALS]
+        .as_str()
+        .unwrap();
+    let note: Value = serde_json::from_str(note).unwrap();
+    assert_eq!(note, json!({NGINX: "nginx", "imagePullSecret": SECRET}));
+}
+
 #[rstest]
 #[case::with_secrets_of_its_own(Script::new(), json!([{"name": "mine"}]), json!([{"name": "mine"}, {"name": SECRET}]))]
 #[case::without_need(
@@ -238,7 +250,7 @@ mod a_new_image_that_stays {
     }
 
     fn note() -> Value {
-        json!({NGINX: "nginx", "backup.test/acme/old:1": "old:1"})
+        json!({NGINX: "nginx", "backup.test/acme/old:1": "old:1", "imagePullSecret": SECRET})
     }
 
     #[test]
@@ -262,7 +274,7 @@ mod a_new_image_that_stays {
             json!({"mine": "stays", ORIGINALS: json!({NGINX: "nginx"}).to_string()})
         );
         let audit = answer.audit_annotations.unwrap();
-        assert_eq!(audit["pull-secret"], format!("{SECRET} left to the Pods"));
+        assert_eq!(audit["pull-secret"], "left to the Pods");
         assert!(audit["left-to-pods"].starts_with("redis -> "));
         // And that is how it stays.
         let mut script = Script::new().reply(APP, pending());
@@ -279,24 +291,30 @@ mod a_new_image_that_stays {
         let request = update(
             &[old],
             &["private.example/app:1"],
-            Some(json!({old: "old:1"})),
+            Some(json!({old: "old:1", "imagePullSecret": SECRET})),
         );
         let mut script = Script::new().reply(APP, pending());
         let object = answer(&request, &mut script).mutated_object.unwrap();
         assert_eq!(object["metadata"]["annotations"], json!({"mine": "stays"}));
-        assert_eq!(script.asked, [APP, "pull-secret/shop:latest"]);
+        assert_eq!(script.asked, [APP]);
     }
 
     #[rstest]
-    #[case::if_it_was_there(update(&["private.example/app:1"], &["private.example/app:1"], Some(note())), pending())]
-    #[case::if_the_policy_never_was(update(&["old:1"], &["private.example/app:1"], None), pending())]
-    #[case::if_nobody_knows_the_secret(update(&["old:1"], &["private.example/app:1"], Some(note())), down())]
-    fn leaves_the_secret(#[case] request: Value, #[case] reply: Reply) {
-        let mut script = Script::new().otherwise(reply).reply(
-            "pull-secret/shop:latest",
-            Script::new().mirrored("pull-secret/shop:latest"),
-        );
+    #[case::that_it_was_there_with(&["private.example/app:1"], Some(note()))]
+    #[case::that_the_policy_did_not_give(&["old:1"], None)]
+    #[case::that_was_there_before_the_policy(&["old:1"], Some(json!({NGINX: "nginx"})))]
+    fn leaves_the_secret(#[case] before: &[&str], #[case] note: Option<Value>) {
+        let request = update(before, &["private.example/app:1"], note);
+        let mut script = Script::new().otherwise(pending());
         assert!(answer(&request, &mut script).mutated_object.is_none());
+    }
+
+    /// The sidecar need not be there to say which Secret it was.
+    #[test]
+    fn takes_it_out_even_during_an_outage() {
+        let request = update(&["old:1"], &["private.example/app:1"], Some(note()));
+        let mut script = Script::new().otherwise(down());
+        assert!(answer(&request, &mut script).mutated_object.is_some());
     }
 
     #[test]

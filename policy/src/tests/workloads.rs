@@ -47,6 +47,7 @@ fn a_deployment_with_all_kinds_of_images_is_rewritten_exactly_there() {
                 "backup.test/acme/quay.io-crio-artifact:v1": "quay.io/crio/artifact:v1",
                 format!("backup.test/acme/quay.io-prometheus-node--exporter@{digest}"):
                     format!("quay.io/prometheus/node-exporter@{digest}"),
+                "imagePullSecret": SECRET,
             })
         ),
     ];
