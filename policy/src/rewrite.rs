@@ -10,6 +10,7 @@ use crate::pull_secrets::SecretChange;
 
 /// Carries out `plan` on `object`, about which there is this `note`; `false` if there is nothing to change.
 pub fn rewrite(object: &mut Value, target: &Target, plan: Plan, mut note: Note) -> bool {
+    let is_first = note.is_empty();
     let mut edits = Vec::new();
     for decision in plan.decisions {
         match decision.fate {
@@ -40,7 +41,10 @@ pub fn rewrite(object: &mut Value, target: &Target, plan: Plan, mut note: Note) 
         place.put(spec, image);
     }
     plan.secret.apply(spec);
-    note.retain(&Images::of(spec).names());
+    // What is noted just now is there.
+    if !is_first {
+        note.retain(&Images::of(spec).names());
+    }
     // The API server refuses or drops the annotation when it comes with the update of a Pod's images.
     if target.scope == Scope::Everything {
         note.write(template);

@@ -18,6 +18,8 @@ const LISTS: [&str; 4] = [
 pub(crate) struct Edit {
     /// The images that changed: before and after.
     pub images: Vec<(String, String)>,
+    /// The originals that were noted before, by their copies.
+    pub noted: BTreeMap<String, String>,
     /// What became of the pull Secrets, if anything.
     pub secret: Option<SecretEdit>,
     /// What the annotation says that notes the originals.
@@ -48,6 +50,10 @@ impl Edit {
         };
         let path = format!("{template}/spec");
         let (mut images, mut secret, mut note) = (Vec::new(), None, None);
+        let noted = before.pointer(template).and_then(|template| {
+            let text = template["metadata"]["annotations"][NOTE].as_str()?;
+            serde_json::from_str(text).ok()
+        });
         if let (Some(old), Some(new)) = (before.pointer(&path), rest.pointer_mut(&path)) {
             images = put_back_images(old, new);
             secret = put_back_secrets(old, new);
@@ -57,6 +63,7 @@ impl Edit {
         }
         Self {
             images,
+            noted: noted.unwrap_or_default(),
             secret,
             note,
             rest,
