@@ -10,6 +10,8 @@ WASM := $(CARGO_TARGET_DIR)/$(WASM_TARGET)/wasm/image_mirror_policy.wasm
 BUILT := IMAGE_MIRROR_WASM=$(CURDIR)/policy.wasm MIRROR_SIDECAR_BIN=$(CARGO_TARGET_DIR)/debug/mirror-sidecar
 # What is not at hand here is looked for on the PATH; the demo uses it only when it is named.
 KWCTL_PROGRAM := $(if $(findstring /,$(KWCTL)),$(abspath $(KWCTL)),$(or $(KWCTL),kwctl))
+# Panic messages name source files; where they were on the builder's machine is nobody's business.
+export CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS := --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src=crates --remap-path-prefix=$(CURDIR)=image-mirror
 # The largest that the policy may become, in KiB.
 WASM_BUDGET := 300
 
@@ -37,10 +39,19 @@ annotated-policy.wasm: policy.wasm metadata.yml README.md ## Build the policy wi
 	@command -v $(KWCTL_PROGRAM) >/dev/null || { echo "make $@ needs kwctl: https://docs.kubewarden.io/reference/kwctl-cli, or name it: make $@ KWCTL=/path/to/kwctl" >&2; exit 1; }
 	$(KWCTL_PROGRAM) annotate -m metadata.yml -u README.md -o $@ policy.wasm
 
+# Flags for the report, such as --top 30 or --functions 20.
+SIZE ?=
+
 .PHONY: policy-size
-policy-size: policy.wasm ## Show the size of the policy, fail above its budget
-	@size=$$(stat -c %s policy.wasm); echo "policy.wasm: $$(( (size + 1023) / 1024 )) KiB of $(WASM_BUDGET) KiB"; \
-	test $$size -le $$(( $(WASM_BUDGET) * 1024 ))
+policy-size: policy.wasm ## Show what takes the space in the policy, fail above its budget (SIZE="--functions 20": more)
+	$(CARGO) build --locked --profile wasm-names --target $(WASM_TARGET) -p image-mirror-policy
+	$(CARGO) build --locked -p e2e-tests --bin policy-size
+	@$(CARGO_TARGET_DIR)/debug/policy-size policy.wasm --budget $(WASM_BUDGET) \
+	--names $(CARGO_TARGET_DIR)/$(WASM_TARGET)/wasm-names/image_mirror_policy.wasm $(SIZE)
+
+.PHONY: fuel-accept
+fuel-accept: policy.wasm ## Accept the policy's instruction counts, against which the tests compare
+	FUEL_ACCEPT=1 $(BUILT) $(CARGO) test --locked -p e2e-tests --test e2e -- fuel::no_case
 
 .PHONY: demo
 demo: policy.wasm $(if $(KWCTL),annotated-policy.wasm) ## Show the whole job on embedded registries (KWCTL=kwctl: with the real kwctl)
@@ -82,6 +93,17 @@ BENCH ?=
 bench-copy: prepare sidecar ## Compare copying with other tools (BENCH=--quick: see that it works), write docs/bench-copy.md
 	$(CARGO) build --locked --profile bench-copy -p e2e-tests --bin bench-copy
 	MIRROR_SIDECAR_BIN=$(CARGO_TARGET_DIR)/release/mirror-sidecar $(CARGO_TARGET_DIR)/bench-copy/bench-copy $(BENCH)
+
+# Another policy's module to measure beside ours, and its settings as JSON.
+AGAINST ?=
+AGAINST_SETTINGS ?= {}
+
+.PHONY: bench-policy
+bench-policy: policy.wasm ## Measure the policy (AGAINST=other.wasm AGAINST_SETTINGS='{...}': and another), write docs/bench-policy.md
+	$(CARGO) build --locked --profile bench-copy -p e2e-tests --bench policy
+	@POLICY_BENCH_AGAINST='$(abspath $(AGAINST))' POLICY_BENCH_AGAINST_SETTINGS='$(AGAINST_SETTINGS)' \
+	CRITERION_HOME=$(CARGO_TARGET_DIR)/criterion $(BUILT) \
+	$(CARGO) bench --locked --quiet --profile bench-copy -p e2e-tests --bench policy
 
 .PHONY: lint
 lint: toolchain ## Check formatting and lints

@@ -10,6 +10,7 @@
 //! - [`sidecar`] runs the real `mirror-sidecar` as a child process;
 //! - [`session`] are recorded talks between a policy and its host, and the table of cases made of them;
 //! - [`fixtures`] are admission requests as an API server sent them;
+//! - [`fuel`] counts the instructions of the policy;
 //! - [`tls`] issues certificates, [`artifacts`] finds or builds what is tested.
 //!
 //! Everything can be called from plain `#[test]` functions. Nothing here copies images with the engine under test,
@@ -22,6 +23,7 @@ pub mod cluster;
 pub mod digest;
 pub mod endless;
 pub mod fixtures;
+pub mod fuel;
 pub mod host;
 pub mod image;
 pub mod registry;

@@ -3,43 +3,19 @@
 //! A copy can only be pulled with its pull Secret. So if that Secret is not certain, or cannot be added to this object, every
 //! image keeps its upstream, and the same settings decide as for an image that has no copy.
 
-use mirror_contract::{Digest, ImageRef};
+mod fate;
+mod template;
 
+use crate::before::Before;
 use crate::host::Host;
 use crate::images::{Place, Slot};
-use crate::mirror::{Known, Mirror};
+use crate::mirror::Mirror;
+use crate::note::Note;
 use crate::pull_secrets::{PullSecrets, SecretChange};
 use crate::settings::Settings;
 use crate::why::Why;
 
-/// What becomes of an image.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It is replaced by its copy.
-    Rewrite(Copy),
-    /// It has a copy, but the pull Secrets of the template stay as they are: it is replaced in the Pods.
-    RewriteInPods(Copy),
-    /// It stays, since it is in the backup already.
-    InBackup {
-        /// The pull Secret that it is known to need.
-        secret: Option<String>,
-    },
-    /// It stays, since it is not to be mirrored.
-    Unwanted,
-    /// It stays, though it should not.
-    Keep(Why),
-}
-
-/// The copy that an image is replaced by.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Copy {
-    /// As it is written into the object.
-    pub image: String,
-    /// Its digest, which is that of the original.
-    pub digest: String,
-    /// The pull Secret that it is known to need.
-    pub secret: Option<String>,
-}
+pub use fate::{Copy, Fate};
 
 /// An image and what becomes of it.
 #[derive(Debug)]
@@ -69,10 +45,12 @@ pub struct Workload<'a> {
     pub namespace: &'a str,
     /// The pull Secrets that it lists.
     pub secrets: PullSecrets<'a>,
-    /// The pull Secret that the policy gave to this template before.
-    pub given_secret: Option<&'a str>,
-    /// Whether an image was in the object that this one replaces.
-    pub was_there: &'a dyn Fn(&str) -> bool,
+    /// What the policy noted on it.
+    pub note: &'a Note,
+    /// What it replaces.
+    pub before: &'a Before<'a>,
+    /// Whether its pod spec is new, or differs from what it replaces.
+    pub is_new: &'a dyn Fn() -> bool,
 }
 
 /// Decides about a workload.
@@ -87,8 +65,8 @@ pub fn decide<H: Host>(
         .slots
         .iter()
         .map(|slot| {
-            let fate = fate(slot.image, mirror, settings);
-            if missing.is_none() && fate.needs_secret() {
+            let fate = workload.fate(slot, mirror, settings);
+            if missing.is_none() && workload.needs_secret(&fate) {
                 missing = Some(workload.missing_secret(mirror, fate.known_secret()));
             }
             Decision {
@@ -104,14 +82,29 @@ pub fn decide<H: Host>(
     };
     match missing {
         None | Some(Ok(None)) => {}
-        Some(Ok(Some(name))) => plan.secret = SecretChange::Add(name),
+        Some(Ok(Some(name))) => {
+            let given = workload.note.secret.clone();
+            plan.secret = SecretChange::Add { name, given };
+        }
         Some(Err(why)) => plan.take_back_rewrites(|_| Fate::Keep(why.clone())),
     }
-    workload.spare_service_account(&mut plan);
+    if workload.secrets.are_of_template() {
+        workload.spare_service_account(&mut plan);
+    }
     plan
 }
 
 impl Workload<'_> {
+    /// Whether the image cannot be pulled without the Secret. A template that is not rewritten need not list it: its Pods
+    /// get it, and no rollout is worth it.
+    fn needs_secret(&self, fate: &Fate) -> bool {
+        match fate {
+            Fate::Rewrite(_) => true,
+            Fate::InBackup { secret } => secret.is_some() && !self.secrets.are_of_template(),
+            _ => false,
+        }
+    }
+
     /// The pull Secret that must be added, if any; `known` is the one that is known to be needed.
     fn missing_secret<H: Host>(
         &self,
@@ -123,40 +116,16 @@ impl Workload<'_> {
         {
             return Ok(None);
         }
-        let name = mirror
-            .pull_secret(self.namespace)
-            .map_err(|why| Why::NoSecret(Box::new(why)))?;
-        let Some(name) = name else { return Ok(None) };
+        let name = match mirror.pull_secret(self.namespace) {
+            Ok(None) => return Ok(None),
+            Ok(Some(name)) => name,
+            // It was good enough for what this replaces.
+            Err(why) => match &self.before.note().secret {
+                Some(name) if why.is_silence() => name.clone(),
+                _ => return Err(Why::NoSecret(Box::new(why))),
+            },
+        };
         Ok(self.secrets.lack(&name)?.then_some(name))
-    }
-
-    /// Leaves the pull Secrets of a template to the `ServiceAccount` while an image of it stays upstream, and the copies to
-    /// the Pods.
-    fn spare_service_account(&self, plan: &mut Plan) {
-        let mut upstream = plan
-            .decisions
-            .iter()
-            .filter(|decision| decision.fate.stays_upstream())
-            .peekable();
-        if upstream.peek().is_none() {
-            return;
-        }
-        if self.secrets.are_left_to_service_account() {
-            if plan.secret != SecretChange::None {
-                plan.secret = SecretChange::None;
-                plan.take_back_rewrites(Fate::RewriteInPods);
-            }
-            return;
-        }
-        // An image that was there before came with these Secrets; without a new one, a change here would start a rollout
-        // for nothing.
-        if self.given_secret.is_some()
-            && self.secrets.sole() == self.given_secret
-            && upstream.any(|decision| !(self.was_there)(&decision.image))
-        {
-            plan.secret = SecretChange::Remove;
-            plan.take_back_rewrites(Fate::RewriteInPods);
-        }
     }
 }
 
@@ -169,74 +138,4 @@ impl Plan {
             };
         }
     }
-}
-
-impl Fate {
-    fn needs_secret(&self) -> bool {
-        matches!(self, Self::Rewrite(_) | Self::InBackup { secret: Some(_) })
-    }
-
-    fn known_secret(&self) -> Option<&str> {
-        match self {
-            Self::Rewrite(Copy { secret, .. }) | Self::InBackup { secret } => secret.as_deref(),
-            _ => None,
-        }
-    }
-
-    fn stays_upstream(&self) -> bool {
-        matches!(self, Self::Unwanted | Self::Keep(_))
-    }
-}
-
-fn fate<H: Host>(text: &str, mirror: &mut Mirror<'_, H>, settings: &Settings<'_>) -> Fate {
-    let original = match ImageRef::parse(text) {
-        Ok(original) => original,
-        Err(error) => return Fate::Keep(Why::Unparseable(error)),
-    };
-    if !settings.images.takes(&original) {
-        return Fate::Unwanted;
-    }
-    match mirror.image(&original) {
-        Ok(Known::Excluded) => Fate::Unwanted,
-        Ok(Known::InBackup { secret }) => Fate::InBackup { secret },
-        Ok(Known::Mirrored {
-            copy,
-            digest,
-            secret,
-        }) => match name_of_copy(&original, &copy, &digest, settings.pin_digest) {
-            Some(image) if image == text => Fate::InBackup { secret },
-            Some(image) => Fate::Rewrite(Copy {
-                image,
-                digest: digest.to_string(),
-                secret,
-            }),
-            None => Fate::Keep(Why::Unusable),
-        },
-        Err(why) => Fate::Keep(why),
-    }
-}
-
-/// How the copy is written where `original` was: tag and digest as they were there, and the digest always if `pin`.
-/// `None` if the copy is not one of what was asked for.
-fn name_of_copy(
-    original: &ImageRef<'_>,
-    copy: &ImageRef<'_>,
-    digest: &Digest<'_>,
-    pin: bool,
-) -> Option<String> {
-    let mut name = format!("{}/{}", copy.host(), copy.path());
-    let tag = match original.digest() {
-        Some(asked) if asked != digest => return None,
-        Some(_) => original.tag(),
-        None => Some(copy.tag()?),
-    };
-    if let Some(tag) = tag {
-        name.push(':');
-        name.push_str(tag);
-    }
-    if pin || original.digest().is_some() {
-        name.push('@');
-        name.push_str(&digest.to_string());
-    }
-    Some(name)
 }

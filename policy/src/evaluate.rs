@@ -1,15 +1,13 @@
 //! The evaluation of one request, from its bytes to the answer.
 
-use std::cell::LazyCell;
-use std::collections::BTreeSet;
-
 use kubewarden_policy_sdk::response::ValidationResponse;
 use mirror_contract::Mode;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::before::Before;
 use crate::decide::{Workload, decide};
-use crate::exempt::is_exempt;
+use crate::exempt::{Exemption, exemption};
 use crate::host::Host;
 use crate::images::Images;
 use crate::log;
@@ -77,15 +75,14 @@ fn admit(
         log::unknown_shape(request, host);
         return response::left_alone();
     };
-    if is_exempt(&object, target, settings) {
-        return response::left_alone();
+    match exemption(&object, target, settings) {
+        Exemption::None => {}
+        Exemption::Whole => return response::left_alone(),
+        Exemption::ButForPods => return response::left_alone_but_for_pods(),
     }
     let old_object = request.old_object();
-    let old_spec = || old_object.get().and_then(|old| target.pod_spec(old));
-    let before =
-        LazyCell::new(|| old_spec().map_or_else(BTreeSet::new, |old| Images::of(old).names()));
-    let was_there = |image: &str| before.contains(image);
-    let images = Images::of(spec).changeable(target.scope, old_spec);
+    let before = Before::new(&old_object, target);
+    let images = Images::of(spec).changeable(target.scope, &before);
 
     let mode = if request.dry_run == Some(true) {
         Mode::Peek
@@ -93,18 +90,19 @@ fn admit(
         Mode::Ensure
     };
     let mut mirror = Mirror::new(host, settings.sidecar.clone(), mode, settings.time_budget);
-    let note = Note::on(&object);
+    let note = target.template(&object).map(Note::on).unwrap_or_default();
     let workload = Workload {
         slots: &images.slots,
         namespace: request.namespace.as_deref().unwrap_or_default(),
         secrets: PullSecrets::of(spec, target),
-        given_secret: note.secret(),
-        was_there: &was_there,
+        note: &note,
+        before: &before,
+        is_new: &|| before.spec() != Some(spec),
     };
     let plan = decide(&workload, &mut mirror, settings);
     let (host, trouble) = mirror.into_parts();
 
-    let report = Report::new(&plan, &images.oddities, settings, &was_there);
+    let report = Report::new(&plan, &images.oddities, settings, &before);
     log::report(&report, request, trouble.as_deref(), host);
     if report.is_rejection() {
         return report.into_rejection();

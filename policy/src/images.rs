@@ -1,9 +1,10 @@
 //! The images that a pod spec names: containers of three sorts, and volumes made of images.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::before::Before;
 use crate::pod_template::Scope;
 
 /// Images with this pull policy are expected on the node; a copy in a registry is of no use to them.
@@ -24,6 +25,9 @@ pub struct Place {
     list: List,
     index: usize,
 }
+
+/// What an entry with an image is called: entries may change their places, names stay.
+pub type Key<'a> = (List, &'a str);
 
 /// An image that a pod spec names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,46 +110,31 @@ impl<'a> Images<'a> {
         self.slots.iter().map(|slot| slot.image).collect()
     }
 
-    /// Without those that a request of this scope may not change, compared to the pod spec that it replaces, and without
-    /// those that are never pulled.
+    /// Without those that a request of this scope may not change, compared to what was there `before`, and without those
+    /// that are never pulled.
     #[must_use]
-    pub fn changeable<'b>(
-        mut self,
-        scope: Scope,
-        old_spec: impl FnOnce() -> Option<&'b Value>,
-    ) -> Self {
-        if scope == Scope::Everything {
-            self.slots.retain(|slot| !slot.never_pulled);
-            return self;
+    pub fn changeable(mut self, scope: Scope, before: &Before<'_>) -> Self {
+        if scope != Scope::Everything {
+            // The oddities of a running Pod were let in before.
+            self.oddities.clear();
+            if before.spec().is_none() {
+                self.slots.clear();
+            }
         }
-        // The oddities of a running Pod were let in before.
-        self.oddities.clear();
-        let Some(old_spec) = old_spec() else {
-            self.slots.clear();
-            return self;
-        };
-        let old: BTreeMap<_, _> = Self::of_any_age(old_spec);
         self.slots.retain(|slot| {
-            let before = old.get(&(slot.place.list, slot.name)).copied();
             let may_change = match (scope, slot.place.list) {
                 (Scope::Everything, _) => true,
                 (Scope::ChangedImages, List::Containers | List::InitContainers) => {
-                    before != Some(slot.image)
+                    before.image_at(slot) != Some(slot.image)
                 }
-                (Scope::NewEphemeralContainers, List::EphemeralContainers) => before.is_none(),
+                (Scope::NewEphemeralContainers, List::EphemeralContainers) => {
+                    before.image_at(slot).is_none()
+                }
                 _ => false,
             };
             may_change && !slot.never_pulled
         });
         self
-    }
-
-    fn of_any_age(spec: &Value) -> BTreeMap<(List, &str), &str> {
-        let slots = Images::of(spec).slots;
-        slots
-            .into_iter()
-            .map(|slot| ((slot.place.list, slot.name), slot.image))
-            .collect()
     }
 
     fn add(&mut self, list: List, entries: &'a [Value]) {
@@ -173,6 +162,13 @@ impl<'a> Images<'a> {
                     .push(format!("the image of {place} is not a string")),
             }
         }
+    }
+}
+
+impl<'a> Slot<'a> {
+    /// What the entry is called.
+    pub fn key(&self) -> Key<'a> {
+        (self.place.list, self.name)
     }
 }
 

@@ -10,6 +10,7 @@
 //! It never fails: the host would turn an error, a panic or a timeout into a denial that no `failurePolicy` rescues. What
 //! cannot be understood is accepted as it is, with a warning.
 
+mod before;
 mod decide;
 mod evaluate;
 mod exempt;

@@ -51,7 +51,7 @@ pub fn report(report: &Report, request: &Request<'_>, trouble: Option<&str>, hos
     let rewritten = list(report.rewritten());
     let left_to_pods = list(report.left_to_pods());
     let not_mirrored = list(report.kept());
-    let pull_secret = list(report.secret());
+    let pull_secret = report.secret().unwrap_or_default();
     let host_error = cut(trouble.unwrap_or_default(), MAX_TROUBLE);
     let is_empty = [&rewritten, &left_to_pods, &not_mirrored].map(String::is_empty);
     let (level, message) = match is_empty {
@@ -71,7 +71,7 @@ pub fn report(report: &Report, request: &Request<'_>, trouble: Option<&str>, hos
         &Event {
             rewritten: &rewritten,
             left_to_pods: &left_to_pods,
-            pull_secret: &pull_secret,
+            pull_secret,
             not_mirrored: &not_mirrored,
             host_error: &host_error,
             ..event(level, message, request)

@@ -1,7 +1,7 @@
 //! Questions to the sidecar, each asked once, within the time that there is.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use mirror_contract::{Digest, ImageAnswer, ImageRef, Mode, Query, Refusal, SecretAnswer, Sidecar};
@@ -37,7 +37,8 @@ pub struct Mirror<'a, H> {
     sidecar: Sidecar<'a>,
     mode: Mode,
     budget: Duration,
-    images: BTreeMap<String, Result<Known, Why>>,
+    /// By query. All queries begin alike, so comparing them would take longer than hashing them.
+    images: HashMap<String, Result<Known, Why>>,
     secret: Option<Result<Option<String>, Why>>,
     /// What the host said when the sidecar could not be reached.
     trouble: Option<String>,
@@ -57,7 +58,7 @@ impl<'a, H: Host> Mirror<'a, H> {
             sidecar,
             mode,
             budget,
-            images: BTreeMap::new(),
+            images: HashMap::new(),
             secret: None,
             trouble: None,
         }

@@ -1,7 +1,8 @@
 //! The annotation that notes what an object was before it was rewritten.
 //!
-//! It is a JSON object: `{"<copy>": "<image as it was written>"}`, and of a template that got a pull Secret also
-//! `"imagePullSecret": "<name>"`, which is no copy's name, since those have a registry and a path.
+//! It is on the Pod template (or the Pod), so that it goes wherever the images go: to the Pods, and back with a rollback.
+//! It is a JSON object, `{"<copy>": "<image as it was written>"}`. If the policy gave the template a pull Secret, there is
+//! also `"imagePullSecret": "<name>"`, which is no copy's name, since those have a registry and a path.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,67 +14,75 @@ const SECRET: &str = "imagePullSecret";
 /// (`TotalAnnotationSizeLimitB` in Kubernetes' apimachinery).
 const MAX_ANNOTATIONS: usize = 256 * 1024;
 
-/// What is noted about an object.
+/// What is noted on a template or a Pod.
 #[derive(Debug, Default)]
-pub struct Note(BTreeMap<String, String>);
+pub struct Note {
+    /// The images as they were written, by their copies.
+    originals: BTreeMap<String, String>,
+    /// The pull Secret that the policy gave to the template.
+    pub secret: Option<String>,
+}
 
 impl Note {
-    /// The note on `object`. What cannot be read is no note.
-    pub fn on(object: &Value) -> Self {
-        let text = object
+    /// The note on `template`. What cannot be read is no note.
+    pub fn on(template: &Value) -> Self {
+        let text = template
             .get("metadata")
             .and_then(|metadata| metadata.get("annotations")?.get(ANNOTATION)?.as_str());
         let entries = text.and_then(|text| serde_json::from_str(text).ok());
-        Self(entries.unwrap_or_default())
+        let mut originals: BTreeMap<String, String> = entries.unwrap_or_default();
+        let secret = originals.remove(SECRET);
+        Self { originals, secret }
     }
 
-    /// The pull Secret that the policy gave to the template.
-    pub fn secret(&self) -> Option<&str> {
-        self.0.get(SECRET).map(String::as_str)
+    /// Whether nothing is noted.
+    pub fn is_empty(&self) -> bool {
+        self.originals.is_empty() && self.secret.is_none()
     }
 
-    /// Notes that the policy gave this pull Secret to the template, or took it back.
-    pub fn set_secret(&mut self, name: Option<String>) {
-        match name {
-            Some(name) => self.0.insert(SECRET.to_owned(), name),
-            None => self.0.remove(SECRET),
-        };
+    /// What `image` was before it was replaced, if it is a copy that was noted.
+    pub fn original(&self, image: &str) -> Option<&str> {
+        self.originals.get(image).map(String::as_str)
     }
 
     /// Notes what a copy stands for.
     pub fn add(&mut self, copy: String, original: String) {
-        self.0.insert(copy, original);
+        self.originals.insert(copy, original);
     }
 
-    /// Forgets copies that are not among the images of the object any more.
+    /// Forgets copies that are not among these images.
     pub fn retain(&mut self, images: &BTreeSet<&str>) {
-        self.0
-            .retain(|key, _| key == SECRET || images.contains(key.as_str()));
+        self.originals
+            .retain(|copy, _| images.contains(copy.as_str()));
     }
 
-    /// Writes the note onto `object`; takes it away if there is nothing to note, or no room for it.
-    pub fn write(&self, object: &mut Value) {
+    /// Writes the note onto `template`; takes it away if there is nothing to note, or no room for it.
+    pub fn write(mut self, template: &mut Value) {
+        let is_empty = self.is_empty();
+        let secret = self.secret.take();
+        self.originals
+            .extend(secret.map(|name| (SECRET.to_owned(), name)));
         // A map of strings can always be written.
-        let text = serde_json::to_string(&self.0).unwrap_or_default();
-        let size = size_of_others(object) + ANNOTATION.len() + text.len();
-        if self.0.is_empty() || size > MAX_ANNOTATIONS {
-            let annotations = object.pointer_mut("/metadata/annotations");
+        let text = serde_json::to_string(&self.originals).unwrap_or_default();
+        let size = size_of_others(template) + ANNOTATION.len() + text.len();
+        if is_empty || size > MAX_ANNOTATIONS {
+            let annotations = template.pointer_mut("/metadata/annotations");
             if let Some(Value::Object(annotations)) = annotations {
                 annotations.remove(ANNOTATION);
             }
             return;
         }
         let annotations =
-            child(object, "metadata").and_then(|metadata| child(metadata, "annotations"));
+            child(template, "metadata").and_then(|metadata| child(metadata, "annotations"));
         if let Some(Value::Object(annotations)) = annotations {
             annotations.insert(ANNOTATION.to_owned(), Value::String(text));
         }
     }
 }
 
-/// Bytes of all other annotations of `object`.
-fn size_of_others(object: &Value) -> usize {
-    let annotations = object
+/// Bytes of all other annotations of `template`.
+fn size_of_others(template: &Value) -> usize {
+    let annotations = template
         .get("metadata")
         .and_then(|metadata| metadata.get("annotations")?.as_object());
     let others = annotations.into_iter().flatten();

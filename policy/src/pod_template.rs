@@ -63,12 +63,11 @@ impl Target {
         spec.get("containers").is_some().then_some(spec)
     }
 
-    /// The pod spec within `object`, to be edited.
-    pub fn pod_spec_mut<'a>(&self, object: &'a mut Value) -> Option<&'a mut Value> {
+    /// The pod template within `object`, to be edited.
+    pub fn template_mut<'a>(&self, object: &'a mut Value) -> Option<&'a mut Value> {
         self.path
             .iter()
-            .try_fold(object, |value, key| value.get_mut(key))?
-            .get_mut("spec")
+            .try_fold(object, |value, key| value.get_mut(key))
     }
 
     /// The pod template within `object`, which is the object itself if it is a Pod.

@@ -1,8 +1,8 @@
 //! The `imagePullSecrets` of a pod spec, and what becomes of them.
 //!
 //! A Pod gets those of its `ServiceAccount` only if its own list is empty (the API server's admission plugin
-//! `ServiceAccount`, which runs before webhooks). So a template whose list is empty must not get the backup's Secret while
-//! any of its images stays upstream: that image might need the others. Its Pods are rewritten instead, once they have them.
+//! `ServiceAccount`, which runs before webhooks). So a template that lists none must not get the backup's Secret while any
+//! of its images stays upstream: that image might need the others. Its Pods are rewritten instead, once they have them.
 
 use serde_json::{Value, json};
 
@@ -35,10 +35,18 @@ pub enum SecretChange {
     /// It stays.
     #[default]
     None,
-    /// This name joins it.
-    Add(String),
+    /// A name joins it.
+    Add {
+        /// This one.
+        name: String,
+        /// The one that the policy gave before goes, if it is another.
+        given: Option<String>,
+    },
     /// The only one goes.
-    Remove,
+    Remove {
+        /// Its name.
+        name: String,
+    },
 }
 
 impl<'a> PullSecrets<'a> {
@@ -76,6 +84,11 @@ impl<'a> PullSecrets<'a> {
         self.holder == Holder::Template && self.entries.is_some_and(<[Value]>::is_empty)
     }
 
+    /// Whether they are those of a template, not of a Pod.
+    pub fn are_of_template(&self) -> bool {
+        self.holder == Holder::Template
+    }
+
     /// The only Secret of a template.
     pub fn sole(&self) -> Option<&'a str> {
         match self.entries {
@@ -91,16 +104,19 @@ impl SecretChange {
         let Value::Object(spec) = spec else { return };
         match self {
             Self::None => {}
-            Self::Add(name) => {
+            Self::Add { name, given } => {
                 let list = spec.entry(KEY).or_insert(Value::Null);
                 if list.is_null() {
                     *list = json!([]);
                 }
                 if let Value::Array(list) = list {
+                    let is_given =
+                        |entry: &Value| given.is_some() && name_of(entry) == given.as_deref();
+                    list.retain(|entry| !is_given(entry));
                     list.push(json!({ "name": name }));
                 }
             }
-            Self::Remove => {
+            Self::Remove { .. } => {
                 spec.remove(KEY);
             }
         }

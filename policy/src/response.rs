@@ -6,6 +6,7 @@ use std::fmt;
 use kubewarden_policy_sdk::response::ValidationResponse;
 use serde_json::Value;
 
+use crate::before::Before;
 use crate::decide::{Copy, Fate, Plan};
 use crate::pull_secrets::SecretChange;
 use crate::settings::{Otherwise, Settings};
@@ -38,35 +39,40 @@ pub struct Report {
     kept: BTreeSet<String>,
     /// Those of them that the settings do not tolerate.
     intolerable: BTreeSet<String>,
-    /// What became of the pull Secrets: nothing or one line.
-    secret: BTreeSet<String>,
+    /// What became of the pull Secrets, in one line.
+    secret: Option<String>,
     warnings: Vec<String>,
 }
 
 impl Report {
     /// Reports on `plan`, and on what could not be understood.
     ///
-    /// An image that `was_there` before is never a reason to deny an update: it runs already, and whoever scales, labels or
+    /// An image that was there `before` is never a reason to deny an update: it runs already, and whoever scales, labels or
     /// removes the object during an outage must not be stopped by it.
     pub fn new(
         plan: &Plan,
         oddities: &[String],
         settings: &Settings<'_>,
-        was_there: &dyn Fn(&str) -> bool,
+        before: &Before<'_>,
     ) -> Self {
-        let mut report = Self::default();
-        report.secret.extend(match &plan.secret {
-            SecretChange::None => None,
-            SecretChange::Add(name) => Some(format!("{name} added")),
-            SecretChange::Remove => Some("left to the Pods".to_owned()),
-        });
+        let mut report = Self {
+            secret: match &plan.secret {
+                SecretChange::None => None,
+                SecretChange::Add { name, .. } => Some(format!("{name} added")),
+                SecretChange::Remove { name } => Some(format!("{name} left to the Pods")),
+            },
+            ..Self::default()
+        };
         for decision in &plan.decisions {
             let image = &decision.image;
             match &decision.fate {
                 Fate::InBackup { .. } | Fate::Unwanted => {}
                 Fate::Rewrite(copy) => _ = report.rewritten.insert(copy.line(image)),
                 Fate::RewriteInPods(copy) => _ = report.left_to_pods.insert(copy.line(image)),
-                Fate::Keep(why) => report.keep(image, why, settings, was_there),
+                Fate::Restore { original } => {
+                    _ = report.left_to_pods.insert(format!("{original} -> {image}"));
+                }
+                Fate::Keep(why) => report.keep(image, why, settings, before),
             }
         }
         for oddity in oddities {
@@ -75,20 +81,14 @@ impl Report {
         report
     }
 
-    fn keep(
-        &mut self,
-        image: &str,
-        why: &Why,
-        settings: &Settings<'_>,
-        was_there: &dyn Fn(&str) -> bool,
-    ) {
+    fn keep(&mut self, image: &str, why: &Why, settings: &Settings<'_>, before: &Before<'_>) {
         let line = format!("{} {why}", shorten(image, MAX_IMAGE));
         let otherwise = if why.is_unavailable() {
             settings.when_unavailable
         } else {
             settings.when_not_mirrored
         };
-        if otherwise == Otherwise::Reject && !was_there(image) {
+        if otherwise == Otherwise::Reject && !before.had(image) {
             self.intolerable.insert(line.clone());
         }
         if self.kept.insert(line) {
@@ -116,9 +116,9 @@ impl Report {
         &self.left_to_pods
     }
 
-    /// What became of the pull Secrets: nothing or one line.
-    pub fn secret(&self) -> &BTreeSet<String> {
-        &self.secret
+    /// What became of the pull Secrets, in one line.
+    pub fn secret(&self) -> Option<&str> {
+        self.secret.as_deref()
     }
 
     /// Whether the object must not be admitted.
@@ -145,7 +145,7 @@ impl Report {
             audit_annotations: annotations([
                 ("rewritten", self.rewritten),
                 ("left-to-pods", self.left_to_pods),
-                ("pull-secret", self.secret),
+                ("pull-secret", self.secret.into_iter().collect()),
                 ("not-mirrored", self.kept),
             ]),
             warnings: limited(self.warnings),
@@ -157,10 +157,11 @@ impl Report {
 impl Copy {
     fn line(&self, original: &str) -> String {
         let Self { image, digest, .. } = self;
-        if image.ends_with(digest.as_str()) {
-            format!("{original} -> {image}")
-        } else {
-            format!("{original} -> {image} ({digest})")
+        match digest {
+            Some(digest) if !image.ends_with(digest.as_str()) => {
+                format!("{original} -> {image} ({digest})")
+            }
+            _ => format!("{original} -> {image}"),
         }
     }
 }
@@ -174,6 +175,16 @@ pub fn left_alone() -> ValidationResponse {
         mutated_object: None,
         audit_annotations: None,
         warnings: None,
+    }
+}
+
+/// Accepts the object as it is, and says that its Pods are no part of that.
+pub fn left_alone_but_for_pods() -> ValidationResponse {
+    let warning =
+        format!("{SPEAKER}its Pods are rewritten, put image-mirror.dev/skip on the Pod template");
+    ValidationResponse {
+        warnings: Some(vec![warning]),
+        ..left_alone()
     }
 }
 

@@ -10,11 +10,16 @@ use crate::pull_secrets::SecretChange;
 
 /// Carries out `plan` on `object`, about which there is this `note`; `false` if there is nothing to change.
 pub fn rewrite(object: &mut Value, target: &Target, plan: Plan, mut note: Note) -> bool {
+    let is_first = note.is_empty();
     let mut edits = Vec::new();
     for decision in plan.decisions {
-        if let Fate::Rewrite(copy) = decision.fate {
-            note.add(copy.image.clone(), decision.image);
-            edits.push((decision.place, copy.image));
+        match decision.fate {
+            Fate::Rewrite(copy) => {
+                note.add(copy.image.clone(), decision.image);
+                edits.push((decision.place, copy.image));
+            }
+            Fate::Restore { original } => edits.push((decision.place, original)),
+            _ => {}
         }
     }
     if edits.is_empty() && plan.secret == SecretChange::None {
@@ -22,21 +27,27 @@ pub fn rewrite(object: &mut Value, target: &Target, plan: Plan, mut note: Note) 
     }
     match &plan.secret {
         // A Pod keeps its pull Secrets for good.
-        SecretChange::Add(name) if !target.is_pod => note.set_secret(Some(name.clone())),
-        SecretChange::Remove => note.set_secret(None),
-        SecretChange::None | SecretChange::Add(_) => {}
+        SecretChange::Add { name, .. } if !target.is_pod => note.secret = Some(name.clone()),
+        SecretChange::Remove { .. } => note.secret = None,
+        SecretChange::None | SecretChange::Add { .. } => {}
     }
-    let Some(spec) = target.pod_spec_mut(object) else {
+    let Some(template) = target.template_mut(object) else {
+        return false;
+    };
+    let Some(spec) = template.get_mut("spec") else {
         return false;
     };
     for (place, image) in edits {
         place.put(spec, image);
     }
     plan.secret.apply(spec);
-    note.retain(&Images::of(spec).names());
+    // What is noted just now is there.
+    if !is_first {
+        note.retain(&Images::of(spec).names());
+    }
     // The API server refuses or drops the annotation when it comes with the update of a Pod's images.
     if target.scope == Scope::Everything {
-        note.write(object);
+        note.write(template);
     }
     true
 }

@@ -8,5 +8,6 @@ mod pull_secrets;
 mod refusals;
 mod robustness;
 mod script;
+mod sequences;
 mod settings;
 mod workloads;

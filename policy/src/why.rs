@@ -49,6 +49,11 @@ impl Why {
         }
     }
 
+    /// Whether nobody said anything about the image: it may have a copy.
+    pub fn is_silence(&self) -> bool {
+        self.is_unavailable() || *self == Self::NoTime
+    }
+
     fn reason(&self) -> String {
         match self {
             Self::Pending(reason) | Self::Failed(reason) | Self::Unavailable(reason) => {
@@ -76,6 +81,7 @@ impl fmt::Display for Why {
             Self::NoSecret(_) | Self::SecretNotListed(_) | Self::SecretsUnreadable => {
                 "has a copy, but no pull Secret for it: "
             }
+            _ if self.is_silence() => "cannot be looked up: ",
             _ => "is not mirrored: ",
         })?;
         f.write_str(&self.reason())

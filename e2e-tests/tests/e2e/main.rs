@@ -3,11 +3,13 @@
 mod command_line;
 mod copies;
 mod facade;
+mod fuel;
 mod hostile;
 mod kill;
 mod memory;
 mod outages;
 mod published;
 mod sessions;
+mod size;
 mod support;
 mod workloads;

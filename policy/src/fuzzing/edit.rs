@@ -18,6 +18,8 @@ const LISTS: [&str; 4] = [
 pub(crate) struct Edit {
     /// The images that changed: before and after.
     pub images: Vec<(String, String)>,
+    /// The originals that were noted before, by their copies.
+    pub noted: BTreeMap<String, String>,
     /// What became of the pull Secrets, if anything.
     pub secret: Option<SecretEdit>,
     /// What the annotation says that notes the originals.
@@ -40,20 +42,28 @@ impl Edit {
     /// Panics if a pull Secret was added that was there, or if the note is none.
     pub fn new(kind: &Kind, before: &Value, after: &Value) -> Self {
         let mut rest = after.clone();
-        let path = match (kind.group.as_str(), kind.kind.as_str()) {
-            ("", "Pod") => "/spec",
-            ("", "PodTemplate") => "/template/spec",
-            ("batch", "CronJob") => "/spec/jobTemplate/spec/template/spec",
-            _ => "/spec/template/spec",
+        let template = match (kind.group.as_str(), kind.kind.as_str()) {
+            ("", "Pod") => "",
+            ("", "PodTemplate") => "/template",
+            ("batch", "CronJob") => "/spec/jobTemplate/spec/template",
+            _ => "/spec/template",
         };
-        let (mut images, mut secret) = (Vec::new(), None);
-        if let (Some(old), Some(new)) = (before.pointer(path), rest.pointer_mut(path)) {
+        let path = format!("{template}/spec");
+        let (mut images, mut secret, mut note) = (Vec::new(), None, None);
+        let noted = before.pointer(template).and_then(|template| {
+            let text = template["metadata"]["annotations"][NOTE].as_str()?;
+            serde_json::from_str(text).ok()
+        });
+        if let (Some(old), Some(new)) = (before.pointer(&path), rest.pointer_mut(&path)) {
             images = put_back_images(old, new);
             secret = put_back_secrets(old, new);
         }
-        let note = put_back_note(before, &mut rest);
+        if let (Some(old), Some(new)) = (before.pointer(template), rest.pointer_mut(template)) {
+            note = put_back_note(old, new);
+        }
         Self {
             images,
+            noted: noted.unwrap_or_default(),
             secret,
             note,
             rest,

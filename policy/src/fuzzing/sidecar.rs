@@ -89,7 +89,7 @@ impl<'a> Sidecar<'a> {
             return match self.known.get(reference) {
                 _ if is_copy => Reply::at_once(Ok(in_backup())),
                 Some(reply) => reply.clone(),
-                None => Reply::at_once(Err(pending())),
+                None => Reply::at_once(Err(unavailable())),
             };
         }
         let mut line = self.lines.pop().unwrap_or_default();
@@ -199,6 +199,6 @@ fn manifest(annotations: &[(&str, String)]) -> String {
     json!({ "annotations": annotations }).to_string()
 }
 
-fn pending() -> HostError {
-    HostError(Refusal::new(RefusalKind::Pending, "copying").to_string())
+fn unavailable() -> HostError {
+    HostError(Refusal::new(RefusalKind::Unavailable, "slow").to_string())
 }

@@ -3,7 +3,7 @@
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use super::fixtures::{answer, answer_with, create, fixture, pod_of};
+use super::fixtures::{answer, answer_with, create, fixture, pod_of, warnings};
 use super::script::{Script, pending};
 
 #[test]
@@ -38,6 +38,21 @@ fn opting_out(
     let answer = answer(&request, &mut script);
     assert_eq!(answer.mutated_object.is_none(), value == "true");
     assert_eq!(script.asked.is_empty(), value == "true");
+    // Pods are made of the template: they do not see what is on the object.
+    let expected: &[_] = if on_object && value == "true" {
+        &["image-mirror: its Pods are rewritten, put image-mirror.dev/skip on the Pod template"]
+    } else {
+        &[]
+    };
+    assert_eq!(warnings(&answer), expected);
+}
+
+#[rstest]
+fn opting_out_of_a_pod(#[values("annotations", "labels")] list: &str) {
+    let mut object = pod_of(&["nginx"]);
+    object["metadata"][list] = json!({"image-mirror.dev/skip": "true"});
+    let answer = answer(&create(object), &mut Script::new());
+    assert!(answer.mutated_object.is_none() && answer.warnings.is_none());
 }
 
 #[rstest]

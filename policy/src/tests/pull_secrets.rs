@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use mirror_contract::RefusalKind;
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::fixtures::{answer, answer_with, create, pod_of, warnings};
-use super::script::{Reply, SECRET, Script, down, excluded, pending, secret_not_needed};
+use super::script::{Reply, SECRET, Script, down, excluded, pending, refused, secret_not_needed};
 
 const NGINX: &str = "backup.test/acme/docker.io-library-nginx:latest";
 const APP: &str = "tag/private.example/app:1";
@@ -88,7 +89,7 @@ fn the_pull_secret_is_asked_for_before_time_runs_out() {
     );
     assert_eq!(
         warnings(&answer)[0],
-        "image-mirror: c is not mirrored: no time left to ask"
+        "image-mirror: c cannot be looked up: no time left to ask"
     );
 }
 
@@ -149,6 +150,14 @@ fn a_pod_that_uses_the_backup_gets_the_secret() {
     assert!(answer.accepted && answer.mutated_object.is_none() && answer.warnings.is_none());
 }
 
+/// The images of the containers of a pod spec.
+fn images(spec: &Value) -> Vec<&str> {
+    let containers = spec["containers"].as_array().unwrap().iter();
+    containers
+        .map(|container| container["image"].as_str().unwrap())
+        .collect()
+}
+
 /// A Deployment with these images, these pull Secrets and this note about originals.
 fn deployment(images: &[&str], secrets: Value, originals: Option<Value>) -> Value {
     let mut spec = pod_of(images)["spec"].take();
@@ -156,11 +165,12 @@ fn deployment(images: &[&str], secrets: Value, originals: Option<Value>) -> Valu
     let mut object = json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": "web", "annotations": {"mine": "stays"}},
-        "spec": {"template": {"metadata": {}, "spec": spec}},
+        "metadata": {"name": "web"},
+        "spec": {"template": {"metadata": {"annotations": {"mine": "stays"}}, "spec": spec}},
     });
     if let Some(originals) = originals {
-        object["metadata"]["annotations"][ORIGINALS] = originals.to_string().into();
+        object["spec"]["template"]["metadata"]["annotations"][ORIGINALS] =
+            originals.to_string().into();
     }
     object
 }
@@ -206,7 +216,7 @@ fn a_template_with_an_image_that_stays_leaves_the_secrets_to_the_pods(
 fn the_secret_of_a_template_is_noted() {
     let request = create(deployment(&["nginx"], json!(null), None));
     let object = answer(&request, &mut Script::new()).mutated_object.unwrap();
-    let note = object["metadata"]["annotations"][ORIGINALS]
+    let note = object["spec"]["template"]["metadata"]["annotations"][ORIGINALS]
         .as_str()
         .unwrap();
     let note: Value = serde_json::from_str(note).unwrap();
@@ -253,8 +263,9 @@ mod a_new_image_that_stays {
         json!({NGINX: "nginx", "backup.test/acme/old:1": "old:1", "imagePullSecret": SECRET})
     }
 
+    /// Copies would miss it there.
     #[test]
-    fn takes_the_secret_out_of_the_template() {
+    fn puts_the_whole_template_back_and_takes_the_secret_out() {
         let request = update(
             &[NGINX, "backup.test/acme/old:1", "redis"],
             &[NGINX, "private.example/app:1", "redis"],
@@ -265,17 +276,14 @@ mod a_new_image_that_stays {
         let object = answer.mutated_object.unwrap();
         let spec = &object["spec"]["template"]["spec"];
         assert!(spec.get("imagePullSecrets").is_none());
+        assert_eq!(images(spec), ["nginx", "private.example/app:1", "redis"]);
         assert_eq!(
-            spec["containers"],
-            request["object"]["spec"]["template"]["spec"]["containers"]
-        );
-        assert_eq!(
-            object["metadata"]["annotations"],
-            json!({"mine": "stays", ORIGINALS: json!({NGINX: "nginx"}).to_string()})
+            object["spec"]["template"]["metadata"]["annotations"],
+            json!({"mine": "stays"})
         );
         let audit = answer.audit_annotations.unwrap();
-        assert_eq!(audit["pull-secret"], "left to the Pods");
-        assert!(audit["left-to-pods"].starts_with("redis -> "));
+        assert_eq!(audit["pull-secret"], format!("{SECRET} left to the Pods"));
+        assert!(audit["left-to-pods"].contains(&format!("nginx -> {NGINX}; redis -> ")));
         // And that is how it stays.
         let mut script = Script::new().reply(APP, pending());
         assert!(
@@ -286,7 +294,7 @@ mod a_new_image_that_stays {
     }
 
     #[test]
-    fn takes_the_note_away_with_the_last_copy() {
+    fn takes_the_note_away_with_the_secret() {
         let old = "backup.test/acme/old:1";
         let request = update(
             &[old],
@@ -295,12 +303,15 @@ mod a_new_image_that_stays {
         );
         let mut script = Script::new().reply(APP, pending());
         let object = answer(&request, &mut script).mutated_object.unwrap();
-        assert_eq!(object["metadata"]["annotations"], json!({"mine": "stays"}));
+        assert_eq!(
+            object["spec"]["template"]["metadata"]["annotations"],
+            json!({"mine": "stays"})
+        );
         assert_eq!(script.asked, [APP]);
     }
 
     #[rstest]
-    #[case::that_it_was_there_with(&["private.example/app:1"], Some(note()))]
+    #[case::of_a_template_that_stays_as_it_is(&["private.example/app:1"], Some(note()))]
     #[case::that_the_policy_did_not_give(&["old:1"], None)]
     #[case::that_was_there_before_the_policy(&["old:1"], Some(json!({NGINX: "nginx"})))]
     fn leaves_the_secret(#[case] before: &[&str], #[case] note: Option<Value>) {
@@ -309,12 +320,39 @@ mod a_new_image_that_stays {
         assert!(answer(&request, &mut script).mutated_object.is_none());
     }
 
-    /// The sidecar need not be there to say which Secret it was.
+    /// That no copy is known of is no reason to go back to upstream.
     #[test]
-    fn takes_it_out_even_during_an_outage() {
-        let request = update(&["old:1"], &["private.example/app:1"], Some(note()));
+    fn leaves_everything_during_an_outage() {
+        let request = update(
+            &[NGINX, "old:1"],
+            &[NGINX, "private.example/app:1"],
+            Some(note()),
+        );
         let mut script = Script::new().otherwise(down());
-        assert!(answer(&request, &mut script).mutated_object.is_some());
+        let answer = answer(&request, &mut script);
+        assert!(answer.mutated_object.is_none());
+        assert_eq!(
+            warnings(&answer),
+            [
+                "image-mirror: private.example/app:1 cannot be looked up: the sidecar does not answer"
+            ]
+        );
+    }
+
+    #[test]
+    fn counts_when_the_user_shortens_the_list() {
+        let mut request = update(
+            &["p:1", NGINX],
+            &["private.example/app:1", NGINX],
+            Some(note()),
+        );
+        request["oldObject"] = request["object"].clone();
+        let secrets = json!([{"name": "mine"}, {"name": SECRET}]);
+        request["oldObject"]["spec"]["template"]["spec"]["imagePullSecrets"] = secrets;
+        let mut script = Script::new().reply(APP, pending());
+        let object = answer(&request, &mut script).mutated_object.unwrap();
+        let spec = &object["spec"]["template"]["spec"];
+        assert!(spec.get("imagePullSecrets").is_none());
     }
 
     #[test]
@@ -329,4 +367,141 @@ mod a_new_image_that_stays {
             assert!(answer(&request, &mut script).mutated_object.is_none());
         }
     }
+}
+
+/// What was admitted before is admitted again, whether or not the sidecar answers.
+mod during_an_outage {
+    use super::*;
+
+    const NEW: &str = "backup.test/acme/docker.io-library-nginx:1.28";
+
+    /// The Deployment of `images` as it is stored after the policy saw it.
+    fn stored(images: &[&str]) -> Value {
+        let request = create(deployment(images, json!(null), None));
+        answer(&request, &mut Script::new()).mutated_object.unwrap()
+    }
+
+    fn update(before: &Value, after: &Value) -> Value {
+        let mut request = create(after.clone());
+        request["operation"] = "UPDATE".into();
+        request["oldObject"] = before.clone();
+        request
+    }
+
+    fn script(reply: &Reply, cost: u64) -> Script {
+        let script = Script::new().otherwise(reply.clone());
+        script.costing(Duration::from_millis(cost))
+    }
+
+    #[rstest]
+    #[case::down(down(), 0)]
+    #[case::unavailable(refused(RefusalKind::Unavailable, "backup is down"), 0)]
+    #[case::nonsense(Reply::Manifest("{}".into()), 0)]
+    #[case::no_time(excluded(), 5_000)]
+    fn a_manifest_is_applied_again(
+        #[case] reply: Reply,
+        #[case] cost: u64,
+        #[values("keep", "reject")] otherwise: &str,
+        // Who applies the whole object also drops the list.
+        #[values(true, false)] is_replaced: bool,
+    ) {
+        let images = ["nginx", "redis:7", "nginx"];
+        let before = stored(&images);
+        let mut after = before.clone();
+        let spec = &mut after["spec"]["template"]["spec"];
+        for (index, image) in images.into_iter().enumerate() {
+            spec["containers"][index]["image"] = image.into();
+        }
+        if is_replaced {
+            after = deployment(&images, json!(null), None);
+        }
+        let settings = json!({"whenUnavailable": otherwise, "whenNotMirrored": otherwise});
+        let mut script = script(&reply, cost);
+        // One answer too many for the budget.
+        if cost > 0 {
+            script = Script::new()
+                .reply("tag/docker.io/library/nginx:latest", down())
+                .costing(Duration::from_millis(cost));
+        }
+        let answer = answer_with(&update(&before, &after), &mut script, settings);
+        assert!(answer.accepted, "{:?}", answer.message);
+        let object = answer.mutated_object.unwrap();
+        assert_eq!(object["spec"], before["spec"]);
+        assert_eq!(answer.warnings, None);
+    }
+
+    #[rstest]
+    fn a_rollback_keeps_the_copies(#[values("keep", "reject")] otherwise: &str) {
+        let settings = json!({"whenUnavailable": otherwise, "whenNotMirrored": otherwise});
+        let (before, after) = (stored(&["nginx:1.28"]), stored(&["nginx:1.27", "redis"]));
+        for request in [update(&before, &after), create(after)] {
+            let answer = answer_with(&request, &mut script(&down(), 0), settings.clone());
+            assert!(answer.accepted && answer.mutated_object.is_none());
+            assert_eq!(answer.warnings, None);
+        }
+    }
+
+    #[rstest]
+    fn pods_of_a_template_that_was_rewritten_are_admitted(
+        #[values("keep", "reject")] otherwise: &str,
+    ) {
+        let settings = json!({"whenUnavailable": otherwise, "whenNotMirrored": otherwise});
+        let mut pod = stored(&["nginx:1.28"])["spec"]["template"].take();
+        pod["apiVersion"] = "v1".into();
+        pod["kind"] = "Pod".into();
+        assert_eq!(pod["spec"]["containers"][0]["image"], NEW);
+        let answer = answer_with(&create(pod), &mut script(&down(), 0), settings);
+        assert!(answer.accepted && answer.mutated_object.is_none() && answer.warnings.is_none());
+    }
+
+    /// That the copy is gone is an answer.
+    #[test]
+    fn a_copy_that_is_gone_is_not_remembered() {
+        let before = stored(&["nginx"]);
+        let after = deployment(&["nginx"], json!(null), None);
+        let mut script = script(&pending(), 0);
+        assert!(
+            answer(&update(&before, &after), &mut script)
+                .mutated_object
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn an_image_that_took_the_place_of_another_is_not_remembered() {
+        let before = stored(&["nginx:1.27"]);
+        let after = deployment(&["nginx:1.28"], json!(null), None);
+        let mut script = script(&down(), 0);
+        assert!(
+            answer(&update(&before, &after), &mut script)
+                .mutated_object
+                .is_none()
+        );
+    }
+}
+
+/// No rollout for it: the Pods get the Secret.
+#[test]
+fn a_template_that_merely_names_copies_is_not_given_the_secret() {
+    let request = create(deployment(&[NGINX], json!(null), None));
+    let answer = answer(&request, &mut Script::new());
+    assert!(answer.mutated_object.is_none() && answer.warnings.is_none());
+}
+
+#[test]
+fn a_secret_of_another_name_takes_the_place_of_the_one_before() {
+    let note = json!({"backup.test/acme/old:1": "old:1", "imagePullSecret": "before"});
+    let secrets = json!([{"name": "before"}]);
+    let request = create(deployment(&["nginx"], secrets, Some(note)));
+    let object = answer(&request, &mut Script::new()).mutated_object.unwrap();
+    let template = &object["spec"]["template"];
+    assert_eq!(
+        template["spec"]["imagePullSecrets"],
+        json!([{"name": SECRET}])
+    );
+    let note = template["metadata"]["annotations"][ORIGINALS]
+        .as_str()
+        .unwrap();
+    let note: Value = serde_json::from_str(note).unwrap();
+    assert_eq!(note, json!({NGINX: "nginx", "imagePullSecret": SECRET}));
 }

@@ -20,21 +20,21 @@ const LONG_DIGEST: &str = "sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715
 )]
 #[case::unavailable(
     refused(RefusalKind::Unavailable, "backup is down"),
-    "is not mirrored: backup is down",
+    "cannot be looked up: backup is down",
     true
 )]
-#[case::down(down(), "is not mirrored: the sidecar does not answer", true)]
+#[case::down(down(), "cannot be looked up: the sidecar does not answer", true)]
 #[case::no_capability(
     Reply::Error("Host error: Policy has not been granted access to the 'oci/v1/oci_manifest' host capability.".into()),
-    "is not mirrored: the sidecar does not answer",
+    "cannot be looked up: the sidecar does not answer",
     true
 )]
-#[case::other_manifest(Reply::Manifest(manifest::<&str>(&[])), "is not mirrored: the sidecar's answer makes no sense", true)]
-#[case::index(Reply::Manifest(r#"{"schemaVersion":2,"manifests":[],"annotations":null}"#.into()), "is not mirrored: the sidecar's answer makes no sense", true)]
-#[case::garbage(Reply::Manifest("<html>".into()), "is not mirrored: the sidecar's answer makes no sense", true)]
+#[case::other_manifest(Reply::Manifest(manifest::<&str>(&[])), "cannot be looked up: the sidecar's answer makes no sense", true)]
+#[case::index(Reply::Manifest(r#"{"schemaVersion":2,"manifests":[],"annotations":null}"#.into()), "cannot be looked up: the sidecar's answer makes no sense", true)]
+#[case::garbage(Reply::Manifest("<html>".into()), "cannot be looked up: the sidecar's answer makes no sense", true)]
 #[case::empty(
     Reply::Manifest(String::new()),
-    "is not mirrored: the sidecar's answer makes no sense",
+    "cannot be looked up: the sidecar's answer makes no sense",
     true
 )]
 fn an_image_without_a_copy_is_kept_or_rejected(

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::fixtures::{answer, answer_with, changes, create, fixture, pod_of, warnings};
 use super::script::{SECRET, Script, pending};
 
-const ANNOTATION: &str = "/metadata/annotations/image-mirror.dev~1original-images";
+const ANNOTATION: &str = "image-mirror.dev/original-images";
 
 /// The paths of `lines` as [`changes`] gives them.
 fn paths(lines: &[String]) -> Vec<&str> {
@@ -25,6 +25,15 @@ fn a_deployment_with_all_kinds_of_images_is_rewritten_exactly_there() {
     let answer = answer(&request, &mut script);
     let digest = "sha256:4cb2b9019f1757be8482419002cb7afe028fdba35d47958829e4cfeaf6246d80";
     let spec = "/spec/template/spec";
+    let note = json!({
+        "backup.test/acme/docker.io-envoyproxy-envoy:v1.31.0": "docker.io/envoyproxy/envoy:v1.31.0",
+        "backup.test/acme/docker.io-library-nginx:1.27": "nginx:1.27",
+        "backup.test/acme/ghcr.io-acme-migrate:v2": "ghcr.io/acme/migrate:v2",
+        "backup.test/acme/quay.io-crio-artifact:v1": "quay.io/crio/artifact:v1",
+        format!("backup.test/acme/quay.io-prometheus-node--exporter@{digest}"):
+            format!("quay.io/prometheus/node-exporter@{digest}"),
+        "imagePullSecret": SECRET,
+    });
     let mut expected = [
         format!("replace {spec}/containers/0/image backup.test/acme/docker.io-library-nginx:1.27"),
         format!(
@@ -39,16 +48,8 @@ fn a_deployment_with_all_kinds_of_images_is_rewritten_exactly_there() {
         ),
         format!("add {spec}/imagePullSecrets/1 {{\"name\":\"{SECRET}\"}}"),
         format!(
-            "add {ANNOTATION} {}",
-            json!({
-                "backup.test/acme/docker.io-envoyproxy-envoy:v1.31.0": "docker.io/envoyproxy/envoy:v1.31.0",
-                "backup.test/acme/docker.io-library-nginx:1.27": "nginx:1.27",
-                "backup.test/acme/ghcr.io-acme-migrate:v2": "ghcr.io/acme/migrate:v2",
-                "backup.test/acme/quay.io-crio-artifact:v1": "quay.io/crio/artifact:v1",
-                format!("backup.test/acme/quay.io-prometheus-node--exporter@{digest}"):
-                    format!("quay.io/prometheus/node-exporter@{digest}"),
-                "imagePullSecret": SECRET,
-            })
+            "add /spec/template/metadata/annotations {}",
+            json!({ ANNOTATION: note.to_string() })
         ),
     ];
     let mut actual = changes(&request, &answer);
@@ -110,7 +111,11 @@ fn every_image_of_every_kind_is_rewritten(
     );
     // Besides, one pull Secret and one annotation; the containers of both may have been missing.
     assert_eq!(others.len(), 2, "{lines:?}");
-    assert!(others[0].starts_with("/metadata/annotations"), "{lines:?}");
+    let template = spec.trim_end_matches("/spec");
+    assert!(
+        others[0].starts_with(&format!("{template}/metadata")),
+        "{lines:?}"
+    );
     assert!(
         others[1].starts_with(&format!("{spec}/imagePullSecrets")),
         "{lines:?}"
