@@ -5,7 +5,7 @@ use e2e_tests::fixtures::images_of;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::manifests::{Kind, pod_spec, renamed, spec_of};
+use crate::manifests::{Kind, pod_spec, renamed, spec_of, template_of};
 use crate::stage::{PULL_SECRET, Stage, assert_images_stay};
 
 #[rstest]
@@ -36,7 +36,8 @@ fn a_workload_is_stored_with_the_copies_once_they_are_there(#[case] kind: Kind) 
         spec_of(&stored)["imagePullSecrets"],
         json!([{ "name": PULL_SECRET }])
     );
-    let noted = &stored["metadata"]["annotations"]["image-mirror.dev/original-images"];
+    let noted =
+        &template_of(&stored)["metadata"]["annotations"]["image-mirror.dev/original-images"];
     assert!(noted.as_str().unwrap().contains("nginx:1.27"), "{noted}");
 }
 
@@ -185,6 +186,7 @@ fn an_opted_out_workload_is_stored_as_it_came() {
         stored["metadata"]["annotations"],
         manifest["metadata"]["annotations"]
     );
+    assert_eq!(template_of(&stored)["metadata"].get("annotations"), None);
     assert_eq!(spec_of(&stored).get("imagePullSecrets"), None);
 }
 

@@ -62,14 +62,19 @@ impl Kind {
     }
 }
 
-/// The Pod spec in an object of any kind.
-pub fn spec_of(object: &Value) -> &Value {
+/// The Pod template in an object of any kind; a Pod is its own.
+pub fn template_of(object: &Value) -> &Value {
     let pointer = match object["kind"].as_str() {
-        Some("Pod") => "/spec",
-        Some("CronJob") => "/spec/jobTemplate/spec/template/spec",
-        _ => "/spec/template/spec",
+        Some("Pod") => "",
+        Some("CronJob") => "/spec/jobTemplate/spec/template",
+        _ => "/spec/template",
     };
     object.pointer(pointer).unwrap_or(&Value::Null)
+}
+
+/// The Pod spec in an object of any kind.
+pub fn spec_of(object: &Value) -> &Value {
+    &template_of(object)["spec"]
 }
 
 /// The same manifest under another name.
