@@ -233,7 +233,7 @@ run_case() {
   expect_of_stage '(.patch | @base64d | fromjson) as $patch
     | ($patch | map(select(.op == "replace") | del(.op)) | sort) == ($object | images | map(.value |= copy) | sort)'
   expect_of_stage '.patch | @base64d | fromjson | map(select(.op == "add")) | sort_by(.path) | (map(.path) == [
-      "/metadata/annotations/image-mirror.dev~1original-images",
+      "/spec/template/metadata/annotations",
       "/spec/template/spec/imagePullSecrets/1"])
     and .[1].value == {"name": "image-mirror-pull"}'
   expect_of_stage '.patch | @base64d | fromjson | all(.op == "replace" or .op == "add")'

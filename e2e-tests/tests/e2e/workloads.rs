@@ -85,10 +85,9 @@ fn unknown_fields_survive() {
     let copies: Vec<_> = images_of(&mutated);
     let mut originals = images_of(original).into_iter();
     fixtures::replace_images(&mut mutated, &mut |_| originals.next());
-    let annotations = mutated["metadata"]["annotations"].as_object_mut().unwrap();
-    let noted = annotations
-        .remove("image-mirror.dev/original-images")
-        .unwrap();
+    let metadata = mutated["spec"]["template"]["metadata"].as_object_mut();
+    let annotations = metadata.unwrap().remove("annotations").unwrap();
+    let noted = &annotations["image-mirror.dev/original-images"];
     for copy in copies {
         assert!(
             noted.as_str().unwrap().contains(&copy),
