@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use mirror_contract::ImageRef;
 use serde_json::Value;
 
 use crate::images::{Images, Key, Slot};
@@ -21,8 +22,12 @@ pub struct Before<'a> {
 struct Known<'a> {
     spec: Option<&'a Value>,
     images: BTreeMap<Key<'a>, &'a str>,
-    /// The images, also as they were written before they were replaced.
+    /// The copies that are noted, by what they are copies of, in canonical form.
+    copies: BTreeMap<String, String>,
+    /// The images, in canonical form.
     names: BTreeSet<String>,
+    /// What the copies among them stand for, in canonical form.
+    originals: BTreeSet<String>,
     note: Note,
 }
 
@@ -34,6 +39,11 @@ impl<'a> Before<'a> {
             target,
             known: OnceCell::new(),
         }
+    }
+
+    /// The template.
+    pub fn template(&self) -> Option<&'a Value> {
+        self.target.template(self.object.get()?)
     }
 
     /// The pod spec.
@@ -48,7 +58,8 @@ impl<'a> Before<'a> {
 
     /// Whether an image was there, itself or as its copy.
     pub fn had(&self, image: &str) -> bool {
-        self.known().names.contains(image)
+        let (known, image) = (self.known(), canonical(image));
+        known.names.contains(&image) || known.originals.contains(&image)
     }
 
     /// The image that was at this place.
@@ -56,10 +67,11 @@ impl<'a> Before<'a> {
         self.known().images.get(&slot.key()).copied()
     }
 
-    /// The copy that stood at this place for the image that is there now.
-    pub fn copy_at(&self, slot: &Slot<'_>) -> Option<&'a str> {
-        let copy = self.image_at(slot)?;
-        (self.note().original(copy) == Some(slot.image)).then_some(copy)
+    /// The copy that an image was replaced by, wherever it was. None if it was there itself: it stays as it is.
+    pub fn copy_of(&self, image: &str) -> Option<&str> {
+        let (known, image) = (self.known(), canonical(image));
+        let copy = known.copies.get(&image)?;
+        (!known.names.contains(&image)).then_some(copy)
     }
 
     fn known(&self) -> &Known<'a> {
@@ -75,17 +87,30 @@ impl<'a> Before<'a> {
             .map(Note::on)
             .unwrap_or_default();
         let slots = Images::of(spec).slots;
-        let names = slots
-            .iter()
-            .flat_map(|slot| [Some(slot.image), note.original(slot.image)])
-            .flatten()
-            .map(ToOwned::to_owned)
-            .collect();
-        Some(Known {
+        let mut known = Known {
             spec: Some(spec),
-            images: slots.iter().map(|slot| (slot.key(), slot.image)).collect(),
-            names,
-            note,
-        })
+            ..Known::default()
+        };
+        for (copy, original) in note.copies() {
+            known.copies.insert(canonical(original), copy.to_owned());
+        }
+        for slot in &slots {
+            known.images.insert(slot.key(), slot.image);
+            known.names.insert(canonical(slot.image));
+            if let Some(original) = note.original(slot.image) {
+                known.originals.insert(canonical(original));
+                // Of several copies, the one that is there.
+                known
+                    .copies
+                    .insert(canonical(original), slot.image.to_owned());
+            }
+        }
+        known.note = note;
+        Some(known)
     }
+}
+
+/// An image in its normal form, however it was written; as it is if it is no reference.
+fn canonical(image: &str) -> String {
+    ImageRef::parse(image).map_or_else(|_| image.to_owned(), |image| image.to_string())
 }

@@ -60,14 +60,14 @@ pub fn decide<H: Host>(
     settings: &Settings<'_>,
 ) -> Plan {
     // Asked as soon as it matters: were it asked last, images that took up all the time would cost the others their copy.
-    let mut missing = None;
-    let decisions = workload
+    let mut missing = Ok(None);
+    let decisions: Vec<_> = workload
         .slots
         .iter()
         .map(|slot| {
             let fate = workload.fate(slot, mirror, settings);
-            if missing.is_none() && workload.needs_secret(&fate) {
-                missing = Some(workload.missing_secret(mirror, fate.known_secret()));
+            if missing == Ok(None) {
+                missing = workload.missing_secret(mirror, &fate);
             }
             Decision {
                 place: slot.place,
@@ -81,55 +81,68 @@ pub fn decide<H: Host>(
         secret: SecretChange::None,
     };
     match missing {
-        None | Some(Ok(None)) => {}
-        Some(Ok(Some(name))) => {
-            let given = workload.note.secret.clone();
-            plan.secret = SecretChange::Add { name, given };
-        }
-        Some(Err(why)) => plan.take_back_rewrites(|_| Fate::Keep(why.clone())),
+        Ok(None) => {}
+        Ok(Some(name)) => plan.secret = workload.add(name, &plan),
+        Err(why) => plan.take_back_rewrites(|_| Fate::Keep(why.clone())),
     }
-    if workload.secrets.are_of_template() {
+    // What is remembered is kept as it was, whatever becomes of the rest.
+    let is_outage = plan.any(Fate::is_remembered);
+    if workload.secrets.are_of_template() && !is_outage {
         workload.spare_service_account(&mut plan);
     }
     plan
 }
 
 impl Workload<'_> {
-    /// Whether the image cannot be pulled without the Secret. A template that is not rewritten need not list it: its Pods
-    /// get it, and no rollout is worth it.
-    fn needs_secret(&self, fate: &Fate) -> bool {
-        match fate {
-            Fate::Rewrite(_) => true,
-            Fate::InBackup { secret } => secret.is_some() && !self.secrets.are_of_template(),
-            _ => false,
-        }
-    }
-
-    /// The pull Secret that must be added, if any; `known` is the one that is known to be needed.
+    /// The pull Secret that must be added, if any, so that an image of this fate can be pulled.
+    ///
+    /// A template that merely names copies need not list it: its Pods get it, and no rollout is worth it.
     fn missing_secret<H: Host>(
         &self,
         mirror: &mut Mirror<'_, H>,
-        known: Option<&str>,
+        fate: &Fate,
     ) -> Result<Option<String>, Why> {
+        let is_pod = !self.secrets.are_of_template();
+        let known = match fate {
+            Fate::Rewrite(copy) => copy.secret.as_deref(),
+            Fate::InBackup { secret: Some(name) } if is_pod => Some(name.as_str()),
+            // Good enough for what was there before, and there is nobody to ask.
+            Fate::Remembered { copy, secret } if is_pod || copy.is_some() => {
+                let Some(name) = secret else { return Ok(None) };
+                return Ok(self.secrets.lack(name)?.then(|| name.clone()));
+            }
+            _ => return Ok(None),
+        };
         if let Some(name) = known
             && !self.secrets.lack(name)?
         {
             return Ok(None);
         }
-        let name = match mirror.pull_secret(self.namespace) {
-            Ok(None) => return Ok(None),
-            Ok(Some(name)) => name,
-            // It was good enough for what this replaces.
-            Err(why) => match &self.before.note().secret {
-                Some(name) if why.is_silence() => name.clone(),
-                _ => return Err(Why::NoSecret(Box::new(why))),
-            },
-        };
+        let name = mirror
+            .pull_secret(self.namespace)
+            .map_err(|why| Why::NoSecret(Box::new(why)))?;
+        let Some(name) = name else { return Ok(None) };
         Ok(self.secrets.lack(&name)?.then_some(name))
+    }
+
+    /// The change that adds `name`. The Secret that was given before goes if no image needs it any more.
+    fn add(&self, name: String, plan: &Plan) -> SecretChange {
+        let needs_it = |decision: &Decision| match &decision.fate {
+            Fate::Rewrite(_) => true,
+            Fate::InBackup { secret } => *secret == Some(name.clone()),
+            _ => false,
+        };
+        let given = self.note.secret.clone();
+        let given = given.filter(|_| plan.decisions.iter().all(needs_it));
+        SecretChange::Add { name, given }
     }
 }
 
 impl Plan {
+    fn any(&self, is: fn(&Fate) -> bool) -> bool {
+        self.decisions.iter().any(|decision| is(&decision.fate))
+    }
+
     fn take_back_rewrites(&mut self, instead: impl Fn(Copy) -> Fate) {
         for decision in &mut self.decisions {
             decision.fate = match std::mem::replace(&mut decision.fate, Fate::Unwanted) {

@@ -10,10 +10,11 @@ use crate::decide::{Workload, decide};
 use crate::exempt::{Exemption, exemption};
 use crate::host::Host;
 use crate::images::Images;
+use crate::immutable;
 use crate::log;
 use crate::mirror::Mirror;
 use crate::note::Note;
-use crate::pod_template::Target;
+use crate::pod_template::{Scope, Target};
 use crate::pull_secrets::PullSecrets;
 use crate::request::{Payload, Request};
 use crate::response::{self, Report};
@@ -81,6 +82,11 @@ fn admit(
         Exemption::ButForPods => return response::left_alone_but_for_pods(),
     }
     let old_object = request.old_object();
+    if target.scope == Scope::Nothing {
+        let before = Before::new(&old_object, target);
+        let is_changed = immutable::put_back(&mut object, target, &before);
+        return response::without_a_word(is_changed.then_some(object));
+    }
     let before = Before::new(&old_object, target);
     let images = Images::of(spec).changeable(target.scope, &before);
 

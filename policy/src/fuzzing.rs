@@ -8,6 +8,9 @@ mod answer;
 mod edit;
 mod sidecar;
 
+use std::cmp::Reverse;
+
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::request::{Operation, Payload, Request};
@@ -120,7 +123,7 @@ fn check_edit(request: &Request<'_>, mutated: &Value, sidecar: &Sidecar<'_>) {
     assert_eq!(&read, mutated);
 }
 
-/// The same request with the mutated object changes nothing, since the copies are in the backup registry already.
+/// The same request for what it led to changes nothing, since the copies are in the backup registry already.
 fn check_again(
     payload: &str,
     request: &Request<'_>,
@@ -128,10 +131,18 @@ fn check_again(
     settings: &Value,
     sidecar: Sidecar<'_>,
 ) {
-    let object = request.object.expect("it was rewritten").get();
-    let start = object.as_ptr().addr() - payload.as_ptr().addr();
-    let (head, tail) = (&payload[..start], &payload[start + object.len()..]);
-    let again = format!("{head}{mutated}{tail}");
+    let mutated = mutated.to_string();
+    let place = |object: &RawValue| object.get().as_ptr().addr() - payload.as_ptr().addr();
+    let mut objects: Vec<_> = [request.object, request.old_object]
+        .into_iter()
+        .flatten()
+        .collect();
+    objects.sort_by_key(|object| Reverse(place(object)));
+    let mut again = payload.to_owned();
+    for object in objects {
+        let start = place(object);
+        again.replace_range(start..start + object.get().len(), &mutated);
+    }
     let answer = crate::validate(again.as_bytes(), &mut sidecar.once_more());
     answer::check(&answer, settings);
     assert!(answer.accepted);

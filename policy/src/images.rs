@@ -124,6 +124,8 @@ impl<'a> Images<'a> {
         self.slots.retain(|slot| {
             let may_change = match (scope, slot.place.list) {
                 (Scope::Everything, _) => true,
+                // It is immutable: whoever applies the Pod once more means what is there.
+                (Scope::ChangedImages, List::Volumes) => before.copy_of(slot.image).is_some(),
                 (Scope::ChangedImages, List::Containers | List::InitContainers) => {
                     before.image_at(slot) != Some(slot.image)
                 }
@@ -166,6 +168,11 @@ impl<'a> Images<'a> {
 }
 
 impl<'a> Slot<'a> {
+    /// Whether it is a volume that is made of the image.
+    pub fn is_volume(&self) -> bool {
+        self.place.list == List::Volumes
+    }
+
     /// What the entry is called.
     pub fn key(&self) -> Key<'a> {
         (self.place.list, self.name)

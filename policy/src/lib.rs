@@ -20,6 +20,7 @@ pub mod fuzzing;
 mod guest;
 mod host;
 mod images;
+mod immutable;
 mod log;
 mod mirror;
 mod note;

@@ -15,7 +15,7 @@ const SECRET: &str = "imagePullSecret";
 const MAX_ANNOTATIONS: usize = 256 * 1024;
 
 /// What is noted on a template or a Pod.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Note {
     /// The images as they were written, by their copies.
     originals: BTreeMap<String, String>,
@@ -43,6 +43,12 @@ impl Note {
     /// What `image` was before it was replaced, if it is a copy that was noted.
     pub fn original(&self, image: &str) -> Option<&str> {
         self.originals.get(image).map(String::as_str)
+    }
+
+    /// All copies, each with what it stands for.
+    pub fn copies(&self) -> impl Iterator<Item = (&str, &str)> {
+        let entries = self.originals.iter();
+        entries.map(|(copy, original)| (copy.as_str(), original.as_str()))
     }
 
     /// Notes what a copy stands for.

@@ -24,6 +24,8 @@ pub enum Scope {
     /// The images that this update of a Pod changes. The kubelet would restart a container whose image changed otherwise,
     /// and the API server refuses the update if anything else differs.
     ChangedImages,
+    /// Nothing: the template of a Job is immutable. What was rewritten when it was created must be so again.
+    Nothing,
     /// The ephemeral containers that this update adds. The API server drops every other change.
     NewEphemeralContainers,
 }
@@ -37,8 +39,7 @@ impl Target {
             request.operation,
             request.sub_resource.as_deref().unwrap_or_default(),
         ) {
-            // The template of a Job is immutable: a changed one would make the user's update fail.
-            (Operation::Update, "") if group_and_kind == ("batch", "Job") => return None,
+            (Operation::Update, "") if group_and_kind == ("batch", "Job") => Scope::Nothing,
             (Operation::Update, "") if is_pod => Scope::ChangedImages,
             (Operation::Create | Operation::Update, "") => Scope::Everything,
             (Operation::Update, "ephemeralcontainers") if is_pod => Scope::NewEphemeralContainers,

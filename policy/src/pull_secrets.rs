@@ -60,7 +60,9 @@ impl<'a> PullSecrets<'a> {
         let holder = match target.scope {
             Scope::Everything if target.is_pod => Holder::NewPod,
             Scope::Everything => Holder::Template,
-            Scope::ChangedImages | Scope::NewEphemeralContainers => Holder::RunningPod,
+            Scope::ChangedImages | Scope::NewEphemeralContainers | Scope::Nothing => {
+                Holder::RunningPod
+            }
         };
         Self { entries, holder }
     }
@@ -82,6 +84,11 @@ impl<'a> PullSecrets<'a> {
     /// Whether nobody listed any, so that Pods of this template have those of their `ServiceAccount`.
     pub fn are_left_to_service_account(&self) -> bool {
         self.holder == Holder::Template && self.entries.is_some_and(<[Value]>::is_empty)
+    }
+
+    /// Whether they are those of a Pod that exists.
+    pub fn are_of_running_pod(&self) -> bool {
+        self.holder == Holder::RunningPod
     }
 
     /// Whether they are those of a template, not of a Pod.

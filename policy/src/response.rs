@@ -66,7 +66,10 @@ impl Report {
         for decision in &plan.decisions {
             let image = &decision.image;
             match &decision.fate {
-                Fate::InBackup { .. } | Fate::Unwanted => {}
+                Fate::InBackup { .. } | Fate::Remembered { copy: None, .. } | Fate::Unwanted => {}
+                Fate::Remembered {
+                    copy: Some(copy), ..
+                } => _ = report.rewritten.insert(format!("{image} -> {copy}")),
                 Fate::Rewrite(copy) => _ = report.rewritten.insert(copy.line(image)),
                 Fate::RewriteInPods(copy) => _ = report.left_to_pods.insert(copy.line(image)),
                 Fate::Restore { original } => {
@@ -157,11 +160,10 @@ impl Report {
 impl Copy {
     fn line(&self, original: &str) -> String {
         let Self { image, digest, .. } = self;
-        match digest {
-            Some(digest) if !image.ends_with(digest.as_str()) => {
-                format!("{original} -> {image} ({digest})")
-            }
-            _ => format!("{original} -> {image}"),
+        if image.ends_with(digest.as_str()) {
+            format!("{original} -> {image}")
+        } else {
+            format!("{original} -> {image} ({digest})")
         }
     }
 }
@@ -175,6 +177,14 @@ pub fn left_alone() -> ValidationResponse {
         mutated_object: None,
         audit_annotations: None,
         warnings: None,
+    }
+}
+
+/// Accepts `mutated_object`, or the object as it is.
+pub fn without_a_word(mutated_object: Option<Value>) -> ValidationResponse {
+    ValidationResponse {
+        mutated_object,
+        ..left_alone()
     }
 }
 

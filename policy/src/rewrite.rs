@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::decide::{Fate, Plan};
+use crate::decide::{Copy, Fate, Plan};
 use crate::images::Images;
 use crate::note::Note;
 use crate::pod_template::{Scope, Target};
@@ -14,9 +14,14 @@ pub fn rewrite(object: &mut Value, target: &Target, plan: Plan, mut note: Note) 
     let mut edits = Vec::new();
     for decision in plan.decisions {
         match decision.fate {
-            Fate::Rewrite(copy) => {
-                note.add(copy.image.clone(), decision.image);
-                edits.push((decision.place, copy.image));
+            Fate::Rewrite(Copy { image, .. })
+            | Fate::Remembered {
+                copy: Some(image), ..
+            } => {
+                // A copy of a copy stands for what the first one stood for.
+                let original = note.original(&decision.image).map(ToOwned::to_owned);
+                note.add(image.clone(), original.unwrap_or(decision.image));
+                edits.push((decision.place, image));
             }
             Fate::Restore { original } => edits.push((decision.place, original)),
             _ => {}

@@ -51,7 +51,10 @@ impl Why {
 
     /// Whether nobody said anything about the image: it may have a copy.
     pub fn is_silence(&self) -> bool {
-        self.is_unavailable() || *self == Self::NoTime
+        match self {
+            Self::NoSecret(why) => why.is_silence(),
+            why => why.is_unavailable() || *why == Self::NoTime,
+        }
     }
 
     fn reason(&self) -> String {

@@ -6,6 +6,7 @@ use super::Workload;
 use crate::host::Host;
 use crate::images::Slot;
 use crate::mirror::{Known, Mirror};
+use crate::note::Note;
 use crate::settings::Settings;
 use crate::why::Why;
 
@@ -26,6 +27,13 @@ pub enum Fate {
         /// The pull Secret that it is known to need.
         secret: Option<String>,
     },
+    /// Nobody says anything about it, but it was rewritten before.
+    Remembered {
+        /// The copy that replaces it; `None` if it is that copy.
+        copy: Option<String>,
+        /// The pull Secret that was given with it.
+        secret: Option<String>,
+    },
     /// It stays, since it is not to be mirrored.
     Unwanted,
     /// It stays, though it should not.
@@ -37,19 +45,16 @@ pub enum Fate {
 pub struct Copy {
     /// As it is written into the object.
     pub image: String,
-    /// Its digest, which is that of the original, if somebody said it.
-    pub digest: Option<String>,
+    /// Its digest, which is that of the original.
+    pub digest: String,
     /// The pull Secret that it is known to need.
     pub secret: Option<String>,
 }
 
 impl Fate {
-    /// The pull Secret that the copy is known to need.
-    pub(super) fn known_secret(&self) -> Option<&str> {
-        match self {
-            Self::Rewrite(Copy { secret, .. }) | Self::InBackup { secret } => secret.as_deref(),
-            _ => None,
-        }
+    /// Whether there is no answer to rely on.
+    pub(super) fn is_remembered(&self) -> bool {
+        matches!(self, Self::Remembered { .. })
     }
 
     pub(super) fn is_rewritten(&self) -> bool {
@@ -79,30 +84,42 @@ impl Workload<'_> {
         settings: &Settings<'_>,
     ) -> Fate {
         let text = slot.image;
+        // It cannot change any more, so nobody needs to be asked.
+        if slot.is_volume() && self.secrets.are_of_running_pod() {
+            return self.remembered(slot).unwrap_or(Fate::Unwanted);
+        }
         let original = match ImageRef::parse(text) {
             Ok(original) => original,
             Err(error) => return Fate::Keep(Why::Unparseable(error)),
         };
-        if !settings.images.takes(&original) {
+        let is_noted = self.noted_copy(text).is_some();
+        // The patterns are about originals.
+        if !is_noted && !settings.images.takes(&original) {
             return Fate::Unwanted;
         }
-        match mirror.image(&original) {
-            Ok(Known::Excluded) => Fate::Unwanted,
-            Ok(Known::InBackup { secret }) => Fate::InBackup { secret },
-            Ok(Known::Mirrored {
+        let known = mirror.image(&original).and_then(|known| match known {
+            Known::Excluded => Ok(Fate::Unwanted),
+            Known::InBackup { secret } => Ok(Fate::InBackup { secret }),
+            Known::Mirrored {
                 copy,
                 digest,
                 secret,
-            }) => match name_of_copy(&original, &copy, &digest, settings.pin_digest) {
-                Some(image) if image == text => Fate::InBackup { secret },
-                Some(image) => Fate::Rewrite(Copy {
+            } => match name_of_copy(&original, &copy, &digest, settings.pin_digest) {
+                Some(image) if image == text => Ok(Fate::InBackup { secret }),
+                Some(image) => Ok(Fate::Rewrite(Copy {
                     image,
-                    digest: Some(digest.to_string()),
+                    digest: digest.to_string(),
                     secret,
-                }),
-                None => Fate::Keep(Why::Unusable),
+                })),
+                None => Err(Why::Unusable),
             },
-            Err(why) if why.is_silence() => self.remembered(slot).unwrap_or(Fate::Keep(why)),
+        });
+        match known {
+            Ok(fate) => fate,
+            // A copy that cannot be asked about is one all the same.
+            Err(why) if why.is_silence() || is_noted => {
+                self.remembered(slot).unwrap_or(Fate::Keep(why))
+            }
             Err(why) => Fate::Keep(why),
         }
     }
@@ -110,18 +127,25 @@ impl Workload<'_> {
     /// What the notes say about an image about which nobody says anything. Without them, whatever is applied or rolled back
     /// during an outage would go back to the upstream that may be gone for good.
     fn remembered(&self, slot: &Slot<'_>) -> Option<Fate> {
-        for note in [self.note, self.before.note()] {
-            if note.original(slot.image).is_some() {
-                let secret = note.secret.clone();
-                return Some(Fate::InBackup { secret });
-            }
+        if let Some(note) = self.noted_copy(slot.image) {
+            return Some(Fate::Remembered {
+                copy: None,
+                secret: note.secret.clone(),
+            });
         }
-        let copy = self.before.copy_at(slot)?;
-        Some(Fate::Rewrite(Copy {
-            image: copy.to_owned(),
-            digest: None,
+        let copy = self.before.copy_of(slot.image)?;
+        Some(Fate::Remembered {
+            copy: Some(copy.to_owned()),
             secret: self.before.note().secret.clone(),
-        }))
+        })
+    }
+
+    /// The note that says that `image` is a copy.
+    fn noted_copy(&self, image: &str) -> Option<&Note> {
+        let notes = [self.note, self.before.note()];
+        notes
+            .into_iter()
+            .find(|note| note.original(image).is_some())
     }
 }
 

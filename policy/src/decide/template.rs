@@ -9,9 +9,8 @@ use crate::pull_secrets::SecretChange;
 
 impl Workload<'_> {
     pub(super) fn spare_service_account(&self, plan: &mut Plan) {
-        let any = |is: fn(&Fate) -> bool| plan.decisions.iter().any(|decision| is(&decision.fate));
         if self.secrets.are_left_to_service_account() {
-            if plan.secret != SecretChange::None && any(Fate::stays_upstream) {
+            if plan.secret != SecretChange::None && plan.any(Fate::stays_upstream) {
                 plan.secret = SecretChange::None;
                 plan.take_back_rewrites(Fate::RewriteInPods);
             }
@@ -22,8 +21,8 @@ impl Workload<'_> {
         };
         // Where the pod spec would stay as it is, a change would start a rollout for nothing.
         if self.note.secret.as_deref() == Some(name)
-            && any(Fate::stays_for_a_reason)
-            && (any(Fate::is_rewritten) || (self.is_new)())
+            && plan.any(Fate::stays_for_a_reason)
+            && (plan.any(Fate::is_rewritten) || (self.is_new)())
         {
             plan.secret = SecretChange::Remove {
                 name: name.to_owned(),

@@ -430,6 +430,85 @@ mod during_an_outage {
         assert_eq!(answer.warnings, None);
     }
 
+    /// Whether the backup needs no Secret, or the user lists it, or somebody else has the Secret's place.
+    #[rstest]
+    #[case::none_needed(Script::new().without_hints().reply("pull-secret/shop:latest", secret_not_needed()), json!(null))]
+    #[case::listed_by_the_user(Script::new(), json!([{"name": SECRET}]))]
+    #[case::next_to_another(Script::new(), json!([{"name": "mine"}]))]
+    fn a_manifest_is_applied_again_whatever_its_secrets(
+        #[case] script: Script,
+        #[case] secrets: Value,
+    ) {
+        let mut script = script;
+        let manifest = deployment(&["nginx", "redis"], secrets, None);
+        let before = answer(&create(manifest.clone()), &mut script)
+            .mutated_object
+            .unwrap();
+        let strict = json!({"whenUnavailable": "reject", "whenNotMirrored": "reject"});
+        let answer = answer_with(
+            &update(&before, &manifest),
+            &mut super::during_an_outage::script(&down(), 0),
+            strict,
+        );
+        let object = answer.mutated_object.unwrap();
+        assert_eq!(
+            object["spec"]["template"]["spec"],
+            before["spec"]["template"]["spec"]
+        );
+    }
+
+    #[rstest]
+    #[case::spelled_otherwise(&["docker.io/library/nginx:latest", "index.docker.io/redis:7"])]
+    #[case::in_another_order(&["redis:7", "nginx"])]
+    #[case::and_once_more(&["nginx", "redis:7", "nginx"])]
+    fn it_is_the_image_that_is_remembered_not_its_place(#[case] images: &[&str]) {
+        let before = stored(&["nginx", "redis:7"]);
+        let after = deployment(images, json!(null), None);
+        let strict = json!({"whenUnavailable": "reject"});
+        let answer = answer_with(&update(&before, &after), &mut script(&down(), 0), strict);
+        let object = answer.mutated_object.unwrap();
+        let spec = &object["spec"]["template"]["spec"];
+        assert!(
+            super::images(spec)
+                .iter()
+                .all(|image| image.starts_with("backup.test/"))
+        );
+        assert_eq!(spec["imagePullSecrets"], json!([{"name": SECRET}]));
+    }
+
+    #[test]
+    fn a_new_image_does_not_send_the_others_upstream() {
+        let before = stored(&["nginx"]);
+        let mut after = before.clone();
+        let images = ["nginx", "not an image", "quay.io/excluded:1", "redis"];
+        after["spec"]["template"]["spec"]["containers"] =
+            pod_of(&images)["spec"]["containers"].take();
+        let settings = json!({"images": {"exclude": ["quay.io/*"]}});
+        let answer = answer_with(&update(&before, &after), &mut script(&down(), 0), settings);
+        let object = answer.mutated_object.unwrap();
+        let spec = &object["spec"]["template"]["spec"];
+        assert_eq!(
+            super::images(spec),
+            [NGINX, "not an image", "quay.io/excluded:1", "redis"]
+        );
+        assert_eq!(spec["imagePullSecrets"], json!([{"name": SECRET}]));
+    }
+
+    #[test]
+    fn patterns_do_not_apply_to_copies() {
+        let (before, after) = (stored(&["nginx:1.28"]), stored(&["nginx:1.27"]));
+        for settings in [
+            json!({"images": {"include": ["docker.io/*"]}}),
+            json!({"images": {"exclude": ["backup.test/*"]}}),
+        ] {
+            for reply in [None, Some(down())] {
+                let mut script = reply.map_or_else(Script::new, |reply| script(&reply, 0));
+                let answer = answer_with(&update(&before, &after), &mut script, settings.clone());
+                assert!(answer.accepted && answer.mutated_object.is_none());
+            }
+        }
+    }
+
     #[rstest]
     fn a_rollback_keeps_the_copies(#[values("keep", "reject")] otherwise: &str) {
         let settings = json!({"whenUnavailable": otherwise, "whenNotMirrored": otherwise});
@@ -504,4 +583,39 @@ fn a_secret_of_another_name_takes_the_place_of_the_one_before() {
         .unwrap();
     let note: Value = serde_json::from_str(note).unwrap();
     assert_eq!(note, json!({NGINX: "nginx", "imagePullSecret": SECRET}));
+}
+
+/// An image that waits for its copy still needs the Secret of the backup before.
+#[test]
+fn the_secret_before_stays_while_an_image_needs_it() {
+    let note = json!({"old.test/app:1": "app:1", "imagePullSecret": "before"});
+    let secrets = json!([{"name": "before"}, {"name": "mine"}]);
+    let mut script = Script::new().reply("tag/old.test/app:1", pending());
+    let request = create(deployment(
+        &["nginx", "old.test/app:1"],
+        secrets,
+        Some(note),
+    ));
+    let object = answer(&request, &mut script).mutated_object.unwrap();
+    assert_eq!(
+        object["spec"]["template"]["spec"]["imagePullSecrets"],
+        json!([{"name": "before"}, {"name": "mine"}, {"name": SECRET}])
+    );
+}
+
+/// The backup moved: what is noted is the image that the user wrote, not the copy of before.
+#[test]
+fn a_copy_of_a_copy_stands_for_the_original() {
+    let note = json!({"old.test/acme/nginx:1": "nginx:1", "imagePullSecret": SECRET});
+    let secrets = json!([{ "name": SECRET }]);
+    let request = create(deployment(&["old.test/acme/nginx:1"], secrets, Some(note)));
+    let object = answer(&request, &mut Script::new()).mutated_object.unwrap();
+    let note = object["spec"]["template"]["metadata"]["annotations"][ORIGINALS]
+        .as_str()
+        .unwrap();
+    let note: Value = serde_json::from_str(note).unwrap();
+    assert_eq!(
+        note,
+        json!({"backup.test/acme/old.test-acme-nginx:1": "nginx:1", "imagePullSecret": SECRET})
+    );
 }

@@ -277,3 +277,54 @@ fn a_dry_run_only_looks_and_shows_what_the_real_request_does() {
             .all(|question| question.starts_with("peek/"))
     );
 }
+
+/// Its template is immutable: what differs from it would make the user's update fail.
+#[rstest]
+#[case::applied_once_more(|_: &mut Value| {}, true)]
+#[case::replaced(|template: &mut Value| {
+    template["metadata"] = json!({});
+    template["spec"].as_object_mut().unwrap().remove("imagePullSecrets");
+}, true)]
+#[case::really_changed(|template: &mut Value| template["spec"]["containers"][0]["image"] = "other:1".into(), false)]
+#[case::changed_elsewhere(|template: &mut Value| template["spec"]["restartPolicy"] = "Always".into(), false)]
+fn a_job_that_is_applied_once_more(#[case] change: fn(&mut Value), #[case] is_the_same: bool) {
+    let create = fixture("job-create");
+    let stored = answer(&create, &mut Script::new()).mutated_object.unwrap();
+    let mut request = create.clone();
+    request["operation"] = "UPDATE".into();
+    request["oldObject"] = stored.clone();
+    request["object"] = stored.clone();
+    let template = &mut request["object"]["spec"]["template"];
+    template["spec"]["containers"] =
+        create["object"]["spec"]["template"]["spec"]["containers"].clone();
+    change(template);
+    let mut script = Script::new();
+    let answer = answer(&request, &mut script);
+    assert_eq!(script.asked, [""; 0]);
+    if is_the_same {
+        assert_eq!(answer.mutated_object.unwrap(), stored);
+    } else {
+        assert!(answer.accepted && answer.mutated_object.is_none());
+    }
+}
+
+/// The volumes of a Pod are immutable too.
+#[test]
+fn a_pod_with_an_image_volume_that_is_applied_once_more() {
+    let mut object = pod_of(&["nginx"]);
+    object["spec"]["volumes"] = json!([{"name": "v", "image": {"reference": "quay.io/a/model:1"}}]);
+    let stored = answer(&create(object.clone()), &mut Script::new())
+        .mutated_object
+        .unwrap();
+    let mut request = create(stored.clone());
+    request["operation"] = "UPDATE".into();
+    request["oldObject"] = stored.clone();
+    for list in ["containers", "volumes"] {
+        request["object"]["spec"][list] = object["spec"][list].clone();
+    }
+    for mut script in [Script::new(), Script::new().otherwise(pending())] {
+        let answer = answer(&request, &mut script);
+        let mutated = answer.mutated_object.unwrap();
+        assert_eq!(mutated["spec"]["volumes"], stored["spec"]["volumes"]);
+    }
+}
