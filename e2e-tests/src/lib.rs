@@ -27,6 +27,7 @@ pub mod fuel;
 pub mod host;
 pub mod image;
 pub mod registry;
+mod scratch;
 pub mod scripted;
 mod server;
 pub mod session;

@@ -16,7 +16,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-pub use answers::Answers;
+pub use answers::{Answers, manifest};
 pub use case::{Case, expected_file, orphans, readable, session_file, table};
 pub use player::Player;
 pub use recorder::Recorder;

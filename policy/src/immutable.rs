@@ -33,8 +33,9 @@ pub fn put_back(object: &mut Value, target: &Target, before: &Before<'_>) -> boo
     }
     if before.note().secret.is_some()
         && let Some(listed) = old.get("spec").and_then(|spec| spec.get(SECRETS))
+        && let Some(spec) = spec.as_object_mut()
     {
-        spec[SECRETS] = listed.clone();
+        spec.insert(SECRETS.to_owned(), listed.clone());
     }
     before.note().clone().write(&mut template);
     let is_the_same = template == *old;

@@ -1,7 +1,6 @@
 //! The processes of a cluster: etcd and kube-apiserver, what they are started with, and the files that they read.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use super::access::{Access, is_ready};
 use super::audit;
 use super::process::Process;
 use super::programs::Programs;
+use crate::scratch;
 use crate::tls::Tls;
 
 /// How long a start may take on a busy machine.
@@ -43,7 +43,7 @@ pub(super) struct Servers {
 impl Servers {
     /// Starts both and waits until they are ready.
     pub fn start(programs: Programs) -> anyhow::Result<Self> {
-        let folder = working_folder()?;
+        let folder = scratch::folder("image-mirror-cluster-")?;
         write_configuration(folder.path())?;
         let mut servers = Self {
             apiserver: None,
@@ -55,7 +55,7 @@ impl Servers {
         };
         let mut attempts = 0;
         loop {
-            servers.port = free_port()?;
+            servers.port = scratch::free_port()?;
             attempts += 1;
             match servers.restart() {
                 Err(error)
@@ -175,20 +175,4 @@ fn write_configuration(folder: &Path) -> anyhow::Result<()> {
     fs::write(folder.join("tokens.csv"), admin)?;
     fs::write(folder.join("audit-policy.json"), audit::POLICY)?;
     Ok(())
-}
-
-/// In memory where the system has such a folder: etcd syncs every write to the disk.
-fn working_folder() -> anyhow::Result<TempDir> {
-    let memory = Path::new("/dev/shm");
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("image-mirror-cluster-");
-    Ok(if memory.is_dir() {
-        builder.tempdir_in(memory)?
-    } else {
-        builder.tempdir()?
-    })
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

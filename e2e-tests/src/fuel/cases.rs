@@ -6,11 +6,11 @@ use anyhow::{Context as _, ensure};
 use mirror_contract::{
     Backup, Digest, ImageAnswer, ImageRef, Mode, Naming, Query, SecretAnswer, Sidecar,
 };
-use oci_client::manifest::OciManifest;
 use serde_json::{Map, Value, json};
 
 use crate::fixtures;
 use crate::host::AdmissionRequest;
+use crate::session::manifest;
 
 /// The sidecar that the settings of all cases name.
 pub const SIDECAR: &str = "mirror-sidecar.image-mirror.svc:5000";
@@ -209,9 +209,9 @@ fn answers(images: &[String], namespace: &str) -> anyhow::Result<HashMap<Vec<u8>
     let sidecar = Sidecar::parse(SIDECAR).context("the sidecar's address")?;
     let backup = Backup::new(BACKUP, "acme/mirror", Naming::Flat)?;
     let mut answers = HashMap::new();
-    let mut insert = |query: &Query<'_>, annotations| {
+    let mut insert = |query: &Query<'_>, annotations: Vec<_>| {
         let question = serde_json::to_vec(&query.encode(&sidecar)?)?;
-        answers.insert(question, manifest(annotations)?);
+        answers.insert(question, manifest(&annotations)?.into_bytes());
         anyhow::Ok(())
     };
     for image in images {
@@ -235,25 +235,6 @@ fn answers(images: &[String], namespace: &str) -> anyhow::Result<HashMap<Vec<u8>
     let query = Query::pull_secret(namespace, Mode::Ensure).context("a namespace")?;
     insert(&query, secret.annotations())?;
     Ok(answers)
-}
-
-fn manifest(annotations: Vec<(&'static str, String)>) -> anyhow::Result<Vec<u8>> {
-    let annotations: HashMap<_, _> = annotations.into_iter().collect();
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "artifactType": "application/vnd.image-mirror.answer.v1+json",
-        "config": {
-            "mediaType": "application/vnd.oci.empty.v1+json",
-            "digest": "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
-            "size": 2
-        },
-        "layers": [],
-        "annotations": annotations
-    });
-    // The host reads a manifest into this type, and writes it again.
-    let manifest: OciManifest = serde_json::from_value(manifest)?;
-    Ok(serde_json::to_vec(&manifest)?)
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Debian's docker-registry (the reference implementation, version 2.8) as a child process.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use tempfile::TempDir;
 
 use super::{Credential, Registry, Request};
+use crate::scratch;
 use crate::tls::Tls;
 
 /// Where Debian's package `docker-registry` puts the program.
@@ -71,14 +71,14 @@ impl DebianRegistry {
     pub fn start_with(options: DebianOptions) -> anyhow::Result<Self> {
         let mut registry = Self {
             port: 0,
-            folder: storage_folder()?,
+            folder: scratch::folder("image-mirror-registry-")?,
             options,
             process: None,
         };
         registry.write_htpasswd()?;
         let mut last = None;
         for _ in 0..PORT_ATTEMPTS {
-            registry.port = free_port()?;
+            registry.port = scratch::free_port()?;
             match registry.spawn() {
                 Ok(()) => return Ok(registry),
                 Err(error) => last = Some(error),
@@ -238,22 +238,6 @@ fn parse_access_line(line: &str) -> Option<Request> {
         path: path.to_owned(),
         status,
     })
-}
-
-/// In memory where the system has such a folder: disks only add noise.
-fn storage_folder() -> anyhow::Result<TempDir> {
-    let memory = Path::new("/dev/shm");
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("image-mirror-registry-");
-    Ok(if memory.is_dir() {
-        builder.tempdir_in(memory)?
-    } else {
-        builder.tempdir()?
-    })
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 #[cfg(test)]

@@ -111,7 +111,7 @@ impl Answers {
             ),
             Fate::Down => Ok(down(url)),
             Fate::Unauthorized => Ok(registry_error(&format!("Not authorized: url {url}"))),
-            Fate::Nonsense => manifest(&[("org.opencontainers.image.title", "hello".to_owned())]),
+            Fate::Nonsense => success(&[("org.opencontainers.image.title", "hello".to_owned())]),
         }
     }
 
@@ -128,16 +128,16 @@ impl Answers {
     /// Names the pull Secret, which the sidecar knows whether or not it can make one.
     fn lasting(&self, answer: ImageAnswer<'_>) -> anyhow::Result<Response> {
         let secret = (self.secret != Secret::NotNeeded).then_some(PULL_SECRET);
-        manifest(&answer.naming_secret(secret).annotations())
+        success(&answer.naming_secret(secret).annotations())
     }
 
     fn secret(&self, namespace: &str, url: &str) -> anyhow::Result<Response> {
         match self.secret {
             Secret::Ready => {
                 let name = PULL_SECRET.into();
-                manifest(&SecretAnswer::Ready { name }.annotations())
+                success(&SecretAnswer::Ready { name }.annotations())
             }
-            Secret::NotNeeded => manifest(&SecretAnswer::NotNeeded.annotations()),
+            Secret::NotNeeded => success(&SecretAnswer::NotNeeded.annotations()),
             Secret::Failed => {
                 let reason = format!("namespace {namespace} is excluded");
                 Ok(refusal(RefusalKind::Failed, &reason, url))
@@ -160,7 +160,10 @@ fn digest_of(image: &ImageRef<'_>) -> String {
 }
 
 /// An answer of the sidecar as it comes out of the host, which parses and writes every manifest.
-fn manifest(annotations: &[(&'static str, String)]) -> anyhow::Result<Response> {
+///
+/// # Errors
+/// When the host could not read it.
+pub fn manifest(annotations: &[(&'static str, String)]) -> anyhow::Result<String> {
     let annotations: BTreeMap<_, _> = annotations.iter().cloned().collect();
     let sent = json!({
         "schemaVersion": 2,
@@ -175,9 +178,12 @@ fn manifest(annotations: &[(&'static str, String)]) -> anyhow::Result<Response> 
         "annotations": annotations,
     });
     let passed_on: OciManifest = serde_json::from_value(sent)?;
-    Ok(Response::Success {
-        payload: serde_json::to_string(&passed_on)?,
-    })
+    Ok(serde_json::to_string(&passed_on)?)
+}
+
+fn success(annotations: &[(&'static str, String)]) -> anyhow::Result<Response> {
+    let payload = manifest(annotations)?;
+    Ok(Response::Success { payload })
 }
 
 fn refusal(kind: RefusalKind, reason: &str, url: &str) -> Response {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::support::{assert_untouched, policy_builder, warnings};
 use e2e_tests::fixtures::images_of;
 use e2e_tests::host::{Evaluation, PolicyHost};
+use e2e_tests::session::manifest;
 use mirror_contract::{
     Backup, Digest, ImageAnswer, Naming, Query, Refusal, RefusalKind, SecretAnswer,
 };
@@ -35,7 +36,9 @@ fn answer(reference: &str) -> Result<String, String> {
     let question = reference.strip_prefix(SIDECAR).unwrap();
     let (repository, tag) = question.trim_start_matches('/').rsplit_once(':').unwrap();
     let image = match Query::decode(repository, tag).unwrap() {
-        Query::PullSecret { .. } => return Ok(manifest(&SecretAnswer::NotNeeded.annotations())),
+        Query::PullSecret { .. } => {
+            return Ok(manifest(&SecretAnswer::NotNeeded.annotations()).unwrap());
+        }
         Query::Image { image, .. } => image,
     };
     let digest = Digest::parse(&format!("sha256:{}", "1".repeat(64))).map(Digest::into_owned);
@@ -59,25 +62,7 @@ fn answer(reference: &str) -> Result<String, String> {
         "slow" => thread::sleep(Duration::from_millis(30)),
         _ => {}
     }
-    Ok(manifest(&annotations))
-}
-
-fn manifest(annotations: &[(&'static str, String)]) -> String {
-    let annotations: serde_json::Map<_, _> = annotations
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), json!(value)))
-        .collect();
-    json!({
-        "schemaVersion": 2,
-        "config": {
-            "mediaType": "application/vnd.oci.empty.v1+json",
-            "digest": "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
-            "size": 2
-        },
-        "layers": [],
-        "annotations": annotations
-    })
-    .to_string()
+    Ok(manifest(&annotations).unwrap())
 }
 
 /// A request to create a Pod.
