@@ -13,6 +13,7 @@ mod manifests;
 mod node;
 mod offer;
 mod options;
+mod pace;
 mod platforms;
 mod present;
 mod progress;
@@ -94,6 +95,8 @@ pub async fn copy(
         parts_are_missing: AtomicBool::new(false),
         misled: AtomicBool::new(false),
         manifest_bytes: AtomicU64::new(0),
+        image_bytes: AtomicU64::new(0),
+        referrer_bytes: AtomicU64::new(0),
         referring: Referring::default(),
         abandoned: Abandoned::default(),
     };
@@ -124,6 +127,9 @@ struct Job<'a> {
     misled: AtomicBool,
     /// Bytes of manifests that were read.
     manifest_bytes: AtomicU64,
+    /// Bytes of the image's blobs, and of those of all that refers to it, as far as there is a limit.
+    image_bytes: AtomicU64,
+    referrer_bytes: AtomicU64,
     referring: Referring,
     abandoned: Abandoned,
 }
@@ -196,6 +202,8 @@ impl Job<'_> {
         references: &[TagOrDigest],
     ) -> Result<Root, CopyError> {
         self.manifest_bytes.store(0, Ordering::Relaxed);
+        self.image_bytes.store(0, Ordering::Relaxed);
+        self.referrer_bytes.store(0, Ordering::Relaxed);
         let referrers = async {
             if self.options.referrers {
                 self.bring_referrers(root).await
@@ -203,7 +211,7 @@ impl Job<'_> {
                 Ok(())
             }
         };
-        let (root, ()) = tokio::try_join!(Closure::new(self).bring(root.clone()), referrers)?;
+        let (root, ()) = tokio::try_join!(Closure::of_image(self).bring(root.clone()), referrers)?;
         self.push_root(&root, references).await?;
         Ok(Root {
             digest: root.manifest.digest,

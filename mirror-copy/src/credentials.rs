@@ -7,7 +7,7 @@ pub use docker_config::DockerConfig;
 use crate::error::Retry;
 use crate::registries::host;
 use secrecy::SecretString;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl fmt::Debug for Login {
 
 /// What a registry is shown.
 #[derive(Clone, Debug)]
-pub(crate) enum Credential {
+pub enum Credential {
     /// Sent by Basic authentication, to the registry or to its token service.
     Login(Login),
     /// An OAuth 2 refresh token, sent to the token service only.
@@ -46,11 +46,13 @@ enum Explicit {
 }
 
 /// Where credentials come from, looked up by registry host. Explicit logins win over the docker
-/// configuration; a host that is in neither is spoken to anonymously.
+/// configuration; a host that is in neither, or was taken out, is spoken to anonymously.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
     logins: BTreeMap<String, Explicit>,
     docker_config: Option<DockerConfig>,
+    /// Hosts spoken to anonymously whatever else is known of them.
+    anonymous: BTreeSet<String>,
 }
 
 impl Credentials {
@@ -87,11 +89,47 @@ impl Credentials {
         self
     }
 
+    /// Speaks to one host anonymously under all its names, whatever login there is for it, here or in the docker
+    /// configuration. No credential helper is asked for it either.
+    #[must_use]
+    pub fn without(mut self, host: &str) -> Self {
+        self.anonymous.insert(host::canonical(host));
+        self
+    }
+
+    /// The credential for a host, for somebody else than this crate to show; `None` for anonymous. Reads files anew and
+    /// may run a credential helper, for 30 s at most.
+    ///
+    /// # Errors
+    /// [`CredentialError`] when a file cannot be read or understood, or a helper fails.
+    pub async fn find(&self, host: &str) -> Result<Option<Credential>, CredentialError> {
+        self.lookup(&host::canonical(host)).await
+    }
+
+    /// Whether a credential helper is asked for this host. What a helper gives may end without notice: its protocol
+    /// knows no expiry.
+    ///
+    /// # Errors
+    /// [`CredentialError`] when the docker configuration cannot be read or understood.
+    pub async fn asks_helper(&self, host: &str) -> Result<bool, CredentialError> {
+        let host = host::canonical(host);
+        match &self.docker_config {
+            Some(config) if !self.logins.contains_key(&host) && !self.anonymous.contains(&host) => {
+                config.asks_helper(&host).await
+            }
+            _ => Ok(false),
+        }
+    }
+
     /// The credential for a host in canonical form, or `None` for anonymous. Reads the docker
     /// configuration anew and may run a credential helper.
     pub(crate) async fn lookup(&self, host: &str) -> Result<Option<Credential>, CredentialError> {
         // A host spoken to by plain HTTP may keep port 443 in its name.
-        if let Some(login) = self.logins.get(&host::canonical(host)) {
+        let name = host::canonical(host);
+        if self.anonymous.contains(&name) {
+            return Ok(None);
+        }
+        if let Some(login) = self.logins.get(&name) {
             return login
                 .read()
                 .await
@@ -189,5 +227,49 @@ impl CredentialError {
             Self::Helper { .. } | Self::Password { .. } => Retry::SOON,
             _ => Retry::Permanent,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn login() -> Login {
+        Login {
+            username: "bot".into(),
+            password: "s3cret".into(),
+        }
+    }
+
+    /// Under whatever name, from whatever place the login comes.
+    #[rstest::rstest]
+    #[case("ghcr.io", "ghcr.io")]
+    #[case("ghcr.io", "GHCR.io:443")]
+    #[case("ghcr.io:0443", "ghcr.io")]
+    #[case("docker.io", "registry-1.docker.io")]
+    #[case("registry-1.docker.io", "index.docker.io:443")]
+    #[tokio::test]
+    async fn a_host_that_was_taken_out_is_spoken_to_anonymously(
+        #[case] out: &str,
+        #[case] asked: &str,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.json");
+        // bot:s3cret; the helper does not exist, so asking it would be an error.
+        let config = r#"{"auths":{"ghcr.io":{"auth":"Ym90OnMzY3JldA=="},"quay.io":{"auth":"Ym90OnMzY3JldA=="},
+            "https://index.docker.io/v1/":{"auth":"Ym90OnMzY3JldA=="}},"credHelpers":{"helped.example":"none-such"}}"#;
+        std::fs::write(&file, config).unwrap();
+        let all = Credentials::anonymous().with_docker_config(DockerConfig::File(file));
+        assert!(all.find(asked).await.unwrap().is_some());
+        let without = all
+            .clone()
+            .with_login(out, login())
+            .without(out)
+            .without("helped.example");
+        assert!(without.find(asked).await.unwrap().is_none());
+        assert!(without.find("quay.io").await.unwrap().is_some());
+        assert!(all.asks_helper("helped.example").await.unwrap());
+        assert!(!without.asks_helper("helped.example").await.unwrap());
+        assert!(without.find("helped.example").await.unwrap().is_none());
     }
 }

@@ -131,6 +131,19 @@ pub enum RegistryError {
         /// How long was waited.
         after: Duration,
     },
+    /// Too little came for too long, while others waited for what the transfer takes.
+    #[error(
+        "cannot {subject}: only {moved} bytes came in {} s while images of other registries waited; it is tried again \
+         with less at a time", .within.as_secs()
+    )]
+    Slow {
+        /// What was tried.
+        subject: Subject,
+        /// Bytes that came.
+        moved: u64,
+        /// In which time.
+        within: Duration,
+    },
     /// The body ended before its time. A reader resumes by itself; this is what is left after that.
     #[error("cannot {subject}: the connection ended after {got} of {expected} bytes")]
     Cut {
@@ -250,6 +263,7 @@ impl RegistryError {
             Self::Transport { source, .. } => transport_retry(source),
             Self::Expired { .. }
             | Self::Timeout { .. }
+            | Self::Slow { .. }
             | Self::Cut { .. }
             | Self::Whole { .. }
             | Self::Lost { .. }

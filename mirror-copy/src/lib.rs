@@ -26,11 +26,13 @@ mod registry;
 mod text;
 
 pub use copy::{CopyError, CopyOptions, CopyReport, Event, Progress, Source, Target, copy};
-pub use credentials::{CredentialError, Credentials, DockerConfig, Login};
+pub use credentials::{Credential, CredentialError, Credentials, DockerConfig, Login};
 pub use error::{Operation, RegistryError, Retry, Subject};
 pub use manifest::{Descriptor, ManifestError};
 pub use oci_spec::image::Digest;
 pub use platform::{Platform, PlatformError};
 pub use reference::TagOrDigest;
-pub use registries::{Registries, RegistryOptions, RetryPolicy, SetupError, Timeouts};
-pub use registry::{BlobReader, Manifest, Registry, Resolved};
+pub use registries::{
+    PrivateHosts, Registries, RegistryOptions, RetryPolicy, SetupError, Timeouts, Traffic,
+};
+pub use registry::{BlobReader, Manifest, RateLimit, Registry, Resolved};

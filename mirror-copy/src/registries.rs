@@ -4,8 +4,11 @@ pub(crate) mod host;
 mod memory;
 mod options;
 mod tls;
+mod traffic;
 
-pub use options::{RegistryOptions, RetryPolicy, Timeouts};
+pub use options::{PrivateHosts, RegistryOptions, RetryPolicy, Timeouts};
+pub(crate) use traffic::Counters;
+pub use traffic::Traffic;
 
 use crate::registry::Registry;
 use host::Endpoint;
@@ -37,6 +40,12 @@ pub enum SetupError {
     /// Not `host` or `host:port`.
     #[error("{0:?} is not a registry host (want host or host:port)")]
     Host(String),
+    /// A host in a private network that was not allowed.
+    #[error(
+        "registry {0} is in a private network or on the machine itself, by its name or address, and was not allowed: \
+         the operator can allow it with --private-registry {0}, or --insecure-registry {0} if it speaks plain HTTP"
+    )]
+    Private(String),
     /// The TLS or HTTP client cannot be made.
     #[error("the HTTP client cannot be made: {0}")]
     Client(String),
@@ -51,6 +60,8 @@ pub(crate) struct Common {
     /// HTTP/2 where the registry offers it: many small requests on one connection.
     pub(crate) small: Client,
     pub(crate) memory: Memory,
+    /// Of all hosts together, those that were forgotten included.
+    pub(crate) counters: Counters,
 }
 
 /// The process's set of registries. Cheap to clone; clones share connections and tokens.
@@ -68,12 +79,16 @@ impl Registries {
             .iter()
             .map(|name| host::spelled(name))
             .collect();
+        if let PrivateHosts::Only(names) = &mut options.private_hosts {
+            *names = names.iter().map(|name| host::canonical(name)).collect();
+        }
         let tls = tls::client_config(&options.extra_root_certificates_pem)?;
         let common = Common {
             bulk: client(&options, &tls, false)?,
             small: client(&options, &tls, true)?,
             options,
             memory: Memory::default(),
+            counters: Counters::default(),
         };
         Ok(Self {
             common: Arc::new(common),
@@ -83,6 +98,9 @@ impl Registries {
 
     /// The registry at `host[:port]`. `docker.io`, `index.docker.io` and `registry-1.docker.io` are
     /// the same registry, and so is any host spoken to by HTTPS with and without port 443. Contacts nobody.
+    ///
+    /// # Errors
+    /// [`SetupError::Host`] for what is no host, [`SetupError::Private`] for what [`PrivateHosts`] does not allow.
     pub fn get(&self, host: &str) -> Result<Registry, SetupError> {
         let name = host::canonical_beside(host, &self.common.options.insecure_hosts);
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,12 +109,21 @@ impl Registries {
         }
         let endpoint = Endpoint::new(&name, &self.common.options.insecure_hosts)
             .ok_or_else(|| SetupError::Host(crate::text::clean(host)))?;
+        if !self.common.options.allows(&endpoint) {
+            return Err(SetupError::Private(name));
+        }
         if hosts.len() >= MAX_HOSTS {
             hosts.retain(|_, registry| registry.is_used_elsewhere());
         }
         let registry = Registry::new(endpoint, Arc::clone(&self.common));
         hosts.insert(name, registry.clone());
         Ok(registry)
+    }
+
+    /// What was asked of all registries of this set so far.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.common.counters.read()
     }
 }
 
@@ -136,4 +163,49 @@ fn client(
     builder
         .build()
         .map_err(|error| SetupError::Client(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registries(private_hosts: PrivateHosts) -> Registries {
+        let options = RegistryOptions {
+            insecure_hosts: ["localhost:5000".to_owned(), "10.0.0.7".to_owned()].into(),
+            private_hosts,
+            ..RegistryOptions::default()
+        };
+        Registries::new(options).unwrap()
+    }
+
+    #[rstest::rstest]
+    #[case("ghcr.io", true)]
+    #[case("registry.corp.example", true)]
+    #[case("1.1.1.1:5000", true)]
+    #[case("localhost:5000", true)]
+    #[case("localhost:5001", false)]
+    #[case("10.0.0.7", true)]
+    #[case("10.0.0.7:443", false)]
+    #[case("10.0.0.8:443", true)]
+    #[case("10.0.0.8", true)]
+    #[case("10.0.0.8:8443", false)]
+    #[case("harbor.registry.svc", true)]
+    #[case("Harbor.Registry.SVC:443", true)]
+    #[case("vault.vault.svc:8200", false)]
+    #[case("redis:6379", false)]
+    #[case("127.1:80", false)]
+    #[case("0x7f000001:80", false)]
+    #[case("[::1]:80", false)]
+    #[case("169.254.169.254", false)]
+    #[case("metadata.google.internal", false)]
+    fn private_hosts_are_refused_unless_named(#[case] host: &str, #[case] allowed: bool) {
+        let names = ["10.0.0.8", "harbor.registry.svc"].map(str::to_owned);
+        let some = registries(PrivateHosts::Only(names.into()));
+        match some.get(host) {
+            Ok(_) => assert!(allowed, "{host}"),
+            Err(SetupError::Private(_)) => assert!(!allowed, "{host}"),
+            Err(other) => panic!("{other}"),
+        }
+        assert!(registries(PrivateHosts::All).get(host).is_ok());
+    }
 }

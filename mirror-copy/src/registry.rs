@@ -17,7 +17,7 @@ mod own_mount;
 mod pages;
 mod places;
 mod quota;
-mod reach;
+pub(crate) mod reach;
 mod redirect;
 mod referrers;
 mod repository;
@@ -43,6 +43,7 @@ pub(crate) use manifests::{Located, Pushed};
 pub use manifests::{Manifest, Resolved};
 pub(crate) use own_mount::OwnMount;
 pub(crate) use places::BlobPlace;
+pub use quota::RateLimit;
 pub(crate) use referrers::Referrer;
 pub(crate) use repository::{Access, Repository};
 pub(crate) use uploads::{MountAnswer, Session};
@@ -50,7 +51,7 @@ pub(crate) use uploads::{MountAnswer, Session};
 use crate::error::{Operation, RegistryError, Subject};
 use crate::reference::TagOrDigest;
 use crate::registries::host::Endpoint;
-use crate::registries::{Common, RetryPolicy, Timeouts};
+use crate::registries::{Common, Counters, RetryPolicy, Timeouts, Traffic};
 use abilities::Abilities;
 use auth::Auth;
 use call::{Call, Lane};
@@ -86,6 +87,7 @@ struct Shared {
     /// Whether the host may speak HTTP/2; only TLS can tell.
     multiplexes: AtomicBool,
     abilities: Abilities,
+    counters: Counters,
 }
 
 impl Registry {
@@ -102,6 +104,7 @@ impl Registry {
             places: Places::default(),
             own_mount: own_mount::Learned::default(),
             abilities: Abilities::default(),
+            counters: Counters::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -154,6 +157,27 @@ impl Registry {
             .await
     }
 
+    /// Gives one more tag to a manifest that is in the repository, byte for byte; the tag may stand for another one so
+    /// far. `false` if there is no such manifest; then nothing was changed.
+    pub async fn tag(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        tag: &str,
+    ) -> Result<bool, RegistryError> {
+        let repository = self.repository(repository, Access::Push)?;
+        let reference = TagOrDigest::Digest(digest.clone());
+        let manifest = match repository.manifest(&reference).await {
+            Ok(manifest) => manifest,
+            Err(error) if error.status() == Some(404) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let tag = TagOrDigest::Tag(tag.to_owned());
+        let media_type = manifest.media_type.as_str();
+        repository.put_manifest(&tag, media_type, &manifest).await?;
+        Ok(true)
+    }
+
     /// All tags of a repository, in the registry's order (distribution-spec, "Listing Tags"), page by page;
     /// at most 100 000.
     pub async fn tags(&self, repository: &str) -> Result<Vec<String>, RegistryError> {
@@ -181,6 +205,28 @@ impl Registry {
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// What was asked of this host so far, through whichever handle. It begins anew when the [`Registries`](crate::Registries)
+    /// forgot the host, which they do only if nobody holds a handle.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.shared.counters.read()
+    }
+
+    /// Counts an HTTP request that is about to be sent.
+    fn count_request(&self) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        self.shared.counters.request();
+        self.shared.common.counters.request();
+    }
+
+    /// Holds back all requests to this host for at least that long.
+    fn pause(&self, pause: std::time::Duration) {
+        if self.shared.gate.pause(pause) {
+            self.shared.counters.pause();
+            self.shared.common.counters.pause();
+        }
     }
 
     /// The same registry with a request counter of its own.
@@ -237,8 +283,9 @@ impl Registry {
         }
     }
 
-    /// Whether this host asked for a pause that is not over.
-    pub(crate) fn is_paused(&self) -> bool {
+    /// Whether this host asked for a pause that is not over. Every request waits for its end.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
         self.shared.gate.is_closed()
     }
 

@@ -2,10 +2,11 @@
 
 use super::Job;
 use super::error::CopyError;
+use super::node::Blob;
 use crate::manifest::Descriptor;
 use crate::registry::Manifest;
 use oci_spec::image::Digest;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Most bytes of manifests of one copy, and of all that refers to it. Hundreds of ordinary manifests fit
 /// into one MiB.
@@ -74,6 +75,31 @@ impl Job<'_> {
             return Err(self.beyond(digest, "its manifests exceed 32 MiB"));
         }
         Ok(())
+    }
+
+    /// Adds a blob that `parent` names to `sum`, unless that is too much then.
+    pub(super) fn weigh(
+        &self,
+        sum: &AtomicU64,
+        blob: &Blob,
+        parent: &Digest,
+    ) -> Result<(), CopyError> {
+        let Some(limit) = self.options.max_bytes else {
+            return Ok(());
+        };
+        // Sizes are what a manifest says, so the sum can be anything.
+        let add = |sum: u64| {
+            let sum = sum.saturating_add(blob.size);
+            (sum <= limit).then_some(sum)
+        };
+        match sum.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add) {
+            Ok(_) => Ok(()),
+            Err(before) => Err(CopyError::TooLarge {
+                object: self.source.object(&format!("@{parent}")),
+                bytes: before.saturating_add(blob.size),
+                limit,
+            }),
+        }
     }
 
     pub(super) fn beyond(&self, digest: &Digest, limit: &'static str) -> CopyError {

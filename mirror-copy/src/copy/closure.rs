@@ -16,6 +16,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use oci_spec::image::Digest;
 use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::AtomicU64;
 
 /// Manifests of one copy that are read at once.
 const MANIFESTS_AT_ONCE: usize = 32;
@@ -38,6 +39,8 @@ pub(super) struct Closure<'a> {
     job: &'a Job<'a>,
     graph: Graph,
     blobs: Queue,
+    /// Bytes of the blobs, measured against the limit; referrers have one sum together.
+    weight: &'a AtomicU64,
     children: VecDeque<Child>,
     /// Manifests that were ever queued.
     asked: HashSet<Digest>,
@@ -56,9 +59,20 @@ enum Done {
 }
 
 impl<'a> Closure<'a> {
-    pub(super) fn new(job: &'a Job<'a>) -> Self {
+    /// The work below the image itself.
+    pub(super) fn of_image(job: &'a Job<'a>) -> Self {
+        Self::new(job, &job.image_bytes)
+    }
+
+    /// The work below something that refers to it.
+    pub(super) fn of_referrer(job: &'a Job<'a>) -> Self {
+        Self::new(job, &job.referrer_bytes)
+    }
+
+    fn new(job: &'a Job<'a>, weight: &'a AtomicU64) -> Self {
         Self {
             job,
+            weight,
             graph: Graph::default(),
             blobs: Queue::default(),
             children: VecDeque::new(),
@@ -113,6 +127,10 @@ impl<'a> Closure<'a> {
                 bytes: self.blobs.bytes(),
                 manifests: self.asked.len() as u64,
             });
+        }
+        if !self.planned && job.options.max_bytes.is_some() {
+            // Only the last manifest tells whether the image is too large.
+            return;
         }
         while self.sending < BLOBS_AT_ONCE
             && let Some(blob) = self.blobs.next(self.sending_large < LARGE_AT_ONCE)
@@ -187,7 +205,9 @@ impl<'a> Closure<'a> {
 
     fn add_blob(&mut self, blob: &Blob, parent: &Digest) -> Result<(), CopyError> {
         let added = self.blobs.add(blob);
-        added.map_err(|_| self.job.beyond(parent, "it gives one blob two sizes"))?;
+        if added.map_err(|_| self.job.beyond(parent, "it gives one blob two sizes"))? {
+            self.job.weigh(self.weight, blob, parent)?;
+        }
         if self.blobs.count() > MAX_BLOBS {
             return Err(self.job.beyond(parent, "it has more than 20000 blobs"));
         }

@@ -57,6 +57,19 @@ pub enum CopyError {
         /// What there is.
         offered: String,
     },
+    /// The image is larger than [`CopyOptions::max_bytes`](super::CopyOptions::max_bytes).
+    #[error(
+        "the image {object} is larger than the limit of {limit} bytes: its layers have at least {bytes}. The operator can \
+         raise --max-image-size"
+    )]
+    TooLarge {
+        /// `host/repository@digest` of the manifest that goes beyond the limit.
+        object: String,
+        /// What was added up so far.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// The image is deeper or larger than anything sane.
     #[error("the image {object} goes beyond a limit: {limit}")]
     Limit {

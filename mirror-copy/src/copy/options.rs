@@ -26,6 +26,10 @@ pub struct CopyOptions {
     /// Whether an index may name manifests that the source does not have. They are then left out, and
     /// the index is pushed as it is; not every registry takes that.
     pub allow_sparse: bool,
+    /// The most that the blobs of all platforms may have together, in bytes; each counts once, and so do those that the
+    /// target may already have. Nothing of a larger image is sent. All that refers to the image may have as much
+    /// again together; what does not fit is left out.
+    pub max_bytes: Option<u64>,
 }
 
 impl Default for CopyOptions {
@@ -36,6 +40,7 @@ impl Default for CopyOptions {
             platforms: Vec::new(),
             foreign_layers: false,
             allow_sparse: false,
+            max_bytes: None,
         }
     }
 }

@@ -25,10 +25,10 @@ pub(super) struct Queue {
 pub(super) struct TwoSizes;
 
 impl Queue {
-    /// Adds a blob unless it was added before.
-    pub(super) fn add(&mut self, blob: &Blob) -> Result<(), TwoSizes> {
+    /// Adds a blob unless it was added before; says whether it was added.
+    pub(super) fn add(&mut self, blob: &Blob) -> Result<bool, TwoSizes> {
         match self.known.get(&blob.digest) {
-            Some(size) if *size == blob.size => return Ok(()),
+            Some(size) if *size == blob.size => return Ok(false),
             Some(_) => return Err(TwoSizes),
             None => {}
         }
@@ -38,7 +38,7 @@ impl Queue {
         self.next += 1;
         let place = (blob.size, std::cmp::Reverse(self.next));
         self.waiting.insert(place, blob.clone());
-        Ok(())
+        Ok(true)
     }
 
     /// The next blob: the largest, or the largest that is not [`LARGE`].

@@ -3,10 +3,11 @@
 use super::Job;
 use super::error::CopyError;
 use super::node::{Blob, Origin};
+use super::pace::Pace;
 use super::progress::Event;
 use crate::error::{Operation, RegistryError, Retry};
 use crate::registries::Timeouts;
-use crate::registry::{BlobReader, Content, Flow, Session, content};
+use crate::registry::{BlobReader, Content, Flow, Registry, Session, content};
 use backon::BackoffBuilder as _;
 use std::pin::pin;
 use std::sync::Arc;
@@ -126,6 +127,7 @@ impl Job<'_> {
         let content: Content = content(reader, Arc::clone(&flow));
         let mut put = pin!(self.target.put_blob(session, digest, *size, content));
         let mut watch = Watch::new(&flow, *size, *self.target.registry().timeouts());
+        let mut pace = Pace::new(Instant::now());
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let answer = loop {
@@ -139,6 +141,9 @@ impl Job<'_> {
                     if let Some(after) = watch.stalled() {
                         let subject = self.target.subject(Operation::WriteBlob, &format!("@{digest}"));
                         break Err(RegistryError::Timeout { subject, after });
+                    }
+                    if let Some(error) = self.too_slow(blob, &mut pace, &flow) {
+                        return Err(error);
                     }
                 }
             }
@@ -158,6 +163,22 @@ impl Job<'_> {
                 Err(CopyError::Target(RegistryError::protocol(&subject, reason)))
             }
         }
+    }
+
+    /// Why this transfer has to make room for others, if it does: its source is slow, and images of others wait.
+    fn too_slow(&self, blob: &Blob, pace: &mut Pace, flow: &Flow) -> Option<CopyError> {
+        pace.look(Instant::now(), flow.bytes(), flow.waits_for_source());
+        let (moved, within) = pace.slow(Instant::now())?;
+        let (source, target) = (self.source.registry(), self.target.registry());
+        Registry::must_yield(source, target).then(|| {
+            let object = format!("@{}", blob.digest);
+            let subject = self.source.subject(Operation::ReadBlob, &object);
+            CopyError::Source(RegistryError::Slow {
+                subject,
+                moved,
+                within,
+            })
+        })
     }
 
     /// Tells how many bytes moved since the last time.

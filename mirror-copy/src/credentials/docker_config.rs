@@ -57,6 +57,20 @@ impl Names {
             .or(self.creds_store.as_ref())
     }
 
+    /// The names under which a host may be listed, the better ones first. Docker keeps a login under the name that was
+    /// typed. A helper is not asked for what is not listed.
+    fn keys_of(&self, host: &str) -> Vec<String> {
+        if host == "docker.io" {
+            return DOCKER_HUB_KEYS.map(str::to_owned).into();
+        }
+        let with_port = format!("{host}:443");
+        let mut keys = vec![host.to_owned()];
+        if self.lists(&with_port) {
+            keys.push(with_port);
+        }
+        keys
+    }
+
     /// Whether there is an entry under this name.
     fn lists(&self, key: &str) -> bool {
         let helpers = self.cred_helpers.as_ref();
@@ -87,6 +101,16 @@ impl DockerConfig {
         }
     }
 
+    /// Whether a helper is asked for a host in canonical form.
+    pub(super) async fn asks_helper(&self, host: &str) -> Result<bool, CredentialError> {
+        let Some((path, optional)) = self.place() else {
+            return Ok(false);
+        };
+        let name = host.to_owned();
+        let work = tokio::task::spawn_blocking(move || asks_helper_in(&path, optional, &name));
+        work.await.unwrap_or(Ok(false))
+    }
+
     /// The file, and whether it may be absent.
     fn place(&self) -> Option<(PathBuf, bool)> {
         match self {
@@ -108,6 +132,29 @@ fn lookup_in(
     optional: bool,
     host: &str,
 ) -> Result<Option<Credential>, CredentialError> {
+    let Some((text, names)) = read(path, optional)? else {
+        return Ok(None);
+    };
+    for key in &names.keys_of(host) {
+        match docker_credential::get_credential_from_reader(text.as_slice(), key) {
+            Ok(found) => return Ok(usable(found)),
+            Err(error) if means_none(&error) => {}
+            Err(error) => return Err(explain(error, path, host, names.for_key(key))),
+        }
+    }
+    Ok(None)
+}
+
+fn asks_helper_in(path: &Path, optional: bool, host: &str) -> Result<bool, CredentialError> {
+    let Some((_, names)) = read(path, optional)? else {
+        return Ok(false);
+    };
+    let keys = names.keys_of(host);
+    Ok(keys.iter().any(|key| names.for_key(key).is_some()))
+}
+
+/// The configuration, and the names in it; `None` if it is absent and may be.
+fn read(path: &Path, optional: bool) -> Result<Option<(Vec<u8>, Names)>, CredentialError> {
     let text = match read_bounded(path) {
         Ok(text) => text,
         Err(error) if optional && error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -117,28 +164,12 @@ fn lookup_in(
         }
     };
     // Only the place is shown: serde's own message may quote a value, and values are secrets here.
-    let names: Names =
-        serde_json::from_slice(&text).map_err(|error| CredentialError::Malformed {
-            path: path.to_owned(),
-            line: error.line(),
-            column: error.column(),
-        })?;
-    // Docker keeps a login under the name that was typed. A helper is not asked for what is not listed.
-    let with_port = format!("{host}:443");
-    let both = [host, &with_port];
-    let keys: &[&str] = match host {
-        "docker.io" => &DOCKER_HUB_KEYS,
-        _ if names.lists(&with_port) => &both,
-        _ => &both[..1],
-    };
-    for key in keys {
-        match docker_credential::get_credential_from_reader(text.as_slice(), key) {
-            Ok(found) => return Ok(usable(found)),
-            Err(error) if means_none(&error) => {}
-            Err(error) => return Err(explain(error, path, host, names.for_key(key))),
-        }
-    }
-    Ok(None)
+    let names = serde_json::from_slice(&text).map_err(|error| CredentialError::Malformed {
+        path: path.to_owned(),
+        line: error.line(),
+        column: error.column(),
+    })?;
+    Ok(Some((text, names)))
 }
 
 fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
@@ -235,5 +266,25 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let answer = DockerConfig::File(path).lookup("a.example").await.unwrap();
         assert_eq!(answer.is_some(), found);
+    }
+
+    #[rstest::rstest]
+    #[case(r#"{"auths":{"a.example":{"auth":"dTpw"}}}"#, "a.example", false)]
+    #[case(r#"{"credHelpers":{"a.example":"ecr-login"}}"#, "a.example", true)]
+    #[case(r#"{"credHelpers":{"a.example:443":"ecr-login"}}"#, "a.example", true)]
+    #[case(r#"{"credHelpers":{"b.example":"ecr-login"}}"#, "a.example", false)]
+    #[case(r#"{"credHelpers":{"index.docker.io":"x"}}"#, "docker.io", true)]
+    #[case(r#"{"credsStore":"pass"}"#, "a.example", true)]
+    #[tokio::test]
+    async fn who_is_asked_is_in_the_file(
+        #[case] text: &str,
+        #[case] host: &str,
+        #[case] helper: bool,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, text).unwrap();
+        let asks = DockerConfig::File(path).asks_helper(host).await.unwrap();
+        assert_eq!(asks, helper);
     }
 }

@@ -1,6 +1,8 @@
 //! What the operator may choose about talking to registries.
 
+use super::host::Endpoint;
 use crate::credentials::Credentials;
+use crate::registry::reach::is_private;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -27,6 +29,31 @@ pub struct RegistryOptions {
     /// and token services. Registries that are themselves named by a private address always may. Without
     /// this, a public registry cannot make us talk to what only we can reach.
     pub allow_private_redirects: bool,
+    /// Which registries may be in a private network, or on this machine.
+    pub private_hosts: PrivateHosts,
+}
+
+/// Which registries with a private name or address may be spoken to: `localhost`, `*.local`, `*.svc`, names without a dot, and
+/// literal addresses that are loopback, private or link-local. A name that merely resolves to such an address counts as
+/// public.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PrivateHosts {
+    /// All of them: whoever names the registries may reach what we can reach.
+    #[default]
+    All,
+    /// These (`host` or `host:port`) and the insecure hosts: somebody else names the registries.
+    Only(BTreeSet<String>),
+}
+
+impl RegistryOptions {
+    /// Whether this registry may be spoken to at all.
+    pub(super) fn allows(&self, endpoint: &Endpoint) -> bool {
+        match &self.private_hosts {
+            PrivateHosts::All => true,
+            PrivateHosts::Only(_) if endpoint.insecure || !is_private(&endpoint.base) => true,
+            PrivateHosts::Only(names) => names.contains(&endpoint.name),
+        }
+    }
 }
 
 impl Default for RegistryOptions {
@@ -40,6 +67,7 @@ impl Default for RegistryOptions {
             retry: RetryPolicy::default(),
             credential_life: Duration::from_mins(1),
             allow_private_redirects: false,
+            private_hosts: PrivateHosts::default(),
         }
     }
 }
@@ -58,6 +86,7 @@ impl std::fmt::Debug for RegistryOptions {
             .field("retry", &self.retry)
             .field("credential_life", &self.credential_life)
             .field("allow_private_redirects", &self.allow_private_redirects)
+            .field("private_hosts", &self.private_hosts)
             .finish()
     }
 }

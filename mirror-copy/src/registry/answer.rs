@@ -12,6 +12,15 @@ use tokio::time::timeout;
 /// As much of an error's body as is read, in bytes.
 const MAX_ERROR_BODY: usize = 16 * 1024;
 
+/// What registries, and proxies before them, say in bodies of their own making that is acted upon.
+const KNOWN_WORDS: [&str; 5] = [
+    "expired",
+    "immutable",
+    "media type",
+    "unsupported",
+    "not supported",
+];
+
 /// How long an error's body is waited for: it only makes the message better.
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -89,8 +98,9 @@ struct OneError {
     message: String,
 }
 
-/// The registry's own code and message (distribution-spec, "Error Codes"), or the body's beginning
-/// as the message. Cleaned and cut.
+/// The registry's own code and message (distribution-spec, "Error Codes"), cleaned and cut. Of any other body only the
+/// words are told that decide what is done: whoever invents an image reference must not be shown what a server says that
+/// is no registry.
 pub(super) async fn error_text(mut response: Response) -> (String, String) {
     let mut body = Vec::new();
     let reading = async {
@@ -104,7 +114,14 @@ pub(super) async fn error_text(mut response: Response) -> (String, String) {
     // What came in time is used either way.
     let _ = timeout(ERROR_BODY_TIMEOUT, reading).await;
     body.truncate(MAX_ERROR_BODY);
-    first_error(&body).unwrap_or_else(|| (String::new(), clean(&String::from_utf8_lossy(&body))))
+    first_error(&body).unwrap_or_else(|| (String::new(), known_words(&body)))
+}
+
+/// Those of [`KNOWN_WORDS`] that a body has.
+fn known_words(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body).to_ascii_lowercase();
+    let words = KNOWN_WORDS.iter().filter(|word| text.contains(**word));
+    words.copied().collect::<Vec<_>>().join(", ")
 }
 
 /// Code and message of the first error that a body tells of, if it is one of the registry protocol.
@@ -123,6 +140,28 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(RETRY_AFTER, HeaderValue::from_str(text).unwrap());
         retry_after(&headers, Duration::from_mins(1))
+    }
+
+    /// What is no registry may be anything, and whoever named it must not learn what it says.
+    #[rstest::rstest]
+    #[case("token=s3cret", "", "")]
+    #[case("{\"apiVersion\":\"v1\",\"items\":[1]}", "", "")]
+    #[case("{\"errors\":[]}", "", "")]
+    #[case("Token s3cret Expired, unsupported", "", "expired, unsupported")]
+    #[case("{\"errors\":\"s3cret\"}", "", "")]
+    #[case(
+        "{\"errors\":[{\"code\":\"DENIED\",\"message\":\"no\"}],\"more\":1}",
+        "DENIED",
+        "no"
+    )]
+    #[tokio::test]
+    async fn only_a_registrys_errors_are_shown(
+        #[case] body: &'static str,
+        #[case] code: &str,
+        #[case] message: &str,
+    ) {
+        let response = Response::from(axum::http::Response::new(body));
+        assert_eq!(error_text(response).await, (code.into(), message.into()));
     }
 
     #[test]

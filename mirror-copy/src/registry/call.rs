@@ -15,7 +15,6 @@ use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -176,10 +175,10 @@ impl Registry {
         match (status, after) {
             (StatusCode::TOO_MANY_REQUESTS, after) if own => {
                 self.shared.places.too_many();
-                self.shared.gate.pause(after.unwrap_or(DEFAULT_PAUSE));
+                self.pause(after.unwrap_or(DEFAULT_PAUSE));
             }
             (StatusCode::SERVICE_UNAVAILABLE, Some(after)) if own => {
-                self.shared.gate.pause(after);
+                self.pause(after);
             }
             _ => {}
         }
@@ -275,7 +274,7 @@ impl Registry {
         patience: Duration,
         request: RequestBuilder,
     ) -> Result<Response, RegistryError> {
-        self.sent.fetch_add(1, Ordering::Relaxed);
+        self.count_request();
         tracing::trace!(url = %public_url(url), "request");
         match timeout(patience, request.send()).await {
             Ok(Ok(response)) => Ok(response),

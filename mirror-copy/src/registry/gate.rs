@@ -32,16 +32,19 @@ impl Gate {
         until.is_some_and(|until| until > Instant::now())
     }
 
-    /// Closes the gate for at least this long. Never shortens a pause.
-    pub(super) fn pause(&self, pause: Duration) {
-        let until = Instant::now() + pause;
+    /// Closes the gate for at least this long; `true` if it was open. Never shortens a pause.
+    pub(super) fn pause(&self, pause: Duration) -> bool {
+        let now = Instant::now();
+        let until = now + pause;
         let mut closed = self
             .closed_until
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        let was_open = closed.is_none_or(|old| old <= now);
         if closed.is_none_or(|old| old < until) {
             *closed = Some(until);
         }
+        was_open
     }
 }
 
@@ -55,10 +58,11 @@ mod tests {
         let start = Instant::now();
         gate.pass().await;
         assert_eq!(start.elapsed(), Duration::ZERO);
-        gate.pause(Duration::from_secs(30));
-        gate.pause(Duration::from_secs(5));
+        assert!(gate.pause(Duration::from_secs(30)));
+        assert!(!gate.pause(Duration::from_secs(5)));
         tokio::join!(gate.pass(), gate.pass());
         assert!(start.elapsed() >= Duration::from_secs(30));
         assert!(start.elapsed() < Duration::from_secs(31));
+        assert!(gate.pause(Duration::from_secs(1)), "another one");
     }
 }

@@ -348,6 +348,29 @@ mod tests {
         assert_eq!(log.lines().len(), 1);
     }
 
+    #[rstest::rstest]
+    #[case(true)]
+    #[case(false)]
+    #[tokio::test]
+    async fn a_manifest_gets_one_more_tag_if_it_is_there(#[case] is_there: bool) {
+        let (registry, log) = registry(move |parts, body| match parts.method {
+            Method::GET if is_there => respond(200, &[("content-type", OCI_MANIFEST)], BODY),
+            Method::PUT if body == BODY && parts.headers[CONTENT_TYPE] == OCI_MANIFEST => {
+                respond(201, &[], "")
+            }
+            Method::GET => respond(404, &[], ""),
+            _ => respond(400, &[], ""),
+        })
+        .await;
+        let digest: Digest = Hasher::sha256().of(BODY.as_bytes()).parse().unwrap();
+        assert_eq!(registry.tag("a", &digest, "1").await.unwrap(), is_there);
+        let mut expected = vec![format!("GET /v2/a/manifests/{digest}")];
+        if is_there {
+            expected.push("PUT /v2/a/manifests/1".to_owned());
+        }
+        assert_eq!(log.lines(), expected);
+    }
+
     /// Build caches put blobs into an index: of those a registry says that it has no such manifest.
     #[rstest::rstest]
     #[case(404)]

@@ -2,8 +2,7 @@
 
 use super::Registry;
 use super::streams::{Place, Streams};
-use crate::registries::{Memory, Share};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use crate::registries::Share;
 
 /// Blobs read from one host at once. Less than what may be written to one, so that one source that hangs
 /// cannot keep everything else from a target.
@@ -12,14 +11,10 @@ const READING: usize = 48;
 /// Blobs written to one host at first, and at most.
 const WRITING: (usize, usize) = (64, 96);
 
-/// Large blobs from one host that may have memory or wait for a place: most, not all, of what there is.
-const LARGE: usize = 6;
-
 /// The places of one host.
 pub(super) struct Places {
     reading: Streams,
     writing: Streams,
-    large: Semaphore,
 }
 
 impl Default for Places {
@@ -27,7 +22,6 @@ impl Default for Places {
         Self {
             reading: Streams::new(READING, READING),
             writing: Streams::new(WRITING.0, WRITING.1),
-            large: Semaphore::new(LARGE),
         }
     }
 }
@@ -42,7 +36,6 @@ impl Places {
 
 /// The right to move one blob; dropping it gives everything back.
 pub(crate) struct BlobPlace<'a> {
-    _large: Option<SemaphorePermit<'a>>,
     _memory: Share<'a>,
     _reading: Place<'a>,
     _writing: Place<'a>,
@@ -54,6 +47,12 @@ impl Registry {
         self.shared.places.writing.take().await
     }
 
+    /// Whether a slow transfer from `source` has to make room for blobs of other hosts that wait. Not for every piece:
+    /// it takes a lock.
+    pub(crate) fn must_yield(source: &Self, target: &Self) -> bool {
+        target.shared.common.memory.must_yield(source.host())
+    }
+
     /// Waits until a blob of `size` bytes may travel between two registries. Nobody holds a place of one
     /// host while waiting for one of the other: a host that is slow or shut blocks nobody else.
     pub(crate) async fn place_between<'a>(
@@ -61,13 +60,7 @@ impl Registry {
         target: &'a Self,
         size: u64,
     ) -> BlobPlace<'a> {
-        let memory = &target.shared.common.memory;
-        let large = if Memory::is_large(size) {
-            source.shared.places.large.acquire().await.ok()
-        } else {
-            None
-        };
-        let share = memory.take(size).await;
+        let share = target.shared.common.memory.take(source.host(), size).await;
         let (source, target) = (&source.shared.places.reading, &target.shared.places.writing);
         let (reading, writing) = loop {
             let reading = source.take().await;
@@ -81,7 +74,6 @@ impl Registry {
             }
         };
         BlobPlace {
-            _large: large,
             _memory: share,
             _reading: reading,
             _writing: writing,

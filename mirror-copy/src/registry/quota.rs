@@ -17,6 +17,18 @@ pub(super) const MAX_WINDOW: u64 = 24 * 60 * 60;
 /// When one request more is tried of a registry that does not say how many it allows.
 const LIMITLESS_WAIT: Duration = Duration::from_mins(1);
 
+/// How long a host is believed to have what it said. Somebody else may use the same quota, and it fills up again.
+const BELIEVED_FOR: Duration = Duration::from_mins(15);
+
+/// How many manifests a host still lets us read, as it said not long ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// How many may be read in a window; some only say what remains.
+    pub limit: Option<u64>,
+    /// How many of them were left.
+    pub remaining: u64,
+}
+
 /// What is known of a host's quota.
 #[derive(Default)]
 pub(super) struct Quota(Mutex<State>);
@@ -25,6 +37,8 @@ pub(super) struct Quota(Mutex<State>);
 struct State {
     /// Whether the host ever spoke of a quota.
     seen: bool,
+    /// What it said last, and until when that is believed.
+    last: Option<(RateLimit, Instant)>,
     spent: Option<Spent>,
 }
 
@@ -51,6 +65,14 @@ impl Registry {
         self.shared.endpoint.is_docker_hub() || self.shared.quota.state().seen
     }
 
+    /// How many manifests this host still lets us read, as it said within the last quarter of an hour; `None` if it
+    /// did not. Those who need not read now can leave the rest to those who must.
+    #[must_use]
+    pub fn rate_limit(&self) -> Option<RateLimit> {
+        let (said, until) = self.shared.quota.state().last?;
+        (Instant::now() < until).then_some(said)
+    }
+
     /// Refuses to read a manifest where the registry is known to refuse it.
     pub(super) fn check_quota(&self, subject: &Subject) -> Result<(), RegistryError> {
         let Err((reading, after)) = self.shared.quota.take() else {
@@ -74,6 +96,12 @@ impl Quota {
         };
         let mut state = self.state();
         state.seen = true;
+        let said = RateLimit {
+            limit: reading.limit,
+            remaining: reading.remaining,
+        };
+        let until = Instant::now() + reading.window.min(BELIEVED_FOR);
+        state.last = Some((said, until));
         state.spent = (reading.remaining == 0).then(|| Spent {
             reading,
             next_try: Instant::now() + reading.one_more_after(),
@@ -264,5 +292,27 @@ mod tests {
         assert!(after > Duration::from_secs(200));
         registry.resolve("a", &tag).await.unwrap().unwrap();
         assert_eq!((log.count("GET"), log.count("HEAD")), (1, 1));
+        let said = registry.rate_limit().unwrap();
+        assert_eq!((said.limit, said.remaining), (Some(100), 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_host_said_is_believed_for_a_while() {
+        let quota = Quota::default();
+        let said = || {
+            let last = quota
+                .state()
+                .last
+                .filter(|(_, until)| Instant::now() < *until);
+            last.map(|(said, _)| said.remaining)
+        };
+        quota.note(&headers(&[("ratelimit-remaining", "7;w=21600")]));
+        assert_eq!(said(), Some(7));
+        tokio::time::advance(BELIEVED_FOR).await;
+        assert_eq!(said(), None);
+        quota.note(&headers(&[("ratelimit-remaining", "8;w=60")]));
+        assert_eq!(said(), Some(8));
+        tokio::time::advance(Duration::from_mins(1)).await;
+        assert_eq!(said(), None, "the window is over");
     }
 }

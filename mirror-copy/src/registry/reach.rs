@@ -1,7 +1,7 @@
-//! Where a registry may send us on to: redirect targets, upload locations and token services.
+//! Where registries may be, and where they may send us on to: redirect targets, upload locations and token services.
 //!
 //! What only we can reach must not be reachable through us, so addresses of private networks are refused
-//! to a public registry. Only names are looked at, not what they resolve to.
+//! to a public registry, and to whoever invents image references. Only names are looked at, not what they resolve to.
 
 use super::Registry;
 use crate::error::{RegistryError, Subject};
@@ -24,15 +24,28 @@ const METADATA_V4: [Ipv4Addr; 2] = [
 ];
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
+/// Names of those services, where a cloud's resolver gives them some (Google Cloud, AWS).
+const METADATA_NAMES: [&str; 2] = ["metadata.google.internal", "instance-data.ec2.internal"];
+
+/// Ends of names that only a private network has: of this machine (RFC 6761), of a local network (RFC 6762), and of the
+/// Services of a cluster, the first of them with the search domain left out.
+const PRIVATE_ENDS: [&str; 4] = [".localhost", ".local", ".svc", ".cluster.local"];
+
 /// What a host name says of where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// A public address, or a name that says nothing.
     Public,
-    /// `localhost`, or a literal address that is loopback, private, shared, reserved or unspecified.
+    /// A name of this machine, of a local network or of a cluster's Service, or a literal address that is loopback,
+    /// private, shared, reserved or unspecified.
     Private,
-    /// A literal link-local address, or another one where clouds keep secrets.
+    /// A literal link-local address, or another one or a name where clouds keep secrets.
     LinkLocal,
+}
+
+/// Whether a registry's address says that it is in a private network or on this machine.
+pub(crate) fn is_private(base: &Url) -> bool {
+    place(base) != Place::Public
 }
 
 impl Registry {
@@ -103,18 +116,22 @@ fn barred(base: &Url, to: &Url, allow_private: bool) -> Option<&'static str> {
 
 fn place(url: &Url) -> Place {
     match url.host() {
-        Some(Host::Domain(name)) => {
-            let name = name.trim_end_matches('.').to_ascii_lowercase();
-            if name == "localhost" || name.ends_with(".localhost") {
-                Place::Private
-            } else {
-                Place::Public
-            }
-        }
+        Some(Host::Domain(name)) => place_of_name(&name.trim_end_matches('.').to_ascii_lowercase()),
         Some(Host::Ipv4(address)) => place_v4(address),
         Some(Host::Ipv6(address)) => place_v6(address),
         None => Place::Public,
     }
+}
+
+fn place_of_name(name: &str) -> Place {
+    if METADATA_NAMES.contains(&name) {
+        return Place::LinkLocal;
+    }
+    // A name without a dot is this machine's, or is found in a search domain: in a Pod that is the cluster's.
+    if !name.contains('.') || PRIVATE_ENDS.iter().any(|end| name.ends_with(end)) {
+        return Place::Private;
+    }
+    Place::Public
 }
 
 fn place_v4(address: Ipv4Addr) -> Place {
@@ -223,7 +240,19 @@ mod tests {
     #[case("http://[64:ff9b::a9fe:a9fe]/", Place::LinkLocal)]
     #[case("http://LOCALHOST:5000/", Place::Private)]
     #[case("http://a.localhost./", Place::Private)]
+    #[case("http://registry:5000/", Place::Private)]
+    #[case("http://harbor.registry.svc/", Place::Private)]
+    #[case("http://HARBOR.registry.SVC.:443/", Place::Private)]
+    #[case("http://harbor.registry.svc.cluster.local/", Place::Private)]
+    #[case("http://nas.local/", Place::Private)]
+    #[case("http://metadata.google.internal/", Place::LinkLocal)]
+    #[case("http://Metadata.Google.Internal./", Place::LinkLocal)]
+    #[case("http://instance-data.ec2.internal/", Place::LinkLocal)]
     #[case("http://registry.example/", Place::Public)]
+    #[case("http://registry.corp.internal/", Place::Public)]
+    #[case("http://svc.example/", Place::Public)]
+    #[case("http://notlocal/a.local", Place::Private)]
+    #[case("http://my-svc.example/x.svc", Place::Public)]
     #[case("http://localhost.example/", Place::Public)]
     #[case("http://1.1.1.1/", Place::Public)]
     #[case("http://172.32.0.1/", Place::Public)]

@@ -10,7 +10,6 @@ use reqwest::header::{
     AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue,
 };
 use reqwest::{Body, Method, Response, StatusCode, Url};
-use std::sync::atomic::Ordering;
 
 /// A request with a body of exactly `length` bytes.
 pub(super) struct Streamed<'a> {
@@ -63,7 +62,7 @@ impl Registry {
         if let Some(proof) = &proof {
             headers.insert(AUTHORIZATION, proof.header.clone());
         }
-        self.sent.fetch_add(1, Ordering::Relaxed);
+        self.count_request();
         let url = request.url;
         let lane = if request.length < SMALL {
             Lane::Small

@@ -10,7 +10,6 @@ use crate::text::{clean, public_url};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Method, Response, Url};
 use secrecy::ExposeSecret as _;
-use std::sync::atomic::Ordering;
 use tokio::time::{Instant, timeout};
 
 /// Largest answer of a token service, in bytes. Tokens of large registries have some kilobytes.
@@ -102,7 +101,7 @@ impl Registry {
                 _ => request,
             }
         };
-        self.sent.fetch_add(1, Ordering::Relaxed);
+        self.count_request();
         let idle = self.timeouts().idle;
         match timeout(idle, request.send()).await {
             Ok(Ok(response)) => Ok(response),

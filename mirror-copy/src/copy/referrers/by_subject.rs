@@ -109,7 +109,7 @@ impl Job<'_> {
                     missing: referrer.descriptor.digest.clone(),
                 }),
                 Found::Manifest(manifest) => {
-                    let node = Closure::new(self).bring(manifest).await?;
+                    let node = Closure::of_referrer(self).bring(manifest).await?;
                     let by_digest = TagOrDigest::Digest(node.manifest.digest.clone());
                     let pushed = self.push(&node, &by_digest).await?;
                     self.referrer_done(subject, &node);

@@ -75,7 +75,7 @@ impl Job<'_> {
                 let manifest = self.source.manifest(&by_digest).await;
                 manifest.map_err(CopyError::Source)?
             };
-            let node = Closure::new(self).bring(manifest).await?;
+            let node = Closure::of_referrer(self).bring(manifest).await?;
             self.push(&node, &reference).await?;
             self.referrer_done(subject, &node);
         }

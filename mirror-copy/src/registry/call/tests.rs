@@ -55,6 +55,10 @@ async fn a_connection_that_breaks_when_it_is_used_again_costs_no_attempt() {
     }
     assert_eq!(*log.lock().unwrap(), [2, 2, 1]);
     assert_eq!(registry.requests(), 5);
+    assert_eq!(
+        (registry.traffic().requests, registry.traffic().pauses),
+        (5, 0)
+    );
 }
 
 #[tokio::test]
@@ -200,11 +204,13 @@ async fn only_the_registry_itself_can_pause_us(#[case] status: u16) {
     });
     assert_eq!(sent.await.unwrap_err().status(), Some(status));
     assert!(is_open(&elsewhere), "where uploads go");
+    assert_eq!(elsewhere.traffic().pauses, 0);
 
     let (own, _) = registry(move |_, _| respond(status, &[("retry-after", "60")], "")).await;
     let base = own.shared.endpoint.base.clone();
     assert_eq!(get(&own, base).await, Some(status));
     assert!(!is_open(&own));
+    assert_eq!(own.traffic().pauses, 1);
 }
 
 /// Each attempt takes 40 s and each wait some time more: after 100 s no further one begins.
