@@ -82,6 +82,33 @@ run-e2e: annotated-policy.wasm
 # For each target.
 FUZZ_SECONDS ?= 20
 
+# Flags for the drill, such as --seed 7 or --small.
+DRILL ?=
+
+.PHONY: drill
+drill: prepare policy.wasm ## Stop the upstream registry, create all workloads anew, pull all their images (DRILL="--seed 7")
+	$(CARGO) build --locked -p mirror-sidecar -p e2e-tests --bin mirror-sidecar --bin drill
+	@$(BUILT) $(CARGO_TARGET_DIR)/debug/drill $(DRILL)
+
+# A name or address by which the cluster reaches this machine, for its webhook.
+WEBHOOK_HOST ?=
+# Which of the cluster tests.
+TESTS ?=
+
+.PHONY: e2e-cluster
+e2e-cluster: prepare policy.wasm ## Run the cluster tests on the cluster of KUBECONFIG (WEBHOOK_HOST=this machine, as seen from there)
+	@test -n "$(KUBECONFIG)" || { echo "make $@ needs KUBECONFIG: the file that names the cluster, with all rights there" >&2; exit 1; }
+	@test -n "$(WEBHOOK_HOST)" || echo "NOTE: without WEBHOOK_HOST the API server must reach the webhook at 127.0.0.1: it must run on this machine, in the host's network" >&2
+	$(CARGO) build --locked -p mirror-sidecar -p e2e-tests --tests --bins
+	$(BUILT) E2E_KUBECONFIG=$(abspath $(KUBECONFIG)) WEBHOOK_HOST=$(WEBHOOK_HOST) \
+	$(CARGO) test --locked -p e2e-tests --test cluster -- $(TESTS)
+
+.PHONY: chaos
+chaos: prepare policy.wasm ## Let everything go wrong that can, many times (CHAOS_SEED=7 CHAOS_ROUNDS=3)
+	$(CARGO) build --locked -p mirror-sidecar
+	$(BUILT) CLUSTER_TESTS=required CHAOS_SEED=$(or $(CHAOS_SEED),$$RANDOM) CHAOS_ROUNDS=$(or $(CHAOS_ROUNDS),3) \
+	$(CARGO) test --locked -p e2e-tests --test cluster -- chaos --nocapture
+
 .PHONY: fuzz
 fuzz: prepare ## Fuzz what reaches the policy and the copy engine (FUZZ_SECONDS=20 for each target)
 	@FUZZ_TARGET_DIR=$(CARGO_TARGET_DIR)/fuzz CARGO_TARGET_DIR=$(CARGO_TARGET_DIR) ./e2e-tests/fuzz.sh $(FUZZ_SECONDS)
@@ -93,6 +120,11 @@ BENCH ?=
 bench-copy: prepare sidecar ## Compare copying with other tools (BENCH=--quick: see that it works), write docs/bench-copy.md
 	$(CARGO) build --locked --profile bench-copy -p e2e-tests --bin bench-copy
 	MIRROR_SIDECAR_BIN=$(CARGO_TARGET_DIR)/release/mirror-sidecar $(CARGO_TARGET_DIR)/bench-copy/bench-copy $(BENCH)
+
+.PHONY: bench-cluster
+bench-cluster: prepare sidecar ## Measure the sidecar in a large cluster (BENCH=--quick: a tenth of it), write docs/bench-cluster.md
+	$(CARGO) build --locked --profile bench-copy -p e2e-tests --bin bench-cluster
+	MIRROR_SIDECAR_BIN=$(CARGO_TARGET_DIR)/release/mirror-sidecar $(CARGO_TARGET_DIR)/bench-copy/bench-cluster $(BENCH)
 
 # Another policy's module to measure beside ours, and its settings as JSON.
 AGAINST ?=

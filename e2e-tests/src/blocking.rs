@@ -25,6 +25,13 @@ where
     off_runtime(|| RUNTIME.block_on(future))
 }
 
+/// Starts a task of this crate's own on the same runtime.
+pub(crate) fn spawn(
+    task: impl Future<Output = ()> + Send + 'static,
+) -> tokio::task::JoinHandle<()> {
+    RUNTIME.spawn(task)
+}
+
 /// Calls `work` on a thread that is not inside a tokio runtime: the caller's own one if it qualifies.
 ///
 /// # Panics

@@ -32,6 +32,12 @@ pub trait Registry: Send + Sync {
     /// What clients must show, if anything.
     fn credential(&self) -> Option<&Credential>;
 
+    /// Lets these users in as well, and no others but that of [`Registry::credential`]; at once, also while it runs.
+    ///
+    /// # Errors
+    /// When it was started without a credential.
+    fn set_other_users(&self, users: &[Credential]) -> anyhow::Result<()>;
+
     /// The CA (PEM) to trust when the registry speaks HTTPS; `None` for plain HTTP.
     fn ca_pem(&self) -> Option<&str> {
         None

@@ -70,13 +70,25 @@ impl Sidecar {
     /// Tells a policy host how to reach the facade: its CA and its credential.
     #[must_use]
     pub fn trusted_by(&self, host: PolicyHostBuilder) -> PolicyHostBuilder {
-        let facade = self.facade();
+        self.trusted_at(self.facade(), host)
+    }
+
+    /// The same for a host that reaches the facade, or one of several with its certificate and password, by another
+    /// `localhost:port`.
+    #[must_use]
+    pub fn trusted_at(&self, facade: String, host: PolicyHostBuilder) -> PolicyHostBuilder {
         let host = host.credential(&facade, &self.facade.user, &self.facade.password);
         if self.encrypted {
             host.source_authority(facade, self.tls.ca_pem())
         } else {
             host.insecure_source(facade)
         }
+    }
+
+    /// `127.0.0.1:port` of the facade.
+    #[must_use]
+    pub fn facade_address(&self) -> &str {
+        &self.facade_address
     }
 
     /// `127.0.0.1:port` of the admin endpoint.
@@ -131,6 +143,14 @@ impl Sidecar {
                     .filter(|event| wanted(event))
             })
             .with_context(|| self.describe("the event did not come"))
+    }
+
+    /// How it ended, if it did.
+    ///
+    /// # Errors
+    /// When the system refuses to tell.
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.process.try_wait()?)
     }
 
     /// Process id, for measurements.

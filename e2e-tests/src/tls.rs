@@ -23,16 +23,22 @@ pub fn install_crypto_provider() {
     });
 }
 
-/// A CA with one server certificate for `localhost` and `127.0.0.1`, as PEM files in a folder of their own.
+/// A CA with one server certificate for `localhost`, `127.0.0.1` and perhaps more, as PEM files in a folder of their own.
 pub struct Tls {
     folder: TempDir,
     ca_pem: String,
     issuer: Issuer<'static, KeyPair>,
+    names: Vec<String>,
 }
 
 impl Tls {
     /// Makes a fresh CA and a certificate signed by it.
     pub fn generate() -> anyhow::Result<Self> {
+        Self::generate_for(&[])
+    }
+
+    /// The same with a certificate that is also for these names or addresses.
+    pub fn generate_for(names: &[String]) -> anyhow::Result<Self> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -45,6 +51,11 @@ impl Tls {
             folder: TempDir::new()?,
             ca_pem,
             issuer: Issuer::new(params, key),
+            names: ["localhost", "127.0.0.1"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain(names.iter().cloned())
+                .collect(),
         };
         std::fs::write(tls.ca_path(), &tls.ca_pem)?;
         tls.renew()?;
@@ -53,7 +64,7 @@ impl Tls {
 
     /// Replaces the server certificate and its key by new ones of the same CA, in the same files.
     pub fn renew(&self) -> anyhow::Result<()> {
-        let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+        let mut params = CertificateParams::new(self.names.clone())?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

@@ -10,6 +10,7 @@ use axum::routing::get;
 use mirror_copy::Registry;
 use moka::future::Cache;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Catalog;
 use crate::metrics::{MEDIA_TYPE, Metrics};
@@ -24,6 +25,7 @@ const PROBE_WITHIN: Duration = Duration::from_millis(800);
 struct Readiness {
     registry: Registry,
     last: Cache<(), Result<(), String>>,
+    is_ending: CancellationToken,
 }
 
 #[derive(Clone)]
@@ -32,8 +34,9 @@ struct Figures {
     metrics: Metrics,
 }
 
-/// `/healthz`: the process runs. `/readyz`: it can answer, because the backup registry answers. `/metrics`: what it did.
-pub fn router(catalog: Catalog, metrics: Metrics) -> Router {
+/// `/healthz`: the process runs. `/readyz`: it can answer, because the backup registry answers, and is not about to end.
+/// `/metrics`: what it did.
+pub fn router(catalog: Catalog, metrics: Metrics, is_ending: CancellationToken) -> Router {
     let last = Cache::builder()
         .max_capacity(1)
         .time_to_live(FRESH_FOR)
@@ -44,6 +47,7 @@ pub fn router(catalog: Catalog, metrics: Metrics) -> Router {
         .with_state(Readiness {
             registry: catalog.registry().clone(),
             last,
+            is_ending,
         })
         .merge(
             Router::new()
@@ -60,6 +64,12 @@ async fn figures(State(figures): State<Figures>) -> impl IntoResponse {
 }
 
 async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
+    if readiness.is_ending.is_cancelled() {
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not ready: stopping\n".into(),
+        );
+    }
     let look = async {
         match timeout(PROBE_WITHIN, readiness.registry.ping()).await {
             Ok(Ok(())) => Ok(()),

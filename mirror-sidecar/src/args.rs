@@ -4,21 +4,27 @@
 //! no other module reads the environment.
 
 mod backup;
+mod cluster;
 mod copy;
 mod facade;
+mod login;
+mod pull;
 mod sources;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
-use mirror_contract::namespace::DEFAULT_EXCLUDED;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use k8s_openapi::jiff::SignedDuration;
 use mirror_contract::{NamespacePattern, Sidecar};
 
 pub use backup::BackupArgs;
+pub use cluster::{ClusterArgs, Kubernetes, OnMovedTag};
 pub use copy::{CopyArgs, ProgressArg};
 pub use facade::{FacadeArgs, FacadeLogin, Transport};
-pub use sources::SourceArgs;
+pub use pull::PullPlan;
+pub use sources::{OriginalsArgs, SourceArgs};
 
 use crate::logging::LogFormat;
 use crate::output::OutputFormat;
@@ -69,7 +75,7 @@ pub fn parse() -> Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Answer the policy and copy the images that it asks for, until stopped
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Copy images now, with all their platforms and signatures, byte for byte
     Copy(CopyArgs),
     /// Show what images are called: canonical reference, copy, and the policy's query
@@ -105,6 +111,15 @@ pub struct ServeArgs {
         value_name = "ADDRESS:PORT"
     )]
     pub admin_listen: SocketAddr,
+    /// How long to go on answering after SIGTERM, with /readyz saying no, until nobody sends questions here any more
+    #[arg(
+        long,
+        env = "SHUTDOWN_DELAY",
+        default_value = "0s",
+        value_name = "TIME",
+        value_parser = shutdown_delay
+    )]
+    pub shutdown_delay: Duration,
     /// How many images are copied at the same time
     #[arg(
         long,
@@ -113,23 +128,6 @@ pub struct ServeArgs {
         value_name = "NUMBER"
     )]
     pub parallel_copies: NonZeroUsize,
-    /// Whether to work with a Kubernetes cluster; `off`: only answer and copy
-    #[arg(long, env = "KUBERNETES", value_enum, default_value = "off")]
-    pub kubernetes: Kubernetes,
-    /// Name of the pull Secret that Pods need for the copies. Without a cluster nothing creates it: it must already be
-    /// in every namespace. Leave it out if copies can be pulled without credentials
-    #[arg(long, env = "PULL_SECRET", value_name = "NAME", value_parser = secret_name)]
-    pub pull_secret: Option<String>,
-    /// Namespaces for which no pull Secret is ever named; a trailing * stands for any ending
-    #[arg(
-        long,
-        env = "EXCLUDE_NAMESPACES",
-        value_delimiter = ',',
-        value_name = "NAME,…",
-        default_values = DEFAULT_EXCLUDED,
-        value_parser = namespace_pattern
-    )]
-    pub exclude_namespaces: Vec<NamespacePattern<'static>>,
     // The groups come last: a heading holds for all flags that follow it.
     /// Where copies go.
     #[command(flatten)]
@@ -137,16 +135,15 @@ pub struct ServeArgs {
     /// Where originals come from.
     #[command(flatten)]
     pub sources: SourceArgs,
+    /// What is allowed of them.
+    #[command(flatten)]
+    pub originals: OriginalsArgs,
     /// How the policy reaches the sidecar.
     #[command(flatten)]
     pub facade: FacadeArgs,
-}
-
-/// Whether the sidecar works with a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Kubernetes {
-    /// It does not.
-    Off,
+    /// How it works with a Kubernetes cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }
 
 /// Flags of `name`.
@@ -181,6 +178,23 @@ fn log_filter(text: &str) -> Result<String, String> {
     tracing_subscriber::EnvFilter::try_new(text)
         .map(|_| text.to_owned())
         .map_err(|error| error.to_string())
+}
+
+/// A number with a unit, such as 30m, 1h or 1h30m.
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    let duration: SignedDuration = text
+        .parse()
+        .map_err(|_| "must be a time with its unit, such as 5s, 30m or 1h30m")?;
+    Duration::try_from(duration).map_err(|_| "must not be negative")
+}
+
+/// Kubernetes kills after 30 seconds by default, and stopping takes some of them.
+fn shutdown_delay(text: &str) -> Result<Duration, &'static str> {
+    let delay = duration(text)?;
+    if delay > Duration::from_mins(10) {
+        return Err("must be at most 10m");
+    }
+    Ok(delay)
 }
 
 fn sidecar(text: &str) -> Result<String, &'static str> {

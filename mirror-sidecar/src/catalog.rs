@@ -4,20 +4,25 @@
 //! a short time only. Asking for a missing image hands it to the schedule. Every question is answered within
 //! [`ANSWER_WITHIN`], whatever the backup registry does.
 
+mod in_use;
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mirror_contract::naming::anchor_tag;
-use mirror_contract::{Digest, ImageAnswer, ImageRef, Mode, Refusal, RefusalKind};
-use mirror_copy::{CopyOptions, CopyReport, Registry, RegistryError, Retry, TagOrDigest, copy};
+use mirror_contract::{Backup, Digest, ImageAnswer, ImageRef, Mode, Refusal, RefusalKind};
+use mirror_copy::{
+    CopyError, CopyOptions, CopyReport, Registry, RegistryError, Retry, TagOrDigest, copy,
+};
 use moka::future::Cache;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::images::Images;
 use crate::metrics::{Jobs, Metrics};
-use crate::schedule::{Copier, Failure, JobProgress, Schedule, Status};
+use crate::schedule::{Copier, Failure, JobProgress, Priority, Schedule, Status, Task};
+pub use in_use::{LookError, Presence, Upstream};
 
 /// Longest time for an answer. The policy's whole budget is 800 ms by default, and the host adds its own share.
 pub const ANSWER_WITHIN: Duration = Duration::from_millis(400);
@@ -32,6 +37,9 @@ const MAX_LOOKUPS: usize = 64;
 /// How long a copy that was seen counts as being there. The host keeps the answer for a minute more.
 const SEEN_FOR: Duration = Duration::from_secs(30);
 
+/// How long a copy that was not found counts as missing while it is to be made here.
+const MISSED_FOR: Duration = Duration::from_secs(10);
+
 /// Copies remembered as seen: more than the images of a large cluster, at about 200 bytes each.
 const MAX_SEEN: u64 = 10_000;
 
@@ -43,6 +51,8 @@ pub struct Catalog {
     images: Arc<Images>,
     registry: Registry,
     seen: Seen,
+    /// Images of which no copy was found a moment ago.
+    missed: Cache<ImageRef<'static>, ()>,
     lookups: Arc<Semaphore>,
     schedule: Schedule<Recorder>,
 }
@@ -78,6 +88,10 @@ impl Catalog {
         Self {
             registry: images.backup_registry().clone(),
             seen,
+            missed: Cache::builder()
+                .max_capacity(MAX_SEEN)
+                .time_to_live(MISSED_FOR)
+                .build(),
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             schedule: Schedule::new(recorder, parallel, metrics),
             images,
@@ -88,6 +102,12 @@ impl Catalog {
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Where copies go and what they are called.
+    #[must_use]
+    pub fn backup(&self) -> &Backup {
+        self.images.backup()
     }
 
     /// How many images wait to be copied, are being copied, and rest after a failure.
@@ -105,7 +125,7 @@ impl Catalog {
         image: &ImageRef<'static>,
         mode: Mode,
     ) -> Result<ImageAnswer<'static>, Refusal<'static>> {
-        if self.images.backup().contains(image) {
+        if self.images.contains(image) {
             return Ok(ImageAnswer::InBackup { secret: None });
         }
         let failed = |reason: &dyn ToString| Refusal::new(RefusalKind::Failed, &reason.to_string());
@@ -114,9 +134,10 @@ impl Catalog {
             .backup()
             .target(image)
             .map_err(|error| failed(&error))?;
-        // While it is being copied, the backup registry need not be asked.
-        if self.schedule.is_active(image) {
-            return Err(refusal(self.schedule.request(image)));
+        // While its first copy is being made, the backup registry need not be asked each time. But another replica may be
+        // faster than a long queue here.
+        if self.schedule.is_awaited(image) && self.missed.contains_key(image) {
+            return Err(refusal(self.ask(image)));
         }
         let digest = self.find(image, &copy, mode).await?;
         Ok(ImageAnswer::Mirrored {
@@ -152,6 +173,12 @@ impl Catalog {
             let _permit = permit;
             let look = look(&catalog.registry, &copy);
             let found = catalog.seen.try_get_with(image.clone(), look).await;
+            if matches!(
+                found.as_ref().map_err(|unseen| &**unseen),
+                Err(Unseen::Missing)
+            ) {
+                catalog.missed.insert(image.clone(), ()).await;
+            }
             found.map_err(|unseen| match &*unseen {
                 Unseen::Missing => catalog.missing(&image, mode),
                 Unseen::TooSlow => unavailable("the backup registry does not answer"),
@@ -165,9 +192,13 @@ impl Catalog {
         }
     }
 
+    fn ask(&self, image: &ImageRef<'static>) -> Status {
+        self.schedule.request(image, Task::Copy, Priority::Asked)
+    }
+
     fn missing(&self, image: &ImageRef<'static>, mode: Mode) -> Refusal<'static> {
         let status = match mode {
-            Mode::Ensure => Some(self.schedule.request(image)),
+            Mode::Ensure => Some(self.ask(image)),
             Mode::Peek => self.schedule.status(image),
         };
         status.map_or_else(
@@ -193,20 +224,35 @@ async fn look(registry: &Registry, copy: &ImageRef<'static>) -> Result<Digest<'s
         .map_err(|_| Unseen::TooSlow)?
         .map_err(Unseen::Broken)?
         .ok_or(Unseen::Missing)?;
-    let text = found.digest.to_string();
-    let digest = Digest::parse(&text).ok_or(Unseen::Missing)?.into_owned();
+    let digest = contract_digest(&found.digest).ok_or(Unseen::Missing)?;
     match copy.digest() {
         Some(wanted) if *wanted != digest => Err(Unseen::Missing),
         _ => Ok(digest),
     }
 }
 
+/// The digest in the words of the contract; `None` if it is of a kind that is not known there.
+fn contract_digest(digest: &mirror_copy::Digest) -> Option<Digest<'static>> {
+    Digest::parse(digest.as_ref()).map(Digest::into_owned)
+}
+
 fn refusal(status: Status) -> Refusal<'static> {
     match status {
         Status::Pending(progress) => Refusal::new(RefusalKind::Pending, &progress),
-        Status::Failed(reason) => Refusal::new(RefusalKind::Failed, &reason),
+        Status::Failed { reason, .. } => Refusal::new(RefusalKind::Failed, &reason),
         // Not "unavailable": somebody who floods the schedule must not choose which of the policy's rules applies.
         Status::Full => Refusal::new(RefusalKind::Pending, "too many images wait to be copied"),
+    }
+}
+
+/// Whether the source has no such image, or shows none to us: many registries refuse to say that a name is not taken.
+fn is_unseen(error: &CopyError) -> bool {
+    match error {
+        CopyError::SourceMissing { .. } | CopyError::Source(RegistryError::LoginNeeded { .. }) => {
+            true
+        }
+        CopyError::Source(error) => matches!(error.status(), Some(401 | 403 | 404)),
+        _ => false,
     }
 }
 
@@ -214,11 +260,13 @@ impl Copier for Recorder {
     async fn copy(
         &self,
         image: &ImageRef<'static>,
+        task: Task,
         progress: &JobProgress,
     ) -> Result<CopyReport, Failure> {
         let permanent = |reason: String| Failure {
             reason,
             retry: Retry::Permanent,
+            is_absent: false,
         };
         let source = self
             .images
@@ -229,11 +277,17 @@ impl Copier for Recorder {
             .target(image)
             .map_err(|error| permanent(error.to_string()))?;
         let progress = self.metrics.counting(progress);
-        let report = copy(&source, &target, &CopyOptions::default(), &progress)
+        let options = CopyOptions {
+            // Whoever removed the copy may have removed parts of it, too.
+            trust_present: task != Task::Restore,
+            ..self.images.options()
+        };
+        let report = copy(&source, &target, &options, &progress)
             .await
             .map_err(|error| Failure {
                 reason: error.to_string(),
                 retry: error.retry(),
+                is_absent: is_unseen(&error),
             })?;
         if let Some(digest) = Digest::parse(report.digest.as_ref()) {
             self.seen.insert(image.clone(), digest.into_owned()).await;

@@ -8,6 +8,7 @@ mod reply;
 mod route;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -15,9 +16,11 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{Method, header};
 use axum::response::Response;
-use mirror_contract::{NamespacePattern, Query, Refusal, RefusalKind, SecretAnswer};
+use mirror_contract::Query;
 
 use crate::catalog::Catalog;
+use crate::cluster::PullSecrets;
+use crate::metrics::{Answer, Metrics};
 pub use auth::FacadeAuth;
 use reply::{Code, Reply};
 use route::Route;
@@ -30,14 +33,8 @@ pub struct Facade {
     pub auth: Option<FacadeAuth>,
     /// What to say about pull Secrets.
     pub pull_secrets: PullSecrets,
-}
-
-/// What is known about pull Secrets without a cluster.
-pub struct PullSecrets {
-    /// The Secret that is in every namespace; without it none is needed.
-    pub name: Option<String>,
-    /// Namespaces for which none is named.
-    pub excluded_namespaces: Vec<NamespacePattern<'static>>,
+    /// Counts the answers.
+    pub metrics: Metrics,
 }
 
 /// The facade as a service.
@@ -47,7 +44,11 @@ pub fn router(facade: Facade) -> Router {
 
 async fn handle(State(facade): State<Arc<Facade>>, request: Request) -> Response<Body> {
     let (head, _) = request.into_parts();
+    let began = Instant::now();
     let reply = facade.reply(&head).await;
+    if let Some(answer) = reply.counts_as() {
+        facade.metrics.answered(answer, began.elapsed());
+    }
     reply.into_response(head.method == Method::HEAD)
 }
 
@@ -57,7 +58,9 @@ impl Facade {
         if let Some(auth) = &self.auth
             && !auth.allows(authorization)
         {
-            return Reply::unauthorized();
+            // The host always asks for the challenge first; that is no failure.
+            let is_first = authorization.is_none() && request.uri.path() == "/v2/";
+            return Reply::unauthorized().counted_as((!is_first).then_some(Answer::RefusedRequest));
         }
         if !matches!(request.method, Method::GET | Method::HEAD) {
             return Reply::error(
@@ -79,37 +82,23 @@ impl Facade {
         };
         let answer = match &query {
             Query::Image { image, mode } => {
-                let secret = self.pull_secrets.name.as_deref();
+                let secret = self.pull_secrets.name();
                 let answer = self.catalog.image(image, *mode).await;
-                answer.map(|answer| answer.naming_secret(secret).annotations())
+                answer.map(|answer| {
+                    let kind = Answer::from(&answer);
+                    (kind, answer.naming_secret(secret).annotations())
+                })
             }
-            // Without a cluster nothing is created, so looking and making sure are the same.
-            Query::PullSecret { namespace, mode: _ } => {
-                let answer = self.pull_secrets.answer(namespace);
-                answer.map(|answer| answer.annotations())
+            Query::PullSecret { namespace, mode } => {
+                let answer = self.pull_secrets.answer(namespace, *mode).await;
+                answer.map(|answer| (Answer::from(&answer), answer.annotations()))
             }
         };
         tracing::debug!(name, reference, refused = answer.is_err(), "answered");
         match answer {
-            Ok(annotations) => Reply::manifest(annotations),
-            Err(refusal) => Reply::error(Code::ManifestUnknown, &refusal.to_string()),
+            Ok((kind, annotations)) => Reply::manifest(annotations).counted_as(Some(kind)),
+            Err(refusal) => Reply::error(Code::ManifestUnknown, &refusal.to_string())
+                .counted_as(Some(refusal.kind.into())),
         }
-    }
-}
-
-impl PullSecrets {
-    fn answer(&self, namespace: &str) -> Result<SecretAnswer<'_>, Refusal<'static>> {
-        let Some(name) = &self.name else {
-            return Ok(SecretAnswer::NotNeeded);
-        };
-        if self
-            .excluded_namespaces
-            .iter()
-            .any(|excluded| excluded.matches(namespace))
-        {
-            let reason = format!("namespace {namespace} is excluded");
-            return Err(Refusal::new(RefusalKind::Failed, &reason));
-        }
-        Ok(SecretAnswer::Ready { name: name.into() })
     }
 }

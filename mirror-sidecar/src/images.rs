@@ -3,8 +3,12 @@
 //! The contract says what images and copies are called, the engine moves bytes; only this module knows both.
 
 use mirror_contract::naming::anchor_tag;
+use mirror_contract::reference::DOCKER_HUB;
 use mirror_contract::{Backup, Digest, ImageRef, Inexpressible};
-use mirror_copy::{Registries, Registry, SetupError, Source, TagOrDigest, Target};
+use mirror_copy::{CopyOptions, Registries, Registry, SetupError, Source, TagOrDigest, Target};
+
+/// Where the traffic of Docker Hub goes, and its older name: who pulls from there pulls from `docker.io`.
+const DOCKER_HUB_HOSTS: [&str; 2] = ["registry-1.docker.io", "index.docker.io"];
 
 /// The backup, and the ways to the registries.
 ///
@@ -16,6 +20,7 @@ pub struct Images {
     backup: Backup,
     registry: Registry,
     sources: Registries,
+    max_bytes: Option<u64>,
 }
 
 /// An image cannot be copied, whatever the registries say.
@@ -43,7 +48,30 @@ impl Images {
             registry: targets.get(backup.registry())?,
             backup,
             sources,
+            max_bytes: None,
         })
+    }
+
+    /// Copies no image that has more bytes than this.
+    #[must_use]
+    pub fn with_max_bytes(self, max_bytes: Option<u64>) -> Self {
+        Self { max_bytes, ..self }
+    }
+
+    /// How images are copied.
+    #[must_use]
+    pub fn options(&self) -> CopyOptions {
+        CopyOptions {
+            max_bytes: self.max_bytes,
+            ..CopyOptions::default()
+        }
+    }
+
+    /// Whether an image already is in the backup's repository, by whatever name of its host.
+    #[must_use]
+    pub fn contains(&self, image: &ImageRef<'_>) -> bool {
+        self.backup.contains(image)
+            || at_docker_hub(image).is_some_and(|image| self.backup.contains(&image))
     }
 
     /// Where copies go and what they are called.
@@ -71,7 +99,7 @@ impl Images {
     /// # Errors
     /// [`PlanError`] when the image cannot have a copy.
     pub fn target(&self, image: &ImageRef<'_>) -> Result<Target, PlanError> {
-        if self.backup.contains(image) {
+        if self.contains(image) {
             return Err(PlanError::Copy);
         }
         let copy = self.backup.target(image)?;
@@ -113,6 +141,18 @@ pub fn named_target(registries: &Registries, copy: &ImageRef<'_>) -> Result<Targ
     })
 }
 
+/// The name at `docker.io` of an image that is named by another host of Docker Hub.
+fn at_docker_hub(image: &ImageRef<'_>) -> Option<ImageRef<'static>> {
+    let host = image.host();
+    let name = host.strip_suffix(":443").unwrap_or(host);
+    if !DOCKER_HUB_HOSTS.contains(&name) {
+        return None;
+    }
+    let text = image.to_string();
+    let rest = text.strip_prefix(host)?;
+    format!("{DOCKER_HUB}{rest}").parse().ok()
+}
+
 fn reference(image: &ImageRef<'_>) -> TagOrDigest {
     match (image.digest(), image.tag()) {
         (Some(digest), _) => TagOrDigest::parse(&digest.to_string()),
@@ -124,4 +164,32 @@ fn anchor(digest: &mirror_copy::Digest) -> String {
     let text = digest.to_string();
     // The engine verifies no other algorithms than the contract knows.
     Digest::parse(&text).map_or_else(|| text.replace(':', "-"), |digest| anchor_tag(&digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use mirror_contract::Naming;
+    use mirror_copy::RegistryOptions;
+
+    use super::*;
+
+    #[rstest::rstest]
+    #[case("docker.io/acme/docker.io-library-nginx:1", true)]
+    #[case("acme/docker.io-library-nginx:1", true)]
+    #[case("registry-1.docker.io/acme/docker.io-library-nginx:1", true)]
+    #[case("registry-1.docker.io:443/acme/docker.io-library-nginx:1", true)]
+    #[case("index.docker.io:443/acme/docker.io-library-nginx:1", true)]
+    #[case("registry-1.docker.io/acme-not/app:1", false)]
+    #[case("registry-1.docker.io/nginx:1", false)]
+    #[case("registry-1.docker.io:444/acme/app:1", false)]
+    #[case("registry-1.docker.io.evil.example/acme/app:1", false)]
+    fn docker_hub_has_several_names(#[case] image: &str, #[case] contained: bool) {
+        let registries = Registries::new(RegistryOptions::default()).unwrap();
+        let backup = Backup::new("docker.io", "acme", Naming::Flat).unwrap();
+        let images = Images::new(backup, &registries, registries.clone()).unwrap();
+        let image: ImageRef<'static> = image.parse().unwrap();
+        assert_eq!(images.contains(&image), contained);
+        let target = images.target(&image);
+        assert_eq!(matches!(target, Err(PlanError::Copy)), contained);
+    }
 }

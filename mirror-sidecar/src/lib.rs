@@ -5,22 +5,26 @@
 //! - [`facade`]: the endpoint that looks like an OCI registry and answers the policy;
 //! - [`catalog`]: what is mirrored; the backup registry is the truth;
 //! - [`schedule`]: the copies to make;
+//! - [`cluster`]: who uses which image in the Kubernetes cluster, and what follows from it;
 //! - [`images`]: from the contract's references to the engine's sources and targets;
 //! - [`admin`]: health and metrics, on a port of their own;
 //! - [`metrics`]: what the service did, in figures;
 //! - [`server`]: HTTP and TLS connections, for both;
+//! - [`pause`]: how long to wait after failures;
 //! - [`logging`]: structured logs on standard error;
 //! - [`output`]: the only place that writes to standard output, and the bars and sentences on standard error.
 
 pub mod admin;
 pub mod args;
 pub mod catalog;
+pub mod cluster;
 pub mod commands;
 pub mod facade;
 pub mod images;
 pub mod logging;
 pub mod metrics;
 pub mod output;
+pub mod pause;
 pub mod schedule;
 pub mod server;
 
@@ -41,7 +45,7 @@ pub fn run() -> ExitCode {
     let result = match cli.command {
         Command::Name(args) => commands::name::run(&args),
         Command::Copy(args) => block_on(commands::copy::run(args)),
-        Command::Serve(args) => block_on(commands::serve::run(args)),
+        Command::Serve(args) => block_on(commands::serve::run(*args)),
     };
     result.unwrap_or_else(|error| {
         output::error(&format!("{error:#}"));

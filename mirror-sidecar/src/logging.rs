@@ -8,6 +8,10 @@ use tracing_subscriber::EnvFilter;
 use crate::args::LogArgs;
 use crate::output::LogWriter;
 
+/// What the client of the API server says by itself is said here too, once and not at each attempt; and it shows whole
+/// answers that it cannot read. Who asks for these modules gets them.
+const QUIET: &str = "kube_client=error,kube_runtime=error";
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -19,7 +23,8 @@ pub enum LogFormat {
 
 /// Starts logging. A second call in the same process changes nothing.
 pub fn init(args: &LogArgs) {
-    let filter = EnvFilter::try_new(&args.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", args.log_level))
+        .unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // Colours are for terminals, not for files and log collectors.

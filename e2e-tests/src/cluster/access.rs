@@ -17,23 +17,25 @@ use crate::tls::install_crypto_provider;
 const REQUEST_DEADLINE: Duration = Duration::from_mins(1);
 
 /// Where the API server is, what it must show, and what it is shown.
-pub(super) struct Access<'a> {
-    pub port: u16,
-    pub ca_pem: &'a str,
-    pub token: &'a str,
+#[derive(Clone)]
+pub(super) struct Access {
+    /// `https://host:port`, perhaps with a path.
+    pub url: String,
+    pub ca_pem: String,
+    pub token: String,
 }
 
-impl Access<'_> {
+impl Access {
     /// A client. It works for whoever polls it, but is born in a runtime.
     pub fn client(&self) -> anyhow::Result<Client> {
         install_crypto_provider();
-        let mut config = Config::new(self.url().parse()?);
+        let mut config = Config::new(self.url.parse()?);
         let authority = CertificateDer::from_pem_slice(self.ca_pem.as_bytes())?;
         config.root_cert = Some(vec![authority.to_vec()]);
         // A test wants to see what the server says, not the answer to another attempt.
         config.default_retry = false;
         config.auth_info = AuthInfo {
-            token: Some(self.token.to_owned().into()),
+            token: Some(self.token.clone().into()),
             ..AuthInfo::default()
         };
         Ok(blocking::run(async { Client::try_from(config) })?)
@@ -49,15 +51,11 @@ impl Access<'_> {
                 { "name": "test", "context": { "cluster": "test", "user": "test", "namespace": namespace } },
             ],
             "clusters": [{ "name": "test", "cluster": {
-                "server": self.url(),
-                "certificate-authority-data": STANDARD.encode(self.ca_pem),
+                "server": self.url,
+                "certificate-authority-data": STANDARD.encode(&self.ca_pem),
             } }],
             "users": [{ "name": "test", "user": { "token": self.token } }],
         })
-    }
-
-    fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Who asked the API server for what, by its own audit log.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 /// What the API server logs: the metadata of every request, no bodies.
@@ -38,19 +40,26 @@ pub struct Request {
     pub status: u16,
 }
 
+impl Request {
+    /// Whether nothing was stored, as the asker wished.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.uri.contains("dryRun=All")
+    }
+}
+
 /// Reads an audit log; each request once, in the order of the answers.
 pub(super) fn parse(log: &str) -> Vec<Request> {
-    let mut watches = Vec::new();
+    let mut watches = HashSet::new();
     log.lines()
         // The last line may be half written; there is another look.
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter(|event| {
-            let id = event["auditID"].clone();
+            let id = event["auditID"].as_str().unwrap_or_default();
             if event["stage"] == "ResponseStarted" {
-                watches.push(id);
-                return true;
+                return watches.insert(id.to_owned());
             }
-            !watches.contains(&id)
+            !watches.contains(id)
         })
         .map(|event| request(&event))
         .collect()

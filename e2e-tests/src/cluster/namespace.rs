@@ -1,5 +1,8 @@
 //! A namespace, and what a test does with the objects in it.
 
+use std::thread;
+use std::time::Duration;
+
 use anyhow::Context as _;
 use kube::api::{
     DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, TypeMeta,
@@ -9,9 +12,14 @@ use kube::{Api, Client, Error};
 use serde_json::{Value, json};
 
 use super::access::call;
+use super::external::LABEL;
 
 /// Who applies, for server-side apply.
 const FIELD_MANAGER: &str = "tests";
+
+/// How often the API server is asked whether it has noticed something, and the pause in between: 20 seconds in all.
+const SETTLING: usize = 400;
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// A namespace as one client sees it. Objects are plain JSON, as in a manifest; every method blocks.
 #[derive(Clone)]
@@ -24,20 +32,71 @@ pub struct Namespace {
 impl Namespace {
     /// Makes the namespace and its `default` `ServiceAccount`, without which no Pod is admitted.
     pub(super) fn make(client: Client, name: &str) -> anyhow::Result<Self> {
-        let object = json!({
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            // Newer API servers add it by themselves.
-            "metadata": { "name": name, "labels": { "kubernetes.io/metadata.name": name } },
-        });
-        create_global(&client, &object)?;
         let namespace = Self {
             name: name.to_owned(),
             client,
             dry_run: false,
         };
-        namespace.service_account("default", &[])?;
+        namespace.make_again()?;
         Ok(namespace)
+    }
+
+    /// Makes the namespace once more, after [`Self::remove`].
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub fn make_again(&self) -> anyhow::Result<()> {
+        let object = json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            // Newer API servers add it by themselves.
+            "metadata": { "name": self.name, "labels": { "kubernetes.io/metadata.name": self.name } },
+        });
+        create_global(&self.client, &object)?;
+        for _ in 0..SETTLING {
+            match self.service_account("default", &[]) {
+                // A controller was faster.
+                Err(Error::Api(status)) if status.is_already_exists() => return Ok(()),
+                // The predecessor is still in the API server's cache.
+                Err(Error::Api(status)) if status.is_forbidden() => thread::sleep(SETTLE),
+                result => return Ok(result.map(drop)?),
+            }
+        }
+        anyhow::bail!("the namespace {} takes no objects", self.name)
+    }
+
+    /// Deletes the namespace as its controller would do, which is not here: it is terminating, then what is in it goes,
+    /// then it goes itself.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub fn remove(&self, contents: &[(&str, &str)]) -> anyhow::Result<()> {
+        let object =
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": self.name } });
+        delete_global(&self.client, &object)?;
+        for (api_version, kind) in contents {
+            for object in self.list(api_version, kind)? {
+                self.delete(&object)?;
+            }
+        }
+        let body = serde_json::to_vec(&json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": { "name": self.name }, "spec": { "finalizers": [] },
+        }))?;
+        let path = format!("/api/v1/namespaces/{}/finalize", self.name);
+        let request = axum::http::Request::put(path)
+            .header("content-type", "application/json")
+            .body(body)?;
+        call(self.client.request::<Value>(request))?;
+        for _ in 0..SETTLING {
+            let api = Api::<DynamicObject>::all_with(self.client.clone(), &resource(&object)?);
+            match call(api.get(&self.name)) {
+                Err(Error::Api(status)) if status.is_not_found() => return Ok(()),
+                Err(error) => return Err(error.into()),
+                Ok(_) => thread::sleep(SETTLE),
+            }
+        }
+        anyhow::bail!("the namespace {} does not go", self.name)
     }
 
     /// Its name.
@@ -140,11 +199,7 @@ impl Namespace {
     /// What the API server answers.
     pub fn list(&self, api_version: &str, kind: &str) -> Result<Vec<Value>, Error> {
         let api = self.api(&json!({ "apiVersion": api_version, "kind": kind }))?;
-        let list = call(api.list(&ListParams::default()))?;
-        list.items
-            .into_iter()
-            .map(|object| to_value(Ok(object)))
-            .collect()
+        list(&api, api_version, kind)
     }
 
     /// Deletes an object at once.
@@ -152,7 +207,8 @@ impl Namespace {
     /// # Errors
     /// What the API server answers; code 404 when there is none.
     pub fn delete(&self, manifest: &Value) -> Result<(), Error> {
-        let params = DeleteParams::default().grace_period(0);
+        // Without this a Job would wait for a garbage collector to leave its Pods alone.
+        let params = DeleteParams::background().grace_period(0);
         call(self.api(manifest)?.delete(name(manifest), &params)).map(drop)
     }
 
@@ -183,9 +239,12 @@ impl Namespace {
 /// Creates an object that lives in no namespace.
 pub(super) fn create_global(client: &Client, manifest: &Value) -> anyhow::Result<()> {
     let api = Api::<DynamicObject>::all_with(client.clone(), &resource(manifest)?);
+    let mut manifest = manifest.clone();
+    let (key, value) = LABEL;
+    manifest["metadata"]["labels"][key] = json!(value);
     let object = serde_json::from_value(manifest.clone())?;
     call(api.create(&PostParams::default(), &object))
-        .with_context(|| format!("cannot create the {} {}", manifest["kind"], name(manifest)))?;
+        .with_context(|| format!("cannot create the {} {}", manifest["kind"], name(&manifest)))?;
     Ok(())
 }
 
@@ -193,6 +252,53 @@ pub(super) fn create_global(client: &Client, manifest: &Value) -> anyhow::Result
 pub(super) fn delete_global(client: &Client, manifest: &Value) -> Result<(), Error> {
     let api = Api::<DynamicObject>::all_with(client.clone(), &resource(manifest)?);
     call(api.delete(name(manifest), &DeleteParams::default())).map(drop)
+}
+
+/// All objects of a kind in all namespaces.
+pub(super) fn list_everywhere(
+    client: Client,
+    api_version: &str,
+    kind: &str,
+) -> Result<Vec<Value>, Error> {
+    let types = json!({ "apiVersion": api_version, "kind": kind });
+    let api = Api::<DynamicObject>::all_with(client, &resource(&types)?);
+    list(&api, api_version, kind)
+}
+
+/// Deletes all objects of a kind in all namespaces at once.
+pub(super) fn delete_everywhere(
+    client: &Client,
+    api_version: &str,
+    kind: &str,
+) -> Result<(), Error> {
+    for object in list_everywhere(client.clone(), api_version, kind)? {
+        let namespace = object["metadata"]["namespace"].as_str();
+        let namespace = Namespace {
+            name: namespace.unwrap_or_default().to_owned(),
+            client: client.clone(),
+            dry_run: false,
+        };
+        match namespace.delete(&object) {
+            Err(Error::Api(status)) if status.is_not_found() => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+fn list(api: &Api<DynamicObject>, api_version: &str, kind: &str) -> Result<Vec<Value>, Error> {
+    let list = call(api.list(&ListParams::default()))?;
+    let objects = list.items.into_iter();
+    objects
+        .map(|object| Ok(with_type(to_value(Ok(object))?, api_version, kind)))
+        .collect()
+}
+
+/// The same object with its type, which items of a list lack.
+fn with_type(mut object: Value, api_version: &str, kind: &str) -> Value {
+    object["apiVersion"] = json!(api_version);
+    object["kind"] = json!(kind);
+    object
 }
 
 /// The resource of a manifest's kind; its plural is a good guess for all kinds of Kubernetes itself.

@@ -66,7 +66,6 @@ impl Programs {
 
 /// The programs, or `None` when the test shall be skipped, which is said and counted on stderr.
 pub(super) fn find_or_skip() -> anyhow::Result<Option<Programs>> {
-    static SKIPPED: AtomicUsize = AtomicUsize::new(0);
     let policy = variable(POLICY_VARIABLE);
     ensure!(
         matches!(policy.as_deref(), None | Some("required")),
@@ -79,19 +78,25 @@ pub(super) fn find_or_skip() -> anyhow::Result<Option<Programs>> {
     if policy.is_some() || variable("CI").is_some() {
         bail!(missing.context("the cluster tests are required here"));
     }
+    skip(&format!("{missing:#}"));
+    Ok(None)
+}
+
+/// Says and counts on stderr that this test is skipped, and why.
+pub(super) fn skip(why: &str) {
+    static SKIPPED: AtomicUsize = AtomicUsize::new(0);
     let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test").to_owned();
     // Not a macro: the test harness would swallow the line, since the test passes.
     let _ = writeln!(
         std::io::stderr(),
-        "SKIPPED ({count} cluster tests so far): {test}: {missing:#}"
+        "SKIPPED ({count} cluster tests so far): {test}: {why}"
     );
-    Ok(None)
 }
 
 /// A variable that is set to something.
-fn variable(name: &str) -> Option<String> {
+pub(super) fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 

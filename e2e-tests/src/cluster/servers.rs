@@ -1,6 +1,7 @@
 //! The processes of a cluster: etcd and kube-apiserver, what they are started with, and the files that they read.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -99,17 +100,22 @@ impl Servers {
     }
 
     /// How to reach the API server with a token.
-    pub fn access<'a>(&'a self, token: &'a str) -> Access<'a> {
+    pub fn access(&self, token: &str) -> Access {
         Access {
-            port: self.port,
-            ca_pem: self.tls.ca_pem(),
-            token,
+            url: format!("https://{}", self.address()),
+            ca_pem: self.tls.ca_pem().to_owned(),
+            token: token.to_owned(),
         }
     }
 
     /// How to reach it with all rights.
-    pub fn admin(&self) -> Access<'_> {
+    pub fn admin(&self) -> Access {
         self.access(ADMIN_TOKEN)
+    }
+
+    /// Where the API server listens.
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
     /// The folder that holds all that the servers write; it goes away with them.

@@ -19,7 +19,9 @@ use base64::engine::general_purpose::STANDARD;
 use kube::Client;
 use serde_json::{Value, json};
 
+use super::external::WEBHOOK_HOST_VARIABLE;
 use super::namespace::{Namespace, create_global, delete_global};
+use super::programs::variable;
 use crate::artifacts;
 use crate::host::{Evaluation, PolicyHost};
 use crate::server::Server;
@@ -58,6 +60,7 @@ pub struct WebhookBuilder {
     settings: Value,
     failure_policy: FailurePolicy,
     rules: Vec<Value>,
+    namespaces: Vec<String>,
 }
 
 /// A registered webhook. It is removed when this is dropped.
@@ -83,6 +86,7 @@ impl Webhook {
             settings,
             failure_policy: FailurePolicy::Fail,
             rules: Vec::new(),
+            namespaces: Vec::new(),
         }
     }
 
@@ -116,15 +120,28 @@ impl WebhookBuilder {
         self
     }
 
+    /// Answers for this namespace too.
+    #[must_use]
+    pub fn also_in(mut self, namespace: &Namespace) -> Self {
+        self.namespaces.push(namespace.name().to_owned());
+        self
+    }
+
     /// Serves and registers it, and waits until the API server calls it.
     ///
     /// # Errors
     /// When the API server refuses, or does not call it in time.
     pub fn start(mut self, namespace: &Namespace, admin: Client) -> anyhow::Result<Webhook> {
-        let tls = Tls::generate()?;
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let address = listener.local_addr()?;
+        let host = variable(WEBHOOK_HOST_VARIABLE);
+        let tls = Tls::generate_for(host.as_slice())?;
+        let listener = match &host {
+            Some(_) => TcpListener::bind("0.0.0.0:0")?,
+            None => TcpListener::bind("127.0.0.1:0")?,
+        };
+        let host = host.as_deref().unwrap_or("127.0.0.1");
+        let port = listener.local_addr()?.port();
         self.rules.extend(rules()?);
+        self.namespaces.push(namespace.name().to_owned());
         let registration = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "MutatingWebhookConfiguration",
@@ -133,10 +150,12 @@ impl WebhookBuilder {
                 "name": "image-mirror.kubewarden.admission",
                 "admissionReviewVersions": ["v1"],
                 "clientConfig": {
-                    "url": format!("https://{address}{PATH}"),
+                    "url": format!("https://{host}:{port}{PATH}"),
                     "caBundle": STANDARD.encode(tls.ca_pem()),
                 },
-                "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace.name() } },
+                "namespaceSelector": { "matchExpressions": [
+                    { "key": "kubernetes.io/metadata.name", "operator": "In", "values": self.namespaces },
+                ] },
                 "rules": self.rules,
                 "failurePolicy": format!("{:?}", self.failure_policy),
                 "sideEffects": "NoneOnDryRun",

@@ -75,7 +75,7 @@ impl DebianRegistry {
             options,
             process: None,
         };
-        registry.write_htpasswd()?;
+        registry.write_htpasswd(&[])?;
         let mut last = None;
         for _ in 0..PORT_ATTEMPTS {
             registry.port = scratch::free_port()?;
@@ -170,12 +170,20 @@ impl DebianRegistry {
         )
     }
 
-    fn write_htpasswd(&self) -> anyhow::Result<()> {
-        let Some(Credential { user, password }) = &self.options.credential else {
+    /// The registry reads the file again when its time of change is another one.
+    fn write_htpasswd(&self, others: &[Credential]) -> anyhow::Result<()> {
+        let Some(main) = &self.options.credential else {
+            ensure!(others.is_empty(), "the registry asks for no credential");
             return Ok(());
         };
-        let hash = bcrypt::hash(password, BCRYPT_COST)?;
-        fs::write(self.path("htpasswd"), format!("{user}:{hash}\n"))?;
+        let mut lines = String::new();
+        for Credential { user, password } in others.iter().chain([main]) {
+            let hash = bcrypt::hash(password, BCRYPT_COST)?;
+            lines = format!("{lines}{user}:{hash}\n");
+        }
+        // Never half a file.
+        fs::write(self.path("htpasswd.new"), lines)?;
+        fs::rename(self.path("htpasswd.new"), self.path("htpasswd"))?;
         Ok(())
     }
 
@@ -195,6 +203,10 @@ impl Registry for DebianRegistry {
 
     fn credential(&self) -> Option<&Credential> {
         self.options.credential.as_ref()
+    }
+
+    fn set_other_users(&self, users: &[Credential]) -> anyhow::Result<()> {
+        self.write_htpasswd(users)
     }
 
     fn ca_pem(&self) -> Option<&str> {

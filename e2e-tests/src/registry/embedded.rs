@@ -10,7 +10,7 @@ mod store;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use axum::Router;
 
 use super::{Credential, Registry, Request};
@@ -73,6 +73,14 @@ impl Registry for EmbeddedRegistry {
 
     fn credential(&self) -> Option<&Credential> {
         self.shared.credential()
+    }
+
+    fn set_other_users(&self, users: &[Credential]) -> anyhow::Result<()> {
+        ensure!(
+            self.shared.set_other_users(users),
+            "the registry asks for no credential"
+        );
+        Ok(())
     }
 
     fn ca_pem(&self) -> Option<&str> {

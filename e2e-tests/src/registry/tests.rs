@@ -117,6 +117,33 @@ fn a_stopped_registry_refuses_and_a_restarted_one_remembers() {
 }
 
 #[test]
+fn other_users_come_and_go_while_it_runs() {
+    let main = Credential::new("pusher", "p4ss word");
+    let [old, new] = ["old", "new"].map(|password| Credential::new("puller", password));
+    for registry in registries(Some(&main)) {
+        let enters = |credential: &Credential| {
+            let client = RegistryClient::new(&registry.address(), Some(credential.clone()), None);
+            send(&client, Method::GET, "/v2/", &[], b"").0 == StatusCode::OK
+        };
+        assert!(!enters(&old), "{}", registry.name());
+        registry
+            .set_other_users(std::slice::from_ref(&old))
+            .unwrap();
+        assert!(enters(&old) && enters(&main), "{}", registry.name());
+        registry
+            .set_other_users(std::slice::from_ref(&new))
+            .unwrap();
+        assert!(enters(&new) && enters(&main), "{}", registry.name());
+        assert!(!enters(&old), "{}", registry.name());
+    }
+    for registry in registries(None) {
+        registry
+            .set_other_users(std::slice::from_ref(&old))
+            .unwrap_err();
+    }
+}
+
+#[test]
 fn a_credential_is_asked_for() {
     let right = Credential::new("robot", "p:a ss");
     for registry in registries(Some(&right)) {

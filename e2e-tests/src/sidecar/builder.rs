@@ -119,7 +119,7 @@ impl SidecarBuilder {
         let folder = TempDir::new()?;
         let mut command = Command::new(program);
         command
-            .args(["serve", "--log-format", "json", "--kubernetes=off"])
+            .args(["serve", "--log-format", "json"])
             .args(["--listen", &self.listen, "--admin-listen", "127.0.0.1:0"])
             // Its flags have environment names, which must not come from the machine that runs the tests.
             .env_clear()

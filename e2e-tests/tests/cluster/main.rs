@@ -1,8 +1,15 @@
 //! What a real API server stores when it asks the policy. Without a server these tests say that they are skipped.
 
 mod admission;
+mod chaos;
+mod drill;
+mod external;
+mod managed_secrets;
 mod manifests;
 mod pull_secrets;
+mod readmission;
+mod replicas;
+mod rights;
 mod server;
 mod stage;
 #[path = "../e2e/support.rs"]
@@ -11,3 +18,5 @@ mod stage;
     reason = "some of it is for tests that call the policy themselves"
 )]
 mod support;
+mod upkeep;
+mod watching;

@@ -8,6 +8,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 
+use crate::manifests::{Kind, pod_spec};
+
 fn rule(resource: &str, verbs: &[&str]) -> PolicyRule {
     PolicyRule {
         api_groups: Some(vec![String::new()]),
@@ -30,7 +32,7 @@ fn code(error: &kube::Error) -> u16 {
 
 #[test]
 fn an_account_may_do_what_its_rules_say_and_the_audit_log_tells_what_it_did() {
-    let Some(cluster) = cluster::shared() else {
+    let Some(cluster) = cluster::audited() else {
         return;
     };
     let namespace = cluster.namespace("audit").unwrap();
@@ -82,6 +84,36 @@ fn a_kubeconfig_is_all_that_another_process_needs() {
         .create(&config_map("theirs"))
         .unwrap();
     namespace.get(&config_map("theirs")).unwrap();
+}
+
+#[test]
+fn whoever_is_alone_finds_nothing_of_others() {
+    let Some(first) = cluster::alone_and_audited() else {
+        return;
+    };
+    let namespace = first.namespace("left").unwrap();
+    let batch = if first.serves("batch/v1", "CronJob").unwrap() {
+        "batch/v1"
+    } else {
+        "batch/v1beta1"
+    };
+    for kind in Kind::ALL {
+        let manifest = kind.manifest("web", pod_spec(), batch);
+        namespace.create(&manifest).unwrap();
+    }
+    let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "left" } });
+    namespace.create(&secret).unwrap();
+    // It is in use, so another test gets another one.
+    let second = cluster::alone_and_audited().unwrap();
+    assert_ne!(first.address(), second.address());
+    drop(first);
+    let third = cluster::alone_and_audited().unwrap();
+    assert_ne!(second.address(), third.address());
+    for kind in Kind::ALL {
+        let left = third.list(kind.api_version(batch), kind.name()).unwrap();
+        assert_eq!(left, [] as [Value; 0]);
+    }
+    assert_eq!(third.list("v1", "Secret").unwrap(), [] as [Value; 0]);
 }
 
 #[test]

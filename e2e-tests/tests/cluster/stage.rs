@@ -84,7 +84,7 @@ impl Stage {
 }
 
 /// Before 1.21 an API server has `CronJob` only in `batch/v1beta1`, which the published rules do not name.
-fn with_cron_jobs(builder: WebhookBuilder, has_v1: bool) -> WebhookBuilder {
+pub fn with_cron_jobs(builder: WebhookBuilder, has_v1: bool) -> WebhookBuilder {
     if has_v1 {
         builder
     } else {

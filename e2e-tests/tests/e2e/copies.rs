@@ -203,9 +203,19 @@ fn the_metrics_show_what_was_copied() {
         "image_mirror_copy_duration_seconds_count 1",
         "image_mirror_jobs{state=\"running\"} 0",
         "image_mirror_jobs{state=\"waiting\"} 0",
+        "image_mirror_answers_total{answer=\"pending\"} 1",
+        "image_mirror_answers_total{answer=\"mirrored\"} 1",
+        "image_mirror_answers_total{answer=\"refused_request\"} 0",
+        "image_mirror_readmissions_total{result=\"rewritten\"} 0",
         &format!("image_mirror_blobs_total{{outcome=\"copied\"}} {blobs}"),
         &format!("image_mirror_sent_bytes_total {bytes}"),
     ] {
         assert!(after.lines().any(|found| found == line), "{line}: {after}");
+    }
+    // The upstream is nobody's well-known registry.
+    for host in [world.backup.address().as_str(), "other"] {
+        let start = format!("image_mirror_registry_requests_total{{host=\"{host}\"}} ");
+        let count = after.lines().find_map(|line| line.strip_prefix(&start));
+        assert_ne!(count.unwrap().parse::<u64>().unwrap(), 0, "{host}");
     }
 }

@@ -1,9 +1,9 @@
 //! The facade as an HTTP server: who may ask, what is answered, and that nothing odd brings it down.
 
-use crate::support::{REPOSITORY, World};
+use crate::support::{COPY_DEADLINE, REPOSITORY, World};
 use e2e_tests::blocking;
 use e2e_tests::image::Image;
-use e2e_tests::registry::RegistryClient;
+use e2e_tests::registry::{Credential, RegistryClient, start_registry, start_registry_with};
 use e2e_tests::sidecar::Sidecar;
 use mirror_contract::{ImageAnswer, SecretAnswer};
 use reqwest::Method;
@@ -54,6 +54,10 @@ fn only_the_policy_server_may_ask() {
         200
     );
     assert!(world.upstream.requests().is_empty());
+    // The challenge is asked for before each question, and is no refusal.
+    let (_, figures) = world.sidecar.admin_get("/metrics").unwrap();
+    let line = "image_mirror_answers_total{answer=\"refused_request\"} 1";
+    assert!(figures.lines().any(|found| found == line), "{figures}");
 }
 
 #[rstest]
@@ -264,4 +268,79 @@ fn odd_connections_do_no_harm() {
 fn it_stops_when_told_to() {
     let world = World::start();
     assert!(world.sidecar.stop().unwrap().success());
+}
+
+/// Asks for `private/app:v1` of the registry `host`, and waits for what becomes of it: `None` when it was copied, or why it
+/// was not.
+fn outcome(sidecar: &Sidecar, host: &str) -> Option<String> {
+    let host = host.replace(':', "_");
+    let path = format!("/v2/tag/{host}/private/app/manifests/v1");
+    assert_eq!(ask(&client(sidecar), Method::GET, &path).status, 404);
+    let event = sidecar.wait_for(COPY_DEADLINE, |event| {
+        event["message"] == "copied" || event["message"] == "could not copy"
+    });
+    Some(event.unwrap()["reason"].as_str()?.to_owned())
+}
+
+/// The docker config often holds the login that may push as well. Whoever can create a Pod names the images, and could
+/// have private ones of the backup's host copied to where everybody can read them.
+#[rstest]
+#[case(false)]
+#[case(true)]
+fn the_docker_configs_login_for_the_backup_reads_no_originals(#[case] allowed: bool) {
+    let registry = start_registry_with(Some(Credential::new("pusher", "s3cret"))).unwrap();
+    Image::single(8)
+        .push(&registry.client(), "private/app", "v1")
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.json");
+    // pusher:s3cret
+    let auth = json!({ "auth": "cHVzaGVyOnMzY3JldA==" });
+    let auths = json!({ "auths": { registry.address(): auth } });
+    std::fs::write(&config, auths.to_string()).unwrap();
+    let mut builder = Sidecar::builder()
+        .registry(registry.as_ref(), REPOSITORY)
+        .argument("--docker-config")
+        .argument(&config);
+    if allowed {
+        builder = builder.argument("--docker-config-reads-backup-host");
+    }
+    let reason = outcome(&builder.start().unwrap(), &registry.address());
+    match reason {
+        None => assert!(allowed),
+        Some(reason) => assert!(!allowed && reason.contains("wants a login"), "{reason}"),
+    }
+}
+
+/// What only the sidecar can reach is not reached through it, however the image is called.
+#[test]
+fn originals_are_not_read_from_the_machine_itself_unless_it_is_allowed() {
+    let upstream = start_registry().unwrap();
+    let backup = start_registry().unwrap();
+    Image::single(8)
+        .push(&upstream.client(), "private/app", "v1")
+        .unwrap();
+    let builder = || Sidecar::builder().registry(backup.as_ref(), REPOSITORY);
+    let before = upstream.requests().len();
+    let reason = outcome(&builder().start().unwrap(), &upstream.localhost()).unwrap();
+    let hint = format!("--private-registry {}", upstream.localhost());
+    assert!(reason.contains(&hint), "{reason}");
+    assert_eq!(upstream.requests().len(), before);
+
+    // Allowed, it is spoken to, by HTTPS: which this one does not know.
+    let sidecar = builder()
+        .argument("--private-registry")
+        .argument(upstream.localhost())
+        .start()
+        .unwrap();
+    let reason = outcome(&sidecar, &upstream.localhost()).unwrap();
+    assert!(!reason.contains("--private-registry"), "{reason}");
+
+    let sidecar = builder()
+        .insecure_registry(&upstream.localhost())
+        .argument("--max-image-size=10")
+        .start()
+        .unwrap();
+    let reason = outcome(&sidecar, &upstream.localhost()).unwrap();
+    assert!(reason.contains("limit of 10 bytes"), "{reason}");
 }

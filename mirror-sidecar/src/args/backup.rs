@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap::builder::TypedValueParser as _;
 use mirror_contract::{Backup, Naming};
-use mirror_copy::{Credentials, Login};
+use mirror_copy::Credentials;
 use secrecy::SecretString;
 
 use super::UsageError;
+use super::login::LoginFlags;
 
 /// Where copies go.
 #[derive(Debug, Args)]
@@ -66,6 +67,11 @@ impl BackupArgs {
             NamingArg::Flat => Naming::Flat,
             NamingArg::Nested => Naming::Nested,
         };
+        // Where the traffic of Docker Hub goes is no name of its own: the images there are those of docker.io.
+        let registry = match registry {
+            "registry-1.docker.io" => "docker.io",
+            registry => registry,
+        };
         Backup::new(registry, &self.repository, naming).map_err(|error| {
             UsageError(format!(
                 "--registry {registry:?} with --repository {:?}: {error}",
@@ -83,38 +89,19 @@ impl BackupArgs {
     /// Adds the credentials that are given here to `credentials`, for `host`.
     ///
     /// # Errors
-    /// [`UsageError`] when only one of user and password is given, or the file cannot be read.
+    /// [`UsageError`] when only one of user and password is given, the user cannot be one, or the file cannot be read.
     pub fn add_login(
         &self,
         credentials: Credentials,
         host: &str,
     ) -> Result<Credentials, UsageError> {
-        let password = self.registry_password.as_ref();
-        match (
-            &self.registry_username,
-            password,
-            &self.registry_password_file,
-        ) {
-            (None, None, None) => Ok(credentials),
-            (Some(username), _, Some(file)) => {
-                // Read again whenever it is needed; what is wrong now is better found at once.
-                read_secret(file, "--registry-password-file")?;
-                Ok(credentials.with_login_file(host, username, file.clone()))
-            }
-            (Some(username), Some(password), None) => {
-                let login = Login {
-                    username: username.clone(),
-                    password: password.clone(),
-                };
-                Ok(credentials.with_login(host, login))
-            }
-            (Some(_), None, None) => Err(UsageError(
-                "--registry-username needs --registry-password-file or --registry-password".into(),
-            )),
-            (None, ..) => Err(UsageError(
-                "a registry password without --registry-username".into(),
-            )),
-        }
+        let login = LoginFlags {
+            prefix: "--registry",
+            username: self.registry_username.as_ref(),
+            password: self.registry_password.as_ref(),
+            password_file: self.registry_password_file.as_ref(),
+        };
+        login.add_to(credentials, host)
     }
 }
 

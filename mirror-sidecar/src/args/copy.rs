@@ -118,6 +118,8 @@ impl CopyArgs {
             platforms: platform.clone(),
             foreign_layers: *foreign_layers,
             allow_sparse: *allow_sparse,
+            // Who names the images answers for their size.
+            max_bytes: None,
         })
     }
 }

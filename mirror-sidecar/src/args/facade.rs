@@ -8,6 +8,7 @@ use secrecy::SecretString;
 
 use super::UsageError;
 use super::backup::read_secret;
+use super::login::check_username;
 
 /// How the policy reaches the sidecar.
 #[derive(Debug, Args)]
@@ -89,16 +90,13 @@ impl FacadeArgs {
     pub fn login(&self) -> Result<Option<FacadeLogin>, UsageError> {
         match (&self.facade_username, &self.facade_password_file) {
             (None, None) => Ok(None),
-            (Some(username), Some(_)) if username.is_empty() || username.contains(':') => {
-                Err(UsageError(
-                    "--facade-username must not be empty and cannot contain a colon (RFC 7617)"
-                        .into(),
-                ))
+            (Some(username), Some(file)) => {
+                check_username(username, "--facade")?;
+                Ok(Some(FacadeLogin {
+                    username: username.clone(),
+                    password: read_secret(file, "--facade-password-file")?,
+                }))
             }
-            (Some(username), Some(file)) => Ok(Some(FacadeLogin {
-                username: username.clone(),
-                password: read_secret(file, "--facade-password-file")?,
-            })),
             _ => Err(UsageError(
                 "--facade-username and --facade-password-file belong together".into(),
             )),

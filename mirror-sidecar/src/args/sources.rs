@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mirror_copy::{Credentials, DockerConfig, Registries, RegistryOptions};
+use mirror_copy::{Credentials, DockerConfig, PrivateHosts, Registries, RegistryOptions};
 
 use super::UsageError;
 
@@ -32,6 +32,30 @@ pub struct SourceArgs {
     allow_private_redirects: bool,
 }
 
+/// What the service allows of originals: their names come from whoever may create a Pod, not from the operator.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Originals")]
+pub struct OriginalsArgs {
+    /// Read originals from this registry although it is in a private network or on this machine, by its name or address:
+    /// localhost, a name without a dot, *.local, *.svc, 10.0.0.0/8 and the like (repeatable)
+    #[arg(
+        long,
+        env = "PRIVATE_REGISTRIES",
+        value_delimiter = ',',
+        value_name = "HOST[:PORT]",
+        value_parser = host
+    )]
+    private_registry: Vec<String>,
+    /// Read originals from the backup's host with the login that the docker config has for it: everybody who may create a
+    /// Pod can then have all that this login can read copied into the backup
+    #[arg(long, env = "DOCKER_CONFIG_READS_BACKUP_HOST", value_parser = clap::builder::FalseyValueParser::new())]
+    docker_config_reads_backup_host: bool,
+    /// Copy no image whose layers, those of all platforms together, have more bytes than this: a number, with K, M, G or T
+    /// for powers of 1024
+    #[arg(long, env = "MAX_IMAGE_SIZE", value_name = "BYTES", value_parser = size)]
+    pub max_image_size: Option<u64>,
+}
+
 impl SourceArgs {
     /// The credentials that the docker config holds.
     ///
@@ -40,7 +64,7 @@ impl SourceArgs {
     pub fn credentials(&self) -> Result<Credentials, UsageError> {
         let config = match &self.docker_config {
             Some(file) => {
-                check_docker_config(file)?;
+                check_docker_config(file, "--docker-config")?;
                 DockerConfig::File(file.clone())
             }
             None => DockerConfig::Default,
@@ -53,6 +77,36 @@ impl SourceArgs {
     /// # Errors
     /// [`UsageError`] when a named file cannot be read or understood.
     pub fn registries(&self, credentials: Credentials) -> Result<Registries, UsageError> {
+        self.registries_in(credentials, PrivateHosts::All)
+    }
+
+    /// The registries of originals that somebody else names, for a backup at the host `backup`. They are spoken to with
+    /// what the docker config holds, but anonymously at the backup's own host unless `allowed` says otherwise.
+    ///
+    /// # Errors
+    /// [`UsageError`] when a named file cannot be read or understood.
+    pub fn originals(
+        &self,
+        allowed: &OriginalsArgs,
+        backup: &str,
+    ) -> Result<Registries, UsageError> {
+        let credentials = self.credentials()?;
+        let credentials = if allowed.docker_config_reads_backup_host {
+            credentials
+        } else {
+            credentials.without(backup)
+        };
+        // The backup is spoken to anyway.
+        let private = allowed.private_registry.iter().map(String::as_str);
+        let private = private.chain([backup]).map(ToOwned::to_owned).collect();
+        self.registries_in(credentials, PrivateHosts::Only(private))
+    }
+
+    fn registries_in(
+        &self,
+        credentials: Credentials,
+        private_hosts: PrivateHosts,
+    ) -> Result<Registries, UsageError> {
         let certificates = self.ca_file.iter().map(|file| {
             std::fs::read(file)
                 .map_err(|error| UsageError(format!("--ca-file {}: {error}", file.display())))
@@ -62,6 +116,7 @@ impl SourceArgs {
             insecure_hosts: self.insecure_registry.iter().cloned().collect(),
             extra_root_certificates_pem: certificates.collect::<Result<_, _>>()?,
             allow_private_redirects: self.allow_private_redirects,
+            private_hosts,
             user_agent: concat!("mirror-sidecar/", env!("CARGO_PKG_VERSION")).into(),
             ..RegistryOptions::default()
         };
@@ -70,9 +125,8 @@ impl SourceArgs {
 }
 
 /// The engine reads the file when it needs it, since it may be replaced; a wrong path is better found at once.
-fn check_docker_config(file: &Path) -> Result<(), UsageError> {
-    let wrong =
-        |reason: String| UsageError(format!("--docker-config {}: {reason}", file.display()));
+pub(super) fn check_docker_config(file: &Path, flag: &str) -> Result<(), UsageError> {
+    let wrong = |reason: String| UsageError(format!("{flag} {}: {reason}", file.display()));
     let text = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
     serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&text)
         .map(|_| ())
@@ -91,5 +145,86 @@ fn host(text: &str) -> Result<String, &'static str> {
     match mirror_contract::ImageRef::parse(&probe) {
         Ok(image) if image.path() == "probe" => Ok(image.host().to_owned()),
         _ => Err("must be a registry's host name with its port, such as localhost:5000"),
+    }
+}
+
+/// A number of bytes: `1048576`, `512M`, `20G`.
+fn size(text: &str) -> Result<u64, &'static str> {
+    const WRONG: &str =
+        "must be a number of bytes above 0, with K, M, G or T for powers of 1024, such as 20G";
+    let (number, power) = match text.char_indices().last() {
+        Some((end, 'K' | 'k')) => (&text[..end], 1),
+        Some((end, 'M' | 'm')) => (&text[..end], 2),
+        Some((end, 'G' | 'g')) => (&text[..end], 3),
+        Some((end, 'T' | 't')) => (&text[..end], 4),
+        _ => (text, 0),
+    };
+    let number: u64 = number.parse().map_err(|_| WRONG)?;
+    let bytes = number.checked_mul(1 << (10 * power)).ok_or(WRONG)?;
+    if bytes == 0 { Err(WRONG) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use rstest::rstest;
+
+    use super::*;
+    use crate::args::{Cli, Command, ServeArgs};
+
+    fn serve(flags: &[&str]) -> ServeArgs {
+        let all = ["mirror-sidecar", "serve"].iter().chain(flags);
+        match Cli::try_parse_from(all).unwrap().command {
+            Command::Serve(args) => *args,
+            _ => panic!("another command"),
+        }
+    }
+
+    #[rstest]
+    #[case("1", Some(1))]
+    #[case("2K", Some(2048))]
+    #[case("512m", Some(512 << 20))]
+    #[case("20G", Some(20 << 30))]
+    #[case("1T", Some(1 << 40))]
+    #[case("0", None)]
+    #[case("0G", None)]
+    #[case("", None)]
+    #[case("G", None)]
+    #[case("-1", None)]
+    #[case("1.5G", None)]
+    #[case("1Gi", None)]
+    #[case("1é", None)]
+    #[case("99999999999T", None)]
+    fn sizes(#[case] text: &str, #[case] bytes: Option<u64>) {
+        assert_eq!(size(text).ok(), bytes);
+    }
+
+    #[rstest]
+    #[case(&[], "ghcr.io", true)]
+    #[case(&[], "10.0.0.9:5000", true)]
+    #[case(&[], "10.0.0.9:22", false)]
+    #[case(&[], "localhost:8080", false)]
+    #[case(&[], "harbor.harbor.svc", false)]
+    #[case(&["--private-registry=harbor.harbor.svc,nas.local:5000"], "nas.local:5000", true)]
+    #[case(&["--private-registry=harbor.harbor.svc"], "harbor.harbor.svc:443", true)]
+    #[case(&["--insecure-registry=localhost:8080"], "localhost:8080", true)]
+    fn originals_are_not_read_from_private_hosts(
+        #[case] flags: &[&str],
+        #[case] host: &str,
+        #[case] allowed: bool,
+    ) {
+        let args = serve(flags);
+        let backup = "10.0.0.9:5000";
+        let originals = args.sources.originals(&args.originals, backup).unwrap();
+        let answer = originals.get(host).map_err(|error| error.to_string());
+        assert_eq!(answer.is_ok(), allowed, "{answer:?}");
+        if let Err(error) = answer {
+            assert!(
+                error.contains(&format!("--private-registry {host}")),
+                "{error}"
+            );
+        }
+        let targets = args.sources.registries(Credentials::anonymous()).unwrap();
+        assert!(targets.get(host).is_ok());
     }
 }

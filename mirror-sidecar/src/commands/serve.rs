@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::admin;
 use crate::args::{FacadeLogin, Kubernetes, ServeArgs, Transport, UsageError};
 use crate::catalog::Catalog;
-use crate::facade::{self, Facade, FacadeAuth, PullSecrets};
+use crate::cluster::{ExcludedNamespaces, Provision, PullSecrets, Replicas, run};
+use crate::facade::{self, Facade, FacadeAuth};
 use crate::images::Images;
 use crate::metrics::Metrics;
 use crate::server::{Certificates, Server};
@@ -28,17 +29,17 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let ServeArgs {
         backup,
         sources,
+        originals,
         facade: facade_args,
         admin_listen,
+        shutdown_delay,
         parallel_copies,
-        kubernetes: Kubernetes::Off,
-        pull_secret,
-        exclude_namespaces,
+        cluster: cluster_args,
     } = args;
     let place = backup.backup()?;
     let credentials = backup.add_login(sources.credentials()?, place.registry())?;
     let targets = sources.registries(credentials)?;
-    let sources = sources.registries(sources.credentials()?)?;
+    let sources = sources.originals(&originals, place.registry())?;
     let certificates = match facade_args.transport()? {
         Transport::Tls { certificate, key } => Some(
             Certificates::load(certificate, key).map_err(|error| UsageError(error.to_string()))?,
@@ -57,52 +58,101 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         );
     }
 
-    let images =
-        Images::new(place, &targets, sources).map_err(|error| UsageError(error.to_string()))?;
     let metrics = Metrics::new();
+    metrics.follow_registries(place.registry(), vec![targets.clone(), sources.clone()]);
+    let images = Images::new(place, &targets, sources)
+        .map_err(|error| UsageError(error.to_string()))?
+        .with_max_bytes(originals.max_image_size);
     let catalog = Catalog::new(Arc::new(images), parallel_copies, metrics.clone());
+    let (stop, is_ending) = (CancellationToken::new(), CancellationToken::new());
+    let plan = cluster_args.pull_plan(catalog.backup().registry())?;
+    let excluded = cluster_args.exclude_namespaces.iter().cloned();
+    let excluded_namespaces: ExcludedNamespaces = excluded.collect();
+    let (replicas, provision) = if cluster_args.kubernetes == Kubernetes::Off {
+        (Replicas::alone(), Provision::given(plan.name()))
+    } else {
+        run::start(
+            cluster_args,
+            plan,
+            excluded_namespaces.clone(),
+            catalog.clone(),
+            metrics.clone(),
+            stop.clone(),
+        )
+        .await?
+    };
     let facade = facade::router(Facade {
         catalog: catalog.clone(),
         auth: login.as_ref().map(FacadeAuth::new),
+        metrics: metrics.clone(),
         pull_secrets: PullSecrets {
-            name: pull_secret,
-            excluded_namespaces: exclude_namespaces,
+            provision,
+            excluded_namespaces,
         },
     });
     let listen = |address| format!("cannot listen on {address}");
     let facade = Server::bind(facade_args.listen, certificates.as_ref(), facade)
         .await
         .with_context(|| listen(facade_args.listen))?;
-    let admin = Server::bind(admin_listen, None, admin::router(catalog.clone(), metrics))
-        .await
-        .with_context(|| listen(admin_listen))?;
+    let admin = Server::bind(
+        admin_listen,
+        None,
+        admin::router(catalog.clone(), metrics.clone(), is_ending.clone()),
+    )
+    .await
+    .with_context(|| listen(admin_listen))?;
     tracing::info!(address = %facade.address()?, tls = certificates.is_some(), "facade is listening");
     tracing::info!(address = %admin.address()?, "admin is listening");
     if let Some(certificates) = certificates {
         tokio::spawn(certificates.watch());
     }
-    serve(facade, admin, &catalog).await;
+    let end = End {
+        stop,
+        is_ending,
+        delay: shutdown_delay,
+    };
+    serve(facade, admin, &catalog, &replicas, end).await;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(facade: Server, admin: Server, catalog: &Catalog) {
-    let stop = CancellationToken::new();
+/// How the service ends.
+struct End {
+    /// Ends everything.
+    stop: CancellationToken,
+    /// Says that the end comes.
+    is_ending: CancellationToken,
+    /// Between both.
+    delay: Duration,
+}
+
+async fn serve(facade: Server, admin: Server, catalog: &Catalog, replicas: &Replicas, end: End) {
+    let End {
+        stop,
+        is_ending,
+        delay,
+    } = end;
     let signal = {
-        let stop = stop.clone();
+        let (stop, is_ending) = (stop.clone(), is_ending.clone());
         async move {
             stop_signal().await;
             tracing::info!(
                 "stopping; what is half copied has no tag and is completed after the next start"
             );
+            is_ending.cancel();
+            // Whoever opens connections here has to hear of the end first.
+            tokio::time::sleep(delay).await;
             stop.cancel();
         }
     };
     let servers = async {
         let stopped = async {
+            is_ending.cancelled().await;
+            // The others begin with what is broken off here.
+            replicas.leave().await;
             stop.cancelled().await;
             catalog.shutdown().await;
         };
-        // Copies stop at once, questions that were already asked are still answered.
+        // Copies stop, questions that were already asked are still answered.
         tokio::join!(facade.run(stop.clone()), admin.run(stop.clone()), stopped);
     };
     let deadline = async {

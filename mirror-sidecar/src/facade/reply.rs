@@ -8,6 +8,8 @@ use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::metrics::Answer;
+
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const ANSWER_TYPE: &str = "application/vnd.image-mirror.answer.v1+json";
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
@@ -31,6 +33,7 @@ pub(super) struct Reply {
     status: StatusCode,
     body: Vec<u8>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    counts_as: Option<Answer>,
 }
 
 impl Reply {
@@ -66,6 +69,18 @@ impl Reply {
     pub(super) fn error(code: Code, message: &str) -> Self {
         let envelope = json!({ "errors": [{ "code": code.name(), "message": message }] });
         Self::json(code.status(), "application/json", &envelope)
+            .counted_as(Some(Answer::RefusedRequest))
+    }
+
+    /// The same answer, but counted as this.
+    pub(super) fn counted_as(mut self, answer: Option<Answer>) -> Self {
+        self.counts_as = answer;
+        self
+    }
+
+    /// What it is in the figures; an error is a refused request unless somebody said otherwise.
+    pub(super) fn counts_as(&self) -> Option<Answer> {
+        self.counts_as
     }
 
     /// 401 with the challenge, without which the host never sends credentials.
@@ -90,6 +105,7 @@ impl Reply {
                     version,
                 ),
             ],
+            counts_as: None,
         }
     }
 

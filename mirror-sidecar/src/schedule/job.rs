@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use mirror_copy::{Event, Progress, Retry};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Failure, Status};
+use super::{Failure, Outlook, Priority, Status, Task};
 use crate::output::human_bytes;
 
 /// A registry may take this long to commit a large blob, during which nothing else moves.
@@ -16,8 +17,30 @@ const STALLED_AFTER: Duration = Duration::from_mins(5);
 /// Bytes that must move in that time: less than one KiB a second is no copy that anybody waits for.
 const LEAST_MOVEMENT: u64 = 256 * 1024;
 
+/// How long a copy is looked at while other images wait for its place: longer than a registry takes to commit a blob.
+const CROWDED_AFTER: Duration = Duration::from_mins(10);
+
+/// Bytes that must arrive in that time, or be found at the backup: one MiB a minute. Each failure in a row halves it, so
+/// that what can only be slow is copied in the end.
+const CROWDED_MOVEMENT: u64 = 10 * 1024 * 1024;
+
+/// Failures after which it is halved no more; then it is about as much as is demanded when nobody waits.
+const MAX_HALVINGS: u32 = 5;
+
+/// How often it is looked whether others wait.
+const CROWD_LOOK: Duration = Duration::from_secs(30);
+
 /// What is happening to an image. An image without a job was not asked for, or is copied.
-pub(super) enum Job {
+pub(super) struct Job {
+    /// Another job of the same image has another one.
+    pub(super) id: u64,
+    pub(super) task: Task,
+    pub(super) priority: Priority,
+    pub(super) stage: Stage,
+}
+
+/// How far a job is.
+pub(super) enum Stage {
     /// Being copied, or waiting for its turn.
     Active(Arc<JobProgress>),
     /// Its last attempt failed.
@@ -27,6 +50,8 @@ pub(super) enum Job {
 /// The pause after a failure.
 pub(super) struct Rest {
     pub(super) reason: String,
+    /// Whether time heals that.
+    pub(super) outlook: Outlook,
     /// Attempts that failed in a row.
     pub(super) failures: u32,
     pub(super) until: Instant,
@@ -35,9 +60,11 @@ pub(super) struct Rest {
 }
 
 /// How far a copy is, for those who ask meanwhile.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct JobProgress {
     started: AtomicBool,
+    in_use: AtomicBool,
+    raised: Notify,
     /// Grows with everything that happens; see [`Self::stalled`].
     movement: AtomicU64,
     bytes: AtomicU64,
@@ -47,32 +74,80 @@ pub struct JobProgress {
 
 impl Job {
     pub(super) fn status(&self) -> Status {
-        match self {
-            Self::Active(progress) => Status::Pending(progress.describe()),
-            Self::Resting(rest) => Status::Failed(rest.reason.clone()),
+        match &self.stage {
+            Stage::Active(progress) => Status::Pending(progress.describe()),
+            Stage::Resting(rest) => Status::Failed {
+                reason: rest.reason.clone(),
+                outlook: rest.outlook,
+            },
         }
+    }
+
+    pub(super) fn is_active(&self) -> bool {
+        matches!(self.stage, Stage::Active(_))
+    }
+
+    pub(super) fn is_resting(&self) -> bool {
+        matches!(self.stage, Stage::Resting(_))
+    }
+
+    /// Counts as in use from now on, if that is the `priority` and it does not yet; says whether that is new.
+    pub(super) fn raise(&mut self, priority: Priority) -> bool {
+        if priority == Priority::Asked || self.priority == Priority::InUse {
+            return false;
+        }
+        self.priority = priority;
+        if let Stage::Active(progress) = &self.stage {
+            progress.raise();
+        }
+        true
     }
 
     /// The failures so far, if it is time for a new attempt that nobody is going to make by itself.
     pub(super) fn due_failures(&self, now: Instant) -> Option<u32> {
-        match self {
-            Self::Resting(rest) if !rest.automatic && rest.until <= now => Some(rest.failures),
+        match &self.stage {
+            Stage::Resting(rest) if !rest.automatic && rest.until <= now => Some(rest.failures),
             _ => None,
         }
     }
 
-    /// Whether this is the rest that ends then, with a task waiting for its end.
-    pub(super) fn rests_until(&self, until: Instant) -> bool {
-        matches!(self, Self::Resting(rest) if rest.automatic && rest.until == until)
-    }
-
     /// Whether forgetting the job loses nothing but the memory of a failure.
     pub(super) fn is_over(&self) -> bool {
-        matches!(self, Self::Resting(rest) if !rest.automatic)
+        matches!(&self.stage, Stage::Resting(rest) if !rest.automatic)
     }
 }
 
 impl JobProgress {
+    pub(super) fn new(priority: Priority) -> Self {
+        Self {
+            started: AtomicBool::new(false),
+            in_use: AtomicBool::new(priority == Priority::InUse),
+            raised: Notify::new(),
+            movement: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            total: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn priority(&self) -> Priority {
+        if self.in_use.load(Ordering::Relaxed) {
+            Priority::InUse
+        } else {
+            Priority::Asked
+        }
+    }
+
+    fn raise(&self) {
+        if !self.in_use.swap(true, Ordering::Relaxed) {
+            self.raised.notify_one();
+        }
+    }
+
+    /// Ends when the priority was raised.
+    pub(super) async fn raised(&self) {
+        self.raised.notified().await;
+    }
+
     pub(super) fn start(&self) {
         self.started.store(true, Ordering::Relaxed);
     }
@@ -88,6 +163,32 @@ impl JobProgress {
                 return Failure {
                     reason: format!("hardly anything moved for {} s", STALLED_AFTER.as_secs()),
                     retry: Retry::Transient { after: None },
+                    is_absent: false,
+                };
+            }
+        }
+    }
+
+    /// Ends when too little arrived while others waited all the time. `crowded` says whether somebody waits who could have
+    /// this place; `failures` so many attempts in a row came to nothing.
+    pub(super) async fn crowded_out(&self, crowded: impl Fn() -> bool, failures: u32) -> Failure {
+        let demanded = CROWDED_MOVEMENT >> failures.min(MAX_HALVINGS);
+        let arrived = || self.bytes.load(Ordering::Relaxed);
+        let (mut since, mut before) = (Instant::now(), arrived());
+        loop {
+            tokio::time::sleep(CROWD_LOOK).await;
+            let moved = arrived().wrapping_sub(before);
+            if moved >= demanded || !crowded() {
+                (since, before) = (Instant::now(), arrived());
+            } else if since.elapsed() >= CROWDED_AFTER {
+                let seconds = since.elapsed().as_secs();
+                let moved = human_bytes(moved);
+                return Failure {
+                    reason: format!(
+                        "only {moved} arrived in {seconds} s while other images waited"
+                    ),
+                    retry: Retry::Transient { after: None },
+                    is_absent: false,
                 };
             }
         }

@@ -27,14 +27,15 @@ pub(super) struct Shared {
     store: Mutex<Store>,
     log: Mutex<Vec<Request>>,
     credential: Option<Credential>,
-    authorization: Option<String>,
+    /// The values of the header that are let in, if it asks for one.
+    authorization: Option<Mutex<Vec<String>>>,
 }
 
 impl Shared {
     pub fn new(credential: Option<Credential>) -> Self {
-        let authorization = credential.as_ref().map(|Credential { user, password }| {
-            format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
-        });
+        let authorization = credential
+            .as_ref()
+            .map(|credential| Mutex::new(vec![basic(credential)]));
         Self {
             store: Mutex::default(),
             log: Mutex::default(),
@@ -47,6 +48,16 @@ impl Shared {
         self.credential.as_ref()
     }
 
+    /// `false` when no credential is asked for.
+    pub fn set_other_users(&self, users: &[Credential]) -> bool {
+        let (Some(credential), Some(authorization)) = (&self.credential, &self.authorization)
+        else {
+            return users.is_empty();
+        };
+        *lock(authorization) = users.iter().chain([credential]).map(basic).collect();
+        true
+    }
+
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.log).clone()
     }
@@ -57,11 +68,19 @@ impl Shared {
 
     fn admits(&self, headers: &HeaderMap) -> bool {
         self.authorization.as_ref().is_none_or(|wanted| {
-            headers
-                .get(AUTHORIZATION)
-                .is_some_and(|given| given.as_bytes() == wanted.as_bytes())
+            headers.get(AUTHORIZATION).is_some_and(|given| {
+                let wanted = lock(wanted);
+                wanted
+                    .iter()
+                    .any(|wanted| given.as_bytes() == wanted.as_bytes())
+            })
         })
     }
+}
+
+/// The header's value (RFC 7617).
+fn basic(Credential { user, password }: &Credential) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
 /// Answers one request and notes it.

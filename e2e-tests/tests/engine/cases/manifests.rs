@@ -937,3 +937,38 @@ async fn case_20_an_immutable_tag_is_a_final_error_in_the_registrys_words(
     assert_eq!(to.count(&Method::PUT, "/manifests/1"), 1);
     assert_eq!(to.tag("copy", "1"), Some(digest::of(&old.manifest)));
 }
+
+/// All platforms count, each layer once, before anything of them is read.
+#[rstest::rstest]
+#[case(None, true)]
+#[case(Some(172), true)]
+#[case(Some(171), false)]
+#[tokio::test]
+async fn an_image_beyond_the_limit_is_refused_before_its_blobs_are_read(
+    #[case] max_bytes: Option<u64>,
+    #[case] copied: bool,
+) {
+    let shared = noise(3, 70);
+    let (left, right) = (
+        image(1, &[noise(1, 10), shared.clone()]),
+        image(2, &[shared]),
+    );
+    let root = index(&[&left, &right]);
+    let (from, to) = pair_with(&[left, right, root]).await;
+    let options = CopyOptions {
+        max_bytes,
+        ..CopyOptions::default()
+    };
+    let result = copy_app_with(&registries(&[&from, &to]), &from, &to, &options).await;
+    assert_eq!(result.is_ok(), copied, "{result:?}");
+    if let Err(error) = result {
+        assert!(
+            matches!(error, CopyError::TooLarge { limit: 171, .. }),
+            "{error}"
+        );
+        assert!(error.to_string().contains("--max-image-size"));
+        assert_eq!(error.retry(), Retry::Permanent);
+        assert!(from.asked(&Method::GET, "/blobs/").is_empty());
+        assert!(nothing_tagged(&to));
+    }
+}

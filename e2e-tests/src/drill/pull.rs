@@ -1,0 +1,175 @@
+//! Pulls what workloads name, as a node would: with the Secret of their namespace, every byte.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use anyhow::{Context as _, bail, ensure};
+use mirror_contract::ImageRef;
+
+use super::estate::{Estate, PULL_SECRET};
+use super::report::Report;
+use super::state::{Stored, version_of};
+use crate::digest;
+use crate::fixtures::images_of;
+use crate::image::{Pulled, pull_all};
+use crate::manifests::spec_of;
+
+/// How many images the other client pulls too: it is a process each time.
+const SKOPEO_PULLS: usize = 8;
+
+/// The other client, if it is there, and what it has pulled.
+struct Skopeo {
+    is_there: bool,
+    seen: BTreeSet<String>,
+}
+
+impl Skopeo {
+    fn find() -> Self {
+        Self {
+            is_there: Command::new("skopeo").arg("--version").output().is_ok(),
+            seen: BTreeSet::new(),
+        }
+    }
+
+    /// Whether it shall pull this one too.
+    fn takes(&mut self, image: &str) -> bool {
+        self.is_there && self.seen.len() < SKOPEO_PULLS && self.seen.insert(image.to_owned())
+    }
+}
+
+impl Estate {
+    /// Pulls every image that any stored object names, and compares it with what was upstream.
+    ///
+    /// # Errors
+    /// When the API server does not answer. What cannot be pulled is in the report.
+    pub fn pull_everything(&self, report: &mut Report) -> anyhow::Result<()> {
+        let stored = self.stored()?;
+        for workload in &self.plan.workloads {
+            let is_there = |stored: &Stored| {
+                stored.kind == workload.kind && stored.name == workload.name && !stored.is_owned
+            };
+            if !stored.iter().any(is_there) {
+                let title = format!("{} {}", workload.kind.name(), workload.name);
+                report.problems.push(format!("{title} is not there"));
+            }
+        }
+        self.pull_these(&stored, report);
+        Ok(())
+    }
+
+    /// The same, but not for images that are not rewritten: those of Pods and Jobs from before their copies.
+    ///
+    /// # Errors
+    /// When the API server does not answer. What cannot be pulled is in the report.
+    pub fn pull_copies(&self, report: &mut Report) -> anyhow::Result<()> {
+        let mut stored = self.stored()?;
+        stored.retain(|stored| stored.images.iter().all(|image| self.is_copy(image)));
+        self.pull_these(&stored, report);
+        Ok(())
+    }
+
+    fn pull_these(&self, stored: &[Stored], report: &mut Report) {
+        let originals = self.originals(stored, report);
+        let mut skopeo = Skopeo::find();
+        for object in stored {
+            report.row(object.kind).objects += 1;
+            for image in &object.images {
+                report.row(object.kind).images += 1;
+                let pulled = originals
+                    .get(image)
+                    .context("it is no copy of an image of the plan")
+                    .and_then(|expected| {
+                        self.pull(object, image, expected)?;
+                        if skopeo.takes(image) {
+                            self.pull_with_skopeo(object, image, &expected.root)?;
+                            report.by_skopeo += 1;
+                        }
+                        Ok(())
+                    });
+                match pulled {
+                    Ok(()) => report.row(object.kind).pulled += 1,
+                    Err(error) => {
+                        let title = object.title();
+                        report.problems.push(format!("{title}, {image}: {error:#}"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the copies that workloads name must be: the image in the same place of the manifest that somebody wrote.
+    fn originals(&self, stored: &[Stored], report: &mut Report) -> BTreeMap<String, Pulled> {
+        let references = self.references();
+        let planned: BTreeMap<_, _> = references.iter().zip(&self.plan.images).collect();
+        let mut originals: BTreeMap<String, Pulled> = BTreeMap::new();
+        for workload in &self.plan.workloads {
+            let written = images_of(spec_of(&workload.manifest(&references, self.batch)));
+            let mut found = stored.iter().filter(|stored| {
+                stored.kind == workload.kind && stored.name == workload.name && !stored.is_owned
+            });
+            let Some(found) = found.next() else {
+                continue;
+            };
+            for (original, copy) in written.iter().zip(&found.images) {
+                let Some(image) = planned.get(original) else {
+                    continue;
+                };
+                let expected = image.content.expected();
+                let other = originals.insert(copy.clone(), expected.clone());
+                if other.is_some_and(|other| other != expected) {
+                    report.problems.push(format!(
+                        "{copy} stands for two images, one of them {original}"
+                    ));
+                }
+            }
+        }
+        originals
+    }
+
+    fn pull(&self, object: &Stored, image: &str, expected: &Pulled) -> anyhow::Result<()> {
+        ensure!(self.is_copy(image), "it is not in the backup");
+        ensure!(
+            object.secrets.iter().any(|name| name == PULL_SECRET),
+            "the object names no pull Secret"
+        );
+        let (client, _) = self.puller_of(&object.namespace)?;
+        let reference = ImageRef::parse(image).map_err(|error| anyhow::anyhow!("{error}"))?;
+        let pulled = pull_all(&client, reference.path(), &version_of(image)?)?;
+        ensure!(pulled == *expected, "it is not what was upstream");
+        Ok(())
+    }
+
+    /// skopeo takes no tag beside a digest.
+    fn pull_with_skopeo(&self, object: &Stored, image: &str, root: &str) -> anyhow::Result<()> {
+        let (_, config) = self.puller_of(&object.namespace)?;
+        let folder = tempfile::tempdir()?;
+        let authfile = folder.path().join("auth.json");
+        std::fs::write(&authfile, config)?;
+        let reference = ImageRef::parse(image).map_err(|error| anyhow::anyhow!("{error}"))?;
+        let repository = format!("{}/{}", reference.host(), reference.path());
+        let source = match (reference.digest(), reference.tag()) {
+            (Some(digest), _) => format!("docker://{repository}@{digest}"),
+            (None, Some(tag)) => format!("docker://{repository}:{tag}"),
+            (None, None) => bail!("neither tag nor digest"),
+        };
+        let output = Command::new("skopeo")
+            .args(["copy", "--quiet", "--all", "--preserve-digests"])
+            .arg("--src-tls-verify=false")
+            .arg("--authfile")
+            .arg(&authfile)
+            .arg(source)
+            .arg(format!("dir:{}", folder.path().join("image").display()))
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "skopeo: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let manifest = std::fs::read(folder.path().join("image/manifest.json"))?;
+        ensure!(
+            digest::of(&manifest) == root,
+            "skopeo pulled another manifest"
+        );
+        Ok(())
+    }
+}

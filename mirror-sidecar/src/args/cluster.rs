@@ -1,0 +1,134 @@
+//! How the service works with a Kubernetes cluster.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::TypedValueParser as _;
+use clap::{Args, ValueEnum};
+use mirror_contract::NamespacePattern;
+use mirror_contract::namespace::DEFAULT_EXCLUDED;
+use secrecy::SecretString;
+
+use super::{duration, namespace_pattern, secret_name};
+use crate::cluster::Readmit;
+
+/// Shortest time between two looks at an image: registries count what they are asked.
+const MIN_RECHECK: Duration = Duration::from_secs(1);
+
+/// Longest name of a replica: what is before it in the name of its Lease leaves this much of 253.
+const MAX_REPLICA: usize = 238;
+
+/// How the service works with a Kubernetes cluster.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Kubernetes")]
+pub struct ClusterArgs {
+    /// Whether to work with a cluster (the one around it, or that of KUBECONFIG). `watch`: copy the images that it uses,
+    /// without being asked for them. `on`: also create pull Secrets, send workloads through admission again when their
+    /// copies are there, and tell by Events. `off`: only answer, and copy what is asked for
+    #[arg(long, env = "KUBERNETES", value_enum, default_value = "off")]
+    pub kubernetes: Kubernetes,
+    /// Namespaces that are left alone: nothing is copied for them, no pull Secret is made or named there; a trailing *
+    /// stands for any ending
+    #[arg(
+        long,
+        env = "EXCLUDE_NAMESPACES",
+        value_delimiter = ',',
+        value_name = "NAME,…",
+        default_values = DEFAULT_EXCLUDED,
+        value_parser = namespace_pattern
+    )]
+    pub exclude_namespaces: Vec<NamespacePattern<'static>>,
+    /// Name of the pull Secret that Pods need for the copies. With credentials for pulling it is made where it is needed,
+    /// and called image-mirror-pull by default; without them it must already be in every namespace
+    #[arg(long, env = "PULL_SECRET", value_name = "NAME", value_parser = secret_name)]
+    pub pull_secret: Option<String>,
+    /// User that Pods pull copies as; needs no right but to read
+    #[arg(long, env = "PULL_USERNAME", value_name = "NAME")]
+    pub pull_username: Option<String>,
+    /// Password of that user; prefer the file, since other processes can see flags
+    #[arg(
+        long,
+        env = "PULL_PASSWORD",
+        hide_env_values = true,
+        value_name = "PASSWORD",
+        value_parser = clap::builder::StringValueParser::new().map(SecretString::from),
+        conflicts_with = "pull_password_file"
+    )]
+    pub pull_password: Option<SecretString>,
+    /// File that holds the password of that user; read again when it changes
+    #[arg(long, env = "PULL_PASSWORD_FILE", value_name = "FILE")]
+    pub pull_password_file: Option<PathBuf>,
+    /// Docker config with the credentials that Pods pull copies with, credential helpers included; instead of a user
+    #[arg(long, env = "PULL_DOCKER_CONFIG_FILE", value_name = "FILE", conflicts_with_all = ["pull_username", "pull_password", "pull_password_file"])]
+    pub pull_docker_config: Option<PathBuf>,
+    /// Which workloads are sent through admission again when their images are mirrored (with --kubernetes=on)
+    #[arg(long, env = "READMIT", value_enum, default_value = "on")]
+    pub readmit: Readmit,
+    /// How many workloads all replicas together send through admission again in a minute; each starts a rollout
+    #[arg(
+        long,
+        env = "READMIT_PER_MINUTE",
+        default_value = "10",
+        value_name = "NUMBER"
+    )]
+    pub readmit_per_minute: NonZeroU32,
+    /// In which time every image in use is looked at once: is its copy there, did its tag move, does the original still
+    /// exist
+    #[arg(long, env = "RECHECK_INTERVAL", default_value = "1h", value_name = "TIME", value_parser = recheck_interval)]
+    pub recheck_interval: Duration,
+    /// What to do when a tag stands for another image than when it was copied
+    #[arg(long, env = "ON_MOVED_TAG", value_enum, default_value = "update")]
+    pub on_moved_tag: OnMovedTag,
+    /// Name of this replica, unlike that of all others; without it the work is not shared (with --kubernetes=on)
+    #[arg(long, env = "POD_NAME", value_name = "NAME", value_parser = replica_name)]
+    pub replica: Option<String>,
+    /// Namespace of this replica: the replicas find each other by Leases there, and --readmit=new counts from its creation at
+    /// the earliest
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", value_parser = namespace_name)]
+    pub own_namespace: Option<String>,
+}
+
+/// Whether the service works with a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kubernetes {
+    /// It does not
+    Off,
+    /// It watches workloads and namespaces, and writes nothing there
+    Watch,
+    /// It watches, and writes pull Secrets, annotations, Events and Leases
+    On,
+}
+
+/// What becomes of the copy when the tag of its original moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnMovedTag {
+    /// The copy follows; the older image keeps its anchor
+    Update,
+    /// The copy stays as it is
+    Keep,
+}
+
+/// The name of a Lease is made of it.
+fn replica_name(text: &str) -> Result<String, &'static str> {
+    let name = secret_name(text)
+        .ok()
+        .filter(|name| name.len() <= MAX_REPLICA);
+    name.ok_or("must be lower-case letters, digits, hyphens and dots, as names of Pods are")
+}
+
+/// The rule for names of namespaces (RFC 1123 label): it becomes part of a URL.
+fn namespace_name(text: &str) -> Result<String, &'static str> {
+    let name = secret_name(text).ok();
+    let name = name.filter(|name| name.len() <= 63 && !name.contains('.'));
+    name.ok_or("must be lower-case letters, digits and hyphens, as names of namespaces are")
+}
+
+/// Not so short that registries are flooded.
+fn recheck_interval(text: &str) -> Result<Duration, &'static str> {
+    let duration = duration(text)?;
+    if duration < MIN_RECHECK {
+        return Err("must be at least 1s");
+    }
+    Ok(duration)
+}

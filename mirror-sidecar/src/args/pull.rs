@@ -1,0 +1,169 @@
+//! Where the pull Secret comes from that Pods need for the copies.
+
+use mirror_copy::{Credentials, DockerConfig};
+
+use super::login::LoginFlags;
+use super::sources::check_docker_config;
+use super::{ClusterArgs, Kubernetes, UsageError};
+
+/// The name of Secrets that are made here, unless a flag says another.
+const DEFAULT_NAME: &str = "image-mirror-pull";
+
+/// Where the pull Secret comes from.
+#[derive(Clone, Debug)]
+pub enum PullPlan {
+    /// Copies are pulled without one.
+    NotNeeded,
+    /// Somebody else puts it into every namespace.
+    Existing {
+        /// Its name.
+        name: String,
+    },
+    /// It is made here, where it is needed.
+    Managed {
+        /// Its name.
+        name: String,
+        /// What is put into it, looked up again and again. They hold a login for the backup registry only.
+        credentials: Credentials,
+    },
+}
+
+impl PullPlan {
+    /// The name of the Secret, if one is needed.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::NotNeeded => None,
+            Self::Existing { name } | Self::Managed { name, .. } => Some(name),
+        }
+    }
+}
+
+impl ClusterArgs {
+    /// Where the pull Secret comes from, for copies that are in `registry`.
+    ///
+    /// # Errors
+    /// [`UsageError`] when only one of user and password is given, a file cannot be read, or credentials are given that
+    /// nothing is made of.
+    pub fn pull_plan(&self, registry: &str) -> Result<PullPlan, UsageError> {
+        match (self.pull_credentials(registry)?, &self.pull_secret) {
+            (None, None) => Ok(PullPlan::NotNeeded),
+            (None, Some(name)) => Ok(PullPlan::Existing { name: name.clone() }),
+            (Some(_), _) if self.kubernetes != Kubernetes::On => Err(UsageError(
+                "--pull-username, --pull-password, --pull-password-file and --pull-docker-config need --kubernetes=on; \
+                 for a Secret that exists give --pull-secret alone"
+                    .into(),
+            )),
+            (Some(credentials), name) => Ok(PullPlan::Managed {
+                name: name.as_deref().unwrap_or(DEFAULT_NAME).to_owned(),
+                credentials,
+            }),
+        }
+    }
+
+    fn pull_credentials(&self, registry: &str) -> Result<Option<Credentials>, UsageError> {
+        let none = Credentials::anonymous();
+        if let Some(file) = &self.pull_docker_config {
+            check_docker_config(file, "--pull-docker-config")?;
+            return Ok(Some(
+                none.with_docker_config(DockerConfig::File(file.clone())),
+            ));
+        }
+        let login = LoginFlags {
+            prefix: "--pull",
+            username: self.pull_username.as_ref(),
+            password: self.pull_password.as_ref(),
+            password_file: self.pull_password_file.as_ref(),
+        };
+        if !login.is_given() {
+            return Ok(None);
+        }
+        login.add_to(none, registry).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser as _;
+    use rstest::rstest;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    /// What the flags after `serve` mean; `{}` in them stands for `folder`.
+    fn plan(flags: &str, folder: &Path) -> Result<PullPlan, UsageError> {
+        let folder = folder.display().to_string();
+        let flags = flags.replace("{}", &folder);
+        let all = ["mirror-sidecar", "serve"];
+        let cli = Cli::try_parse_from(all.into_iter().chain(flags.split_whitespace())).unwrap();
+        let Command::Serve(args) = cli.command else {
+            panic!("another command");
+        };
+        args.cluster.pull_plan("registry.example")
+    }
+
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let files = [
+            ("password", "s3cret\n"),
+            ("empty", ""),
+            ("config", "{}"),
+            ("odd", "["),
+        ];
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    #[rstest]
+    #[case("", None, false)]
+    #[case("--kubernetes=on", None, false)]
+    #[case("--pull-secret=mine", Some("mine"), false)]
+    #[case("--kubernetes=on --pull-secret=mine", Some("mine"), false)]
+    #[case(
+        "--kubernetes=on --pull-username=u --pull-password=p",
+        Some("image-mirror-pull"),
+        true
+    )]
+    #[case(
+        "--kubernetes=on --pull-username=u --pull-password-file={}/password",
+        Some("image-mirror-pull"),
+        true
+    )]
+    #[case(
+        "--kubernetes=on --pull-docker-config={}/config --pull-secret=mine",
+        Some("mine"),
+        true
+    )]
+    fn plans(#[case] flags: &str, #[case] name: Option<&str>, #[case] is_managed: bool) {
+        let plan = plan(flags, folder().path()).unwrap();
+        assert_eq!(plan.name(), name);
+        assert_eq!(matches!(plan, PullPlan::Managed { .. }), is_managed);
+    }
+
+    #[rstest]
+    #[case("--kubernetes=on --pull-username=u", "--pull-username needs")]
+    #[case(
+        "--kubernetes=on --pull-password=p",
+        "--pull-password needs --pull-username"
+    )]
+    #[case("--kubernetes=on --pull-username=a:b --pull-password=p", "colon")]
+    #[case(
+        "--kubernetes=on --pull-username=u --pull-password-file={}/absent",
+        "--pull-password-file"
+    )]
+    #[case(
+        "--kubernetes=on --pull-username=u --pull-password-file={}/empty",
+        "empty"
+    )]
+    #[case("--kubernetes=on --pull-docker-config={}/odd", "--pull-docker-config")]
+    #[case("--pull-username=u --pull-password=p", "--kubernetes=on")]
+    #[case("--kubernetes=watch --pull-docker-config={}/config", "--kubernetes=on")]
+    fn mistakes(#[case] flags: &str, #[case] words: &str) {
+        let error = plan(flags, folder().path()).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}

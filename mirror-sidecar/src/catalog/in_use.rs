@@ -1,0 +1,269 @@
+//! Closer looks at images in use: is the whole copy there, is the original still there, and is it the same?
+//!
+//! They pass by what is remembered, put back what can be put back from the backup itself, and have no hurry: nobody waits
+//! for an answer.
+
+use std::time::Duration;
+
+use mirror_contract::naming::anchor_tag;
+use mirror_contract::{Digest, ImageRef};
+use mirror_copy::{Registry, RegistryError, SetupError, TagOrDigest};
+use tokio::sync::broadcast;
+use tokio::time::timeout;
+
+use super::{Catalog, contract_digest};
+use crate::schedule::{Priority, Status, Task};
+
+/// How long a look at the backup may take, the client's own retries included.
+const LOOK_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a look at an original may take. Its registry is anybody's: one that never answers must not keep the slots of
+/// the others for long.
+const ASK_UPSTREAM_WITHIN: Duration = Duration::from_secs(10);
+
+/// What the backup has of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// The copy, with its anchor.
+    Complete {
+        /// What it is.
+        digest: Digest<'static>,
+        /// Whether its tag or anchor was missing and was put back.
+        repaired: bool,
+    },
+    /// No copy.
+    Missing,
+}
+
+/// What the registry of the original says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upstream {
+    /// The original is this now.
+    Is(Digest<'static>),
+    /// It has no such image.
+    Absent,
+    /// Nothing that could be relied on: it does not answer, or does not let us see the image (any more).
+    Unknown {
+        /// Why, in one sentence.
+        reason: String,
+        /// Whether it will say the same until somebody changes something.
+        lasting: bool,
+    },
+}
+
+/// The backup registry could not be looked at, so nothing is known.
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    /// It answered with an error, or not at all.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// It took too long.
+    #[error("the backup registry did not answer within {} s", LOOK_WITHIN.as_secs())]
+    TooSlow,
+}
+
+impl Catalog {
+    /// How far the copy of `image` is; `None` when none is being made.
+    #[must_use]
+    pub fn job(&self, image: &ImageRef<'static>) -> Option<Status> {
+        self.schedule.status(image)
+    }
+
+    /// Tells of which image an attempt to copy it ended. Who lags behind must look at the [`Self::job`] of all.
+    #[must_use]
+    pub fn attempts(&self) -> broadcast::Receiver<ImageRef<'static>> {
+        self.schedule.ended()
+    }
+
+    /// Has a copy made of an image in use; what is only asked for does not keep it waiting.
+    #[must_use]
+    pub fn copy_in_use(&self, image: &ImageRef<'static>, task: Task) -> Status {
+        self.schedule.request(image, task, Priority::InUse)
+    }
+
+    /// Looks for the copy that `copy` names, and for its anchor. What is missing of the two is put back if the manifest is
+    /// there: by the other one, or as the digest that a lost tag was `known` to stand for.
+    ///
+    /// # Errors
+    /// [`LookError`] when nothing can be said.
+    pub async fn inspect(
+        &self,
+        image: &ImageRef<'static>,
+        copy: &ImageRef<'static>,
+        known: Option<&Digest<'static>>,
+    ) -> Result<Presence, LookError> {
+        let inspection = async {
+            match copy.digest() {
+                Some(digest) => self.with_anchor(copy.path(), digest).await,
+                None => self.with_tag(copy, known).await,
+            }
+        };
+        let presence = timeout(LOOK_WITHIN, inspection)
+            .await
+            .map_err(|_| LookError::TooSlow)??;
+        match &presence {
+            Presence::Complete { digest, .. } => {
+                self.seen.insert(image.clone(), digest.clone()).await;
+            }
+            Presence::Missing => self.seen.invalidate(image).await,
+        }
+        Ok(presence)
+    }
+
+    /// Makes the tag that `copy` names stand for `digest` again, if the backup still has that, and looks what it is then.
+    ///
+    /// # Errors
+    /// [`LookError`] when nothing can be said.
+    pub async fn reset(
+        &self,
+        image: &ImageRef<'static>,
+        copy: &ImageRef<'static>,
+        digest: &Digest<'static>,
+    ) -> Result<Presence, LookError> {
+        let tag = copy.tag().unwrap_or_default();
+        let reset = self.put_back(copy.path(), digest, tag);
+        let is_back = timeout(LOOK_WITHIN, reset)
+            .await
+            .map_err(|_| LookError::TooSlow)??;
+        let presence = self.inspect(image, copy, Some(digest)).await?;
+        Ok(if is_back {
+            presence.as_repaired()
+        } else {
+            presence
+        })
+    }
+
+    /// Looks for an image in the backup that is no copy: only whether it is there.
+    ///
+    /// # Errors
+    /// [`LookError`] when nothing can be said.
+    pub async fn look_for(&self, image: &ImageRef<'static>) -> Result<Presence, LookError> {
+        let reference = match (image.digest(), image.tag()) {
+            (Some(digest), _) => TagOrDigest::parse(&digest.to_string()),
+            (None, tag) => TagOrDigest::Tag(tag.unwrap_or_default().to_owned()),
+        };
+        let found = timeout(LOOK_WITHIN, self.resolve(image.path(), &reference))
+            .await
+            .map_err(|_| LookError::TooSlow)??;
+        Ok(
+            found.map_or(Presence::Missing, |digest| Presence::Complete {
+                digest,
+                repaired: false,
+            }),
+        )
+    }
+
+    /// The registry of the original.
+    ///
+    /// # Errors
+    /// [`SetupError`] when its name is not usable.
+    pub fn upstream_of(&self, image: &ImageRef<'static>) -> Result<Registry, SetupError> {
+        Ok(self.images.source(image)?.registry)
+    }
+
+    /// Asks the registry of the original what it has, without reading it.
+    pub async fn look_upstream(&self, image: &ImageRef<'static>) -> Upstream {
+        let unknown = |reason: String, lasting| Upstream::Unknown { reason, lasting };
+        let source = match self.images.source(image) {
+            Ok(source) => source,
+            Err(error) => return unknown(error.to_string(), true),
+        };
+        let look = source
+            .registry
+            .resolve(&source.repository, &source.reference);
+        match timeout(ASK_UPSTREAM_WITHIN, look).await {
+            Ok(Ok(Some(found))) => match contract_digest(&found.digest) {
+                Some(digest) => Upstream::Is(digest),
+                None => unknown(
+                    "its digest is of a kind that is not known here".into(),
+                    true,
+                ),
+            },
+            Ok(Ok(None)) => Upstream::Absent,
+            Ok(Err(error)) => unknown(error.to_string(), !error.retry().is_transient()),
+            Err(_) => {
+                let host = image.host();
+                let seconds = ASK_UPSTREAM_WITHIN.as_secs();
+                unknown(format!("{host} did not answer within {seconds} s"), false)
+            }
+        }
+    }
+
+    async fn with_tag(
+        &self,
+        copy: &ImageRef<'static>,
+        known: Option<&Digest<'static>>,
+    ) -> Result<Presence, RegistryError> {
+        let tag = copy.tag().unwrap_or_default();
+        let reference = TagOrDigest::Tag(tag.to_owned());
+        if let Some(digest) = self.resolve(copy.path(), &reference).await? {
+            return self.with_anchor(copy.path(), &digest).await;
+        }
+        match known {
+            Some(digest) if self.put_back(copy.path(), digest, tag).await? => {
+                let found = self.with_anchor(copy.path(), digest).await?;
+                Ok(found.as_repaired())
+            }
+            _ => Ok(Presence::Missing),
+        }
+    }
+
+    async fn with_anchor(
+        &self,
+        repository: &str,
+        digest: &Digest<'_>,
+    ) -> Result<Presence, RegistryError> {
+        let anchor = anchor_tag(digest);
+        let complete = |repaired| Presence::Complete {
+            digest: digest.clone().into_owned(),
+            repaired,
+        };
+        let reference = TagOrDigest::Tag(anchor.clone());
+        if self.resolve(repository, &reference).await?.as_ref() == Some(digest) {
+            return Ok(complete(false));
+        }
+        if self.put_back(repository, digest, &anchor).await? {
+            Ok(complete(true))
+        } else {
+            Ok(Presence::Missing)
+        }
+    }
+
+    /// Gives a manifest of the backup a tag that it lost; `false` if there is no such manifest.
+    async fn put_back(
+        &self,
+        repository: &str,
+        digest: &Digest<'_>,
+        tag: &str,
+    ) -> Result<bool, RegistryError> {
+        let Ok(own) = digest.to_string().parse() else {
+            return Ok(false);
+        };
+        let is_back = self.registry.tag(repository, &own, tag).await?;
+        if is_back {
+            tracing::warn!(repository, %digest, tag, "the backup had lost or changed this tag; it was put back");
+        }
+        Ok(is_back)
+    }
+
+    async fn resolve(
+        &self,
+        repository: &str,
+        reference: &TagOrDigest,
+    ) -> Result<Option<Digest<'static>>, RegistryError> {
+        let found = self.registry.resolve(repository, reference).await?;
+        Ok(found.and_then(|found| contract_digest(&found.digest)))
+    }
+}
+
+impl Presence {
+    fn as_repaired(&self) -> Self {
+        match self {
+            Self::Complete { digest, .. } => Self::Complete {
+                digest: digest.clone(),
+                repaired: true,
+            },
+            Self::Missing => Self::Missing,
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What the Kubernetes cluster runs, and what follows from it.
+//!
+//! - [`kind`]: the kinds that are watched;
+//! - [`workload`]: a watched object, trimmed to what matters here;
+//! - [`model`]: who uses which image where, in memory; images to copy, pull Secrets and re-admissions are read from it;
+//! - [`readmission`]: which workloads to send through admission again now, and whether it helped;
+//! - [`readmitting`]: sends them, and tells what came of it;
+//! - [`hosts`]: from which registries the images come;
+//! - [`excluded`]: which namespaces are left alone;
+//! - `pace`: how fast things may follow each other;
+//! - [`shared`]: the model that one side writes and others read;
+//! - [`watch`]: the API server's watch streams, which keep the model true;
+//! - [`upkeep`]: keeps a copy of every image that is used;
+//! - [`inventory`]: what is known about these copies;
+//! - [`secrets`]: makes the pull Secrets;
+//! - [`replicas`]: which share of the work is this replica's;
+//! - [`events`]: tells people what happened;
+//! - `supervision`: tasks that are started again when they break off;
+//! - [`run`]: sets all this to work.
+
+pub mod events;
+pub mod excluded;
+pub mod hosts;
+pub mod inventory;
+pub mod kind;
+mod lenient;
+pub mod model;
+mod pace;
+pub mod readmission;
+pub mod readmitting;
+pub mod replicas;
+pub mod run;
+pub mod secrets;
+pub mod shared;
+mod supervision;
+#[cfg(test)]
+mod testing;
+pub mod upkeep;
+pub mod watch;
+pub mod workload;
+
+pub use events::{About, Events, Notice};
+pub use excluded::ExcludedNamespaces;
+pub use inventory::Inventory;
+pub use kind::{Kind, WorkloadKind};
+pub use model::{Change, CopyState, Due, ListState, Model, NamespaceState, Rules};
+pub use readmission::{News, Outcome, Readmissions, Readmit};
+pub use replicas::Replicas;
+pub use secrets::{ManagedSecrets, Provision, PullSecrets};
+pub use shared::Cluster;
+pub use upkeep::Upkeep;
+pub use workload::{Key, Life, NamespaceObject, Object, Watched, Workload};

@@ -1,0 +1,175 @@
+//! Events in the cluster, for those who look at a workload and wonder.
+//!
+//! Telling never waits and never fails: a bounded queue takes what is told, and one task writes it ([`writer`]), slowly
+//! and each notice once in a while ([`memory`]). What it reads like is in [`notice`]. Whoever has something to tell does so
+//! as long as it holds: what the queue or the API server does not take is told the next time.
+
+mod memory;
+mod notice;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kube::Client;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::workload::Key;
+use crate::metrics::{EventResult, Metrics};
+use memory::{Memory, Name};
+use writer::{Item, Writer};
+
+/// Notices that wait to be written: about five minutes of writing, at 1 KiB each.
+const QUEUE: usize = 500;
+
+/// Room in the queue that good news leave to the bad.
+const ROOM_FOR_WARNINGS: usize = QUEUE / 2;
+
+/// What an Event is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct About {
+    /// The API version, such as `apps/v1`.
+    pub api_version: String,
+    /// The kind.
+    pub kind: String,
+    /// The namespace; empty for what is in none, whose Events are in `default`.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+    /// Its identity; empty if it is not known.
+    pub uid: String,
+}
+
+/// What happened, one line for people. Image references and reasons are short texts without secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Notice {
+    /// The image is mirrored.
+    Mirrored {
+        /// The original.
+        image: String,
+    },
+    /// The image could not be copied.
+    NotMirrored {
+        /// The original.
+        image: String,
+        /// Why.
+        reason: String,
+    },
+    /// The original is gone, so the copy is the last one.
+    LastCopy {
+        /// The original.
+        image: String,
+    },
+    /// There are copies of images of the workload, but the policy leaves them.
+    NotRewritten {
+        /// The originals that it still names.
+        images: Vec<String>,
+    },
+    /// There is a Secret of the pull Secret's name that is not managed here; it is left alone.
+    ForeignSecret,
+}
+
+/// Tells what happened. Clones tell through the same channel.
+#[derive(Clone)]
+pub struct Events {
+    memory: Arc<Mutex<Memory>>,
+    queue: Option<Queue>,
+}
+
+/// What waits to be written.
+#[derive(Clone)]
+struct Queue {
+    sender: mpsc::Sender<Item>,
+    metrics: Metrics,
+}
+
+impl Events {
+    /// Writes nothing, and only knows what is news.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            memory: Arc::new(Mutex::new(Memory::new())),
+            queue: None,
+        }
+    }
+
+    /// Writes Events in the name of `replica`, for as long as somebody may tell something.
+    #[must_use]
+    pub fn start(client: Client, replica: Option<&str>, metrics: Metrics) -> Self {
+        let (sender, items) = mpsc::channel(QUEUE);
+        let memory = Arc::new(Mutex::new(Memory::new()));
+        let writer = Writer::new(client, replica, Arc::clone(&memory), metrics.clone());
+        tokio::spawn(writer.run(items));
+        Self {
+            memory,
+            queue: Some(Queue { sender, metrics }),
+        }
+    }
+
+    /// Tells of something, soon; never waits. To be called again and again while it holds, since what comes too fast is
+    /// dropped. Gives whether it is news: it was taken, and the same about the same object was not within the last hour.
+    pub fn tell(&self, about: About, notice: Notice) -> bool {
+        let name = Name::of(&about, &notice);
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(due) = memory.take(name, Instant::now().into_std()) else {
+            return false;
+        };
+        let Some(queue) = &self.queue else {
+            return due.is_news;
+        };
+        let is_taken = queue.take(Item {
+            name,
+            about,
+            notice,
+            count: due.count,
+        });
+        if !is_taken {
+            memory.put_back(name, due);
+        }
+        is_taken && due.is_news
+    }
+}
+
+impl Queue {
+    /// `false` if there is no room.
+    fn take(&self, item: Item) -> bool {
+        let is_full = !item.notice.is_warning() && self.sender.capacity() <= ROOM_FOR_WARNINGS;
+        let is_taken = !is_full && self.sender.try_send(item).is_ok();
+        if !is_taken {
+            self.metrics.event(EventResult::Dropped);
+        }
+        is_taken
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_written = self.queue.is_some();
+        let mut shown = f.debug_struct("Events");
+        shown
+            .field("is_written", &is_written)
+            .finish_non_exhaustive()
+    }
+}
+
+impl About {
+    /// About a workload.
+    #[must_use]
+    pub fn workload(key: &Key, uid: &str) -> Self {
+        let group = key.kind.group();
+        Self {
+            api_version: if group.is_empty() {
+                "v1".into()
+            } else {
+                format!("{group}/v1")
+            },
+            kind: key.kind.name().into(),
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
+            uid: uid.into(),
+        }
+    }
+}

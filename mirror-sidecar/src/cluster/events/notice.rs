@@ -1,0 +1,112 @@
+//! What an Event says.
+
+use super::Notice;
+
+/// Longest note that an API server takes, in bytes.
+pub(super) const MAX_NOTE: usize = 1024;
+
+/// Longest reason within a note: registries may answer with whole pages.
+const MAX_REASON: usize = 400;
+
+/// Longest image reference within a note. Real ones are shorter; what is longer is not one.
+const MAX_IMAGE: usize = 260;
+
+/// Images that are named when there are more of them.
+const MAX_IMAGES: usize = 2;
+
+impl Notice {
+    /// The reason, a word for machines.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Mirrored { .. } => "Mirrored",
+            Self::NotMirrored { .. } => "NotMirrored",
+            Self::LastCopy { .. } => "LastCopy",
+            Self::NotRewritten { .. } => "NotRewritten",
+            Self::ForeignSecret => "ForeignSecret",
+        }
+    }
+
+    /// What was tried.
+    pub(super) fn action(&self) -> &'static str {
+        match self {
+            Self::Mirrored { .. } | Self::NotMirrored { .. } => "Mirror",
+            Self::LastCopy { .. } => "Check",
+            Self::NotRewritten { .. } => "Readmit",
+            Self::ForeignSecret => "ProvidePullSecret",
+        }
+    }
+
+    /// Whether somebody should do something.
+    pub(super) fn is_warning(&self) -> bool {
+        !matches!(self, Self::Mirrored { .. })
+    }
+
+    /// A sentence for people, at most [`MAX_NOTE`] bytes in one line.
+    pub(super) fn note(&self) -> String {
+        let note = match self {
+            Self::Mirrored { image } => {
+                format!("{} is mirrored in the backup registry.", tidy_image(image))
+            }
+            Self::NotMirrored { image, reason } => format!(
+                "{} cannot be mirrored, so it is not protected against the loss of its registry: {}. \
+                 It is tried again by itself; make sure that the image exists and that mirror-sidecar may pull it.",
+                tidy_image(image),
+                tidy(reason, MAX_REASON).trim_end_matches(is_end)
+            ),
+            Self::LastCopy { image } => format!(
+                "{} is gone from its registry: the copy in the backup registry is the last one. \
+                 Keep it there until this workload uses another image.",
+                tidy_image(image)
+            ),
+            Self::NotRewritten { images } => format!(
+                "There are copies of these images, but the policy leaves them: {}. \
+                 Check that the image-mirror policy is active and covers this kind and namespace.",
+                list(images)
+            ),
+            Self::ForeignSecret => {
+                "There is a Secret of this name that image-mirror did not make, so Pods here cannot pull copies: \
+                 delete it, or remove what creates it. Another name with --pull-secret needs other RBAC rules as well."
+                    .to_owned()
+            }
+        };
+        tidy(&note, MAX_NOTE)
+    }
+}
+
+/// Whether a sentence of our own goes on better without it.
+fn is_end(last: char) -> bool {
+    last == '.' || last.is_whitespace()
+}
+
+fn list(images: &[String]) -> String {
+    let named: Vec<_> = images
+        .iter()
+        .take(MAX_IMAGES)
+        .map(|image| tidy_image(image))
+        .collect();
+    let named = named.join(", ");
+    match images.len().saturating_sub(MAX_IMAGES) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
+fn tidy_image(image: &str) -> String {
+    tidy(image, MAX_IMAGE)
+}
+
+/// The text in one line, and cut to that many bytes.
+fn tidy(text: &str, limit: usize) -> String {
+    let mut tidy = String::with_capacity(text.len().min(limit));
+    for part in text.chars() {
+        let part = if part.is_control() { ' ' } else { part };
+        if limit < tidy.len() + part.len_utf8() {
+            // The mark of the cut has its place too.
+            while limit < tidy.len() + '…'.len_utf8() && tidy.pop().is_some() {}
+            tidy.push('…');
+            break;
+        }
+        tidy.push(part);
+    }
+    tidy
+}

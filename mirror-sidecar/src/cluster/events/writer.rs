@@ -1,0 +1,217 @@
+//! Writes Events, one after the other and not too fast.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::{Event, EventSeries};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::memory::{Memory, Name};
+use super::{About, Notice};
+use crate::metrics::{EventResult, Metrics};
+
+/// Pause between two Events, so that there are at most 120 in a minute. Events are for people, and the API server has
+/// better to do.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Longest time for an Event, both requests included.
+const WRITE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Who reports.
+const CONTROLLER: &str = "mirror-sidecar";
+
+/// Where Events about objects go that are in no namespace.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// Longest `reportingInstance` that an API server takes.
+const MAX_INSTANCE: usize = 128;
+
+/// Longest name of an object that becomes part of an Event's name, whose limit is 253.
+const MAX_NAME: usize = 200;
+
+/// Something to be told.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub name: Name,
+    pub about: About,
+    pub notice: Notice,
+    /// Which time it is that this is told.
+    pub count: i32,
+}
+
+/// Writes what it is given.
+pub(super) struct Writer {
+    client: Client,
+    instance: String,
+    memory: Arc<Mutex<Memory>>,
+    metrics: Metrics,
+    /// Whether Events fail, as far as is known.
+    failing: bool,
+}
+
+/// Why an Event was not written.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error("the API server refuses the Event {event}: {source}")]
+    Refused {
+        event: String,
+        source: Box<kube::Error>,
+    },
+    #[error("the Event {event} does not reach the API server: {source}")]
+    Unreachable {
+        event: String,
+        source: Box<kube::Error>,
+    },
+    #[error("the API server takes too long for the Event {event}")]
+    TooSlow { event: String },
+}
+
+impl Writer {
+    pub(super) fn new(
+        client: Client,
+        replica: Option<&str>,
+        memory: Arc<Mutex<Memory>>,
+        metrics: Metrics,
+    ) -> Self {
+        let instance = replica.unwrap_or(CONTROLLER);
+        Self {
+            client,
+            instance: instance.chars().take(MAX_INSTANCE).collect(),
+            memory,
+            metrics,
+            failing: false,
+        }
+    }
+
+    /// Writes until nobody can give it anything more.
+    pub(super) async fn run(mut self, mut items: mpsc::Receiver<Item>) {
+        let mut pace = interval(PAUSE);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while let Some(item) = items.recv().await {
+            pace.tick().await;
+            let result = match timeout(WRITE_WITHIN, self.write(&item)).await {
+                Ok(result) => result,
+                Err(_) => Err(WriteError::TooSlow {
+                    event: event_name(&item),
+                }),
+            };
+            self.note(&item, result);
+        }
+    }
+
+    /// Creates the Event. If it is there, from another replica or from the last time, it becomes a series.
+    async fn write(&self, item: &Item) -> Result<(), WriteError> {
+        let namespace = namespace(&item.about);
+        let api = Api::<Event>::namespaced(self.client.clone(), namespace);
+        let created = api
+            .create(&PostParams::default(), &self.event(item, Timestamp::now()))
+            .await;
+        match created {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                let series = EventSeries {
+                    // A series begins with the second; who told the first is not known.
+                    count: item.count.max(2),
+                    last_observed_time: MicroTime(Timestamp::now()),
+                };
+                let patch = Patch::Merge(json!({ "series": series }));
+                let patched = api
+                    .patch(&event_name(item), &PatchParams::default(), &patch)
+                    .await;
+                patched.map(drop).map_err(|error| write_error(item, error))
+            }
+            Err(error) => Err(write_error(item, error)),
+        }
+    }
+
+    fn note(&mut self, item: &Item, result: Result<(), WriteError>) {
+        let Err(error) = result else {
+            self.failing = false;
+            self.metrics.event(EventResult::Written);
+            return;
+        };
+        self.metrics.event(EventResult::Failed);
+        // What was refused is refused again; the rest is due again.
+        if !matches!(error, WriteError::Refused { .. }) {
+            let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            memory.lose(item.name);
+        }
+        if std::mem::replace(&mut self.failing, true) {
+            tracing::debug!(%error, "an Event is not written");
+        } else {
+            tracing::warn!(%error, "an Event is not written; more of these are logged at level debug");
+        }
+    }
+
+    fn event(&self, item: &Item, now: Timestamp) -> Event {
+        let Item { about, notice, .. } = item;
+        let type_ = if notice.is_warning() {
+            "Warning"
+        } else {
+            "Normal"
+        };
+        Event {
+            metadata: ObjectMeta {
+                name: Some(event_name(item)),
+                namespace: Some(namespace(about).to_owned()),
+                ..ObjectMeta::default()
+            },
+            action: Some(notice.action().to_owned()),
+            reason: Some(notice.reason().to_owned()),
+            note: Some(notice.note()),
+            type_: Some(type_.to_owned()),
+            event_time: Some(MicroTime(now)),
+            regarding: Some(regarding(about)),
+            reporting_controller: Some(CONTROLLER.to_owned()),
+            reporting_instance: Some(self.instance.clone()),
+            ..Event::default()
+        }
+    }
+}
+
+fn write_error(item: &Item, error: kube::Error) -> WriteError {
+    let (event, source) = (event_name(item), Box::new(error));
+    match &*source {
+        kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 => {
+            WriteError::Refused { event, source }
+        }
+        _ => WriteError::Unreachable { event, source },
+    }
+}
+
+fn regarding(about: &About) -> ObjectReference {
+    let known = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    ObjectReference {
+        api_version: known(&about.api_version),
+        kind: known(&about.kind),
+        namespace: known(&about.namespace),
+        name: known(&about.name),
+        uid: known(&about.uid),
+        ..ObjectReference::default()
+    }
+}
+
+fn namespace(about: &About) -> &str {
+    match about.namespace.as_str() {
+        "" => DEFAULT_NAMESPACE,
+        namespace => namespace,
+    }
+}
+
+/// The name of the object for people, then what makes it unique.
+fn event_name(item: &Item) -> String {
+    let object: String = item.about.name.chars().take(MAX_NAME).collect();
+    // A dot may only follow a letter or a digit.
+    let object = object.trim_end_matches(|last: char| !last.is_ascii_alphanumeric());
+    match object {
+        "" => format!("{CONTROLLER}.{}", item.name),
+        object => format!("{object}.{}", item.name),
+    }
+}

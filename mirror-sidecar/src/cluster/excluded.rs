@@ -1,0 +1,28 @@
+//! Which namespaces are left alone.
+
+use std::sync::Arc;
+
+use mirror_contract::NamespacePattern;
+
+/// The namespaces that are left alone. Clones share the list.
+#[derive(Clone, Debug, Default)]
+pub struct ExcludedNamespaces(Arc<[NamespacePattern<'static>]>);
+
+impl ExcludedNamespaces {
+    /// Whether `namespace` is one of them.
+    #[must_use]
+    pub fn contains(&self, namespace: &str) -> bool {
+        self.0.iter().any(|pattern| pattern.matches(namespace))
+    }
+
+    /// The patterns, in the order in which they were given.
+    pub fn patterns(&self) -> impl Iterator<Item = &NamespacePattern<'static>> {
+        self.0.iter()
+    }
+}
+
+impl FromIterator<NamespacePattern<'static>> for ExcludedNamespaces {
+    fn from_iter<I: IntoIterator<Item = NamespacePattern<'static>>>(patterns: I) -> Self {
+        Self(patterns.into_iter().collect())
+    }
+}

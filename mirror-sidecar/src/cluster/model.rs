@@ -1,0 +1,331 @@
+//! Who uses which image where.
+//!
+//! The model holds what the watches told, and nothing that has no effect: objects of excluded namespaces, ended Pods and
+//! the history of Deployments are not kept. It changes by [`Change`]s only and does no I/O, so every query is a pure
+//! function of what was told.
+
+mod due;
+mod entry;
+mod lists;
+#[cfg(test)]
+mod memory;
+mod namespaces;
+#[cfg(test)]
+pub(super) mod tests;
+mod uses;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use mirror_contract::{Backup, ImageRef};
+
+use super::excluded::ExcludedNamespaces;
+use super::kind::{Kind, WorkloadKind};
+use super::workload::{Key, Object, Workload};
+pub use due::{CopyState, Due};
+pub use entry::{Entry, Image};
+pub use lists::ListState;
+use lists::Lists;
+pub use namespaces::NamespaceState;
+use namespaces::Namespaces;
+pub use uses::ImageUse;
+use uses::Uses;
+
+/// What the model must know to tell what matters.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Where copies are.
+    pub backup: Backup,
+    /// Namespaces that are left alone.
+    pub excluded_namespaces: ExcludedNamespaces,
+    /// The name of the pull Secret that copies need, if they need one.
+    pub pull_secret: Option<String>,
+}
+
+/// What a watch tells.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// All objects of a kind will be told.
+    Begin(Kind),
+    /// They were told; those that were not exist no more.
+    End(Kind),
+    /// The API server does not know the kind.
+    NotServed(Kind),
+    /// The kind cannot be watched at the moment, or can be again.
+    Trouble(Kind, bool),
+    /// An object is new, or changed, or is told once more.
+    Seen(Object),
+    /// An object is gone.
+    Gone(Object),
+}
+
+/// Who uses which image where.
+#[derive(Debug)]
+pub struct Model {
+    rules: Rules,
+    workloads: HashMap<Arc<Key>, Entry>,
+    /// Users of images that are not in the backup.
+    originals: Uses,
+    /// Users of images that are.
+    copies: Uses,
+    namespaces: Namespaces,
+    /// The workloads that another admission might help.
+    candidates: BTreeSet<Arc<Key>>,
+    lists: Lists,
+    policy_seen: Option<Timestamp>,
+    rewrites: u64,
+}
+
+/// A user of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct User<'a> {
+    /// Which workload.
+    pub key: &'a Key,
+    /// Its identity, which an Event about it names.
+    pub uid: &'a str,
+    /// Whether a controller owns it, so that most people look elsewhere.
+    pub is_owned: bool,
+}
+
+impl Model {
+    /// A model of a cluster about which nothing was told.
+    #[must_use]
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            workloads: HashMap::new(),
+            originals: Uses::default(),
+            copies: Uses::default(),
+            namespaces: Namespaces::default(),
+            candidates: BTreeSet::new(),
+            lists: Lists::default(),
+            policy_seen: None,
+            rewrites: 0,
+        }
+    }
+
+    /// Carries out a change; `false` if no query can tell the difference.
+    pub fn apply(&mut self, change: Change) -> bool {
+        match change {
+            Change::Begin(kind) => {
+                self.lists.begin(kind);
+                false
+            }
+            Change::End(kind) => {
+                let has_news = self.lists.end(kind);
+                self.forget_unseen(kind) || has_news
+            }
+            Change::NotServed(kind) => self.lists.not_served(kind),
+            Change::Trouble(kind, has_trouble) => self.lists.trouble(kind, has_trouble),
+            Change::Seen(Object::Workload(workload)) => self.see(workload),
+            Change::Gone(Object::Workload(workload)) => self.lose(&workload),
+            Change::Seen(Object::Namespace(namespace)) => {
+                let epoch = self.lists.epoch(Kind::Namespace);
+                self.namespaces.see(namespace, epoch)
+            }
+            Change::Gone(Object::Namespace(namespace)) => self.namespaces.lose(&namespace.name),
+        }
+    }
+
+    /// How far what is told about a kind can be relied on.
+    #[must_use]
+    pub fn list_state(&self, kind: Kind) -> ListState {
+        self.lists.state(kind)
+    }
+
+    /// Whether every kind that the API server serves was told completely, and is watched since. If not, what the model does
+    /// not know may exist all the same.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let is_settled =
+            |kind| self.lists.state(kind) != ListState::Pending && !self.lists.has_trouble(kind);
+        Kind::ALL.into_iter().all(is_settled)
+    }
+
+    /// The images in use that are not in the backup, in their order. These are the copies that the cluster wants.
+    pub fn images(&self) -> impl Iterator<Item = ImageUse<'_>> {
+        self.originals.iter()
+    }
+
+    /// The images in use that are in the backup: copies, and what else their owner keeps there.
+    pub fn images_in_backup(&self) -> impl Iterator<Item = ImageUse<'_>> {
+        self.copies.iter()
+    }
+
+    /// At most `limit` users of an image, whether it is in the backup or not, and of the more interesting kinds first.
+    pub fn users<'a>(
+        &'a self,
+        image: &ImageRef<'a>,
+        limit: usize,
+    ) -> impl Iterator<Item = User<'a>> {
+        let users = self.originals.users(image).chain(self.copies.users(image));
+        users.take(limit).filter_map(|key| {
+            let entry = self.workloads.get(key)?;
+            Some(User {
+                key,
+                uid: entry.uid(),
+                is_owned: entry.is_owned(),
+            })
+        })
+    }
+
+    /// The namespaces that need the pull Secret, because something in them names it. Those that are being deleted are
+    /// not among them: nothing can be created there.
+    pub fn namespaces_with_pull_secret(&self) -> impl Iterator<Item = &str> {
+        let are_known = self.lists.state(Kind::Namespace) == ListState::Complete;
+        self.namespaces.wanting_secret(are_known)
+    }
+
+    /// When a namespace was created, if that is known.
+    #[must_use]
+    pub fn namespace_created(&self, name: &str) -> Option<Timestamp> {
+        self.namespaces.created(name)
+    }
+
+    /// What was told about a namespace.
+    #[must_use]
+    pub fn namespace_state(&self, name: &str) -> NamespaceState {
+        self.namespaces.state(name)
+    }
+
+    /// What is known about a workload; `None` for what does not exist and for what does not matter.
+    #[must_use]
+    pub fn workload(&self, key: &Key) -> Option<&Entry> {
+        self.workloads.get(key)
+    }
+
+    /// How many workloads are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.workloads.len()
+    }
+
+    /// Whether no workload is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.workloads.is_empty()
+    }
+
+    /// When the policy was first seen to work, as far as can be told: when the oldest Pod that runs a copy was created.
+    ///
+    /// Only Pods count, because other objects may be much older than their rewritten images. A copy is known by the
+    /// policy's note, so that other images in the same repository do not count.
+    #[must_use]
+    pub fn policy_seen(&self) -> Option<Timestamp> {
+        self.policy_seen
+    }
+
+    /// How many workloads were seen to get copies: the policy works, whoever sent them through it.
+    #[must_use]
+    pub fn rewrites(&self) -> u64 {
+        self.rewrites
+    }
+
+    fn see(&mut self, workload: Workload) -> bool {
+        let epoch = self.lists.epoch(Kind::Workload(workload.key.kind));
+        let Some(new) = self.read(&workload, epoch) else {
+            return self.remove(&workload.key);
+        };
+        let shows_policy = self.see_policy(&workload, &new);
+        match self.workloads.get_mut(&workload.key) {
+            Some(old) if old.means_the_same(&new) => {
+                old.set_epoch(epoch);
+                shows_policy
+            }
+            old => {
+                let had_originals = old.map(|old| !old.originals().is_empty());
+                let kind = Kind::Workload(workload.key.kind);
+                let is_made_now = || self.lists.state(kind) == ListState::Complete;
+                if !new.in_backup().is_empty() && had_originals.unwrap_or_else(is_made_now) {
+                    self.rewrites = self.rewrites.saturating_add(1);
+                }
+                self.remove(&workload.key);
+                self.insert(workload.key, new);
+                true
+            }
+        }
+    }
+
+    /// `true` if the policy is known to have worked earlier than was known before.
+    fn see_policy(&mut self, workload: &Workload, entry: &Entry) -> bool {
+        let is_proof = workload.key.kind == WorkloadKind::Pod
+            && workload.is_noted
+            && !entry.in_backup().is_empty();
+        let Some(created) = workload.created.filter(|_| is_proof) else {
+            return false;
+        };
+        let is_news = self.policy_seen.is_none_or(|seen| created < seen);
+        if is_news {
+            self.policy_seen = Some(created);
+        }
+        is_news
+    }
+
+    /// Forgets a workload, unless a successor has its name by now.
+    fn lose(&mut self, workload: &Workload) -> bool {
+        match self.workloads.get(&workload.key) {
+            Some(entry) if workload.uid.is_empty() || entry.uid() == &*workload.uid => {
+                self.remove(&workload.key)
+            }
+            _ => false,
+        }
+    }
+
+    fn read(&self, workload: &Workload, epoch: u32) -> Option<Entry> {
+        Entry::new(workload, &self.rules, epoch, |image| {
+            self.originals
+                .shared(image)
+                .or_else(|| self.copies.shared(image))
+        })
+    }
+
+    fn insert(&mut self, key: Key, mut entry: Entry) {
+        let namespace = self.namespaces.enter(&key.namespace, entry.needs_secret());
+        let key = Arc::new(Key { namespace, ..key });
+        entry.keep_originals(|image| self.namespaces.take_image(&key.namespace, image));
+        for image in entry.originals() {
+            self.originals.add(image, &key);
+        }
+        for image in entry.in_backup() {
+            self.copies.add(image, &key);
+        }
+        if entry.is_candidate() {
+            self.candidates.insert(Arc::clone(&key));
+        }
+        self.workloads.insert(key, entry);
+    }
+
+    fn remove(&mut self, key: &Key) -> bool {
+        let Some((key, entry)) = self.workloads.remove_entry(key) else {
+            return false;
+        };
+        for image in entry.originals() {
+            self.namespaces.leave_image(&key.namespace, image);
+            self.originals.remove(image, &key);
+        }
+        for image in entry.in_backup() {
+            self.copies.remove(image, &key);
+        }
+        self.candidates.remove(&key);
+        self.namespaces.leave(&key.namespace, entry.needs_secret());
+        true
+    }
+
+    /// Forgets what was not told since the last list of this kind began.
+    fn forget_unseen(&mut self, kind: Kind) -> bool {
+        let epoch = self.lists.epoch(kind);
+        let Kind::Workload(kind) = kind else {
+            return self.namespaces.forget_unseen(epoch);
+        };
+        let workloads = self.workloads.iter();
+        let unseen: Vec<_> = workloads
+            .filter(|(key, entry)| key.kind == kind && entry.epoch() != epoch)
+            .map(|(key, _)| Arc::clone(key))
+            .collect();
+        for key in &unseen {
+            self.remove(key);
+        }
+        !unseen.is_empty()
+    }
+}

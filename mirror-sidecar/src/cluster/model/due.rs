@@ -1,0 +1,99 @@
+//! The workloads that another admission might help.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use mirror_contract::ImageRef;
+
+use super::entry::{Entry, Image};
+use super::{Key, Model, Workload};
+
+/// Whether there is a copy of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyState {
+    /// There is.
+    Mirrored,
+    /// Not yet; worth waiting for.
+    Missing,
+    /// There is none, and nobody knows whether there ever will be: it could not be copied, and trying again soon is of
+    /// no use.
+    Never,
+}
+
+/// A workload that another admission might help. Whether it does only the policy knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Which one.
+    pub key: Arc<Key>,
+    /// Its identity; a patch must name it as a precondition, so that it never meets a successor of the same name.
+    pub uid: Box<str>,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// The images that copies could replace, in their order; at least one.
+    pub images: Box<[Image]>,
+}
+
+impl Model {
+    /// The workloads that another admission might help, in their order: top-level ones of a mutable kind, active, not left
+    /// alone, with at least one image that its copy could replace, and none to wait for.
+    ///
+    /// `state` is asked once for each image.
+    pub fn due(
+        &self,
+        state: impl Fn(&ImageRef<'static>) -> CopyState,
+    ) -> impl Iterator<Item = Due> {
+        let mut states: HashMap<&Image, CopyState> = HashMap::new();
+        let candidates = self.candidates.iter();
+        let candidates = candidates.filter(|key| !self.namespaces.is_terminating(&key.namespace));
+        candidates.filter_map(move |key| {
+            let entry = self.workloads.get(key)?;
+            let state_of = |image| *states.entry(image).or_insert_with(|| state(image));
+            Some(Due {
+                key: Arc::clone(key),
+                uid: entry.uid().into(),
+                created: entry.created(),
+                images: self.replaceable(entry, state_of)?,
+            })
+        })
+    }
+
+    /// The images that the policy could replace by their copies now; `None` if there is none, or if it is too early.
+    ///
+    /// A template that lists no pull Secret gets none from the policy while an image of it stays upstream, which may need
+    /// those of the `ServiceAccount`: its Pods are rewritten instead.
+    fn replaceable<'a>(
+        &self,
+        entry: &'a Entry,
+        mut state_of: impl FnMut(&'a Image) -> CopyState,
+    ) -> Option<Box<[Image]>> {
+        let mut images = Vec::new();
+        let mut stays_upstream = false;
+        for image in entry.originals() {
+            match state_of(image) {
+                CopyState::Mirrored => images.push(Arc::clone(image)),
+                CopyState::Never => stays_upstream = true,
+                CopyState::Missing => return None,
+            }
+        }
+        let is_left_to_pods =
+            stays_upstream && !entry.lists_secrets() && self.rules.pull_secret.is_some();
+        (!images.is_empty() && !is_left_to_pods).then(|| images.into_boxed_slice())
+    }
+}
+
+impl Due {
+    /// Those of the images that `workload`, which an admission gave, still names.
+    #[must_use]
+    pub fn remaining(&self, workload: &Workload) -> Vec<Image> {
+        let named = workload.images.iter();
+        let named: Vec<_> = named
+            .filter_map(|text| Some(ImageRef::parse(text).ok()?.without_redundant_tag()))
+            .collect();
+        let images = self.images.iter();
+        images
+            .filter(|image| named.iter().any(|named| *named == ***image))
+            .cloned()
+            .collect()
+    }
+}

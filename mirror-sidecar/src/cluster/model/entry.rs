@@ -1,0 +1,174 @@
+//! What is kept of a workload.
+
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use mirror_contract::ImageRef;
+
+use super::Rules;
+use crate::cluster::workload::{Life, Workload};
+
+/// An image in its normal form, without the tag of one that is pinned to a digest. All its users share it.
+pub type Image = Arc<ImageRef<'static>>;
+
+/// What is kept of a workload.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    facts: Facts,
+    /// Which list it was told in last.
+    epoch: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Facts {
+    uid: Box<str>,
+    created: Option<Timestamp>,
+    originals: Box<[Image]>,
+    in_backup: Box<[Image]>,
+    secrets: Secrets,
+    is_candidate: bool,
+    is_owned: bool,
+}
+
+/// The pull Secrets that a workload lists itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Secrets {
+    None,
+    Others,
+    /// That of the backup is among them.
+    WithOurs,
+}
+
+impl Entry {
+    /// What matters of `workload`, told in the list `epoch`; `None` if nothing does. `shared` gives the image that other
+    /// users share.
+    pub(super) fn new(
+        workload: &Workload,
+        rules: &Rules,
+        epoch: u32,
+        shared: impl Fn(&ImageRef<'_>) -> Option<Image>,
+    ) -> Option<Self> {
+        let excluded = &rules.excluded_namespaces;
+        if workload.life == Life::Done || excluded.contains(&workload.key.namespace) {
+            return None;
+        }
+        let mut originals = Vec::new();
+        let mut in_backup = Vec::new();
+        for text in &workload.images {
+            let Ok(image) = ImageRef::parse(text) else {
+                continue;
+            };
+            let image = image.without_redundant_tag();
+            let list = if rules.backup.contains(&image) {
+                &mut in_backup
+            } else if workload.is_exempt {
+                // It may have been rewritten before; then it still needs its copies, but no new ones.
+                continue;
+            } else {
+                &mut originals
+            };
+            list.push(shared(&image).unwrap_or_else(|| Arc::new(image.into_owned())));
+        }
+        let (originals, in_backup) = (each_once(originals), each_once(in_backup));
+        let ours = rules.pull_secret.as_ref();
+        let secrets = match &workload.pull_secrets[..] {
+            [] => Secrets::None,
+            listed if ours.is_some_and(|ours| listed.contains(ours)) => Secrets::WithOurs,
+            _ => Secrets::Others,
+        };
+        if originals.is_empty() && in_backup.is_empty() && secrets != Secrets::WithOurs {
+            return None;
+        }
+        let is_candidate = workload.key.kind.is_mutable()
+            && workload.life == Life::Active
+            && !workload.is_owned
+            && !originals.is_empty();
+        let facts = Facts {
+            uid: workload.uid.clone(),
+            created: workload.created,
+            originals,
+            in_backup,
+            secrets,
+            is_candidate,
+            is_owned: workload.is_owned,
+        };
+        Some(Self { facts, epoch })
+    }
+
+    /// Its identity; empty if it is not known.
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        &self.facts.uid
+    }
+
+    /// When it was created.
+    #[must_use]
+    pub fn created(&self) -> Option<Timestamp> {
+        self.facts.created
+    }
+
+    /// The images that it uses and that are not in the backup, each once, in their order.
+    #[must_use]
+    pub fn originals(&self) -> &[Image] {
+        &self.facts.originals
+    }
+
+    /// The images that it uses and that are in the backup.
+    #[must_use]
+    pub fn in_backup(&self) -> &[Image] {
+        &self.facts.in_backup
+    }
+
+    /// Forgets the originals that are not to be kept.
+    pub(super) fn keep_originals(&mut self, mut keep: impl FnMut(&Image) -> bool) {
+        let originals = std::mem::take(&mut self.facts.originals).into_vec();
+        let kept: Vec<_> = originals.into_iter().filter(|image| keep(image)).collect();
+        self.facts.originals = kept.into_boxed_slice();
+        self.facts.is_candidate &= !self.facts.originals.is_empty();
+    }
+
+    /// Whether it names the pull Secret of the backup.
+    #[must_use]
+    pub fn needs_secret(&self) -> bool {
+        self.facts.secrets == Secrets::WithOurs
+    }
+
+    /// Whether it lists any pull Secret.
+    pub(super) fn lists_secrets(&self) -> bool {
+        self.facts.secrets != Secrets::None
+    }
+
+    /// Whether it is of a kind and in a state in which another admission could rewrite it.
+    pub(super) fn is_candidate(&self) -> bool {
+        self.facts.is_candidate
+    }
+
+    /// Whether a controller owns it.
+    pub(super) fn is_owned(&self) -> bool {
+        self.facts.is_owned
+    }
+
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Notes in which list it was told last.
+    pub(super) fn set_epoch(&mut self, epoch: u32) {
+        self.epoch = epoch;
+    }
+
+    /// Whether nothing but the list differs, in which it was told.
+    pub(super) fn means_the_same(&self, other: &Self) -> bool {
+        self.facts == other.facts
+    }
+}
+
+/// Images of one object that are kept: nobody needs more, and its author must not choose how much memory they take.
+const MAX_IMAGES: usize = 256;
+
+fn each_once(mut images: Vec<Image>) -> Box<[Image]> {
+    images.sort_unstable();
+    images.dedup();
+    images.truncate(MAX_IMAGES);
+    images.into_boxed_slice()
+}

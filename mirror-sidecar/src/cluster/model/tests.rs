@@ -1,0 +1,465 @@
+//! What the queries say after changes.
+
+mod due;
+mod random;
+
+use rstest::rstest;
+
+use mirror_contract::{NamespacePattern, Naming};
+
+use super::*;
+use crate::cluster::workload::{Life, NamespaceObject};
+
+pub const SECRET: &str = "image-mirror-pull";
+pub const POD: Kind = Kind::Workload(WorkloadKind::Pod);
+
+pub fn rules() -> Rules {
+    let excluded = NamespacePattern::parse("kube-*").unwrap();
+    Rules {
+        backup: Backup::new("ghcr.io", "acme", Naming::Flat).unwrap(),
+        excluded_namespaces: [excluded.into_owned()].into_iter().collect(),
+        pull_secret: Some(SECRET.into()),
+    }
+}
+
+/// An active workload `shop/<name>`, whose uid is its name.
+pub fn workload(kind: WorkloadKind, name: &str, images: &[&str]) -> Workload {
+    Workload {
+        key: Key {
+            kind,
+            namespace: "shop".into(),
+            name: name.into(),
+        },
+        uid: name.into(),
+        created: Some("2026-11-23T00:00:00Z".parse().unwrap()),
+        life: Life::Active,
+        is_owned: false,
+        is_exempt: false,
+        is_noted: false,
+        images: images.iter().map(ToString::to_string).collect(),
+        pull_secrets: Vec::new(),
+    }
+}
+
+pub fn pod(name: &str, images: &[&str]) -> Workload {
+    workload(WorkloadKind::Pod, name, images)
+}
+
+pub fn deployment(name: &str, images: &[&str]) -> Workload {
+    workload(WorkloadKind::Deployment, name, images)
+}
+
+pub fn seen(workload: Workload) -> Change {
+    Change::Seen(Object::Workload(workload))
+}
+
+pub fn gone(workload: Workload) -> Change {
+    Change::Gone(Object::Workload(workload))
+}
+
+pub fn namespace(name: &str, is_terminating: bool) -> Object {
+    Object::Namespace(NamespaceObject {
+        name: name.into(),
+        created: None,
+        is_terminating,
+    })
+}
+
+/// A model that was told these workloads.
+pub fn model(workloads: impl IntoIterator<Item = Workload>) -> Model {
+    let mut model = Model::new(rules());
+    for workload in workloads {
+        model.apply(seen(workload));
+    }
+    model
+}
+
+/// Each image with the number of its users and one of them.
+fn images(model: &Model) -> Vec<(String, usize, String)> {
+    let images = model.images();
+    images
+        .map(|usage| {
+            (
+                usage.image.to_string(),
+                usage.users,
+                usage.example.to_string(),
+            )
+        })
+        .collect()
+}
+
+fn names(model: &Model) -> Vec<String> {
+    model
+        .images()
+        .map(|usage| usage.image.to_string())
+        .collect()
+}
+
+#[test]
+fn images_are_counted_in_their_normal_form() {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let model = model([
+        pod("a", &["nginx", "docker.io/library/nginx:latest"]),
+        deployment(
+            "web",
+            &["index.docker.io/nginx", &format!("quay.io/x/y:1@{digest}")],
+        ),
+        pod("b", &[&format!("quay.io/x/y:2@{digest}")]),
+    ]);
+    let expected = [
+        (
+            "docker.io/library/nginx:latest".into(),
+            2,
+            "Deployment shop/web".into(),
+        ),
+        (
+            format!("quay.io/x/y@{digest}"),
+            2,
+            "Deployment shop/web".into(),
+        ),
+    ];
+    assert_eq!(images(&model), expected);
+}
+
+#[test]
+fn images_of_the_backup_are_counted_apart() {
+    let model = model([pod(
+        "a",
+        &[
+            "ghcr.io/acme/docker.io-library-nginx:1",
+            "ghcr.io/other/app:1",
+        ],
+    )]);
+    assert_eq!(names(&model), ["ghcr.io/other/app:1"]);
+    let in_backup: Vec<_> = model
+        .images_in_backup()
+        .map(|usage| usage.image.to_string())
+        .collect();
+    assert_eq!(in_backup, ["ghcr.io/acme/docker.io-library-nginx:1"]);
+}
+
+#[rstest]
+#[case::ended(Workload { life: Life::Done, ..pod("a", &["nginx"]) })]
+#[case::exempt(Workload { is_exempt: true, ..pod("a", &["nginx"]) })]
+#[case::without_images(pod("a", &[]))]
+#[case::odd_name(pod("a", &["Not An Image", "a:b:c", "\u{fc}ber/all"]))]
+#[case::excluded({
+    let mut workload = pod("a", &["nginx"]);
+    workload.key.namespace = "kube-system".into();
+    workload.pull_secrets = vec![SECRET.into()];
+    workload
+})]
+fn what_does_not_matter_is_not_kept(#[case] workload: Workload) {
+    let mut model = Model::new(rules());
+    assert!(!model.apply(seen(workload)));
+    assert!(model.is_empty());
+    assert_eq!(model.namespaces_with_pull_secret().count(), 0);
+}
+
+#[test]
+fn what_does_not_matter_any_more_is_forgotten() {
+    let mut model = model([pod("a", &["nginx"])]);
+    assert!(model.apply(seen(Workload {
+        life: Life::Done,
+        ..pod("a", &["nginx"])
+    })));
+    assert!(model.is_empty() && names(&model).is_empty());
+}
+
+#[test]
+fn an_update_replaces() {
+    let mut model = model([deployment("web", &["nginx:1", "redis:7"])]);
+    assert!(model.apply(seen(deployment("web", &["nginx:2", "redis:7"]))));
+    assert_eq!(
+        names(&model),
+        ["docker.io/library/nginx:2", "docker.io/library/redis:7"]
+    );
+    assert_eq!(model.len(), 1);
+}
+
+/// Most events of a watch are about the state of Pods.
+#[test]
+fn what_changes_nothing_is_no_news() {
+    let mut model = model([pod("a", &["nginx"])]);
+    assert!(!model.apply(seen(pod("a", &["nginx"]))));
+    assert!(!model.apply(gone(pod("b", &["nginx"]))));
+    assert!(model.apply(gone(pod("a", &["nginx"]))));
+    assert!(!model.apply(gone(pod("a", &["nginx"]))));
+}
+
+#[test]
+fn a_late_deletion_does_not_meet_the_successor() {
+    let mut model = model([pod("a", &["nginx:1"])]);
+    model.apply(seen(Workload {
+        uid: "second".into(),
+        ..pod("a", &["nginx:2"])
+    }));
+    assert!(!model.apply(gone(pod("a", &["nginx:1"]))));
+    assert_eq!(names(&model), ["docker.io/library/nginx:2"]);
+    // Without a uid there is nothing to tell them apart by.
+    assert!(model.apply(gone(Workload {
+        uid: "".into(),
+        ..pod("a", &[])
+    })));
+    assert!(model.is_empty());
+}
+
+#[test]
+fn the_same_name_in_other_kinds_and_namespaces_is_something_else() {
+    let mut elsewhere = pod("web", &["c"]);
+    elsewhere.key.namespace = "shop2".into();
+    let mut model = model([deployment("web", &["a"]), pod("web", &["b"]), elsewhere]);
+    assert_eq!(model.len(), 3);
+    model.apply(gone(pod("web", &["b"])));
+    assert_eq!(
+        names(&model),
+        ["docker.io/library/a:latest", "docker.io/library/c:latest"]
+    );
+}
+
+#[test]
+fn a_new_list_forgets_what_is_not_in_it() {
+    let mut model = model([
+        pod("a", &["a"]),
+        pod("b", &["b"]),
+        deployment("web", &["c"]),
+    ]);
+    model.apply(Change::Begin(POD));
+    assert!(!model.apply(seen(pod("b", &["b"]))), "nothing new about it");
+    assert_eq!(
+        model.len(),
+        3,
+        "until the list ends, everything may still be told"
+    );
+    assert!(model.apply(Change::End(POD)));
+    assert_eq!(
+        names(&model),
+        ["docker.io/library/b:latest", "docker.io/library/c:latest"]
+    );
+}
+
+/// A list that breaks off is told again from its beginning.
+#[test]
+fn a_list_may_begin_twice() {
+    let mut model = model([]);
+    model.apply(Change::Begin(POD));
+    model.apply(seen(pod("a", &["a"])));
+    model.apply(Change::Begin(POD));
+    model.apply(seen(pod("b", &["b"])));
+    model.apply(Change::End(POD));
+    assert_eq!(names(&model), ["docker.io/library/b:latest"]);
+}
+
+#[test]
+fn it_is_complete_when_every_kind_is_known() {
+    let cron_job = Kind::Workload(WorkloadKind::CronJob);
+    let mut model = model([]);
+    for kind in Kind::ALL {
+        assert!(!model.is_complete());
+        if kind == cron_job {
+            assert!(model.apply(Change::NotServed(kind)));
+            assert!(!model.apply(Change::NotServed(kind)), "no news");
+        } else {
+            model.apply(Change::Begin(kind));
+            assert_eq!(model.list_state(kind), ListState::Pending);
+            assert!(model.apply(Change::End(kind)));
+        }
+    }
+    assert!(model.is_complete());
+    assert_eq!(model.list_state(cron_job), ListState::NotServed);
+    // A second list, or a wrong answer, takes nothing back.
+    model.apply(Change::Begin(POD));
+    model.apply(Change::NotServed(POD));
+    assert_eq!(model.list_state(POD), ListState::Complete);
+}
+
+#[test]
+fn users_are_bounded_and_told_by_kind() {
+    let mut workloads = vec![deployment("web", &["nginx"])];
+    workloads.extend((0..5000).map(|number| pod(&format!("pod-{number}"), &["nginx"])));
+    let mut model = model(workloads);
+    let image = ImageRef::parse("nginx").unwrap();
+    let users: Vec<_> = model
+        .users(&image, 3)
+        .map(|user| (user.key.to_string(), user.uid))
+        .collect();
+    let expected = [
+        ("Deployment shop/web".into(), "web"),
+        ("Pod shop/pod-0".into(), "pod-0"),
+        ("Pod shop/pod-1".into(), "pod-1"),
+    ];
+    assert_eq!(users, expected);
+    assert_eq!(images(&model)[0].1, 5001);
+    model.apply(Change::Begin(POD));
+    model.apply(Change::End(POD));
+    assert_eq!(images(&model)[0].1, 1);
+    assert_eq!(
+        model.users(&ImageRef::parse("redis").unwrap(), 3).count(),
+        0
+    );
+}
+
+fn with_secret(workload: Workload) -> Workload {
+    Workload {
+        pull_secrets: vec!["team".into(), SECRET.into()],
+        ..workload
+    }
+}
+
+#[test]
+fn the_secret_is_wanted_where_something_names_it() {
+    let mut model = model([]);
+    let wanted = |model: &Model| {
+        model
+            .namespaces_with_pull_secret()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    model.apply(seen(Workload {
+        pull_secrets: vec!["team".into()],
+        ..pod("a", &["nginx"])
+    }));
+    assert!(wanted(&model).is_empty());
+    model.apply(seen(with_secret(pod("b", &["nginx"]))));
+    // Left alone from now on, but rewritten before.
+    model.apply(seen(Workload {
+        is_exempt: true,
+        ..with_secret(pod("c", &["nginx"]))
+    }));
+    assert_eq!(wanted(&model), ["shop"]);
+    model.apply(gone(pod("b", &[])));
+    assert_eq!(wanted(&model), ["shop"]);
+    model.apply(seen(Workload {
+        life: Life::Done,
+        ..with_secret(pod("c", &["nginx"]))
+    }));
+    assert!(wanted(&model).is_empty());
+}
+
+#[test]
+fn no_secret_is_wanted_where_it_cannot_be() {
+    let mut model = model([with_secret(pod("a", &["nginx"]))]);
+    assert_eq!(
+        model.namespaces_with_pull_secret().count(),
+        1,
+        "the namespaces are not told yet"
+    );
+    model.apply(Change::Begin(Kind::Namespace));
+    assert!(model.apply(Change::End(Kind::Namespace)));
+    assert_eq!(
+        model.namespaces_with_pull_secret().count(),
+        0,
+        "it does not exist"
+    );
+    assert!(model.apply(Change::Seen(namespace("shop", false))));
+    assert!(!model.apply(Change::Seen(namespace("shop", false))));
+    assert_eq!(model.namespaces_with_pull_secret().count(), 1);
+    assert!(model.apply(Change::Seen(namespace("shop", true))));
+    assert_eq!(
+        model.namespaces_with_pull_secret().count(),
+        0,
+        "it is being deleted"
+    );
+    assert!(model.apply(Change::Gone(namespace("shop", true))));
+    assert!(!model.apply(Change::Gone(namespace("shop", true))));
+    assert_eq!(model.namespaces_with_pull_secret().count(), 0);
+}
+
+#[test]
+fn the_policy_is_seen_in_pods_that_run_copies() {
+    let copy = "ghcr.io/acme/docker.io-library-nginx:1";
+    let at = |workload: Workload, time: &str| Workload {
+        created: Some(time.parse().unwrap()),
+        is_noted: true,
+        ..workload
+    };
+    let old = at(pod("old", &[copy]), "2025-01-01T00:00:00Z");
+    let unnoted = Workload {
+        is_noted: false,
+        ..old.clone()
+    };
+    let mut model = model([
+        at(deployment("old", &[copy]), "2020-01-01T00:00:00Z"),
+        at(pod("upstream", &["nginx"]), "2022-01-01T00:00:00Z"),
+        Workload {
+            created: None,
+            ..old.clone()
+        },
+        unnoted.clone(),
+    ]);
+    assert_eq!(model.policy_seen(), None);
+    assert!(model.apply(seen(at(pod("b", &[copy]), "2026-02-01T00:00:00Z"))));
+    assert!(model.apply(seen(at(pod("a", &[copy]), "2026-01-01T00:00:00Z"))));
+    model.apply(gone(pod("a", &[])));
+    assert_eq!(
+        model.policy_seen(),
+        Some("2026-01-01T00:00:00Z".parse().unwrap())
+    );
+    assert!(model.apply(seen(old.clone())), "nothing else is new");
+    assert!(!model.apply(seen(old)));
+    assert_eq!(
+        model.policy_seen(),
+        Some("2025-01-01T00:00:00Z".parse().unwrap())
+    );
+}
+
+/// The author of one object must not choose how much memory it takes.
+#[test]
+fn an_object_keeps_a_bounded_number_of_images() {
+    let images: Vec<_> = (0..10_000)
+        .map(|number| format!("nginx:{number}"))
+        .collect();
+    let images: Vec<_> = images.iter().map(String::as_str).collect();
+    let model = model([pod("a", &images)]);
+    assert_eq!(model.images().count(), 256);
+}
+
+/// What was rewritten before it was opted out still runs copies.
+#[test]
+fn copies_of_what_is_left_alone_are_in_use() {
+    let model = model([Workload {
+        is_exempt: true,
+        ..pod("a", &["nginx", "ghcr.io/acme/docker.io-library-nginx:1"])
+    }]);
+    assert_eq!(model.images().count(), 0);
+    assert_eq!(model.images_in_backup().count(), 1);
+}
+
+/// The users of one namespace must not choose how much work there is for all.
+#[test]
+fn a_namespace_keeps_a_bounded_number_of_images() {
+    let crowd = |first: usize| {
+        let images: Vec<_> = (first..first + 200)
+            .map(|number| format!("nginx:{number}"))
+            .collect();
+        let images: Vec<_> = images.iter().map(String::as_str).collect();
+        deployment(&format!("web-{first}"), &images)
+    };
+    let mut model = model((0..3000).step_by(200).map(crowd));
+    assert_eq!(model.images().count(), 2000);
+    let mut elsewhere = pod("a", &["redis"]);
+    elsewhere.key.namespace = "shop2".into();
+    model.apply(seen(elsewhere));
+    assert_eq!(model.images().count(), 2001);
+    for first in (0..3000).step_by(200) {
+        model.apply(gone(crowd(first)));
+    }
+    assert_eq!(model.images().count(), 1);
+    model.apply(seen(crowd(7000)));
+    assert_eq!(model.images().count(), 201, "there is room again");
+}
+
+#[test]
+fn a_kind_that_cannot_be_watched_any_more_is_not_complete() {
+    let mut model = model([]);
+    for kind in Kind::ALL {
+        model.apply(Change::Begin(kind));
+        model.apply(Change::End(kind));
+    }
+    assert!(model.is_complete());
+    assert!(model.apply(Change::Trouble(POD, true)));
+    assert!(!model.apply(Change::Trouble(POD, true)), "no news");
+    assert!(!model.is_complete());
+    assert!(model.apply(Change::Trouble(POD, false)));
+    assert!(model.is_complete());
+}

@@ -1,0 +1,151 @@
+//! Which workloads another admission would help.
+
+use rstest::rstest;
+
+use super::*;
+
+/// `mirrored` is, `denied` never will be, everything else is awaited.
+fn state(image: &ImageRef<'_>) -> CopyState {
+    match image.path() {
+        "library/mirrored" | "library/mirrored2" => CopyState::Mirrored,
+        "library/denied" => CopyState::Never,
+        _ => CopyState::Missing,
+    }
+}
+
+fn due(model: &Model) -> Vec<Due> {
+    model.due(state).collect()
+}
+
+fn is_due(workload: Workload) -> bool {
+    !due(&model([workload])).is_empty()
+}
+
+#[rstest]
+#[case(&["mirrored"], true)]
+#[case(&["mirrored", "mirrored2"], true)]
+#[case(&["mirrored", "missing"], false)]
+#[case(&["missing"], false)]
+#[case(&["mirrored", "Not An Image"], true)]
+#[case(&["denied"], false)]
+#[case(&[], false)]
+#[case(&["ghcr.io/acme/docker.io-library-mirrored:latest"], false)]
+#[case(&["ghcr.io/acme/docker.io-library-mirrored:latest", "mirrored2"], true)]
+#[case(&["ghcr.io/acme/docker.io-library-mirrored:latest", "missing"], false)]
+fn it_depends_on_all_images(#[case] images: &[&str], #[case] expected: bool) {
+    assert_eq!(is_due(deployment("web", images)), expected);
+}
+
+/// The policy leaves the pull Secrets of such a template to the `ServiceAccount`.
+#[rstest]
+#[case(&[], Some(SECRET), false)]
+#[case(&["team"], Some(SECRET), true)]
+#[case(&[], None, true)]
+fn a_template_without_secrets_of_its_own_is_rewritten_as_a_whole_or_not_at_all(
+    #[case] listed: &[&str],
+    #[case] ours: Option<&str>,
+    #[case] expected: bool,
+) {
+    let mut model = Model::new(Rules {
+        pull_secret: ours.map(ToOwned::to_owned),
+        ..rules()
+    });
+    model.apply(seen(Workload {
+        pull_secrets: listed.iter().map(ToString::to_string).collect(),
+        ..deployment("web", &["mirrored", "denied"])
+    }));
+    assert_eq!(due(&model).len(), usize::from(expected));
+}
+
+#[rstest]
+#[case(WorkloadKind::Deployment, true)]
+#[case(WorkloadKind::StatefulSet, true)]
+#[case(WorkloadKind::DaemonSet, true)]
+#[case(WorkloadKind::CronJob, true)]
+#[case(WorkloadKind::ReplicaSet, true)]
+#[case(WorkloadKind::ReplicationController, true)]
+#[case(WorkloadKind::Job, false)]
+#[case(WorkloadKind::Pod, false)]
+fn it_depends_on_the_kind(#[case] kind: WorkloadKind, #[case] expected: bool) {
+    assert_eq!(is_due(workload(kind, "web", &["mirrored"])), expected);
+    assert!(!is_due(Workload {
+        is_owned: true,
+        ..workload(kind, "web", &["mirrored"])
+    }));
+}
+
+#[rstest]
+#[case(Workload { life: Life::Paused, ..deployment("web", &["mirrored"]) })]
+#[case(Workload { life: Life::Done, ..deployment("web", &["mirrored"]) })]
+#[case(Workload { is_exempt: true, ..deployment("web", &["mirrored"]) })]
+#[case({
+    let mut workload = deployment("web", &["mirrored"]);
+    workload.key.namespace = "kube-system".into();
+    workload
+})]
+fn what_must_not_be_touched_is_not_due(#[case] workload: Workload) {
+    assert!(!is_due(workload));
+}
+
+#[test]
+fn nothing_is_due_where_everything_is_being_deleted() {
+    let mut model = model([deployment("web", &["mirrored"])]);
+    model.apply(Change::Seen(namespace("shop", true)));
+    assert!(due(&model).is_empty());
+}
+
+#[test]
+fn a_rewritten_workload_is_due_no_more() {
+    let mut model = model([deployment("web", &["mirrored"])]);
+    assert_eq!(due(&model).len(), 1);
+    let rewritten = deployment("web", &["ghcr.io/acme/docker.io-library-mirrored:latest"]);
+    model.apply(seen(rewritten));
+    assert!(due(&model).is_empty());
+}
+
+#[test]
+fn images_are_named_in_their_normal_form_and_order() {
+    let model = model([deployment(
+        "web",
+        &["mirrored2", "mirrored:latest", "mirrored"],
+    )]);
+    let due = due(&model);
+    let images: Vec<_> = due[0].images.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        images,
+        [
+            "docker.io/library/mirrored:latest",
+            "docker.io/library/mirrored2:latest"
+        ]
+    );
+    assert_eq!(&*due[0].uid, "web");
+}
+
+#[test]
+fn each_image_is_asked_for_once() {
+    let asked = std::cell::Cell::new(0);
+    let model = model((0..100).map(|number| deployment(&format!("web-{number}"), &["mirrored"])));
+    let due = model.due(|image| {
+        asked.set(asked.get() + 1);
+        state(image)
+    });
+    assert_eq!((due.count(), asked.get()), (100, 1));
+}
+
+#[test]
+fn what_remains_is_compared_in_the_normal_form() {
+    let model = model([deployment("web", &["mirrored", "mirrored2"])]);
+    let due = due(&model);
+    let remaining = |images: &[&str]| {
+        let remaining = due[0].remaining(&deployment("web", images));
+        remaining
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        remaining(&["docker.io/library/mirrored:latest", "ghcr.io/acme/copy:1"]),
+        ["docker.io/library/mirrored:latest"]
+    );
+    assert_eq!(remaining(&["ghcr.io/acme/copy:1"]), [""; 0]);
+}

@@ -1,0 +1,93 @@
+//! How fast things may follow each other.
+
+use std::time::{Duration, Instant};
+
+/// A token bucket, kept as the time at which it will be full again. Time is given.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Between two tokens.
+    each: Duration,
+    /// How far ahead of the clock [`Self::full_at`] may be for one more token.
+    slack: Duration,
+    full_at: Option<Instant>,
+}
+
+impl Pace {
+    /// A full bucket that holds `burst` tokens, one at least, and gets another one after `each`.
+    pub(super) fn new(each: Duration, burst: u32) -> Self {
+        Self {
+            each,
+            slack: each.saturating_mul(burst.saturating_sub(1)),
+            full_at: None,
+        }
+    }
+
+    /// Whether there is a token.
+    pub(super) fn has_token(&self, now: Instant) -> bool {
+        self.full_at(now).duration_since(now) <= self.slack
+    }
+
+    /// When there is a token; `None` if there is one already.
+    pub(super) fn next_token(&self, now: Instant) -> Option<Instant> {
+        let full_at = self.full_at(now);
+        full_at.checked_sub(self.slack).filter(|at| *at > now)
+    }
+
+    /// Takes a token; one that is not there yet is missing later.
+    pub(super) fn take(&mut self, now: Instant) {
+        self.full_at = Some(self.full_at(now) + self.each);
+    }
+
+    /// Takes a token if there is one.
+    pub(super) fn try_take(&mut self, now: Instant) -> bool {
+        let is_there = self.has_token(now);
+        if is_there {
+            self.take(now);
+        }
+        is_there
+    }
+
+    fn full_at(&self, now: Instant) -> Instant {
+        self.full_at.unwrap_or(now).max(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_flood_becomes_a_burst_and_then_a_steady_flow() {
+        let mut pace = Pace::new(Duration::from_millis(100), 30);
+        let start = Instant::now();
+        let mut taken = |second| {
+            let now = start + SECOND * second;
+            (0..1000).filter(|_| pace.try_take(now)).count()
+        };
+        assert_eq!([0, 1, 2, 60, 61].map(&mut taken), [30, 10, 10, 30, 10]);
+    }
+
+    #[test]
+    fn what_is_taken_ahead_of_time_is_missing_later() {
+        let mut pace = Pace::new(SECOND, 1);
+        let start = Instant::now();
+        assert_eq!(pace.next_token(start), None);
+        for taken in 1..=3 {
+            pace.take(start);
+            assert!(!pace.try_take(start));
+            assert_eq!(pace.next_token(start), Some(start + SECOND * taken));
+        }
+        let end = start + SECOND * 3;
+        assert!(!pace.has_token(end.checked_sub(SECOND / 1000).unwrap()));
+        assert!(pace.try_take(end));
+    }
+
+    /// Nothing is made of a bucket that holds nothing.
+    #[test]
+    fn there_is_always_room_for_one() {
+        let now = Instant::now();
+        assert!(Pace::new(SECOND, 0).try_take(now));
+    }
+}

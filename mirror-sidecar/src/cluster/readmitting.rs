@@ -1,0 +1,182 @@
+//! Sends workloads through admission again, by patching one annotation of theirs.
+//!
+//! Which and when is decided elsewhere: [`Model::due`](super::Model::due) and [`Readmissions`]. This module tries by a dry
+//! run, patches what that helps, and tells what came of it.
+
+mod patch;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use mirror_contract::{Mode, RefusalKind};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::events::{About, Events, Notice};
+use super::inventory::Inventory;
+use super::kind::Kind;
+use super::model::{Due, Image, ListState, Model};
+use super::readmission::{News, Outcome, Readmissions, works_since};
+use super::replicas::Replicas;
+use super::secrets::Provision;
+use super::shared::Cluster;
+use super::workload::Key;
+use crate::metrics::Metrics;
+use patch::{Patch, ReadmitError};
+
+/// Rest between two looks at the whole model: a first list of the cluster is thousands of changes.
+const REST: Duration = Duration::from_secs(2);
+
+/// How long a pull Secret may take. Usually it is some milliseconds.
+const SECRET_WITHIN: Duration = Duration::from_secs(10);
+
+/// Between two looks at it.
+const SECRET_POLL: Duration = Duration::from_millis(200);
+
+/// What is looked at, and who is told.
+#[derive(Clone)]
+pub struct Readmitting {
+    /// The API server, with the right to patch workloads.
+    pub client: Client,
+    /// Who uses which image.
+    pub cluster: Arc<Cluster>,
+    /// Which images have copies.
+    pub inventory: Inventory,
+    /// Whose work it is.
+    pub replicas: Replicas,
+    /// Tells of workloads that were not rewritten.
+    pub events: Events,
+    /// Counts.
+    pub metrics: Metrics,
+    /// What there is to say about pull Secrets.
+    pub secrets: Provision,
+    /// The namespace of this process, if it is known.
+    pub home: Option<String>,
+}
+
+impl Readmitting {
+    /// Patches what is due, as `readmissions` lets it, for ever. Sleeps while nothing changes and nothing is under way.
+    pub async fn run(self, mut readmissions: Readmissions) {
+        let started = Timestamp::now();
+        let mut model = self.cluster.subscribe();
+        let mut copies = self.inventory.subscribe();
+        let mut shares = self.replicas.subscribe();
+        loop {
+            while let Some(due) = self.next(&mut readmissions, started) {
+                self.send(&mut readmissions, &due).await;
+            }
+            let again = readmissions.look_again(Instant::now().into_std());
+            // The senders live as long as `self`, so that no wait ends in an error.
+            let change = async {
+                tokio::select! {
+                    _ = model.changed() => {}
+                    _ = copies.changed() => {}
+                    _ = shares.changed() => {}
+                }
+                sleep(REST).await;
+            };
+            // What is due at a time need not wait for the rest: each patch is a change of the model itself.
+            tokio::select! {
+                () = change => {}
+                () = until(again) => {}
+            }
+        }
+    }
+
+    fn next(&self, readmissions: &mut Readmissions, started: Timestamp) -> Option<Due> {
+        let now = Instant::now().into_std();
+        if !readmissions.is_open(now) {
+            return None;
+        }
+        self.cluster.read(|model| {
+            readmissions.follow(model);
+            // Each namespace may be one that is being deleted. No other kind holds anything up: what is told of the rest is
+            // true all the same.
+            if model.list_state(Kind::Namespace) != ListState::Complete {
+                return None;
+            }
+            let works_since = works_since(model, started, self.home.as_deref());
+            readmissions.next(self.due(model), works_since, now)
+        })
+    }
+
+    /// What is due, and this replica's work.
+    fn due(&self, model: &Model) -> impl Iterator<Item = Due> {
+        let due = model.due(|image| self.inventory.copy_state(image));
+        due.filter(|due| self.replicas.owns(&format!("workload/{}", due.uid)))
+    }
+
+    async fn send(&self, readmissions: &mut Readmissions, due: &Due) {
+        let workload = &due.key;
+        let (outcome, remaining) = match self.try_and_patch(readmissions, due).await {
+            Ok(remaining) if remaining.len() < due.images.len() => (Outcome::Rewritten, remaining),
+            Ok(remaining) => (Outcome::InVain, remaining),
+            Err(error) => (error.outcome(), Vec::new()),
+        };
+        if outcome == Outcome::Rewritten {
+            tracing::info!(%workload, "sent through admission again, and uses copies now");
+        }
+        self.metrics.readmission(outcome);
+        match readmissions.ended(due, outcome, Instant::now().into_std()) {
+            None => {}
+            Some(News::NotRewritten) => {
+                tracing::info!(%workload, "the policy leaves its images although there are copies");
+                let images = remaining.iter().map(ToString::to_string).collect();
+                let about = About::workload(workload, &due.uid);
+                self.events.tell(about, Notice::NotRewritten { images });
+            }
+            Some(News::NothingIsRewritten) => tracing::warn!(
+                "the policy rewrites no workload: is it installed, does it reach this sidecar, do its rules name UPDATE? \
+                 Workloads are tried seldom until that helps"
+            ),
+        }
+    }
+
+    /// Which images are still named after another admission.
+    async fn try_and_patch(
+        &self,
+        readmissions: &mut Readmissions,
+        due: &Due,
+    ) -> Result<Vec<Image>, ReadmitError> {
+        self.provide_secret(due).await?;
+        let patch = Patch::new(&self.client, due);
+        let remaining = patch.try_out().await?;
+        if remaining.len() == due.images.len() {
+            return Ok(remaining);
+        }
+        readmissions.patching(self.replicas.live(), Instant::now().into_std());
+        patch.send().await
+    }
+
+    /// Makes the pull Secret first. The policy waits for it only for a moment, and would leave the images then.
+    async fn provide_secret(&self, due: &Due) -> Result<(), ReadmitError> {
+        let Provision::Managed(secrets) = &self.secrets else {
+            return Ok(());
+        };
+        let key = &due.key;
+        let until = Instant::now() + SECRET_WITHIN;
+        loop {
+            match secrets.answer(&key.namespace, Mode::Ensure).await {
+                Ok(()) => return Ok(()),
+                Err(refusal) if refusal.kind == RefusalKind::Pending && Instant::now() < until => {
+                    sleep(SECRET_POLL).await;
+                }
+                Err(refusal) => {
+                    let key = Key::clone(key);
+                    return Err(ReadmitError::Secret { key, refusal });
+                }
+            }
+        }
+    }
+}
+
+/// Never, without a time.
+async fn until(time: Option<std::time::Instant>) {
+    match time {
+        Some(time) => sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}

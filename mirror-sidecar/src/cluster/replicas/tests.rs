@@ -1,0 +1,274 @@
+//! Who lives and who does what, without clock and network.
+
+mod requests;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use mirror_contract::{Backup, NamespacePattern, Naming};
+use proptest::collection::btree_set;
+use proptest::prelude::*;
+
+use super::members::{DEAD_AFTER, Dead, JOIN_WITHIN, MAX_OTHERS, Members};
+use super::{DURATION, Group, Replicas};
+use crate::cluster::Rules;
+
+const MOMENT: Duration = Duration::from_millis(1);
+const ALMOST: Duration = DURATION.saturating_sub(MOMENT);
+
+fn key(number: usize) -> String {
+    format!("image/docker.io/library/app-{number}:1")
+}
+
+/// The numbers of the first 300 keys that are this replica's.
+fn owned(members: &Members, now: Instant) -> BTreeSet<usize> {
+    (0..300)
+        .filter(|number| members.owns(&key(*number), now))
+        .collect()
+}
+
+/// A replica that just saw all these.
+fn view(own: &str, all: &BTreeSet<String>, now: Instant) -> Members {
+    let mut members = Members::new(own, now);
+    for name in all {
+        members.seen(name, "1", now);
+    }
+    members.listed(all);
+    members
+}
+
+fn names<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
+    names.map(str::to_owned).into()
+}
+
+#[test]
+fn until_the_others_are_known_nothing_is_owned_but_not_for_long() {
+    let start = Instant::now();
+    let mut members = Members::new("a", start);
+    assert_eq!(owned(&members, start).len(), 0);
+    assert_eq!(members.refresh(start), None);
+    assert_eq!(members.next_change(start), Some(start + JOIN_WITHIN));
+
+    // The API server does not answer.
+    let late = start + JOIN_WITHIN;
+    assert_eq!(
+        owned(&members, start + JOIN_WITHIN.saturating_sub(MOMENT)).len(),
+        0
+    );
+    assert_eq!(owned(&members, late).len(), 300);
+    assert_eq!(members.refresh(late), Some(vec!["a".to_owned()]));
+
+    // It does.
+    let mut members = Members::new("a", start);
+    members.seen("a", "1", start);
+    members.listed(&names(["a"]));
+    assert_eq!(owned(&members, start).len(), 300);
+    assert_eq!(members.refresh(start), Some(vec!["a".to_owned()]));
+    assert_eq!(members.refresh(start), None);
+}
+
+#[test]
+fn only_a_change_of_the_lease_is_a_sign_of_life() {
+    let start = Instant::now();
+    let all = names(["a", "b"]);
+    let mut members = view("a", &all, start);
+    let shared = owned(&members, start);
+    assert_ne!(shared.len(), 300);
+    members.refresh(start);
+
+    // A new list shows the same Lease again, and again.
+    let later = start + ALMOST;
+    members.seen("b", "1", later);
+    members.listed(&all);
+    assert_eq!(owned(&members, later), shared);
+    assert_eq!(members.next_change(later), Some(start + DURATION));
+    assert_eq!(members.refresh(later), None);
+    let expired = start + DURATION;
+    assert_eq!(owned(&members, expired).len(), 300);
+    assert_eq!(members.refresh(expired), Some(vec!["a".to_owned()]));
+    assert_eq!(members.next_change(expired), None);
+
+    // It was only away.
+    members.seen("b", "2", expired);
+    assert_eq!(owned(&members, expired), shared);
+    assert_eq!(
+        members.refresh(expired),
+        Some(vec!["a".to_owned(), "b".to_owned()])
+    );
+}
+
+#[test]
+fn who_leaves_hands_over_at_once() {
+    let now = Instant::now();
+    let mut members = view("a", &names(["a", "b"]), now);
+    members.gone("b");
+    assert_eq!(owned(&members, now).len(), 300);
+    members.leave();
+    assert_eq!(owned(&members, now).len(), 0);
+    // Not even a list brings it back.
+    members.listed(&names(["a"]));
+    assert_eq!(owned(&members, now).len(), 0);
+}
+
+#[test]
+fn a_lease_that_is_missing_in_a_list_is_gone() {
+    let now = Instant::now();
+    let mut members = view("a", &names(["a", "b"]), now);
+    members.listed(&names(["a"]));
+    assert_eq!(owned(&members, now).len(), 300);
+}
+
+#[test]
+fn a_replica_that_is_invisible_to_the_others_still_does_its_share() {
+    let now = Instant::now();
+    let all = names(["a", "b", "c"]);
+    let seen = view("a", &all, now);
+    // Its own Lease is not in the list.
+    let unseen = view("a", &names(["b", "c"]), now);
+    assert_eq!(owned(&seen, now), owned(&unseen, now));
+}
+
+#[test]
+fn long_dead_leases_are_deleted_at_the_version_at_which_they_were_dead() {
+    let start = Instant::now();
+    let mut members = view("a", &names(["a", "b"]), start);
+    members.seen("b", "7", start + MOMENT);
+    assert_eq!(members.take_dead(start + DEAD_AFTER), []);
+    let dead = start + MOMENT + DEAD_AFTER;
+    let lease = || Dead {
+        name: "b".to_owned(),
+        version: "7".to_owned(),
+    };
+    assert_eq!(members.take_dead(dead), [lease()]);
+    // Not all the time if that does not help.
+    assert_eq!(
+        members.take_dead(dead + DEAD_AFTER.saturating_sub(MOMENT)),
+        []
+    );
+    assert_eq!(members.take_dead(dead + DEAD_AFTER), [lease()]);
+    members.seen("b", "8", dead + DEAD_AFTER);
+    assert_eq!(members.take_dead(dead + DEAD_AFTER + DURATION), []);
+}
+
+#[test]
+fn there_is_an_end_to_the_members() {
+    let now = Instant::now();
+    let mut members = Members::new("a", now);
+    for number in 0..MAX_OTHERS + 10 {
+        members.seen(&format!("b-{number}"), "1", now);
+    }
+    let all = (0..MAX_OTHERS + 10).map(|number| format!("b-{number}"));
+    members.listed(&all.collect());
+    assert_eq!(members.refresh(now).unwrap().len(), MAX_OTHERS + 1);
+}
+
+#[test]
+fn shares_are_about_equal() {
+    let now = Instant::now();
+    let all = names(["mirror-sidecar-0", "mirror-sidecar-1", "mirror-sidecar-2"]);
+    for name in &all {
+        let share = owned(&view(name, &all, now), now).len();
+        assert!((70..130).contains(&share), "{name} has {share} of 300");
+    }
+}
+
+#[test]
+fn one_replica_does_everything_and_leaves_without_a_word() {
+    let replicas = Replicas::alone();
+    assert!(replicas.owns("image/docker.io/library/nginx:1"));
+    let leaves = std::pin::pin!(replicas.leave());
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(leaves.poll(&mut context).is_ready());
+}
+
+fn rules(repository: &str, excluded: &[&'static str], pull_secret: Option<&str>) -> Rules {
+    let pattern = |text| NamespacePattern::parse(text).unwrap();
+    Rules {
+        backup: Backup::new("registry.example:5000", repository, Naming::Flat).unwrap(),
+        excluded_namespaces: excluded.iter().copied().map(pattern).collect(),
+        pull_secret: pull_secret.map(str::to_owned),
+    }
+}
+
+#[test]
+fn only_replicas_that_have_the_same_to_do_are_a_group() {
+    let group =
+        |repository, excluded: &[_], secret| Group::of(&rules(repository, excluded, secret));
+    let group_a = group("acme", &["kube-*", "infra"], Some("pull"));
+    assert_eq!(group_a, group("acme", &["infra", "kube-*"], Some("pull")));
+    for other in [
+        group("acme/b", &["kube-*", "infra"], Some("pull")),
+        group("acme", &["kube-*"], Some("pull")),
+        group("acme", &["kube-*", "infra"], None),
+    ] {
+        assert_ne!(group_a, other);
+    }
+    // A label has at most 63 characters, of these at least.
+    assert!(group_a.as_str().len() <= 63);
+    assert!(
+        group_a
+            .as_str()
+            .bytes()
+            .all(|byte| byte.is_ascii_hexdigit())
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn every_key_has_one_owner_and_all_agree(all in btree_set("[a-z0-9-]{1,20}", 1..8)) {
+        let now = Instant::now();
+        let mut owners = vec![0; 300];
+        for own in &all {
+            for number in owned(&view(own, &all, now), now) {
+                owners[number] += 1;
+            }
+        }
+        prop_assert!(owners.iter().all(|count| *count == 1), "{:?}", owners);
+    }
+
+    #[test]
+    fn only_the_keys_of_a_lost_member_move(
+        all in btree_set("[a-z0-9-]{1,20}", 2..8),
+        lost in any::<prop::sample::Index>(),
+    ) {
+        let now = Instant::now();
+        let lost: String = (*lost.get(&Vec::from_iter(&all))).clone();
+        let orphans = owned(&view(&lost, &all, now), now);
+        let rest: BTreeSet<String> = all.iter().filter(|name| **name != lost).cloned().collect();
+        for own in &rest {
+            let before = owned(&view(own, &all, now), now);
+            let after = owned(&view(own, &rest, now), now);
+            prop_assert!(before.is_subset(&after));
+            prop_assert!(after.difference(&before).all(|number| orphans.contains(number)));
+        }
+    }
+
+    /// Whatever is seen in whatever order: a replica that takes part never forgets itself.
+    #[test]
+    fn work_always_has_an_owner(
+        steps in prop::collection::vec((0..4_u8, 0..4_u8, 0..20_u64), 0..60),
+    ) {
+        let start = Instant::now();
+        let mut now = start;
+        let mut members = Members::new("a", start);
+        for (what, who, seconds) in steps {
+            now += Duration::from_secs(seconds);
+            let name = ["a", "b", "c", "d"][usize::from(who)];
+            match what {
+                0 | 1 => members.seen(name, &seconds.to_string(), now),
+                2 => members.gone(name),
+                _ => members.listed(&names(["a", name])),
+            }
+            if let Some(live) = members.refresh(now) {
+                prop_assert!(live.contains(&"a".to_owned()));
+                let alone = live.len() == 1;
+                prop_assert_eq!(owned(&members, now).len() == 300, alone);
+            }
+            if let Some(next) = members.next_change(now) {
+                prop_assert!(now < next);
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What is asked of an API server, scripted here, with a clock that jumps.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::{Method, header};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::{StreamExt as _, stream};
+use kube::Client;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use crate::cluster::replicas::{LEAVE_WITHIN, RENEW_EVERY};
+use crate::cluster::testing::refusal;
+use crate::metrics::{Jobs, Metrics};
+
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/home/leases";
+const KEY: &str = "image/docker.io/library/nginx:1";
+
+/// A request: method, path below the collection with its query, and body.
+type Asked = (Method, String, Value);
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<Asked>>>);
+
+impl Log {
+    fn of(&self, method: &Method) -> Vec<(String, Value)> {
+        let asked = self.0.lock().unwrap();
+        let asked = asked.iter().filter(|(which, ..)| which == method);
+        asked
+            .map(|(_, path, body)| (path.clone(), body.clone()))
+            .collect()
+    }
+}
+
+/// A replica `a` in front of an API server that answers with what `script` says; `None` is no answer at all.
+fn join(
+    script: impl Fn(&Asked) -> Option<Response> + Clone + Send + Sync + 'static,
+) -> (Replicas, Metrics, Log) {
+    let log = Log::default();
+    let asked = log.clone();
+    let app = Router::new().fallback(move |request: Request| {
+        let (script, asked) = (script.clone(), asked.clone());
+        async move {
+            let (head, body) = request.into_parts();
+            let body = to_bytes(body, 10_000).await.unwrap();
+            if head.method == Method::GET {
+                let accepted = head.headers[header::ACCEPT].to_str().unwrap();
+                assert!(accepted.contains(";as=PartialObjectMetadata"), "{accepted}");
+            }
+            let path = head.uri.path_and_query().unwrap().as_str();
+            let path = path.strip_prefix(LEASES).unwrap().to_owned();
+            let body = serde_json::from_slice(&body).unwrap_or_default();
+            let request = (head.method, path, body);
+            asked.0.lock().unwrap().push(request.clone());
+            match script(&request) {
+                Some(response) => response,
+                None => std::future::pending().await,
+            }
+        }
+    });
+    let metrics = Metrics::new();
+    let group = Group::of(&rules("acme", &[], None));
+    let client = Client::new(app, "default");
+    let replicas = Replicas::join(client, "home", "a", &group, metrics.clone());
+    (replicas, metrics, log)
+}
+
+fn lease(name: &str, version: &str) -> Value {
+    json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": { "name": format!("mirror-sidecar-{name}"), "resourceVersion": version },
+    })
+}
+
+fn list(leases: &[Value]) -> Response {
+    let list = json!({
+        "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "items": leases,
+        "metadata": { "resourceVersion": "5" },
+    });
+    list.to_string().into_response()
+}
+
+fn silent_watch() -> Response {
+    let nothing = stream::empty::<std::io::Result<String>>();
+    Body::from_stream(nothing.chain(stream::pending())).into_response()
+}
+
+/// Lists and watches show these, and nothing happens to them.
+fn look(asked: &Asked, leases: &[Value]) -> Option<Response> {
+    let (method, path, _) = asked;
+    (method == Method::GET).then(|| {
+        if path.contains("watch=true") {
+            silent_watch()
+        } else {
+            list(leases)
+        }
+    })
+}
+
+fn is_held(metrics: &Metrics) -> bool {
+    let text = metrics.encode(Jobs::default()).unwrap();
+    text.contains("image_mirror_lease_held 1\n")
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_answer_everything_is_done_and_left_in_time() {
+    let (replicas, metrics, _) = join(|_| None);
+    let mut shares = replicas.subscribe();
+    assert!(!replicas.owns(KEY));
+    let start = Instant::now();
+    shares.changed().await.unwrap();
+    assert!(start.elapsed() <= JOIN_WITHIN + MOMENT);
+    assert!(replicas.owns(KEY));
+    sleep(DURATION * 10).await;
+    assert!(replicas.owns(KEY));
+    assert!(!is_held(&metrics));
+
+    let start = Instant::now();
+    replicas.leave().await;
+    assert!(start.elapsed() <= LEAVE_WITHIN + MOMENT);
+    assert!(!replicas.owns(KEY));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_comes_back_under_its_name_takes_its_lease_over() {
+    let (replicas, metrics, log) = join(|asked| {
+        let (method, _, body) = asked;
+        match *method {
+            Method::POST => Some(refusal(409, "AlreadyExists", None)),
+            Method::PUT => {
+                let version = body["metadata"]["resourceVersion"].as_str()?;
+                let next = version.parse::<u32>().ok()? + 1;
+                Some(lease("a", &next.to_string()).to_string().into_response())
+            }
+            Method::DELETE => Some(lease("a", "0").to_string().into_response()),
+            _ => look(asked, &[lease("a", "9")]),
+        }
+    });
+    sleep(RENEW_EVERY * 3 + MOMENT).await;
+    assert!(is_held(&metrics));
+    assert!(replicas.owns(KEY));
+    let renewals = log.of(&Method::PUT);
+    let versions = renewals
+        .iter()
+        .map(|(_, lease)| lease["metadata"]["resourceVersion"].clone());
+    assert_eq!(versions.collect::<Vec<_>>(), ["9", "10", "11", "12"]);
+    assert_eq!(log.of(&Method::POST).len(), 1);
+    let (path, lease) = &renewals[0];
+    assert!(path.starts_with("/mirror-sidecar-a?"), "{path}");
+    assert_eq!(lease["spec"]["holderIdentity"], "a");
+    assert_eq!(lease["spec"]["leaseDurationSeconds"], 15);
+
+    replicas.leave().await;
+    assert_eq!(log.of(&Method::DELETE).len(), 1);
+    assert!(!is_held(&metrics));
+    let requests = log.0.lock().unwrap().len();
+    sleep(DURATION * 10).await;
+    assert_eq!(log.0.lock().unwrap().len(), requests, "asked after it left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_lost_again_and_again_is_no_reason_to_rest_or_to_hurry() {
+    let (replicas, metrics, log) = join(|asked| match asked.0 {
+        Method::POST | Method::PUT => Some(refusal(409, "AlreadyExists", None)),
+        _ => look(asked, &[lease("a", "9")]),
+    });
+    sleep(RENEW_EVERY * 10).await;
+    assert!(!is_held(&metrics));
+    assert!(replicas.owns(KEY));
+    let writes = log.of(&Method::POST).len() + log.of(&Method::PUT).len();
+    assert!(writes <= 11 * 3, "{writes} writes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_watches_are_repeated_more_and_more_slowly() {
+    let (replicas, _, log) = join(|asked| match asked.0 {
+        Method::GET => Some(refusal(403, "Forbidden", None)),
+        _ => Some(lease("a", "1").to_string().into_response()),
+    });
+    sleep(Duration::from_mins(10)).await;
+    assert!(replicas.owns(KEY));
+    let looks = log.of(&Method::GET).len();
+    assert!((15..=30).contains(&looks), "{looks} looks");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lease_of_a_dead_replica_is_deleted_unless_it_changed() {
+    let (replicas, _, log) = join(|asked| {
+        let (method, path, _) = asked;
+        match *method {
+            Method::DELETE if path.starts_with("/mirror-sidecar-b") => {
+                Some(refusal(409, "AlreadyExists", None))
+            }
+            Method::GET => look(asked, &[lease("a", "9"), lease("b", "3")]),
+            _ => Some(lease("a", "10").to_string().into_response()),
+        }
+    });
+    sleep(DEAD_AFTER.saturating_sub(Duration::from_secs(1))).await;
+    assert_eq!(log.of(&Method::DELETE), []);
+    assert!(replicas.owns(KEY));
+    // The stream is silent, so it is opened anew all the time; the dead Lease is looked at then.
+    sleep(DURATION * 3).await;
+    let deletions = log.of(&Method::DELETE);
+    assert_eq!(deletions.len(), 1);
+    let (path, options) = &deletions[0];
+    assert!(path.starts_with("/mirror-sidecar-b"), "{path}");
+    assert_eq!(options["preconditions"], json!({ "resourceVersion": "3" }));
+}

@@ -1,0 +1,147 @@
+//! Watches the Leases of the group, and deletes those whose replicas are gone for good.
+
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::{DeleteParams, PartialObjectMeta, Preconditions};
+use kube::runtime::watcher;
+use kube::runtime::watcher::{Config, Event};
+use tokio::time::{sleep_until, timeout, timeout_at};
+
+use super::members::Dead;
+use super::{Context, PREFIX, RENEW_EVERY, now};
+use crate::pause::doubling;
+
+/// A stream that is silent for so long is dead, whatever the network says: the own renewals come back through it.
+const SILENCE: Duration = RENEW_EVERY.saturating_mul(4);
+
+/// Pause before a stream that broke is opened again, with a list. There are only a few Leases. It is doubled as long as
+/// that does not help.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Longest pause: so much later others may be seen again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Longest time to delete a Lease.
+const DELETE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Names and resource versions are all that is asked for: for this type the client asks for nothing else.
+type Metadata = PartialObjectMeta<Lease>;
+
+/// Watches for ever.
+pub(super) async fn watch(context: &Context, api: Api<Metadata>, selector: &str) {
+    let mut vain = 0_u32;
+    loop {
+        if let Err(error) = follow(context, &api, selector, &mut vain).await {
+            if vain == 0 {
+                tracing::warn!(%error, "the Leases of the other replicas cannot be watched; without them this replica does everything");
+            } else {
+                tracing::debug!(%error, "the Leases of the other replicas cannot be watched");
+            }
+        }
+        vain = vain.saturating_add(1);
+        rest(context, doubling(PAUSE, LONGEST_PAUSE, vain)).await;
+    }
+}
+
+/// Waits, but not with telling that the shares changed.
+async fn rest(context: &Context, pause: Duration) {
+    let end = now() + pause;
+    while now() < end {
+        context.refresh();
+        let next_change = context.team.members().next_change(now());
+        sleep_until(next_change.map_or(end, |next| next.min(end)).into()).await;
+    }
+    context.refresh();
+}
+
+/// Follows one stream to its end. What comes through it ends the row of those in `vain`.
+async fn follow(
+    context: &Context,
+    api: &Api<Metadata>,
+    selector: &str,
+    vain: &mut u32,
+) -> Result<(), Box<watcher::Error>> {
+    let mut stream = pin!(watcher(api.clone(), Config::default().labels(selector)));
+    let mut listed = BTreeSet::new();
+    let mut silent_at = now() + SILENCE;
+    loop {
+        let next_change = context.team.members().next_change(now());
+        let wake = next_change.map_or(silent_at, |next| next.min(silent_at));
+        match timeout_at(wake.into(), stream.next()).await {
+            Ok(Some(Ok(event))) => {
+                // The beginning of a list is announced before anything is asked.
+                if !matches!(event, Event::Init) {
+                    silent_at = now() + SILENCE;
+                    *vain = 0;
+                }
+                take(context, event, &mut listed);
+            }
+            Ok(Some(Err(error))) => return Err(Box::new(error)),
+            Ok(None) => return Ok(()),
+            Err(_) if silent_at <= now() => {
+                tracing::debug!("nothing is heard of any Lease, not even of the own one");
+                return Ok(());
+            }
+            Err(_) => {}
+        }
+        context.refresh();
+        let dead = context.team.members().take_dead(now());
+        for lease in dead {
+            delete(api, &lease).await;
+        }
+    }
+}
+
+fn take(context: &Context, event: Event<Metadata>, listed: &mut BTreeSet<String>) {
+    let mut members = context.team.members();
+    match event {
+        Event::Init => listed.clear(),
+        Event::InitApply(lease) => {
+            if let Some((name, version)) = replica(&lease) {
+                members.seen(name, version, now());
+                listed.insert(name.to_owned());
+            }
+        }
+        Event::InitDone => members.listed(&std::mem::take(listed)),
+        Event::Apply(lease) => {
+            if let Some((name, version)) = replica(&lease) {
+                members.seen(name, version, now());
+            }
+        }
+        Event::Delete(lease) => {
+            if let Some((name, _)) = replica(&lease) {
+                members.gone(name);
+            }
+        }
+    }
+}
+
+/// The name of the replica whose Lease this is, and the Lease's resource version.
+fn replica(lease: &Metadata) -> Option<(&str, &str)> {
+    let name = lease.metadata.name.as_deref()?.strip_prefix(PREFIX)?;
+    Some((name, lease.metadata.resource_version.as_deref()?))
+}
+
+/// Deletes a Lease unless it changed meanwhile. Several replicas do this; whoever is late finds nothing.
+async fn delete(api: &Api<Metadata>, dead: &Dead) {
+    let params = DeleteParams::default().preconditions(Preconditions {
+        resource_version: Some(dead.version.clone()),
+        uid: None,
+    });
+    let name = format!("{PREFIX}{}", dead.name);
+    match timeout(DELETE_WITHIN, api.delete(&name, &params)).await {
+        Ok(Ok(_)) => {
+            tracing::info!(lease = name, "deleted the Lease of a replica that is gone");
+        }
+        Ok(Err(error)) => tracing::debug!(lease = name, %error, "a Lease stays for now"),
+        Err(_) => tracing::debug!(
+            lease = name,
+            "a Lease stays for now: the API server is slow"
+        ),
+    }
+}

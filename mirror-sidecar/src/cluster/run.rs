@@ -1,0 +1,155 @@
+//! Sets the parts to work that deal with the cluster.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures_util::FutureExt as _;
+use kube::{Client, Config};
+use tokio_util::sync::CancellationToken;
+
+use super::hosts::most_used;
+use super::readmitting::Readmitting;
+use super::replicas::Group;
+use super::secrets::Setup;
+use super::supervision::supervise;
+use super::watch::watch;
+use super::{
+    Cluster, Events, ExcludedNamespaces, Inventory, ManagedSecrets, Model, Provision, Readmissions,
+    Replicas, Rules, Upkeep,
+};
+use crate::args::{ClusterArgs, Kubernetes, PullPlan, UsageError};
+use crate::catalog::Catalog;
+use crate::metrics::Metrics;
+
+/// Longest silence of the API server. It ends a watch after less than five minutes; a longer silence is a connection that
+/// is dead, which nobody says.
+const SILENCE: Duration = Duration::from_mins(6);
+
+/// Works with the cluster in the background, until `stop`. Gives the replicas, of which this one must take leave at the
+/// end, and what there is to say about pull Secrets.
+///
+/// # Errors
+/// [`UsageError`] when there is no cluster to be found. One that does not answer is waited for.
+pub async fn start(
+    args: ClusterArgs,
+    plan: PullPlan,
+    excluded_namespaces: ExcludedNamespaces,
+    catalog: Catalog,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> anyhow::Result<(Replicas, Provision)> {
+    let client = client().await?;
+    let rules = Rules {
+        backup: catalog.backup().clone(),
+        excluded_namespaces: excluded_namespaces.clone(),
+        pull_secret: plan.name().map(str::to_owned),
+    };
+    let is_on = args.kubernetes == Kubernetes::On;
+    let (replicas, events) = if is_on {
+        (
+            replicas(&args, &client, &rules, &metrics),
+            Events::start(client.clone(), args.replica.as_deref(), metrics.clone()),
+        )
+    } else {
+        metrics.replicas(1);
+        (Replicas::alone(), Events::none())
+    };
+    let cluster = Arc::new(Cluster::new(Model::new(rules)));
+    let provision = match plan {
+        PullPlan::NotNeeded | PullPlan::Existing { .. } => Provision::given(plan.name()),
+        PullPlan::Managed { name, credentials } => {
+            let setup = Setup {
+                name,
+                credentials,
+                registry: catalog.backup().registry().to_owned(),
+                excluded_namespaces,
+                cluster: Arc::clone(&cluster),
+                replicas: replicas.clone(),
+                events: events.clone(),
+                metrics: metrics.clone(),
+            };
+            Provision::Managed(ManagedSecrets::start(setup, client.clone(), stop.clone()).await?)
+        }
+    };
+    let used = Arc::clone(&cluster);
+    metrics.name_used_hosts(move || used.read(most_used));
+    let inventory = Inventory::new();
+    let upkeep = Upkeep {
+        cluster: Arc::clone(&cluster),
+        catalog,
+        inventory: inventory.clone(),
+        replicas: replicas.clone(),
+        events: events.clone(),
+        metrics: metrics.clone(),
+        interval: args.recheck_interval,
+        on_moved_tag: args.on_moved_tag,
+    };
+    let readmitting = Readmitting {
+        client: client.clone(),
+        cluster: Arc::clone(&cluster),
+        inventory,
+        replicas: replicas.clone(),
+        events,
+        metrics,
+        secrets: provision.clone(),
+        home: args.own_namespace,
+    };
+    let parts: &[Part] = if is_on {
+        &[Part::Upkeep, Part::Readmitting]
+    } else {
+        &[Part::Upkeep]
+    };
+    let (mode, rate) = (args.readmit, args.readmit_per_minute);
+    let parts = supervise(parts, move |part| match part {
+        Part::Upkeep => upkeep.clone().run().boxed(),
+        Part::Readmitting => {
+            let readmissions = Readmissions::new(mode, rate);
+            readmitting.clone().run(readmissions).boxed()
+        }
+    });
+    tokio::spawn(watch(client, cluster, stop.clone()));
+    tokio::spawn(stop.run_until_cancelled_owned(parts));
+    Ok((replicas, provision))
+}
+
+/// What goes on by itself, besides the watches.
+#[derive(Clone, Copy)]
+enum Part {
+    Upkeep,
+    Readmitting,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Upkeep => "upkeep",
+            Self::Readmitting => "re-admission",
+        })
+    }
+}
+
+async fn client() -> anyhow::Result<Client> {
+    let mut config = Config::infer().await.map_err(|error| {
+        UsageError(format!(
+            "--kubernetes finds no cluster, neither KUBECONFIG nor a ServiceAccount: {error}"
+        ))
+    })?;
+    config.read_timeout = Some(SILENCE);
+    config.reset_reader_on_write = true;
+    tracing::info!(server = %config.cluster_url, "working with the cluster");
+    Client::try_from(config).context("cannot speak to the API server")
+}
+
+fn replicas(args: &ClusterArgs, client: &Client, rules: &Rules, metrics: &Metrics) -> Replicas {
+    let (Some(name), Some(namespace)) = (&args.replica, &args.own_namespace) else {
+        tracing::info!(
+            "no --replica and --own-namespace (POD_NAME, POD_NAMESPACE): other replicas, if there are any, do the same work"
+        );
+        metrics.replicas(1);
+        return Replicas::alone();
+    };
+    let group = Group::of(rules);
+    Replicas::join(client.clone(), namespace, name, &group, metrics.clone())
+}

@@ -1,0 +1,381 @@
+//! Makes the pull Secrets: where the policy asks for one and where a workload names it, with the current credentials, and
+//! removes those that nothing needs any more.
+//!
+//! A Secret is ours if it has the label `app.kubernetes.io/managed-by: image-mirror`. Another one of the same name is
+//! never touched. Everything is derived again from what the watches tell, so nothing can be lost; the answers to the
+//! policy do not wait for the watches, because a namespace may be older than what they told.
+//!
+//! - `content`, `source`: what we put into them, and where it comes from;
+//! - `logins`: what is in them, ours and what stays beside it;
+//! - `object`, `there`: which of them are there;
+//! - `decide`: what is to be done, as pure functions;
+//! - `api`, `trouble`: the calls to the API server, and why they fail;
+//! - `bring`: makes one as it should be, or removes it;
+//! - `flights`: one work at a time in a namespace, however many wait for it;
+//! - `rounds`: looks at all of them again and again;
+//! - `quarrels`: bounds what others cost who undo our writes;
+//! - `provision`: what there is to say about them, also if none is made here.
+
+mod api;
+mod bring;
+mod content;
+mod decide;
+mod flights;
+mod logins;
+mod object;
+mod provision;
+mod quarrels;
+mod rounds;
+mod source;
+#[cfg(test)]
+mod tests;
+mod there;
+mod trouble;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use kube::runtime::watcher::{Config, Event};
+use kube::{Api, Client};
+use mirror_contract::{Mode, Refusal, RefusalKind};
+use mirror_copy::Credentials;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::events::{About, Events, Notice};
+use super::excluded::ExcludedNamespaces;
+use super::model::NamespaceState;
+use super::pace::Pace;
+use super::replicas::Replicas;
+use super::shared::Cluster;
+use super::supervision::supervise;
+use super::watch::stream;
+use crate::args::UsageError;
+use crate::catalog::ANSWER_WITHIN;
+use crate::metrics::Metrics;
+use api::Secrets;
+use content::Content;
+use decide::{Step, Wanted, step};
+use flights::Flights;
+use logins::key_of;
+use object::{Seen, Shown};
+pub use provision::{Provision, PullSecrets};
+use quarrels::{Quarrels, login_in};
+use rounds::Rests;
+use source::{Current, Source, SourceError};
+use there::There;
+use trouble::Trouble;
+
+/// How long the start waits for the credentials. A credential helper may take longer, and then the start goes on.
+const FIRST_READ_WITHIN: Duration = Duration::from_secs(5);
+
+/// Between two questions to the API server about namespaces that nobody told of. Namespaces are not made by the dozen, and
+/// a new one is told within a second.
+const STRANGER_EACH: Duration = Duration::from_millis(100);
+
+/// Such questions that may come at once.
+const STRANGERS_AT_ONCE: u32 = 30;
+
+/// What the pull Secrets are made of.
+pub struct Setup {
+    /// Their name.
+    pub name: String,
+    /// Where the login for the registry is looked up.
+    pub credentials: Credentials,
+    /// The registry that keeps the copies, named as in references.
+    pub registry: String,
+    /// Namespaces that are left alone.
+    pub excluded_namespaces: ExcludedNamespaces,
+    /// Which workloads name the Secret, and which namespaces there are.
+    pub cluster: Arc<Cluster>,
+    /// Which share of the work is this replica's.
+    pub replicas: Replicas,
+    /// Who is told of Secrets that are in the way.
+    pub events: Events,
+    /// Counts.
+    pub metrics: Metrics,
+}
+
+/// The pull Secrets that are made here. Clones are the same.
+#[derive(Clone)]
+pub struct ManagedSecrets(Arc<Inner>);
+
+struct Inner {
+    api: Secrets,
+    excluded: ExcludedNamespaces,
+    /// Of the login for the registry that keeps the copies.
+    key: String,
+    content: Current,
+    cluster: Arc<Cluster>,
+    replicas: Replicas,
+    events: Events,
+    metrics: Metrics,
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+}
+
+struct State {
+    there: There,
+    flights: Flights,
+    rests: Rests,
+    quarrels: Quarrels,
+    strangers: Pace,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            there: There::default(),
+            flights: Flights::default(),
+            rests: Rests::default(),
+            quarrels: Quarrels::default(),
+            strangers: Pace::new(STRANGER_EACH, STRANGERS_AT_ONCE),
+        }
+    }
+}
+
+/// What is done in the background. Each part is started again should it break off.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Watch,
+    Content,
+    Rounds,
+}
+
+impl ManagedSecrets {
+    /// Makes them in the background, until `stop`.
+    ///
+    /// # Errors
+    /// [`UsageError`] when the credentials hold no login for the registry.
+    pub async fn start(
+        setup: Setup,
+        client: Client,
+        stop: CancellationToken,
+    ) -> Result<Self, UsageError> {
+        let key = key_of(&setup.registry).to_owned();
+        let source = Source {
+            credentials: setup.credentials,
+            registry: setup.registry,
+        };
+        let first = match timeout(FIRST_READ_WITHIN, source.read()).await {
+            Ok(Ok(content)) => Some(Arc::new(content)),
+            Ok(Err(error @ SourceError::Absent { .. })) => {
+                return Err(UsageError(error.to_string()));
+            }
+            // It is tried again, and then said why not.
+            Ok(Err(_)) | Err(_) => None,
+        };
+        let sender = watch::Sender::new(first);
+        let inner = Arc::new(Inner {
+            api: Secrets::new(client, setup.name),
+            excluded: setup.excluded_namespaces,
+            key,
+            content: sender.subscribe(),
+            cluster: setup.cluster,
+            replicas: setup.replicas,
+            events: setup.events,
+            metrics: setup.metrics,
+            state: Mutex::default(),
+            changed: watch::Sender::new(()),
+        });
+        let parts = {
+            let inner = Arc::clone(&inner);
+            supervise(&[Part::Watch, Part::Content, Part::Rounds], move |part| {
+                let inner = Arc::clone(&inner);
+                match part {
+                    Part::Watch => {
+                        let lists = Arc::new(Semaphore::new(1));
+                        stream::watch(inner.api.client(), OfOurName(inner), lists).boxed()
+                    }
+                    Part::Content => source.clone().follow(sender.clone()).boxed(),
+                    Part::Rounds => inner.rounds().boxed(),
+                }
+            })
+        };
+        tokio::spawn(stop.run_until_cancelled_owned(parts));
+        Ok(Self(inner))
+    }
+
+    /// Their name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.api.name()
+    }
+
+    /// Whether the Secret is in a namespace; with [`Mode::Ensure`] it is made if not, with [`Mode::Peek`] it is enough
+    /// that it could be. The answer comes within [`ANSWER_WITHIN`]; the work goes on.
+    ///
+    /// # Errors
+    /// [`Refusal`] is the answer for now.
+    pub async fn answer(&self, namespace: &str, mode: Mode) -> Result<(), Refusal<'static>> {
+        let ask = Arc::clone(&self.0).ask(namespace.into(), mode);
+        match timeout(ANSWER_WITHIN, ask).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(trouble)) => Err(trouble.refusal()),
+            Err(_) => Err(Refusal::new(
+                RefusalKind::Pending,
+                "the pull Secret is being made",
+            )),
+        }
+    }
+}
+
+impl Inner {
+    async fn ask(self: Arc<Self>, namespace: Arc<str>, mode: Mode) -> Result<(), Trouble> {
+        let content = self.content();
+        let told = self.cluster.read(|model| model.namespace_state(&namespace));
+        {
+            let now = Instant::now();
+            let mut state = self.state();
+            let seen = state.there.get(&namespace).map(|record| &record.seen);
+            let wanted = self.wanted(&state, &namespace, seen, content.as_deref());
+            let step = step(seen, wanted);
+            let is_known = seen.is_some() || told != NamespaceState::Unknown;
+            let is_going =
+                state.flights.is_removing(&namespace) || told == NamespaceState::Terminating;
+            if step == Step::Nothing && !is_going {
+                return Ok(());
+            }
+            if !is_known && !state.strangers.try_take(now.into_std()) {
+                return Err(Trouble::Busy);
+            }
+        }
+        let outcome = Arc::clone(&self).fly(&namespace, mode).await;
+        if mode == Mode::Ensure && matches!(outcome, Err(Trouble::Foreign { .. })) {
+            self.tell_foreign(&namespace);
+        }
+        outcome
+    }
+
+    /// What is to be in the Secrets now; `None` if it could not be read yet.
+    fn content(&self) -> Option<Arc<Content>> {
+        self.content.borrow().clone()
+    }
+
+    /// What this Secret must hold. Which login it is does not matter if that is another replica's business, if it is not
+    /// known, and for a while if others write it too: theirs may do as well.
+    fn wanted(
+        &self,
+        state: &State,
+        namespace: &str,
+        seen: Option<&Seen>,
+        content: Option<&Content>,
+    ) -> Wanted<'_> {
+        let login = login_in(seen, &self.key);
+        let quarrel = state.quarrels.until(namespace, login, Instant::now());
+        Wanted {
+            login: content
+                .filter(|_| quarrel.is_none() && self.owns(namespace))
+                .map(Content::fingerprint),
+            ..self.any_login()
+        }
+    }
+
+    fn any_login(&self) -> Wanted<'_> {
+        Wanted {
+            key: &self.key,
+            login: None,
+        }
+    }
+
+    fn owns(&self, namespace: &str) -> bool {
+        self.replicas.owns(&format!("secret/{namespace}"))
+    }
+
+    /// Tells that a Secret is in the way, if one is.
+    fn tell_foreign(&self, namespace: &str) {
+        let Some(uid) = self.state().there.foreign(namespace).map(str::to_owned) else {
+            return;
+        };
+        let name = self.api.name();
+        let about = About {
+            api_version: "v1".into(),
+            kind: "Secret".into(),
+            namespace: namespace.into(),
+            name: name.into(),
+            uid,
+        };
+        if self.events.tell(about, Notice::ForeignSecret) {
+            tracing::warn!(
+                namespace,
+                name,
+                "this Secret is not managed here and stays as it is; Pods there lack the credentials for copies"
+            );
+        }
+    }
+
+    /// Notes what is there.
+    fn note(&self, namespace: &Arc<str>, seen: Option<Seen>) {
+        {
+            let mut state = self.state();
+            match seen {
+                Some(seen) => state.there.see(Arc::clone(namespace), seen),
+                None => state.there.forget(namespace),
+            }
+        }
+        self.wake();
+    }
+
+    /// There is something new to look at.
+    fn wake(&self) {
+        self.changed.send_replace(());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The Secrets of our name in all namespaces.
+struct OfOurName(Arc<Inner>);
+
+impl stream::Subject for OfOurName {
+    type Object = Shown;
+
+    fn kind(&self) -> &'static str {
+        "Secret"
+    }
+
+    fn api(&self, client: Client) -> Api<Shown> {
+        Api::all(client)
+    }
+
+    /// Without it the API server would refuse: no other Secret may be looked at.
+    fn config(&self) -> Config {
+        Config::default().fields(&format!("metadata.name={}", self.0.api.name()))
+    }
+
+    fn take(&self, event: Event<Shown>) {
+        {
+            let there = &mut self.0.state().there;
+            match event {
+                Event::Init => there.begin(),
+                Event::InitDone => there.end(),
+                Event::InitApply(secret) | Event::Apply(secret) => {
+                    if let Some((namespace, seen)) = secret.into_seen() {
+                        there.see(namespace, seen);
+                    }
+                }
+                Event::Delete(secret) => {
+                    if let Some((namespace, seen)) = secret.into_seen() {
+                        there.lose(&namespace, &seen.version.uid);
+                    }
+                }
+            }
+        }
+        self.0.wake();
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Watch => "the watch of pull Secrets",
+            Self::Content => "the look at the credentials for pulling",
+            Self::Rounds => "the care for pull Secrets",
+        })
+    }
+}

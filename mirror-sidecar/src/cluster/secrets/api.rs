@@ -1,0 +1,234 @@
+//! The calls to the API server about the Secrets of one name. No other Secret can be named here.
+
+use std::time::Duration;
+
+use axum::http::Request;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Status;
+use kube::{Client, Resource as _, core};
+use mirror_contract::Mode;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::logins::Others;
+use super::object::{KEY, LABEL, MANAGER, Seen, Shown, TYPE, Version};
+use super::trouble::Trouble;
+
+/// Whom the API server notes as the owner of the fields.
+const FIELD_MANAGER: &str = "mirror-sidecar";
+/// Longest time for a call. Webhooks may take 30 s by themselves, but this is repeated anyway.
+const CALL_WITHIN: Duration = Duration::from_secs(10);
+/// The cause that the API server gives for refusing to create something in a namespace that is being deleted.
+const TERMINATING: &str = "NamespaceTerminating";
+
+/// The Secrets of one name.
+#[derive(Clone)]
+pub(super) struct Secrets {
+    client: Client,
+    name: String,
+}
+
+/// What a call does, in words.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    Get,
+    Create,
+    Change,
+    Delete,
+}
+
+impl Secrets {
+    pub(super) fn new(client: Client, name: String) -> Self {
+        Self { client, name }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// What is there.
+    pub(super) async fn get(&self, namespace: &str) -> Result<Option<Seen>, Trouble> {
+        let request = request(namespace).get(&self.name, &GetParams::default());
+        match self.call(Operation::Get, namespace, request).await {
+            Ok(text) => self.seen(Operation::Get, namespace, &text).map(Some),
+            // There is no namespace, or no Secret in it.
+            Err(Trouble::Contended { .. }) => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// The logins in this version of it that stay beside the one with this key.
+    ///
+    /// # Errors
+    /// [`Trouble::Contended`] if this version is there no more.
+    pub(super) async fn others(
+        &self,
+        namespace: &str,
+        version: &Version,
+        key: &str,
+    ) -> Result<Others, Trouble> {
+        let request = request(namespace).get(&self.name, &GetParams::default());
+        let text = self.call(Operation::Get, namespace, request).await?;
+        if self.seen(Operation::Get, namespace, &text)?.version != *version {
+            return Err(Trouble::Contended {
+                name: self.name.clone(),
+                namespace: namespace.to_owned(),
+            });
+        }
+        let secret: Value = serde_json::from_str(&text).unwrap_or_default();
+        let data = secret.get("data").and_then(|data| data.get(KEY)?.as_str());
+        let config = data.and_then(|data| STANDARD.decode(data).ok());
+        Ok(Others::of(&config.unwrap_or_default(), key))
+    }
+
+    /// Creates it with this `.dockerconfigjson`; with [`Mode::Peek`] the API server only says whether it could be.
+    ///
+    /// # Errors
+    /// [`Trouble::Contended`] if there is one.
+    pub(super) async fn create(
+        &self,
+        namespace: &str,
+        config: &SecretString,
+        mode: Mode,
+    ) -> Result<Seen, Trouble> {
+        let params = PostParams {
+            dry_run: mode == Mode::Peek,
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+        };
+        let body = self.body(namespace, config, None).to_string();
+        let request = request(namespace).create(&params, body.into_bytes());
+        let text = self.call(Operation::Create, namespace, request).await?;
+        self.seen(Operation::Create, namespace, &text)
+    }
+
+    /// Gives this version of it another `.dockerconfigjson`, by server-side apply.
+    ///
+    /// # Errors
+    /// [`Trouble::Contended`] if this version is there no more.
+    pub(super) async fn change(
+        &self,
+        namespace: &str,
+        config: &SecretString,
+        version: &Version,
+    ) -> Result<Seen, Trouble> {
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let body = Patch::Apply(self.body(namespace, config, Some(version)));
+        let request = request(namespace).patch(&self.name, &params, &body);
+        let text = self.call(Operation::Change, namespace, request).await?;
+        self.seen(Operation::Change, namespace, &text)
+    }
+
+    /// Deletes this version of it.
+    ///
+    /// # Errors
+    /// [`Trouble::Contended`] if this version is there no more.
+    pub(super) async fn delete(&self, namespace: &str, version: &Version) -> Result<(), Trouble> {
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(version.uid.to_string()),
+                resource_version: Some(version.resource_version.to_string()),
+            }),
+            ..DeleteParams::default()
+        };
+        let request = request(namespace).delete(&self.name, &params);
+        let call = self.call(Operation::Delete, namespace, request);
+        call.await.map(drop)
+    }
+
+    /// With a version in it the API server applies this to nothing else.
+    fn body(&self, namespace: &str, config: &SecretString, version: Option<&Version>) -> Value {
+        let mut body = json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": self.name,
+                "namespace": namespace,
+                "labels": { LABEL: MANAGER },
+            },
+            "type": TYPE,
+            "data": { KEY: config.expose_secret() },
+        });
+        if let Some(version) = version {
+            body["metadata"]["uid"] = json!(version.uid);
+            body["metadata"]["resourceVersion"] = json!(version.resource_version);
+        }
+        body
+    }
+
+    /// Not the client's own reading: it logs what it cannot read.
+    fn seen(&self, operation: Operation, namespace: &str, text: &str) -> Result<Seen, Trouble> {
+        let shown: Option<Shown> = serde_json::from_str(text).ok();
+        let seen = shown.and_then(Shown::into_seen).map(|(_, seen)| seen);
+        seen.ok_or_else(|| self.away(operation, namespace, "its answer is no Secret"))
+    }
+
+    async fn call(
+        &self,
+        operation: Operation,
+        namespace: &str,
+        request: Result<Request<Vec<u8>>, core::request::Error>,
+    ) -> Result<String, Trouble> {
+        let request =
+            request.map_err(|_| self.away(operation, namespace, "the request cannot be made"))?;
+        match timeout(CALL_WITHIN, self.client.request_text(request)).await {
+            Ok(Ok(text)) => Ok(text),
+            Ok(Err(kube::Error::Api(status))) => Err(self.refused(operation, namespace, &status)),
+            Ok(Err(error)) => Err(self.away(operation, namespace, &error.to_string())),
+            Err(_) => Err(self.away(operation, namespace, "the API server does not answer")),
+        }
+    }
+
+    fn refused(&self, operation: Operation, namespace: &str, status: &Status) -> Trouble {
+        let (name, namespace) = (self.name.clone(), namespace.to_owned());
+        let reason = || status.message.clone();
+        match status.code {
+            404 if operation == Operation::Create => Trouble::NoNamespace { namespace },
+            404 | 409 => Trouble::Contended { name, namespace },
+            403 if is_terminating(status) => Trouble::Terminating { namespace },
+            // Too many requests, a server error, or an account that is not known yet: later it may work.
+            401 | 429 | 500.. => self.away(operation, &namespace, &reason()),
+            _ => Trouble::Refused {
+                operation: operation.words(),
+                name,
+                namespace,
+                reason: reason(),
+            },
+        }
+    }
+
+    fn away(&self, operation: Operation, namespace: &str, reason: &str) -> Trouble {
+        Trouble::Away {
+            operation: operation.words(),
+            name: self.name.clone(),
+            namespace: namespace.to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+impl Operation {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Get => "read",
+            Self::Create => "create",
+            Self::Change => "change",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+fn request(namespace: &str) -> core::Request {
+    core::Request::new(Shown::url_path(&(), Some(namespace)))
+}
+
+fn is_terminating(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == TERMINATING)
+}

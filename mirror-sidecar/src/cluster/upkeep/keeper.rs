@@ -1,0 +1,395 @@
+//! Puts the parts of the upkeep together: what is in use, when to look, what follows, and who is told.
+
+mod entry;
+mod reading;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use mirror_contract::ImageRef;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+use super::Upkeep;
+use super::agenda::Agenda;
+use super::item::{Clock, Item, Look, Owner};
+use super::limits::{BURST, Hosts, LOOK_EVERY, Leave, Rest};
+use super::look::{Answer, Question, Subject, look as find_out};
+use super::rhythm::Rhythm;
+use crate::catalog::Upstream;
+use crate::cluster::inventory::{Record, State};
+use crate::cluster::model::Image;
+use crate::cluster::pace::Pace;
+use crate::metrics::{BackupCheck, UpstreamCheck};
+use entry::Entry;
+
+/// Rest between two readings of the whole model: a first list of the cluster is thousands of changes.
+const REST: Duration = Duration::from_secs(1);
+
+/// Looks at the backup under way. More would only wait for the same registry.
+const MAX_LOOKS: usize = 16;
+
+/// Looks at originals under way. Many of their registries may hang at a time.
+const MAX_UPSTREAM_LOOKS: usize = 8;
+
+/// Originals for whose registries to see at once whether they may be asked: all images may be of one that may not.
+const MAX_TRIES: usize = 64;
+
+/// Shortest time between two tries to begin looks that were held back.
+const SHORTEST_WAIT: Duration = Duration::from_millis(20);
+
+/// Between two times that the users of images are told what they must know: what was dropped must be told again, and so
+/// must what goes on. It is also the longest sleep.
+const TELL_EVERY: Duration = Duration::from_mins(2);
+
+/// Keeps the copies of the images in use.
+pub(super) struct Keeper {
+    with: Upkeep,
+    rhythm: Rhythm,
+    items: BTreeMap<Image, Entry>,
+    looks: JoinSet<Answer>,
+    looked_at: HashMap<Id, (Image, Look)>,
+    under_way: UnderWay,
+    /// When to look at which of the items; each change of one is noted there.
+    agenda: Agenda,
+    pace: Pace,
+    upstream_pace: Pace,
+    backup: Rest,
+    hosts: Hosts,
+    /// Images about which there may be something to say.
+    changed: BTreeSet<Image>,
+    /// When to read the model, if it changed.
+    read_at: Option<Instant>,
+    /// When to tell again.
+    tell_at: Instant,
+}
+
+/// Looks under way, at each sort of registry.
+#[derive(Debug, Default)]
+struct UnderWay {
+    backup: usize,
+    upstream: usize,
+}
+
+impl Keeper {
+    pub(super) fn new(with: Upkeep) -> Self {
+        let now = Instant::now();
+        let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Self {
+            rhythm: Rhythm::new(with.interval, now, since_1970),
+            with,
+            items: BTreeMap::new(),
+            looks: JoinSet::new(),
+            looked_at: HashMap::new(),
+            under_way: UnderWay::default(),
+            agenda: Agenda::default(),
+            pace: Pace::new(LOOK_EVERY, BURST),
+            upstream_pace: Pace::new(LOOK_EVERY, BURST),
+            backup: Rest::of_backup(),
+            hosts: Hosts::default(),
+            changed: BTreeSet::new(),
+            read_at: Some(now),
+            tell_at: now + TELL_EVERY,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        // Their senders live as long as this does.
+        let mut cluster = self.with.cluster.subscribe();
+        let mut shares = self.with.replicas.subscribe();
+        let mut attempts = self.with.catalog.attempts();
+        let mut last_read = Instant::now();
+        loop {
+            let now = Instant::now();
+            if self.read_at.is_some_and(|at| at <= now) {
+                self.read_model(now);
+                last_read = now;
+            }
+            self.begin_looks(now);
+            self.publish(now);
+            let wake_at = self.wake_at(now);
+            tokio::select! {
+                Some(ended) = self.looks.join_next_with_id() => self.take(ended, Instant::now()),
+                _ = cluster.changed() => self.read_at = Some(last_read + REST),
+                _ = shares.changed() => self.read_at = Some(last_read + REST),
+                ended = attempts.recv() => match ended {
+                    Ok(image) => self.follow_job(&image, Instant::now()),
+                    // What was missed is there to be seen.
+                    Err(RecvError::Lagged(_) | RecvError::Closed) => self.follow_jobs(Instant::now()),
+                },
+                () = sleep_until(wake_at) => {}
+            }
+        }
+    }
+
+    /// Begins the looks that are due, as many as may be. Those at the backup do not wait for originals, whose registries
+    /// may be anybody's.
+    fn begin_looks(&mut self, now: Instant) {
+        if self.backup.until(now).is_none() {
+            while self.under_way.backup < self.most_in_backup()
+                && self.pace.has_token(now.into_std())
+            {
+                let Some(image) = self.agenda.due_in_backup(now) else {
+                    break;
+                };
+                self.pace.take(now.into_std());
+                self.begin(&image, Look::Backup);
+            }
+        }
+        for _ in 0..MAX_TRIES {
+            if self.under_way.upstream >= MAX_UPSTREAM_LOOKS
+                || !self.upstream_pace.has_token(now.into_std())
+            {
+                return;
+            }
+            let Some(image) = self.agenda.due_upstream(now) else {
+                return;
+            };
+            let until = match self.leave_to_ask(&image, now) {
+                Leave::Ask => {
+                    self.upstream_pace.take(now.into_std());
+                    self.begin(&image, Look::Upstream);
+                    continue;
+                }
+                Leave::Busy(until) => until,
+                Leave::Spared(until) => {
+                    self.with.metrics.upstream_checked(UpstreamCheck::Spared);
+                    until
+                }
+            };
+            if let Some(entry) = self.items.get_mut(&image) {
+                entry.item.spare(until);
+                self.agenda.note(&image, &entry.item);
+            }
+        }
+    }
+
+    /// Looks at the backup that may be under way now.
+    fn most_in_backup(&self) -> usize {
+        if self.backup.is_in_doubt() {
+            1
+        } else {
+            MAX_LOOKS
+        }
+    }
+
+    fn leave_to_ask(&mut self, image: &Image, now: Instant) -> Leave {
+        match self.with.catalog.upstream_of(image) {
+            Ok(registry) => {
+                let (limit, is_paused) = (registry.rate_limit(), registry.is_paused());
+                self.hosts.ask(image.host(), limit, is_paused, now)
+            }
+            // The look itself will say what is wrong with the name.
+            Err(_) => Leave::Ask,
+        }
+    }
+
+    /// Begins a look.
+    fn begin(&mut self, image: &Image, look: Look) {
+        let Some(entry) = self.items.get_mut(image) else {
+            self.agenda.forget(image);
+            return;
+        };
+        let item = &mut entry.item;
+        let subject = match (item.owner(), self.with.catalog.backup().target(image)) {
+            (Owner::Foreign, _) => Subject::Foreign,
+            // Without a name for its copy there is nothing to keep; the look says so.
+            (Owner::Others, _) | (Owner::Ours, Err(_)) => Subject::Others,
+            (Owner::Ours, Ok(copy)) => Subject::Ours {
+                copy,
+                known: item.known().cloned(),
+                is_to_put_back: item.to_put_back().is_some(),
+            },
+        };
+        item.begin(look);
+        self.agenda.note(image, item);
+        let question = Question {
+            image: Arc::clone(image),
+            subject,
+            look,
+        };
+        let task = find_out(self.with.catalog.clone(), question);
+        let id = self.looks.spawn(task).id();
+        self.looked_at.insert(id, (Arc::clone(image), look));
+        *self.under_way.of(look) += 1;
+    }
+
+    /// Draws the conclusions of a look that ended.
+    fn take(&mut self, ended: Result<(Id, Answer), JoinError>, now: Instant) {
+        let (id, answer) = match ended {
+            Ok((id, answer)) => (id, Some(answer)),
+            // A defect. It counts as having seen nothing.
+            Err(error) => (error.id(), None),
+        };
+        let Some((image, look)) = self.looked_at.remove(&id) else {
+            return;
+        };
+        let under_way = self.under_way.of(look);
+        *under_way = under_way.saturating_sub(1);
+        let answer = answer.unwrap_or_else(|| {
+            tracing::error!(%image, "a look broke off");
+            Answer::of_nothing(look)
+        });
+        match &answer {
+            Answer::Upstream(upstream) => {
+                let answered = !matches!(upstream, Upstream::Unknown { lasting: false, .. });
+                self.hosts.asked(image.host(), answered, now);
+            }
+            Answer::Backup(Ok(_)) => self.backup.answered(),
+            Answer::Backup(Err(blind)) => {
+                if blind.is_outage {
+                    self.backup.failed(now);
+                }
+                tracing::debug!(%image, reason = blind.reason, "cannot look for the copy");
+            }
+        }
+        self.conclude(&image, answer, now);
+        self.changed.insert(image);
+    }
+
+    fn conclude(&mut self, image: &Image, answer: Answer, now: Instant) {
+        let Some(entry) = self.items.get_mut(image) else {
+            return;
+        };
+        let clock = Clock {
+            rhythm: &self.rhythm,
+            now,
+        };
+        let item = &mut entry.item;
+        let before = item.record();
+        let task = match answer {
+            Answer::Backup(presence) => {
+                item.end(Look::Backup);
+                let (result, task) = item.found(presence, clock);
+                self.with.metrics.backup_checked(result);
+                log_copy(image, &before, item, result);
+                task
+            }
+            Answer::Upstream(upstream) => {
+                item.end(Look::Upstream);
+                if let Upstream::Unknown { reason, .. } = &upstream {
+                    tracing::debug!(%image, reason, "cannot look at the original");
+                }
+                let (result, task) = item.asked(upstream, self.with.on_moved_tag, clock);
+                self.with.metrics.upstream_checked(result);
+                log_original(image, item, result);
+                task
+            }
+        };
+        if let Some(task) = task {
+            let status = self.with.catalog.copy_in_use(image, task);
+            item.follow(Some(status), clock);
+        }
+        self.agenda.note(image, item);
+    }
+
+    /// Sees what became of the copy of an image that was being made.
+    fn follow_job(&mut self, image: &ImageRef<'static>, now: Instant) {
+        let clock = Clock {
+            rhythm: &self.rhythm,
+            now,
+        };
+        let found = self.items.get_key_value(image);
+        let Some(image) = found.map(|(image, _)| Arc::clone(image)) else {
+            return;
+        };
+        if let Some(entry) = self.items.get_mut(&image)
+            && entry.item.follows_a_job()
+        {
+            let job = self.with.catalog.job(&image);
+            entry.item.follow(job, clock);
+            self.agenda.note(&image, &entry.item);
+            self.changed.insert(image);
+        }
+    }
+
+    /// Sees what became of all copies that were being made.
+    fn follow_jobs(&mut self, now: Instant) {
+        let images: Vec<_> = self.items.keys().map(Arc::clone).collect();
+        for image in images {
+            self.follow_job(&image, now);
+        }
+    }
+
+    /// Tells what changed, and from time to time what still holds.
+    fn publish(&mut self, now: Instant) {
+        if self.tell_at <= now {
+            self.tell_at = now + TELL_EVERY;
+            let items = self.items.iter();
+            let told = items.filter(|(_, entry)| entry.has_something_to_tell(now));
+            self.changed
+                .extend(told.map(|(image, _)| Arc::clone(image)));
+        }
+        if self.changed.is_empty() {
+            return;
+        }
+        for image in std::mem::take(&mut self.changed) {
+            if let Some(entry) = self.items.get(&image) {
+                self.with.inventory.set(&image, entry.item.record());
+                entry.tell(&self.with, &image, now);
+            }
+        }
+        self.with.metrics.in_use(self.with.inventory.counts());
+    }
+
+    fn wake_at(&self, now: Instant) -> Instant {
+        // What is due already was held back by the pace. For one of the looks under way to end nobody need wake up.
+        let soonest = now + SHORTEST_WAIT;
+        let in_backup = self
+            .agenda
+            .next(Look::Backup)
+            .filter(|_| self.under_way.backup < self.most_in_backup())
+            .map(|next| next.max(self.backup.until(now).unwrap_or(soonest)));
+        let upstream = self
+            .agenda
+            .next(Look::Upstream)
+            .filter(|_| self.under_way.upstream < MAX_UPSTREAM_LOOKS)
+            .map(|next| next.max(soonest));
+        let others = [in_backup, upstream, self.read_at];
+        others
+            .into_iter()
+            .flatten()
+            .fold(self.tell_at, Instant::min)
+    }
+}
+
+impl UnderWay {
+    fn of(&mut self, look: Look) -> &mut usize {
+        match look {
+            Look::Backup => &mut self.backup,
+            Look::Upstream => &mut self.upstream,
+        }
+    }
+}
+
+/// Tells the operator what somebody should look into about a copy.
+fn log_copy(image: &Image, before: &Record, item: &Item, result: BackupCheck) {
+    let was_there = matches!(before.state, State::Mirrored { .. });
+    match result {
+        BackupCheck::Missing if was_there => {
+            tracing::warn!(%image, "its copy is gone from the backup");
+        }
+        BackupCheck::Changed => {
+            tracing::warn!(%image, "its copy in the backup was changed by somebody else");
+        }
+        _ if !was_there && item.record().appeared_late => tracing::warn!(
+            %image,
+            "its original did not exist when a workload named it first; it is mirrored, but nothing is re-admitted for it"
+        ),
+        _ => {}
+    }
+}
+
+/// Tells the operator what follows from what the original is.
+fn log_original(image: &Image, item: &Item, result: UpstreamCheck) {
+    if result == UpstreamCheck::Updated {
+        tracing::info!(%image, "its tag moved; the copy follows");
+    }
+    if item.to_put_back().is_some() {
+        tracing::warn!(%image, "what its copy was before is put back");
+    }
+}

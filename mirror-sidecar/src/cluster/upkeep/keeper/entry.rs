@@ -1,0 +1,83 @@
+//! An image in use with its users, who are told what became of it.
+
+use tokio::time::Instant;
+
+use crate::cluster::events::Notice;
+use crate::cluster::model::Image;
+use crate::cluster::replicas::Replicas;
+use crate::cluster::upkeep::Upkeep;
+use crate::cluster::upkeep::item::{Item, Owner};
+use crate::cluster::upkeep::notices::{Alarm, top_level};
+
+/// One image in use, and what goes with it.
+pub(super) struct Entry {
+    pub(super) item: Item,
+    /// Other names by which it is used.
+    pub(super) copies: Vec<Image>,
+}
+
+/// Whether this replica looks after the image.
+pub(super) fn is_ours(replicas: &Replicas, image: &Image) -> bool {
+    replicas.owns(&format!("image/{image}"))
+}
+
+impl Entry {
+    /// Whether the users of the image must know something, of which they may have been told already.
+    pub(super) fn has_something_to_tell(&self, now: Instant) -> bool {
+        self.item.has_news(now) || self.item.alarm(now).is_some()
+    }
+
+    /// Tells the users of the image what they must know. Who was told is known to [`Events`](crate::cluster::Events).
+    pub(super) fn tell(&self, with: &Upkeep, image: &Image, now: Instant) {
+        let Some(notice) = self.notice(&with.replicas, image, now) else {
+            return;
+        };
+        let names = std::iter::once(image).chain(&self.copies);
+        let users = with.cluster.read(|model| top_level(model, names));
+        let mut is_news = false;
+        for user in users {
+            is_news |= with.events.tell(user, notice.clone());
+        }
+        if is_news {
+            log(&notice);
+        }
+    }
+
+    fn notice(&self, replicas: &Replicas, image: &Image, now: Instant) -> Option<Notice> {
+        // An image of nobody has no owner that would know more; one replica tells.
+        let is_told_here = match self.item.owner() {
+            Owner::Ours => true,
+            Owner::Others => false,
+            Owner::Foreign => is_ours(replicas, image),
+        };
+        if !is_told_here {
+            return None;
+        }
+        let name = || image.to_string();
+        match self.item.alarm(now) {
+            Some(Alarm::NotMirrored(reason)) => Some(Notice::NotMirrored {
+                image: name(),
+                reason,
+            }),
+            Some(Alarm::LastCopy) => Some(Notice::LastCopy { image: name() }),
+            None => self
+                .item
+                .has_news(now)
+                .then(|| Notice::Mirrored { image: name() }),
+        }
+    }
+}
+
+fn log(notice: &Notice) {
+    match notice {
+        Notice::NotMirrored { image, reason } => {
+            tracing::warn!(image, reason, "an image in use is not mirrored");
+        }
+        Notice::LastCopy { image } => tracing::warn!(
+            image,
+            "the original of an image in use is gone; the copy is the last one"
+        ),
+        // The copy itself was logged.
+        _ => {}
+    }
+}

@@ -1,0 +1,84 @@
+//! Takes over from the model what is in use.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::Keeper;
+use super::entry::{Entry, is_ours};
+use crate::cluster::model::{Image, ImageUse};
+use crate::cluster::upkeep::item::{Clock, Item, Owner};
+use crate::cluster::upkeep::limits::{BURST, LOOK_EVERY};
+use crate::cluster::upkeep::rhythm::Phase;
+use crate::cluster::upkeep::used::{Use, used};
+
+impl Keeper {
+    /// Takes over what is in use now, and whose it is.
+    pub(super) fn read_model(&mut self, now: Instant) {
+        self.read_at = None;
+        let (originals, in_backup) = self.with.cluster.read(|model| {
+            let image = |used: ImageUse<'_>| Arc::clone(used.image);
+            let originals: Vec<_> = model.images().map(image).collect();
+            let in_backup: Vec<_> = model.images_in_backup().map(image).collect();
+            (originals, in_backup)
+        });
+        let used = used(originals, in_backup, self.with.catalog.backup());
+        self.items.retain(|image, _| {
+            let stays = used.contains_key(image);
+            if !stays {
+                self.agenda.forget(image);
+            }
+            stays
+        });
+        self.with.inventory.keep(|image| used.contains_key(image));
+        let hosts: BTreeSet<_> = used.keys().map(|image| image.host()).collect();
+        self.hosts.keep(|host| hosts.contains(host));
+        let mut new = 0;
+        for (image, usage) in used {
+            let (owner, copies) = match usage {
+                Use::Foreign => (Owner::Foreign, Vec::new()),
+                Use::Original { copies } => (self.owner_of(&image), copies),
+            };
+            let clock = Clock {
+                rhythm: &self.rhythm,
+                now,
+            };
+            if let Some(entry) = self.items.get_mut(&image) {
+                entry.item.give_to(owner, clock);
+                self.agenda.note(&image, &entry.item);
+                if entry.has_something_to_tell(now) || entry.copies != copies {
+                    self.changed.insert(image);
+                }
+                entry.copies = copies;
+            } else {
+                // Those that come one by one need not wait for a crowd that came at once.
+                let first = now + LOOK_EVERY * u32::saturating_sub(new, BURST);
+                new = new.saturating_add(1);
+                let item = self.new_item(&image, owner, first, clock);
+                self.agenda.note(&image, &item);
+                self.changed.insert(Arc::clone(&image));
+                self.items.insert(image, Entry { item, copies });
+            }
+        }
+    }
+
+    fn new_item(&self, image: &Image, owner: Owner, first: Instant, clock: Clock<'_>) -> Item {
+        let mut item = Item::new(Phase::of(image), owner, first, clock);
+        if image.digest().is_some() {
+            item = item.pinned();
+        }
+        match self.with.catalog.backup().target(image) {
+            Err(error) if owner != Owner::Foreign => item.hopeless(&error.to_string()),
+            _ => item,
+        }
+    }
+
+    fn owner_of(&self, image: &Image) -> Owner {
+        if is_ours(&self.with.replicas, image) {
+            Owner::Ours
+        } else {
+            Owner::Others
+        }
+    }
+}

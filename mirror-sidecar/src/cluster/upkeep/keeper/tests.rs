@@ -1,0 +1,192 @@
+//! What is told about images in use, and how often, with a clock that jumps.
+
+use std::num::NonZeroUsize;
+use std::sync::Mutex;
+
+use axum::Router;
+use axum::body::{Bytes, to_bytes};
+use axum::extract::Request;
+use axum::http::{Method, StatusCode};
+use axum::response::IntoResponse as _;
+use kube::Client;
+use mirror_contract::{Backup, Naming};
+use mirror_copy::{Registries, RegistryOptions};
+use serde_json::{Value, json};
+use tokio::time::advance;
+
+use super::*;
+use crate::args::OnMovedTag;
+use crate::catalog::{Catalog, Presence};
+use crate::cluster::model::tests::{deployment, seen};
+use crate::cluster::upkeep::item::Item;
+use crate::cluster::{Cluster, Events, ExcludedNamespaces, Inventory, Model, Replicas, Rules};
+use crate::images::Images;
+use crate::metrics::Metrics;
+
+const IMAGE: &str = "quay.io/a/b:1";
+
+/// An API server for Events that is in order or not; and the reasons of those that it was asked to create.
+#[derive(Clone, Default)]
+struct Server(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    is_away: bool,
+    reasons: Vec<String>,
+}
+
+impl Server {
+    fn client(&self) -> Client {
+        let server = self.clone();
+        let app = Router::new().fallback(move |request: Request| {
+            let server = server.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let body = to_bytes(body, 10_000)
+                    .await
+                    .unwrap_or_else(|_| Bytes::new());
+                let event: Value = serde_json::from_slice(&body).unwrap_or_default();
+                let mut state = server.0.lock().unwrap();
+                if state.is_away {
+                    return StatusCode::SERVICE_UNAVAILABLE.into_response();
+                }
+                if head.method == Method::POST {
+                    state
+                        .reasons
+                        .push(event["reason"].as_str().unwrap().to_owned());
+                }
+                json!({ "metadata": {} }).to_string().into_response()
+            }
+        });
+        Client::new(app, "default")
+    }
+
+    fn set_away(&self, is_away: bool) {
+        self.0.lock().unwrap().is_away = is_away;
+    }
+
+    fn count(&self, reason: &str) -> usize {
+        let state = self.0.lock().unwrap();
+        state.reasons.iter().filter(|told| *told == reason).count()
+    }
+}
+
+/// A keeper of one image, which a Deployment uses. Nothing looks at a registry here.
+fn keeper(events: Events) -> Keeper {
+    let backup = Backup::new("backup.test:5000", "acme", Naming::Flat).unwrap();
+    let cluster = Arc::new(Cluster::new(Model::new(Rules {
+        backup: backup.clone(),
+        excluded_namespaces: ExcludedNamespaces::default(),
+        pull_secret: None,
+    })));
+    cluster.apply(seen(deployment("web", &[IMAGE])));
+    let registries = || Registries::new(RegistryOptions::default()).unwrap();
+    let images = Images::new(backup, &registries(), registries()).unwrap();
+    let metrics = Metrics::new();
+    Keeper::new(Upkeep {
+        cluster,
+        catalog: Catalog::new(Arc::new(images), NonZeroUsize::MIN, metrics.clone()),
+        inventory: Inventory::new(),
+        replicas: Replicas::alone(),
+        events,
+        metrics,
+        interval: Duration::from_hours(24),
+        on_moved_tag: OnMovedTag::Update,
+    })
+}
+
+/// Shows the image to the keeper.
+fn look(keeper: &mut Keeper, see: impl FnOnce(&mut Item, Clock<'_>)) {
+    let now = Instant::now();
+    if keeper.items.is_empty() {
+        keeper.read_model(now);
+    }
+    let clock = Clock {
+        rhythm: &keeper.rhythm,
+        now,
+    };
+    let (image, entry) = keeper.items.iter_mut().next().unwrap();
+    see(&mut entry.item, clock);
+    keeper.changed.insert(Arc::clone(image));
+}
+
+fn complete() -> Presence {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    Presence::Complete {
+        digest: mirror_contract::Digest::parse(&digest)
+            .unwrap()
+            .into_owned(),
+        repaired: false,
+    }
+}
+
+fn is_last_copy(item: &mut Item, clock: Clock<'_>) {
+    item.found(Ok(complete()), clock);
+    for _ in 0..2 {
+        item.asked(Upstream::Absent, OnMovedTag::Update, clock);
+    }
+}
+
+fn is_made(item: &mut Item, clock: Clock<'_>) {
+    item.found(Ok(Presence::Missing), clock);
+    item.follow(None, clock);
+    item.found(Ok(complete()), clock);
+}
+
+/// Lets the keeper do what it does without news.
+async fn pass(keeper: &mut Keeper, minutes: u32) {
+    for _ in 0..minutes {
+        keeper.publish(Instant::now());
+        // Time for the writer.
+        for _ in 0..60 {
+            advance(Duration::from_secs(1)).await;
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_copy_is_told_each_hour_while_it_lasts() {
+    let server = Server::default();
+    let mut keeper = keeper(Events::start(server.client(), None, Metrics::new()));
+    look(&mut keeper, is_last_copy);
+    pass(&mut keeper, 50).await;
+    assert_eq!(server.count("LastCopy"), 1);
+    pass(&mut keeper, 150).await;
+    assert_eq!(server.count("LastCopy"), 4);
+    look(&mut keeper, |item, clock| {
+        item.asked(Upstream::Is(known(item)), OnMovedTag::Update, clock);
+    });
+    pass(&mut keeper, 150).await;
+    assert_eq!(server.count("LastCopy"), 4);
+}
+
+fn known(item: &Item) -> mirror_contract::Digest<'static> {
+    item.known().unwrap().clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_a_copy_was_made_is_told_once() {
+    let server = Server::default();
+    let mut keeper = keeper(Events::start(server.client(), None, Metrics::new()));
+    look(&mut keeper, is_made);
+    pass(&mut keeper, 200).await;
+    assert_eq!(server.count("Mirrored"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_told_is_told_when_the_api_server_is_back() {
+    for see in [is_made, is_last_copy] {
+        let server = Server::default();
+        server.set_away(true);
+        let mut keeper = keeper(Events::start(server.client(), None, Metrics::new()));
+        look(&mut keeper, see);
+        pass(&mut keeper, 10).await;
+        server.set_away(false);
+        pass(&mut keeper, 10).await;
+        let told = server.count("Mirrored") + server.count("LastCopy");
+        assert_eq!(told, 1);
+    }
+}

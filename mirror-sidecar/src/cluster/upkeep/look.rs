@@ -1,0 +1,112 @@
+//! Asks the registries about one image in use.
+
+use mirror_contract::{Digest, ImageAnswer, ImageRef, Mode, RefusalKind};
+
+use super::item::Look;
+use crate::catalog::{Catalog, LookError, Presence, Upstream};
+use crate::cluster::model::Image;
+
+/// What to find out, and what is known before.
+pub(super) struct Question {
+    pub(super) image: Image,
+    pub(super) subject: Subject,
+    pub(super) look: Look,
+}
+
+/// Which look at the backup it is to be.
+#[derive(Clone, Debug)]
+pub(super) enum Subject {
+    /// At the whole copy, which is this replica's to keep; the tag was known to stand for a digest.
+    Ours {
+        copy: ImageRef<'static>,
+        known: Option<Digest<'static>>,
+        /// Whether the tag is to stand for that again.
+        is_to_put_back: bool,
+    },
+    /// Only whether there is a copy; what was seen not long ago counts.
+    Others,
+    /// At an image that may be no copy.
+    Foreign,
+}
+
+/// What was found out.
+pub(super) enum Answer {
+    Backup(Result<Presence, Blind>),
+    Upstream(Upstream),
+}
+
+impl Answer {
+    /// Nothing was found out.
+    pub(super) fn of_nothing(look: Look) -> Self {
+        let reason = "the look broke off".to_owned();
+        match look {
+            Look::Backup => Self::Backup(Err(Blind {
+                reason,
+                is_outage: false,
+            })),
+            Look::Upstream => Self::Upstream(Upstream::Unknown {
+                reason,
+                lasting: false,
+            }),
+        }
+    }
+}
+
+/// Nothing could be seen of the backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Blind {
+    pub(super) reason: String,
+    /// Whether that goes for other images as well, most likely.
+    pub(super) is_outage: bool,
+}
+
+/// Finds it out.
+pub(super) async fn look(catalog: Catalog, question: Question) -> Answer {
+    let Question {
+        image,
+        subject,
+        look,
+    } = question;
+    match look {
+        Look::Backup => Answer::Backup(look_in_backup(&catalog, &image, &subject).await),
+        Look::Upstream => Answer::Upstream(catalog.look_upstream(&image).await),
+    }
+}
+
+async fn look_in_backup(
+    catalog: &Catalog,
+    image: &Image,
+    subject: &Subject,
+) -> Result<Presence, Blind> {
+    let found = match subject {
+        Subject::Ours {
+            copy,
+            known: Some(known),
+            is_to_put_back: true,
+        } => catalog.reset(image, copy, known).await,
+        Subject::Ours { copy, known, .. } => catalog.inspect(image, copy, known.as_ref()).await,
+        Subject::Foreign => catalog.look_for(image).await,
+        Subject::Others => return peek(catalog, image).await,
+    };
+    found.map_err(|error| Blind {
+        is_outage: match &error {
+            LookError::TooSlow => true,
+            LookError::Registry(error) => error.retry().is_transient(),
+        },
+        reason: error.to_string(),
+    })
+}
+
+async fn peek(catalog: &Catalog, image: &Image) -> Result<Presence, Blind> {
+    match catalog.image(image, Mode::Peek).await {
+        Ok(ImageAnswer::Mirrored { digest, .. }) => Ok(Presence::Complete {
+            digest,
+            repaired: false,
+        }),
+        Err(refusal) if refusal.kind == RefusalKind::Unavailable => Err(Blind {
+            reason: refusal.reason.to_string(),
+            is_outage: true,
+        }),
+        _ => Ok(Presence::Missing),
+    }
+}

@@ -1,0 +1,816 @@
+//! The pure parts, with time that is given.
+
+use std::time::Duration;
+
+use mirror_contract::{Backup, Digest, ImageRef, Naming};
+use tokio::time::Instant;
+
+use super::agenda::Agenda;
+use super::item::{Clock, Item, Look, NEWS_FOR, Owner};
+use super::look::Blind;
+use super::notices::{Alarm, top_level};
+use super::rhythm::{Phase, Rhythm};
+use super::used::{Use, used};
+use crate::args::OnMovedTag;
+use crate::catalog::{Presence, Upstream};
+use crate::cluster::inventory::State;
+use crate::cluster::kind::WorkloadKind;
+use crate::cluster::model::Image;
+use crate::cluster::model::tests::{seen, workload};
+use crate::cluster::{Change, CopyState, ExcludedNamespaces, Model, Rules, Workload};
+use crate::metrics::{BackupCheck, UpstreamCheck};
+use crate::schedule::{Outlook, Status, Task};
+
+const HOUR: Duration = Duration::from_hours(1);
+
+fn image(name: &str) -> ImageRef<'static> {
+    name.parse().unwrap()
+}
+
+fn digest(seed: char) -> Digest<'static> {
+    let text = format!("sha256:{}", seed.to_string().repeat(64));
+    Digest::parse(&text).unwrap().into_owned()
+}
+
+fn backup() -> Backup {
+    Backup::new("backup.test:5000", "acme", Naming::Flat).unwrap()
+}
+
+/// What to find out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wish {
+    presence: bool,
+    upstream: bool,
+}
+
+/// One item and a clock that the test moves.
+struct Bench {
+    item: Item,
+    rhythm: Rhythm,
+    now: Instant,
+    on_moved: OnMovedTag,
+}
+
+impl Bench {
+    fn new(owner: Owner) -> Self {
+        let now = Instant::now();
+        let rhythm = Rhythm::new(HOUR, now, Duration::from_secs(1_700_000_000));
+        let clock = Clock {
+            rhythm: &rhythm,
+            now,
+        };
+        let item = Item::new(Phase::of(&image("nginx:1")), owner, now, clock);
+        Self {
+            item,
+            rhythm,
+            now,
+            on_moved: OnMovedTag::Update,
+        }
+    }
+
+    /// One whose copy is there, and whose turn is now.
+    fn mirrored(owner: Owner) -> Self {
+        let mut bench = Self::new(owner);
+        bench.found(complete('a'));
+        bench.sleep();
+        bench
+    }
+
+    fn found(&mut self, presence: Presence) -> Option<Task> {
+        self.seen(Ok(presence)).1
+    }
+
+    fn seen(&mut self, presence: Result<Presence, Blind>) -> (BackupCheck, Option<Task>) {
+        let clock = Clock {
+            rhythm: &self.rhythm,
+            now: self.now,
+        };
+        self.item.found(presence, clock)
+    }
+
+    fn asked(&mut self, upstream: Upstream) -> (UpstreamCheck, Option<Task>) {
+        let clock = Clock {
+            rhythm: &self.rhythm,
+            now: self.now,
+        };
+        self.item.asked(upstream, self.on_moved, clock)
+    }
+
+    fn follow(&mut self, status: impl Into<Option<Status>>) {
+        let clock = Clock {
+            rhythm: &self.rhythm,
+            now: self.now,
+        };
+        self.item.follow(status.into(), clock);
+    }
+
+    fn give_to(&mut self, owner: Owner) {
+        let clock = Clock {
+            rhythm: &self.rhythm,
+            now: self.now,
+        };
+        self.item.give_to(owner, clock);
+    }
+
+    /// Until there is something to find out; how long that is, and what.
+    fn sleep(&mut self) -> (Duration, Wish) {
+        let next = self.next().expect("there is always something to do");
+        let slept = next.saturating_duration_since(self.now);
+        self.now += slept;
+        (slept, self.wish())
+    }
+
+    fn next(&self) -> Option<Instant> {
+        let looks = [Look::Backup, Look::Upstream].map(|look| self.item.next(look));
+        looks.into_iter().flatten().min()
+    }
+
+    /// What is to be found out now.
+    fn wish(&self) -> Wish {
+        let is_due = |look| self.item.next(look).is_some_and(|at| at <= self.now);
+        Wish {
+            presence: is_due(Look::Backup),
+            upstream: is_due(Look::Upstream),
+        }
+    }
+
+    fn has_news(&self) -> bool {
+        self.item.has_news(self.now)
+    }
+
+    fn state(&self) -> State {
+        self.item.record().state
+    }
+}
+
+fn complete(seed: char) -> Presence {
+    Presence::Complete {
+        digest: digest(seed),
+        repaired: false,
+    }
+}
+
+fn pending() -> Status {
+    Status::Pending("queued".into())
+}
+
+fn failed(lasting: bool) -> Status {
+    Status::Failed {
+        reason: "the registry is on fire".into(),
+        outlook: if lasting {
+            Outlook::Lasting
+        } else {
+            Outlook::Passing
+        },
+    }
+}
+
+const ONLY_BACKUP: Wish = Wish {
+    presence: true,
+    upstream: false,
+};
+const BOTH: Wish = Wish {
+    presence: true,
+    upstream: true,
+};
+
+#[test]
+fn a_new_image_is_looked_for_at_once_and_then_once_an_interval() {
+    let mut bench = Bench::new(Owner::Ours);
+    assert_eq!(bench.sleep(), (Duration::ZERO, ONLY_BACKUP));
+    assert_eq!(bench.found(complete('a')), None);
+    assert!(!bench.has_news(), "it was there before");
+    let (slept, wish) = bench.sleep();
+    assert!(slept <= HOUR && wish == BOTH, "{slept:?} {wish:?}");
+    for _ in 0..5 {
+        bench.found(complete('a'));
+        assert_eq!(
+            bench.asked(Upstream::Is(digest('a'))),
+            (UpstreamCheck::Current, None)
+        );
+        assert_eq!(bench.sleep(), (HOUR, BOTH));
+    }
+}
+
+#[test]
+fn a_missing_copy_is_made_and_then_seen() {
+    let mut bench = Bench::new(Owner::Ours);
+    assert_eq!(bench.found(Presence::Missing), Some(Task::Copy));
+    bench.follow(pending());
+    assert_eq!(bench.state(), State::Copying);
+    bench.follow(pending());
+    bench.follow(None);
+    assert_eq!(bench.sleep(), (Duration::ZERO, ONLY_BACKUP));
+    bench.found(complete('a'));
+    assert!(bench.has_news());
+    bench.now += NEWS_FOR;
+    assert!(!bench.has_news());
+    // What vanished afterwards is not believed to be whole.
+    bench.sleep();
+    assert_eq!(bench.found(Presence::Missing), Some(Task::Restore));
+}
+
+/// A registry that loses everything at once must not be written to for ever.
+#[test]
+fn a_copy_that_is_never_seen_is_made_more_and_more_seldom() {
+    let mut bench = Bench::new(Owner::Ours);
+    let mut made = 0;
+    let start = bench.now;
+    while bench.now < start + HOUR {
+        bench.sleep();
+        if bench.found(Presence::Missing).is_some() {
+            made += 1;
+            bench.follow(pending());
+            bench.follow(None);
+        }
+    }
+    assert!((8..=15).contains(&made), "{made}");
+}
+
+#[test]
+fn nothing_is_missing_while_the_backup_cannot_be_seen() {
+    let blind = |is_outage| Blind {
+        reason: "503".into(),
+        is_outage,
+    };
+    let mut bench = Bench::mirrored(Owner::Ours);
+    for seconds in [1, 2, 4, 8, 16, 30, 30] {
+        assert_eq!(
+            bench.seen(Err(blind(true))),
+            (BackupCheck::Unavailable, None)
+        );
+        assert_eq!(bench.item.record().state.copy_state(), CopyState::Mirrored);
+        let next = bench.next().unwrap();
+        // It is its turn to be asked about upstream as well.
+        assert!(next <= bench.now + Duration::from_secs(seconds));
+        bench.now += Duration::from_secs(seconds);
+        assert!(bench.wish().presence);
+    }
+    bench.seen(Err(blind(false)));
+    bench.now += Duration::from_mins(14);
+    assert!(!bench.wish().presence);
+}
+
+#[test]
+fn a_moved_tag_is_followed_once_an_interval_at_most() {
+    let mut bench = Bench::mirrored(Owner::Ours);
+    let mut updates = 0;
+    let mut current = 'a';
+    let end = bench.now + HOUR * 10;
+    let mut answers = ['b', 'a'].into_iter().cycle();
+    while bench.now < end {
+        // The registry says something else each time, and is sometimes gone, so that it is asked more often.
+        let answer = answers.next().unwrap();
+        bench.found(complete(current));
+        if let (UpstreamCheck::Updated, Some(task)) = bench.asked(Upstream::Is(digest(answer))) {
+            assert_eq!(task, Task::Update);
+            updates += 1;
+            current = answer;
+            bench.follow(pending());
+            assert_eq!(bench.item.record().state.copy_state(), CopyState::Mirrored);
+            bench.follow(None);
+            bench.sleep();
+            bench.found(complete(current));
+        }
+        bench.asked(Upstream::Absent);
+        bench.sleep();
+    }
+    assert!((5..=11).contains(&updates), "{updates}");
+}
+
+#[test]
+fn a_moved_tag_can_be_kept() {
+    let mut bench = Bench::mirrored(Owner::Ours);
+    bench.on_moved = OnMovedTag::Keep;
+    for _ in 0..2 {
+        bench.found(complete('a'));
+        assert_eq!(
+            bench.asked(Upstream::Is(digest('b'))),
+            (UpstreamCheck::Kept, None)
+        );
+        assert!(bench.item.record().is_kept);
+        bench.sleep();
+    }
+    bench.asked(Upstream::Is(digest('a')));
+    assert!(!bench.item.record().is_kept);
+}
+
+#[test]
+fn a_failed_update_leaves_the_older_copy() {
+    let mut bench = Bench::mirrored(Owner::Ours);
+    bench.found(complete('a'));
+    bench.asked(Upstream::Is(digest('b')));
+    bench.follow(failed(true));
+    assert_eq!(
+        bench.state(),
+        State::Mirrored {
+            digest: digest('a')
+        }
+    );
+    assert_eq!(bench.item.alarm(bench.now + HOUR), None);
+    let (slept, _) = bench.sleep();
+    assert_eq!(slept, HOUR);
+    assert_eq!(
+        bench.asked(Upstream::Is(digest('b'))),
+        (UpstreamCheck::Updated, Some(Task::Update))
+    );
+}
+
+#[test]
+fn the_last_copy_is_known_after_two_absences_in_a_row_and_ends_with_them() {
+    let gone = |bench: &mut Bench| bench.asked(Upstream::Absent).0 == UpstreamCheck::Gone;
+    let unknown = || Upstream::Unknown {
+        reason: "401".into(),
+        lasting: true,
+    };
+    let mut bench = Bench::mirrored(Owner::Ours);
+    bench.found(complete('a'));
+    assert!(gone(&mut bench));
+    assert_eq!(bench.item.alarm(bench.now), None);
+    let (slept, wish) = bench.sleep();
+    assert_eq!(slept, Duration::from_mins(1));
+    assert!(wish.upstream);
+    // A registry that refuses to say says nothing about that.
+    bench.asked(unknown());
+    assert_eq!(bench.item.alarm(bench.now), None);
+    assert!(gone(&mut bench));
+    assert_eq!(bench.item.alarm(bench.now), Some(Alarm::LastCopy));
+    assert!(bench.item.record().is_last_copy);
+    bench.asked(unknown());
+    assert_eq!(bench.item.alarm(bench.now), Some(Alarm::LastCopy));
+    bench.asked(Upstream::Is(digest('a')));
+    assert_eq!(bench.item.alarm(bench.now), None);
+    assert!(gone(&mut bench));
+    assert_eq!(bench.item.alarm(bench.now), None, "it begins anew");
+}
+
+#[test]
+fn what_another_replica_keeps_is_only_looked_for() {
+    let mut bench = Bench::new(Owner::Others);
+    let mut polls = Vec::new();
+    for _ in 0..3 {
+        let (slept, wish) = bench.sleep();
+        polls.push(slept.as_secs());
+        assert_eq!(wish, ONLY_BACKUP);
+        assert_eq!(bench.found(Presence::Missing), None);
+        assert_eq!(bench.state(), State::Missing);
+    }
+    assert_eq!(polls, [0, 1, 2]);
+    // It cannot know why, so it finds out whether there is hope.
+    let wish = bench.wish();
+    assert!(wish.upstream);
+    bench.asked(Upstream::Absent);
+    assert_eq!(bench.item.record().state.copy_state(), CopyState::Never);
+    assert_eq!(bench.item.alarm(bench.now), None, "others tell");
+    bench.sleep();
+    bench.found(Presence::Missing);
+    assert_eq!(bench.item.record().state.copy_state(), CopyState::Never);
+    bench.asked(Upstream::Is(digest('a')));
+    assert_eq!(bench.item.record().state.copy_state(), CopyState::Missing);
+    bench.found(complete('a'));
+    assert!(!bench.has_news(), "others made it");
+    assert_eq!(bench.sleep().1, ONLY_BACKUP);
+}
+
+#[test]
+fn a_new_owner_looks_at_once() {
+    let mut bench = Bench::new(Owner::Others);
+    for _ in 0..8 {
+        bench.sleep();
+        bench.found(Presence::Missing);
+    }
+    bench.give_to(Owner::Ours);
+    assert_eq!(bench.sleep(), (Duration::ZERO, ONLY_BACKUP));
+    assert_eq!(bench.found(Presence::Missing), Some(Task::Copy));
+    // What it knew about the original is the next owner's to find out.
+    let mut bench = Bench::mirrored(Owner::Ours);
+    bench.asked(Upstream::Absent);
+    bench.asked(Upstream::Absent);
+    assert!(bench.item.record().is_last_copy);
+    bench.give_to(Owner::Others);
+    assert!(!bench.item.record().is_last_copy);
+}
+
+#[test]
+fn failures_are_told_when_they_last() {
+    let mut bench = Bench::new(Owner::Ours);
+    bench.found(Presence::Missing);
+    bench.follow(failed(false));
+    assert_eq!(bench.item.alarm(bench.now), None);
+    assert_eq!(bench.item.record().state.copy_state(), CopyState::Missing);
+    bench.now += Duration::from_mins(1);
+    bench.follow(pending());
+    bench.follow(failed(false));
+    let reason = "the registry is on fire".to_owned();
+    assert_eq!(
+        bench.item.alarm(bench.now),
+        Some(Alarm::NotMirrored(reason.clone()))
+    );
+    bench.follow(failed(true));
+    assert_eq!(bench.item.record().state.copy_state(), CopyState::Never);
+    assert_eq!(
+        bench.item.alarm(bench.now),
+        Some(Alarm::NotMirrored(reason))
+    );
+    let (slept, _) = bench.sleep();
+    assert!(slept <= Duration::from_mins(15));
+    assert_eq!(bench.found(Presence::Missing), Some(Task::Copy));
+    bench.follow(pending());
+    bench.follow(None);
+    bench.found(complete('a'));
+    assert_eq!(bench.item.alarm(bench.now), None);
+    assert!(bench.has_news());
+}
+
+#[test]
+fn an_image_that_is_no_copy_is_only_reported() {
+    let mut bench = Bench::new(Owner::Foreign);
+    assert_eq!(bench.found(Presence::Missing), None);
+    assert!(matches!(
+        bench.item.alarm(bench.now),
+        Some(Alarm::NotMirrored(reason)) if reason.contains("not in the backup")
+    ));
+    assert!(!bench.item.follows_a_job());
+    bench.give_to(Owner::Ours);
+    bench.sleep();
+    bench.found(complete('a'));
+    assert_eq!(bench.item.alarm(bench.now), None);
+    assert_eq!(bench.sleep().1, ONLY_BACKUP);
+}
+
+#[test]
+fn turns_are_spread_evenly_and_stay_after_a_restart() {
+    let start = Instant::now();
+    let unix = Duration::from_secs(1_700_000_123);
+    let rhythm = Rhythm::new(HOUR, start, unix);
+    let later = start + Duration::from_secs(1_000);
+    let restarted = Rhythm::new(HOUR, later, unix + Duration::from_secs(1_000));
+    let mut minutes = [0; 60];
+    for number in 0..6_000 {
+        let phase = Phase::of(&image(&format!("registry.test/a{number}:1")));
+        let next = rhythm.next(phase, start);
+        let wait = next - start;
+        assert!(!wait.is_zero() && wait <= HOUR);
+        minutes[usize::try_from((wait.as_secs() / 60).min(59)).unwrap()] += 1;
+        assert_eq!(rhythm.next(phase, next), next + HOUR);
+        assert_eq!(rhythm.turn(phase, next), rhythm.turn(phase, start) + 1);
+        let after = next.max(later);
+        assert_eq!(rhythm.next(phase, after), restarted.next(phase, after));
+    }
+    let [least, most] = [minutes.iter().min(), minutes.iter().max()];
+    assert!(*least.unwrap() > 60 && *most.unwrap() < 150, "{minutes:?}");
+}
+
+#[test]
+fn copies_in_use_stand_for_their_originals() {
+    let backup = backup();
+    let arc = |name: &str| Image::new(image(name));
+    let pinned = format!("ghcr.io/acme/app@{}", digest('a'));
+    let copy_of = |name: &str| Image::new(backup.target(&image(name)).unwrap());
+    let anchor = format!(
+        "backup.test:5000/acme/ghcr.io-acme-app:sha256-{}.mirror",
+        "b".repeat(64)
+    );
+    let in_backup = vec![
+        copy_of("docker.io/library/nginx:1"),
+        copy_of("quay.io/a/b-c:2"),
+        copy_of(&pinned),
+        arc(&anchor),
+        arc("backup.test:5000/acme/own:1"),
+        // Read backwards it would be a copy of a copy.
+        arc("backup.test:5000/acme/backup.test_5000-acme-x:1"),
+    ];
+    let found = used(
+        vec![arc("docker.io/library/nginx:1")],
+        in_backup.clone(),
+        &backup,
+    );
+    let names: Vec<_> = found.keys().map(ToString::to_string).collect();
+    let expected = [
+        "backup.test:5000/acme/backup.test_5000-acme-x:1".to_owned(),
+        "backup.test:5000/acme/own:1".to_owned(),
+        "docker.io/library/nginx:1".to_owned(),
+        pinned.clone(),
+        format!("ghcr.io/acme/app@{}", digest('b')),
+        "quay.io/a/b-c:2".to_owned(),
+    ];
+    let sorted = |mut names: Vec<String>| {
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(sorted(names), sorted(expected.to_vec()));
+    let original = |copies: Vec<Image>| Some(Use::Original { copies });
+    assert_eq!(
+        found.get(&image("docker.io/library/nginx:1")).cloned(),
+        original(vec![in_backup[0].clone()])
+    );
+    assert_eq!(
+        found.get(&image("backup.test:5000/acme/own:1")),
+        Some(&Use::Foreign)
+    );
+}
+
+fn used_by(kind: WorkloadKind, name: &str, is_owned: bool, image: &str) -> Change {
+    seen(Workload {
+        is_owned,
+        ..workload(kind, name, &[image])
+    })
+}
+
+#[test]
+fn people_are_told_about_what_they_wrote() {
+    let mut model = Model::new(Rules {
+        backup: backup(),
+        excluded_namespaces: ExcludedNamespaces::default(),
+        pull_secret: None,
+    });
+    let original = Image::new(image("quay.io/a/b:1"));
+    let copy = Image::new(backup().target(&original).unwrap());
+    let names = |model: &Model| {
+        let users = top_level(model, [&original, &copy].into_iter());
+        let names: Vec<_> = users.into_iter().map(|about| about.name).collect();
+        names
+    };
+    model.apply(used_by(WorkloadKind::Pod, "db-0", true, "quay.io/a/b:1"));
+    assert_eq!(names(&model), ["db-0"], "there is nothing better");
+    model.apply(used_by(
+        WorkloadKind::ReplicaSet,
+        "web-1",
+        true,
+        "quay.io/a/b:1",
+    ));
+    model.apply(used_by(
+        WorkloadKind::Deployment,
+        "web",
+        false,
+        &copy.to_string(),
+    ));
+    model.apply(used_by(WorkloadKind::Pod, "alone", false, "quay.io/a/b:1"));
+    assert_eq!(names(&model), ["alone", "web"]);
+    for number in 0..100 {
+        let name = format!("job-{number}");
+        model.apply(used_by(WorkloadKind::Job, &name, false, "quay.io/a/b:1"));
+    }
+    assert_eq!(names(&model).len(), 10);
+}
+
+/// One image of a backup in which somebody else gave the tag another digest.
+fn tampered() -> Bench {
+    let mut bench = Bench::mirrored(Owner::Ours);
+    assert_eq!(bench.seen(Ok(complete('c'))), (BackupCheck::Changed, None));
+    bench
+}
+
+fn unknown(lasting: bool) -> Upstream {
+    Upstream::Unknown {
+        reason: "403".into(),
+        lasting,
+    }
+}
+
+#[test]
+fn a_copy_that_somebody_else_changed_is_put_back() {
+    for upstream in [Upstream::Absent, unknown(true)] {
+        let mut bench = tampered();
+        assert!(bench.wish().upstream, "it is asked at once");
+        assert_eq!(bench.item.to_put_back(), None);
+        bench.asked(upstream.clone());
+        assert_eq!(bench.item.to_put_back(), Some(&digest('a')));
+        assert!(bench.wish().presence, "at once");
+        let back = Presence::Complete {
+            digest: digest('a'),
+            repaired: true,
+        };
+        assert_eq!(bench.seen(Ok(back)), (BackupCheck::Repaired, None));
+        assert_eq!(bench.item.to_put_back(), None);
+        assert_eq!(bench.item.known(), Some(&digest('a')));
+        // Whoever does it again is found out again.
+        bench.sleep();
+        assert_eq!(bench.seen(Ok(complete('d'))), (BackupCheck::Changed, None));
+    }
+}
+
+#[test]
+fn what_cannot_be_put_back_stays() {
+    let mut bench = tampered();
+    bench.asked(Upstream::Absent);
+    assert_eq!(bench.seen(Ok(complete('c'))), (BackupCheck::Changed, None));
+    assert_eq!(bench.item.to_put_back(), None);
+    assert_eq!(bench.item.known(), Some(&digest('c')));
+    bench.sleep();
+    assert_eq!(bench.seen(Ok(complete('c'))), (BackupCheck::Present, None));
+}
+
+#[test]
+fn a_changed_copy_follows_an_original_that_is_there() {
+    for original in ['a', 'b'] {
+        let mut bench = tampered();
+        let asked = bench.asked(Upstream::Is(digest(original)));
+        assert_eq!(asked, (UpstreamCheck::Updated, Some(Task::Update)));
+        bench.follow(pending());
+        // A look that comes between does not make it right.
+        assert_eq!(bench.seen(Ok(complete('c'))), (BackupCheck::Present, None));
+        assert_eq!(bench.item.known(), Some(&digest('a')));
+        bench.follow(None);
+        let seen = bench.seen(Ok(complete(original)));
+        assert_eq!(seen, (BackupCheck::Present, None));
+        assert_eq!(bench.item.known(), Some(&digest(original)));
+    }
+}
+
+#[test]
+fn a_kept_copy_that_was_changed_is_put_back_whatever_the_original_is() {
+    for (upstream, is_kept) in [
+        (Upstream::Is(digest('a')), false),
+        (Upstream::Is(digest('b')), true),
+        (Upstream::Absent, false),
+        (unknown(false), false),
+    ] {
+        let mut bench = tampered();
+        bench.on_moved = OnMovedTag::Keep;
+        let (_, task) = bench.asked(upstream);
+        assert_eq!(task, None);
+        assert_eq!(bench.item.to_put_back(), Some(&digest('a')));
+        assert_eq!(bench.item.record().is_kept, is_kept);
+    }
+}
+
+#[test]
+fn a_change_that_others_made_is_believed() {
+    // Another replica followed the tag.
+    let mut bench = tampered();
+    assert_eq!(
+        bench.asked(Upstream::Is(digest('c'))),
+        (UpstreamCheck::Current, None)
+    );
+    assert_eq!(bench.item.known(), Some(&digest('c')));
+    assert_eq!(bench.seen(Ok(complete('c'))), (BackupCheck::Present, None));
+    // Who kept it before may have.
+    let mut bench = Bench::mirrored(Owner::Others);
+    bench.give_to(Owner::Ours);
+    assert_eq!(bench.seen(Ok(complete('c'))), (BackupCheck::Present, None));
+    assert_eq!(bench.seen(Ok(complete('d'))), (BackupCheck::Changed, None));
+    // Who does not keep it is not to judge.
+    let mut bench = Bench::mirrored(Owner::Others);
+    bench.found(complete('a'));
+    assert_eq!(bench.seen(Ok(complete('c'))), (BackupCheck::Present, None));
+}
+
+#[test]
+fn nothing_is_decided_while_the_original_cannot_be_seen() {
+    let mut bench = tampered();
+    bench.asked(unknown(false));
+    assert_eq!(bench.item.to_put_back(), None);
+    assert_eq!(bench.item.known(), Some(&digest('a')));
+    bench.now += Duration::from_mins(15);
+    assert!(bench.wish().upstream);
+    bench.asked(Upstream::Absent);
+    assert_eq!(bench.item.to_put_back(), Some(&digest('a')));
+}
+
+fn absent() -> Status {
+    Status::Failed {
+        reason: "the source has no such image".into(),
+        outlook: Outlook::Absent,
+    }
+}
+
+/// Somebody may have registered the name after a workload used it, and must not get into what runs.
+#[test]
+fn what_appears_late_is_mirrored_but_nothing_is_readmitted_for_it() {
+    let copy_state = |bench: &Bench| bench.item.record().copy_state();
+    let appear = |bench: &mut Bench| {
+        bench.found(Presence::Missing);
+        bench.follow(pending());
+        bench.follow(None);
+        bench.found(complete('a'));
+    };
+    let mut bench = Bench::new(Owner::Ours);
+    bench.found(Presence::Missing);
+    bench.follow(absent());
+    assert_eq!(copy_state(&bench), CopyState::Never);
+    appear(&mut bench);
+    assert!(bench.item.is_mirrored() && bench.item.record().appeared_late);
+    assert_eq!(copy_state(&bench), CopyState::Never);
+    // It stays so, whoever keeps it and whatever becomes of it.
+    bench.give_to(Owner::Others);
+    bench.give_to(Owner::Ours);
+    appear(&mut bench);
+    assert_eq!(copy_state(&bench), CopyState::Never);
+
+    // A registry that was down said nothing.
+    let mut bench = Bench::new(Owner::Ours);
+    bench.found(Presence::Missing);
+    bench.follow(failed(false));
+    bench.follow(None);
+    bench.found(complete('a'));
+    assert_eq!(copy_state(&bench), CopyState::Mirrored);
+
+    // What was mirrored before is no stranger.
+    let mut bench = Bench::mirrored(Owner::Ours);
+    bench.found(Presence::Missing);
+    bench.follow(absent());
+    appear(&mut bench);
+    assert_eq!(copy_state(&bench), CopyState::Mirrored);
+
+    // A digest cannot become something else.
+    let mut bench = Bench::new(Owner::Ours);
+    bench.item = bench.item.pinned();
+    bench.found(Presence::Missing);
+    bench.follow(absent());
+    appear(&mut bench);
+    assert_eq!(copy_state(&bench), CopyState::Mirrored);
+}
+
+#[test]
+fn those_who_do_not_keep_it_know_as_well_that_it_appeared_late() {
+    let mut bench = Bench::new(Owner::Others);
+    for _ in 0..3 {
+        bench.sleep();
+        bench.found(Presence::Missing);
+    }
+    assert!(bench.wish().upstream);
+    bench.asked(Upstream::Absent);
+    bench.asked(Upstream::Is(digest('a')));
+    bench.found(complete('a'));
+    assert_eq!(bench.item.record().copy_state(), CopyState::Never);
+}
+
+/// It failed, was tried again by itself, and nobody looked between.
+#[test]
+fn a_copy_that_was_made_after_a_failure_is_seen_at_once() {
+    let mut bench = Bench::new(Owner::Ours);
+    bench.found(Presence::Missing);
+    bench.follow(failed(false));
+    bench.follow(None);
+    assert_eq!(bench.sleep(), (Duration::ZERO, ONLY_BACKUP));
+}
+
+/// Notes items and takes what is due, as the keeper does.
+fn next_looks(agenda: &mut Agenda, items: &mut [(Image, Item)], now: Instant) -> Vec<String> {
+    let mut looks = Vec::new();
+    while let Some(image) = agenda.due_in_backup(now) {
+        looks.push(image.path().to_owned());
+        for (_, item) in items.iter_mut().filter(|(name, _)| *name == image) {
+            item.begin(Look::Backup);
+            agenda.note(&image, item);
+        }
+    }
+    looks
+}
+
+#[test]
+fn new_images_go_first_but_do_not_end_the_rounds() {
+    let now = Instant::now();
+    let rhythm = Rhythm::new(HOUR, now, Duration::ZERO);
+    let mut agenda = Agenda::default();
+    let mut items = Vec::new();
+    let later = now + HOUR * 2;
+    for (prefix, number, is_new) in [("old", 3, false), ("new", 8, true)] {
+        for number in 0..number {
+            let name = Image::new(image(&format!("quay.io/{prefix}{number}:1")));
+            let first = now + Duration::from_secs(number);
+            let clock = Clock {
+                rhythm: &rhythm,
+                now,
+            };
+            let mut item = Item::new(Phase::of(&name), Owner::Others, first, clock);
+            if !is_new {
+                item.found(Ok(complete('a')), clock);
+            }
+            agenda.note(&name, &item);
+            items.push((name, item));
+        }
+    }
+    assert_eq!(next_looks(&mut agenda, &mut items, now), ["new0"]);
+    assert_eq!(
+        agenda.next(Look::Backup),
+        Some(now + Duration::from_secs(1))
+    );
+    let looks = next_looks(&mut agenda, &mut items, later);
+    let sorts: Vec<_> = looks.iter().map(|name| &name[..3]).collect();
+    let expected = [
+        "new", "new", "new", "old", "new", "new", "new", "old", "new", "old",
+    ];
+    assert_eq!(sorts, expected);
+    // All are being looked at.
+    assert_eq!(agenda.next(Look::Backup), None);
+    for (name, item) in &mut items {
+        item.end(Look::Backup);
+        agenda.note(name, item);
+        agenda.forget(name);
+    }
+    assert_eq!(agenda.next(Look::Backup), None);
+}
+
+#[test]
+fn an_original_that_hangs_holds_up_no_look_at_the_copy() {
+    let mut bench = Bench::mirrored(Owner::Ours);
+    assert_eq!(bench.wish(), BOTH);
+    bench.item.begin(Look::Upstream);
+    assert_eq!(bench.wish(), ONLY_BACKUP);
+    assert_eq!(bench.found(Presence::Missing), Some(Task::Restore));
+    bench.item.end(Look::Upstream);
+    assert_eq!(bench.asked(Upstream::Absent), (UpstreamCheck::Gone, None));
+    assert_eq!(bench.state(), State::Copying);
+}

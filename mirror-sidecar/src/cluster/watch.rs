@@ -1,0 +1,82 @@
+//! The watch streams of the API server, which keep the model true.
+//!
+//! One task a kind. A task that breaks off is started again, and a kind that cannot be watched never stops the others.
+
+pub(super) mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use kube::runtime::watcher::Event;
+use kube::{Api, Client};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::kind::{Kind, WorkloadKind};
+use super::model::Change;
+use super::shared::Cluster;
+use super::supervision::supervise;
+use super::workload::Watched;
+
+/// Kinds that are listed at the same time: a page of a list is in memory as a whole, and its objects may be large.
+const LISTS_AT_A_TIME: usize = 1;
+
+/// Watches all kinds until `stop`, and keeps the model true.
+pub async fn watch(client: Client, cluster: Arc<Cluster>, stop: CancellationToken) {
+    let lists = Arc::new(Semaphore::new(LISTS_AT_A_TIME));
+    let watches = supervise(&Kind::ALL, move |kind| {
+        let cluster = Arc::clone(&cluster);
+        stream::watch(client.clone(), OfKind { cluster, kind }, Arc::clone(&lists))
+    });
+    // Ending the supervision ends the tasks.
+    stop.run_until_cancelled_owned(watches).await;
+}
+
+/// The objects of a kind, which the model is told of.
+struct OfKind {
+    cluster: Arc<Cluster>,
+    kind: Kind,
+}
+
+impl stream::Subject for OfKind {
+    type Object = Watched;
+
+    fn kind(&self) -> &'static str {
+        self.kind.name()
+    }
+
+    fn api(&self, client: Client) -> Api<Watched> {
+        Api::all_with(client, &self.kind)
+    }
+
+    fn take(&self, event: Event<Watched>) {
+        if let Some(change) = change(event, self.kind) {
+            self.cluster.apply(change);
+        }
+    }
+
+    fn take_not_served(&self) -> bool {
+        // All others are older than every API server that is still in use.
+        let is_possible = self.kind == Kind::Workload(WorkloadKind::CronJob);
+        if is_possible {
+            self.cluster.apply(Change::NotServed(self.kind));
+        }
+        is_possible
+    }
+
+    fn take_trouble(&self, has_trouble: bool) {
+        self.cluster.apply(Change::Trouble(self.kind, has_trouble));
+    }
+}
+
+fn change(event: Event<Watched>, kind: Kind) -> Option<Change> {
+    match event {
+        Event::Init => Some(Change::Begin(kind)),
+        Event::InitDone => Some(Change::End(kind)),
+        Event::InitApply(object) | Event::Apply(object) => {
+            object.into_object(kind).map(Change::Seen)
+        }
+        Event::Delete(object) => object.into_object(kind).map(Change::Gone),
+    }
+}

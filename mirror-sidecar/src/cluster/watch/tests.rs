@@ -1,0 +1,363 @@
+//! The watches against scripted answers of an API server, with a clock that jumps.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::{StreamExt as _, stream};
+use mirror_contract::{Backup, Naming};
+use rstest::rstest;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+
+use super::*;
+use crate::cluster::excluded::ExcludedNamespaces;
+use crate::cluster::kind::WorkloadKind;
+use crate::cluster::model::{ListState, Model, Rules};
+use crate::cluster::supervision::RESTART_AFTER;
+
+const PODS: &str = "/api/v1/pods";
+const CRON_JOBS: &str = "/apis/batch/v1/cronjobs";
+const POD: Kind = Kind::Workload(WorkloadKind::Pod);
+const CRON_JOB: Kind = Kind::Workload(WorkloadKind::CronJob);
+
+type Answer = Response<Body>;
+/// Answers the request for a path with a query, which is the so-manieth for this path; `None` if that is not special.
+type Script = dyn Fn(&str, &str, usize) -> Option<Answer> + Send + Sync;
+
+#[derive(Clone)]
+struct Server {
+    script: Arc<Script>,
+    asked: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+/// Kinds that a script says nothing about are empty and stay so.
+async fn answer(State(server): State<Server>, uri: Uri) -> Answer {
+    let number = {
+        let mut asked = server.asked.lock().unwrap();
+        let number = asked.entry(uri.path().to_owned()).or_default();
+        *number += 1;
+        *number
+    };
+    let query = uri.query().unwrap_or_default();
+    (server.script)(uri.path(), query, number).unwrap_or_else(|| {
+        if query.contains("watch=true") {
+            events([])
+        } else {
+            list(&[], None)
+        }
+    })
+}
+
+fn pod(name: &str, image: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "shop", "uid": name, "resourceVersion": "7"},
+        "spec": {"containers": [{"image": image}]},
+    })
+}
+
+/// A page of a list.
+fn list(items: &[Value], next: Option<&str>) -> Answer {
+    let page = json!({
+        "kind": "List", "apiVersion": "v1", "items": items,
+        "metadata": {"resourceVersion": "5", "continue": next},
+    });
+    page.to_string().into_response()
+}
+
+/// A watch with these events, in which nothing happens afterwards.
+fn events<const N: usize>(events: [(&str, Value); N]) -> Answer {
+    let lines = events.map(|(kind, object)| {
+        let line = json!({"type": kind, "object": object});
+        Ok::<_, std::io::Error>(format!("{line}\n"))
+    });
+    Body::from_stream(stream::iter(lines).chain(stream::pending())).into_response()
+}
+
+fn status(code: u16, reason: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": reason})
+}
+
+fn refusal(code: u16, reason: &str) -> Answer {
+    let body = status(code, reason).to_string();
+    (StatusCode::from_u16(code).unwrap(), body).into_response()
+}
+
+/// A cluster that is watched, until the guard goes.
+fn start(
+    script: impl Fn(&str, &str, usize) -> Option<Answer> + Send + Sync + 'static,
+) -> (Arc<Cluster>, Server, tokio_util::sync::DropGuard) {
+    let server = Server {
+        script: Arc::new(script),
+        asked: Arc::default(),
+    };
+    let router = Router::new().fallback(answer).with_state(server.clone());
+    let cluster = Arc::new(Cluster::new(Model::new(Rules {
+        backup: Backup::new("ghcr.io", "acme", Naming::Flat).unwrap(),
+        excluded_namespaces: ExcludedNamespaces::default(),
+        pull_secret: None,
+    })));
+    let stop = CancellationToken::new();
+    let client = Client::new(router, "default");
+    tokio::spawn(watch(client, Arc::clone(&cluster), stop.clone()));
+    (cluster, server, stop.drop_guard())
+}
+
+fn images(model: &Model) -> Vec<String> {
+    model
+        .images()
+        .map(|usage| usage.image.path().to_owned())
+        .collect()
+}
+
+/// Waits for the model to be like this, without looking at it when nothing was told.
+async fn until(cluster: &Cluster, what: &str, is_so: impl Fn(&Model) -> bool) {
+    let mut changes = cluster.subscribe();
+    let wait = async {
+        while !cluster.read(&is_so) {
+            changes.changed().await.unwrap();
+        }
+    };
+    let in_time = timeout(Duration::from_hours(1), wait).await;
+    in_time.unwrap_or_else(|_| panic!("{what}: {:?}", cluster.read(images)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_and_events_reach_the_model() {
+    let (cluster, _, _guard) = start(|path, query, _| match path {
+        PODS if query.contains("watch=true") => Some(events([
+            (
+                "BOOKMARK",
+                json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"resourceVersion": "6"}}),
+            ),
+            ("ADDED", pod("c", "c")),
+            ("MODIFIED", pod("b", "b2")),
+            ("DELETED", pod("a", "a")),
+        ])),
+        PODS if query.contains("continue=more") => Some(list(&[pod("b", "b")], None)),
+        PODS => {
+            assert!(query.contains("limit=50"), "{query}");
+            Some(list(&[pod("a", "a")], Some("more")))
+        }
+        _ => None,
+    });
+    until(&cluster, "the events", |model| {
+        images(model) == ["library/b2", "library/c"]
+    })
+    .await;
+    until(&cluster, "all kinds", Model::is_complete).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_is_not_served_stops_nothing_and_is_asked_for_slowly() {
+    let started = Instant::now();
+    let (cluster, server, _guard) = start(|path, _, number| match path {
+        CRON_JOBS if number <= 3 => Some(refusal(404, "NotFound")),
+        _ => None,
+    });
+    until(&cluster, "all other kinds", Model::is_complete).await;
+    assert_eq!(
+        cluster.read(|model| model.list_state(CRON_JOB)),
+        ListState::NotServed
+    );
+    assert!(started.elapsed() < Duration::from_secs(1));
+
+    until(&cluster, "it is served", |model| {
+        model.list_state(CRON_JOB) == ListState::Complete
+    })
+    .await;
+    assert_eq!(
+        started.elapsed().as_secs() / 60,
+        15,
+        "asked every five minutes"
+    );
+    assert!(server.asked.lock().unwrap()[CRON_JOBS] >= 4);
+}
+
+/// A proxy that has no way to the API server says 404 too. Were that believed, an unknown cluster would seem empty.
+#[tokio::test(start_paused = true)]
+async fn pods_are_always_served() {
+    let started = Instant::now();
+    let (cluster, _, _guard) = start(|path, _, number| match path {
+        PODS if number <= 3 => Some(refusal(404, "NotFound")),
+        PODS if number == 4 => Some(list(&[pod("a", "a")], None)),
+        _ => None,
+    });
+    until(&cluster, "all kinds", Model::is_complete).await;
+    assert!(started.elapsed() < Duration::from_mins(1));
+    assert_eq!(cluster.read(images), ["library/a"]);
+}
+
+/// A page of a list may be large, so kinds are listed one after the other; one that is refused waits without the others.
+#[tokio::test(start_paused = true)]
+async fn one_kind_is_listed_at_a_time() {
+    let listing = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
+    let (cluster, server, _guard) = {
+        let (listing, most) = (Arc::clone(&listing), Arc::clone(&most));
+        start(move |path, query, number| {
+            if query.contains("watch=true") {
+                return None;
+            }
+            if path == PODS && number <= 3 {
+                return Some(refusal(403, "Forbidden"));
+            }
+            let now = listing.fetch_add(1, Ordering::Relaxed) + 1;
+            most.fetch_max(now, Ordering::Relaxed);
+            let listing = Arc::clone(&listing);
+            let page = stream::once(async move {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                listing.fetch_sub(1, Ordering::Relaxed);
+                let page = json!({"kind": "List", "apiVersion": "v1", "items": [], "metadata": {"resourceVersion": "5"}});
+                Ok::<_, std::io::Error>(page.to_string())
+            });
+            Some(Body::from_stream(page).into_response())
+        })
+    };
+    until(&cluster, "all kinds", Model::is_complete).await;
+    assert_eq!(most.load(Ordering::Relaxed), 1);
+    assert!(server.asked.lock().unwrap()[PODS] >= 4);
+}
+
+/// What is in no list may exist while a watch fails, and nobody says when a silent one works again.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_fails_makes_the_model_incomplete_for_a_while() {
+    let (cluster, _, _guard) = start(|path, query, number| match path {
+        PODS if query.contains("watch=true") && number < 6 => Some(refusal(500, "broken")),
+        _ => None,
+    });
+    until(&cluster, "the trouble", |model| {
+        model.list_state(POD) == ListState::Complete && !model.is_complete()
+    })
+    .await;
+    let since = Instant::now();
+    until(&cluster, "its end", Model::is_complete).await;
+    assert!(since.elapsed() >= Duration::from_mins(10));
+}
+
+/// The API server forgot what happened since: it says so in the stream, or instead of it.
+#[rstest]
+#[case::in_the_stream(true)]
+#[case::at_once(false)]
+#[tokio::test(start_paused = true)]
+async fn a_watch_from_too_long_ago_begins_with_a_new_list(#[case] in_stream: bool) {
+    let (cluster, _, _guard) = start(move |path, query, number| match path {
+        PODS if query.contains("watch=true") && number == 2 => Some(if in_stream {
+            events([("ERROR", status(410, "Expired"))])
+        } else {
+            refusal(410, "Expired")
+        }),
+        PODS if query.contains("watch=true") => None,
+        PODS if number == 1 => Some(list(&[pod("a", "a"), pod("b", "b")], None)),
+        PODS => Some(list(&[pod("b", "b"), pod("c", "c")], None)),
+        _ => None,
+    });
+    until(&cluster, "the second list", |model| {
+        images(model) == ["library/b", "library/c"]
+    })
+    .await;
+}
+
+#[rstest]
+#[case(403, "Forbidden")]
+#[case(429, "TooManyRequests")]
+#[case(500, "InternalError")]
+#[tokio::test(start_paused = true)]
+async fn errors_are_survived(#[case] code: u16, #[case] reason: &'static str) {
+    let (cluster, server, _guard) = start(move |path, query, number| match (path, number) {
+        (PODS, 1..=3) => Some(refusal(code, reason)),
+        (PODS, 5) if query.contains("watch=true") => Some(refusal(code, reason)),
+        (PODS, _) if query.contains("watch=true") => Some(events([("ADDED", pod("b", "b"))])),
+        (PODS, _) => Some(list(&[pod("a", "a")], None)),
+        _ => None,
+    });
+    let others = |model: &Model| {
+        let mut kinds = Kind::ALL.into_iter().filter(|kind| kind.name() != "Pod");
+        kinds.all(|kind| model.list_state(kind) == ListState::Complete)
+    };
+    until(&cluster, "the other kinds", others).await;
+    assert!(server.asked.lock().unwrap()[PODS] <= 3, "with pauses");
+    until(&cluster, "everything", |model| {
+        images(model) == ["library/a", "library/b"]
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn odd_objects_do_not_break_the_stream() {
+    let odd = json!({"metadata": {"name": ["a"], "resourceVersion": "8"}, "spec": 7});
+    let odd_too = odd.clone();
+    let (cluster, server, _guard) = start(move |path, query, _| match path {
+        PODS if query.contains("watch=true") => Some(events([
+            ("ADDED", odd.clone()),
+            ("DELETED", odd.clone()),
+            ("ADDED", pod("b", "b")),
+        ])),
+        PODS => Some(list(
+            &[odd_too.clone(), json!(null), json!(1), pod("a", "a")],
+            None,
+        )),
+        _ => None,
+    });
+    until(&cluster, "what follows them", |model| {
+        images(model) == ["library/a", "library/b"]
+    })
+    .await;
+    assert_eq!(
+        server.asked.lock().unwrap()[PODS],
+        2,
+        "neither listed nor watched again"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_breaks_off_is_started_again() {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let third = Arc::new(Notify::new());
+    let supervised = {
+        let (runs, third) = (Arc::clone(&runs), Arc::clone(&third));
+        supervise(&[CRON_JOB, Kind::Namespace], move |kind| {
+            let (runs, third) = (Arc::clone(&runs), Arc::clone(&third));
+            async move {
+                if kind == Kind::Namespace {
+                    return std::future::pending().await;
+                }
+                match runs.fetch_add(1, Ordering::Relaxed) {
+                    0 => panic!("a defect"),
+                    1 => {}
+                    _ => {
+                        third.notify_one();
+                        std::future::pending::<()>().await;
+                    }
+                }
+            }
+        })
+    };
+    let started = Instant::now();
+    tokio::select! {
+        () = supervised => panic!("the supervision ended"),
+        () = third.notified() => {}
+    }
+    assert_eq!(started.elapsed(), 2 * RESTART_AFTER);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_ends_every_task() {
+    let (cluster, _, guard) = start(|_, _, _| None);
+    until(&cluster, "all kinds", Model::is_complete).await;
+    drop(guard);
+    // The tasks hold the cluster.
+    let wait = async {
+        while Arc::strong_count(&cluster) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(Duration::from_mins(1), wait).await.unwrap();
+}

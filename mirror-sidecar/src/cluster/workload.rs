@@ -1,0 +1,96 @@
+//! Watched objects, trimmed to what matters here.
+//!
+//! [`Watched`] is what the watch streams are read into: no field that is not needed is ever kept, and an odd object never
+//! breaks a stream. What it means, given its kind, is an [`Object`].
+
+mod read;
+mod resource;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+
+pub use resource::Watched;
+
+use super::kind::WorkloadKind;
+
+/// Says of a workload, in an annotation, when it was sent through admission again. It is for people: nothing here reads it.
+pub const READMITTED: &str = "image-mirror.dev/readmitted";
+
+/// Which workload: its kind, namespace and name. A deleted one and its successor may share it; their uids differ.
+///
+/// The order is by kind first, so that what a person wrote comes before what was made of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The kind.
+    pub kind: WorkloadKind,
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// The name.
+    pub name: Box<str>,
+}
+
+/// Whether containers will start from a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// They may at any time.
+    Active,
+    /// Not until somebody resumes it (`Deployment.spec.paused`, `CronJob.spec.suspend`).
+    Paused,
+    /// Never again: it is being deleted, a Pod or Job has ended, or a `ReplicaSet` is kept without Pods as the history of
+    /// its owner.
+    Done,
+}
+
+/// An object that names images.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Which one.
+    pub key: Key,
+    /// Its identity; empty if it is not known.
+    pub uid: Box<str>,
+    /// When it was created, to the second.
+    pub created: Option<Timestamp>,
+    /// Whether containers will start from it.
+    pub life: Life,
+    /// Whether a controller owns it (`ownerReferences[].controller`).
+    pub is_owned: bool,
+    /// Whether the policy leaves it alone: its owner said so, on it or on its Pod template, or it is a static Pod.
+    pub is_exempt: bool,
+    /// Whether it has the policy's note on what was rewritten, on itself: on a Pod, that is where the policy put it, or the
+    /// template of the Pod.
+    pub is_noted: bool,
+    /// The images as they are written, without those that are never pulled.
+    pub images: Vec<String>,
+    /// The names of the pull Secrets that it lists itself, which may be empty texts.
+    pub pull_secrets: Vec<String>,
+}
+
+/// A namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceObject {
+    /// Its name.
+    pub name: Arc<str>,
+    /// When it was created, to the second.
+    pub created: Option<Timestamp>,
+    /// Whether it is being deleted, so that nothing can be created in it.
+    pub is_terminating: bool,
+}
+
+/// What a watch tells about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A namespace.
+    Namespace(NamespaceObject),
+    /// An object that names images.
+    Workload(Workload),
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}

@@ -1,0 +1,193 @@
+//! Where the parts of an object are, and how they are read.
+//!
+//! The places are those of the policy (`pod_template`, `images`, `exempt` there), so that both sides mean the same.
+
+use serde::de::MapAccess;
+
+use crate::cluster::lenient::{Lenient, Present, fields, skip, value};
+
+/// The policy's note on what it rewrote.
+const NOTE: &str = "image-mirror.dev/original-images";
+const SKIP: &str = "image-mirror.dev/skip";
+/// Marks the API server's image of a Pod that a kubelet reads from a file; it cannot be changed.
+const STATIC_POD: &str = "kubernetes.io/config.mirror";
+/// Images with this pull policy are expected on the node.
+const NEVER: &str = "Never";
+
+/// An object of any kind, with all that may matter.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Raw {
+    pub metadata: Metadata,
+    pub spec: Spec,
+    pub status: Status,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Metadata {
+    pub name: String,
+    pub namespace: String,
+    pub uid: String,
+    pub resource_version: String,
+    pub created: String,
+    pub deleted: Present,
+    pub owners: Vec<Owner>,
+    pub annotations: Marks,
+    pub labels: Marks,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Owner {
+    pub is_controller: bool,
+}
+
+/// The annotations or the labels that mean something here.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Marks {
+    pub skip: String,
+    pub is_static: Present,
+    pub is_noted: Present,
+}
+
+/// The specifications of all kinds in one: no field means two things.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Spec {
+    /// Of a Pod.
+    pub pod: PodSpec,
+    /// Of what makes Pods.
+    pub template: Template,
+    /// Of a `CronJob`.
+    pub job_template: JobTemplate,
+    pub paused: bool,
+    pub suspend: bool,
+    pub replicas: Option<i64>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Template {
+    pub metadata: Metadata,
+    pub spec: PodSpec,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct JobTemplate {
+    pub spec: JobSpec,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct JobSpec {
+    pub template: Template,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct PodSpec {
+    pub images: Vec<String>,
+    pub pull_secrets: Vec<Named>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Named {
+    pub name: String,
+}
+
+/// A container, or the source of a volume that is made of an image. They write the same in different words.
+#[derive(Default)]
+struct Source {
+    image: String,
+    pull_policy: String,
+}
+
+#[derive(Default)]
+struct Volume {
+    image: Source,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Status {
+    pub phase: String,
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Condition {
+    pub name: String,
+    pub status: String,
+}
+
+impl Metadata {
+    /// Whether its owner said that the policy must leave it alone.
+    pub(super) fn is_opted_out(&self) -> bool {
+        self.annotations.skip == "true" || self.labels.skip == "true"
+    }
+}
+
+impl PodSpec {
+    fn add(&mut self, sources: impl IntoIterator<Item = Source>) {
+        for Source { image, pull_policy } in sources {
+            if !image.is_empty() && pull_policy != NEVER {
+                self.images.push(image);
+            }
+        }
+    }
+}
+
+fields!(Raw { "metadata" => metadata, "spec" => spec, "status" => status });
+fields!(Metadata {
+    "name" => name,
+    "namespace" => namespace,
+    "uid" => uid,
+    "resourceVersion" => resource_version,
+    "creationTimestamp" => created,
+    "deletionTimestamp" => deleted,
+    "ownerReferences" => owners,
+    "annotations" => annotations,
+    "labels" => labels,
+});
+fields!(Owner { "controller" => is_controller });
+fields!(Marks { SKIP => skip, STATIC_POD => is_static, NOTE => is_noted });
+fields!(Template { "metadata" => metadata, "spec" => spec });
+fields!(JobTemplate { "spec" => spec });
+fields!(JobSpec { "template" => template });
+fields!(Named { "name" => name });
+fields!(Source { "image" | "reference" => image, "imagePullPolicy" | "pullPolicy" => pull_policy });
+fields!(Volume { "image" => image });
+fields!(Status { "phase" => phase, "conditions" => conditions });
+fields!(Condition { "type" => name, "status" => status });
+
+impl Lenient for Spec {
+    fn take_field<'de, A: MapAccess<'de>>(
+        &mut self,
+        name: &str,
+        object: &mut A,
+    ) -> Result<(), A::Error> {
+        match name {
+            "template" => self.template = value(object)?,
+            "jobTemplate" => self.job_template = value(object)?,
+            "paused" => self.paused = value(object)?,
+            "suspend" => self.suspend = value(object)?,
+            "replicas" => self.replicas = value(object)?,
+            _ => self.pod.take_field(name, object)?,
+        }
+        Ok(())
+    }
+}
+
+impl Lenient for PodSpec {
+    fn take_field<'de, A: MapAccess<'de>>(
+        &mut self,
+        name: &str,
+        object: &mut A,
+    ) -> Result<(), A::Error> {
+        match name {
+            "containers" | "initContainers" | "ephemeralContainers" => {
+                self.add(value::<Vec<Source>, A>(object)?);
+            }
+            "volumes" => {
+                let volumes = value::<Vec<Volume>, A>(object)?;
+                self.add(volumes.into_iter().map(|volume| volume.image));
+            }
+            "imagePullSecrets" => self.pull_secrets = value(object)?,
+            _ => skip(object)?,
+        }
+        Ok(())
+    }
+}

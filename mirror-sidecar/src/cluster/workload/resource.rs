@@ -1,0 +1,155 @@
+//! What the watch streams are read into, and what it means once its kind is known.
+
+use std::borrow::Cow;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use kube::core::DynamicResourceScope;
+use serde::{Deserialize, Deserializer};
+
+use super::read::{Raw, Spec, Status, Template};
+use super::{Key, Life, NamespaceObject, Object, Workload};
+use crate::cluster::kind::{Kind, WorkloadKind};
+use crate::cluster::lenient;
+
+/// An object as a watch stream gives it: items of a list do not say of which kind they are.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    /// The name and the resource version only, which is what the watcher works with.
+    metadata: ObjectMeta,
+    raw: Raw,
+}
+
+impl Watched {
+    /// What it means as an object of this kind; `None` without a name, and for a workload without a namespace.
+    #[must_use]
+    pub fn into_object(self, kind: Kind) -> Option<Object> {
+        if self.raw.metadata.name.is_empty() {
+            return None;
+        }
+        match kind {
+            Kind::Namespace => Some(Object::Namespace(namespace(self.raw))),
+            Kind::Workload(_) if self.raw.metadata.namespace.is_empty() => None,
+            Kind::Workload(kind) => Some(Object::Workload(workload(self.raw, kind))),
+        }
+    }
+}
+
+fn namespace(raw: Raw) -> NamespaceObject {
+    NamespaceObject {
+        created: raw.metadata.created.parse().ok(),
+        is_terminating: raw.metadata.deleted.0 || raw.status.phase == "Terminating",
+        name: raw.metadata.name.into(),
+    }
+}
+
+fn workload(raw: Raw, kind: WorkloadKind) -> Workload {
+    let Raw {
+        metadata,
+        spec,
+        status,
+    } = raw;
+    let is_owned = metadata.owners.iter().any(|owner| owner.is_controller);
+    let life = if metadata.deleted.0 || is_done(kind, is_owned, &spec, &status) {
+        Life::Done
+    } else if is_paused(kind, &spec) {
+        Life::Paused
+    } else {
+        Life::Active
+    };
+    let Template {
+        metadata: template,
+        spec: pod,
+    } = match kind {
+        WorkloadKind::Pod => Template {
+            spec: spec.pod,
+            ..Template::default()
+        },
+        WorkloadKind::CronJob => spec.job_template.spec.template,
+        _ => spec.template,
+    };
+    let secrets = pod.pull_secrets.into_iter();
+    Workload {
+        life,
+        is_owned,
+        is_exempt: metadata.is_opted_out()
+            || template.is_opted_out()
+            || metadata.annotations.is_static.0,
+        is_noted: metadata.annotations.is_noted.0,
+        images: pod.images,
+        pull_secrets: secrets.map(|secret| secret.name).collect(),
+        uid: metadata.uid.into(),
+        created: metadata.created.parse().ok(),
+        key: Key {
+            kind,
+            namespace: metadata.namespace.into(),
+            name: metadata.name.into(),
+        },
+    }
+}
+
+/// A `ReplicaSet` without replicas that belongs to something is the history of a Deployment. Were it in use, the first
+/// start in a cluster would copy ten old versions of everything.
+fn is_done(kind: WorkloadKind, is_owned: bool, spec: &Spec, status: &Status) -> bool {
+    match kind {
+        WorkloadKind::Pod => matches!(status.phase.as_str(), "Succeeded" | "Failed"),
+        WorkloadKind::Job => status.conditions.iter().any(|condition| {
+            matches!(condition.name.as_str(), "Complete" | "Failed") && condition.status == "True"
+        }),
+        WorkloadKind::ReplicaSet => is_owned && spec.replicas == Some(0),
+        _ => false,
+    }
+}
+
+fn is_paused(kind: WorkloadKind, spec: &Spec) -> bool {
+    match kind {
+        WorkloadKind::Deployment => spec.paused,
+        WorkloadKind::CronJob => spec.suspend,
+        _ => false,
+    }
+}
+
+impl<'de> Deserialize<'de> for Watched {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw: Raw = lenient::read(deserializer)?;
+        let present = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        Ok(Self {
+            metadata: ObjectMeta {
+                name: present(&raw.metadata.name),
+                namespace: present(&raw.metadata.namespace),
+                resource_version: present(&raw.metadata.resource_version),
+                ..ObjectMeta::default()
+            },
+            raw,
+        })
+    }
+}
+
+impl Resource for Watched {
+    type DynamicType = Kind;
+    type Scope = DynamicResourceScope;
+
+    fn kind(kind: &Kind) -> Cow<'_, str> {
+        kind.name().into()
+    }
+
+    fn group(kind: &Kind) -> Cow<'_, str> {
+        kind.group().into()
+    }
+
+    fn version(_: &Kind) -> Cow<'_, str> {
+        Kind::VERSION.into()
+    }
+
+    fn plural(kind: &Kind) -> Cow<'_, str> {
+        kind.plural().into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
