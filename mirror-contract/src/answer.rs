@@ -145,12 +145,18 @@ impl<'a> ImageAnswer<'a> {
     }
 }
 
+/// Whether a Secret can have this name (RFC 1123 subdomain).
+#[must_use]
+pub fn is_secret_name(name: &str) -> bool {
+    grammar::is_object_name(name)
+}
+
 fn secret_annotation(name: Option<&str>) -> Option<(&'static str, String)> {
     name.map(|name| (SECRET, name.to_string()))
 }
 
 fn secret_name<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<Cow<'a, str>> {
-    let name = get(SECRET).filter(|name| grammar::is_object_name(name))?;
+    let name = get(SECRET).filter(|name| is_secret_name(name))?;
     Some(Cow::Borrowed(name))
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mirror_contract::answer::is_secret_name;
 use serde_json::{Map, Value};
 
 const ANNOTATION: &str = "image-mirror.dev/original-images";
@@ -31,7 +32,8 @@ impl Note {
             .and_then(|metadata| metadata.get("annotations")?.get(ANNOTATION)?.as_str());
         let entries = text.and_then(|text| serde_json::from_str(text).ok());
         let mut originals: BTreeMap<String, String> = entries.unwrap_or_default();
-        let secret = originals.remove(SECRET);
+        // Whoever may write the object may write the note.
+        let secret = originals.remove(SECRET).filter(|name| is_secret_name(name));
         Self { originals, secret }
     }
 
