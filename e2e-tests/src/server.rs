@@ -1,5 +1,7 @@
 //! An axum server with a thread and a runtime of its own, so that stopping it drops every connection.
 
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::net::TcpListener;
@@ -8,6 +10,7 @@ use std::thread::JoinHandle;
 
 use axum::Router;
 use axum::serve::ListenerExt as _;
+use rustix::net::{Shutdown, shutdown};
 use rustls::ServerConfig;
 use tokio::sync::oneshot;
 
@@ -15,6 +18,7 @@ use tls::TlsListener;
 
 /// A running server. It stops when this is dropped.
 pub(crate) struct Server {
+    listener: TcpListener,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -28,6 +32,7 @@ impl Server {
         app: Router,
     ) -> anyhow::Result<Self> {
         listener.set_nonblocking(true)?;
+        let ours = listener.try_clone()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -56,6 +61,7 @@ impl Server {
                 drop(runtime);
             })?;
         Ok(Self {
+            listener: ours,
             stop: Some(stop),
             thread: Some(thread),
         })
@@ -64,6 +70,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // A child that another test is about to start has a copy of the socket until it has become its program: closing
+        // ours alone would leave the port open for that long.
+        let _ = shutdown(&self.listener, Shutdown::Both);
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
