@@ -174,7 +174,7 @@ impl Record {
     #[must_use]
     pub fn copy_state(&self) -> CopyState {
         if self.appeared_late {
-            CopyState::Never
+            CopyState::Withheld
         } else {
             self.state.copy_state()
         }

@@ -14,6 +14,8 @@ use super::{Key, Model, Workload};
 pub enum CopyState {
     /// There is.
     Mirrored,
+    /// There is, but nothing that runs may be made to take it.
+    Withheld,
     /// Not yet; worth waiting for.
     Missing,
     /// There is none, and nobody knows whether there ever will be: it could not be copied, and trying again soon is of
@@ -36,7 +38,7 @@ pub struct Due {
 
 impl Model {
     /// The workloads that another admission might help, in their order: top-level ones of a mutable kind, active, not left
-    /// alone, with at least one image that its copy could replace, and none to wait for.
+    /// alone, with at least one image that its copy could replace, and none to wait for or to withhold.
     ///
     /// `state` is asked once for each image.
     pub fn due(
@@ -73,7 +75,8 @@ impl Model {
             match state_of(image) {
                 CopyState::Mirrored => images.push(Arc::clone(image)),
                 CopyState::Never => stays_upstream = true,
-                CopyState::Missing => return None,
+                // An admission cannot be told which of the images to leave.
+                CopyState::Missing | CopyState::Withheld => return None,
             }
         }
         let is_left_to_pods =

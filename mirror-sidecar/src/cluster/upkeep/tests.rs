@@ -691,12 +691,12 @@ fn what_appears_late_is_mirrored_but_nothing_is_readmitted_for_it() {
     assert_eq!(copy_state(&bench), CopyState::Never);
     appear(&mut bench);
     assert!(bench.item.is_mirrored() && bench.item.record().appeared_late);
-    assert_eq!(copy_state(&bench), CopyState::Never);
+    assert_eq!(copy_state(&bench), CopyState::Withheld);
     // It stays so, whoever keeps it and whatever becomes of it.
     bench.give_to(Owner::Others);
     bench.give_to(Owner::Ours);
     appear(&mut bench);
-    assert_eq!(copy_state(&bench), CopyState::Never);
+    assert_eq!(copy_state(&bench), CopyState::Withheld);
 
     // A registry that was down said nothing.
     let mut bench = Bench::new(Owner::Ours);
@@ -733,7 +733,7 @@ fn those_who_do_not_keep_it_know_as_well_that_it_appeared_late() {
     bench.asked(Upstream::Absent);
     bench.asked(Upstream::Is(digest('a')));
     bench.found(complete('a'));
-    assert_eq!(bench.item.record().copy_state(), CopyState::Never);
+    assert_eq!(bench.item.record().copy_state(), CopyState::Withheld);
 }
 
 /// It failed, was tried again by itself, and nobody looked between.

@@ -9,6 +9,7 @@ fn state(image: &ImageRef<'_>) -> CopyState {
     match image.path() {
         "library/mirrored" | "library/mirrored2" => CopyState::Mirrored,
         "library/denied" => CopyState::Never,
+        "library/withheld" => CopyState::Withheld,
         _ => CopyState::Missing,
     }
 }
@@ -28,6 +29,8 @@ fn is_due(workload: Workload) -> bool {
 #[case(&["missing"], false)]
 #[case(&["mirrored", "Not An Image"], true)]
 #[case(&["denied"], false)]
+#[case(&["withheld"], false)]
+#[case(&["mirrored", "withheld"], false)]
 #[case(&[], false)]
 #[case(&["ghcr.io/acme/docker.io-library-mirrored:latest"], false)]
 #[case(&["ghcr.io/acme/docker.io-library-mirrored:latest", "mirrored2"], true)]
