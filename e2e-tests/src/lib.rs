@@ -8,6 +8,7 @@
 //! - [`manifests`] are workloads of every kind; [`proxy`] is a network between processes that can be cut;
 //! - [`drill`] is a cluster full of workloads with all that belongs to it, for the blackout drill and for chaos;
 //! - [`image`] makes images on the fly, pushes them and reads them back;
+//! - [`machine`] describes the machine that figures come from;
 //! - [`closure`] reads all that belongs to a tag with another client than ours;
 //! - [`sidecar`] runs the real `mirror-sidecar` as a child process;
 //! - [`session`] are recorded talks between a policy and its host, and the table of cases made of them;
@@ -29,6 +30,7 @@ pub mod fixtures;
 pub mod fuel;
 pub mod host;
 pub mod image;
+pub mod machine;
 pub mod manifests;
 pub mod proxy;
 pub mod registry;

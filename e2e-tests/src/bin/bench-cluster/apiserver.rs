@@ -1,7 +1,7 @@
 //! Lists, in pages, and watches, as an API server does, and counts what it is asked.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
-use axum::serve::ListenerExt as _;
 use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::listen::listen;
 use super::objects::{self, KINDS, Places, Scale};
 use super::store::{Store, is_in};
 
-/// Objects in a page, which is what the sidecar asks for.
-const PAGE: usize = 200;
+/// Objects in a page, which is what the sidecar asks for; whoever asks for others is refused.
+pub const PAGE: usize = 50;
 /// How often a watch says that nothing happened, as an API server does.
 const BOOKMARK: Duration = Duration::from_mins(1);
 /// Longest life of a watch, which clients may shorten.
@@ -136,16 +136,7 @@ fn page(items: &[String], next: Option<usize>) -> Bytes {
 
 /// Serves on a free port.
 pub fn serve(runtime: &Runtime, server: Arc<ApiServer>) -> anyhow::Result<SocketAddr> {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    let _entered = runtime.enter();
-    let listener = tokio::net::TcpListener::from_std(listener)?.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    let app = Router::new().fallback(answer).with_state(server);
-    runtime.spawn(async move { axum::serve(listener, app).await });
-    Ok(address)
+    listen(runtime, Router::new().fallback(answer).with_state(server))
 }
 
 async fn answer(
@@ -176,6 +167,12 @@ async fn answer(
     }
     if let Some(pages) = server.lists.get(&path) {
         server.count("list", &path);
+        if query
+            .get("limit")
+            .is_none_or(|limit| *limit != PAGE.to_string())
+        {
+            return (StatusCode::BAD_REQUEST, "other pages were made").into_response();
+        }
         let number = query.get("continue").and_then(|text| text.parse().ok());
         let page = pages.get(number.unwrap_or(0)).cloned();
         return page.unwrap_or_default().into_response();

@@ -8,6 +8,7 @@
 //! document comes from a run.
 
 mod apiserver;
+mod listen;
 mod objects;
 mod process;
 mod registry;

@@ -1,15 +1,16 @@
 //! Upstream and backup: every image is in both, with the same digest.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::serve::ListenerExt as _;
 use tokio::runtime::Runtime;
+
+use super::listen::listen;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -64,16 +65,10 @@ pub fn serve(
     registry: Arc<ScriptedRegistry>,
     role: &'static str,
 ) -> anyhow::Result<SocketAddr> {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    let _entered = runtime.enter();
-    let listener = tokio::net::TcpListener::from_std(listener)?.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    let app = Router::new().fallback(answer).with_state((registry, role));
-    runtime.spawn(async move { axum::serve(listener, app).await });
-    Ok(address)
+    listen(
+        runtime,
+        Router::new().fallback(answer).with_state((registry, role)),
+    )
 }
 
 /// The bytes of a manifest depend on the name of the image only, which ends the repository in both registries.

@@ -1,10 +1,11 @@
 //! The document.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::time::{Duration, SystemTime};
 
-use super::apiserver::Calls;
+use e2e_tests::machine;
+
+use super::apiserver::{Calls, PAGE};
 use super::objects::Scale;
 
 /// Bytes of memory that an object may cost on average.
@@ -61,14 +62,14 @@ impl Report {
              Made by `{command}` on {}: {workloads} workloads, {pods} Pods, {images} images, {namespaces} namespaces.\n\n",
             httpdate::fmt_http_date(SystemTime::now())
         );
-        for line in machine() {
+        for line in machine::describe() {
             let _ = writeln!(text, "- {line}");
         }
         let objects = (workloads + pods + namespaces).max(1);
         let _ = write!(
             text,
             "- API server and registries: scripted, on the same machine, plain HTTP. The objects are made beforehand, on average \
-             {:.1} KiB of JSON each, with the images that the policy has put there; pages of 200; nothing changes but what the \
+             {:.1} KiB of JSON each, with the images that the policy has put there; pages of {PAGE}; nothing changes but what the \
              sidecar writes. Both registries have every image, so nothing is copied.\n\
              - the sidecar: release build, `--kubernetes=on`, one replica, everything else at its defaults\n\n",
             kib(self.full.object_bytes as u64) / count(objects)
@@ -154,30 +155,4 @@ fn kib(bytes: u64) -> f64 {
 #[allow(clippy::cast_precision_loss, reason = "figures for people")]
 fn count(number: usize) -> f64 {
     number as f64
-}
-
-/// What a reader needs to compare: processor, memory, kernel.
-fn machine() -> Vec<String> {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let memory = field("/proc/meminfo", "MemTotal");
-    let kibibytes: u64 = memory.trim_end_matches(" kB").parse().unwrap_or(0);
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    vec![
-        format!(
-            "processor: {}, {cores} cores",
-            field("/proc/cpuinfo", "model name")
-        ),
-        format!("memory: {} GiB", (kibibytes + (1 << 19)) >> 20),
-        format!("kernel: Linux {}", kernel.trim()),
-    ]
-}
-
-/// The value of the first line `name : value`.
-fn field(file: &str, name: &str) -> String {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let line = text.lines().find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        (key.trim() == name).then(|| value.trim().to_owned())
-    });
-    line.unwrap_or_else(|| "unknown".to_owned())
 }

@@ -1,38 +1,21 @@
 //! The machine that the figures come from.
 
-use std::fs;
 use std::path::Path;
+
+use e2e_tests::machine;
 
 use crate::tools;
 
 /// What a reader needs to compare: processor, memory, kernel, registry.
 pub fn describe() -> Vec<String> {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let cpu = field("/proc/cpuinfo", "model name");
-    let memory = field("/proc/meminfo", "MemTotal");
-    let kibibytes: u64 = memory.trim_end_matches(" kB").parse().unwrap_or(0);
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let registry = tools::output(Path::new("/usr/bin/docker-registry"), &["--version"]);
-    vec![
-        format!("processor: {cpu}, {cores} cores"),
-        format!("memory: {} GiB", (kibibytes + (1 << 19)) >> 20),
-        format!("kernel: Linux {}", kernel.trim()),
-        format!(
-            "both registries: docker-registry {}, filesystem driver on a memory-backed folder, the same machine as the tools",
-            registry
-                .split_whitespace()
-                .last()
-                .unwrap_or("of unknown version")
-        ),
-    ]
-}
-
-/// The value of the first line `name : value`.
-fn field(file: &str, name: &str) -> String {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let line = text.lines().find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        (key.trim() == name).then(|| value.trim().to_owned())
-    });
-    line.unwrap_or_else(|| "unknown".to_owned())
+    let mut lines = machine::describe();
+    lines.push(format!(
+        "both registries: docker-registry {}, filesystem driver on a memory-backed folder, the same machine as the tools",
+        registry
+            .split_whitespace()
+            .last()
+            .unwrap_or("of unknown version")
+    ));
+    lines
 }
