@@ -300,6 +300,18 @@ impl RegistryError {
         }
     }
 
+    /// Whether a registry that has a manifest refuses it a tag because what it names is missing: by the codes of the
+    /// distribution-spec, of which registries use several here. It took the same bytes before, so they are not invalid.
+    pub(crate) fn is_of_incomplete_content(&self) -> bool {
+        let codes = [
+            "BLOB_UNKNOWN",
+            "MANIFEST_BLOB_UNKNOWN",
+            "MANIFEST_INVALID",
+            "MANIFEST_UNKNOWN",
+        ];
+        self.code().is_some_and(|code| codes.contains(&code))
+    }
+
     /// Whether content is not there, or not what its digest says.
     pub(crate) fn is_wrong_or_missing(&self) -> bool {
         self.status() == Some(404) || matches!(self, Self::Digest { .. })

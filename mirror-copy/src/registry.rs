@@ -158,7 +158,7 @@ impl Registry {
     }
 
     /// Gives one more tag to a manifest that is in the repository, byte for byte; the tag may stand for another one so
-    /// far. `false` if there is no such manifest; then nothing was changed.
+    /// far. `false` if there is no such manifest, or not all of what it names; then nothing was changed.
     pub async fn tag(
         &self,
         repository: &str,
@@ -174,8 +174,11 @@ impl Registry {
         };
         let tag = TagOrDigest::Tag(tag.to_owned());
         let media_type = manifest.media_type.as_str();
-        repository.put_manifest(&tag, media_type, &manifest).await?;
-        Ok(true)
+        match repository.put_manifest(&tag, media_type, &manifest).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_of_incomplete_content() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// All tags of a repository, in the registry's order (distribution-spec, "Listing Tags"), page by page;

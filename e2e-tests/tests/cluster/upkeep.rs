@@ -184,6 +184,26 @@ fn a_lost_anchor_is_put_back_without_the_original() {
     assert_eq!(scene.metric("image_mirror_last_copies"), 0);
 }
 
+/// A garbage collection that went wrong: the anchor went, and with it an image that only the index names.
+#[test]
+fn a_copy_with_a_hole_is_made_whole_again() {
+    let Some(cluster) = cluster::alone() else {
+        return;
+    };
+    let scene = Scene::start(&cluster, &[]);
+    let image = Image::index(1);
+    scene.run("app", &image);
+    let path = scene.copy_of("app").path().to_owned();
+    let client = scene.world.backup.client();
+    let child = image.manifests()[0].digest();
+    assert_ne!(child, image.digest());
+    client.delete_manifest(&path, &child).unwrap();
+    Image::single(2)
+        .push(&client, &path, &anchor_of(&image))
+        .unwrap();
+    scene.wait_for_copy("app", &image);
+}
+
 #[test]
 fn a_copy_follows_its_tag_and_the_old_one_stays() {
     let Some(cluster) = cluster::alone() else {
