@@ -13,6 +13,10 @@ const REST_AFTER_FAILURE: Duration = Duration::from_mins(1);
 /// Rest after the first attempt that was made; it doubles with each further one. Longer than somebody takes who undoes it.
 const REST: Duration = Duration::from_mins(10);
 
+/// Rest after an attempt in vain that may have met an outage, of the policy server or of the backup: what cannot be asked
+/// stays as it is. The next attempt tells.
+const REST_IN_DOUBT: Duration = Duration::from_secs(30);
+
 /// Rests do not get longer than six hours: then an image that stays upstream is a risk again.
 const LONGEST_REST: Duration = Duration::from_hours(6);
 
@@ -42,8 +46,10 @@ pub(super) struct Attempt {
     key: Arc<Key>,
     images: Box<[Image]>,
     outcome: Outcome,
-    /// In a row, made or not.
+    /// In a row, made or not, without those in doubt.
     tries: u32,
+    /// Whether it was in vain for the first time.
+    is_in_doubt: bool,
     /// Whether it was told that the policy leaves them alone.
     is_told: bool,
     rests_until: Instant,
@@ -56,20 +62,25 @@ impl Attempt {
         let is_told = before.as_ref().is_some_and(|attempt| attempt.is_told);
         // Outages must not lengthen the rests of what was tried, and the other way round.
         let before = before.filter(|attempt| attempt.outcome.was_made() == outcome.was_made());
+        let was_in_vain = before.as_ref().is_some_and(Self::was_in_vain);
+        let is_in_doubt = outcome == Outcome::InVain && !was_in_vain;
         let tries = before.map_or(0, |attempt| attempt.tries);
-        let first = if outcome.was_made() {
-            REST
+        let tries = tries.saturating_add(u32::from(!is_in_doubt));
+        let rest = if is_in_doubt {
+            REST_IN_DOUBT
+        } else if outcome.was_made() {
+            doubling(REST, LONGEST_REST, tries)
         } else {
-            REST_AFTER_FAILURE
+            doubling(REST_AFTER_FAILURE, LONGEST_REST, tries)
         };
-        let tries = tries.saturating_add(1);
         Self {
             key: Arc::clone(&due.key),
             images: due.images.clone(),
             outcome,
             tries,
+            is_in_doubt,
             is_told,
-            rests_until: now + doubling(first, LONGEST_REST, tries),
+            rests_until: now + rest,
         }
     }
 
@@ -77,9 +88,9 @@ impl Attempt {
         &self.key
     }
 
-    /// Notes that it is told; `false` if it was before.
+    /// Notes that it is told; `false` if it was before, or must not be yet.
     pub(super) fn tell(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_told, true)
+        !self.is_in_doubt && !std::mem::replace(&mut self.is_told, true)
     }
 
     pub(super) fn was_in_vain(&self) -> bool {

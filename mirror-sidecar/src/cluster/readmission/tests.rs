@@ -114,6 +114,9 @@ fn the_same_images_rest_longer_and_longer(#[case] outcome: Outcome, #[case] minu
     let model = many(1);
     let mut readmissions = readmissions();
     let mut now = Instant::now();
+    if outcome == Outcome::InVain {
+        in_doubt(&mut readmissions, &model, &mut now);
+    }
     for minutes in minutes {
         let due = next(&readmissions, &model, now).unwrap();
         readmissions.ended(&due, outcome, now);
@@ -126,6 +129,32 @@ fn the_same_images_rest_longer_and_longer(#[case] outcome: Outcome, #[case] minu
         );
         now += rest;
     }
+}
+
+/// The first try of the only workload: it is in vain, nothing is told, and soon it is tried again.
+fn in_doubt(readmissions: &mut Readmissions, model: &Model, now: &mut Instant) {
+    let due = next(readmissions, model, *now).unwrap();
+    assert_eq!(readmissions.ended(&due, Outcome::InVain, *now), None);
+    let soon = *now + Duration::from_secs(30);
+    assert_eq!(
+        next(readmissions, model, soon.checked_sub(SECOND).unwrap()),
+        None
+    );
+    *now = soon;
+}
+
+/// The policy server was away for a moment: that is no reason to wait for long.
+#[test]
+fn an_outage_is_no_opinion_of_the_policy() {
+    let model = many(1);
+    let mut readmissions = readmissions();
+    let mut now = Instant::now();
+    in_doubt(&mut readmissions, &model, &mut now);
+    let tried = run(&mut readmissions, &model, &mut now, 9, Outcome::Rewritten);
+    assert_eq!(tried, [("web-000".to_owned(), None)]);
+    // When somebody undoes it later, there may be an outage again.
+    now += Duration::from_hours(6);
+    in_doubt(&mut readmissions, &model, &mut now);
 }
 
 const REST_MINUTES: &[u64] = &[10, 20, 40, 80, 160, 320, 360, 360];
@@ -229,7 +258,7 @@ fn what_is_not_rewritten_is_told_once() {
     let model = many(1);
     let mut readmissions = readmissions();
     let mut now = Instant::now();
-    for expected in [Some(News::NotRewritten), None, None] {
+    for expected in [None, Some(News::NotRewritten), None, None] {
         let tried = run(&mut readmissions, &model, &mut now, 1, Outcome::InVain);
         assert_eq!(tried, [("web-000".to_owned(), expected)]);
         now += Duration::from_hours(6);
@@ -252,6 +281,8 @@ fn what_others_rewrote_shows_that_the_policy_works() {
     assert_eq!(&*due.key.name, "web-000");
     // Once is enough: from now on each rests.
     readmissions.ended(&due, Outcome::InVain, now);
+    now += Duration::from_secs(30);
+    readmissions.ended(&due, Outcome::InVain, now);
     model.apply(seen(deployment("web-001", &["nginx"])));
     model.apply(seen(deployment("web-001", &[copy])));
     readmissions.follow(&model);
@@ -269,6 +300,7 @@ fn failures_before_count_apart() {
         assert_eq!(readmissions.ended(&due, Outcome::Failed, now), None);
         now += Duration::from_hours(6);
     }
+    in_doubt(&mut readmissions, &model, &mut now);
     let due = next(&readmissions, &model, now).unwrap();
     assert_eq!(
         readmissions.ended(&due, Outcome::InVain, now),
@@ -305,7 +337,7 @@ fn without_a_policy_it_is_tried_seldom_and_told_once() {
     let tried = run(&mut readmissions, &model, &mut now, 100, Outcome::InVain);
     let told: Vec<_> = tried.iter().map(|(_, news)| *news).collect();
     let (last, first) = told.split_last().unwrap();
-    assert_eq!(first, [Some(News::NotRewritten); 9]);
+    assert_eq!(first, [None; 9]);
     assert_eq!(*last, Some(News::NothingIsRewritten));
 
     now += BETWEEN_HOPELESS_TRIES;
