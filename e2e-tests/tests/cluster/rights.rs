@@ -13,7 +13,7 @@ use crate::stage::PULL_SECRET;
 use crate::support::{REPOSITORY, World};
 
 /// How long anything may take on a busy machine.
-const DEADLINE: Duration = Duration::from_mins(1);
+const DEADLINE: Duration = Duration::from_mins(2);
 
 /// Group, resource and verb.
 pub type Right = [String; 3];

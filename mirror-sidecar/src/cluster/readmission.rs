@@ -36,7 +36,8 @@ const BURSTS_A_MINUTE: u32 = 4;
 /// Between two tries. A dry run costs the API server and the policy some milliseconds.
 const BETWEEN_TRIES: Duration = Duration::from_millis(500);
 
-/// Tries in a row that were all in vain, without one ever having helped, after which the policy seems not to be installed.
+/// Workloads in a row that were all tried in vain, without one ever having helped, after which the policy seems not to be
+/// installed.
 const IN_VAIN_IN_A_ROW: u32 = 10;
 
 /// Between two tries then.
@@ -221,7 +222,9 @@ impl Readmissions {
 
     fn in_vain(&mut self, attempt: &mut Attempt) -> Option<News> {
         let was_hopeless = self.is_hopeless();
-        self.in_vain_in_a_row = self.in_vain_in_a_row.saturating_add(1);
+        // Each of them counts once.
+        let is_another = u32::from(attempt.is_in_doubt());
+        self.in_vain_in_a_row = self.in_vain_in_a_row.saturating_add(is_another);
         match (was_hopeless, self.is_hopeless()) {
             // It is not about this workload.
             (true, _) => None,

@@ -97,6 +97,11 @@ impl Attempt {
         self.outcome == Outcome::InVain
     }
 
+    /// Whether it was in vain for the first time.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.is_in_doubt
+    }
+
     pub(super) fn rests_until(&self) -> Instant {
         self.rests_until
     }

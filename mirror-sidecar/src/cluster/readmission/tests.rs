@@ -328,6 +328,24 @@ fn the_rate_is_that_of_all_replicas() {
     assert!((100..=104).contains(&patched), "{patched}");
 }
 
+/// A few workloads that the policy leaves alone are told of, each of them.
+#[test]
+fn some_in_vain_do_not_mean_that_there_is_no_policy() {
+    let model = many(9);
+    let mut readmissions = readmissions();
+    let mut now = Instant::now();
+    let doubts = run(&mut readmissions, &model, &mut now, 9, Outcome::InVain);
+    assert!(doubts.iter().all(|(_, news)| news.is_none()));
+    now += Duration::from_secs(30);
+    let tried = run(&mut readmissions, &model, &mut now, 9, Outcome::InVain);
+    assert_eq!(tried.len(), 9);
+    assert!(
+        tried
+            .iter()
+            .all(|(_, news)| *news == Some(News::NotRewritten))
+    );
+}
+
 /// The policy may be installed later than the sidecar.
 #[test]
 fn without_a_policy_it_is_tried_seldom_and_told_once() {
