@@ -2,8 +2,12 @@
 
 use anyhow::Context as _;
 use k8s_openapi::api::rbac::v1::PolicyRule;
+use serde::Deserialize;
 
 use crate::artifacts;
+
+/// A reviewed render of the chart, in which the sidecar does all it can. The chart's tests hold it to what helm renders.
+const RENDER: &str = "charts/image-mirror/tests/golden/passwords.yaml";
 
 /// What the sidecar may do: everywhere, and in its own namespace.
 #[derive(Clone, Debug)]
@@ -15,23 +19,36 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// Those that are published.
+    /// Those that the chart renders.
     ///
     /// # Errors
-    /// When the files are not there or are no rules.
+    /// When the render is not there, or has no such roles.
     pub fn published() -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(artifacts::workspace().join(RENDER))
+            .with_context(|| format!("reading {RENDER}"))?;
         Ok(Self {
-            everywhere: rules("cluster-rules.yaml")?,
-            at_home: rules("namespace-rules.yaml")?,
+            everywhere: rules(&text, "ClusterRole")?,
+            at_home: rules(&text, "Role")?,
         })
     }
 }
 
-fn rules(file: &str) -> anyhow::Result<Vec<PolicyRule>> {
-    let path = artifacts::workspace()
-        .join("charts/image-mirror/files")
-        .join(file);
-    let text =
-        std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    yaml_serde::from_str(&text).with_context(|| format!("reading {}", path.display()))
+/// As much of a rendered role as is of interest.
+#[derive(Deserialize)]
+struct Role {
+    rules: Vec<PolicyRule>,
+}
+
+/// The rules of the only role of this kind.
+fn rules(render: &str, kind: &str) -> anyhow::Result<Vec<PolicyRule>> {
+    let head = format!("kind: {kind}");
+    let mut roles = render
+        .split("\n---\n")
+        .filter(|object| object.lines().any(|line| line == head));
+    let (Some(role), None) = (roles.next(), roles.next()) else {
+        anyhow::bail!("{RENDER} must have one {kind}");
+    };
+    let role: Role =
+        yaml_serde::from_str(role).with_context(|| format!("reading the {kind} of {RENDER}"))?;
+    Ok(role.rules)
 }

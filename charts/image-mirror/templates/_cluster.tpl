@@ -1,0 +1,69 @@
+{{/* How the parts work with the cluster: namespaces, rights, proxies. */}}
+
+{{/* A switch, which YAML 1.1 reads as true or false unless it is quoted. */}}
+{{- define "image-mirror.switch" -}}
+{{- if kindIs "bool" . }}{{ ternary "on" "off" . }}{{ else }}{{ . }}{{ end }}
+{{- end }}
+
+{{- define "image-mirror.mode" -}}
+{{ include "image-mirror.switch" .Values.cluster.mode }}
+{{- end }}
+
+{{/* A rewritten Pod does not show in its workload, so there is nothing to send again. */}}
+{{- define "image-mirror.readmit" -}}
+{{- $default := eq .Values.policy.rules "pods" | ternary "off" "on" }}
+{{- $asked := .Values.cluster.readmit }}
+{{- include "image-mirror.switch" (eq (toString $asked) "" | ternary $default $asked) }}
+{{- end }}
+
+{{/* What is never touched, as a JSON list: what starts the cluster, or the mirror, must not wait for it. */}}
+{{- define "image-mirror.excludedNamespaces" -}}
+{{ concat .Values.excludeNamespaces (list "kube-system" .Release.Namespace .Values.kubewarden.namespace) | uniq | toJson }}
+{{- end }}
+
+{{/* Whether Pods get a Secret that the sidecar makes. */}}
+{{- define "image-mirror.makesPullSecrets" -}}
+{{- with .Values.pull }}
+{{- if or .username .existingSecret .dockerConfigSecret .useRegistryCredentials }}true{{ end }}
+{{- end }}
+{{- end }}
+
+{{- define "image-mirror.pullSecretName" -}}
+{{- if .Values.pull.secretName }}{{ .Values.pull.secretName }}
+{{- else if include "image-mirror.makesPullSecrets" . }}image-mirror-pull
+{{- end }}
+{{- end }}
+
+{{/* The rights that the mode of work needs, of those in a file, as YAML. Takes a list: the context and the file. */}}
+{{- define "image-mirror.rules" -}}
+{{- $file := last . }}
+{{- with first . }}
+{{- $needed := list }}
+{{- $mode := include "image-mirror.mode" . }}
+{{- $secret := default "image-mirror-pull" (include "image-mirror.pullSecretName" .) }}
+{{- $secrets := include "image-mirror.makesPullSecrets" . }}
+{{- range .Files.Get $file | replace "image-mirror-pull" ($secret | quote) | fromYamlArray }}
+  {{- $reads := not (without .verbs "get" "list" "watch") }}
+  {{- $onSecrets := has "secrets" .resources }}
+  {{- if or (and (eq $mode "on") (or (not $onSecrets) $secrets)) (and (eq $mode "watch") $reads) }}
+    {{- $needed = append $needed . }}
+  {{- end }}
+{{- end }}
+{{- with $needed }}{{ toYaml . }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* Environment of whoever may have to use a proxy; nothing without one but what must never use it. */}}
+{{- define "image-mirror.proxyEnv" -}}
+{{- with .Values.proxy.http }}
+- name: HTTP_PROXY
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.proxy.https }}
+- name: HTTPS_PROXY
+  value: {{ . | quote }}
+{{- end }}
+{{- $inside := list ".svc" ".cluster.local" "localhost" "127.0.0.1" "$(KUBERNETES_SERVICE_HOST)" }}
+- name: NO_PROXY
+  value: {{ concat $inside .Values.proxy.noProxy | uniq | join "," | quote }}
+{{- end }}

@@ -1,0 +1,144 @@
+{{/* What the schema cannot say: values that only make sense together. Everything that is wrong is told at once. */}}
+{{- define "image-mirror.validate" -}}
+{{- $wrong := list }}
+{{- $v := .Values }}
+{{- if not $v.registry.host }}
+  {{- $wrong = append $wrong "registry.host is missing: which registry keeps the copies? For example --set registry.host=ghcr.io --set registry.repository=acme" }}
+{{- end }}
+{{- range $name := list "registry" "pull" }}
+  {{- $login := index $v $name }}
+  {{- if ne (empty $login.username) (empty $login.password) }}
+    {{- $wrong = append $wrong (printf "%s.username and %s.password belong together" $name $name) }}
+  {{- end }}
+  {{- if and $login.username $login.existingSecret }}
+    {{- $wrong = append $wrong (printf "%s: give username and password, or existingSecret, not both" $name) }}
+  {{- end }}
+{{- end }}
+{{- with $v.pull }}
+  {{- $ways := compact (list .username .existingSecret .dockerConfigSecret (ternary "registry" "" .useRegistryCredentials)) }}
+  {{- if gt (len $ways) 1 }}
+    {{- $wrong = append $wrong "pull: give one of username, existingSecret, dockerConfigSecret and useRegistryCredentials" }}
+  {{- end }}
+  {{- if and .useRegistryCredentials (not (or $v.registry.username $v.registry.existingSecret)) }}
+    {{- $wrong = append $wrong "pull.useRegistryCredentials needs registry.username or registry.existingSecret" }}
+  {{- end }}
+{{- end }}
+{{- if and (include "image-mirror.makesPullSecrets" .) (ne (include "image-mirror.mode" .) "on") }}
+  {{- $wrong = append $wrong "pull Secrets are made with cluster.mode on only: without it, give pull.secretName alone, the name of a Secret that is in every namespace" }}
+{{- end }}
+{{- /* Helm would delete what the chart made under such a name, and the Pods would miss it. */}}
+{{- $sidecar := include "image-mirror.sidecar" . }}
+{{- $own := list }}
+{{- range list "registry" "pull" "facade" "ca" "tls" }}{{ $own = append $own (printf "%s-%s" $sidecar .) }}{{ end }}
+{{- $secrets := dict "registry.existingSecret" $v.registry.existingSecret "pull.existingSecret" $v.pull.existingSecret }}
+{{- $secrets = merge $secrets (dict "pull.dockerConfigSecret" $v.pull.dockerConfigSecret "upstream.dockerConfigSecret" $v.upstream.dockerConfigSecret) }}
+{{- $secrets = merge $secrets (dict "facade.existingSecret" $v.facade.existingSecret "tls.existingSecret" $v.tls.existingSecret) }}
+{{- range $name, $secret := $secrets }}
+  {{- if has $secret $own }}
+    {{- $wrong = append $wrong (printf "%s: %s is the name of a Secret of the chart, which would be removed. Copy it, and give the other name" $name $secret) }}
+  {{- end }}
+{{- end }}
+{{- $secret := printf "%s-policy-server" (include "image-mirror.fullname" .) }}
+{{- if eq $v.policyServer.imagePullSecret $secret }}
+  {{- $wrong = append $wrong (printf "policyServer.imagePullSecret: %s is the name of a Secret of the chart, which would be removed. Copy it, and give the other name" $secret) }}
+{{- end }}
+{{- if not (regexMatch "^[a-z]" $sidecar) }}
+  {{- $wrong = append $wrong (printf "%s cannot be the name of a Service, which begins with a letter: give fullnameOverride" $sidecar) }}
+{{- end }}
+{{- range include "image-mirror.repeated" (include "image-mirror.env" .) | fromJsonArray }}
+  {{- $wrong = append $wrong (printf "extraEnv: %s is there already; there is a value for it" .) }}
+{{- end }}
+{{- range include "image-mirror.repeated" (printf "%s\n%s" (include "image-mirror.proxyEnv" .) (toYaml $v.policyServer.env | replace "[]" "")) | fromJsonArray }}
+  {{- $wrong = append $wrong (printf "policyServer.env: %s is there already; there is a value for it" .) }}
+{{- end }}
+{{- if eq $v.policy.failurePolicy "Fail" }}
+  {{- range $v.excludeNamespaces }}
+    {{- if hasSuffix "*" . }}
+      {{- $wrong = append $wrong (printf "excludeNamespaces: with policy.failurePolicy Fail name each namespace instead of %s. The API server knows no patterns, and would let nothing start there while it cannot reach the policy server" .) }}
+    {{- end }}
+  {{- end }}
+{{- end }}
+{{- with $v.policyServer }}
+  {{- $tooMany := eq (toString .minAvailable) "100%" }}
+  {{- if not (kindIs "string" .minAvailable) }}{{ $tooMany = ge (int .minAvailable) (int .replicas) }}{{ end }}
+  {{- if and (gt (int .replicas) 1) $tooMany }}
+    {{- $wrong = append $wrong "policyServer.minAvailable must be below policyServer.replicas: no node with a policy server could be drained" }}
+  {{- end }}
+{{- end }}
+{{- if lt (int $v.terminationGracePeriodSeconds) (add (int $v.shutdownDelaySeconds) 10 | int) }}
+  {{- $wrong = append $wrong "terminationGracePeriodSeconds must be at least 10 more than shutdownDelaySeconds: a replica would be killed while it still answers" }}
+{{- end }}
+{{- if and $v.upstream.dockerConfigReadsBackupHost (not $v.upstream.dockerConfigSecret) }}
+  {{- $wrong = append $wrong "upstream.dockerConfigReadsBackupHost needs upstream.dockerConfigSecret, which holds that login" }}
+{{- end }}
+{{- with $v.facade }}
+  {{- if and .existingSecret .password }}
+    {{- $wrong = append $wrong "facade: give password or existingSecret, not both" }}
+  {{- end }}
+  {{- if and .existingSecret $v.policyServer.create (not $v.policyServer.imagePullSecret) }}
+    {{- $wrong = append $wrong "facade.existingSecret needs policyServer.imagePullSecret, since the chart does not know the password that the policy server must present" }}
+  {{- end }}
+{{- end }}
+{{- if and $v.policyServer.imagePullSecret $v.policyServer.registries }}
+  {{- $wrong = append $wrong "policyServer.registries and policyServer.imagePullSecret: the Secret that you made must hold all registries" }}
+{{- end }}
+{{- if and $v.policy.create (not $v.policyServer.create) (not $v.policyServer.name) }}
+  {{- $wrong = append $wrong "policyServer.name is missing: without policyServer.create, which policy server runs the policy?" }}
+{{- end }}
+{{- with $v.tls }}
+  {{- if and (eq .source "secret") (not .existingSecret) }}
+    {{- $wrong = append $wrong "tls.source secret needs tls.existingSecret" }}
+  {{- end }}
+  {{- if and .existingSecret (ne .source "secret") }}
+    {{- $wrong = append $wrong "tls.existingSecret needs tls.source secret" }}
+  {{- end }}
+  {{- if and (eq .source "values") (not (and .certificate .key)) }}
+    {{- $wrong = append $wrong "tls.source values needs tls.certificate and tls.key" }}
+  {{- end }}
+  {{- if and (or (has .source (list "secret" "values")) (and (eq .source "certManager") .certManager.issuerRef)) (not .ca) $v.policyServer.create }}
+    {{- $wrong = append $wrong (printf "tls.source %s needs tls.ca, the authority that the policy server must trust" .source) }}
+  {{- end }}
+  {{- if and .caKey (not .ca) }}
+    {{- $wrong = append $wrong "tls.caKey needs tls.ca" }}
+  {{- end }}
+  {{- if and .ca (not .caKey) (or (eq .source "generated") (and (eq .source "certManager") (not .certManager.issuerRef))) }}
+    {{- $wrong = append $wrong (printf "tls.ca with tls.source %s needs tls.caKey, to sign with" .source) }}
+  {{- end }}
+{{- end }}
+{{- with $v.policy }}
+  {{- if gt (int .timeoutEvalSeconds) (int .timeoutSeconds) }}
+    {{- $wrong = append $wrong "policy.timeoutEvalSeconds must not be above policy.timeoutSeconds" }}
+  {{- end }}
+  {{- if gt (add (int .settings.timeBudgetMs) 1000) (mul (int .timeoutEvalSeconds) 1000) }}
+    {{- $wrong = append $wrong "policy.settings.timeBudgetMs must be a second below policy.timeoutEvalSeconds: a policy that takes longer is a denial, whatever failurePolicy says" }}
+  {{- end }}
+{{- end }}
+{{- if and $v.policy.create (.Capabilities.APIVersions.Has "policies.kubewarden.io/v1") }}
+  {{- /* Kubewarden refuses these changes, and helm would have changed everything else by then. */}}
+  {{- $policy := include "image-mirror.policyName" . }}
+  {{- with (lookup "policies.kubewarden.io/v1" "ClusterAdmissionPolicy" "" $policy).spec }}
+    {{- $anew := "Upgrade with policy.create=false first, which removes the policy, then with this again" }}
+    {{- if and (eq $v.policy.mode "monitor") (eq (.mode | default "protect") "protect") }}
+      {{- $wrong = append $wrong (printf "policy.mode: Kubewarden does not let the policy %s go from protect to monitor. %s" $policy $anew) }}
+    {{- end }}
+    {{- $server := include "image-mirror.policyServerName" $ }}
+    {{- if ne (.policyServer | default "default") $server }}
+      {{- $wrong = append $wrong (printf "policyServer: Kubewarden does not let the policy %s move from the policy server %s to %s. %s" $policy (.policyServer | default "default") $server $anew) }}
+    {{- end }}
+  {{- end }}
+{{- end }}
+{{- with $wrong }}
+  {{- fail (printf "\n\nThese values cannot be:\n  - %s\n" (join "\n  - " .)) }}
+{{- end }}
+{{- end }}
+
+{{/* Names that are there more than once in a list of variables, as a JSON list. Takes the list as YAML. */}}
+{{- define "image-mirror.repeated" -}}
+{{- $seen := list }}
+{{- $repeated := list }}
+{{- range fromYamlArray . }}
+  {{- if has .name $seen }}{{ $repeated = append $repeated .name }}{{ end }}
+  {{- $seen = append $seen .name }}
+{{- end }}
+{{- $repeated | uniq | toJson }}
+{{- end }}

@@ -1,0 +1,96 @@
+{{/* CEL expressions for ValidatingAdmissionPolicies; tests evaluate them on recorded objects. */}}
+
+{{- define "image-mirror.hasAdmissionPolicies" -}}
+{{- if eq (toString .Values.admissionPolicies.enabled) "auto" }}
+{{- if .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy" }}true{{ end }}
+{{- else if .Values.admissionPolicies.enabled }}true
+{{- end }}
+{{- end }}
+
+{{/* Only what the sidecar's account does is looked at. */}}
+{{- define "image-mirror.isSidecar" -}}
+- name: is-the-sidecar
+  expression: request.userInfo.username == 'system:serviceaccount:{{ .Release.Namespace }}:{{ include "image-mirror.serviceAccount" . }}'
+{{- end }}
+
+{{/* Two maps have the same entries, but for some keys. Takes a list: both maps and the keys as a CEL list. */}}
+{{- define "image-mirror.sameBut" -}}
+{{- $a := index . 0 }}{{ $b := index . 1 }}{{ $keys := index . 2 -}}
+{{ $a }}.all(k, k in {{ $keys }} || (k in {{ $b }} && {{ $b }}[k] == {{ $a }}[k])) && {{ $b }}.all(k, k in {{ $keys }} || k in {{ $a }})
+{{- end }}
+
+{{/* A field that may be absent. Takes a list: the map, the field, what stands for it then. */}}
+{{- define "image-mirror.orElse" -}}
+{{- printf "(has(%s.%s) ? %s.%s : %s)" (index . 0) (index . 1) (index . 0) (index . 1) (index . 2) }}
+{{- end }}
+
+{{/*
+All that a re-admission changes, of a workload before and after it. The policy changes the images, the pull Secret and its note
+in the same request, so the rest must be as before.
+*/}}
+{{- define "image-mirror.workloadVariables" -}}
+{{- range $name, $object := dict "before" "oldObject" "after" "object" }}
+- name: {{ $name }}
+  expression: dyn({{ $object }})
+- name: {{ $name }}Template
+  expression: >-
+    request.kind.kind == 'CronJob' ? variables.{{ $name }}.spec.jobTemplate.spec.template : variables.{{ $name }}.spec.template
+- name: {{ $name }}InitContainers
+  expression: {{ include "image-mirror.orElse" (list (printf "variables.%sTemplate.spec" $name) "initContainers" "[]") | quote }}
+- name: {{ $name }}Containers
+  expression: variables.{{ $name }}Template.spec.containers
+- name: {{ $name }}Volumes
+  expression: {{ include "image-mirror.orElse" (list (printf "variables.%sTemplate.spec" $name) "volumes" "[]") | quote }}
+- name: {{ $name }}Secrets
+  expression: {{ include "image-mirror.orElse" (list (printf "variables.%sTemplate.spec" $name) "imagePullSecrets" "[]") | quote }}
+- name: {{ $name }}Annotations
+  expression: {{ include "image-mirror.orElse" (list (printf "variables.%s.metadata" $name) "annotations" "{}") | quote }}
+- name: {{ $name }}TemplateMetadata
+  expression: {{ include "image-mirror.orElse" (list (printf "variables.%sTemplate" $name) "metadata" "{}") | quote }}
+- name: {{ $name }}Notes
+  expression: {{ include "image-mirror.orElse" (list (printf "variables.%sTemplateMetadata" $name) "annotations" "{}") | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "image-mirror.workloadValidations" -}}
+{{- $registry := eq .Values.registry.host "registry-1.docker.io" | ternary "docker.io" .Values.registry.host }}
+{{- $copies := printf "%s/" (compact (list $registry .Values.registry.repository) | join "/") }}
+{{- $secret := include "image-mirror.pullSecretName" . }}
+- message: mirror-sidecar changes no labels, owners or finalizers, and no annotation but image-mirror.dev/readmitted
+  expression: >-
+    ['labels', 'ownerReferences', 'finalizers'].all(f, (f in variables.before.metadata) == (f in variables.after.metadata)
+    && (!(f in variables.after.metadata) || variables.before.metadata[f] == variables.after.metadata[f]))
+    && {{ include "image-mirror.sameBut" (list "variables.beforeAnnotations" "variables.afterAnnotations" "['image-mirror.dev/readmitted']") }}
+- message: mirror-sidecar changes nothing outside of the Pod template
+  expression: >-
+    request.kind.kind == 'CronJob'
+    ? ({{ include "image-mirror.sameBut" (list "variables.before.spec" "variables.after.spec" "['jobTemplate']") }}
+    && {{ include "image-mirror.sameBut" (list "variables.before.spec.jobTemplate" "variables.after.spec.jobTemplate" "['spec']") }}
+    && {{ include "image-mirror.sameBut" (list "variables.before.spec.jobTemplate.spec" "variables.after.spec.jobTemplate.spec" "['template']") }})
+    : ({{ include "image-mirror.sameBut" (list "variables.before.spec" "variables.after.spec" "['template']") }})
+- message: a re-admission changes images and pull Secrets of the Pod template, and the policy's note, and nothing else there
+  expression: >-
+    {{ include "image-mirror.sameBut" (list "variables.beforeTemplateMetadata" "variables.afterTemplateMetadata" "['annotations']") }}
+    && {{ include "image-mirror.sameBut" (list "variables.beforeNotes" "variables.afterNotes" "['image-mirror.dev/original-images']") }}
+    && {{ include "image-mirror.sameBut" (list "variables.beforeTemplate.spec" "variables.afterTemplate.spec" "['containers', 'initContainers', 'volumes', 'imagePullSecrets']") }}
+{{- /* Names are unique in each list, and in the same order all stand at the same place. */}}
+{{- range $kind, $list := dict "containers" "Containers" "init containers" "InitContainers" }}
+- message: a re-admission changes images of {{ $kind }} to copies, and nothing else of {{ $kind }}
+  expression: >-
+    variables.after{{ $list }}.map(c, c.name) == variables.before{{ $list }}.map(c, c.name)
+    && variables.after{{ $list }}.all(c, variables.before{{ $list }}.exists(b, b.name == c.name
+    && {{ include "image-mirror.sameBut" (list "b" "c" "['image']") }}
+    && has(b.image) == has(c.image) && (!has(c.image) || c.image == b.image || c.image.startsWith('{{ $copies }}'))))
+{{- end }}
+- message: a re-admission changes images of volumes to copies, and nothing else of volumes
+  expression: >-
+    variables.afterVolumes.map(v, v.name) == variables.beforeVolumes.map(v, v.name)
+    && variables.afterVolumes.all(v, variables.beforeVolumes.exists(b, b.name == v.name && (b == v
+    || (has(b.image) && has(v.image) && {{ include "image-mirror.sameBut" (list "b" "v" "['image']") }}
+    && {{ include "image-mirror.sameBut" (list "b.image" "v.image" "['reference']") }}
+    && has(v.image.reference) && v.image.reference.startsWith('{{ $copies }}')))))
+- message: a re-admission adds or removes no pull Secret but that of the copies
+  expression: >-
+    variables.beforeSecrets.all(s, s in variables.afterSecrets{{ with $secret }} || (has(s.name) && s.name == '{{ . }}'){{ end }})
+    && variables.afterSecrets.all(s, s in variables.beforeSecrets{{ with $secret }} || (has(s.name) && s.name == '{{ . }}'){{ end }})
+{{- end }}

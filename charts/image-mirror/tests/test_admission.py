@@ -1,0 +1,316 @@
+"""The ValidatingAdmissionPolicies, evaluated by Google's CEL: what the sidecar does passes, and what it must not do is refused.
+
+The re-admissions are recorded: requests of an API server with the patches of the real policy, from the fixtures of e2e-tests.
+No API server evaluates them here, so what is around the expressions is only held to its schema, by test_render.
+"""
+
+import copy
+import json
+import unittest
+
+from admission import Policy
+from support import NAMESPACE, ROOT, objects, render_text
+
+FIXTURES = ROOT / "e2e-tests" / "fixtures"
+READMITTED = "image-mirror.dev/readmitted"
+# Requests with the policy's patches, of all kinds that are sent through admission again.
+READMISSIONS = [
+    "deployment-update-annotation",
+    "deployment-update-image",
+    "cronjob-update",
+    "cronjob-create",
+    "daemonset-create",
+    "deployment-create",
+    "statefulset-create",
+]
+
+
+def secret(**changes):
+    """A pull Secret as the sidecar makes it, as the API server stores it."""
+    made = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": "image-mirror-pull",
+            "namespace": "shop",
+            "uid": "1",
+            "labels": {"app.kubernetes.io/managed-by": "image-mirror"},
+        },
+        "type": "kubernetes.io/dockerconfigjson",
+        "data": {".dockerconfigjson": "e30="},
+    }
+    made["metadata"].update(changes.pop("metadata", {}))
+    return {**made, **changes}
+
+
+class Secrets(unittest.TestCase):
+    def setUp(self):
+        self.policy = Policy("secrets")
+
+    def test_what_the_sidecar_does(self):
+        mended = secret(data={".dockerconfigjson": "e30K"})
+        for operation, before, after in [
+            ("CREATE", None, secret()),
+            ("UPDATE", secret(), mended),
+            # Ours, of a type that does not work: it is replaced.
+            ("DELETE", secret(type="Opaque"), None),
+            ("DELETE", mended, None),
+        ]:
+            self.assertEqual(self.policy.refusals(operation, before, after), [], operation)
+
+    def test_what_it_must_not_do(self):
+        no_label, other = {"labels": {}}, {"labels": {"app.kubernetes.io/managed-by": "Helm"}}
+        for words, operation, before, after in [
+            ("no Secret but", "CREATE", None, secret(metadata={"name": "token"})),
+            ("no Secret but", "CREATE", None, secret(metadata={"name": "image-mirror-pull2"})),
+            ("type", "CREATE", None, secret(type="kubernetes.io/service-account-token")),
+            ("type", "CREATE", None, secret(type="Opaque")),
+            ("label", "CREATE", None, secret(metadata=no_label)),
+            ("label", "CREATE", None, secret(metadata=other)),
+            ("label", "UPDATE", secret(metadata=no_label), secret()),
+            ("label", "UPDATE", secret(), secret(metadata=other)),
+            ("label", "DELETE", secret(metadata=other), None),
+            ("no Secret but", "DELETE", secret(metadata={"name": "app"}), None),
+        ]:
+            refusals = self.policy.refusals(operation, before, after)
+            self.assertEqual(len(refusals), 1, (words, operation, after))
+            self.assertIn(words, refusals[0])
+
+    def test_a_name_and_labels_that_are_not_there_are_no_way_around(self):
+        nameless = secret()
+        del nameless["metadata"]["name"], nameless["metadata"]["labels"]
+        self.assertEqual(len(self.policy.refusals("CREATE", None, nameless)), 2)
+
+    def test_nobody_else_is_looked_at(self):
+        for user in ["admin", f"system:serviceaccount:{NAMESPACE}:default", "system:serviceaccount:a:mirror-sidecar"]:
+            self.assertIsNone(self.policy.refusals("CREATE", None, secret(type="Opaque"), user=user))
+
+    def test_other_names_are_those_of_the_values(self):
+        policy = Policy("secrets", "--set", "pull.secretName=mine", "--set", "serviceAccount.name=other")
+        user = f"system:serviceaccount:{NAMESPACE}:other"
+        self.assertEqual(policy.refusals("CREATE", None, secret(metadata={"name": "mine"}), user=user), [])
+        self.assertEqual(len(policy.refusals("CREATE", None, secret(), user=user)), 1)
+
+
+def patched(item, operations):
+    """The object after a JSON patch (RFC 6902), as far as the policy makes them."""
+    item = copy.deepcopy(item)
+    for operation in operations:
+        *path, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
+        target = item
+        for part in path:
+            target = target[int(part) if isinstance(target, list) else part]
+        if isinstance(target, list) and operation["op"] == "add":
+            target.insert(int(last), operation["value"])
+        elif isinstance(target, list):
+            target[int(last)] = operation["value"]
+        elif operation["op"] in ("add", "replace"):
+            target[last] = operation["value"]
+        else:
+            raise AssertionError(operation)
+    return item
+
+
+def readmission(name):
+    """Kind, and the workload before and after the sidecar's patch and the policy's."""
+    request = json.loads((FIXTURES / "admission" / f"{name}.json").read_text())["request"]
+    response = json.loads((FIXTURES / "expected" / f"{name}.json").read_text())
+    before = request["object"]
+    annotated = copy.deepcopy(before)
+    annotated["metadata"].setdefault("annotations", {})[READMITTED] = "2026-01-01T00:00:00Z"
+    annotated["metadata"]["generation"] = before["metadata"].get("generation", 1) + 1
+    assert response["patch"], name
+    return request["kind"]["kind"], before, patched(annotated, response["patch"])
+
+
+def template(item):
+    spec = item["spec"]
+    return spec["jobTemplate"]["spec"]["template"] if "jobTemplate" in spec else spec["template"]
+
+
+class Workloads(unittest.TestCase):
+    def setUp(self):
+        self.policy = Policy("workloads")
+
+    def refusals(self, kind, before, after):
+        return self.policy.refusals("UPDATE", before, after, kind=kind)
+
+    def test_what_the_sidecar_and_the_policy_do(self):
+        images = 0
+        for name in READMISSIONS:
+            kind, before, after = readmission(name)
+            with self.subTest(name):
+                self.assertEqual(self.refusals(kind, before, after), [])
+                # Once more, now that it is rewritten and has its note and its Secret.
+                again = copy.deepcopy(after)
+                again["metadata"]["annotations"][READMITTED] = "2026-01-02T00:00:00Z"
+                self.assertEqual(self.refusals(kind, after, again), [])
+                images += json.dumps(after).count("registry.example.com/acme/mirror/")
+        self.assertGreater(images, 20)
+        self.assertEqual({readmission(name)[0] for name in READMISSIONS} >= {"Deployment", "CronJob"}, True)
+
+    def test_the_annotation_alone(self):
+        for name in READMISSIONS:
+            kind, before, _ = readmission(name)
+            after = copy.deepcopy(before)
+            after["metadata"].setdefault("annotations", {})[READMITTED] = "now"
+            self.assertEqual(self.refusals(kind, before, after), [])
+
+    def changes(self):
+        """What is done to a rewritten workload, and a word of the refusal."""
+
+        def container(**fields):
+            return lambda item: template(item)["spec"]["containers"][0].update(fields)
+
+        def pod(**fields):
+            return lambda item: template(item)["spec"].update(fields)
+
+        def metadata(**fields):
+            return lambda item: item["metadata"].update(fields)
+
+        evil = "evil.example/miner:1"
+        return [
+            ("containers to copies", container(image=evil)),
+            ("containers to copies", container(image="registry.example.com/acme/mirror2:1")),
+            ("nothing else of containers", container(command=["sh"])),
+            ("nothing else of containers", container(securityContext={"privileged": True})),
+            ("nothing else of containers", container(name="other")),
+            (
+                "nothing else of containers",
+                lambda item: template(item)["spec"]["containers"].append({"name": "more", "image": evil}),
+            ),
+            ("nothing else of init containers", pod(initContainers=[{"name": "more", "image": evil}] * 9)),
+            ("nothing else there", pod(serviceAccountName="admin")),
+            ("nothing else there", pod(hostNetwork=True)),
+            ("nothing else there", pod(fieldOfTheFuture={"a": 1})),
+            ("nothing else there", lambda item: template(item)["spec"].pop("restartPolicy")),
+            ("nothing else there", lambda item: template(item)["metadata"].setdefault("labels", {}).update(a="b")),
+            (
+                "nothing else there",
+                lambda item: template(item)["metadata"].setdefault("annotations", {}).update(inject="yes"),
+            ),
+            ("volumes to copies", pod(volumes=[{"name": "root", "hostPath": {"path": "/"}}] * 3)),
+            ("no pull Secret", pod(imagePullSecrets=[{"name": "other"}])),
+            ("outside of the Pod template", lambda item: item["spec"].update(replicas=0, suspend=True)),
+            ("outside of the Pod template", lambda item: item["spec"].update(fieldOfTheFuture=1)),
+            ("no labels", metadata(labels={"a": "b"})),
+            ("no labels", metadata(ownerReferences=[{"uid": "1"}])),
+            ("no labels", metadata(finalizers=["a/b"])),
+            ("no annotation", lambda item: item["metadata"]["annotations"].update(other="1")),
+        ]
+
+    def test_what_it_must_not_do(self):
+        for name in READMISSIONS:
+            kind, before, after = readmission(name)
+            for words, change in self.changes():
+                changed = copy.deepcopy(after)
+                change(changed)
+                refusals = self.refusals(kind, before, changed)
+                with self.subTest(name=name, words=words):
+                    self.assertEqual(len(refusals), 1, refusals)
+                    self.assertIn(words, refusals[0])
+
+    def test_everything_stays_in_its_place(self):
+        kind, before, _ = readmission("deployment-update-annotation")
+        spec = template(before)["spec"]
+        setup, check = {"name": "setup", "image": "a"}, {"name": "check", "image": "b"}
+        main, other = {"name": "main", "image": "c"}, {"name": "other", "image": "d"}
+        config, cache = {"name": "config", "emptyDir": {}}, {"name": "cache", "emptyDir": {"medium": "Memory"}}
+        spec.update(initContainers=[setup, check], containers=[main, other], volumes=[config, cache])
+        for words, change in [
+            ("init containers to copies", {"initContainers": [check, setup]}),
+            ("of containers to copies", {"containers": [other, main]}),
+            ("volumes to copies", {"volumes": [cache, config]}),
+            ("containers to copies", {"initContainers": [setup, main], "containers": [check, other]}),
+        ]:
+            after = copy.deepcopy(before)
+            template(after)["spec"].update(change)
+            refusals = self.refusals(kind, before, after)
+            with self.subTest(change):
+                self.assertTrue(refusals)
+                self.assertTrue(all("to copies" in refusal for refusal in refusals), refusals)
+                self.assertIn(words, refusals[0])
+
+    def test_volumes_become_nothing_but_copies(self):
+        kind, before, after = readmission("deployment-update-annotation")
+        [volume] = template(after)["spec"]["volumes"]
+        self.assertIn("registry.example.com/acme/mirror/", volume["image"]["reference"])
+        for change in [{"image": {**volume["image"], "reference": "evil.example/a:1"}}, {"hostPath": {"path": "/"}}]:
+            changed = copy.deepcopy(after)
+            template(changed)["spec"]["volumes"][0].update(change)
+            self.assertEqual(len(self.refusals(kind, before, changed)), 1, change)
+        changed = copy.deepcopy(after)
+        del template(changed)["spec"]["volumes"][0]["image"]
+        template(changed)["spec"]["volumes"][0]["hostPath"] = {"path": "/"}
+        self.assertEqual(len(self.refusals(kind, before, changed)), 1)
+
+    def test_parts_of_cron_jobs_around_the_template(self):
+        kind, before, after = readmission("cronjob-update")
+        for change in [
+            lambda spec: spec.update(schedule="59 23 31 12 *"),
+            lambda spec: spec["jobTemplate"].update(metadata={"labels": {"a": "b"}}),
+            lambda spec: spec["jobTemplate"]["spec"].update(parallelism=1000),
+        ]:
+            changed = copy.deepcopy(after)
+            change(changed["spec"])
+            [refusal] = self.refusals(kind, before, changed)
+            self.assertIn("outside of the Pod template", refusal)
+
+    def test_the_names_of_copies_are_those_of_the_values(self):
+        for flags, copies in [
+            (("--set", "registry.repository="), "registry.example.com/a:1"),
+            (("--set", "registry.host=registry-1.docker.io"), "docker.io/acme/mirror/a:1"),
+        ]:
+            policy = Policy("workloads", *flags)
+            kind, before, _ = readmission("daemonset-create")
+            after = copy.deepcopy(before)
+            template(after)["spec"]["containers"][0]["image"] = copies
+            self.assertEqual(policy.refusals("UPDATE", before, after, kind=kind), [])
+            template(after)["spec"]["containers"][0]["image"] = "registry.example.com.evil/a:1"
+            self.assertEqual(len(policy.refusals("UPDATE", before, after, kind=kind)), 1)
+
+
+class WhereTheyAre(unittest.TestCase):
+    def names(self, *flags):
+        found = objects(render_text("--set", "registry.host=a.example", *flags))
+        return sorted(name for kind, name in found if kind == "ValidatingAdmissionPolicy"), found
+
+    def test_only_where_the_cluster_has_them(self):
+        served = ("--api-versions", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy")
+        pull = ("--set", "pull.existingSecret=a")
+        both = ["image-mirror-secrets", "image-mirror-workloads"]
+        self.assertEqual(self.names(*pull)[0], [])
+        self.assertEqual(self.names(*pull, *served)[0], both)
+        self.assertEqual(self.names(*pull, "--set", "admissionPolicies.enabled=true")[0], both)
+        self.assertEqual(self.names(*pull, *served, "--set", "admissionPolicies.enabled=false")[0], [])
+        self.assertEqual(self.names(*pull, *served, "--set", "admissionPolicies.workloads=None")[0], both[:1])
+        self.assertEqual(self.names(*served)[0], both[1:], "without credentials no Secret is written")
+        self.assertEqual(self.names(*served, "--set", "cluster.mode=watch")[0], [])
+
+    def test_secrets_are_refused_and_workloads_only_noted_until_that_is_asked_for(self):
+        for value, action in [(None, "Audit"), ("Deny", "Deny")]:
+            flags = ("--set", f"admissionPolicies.workloads={value}") if value else ()
+            _, found = self.names("--set", "pull.existingSecret=a", "--set", "admissionPolicies.enabled=true", *flags)
+            actions = {
+                item["spec"]["policyName"]: item["spec"]["validationActions"]
+                for (kind, _), item in found.items()
+                if kind == "ValidatingAdmissionPolicyBinding"
+            }
+            self.assertEqual(actions, {"image-mirror-secrets": ["Deny"], "image-mirror-workloads": [action]})
+
+    def test_the_rules_are_those_of_the_rights(self):
+        """What the sidecar may patch is what is looked at."""
+        _, found = self.names("--set", "pull.existingSecret=a", "--set", "admissionPolicies.enabled=true")
+        patchable = {
+            resource
+            for rule in found["ClusterRole", "image-mirror"]["rules"]
+            if "patch" in rule["verbs"] and "events" not in rule["resources"]
+            for resource in rule["resources"]
+        }
+        rules = [
+            rule
+            for (kind, _), item in found.items()
+            if kind == "ValidatingAdmissionPolicy"
+            for rule in item["spec"]["matchConstraints"]["resourceRules"]
+        ]
+        self.assertEqual({resource for rule in rules for resource in rule["resources"]}, patchable)
