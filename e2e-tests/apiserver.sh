@@ -81,7 +81,7 @@ build() {
 
   GOROOT=$(echo "$PWD"/root/usr/lib/go-*/)
   export GOROOT PATH=$GOROOT/bin:$PATH
-  export GOPATH=$PWD/go GOCACHE=$PWD/cache GO111MODULE=off GOPROXY=off GOFLAGS= CGO_ENABLED=0
+  export GOPATH=$PWD/go GOCACHE=$PWD/cache GO111MODULE=off GOPROXY=off GOFLAGS='' CGO_ENABLED=0
   cd "$tree"
   replace_reflect2 "$1/root/usr/share/gocode/src"
   generate_openapi

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the build and the tests use beyond Rust: a C compiler, a real registry, skopeo as a second opinion, a real
-# API server, cargo-fuzz with the C++ compiler that its library needs, and bats and jq where there is a kwctl for them.
+# API server, jq, cargo-fuzz with the C++ compiler that its library needs, and bats where there is a kwctl for it.
 # Without the rights or without apt it says what is missing; the tests then use their embedded registry, no API server,
 # and no fuzzer.
 #
@@ -42,13 +42,16 @@ missing=()
 # The path at which the tests look for it.
 [ -x /usr/bin/docker-registry ] || missing+=(docker-registry)
 command -v skopeo >/dev/null || missing+=(skopeo)
+# Makes certificates for the tests of the image.
+command -v openssl >/dev/null || missing+=(openssl)
 can_link_cpp || missing+=(g++)
 # Unpacks the source of the API server.
 command -v dpkg-source >/dev/null || missing+=(dpkg-dev)
+# The tests of the docs run what the docs say, and that uses jq.
+command -v jq >/dev/null || missing+=(jq)
 kwctl=${KWCTL:-kwctl}
 if command -v "$kwctl" >/dev/null; then
   command -v bats >/dev/null || missing+=(bats)
-  command -v jq >/dev/null || missing+=(jq)
 fi
 [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
 

