@@ -61,11 +61,18 @@ demo: policy.wasm $(if $(KWCTL),annotated-policy.wasm) ## Show the whole job on 
 	$(CARGO) run --locked --quiet -p e2e-tests --bin demo -- examples/deployment.yaml $(if $(KWCTL),--kwctl $(KWCTL))
 
 .PHONY: test
-test: prepare lint policy-size ## Check formatting and lints, run all tests, with the real kwctl too, fuzz for a moment
+test: prepare lint policy-size ## Check formatting and lints, run all tests, with helm and the real kwctl too, fuzz for a moment
 	$(CARGO) build --locked --workspace --all-targets
 	$(BUILT) KWCTL=$(KWCTL_PROGRAM) $(CARGO) test --locked --workspace
+	@$(BUILT) $(MAKE) --no-print-directory chart-test
+	@$(BUILT) $(MAKE) --no-print-directory docs-test
+	@$(MAKE) --no-print-directory publish-test
 	@$(MAKE) --no-print-directory e2e
 	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=5
+
+.PHONY: docs-test
+docs-test: ## Run the code blocks of the docs, look up their links and names (DOCS_TEST="test_blocks -k uninstall")
+	@./docs/tests/run.sh $(DOCS_TEST)
 
 .PHONY: e2e
 e2e: prepare ## Run the policy in the real kwctl, if that is here: recorded sessions, a live sidecar
@@ -138,7 +145,7 @@ bench-policy: policy.wasm ## Measure the policy (AGAINST=other.wasm AGAINST_SETT
 	$(CARGO) bench --locked --quiet --profile bench-copy -p e2e-tests --bench policy
 
 .PHONY: lint
-lint: toolchain ## Check formatting and lints
+lint: toolchain lint-files ## Check formatting and lints
 	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
@@ -156,6 +163,9 @@ toolchain:
 .PHONY: prepare
 prepare: ## Install what the tests use beyond Rust, where that is possible
 	@./e2e-tests/prepare.sh
+
+include charts/chart.mk
+include publish/publish.mk
 
 .PHONY: clean
 clean: ## Remove everything that was built
