@@ -44,7 +44,7 @@ fn whatever_goes_wrong_all_is_well_in_the_end() {
             }
         }
     }
-    assert_readmitted_once(&estate);
+    assert_no_loops(&estate);
     assert_quiet(&estate);
     let mut report = e2e_tests::drill::Report::default();
     estate.upstream.stop();
@@ -105,15 +105,16 @@ fn running(seed: u64) -> Option<Estate> {
     Some(estate)
 }
 
-/// Nobody but the sidecars changes a workload here, so that each of them has at most one generation that needs it. A
-/// workload of a namespace that was made again is another one, of the same name.
-fn assert_readmitted_once(estate: &Estate) {
+/// Nobody but the sidecars changes a workload here, so that each of them has at most one generation that needs it, and one
+/// more patch if an outage came between the dry run and the first. A workload of a namespace that was made again is another
+/// one, of the same name.
+fn assert_no_loops(estate: &Estate) {
     let mut counts: BTreeMap<[String; 3], usize> = BTreeMap::new();
     for workload in estate.readmissions() {
         *counts.entry(workload).or_default() += 1;
     }
     assert!(!counts.is_empty(), "nothing was re-admitted at all");
-    counts.retain(|[_, namespace, _], count| *count > 1 + estate.times_made_again(namespace));
+    counts.retain(|[_, namespace, _], count| *count > 2 * (1 + estate.times_made_again(namespace)));
     assert_eq!(counts, BTreeMap::new(), "a re-admission loop");
 }
 
