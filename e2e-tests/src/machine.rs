@@ -8,14 +8,16 @@ pub fn describe() -> Vec<String> {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let memory = field("/proc/meminfo", "MemTotal");
     let kibibytes: u64 = memory.trim_end_matches(" kB").parse().unwrap_or(0);
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    // What a builder of kernels adds says nothing to others.
+    let kernel: Vec<_> = release.split('.').take(2).collect();
     vec![
         format!(
             "processor: {}, {cores} cores",
             field("/proc/cpuinfo", "model name")
         ),
         format!("memory: {} GiB", (kibibytes + (1 << 19)) >> 20),
-        format!("kernel: Linux {}", kernel.trim()),
+        format!("kernel: Linux {}", kernel.join(".")),
     ]
 }
 

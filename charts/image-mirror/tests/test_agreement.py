@@ -257,6 +257,10 @@ class Images(unittest.TestCase):
         group, version = server["apiVersion"].split("/")
         self.assertEqual(told["requires-gvr"], f"policyservers.{group}/{version}")
 
+    def test_make_deploy_wants_the_version_that_the_policy_needs(self):
+        wanted = re.search(r"^OLDEST=(.*)$", (ROOT / "charts/scripts/deploy.sh").read_text(), re.M)
+        self.assertEqual(wanted[1], document("metadata.yml")["minimumKubewardenVersion"])
+
     def test_the_policy_server_is_new_enough(self):
         least = document("metadata.yml")["minimumKubewardenVersion"].split(".")
         ours = defaults()["policyServer"]["image"]["tag"].removeprefix("v").split(".")

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use e2e_tests::artifacts;
 use e2e_tests::fuel::{Spent, rustc_version};
+use e2e_tests::{artifacts, machine};
 use serde_json::Value;
 
 use super::Contender;
@@ -59,7 +59,9 @@ pub fn write(contenders: &[Contender], rows: &[Row]) -> anyhow::Result<()> {
 
 fn document(contenders: &[Contender], rows: &[Row]) -> anyhow::Result<String> {
     let mut text = String::from(INTRODUCTION);
-    writeln!(text, "- {}", machine())?;
+    for line in machine::describe() {
+        writeln!(text, "- {line}")?;
+    }
     writeln!(text, "- compiler: {}, profile `wasm`", rustc_version()?)?;
     text.push_str(
         "\n## Targets\n\n| target | limit | measured | verdict |\n| --- | --- | --- | --- |\n",
@@ -125,22 +127,6 @@ fn targets(contenders: &[Contender], rows: &[Row]) -> Vec<(String, f64, f64)> {
 /// The time of a case on top of instantiation, in microseconds.
 fn above(rows: &[Row], index: usize, policy: usize) -> f64 {
     rows[index].figures[policy].time - rows[0].figures[policy].time
-}
-
-fn machine() -> String {
-    let field = |file: &str, name: &str| {
-        let text = fs::read_to_string(file).unwrap_or_default();
-        let line = text.lines().find(|line| line.starts_with(name));
-        let value = line.and_then(|line| line.split_once(':'));
-        value.map_or("unknown".to_owned(), |(_, value)| value.trim().to_owned())
-    };
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let processor = field("/proc/cpuinfo", "model name");
-    format!(
-        "machine: {processor}, {cores} cores, Linux {}",
-        kernel.trim()
-    )
 }
 
 fn bytes(bytes: usize) -> String {
