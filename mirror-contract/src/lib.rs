@@ -9,6 +9,15 @@
 //!
 //! It does no I/O, compiles no regular expression and builds for `wasm32-wasip1` as well as natively:
 //! the policy runs it in a fresh instance for every admission request.
+
+// No panic is reachable from outside: code that cannot avoid one says why with `#[expect(..., reason = "...")]`.
+#![deny(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
 #![no_std]
 
 extern crate alloc;

@@ -14,6 +14,15 @@
 //! - [`logging`]: structured logs on standard error;
 //! - [`output`]: the only place that writes to standard output, and the bars and sentences on standard error.
 
+// No panic is reachable from outside: code that cannot avoid one says why with `#[expect(..., reason = "...")]`.
+#![deny(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
+
 pub mod admin;
 pub mod args;
 pub mod catalog;

@@ -10,6 +10,15 @@
 //! It never fails: the host would turn an error, a panic or a timeout into a denial that no `failurePolicy` rescues. What
 //! cannot be understood is accepted as it is, with a warning.
 
+// No panic is reachable from outside: code that cannot avoid one says why with `#[expect(..., reason = "...")]`.
+#![deny(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
+
 mod before;
 mod decide;
 mod evaluate;

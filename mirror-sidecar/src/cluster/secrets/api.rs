@@ -144,22 +144,25 @@ impl Secrets {
 
     /// With a version in it the API server applies this to nothing else.
     fn body(&self, namespace: &str, config: &SecretString, version: Option<&Version>) -> Value {
-        let mut body = json!({
+        let mut metadata = serde_json::Map::from_iter([
+            ("name".to_owned(), json!(self.name)),
+            ("namespace".to_owned(), json!(namespace)),
+            ("labels".to_owned(), json!({ LABEL: MANAGER })),
+        ]);
+        if let Some(version) = version {
+            metadata.insert("uid".to_owned(), json!(version.uid));
+            metadata.insert(
+                "resourceVersion".to_owned(),
+                json!(version.resource_version),
+            );
+        }
+        json!({
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {
-                "name": self.name,
-                "namespace": namespace,
-                "labels": { LABEL: MANAGER },
-            },
+            "metadata": metadata,
             "type": TYPE,
             "data": { KEY: config.expose_secret() },
-        });
-        if let Some(version) = version {
-            body["metadata"]["uid"] = json!(version.uid);
-            body["metadata"]["resourceVersion"] = json!(version.resource_version);
-        }
-        body
+        })
     }
 
     /// Not the client's own reading: it logs what it cannot read.

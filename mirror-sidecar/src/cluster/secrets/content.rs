@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mirror_copy::Credential;
 use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::logins::{Others, key_of, login};
@@ -45,12 +45,12 @@ impl Content {
     /// What lets `credential` be shown to `registry`, which is named as in references.
     pub(super) fn new(registry: &str, credential: &Credential) -> Self {
         let login = match credential {
-            Credential::Login(found) => login(&found.username, found.password.expose_secret()),
+            Credential::Login(found) => {
+                login(&found.username, found.password.expose_secret(), None)
+            }
             Credential::IdentityToken(token) => {
                 let token = token.expose_secret();
-                let mut login = login(TOKEN_USER, token);
-                login["identitytoken"] = json!(token);
-                login
+                login(TOKEN_USER, token, Some(token))
             }
         };
         let login = login.to_string();
@@ -79,6 +79,7 @@ impl Content {
 mod tests {
     use mirror_copy::Login;
     use rstest::rstest;
+    use serde_json::json;
 
     use super::*;
 

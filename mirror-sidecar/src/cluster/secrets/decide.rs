@@ -136,7 +136,7 @@ mod tests {
     }
 
     fn config(password: &str) -> Vec<u8> {
-        let config = Others::default().with(KEY, login("u", password));
+        let config = Others::default().with(KEY, login("u", password, None));
         config.to_string().into_bytes()
     }
 
@@ -155,7 +155,7 @@ mod tests {
     }
 
     fn any_state() -> impl Strategy<Value = State> {
-        let other = Others::default().with("other.example", login("u", "p"));
+        let other = Others::default().with("other.example", login("u", "p", None));
         let held = prop_oneof![
             Just(Held::default()),
             Just(held("new")),

@@ -40,12 +40,18 @@ pub(super) fn key_of(registry: &str) -> &str {
 }
 
 /// Older kubelets read `username` and `password`, most other programs `auth`.
-pub(super) fn login(username: &str, password: &str) -> Value {
-    json!({
-        "username": username,
-        "password": password,
-        "auth": STANDARD.encode(format!("{username}:{password}")),
-    })
+pub(super) fn login(username: &str, password: &str, identity_token: Option<&str>) -> Value {
+    let auth = STANDARD.encode(format!("{username}:{password}"));
+    let fields = [
+        ("username", Some(username)),
+        ("password", Some(password)),
+        ("auth", Some(auth.as_str())),
+        ("identitytoken", identity_token),
+    ];
+    let given = fields
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), json!(value?))));
+    Value::Object(given.collect())
 }
 
 impl Held {
@@ -131,11 +137,7 @@ fn is_login(value: &Value) -> bool {
     let (Some(username), Some(password)) = (text("username"), text("password")) else {
         return false;
     };
-    let mut expected = login(username, password);
-    if let Some(token) = text("identitytoken") {
-        expected["identitytoken"] = json!(token);
-    }
-    *value == expected
+    *value == login(username, password, text("identitytoken"))
 }
 
 #[cfg(test)]
@@ -149,21 +151,21 @@ mod tests {
     }
 
     #[rstest]
-    #[case::one(json!({ "auths": { "a.example": login("u", "p") } }), true)]
-    #[case::two(json!({ "auths": { "a.example": login("u", "p"), "b.example:5000": login("u", "p") } }), true)]
-    #[case::docker_hub(json!({ "auths": { "a.example": login("u", "p"), DOCKER_HUB_KEY: login("u", "p") } }), true)]
+    #[case::one(json!({ "auths": { "a.example": login("u", "p", None) } }), true)]
+    #[case::two(json!({ "auths": { "a.example": login("u", "p", None), "b.example:5000": login("u", "p", None) } }), true)]
+    #[case::docker_hub(json!({ "auths": { "a.example": login("u", "p", None), DOCKER_HUB_KEY: login("u", "p", None) } }), true)]
     #[case::none(json!({ "auths": {} }), false)]
     #[case::nothing(json!({}), false)]
     #[case::a_list(json!([]), false)]
-    #[case::something_else(json!({ "auths": { "a.example": login("u", "p") }, "credsStore": "x" }), false)]
-    #[case::in_another_case(json!({ "auths": { "a.example": login("u", "p") }, "Auths": {} }), false)]
-    #[case::a_broken_login(json!({ "auths": { "a.example": login("u", "p"), "b.example": { "auth": "%" } } }), false)]
+    #[case::something_else(json!({ "auths": { "a.example": login("u", "p", None) }, "credsStore": "x" }), false)]
+    #[case::in_another_case(json!({ "auths": { "a.example": login("u", "p", None) }, "Auths": {} }), false)]
+    #[case::a_broken_login(json!({ "auths": { "a.example": login("u", "p", None), "b.example": { "auth": "%" } } }), false)]
     #[case::two_passwords(json!({ "auths": { "a.example": { "username": "u", "password": "p", "auth": "dTpx" } } }), false)]
-    #[case::a_part(json!({ "auths": { "a.example": login("u", "p"), "a.example/b": login("u", "p") } }), false)]
-    #[case::a_pattern(json!({ "auths": { "a.example": login("u", "p"), "*.example": login("u", "p") } }), false)]
-    #[case::upper_case(json!({ "auths": { "a.example": login("u", "p"), "A.example": login("u", "p") } }), false)]
-    #[case::docker_hub_by_its_name(json!({ "auths": { "a.example": login("u", "p"), "docker.io": login("u", "p") } }), false)]
-    #[case::nobodys(json!({ "auths": { "a.example": login("u", "p"), "": login("u", "p") } }), false)]
+    #[case::a_part(json!({ "auths": { "a.example": login("u", "p", None), "a.example/b": login("u", "p", None) } }), false)]
+    #[case::a_pattern(json!({ "auths": { "a.example": login("u", "p", None), "*.example": login("u", "p", None) } }), false)]
+    #[case::upper_case(json!({ "auths": { "a.example": login("u", "p", None), "A.example": login("u", "p", None) } }), false)]
+    #[case::docker_hub_by_its_name(json!({ "auths": { "a.example": login("u", "p", None), "docker.io": login("u", "p", None) } }), false)]
+    #[case::nobodys(json!({ "auths": { "a.example": login("u", "p", None), "": login("u", "p", None) } }), false)]
     fn a_login_is_usable_if_nothing_can_hide_it(#[case] config: Value, #[case] is_usable: bool) {
         assert_eq!(held(&config).usable("a.example").is_some(), is_usable);
     }
@@ -172,12 +174,15 @@ mod tests {
     fn what_stays_is_small() {
         let mut logins = Map::new();
         for number in 0..9 {
-            logins.insert(format!("{number}.example"), login("u", "p"));
+            logins.insert(format!("{number}.example"), login("u", "p", None));
         }
-        logins.insert("0.example".to_owned(), login("u", &"p".repeat(MAX_OTHER)));
+        logins.insert(
+            "0.example".to_owned(),
+            login("u", &"p".repeat(MAX_OTHER), None),
+        );
         let config = json!({ "auths": logins });
         let others = Others::of(config.to_string().as_bytes(), "2.example");
-        let merged = others.with("2.example", login("u", "new"));
+        let merged = others.with("2.example", login("u", "new", None));
         let keys: Vec<_> = merged["auths"].as_object().unwrap().keys().collect();
         assert_eq!(
             keys,
@@ -189,14 +194,14 @@ mod tests {
                 "5.example"
             ]
         );
-        let expected = Fingerprint::of(login("u", "new").to_string().as_bytes());
+        let expected = Fingerprint::of(login("u", "new", None).to_string().as_bytes());
         assert!(held(&merged).usable("2.example") == Some(expected));
         assert!(held(&config).usable("2.example").is_none());
     }
 
     #[test]
     fn a_password_is_never_shown() {
-        let config = json!({ "auths": { "a.example": login("u", "s3cret") } });
+        let config = json!({ "auths": { "a.example": login("u", "s3cret", None) } });
         let printed = format!("{:?}", held(&config));
         assert!(printed.contains("a.example") && printed.contains("Fingerprint(..)"));
         assert!(!printed.contains("s3cret"), "{printed}");
