@@ -43,9 +43,9 @@ class Policy:
     def concerns(self, data):
         return all(evaluate(condition["expression"], data) for condition in self.spec["matchConditions"])
 
-    def refusals(self, operation, before, after, kind="Secret", user=SIDECAR):
+    def refusals(self, operation, before, after, kind="Secret", user=SIDECAR, **fields):
         """The messages with which it refuses a request; nothing if it lets it pass, or does not look at it."""
-        request = {"operation": operation, "kind": {"kind": kind}, "userInfo": {"username": user}}
+        request = {"operation": operation, "kind": {"kind": kind}, "userInfo": {"username": user}, **fields}
         data = {"request": request, "object": after, "oldObject": before, "variables": {}}
         if not self.concerns(data):
             return None

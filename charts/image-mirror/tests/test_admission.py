@@ -8,11 +8,13 @@ import copy
 import json
 import unittest
 
-from admission import Policy
+from admission import SIDECAR, Policy
 from support import NAMESPACE, ROOT, objects, render_text
 
 FIXTURES = ROOT / "e2e-tests" / "fixtures"
 READMITTED = "image-mirror.dev/readmitted"
+TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+COPIES = "registry.example.com/acme/mirror"
 # Requests with the policy's patches, of all kinds that are sent through admission again.
 READMISSIONS = [
     "deployment-update-annotation",
@@ -119,6 +121,11 @@ def readmission(name):
     annotated = copy.deepcopy(before)
     annotated["metadata"].setdefault("annotations", {})[READMITTED] = "2026-01-01T00:00:00Z"
     annotated["metadata"]["generation"] = before["metadata"].get("generation", 1) + 1
+    annotated["metadata"]["managedFields"] = [{"manager": "mirror-sidecar"}]
+    if request["kind"]["kind"] == "DaemonSet":
+        # apps/v1 keeps spec.templateGeneration of a DaemonSet there, and a change of the template raises it.
+        before["metadata"].setdefault("annotations", {})[TEMPLATE_GENERATION] = "1"
+        annotated["metadata"]["annotations"][TEMPLATE_GENERATION] = "2"
     assert response["patch"], name
     return request["kind"]["kind"], before, patched(annotated, response["patch"])
 
@@ -168,10 +175,12 @@ class Workloads(unittest.TestCase):
         def metadata(**fields):
             return lambda item: item["metadata"].update(fields)
 
+        def annotation(**fields):
+            return lambda item: item["metadata"]["annotations"].update(fields)
+
         evil = "evil.example/miner:1"
         return [
             ("containers to copies", container(image=evil)),
-            ("containers to copies", container(image="registry.example.com/acme/mirror2:1")),
             ("nothing else of containers", container(command=["sh"])),
             ("nothing else of containers", container(securityContext={"privileged": True})),
             ("nothing else of containers", container(name="other")),
@@ -193,10 +202,14 @@ class Workloads(unittest.TestCase):
             ("no pull Secret", pod(imagePullSecrets=[{"name": "other"}])),
             ("outside of the Pod template", lambda item: item["spec"].update(replicas=0, suspend=True)),
             ("outside of the Pod template", lambda item: item["spec"].update(fieldOfTheFuture=1)),
-            ("no labels", metadata(labels={"a": "b"})),
-            ("no labels", metadata(ownerReferences=[{"uid": "1"}])),
-            ("no labels", metadata(finalizers=["a/b"])),
-            ("no annotation", lambda item: item["metadata"]["annotations"].update(other="1")),
+            ("no metadata", metadata(labels={"a": "b"})),
+            ("no metadata", metadata(ownerReferences=[{"uid": "1"}])),
+            ("no metadata", metadata(finalizers=["a/b"])),
+            ("no metadata", metadata(fieldOfTheFuture="1")),
+            ("no metadata", annotation(other="1")),
+            ("no metadata", annotation(**{READMITTED + "2": "1"})),
+            ("no metadata", annotation(**{"deployment.kubernetes.io/revision": "99"})),
+            ("no metadata", annotation(**{READMITTED: "a" * 65})),
         ]
 
     def test_what_it_must_not_do(self):
@@ -209,6 +222,119 @@ class Workloads(unittest.TestCase):
                 with self.subTest(name=name, words=words):
                     self.assertEqual(len(refusals), 1, refusals)
                     self.assertIn(words, refusals[0])
+
+    def test_the_template_generation_is_that_of_daemon_sets_alone(self):
+        """An API server changes it there, and nowhere else."""
+        for name in READMISSIONS:
+            kind, before, after = readmission(name)
+            after["metadata"]["annotations"][TEMPLATE_GENERATION] = "7"
+            with self.subTest(name):
+                self.assertEqual(len(self.refusals(kind, before, after)), 0 if kind == "DaemonSet" else 1)
+
+    def test_only_references_of_copies_are_copies(self):
+        """Every other text is refused, in all places of images; `..` is what some registries resolve."""
+        digest = "sha256:" + "0123456789abcdef" * 4
+        copies = [
+            f"{COPIES}/docker.io-library-nginx:1.27",
+            f"{COPIES}/ghcr.io-a--b-c@{digest}",
+            f"{COPIES}/localhost_5000-app:v1@{digest}",
+            f"{COPIES}/docker.io/library/nginx:1.27",
+            f"{COPIES}/ghcr.io__0123-x:_Aa.-",
+            f"{COPIES}/a@sha384:{'0' * 96}",
+            f"{COPIES}/a@sha512:{'0' * 128}",
+        ]
+        others = [
+            "",
+            COPIES,
+            f"{COPIES}/",
+            f"{COPIES}:1",
+            f"{COPIES}@{digest}",
+            f"{COPIES}2/a:1",
+            f"{COPIES}-evil/a:1",
+            f"{COPIES}/a",
+            f"{COPIES}/a:",
+            f"{COPIES}/a@",
+            f"{COPIES}/:1",
+            f"{COPIES}//a:1",
+            f"{COPIES}/a//b:1",
+            f"{COPIES}/a/:1",
+            f"{COPIES}/./a:1",
+            f"{COPIES}/../a:1",
+            f"{COPIES}/../../evil/x:1",
+            f"{COPIES}/a/../../../evil/x:1",
+            f"{COPIES}/a/..:1",
+            f"{COPIES}/..a:1",
+            f"{COPIES}/a..b:1",
+            f"{COPIES}/a___b:1",
+            f"{COPIES}/-a:1",
+            f"{COPIES}/a-:1",
+            f"{COPIES}/%2e%2e/%2e%2e/evil/x:1",
+            f"{COPIES}/..%2f..%2fevil:1",
+            f"{COPIES}/A:1",
+            f"{COPIES}/a:1:2",
+            f"{COPIES}/a:.1",
+            f"{COPIES}/a:{'1' * 129}",
+            f"{COPIES}/a:1@sha256:abc",
+            f"{COPIES}/a@{digest}0",
+            f"{COPIES}/a@{digest.upper()}",
+            f"{COPIES}/a@md5:{'0' * 32}",
+            f"{COPIES}/a@{digest}@{digest}",
+            f"{COPIES}/a@evil.example/x:1",
+            f"{COPIES}/a?x:1",
+            f"{COPIES}/a#x:1",
+            f"{COPIES}/a\\..\\evil:1",
+            f"{COPIES}/a:1\n",
+            f"{COPIES}/a:1\nevil.example/x:1",
+            f"\n{COPIES}/a:1",
+            f" {COPIES}/a:1",
+            f"{COPIES}/a:1 ",
+            f"{COPIES}/a :1",
+            f"{COPIES}/a\u0000:1",
+            f"{COPIES}/\u0430:1",
+            f"https://{COPIES}/a:1",
+            f"user@{COPIES}/a:1",
+            f"evil.example/{COPIES}/a:1",
+            f"evil.example/x:1#{COPIES}/a:1",
+            "registry.example.com/acme/a:1",
+            "registry.example.com/acme/mirror_/a:1",
+            "registryXexample.com/acme/mirror/a:1",
+            "registry.example.com:443/acme/mirror/a:1",
+            "registry.example.com.evil/acme/mirror/a:1",
+            "REGISTRY.example.com/acme/mirror/a:1",
+        ]
+        kind, before, after = readmission("deployment-update-annotation")
+        before_spec, spec = template(before)["spec"], template(after)["spec"]
+        before_spec["initContainers"] = [{"name": "setup", "image": "busybox:1"}]
+        spec["initContainers"] = [{"name": "setup", "image": "busybox:1"}]
+        for images, passes in [(copies, True), (others, False)]:
+            for image in images:
+                for place, field in [
+                    (spec["containers"][0], "image"),
+                    (spec["initContainers"][0], "image"),
+                    (spec["volumes"][0]["image"], "reference"),
+                ]:
+                    kept, place[field] = place[field], image
+                    with self.subTest(image=image, field=field):
+                        self.assertEqual(self.refusals(kind, before, after) == [], passes)
+                    place[field] = kept
+
+    def test_the_secret_of_the_copies_has_one_name(self):
+        kind, before, after = readmission("deployment-update-annotation")
+        for change in [
+            [{"name": "image-mirror-pull2"}],
+            [{"name": "image-mirror"}],
+            [{"name": "IMAGE-MIRROR-PULL"}],
+            [{"name": ""}],
+            [{}],
+            [{"name": "image-mirror-pull"}, {"name": "other"}],
+        ]:
+            template(after)["spec"]["imagePullSecrets"] = change
+            self.assertEqual(len(self.refusals(kind, before, after)), 1, change)
+        template(before)["spec"]["imagePullSecrets"] = [{"name": "theirs"}]
+        template(after)["spec"]["imagePullSecrets"] = [{"name": "image-mirror-pull"}]
+        self.assertEqual(len(self.refusals(kind, before, after)), 1)
+        template(after)["spec"]["imagePullSecrets"] = [{"name": "theirs"}, {"name": "image-mirror-pull"}]
+        self.assertEqual(self.refusals(kind, before, after), [])
 
     def test_everything_stays_in_its_place(self):
         kind, before, _ = readmission("deployment-update-annotation")
@@ -260,6 +386,8 @@ class Workloads(unittest.TestCase):
         for flags, copies in [
             (("--set", "registry.repository="), "registry.example.com/a:1"),
             (("--set", "registry.host=registry-1.docker.io"), "docker.io/acme/mirror/a:1"),
+            (("--set", "registry.host=index.docker.io"), "docker.io/acme/mirror/a:1"),
+            (("--set", "registry.host=registry.example.com:5000"), "registry.example.com:5000/acme/mirror/a:1"),
         ]:
             policy = Policy("workloads", *flags)
             kind, before, _ = readmission("daemonset-create")
@@ -270,6 +398,83 @@ class Workloads(unittest.TestCase):
             self.assertEqual(len(policy.refusals("UPDATE", before, after, kind=kind)), 1)
 
 
+class Namespaces(unittest.TestCase):
+    """Nothing is written in excluded namespaces, whatever roles say."""
+
+    LEASES = {"group": "coordination.k8s.io", "version": "v1", "resource": "leases"}
+    EVENTS = {"group": "events.k8s.io", "version": "v1", "resource": "events"}
+    SECRETS = {"group": "", "version": "v1", "resource": "secrets"}
+    DAEMON_SETS = {"group": "apps", "version": "v1", "resource": "daemonsets"}
+    PODS = {"group": "", "version": "v1", "resource": "pods"}
+
+    def refused(self, policy, namespace, resource, operation="UPDATE", name="image-mirror-pull", **fields):
+        if namespace is not None:
+            fields["namespace"] = namespace
+        refusals = policy.refusals(operation, {}, {}, resource=resource, name=name, **fields)
+        return None if refusals is None else any("excluded namespaces" in refusal for refusal in refusals)
+
+    def test_writes_of_all_kinds(self):
+        policy = Policy("namespaces")
+        resources = [self.LEASES, self.EVENTS, self.SECRETS, self.DAEMON_SETS, self.PODS]
+        for namespace in ["kube-system", "kubewarden", "local-path-storage", NAMESPACE]:
+            for resource in resources:
+                for operation in ["CREATE", "UPDATE", "DELETE", "CONNECT"]:
+                    own = (namespace, resource) == (NAMESPACE, self.LEASES)
+                    login = resource is self.SECRETS and operation == "UPDATE" and namespace == "local-path-storage"
+                    with self.subTest(namespace=namespace, resource=resource, operation=operation):
+                        self.assertEqual(self.refused(policy, namespace, resource, operation), not (own or login))
+        for namespace in ["shop", "kube-system2", "kube", "kube-public", "default", None]:
+            for resource in resources:
+                self.assertFalse(self.refused(policy, namespace, resource, "CREATE"), namespace)
+
+    def test_what_is_nearly_an_exception(self):
+        policy = Policy("namespaces", "--set", "excludeNamespaces={default,infra}")
+        for resource in [
+            {**self.LEASES, "group": ""},
+            {**self.LEASES, "resource": "leasecandidates"},
+            {**self.SECRETS, "group": "example.com"},
+        ]:
+            self.assertTrue(self.refused(policy, NAMESPACE, resource), resource)
+        self.assertTrue(self.refused(policy, "infra", self.LEASES))
+        self.assertTrue(self.refused(policy, "infra", self.EVENTS))
+        self.assertFalse(self.refused(policy, "default", self.EVENTS), "of what is in no namespace")
+        self.assertTrue(self.refused(policy, "default", self.DAEMON_SETS))
+        self.assertTrue(self.refused(policy, "infra", self.SECRETS, name="other"))
+        self.assertFalse(self.refused(policy, "infra", self.SECRETS), "a login that Pods there pull with")
+        policy = Policy("namespaces", "--set", "excludeNamespaces={infra}", "--set", "pull.existingSecret=")
+        self.assertTrue(self.refused(policy, "infra", self.SECRETS), "without credentials no Secret is written")
+
+    def test_patterns(self):
+        policy = Policy("namespaces", "--set", "excludeNamespaces={kube-*,infra}")
+        for namespace, excluded in [("kube-public", True), ("kube-", True), ("kube", False), ("infra", True), ("infra2", False)]:
+            self.assertEqual(bool(self.refused(policy, namespace, self.DAEMON_SETS)), excluded, namespace)
+        self.assertTrue(self.refused(Policy("namespaces", "--set", "excludeNamespaces={*}"), "shop", self.DAEMON_SETS))
+
+    def test_a_selector_asks_for_excluded_namespaces_only(self):
+        """It must never leave out one: selectors know no patterns."""
+        def selector(*flags):
+            return Policy("namespaces", *flags).spec["matchConstraints"].get("namespaceSelector")
+
+        [expression] = selector()["matchExpressions"]
+        self.assertEqual(expression["values"], ["kube-system", "local-path-storage", NAMESPACE, "kubewarden"])
+        self.assertIsNone(selector("--set", "excludeNamespaces={kube-*}"))
+
+    def test_all_other_accounts_are_left_alone(self):
+        policy = Policy("namespaces")
+        for user in [
+            "admin",
+            f"{SIDECAR}2",
+            f"system:serviceaccount:{NAMESPACE}2:mirror-sidecar",
+            "system:serviceaccount:other:mirror-sidecar",
+            f"system:serviceaccount:{NAMESPACE}:mirror",
+            f"system:serviceaccounts:{NAMESPACE}",
+            SIDECAR.upper(),
+            "",
+        ]:
+            self.assertIsNone(self.refused(policy, "kube-system", self.DAEMON_SETS, user=user), user)
+        self.assertIsNone(policy.refusals("UPDATE", {}, {}, resource=self.PODS, userInfo={}))
+
+
 class WhereTheyAre(unittest.TestCase):
     def names(self, *flags):
         found = objects(render_text("--set", "registry.host=a.example", *flags))
@@ -278,17 +483,17 @@ class WhereTheyAre(unittest.TestCase):
     def test_only_where_the_cluster_has_them(self):
         served = ("--api-versions", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy")
         pull = ("--set", "pull.existingSecret=a")
-        both = ["image-mirror-secrets", "image-mirror-workloads"]
+        all_of_them = ["image-mirror-namespaces", "image-mirror-secrets", "image-mirror-workloads"]
         self.assertEqual(self.names(*pull)[0], [])
-        self.assertEqual(self.names(*pull, *served)[0], both)
-        self.assertEqual(self.names(*pull, "--set", "admissionPolicies.enabled=true")[0], both)
+        self.assertEqual(self.names(*pull, *served)[0], all_of_them)
+        self.assertEqual(self.names(*pull, "--set", "admissionPolicies.enabled=true")[0], all_of_them)
         self.assertEqual(self.names(*pull, *served, "--set", "admissionPolicies.enabled=false")[0], [])
-        self.assertEqual(self.names(*pull, *served, "--set", "admissionPolicies.workloads=None")[0], both[:1])
-        self.assertEqual(self.names(*served)[0], both[1:], "without credentials no Secret is written")
+        self.assertEqual(self.names(*pull, *served, "--set", "admissionPolicies.workloads=None")[0], all_of_them[:2])
+        self.assertEqual(self.names(*served)[0], all_of_them[::2], "without credentials no Secret is written")
         self.assertEqual(self.names(*served, "--set", "cluster.mode=watch")[0], [])
 
-    def test_secrets_are_refused_and_workloads_only_noted_until_that_is_asked_for(self):
-        for value, action in [(None, "Audit"), ("Deny", "Deny")]:
+    def test_everything_is_refused_unless_workloads_are_to_be_audited_only(self):
+        for value, action in [(None, "Deny"), ("Audit", "Audit")]:
             flags = ("--set", f"admissionPolicies.workloads={value}") if value else ()
             _, found = self.names("--set", "pull.existingSecret=a", "--set", "admissionPolicies.enabled=true", *flags)
             actions = {
@@ -296,7 +501,8 @@ class WhereTheyAre(unittest.TestCase):
                 for (kind, _), item in found.items()
                 if kind == "ValidatingAdmissionPolicyBinding"
             }
-            self.assertEqual(actions, {"image-mirror-secrets": ["Deny"], "image-mirror-workloads": [action]})
+            denied = {"image-mirror-namespaces": ["Deny"], "image-mirror-secrets": ["Deny"]}
+            self.assertEqual(actions, {**denied, "image-mirror-workloads": [action]})
 
     def test_the_rules_are_those_of_the_rights(self):
         """What the sidecar may patch is what is looked at."""
@@ -310,7 +516,7 @@ class WhereTheyAre(unittest.TestCase):
         rules = [
             rule
             for (kind, _), item in found.items()
-            if kind == "ValidatingAdmissionPolicy"
+            if kind == "ValidatingAdmissionPolicy" and not item["metadata"]["name"].endswith("-namespaces")
             for rule in item["spec"]["matchConstraints"]["resourceRules"]
         ]
         self.assertEqual({resource for rule in rules for resource in rule["resources"]}, patchable)

@@ -7,10 +7,51 @@
 {{- end }}
 {{- end }}
 
-{{/* Only what the sidecar's account does is looked at. */}}
+{{/* Requests of one ServiceAccount: its whole name is compared, with its namespace. */}}
 {{- define "image-mirror.isSidecar" -}}
 - name: is-the-sidecar
-  expression: request.userInfo.username == 'system:serviceaccount:{{ .Release.Namespace }}:{{ include "image-mirror.serviceAccount" . }}'
+  expression: >-
+    has(request.userInfo.username)
+    && request.userInfo.username == 'system:serviceaccount:{{ .Release.Namespace }}:{{ include "image-mirror.serviceAccount" . }}'
+{{- end }}
+
+{{/*
+The regular expression of the copies' references, in the grammar of the package distribution/reference: names below the
+repository without empty, `.` or `..` components, with a tag or a digest. `^` and `$` are the ends of the text.
+*/}}
+{{- define "image-mirror.copyPattern" -}}
+{{- $registry := .Values.registry.host }}
+{{- if has $registry (list "registry-1.docker.io" "index.docker.io") }}{{ $registry = "docker.io" }}{{ end }}
+{{- $prefix := printf "%s/" (compact (list $registry .Values.registry.repository) | join "/") | regexQuoteMeta }}
+{{- $component := "[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*" }}
+{{- $digest := "@sha(256:[0-9a-f]{64}|384:[0-9a-f]{96}|512:[0-9a-f]{128})" }}
+{{- printf "^%s%s(/%s)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}(%s)?|%s)$" $prefix $component $component $digest $digest }}
+{{- end }}
+
+{{/* A CEL condition: a namespace is excluded. A trailing `*` is a wildcard. */}}
+{{- define "image-mirror.isExcluded" -}}
+{{- $names := list }}
+{{- $conditions := list }}
+{{- range include "image-mirror.excludedNamespaces" . | fromJsonArray }}
+  {{- if hasSuffix "*" . }}
+    {{- $conditions = append $conditions (printf "variables.namespace.startsWith('%s')" (trimSuffix "*" .)) }}
+  {{- else }}
+    {{- $names = append $names (squote .) }}
+  {{- end }}
+{{- end }}
+{{- prepend $conditions (printf "variables.namespace in [%s]" (join ", " $names)) | join " || " }}
+{{- end }}
+
+{{/* The excluded namespaces, unless one of them is a pattern, which selectors do not know. */}}
+{{- define "image-mirror.excludedSelector" -}}
+{{- $names := include "image-mirror.excludedNamespaces" . | fromJsonArray }}
+{{- if not (regexMatch "\\*" (join " " $names)) }}
+namespaceSelector:
+  matchExpressions:
+    - key: kubernetes.io/metadata.name
+      operator: In
+      values: {{ toJson $names }}
+{{- end }}
 {{- end }}
 
 {{/* Two maps have the same entries, but for some keys. Takes a list: both maps and the keys as a CEL list. */}}
@@ -25,10 +66,17 @@
 {{- end }}
 
 {{/*
-All that a re-admission changes, of a workload before and after it. The policy changes the images, the pull Secret and its note
-in the same request, so the rest must be as before.
+All that a re-admission changes, of a workload before and after it. Mutating admission runs first, so the object also has
+the policy's changes: images, the pull Secret and the originals annotation. The API server itself changes fields of the
+metadata before this validation: `generation`, `managedFields`, and the annotation in which apps/v1 keeps the
+`templateGeneration` of a DaemonSet; what a client writes there has no effect.
 */}}
 {{- define "image-mirror.workloadVariables" -}}
+- name: changedAnnotations
+  expression: >-
+    request.kind.kind == 'DaemonSet'
+    ? ['image-mirror.dev/readmitted', 'deprecated.daemonset.template.generation']
+    : ['image-mirror.dev/readmitted']
 {{- range $name, $object := dict "before" "oldObject" "after" "object" }}
 - name: {{ $name }}
   expression: dyn({{ $object }})
@@ -53,14 +101,15 @@ in the same request, so the rest must be as before.
 {{- end }}
 
 {{- define "image-mirror.workloadValidations" -}}
-{{- $registry := eq .Values.registry.host "registry-1.docker.io" | ternary "docker.io" .Values.registry.host }}
-{{- $copies := printf "%s/" (compact (list $registry .Values.registry.repository) | join "/") }}
+{{- $copy := printf "matches(r'%s')" (include "image-mirror.copyPattern" .) }}
 {{- $secret := include "image-mirror.pullSecretName" . }}
-- message: mirror-sidecar changes no labels, owners or finalizers, and no annotation but image-mirror.dev/readmitted
+{{- $served := "['annotations', 'generation', 'managedFields', 'resourceVersion']" }}
+- message: mirror-sidecar changes no metadata but the annotation image-mirror.dev/readmitted
   expression: >-
-    ['labels', 'ownerReferences', 'finalizers'].all(f, (f in variables.before.metadata) == (f in variables.after.metadata)
-    && (!(f in variables.after.metadata) || variables.before.metadata[f] == variables.after.metadata[f]))
-    && {{ include "image-mirror.sameBut" (list "variables.beforeAnnotations" "variables.afterAnnotations" "['image-mirror.dev/readmitted']") }}
+    {{ include "image-mirror.sameBut" (list "variables.before.metadata" "variables.after.metadata" $served) }}
+    && {{ include "image-mirror.sameBut" (list "variables.beforeAnnotations" "variables.afterAnnotations" "variables.changedAnnotations") }}
+    && (!('image-mirror.dev/readmitted' in variables.afterAnnotations)
+    || size(variables.afterAnnotations['image-mirror.dev/readmitted']) <= 64)
 - message: mirror-sidecar changes nothing outside of the Pod template
   expression: >-
     request.kind.kind == 'CronJob'
@@ -80,7 +129,7 @@ in the same request, so the rest must be as before.
     variables.after{{ $list }}.map(c, c.name) == variables.before{{ $list }}.map(c, c.name)
     && variables.after{{ $list }}.all(c, variables.before{{ $list }}.exists(b, b.name == c.name
     && {{ include "image-mirror.sameBut" (list "b" "c" "['image']") }}
-    && has(b.image) == has(c.image) && (!has(c.image) || c.image == b.image || c.image.startsWith('{{ $copies }}'))))
+    && has(b.image) == has(c.image) && (!has(c.image) || c.image == b.image || c.image.{{ $copy }})))
 {{- end }}
 - message: a re-admission changes images of volumes to copies, and nothing else of volumes
   expression: >-
@@ -88,7 +137,7 @@ in the same request, so the rest must be as before.
     && variables.afterVolumes.all(v, variables.beforeVolumes.exists(b, b.name == v.name && (b == v
     || (has(b.image) && has(v.image) && {{ include "image-mirror.sameBut" (list "b" "v" "['image']") }}
     && {{ include "image-mirror.sameBut" (list "b.image" "v.image" "['reference']") }}
-    && has(v.image.reference) && v.image.reference.startsWith('{{ $copies }}')))))
+    && has(v.image.reference) && v.image.reference.{{ $copy }}))))
 - message: a re-admission adds or removes no pull Secret but that of the copies
   expression: >-
     variables.beforeSecrets.all(s, s in variables.afterSecrets{{ with $secret }} || (has(s.name) && s.name == '{{ . }}'){{ end }})
