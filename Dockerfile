@@ -1,9 +1,8 @@
-# syntax=docker/dockerfile:1
 # The image of mirror-sidecar: one static program, the public certificate authorities, nothing else.
 # `make image` builds it; `make image-oci` builds what the last stage says without a container engine.
 #
 # The build stage runs on the builder's own architecture and compiles for TARGETARCH: nothing is emulated.
-FROM --platform=$BUILDPLATFORM docker.io/library/rust:1.95.0-slim-bookworm AS build
+FROM --platform=$BUILDPLATFORM docker.io/library/rust:1.95.0-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082 AS build
 ARG TARGETARCH
 WORKDIR /image-mirror
 COPY . .

