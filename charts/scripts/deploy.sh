@@ -3,7 +3,8 @@
 #
 #   REGISTRY              the registry that keeps the copies
 #   REPOSITORY            the repository below which they go
-#   REGISTRY_USERNAME     user that may push; Pods pull as the same user unless PULL_USERNAME is set, or `pull` in VALUES
+#   REGISTRY_USERNAME     user that may push. Without PULL_USERNAME, and without `pull` in VALUES, Pods pull as the same user:
+#                         whoever can read Secrets in a namespace can then push, and a warning says so
 #   REGISTRY_PASSWORD     password of that user
 #   PULL_USERNAME, PULL_PASSWORD       user that may only read
 #   EXCLUDE_NAMESPACES    namespaces that are left alone, with commas between them

@@ -6,7 +6,8 @@ Usage: manifests.py <helm> <folder> <namespace> [values file]
 Writes <folder>/image-mirror.yaml. What the chart generates is made at the first time and kept in
 <folder>/generated.json, which the next times read, so that applying again changes no password. It is made anew where it no
 longer fits: for another namespace or name, after a generation was raised, when a certificate is due. Values that are given
-always win, and are not kept. Both files hold secrets; only their owner may read them.
+always win, and are not kept. ValidatingAdmissionPolicies are among the manifests; for Kubernetes older than 1.30 set
+`admissionPolicies.enabled` to false. Both files hold secrets; only their owner may read them.
 """
 
 import base64
@@ -34,6 +35,8 @@ def main(helm, folder, namespace, *values):
     kept = keep(folder / "generated.json", made)
     pinned = {name: part["values"] for name, part in kept.items()}
     flags = ["--set", "tls.source=values"] if "certificate" in pinned.get("tls", {}) else []
+    # `helm template` sees no API, so the chart would leave them out.
+    pinned["admissionPolicies"] = {"enabled": True}
     text = run([*command, "--values", "-", *given, *flags], json.dumps(pinned))
     target = folder / "image-mirror.yaml"
     target.unlink(missing_ok=True)

@@ -8,6 +8,13 @@ import sys
 from pathlib import Path
 
 
+SHARED_LOGIN = """
+WARNING: Pods will pull with REGISTRY_USERNAME and REGISTRY_PASSWORD, which may push. They go into a Secret in every namespace
+WARNING: with workloads. Whoever can read Secrets in one of them can replace the images that all namespaces run.
+WARNING: Set PULL_USERNAME and PULL_PASSWORD to a user that may only read, and run this again.
+"""
+
+
 def given(**names):
     """The variables that are set, by the names of values."""
     return {value: os.environ[name] for value, name in names.items() if os.environ.get(name)}
@@ -45,6 +52,7 @@ def values():
     pull = given(username="PULL_USERNAME", password="PULL_PASSWORD")
     if not pull and "username" in registry and not sets_pull():
         pull = {"useRegistryCredentials": True}
+        print(SHARED_LOGIN, file=sys.stderr)
     result = {"registry": registry, "pull": pull, "kubewarden": given(namespace="KUBEWARDEN_NAMESPACE")}
     excluded = [name.strip() for name in os.environ.get("EXCLUDE_NAMESPACES", "").split(",")]
     if any(excluded):

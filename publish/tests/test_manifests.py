@@ -28,6 +28,8 @@ class Manifests(unittest.TestCase):
         self.assertNotIn("PRIVATE KEY", text)
         for kind in ("Deployment", "ClusterRole", "PolicyServer", "ClusterAdmissionPolicy", "Certificate"):
             self.assertIn(f"kind: {kind}\n", text)
+        self.assertEqual(text.count("kind: ValidatingAdmissionPolicy\n"), 3)
+        self.assertEqual(text.count("validationActions: [Deny]\n"), 3)
 
     def test_others_would_be_seen(self):
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as values:

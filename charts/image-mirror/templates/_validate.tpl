@@ -71,6 +71,9 @@
 {{- if and $v.upstream.dockerConfigReadsBackupHost (not $v.upstream.dockerConfigSecret) }}
   {{- $wrong = append $wrong "upstream.dockerConfigReadsBackupHost needs upstream.dockerConfigSecret, which holds that login" }}
 {{- end }}
+{{- if and $v.networkPolicy.egress.enabled (ne (include "image-mirror.mode" .) "off") (not $v.networkPolicy.egress.apiServer) }}
+  {{- $wrong = append $wrong "networkPolicy.egress.apiServer is missing: the sidecar could not reach the API server. kubectl --namespace default get service,endpointslice kubernetes prints its addresses" }}
+{{- end }}
 {{- with $v.facade }}
   {{- if and .existingSecret .password }}
     {{- $wrong = append $wrong "facade: give password or existingSecret, not both" }}

@@ -90,6 +90,20 @@ class Scripts(unittest.TestCase):
             [path for path in self.folder.rglob("*") if path.name.endswith(".json") and "values" in path.name], []
         )
 
+    def test_it_warns_when_pods_get_the_login_that_may_push(self):
+        values = self.folder / "values.yaml"
+        values.write_text("pull: {existingSecret: mine}\n")
+        for variables, warns in [
+            ({}, True),
+            ({"PULL_USERNAME": "reader", "PULL_PASSWORD": "read"}, False),
+            ({"VALUES": str(values)}, False),
+            ({"REGISTRY_USERNAME": "", "REGISTRY_PASSWORD": ""}, False),
+        ]:
+            _, err = self.run_script("deploy.sh", DRY_RUN="1", **{**BACKUP, **variables})
+            with self.subTest(variables):
+                self.assertEqual("WARNING: Set PULL_USERNAME and PULL_PASSWORD" in err, warns, err)
+                self.assertNotIn(BACKUP["REGISTRY_PASSWORD"], err)
+
     def test_pods_get_the_reader_where_there_is_one(self):
         out, _ = self.run_script("deploy.sh", DRY_RUN="1", PULL_USERNAME="reader", PULL_PASSWORD="read", **BACKUP)
         self.assertEqual(environment(objects(out))["PULL_USERNAME"], "reader")
@@ -319,6 +333,17 @@ class Scripts(unittest.TestCase):
                 found = objects(first)
                 self.assertIn(("Namespace", "mirrors"), found)
                 self.assertIn(("Deployment", "mirror-sidecar"), found)
+
+    def test_manifests_have_the_admission_policies_unless_the_values_say_no(self):
+        """`helm template` sees no API, so `auto` would leave them out."""
+        def actions(text):
+            found = self.manifests(text).values()
+            bindings = [item["spec"] for item in found if item["kind"] == "ValidatingAdmissionPolicyBinding"]
+            return {spec["policyName"]: spec["validationActions"] for spec in bindings}
+
+        names = ("image-mirror-namespaces", "image-mirror-secrets", "image-mirror-workloads")
+        self.assertEqual(actions("pull: {existingSecret: a}"), dict.fromkeys(names, ["Deny"]))
+        self.assertEqual(actions("admissionPolicies: {enabled: false}"), {})
 
     def manifests(self, text, namespace="mirrors"):
         """The objects, rendered again and again into the same folder."""

@@ -1,5 +1,6 @@
 """What may be set: the schema knows every value and nothing else, and what makes no sense is refused in plain words."""
 
+import ipaddress
 import re
 import subprocess
 import sys
@@ -98,6 +99,8 @@ class Schema(unittest.TestCase):
             (sets(upstream__maxImageSize=0), "/upstream/maxImageSize"),
             (sets(cluster__recheckInterval="0h0m"), "/cluster/recheckInterval"),
             (sets(facade__port=8080), "/facade/port"),
+            (["--set", "networkPolicy.egress.privateCidrs={10.0.0.1}"], "/networkPolicy/egress/privateCidrs/0"),
+            (["--set", "networkPolicy.egress.apiServer={kubernetes/32}"], "/networkPolicy/egress/apiServer/0"),
             (sets(fullnameOverride="a.b"), "/fullnameOverride"),
             (sets(enabled="yes"), "/enabled"),
             (["--set", r"podLabels.app\.kubernetes\.io/name=a"], "'app.kubernetes.io/name'"),
@@ -114,6 +117,8 @@ class Schema(unittest.TestCase):
         for path in paths(defaults()):
             name = ".".join(path)
             if path[0] in ("resources", "podSecurityContext", "securityContext", "nodeSelector", "global"):
+                continue
+            if path[:2] in (("policyServer", "limits"), ("policyServer", "requests")):
                 continue
             if path[:3] == ("monitoring", "dashboard", "labels"):
                 continue
@@ -246,6 +251,7 @@ class Sense(unittest.TestCase):
                 "policyServer.env: NO_PROXY is there",
                 ["--set-json", 'policyServer.env=[{"name": "NO_PROXY", "value": "a"}]'],
             ),
+            ("networkPolicy.egress.apiServer is missing", sets(networkPolicy__egress__enabled="true")),
             ("must be below policyServer.replicas", sets(policyServer__minAvailable=2)),
             ("must be below policyServer.replicas", sets(policyServer__minAvailable="100%")),
         ]
@@ -255,6 +261,69 @@ class Sense(unittest.TestCase):
     def test_a_service_begins_with_a_letter(self):
         with self.assertRaisesRegex(HelmError, "123-image-mirror-sidecar cannot be the name of a Service"):
             render(*REGISTRY, release="123")
+
+
+class Egress(unittest.TestCase):
+    """The optional NetworkPolicy for what the sidecar connects to."""
+
+    FLAGS = (
+        *REGISTRY,
+        *sets(networkPolicy__egress__enabled="true"),
+        "--set",
+        "networkPolicy.egress.apiServer={10.96.0.1/32,fd00::1/128}",
+        "--set",
+        "networkPolicy.egress.privateCidrs={192.168.20.0/24}",
+    )
+
+    def allows(self, rules, address, port, protocol="TCP"):
+        """Whether a rule by address ranges allows this; those by selectors are left out."""
+        address = ipaddress.ip_address(address)
+        for rule in rules:
+            ports = rule.get("ports", [{}])
+            if not any(item.get("port", port) == port and item.get("protocol", protocol) == protocol for item in ports):
+                continue
+            for block in (peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer):
+                left_out = (ipaddress.ip_network(text) for text in block.get("except", []))
+                if address in ipaddress.ip_network(block["cidr"]) and not any(address in net for net in left_out):
+                    return True
+        return False
+
+    def test_addresses(self):
+        rules = render(*self.FLAGS)["NetworkPolicy", "mirror-sidecar-egress"]["spec"]["egress"]
+        for address in ["8.8.8.8", "1.1.1.1", "172.15.0.1", "172.32.0.1", "100.128.0.1", "2606:4700::1", "2a00::1"]:
+            self.assertTrue(self.allows(rules, address, 443), address)
+            self.assertTrue(self.allows(rules, address, 5000), address)
+            self.assertFalse(self.allows(rules, address, 443, "UDP"), address)
+        private = "10.0.0.1 127.0.0.1 169.254.169.254 172.16.0.1 172.31.255.255 192.168.0.1 100.64.0.1 100.100.100.200 0.0.0.0"
+        private += " 224.0.0.1 255.255.255.255 198.18.0.1 192.0.0.192 192.88.99.1 ::1 :: fe80::1 fc00::1 fd00:ec2::254 ff02::1"
+        private += " 64:ff9b::a00:1 64:ff9b:1::1 ::ffff:10.0.0.1 ::10.0.0.1 2002:a00:1:: 2001:0:a00:1:: 2001:db8::1 fec0::1"
+        for address in private.split():
+            for port in (443, 5000, 6443):
+                self.assertFalse(self.allows(rules, address, port), address)
+        self.assertTrue(self.allows(rules, "192.168.20.7", 5000))
+        for address in ("10.96.0.1", "fd00::1"):
+            self.assertTrue(self.allows(rules, address, 443) and self.allows(rules, address, 6443))
+            self.assertFalse(self.allows(rules, address, 10250), "the API server alone")
+
+    def test_exceptions_are_within_their_range(self):
+        """Otherwise the API server refuses the policy."""
+        for rule in render(*self.FLAGS)["NetworkPolicy", "mirror-sidecar-egress"]["spec"]["egress"]:
+            for block in (peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer):
+                for text in block.get("except", []):
+                    self.assertTrue(ipaddress.ip_network(text).subnet_of(ipaddress.ip_network(block["cidr"])), text)
+
+    def test_it_is_off_and_apart_from_the_other_policy(self):
+        self.assertNotIn(("NetworkPolicy", "mirror-sidecar-egress"), render(*REGISTRY))
+        found = render(*self.FLAGS, *sets(networkPolicy__enabled="false"))
+        policy = only(found, "NetworkPolicy")
+        self.assertEqual((policy["metadata"]["name"], policy["spec"]["policyTypes"]), ("mirror-sidecar-egress", ["Egress"]))
+        dns, *_ = policy["spec"]["egress"]
+        self.assertEqual([(port["port"], port["protocol"]) for port in dns["ports"]], [(53, "UDP"), (53, "TCP")])
+
+    def test_without_work_in_the_cluster_there_is_no_api_server_to_reach(self):
+        flags = [*REGISTRY, *sets(networkPolicy__egress__enabled="true", cluster__mode="off")]
+        policy = render(*flags)["NetworkPolicy", "mirror-sidecar-egress"]
+        self.assertEqual(len(policy["spec"]["egress"]), 2)
 
 
 class Names(unittest.TestCase):
@@ -337,9 +406,25 @@ class Texts(unittest.TestCase):
                 if question["type"] == "enum":
                     self.assertLessEqual(set(question["options"]), set(node["enum"]))
 
+    def notes(self, *flags):
+        command = ["helm", "install", "other", CHART, "--namespace", "mirrors", "--dry-run=client", *REGISTRY, *flags]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.partition("\nNOTES:\n")[2]
+
+    def test_the_notes_warn_of_what_is_not_protected(self):
+        registry = sets(registry__existingSecret="a")
+        shared = ["--set", "policyServer.create=false", "--set", "policyServer.name=default"]
+        for words, flags, opposite in [
+            ("WARNING: Pods pull with the credentials that may push", sets(pull__useRegistryCredentials="true"), []),
+            ("namespacedPoliciesCapabilities", shared, []),
+            ("`admissionPolicies.enabled` is false", sets(admissionPolicies__enabled="false"), sets(cluster__mode="off")),
+            ("the cluster serves none", [], sets(admissionPolicies__enabled="true")),
+        ]:
+            with self.subTest(words):
+                self.assertIn(words, self.notes(*registry, *flags))
+                self.assertNotIn(words, self.notes(*registry, *opposite))
+
     def test_the_notes_name_what_is_there(self):
-        command = ["helm", "install", "other", CHART, "--namespace", "mirrors", "--dry-run=client", *REGISTRY]
-        notes = subprocess.run(command, capture_output=True, text=True, check=True).stdout.partition("\nNOTES:\n")[2]
+        notes = self.notes()
         found = render(*REGISTRY, release="other", namespace="mirrors")
         commands = re.findall(r"(deployment|service|clusteradmissionpolicy)/([a-z-]+)", notes)
         self.assertEqual(len(commands), 3)
