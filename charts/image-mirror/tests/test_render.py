@@ -115,6 +115,13 @@ class Rendered(unittest.TestCase):
                     self.assertIsNone(builtin_error(pod_of(item["spec"]), version))
 
     @for_each_case
+    def test_the_policy_has_no_rights_in_the_cluster(self, case):
+        """Kubewarden lets a policy read what its `contextAwareResources` name, with the account of the policy server."""
+        for (kind, _), item in rendered(case).items():
+            if kind == "ClusterAdmissionPolicy":
+                self.assertNotIn("contextAwareResources", item["spec"])
+
+    @for_each_case
     def test_every_object_has_its_labels(self, case):
         for (kind, name), item in rendered(case).items():
             labels = item["metadata"]["labels"]
