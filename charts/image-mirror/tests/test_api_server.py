@@ -7,10 +7,14 @@ condition on the version. Kubewarden's types accept any fields here; test_kubewa
 import json
 import re
 import shutil
+import ssl
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from admission import Policy
@@ -57,6 +61,35 @@ metadata:
   labels: {app.kubernetes.io/managed-by: Helm}
 stringData: {a: b}
 """
+
+
+READMITTED = "image-mirror.dev/readmitted"
+TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+COPY = "registry.example.com/acme/mirror/docker.io-library-nginx:1.27"
+WORKLOADS = ["DaemonSet", "Deployment", "StatefulSet", "ReplicaSet", "ReplicationController", "CronJob"]
+
+
+def workload(kind, api_version):
+    """A workload of this kind with one image."""
+    pod = {"containers": [{"name": "nginx", "image": "nginx:1.27"}]}
+    template = {"metadata": {"labels": {"app": "a"}}, "spec": pod}
+    spec = {"selector": {"matchLabels": {"app": "a"}}, "template": template}
+    if kind == "CronJob":
+        pod["restartPolicy"] = "Never"
+        spec = {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": {"spec": pod}}}}
+    elif kind == "StatefulSet":
+        spec["serviceName"] = "a"
+    elif kind == "ReplicationController":
+        spec["selector"] = {"app": "a"}
+    return {"apiVersion": api_version, "kind": kind, "metadata": {"name": "a"}, "spec": spec}
+
+
+def readmission(kind):
+    """The merge patch of a re-admission, as the sidecar and the policy make it together."""
+    template = {"spec": {"containers": [{"name": "nginx", "image": COPY}]}}
+    template["metadata"] = {"annotations": {"image-mirror.dev/original-images": json.dumps({COPY: "nginx:1.27"})}}
+    spec = {"jobTemplate": {"spec": {"template": template}}} if kind == "CronJob" else {"template": template}
+    return {"metadata": {"annotations": {READMITTED: "2026-01-01T00:00:00Z"}}, "spec": spec}
 
 
 class RealServer(unittest.TestCase):
@@ -139,6 +172,7 @@ class RealServer(unittest.TestCase):
                 ("patch", "namespaces", None),
             ]:
                 self.assertFalse(self.may(verb, what, namespace), f"{verb} {what} in {namespace}")
+            self.assertIn("forbidden", self.as_the_account("PATCH", "/api/v1/namespaces/shop/pods/a", {}))
 
         with self.subTest("an upgrade keeps what was generated"):
             self.upgrade(
@@ -213,6 +247,86 @@ class RealServer(unittest.TestCase):
         found = self.objects("services")["Service", service]
         self.assertIn(ports, [port["name"] for port in found["spec"]["ports"]])
         self.kubectl("delete", "deployment", "hello", "--namespace", "default")
+        helm("uninstall", "image-mirror", "--namespace", NAMESPACE, env=self.env)
+
+    def as_the_account(self, method, path, body):
+        """What the server says against a request of the sidecar's account; nothing if it does it."""
+        config = json.loads((self.folder / "kubeconfig").read_text())
+        kind = "merge-patch+json" if method == "PATCH" else "json"
+        headers = {"Content-Type": f"application/{kind}", "Impersonate-User": ACCOUNT}
+        headers["Authorization"] = f"Bearer {config['users'][0]['user']['token']}"
+        url = config["clusters"][0]["cluster"]["server"] + path
+        request = urllib.request.Request(url, json.dumps(body).encode(), headers, method=method)
+        # The certificate is the server's own, made a moment ago.
+        context = ssl._create_unverified_context()
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE, context=context):
+                return ""
+        except urllib.error.HTTPError as refused:
+            return json.load(refused)["message"]
+
+    def make_workloads(self, namespace):
+        """One of each kind, in this namespace."""
+        versions = self.kubectl("api-versions").split()
+        groups = {"ReplicationController": "v1", "CronJob": "batch/v1" if "batch/v1beta1" not in versions else "batch/v1beta1"}
+        for kind in WORKLOADS:
+            item = workload(kind, groups.get(kind, "apps/v1"))
+            self.kubectl("create", "--namespace", namespace, "--filename", "-", stdin=json.dumps(item))
+
+    def patch(self, kind, namespace, patch, *flags, check=True):
+        command = ["patch", kind, "a", "--namespace", namespace, "--type=merge", "--patch", json.dumps(patch), *flags]
+        return self.kubectl(*command, check=check)
+
+    def test_what_the_server_changes_by_itself_is_denied_to_nobody(self):
+        """What it makes of a re-admission, of all kinds, is what the admission policy allows."""
+        policy = Policy("workloads")
+        self.kubectl("create", "namespace", "kinds")
+        self.make_workloads("kinds")
+        for kind in WORKLOADS:
+            before = json.loads(self.kubectl("get", kind, "a", "--namespace", "kinds", "--output", "json"))
+            self.patch(kind, "kinds", readmission(kind))
+            after = json.loads(self.kubectl("get", kind, "a", "--namespace", "kinds", "--output", "json"))
+            with self.subTest(kind):
+                self.assertIn(COPY, json.dumps(after["spec"]))
+                self.assertEqual(policy.refusals("UPDATE", before, after, kind=kind), [])
+                if kind == "DaemonSet":
+                    generations = [item["metadata"]["annotations"][TEMPLATE_GENERATION] for item in (before, after)]
+                    self.assertEqual(generations, ["1", "2"])
+
+    def test_a_server_that_knows_admission_policies_enforces_them(self):
+        if "validatingadmissionpolicies" not in self.kubectl("api-resources", "--output", "name"):
+            print("SKIPPED: the admission policies were NOT tried: this API server is older than 1.30", file=sys.stderr)
+            self.skipTest("this API server is older than 1.30")
+        backup = ("--set", "registry.host=registry.example.com", "--set", "registry.repository=acme/mirror")
+        self.upgrade(*backup)
+        self.kubectl("create", "namespace", "guarded")
+        for namespace in ("guarded", "kube-system"):
+            self.make_workloads(namespace)
+
+        def patched(namespace, patch, kind="DaemonSet"):
+            group = {"ReplicationController": "api/v1", "CronJob": "apis/batch/v1"}.get(kind, "apis/apps/v1")
+            return self.as_the_account("PATCH", f"/{group}/namespaces/{namespace}/{kind.lower()}s/a", patch)
+
+        evil = readmission("DaemonSet")
+        evil["spec"]["template"]["spec"]["containers"][0]["image"] = "evil.example/a:1"
+        deadline = time.monotonic() + PATIENCE
+        # A policy is in force some time after it was made.
+        while "containers to copies" not in patched("guarded", evil):
+            self.assertLess(time.monotonic(), deadline, "the admission policy is not in force")
+        for kind in WORKLOADS:
+            self.assertIn("excluded namespaces", patched("kube-system", readmission(kind), kind))
+            self.assertIn("no metadata", patched("guarded", {"metadata": {"labels": {"a": "b"}}}, kind))
+            self.assertEqual(patched("guarded", readmission(kind), kind), "", kind)
+        for namespace, name, words in [
+            ("kube-system", "image-mirror-pull", "excluded namespaces"),
+            ("guarded", "token", "no Secret but"),
+            ("guarded", "image-mirror-pull", ""),
+        ]:
+            labels = {"app.kubernetes.io/managed-by": "image-mirror"}
+            secret = {"metadata": {"name": name, "labels": labels}, "type": "kubernetes.io/dockerconfigjson"}
+            secret["data"] = {".dockerconfigjson": "e30="}
+            message = self.as_the_account("POST", f"/api/v1/namespaces/{namespace}/secrets", secret)
+            self.assertTrue(words in message if words else message == "", message)
         helm("uninstall", "image-mirror", "--namespace", NAMESPACE, env=self.env)
 
     def set_status(self, kind, name, status):

@@ -109,7 +109,7 @@ class Life(unittest.TestCase):
             return {name for kind, name in self.cluster.names() if kind == "ValidatingAdmissionPolicy"}
 
         self.release.upgrade("pull.existingSecret=a")
-        self.assertEqual(policies(), {"image-mirror-secrets", "image-mirror-workloads"})
+        self.assertEqual(policies(), {"image-mirror-namespaces", "image-mirror-secrets", "image-mirror-workloads"})
         self.release.upgrade("pull.existingSecret=a", "admissionPolicies.enabled=false")
         self.assertEqual(policies(), set())
         self.cluster.types.pop("admissionregistration.k8s.io/v1")
