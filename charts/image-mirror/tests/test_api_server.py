@@ -268,7 +268,8 @@ class RealServer(unittest.TestCase):
     def make_workloads(self, namespace):
         """One of each kind, in this namespace."""
         versions = self.kubectl("api-versions").split()
-        groups = {"ReplicationController": "v1", "CronJob": "batch/v1" if "batch/v1beta1" not in versions else "batch/v1beta1"}
+        cron = "batch/v1beta1" if "batch/v1beta1" in versions else "batch/v1"
+        groups = {"ReplicationController": "v1", "CronJob": cron}
         for kind in WORKLOADS:
             item = workload(kind, groups.get(kind, "apps/v1"))
             self.kubectl("create", "--namespace", namespace, "--filename", "-", stdin=json.dumps(item))

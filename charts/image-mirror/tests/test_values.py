@@ -294,8 +294,8 @@ class Egress(unittest.TestCase):
             self.assertTrue(self.allows(rules, address, 443), address)
             self.assertTrue(self.allows(rules, address, 5000), address)
             self.assertFalse(self.allows(rules, address, 443, "UDP"), address)
-        private = "10.0.0.1 127.0.0.1 168.63.129.16 169.254.169.254 172.16.0.1 172.31.255.255 192.168.0.1 100.64.0.1 100.100.100.200 0.0.0.0"
-        private += " 224.0.0.1 255.255.255.255 198.18.0.1 192.0.0.192 192.88.99.1 ::1 :: fe80::1 fc00::1 fd00:ec2::254 ff02::1"
+        private = "10.0.0.1 127.0.0.1 168.63.129.16 169.254.169.254 172.16.0.1 172.31.255.255 192.168.0.1 100.64.0.1"
+        private += " 100.100.100.200 0.0.0.0 224.0.0.1 255.255.255.255 198.18.0.1 192.0.0.192 192.88.99.1 ::1 :: fe80::1 fc00::1 fd00:ec2::254 ff02::1"
         private += " 64:ff9b::a00:1 64:ff9b:1::1 ::ffff:10.0.0.1 ::10.0.0.1 2002:a00:1:: 2001:0:a00:1:: 2001:db8::1 fec0::1"
         for address in private.split():
             for port in (443, 5000, 6443):
