@@ -17,6 +17,8 @@ KINDS = (
     "serviceaccounts,services,roles,rolebindings,networkpolicies,events,leases"
 )
 CLUSTER_KINDS = "policyservers,clusteradmissionpolicies,clusterroles,clusterrolebindings"
+# Of Kubernetes 1.30.
+ADMISSION_KINDS = ("validatingadmissionpolicies", "validatingadmissionpolicybindings")
 # cert-manager's type, which accepts any fields.
 CERTIFICATES = definition("certificates", "Certificate")
 CERTIFICATES["metadata"]["name"] = "certificates.cert-manager.io"
@@ -77,7 +79,10 @@ def empty(api):
             # There is no controller that would do this.
             done = json.dumps({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}, "spec": {}})
             api.kubectl("replace", "--raw", f"/api/v1/namespaces/{name}/finalize", "--filename", "-", stdin=done)
-    api.kubectl("delete", CLUSTER_KINDS, "--selector", "app.kubernetes.io/part-of=image-mirror", *now)
+    served = api.kubectl("api-resources", "--output", "name")
+    admission = [f"{kind}.admissionregistration.k8s.io" for kind in ADMISSION_KINDS]
+    kinds = ",".join([CLUSTER_KINDS, *(kind for kind in admission if kind in served)])
+    api.kubectl("delete", kinds, "--selector", "app.kubernetes.io/part-of=image-mirror", *now)
 
 
 def install(api, chart):

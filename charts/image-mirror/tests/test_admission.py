@@ -55,6 +55,8 @@ class Secrets(unittest.TestCase):
         for operation, before, after in [
             ("CREATE", None, secret()),
             ("UPDATE", secret(), mended),
+            ("UPDATE", secret(metadata={"finalizers": ["a/b"]}), secret(metadata={"finalizers": ["a/b"]})),
+            ("UPDATE", secret(metadata={"finalizers": ["a/b"]}), secret()),
             # Ours, of a type that does not work: it is replaced.
             ("DELETE", secret(type="Opaque"), None),
             ("DELETE", mended, None),
@@ -74,6 +76,14 @@ class Secrets(unittest.TestCase):
             ("label", "UPDATE", secret(), secret(metadata=other)),
             ("label", "DELETE", secret(metadata=other), None),
             ("no Secret but", "DELETE", secret(metadata={"name": "app"}), None),
+            ("no Secret but", "UPDATE", secret(), secret(metadata={"name": "app"})),
+            ("no Secret but", "CREATE", None, secret(metadata={"name": "Image-Mirror-Pull"})),
+            ("label", "CREATE", None, secret(metadata={"labels": {"app.kubernetes.io/managed-by": "image-mirror2"}})),
+            ("type", "UPDATE", secret(), secret(type="kubernetes.io/dockercfg")),
+            ("finalizers", "CREATE", None, secret(metadata={"finalizers": ["a/b"]})),
+            ("finalizers", "UPDATE", secret(), secret(metadata={"finalizers": ["a/b"]})),
+            ("finalizers", "UPDATE", secret(metadata={"finalizers": ["a/b"]}), secret(metadata={"finalizers": ["c"]})),
+            ("finalizers", "CREATE", None, secret(metadata={"ownerReferences": [{"uid": "1"}]})),
         ]:
             refusals = self.policy.refusals(operation, before, after)
             self.assertEqual(len(refusals), 1, (words, operation, after))
