@@ -26,7 +26,7 @@ pub use facade::{FacadeArgs, FacadeLogin, Transport};
 pub use pull::PullPlan;
 pub use sources::{OriginalsArgs, SourceArgs};
 
-use crate::logging::LogFormat;
+use crate::logging::{self, LogFormat};
 use crate::output::OutputFormat;
 
 const EXIT_CODES: &str = "\
@@ -95,8 +95,9 @@ pub struct LogArgs {
         global = true
     )]
     pub log_format: LogFormat,
-    /// Least severe level to log: error, warn, info, debug, trace, or a filter for modules
-    #[arg(long, env = "LOG_LEVEL", default_value = "info", global = true, value_parser = log_filter)]
+    /// Least severe level to log: off, error, warn, info, debug, trace; or a list with levels for modules, such as
+    /// info,mirror_copy=debug
+    #[arg(long, env = "LOG_LEVEL", default_value = "info", global = true, value_parser = logging::filter::check)]
     pub log_level: String,
 }
 
@@ -173,12 +174,6 @@ pub struct NameArgs {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
-
-fn log_filter(text: &str) -> Result<String, String> {
-    tracing_subscriber::EnvFilter::try_new(text)
-        .map(|_| text.to_owned())
-        .map_err(|error| error.to_string())
-}
 
 /// A number with a unit, such as 30m, 1h or 1h30m.
 fn duration(text: &str) -> Result<Duration, &'static str> {

@@ -21,6 +21,7 @@ use mirror_contract::Query;
 use crate::catalog::Catalog;
 use crate::cluster::PullSecrets;
 use crate::metrics::{Answer, Metrics};
+use crate::server::Connection;
 pub use auth::FacadeAuth;
 use reply::{Code, Reply};
 use route::Route;
@@ -43,9 +44,11 @@ pub fn router(facade: Facade) -> Router {
 }
 
 async fn handle(State(facade): State<Arc<Facade>>, request: Request) -> Response<Body> {
+    // The body is not read: no query has one, and a peer could send it slowly.
     let (head, _) = request.into_parts();
     let began = Instant::now();
-    let reply = facade.reply(&head).await;
+    let connection = head.extensions.get::<Arc<Connection>>();
+    let reply = facade.reply(&head, connection.map(Arc::as_ref)).await;
     if let Some(answer) = reply.counts_as() {
         facade.metrics.answered(answer, began.elapsed());
     }
@@ -53,14 +56,18 @@ async fn handle(State(facade): State<Arc<Facade>>, request: Request) -> Response
 }
 
 impl Facade {
-    async fn reply(&self, request: &Parts) -> Reply {
+    async fn reply(&self, request: &Parts, connection: Option<&Connection>) -> Reply {
         let authorization = request.headers.get(header::AUTHORIZATION);
-        if let Some(auth) = &self.auth
-            && !auth.allows(authorization)
-        {
-            // The host always asks for the challenge first; that is no failure.
-            let is_first = authorization.is_none() && request.uri.path() == "/v2/";
-            return Reply::unauthorized().counted_as((!is_first).then_some(Answer::RefusedRequest));
+        if let Some(auth) = &self.auth {
+            if !auth.allows(authorization) {
+                // The host always asks for the challenge first; that is no failure.
+                let is_first = authorization.is_none() && request.uri.path() == "/v2/";
+                let reply = Reply::unauthorized();
+                let reply = reply.counted_as((!is_first).then_some(Answer::RefusedRequest));
+                let is_last = connection.is_some_and(Connection::unauthorized);
+                return if is_last { reply.closing() } else { reply };
+            }
+            connection.inspect(|connection| connection.authenticated());
         }
         if !matches!(request.method, Method::GET | Method::HEAD) {
             return Reply::error(
@@ -70,16 +77,25 @@ impl Facade {
         }
         match Route::parse(request.uri.path()) {
             Some(Route::Base) => Reply::base(),
-            Some(Route::Manifest { name, reference }) => self.manifest(name, reference).await,
+            Some(Route::Manifest { name, reference }) => {
+                self.manifest(name, reference, connection).await
+            }
             None => Reply::error(Code::NameUnknown, "only /v2/ and manifests are served here"),
         }
     }
 
-    async fn manifest(&self, name: &str, reference: &str) -> Reply {
+    async fn manifest(
+        &self,
+        name: &str,
+        reference: &str,
+        connection: Option<&Connection>,
+    ) -> Reply {
         let query = match Query::decode(name, reference) {
             Ok(query) => query,
             Err(error) => return Reply::error(Code::NameInvalid, &error.to_string()),
         };
+        // Where nobody needs a password, a query is what tells a policy server from others.
+        connection.inspect(|connection| connection.authenticated());
         let answer = match &query {
             Query::Image { image, mode } => {
                 let secret = self.pull_secrets.name();

@@ -3,6 +3,7 @@
 //!
 //! Nothing else writes to either. A reader that goes away (`mirror-sidecar name … | head -1`) is no error.
 
+pub mod escape;
 mod terminal;
 
 use std::io::{self, Write};
@@ -41,13 +42,14 @@ pub fn json(value: &impl Serialize) {
     }
 }
 
-/// A sentence on standard error.
+/// A sentence on standard error. It may contain text from elsewhere.
 pub fn error(sentence: &str) {
     note(&format!("mirror-sidecar: {sentence}"));
 }
 
-/// A line on standard error as it is: progress, for people or programs.
+/// A line on standard error: progress, for people or programs. Whatever `text` contains, it stays one line.
 pub fn note(text: &str) {
+    let text = escape::escape(text);
     beside_bars(|| {
         let _ = writeln!(io::stderr().lock(), "{text}");
     });

@@ -15,7 +15,7 @@ use crate::cluster::{ExcludedNamespaces, Provision, PullSecrets, Replicas, run};
 use crate::facade::{self, Facade, FacadeAuth};
 use crate::images::Images;
 use crate::metrics::Metrics;
-use crate::server::{Certificates, Server};
+use crate::server::{Certificates, Limits, Server};
 
 /// How long running requests and copies may take to let go: well below Kubernetes' grace period of 30 s.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -91,15 +91,19 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         },
     });
     let listen = |address| format!("cannot listen on {address}");
-    let facade = Server::bind(facade_args.listen, certificates.as_ref(), facade)
-        .await
-        .with_context(|| listen(facade_args.listen))?;
+    let facade = Server::bind(
+        facade_args.listen,
+        certificates.as_ref(),
+        facade,
+        Limits::facade(),
+    )
+    .with_context(|| listen(facade_args.listen))?;
     let admin = Server::bind(
         admin_listen,
         None,
         admin::router(catalog.clone(), metrics.clone(), is_ending.clone()),
+        Limits::admin(),
     )
-    .await
     .with_context(|| listen(admin_listen))?;
     tracing::info!(address = %facade.address()?, tls = certificates.is_some(), "facade is listening");
     tracing::info!(address = %admin.address()?, "admin is listening");

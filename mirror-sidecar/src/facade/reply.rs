@@ -91,6 +91,13 @@ impl Reply {
         reply
     }
 
+    /// The same reply as the last one of its connection.
+    pub(super) fn closing(mut self) -> Self {
+        let close = HeaderValue::from_static("close");
+        self.headers.push((header::CONNECTION, close));
+        self
+    }
+
     fn json(status: StatusCode, content_type: &'static str, body: &Value) -> Self {
         let content_type = HeaderValue::from_static(content_type);
         let version = HeaderValue::from_static("registry/2.0");

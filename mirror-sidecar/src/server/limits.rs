@@ -1,0 +1,132 @@
+//! The limits of a port, and how many file descriptors there are for it.
+
+use std::time::Duration;
+
+/// For the TLS handshake, the headers of the first request and the first authentication together. Kubewarden's host needs
+/// three round trips for it.
+const AUTHENTICATE_WITHIN: Duration = Duration::from_secs(2);
+
+/// For a peer that does not read what is sent to it.
+const WRITE_STALL: Duration = Duration::from_secs(2);
+
+/// Bytes that a peer may send before it has authenticated, TLS included. The host's handshake and its two requests are
+/// below 4 KiB; rustls alone would keep up to 64 KiB of a handshake.
+const UNAUTHENTICATED_BYTES: usize = 16 * 1024;
+
+/// Responses with status 401 in a row, after which a connection is closed. The host gets one before each query.
+const UNAUTHORIZED_RESPONSES: usize = 4;
+
+/// File descriptors that connections never use: those of copies, of the API server's watches, and of files.
+const RESERVED_DESCRIPTORS: usize = 320;
+
+/// What is assumed where the limit cannot be read: the usual soft limit.
+const DEFAULT_DESCRIPTORS: usize = 1024;
+
+/// The limits of a port.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Open connections.
+    pub(super) connections: usize,
+    /// Open connections of one peer that have not authenticated.
+    pub(super) unauthenticated_per_peer: usize,
+    /// Time from the accept to the first authenticated request. `None` on a port without authentication.
+    pub(super) authenticate_within: Option<Duration>,
+    /// Bytes that are read before that.
+    pub(super) unauthenticated_bytes: usize,
+    /// Responses with status 401 in a row.
+    pub(super) unauthorized_responses: usize,
+    /// Time for the headers of a request; also ends idle connections.
+    pub(super) headers: Duration,
+    /// Time without progress in sending a response.
+    pub(super) write_stall: Duration,
+    /// Age at which a connection is closed.
+    pub(super) age: Duration,
+    /// Whether a connection serves more than one request.
+    pub(super) keep_alive: bool,
+}
+
+impl Limits {
+    /// The limits of the facade. The policy server opens a connection for each query and sends one query at a time, so a
+    /// few connections for each of its replicas would do; the rest is room for peers that never authenticate.
+    #[must_use]
+    pub fn facade() -> Self {
+        let connections = for_connections(open_files()).min(1024);
+        Self {
+            connections,
+            unauthenticated_per_peer: (connections / 2).max(1),
+            authenticate_within: Some(AUTHENTICATE_WITHIN),
+            unauthenticated_bytes: UNAUTHENTICATED_BYTES,
+            unauthorized_responses: UNAUTHORIZED_RESPONSES,
+            headers: Duration::from_secs(10),
+            write_stall: WRITE_STALL,
+            age: Duration::from_secs(30),
+            keep_alive: true,
+        }
+    }
+
+    /// The limits of the admin port, which knows no authentication: one short request per connection, so that the oldest
+    /// connection, which is closed when there are too many, is never one of a probe.
+    #[must_use]
+    pub fn admin() -> Self {
+        Self {
+            connections: MAX_ADMIN_CONNECTIONS,
+            unauthenticated_per_peer: MAX_ADMIN_CONNECTIONS / 2,
+            authenticate_within: None,
+            unauthenticated_bytes: UNAUTHENTICATED_BYTES,
+            unauthorized_responses: UNAUTHORIZED_RESPONSES,
+            headers: Duration::from_secs(2),
+            write_stall: WRITE_STALL,
+            age: Duration::from_secs(10),
+            keep_alive: false,
+        }
+    }
+}
+
+/// Open connections of the admin port: probes, scrapers and people, and room for peers that never send a request.
+const MAX_ADMIN_CONNECTIONS: usize = 128;
+
+/// The part of so many file descriptors that the facade may use.
+fn for_connections(descriptors: usize) -> usize {
+    descriptors
+        .saturating_sub(RESERVED_DESCRIPTORS + MAX_ADMIN_CONNECTIONS)
+        .max(16)
+}
+
+/// The soft limit of open files of this process (proc(5), `/proc/pid/limits`).
+fn open_files() -> usize {
+    std::fs::read_to_string("/proc/self/limits")
+        .ok()
+        .and_then(|limits| soft_limit(&limits))
+        .unwrap_or(DEFAULT_DESCRIPTORS)
+}
+
+fn soft_limit(limits: &str) -> Option<usize> {
+    let values = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    match values.split_whitespace().next()? {
+        "unlimited" => Some(usize::MAX),
+        number => number.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("Limit  Soft Limit  Hard Limit  Units\nMax processes  5  5  processes\nMax open files            1024                 524288               files\n", Some(1024))]
+    #[case("Max open files            unlimited            unlimited            files", Some(usize::MAX))]
+    #[case("Max open files", None)]
+    #[case("", None)]
+    fn the_soft_limit_is_read(#[case] limits: &str, #[case] limit: Option<usize>) {
+        assert_eq!(soft_limit(limits), limit);
+    }
+
+    #[test]
+    fn connections_leave_descriptors_for_everything_else() {
+        assert_eq!(for_connections(1024), 576);
+        assert_eq!(for_connections(64), 16);
+    }
+}
