@@ -6,6 +6,7 @@
 //! - [`endless`] is a source and a sink for one layer that no memory could hold;
 //! - [`cluster`] is a real API server, and the webhook with which it calls the policy;
 //! - [`manifests`] are workloads of every kind; [`proxy`] is a network between processes that can be cut;
+//! - [`attack`] burdens a sidecar with hostile connections, and measures what others notice;
 //! - [`drill`] is a cluster full of workloads with all that belongs to it, for the blackout drill and for chaos;
 //! - [`image`] makes images on the fly, pushes them and reads them back;
 //! - [`machine`] describes the machine that figures come from;
@@ -20,6 +21,7 @@
 //! so that a fault of the engine cannot hide itself.
 
 pub mod artifacts;
+pub mod attack;
 pub mod blocking;
 pub mod closure;
 pub mod cluster;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -28,38 +29,53 @@ struct Readiness {
     is_ending: CancellationToken,
 }
 
+/// How long encoded metrics are used for other requests. Whoever reaches the port can ask for them at any rate, and without
+/// reading them: so encoding takes a bounded part of a processor, and connections share their bytes.
+const METRICS_FRESH_FOR: Duration = Duration::from_millis(100);
+
 #[derive(Clone)]
 struct Figures {
     catalog: Catalog,
     metrics: Metrics,
+    last: Cache<(), Result<Bytes, String>>,
 }
 
 /// `/healthz`: the process runs. `/readyz`: it can answer, because the backup registry answers, and is not about to end.
 /// `/metrics`: what it did.
 pub fn router(catalog: Catalog, metrics: Metrics, is_ending: CancellationToken) -> Router {
-    let last = Cache::builder()
-        .max_capacity(1)
-        .time_to_live(FRESH_FOR)
-        .build();
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(Readiness {
             registry: catalog.registry().clone(),
-            last,
+            last: cache(FRESH_FOR),
             is_ending,
         })
         .merge(
             Router::new()
                 .route("/metrics", get(figures))
-                .with_state(Figures { catalog, metrics }),
+                .with_state(Figures {
+                    catalog,
+                    metrics,
+                    last: cache(METRICS_FRESH_FOR),
+                }),
         )
 }
 
+/// Keeps one value for a while, and computes it once for all who wait for it.
+fn cache<T: Clone + Send + Sync + 'static>(fresh_for: Duration) -> Cache<(), T> {
+    let builder = Cache::builder().max_capacity(1);
+    builder.time_to_live(fresh_for).build()
+}
+
 async fn figures(State(figures): State<Figures>) -> impl IntoResponse {
-    match figures.metrics.encode(figures.catalog.jobs()) {
+    let encode = async {
+        let encoded = figures.metrics.encode(figures.catalog.jobs());
+        encoded.map(Bytes::from).map_err(|error| error.to_string())
+    };
+    match figures.last.get_with((), encode).await {
         Ok(body) => Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], body)),
-        Err(error) => Err((StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+        Err(error) => Err((StatusCode::INTERNAL_SERVER_ERROR, error)),
     }
 }
 

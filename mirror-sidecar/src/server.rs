@@ -150,9 +150,12 @@ impl Server {
                     if let Some(times) = self.accept_failures.count() {
                         tracing::warn!(%error, times, "cannot accept connections; raise the limit of open files (ulimit -n)");
                     }
-                    // Most likely there are no file descriptors left.
-                    self.table.evict_one();
-                    sleep(ACCEPT_PAUSE).await;
+                    // Most likely there are no file descriptors left; a closed connection frees one.
+                    if self.table.evict_one() {
+                        tokio::task::yield_now().await;
+                    } else {
+                        sleep(ACCEPT_PAUSE).await;
+                    }
                 }
             }
         }

@@ -30,8 +30,10 @@ pub struct SidecarBuilder {
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     facade: Credential,
+    is_facade_open: bool,
     registry: Option<Credential>,
     listen: String,
+    open_files: Option<u32>,
     tls: Option<Arc<Tls>>,
     encrypted: bool,
 }
@@ -42,8 +44,10 @@ impl SidecarBuilder {
             arguments: Vec::new(),
             environment: Vec::new(),
             facade: Credential::new("policy-server", "facade password"),
+            is_facade_open: false,
             registry: None,
             listen: "127.0.0.1:0".to_owned(),
+            open_files: None,
             tls: None,
             encrypted: true,
         }
@@ -72,6 +76,20 @@ impl SidecarBuilder {
     #[must_use]
     pub fn facade_credential(mut self, credential: Credential) -> Self {
         self.facade = credential;
+        self
+    }
+
+    /// Answers everybody, without a password.
+    #[must_use]
+    pub fn without_facade_credential(mut self) -> Self {
+        self.is_facade_open = true;
+        self
+    }
+
+    /// Runs it with this limit of open files (`ulimit -n`).
+    #[must_use]
+    pub fn open_files(mut self, limit: u32) -> Self {
+        self.open_files = Some(limit);
         self
     }
 
@@ -117,7 +135,15 @@ impl SidecarBuilder {
     pub fn start(self) -> anyhow::Result<Sidecar> {
         let program = artifacts::sidecar_program()?;
         let folder = TempDir::new()?;
-        let mut command = Command::new(program);
+        let mut command = match self.open_files {
+            None => Command::new(program),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+                shell.arg("-c").arg(script).arg(program);
+                shell
+            }
+        };
         command
             .args(["serve", "--log-format", "json"])
             .args(["--listen", &self.listen, "--admin-listen", "127.0.0.1:0"])
@@ -167,12 +193,14 @@ impl SidecarBuilder {
 
     /// Passwords go through files, as they do in a cluster.
     fn add_credentials(&self, command: &mut Command, folder: &Path) -> anyhow::Result<()> {
-        let facade_file = folder.join("facade-password");
-        std::fs::write(&facade_file, &self.facade.password)?;
-        command
-            .args(["--facade-username", &self.facade.user])
-            .arg("--facade-password-file")
-            .arg(facade_file);
+        if !self.is_facade_open {
+            let facade_file = folder.join("facade-password");
+            std::fs::write(&facade_file, &self.facade.password)?;
+            command
+                .args(["--facade-username", &self.facade.user])
+                .arg("--facade-password-file")
+                .arg(facade_file);
+        }
         if let Some(Credential { user, password }) = &self.registry {
             let file = registry_password_file(folder);
             std::fs::write(&file, password)?;

@@ -100,6 +100,7 @@ fn one_bad_name_does_not_hide_the_others() {
 #[case::half_a_login(&["serve", "--registry", "ghcr.io", "--repository", "a", "--insecure-http", "--facade-username", "u"], "--facade-password-file")]
 #[case::unknown_command(&["mirror"], "mirror")]
 #[case::bad_log_level(&["name", "a", "--log-level", "loud=very=much"], "--log-level")]
+#[case::typo_in_log_level(&["copy", "a", "--log-level", "inof"], "off, error, warn, info, debug, trace")]
 fn mistakes_are_named(#[case] arguments: &[&str], #[case] named: &str) {
     let output = sidecar(arguments);
     let complaint = text(&output.stderr);
@@ -275,6 +276,26 @@ fn a_login_belongs_to_the_named_copy() {
         &backup.address(),
     ]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+/// A word that is no level would silence the log for good.
+#[rstest]
+#[case("name")]
+#[case("copy")]
+#[case("serve")]
+fn an_unknown_log_level_is_an_error(#[case] command: &str) {
+    let output = Command::new(artifacts::sidecar_program().unwrap())
+        .args([command])
+        .args((command != "serve").then_some("nginx"))
+        .env_clear()
+        .env("LOG_LEVEL", "inof")
+        .output()
+        .unwrap();
+    let complaint = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{complaint}");
+    for named in ["\"inof\"", "LOG_LEVEL", "off, error, warn, info, debug, trace"] {
+        assert!(complaint.contains(named), "{complaint}");
+    }
 }
 
 /// Charts and shell scripts set every variable, some of them to nothing.

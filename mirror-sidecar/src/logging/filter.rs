@@ -16,13 +16,16 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// # Errors
 /// A sentence that names the part that is wrong and the accepted words.
 pub fn check(text: &str) -> Result<String, String> {
-    text.split(',').try_for_each(check_directive)?;
-    EnvFilter::try_new(text).map_err(|error| error.to_string())?;
-    Ok(text.to_owned())
+    let directives: Vec<_> = text.split(',').map(str::trim).collect();
+    directives
+        .iter()
+        .try_for_each(|directive| check_directive(directive))?;
+    let filter = directives.join(",");
+    EnvFilter::try_new(&filter).map_err(|error| error.to_string())?;
+    Ok(filter)
 }
 
 fn check_directive(directive: &str) -> Result<(), String> {
-    let directive = directive.trim();
     let (module, level) = match directive.split_once('=') {
         Some((module, level)) => (Some(module), level),
         None => (None, directive),
@@ -58,7 +61,7 @@ mod tests {
     #[case("warn,mirror_copy=debug")]
     #[case("info, kube_client=debug,mirror_sidecar::server=trace")]
     fn levels_and_modules_are_accepted(#[case] text: &str) {
-        assert_eq!(check(text), Ok(text.to_owned()));
+        assert_eq!(check(text), Ok(text.replace(' ', "")));
     }
 
     #[rstest]
@@ -75,7 +78,13 @@ mod tests {
     #[case::number("3", "\"3\"")]
     fn everything_else_is_an_error(#[case] text: &str, #[case] named: &str) {
         let error = check(text).unwrap_err();
-        assert!(error.contains(named) && error.contains("LOG_LEVEL"), "{error}");
-        assert!(error.contains("off, error, warn, info, debug, trace"), "{error}");
+        assert!(
+            error.contains(named) && error.contains("LOG_LEVEL"),
+            "{error}"
+        );
+        assert!(
+            error.contains("off, error, warn, info, debug, trace"),
+            "{error}"
+        );
     }
 }

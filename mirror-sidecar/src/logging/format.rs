@@ -140,7 +140,9 @@ impl Visit for Values {
 
     fn record_str(&mut self, field: &Field, value: &str) {
         match self.format {
-            LogFormat::Text if field.name() != MESSAGE => self.add(field, format_args!("{value:?}")),
+            LogFormat::Text if field.name() != MESSAGE => {
+                self.add(field, format_args!("{value:?}"))
+            }
             _ => self.add(field, format_args!("{value}")),
         }
     }

@@ -64,8 +64,9 @@ impl<'a> Escaped<'a> {
 impl Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
-        while let Some((position, character)) =
-            rest.char_indices().find(|(_, character)| (self.must_escape)(*character))
+        while let Some((position, character)) = rest
+            .char_indices()
+            .find(|(_, character)| (self.must_escape)(*character))
         {
             self.fill(rest.get(..position).unwrap_or_default());
             match character {
@@ -80,7 +81,9 @@ impl Write for Escaped<'_> {
             if self.is_cut {
                 return Ok(());
             }
-            rest = rest.get(position + character.len_utf8()..).unwrap_or_default();
+            rest = rest
+                .get(position + character.len_utf8()..)
+                .unwrap_or_default();
         }
         self.fill(rest);
         Ok(())
@@ -128,7 +131,8 @@ mod tests {
         assert_eq!(whole, cut);
         let mut pieces = String::new();
         let mut escaped = Escaped::new(&mut pieces, 8);
-        text.chars().for_each(|character| escaped.write_char(character).unwrap());
+        text.chars()
+            .for_each(|character| escaped.write_char(character).unwrap());
         assert_eq!(pieces, cut);
     }
 }

@@ -8,7 +8,7 @@ use rustls::ServerConfig;
 use rustls::crypto::ring::{default_provider, sign::any_supported_type};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 /// How often the files are compared. A mounted Secret takes about a minute to arrive, so this adds little.
@@ -93,6 +93,9 @@ impl Certificates {
             .with_no_client_auth()
             .with_cert_resolver(Arc::<Current>::clone(&self.current));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // The policy server begins a new session with each query; what is remembered of a session is only memory.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
         Arc::new(config)
     }
 

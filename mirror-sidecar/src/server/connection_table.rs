@@ -127,12 +127,16 @@ impl Entries {
             // Of as many the oldest.
             Some((candidates.count(), Reverse(oldest), *peer))
         });
-        oldest.max().map(|(_, Reverse(number), peer)| (peer, number))
+        oldest
+            .max()
+            .map(|(_, Reverse(number), peer)| (peer, number))
     }
 
     fn evict(&mut self, peer: Peer, number: u64) -> bool {
         let connection = self.remove(peer, number);
-        connection.inspect(|connection| connection.evict()).is_some()
+        connection
+            .inspect(|connection| connection.evict())
+            .is_some()
     }
 
     fn remove(&mut self, peer: Peer, number: u64) -> Option<Arc<Connection>> {
@@ -147,7 +151,9 @@ impl Entries {
 }
 
 fn numbers(of_peer: &ByAge, candidate: Candidate) -> impl Iterator<Item = u64> + '_ {
-    let candidates = of_peer.iter().filter(move |(_, connection)| candidate(connection));
+    let candidates = of_peer
+        .iter()
+        .filter(move |(_, connection)| candidate(connection));
     candidates.map(|(number, _)| *number)
 }
 

@@ -78,7 +78,8 @@ impl State {
         } else {
             if self.waiting.len() >= COMPACT_AT {
                 let is_waiting = |sender: &oneshot::Sender<_>| !sender.is_closed();
-                self.waiting.retain(|(_, of_peer)| of_peer.iter().any(is_waiting));
+                self.waiting
+                    .retain(|(_, of_peer)| of_peer.iter().any(is_waiting));
             }
             self.waiting.push_back((peer, vec![sender]));
         }
@@ -163,11 +164,18 @@ mod tests {
     #[test]
     fn what_was_given_up_is_forgotten() {
         let queue = Arc::new(HandshakeQueue::with_parallel(1));
-        let _running = queue.acquire(IpAddr::from(Ipv4Addr::LOCALHOST).into()).now_or_never();
+        let _running = queue
+            .acquire(IpAddr::from(Ipv4Addr::LOCALHOST).into())
+            .now_or_never();
         for _ in 0..10 * COMPACT_AT {
             drop(acquire(&queue, 1));
         }
-        let kept: usize = queue.lock().waiting.iter().map(|(_, of_peer)| of_peer.len()).sum();
+        let kept: usize = queue
+            .lock()
+            .waiting
+            .iter()
+            .map(|(_, of_peer)| of_peer.len())
+            .sum();
         assert!(kept <= COMPACT_AT, "{kept}");
     }
 
@@ -175,7 +183,9 @@ mod tests {
     #[test]
     fn a_permit_that_nobody_takes_is_not_lost() {
         let queue = Arc::new(HandshakeQueue::with_parallel(1));
-        let running = queue.acquire(IpAddr::from(Ipv4Addr::LOCALHOST).into()).now_or_never();
+        let running = queue
+            .acquire(IpAddr::from(Ipv4Addr::LOCALHOST).into())
+            .now_or_never();
         let (first, second) = (acquire(&queue, 1), acquire(&queue, 2));
         drop(running);
         drop(first);

@@ -123,7 +123,12 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
     use tokio::time::Instant;
 
-    fn limited(buffer: usize) -> (LimitedStream<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
+    fn limited(
+        buffer: usize,
+    ) -> (
+        LimitedStream<tokio::io::DuplexStream>,
+        tokio::io::DuplexStream,
+    ) {
         let (near, far) = duplex(buffer);
         let connection = Arc::new(Connection::new(4));
         let mut limits = Limits::facade();

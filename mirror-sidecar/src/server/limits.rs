@@ -116,8 +116,14 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    #[case("Limit  Soft Limit  Hard Limit  Units\nMax processes  5  5  processes\nMax open files            1024                 524288               files\n", Some(1024))]
-    #[case("Max open files            unlimited            unlimited            files", Some(usize::MAX))]
+    #[case(
+        "Limit  Soft Limit  Hard Limit  Units\nMax processes  5  5  processes\nMax open files            1024                 524288               files\n",
+        Some(1024)
+    )]
+    #[case(
+        "Max open files            unlimited            unlimited            files",
+        Some(usize::MAX)
+    )]
     #[case("Max open files", None)]
     #[case("", None)]
     fn the_soft_limit_is_read(#[case] limits: &str, #[case] limit: Option<usize>) {

@@ -55,7 +55,10 @@ fn a_json_line_keeps_the_text_and_drives_no_terminal() {
     assert!(!logged.trim_end().chars().any(must_escape), "{logged}");
     let event: Value = serde_json::from_str(&logged).unwrap();
     let text = event["display"].as_str().unwrap();
-    assert!(text.starts_with("x\n2026") && text.contains("\\u{9b}31m"), "{text}");
+    assert!(
+        text.starts_with("x\n2026") && text.contains("\\u{9b}31m"),
+        "{text}"
+    );
     assert_eq!(event["message"], event["display"]);
     assert_eq!(event["message"], event["plain"]);
     assert_eq!(event["level"], "WARN");
@@ -64,16 +67,30 @@ fn a_json_line_keeps_the_text_and_drives_no_terminal() {
 
 #[test]
 fn values_keep_their_types() {
-    let log = || tracing::info!(count = 3_u64, less = -1_i64, tls = true, r#type = "a b", "facade is listening");
+    let log = || {
+        tracing::info!(
+            count = 3_u64,
+            less = -1_i64,
+            tls = true,
+            r#type = "a b",
+            "facade is listening"
+        )
+    };
     let text = logged(LogFormat::Text, log);
     let (_, line) = text.split_once("  INFO ").unwrap();
-    assert_eq!(line, "facade is listening count=3 less=-1 tls=true type=\"a b\"\n");
+    assert_eq!(
+        line,
+        "facade is listening count=3 less=-1 tls=true type=\"a b\"\n"
+    );
     let event: Value = serde_json::from_str(&logged(LogFormat::Json, log)).unwrap();
     assert_eq!(event["count"], 3);
     assert_eq!(event["less"], -1);
     assert_eq!(event["tls"], true);
     assert_eq!(event["type"], "a b");
-    assert!(event["timestamp"].as_str().unwrap().ends_with('Z'), "{event}");
+    assert!(
+        event["timestamp"].as_str().unwrap().ends_with('Z'),
+        "{event}"
+    );
 }
 
 #[test]

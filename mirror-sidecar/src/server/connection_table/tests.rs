@@ -65,7 +65,9 @@ fn a_request_that_is_being_answered_is_spared() {
 fn authenticated_connections_make_room_only_when_idle() {
     let table = table(2, 2);
     let places = [add(&table, 1), add(&table, 1)];
-    places.iter().for_each(|place| place.connection.authenticated());
+    places
+        .iter()
+        .for_each(|place| place.connection.authenticated());
     let requests = places.each_ref().map(|place| place.connection.request());
     assert!(table.add(peer(2)).is_none());
     assert_eq!(open(&places), [true, true]);

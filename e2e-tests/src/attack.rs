@@ -1,0 +1,3 @@
+//! Attacks on the sidecar.
+
+pub mod connections;
