@@ -25,6 +25,7 @@ use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::logging::Throttle;
 pub use certificate::{CertificateError, Certificates};
 pub use connection::Connection;
+use connection::Stage;
 use connection_table::{ConnectionTable, Place};
 use handshake_queue::HandshakeQueue;
 use limited_stream::LimitedStream;
@@ -53,6 +55,9 @@ const SOCKET_BUFFER: u32 = 16 * 1024;
 /// Connections that the kernel keeps before they are accepted; its own limit is 4,096 (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
 
+/// Sockets beyond the limit of connections: those of connections that were closed for others, until their tasks notice.
+const CLOSING: usize = 64;
+
 /// For what is being answered when a connection ends.
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
 
@@ -67,6 +72,9 @@ pub struct Server {
     listener: TcpListener,
     shared: Arc<Shared>,
     table: Arc<ConnectionTable>,
+    /// One for each open socket. Waiting for one is never waiting for a peer: the table closes what is too much, which only
+    /// takes the processor's time.
+    sockets: Arc<Semaphore>,
     accept_failures: Throttle,
     evictions: Throttle,
 }
@@ -108,6 +116,7 @@ impl Server {
                 limits,
             }),
             table: Arc::new(ConnectionTable::new(limits)),
+            sockets: Arc::new(Semaphore::new(limits.connections + CLOSING)),
             accept_failures: Throttle::new(WARN_EVERY),
             evictions: Throttle::new(WARN_EVERY),
         })
@@ -124,12 +133,13 @@ impl Server {
     /// Serves until `stop`, then accepts no more connections and lets running requests end.
     pub async fn run(self, stop: CancellationToken) {
         let tasks = TaskTracker::new();
-        while let Some((stream, peer)) = stop.run_until_cancelled(self.accept()).await {
+        while let Some((stream, peer, socket)) = stop.run_until_cancelled(self.accept()).await {
             let Some(place) = self.admit(peer) else {
                 continue;
             };
             let (shared, stop) = (Arc::clone(&self.shared), stop.clone());
             tasks.spawn(async move {
+                let _socket = socket;
                 tokio::select! {
                     biased;
                     () = place.connection.evicted() => {}
@@ -142,10 +152,12 @@ impl Server {
         tasks.wait().await;
     }
 
-    async fn accept(&self) -> (TcpStream, Peer) {
+    async fn accept(&self) -> (TcpStream, Peer, Option<OwnedSemaphorePermit>) {
+        // It is never closed, so there always is one.
+        let socket = Arc::clone(&self.sockets).acquire_owned().await.ok();
         loop {
             match self.listener.accept().await {
-                Ok((stream, address)) => return (stream, address.ip().into()),
+                Ok((stream, address)) => return (stream, address.ip().into(), socket),
                 Err(error) => {
                     if let Some(times) = self.accept_failures.count() {
                         tracing::warn!(%error, times, "cannot accept connections; raise the limit of open files (ulimit -n)");
@@ -210,7 +222,10 @@ impl Shared {
         let result = match &self.tls {
             None => Box::pin(self.serve(stream, &place.connection, stop)).await,
             Some(tls) => match tls.accept(stream, peer).await {
-                Ok(stream) => Box::pin(self.serve(stream, &place.connection, stop)).await,
+                Ok(stream) => {
+                    place.connection.reached(Stage::Secure);
+                    Box::pin(self.serve(stream, &place.connection, stop)).await
+                }
                 Err(error) => return tracing::debug!(%error, "TLS handshake failed"),
             },
         };

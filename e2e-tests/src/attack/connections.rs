@@ -3,8 +3,8 @@
 //! All of it runs in one process over loopback. The number of connections that are opened in a second is bounded: this side
 //! uses the same processors as the sidecar, and without a bound it would measure only itself.
 
-mod hostile;
 mod honest;
+mod hostile;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,9 +21,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::sidecar::Sidecar;
 use crate::tls::install_crypto_provider;
-
-/// Connections that all hostile clients open in a second, at most.
-const OPENED_PER_SECOND: u32 = 2000;
 
 /// Time for the hostile connections to come up before the measurement begins.
 const WARM_UP: Duration = Duration::from_secs(3);
@@ -89,6 +86,8 @@ pub struct Attack {
     pub addresses: Addresses,
     /// Clients at the same time; with none, an idle service is measured.
     pub clients: usize,
+    /// Connections that all of them open in a second, at most.
+    pub opened_per_second: u32,
     /// How long the measurement takes.
     pub duration: Duration,
 }
@@ -108,7 +107,9 @@ impl Service {
         use base64::Engine as _;
         install_crypto_provider();
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(sidecar.tls().ca_pem().as_bytes())?)?;
+        roots.add(CertificateDer::from_pem_slice(
+            sidecar.tls().ca_pem().as_bytes(),
+        )?)?;
         let tls = ClientConfig::builder()
             .with_root_certificates(roots)
             .with_no_client_auth();
@@ -151,8 +152,13 @@ impl Latencies {
     #[must_use]
     pub fn percentile(&self, percent: usize) -> Duration {
         let last = self.sorted.len().saturating_sub(1);
-        let index = (self.sorted.len() * percent).div_ceil(100).saturating_sub(1);
-        self.sorted.get(index.min(last)).copied().unwrap_or_default()
+        let index = (self.sorted.len() * percent)
+            .div_ceil(100)
+            .saturating_sub(1);
+        self.sorted
+            .get(index.min(last))
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Requests that got their response.
@@ -166,7 +172,10 @@ impl fmt::Display for Latencies {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [p50, p99, max] = [50, 99, 100].map(|percent| self.percentile(percent).as_millis());
         let (count, errors) = (self.count(), self.errors);
-        write!(formatter, "{count} requests, p50 {p50} ms, p99 {p99} ms, max {max} ms, {errors} errors")?;
+        write!(
+            formatter,
+            "{count} requests, p50 {p50} ms, p99 {p99} ms, max {max} ms, {errors} errors"
+        )?;
         match &self.first_error {
             Some(error) => write!(formatter, " (the first: {error})"),
             None => Ok(()),
@@ -176,8 +185,15 @@ impl fmt::Display for Latencies {
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { facade, probes, opened } = self;
-        write!(formatter, "facade: {facade}; probes: {probes}; {opened} hostile connections")
+        let Self {
+            facade,
+            probes,
+            opened,
+        } = self;
+        write!(
+            formatter,
+            "facade: {facade}; probes: {probes}; {opened} hostile connections"
+        )
     }
 }
 
@@ -186,7 +202,7 @@ pub async fn run(service: &Service, attack: Attack) -> anyhow::Result<Report> {
     raise_descriptor_limit(attack.clients)?;
     let opened = Arc::new(AtomicU64::new(0));
     let mut clients = JoinSet::new();
-    let pace = Arc::new(tokio::sync::Mutex::new(pace()));
+    let pace = Arc::new(tokio::sync::Mutex::new(pace(attack.opened_per_second)));
     let hello = hostile::client_hello(&service.tls)?;
     for number in 0..attack.clients {
         let client = hostile::Client {
@@ -231,8 +247,8 @@ pub async fn run(service: &Service, attack: Attack) -> anyhow::Result<Report> {
     })
 }
 
-fn pace() -> tokio::time::Interval {
-    let mut pace = interval(Duration::from_secs(1) / OPENED_PER_SECOND);
+fn pace(opened_per_second: u32) -> tokio::time::Interval {
+    let mut pace = interval(Duration::from_secs(1) / opened_per_second.max(1));
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
     pace
 }
@@ -245,7 +261,10 @@ fn raise_descriptor_limit(clients: usize) -> anyhow::Result<()> {
     if current.is_none_or(|current| current >= needed) {
         return Ok(());
     }
-    let raised = Rlimit { current: Some(needed), maximum };
+    let raised = Rlimit {
+        current: Some(needed),
+        maximum,
+    };
     setrlimit(Resource::Nofile, raised)
         .with_context(|| format!("{needed} open files are needed (ulimit -n)"))
 }

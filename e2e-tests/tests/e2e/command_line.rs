@@ -293,7 +293,11 @@ fn an_unknown_log_level_is_an_error(#[case] command: &str) {
         .unwrap();
     let complaint = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{complaint}");
-    for named in ["\"inof\"", "LOG_LEVEL", "off, error, warn, info, debug, trace"] {
+    for named in [
+        "\"inof\"",
+        "LOG_LEVEL",
+        "off, error, warn, info, debug, trace",
+    ] {
         assert!(complaint.contains(named), "{complaint}");
     }
 }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::connection::Connection;
+use super::connection::{Connection, Rank};
 use super::limits::Limits;
 use super::peer::Peer;
 
@@ -42,9 +42,10 @@ impl ConnectionTable {
         }
     }
 
-    /// Adds a connection of this peer. If it is one too many, another one is closed: the peer's oldest that has not
-    /// authenticated, or, if the table is full, the oldest such one of the peer that has most of them. Where all have
-    /// authenticated, the oldest that is idle is closed. Returns `None` if there is none; the new one is to be closed then.
+    /// Adds a connection of this peer. If it is one too many, another one is closed that has not authenticated: one of the
+    /// same peer, or, if the table is full, of the peer that has most of them; of those that got least far the oldest.
+    /// Where all have authenticated, the oldest that is idle is closed. Returns `None` if there is none; the new one is to
+    /// be closed then.
     pub(super) fn add(self: &Arc<Self>, peer: Peer) -> Option<Added> {
         let mut entries = self.lock();
         let mut evicted = entries.shrink(peer, self.limits.unauthenticated_per_peer);
@@ -87,49 +88,48 @@ pub(super) struct Added {
     pub(super) evicted: bool,
 }
 
-/// Connections that may be closed for a new one.
-type Candidate = fn(&Connection) -> bool;
-
-/// Those that are closed first come first. A request that is being answered is the most likely to be a probe or a query.
-const UNAUTHENTICATED: [Candidate; 2] = [
-    |connection| !connection.is_authenticated() && connection.is_idle(),
-    |connection| !connection.is_authenticated(),
-];
-const IDLE: Candidate = Connection::is_idle;
+/// The connection of a peer that is closed first.
+struct Victim {
+    rank: Rank,
+    number: u64,
+    peer: Peer,
+    /// The peer's connections that have not authenticated or, if all have, those that are idle.
+    candidates: usize,
+}
 
 impl Entries {
     /// Leaves room for one more connection that has not authenticated among those of a peer.
     fn shrink(&mut self, peer: Peer, limit: usize) -> bool {
-        let Some(of_peer) = self.peers.get(&peer) else {
-            return false;
-        };
-        let [idle, any] = UNAUTHENTICATED;
-        // The sum is an upper bound, and cheap.
-        if of_peer.len() < limit || numbers(of_peer, any).count() < limit {
-            return false;
-        }
-        let oldest = numbers(of_peer, idle).chain(numbers(of_peer, any)).next();
-        oldest.is_some_and(|number| self.evict(peer, number))
+        let is_full = |of_peer: &&ByAge| of_peer.len() >= limit;
+        let of_peer = self.peers.get(&peer).filter(is_full);
+        let victim = of_peer.and_then(|of_peer| victim(peer, of_peer));
+        victim
+            .filter(|victim| victim.rank < Rank::AUTHENTICATED && victim.candidates >= limit)
+            .is_some_and(|victim| self.evict(peer, victim.number))
     }
 
     /// Leaves room for one more connection among all.
     fn make_room(&mut self) -> bool {
-        let mut candidates = UNAUTHENTICATED.into_iter().chain([IDLE]);
-        let victim = candidates.find_map(|candidate| self.oldest_of_most(candidate));
-        victim.is_some_and(|(peer, number)| self.evict(peer, number))
-    }
-
-    /// The oldest candidate of the peer that has most candidates.
-    fn oldest_of_most(&self, candidate: Candidate) -> Option<(Peer, u64)> {
-        let oldest = self.peers.iter().filter_map(|(peer, of_peer)| {
-            let mut candidates = numbers(of_peer, candidate);
-            let oldest = candidates.next()?;
-            // Of as many the oldest.
-            Some((candidates.count(), Reverse(oldest), *peer))
+        let victims = self
+            .peers
+            .iter()
+            .filter_map(|(peer, of_peer)| victim(*peer, of_peer));
+        let victim = victims.max_by_key(|victim| {
+            let Victim {
+                rank,
+                number,
+                peer,
+                candidates,
+            } = *victim;
+            (
+                rank < Rank::AUTHENTICATED,
+                candidates,
+                Reverse(rank),
+                Reverse(number),
+                peer,
+            )
         });
-        oldest
-            .max()
-            .map(|(_, Reverse(number), peer)| (peer, number))
+        victim.is_some_and(|victim| self.evict(victim.peer, victim.number))
     }
 
     fn evict(&mut self, peer: Peer, number: u64) -> bool {
@@ -150,11 +150,34 @@ impl Entries {
     }
 }
 
-fn numbers(of_peer: &ByAge, candidate: Candidate) -> impl Iterator<Item = u64> + '_ {
-    let candidates = of_peer
+/// The connection of a peer that may be closed first, if there is one.
+fn victim(peer: Peer, of_peer: &ByAge) -> Option<Victim> {
+    let ranks = of_peer
         .iter()
-        .filter(move |(_, connection)| candidate(connection));
-    candidates.map(|(number, _)| *number)
+        .filter_map(|(number, connection)| Some((connection.rank()?, *number)));
+    let (mut first, mut unauthenticated, mut authenticated) = (None, 0, 0);
+    for (rank, number) in ranks {
+        if rank < Rank::AUTHENTICATED {
+            unauthenticated += 1;
+        } else {
+            authenticated += 1;
+        }
+        if first.is_none_or(|first| (rank, number) < first) {
+            first = Some((rank, number));
+        }
+    }
+    let (rank, number) = first?;
+    let candidates = if unauthenticated > 0 {
+        unauthenticated
+    } else {
+        authenticated
+    };
+    Some(Victim {
+        rank,
+        number,
+        peer,
+        candidates,
+    })
 }
 
 impl Drop for Place {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use super::connection::Connection;
+use super::connection::{Connection, Stage};
 use super::limits::Limits;
 
 /// A stream that fails when its peer sends too much before it has authenticated, or does not read what is sent to it.
@@ -65,6 +65,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for LimitedStream<S> {
         ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
         if !this.connection.is_authenticated() {
             let read = buffer.filled().len().saturating_sub(before);
+            if read > 0 {
+                this.connection.reached(Stage::Speaking);
+            }
             let Some(left) = this.unauthenticated.checked_sub(read) else {
                 let problem = "the peer sent too much without authentication";
                 return Poll::Ready(Err(io::Error::new(ErrorKind::QuotaExceeded, problem)));

@@ -76,7 +76,9 @@ async fn repeat<F: Future<Output = anyhow::Result<()>>>(
             Ok(()) => latencies.sorted.push(start.elapsed()),
             Err(error) => {
                 latencies.errors += 1;
-                latencies.first_error.get_or_insert_with(|| format!("{error:#}"));
+                latencies
+                    .first_error
+                    .get_or_insert_with(|| format!("{error:#}"));
             }
         }
         sleep(PAUSE).await;

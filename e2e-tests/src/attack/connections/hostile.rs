@@ -53,7 +53,8 @@ impl Client {
             Some(tls) => {
                 let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
                 let tls = TlsConnector::from(Arc::clone(tls));
-                self.be_hostile(tls.connect(name, stream).await?, REQUEST).await
+                self.be_hostile(tls.connect(name, stream).await?, REQUEST)
+                    .await
             }
         }
     }
@@ -70,7 +71,8 @@ impl Client {
                 slowly(&mut stream).await
             }
             Kind::SlowBody => {
-                let head = b"POST /v2/ HTTP/1.1\r\nHost: sidecar\r\nContent-Length: 1000000\r\n\r\n";
+                let head =
+                    b"POST /v2/ HTTP/1.1\r\nHost: sidecar\r\nContent-Length: 1000000\r\n\r\n";
                 stream.write_all(head).await?;
                 slowly(&mut stream).await
             }

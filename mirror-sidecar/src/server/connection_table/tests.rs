@@ -1,3 +1,4 @@
+use super::super::connection::Stage;
 use super::*;
 use std::net::Ipv4Addr;
 
@@ -35,6 +36,17 @@ fn the_oldest_of_a_peer_that_never_authenticated_is_closed() {
     let late = add(&table, 1);
     assert_eq!(open(&places), [false, true, true]);
     assert!(is_open(&other) && is_open(&late));
+}
+
+/// Behind one address, silent connections in any number never displace one that goes on.
+#[test]
+fn a_peer_that_got_further_outlives_a_flood_of_silent_ones() {
+    let table = table(8, 4);
+    let client = add(&table, 1);
+    client.connection.reached(Stage::Speaking);
+    let flood: Vec<_> = (0..100).map(|_| add(&table, 1)).collect();
+    assert!(is_open(&client));
+    assert_eq!(open(&flood).iter().filter(|open| **open).count(), 3);
 }
 
 #[test]
