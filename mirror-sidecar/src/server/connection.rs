@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
-/// How far a peer has got. A peer that only wants to be a burden has to do as much as a client to get as far.
+/// How far a peer has got. To get further it has to do as much as a client.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 pub(super) enum Stage {
@@ -20,15 +20,13 @@ pub(super) enum Stage {
     Authenticated,
 }
 
-/// The order in which connections are closed for new ones: the lowest first.
+/// Connections that compete with each other for their places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rank(u8);
+pub(super) struct Group(u8);
 
-impl Rank {
-    /// The rank of idle connections that have authenticated.
-    pub(super) const AUTHENTICATED: Self = Self(u8::MAX);
-    /// What a request in progress adds: it is the most likely to be a probe or a query.
-    const IN_PROGRESS: u8 = 1 << 4;
+impl Group {
+    /// A request in progress is the most likely to be a probe or a query.
+    const IN_PROGRESS: Self = Self(Stage::Authenticated as u8);
 }
 
 /// An open connection. Each request carries it as an extension, and the service says through it who the peer is.
@@ -74,15 +72,18 @@ impl Connection {
         self.stage.load(Ordering::Relaxed) == Stage::Authenticated as u8
     }
 
-    /// Returns `None` if it must not be closed for another one: a query of an authenticated peer is being answered.
-    pub(super) fn rank(&self) -> Option<Rank> {
-        let is_idle = self.requests.load(Ordering::Relaxed) == 0;
+    /// True while no request is being answered.
+    pub(super) fn is_idle(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) == 0
+    }
+
+    /// The group of a connection that has not authenticated.
+    pub(super) fn group(&self) -> Option<Group> {
         let stage = self.stage.load(Ordering::Relaxed);
-        match (self.is_authenticated(), is_idle) {
-            (true, true) => Some(Rank::AUTHENTICATED),
-            (true, false) => None,
-            (false, true) => Some(Rank(stage)),
-            (false, false) => Some(Rank(stage | Rank::IN_PROGRESS)),
+        match (self.is_authenticated(), self.is_idle()) {
+            (true, _) => None,
+            (false, true) => Some(Group(stage)),
+            (false, false) => Some(Group::IN_PROGRESS),
         }
     }
 
@@ -127,24 +128,22 @@ mod tests {
     }
 
     #[test]
-    fn the_further_a_peer_has_got_the_later_it_is_closed() {
+    fn a_connection_changes_its_group_with_each_stage() {
         let connection = Connection::new(3);
-        let mut ranks = vec![connection.rank()];
+        let mut groups = vec![connection.group()];
         for stage in [Stage::Speaking, Stage::Secure, Stage::Challenged] {
             connection.reached(stage);
             connection.reached(Stage::Silent);
-            ranks.push(connection.rank());
+            groups.push(connection.group());
         }
         let request = connection.request();
-        ranks.push(connection.rank());
-        connection.authenticated();
-        assert_eq!(connection.rank(), None);
+        groups.push(connection.group());
         drop(request);
-        ranks.push(connection.rank());
         assert!(
-            ranks.is_sorted_by(|before, after| before < after),
-            "{ranks:?}"
+            groups.is_sorted_by(|before, after| before < after),
+            "{groups:?}"
         );
-        assert_eq!(ranks.last(), Some(&Some(Rank::AUTHENTICATED)));
+        connection.authenticated();
+        assert_eq!(connection.group(), None);
     }
 }

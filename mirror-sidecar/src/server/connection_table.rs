@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::connection::{Connection, Rank};
+use super::connection::{Connection, Group};
 use super::limits::Limits;
 use super::peer::Peer;
 
@@ -43,9 +43,8 @@ impl ConnectionTable {
     }
 
     /// Adds a connection of this peer. If it is one too many, another one is closed that has not authenticated: one of the
-    /// same peer, or, if the table is full, of the peer that has most of them; of those that got least far the oldest.
-    /// Where all have authenticated, the oldest that is idle is closed. Returns `None` if there is none; the new one is to
-    /// be closed then.
+    /// same peer, or, if the table is full, one of the peers that have most of them. Where all have authenticated, the
+    /// oldest that is idle is closed. Returns `None` if there is none; the new one is to be closed then.
     pub(super) fn add(self: &Arc<Self>, peer: Peer) -> Option<Added> {
         let mut entries = self.lock();
         let mut evicted = entries.shrink(peer, self.limits.unauthenticated_per_peer);
@@ -88,48 +87,48 @@ pub(super) struct Added {
     pub(super) evicted: bool,
 }
 
-/// The connection of a peer that is closed first.
-struct Victim {
-    rank: Rank,
-    number: u64,
-    peer: Peer,
-    /// The peer's connections that have not authenticated or, if all have, those that are idle.
-    candidates: usize,
-}
-
 impl Entries {
     /// Leaves room for one more connection that has not authenticated among those of a peer.
     fn shrink(&mut self, peer: Peer, limit: usize) -> bool {
-        let is_full = |of_peer: &&ByAge| of_peer.len() >= limit;
-        let of_peer = self.peers.get(&peer).filter(is_full);
-        let victim = of_peer.and_then(|of_peer| victim(peer, of_peer));
-        victim
-            .filter(|victim| victim.rank < Rank::AUTHENTICATED && victim.candidates >= limit)
-            .is_some_and(|victim| self.evict(peer, victim.number))
+        // The sum is an upper bound, and cheap.
+        let is_full =
+            |of_peer: &&ByAge| of_peer.len() >= limit && unauthenticated(of_peer) >= limit;
+        let of_peer = self
+            .peers
+            .get_key_value(&peer)
+            .filter(|(_, of_peer)| is_full(of_peer));
+        let victim = victim(of_peer.into_iter());
+        victim.is_some_and(|(peer, number)| self.evict(peer, number))
     }
 
     /// Leaves room for one more connection among all.
     fn make_room(&mut self) -> bool {
-        let victims = self
+        let most = self
+            .peers
+            .values()
+            .map(unauthenticated)
+            .max()
+            .unwrap_or_default();
+        let greedy = self
             .peers
             .iter()
-            .filter_map(|(peer, of_peer)| victim(*peer, of_peer));
-        let victim = victims.max_by_key(|victim| {
-            let Victim {
-                rank,
-                number,
-                peer,
-                candidates,
-            } = *victim;
-            (
-                rank < Rank::AUTHENTICATED,
-                candidates,
-                Reverse(rank),
-                Reverse(number),
-                peer,
-            )
+            .filter(|(_, of_peer)| unauthenticated(of_peer) == most);
+        let victim = victim(greedy).or_else(|| self.oldest_idle());
+        victim.is_some_and(|(peer, number)| self.evict(peer, number))
+    }
+
+    /// The oldest idle connection of the peer that has most of them.
+    fn oldest_idle(&self) -> Option<(Peer, u64)> {
+        let oldest = self.peers.iter().filter_map(|(peer, of_peer)| {
+            let mut idle = of_peer
+                .iter()
+                .filter(|(_, connection)| connection.is_idle());
+            let (oldest, _) = idle.next()?;
+            Some((idle.count(), Reverse(*oldest), *peer))
         });
-        victim.is_some_and(|victim| self.evict(victim.peer, victim.number))
+        oldest
+            .max()
+            .map(|(_, Reverse(number), peer)| (peer, number))
     }
 
     fn evict(&mut self, peer: Peer, number: u64) -> bool {
@@ -150,34 +149,33 @@ impl Entries {
     }
 }
 
-/// The connection of a peer that may be closed first, if there is one.
-fn victim(peer: Peer, of_peer: &ByAge) -> Option<Victim> {
-    let ranks = of_peer
-        .iter()
-        .filter_map(|(number, connection)| Some((connection.rank()?, *number)));
-    let (mut first, mut unauthenticated, mut authenticated) = (None, 0, 0);
-    for (rank, number) in ranks {
-        if rank < Rank::AUTHENTICATED {
-            unauthenticated += 1;
-        } else {
-            authenticated += 1;
-        }
-        if first.is_none_or(|first| (rank, number) < first) {
-            first = Some((rank, number));
+fn unauthenticated(of_peer: &ByAge) -> usize {
+    let those = of_peer
+        .values()
+        .filter(|connection| connection.group().is_some());
+    those.count()
+}
+
+/// The oldest connection of the largest group among those that have not authenticated. A flood that gets as far as some
+/// stage displaces itself, and not who is further, or not yet there.
+fn victim<'a>(peers: impl Iterator<Item = (&'a Peer, &'a ByAge)>) -> Option<(Peer, u64)> {
+    let mut groups = BTreeMap::<Group, (usize, u64, Peer)>::new();
+    for (peer, of_peer) in peers {
+        for (number, connection) in of_peer {
+            let Some(group) = connection.group() else {
+                continue;
+            };
+            let (count, oldest, of) = groups.entry(group).or_insert((0, *number, *peer));
+            *count += 1;
+            if number < oldest {
+                (*oldest, *of) = (*number, *peer);
+            }
         }
     }
-    let (rank, number) = first?;
-    let candidates = if unauthenticated > 0 {
-        unauthenticated
-    } else {
-        authenticated
-    };
-    Some(Victim {
-        rank,
-        number,
-        peer,
-        candidates,
-    })
+    let largest = groups
+        .into_values()
+        .max_by_key(|(count, oldest, _)| (*count, Reverse(*oldest)));
+    largest.map(|(_, number, peer)| (peer, number))
 }
 
 impl Drop for Place {

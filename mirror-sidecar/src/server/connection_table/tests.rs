@@ -1,5 +1,6 @@
 use super::super::connection::Stage;
 use super::*;
+use rstest::rstest;
 use std::net::Ipv4Addr;
 
 fn table(connections: usize, per_peer: usize) -> Arc<ConnectionTable> {
@@ -38,15 +39,37 @@ fn the_oldest_of_a_peer_that_never_authenticated_is_closed() {
     assert!(is_open(&other) && is_open(&late));
 }
 
-/// Behind one address, silent connections in any number never displace one that goes on.
-#[test]
-fn a_peer_that_got_further_outlives_a_flood_of_silent_ones() {
-    let table = table(8, 4);
-    let client = add(&table, 1);
-    client.connection.reached(Stage::Speaking);
-    let flood: Vec<_> = (0..100).map(|_| add(&table, 1)).collect();
+/// Behind one address, a flood of connections at one stage displaces none that is at another one.
+#[rstest]
+#[case::silent_ones(Stage::Silent, Stage::Speaking)]
+#[case::half_open_ones(Stage::Speaking, Stage::Silent)]
+#[case::secure_ones(Stage::Secure, Stage::Silent)]
+#[case::challenged_ones(Stage::Challenged, Stage::Secure)]
+fn a_flood_displaces_itself(#[case] flooded: Stage, #[case] other: Stage) {
+    let table = table(16, 8);
+    let add_at = |stage| {
+        let place = add(&table, 1);
+        place.connection.reached(stage);
+        place
+    };
+    let mut flood: Vec<_> = (0..8).map(|_| add_at(flooded)).collect();
+    let client = add_at(other);
+    flood.extend((0..100).map(|_| add_at(flooded)));
     assert!(is_open(&client));
-    assert_eq!(open(&flood).iter().filter(|open| **open).count(), 3);
+    assert_eq!(open(&flood).iter().filter(|open| **open).count(), 7);
+}
+
+/// From as many addresses as there are places, too.
+#[test]
+fn a_new_connection_outlives_older_ones_of_other_addresses() {
+    let table = table(8, 8);
+    let secure: Vec<_> = (0..8).map(|peer| add(&table, peer)).collect();
+    for place in &secure {
+        place.connection.reached(Stage::Secure);
+    }
+    let (client, next) = (add(&table, 8), add(&table, 9));
+    assert!(is_open(&client) && is_open(&next));
+    assert_eq!(open(&secure)[..3], [false, false, true]);
 }
 
 #[test]
@@ -62,15 +85,15 @@ fn the_peer_with_most_connections_makes_room() {
 
 #[test]
 fn a_request_that_is_being_answered_is_spared() {
-    let table = table(2, 2);
-    let places = [add(&table, 1), add(&table, 1)];
+    let table = table(3, 3);
+    let places = [add(&table, 1), add(&table, 1), add(&table, 1)];
     let request = places[0].connection.request();
-    let third = add(&table, 1);
-    assert_eq!(open(&places), [true, false]);
+    let fourth = add(&table, 1);
+    assert_eq!(open(&places), [true, false, true]);
     drop(request);
-    let _fourth = add(&table, 1);
-    assert_eq!(open(&places), [false, false]);
-    assert!(is_open(&third));
+    let _fifth = add(&table, 1);
+    assert_eq!(open(&places), [false, false, true]);
+    assert!(is_open(&fourth));
 }
 
 #[test]
