@@ -50,7 +50,7 @@ pub const USAGE: u8 = 2;
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = args::parse();
-    logging::init(&cli.log);
+    logging::init(&cli.log.log_level, cli.log.log_format);
     let result = match cli.command {
         Command::Name(args) => commands::name::run(&args),
         Command::Copy(args) => block_on(commands::copy::run(args)),

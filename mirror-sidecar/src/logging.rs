@@ -8,7 +8,6 @@ use std::io::IsTerminal as _;
 
 use clap::ValueEnum;
 
-use crate::args::LogArgs;
 use crate::output::LogWriter;
 use format::LineFormat;
 pub use throttle::Throttle;
@@ -22,13 +21,13 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging. A second call in the same process changes nothing.
-pub fn init(args: &LogArgs) {
+/// Starts logging with a level that [`filter::check`] accepts. A second call in the same process changes nothing.
+pub fn init(level: &str, format: LogFormat) {
     let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter::filter(&args.log_level))
+        .with_env_filter(filter::filter(level))
         // Colours are for terminals, not for files and log collectors.
         .with_ansi(std::io::stderr().is_terminal())
-        .event_format(LineFormat(args.log_format))
+        .event_format(LineFormat(format))
         .with_writer(|| LogWriter)
         .try_init();
 }

@@ -163,7 +163,7 @@ impl Server {
                         tracing::warn!(%error, times, "cannot accept connections; raise the limit of open files (ulimit -n)");
                     }
                     // Most likely there are no file descriptors left; a closed connection frees one.
-                    if self.table.evict_one() {
+                    if self.table.make_room() {
                         tokio::task::yield_now().await;
                     } else {
                         sleep(ACCEPT_PAUSE).await;

@@ -42,8 +42,8 @@ impl ConnectionTable {
         }
     }
 
-    /// Adds a connection of this peer. If it is one too many, another one is closed that has not authenticated: one of the
-    /// same peer, or, if the table is full, one of the peers that have most of them. Where all have authenticated, the
+    /// Adds a connection of this peer. If it is one too many, others are closed that have not authenticated: some of the
+    /// same peer, or, if the table is full, some of the peers that have most of them. Where all have authenticated, the
     /// oldest that is idle is closed. Returns `None` if there is none; the new one is to be closed then.
     pub(super) fn add(self: &Arc<Self>, peer: Peer) -> Option<Added> {
         let mut entries = self.lock();
@@ -70,8 +70,8 @@ impl ConnectionTable {
         Some(Added { place, evicted })
     }
 
-    /// Closes the oldest connection that has not authenticated, or that is idle, if there is any.
-    pub(super) fn evict_one(&self) -> bool {
+    /// Closes some of the oldest connections that have not authenticated, or one that is idle, if there is any.
+    pub(super) fn make_room(&self) -> bool {
         self.lock().make_room()
     }
 
@@ -91,34 +91,30 @@ impl Entries {
     /// Leaves room for one more connection that has not authenticated among those of a peer.
     fn shrink(&mut self, peer: Peer, limit: usize) -> bool {
         // The sum is an upper bound, and cheap.
-        let is_full =
-            |of_peer: &&ByAge| of_peer.len() >= limit && unauthenticated(of_peer) >= limit;
-        let of_peer = self
-            .peers
-            .get_key_value(&peer)
-            .filter(|(_, of_peer)| is_full(of_peer));
-        let victim = victim(of_peer.into_iter());
-        victim.is_some_and(|(peer, number)| self.evict(peer, number))
+        let is_full = |of_peer: &ByAge| of_peer.len() >= limit && unauthenticated(of_peer) >= limit;
+        let of_peer = self.peers.get_key_value(&peer);
+        let of_peer = of_peer.filter(|(_, of_peer)| is_full(of_peer));
+        let victims = victims(of_peer.into_iter(), at_once(limit));
+        self.evict(victims)
     }
 
     /// Leaves room for one more connection among all.
     fn make_room(&mut self) -> bool {
-        let most = self
-            .peers
-            .values()
-            .map(unauthenticated)
-            .max()
-            .unwrap_or_default();
+        let counts = self.peers.values().map(unauthenticated);
+        let most = counts.max().unwrap_or_default();
         let greedy = self
             .peers
             .iter()
             .filter(|(_, of_peer)| unauthenticated(of_peer) == most);
-        let victim = victim(greedy).or_else(|| self.oldest_idle());
-        victim.is_some_and(|(peer, number)| self.evict(peer, number))
+        let mut victims = victims(greedy, at_once(self.count));
+        if victims.is_empty() {
+            victims.extend(self.oldest_idle());
+        }
+        self.evict(victims)
     }
 
     /// The oldest idle connection of the peer that has most of them.
-    fn oldest_idle(&self) -> Option<(Peer, u64)> {
+    fn oldest_idle(&self) -> Option<(u64, Peer)> {
         let oldest = self.peers.iter().filter_map(|(peer, of_peer)| {
             let mut idle = of_peer
                 .iter()
@@ -128,14 +124,18 @@ impl Entries {
         });
         oldest
             .max()
-            .map(|(_, Reverse(number), peer)| (peer, number))
+            .map(|(_, Reverse(number), peer)| (number, peer))
     }
 
-    fn evict(&mut self, peer: Peer, number: u64) -> bool {
-        let connection = self.remove(peer, number);
-        connection
-            .inspect(|connection| connection.evict())
-            .is_some()
+    fn evict(&mut self, victims: Vec<(u64, Peer)>) -> bool {
+        let mut is_evicted = false;
+        for (number, peer) in victims {
+            if let Some(connection) = self.remove(peer, number) {
+                connection.evict();
+                is_evicted = true;
+            }
+        }
+        is_evicted
     }
 
     fn remove(&mut self, peer: Peer, number: u64) -> Option<Arc<Connection>> {
@@ -156,26 +156,33 @@ fn unauthenticated(of_peer: &ByAge) -> usize {
     those.count()
 }
 
-/// The oldest connection of the largest group among those that have not authenticated. A flood that gets as far as some
+/// Connections that are closed at the same time: to find them takes a look at all, which a flood must not cause each time.
+fn at_once(limit: usize) -> usize {
+    (limit / 16).max(1)
+}
+
+/// The oldest connections of the largest group among those that have not authenticated. A flood that gets as far as some
 /// stage displaces itself, and not who is further, or not yet there.
-fn victim<'a>(peers: impl Iterator<Item = (&'a Peer, &'a ByAge)>) -> Option<(Peer, u64)> {
-    let mut groups = BTreeMap::<Group, (usize, u64, Peer)>::new();
+fn victims<'a>(
+    peers: impl Iterator<Item = (&'a Peer, &'a ByAge)>,
+    at_once: usize,
+) -> Vec<(u64, Peer)> {
+    let mut groups = BTreeMap::<Group, Vec<(u64, Peer)>>::new();
     for (peer, of_peer) in peers {
         for (number, connection) in of_peer {
-            let Some(group) = connection.group() else {
-                continue;
-            };
-            let (count, oldest, of) = groups.entry(group).or_insert((0, *number, *peer));
-            *count += 1;
-            if number < oldest {
-                (*oldest, *of) = (*number, *peer);
+            if let Some(group) = connection.group() {
+                groups.entry(group).or_default().push((*number, *peer));
             }
         }
     }
+    let oldest = |group: &Vec<(u64, Peer)>| group.iter().min().copied();
     let largest = groups
         .into_values()
-        .max_by_key(|(count, oldest, _)| (*count, Reverse(*oldest)));
-    largest.map(|(_, number, peer)| (peer, number))
+        .max_by_key(|group| (group.len(), Reverse(oldest(group))));
+    let mut victims = largest.unwrap_or_default();
+    victims.sort_unstable();
+    victims.truncate(at_once);
+    victims
 }
 
 impl Drop for Place {

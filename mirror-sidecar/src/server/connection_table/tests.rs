@@ -118,8 +118,8 @@ fn a_place_is_given_back() {
     drop(add(&table, 1));
     let added = table.add(peer(1)).unwrap();
     assert!(!added.evicted);
-    assert!(table.evict_one());
-    assert!(!table.evict_one());
+    assert!(table.make_room());
+    assert!(!table.make_room());
     drop(added);
     assert_eq!(table.lock().count, 0);
     assert!(table.lock().peers.is_empty());
