@@ -95,8 +95,7 @@ pub struct LogArgs {
         global = true
     )]
     pub log_format: LogFormat,
-    /// Least severe level to log: off, error, warn, info, debug, trace; or a list with levels for modules, such as
-    /// info,mirror_copy=debug
+    /// Least severe level to log: off, error, warn, info, debug, trace; or a list of it and of MODULE=LEVEL
     #[arg(long, env = "LOG_LEVEL", default_value = "info", global = true, value_parser = logging::filter::check)]
     pub log_level: String,
 }

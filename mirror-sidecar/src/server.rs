@@ -210,7 +210,7 @@ async fn overdue(connection: &Connection, limits: &Limits) {
             return tracing::debug!("closed a connection without authentication");
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 impl Shared {

@@ -121,7 +121,7 @@ fn a_peer_that_sends_much_without_authentication_is_cut_off() {
 fn odd_requests_get_an_error(#[case] request: String, #[case] status: &str) {
     let world = plain();
     let mut stream = connect(world.sidecar.facade_address());
-    let head = head(&mut stream, &request);
+    let head = head(&mut stream, &request.into_boxed_str());
     assert!(head.starts_with(&format!("http/1.1 {status}")), "{head}");
 }
 

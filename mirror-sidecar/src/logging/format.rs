@@ -139,11 +139,10 @@ impl Visit for Values {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        match self.format {
-            LogFormat::Text if field.name() != MESSAGE => {
-                self.add(field, format_args!("{value:?}"))
-            }
-            _ => self.add(field, format_args!("{value}")),
+        if self.format == LogFormat::Text && field.name() != MESSAGE {
+            self.add(field, format_args!("{value:?}"));
+        } else {
+            self.add(field, format_args!("{value}"));
         }
     }
 

@@ -77,7 +77,7 @@ impl Client {
                 slowly(&mut stream).await
             }
             Kind::Unauthenticated => {
-                let mut response = [0; 16 * 1024];
+                let mut response = vec![0; 16 * 1024];
                 loop {
                     stream.write_all(request).await?;
                     if stream.read(&mut response).await? == 0 {

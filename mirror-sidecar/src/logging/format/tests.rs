@@ -74,7 +74,7 @@ fn values_keep_their_types() {
             tls = true,
             r#type = "a b",
             "facade is listening"
-        )
+        );
     };
     let text = logged(LogFormat::Text, log);
     let (_, line) = text.split_once("  INFO ").unwrap();
@@ -96,11 +96,11 @@ fn values_keep_their_types() {
 #[test]
 fn a_line_is_bounded() {
     let long = "\n".repeat(1 << 20);
-    let log = || {
+    let log_it = || {
         tracing::warn!(a = %long, b = %long, c = %long, d = %long, e = %long, f = long, g = ?long, h = 1, "{long}");
     };
     for format in [LogFormat::Text, LogFormat::Json] {
-        let line = logged(format, log);
+        let line = logged(format, log_it);
         // JSON escapes after the text was cut.
         assert!(line.len() < 2 * MAX_VALUES + 512, "{}", line.len());
         assert!(line.contains('…'));

@@ -100,9 +100,9 @@ fn a_request_that_is_being_answered_is_spared() {
 fn authenticated_connections_make_room_only_when_idle() {
     let table = table(2, 2);
     let places = [add(&table, 1), add(&table, 1)];
-    places
-        .iter()
-        .for_each(|place| place.connection.authenticated());
+    for place in &places {
+        place.connection.authenticated();
+    }
     let requests = places.each_ref().map(|place| place.connection.request());
     assert!(table.add(peer(2)).is_none());
     assert_eq!(open(&places), [true, true]);
@@ -125,17 +125,17 @@ fn a_place_is_given_back() {
     assert!(table.lock().peers.is_empty());
 }
 
-/// However many come, the table keeps its size, and a connection lives until as many newer ones have come.
+/// However many come, the table keeps its size, and the newest are open.
 #[test]
 fn a_flood_never_grows_the_table() {
     let table = table(64, 32);
     let mut places = std::collections::VecDeque::new();
     for round in 0..10_000_u32 {
         places.push_back(add(&table, u8::try_from(round % 3).unwrap()));
-        while places.len() > 64 {
-            let oldest: Place = places.pop_front().unwrap();
-            assert!(!is_open(&oldest));
+        if places.len() > 100 {
+            places.pop_front();
         }
         assert!(table.lock().count <= 64);
+        assert!(places.iter().rev().take(16).all(is_open));
     }
 }
