@@ -11,6 +11,7 @@
 //! - [`copy()`] copies a [`Source`] to a [`Target`] and answers with a [`CopyReport`].
 //! - [`RegistryError::retry`] and [`CopyError::retry`] say whether trying again makes sense.
 
+pub mod address_policy;
 mod bounded;
 mod copy;
 mod credentials;
