@@ -1,5 +1,230 @@
-//! Which addresses may be connected to, and how hosts are grouped by their owner.
+//! Which addresses may be connected to.
+//!
+//! Image references come from whoever may create a Pod, and a registry chooses where its redirects, upload locations and
+//! token services are. Nothing that only this process can reach must be reached for them. So the address that is
+//! connected to decides, for each connection: names are resolved here, what is not allowed is left out, and literal
+//! addresses are checked before each request, since the HTTP client does not resolve those.
+//!
+//! Connections of different [`Allowance`]s are never shared: each has an HTTP client of its own.
 
+mod class;
+mod proxies;
 mod public_suffix;
+mod resolver;
 
+pub(crate) use class::{AddressClass, of_address};
 pub use public_suffix::registrable_domain;
+pub(crate) use resolver::AddressRefused;
+pub use resolver::{Resolver, SystemResolver};
+
+use crate::registries::host::Endpoint;
+use crate::registries::{PrivateHosts, RegistryOptions};
+use ipnet::IpNet;
+use proxies::Proxies;
+use reqwest::Url;
+use reqwest::dns::Resolve;
+use resolver::PolicyResolver;
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Names whose addresses are remembered: some more than registries are.
+const MAX_RESOLVED: usize = 1024;
+
+/// What a connection may be made to. The operator's networks are always allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Allowance {
+    /// Public addresses.
+    Public,
+    /// Public and private addresses, but neither link-local ones nor metadata services.
+    Private,
+    /// Every address: the operator named this host.
+    Any,
+}
+
+impl Allowance {
+    fn covers(self, class: AddressClass) -> bool {
+        match self {
+            Self::Public => class == AddressClass::Public,
+            Self::Private => class <= AddressClass::Private,
+            Self::Any => true,
+        }
+    }
+}
+
+/// The rules of one set of registries, and what its names resolved to.
+pub(crate) struct AddressPolicy {
+    private_hosts: PrivateHosts,
+    private_networks: Vec<IpNet>,
+    proxies: Proxies,
+    resolver: Arc<dyn Resolver>,
+    resolved: Mutex<HashMap<String, IpAddr>>,
+}
+
+impl AddressPolicy {
+    pub(crate) fn new(options: &RegistryOptions) -> Self {
+        Self {
+            private_hosts: options.private_hosts.clone(),
+            private_networks: options.private_networks.clone(),
+            proxies: Proxies::from_system(),
+            resolver: Arc::clone(&options.resolver),
+            resolved: Mutex::default(),
+        }
+    }
+
+    /// Returns what a registry's own host may be; `None` if its name or literal address is refused.
+    pub(crate) fn of_registry(&self, endpoint: &Endpoint) -> Option<Allowance> {
+        let is_named = endpoint.insecure
+            || match &self.private_hosts {
+                PrivateHosts::All => class::of_url(&endpoint.base) != AddressClass::Public,
+                PrivateHosts::Only(names) => names.contains(&endpoint.name),
+            };
+        match &self.private_hosts {
+            _ if is_named => Some(Allowance::Any),
+            PrivateHosts::All => Some(Allowance::Private),
+            PrivateHosts::Only(_) => {
+                let refused = self.check(&endpoint.base, Allowance::Public);
+                refused.is_ok().then_some(Allowance::Public)
+            }
+        }
+    }
+
+    /// Checks the host of a URL without resolving it: a literal address, and what a name says.
+    ///
+    /// # Errors
+    /// The class of the host that is not allowed.
+    pub(crate) fn check(&self, url: &Url, allowance: Allowance) -> Result<(), AddressClass> {
+        let class = class::of_url(url);
+        // A direct connection to a proxy would pass by its rules.
+        if allowance == Allowance::Public && self.is_proxy_itself(url) {
+            return Err(class.max(AddressClass::Private));
+        }
+        if allowance.covers(class) {
+            return Ok(());
+        }
+        let is_allowed = match literal(url) {
+            Some(address) => self.is_in_private_networks(address),
+            // The networks decide when it is resolved.
+            None => {
+                class == AddressClass::Private
+                    && !self.private_networks.is_empty()
+                    && !self.is_proxied(url)
+            }
+        };
+        if is_allowed { Ok(()) } else { Err(class) }
+    }
+
+    /// Returns whether a proxy connects to the host of this URL, so that its address is not known here.
+    pub(crate) fn is_proxied(&self, url: &Url) -> bool {
+        self.proxies.intercept(url)
+    }
+
+    /// Returns whether a literal address or a name without a public suffix says that this host is private.
+    pub(crate) fn is_private(url: &Url) -> bool {
+        class::of_url(url) != AddressClass::Public
+    }
+
+    /// Returns the resolver for an HTTP client all of whose connections have this allowance.
+    pub(crate) fn resolver(self: &Arc<Self>, allowance: Allowance) -> Arc<dyn Resolve> {
+        let policy = Arc::clone(self);
+        Arc::new(PolicyResolver { policy, allowance })
+    }
+
+    /// Returns the smallest address that the host of a URL last resolved to, whether or not it may be connected to.
+    /// IPv6 addresses are cut to their network of 64 bits, within which a host chooses freely.
+    pub(crate) fn address_group(&self, url: &Url) -> Option<IpAddr> {
+        let address = match literal(url) {
+            Some(address) => Some(address),
+            None if self.is_proxied(url) => None,
+            None => url
+                .host_str()
+                .and_then(|name| self.resolved().get(name).copied()),
+        };
+        address.map(|address| match address {
+            IpAddr::V6(v6) => {
+                let network = u128::from(v6) & !u128::from(u64::MAX);
+                IpAddr::V6(Ipv6Addr::from(network))
+            }
+            v4 @ IpAddr::V4(_) => v4,
+        })
+    }
+
+    /// Resolves a name and leaves out what may not be connected to.
+    async fn resolve(
+        &self,
+        name: &str,
+        allowance: Allowance,
+    ) -> Result<Vec<IpAddr>, Box<dyn std::error::Error + Send + Sync>> {
+        let is_proxy = self.proxies.has_host(name);
+        // A Pod has search domains. With them `ghcr.io` can be the Service `ghcr` in a namespace `io`.
+        let is_absolute = allowance != Allowance::Any
+            && !is_proxy
+            && !name.ends_with('.')
+            && class::of_name(name) == AddressClass::Public;
+        let asked = if is_absolute {
+            format!("{name}.")
+        } else {
+            name.to_owned()
+        };
+        let mut found = self.resolver.resolve(&asked).await?;
+        self.remember(name, &found);
+        let Some(first) = found.first().copied() else {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address").into());
+        };
+        if !is_proxy {
+            found.retain(|address| self.is_allowed(*address, allowance));
+        }
+        if found.is_empty() {
+            return Err(Box::new(AddressRefused {
+                name: name.to_owned(),
+                address: first,
+            }));
+        }
+        Ok(found)
+    }
+
+    fn is_allowed(&self, address: IpAddr, allowance: Allowance) -> bool {
+        allowance.covers(of_address(address)) || self.is_in_private_networks(address)
+    }
+
+    /// A link-local or metadata address is only in a network that names it alone.
+    fn is_in_private_networks(&self, address: IpAddr) -> bool {
+        let is_link_local = of_address(address) == AddressClass::LinkLocal;
+        let address = address.to_canonical();
+        self.private_networks.iter().any(|network| {
+            let is_single = network.prefix_len() == network.max_prefix_len();
+            network.contains(&address) && (is_single || !is_link_local)
+        })
+    }
+
+    /// Returns whether a URL is at a proxy and is not asked through it.
+    fn is_proxy_itself(&self, url: &Url) -> bool {
+        url.host_str()
+            .is_some_and(|host| self.proxies.has_host(host))
+            && !self.is_proxied(url)
+    }
+
+    fn remember(&self, name: &str, addresses: &[IpAddr]) {
+        let Some(smallest) = addresses.iter().min() else {
+            return;
+        };
+        let mut resolved = self.resolved();
+        if resolved.len() >= MAX_RESOLVED && !resolved.contains_key(name) {
+            resolved.clear();
+        }
+        resolved.insert(name.to_owned(), *smallest);
+    }
+
+    fn resolved(&self) -> MutexGuard<'_, HashMap<String, IpAddr>> {
+        self.resolved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn literal(url: &Url) -> Option<IpAddr> {
+    match url.host()? {
+        url::Host::Domain(_) => None,
+        url::Host::Ipv4(address) => Some(address.into()),
+        url::Host::Ipv6(address) => Some(address.into()),
+    }
+}

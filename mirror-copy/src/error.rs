@@ -1,6 +1,7 @@
 //! What can go wrong with one registry, and whether trying again makes sense.
 
 mod answer;
+pub(crate) mod public;
 mod retry;
 mod subject;
 
@@ -160,6 +161,14 @@ pub enum RegistryError {
         /// What was tried.
         subject: Subject,
         /// Why it is not followed.
+        reason: String,
+    },
+    /// The host has no address that may be connected to.
+    #[error("cannot {subject}: {reason}")]
+    Address {
+        /// What was tried.
+        subject: Subject,
+        /// Which address it has, and how it can be allowed.
         reason: String,
     },
     /// The body is larger than this client reads.

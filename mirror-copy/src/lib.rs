@@ -26,9 +26,11 @@ mod registries;
 mod registry;
 mod text;
 
+pub use address_policy::{Resolver, SystemResolver};
 pub use copy::{CopyError, CopyOptions, CopyReport, Event, Progress, Source, Target, copy};
 pub use credentials::{Credential, CredentialError, Credentials, DockerConfig, Login};
 pub use error::{Operation, RegistryError, Retry, Subject};
+pub use ipnet::IpNet;
 pub use manifest::{Descriptor, ManifestError};
 pub use oci_spec::image::Digest;
 pub use platform::{Platform, PlatformError};

@@ -1,5 +1,6 @@
 //! The process's set of registries: one [`Registry`] per host, made on first use.
 
+mod clients;
 pub(crate) mod host;
 mod memory;
 mod options;
@@ -10,20 +11,17 @@ pub use options::{PrivateHosts, RegistryOptions, RetryPolicy, Timeouts};
 pub(crate) use traffic::Counters;
 pub use traffic::Traffic;
 
+use crate::address_policy::AddressPolicy;
 use crate::registry::Registry;
+use clients::Clients;
 use host::Endpoint;
 pub(crate) use memory::{Memory, Share};
-use reqwest::Client;
-use rustls::ClientConfig;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Hosts remembered at once. Over this, those that nobody uses are forgotten with their tokens.
 const MAX_HOSTS: usize = 512;
-
-/// Idle connections kept per host: at least what one copy uses at once.
-const IDLE_PER_HOST: usize = 32;
 
 /// Registries could not be set up, or a host cannot be one.
 #[derive(Debug, thiserror::Error)]
@@ -54,11 +52,8 @@ pub enum SetupError {
 /// What all hosts share.
 pub(crate) struct Common {
     pub(crate) options: RegistryOptions,
-    /// HTTP/1.1 only: one connection per running blob, because one HTTP/2 connection's flow-control
-    /// window caps the sum of all its streams.
-    pub(crate) bulk: Client,
-    /// HTTP/2 where the registry offers it: many small requests on one connection.
-    pub(crate) small: Client,
+    pub(crate) address_policy: Arc<AddressPolicy>,
+    pub(crate) clients: Clients,
     pub(crate) memory: Memory,
     /// Of all hosts together, those that were forgotten included.
     pub(crate) counters: Counters,
@@ -82,10 +77,10 @@ impl Registries {
         if let PrivateHosts::Only(names) = &mut options.private_hosts {
             *names = names.iter().map(|name| host::canonical(name)).collect();
         }
-        let tls = tls::client_config(&options.extra_root_certificates_pem)?;
+        let address_policy = Arc::new(AddressPolicy::new(&options));
         let common = Common {
-            bulk: client(&options, &tls, false)?,
-            small: client(&options, &tls, true)?,
+            clients: Clients::new(&options, &address_policy)?,
+            address_policy,
             options,
             memory: Memory::default(),
             counters: Counters::default(),
@@ -109,13 +104,13 @@ impl Registries {
         }
         let endpoint = Endpoint::new(&name, &self.common.options.insecure_hosts)
             .ok_or_else(|| SetupError::Host(crate::text::clean(host)))?;
-        if !self.common.options.allows(&endpoint) {
+        let Some(allowance) = self.common.address_policy.of_registry(&endpoint) else {
             return Err(SetupError::Private(name));
-        }
+        };
         if hosts.len() >= MAX_HOSTS {
             hosts.retain(|_, registry| registry.is_used_elsewhere());
         }
-        let registry = Registry::new(endpoint, Arc::clone(&self.common));
+        let registry = Registry::new(endpoint, allowance, Arc::clone(&self.common));
         hosts.insert(name, registry.clone());
         Ok(registry)
     }
@@ -135,36 +130,6 @@ impl fmt::Debug for Registries {
     }
 }
 
-fn client(
-    options: &RegistryOptions,
-    tls: &ClientConfig,
-    http2: bool,
-) -> Result<Client, SetupError> {
-    let mut tls = tls.clone();
-    tls.alpn_protocols = if http2 {
-        vec![b"h2".to_vec(), b"http/1.1".to_vec()]
-    } else {
-        vec![b"http/1.1".to_vec()]
-    };
-    let mut builder = Client::builder()
-        .tls_backend_preconfigured(tls)
-        .user_agent(&options.user_agent)
-        .connect_timeout(options.timeouts.connect)
-        // Followed by hand: only there is it known when credentials must stay behind.
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        .pool_max_idle_per_host(IDLE_PER_HOST)
-        // Below the 60 s after which common load balancers drop idle connections.
-        .pool_idle_timeout(std::time::Duration::from_secs(50))
-        .tcp_nodelay(true);
-    if !http2 {
-        builder = builder.http1_only();
-    }
-    builder
-        .build()
-        .map_err(|error| SetupError::Client(error.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,7 +145,7 @@ mod tests {
 
     #[rstest::rstest]
     #[case("ghcr.io", true)]
-    #[case("registry.corp.example", true)]
+    #[case("registry.corp.example.com", true)]
     #[case("1.1.1.1:5000", true)]
     #[case("localhost:5000", true)]
     #[case("localhost:5001", false)]

@@ -10,6 +10,7 @@ mod challenge;
 mod chunked;
 mod content;
 mod cutter;
+mod destinations;
 mod digest_tags;
 mod gate;
 mod manifests;
@@ -17,7 +18,6 @@ mod own_mount;
 mod pages;
 mod places;
 mod quota;
-pub(crate) mod reach;
 mod redirect;
 mod referrers;
 mod repository;
@@ -48,6 +48,7 @@ pub(crate) use referrers::Referrer;
 pub(crate) use repository::{Access, Repository};
 pub(crate) use uploads::{MountAnswer, Session};
 
+use crate::address_policy::Allowance;
 use crate::error::{Operation, RegistryError, Subject};
 use crate::reference::TagOrDigest;
 use crate::registries::host::Endpoint;
@@ -55,6 +56,7 @@ use crate::registries::{Common, Counters, RetryPolicy, Timeouts, Traffic};
 use abilities::Abilities;
 use auth::Auth;
 use call::{Call, Lane};
+use destinations::Peers;
 use gate::Gate;
 use oci_spec::image::Digest;
 use places::Places;
@@ -76,7 +78,10 @@ pub struct Registry {
 
 struct Shared {
     endpoint: Endpoint,
+    /// What the registry's own host may be.
+    allowance: Allowance,
     common: Arc<Common>,
+    peers: Peers,
     auth: Auth,
     gate: Gate,
     quota: Quota,
@@ -91,11 +96,13 @@ struct Shared {
 }
 
 impl Registry {
-    pub(crate) fn new(endpoint: Endpoint, common: Arc<Common>) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, allowance: Allowance, common: Arc<Common>) -> Self {
         let shared = Shared {
             multiplexes: AtomicBool::new(!endpoint.insecure),
             endpoint,
+            allowance,
             common,
+            peers: Peers::default(),
             auth: Auth::default(),
             gate: Gate::default(),
             quota: Quota::default(),
@@ -269,15 +276,10 @@ impl Registry {
         &self.shared.own_mount
     }
 
-    /// The HTTP client for a lane. A host without HTTP/2 has one pool for everything, so that no
-    /// connection is idle while another one is opened.
-    fn client(&self, lane: Lane) -> &reqwest::Client {
-        let common = &self.shared.common;
-        if lane == Lane::Small && self.shared.multiplexes.load(Ordering::Relaxed) {
-            &common.small
-        } else {
-            &common.bulk
-        }
+    /// Returns whether a lane uses the connections for blobs. A host without HTTP/2 has one pool for everything, so that
+    /// no connection is idle while another one is opened.
+    fn has_one_pool(&self, lane: Lane) -> bool {
+        lane == Lane::Bulk || !self.shared.multiplexes.load(Ordering::Relaxed)
     }
 
     fn learn_version(&self, lane: Lane, response: &reqwest::Response) {

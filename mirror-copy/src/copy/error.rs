@@ -1,6 +1,7 @@
 //! Why a copy failed.
 
-use crate::error::{RegistryError, Retry};
+use crate::Registry;
+use crate::error::{RegistryError, Retry, public};
 use crate::manifest::ManifestError;
 use crate::platform::Platform;
 use oci_spec::image::Digest;
@@ -87,6 +88,21 @@ impl CopyError {
         match self {
             Self::Source(error) | Self::Target(error) => error.retry(),
             _ => Retry::Permanent,
+        }
+    }
+
+    /// Returns one sentence for whoever named the image, without details of connections. [`Self`]'s own text is for the
+    /// operator.
+    #[must_use]
+    pub fn public_text(&self, source: &Registry) -> String {
+        const REGISTRY: &str = "the registry";
+        match self {
+            Self::Target(error) => error.public_text("the backup registry"),
+            _ if !source.has_public_errors() => public::unreachable(REGISTRY),
+            Self::Source(error) => error.public_text(REGISTRY),
+            Self::SourceMissing { .. } => public::missing(REGISTRY),
+            // Properties of the content, in words of our own.
+            _ => self.to_string(),
         }
     }
 

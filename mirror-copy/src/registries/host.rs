@@ -86,9 +86,11 @@ impl Endpoint {
         self.name == DOCKER_HUB
     }
 
-    /// Whether an address belongs to this registry, so that its credentials may go there.
+    /// Whether an address belongs to this registry, so that its credentials may go there. One that brings a login of its
+    /// own does not.
     pub(crate) fn owns(&self, url: &Url) -> bool {
-        same_origin(&self.base, url)
+        let has_login = !url.username().is_empty() || url.password().is_some();
+        same_origin(&self.base, url) && !has_login
     }
 }
 

@@ -1,9 +1,10 @@
 //! What the operator may choose about talking to registries.
 
-use super::host::Endpoint;
+use crate::address_policy::{Resolver, SystemResolver};
 use crate::credentials::Credentials;
-use crate::registry::reach::is_private;
+use ipnet::IpNet;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How registries are spoken to.
@@ -25,35 +26,30 @@ pub struct RegistryOptions {
     /// How long a looked-up credential is used before the docker configuration is read again, so
     /// that rotated files are seen.
     pub credential_life: Duration,
-    /// Whether a registry may send us on to an address of a private network: redirects, upload locations
-    /// and token services. Registries that are themselves named by a private address always may. Without
-    /// this, a public registry cannot make us talk to what only we can reach.
+    /// Lets every registry send us on to private addresses: by redirects, upload locations and token services. Without
+    /// this only a registry may that has a private address itself, and that [`PrivateHosts`] allows. Link-local
+    /// addresses and metadata services stay out of reach.
     pub allow_private_redirects: bool,
-    /// Which registries may be in a private network, or on this machine.
+    /// The registries that may have private addresses.
     pub private_hosts: PrivateHosts,
+    /// Networks whose addresses count as public: for registries, and for where those send us on to. A link-local address
+    /// or a metadata service must be named alone, as `169.254.20.10/32`.
+    pub private_networks: Vec<IpNet>,
+    /// Resolves the names of hosts. Not asked for what goes through a proxy, nor for literal addresses.
+    pub resolver: Arc<dyn Resolver>,
 }
 
-/// Which registries with a private name or address may be spoken to: `localhost`, `*.local`, `*.svc`, names without a dot, and
-/// literal addresses that are loopback, private or link-local. A name that merely resolves to such an address counts as
-/// public.
+/// The registries that may have addresses which are not public: private, loopback, link-local and all other special
+/// ranges, by a literal address or by what their name resolves to. A name without a public suffix (`localhost`,
+/// `harbor.registry.svc`) is private whatever it resolves to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum PrivateHosts {
-    /// All of them: whoever names the registries may reach what we can reach.
+    /// All of them: whoever names the registries may reach what this process can reach. Only metadata services and
+    /// link-local addresses stay out of reach of names with a public suffix.
     #[default]
     All,
     /// These (`host` or `host:port`) and the insecure hosts: somebody else names the registries.
     Only(BTreeSet<String>),
-}
-
-impl RegistryOptions {
-    /// Whether this registry may be spoken to at all.
-    pub(super) fn allows(&self, endpoint: &Endpoint) -> bool {
-        match &self.private_hosts {
-            PrivateHosts::All => true,
-            PrivateHosts::Only(_) if endpoint.insecure || !is_private(&endpoint.base) => true,
-            PrivateHosts::Only(names) => names.contains(&endpoint.name),
-        }
-    }
 }
 
 impl Default for RegistryOptions {
@@ -68,6 +64,8 @@ impl Default for RegistryOptions {
             credential_life: Duration::from_mins(1),
             allow_private_redirects: false,
             private_hosts: PrivateHosts::default(),
+            private_networks: Vec::new(),
+            resolver: Arc::new(SystemResolver),
         }
     }
 }
@@ -87,7 +85,8 @@ impl std::fmt::Debug for RegistryOptions {
             .field("credential_life", &self.credential_life)
             .field("allow_private_redirects", &self.allow_private_redirects)
             .field("private_hosts", &self.private_hosts)
-            .finish()
+            .field("private_networks", &self.private_networks)
+            .finish_non_exhaustive()
     }
 }
 

@@ -95,8 +95,12 @@ impl Registry {
                 service,
                 scope,
             } => {
-                let realm = self.checked_realm(&realm)?;
-                let service = Arc::new(TokenService { realm, service });
+                let (realm, allowance) = self.checked_realm(&realm)?;
+                let service = Arc::new(TokenService {
+                    realm,
+                    service,
+                    allowance,
+                });
                 self.learn(Scheme::Bearer(Arc::clone(&service)));
                 let extra = scopes.missing_from(scope.as_deref());
                 let old = refused.map(|proof| &proof.header);

@@ -6,6 +6,7 @@ use super::auth::Proof;
 use super::challenge;
 use super::redirect::{checked_hop, redirect_target};
 use super::token::Scopes;
+use crate::address_policy::Allowance;
 use crate::error::{Operation, RegistryError, Retry, Subject};
 use crate::registries::RetryPolicy;
 use crate::text::public_url;
@@ -199,10 +200,12 @@ impl Registry {
         proof: Option<&Proof>,
     ) -> Result<Answer, RegistryError> {
         let mut url = call.url.clone();
+        let mut beyond = self.beyond();
         for _ in 0..=MAX_REDIRECTS {
             let own = self.shared.endpoint.owns(&url);
             let proof = proof.filter(|_| own);
-            let response = self.transmit(call, url.clone(), proof).await?;
+            let allowance = self.allowance_at(&url, beyond);
+            let response = self.transmit(call, url.clone(), allowance, proof).await?;
             if own && call.subject.operation == Operation::ReadManifest {
                 self.shared.quota.note(response.headers());
             }
@@ -212,8 +215,9 @@ impl Registry {
             match next {
                 None => return Ok(Answer { response, own }),
                 Some(next) => {
+                    beyond = self.beyond_after(beyond, &url, &response);
                     url = checked_hop(call.subject, &url, next)?;
-                    self.check_redirect(call.subject, &url)?;
+                    self.check_redirect(call.subject, &url, beyond)?;
                 }
             }
         }
@@ -228,12 +232,13 @@ impl Registry {
         &self,
         call: &Call<'_>,
         url: Url,
+        allowance: Allowance,
         proof: Option<&Proof>,
     ) -> Result<Response, RegistryError> {
         let length = call.body.len();
         let wants_length = call.method != Method::GET && call.method != Method::HEAD;
         let mut request = self
-            .client(call.lane)
+            .client_for(call.subject, &url, call.lane, allowance)?
             .request(call.method.clone(), url.clone())
             .headers(call.headers.clone())
             // Content is copied as it is; a transparently compressed answer would not verify.
@@ -277,21 +282,16 @@ impl Registry {
         self.count_request();
         tracing::trace!(url = %public_url(url), "request");
         match timeout(patience, request.send()).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(transport(subject, url, error)),
+            Ok(Ok(response)) => {
+                self.note_peer(url, &response);
+                Ok(response)
+            }
+            Ok(Err(error)) => Err(self.unanswered(subject, url, error)),
             Err(_) => Err(RegistryError::Timeout {
                 subject: subject.clone(),
                 after: patience,
             }),
         }
-    }
-}
-
-pub(super) fn transport(subject: &Subject, url: &Url, error: reqwest::Error) -> RegistryError {
-    RegistryError::Transport {
-        subject: subject.clone(),
-        url: public_url(url),
-        source: error.without_url(),
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) fn target(from: &Url, headers: &HeaderMap) -> Option<Url> {
     from.join(location).ok()
 }
 
-/// Refuses a hop that leaves HTTPS. Where it may lead is `reach`'s to say.
+/// Refuses a hop that leaves HTTPS. Where it may lead is up to the address policy.
 pub(super) fn checked_hop(subject: &Subject, from: &Url, to: Url) -> Result<Url, RegistryError> {
     let refused = |reason: &str| {
         let reason = format!("its redirect to {} {reason}", public_url(&to));

@@ -2,7 +2,7 @@
 
 use super::Registry;
 use super::blobs::SMALL;
-use super::call::{Answer, Lane, transport};
+use super::call::{Answer, Lane};
 use super::challenge;
 use super::token::Scopes;
 use crate::error::{RegistryError, Subject};
@@ -69,14 +69,16 @@ impl Registry {
         } else {
             Lane::Bulk
         };
+        let allowance = self.allowance_for(&url);
         let response = self
-            .client(lane)
+            .client_for(subject, &url, lane, allowance)?
             .request(request.method, url.clone())
             .headers(headers)
             .body(request.body)
             .send()
             .await
-            .map_err(|error| transport(subject, &url, error))?;
+            .map_err(|error| self.unanswered(subject, &url, error))?;
+        self.note_peer(&url, &response);
         let status = response.status();
         if status.is_success() {
             return Ok(response);

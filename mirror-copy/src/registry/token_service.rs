@@ -3,7 +3,9 @@
 use super::Registry;
 use super::answer::{bounded_body, error_text, retry_after};
 use super::auth::basic;
+use super::call::Lane;
 use super::token::{Scopes, Token, TokenAnswer};
+use crate::address_policy::Allowance;
 use crate::credentials::Credential;
 use crate::error::{Operation, RegistryError, Subject};
 use crate::text::{clean, public_url};
@@ -19,6 +21,8 @@ const MAX_TOKEN_ANSWER: u64 = 256 * 1024;
 pub(super) struct TokenService {
     pub(super) realm: Url,
     pub(super) service: Option<String>,
+    /// What the realm's host may be.
+    pub(super) allowance: Allowance,
 }
 
 impl Registry {
@@ -68,8 +72,9 @@ impl Registry {
         scopes: &Scopes,
         credential: Option<&Credential>,
     ) -> Result<Response, RegistryError> {
-        let client = &self.shared.common.small;
+        let subject = self.token_subject();
         let mut url = service.realm.clone();
+        let client = self.client_for(&subject, &url, Lane::Small, service.allowance)?;
         let request = if let Some(Credential::IdentityToken(secret)) = credential {
             let mut form = url::form_urlencoded::Serializer::new(String::new());
             form.append_pair("grant_type", "refresh_token")
@@ -104,14 +109,13 @@ impl Registry {
         self.count_request();
         let idle = self.timeouts().idle;
         match timeout(idle, request.send()).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(RegistryError::Transport {
-                subject: self.token_subject(),
-                url: public_url(&service.realm),
-                source: error.without_url(),
-            }),
+            Ok(Ok(response)) => {
+                self.note_peer(&service.realm, &response);
+                Ok(response)
+            }
+            Ok(Err(error)) => Err(self.unanswered(&subject, &service.realm, error)),
             Err(_) => Err(RegistryError::Timeout {
-                subject: self.token_subject(),
+                subject,
                 after: idle,
             }),
         }
@@ -119,19 +123,18 @@ impl Registry {
 
     /// A realm is a place to send a password to: HTTPS, unless the registry itself is spoken to by
     /// plain HTTP.
-    pub(super) fn checked_realm(&self, realm: &str) -> Result<Url, RegistryError> {
-        let bad = |why: &str| self.challenge_error(&format!("its realm {} {why}", clean(realm)));
+    pub(super) fn checked_realm(&self, realm: &str) -> Result<(Url, Allowance), RegistryError> {
         let url = Url::parse(realm).map_err(|_| self.challenge_error("its realm is not a URL"))?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(self.challenge_error("its realm holds a user name or password"));
-        }
+        let shown = clean(&public_url(&url));
+        let bad = |why: &str| self.challenge_error(&format!("its realm {shown} {why}"));
         match url.scheme() {
             "https" => {}
             "http" if self.shared.endpoint.insecure => {}
             _ => return Err(bad("is not HTTPS")),
         }
-        match self.barred(&url) {
-            None => Ok(url),
+        let allowance = self.allowance_for(&url);
+        match self.barred(&url, allowance) {
+            None => Ok((url, allowance)),
             Some(why) => Err(bad(why)),
         }
     }

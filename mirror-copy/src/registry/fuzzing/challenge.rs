@@ -6,7 +6,7 @@ use crate::registry::token::Scopes;
 use reqwest::header::HeaderMap;
 
 const NAME: &[u8] = b"www-authenticate";
-const GOOD: &[u8] = br#"Bearer realm="https://auth.example/token""#;
+const GOOD: &[u8] = br#"Bearer realm="https://auth.example.com/token""#;
 /// As many values as are looked at, less one.
 const FEW: usize = 15;
 
@@ -52,7 +52,7 @@ fn of(lines: &[&[u8]]) -> HeaderMap {
 fn check_realm(realm: &str) {
     for registry in REGISTRIES.iter() {
         match registry.checked_realm(realm) {
-            Ok(url) => {
+            Ok((url, _)) => {
                 check_address(registry, &url);
                 assert!(url.username().is_empty() && url.password().is_none());
             }

@@ -86,7 +86,12 @@ fn redirects(registry: &Registry, answers: &[HeaderMap]) {
             return;
         };
         let checked = checked_hop(&subject(), &at, to);
-        let checked = checked.and_then(|to| registry.check_redirect(&subject(), &to).map(|()| to));
+        let beyond = registry.beyond();
+        let checked = checked.and_then(|to| {
+            registry
+                .check_redirect(&subject(), &to, beyond)
+                .map(|()| to)
+        });
         match checked {
             Ok(to) => {
                 check_address(registry, &to);

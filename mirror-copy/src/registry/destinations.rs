@@ -1,0 +1,438 @@
+//! Where requests on behalf of a registry may go: its own host, and what it sends us on to.
+
+use super::{Lane, Registry};
+use crate::address_policy::{AddressClass, AddressPolicy, AddressRefused, Allowance, of_address};
+use crate::error::{RegistryError, Subject, public};
+use crate::text::public_url;
+use reqwest::{Client, Response, Url};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const PRIVATE: &str = "is in a private network, where this registry must not send us \
+                       (the operator can allow it with --allow-private-redirects)";
+
+const LINK_LOCAL: &str = "is a link-local address or a metadata service: clouds give machines their credentials there, \
+                          so no registry may send us there";
+
+const USERINFO: &str = "holds a user name or password, which no registry may choose for us";
+
+/// The kinds of addresses that answered requests on behalf of a registry.
+#[derive(Default)]
+pub(super) struct Peers {
+    own_public: AtomicBool,
+    own_private: AtomicBool,
+    other_private: AtomicBool,
+}
+
+impl Registry {
+    /// Returns the smallest address that this registry's name last resolved to, an IPv6 address cut to its network of 64
+    /// bits. `None` before the first resolution, and where a proxy resolves.
+    ///
+    /// Whoever owns a name chooses its addresses, so two registries with one address need not have one owner.
+    #[must_use]
+    pub fn address_group(&self) -> Option<IpAddr> {
+        let policy = &self.shared.common.address_policy;
+        policy.address_group(&self.shared.endpoint.base)
+    }
+
+    /// Returns whether details of this registry's errors may be shown to whoever named it. They are hidden once something
+    /// on its behalf was answered by a private address, unless the operator allowed this very registry: what is said
+    /// of open ports and paths there would make this process a scanner.
+    #[must_use]
+    pub fn has_public_errors(&self) -> bool {
+        let peers = &self.shared.peers;
+        let is_private = [&peers.own_private, &peers.other_private]
+            .iter()
+            .any(|seen| seen.load(Ordering::Relaxed));
+        self.shared.allowance != Allowance::Public || !is_private
+    }
+
+    /// Returns one sentence about an error of this registry for whoever named it.
+    #[must_use]
+    pub fn public_text(&self, error: &RegistryError) -> String {
+        const REGISTRY: &str = "the registry";
+        if self.has_public_errors() {
+            error.public_text(REGISTRY)
+        } else {
+            public::unreachable(REGISTRY)
+        }
+    }
+
+    /// Returns what may be connected to for this URL.
+    pub(super) fn allowance_for(&self, url: &Url) -> Allowance {
+        self.allowance_at(url, self.beyond())
+    }
+
+    /// The same where other hosts than the registry's own may be `beyond`.
+    pub(super) fn allowance_at(&self, url: &Url, beyond: Allowance) -> Allowance {
+        if self.is_own_host(url) {
+            self.shared.allowance
+        } else {
+            beyond
+        }
+    }
+
+    /// Returns what other hosts this registry may send us on to.
+    pub(super) fn beyond(&self) -> Allowance {
+        if self.is_private() || self.allows_private_redirects() {
+            Allowance::Private
+        } else {
+            Allowance::Public
+        }
+    }
+
+    /// Returns the same after a redirect by what answered at `url`: a public host must not lead us back inside.
+    pub(super) fn beyond_after(
+        &self,
+        beyond: Allowance,
+        url: &Url,
+        response: &Response,
+    ) -> Allowance {
+        if self.is_own_host(url) {
+            self.beyond()
+        } else if self.allows_private_redirects()
+            || self.class_of_peer(url, response) != AddressClass::Public
+        {
+            beyond
+        } else {
+            Allowance::Public
+        }
+    }
+
+    /// Notes which kind of address answered.
+    pub(super) fn note_peer(&self, url: &Url, response: &Response) {
+        let peers = &self.shared.peers;
+        let is_public = self.class_of_peer(url, response) == AddressClass::Public;
+        let seen = match (self.is_own_host(url), is_public) {
+            (true, true) => &peers.own_public,
+            (true, false) => &peers.own_private,
+            (false, false) => &peers.other_private,
+            (false, true) => return,
+        };
+        seen.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the HTTP client for a request, if it may be sent.
+    pub(super) fn client_for(
+        &self,
+        subject: &Subject,
+        url: &Url,
+        lane: Lane,
+        allowance: Allowance,
+    ) -> Result<&Client, RegistryError> {
+        self.check(subject, url, allowance, "address")?;
+        let clients = self.shared.common.clients.with(allowance);
+        Ok(if self.has_one_pool(lane) {
+            &clients.bulk
+        } else {
+            &clients.small
+        })
+    }
+
+    /// Refuses a redirect that leads where it must not.
+    pub(super) fn check_redirect(
+        &self,
+        subject: &Subject,
+        to: &Url,
+        beyond: Allowance,
+    ) -> Result<(), RegistryError> {
+        self.check(subject, to, self.allowance_at(to, beyond), "redirect")
+    }
+
+    /// Refuses the address of a foreign layer, which an image gives: it must not lead where a redirect must
+    /// not, and not leave HTTPS if the registry is spoken to by that.
+    pub(super) fn check_foreign(&self, subject: &Subject, to: &Url) -> Result<(), RegistryError> {
+        match (self.shared.endpoint.base.scheme(), to.scheme()) {
+            (_, "https") | ("http", "http") => {
+                let allowance = self.allowance_for(to);
+                self.check(subject, to, allowance, "foreign layer's address")
+            }
+            _ => Err(RegistryError::Redirect {
+                subject: subject.clone(),
+                reason: format!(
+                    "its foreign layer's address {} is not HTTPS",
+                    public_url(to)
+                ),
+            }),
+        }
+    }
+
+    /// The address of an upload as it is reached from here, if it may be sent to.
+    pub(super) fn checked_location(
+        &self,
+        subject: &Subject,
+        to: Url,
+    ) -> Result<Url, RegistryError> {
+        let to = self.seen_from_here(to);
+        self.check(subject, &to, self.allowance_for(&to), "upload location")?;
+        Ok(to)
+    }
+
+    /// An address that the registry gave of itself, as it is reached from here.
+    pub(super) fn seen_from_here(&self, url: Url) -> Url {
+        seen_from_here(&self.shared.endpoint.base, url)
+    }
+
+    /// Returns why nothing may be sent to this URL; `None` if it may.
+    pub(super) fn barred(&self, to: &Url, allowance: Allowance) -> Option<&'static str> {
+        if !to.username().is_empty() || to.password().is_some() {
+            return Some(USERINFO);
+        }
+        let policy = &self.shared.common.address_policy;
+        match policy.check(to, allowance) {
+            Ok(()) => None,
+            Err(AddressClass::LinkLocal) => Some(LINK_LOCAL),
+            Err(_) => Some(PRIVATE),
+        }
+    }
+
+    /// Returns the error for a request that got no answer.
+    pub(super) fn unanswered(
+        &self,
+        subject: &Subject,
+        url: &Url,
+        error: reqwest::Error,
+    ) -> RegistryError {
+        match AddressRefused::cause_of(&error) {
+            Some(refused) => RegistryError::Address {
+                subject: subject.clone(),
+                reason: self.explain(url, refused),
+            },
+            None => RegistryError::Transport {
+                subject: subject.clone(),
+                url: public_url(url),
+                source: error.without_url(),
+            },
+        }
+    }
+
+    fn explain(&self, url: &Url, refused: &AddressRefused) -> String {
+        let address = refused.address;
+        let is_link_local = of_address(address) == AddressClass::LinkLocal;
+        let (host, length) = (self.host(), if address.is_ipv4() { 32 } else { 128 });
+        if self.is_own_host(url) {
+            format!(
+                "{refused}; the operator can allow the registry with --private-registry {host}, or the address with \
+                 --private-registry {address}/{length}"
+            )
+        } else if is_link_local {
+            format!(
+                "the registry sends us on to {}: {refused}, and {LINK_LOCAL}",
+                public_url(url)
+            )
+        } else {
+            format!(
+                "the registry sends us on to {}: {refused}; the operator can allow it with --private-registry \
+                 {address}/{length}, or with --allow-private-redirects",
+                public_url(url)
+            )
+        }
+    }
+
+    fn check(
+        &self,
+        subject: &Subject,
+        to: &Url,
+        allowance: Allowance,
+        what: &str,
+    ) -> Result<(), RegistryError> {
+        match self.barred(to, allowance) {
+            None => Ok(()),
+            Some(why) => Err(RegistryError::Redirect {
+                subject: subject.clone(),
+                reason: format!("its {what} {} {why}", public_url(to)),
+            }),
+        }
+    }
+
+    fn is_own_host(&self, url: &Url) -> bool {
+        url.host() == self.shared.endpoint.base.host()
+    }
+
+    /// Returns whether this registry is in a private network, and the operator wants it to be reached there. One that was
+    /// ever seen at a public address is not.
+    fn is_private(&self) -> bool {
+        let peers = &self.shared.peers;
+        let is_at_private_address = || {
+            peers.own_private.load(Ordering::Relaxed) && !peers.own_public.load(Ordering::Relaxed)
+        };
+        self.shared.allowance != Allowance::Public
+            && (AddressPolicy::is_private(&self.shared.endpoint.base) || is_at_private_address())
+    }
+
+    fn allows_private_redirects(&self) -> bool {
+        self.shared.common.options.allow_private_redirects
+    }
+
+    /// The class of the address that answered. Behind a proxy only the URL says something about it.
+    fn class_of_peer(&self, url: &Url, response: &Response) -> AddressClass {
+        let policy = &self.shared.common.address_policy;
+        match response.remote_addr() {
+            Some(peer) if !policy.is_proxied(url) => of_address(peer.ip()),
+            _ if AddressPolicy::is_private(url) => AddressClass::Private,
+            _ => AddressClass::Public,
+        }
+    }
+}
+
+/// Behind a proxy that ends TLS a registry may not know that it is spoken to by HTTPS, and the proxy may
+/// have kept the port from it. An address on the registry's own host is repaired accordingly.
+fn seen_from_here(base: &Url, url: Url) -> Url {
+    let downgraded = base.scheme() == "https" && url.scheme() == "http";
+    let lost_port = url.port().is_none() && base.port().is_some() && url.scheme() == base.scheme();
+    if url.host() != base.host() || !(downgraded || lost_port) {
+        return url;
+    }
+    let mut seen = url.clone();
+    let port = url.port().or(base.port());
+    match (seen.set_scheme(base.scheme()), seen.set_port(port)) {
+        (Ok(()), Ok(())) => seen,
+        _ => url,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Operation, PrivateHosts, Registries, RegistryOptions};
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    fn registry(host: &str, options: RegistryOptions) -> Registry {
+        Registries::new(options).unwrap().get(host).unwrap()
+    }
+
+    /// `ghcr.io` is public by its name, and nothing was resolved.
+    #[rstest::rstest]
+    #[case("ghcr.io", "https://cdn.example.com/", false, None)]
+    #[case("ghcr.io", "https://10.0.0.1/", false, Some(PRIVATE))]
+    #[case("ghcr.io", "https://10.0.0.1/", true, None)]
+    #[case("ghcr.io", "https://minio.minio.svc/", false, Some(PRIVATE))]
+    #[case("ghcr.io", "https://service.namespace/", false, Some(PRIVATE))]
+    #[case("ghcr.io", "http://169.254.169.254/", true, Some(LINK_LOCAL))]
+    #[case("ghcr.io", "http://metadata.google.internal/", true, Some(LINK_LOCAL))]
+    #[case("ghcr.io", "https://user:pw@ghcr.io/", true, Some(USERINFO))]
+    #[case("ghcr.io", "https://user@cdn.example.com/", true, Some(USERINFO))]
+    #[case("ghcr.io", "https://:pw@cdn.example.com/", true, Some(USERINFO))]
+    #[case("10.0.0.9", "https://10.0.0.1/", false, None)]
+    #[case("10.0.0.9", "https://169.254.169.254/", true, Some(LINK_LOCAL))]
+    #[case("localhost:5000", "http://127.0.0.1:9000/", false, None)]
+    #[case("harbor.harbor.svc", "https://minio.minio.svc/", false, None)]
+    #[case("harbor.harbor.svc", "https://metadata/", true, Some(LINK_LOCAL))]
+    #[case("169.254.0.9", "http://169.254.0.9:9000/", false, None)]
+    #[case("169.254.0.9", "http://169.254.0.1/", false, Some(LINK_LOCAL))]
+    fn where_registries_may_send_us(
+        #[case] host: &str,
+        #[case] to: &str,
+        #[case] allow_private_redirects: bool,
+        #[case] expected: Option<&str>,
+    ) {
+        let options = RegistryOptions {
+            allow_private_redirects,
+            ..RegistryOptions::default()
+        };
+        let (registry, to) = (registry(host, options), url(to));
+        let allowance = registry.allowance_for(&to);
+        assert_eq!(registry.barred(&to, allowance), expected);
+    }
+
+    /// Somebody else names the registries, the operator allowed a name and two networks.
+    #[rstest::rstest]
+    #[case("ghcr.io", "https://10.20.0.1/", None)]
+    #[case("ghcr.io", "https://[::ffff:10.20.0.1]/", None)]
+    #[case("ghcr.io", "https://10.21.0.1/", Some(PRIVATE))]
+    #[case("ghcr.io", "https://10.9.9.9/", Some(PRIVATE))]
+    #[case("10.20.0.1", "https://10.21.0.1/", Some(PRIVATE))]
+    #[case("10.9.9.9", "https://10.21.0.1/", None)]
+    // It is resolved, and the networks decide.
+    #[case("ghcr.io", "https://minio.minio.svc/", None)]
+    #[case("ghcr.io", "https://169.254.0.1/", Some(LINK_LOCAL))]
+    #[case("ghcr.io", "https://169.254.20.10/", None)]
+    #[case("10.9.9.9", "https://169.254.169.254/", Some(LINK_LOCAL))]
+    fn networks_are_allowed_for_all(
+        #[case] host: &str,
+        #[case] to: &str,
+        #[case] expected: Option<&str>,
+    ) {
+        let networks = ["10.20.0.0/16", "169.254.0.0/16", "169.254.20.10/32"];
+        let networks = networks.map(|network| network.parse().unwrap()).to_vec();
+        let options = RegistryOptions {
+            private_hosts: PrivateHosts::Only(["10.9.9.9".to_owned()].into()),
+            private_networks: networks,
+            ..RegistryOptions::default()
+        };
+        let (registry, to) = (registry(host, options), url(to));
+        let allowance = registry.allowance_for(&to);
+        assert_eq!(registry.barred(&to, allowance), expected);
+    }
+
+    #[rstest::rstest]
+    #[case("ghcr.io", "https://web.example.com/layer", None)]
+    #[case("ghcr.io", "http://web.example.com/layer", Some("is not HTTPS"))]
+    #[case("ghcr.io", "ftp://web.example.com/layer", Some("is not HTTPS"))]
+    #[case("ghcr.io", "https://10.0.0.1/layer", Some("private network"))]
+    #[case("ghcr.io", "https://169.254.169.254/layer", Some("link-local"))]
+    #[case("plain.local", "http://web.example.com/layer", None)]
+    #[case("plain.local", "file:///etc/passwd", Some("is not HTTPS"))]
+    fn where_foreign_layers_may_be(
+        #[case] host: &str,
+        #[case] to: &str,
+        #[case] refused: Option<&str>,
+    ) {
+        let options = RegistryOptions {
+            insecure_hosts: ["plain.local".to_owned()].into(),
+            ..RegistryOptions::default()
+        };
+        let registry = registry(host, options);
+        let subject = Subject {
+            operation: Operation::ReadBlob,
+            object: "a".to_owned(),
+        };
+        let error = registry.check_foreign(&subject, &url(to)).err();
+        let text = error.map(|error| error.to_string());
+        match (text, refused) {
+            (text, None) => assert_eq!(text, None),
+            (text, Some(part)) => assert!(text.unwrap().contains(part)),
+        }
+    }
+
+    #[rstest::rstest]
+    #[case(
+        "https://r.example",
+        "http://r.example/u?a=%2F",
+        "https://r.example/u?a=%2F"
+    )]
+    #[case("https://r.example", "https://r.example:443/u", "https://r.example/u")]
+    #[case(
+        "https://r.example:5000",
+        "http://r.example/u",
+        "https://r.example:5000/u"
+    )]
+    #[case(
+        "https://r.example:5000",
+        "https://r.example/u",
+        "https://r.example:5000/u"
+    )]
+    #[case(
+        "https://r.example:5000",
+        "http://r.example:5000/u",
+        "https://r.example:5000/u"
+    )]
+    #[case(
+        "https://r.example:5000",
+        "https://r.example:6000/u",
+        "https://r.example:6000/u"
+    )]
+    #[case("http://r.local:5000", "http://r.local/u", "http://r.local:5000/u")]
+    #[case("http://r.local:5000", "https://r.local/u", "https://r.local/u")]
+    #[case(
+        "https://r.example",
+        "http://other.example/u",
+        "http://other.example/u"
+    )]
+    fn what_a_registry_says_of_itself(#[case] base: &str, #[case] said: &str, #[case] seen: &str) {
+        assert_eq!(seen_from_here(&url(base), url(said)).as_str(), seen);
+    }
+}
