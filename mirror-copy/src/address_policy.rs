@@ -157,17 +157,7 @@ impl AddressPolicy {
         allowance: Allowance,
     ) -> Result<Vec<IpAddr>, Box<dyn std::error::Error + Send + Sync>> {
         let is_proxy = self.proxies.has_host(name);
-        // A Pod has search domains. With them `ghcr.io` can be the Service `ghcr` in a namespace `io`.
-        let is_absolute = allowance != Allowance::Any
-            && !is_proxy
-            && !name.ends_with('.')
-            && class::of_name(name) == AddressClass::Public;
-        let asked = if is_absolute {
-            format!("{name}.")
-        } else {
-            name.to_owned()
-        };
-        let mut found = self.resolver.resolve(&asked).await?;
+        let mut found = self.lookup(name, allowance, is_proxy).await?;
         self.remember(name, &found);
         let Some(first) = found.first().copied() else {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address").into());
@@ -182,6 +172,25 @@ impl AddressPolicy {
             }));
         }
         Ok(found)
+    }
+
+    /// A Pod has search domains: with them `ghcr.io` can be the Service `ghcr` in a namespace `io`. So names that public DNS
+    /// can know are looked up without, and with them only if the operator named the host and it is not found.
+    async fn lookup(
+        &self,
+        name: &str,
+        allowance: Allowance,
+        is_proxy: bool,
+    ) -> io::Result<Vec<IpAddr>> {
+        let is_relative =
+            is_proxy || name.ends_with('.') || class::of_name(name) != AddressClass::Public;
+        if is_relative {
+            return self.resolver.resolve(name).await;
+        }
+        match self.resolver.resolve(&format!("{name}.")).await {
+            Err(_) if allowance == Allowance::Any => self.resolver.resolve(name).await,
+            found => found,
+        }
     }
 
     fn is_allowed(&self, address: IpAddr, allowance: Allowance) -> bool {

@@ -5,6 +5,7 @@
 //! [`ANSWER_WITHIN`], whatever the backup registry does.
 
 mod in_use;
+mod outage_log;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -21,8 +22,10 @@ use tokio::time::timeout;
 
 use crate::images::Images;
 use crate::metrics::{Jobs, Metrics};
+use crate::reason::Reason;
 use crate::schedule::{Copier, Failure, JobProgress, Priority, Schedule, Status, Task};
 pub use in_use::{LookError, Presence, Upstream};
+use outage_log::OutageLog;
 
 /// Longest time for an answer. The policy's whole budget is 800 ms by default, and the host adds its own share.
 pub const ANSWER_WITHIN: Duration = Duration::from_millis(400);
@@ -55,6 +58,7 @@ pub struct Catalog {
     missed: Cache<ImageRef<'static>, ()>,
     lookups: Arc<Semaphore>,
     schedule: Schedule<Recorder>,
+    outage: Arc<OutageLog>,
 }
 
 /// Copies images and remembers that their copies are there.
@@ -94,6 +98,7 @@ impl Catalog {
                 .build(),
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             schedule: Schedule::new(recorder, parallel, metrics),
+            outage: Arc::default(),
             images,
         }
     }
@@ -182,7 +187,10 @@ impl Catalog {
             found.map_err(|unseen| match &*unseen {
                 Unseen::Missing => catalog.missing(&image, mode),
                 Unseen::TooSlow => unavailable("the backup registry does not answer"),
-                Unseen::Broken(error) => unavailable(&error.to_string()),
+                Unseen::Broken(error) => {
+                    catalog.outage.log(error);
+                    unavailable("the backup registry cannot be reached")
+                }
             })
         });
         match timeout(ANSWER_WITHIN, look).await {
@@ -263,8 +271,9 @@ impl Copier for Recorder {
         task: Task,
         progress: &JobProgress,
     ) -> Result<CopyReport, Failure> {
+        // What is wrong with a name is there to be read in it.
         let permanent = |reason: String| Failure {
-            reason,
+            reason: reason.into(),
             retry: Retry::Permanent,
             is_absent: false,
         };
@@ -285,7 +294,10 @@ impl Copier for Recorder {
         let report = copy(&source, &target, &options, &progress)
             .await
             .map_err(|error| Failure {
-                reason: error.to_string(),
+                reason: Reason {
+                    public: error.public_text(&source.registry),
+                    detail: error.to_string(),
+                },
                 retry: error.retry(),
                 is_absent: is_unseen(&error),
             })?;

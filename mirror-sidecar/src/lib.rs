@@ -34,6 +34,7 @@ pub mod logging;
 pub mod metrics;
 pub mod output;
 pub mod pause;
+pub mod reason;
 pub mod schedule;
 pub mod server;
 

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::metrics::{Jobs as Counts, Metrics};
 use crate::pause::{doubling, jittered};
+use crate::reason::Reason;
 
 pub use job::JobProgress;
 use job::{Job, Rest, Stage};
@@ -69,8 +70,8 @@ pub enum Priority {
 /// Why an image could not be copied.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// In one sentence, without secrets.
-    pub reason: String,
+    /// For those who asked, and for the log.
+    pub reason: Reason,
     /// Whether trying again may help.
     pub retry: Retry,
     /// Whether the source says that it has no such image, or does not say whether it has it.
@@ -253,10 +254,10 @@ impl<C: Copier> End<'_, C> {
         let (image, pause) = (self.image, pause(failures, failure.retry));
         let outlook = failure.outlook();
         let automatic = outlook == Outlook::Passing && failures < AUTOMATIC_ATTEMPTS;
-        tracing::warn!(%image, failures, pause_s = pause.as_secs(), automatic, reason = failure.reason, "could not copy");
+        tracing::warn!(%image, failures, pause_s = pause.as_secs(), automatic, reason = failure.reason.detail, "could not copy");
         if let Some(job) = self.inner.jobs().own(image, self.id) {
             job.stage = Stage::Resting(Rest {
-                reason: failure.reason,
+                reason: failure.reason.public,
                 outlook,
                 failures,
                 until: Instant::now() + pause,

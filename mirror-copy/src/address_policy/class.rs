@@ -58,7 +58,8 @@ pub(super) fn of_name(name: &str) -> AddressClass {
         return AddressClass::LinkLocal;
     }
     // `.arpa` is a public suffix, but its names are those of infrastructure and of homes (RFC 8375).
-    if has_public_suffix(&name) && !name.ends_with(".arpa") {
+    let top = name.rsplit('.').next();
+    if has_public_suffix(&name) && top != Some("arpa") {
         AddressClass::Public
     } else {
         AddressClass::Private
@@ -79,17 +80,17 @@ fn of_v4(address: Ipv4Addr) -> AddressClass {
         return AddressClass::LinkLocal;
     }
     match address.octets() {
-        // This network, private, shared (RFC 6598), loopback.
-        [0 | 10 | 127, ..] | [100, 64..=127, ..] | [172, 16..=31, ..] | [192, 168, ..]
+        // This network, private, loopback; multicast, reserved, broadcast. Shared (RFC 6598) and private.
+        [0 | 10 | 127 | 224..=255, ..] | [100, 64..=127, ..] | [172, 16..=31, ..] | [192, 168, ..]
         // Protocol assignments, documentation (RFC 5737), 6to4 relays (RFC 7526), benchmarks (RFC 2544).
-        | [192, 0, 0 | 2, _] | [198, 51, 100, _] | [203, 0, 113, _] | [192, 88, 99, _] | [198, 18..=19, ..]
-        // Multicast, reserved, broadcast.
-        | [224..=255, ..] => AddressClass::Private,
+        | [192, 0, 0 | 2, _] | [198, 51, 100, _] | [203, 0, 113, _] | [192, 88, 99, _] | [198, 18..=19, ..] => {
+            AddressClass::Private
+        }
         _ => AddressClass::Public,
     }
 }
 
-/// Follows the IANA IPv6 Special-Purpose Address Registry: only global unicast (2000::/3) is public, and not all of that.
+/// Follows the IANA IPv6 Special-Purpose Address Registry: only global unicast (`2000::/3`) is public, and not all of that.
 fn of_v6(address: Ipv6Addr) -> AddressClass {
     if address.is_unicast_link_local() || METADATA_V6.contains(&address) {
         return AddressClass::LinkLocal;
@@ -117,7 +118,8 @@ fn embedded_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     match address.segments() {
         [0, 0, 0, 0, 0 | 0xffff, 0, high, low]
         | [0, 0, 0, 0, 0, 0xffff, high, low]
-        | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => vec![pair(high, low)],
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => vec![pair(high, low)],
         // The network's operator chooses the length of the prefix: 96, 48, 56 or 64 bits.
         [0x64, 0xff9b, 1, ..] => {
             let [.., b6, b7, _, b9, b10, b11, b12, b13, b14, b15] = address.octets();
@@ -130,7 +132,6 @@ fn embedded_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
             .map(Ipv4Addr::from)
             .into()
         }
-        [0x2002, high, low, ..] => vec![pair(high, low)],
         [0x2001, 0, server_high, server_low, _, _, high, low] => {
             vec![pair(server_high, server_low), pair(!high, !low)]
         }

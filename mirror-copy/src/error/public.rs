@@ -47,3 +47,70 @@ fn denied(registry: &str) -> String {
 fn limited(registry: &str) -> String {
     format!("{registry} allows no more requests for now")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Operation, Subject};
+    use reqwest::StatusCode;
+    use std::time::Duration;
+
+    fn subject() -> Subject {
+        Subject {
+            operation: Operation::ReadManifest,
+            object: "10.0.0.7:6379/app:1".to_owned(),
+        }
+    }
+
+    #[rstest::rstest]
+    #[case(404, "it has no such image")]
+    #[case(401, "it denies access to the image, or has no such image")]
+    #[case(403, "it denies access to the image, or has no such image")]
+    #[case(429, "it allows no more requests for now")]
+    #[case(502, "it answered with HTTP status 502")]
+    fn statuses_are_told_without_foreign_words(#[case] status: u16, #[case] text: &str) {
+        let error = RegistryError::Status {
+            subject: subject(),
+            status: StatusCode::from_u16(status).unwrap(),
+            code: "S3CRET".to_owned(),
+            message: "s3cret".to_owned(),
+            retry_after: None,
+        };
+        assert_eq!(error.public_text("it"), text);
+    }
+
+    #[test]
+    fn all_that_keeps_a_connection_from_an_answer_has_the_same_words() {
+        let reason = || "10.0.0.7".to_owned();
+        let errors = [
+            RegistryError::Timeout {
+                subject: subject(),
+                after: Duration::from_secs(1),
+            },
+            RegistryError::Address {
+                subject: subject(),
+                reason: reason(),
+            },
+            RegistryError::Redirect {
+                subject: subject(),
+                reason: reason(),
+            },
+            RegistryError::Protocol {
+                subject: subject(),
+                reason: reason(),
+            },
+            RegistryError::Challenge {
+                host: reason(),
+                reason: reason(),
+            },
+            RegistryError::Cut {
+                subject: subject(),
+                got: 1,
+                expected: 2,
+            },
+        ];
+        for error in errors {
+            assert_eq!(error.public_text("it"), "it cannot be reached", "{error}");
+        }
+    }
+}

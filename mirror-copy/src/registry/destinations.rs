@@ -338,6 +338,34 @@ mod tests {
         assert_eq!(registry.barred(&to, allowance), expected);
     }
 
+    /// All registries may be private, and what answered decides whether this one is.
+    #[rstest::rstest]
+    #[case(&[], "https://10.0.0.1/", Some(PRIVATE))]
+    #[case(&[false], "https://10.0.0.1/", None)]
+    #[case(&[false], "https://169.254.169.254/", Some(LINK_LOCAL))]
+    #[case(&[true], "https://10.0.0.1/", Some(PRIVATE))]
+    #[case(&[false, true], "https://10.0.0.1/", Some(PRIVATE))]
+    #[case(&[true, false], "https://10.0.0.1/", Some(PRIVATE))]
+    fn a_registry_is_private_if_all_its_addresses_are(
+        #[case] answered_by_public: &[bool],
+        #[case] to: &str,
+        #[case] expected: Option<&str>,
+    ) {
+        let registry = registry("harbor.example.com", RegistryOptions::default());
+        for is_public in answered_by_public {
+            let peers = &registry.shared.peers;
+            let seen = if *is_public {
+                &peers.own_public
+            } else {
+                &peers.own_private
+            };
+            seen.store(true, Ordering::Relaxed);
+        }
+        let to = url(to);
+        let allowance = registry.allowance_for(&to);
+        assert_eq!(registry.barred(&to, allowance), expected);
+    }
+
     /// Somebody else names the registries, the operator allowed a name and two networks.
     #[rstest::rstest]
     #[case("ghcr.io", "https://10.20.0.1/", None)]

@@ -129,7 +129,8 @@ fn is_private(url: &Url) -> bool {
         Some(IpAddr::V6(v6)) => v6.segments()[0] & 0xfe00 == 0xfc00 || u128::from(v6) <= 1,
         None => {
             let name = url.host_str().unwrap_or_default().trim_end_matches('.');
-            !name.contains('.') || name.ends_with(".localhost") || name.ends_with(".svc")
+            let top = name.rsplit('.').next().unwrap_or_default();
+            !name.contains('.') || ["localhost", "local", "svc"].contains(&top)
         }
     }
 }

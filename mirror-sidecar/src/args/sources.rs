@@ -1,9 +1,10 @@
 //! How registries are spoken to, and with which credentials.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mirror_copy::{Credentials, DockerConfig, PrivateHosts, Registries, RegistryOptions};
+use mirror_copy::{Credentials, DockerConfig, IpNet, PrivateHosts, Registries, RegistryOptions};
 
 use super::UsageError;
 
@@ -32,20 +33,27 @@ pub struct SourceArgs {
     allow_private_redirects: bool,
 }
 
+/// What may be in a private network.
+#[derive(Clone, Debug)]
+enum PrivateRegistry {
+    Host(String),
+    Network(IpNet),
+}
+
 /// What the service allows of originals: their names come from whoever may create a Pod, not from the operator.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Originals")]
 pub struct OriginalsArgs {
-    /// Read originals from this registry although it is in a private network or on this machine, by its name or address:
-    /// localhost, a name without a dot, *.local, *.svc, 10.0.0.0/8 and the like (repeatable)
+    /// Read originals from this registry although it is in a private network or on this machine, by its name or by what that
+    /// resolves to; or from all addresses of a network, such as 10.20.0.0/16 (repeatable)
     #[arg(
         long,
         env = "PRIVATE_REGISTRIES",
         value_delimiter = ',',
-        value_name = "HOST[:PORT]",
-        value_parser = host
+        value_name = "HOST[:PORT]|CIDR",
+        value_parser = private_registry
     )]
-    private_registry: Vec<String>,
+    private_registry: Vec<PrivateRegistry>,
     /// Read originals from the backup's host with the login that the docker config has for it: everybody who may create a
     /// Pod can then have all that this login can read copied into the backup
     #[arg(long, env = "DOCKER_CONFIG_READS_BACKUP_HOST", value_parser = clap::builder::FalseyValueParser::new())]
@@ -77,7 +85,7 @@ impl SourceArgs {
     /// # Errors
     /// [`UsageError`] when a named file cannot be read or understood.
     pub fn registries(&self, credentials: Credentials) -> Result<Registries, UsageError> {
-        self.registries_in(credentials, PrivateHosts::All)
+        self.registries_in(credentials, PrivateHosts::All, Vec::new())
     }
 
     /// The registries of originals that somebody else names, for a backup at the host `backup`. They are spoken to with
@@ -97,15 +105,24 @@ impl SourceArgs {
             credentials.without(backup)
         };
         // The backup is spoken to anyway.
-        let private = allowed.private_registry.iter().map(String::as_str);
-        let private = private.chain([backup]).map(ToOwned::to_owned).collect();
-        self.registries_in(credentials, PrivateHosts::Only(private))
+        let mut hosts = BTreeSet::from([backup.to_owned()]);
+        let mut networks = Vec::new();
+        for private in &allowed.private_registry {
+            match private {
+                PrivateRegistry::Host(host) => {
+                    hosts.insert(host.clone());
+                }
+                PrivateRegistry::Network(network) => networks.push(*network),
+            }
+        }
+        self.registries_in(credentials, PrivateHosts::Only(hosts), networks)
     }
 
     fn registries_in(
         &self,
         credentials: Credentials,
         private_hosts: PrivateHosts,
+        private_networks: Vec<IpNet>,
     ) -> Result<Registries, UsageError> {
         let certificates = self.ca_file.iter().map(|file| {
             std::fs::read(file)
@@ -117,6 +134,7 @@ impl SourceArgs {
             extra_root_certificates_pem: certificates.collect::<Result<_, _>>()?,
             allow_private_redirects: self.allow_private_redirects,
             private_hosts,
+            private_networks,
             user_agent: concat!("mirror-sidecar/", env!("CARGO_PKG_VERSION")).into(),
             ..RegistryOptions::default()
         };
@@ -138,6 +156,17 @@ pub(super) fn check_docker_config(file: &Path, flag: &str) -> Result<(), UsageEr
                 error.column()
             ))
         })
+}
+
+/// A registry, or a network in the notation of CIDR.
+fn private_registry(text: &str) -> Result<PrivateRegistry, &'static str> {
+    if text.contains('/') {
+        let network = text.parse::<IpNet>().map_err(
+            |_| "must be a registry's host name with its port, or a network such as 10.20.0.0/16",
+        )?;
+        return Ok(PrivateRegistry::Network(network.trunc()));
+    }
+    host(text).map(PrivateRegistry::Host)
 }
 
 fn host(text: &str) -> Result<String, &'static str> {
@@ -200,6 +229,17 @@ mod tests {
     }
 
     #[rstest]
+    #[case("10.20.0.0/16", true)]
+    #[case("fd00::/8", true)]
+    #[case("harbor.svc:8443", true)]
+    #[case("10.20.0.0/33", false)]
+    #[case("10.20/16", false)]
+    #[case("harbor.svc/16", false)]
+    fn private_registries(#[case] text: &str, #[case] valid: bool) {
+        assert_eq!(private_registry(text).is_ok(), valid);
+    }
+
+    #[rstest]
     #[case(&[], "ghcr.io", true)]
     #[case(&[], "10.0.0.9:5000", true)]
     #[case(&[], "10.0.0.9:22", false)]
@@ -208,6 +248,13 @@ mod tests {
     #[case(&["--private-registry=harbor.harbor.svc,nas.local:5000"], "nas.local:5000", true)]
     #[case(&["--private-registry=harbor.harbor.svc"], "harbor.harbor.svc:443", true)]
     #[case(&["--insecure-registry=localhost:8080"], "localhost:8080", true)]
+    #[case(&["--private-registry=10.20.0.0/16,harbor.harbor.svc"], "10.20.3.4:8443", true)]
+    #[case(&["--private-registry=10.20.0.0/16,harbor.harbor.svc"], "harbor.harbor.svc", true)]
+    #[case(&["--private-registry=10.20.0.0/16"], "10.21.3.4:8443", false)]
+    #[case(&["--private-registry=0.0.0.0/0"], "169.254.169.254", false)]
+    #[case(&["--private-registry=169.254.169.254/32"], "169.254.169.254:80", true)]
+    #[case(&["--private-registry=169.254.169.254"], "169.254.169.254", true)]
+    #[case(&[], "service.namespace", false)]
     fn originals_are_not_read_from_private_hosts(
         #[case] flags: &[&str],
         #[case] host: &str,

@@ -44,7 +44,7 @@ pub enum Upstream {
     Absent,
     /// Nothing that could be relied on: it does not answer, or does not let us see the image (any more).
     Unknown {
-        /// Why, in one sentence.
+        /// Why, in one sentence that everybody may read.
         reason: String,
         /// Whether it will say the same until somebody changes something.
         lasting: bool,
@@ -180,11 +180,14 @@ impl Catalog {
                 ),
             },
             Ok(Ok(None)) => Upstream::Absent,
-            Ok(Err(error)) => unknown(error.to_string(), !error.retry().is_transient()),
+            Ok(Err(error)) => {
+                tracing::debug!(%image, %error, "cannot check the original");
+                let reason = source.registry.public_text(&error);
+                unknown(reason, !error.retry().is_transient())
+            }
             Err(_) => {
-                let host = image.host();
-                let seconds = ASK_UPSTREAM_WITHIN.as_secs();
-                unknown(format!("{host} did not answer within {seconds} s"), false)
+                tracing::debug!(%image, within = ?ASK_UPSTREAM_WITHIN, "the original's registry does not answer");
+                unknown("the registry cannot be reached".to_owned(), false)
             }
         }
     }

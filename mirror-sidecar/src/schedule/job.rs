@@ -161,7 +161,8 @@ impl JobProgress {
             let moved = self.movement.load(Ordering::Relaxed).wrapping_sub(before);
             if moved < LEAST_MOVEMENT {
                 return Failure {
-                    reason: format!("hardly anything moved for {} s", STALLED_AFTER.as_secs()),
+                    reason: format!("hardly anything moved for {} s", STALLED_AFTER.as_secs())
+                        .into(),
                     retry: Retry::Transient { after: None },
                     is_absent: false,
                 };
@@ -186,7 +187,8 @@ impl JobProgress {
                 return Failure {
                     reason: format!(
                         "only {moved} arrived in {seconds} s while other images waited"
-                    ),
+                    )
+                    .into(),
                     retry: Retry::Transient { after: None },
                     is_absent: false,
                 };
