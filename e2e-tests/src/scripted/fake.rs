@@ -41,7 +41,12 @@ impl Fake {
     /// Starts one behind TLS (HTTP/1.1), with the certificate for loopback. It thinks that it is spoken to by plain
     /// HTTP, like many behind a proxy.
     pub async fn start_tls(tls: &Tls) -> Self {
-        let (fake, inner) = Self::bound("127.0.0.1:0").await;
+        Self::start_tls_at("127.0.0.1:0", tls).await
+    }
+
+    /// The same at this address.
+    pub async fn start_tls_at(address: &str, tls: &Tls) -> Self {
+        let (fake, inner) = Self::bound(address).await;
         let service =
             handlers::router(fake.clone()).into_make_service_with_connect_info::<Switch>();
         let config = tls.server_config().expect("the certificate is usable");

@@ -344,3 +344,60 @@ fn originals_are_not_read_from_the_machine_itself_unless_it_is_allowed() {
     let reason = outcome(&sidecar, &upstream.localhost()).unwrap();
     assert!(reason.contains("limit of 10 bytes"), "{reason}");
 }
+
+/// Whoever may create a Pod could scan a network otherwise. The operator allowed this one, so it is connected to.
+#[rstest]
+#[case::open(true)]
+#[case::closed(false)]
+fn an_asker_cannot_tell_an_open_port_from_a_closed_one(#[case] is_open: bool) {
+    let backup = start_registry().unwrap();
+    // It speaks plain HTTP, where HTTPS is expected.
+    let other = start_registry().unwrap();
+    let host = other.address();
+    let _other = is_open.then_some(other);
+    let sidecar = Sidecar::builder()
+        .registry(backup.as_ref(), REPOSITORY)
+        .argument("--private-registry=127.0.0.0/8")
+        .start()
+        .unwrap();
+    let detail = outcome(&sidecar, &host).unwrap();
+    assert!(detail.contains(&host), "{detail}");
+    let path = format!(
+        "/v2/tag/{}/private/app/manifests/v1",
+        host.replace(':', "_")
+    );
+    // Between two attempts it says that the image is being copied.
+    let answers = std::iter::repeat_with(|| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let answer = ask(&client(&sidecar), Method::GET, &path);
+        answer.body["errors"][0]["message"].to_string()
+    });
+    let refusal = answers
+        .take(600)
+        .find(|message| message.contains("image-mirror/failed"))
+        .unwrap();
+    assert!(
+        refusal.contains("the registry cannot be reached"),
+        "{refusal}"
+    );
+    assert!(!refusal.contains("127.0.0.1"), "{refusal}");
+}
+
+/// Neither a Service that the Pod's search domain finds nor an address in another spelling is connected to.
+#[rstest]
+#[case("vault:8200")]
+#[case("service.namespace")]
+#[case("0x7f.0.0.1:8443")]
+#[case("169.254.169.254")]
+fn private_names_and_addresses_are_refused_by_what_they_say(#[case] host: &str) {
+    let backup = start_registry().unwrap();
+    let sidecar = Sidecar::builder()
+        .registry(backup.as_ref(), REPOSITORY)
+        .start()
+        .unwrap();
+    let reason = outcome(&sidecar, host).unwrap();
+    assert!(
+        reason.contains(&format!("--private-registry {host}")),
+        "{reason}"
+    );
+}

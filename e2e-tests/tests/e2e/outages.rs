@@ -238,7 +238,7 @@ fn a_missing_original_is_named() {
     assert!(
         lines
             .iter()
-            .any(|line| line.contains("is not mirrored: the source has no")),
+            .any(|line| line.contains("is not mirrored: the registry has no")),
         "{lines:?}"
     );
     let pushes = world.backup.requests();

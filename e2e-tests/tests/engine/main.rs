@@ -1,5 +1,6 @@
 //! The engine against registries that behave and that do not.
 
+mod addresses;
 mod auth;
 mod cases;
 mod child;

@@ -464,9 +464,9 @@ async fn case_48_a_public_registry_cannot_name_a_realm_in_a_private_network(#[ca
         knobs.auth = anonymous_bearer();
         knobs.challenges = Some(vec![format!("Bearer realm=\"{realm}\"")]);
     });
-    let login = [("registry.example", USER, PASSWORD)];
-    let answer = child::copy_by_proxy(&fake, "registry.example", "app", &login).await;
+    let login = [("registry.example.com", USER, PASSWORD)];
+    let answer = child::copy_by_proxy(&fake, "registry.example.com", "app", &login).await;
     assert!(child::is_kept_out(&answer), "{answer}");
     let host = |entry: &e2e_tests::scripted::Entry| entry.headers[header::HOST].clone();
-    assert!(fake.log().iter().all(|e| host(e) == "registry.example"));
+    assert!(fake.log().iter().all(|e| host(e) == "registry.example.com"));
 }

@@ -117,7 +117,7 @@ async fn case_27_a_public_registry_cannot_send_us_into_a_private_network(#[case]
     let there = vec![("location", format!("{inside}/v2/app/blobs/x"))];
     let redirect = Action::Status(307, there, "");
     fake.fault(Method::GET, "/v2/app/blobs/", usize::MAX, redirect);
-    let answer = child::copy_by_proxy(&fake, "registry.example", "app", &[]).await;
+    let answer = child::copy_by_proxy(&fake, "registry.example.com", "app", &[]).await;
     assert!(child::is_kept_out(&answer), "{answer}");
     let inside = inside.trim_start_matches("http://");
     let asked = |entry: &e2e_tests::scripted::Entry| entry.headers[header::HOST] == inside;
@@ -251,10 +251,10 @@ async fn case_29_a_dropped_default_port_is_still_the_same_registry() {
     fake.set(|knobs| {
         knobs.auth = basic();
         knobs.mount = false;
-        knobs.location = LocationStyle::Base("http://registry.example".into());
+        knobs.location = LocationStyle::Base("http://registry.example.com".into());
     });
-    let login = [("registry.example:80", USER, PASSWORD)];
-    let answer = child::copy_by_proxy(&fake, "registry.example:80", "app", &login).await;
+    let login = [("registry.example.com:80", USER, PASSWORD)];
+    let answer = child::copy_by_proxy(&fake, "registry.example.com:80", "app", &login).await;
     assert_eq!(answer, "ok");
     assert!(fake.has("acme/copy", &app));
 }

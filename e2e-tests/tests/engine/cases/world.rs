@@ -181,7 +181,7 @@ async fn case_51_proxies_of_the_environment_are_used_and_spared() {
     let fake = Fake::start().await;
     fake.put_tagged("app", "1", &app());
     // No such host exists: only the proxy can know where it is.
-    let answer = child::copy_by_proxy(&fake, "registry.example", "app", &[]).await;
+    let answer = child::copy_by_proxy(&fake, "registry.example.com", "app", &[]).await;
     assert_eq!(answer, "ok");
     // A proxy that nobody runs, and hosts that are not asked through it.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
