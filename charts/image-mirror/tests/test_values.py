@@ -96,6 +96,7 @@ class Schema(unittest.TestCase):
             (sets(admissionPolicies__workloads="Warn"), "/admissionPolicies/workloads"),
             (sets(upstream__maxImageSize="20Gi"), "/upstream/maxImageSize"),
             (["--set-json", 'upstream.privateRegistries=["http://a"]'], "/upstream/privateRegistries/0"),
+            (["--set-json", 'upstream.privateRegistries=["10.0.0.0/8/"]'], "/upstream/privateRegistries/0"),
             (sets(upstream__maxImageSize=0), "/upstream/maxImageSize"),
             (sets(cluster__recheckInterval="0h0m"), "/cluster/recheckInterval"),
             (sets(facade__port=8080), "/facade/port"),
