@@ -170,6 +170,16 @@ pub enum RegistryError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// What the image's manifests and lists take in memory is more than one copy may have.
+    #[error(
+        "cannot {subject}: with it the manifests of this image exceed the limit of {limit} bytes of memory"
+    )]
+    Memory {
+        /// What was tried.
+        subject: Subject,
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// The content is not what its digest says.
     #[error("cannot {subject}: its content has the digest {actual}, not {expected}")]
     Digest {

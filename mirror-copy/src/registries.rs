@@ -2,10 +2,12 @@
 
 pub(crate) mod host;
 mod memory;
+mod metadata_budget;
 mod options;
 mod tls;
 mod traffic;
 
+pub use metadata_budget::MetadataBudget;
 pub use options::{PrivateHosts, RegistryOptions, RetryPolicy, Timeouts};
 pub(crate) use traffic::Counters;
 pub use traffic::Traffic;
@@ -13,6 +15,7 @@ pub use traffic::Traffic;
 use crate::registry::Registry;
 use host::Endpoint;
 pub(crate) use memory::{Memory, Share};
+pub(crate) use metadata_budget::{BeyondLimit, Lease, Leased, Reservation};
 use reqwest::Client;
 use rustls::ClientConfig;
 use std::collections::HashMap;
@@ -24,6 +27,13 @@ const MAX_HOSTS: usize = 512;
 
 /// Idle connections kept per host: at least what one copy uses at once.
 const IDLE_PER_HOST: usize = 32;
+
+/// What a peer may send on one HTTP/2 stream before it is read, in bytes. HTTP/2 carries metadata only.
+const STREAM_WINDOW: u32 = 64 * 1024;
+
+/// The same of all streams of a connection together: more than they can fill, so that streams that wait for memory
+/// hold up no other.
+const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 
 /// Registries could not be set up, or a host cannot be one.
 #[derive(Debug, thiserror::Error)]
@@ -156,7 +166,9 @@ fn client(
         .pool_max_idle_per_host(IDLE_PER_HOST)
         // Below the 60 s after which common load balancers drop idle connections.
         .pool_idle_timeout(std::time::Duration::from_secs(50))
-        .tcp_nodelay(true);
+        .tcp_nodelay(true)
+        .http2_initial_stream_window_size(STREAM_WINDOW)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW);
     if !http2 {
         builder = builder.http1_only();
     }

@@ -29,14 +29,14 @@ fn is_printable(c: char) -> bool {
 }
 
 /// An address without user info, query and fragment: signed download URLs and upload sessions carry
-/// their secrets there.
+/// their secrets there. Bounded and printable like all foreign text.
 pub(crate) fn public_url(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     let port = url
         .port()
         .map(|port| format!(":{port}"))
         .unwrap_or_default();
-    format!("{}://{host}{port}{}", url.scheme(), url.path())
+    clean(&format!("{}://{host}{port}{}", url.scheme(), url.path()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What the operator may choose about talking to registries.
 
 use super::host::Endpoint;
+use super::metadata_budget::MetadataBudget;
 use crate::credentials::Credentials;
 use crate::registry::reach::is_private;
 use std::collections::BTreeSet;
@@ -31,6 +32,8 @@ pub struct RegistryOptions {
     pub allow_private_redirects: bool,
     /// Which registries may be in a private network, or on this machine.
     pub private_hosts: PrivateHosts,
+    /// Memory for manifests, lists and other answers. The default is shared by the whole process.
+    pub metadata_budget: MetadataBudget,
 }
 
 /// Which registries with a private name or address may be spoken to: `localhost`, `*.local`, `*.svc`, names without a dot, and
@@ -68,6 +71,7 @@ impl Default for RegistryOptions {
             credential_life: Duration::from_mins(1),
             allow_private_redirects: false,
             private_hosts: PrivateHosts::default(),
+            metadata_budget: MetadataBudget::default(),
         }
     }
 }
@@ -87,7 +91,7 @@ impl std::fmt::Debug for RegistryOptions {
             .field("credential_life", &self.credential_life)
             .field("allow_private_redirects", &self.allow_private_redirects)
             .field("private_hosts", &self.private_hosts)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
