@@ -131,6 +131,14 @@ pub enum RegistryError {
         /// How long was waited.
         after: Duration,
     },
+    /// A manifest, list or token response did not end in time.
+    #[error("cannot {subject}: the response did not end within {} s", .after.as_secs())]
+    Unfinished {
+        /// What was tried.
+        subject: Subject,
+        /// The limit.
+        after: Duration,
+    },
     /// Too little came for too long, while others waited for what the transfer takes.
     #[error(
         "cannot {subject}: only {moved} bytes came in {} s while images of other registries waited; it is tried again \
@@ -273,6 +281,7 @@ impl RegistryError {
             Self::Transport { source, .. } => transport_retry(source),
             Self::Expired { .. }
             | Self::Timeout { .. }
+            | Self::Unfinished { .. }
             | Self::Slow { .. }
             | Self::Cut { .. }
             | Self::Whole { .. }

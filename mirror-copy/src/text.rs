@@ -24,7 +24,7 @@ pub(crate) fn clean(text: &str) -> String {
 /// a line shows something else than it says (Unicode Technical Report 36, section 2.5).
 fn is_printable(c: char) -> bool {
     let is_format = matches!(c,
-        '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
     !c.is_control() && !is_format
 }
 
@@ -52,6 +52,17 @@ mod tests {
         );
         assert_eq!(clean("日本 – é"), "日本 – é");
         assert_eq!(clean(&"é".repeat(400)).chars().count(), MAX_FOREIGN + 1);
+    }
+
+    #[test]
+    fn addresses_are_bounded_and_printable_too() {
+        let url = Url::parse(&format!(
+            "https://a.example/\n\u{1b}[31m{}",
+            "x".repeat(9000)
+        ));
+        let shown = public_url(&url.unwrap());
+        assert_eq!(shown.chars().count(), MAX_FOREIGN + 1);
+        assert!(shown.chars().all(is_printable), "{shown}");
     }
 
     #[test]

@@ -56,9 +56,13 @@ pub(super) async fn bounded_body(
     let mut time_left = BODY_TIME;
     loop {
         let started = Instant::now();
-        let chunk = next_chunk(&mut response, subject, idle.min(time_left)).await?;
+        let chunk = timeout(time_left, next_chunk(&mut response, subject, idle)).await;
+        let chunk = chunk.map_err(|_| RegistryError::Unfinished {
+            subject: subject.clone(),
+            after: BODY_TIME,
+        })?;
         time_left = time_left.saturating_sub(started.elapsed());
-        let Some(chunk) = chunk else { break };
+        let Some(chunk) = chunk? else { break };
         let length = body.len() + chunk.len();
         if length as u64 > limit {
             return Err(too_large());
@@ -169,6 +173,7 @@ pub(super) fn first_error(body: &[u8]) -> Option<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::StreamExt as _;
     use reqwest::header::HeaderValue;
 
     fn wait(text: &str) -> Option<Duration> {
@@ -197,6 +202,39 @@ mod tests {
     ) {
         let response = Response::from(axum::http::Response::new(body));
         assert_eq!(error_text(response).await, (code.into(), message.into()));
+    }
+
+    /// Reads a body of pieces that come once in ten seconds.
+    async fn read(pieces: usize, size: usize, limit: u64) -> Result<Leased, RegistryError> {
+        let pieces = futures_util::stream::iter(0..pieces).then(move |_| async move {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            Ok::<_, std::io::Error>(vec![b' '; size])
+        });
+        let body = reqwest::Body::wrap_stream(pieces);
+        let response = Response::from(axum::http::Response::new(body));
+        let subject = Subject {
+            operation: crate::error::Operation::ReadManifest,
+            object: "a:1".to_owned(),
+        };
+        let idle = Duration::from_secs(30);
+        let copy = crate::MetadataBudget::new().for_copy();
+        bounded_body(response, &subject, limit, idle, &copy).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_has_a_size_and_a_time() {
+        let body = read(5, 10_000, 50_000).await.unwrap();
+        assert_eq!(body.0.len(), 50_000);
+        assert_eq!(body.0.capacity(), 50_000);
+        let large = read(5, 10_000, 49_999).await.err().unwrap();
+        assert!(matches!(large, RegistryError::TooLarge { .. }), "{large}");
+        let slow = read(7, 1, 50_000).await.err().unwrap();
+        assert!(matches!(slow, RegistryError::Unfinished { .. }), "{slow}");
+        assert!(slow.retry().is_transient());
+        let limit = 33 << 20;
+        let much = read(5, 9 << 20, limit).await.err().unwrap();
+        assert!(matches!(much, RegistryError::Memory { .. }), "{much}");
+        assert!(!much.retry().is_transient());
     }
 
     #[test]
