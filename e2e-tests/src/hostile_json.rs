@@ -165,7 +165,7 @@ fn manifest(repository: &str) -> Option<Bytes> {
 /// 8,000 layers, each with addresses that nobody needs.
 fn large() -> String {
     let media_type = "application/vnd.oci.image.layer.nondistributable.v1.tar";
-    let url = format!(r#""https://layers.example/{}""#, "x".repeat(800));
+    let url = format!(r#""https://layers.example/{}""#, "x".repeat(550));
     let layer = |number: usize| {
         format!(
             r#"{{"mediaType":"{media_type}","digest":"sha256:{number:064x}","size":9,"urls":[{url}]}}"#
