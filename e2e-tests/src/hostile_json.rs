@@ -98,7 +98,9 @@ fn answer(request: &Request) -> Response<Body> {
     let mut parts = path.splitn(3, '/');
     let [repository, kind, name] = [(); 3].map(|()| parts.next().unwrap_or_default());
     let found = match kind {
-        "manifests" => manifest(repository).map(|bytes| (IMAGE, bytes)),
+        "manifests" => manifest(repository)
+            .filter(|bytes| name == "v1" || name == digest::of(bytes))
+            .map(|bytes| (IMAGE, bytes)),
         "referrers" => referrers(repository).map(|bytes| (INDEX, bytes)),
         "blobs" if name == SUM => Some(("application/octet-stream", Bytes::new())),
         "" => Some(("application/json", Bytes::from_static(b"{}"))),

@@ -12,7 +12,7 @@ pub use options::{PrivateHosts, RegistryOptions, RetryPolicy, Timeouts};
 pub(crate) use traffic::Counters;
 pub use traffic::Traffic;
 
-use crate::registry::Registry;
+use crate::registry::{DigestTagLists, Registry};
 use host::Endpoint;
 pub(crate) use memory::{Memory, Share};
 pub(crate) use metadata_budget::{BeyondLimit, Lease, Leased, Reservation};
@@ -23,7 +23,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Hosts remembered at once. Over this, those that nobody uses are forgotten with their tokens.
-const MAX_HOSTS: usize = 512;
+const MAX_HOSTS: usize = 128;
 
 /// Idle connections kept per host: at least what one copy uses at once.
 const IDLE_PER_HOST: usize = 32;
@@ -70,6 +70,7 @@ pub(crate) struct Common {
     /// HTTP/2 where the registry offers it: many small requests on one connection.
     pub(crate) small: Client,
     pub(crate) memory: Memory,
+    pub(crate) digest_tags: DigestTagLists,
     /// Of all hosts together, those that were forgotten included.
     pub(crate) counters: Counters,
 }
@@ -98,6 +99,7 @@ impl Registries {
             small: client(&options, &tls, true)?,
             options,
             memory: Memory::default(),
+            digest_tags: DigestTagLists::default(),
             counters: Counters::default(),
         };
         Ok(Self {

@@ -39,7 +39,7 @@ mod testing;
 pub use blob_reader::BlobReader;
 pub(crate) use call::retrying;
 pub(crate) use content::{Content, Flow, content};
-pub(crate) use digest_tags::DigestTags;
+pub(crate) use digest_tags::{DigestTagLists, DigestTags};
 pub(crate) use manifests::{Located, Pushed};
 pub use manifests::{Manifest, Resolved};
 pub(crate) use own_mount::OwnMount;
@@ -83,7 +83,6 @@ struct Shared {
     gate: Gate,
     quota: Quota,
     seen: Seen,
-    digest_tags: digest_tags::Lists,
     places: Places,
     own_mount: own_mount::Learned,
     /// Whether the host may speak HTTP/2; only TLS can tell.
@@ -106,7 +105,6 @@ impl Registry {
             gate: Gate::default(),
             quota: Quota::default(),
             seen: Seen::default(),
-            digest_tags: digest_tags::Lists::default(),
             places: Places::default(),
             own_mount: own_mount::Learned::default(),
             abilities: Abilities::default(),

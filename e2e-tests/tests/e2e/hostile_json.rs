@@ -12,9 +12,9 @@ use reqwest::Method;
 use crate::memory::{Job, run};
 use crate::support::{COPY_DEADLINE, REPOSITORY};
 
-/// The most that a debug build may have in memory, in bytes. An idle `serve` has 40 MiB of it, and more than half of that
-/// is the program itself, which is several times as large as in production.
-const LIMIT: u64 = 128 << 20;
+/// The most that a debug build may have in memory, in bytes. It takes 66 MiB, and a third of that is the program itself,
+/// which is several times as large as in production. A reader that keeps what it does not need takes 800 MiB.
+const LIMIT: u64 = 90 << 20;
 
 /// Lines that one image may add to the log at `info`.
 const LINES: usize = 20;
@@ -32,7 +32,6 @@ fn copy_reads_hostile_json_in_little_memory() {
         artifacts::sidecar_program().unwrap().display().to_string(),
         "copy".to_owned(),
         "--parallel-copies=4".to_owned(),
-        "--no-progress".to_owned(),
         format!("--registry={}", backup.address()),
         format!("--repository={REPOSITORY}"),
         format!("--insecure-registry={}", backup.address()),
@@ -43,7 +42,7 @@ fn copy_reads_hostile_json_in_little_memory() {
     let (peak, succeeded) = run(&job);
     assert!(!succeeded, "most images cannot be copied");
     for name in UNUSABLE.into_iter().chain(REFERRERS) {
-        let reads = registry.count(&format!("GET /v2/{name}/manifests/"));
+        let reads = registry.count(&format!("GET /v2/{name}/manifests/v1"));
         assert_eq!(reads, 1, "{name} is read, and not again");
     }
     for name in REFERRERS {
