@@ -31,6 +31,7 @@ pub mod endless;
 pub mod fixtures;
 pub mod fuel;
 pub mod host;
+pub mod hostile_json;
 pub mod image;
 pub mod machine;
 pub mod manifests;

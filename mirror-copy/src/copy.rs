@@ -9,6 +9,7 @@ mod fallback;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod graph;
+mod limits;
 mod manifests;
 mod node;
 mod offer;
@@ -30,14 +31,17 @@ pub use progress::{Event, Progress};
 pub use report::CopyReport;
 
 use crate::reference::TagOrDigest;
+use crate::registries::Reservation;
 use crate::registry::{Access, Located, Manifest, Registry, Repository};
 use closure::Closure;
+use limits::{Part, Sums};
 use oci_spec::image::Digest;
 use present::wanted;
 use referrers::Referring;
 use report::Tally;
 use sessions::Abandoned;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Where an image is copied from.
@@ -81,22 +85,24 @@ pub async fn copy(
     let started = Instant::now();
     let from = source.registry.counting_from_zero();
     let to = target.registry.counting_from_zero();
+    let reservation = from.reservation_of_copy();
     let job = Job {
         source: from
             .repository(&source.repository, Access::Pull)
-            .map_err(CopyError::Source)?,
+            .map_err(CopyError::Source)?
+            .of_copy(&reservation),
         target: to
             .repository(&target.repository, Access::Push)
-            .map_err(CopyError::Target)?,
+            .map_err(CopyError::Target)?
+            .of_copy(&reservation),
+        reservation,
         options,
         progress,
         tally: Tally::default(),
         found_something: AtomicBool::new(!options.trust_present),
         parts_are_missing: AtomicBool::new(false),
         misled: AtomicBool::new(false),
-        manifest_bytes: AtomicU64::new(0),
-        image_bytes: AtomicU64::new(0),
-        referrer_bytes: AtomicU64::new(0),
+        sums: Sums::default(),
         referring: Referring::default(),
         abandoned: Abandoned::default(),
     };
@@ -125,11 +131,9 @@ struct Job<'a> {
     parts_are_missing: AtomicBool,
     /// Whether the target said that it has what it does not have.
     misled: AtomicBool,
-    /// Bytes of manifests that were read.
-    manifest_bytes: AtomicU64,
-    /// Bytes of the image's blobs, and of those of all that refers to it, as far as there is a limit.
-    image_bytes: AtomicU64,
-    referrer_bytes: AtomicU64,
+    /// Memory for all that is read, at both sides.
+    reservation: Arc<Reservation>,
+    sums: Sums,
     referring: Referring,
     abandoned: Abandoned,
 }
@@ -201,9 +205,8 @@ impl Job<'_> {
         root: &Manifest,
         references: &[TagOrDigest],
     ) -> Result<Root, CopyError> {
-        self.manifest_bytes.store(0, Ordering::Relaxed);
-        self.image_bytes.store(0, Ordering::Relaxed);
-        self.referrer_bytes.store(0, Ordering::Relaxed);
+        self.sums.reset();
+        let lease = self.hold(Part::Image, root, 0).await?;
         let referrers = async {
             if self.options.referrers {
                 self.bring_referrers(root).await
@@ -211,7 +214,10 @@ impl Job<'_> {
                 Ok(())
             }
         };
-        let (root, ()) = tokio::try_join!(Closure::of_image(self).bring(root.clone()), referrers)?;
+        let (root, ()) = tokio::try_join!(
+            Closure::of_image(self).bring(root.clone(), lease),
+            referrers
+        )?;
         self.push_root(&root, references).await?;
         Ok(Root {
             digest: root.manifest.digest,

@@ -132,6 +132,14 @@ pub enum RegistryError {
         /// How long was waited.
         after: Duration,
     },
+    /// A manifest, list or token response did not end in time.
+    #[error("cannot {subject}: the response did not end within {} s", .after.as_secs())]
+    Unfinished {
+        /// What was tried.
+        subject: Subject,
+        /// The limit.
+        after: Duration,
+    },
     /// Too little came for too long, while others waited for what the transfer takes.
     #[error(
         "cannot {subject}: only {moved} bytes came in {} s while images of other registries waited; it is tried again \
@@ -174,6 +182,16 @@ pub enum RegistryError {
     /// The body is larger than this client reads.
     #[error("cannot {subject}: it is larger than the limit of {limit} bytes")]
     TooLarge {
+        /// What was tried.
+        subject: Subject,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// What the image's manifests and lists take in memory is more than one copy may have.
+    #[error(
+        "cannot {subject}: with it the manifests of this image exceed the limit of {limit} bytes of memory"
+    )]
+    Memory {
         /// What was tried.
         subject: Subject,
         /// The limit in bytes.
@@ -272,6 +290,7 @@ impl RegistryError {
             Self::Transport { source, .. } => transport_retry(source),
             Self::Expired { .. }
             | Self::Timeout { .. }
+            | Self::Unfinished { .. }
             | Self::Slow { .. }
             | Self::Cut { .. }
             | Self::Whole { .. }

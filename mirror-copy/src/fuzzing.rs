@@ -5,7 +5,7 @@
 //! when what these make of it is not as it must be. Nothing is sent anywhere.
 
 pub use crate::copy::fuzzing::manifest;
-pub use crate::registry::fuzzing::{challenge, location, range};
+pub use crate::registry::fuzzing::{challenge, lists, location, range};
 
 use oci_spec::image::Digest;
 
@@ -30,6 +30,7 @@ mod tests {
     /// What was found to matter once must not be forgotten where no fuzzer runs.
     #[rstest::rstest]
     #[case("challenge", challenge)]
+    #[case("lists", lists)]
     #[case("location", location)]
     #[case("manifest", manifest)]
     #[case("range", range)]

@@ -12,13 +12,13 @@
 //! - [`RegistryError::retry`] and [`CopyError::retry`] say whether trying again makes sense.
 
 pub mod address_policy;
-mod bounded;
 mod copy;
 mod credentials;
 mod error;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod hash;
+mod json;
 mod manifest;
 mod platform;
 mod reference;
@@ -36,6 +36,7 @@ pub use oci_spec::image::Digest;
 pub use platform::{Platform, PlatformError};
 pub use reference::TagOrDigest;
 pub use registries::{
-    PrivateHosts, Registries, RegistryOptions, RetryPolicy, SetupError, Timeouts, Traffic,
+    MetadataBudget, PrivateHosts, Registries, RegistryOptions, RetryPolicy, SetupError, Timeouts,
+    Traffic,
 };
 pub use registry::{BlobReader, Manifest, RateLimit, Registry, Resolved};

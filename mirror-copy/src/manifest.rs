@@ -1,14 +1,17 @@
 //! What a manifest names, read leniently from its bytes. Manifests are never written here: they
 //! travel as the bytes they came in.
 
-use crate::bounded::Bounded;
+mod descriptor;
+
+pub use descriptor::{Annotations, Descriptor};
+
 use crate::hash::Hasher;
-use crate::platform::Platform;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use crate::json::{self, Bounded, JsonError, NoText};
+use crate::text::clean;
+use descriptor::Entry;
 use oci_spec::image::Digest;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -16,14 +19,6 @@ pub(crate) const OCI_ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+
 pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
-/// Layers that registries neither hold nor check (image-spec, layer.md, "Non-Distributable Layers", and
-/// Docker's foreign layers). Registries go by exactly these types, so a push breaks if more are left out.
-const FOREIGN: [&str; 4] = [
-    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
-    "application/vnd.oci.image.layer.nondistributable.v1.tar",
-    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
-    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
-];
 const SCHEMA1_PREFIX: &str = "application/vnd.docker.distribution.manifest.v1+";
 
 /// What is asked for: every known type first, then anything, since some registries answer an
@@ -34,95 +29,48 @@ application/vnd.oci.image.manifest.v1+json, \
 application/vnd.docker.distribution.manifest.v2+json, \
 application/vnd.oci.artifact.manifest.v1+json, */*";
 
-/// The empty descriptor's content `{}` (image-spec, manifest.md, "Guidance for an Empty Descriptor").
-const EMPTY_JSON: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
-
 /// Most descriptors in one manifest. Docker stops at 127 layers; build caches go to some thousands.
-const MAX_DESCRIPTORS: usize = 10_000;
+pub(crate) const MAX_DESCRIPTORS: usize = 10_000;
 
-/// The part of a descriptor that copying needs (OCI image-spec, descriptor.md).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Descriptor {
-    /// Media type of the content; empty where the manifest gives none.
-    #[serde(default)]
-    pub media_type: String,
-    /// Digest of the content.
-    pub digest: Digest,
-    /// Size of the content in bytes.
-    pub size: u64,
-    /// Where foreign content can be fetched from.
-    #[serde(default, deserialize_with = "lenient")]
-    pub urls: Vec<String>,
-    /// The content itself in base64, for small blobs.
-    #[serde(default, deserialize_with = "lenient")]
-    pub data: Option<String>,
-    /// In an index: what the image runs on.
-    #[serde(default, deserialize_with = "lenient")]
-    pub platform: Option<Platform>,
-    /// The annotations that matter here.
-    #[serde(default, deserialize_with = "lenient")]
-    pub annotations: Annotations,
-}
+/// Longest media type, in bytes: twice the longest name that can be registered (RFC 6838, section 4.2), and a slash.
+const MAX_MEDIA_TYPE: usize = 255;
 
-/// Annotations of a descriptor that copying looks at.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Annotations {
-    /// Which image of the same index an attestation of Docker's build tool is about.
-    #[serde(default, rename = "vnd.docker.reference.digest")]
-    pub describes: Option<String>,
-}
-
-/// What copying can do without must not make a manifest unreadable: anything odd counts as absent.
-fn lenient<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: serde::de::DeserializeOwned + Default,
-{
-    let value = serde_json::Value::deserialize(deserializer)?;
-    Ok(serde_json::from_value(value).unwrap_or_default())
-}
-
-impl Descriptor {
-    /// Whether the content is to be fetched from elsewhere. A layer that says no place for that is like any
-    /// other: it can only be at the registry.
-    pub(crate) fn is_foreign(&self) -> bool {
-        FOREIGN.contains(&self.media_type.as_str()) && !self.urls.is_empty()
-    }
-
-    /// The content, if the descriptor carries it or everybody knows it. Nobody has to be asked for it then;
-    /// it is verified like any other.
-    pub(crate) fn inline(&self) -> Option<Bytes> {
-        if self.size == 0 {
-            return Some(Bytes::new());
-        }
-        if self.digest.as_ref() == EMPTY_JSON && self.size == 2 {
-            return Some(Bytes::from_static(b"{}"));
-        }
-        let content = STANDARD.decode(self.data.as_ref()?).ok()?;
-        (content.len() as u64 == self.size).then(|| content.into())
-    }
-
-    /// Whether an index entry of this type is surely a manifest.
-    pub(crate) fn is_manifest(&self) -> bool {
-        matches!(
-            kind_of(&self.media_type),
-            Kind::Index | Kind::Image | Kind::Artifact
-        )
-    }
-}
+/// Longest digest, in bytes. A sha512 has 135.
+const MAX_DIGEST: usize = 256;
 
 /// Why a manifest is not usable.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManifestError {
-    /// Not JSON, or not the shape of a manifest.
+    /// Not JSON, or not the structure of a manifest.
     #[error("it is not a well-formed manifest (line {line}, column {column})")]
     Malformed {
-        /// Where the reader stopped.
+        /// Line of the first fault, from 1.
         line: usize,
-        /// Where the reader stopped.
+        /// Column of the first fault, from 1.
         column: usize,
+    },
+    /// Nested deeper, or with longer names of fields, than anything sane.
+    #[error("it is not a well-formed manifest: {0}")]
+    Structure(
+        /// The limit.
+        String,
+    ),
+    /// A field that copying needs has a value that it cannot have.
+    #[error("it is not a well-formed manifest: its field {field} {problem}")]
+    Field {
+        /// The name of the field; of an entry of a list with the name of the list, such as `layers.digest`.
+        field: String,
+        /// What is wrong with the value.
+        problem: &'static str,
+    },
+    /// The value of a field is longer than anything sane.
+    #[error("its field {field} is longer than {limit} bytes")]
+    TooLong {
+        /// The name of the field, as in [`Self::Field`].
+        field: String,
+        /// The limit in bytes.
+        limit: usize,
     },
     /// JSON, but nothing that could be a manifest of any format: a login page's cousin.
     #[error("it is not a manifest: it has neither a schemaVersion of 2 nor names anything")]
@@ -138,7 +86,7 @@ pub enum ManifestError {
     #[error("it is ambiguous: {0}")]
     Ambiguous(String),
     /// More descriptors than anything sane has.
-    #[error("it names more than {MAX_DESCRIPTORS} objects")]
+    #[error("it names more than {MAX_DESCRIPTORS} objects in config, layers, blobs and manifests")]
     TooManyDescriptors,
     /// It names something that could not be verified.
     #[error(
@@ -164,22 +112,36 @@ pub(crate) struct Contents {
     pub(crate) blobs: Vec<Descriptor>,
 }
 
-/// A list that is as long as can be used: 8 MiB have room for some 100 000 descriptors.
-type Descriptors = Bounded<Descriptor, MAX_DESCRIPTORS>;
+/// A list of descriptors. 8 MiB have room for some 100,000 of them.
+type Entries = Bounded<Entry, MAX_DESCRIPTORS>;
 
 /// The union of the fields of all known formats. A field that comes twice is an error, because
 /// two readers could then see two different manifests.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Raw {
-    schema_version: Option<serde_json::Value>,
-    media_type: Option<String>,
-    config: Option<Descriptor>,
-    layers: Option<Descriptors>,
-    manifests: Option<Descriptors>,
-    blobs: Option<Descriptors>,
-    subject: Option<Descriptor>,
+struct Fields<'a> {
+    #[serde(borrow)]
+    schema_version: Option<&'a RawValue>,
+    #[serde(borrow)]
+    media_type: Option<&'a RawValue>,
+    config: Option<Entry>,
+    layers: Option<Entries>,
+    manifests: Option<Entries>,
+    blobs: Option<Entries>,
+    subject: Option<Entry>,
     fs_layers: Option<serde::de::IgnoredAny>,
+}
+
+impl Fields<'_> {
+    fn has_version(&self, version: &str) -> bool {
+        self.schema_version.is_some_and(|raw| raw.get() == version)
+    }
+
+    /// What the manifest says that it is; empty if it does not.
+    fn media_type(&self) -> Result<String, ManifestError> {
+        let media_type = self.media_type.map(|raw| media_type(raw, "mediaType"));
+        media_type.transpose().map(Option::unwrap_or_default)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -205,10 +167,13 @@ fn kind_of(media_type: &str) -> Kind {
     }
 }
 
-/// A `Content-Type` without its parameters, lower case.
+/// A `Content-Type` without its parameters, lower case; empty, which is to say unknown, if it is too long for one.
 pub(crate) fn bare_type(content_type: &str) -> String {
-    let bare = content_type.split(';').next().unwrap_or_default();
-    bare.trim().to_ascii_lowercase()
+    let bare = content_type.split(';').next().unwrap_or_default().trim();
+    if bare.len() > MAX_MEDIA_TYPE {
+        return String::new();
+    }
+    bare.to_ascii_lowercase()
 }
 
 /// Reads what a manifest names.
@@ -219,49 +184,41 @@ pub(crate) fn read(bytes: &[u8], content_type: &str) -> Result<Contents, Manifes
     if kind_of(content_type) == Kind::Schema1 {
         return Err(ManifestError::Schema1);
     }
-    let raw: Raw = match serde_json::from_slice(bytes) {
-        Ok(raw) => raw,
-        Err(error) => {
-            let (line, column) = (error.line(), error.column());
-            return Err(ManifestError::Malformed { line, column });
-        }
-    };
-    if raw.fs_layers.is_some() || raw.schema_version == Some(1.into()) {
+    let fields: Fields<'_> = json::from_slice(bytes).map_err(|error| match error {
+        JsonError::Malformed { line, column } => ManifestError::Malformed { line, column },
+        JsonError::Depth | JsonError::Name => ManifestError::Structure(error.to_string()),
+    })?;
+    if fields.fs_layers.is_some() || fields.has_version("1") {
         return Err(ManifestError::Schema1);
     }
-    let names_something = raw.config.is_some()
-        || raw.layers.is_some()
-        || raw.manifests.is_some()
-        || raw.blobs.is_some();
+    let names_something = fields.config.is_some()
+        || fields.layers.is_some()
+        || fields.manifests.is_some()
+        || fields.blobs.is_some();
     // What reads the bytes takes a list for a structure, too. Nobody else does.
     let is_object = bytes.trim_ascii_start().starts_with(b"{");
-    let media_type = agreed_type(&raw, content_type)?;
-    if !is_object || !names_something && raw.schema_version != Some(2.into()) {
+    let media_type = agreed_type(&fields, content_type)?;
+    if !is_object || !names_something && !fields.has_version("2") {
         return Err(ManifestError::NotAManifest);
     }
-    check_fields(&raw, &media_type)?;
-    let mut is_cut = false;
-    let mut items = |list: Option<Descriptors>| {
-        let list = list.unwrap_or_default();
-        is_cut |= list.is_cut;
-        list.items
-    };
-    let children = items(raw.manifests);
-    let layers = [items(raw.layers), items(raw.blobs)];
-    let blobs: Vec<_> = raw
+    check_fields(&fields, &media_type)?;
+    let children = descriptors(fields.manifests, "manifests")?;
+    let config = fields
         .config
-        .into_iter()
-        .chain(layers.into_iter().flatten())
-        .collect();
-    if is_cut || children.len() + blobs.len() > MAX_DESCRIPTORS {
+        .map(|entry| entry.named("config"))
+        .transpose()?;
+    let layers = descriptors(fields.layers, "layers")?;
+    let others = descriptors(fields.blobs, "blobs")?;
+    let blobs: Vec<_> = config.into_iter().chain(layers).chain(others).collect();
+    if children.len() + blobs.len() > MAX_DESCRIPTORS {
         return Err(ManifestError::TooManyDescriptors);
     }
     let mut named = children.iter().chain(&blobs).map(|named| &named.digest);
     if let Some(digest) = named.find(|digest| !is_verifiable(digest)) {
-        let digest = crate::text::clean(digest.as_ref());
-        return Err(ManifestError::UnknownAlgorithm(digest));
+        return Err(ManifestError::UnknownAlgorithm(clean(digest.as_ref())));
     }
-    let subject = raw.subject.map(|subject| subject.digest);
+    let subject = fields.subject.map(|entry| entry.named("subject"));
+    let subject = subject.transpose()?.map(|subject| subject.digest);
     Ok(Contents {
         media_type,
         subject: subject.filter(is_verifiable),
@@ -270,17 +227,54 @@ pub(crate) fn read(bytes: &[u8], content_type: &str) -> Result<Contents, Manifes
     })
 }
 
+/// The entries of a list of this name.
+fn descriptors(list: Option<Entries>, name: &str) -> Result<Vec<Descriptor>, ManifestError> {
+    let list = list.unwrap_or_default();
+    if list.is_cut {
+        return Err(ManifestError::TooManyDescriptors);
+    }
+    let entries = list.items.into_iter();
+    entries.map(|entry| entry.named(name)).collect()
+}
+
+/// Reads the media type in this field.
+fn media_type(raw: &RawValue, field: &str) -> Result<String, ManifestError> {
+    let problem = |problem| ManifestError::Field {
+        field: field.to_owned(),
+        problem,
+    };
+    match json::text(raw, MAX_MEDIA_TYPE) {
+        // It is sent in a header again.
+        Ok(text) if text.bytes().all(|b| matches!(b, b' '..=b'~')) => Ok(text),
+        Ok(_) => Err(problem("has characters that no media type can have")),
+        Err(NoText::OtherType) => Err(problem("is not a text")),
+        Err(NoText::Long) => Err(ManifestError::TooLong {
+            field: field.to_owned(),
+            limit: MAX_MEDIA_TYPE,
+        }),
+    }
+}
+
+/// Reads a digest that a registry sent, of any algorithm. Its characters are those of the OCI image specification
+/// (descriptor.md, "Digests"), so that it can be part of addresses and messages.
+pub(crate) fn parse_digest(text: &str) -> Option<Digest> {
+    if text.len() > MAX_DIGEST {
+        return None;
+    }
+    text.parse().ok()
+}
+
 /// Whether content can be checked against this digest. The grammar of digests alone allows for much:
 /// `1.27:alpine` is one. With a known algorithm the rest has that algorithm's length.
 pub(crate) fn is_verifiable(digest: &Digest) -> bool {
     Hasher::for_digest(digest).is_some()
 }
 
-fn agreed_type(raw: &Raw, content_type: &str) -> Result<String, ManifestError> {
-    let said = raw.media_type.as_deref().unwrap_or_default();
-    match (kind_of(content_type), said) {
-        (Kind::Generic, "") if raw.manifests.is_some() => Ok(OCI_INDEX.to_owned()),
-        (Kind::Generic, "") if raw.layers.is_some() => Ok(OCI_MANIFEST.to_owned()),
+fn agreed_type(fields: &Fields<'_>, content_type: &str) -> Result<String, ManifestError> {
+    let said = fields.media_type()?;
+    match (kind_of(content_type), said.as_str()) {
+        (Kind::Generic, "") if fields.manifests.is_some() => Ok(OCI_INDEX.to_owned()),
+        (Kind::Generic, "") if fields.layers.is_some() => Ok(OCI_MANIFEST.to_owned()),
         (Kind::Generic, "") => Err(ManifestError::Ambiguous(
             "neither the registry nor the manifest says what it is".to_owned(),
         )),
@@ -289,13 +283,13 @@ fn agreed_type(raw: &Raw, content_type: &str) -> Result<String, ManifestError> {
         (_, said) if said == content_type => Ok(said.to_owned()),
         (_, said) => Err(ManifestError::Ambiguous(format!(
             "the registry says {}, the manifest itself {}",
-            crate::text::clean(content_type),
-            crate::text::clean(said),
+            clean(content_type),
+            clean(said),
         ))),
     }
 }
 
-fn check_fields(raw: &Raw, media_type: &str) -> Result<(), ManifestError> {
+fn check_fields(raw: &Fields<'_>, media_type: &str) -> Result<(), ManifestError> {
     let mixed = |what: &str| Err(ManifestError::Ambiguous(what.to_owned()));
     let image_fields = raw.layers.is_some() || raw.config.is_some();
     if raw.manifests.is_some() && (image_fields || raw.blobs.is_some()) {

@@ -1,12 +1,11 @@
 //! Platforms, as they are written on command lines and in indexes.
 
-use serde::Deserialize;
 use std::fmt;
 use std::str::FromStr;
 
 /// An operating system and an architecture, as in `linux/arm64` or `linux/arm/v7` (OCI image-spec,
 /// image-index.md, `platform`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Platform {
     /// Operating system, such as `linux`.
     pub os: String,

@@ -45,11 +45,14 @@ impl From<Digest> for TagOrDigest {
     }
 }
 
+/// Longest tag, in bytes.
+pub(crate) const MAX_TAG: usize = 128;
+
 /// Whether this is a tag (distribution-spec, "Pulling manifests": `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`).
 pub(crate) fn is_tag(text: &str) -> bool {
     let mut bytes = text.bytes();
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    text.len() <= 128
+    text.len() <= MAX_TAG
         && bytes.next().is_some_and(word)
         && bytes.all(|b| word(b) || b == b'.' || b == b'-')
 }

@@ -3,25 +3,28 @@
 mod clients;
 pub(crate) mod host;
 mod memory;
+mod metadata_budget;
 mod options;
 mod tls;
 mod traffic;
 
+pub use metadata_budget::MetadataBudget;
 pub use options::{PrivateHosts, RegistryOptions, RetryPolicy, Timeouts};
 pub(crate) use traffic::Counters;
 pub use traffic::Traffic;
 
 use crate::address_policy::AddressPolicy;
-use crate::registry::Registry;
+use crate::registry::{DigestTagLists, Registry};
 use clients::Clients;
 use host::Endpoint;
 pub(crate) use memory::{Memory, Share};
+pub(crate) use metadata_budget::{BeyondLimit, Lease, Leased, Reservation};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Hosts remembered at once. Over this, those that nobody uses are forgotten with their tokens.
-const MAX_HOSTS: usize = 512;
+const MAX_HOSTS: usize = 128;
 
 /// Registries could not be set up, or a host cannot be one.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +58,7 @@ pub(crate) struct Common {
     pub(crate) address_policy: Arc<AddressPolicy>,
     pub(crate) clients: Clients,
     pub(crate) memory: Memory,
+    pub(crate) digest_tags: DigestTagLists,
     /// Of all hosts together, those that were forgotten included.
     pub(crate) counters: Counters,
 }
@@ -83,6 +87,7 @@ impl Registries {
             address_policy,
             options,
             memory: Memory::default(),
+            digest_tags: DigestTagLists::default(),
             counters: Counters::default(),
         };
         Ok(Self {

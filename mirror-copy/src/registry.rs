@@ -19,6 +19,7 @@ mod pages;
 mod places;
 mod quota;
 mod redirect;
+mod referrer_list;
 mod referrers;
 mod repository;
 mod seen;
@@ -38,13 +39,13 @@ mod testing;
 pub use blob_reader::BlobReader;
 pub(crate) use call::retrying;
 pub(crate) use content::{Content, Flow, content};
-pub(crate) use digest_tags::DigestTags;
+pub(crate) use digest_tags::{DigestTagLists, DigestTags};
 pub(crate) use manifests::{Located, Pushed};
 pub use manifests::{Manifest, Resolved};
 pub(crate) use own_mount::OwnMount;
 pub(crate) use places::BlobPlace;
 pub use quota::RateLimit;
-pub(crate) use referrers::Referrer;
+pub(crate) use referrer_list::{Referrer, ReferrerList};
 pub(crate) use repository::{Access, Repository};
 pub(crate) use uploads::{MountAnswer, Session};
 
@@ -52,7 +53,7 @@ use crate::address_policy::Allowance;
 use crate::error::{Operation, RegistryError, Subject};
 use crate::reference::TagOrDigest;
 use crate::registries::host::Endpoint;
-use crate::registries::{Common, Counters, RetryPolicy, Timeouts, Traffic};
+use crate::registries::{Common, Counters, Reservation, RetryPolicy, Timeouts, Traffic};
 use abilities::Abilities;
 use auth::Auth;
 use call::{Call, Lane};
@@ -67,6 +68,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use token::Scopes;
+use tokio::sync::Semaphore;
 
 /// One registry host. Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -86,13 +88,16 @@ struct Shared {
     gate: Gate,
     quota: Quota,
     seen: Seen,
-    digest_tags: digest_tags::Lists,
     places: Places,
     own_mount: own_mount::Learned,
     /// Whether the host may speak HTTP/2; only TLS can tell.
     multiplexes: AtomicBool,
     abilities: Abilities,
     counters: Counters,
+    /// Of the requests that belong to no copy, one at a time holds a large body.
+    large_body: Arc<Semaphore>,
+    /// Whether a wrong digest of this host was logged.
+    reported_wrong_digest: AtomicBool,
 }
 
 impl Registry {
@@ -107,11 +112,12 @@ impl Registry {
             gate: Gate::default(),
             quota: Quota::default(),
             seen: Seen::default(),
-            digest_tags: digest_tags::Lists::default(),
             places: Places::default(),
             own_mount: own_mount::Learned::default(),
             abilities: Abilities::default(),
             counters: Counters::default(),
+            large_body: Arc::new(Semaphore::new(1)),
+            reported_wrong_digest: AtomicBool::new(false),
         };
         Self {
             shared: Arc::new(shared),
@@ -269,6 +275,17 @@ impl Registry {
 
     pub(crate) fn retry_policy(&self) -> &RetryPolicy {
         &self.shared.common.options.retry
+    }
+
+    /// Memory for one request that belongs to no copy.
+    fn reservation(&self) -> Arc<Reservation> {
+        let budget = &self.shared.common.options.metadata_budget;
+        budget.for_request(&self.shared.large_body)
+    }
+
+    /// Memory for all that one copy keeps.
+    pub(crate) fn reservation_of_copy(&self) -> Arc<Reservation> {
+        self.shared.common.options.metadata_budget.for_copy()
     }
 
     /// Whether a mount from the repository itself tells what is there.

@@ -24,19 +24,19 @@ pub(crate) fn clean(text: &str) -> String {
 /// a line shows something else than it says (Unicode Technical Report 36, section 2.5).
 fn is_printable(c: char) -> bool {
     let is_format = matches!(c,
-        '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
     !c.is_control() && !is_format
 }
 
 /// An address without user info, query and fragment: signed download URLs and upload sessions carry
-/// their secrets there.
+/// their secrets there. Bounded and printable like all foreign text.
 pub(crate) fn public_url(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     let port = url
         .port()
         .map(|port| format!(":{port}"))
         .unwrap_or_default();
-    format!("{}://{host}{port}{}", url.scheme(), url.path())
+    clean(&format!("{}://{host}{port}{}", url.scheme(), url.path()))
 }
 
 #[cfg(test)]
@@ -52,6 +52,17 @@ mod tests {
         );
         assert_eq!(clean("日本 – é"), "日本 – é");
         assert_eq!(clean(&"é".repeat(400)).chars().count(), MAX_FOREIGN + 1);
+    }
+
+    #[test]
+    fn addresses_are_bounded_and_printable_too() {
+        let url = Url::parse(&format!(
+            "https://a.example/\n\u{1b}[31m{}",
+            "x".repeat(9000)
+        ));
+        let shown = public_url(&url.unwrap());
+        assert_eq!(shown.chars().count(), MAX_FOREIGN + 1);
+        assert!(shown.chars().all(is_printable), "{shown}");
     }
 
     #[test]

@@ -97,7 +97,7 @@ class Schema(unittest.TestCase):
             (sets(upstream__maxImageSize="20Gi"), "/upstream/maxImageSize"),
             (["--set-json", 'upstream.privateRegistries=["http://a"]'], "/upstream/privateRegistries/0"),
             (["--set-json", 'upstream.privateRegistries=["10.0.0.0/8/"]'], "/upstream/privateRegistries/0"),
-            (sets(upstream__maxImageSize=0), "/upstream/maxImageSize"),
+            (sets(upstream__maxImageSize=""), "/upstream/maxImageSize"),
             (sets(cluster__recheckInterval="0h0m"), "/cluster/recheckInterval"),
             (sets(facade__port=8080), "/facade/port"),
             (["--set", "networkPolicy.egress.privateCidrs={10.0.0.1}"], "/networkPolicy/egress/privateCidrs/0"),
@@ -141,6 +141,10 @@ class Schema(unittest.TestCase):
             environment(render(*REGISTRY, *sets(upstream__maxImageSize="1048576")))["MAX_IMAGE_SIZE"], "1048576"
         )
         self.assertEqual(environment(render(*REGISTRY, *sets(upstream__maxImageSize="512m")))["MAX_IMAGE_SIZE"], "512m")
+        self.assertEqual(environment(render(*REGISTRY))["MAX_IMAGE_SIZE"], "50G")
+        for no_limit in ("0", "none"):
+            env = environment(render(*REGISTRY, *sets(upstream__maxImageSize=no_limit)))
+            self.assertEqual(env["MAX_IMAGE_SIZE"], no_limit)
         for interval in ("90s", "1h0m", "0h30m"):
             env = environment(render(*REGISTRY, *sets(cluster__recheckInterval=interval)))
             self.assertEqual(env["RECHECK_INTERVAL"], interval)

@@ -6,6 +6,7 @@ mod copies;
 mod facade;
 mod fuel;
 mod hostile;
+mod hostile_json;
 mod kill;
 mod memory;
 mod outages;

@@ -2,6 +2,7 @@
 
 mod auth;
 mod digests;
+mod limits;
 mod manifests;
 mod referrers;
 mod table;

@@ -6,17 +6,18 @@ use super::blobs::BLOBS_AT_ONCE;
 use super::children::{Child, Found};
 use super::error::CopyError;
 use super::graph::Graph;
+use super::limits::Part;
 use super::node::{Blob, Node, Origin, Read};
 use super::progress::Event;
 use super::queue::{LARGE, Queue};
 use crate::manifest::Descriptor;
 use crate::reference::TagOrDigest;
+use crate::registries::Lease;
 use crate::registry::Manifest;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use oci_spec::image::Digest;
 use std::collections::{HashSet, VecDeque};
-use std::sync::atomic::AtomicU64;
 
 /// Manifests of one copy that are read at once.
 const MANIFESTS_AT_ONCE: usize = 32;
@@ -39,8 +40,11 @@ pub(super) struct Closure<'a> {
     job: &'a Job<'a>,
     graph: Graph,
     blobs: Queue,
-    /// Bytes of the blobs, measured against the limit; referrers have one sum together.
-    weight: &'a AtomicU64,
+    part: Part,
+    /// Bytes of the blobs that are in the sum of the copy.
+    weighed: u64,
+    /// Memory for what was read from manifests.
+    held: Vec<Lease>,
     children: VecDeque<Child>,
     /// Manifests that were ever queued.
     asked: HashSet<Digest>,
@@ -61,18 +65,20 @@ enum Done {
 impl<'a> Closure<'a> {
     /// The work below the image itself.
     pub(super) fn of_image(job: &'a Job<'a>) -> Self {
-        Self::new(job, &job.image_bytes)
+        Self::new(job, Part::Image)
     }
 
     /// The work below something that refers to it.
     pub(super) fn of_referrer(job: &'a Job<'a>) -> Self {
-        Self::new(job, &job.referrer_bytes)
+        Self::new(job, Part::Referrers)
     }
 
-    fn new(job: &'a Job<'a>, weight: &'a AtomicU64) -> Self {
+    fn new(job: &'a Job<'a>, part: Part) -> Self {
         Self {
             job,
-            weight,
+            part,
+            weighed: 0,
+            held: Vec::new(),
             graph: Graph::default(),
             blobs: Queue::default(),
             children: VecDeque::new(),
@@ -85,8 +91,21 @@ impl<'a> Closure<'a> {
         }
     }
 
-    /// Returns when everything that `root` names is at the target, and pushes nothing of itself.
-    pub(super) async fn bring(mut self, root: Manifest) -> Result<Node, CopyError> {
+    /// Returns when everything that `root` names is at the target, and pushes nothing of itself. `lease` is the memory for
+    /// what is read from the root.
+    pub(super) async fn bring(mut self, root: Manifest, lease: Lease) -> Result<Node, CopyError> {
+        self.held.push(lease);
+        if self.part == Part::Referrers {
+            self.job.image_weighed().await;
+        }
+        let brought = self.bring_all(root).await;
+        if brought.is_err() {
+            self.job.sums.unweigh(self.weighed);
+        }
+        brought
+    }
+
+    async fn bring_all(&mut self, root: Manifest) -> Result<Node, CopyError> {
         self.asked.insert(root.digest.clone());
         let root = self.read(root, 1)?;
         loop {
@@ -108,20 +127,23 @@ impl<'a> Closure<'a> {
     }
 
     fn start_what_can_be(&mut self) {
-        let job = self.job;
+        let (job, part) = (self.job, self.part);
         while self.reading < MANIFESTS_AT_ONCE
             && let Some(child) = self.children.pop_front()
         {
             if self.asked.insert(child.descriptor.digest.clone()) {
                 self.reading += 1;
                 self.running.push(Box::pin(async move {
-                    let found = job.find(&child).await?;
+                    let found = job.find(&child, part).await?;
                     Ok(Done::Found(Box::new(child), found))
                 }));
             }
         }
         if self.reading == 0 && !self.planned {
             self.planned = true;
+            if part == Part::Image {
+                job.sums.image_weighed();
+            }
             job.progress.event(Event::Planned {
                 blobs: self.blobs.count() as u64,
                 bytes: self.blobs.bytes(),
@@ -162,7 +184,8 @@ impl<'a> Closure<'a> {
                 };
                 self.add_blob(&blob, &child.parent)?;
             }
-            Found::Manifest(manifest) => {
+            Found::Manifest(manifest, lease) => {
+                self.held.push(lease);
                 let node = self.read(manifest, child.depth + 1)?;
                 if let Some(ready) = self.graph.add(node) {
                     self.push(ready);
@@ -206,7 +229,8 @@ impl<'a> Closure<'a> {
     fn add_blob(&mut self, blob: &Blob, parent: &Digest) -> Result<(), CopyError> {
         let added = self.blobs.add(blob);
         if added.map_err(|_| self.job.beyond(parent, "it gives one blob two sizes"))? {
-            self.job.weigh(self.weight, blob, parent)?;
+            self.job.weigh(blob, parent)?;
+            self.weighed += blob.size;
         }
         if self.blobs.count() > MAX_BLOBS {
             return Err(self.job.beyond(parent, "it has more than 20000 blobs"));

@@ -60,8 +60,8 @@ pub enum CopyError {
     },
     /// The image is larger than [`CopyOptions::max_bytes`](super::CopyOptions::max_bytes).
     #[error(
-        "the image {object} is larger than the limit of {limit} bytes: its layers have at least {bytes}. The operator can \
-         raise --max-image-size"
+        "the image {object} is larger than the limit of {limit} bytes: its layers, and those of what refers to it, have at \
+         least {bytes}; the operator can raise --max-image-size"
     )]
     TooLarge {
         /// `host/repository@digest` of the manifest that goes beyond the limit.
@@ -70,6 +70,16 @@ pub enum CopyError {
         bytes: u64,
         /// The limit.
         limit: u64,
+    },
+    /// A list of referrers has entries that cannot be used.
+    #[error(
+        "{count} entries of the list of referrers of {object} name no manifest whose content could be verified"
+    )]
+    UnusableReferrers {
+        /// `host/repository@digest` of the manifest that they refer to.
+        object: String,
+        /// How many of the entries that were read.
+        count: usize,
     },
     /// The image is deeper or larger than anything sane.
     #[error("the image {object} goes beyond a limit: {limit}")]

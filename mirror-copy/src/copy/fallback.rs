@@ -1,32 +1,42 @@
 //! The referrers' tag, for registries that do not list referrers by themselves (distribution-spec,
 //! "Referrers Tag Schema"): an index under a tag made of the subject's digest, kept by clients.
 
-use crate::bounded::Bounded;
 use crate::error::{Operation, RegistryError};
 use crate::hash::Hasher;
-use crate::manifest::OCI_INDEX;
+use crate::json::{self, Bounded};
+use crate::manifest::{Annotations, Descriptor, OCI_INDEX, parse_digest};
 use crate::reference::TagOrDigest;
-use crate::registry::{Manifest, Referrer, Repository};
+use crate::registry::{Manifest, Referrer, ReferrerList, Repository};
 use backon::BackoffBuilder as _;
 use oci_spec::image::Digest;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use std::collections::HashSet;
 use tokio::time::sleep;
 
-/// Most entries that are looked at: all that a manifest of usual size can hold.
+/// Most entries of a list that is written. More than ten images could have as referrers together.
 const MAX_ENTRIES: usize = 10_000;
 
-/// The part of an index that matters here. An entry that is no descriptor is passed over.
+/// The digests in a list. An entry that is no descriptor is passed over.
 #[derive(Deserialize)]
-struct Index {
-    manifests: Bounded<Value, MAX_ENTRIES>,
+struct Listed {
+    manifests: Bounded<ListedDigest, MAX_ENTRIES>,
 }
 
-/// A list of referrers.
-pub(super) struct List {
-    manifest: Manifest,
-    pub(super) referrers: Vec<Referrer>,
+struct ListedDigest(Option<Digest>);
+
+impl<'de> Deserialize<'de> for ListedDigest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Entry<'a> {
+            #[serde(borrow)]
+            digest: Option<&'a RawValue>,
+        }
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        let entry: Option<Entry<'_>> = json::object(raw);
+        let digest = entry.and_then(|entry| json::optional_text(entry.digest, 256));
+        Ok(Self(digest.as_deref().and_then(parse_digest)))
+    }
 }
 
 /// The tag that lists a manifest's referrers.
@@ -40,24 +50,64 @@ pub(super) fn tag(subject: &Digest) -> String {
 pub(super) async fn read(
     repository: &Repository,
     tag: &str,
-) -> Result<Option<List>, RegistryError> {
-    let reference = TagOrDigest::Tag(tag.to_owned());
-    let located = repository.read(&reference).await?;
-    let Some(manifest) = located.and_then(|located| located.manifest) else {
+) -> Result<Option<ReferrerList>, RegistryError> {
+    let Some(index) = index(repository, tag).await? else {
         return Ok(None);
     };
-    let index = serde_json::from_slice::<Index>(&manifest.bytes).ok();
-    // Whatever else has that tag must not be taken for a list, and even less be overwritten by one.
-    let index = index.filter(|_| manifest.media_type == OCI_INDEX);
-    let index = index.ok_or_else(|| {
-        let subject = repository.subject(Operation::ReadManifest, &reference.suffix());
-        RegistryError::protocol(&subject, "the list of referrers is not an index")
-    })?;
-    let referrers = index.manifests.items.into_iter().map(Referrer::try_from);
-    Ok(Some(List {
-        manifest,
-        referrers: referrers.filter_map(Result::ok).collect(),
-    }))
+    match ReferrerList::of_tag(&index.bytes) {
+        Some(list) => Ok(Some(list)),
+        None => Err(no_list(
+            repository,
+            tag,
+            "the list of referrers is not an index",
+        )),
+    }
+}
+
+/// Reads the index under this tag. Whatever else has that tag must not be taken for a list, and even less be overwritten
+/// by one.
+async fn index(repository: &Repository, tag: &str) -> Result<Option<Manifest>, RegistryError> {
+    let reference = TagOrDigest::Tag(tag.to_owned());
+    let located = repository.read(&reference).await?;
+    match located.and_then(|located| located.manifest) {
+        Some(manifest) if manifest.media_type != OCI_INDEX => Err(no_list(
+            repository,
+            tag,
+            "the list of referrers is not an index",
+        )),
+        found => Ok(found),
+    }
+}
+
+fn no_list(repository: &Repository, tag: &str, reason: &str) -> RegistryError {
+    let subject = repository.subject(Operation::ReadManifest, &format!(":{tag}"));
+    RegistryError::protocol(&subject, reason)
+}
+
+/// The digests that this list has.
+fn listed(
+    repository: &Repository,
+    tag: &str,
+    index: Option<&Manifest>,
+) -> Result<HashSet<Digest>, RegistryError> {
+    let Some(index) = index else {
+        return Ok(HashSet::new());
+    };
+    match json::from_slice::<Listed>(&index.bytes) {
+        Ok(listed) if listed.manifests.is_cut => {
+            let reason = format!("its list of referrers has more than {MAX_ENTRIES} entries");
+            Err(no_list(repository, tag, &reason))
+        }
+        Ok(listed) => {
+            let digests = listed.manifests.items.into_iter();
+            Ok(digests.filter_map(|digest| digest.0).collect())
+        }
+        Err(_) => Err(no_list(
+            repository,
+            tag,
+            "the list of referrers is not an index",
+        )),
+    }
 }
 
 /// Puts these referrers into the list of `subject`, beside what is there. Two clients may write at the same
@@ -73,82 +123,93 @@ pub(super) async fn list(
     let _turn = repository.registry().seen().turn(subject).await;
     let mut waits = repository.registry().retry_policy().backoff().build();
     loop {
-        let old = read(repository, &tag).await?;
-        let new = unlisted(old.as_ref(), referrers);
+        let old = index(repository, &tag).await?;
+        let new = unlisted(&listed(repository, &tag, old.as_ref())?, referrers);
         if new.is_empty() {
             return Ok(());
         }
-        let bytes = with(old.as_ref().map(|old| &old.manifest), &new);
+        let subject = repository.subject(Operation::WriteManifest, &reference.suffix());
+        let size = old.as_ref().map_or(0, |old| old.bytes.len());
+        let size = size + new.iter().map(|entry| entry.len()).sum::<usize>();
+        let _held = repository.hold(&subject, size).await?;
+        let bytes = with(old.as_ref(), &new);
+        let bytes =
+            bytes.ok_or_else(|| no_list(repository, &tag, "its list of referrers cannot grow"))?;
+        drop(old);
         let digest = Hasher::sha256().of(&bytes).parse();
         let digest = digest.map_err(|_| RegistryError::Name(tag.clone()))?;
-        let index = Manifest {
+        let grown = Manifest {
             bytes: bytes.into(),
             media_type: OCI_INDEX.to_owned(),
             digest,
         };
         repository
-            .put_manifest(&reference, OCI_INDEX, &index)
+            .put_manifest(&reference, OCI_INDEX, &grown)
             .await?;
+        drop(grown);
         // The first look comes at once. Later ones leave time to whoever writes too, and to a registry
         // that shows what was written a moment late.
-        if unlisted(read(repository, &tag).await?.as_ref(), referrers).is_empty() {
+        let now = index(repository, &tag).await?;
+        if unlisted(&listed(repository, &tag, now.as_ref())?, referrers).is_empty() {
             return Ok(());
         }
         let Some(wait) = waits.next() else {
-            let subject = repository.subject(Operation::WriteManifest, &reference.suffix());
             return Err(RegistryError::Contended { subject });
         };
         sleep(wait).await;
     }
 }
 
-/// The entries that are not yet in the list.
-fn unlisted<'a>(list: Option<&List>, referrers: &'a [Referrer]) -> Vec<&'a Value> {
-    let listed = list.into_iter().flat_map(|list| &list.referrers);
-    let listed: HashSet<&Digest> = listed.map(|old| &old.descriptor.digest).collect();
+/// The entries of those that are not yet in the list.
+fn unlisted<'a>(listed: &HashSet<Digest>, referrers: &'a [Referrer]) -> Vec<&'a str> {
     let is_new = |new: &&Referrer| !listed.contains(&new.descriptor.digest);
-    referrers
-        .iter()
-        .filter(is_new)
-        .map(|new| &new.raw)
-        .collect()
+    let new = referrers.iter().filter(is_new);
+    new.map(|new| new.entry.as_str()).collect()
 }
 
 /// How a manifest is listed as a referrer (distribution-spec, "Listing Referrers"): with its artifact type,
 /// which is its config's type if it names none, and its annotations.
 pub(super) fn describe(manifest: &Manifest, media_type: &str) -> Option<Referrer> {
-    let content: Value = serde_json::from_slice(&manifest.bytes).ok()?;
-    let mut raw = json!({
-        "mediaType": media_type,
-        "digest": manifest.digest.as_ref(),
-        "size": manifest.bytes.len(),
-    });
-    let artifact_type = content.get("artifactType").filter(|text| **text != "");
-    let artifact_type = artifact_type.or_else(|| content.get("config")?.get("mediaType"));
-    for (name, value) in [
-        ("artifactType", artifact_type),
-        ("annotations", content.get("annotations")),
-    ] {
-        if let Some(value) = value {
-            raw[name] = value.clone();
-        }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Content<'a> {
+        #[serde(borrow)]
+        artifact_type: Option<&'a RawValue>,
+        #[serde(borrow)]
+        config: Option<&'a RawValue>,
+        #[serde(borrow)]
+        annotations: Option<&'a RawValue>,
     }
-    Referrer::try_from(raw).ok()
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Config<'a> {
+        #[serde(borrow)]
+        media_type: Option<&'a RawValue>,
+    }
+    let content: Content<'_> = json::from_slice(&manifest.bytes).ok()?;
+    let own = content.artifact_type.filter(|raw| raw.get() != "\"\"");
+    let artifact_type = own.or_else(|| json::object::<Config<'_>>(content.config?)?.media_type);
+    let descriptor = Descriptor {
+        media_type: media_type.to_owned(),
+        digest: manifest.digest.clone(),
+        size: manifest.bytes.len() as u64,
+        urls: Vec::new(),
+        data: None,
+        platform: None,
+        annotations: Annotations::default(),
+    };
+    Some(Referrer::new(
+        descriptor,
+        artifact_type,
+        content.annotations,
+    ))
 }
 
 /// The old index, or an empty one, with more manifests. Whatever else it says stays.
-fn with(old: Option<&Manifest>, new: &[&Value]) -> Vec<u8> {
-    let old = old.and_then(|old| serde_json::from_slice::<Value>(&old.bytes).ok());
-    let mut index = old
-        .filter(Value::is_object)
-        .unwrap_or_else(|| json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}));
-    if !index["manifests"].is_array() {
-        index["manifests"] = json!([]);
-    }
-    if let Some(manifests) = index["manifests"].as_array_mut() {
-        manifests.extend(new.iter().map(|value| (*value).clone()));
-    }
-    index.to_string().into_bytes()
+fn with(old: Option<&Manifest>, new: &[&str]) -> Option<Vec<u8>> {
+    let empty = format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[]}}"#);
+    let old = old.map_or(empty.as_bytes(), |old| old.bytes.as_ref());
+    json::with_list::<MAX_ENTRIES>(old, "manifests", |_| true, new)
 }
 
 #[cfg(test)]
@@ -157,24 +218,18 @@ mod tests {
 
     #[test]
     fn a_list_grows_and_keeps_what_it_says() {
-        let first = with(None, &[&json!({"digest": "a"})]);
+        let first = with(None, &[r#"{"digest":"a"}"#]).unwrap();
+        let first = String::from_utf8(first).unwrap();
         let old = Manifest {
-            bytes: String::from_utf8_lossy(&first)
-                .replace(
-                    "\"schemaVersion\":2",
-                    "\"schemaVersion\":2,\"annotations\":{\"x\":\"y\"}",
-                )
-                .into(),
+            bytes: first.replace("2,", r#"2,"annotations":{"x": 1.0},"#).into(),
             media_type: OCI_INDEX.into(),
             digest: format!("sha256:{}", "0".repeat(64)).parse().unwrap(),
         };
-        let second: Value =
-            serde_json::from_slice(&with(Some(&old), &[&json!({"digest": "b"})])).unwrap();
-        assert_eq!(
-            second["manifests"],
-            json!([{"digest": "a"}, {"digest": "b"}])
+        let second = with(Some(&old), &[r#"{"digest":"b"}"#]).unwrap();
+        let expected = format!(
+            r#"{{"schemaVersion":2,"annotations":{{"x": 1.0}},"mediaType":"{OCI_INDEX}","manifests":[{{"digest":"a"}},{{"digest":"b"}}]}}"#
         );
-        assert_eq!(second["annotations"]["x"], "y");
+        assert_eq!(String::from_utf8(second).unwrap(), expected);
     }
 
     #[test]

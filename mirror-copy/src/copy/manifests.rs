@@ -103,7 +103,11 @@ impl Job<'_> {
         };
         match put().await {
             Err(error) if misses_parts(&error) && !node.blobs.is_empty() => {
-                tracing::warn!(%error, "the target misses blobs that it had; sending them again");
+                if one_more(&self.tally.blobs_sent_again) == 0 {
+                    tracing::warn!(%error, "the target misses blobs that it had; sending them again, further ones are logged at debug");
+                } else {
+                    tracing::debug!(%error, "the target misses blobs that it had; sending them again");
+                }
                 // Each waits for a place of its own, so they may all start.
                 let mut sending = FuturesUnordered::new();
                 let mut once = HashSet::new();

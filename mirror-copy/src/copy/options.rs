@@ -26,9 +26,9 @@ pub struct CopyOptions {
     /// Whether an index may name manifests that the source does not have. They are then left out, and
     /// the index is pushed as it is; not every registry takes that.
     pub allow_sparse: bool,
-    /// The most that the blobs of all platforms may have together, in bytes; each counts once, and so do those that the
-    /// target may already have. Nothing of a larger image is sent. All that refers to the image may have as much
-    /// again together; what does not fit is left out.
+    /// The most that the blobs of all platforms, and of all that refers to the image, may have together, in bytes; each
+    /// counts once, and so do those that the target may already have. Nothing of a larger image is sent. What refers to
+    /// the image is left out if it does not fit into the rest.
     pub max_bytes: Option<u64>,
 }
 

@@ -3,11 +3,11 @@
 use super::Job;
 use super::error::CopyError;
 use crate::hash::Hasher;
-use crate::manifest::{self, Contents, Descriptor};
+use crate::json;
+use crate::manifest::{self, Contents, Descriptor, MAX_DESCRIPTORS};
 use crate::reference::TagOrDigest;
 use crate::registry::Manifest;
 use oci_spec::image::Digest;
-use serde_json::Value;
 use std::collections::HashSet;
 
 impl Job<'_> {
@@ -68,7 +68,9 @@ impl Job<'_> {
     }
 }
 
+/// The platforms of an image, for an error: not more than a line can show.
 fn offered(contents: &Contents) -> String {
+    const SHOWN: usize = 20;
     let mut names: Vec<String> = contents
         .children
         .iter()
@@ -77,18 +79,22 @@ fn offered(contents: &Contents) -> String {
         .map(|platform| crate::text::clean(&platform.to_string()))
         .collect();
     names.dedup();
+    let more = names.len().saturating_sub(SHOWN);
+    names.truncate(SHOWN);
+    if more > 0 {
+        names.push(format!("{more} more"));
+    }
     names.join(", ")
 }
 
 /// The index with some of its manifests; everything else it says stays.
 fn smaller(root: &Manifest, media_type: &str, kept: &HashSet<&Digest>) -> Option<Manifest> {
-    let mut index: Value = serde_json::from_slice(&root.bytes).ok()?;
-    let manifests = index.get_mut("manifests")?.as_array_mut()?;
-    manifests.retain(|entry| {
-        let digest = entry.get("digest").and_then(Value::as_str);
-        digest.is_some_and(|digest| kept.iter().any(|kept| kept.as_ref() == digest))
-    });
-    let bytes = index.to_string().into_bytes();
+    let bytes = json::with_list::<MAX_DESCRIPTORS>(
+        &root.bytes,
+        "manifests",
+        |entry| Descriptor::read(entry).is_ok_and(|entry| kept.contains(&entry.digest)),
+        &[],
+    )?;
     let digest = Hasher::sha256().of(&bytes).parse().ok()?;
     Some(Manifest {
         bytes: bytes.into(),

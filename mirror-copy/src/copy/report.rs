@@ -51,6 +51,9 @@ pub(super) struct Tally {
     pub(super) manifests: AtomicU64,
     pub(super) referrers: AtomicU64,
     pub(super) referrers_left_out: AtomicU64,
+    pub(super) children_left_out: AtomicU64,
+    /// Manifests that the target refused because it misses blobs that it had.
+    pub(super) blobs_sent_again: AtomicU64,
 }
 
 impl Tally {

@@ -1,10 +1,16 @@
+use super::descriptor::EMPTY_JSON;
 use super::*;
+use bytes::Bytes;
 use proptest::prelude::*;
 
 const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 fn descriptor(media_type: &str) -> String {
     format!(r#"{{"mediaType":"{media_type}","digest":"{D}","size":7}}"#)
+}
+
+fn descriptor_of(json: &str) -> Descriptor {
+    Descriptor::read(serde_json::from_str(json).unwrap()).unwrap()
 }
 
 fn foreign(media_type: &str, url: &str) -> String {
@@ -100,7 +106,7 @@ fn the_number_of_descriptors_is_bounded() {
 fn known_content_of_another_size_is_asked_for() {
     let config = |size: u8| -> Descriptor {
         let text = format!(r#"{{"digest":"{EMPTY_JSON}","size":{size}}}"#);
-        serde_json::from_str(&text).unwrap()
+        descriptor_of(&text)
     };
     assert_eq!(config(2).inline(), Some(Bytes::from_static(b"{}")));
     assert_eq!(config(5).inline(), None);
@@ -141,7 +147,7 @@ fn what_could_not_be_verified_is_refused(#[case] list: &str, #[case] media_type:
         &format!("{D}0"),
     ] {
         let error = with(bad).unwrap_err();
-        assert!(matches!(error, ManifestError::Malformed { .. }), "{bad}");
+        assert!(matches!(error, ManifestError::Field { .. }), "{bad}");
     }
 }
 
@@ -162,11 +168,10 @@ fn a_subject_that_no_manifest_can_be_is_none(#[case] digest: &str, #[case] kept:
 #[case("application/vnd.example.foreign.layer", false)]
 #[case("application/vnd.oci.image.layer.v1.tar+gzip", false)]
 fn foreign_layers(#[case] media_type: &str, #[case] expected: bool) {
-    let read = |text: &str| serde_json::from_str::<Descriptor>(text).unwrap();
-    let with_url = read(&foreign(media_type, "https://a.example/"));
+    let with_url = descriptor_of(&foreign(media_type, "https://a.example/"));
     assert_eq!(with_url.is_foreign(), expected);
     assert!(
-        !read(&descriptor(media_type)).is_foreign(),
+        !descriptor_of(&descriptor(media_type)).is_foreign(),
         "nowhere to get it from"
     );
 }

@@ -13,6 +13,13 @@ const IDLE_PER_HOST: usize = 32;
 /// How long idle connections are kept: below the 60 s after which common load balancers drop them.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
+/// What a peer may send on one HTTP/2 stream before it is read, in bytes. HTTP/2 carries metadata only.
+const STREAM_WINDOW: u32 = 64 * 1024;
+
+/// The same of all streams of a connection together: more than they can fill, so that streams that wait for memory
+/// hold up no other.
+const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
+
 /// One pair of clients for each [`Allowance`].
 pub(crate) struct Clients {
     public: Pair,
@@ -82,7 +89,9 @@ fn client(
         .referer(false)
         .pool_max_idle_per_host(IDLE_PER_HOST)
         .pool_idle_timeout(IDLE_TIMEOUT)
-        .tcp_nodelay(true);
+        .tcp_nodelay(true)
+        .http2_initial_stream_window_size(STREAM_WINDOW)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW);
     if !http2 {
         builder = builder.http1_only();
     }

@@ -1,5 +1,6 @@
 //! What the operator may choose about talking to registries.
 
+use super::metadata_budget::MetadataBudget;
 use crate::address_policy::{Resolver, SystemResolver};
 use crate::credentials::Credentials;
 use ipnet::IpNet;
@@ -37,6 +38,8 @@ pub struct RegistryOptions {
     pub private_networks: Vec<IpNet>,
     /// Resolves the names of hosts. Not asked for what goes through a proxy, nor for literal addresses.
     pub resolver: Arc<dyn Resolver>,
+    /// Memory for manifests, lists and other answers. The default is shared by the whole process.
+    pub metadata_budget: MetadataBudget,
 }
 
 /// The registries that may have addresses which are not public: private, loopback, link-local and all other special
@@ -66,6 +69,7 @@ impl Default for RegistryOptions {
             private_hosts: PrivateHosts::default(),
             private_networks: Vec::new(),
             resolver: Arc::new(SystemResolver),
+            metadata_budget: MetadataBudget::default(),
         }
     }
 }

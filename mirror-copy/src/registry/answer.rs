@@ -1,13 +1,23 @@
 //! Reading answers, all of them bounded in size and in time.
 
 use crate::error::{RegistryError, Subject};
+use crate::json::{self, Bounded};
+use crate::registries::{BeyondLimit, Leased, Reservation};
 use crate::text::{clean, public_url};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use reqwest::Response;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+
+/// How long one body may take, the waits for memory not counted: long enough for 8 MiB at 1.1 Mbit/s.
+const BODY_TIME: Duration = Duration::from_mins(1);
+
+/// Memory that a body gets at first, in bytes: most manifests fit into it.
+const FIRST_PIECE: usize = 4 * 1024;
 
 /// As much of an error's body as is read, in bytes.
 const MAX_ERROR_BODY: usize = 16 * 1024;
@@ -24,31 +34,55 @@ const KNOWN_WORDS: [&str; 5] = [
 /// How long an error's body is waited for: it only makes the message better.
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A whole body of at most `limit` bytes.
+/// A whole body of at most `limit` bytes, in memory that `reservation` has room for. It waits for room as the body
+/// grows, so a peer that announces much and sends little holds little.
 pub(super) async fn bounded_body(
     mut response: Response,
     subject: &Subject,
     limit: u64,
     idle: Duration,
-) -> Result<Bytes, RegistryError> {
+    reservation: &Arc<Reservation>,
+) -> Result<Leased, RegistryError> {
     let too_large = || RegistryError::TooLarge {
         subject: subject.clone(),
         limit,
     };
-    if response
-        .content_length()
-        .is_some_and(|length| length > limit)
-    {
+    let announced = response.content_length();
+    if announced.is_some_and(|length| length > limit) {
         return Err(too_large());
     }
-    let mut body = BytesMut::new();
-    while let Some(chunk) = next_chunk(&mut response, subject, idle).await? {
-        if (body.len() + chunk.len()) as u64 > limit {
+    let most = announced.unwrap_or(limit);
+    let (mut body, mut lease) = (Vec::new(), reservation.lease());
+    let mut time_left = BODY_TIME;
+    loop {
+        let started = Instant::now();
+        let chunk = timeout(time_left, next_chunk(&mut response, subject, idle)).await;
+        let chunk = chunk.map_err(|_| RegistryError::Unfinished {
+            subject: subject.clone(),
+            after: BODY_TIME,
+        })?;
+        time_left = time_left.saturating_sub(started.elapsed());
+        let Some(chunk) = chunk? else { break };
+        let length = body.len() + chunk.len();
+        if length as u64 > limit {
             return Err(too_large());
+        }
+        if length > body.capacity() {
+            let most = usize::try_from(most).unwrap_or(usize::MAX);
+            let capacity = (2 * length).max(FIRST_PIECE).min(most).max(length);
+            let more = (capacity - body.capacity()) as u64;
+            let grown = lease.grow(more).await;
+            grown.map_err(|BeyondLimit(limit)| RegistryError::Memory {
+                subject: subject.clone(),
+                limit,
+            })?;
+            body.reserve_exact(capacity - body.len());
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body.freeze())
+    body.shrink_to_fit();
+    lease.shrink_to(body.capacity() as u64);
+    Ok(Leased(body, lease))
 }
 
 /// The next piece of a body; `None` at its end.
@@ -86,16 +120,17 @@ pub(super) fn retry_after(headers: &HeaderMap, cap: Duration) -> Option<Duration
 }
 
 #[derive(Deserialize)]
-struct ErrorBody {
-    errors: Vec<OneError>,
+struct ErrorBody<'a> {
+    #[serde(borrow)]
+    errors: Bounded<&'a RawValue, 1>,
 }
 
 #[derive(Deserialize)]
-struct OneError {
-    #[serde(default)]
-    code: String,
-    #[serde(default)]
-    message: String,
+struct OneError<'a> {
+    #[serde(borrow)]
+    code: Option<&'a RawValue>,
+    #[serde(borrow)]
+    message: Option<&'a RawValue>,
 }
 
 /// The registry's own code and message (distribution-spec, "Error Codes"), cleaned and cut. Of any other body only the
@@ -105,15 +140,15 @@ pub(super) async fn error_text(mut response: Response) -> (String, String) {
     let mut body = Vec::new();
     let reading = async {
         while let Ok(Some(chunk)) = response.chunk().await {
-            body.extend_from_slice(&chunk);
-            if body.len() >= MAX_ERROR_BODY {
+            let room = MAX_ERROR_BODY - body.len();
+            body.extend(chunk.iter().take(room));
+            if body.len() == MAX_ERROR_BODY {
                 break;
             }
         }
     };
     // What came in time is used either way.
     let _ = timeout(ERROR_BODY_TIMEOUT, reading).await;
-    body.truncate(MAX_ERROR_BODY);
     first_error(&body).unwrap_or_else(|| (String::new(), known_words(&body)))
 }
 
@@ -126,14 +161,19 @@ fn known_words(body: &[u8]) -> String {
 
 /// Code and message of the first error that a body tells of, if it is one of the registry protocol.
 pub(super) fn first_error(body: &[u8]) -> Option<(String, String)> {
-    let parsed: ErrorBody = serde_json::from_slice(body).ok()?;
-    let first = parsed.errors.first()?;
-    Some((clean(&first.code), clean(&first.message)))
+    let parsed: ErrorBody<'_> = json::from_slice(body).ok()?;
+    let first: OneError<'_> = json::object(parsed.errors.items.first()?)?;
+    let text = |raw: Option<&RawValue>| match raw {
+        None => Some(String::new()),
+        Some(raw) => Some(clean(&json::text(raw, MAX_ERROR_BODY).ok()?)),
+    };
+    Some((text(first.code)?, text(first.message)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::StreamExt as _;
     use reqwest::header::HeaderValue;
 
     fn wait(text: &str) -> Option<Duration> {
@@ -162,6 +202,39 @@ mod tests {
     ) {
         let response = Response::from(axum::http::Response::new(body));
         assert_eq!(error_text(response).await, (code.into(), message.into()));
+    }
+
+    /// Reads a body of pieces that come once in ten seconds.
+    async fn read(pieces: usize, size: usize, limit: u64) -> Result<Leased, RegistryError> {
+        let pieces = futures_util::stream::iter(0..pieces).then(move |_| async move {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            Ok::<_, std::io::Error>(vec![b' '; size])
+        });
+        let body = reqwest::Body::wrap_stream(pieces);
+        let response = Response::from(axum::http::Response::new(body));
+        let subject = Subject {
+            operation: crate::error::Operation::ReadManifest,
+            object: "a:1".to_owned(),
+        };
+        let idle = Duration::from_secs(30);
+        let copy = crate::MetadataBudget::new().for_copy();
+        bounded_body(response, &subject, limit, idle, &copy).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_has_a_size_and_a_time() {
+        let body = read(5, 10_000, 50_000).await.unwrap();
+        assert_eq!(body.0.len(), 50_000);
+        assert_eq!(body.0.capacity(), 50_000);
+        let large = read(5, 10_000, 49_999).await.err().unwrap();
+        assert!(matches!(large, RegistryError::TooLarge { .. }), "{large}");
+        let slow = read(7, 1, 50_000).await.err().unwrap();
+        assert!(matches!(slow, RegistryError::Unfinished { .. }), "{slow}");
+        assert!(slow.retry().is_transient());
+        let limit = 33 << 20;
+        let much = read(5, 9 << 20, limit).await.err().unwrap();
+        assert!(matches!(much, RegistryError::Memory { .. }), "{much}");
+        assert!(!much.retry().is_transient());
     }
 
     #[test]

@@ -17,15 +17,15 @@ const LIFE: Duration = Duration::from_secs(30);
 /// Repositories whose lists are kept at the same time.
 const MAX_LISTS: usize = 64;
 
-/// Most bytes that the lists of one host take. The longest possible list fits.
+/// Most bytes that the lists of all hosts take together. The longest possible list fits.
 const MAX_BYTES: usize = 1024 * 1024;
 
 /// The tags that begin with a digest; `None` if they cannot be listed by one request.
 pub(crate) type DigestTags = Option<Arc<[String]>>;
 
-/// The lists of one host.
+/// The lists of all hosts, by `host/repository`.
 #[derive(Default)]
-pub(super) struct Lists(Mutex<HashMap<Arc<str>, (Instant, Slot)>>);
+pub(crate) struct DigestTagLists(Mutex<HashMap<String, (Instant, Slot)>>);
 
 type Slot = Arc<OnceCell<DigestTags>>;
 
@@ -33,8 +33,8 @@ impl Repository {
     /// The digest tags of this repository, not older than half a minute. A list that failed is not asked for
     /// again in that time: all who wait for it would only repeat the failure, each with all its attempts.
     pub(crate) async fn digest_tags(&self) -> DigestTags {
-        let lists = &self.registry.shared.digest_tags;
-        let slot = lists.slot(&self.name);
+        let lists = &self.registry.shared.common.digest_tags;
+        let slot = lists.slot(self.object(""));
         let list = slot.get_or_init(|| async {
             let tags = self.tags_with_prefix(DIGEST_TAG).await;
             tags.unwrap_or_else(|error| {
@@ -49,15 +49,15 @@ impl Repository {
     }
 }
 
-impl Lists {
-    fn slot(&self, repository: &Arc<str>) -> Slot {
+impl DigestTagLists {
+    fn slot(&self, repository: String) -> Slot {
         let mut lists = self.lock();
         lists.retain(|_, (since, _)| since.elapsed() < LIFE);
         if lists.len() >= MAX_LISTS {
             lists.clear();
         }
         let fresh = || (Instant::now(), Slot::default());
-        let (_, slot) = lists.entry(Arc::clone(repository)).or_insert_with(fresh);
+        let (_, slot) = lists.entry(repository).or_insert_with(fresh);
         Arc::clone(slot)
     }
 
@@ -69,7 +69,7 @@ impl Lists {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, (Instant, Slot)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, (Instant, Slot)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_lists_of_a_host_together_are_bounded() {
+    async fn all_lists_together_are_bounded() {
         let mut tags: Vec<_> = (0..4000).map(|n| format!("sha256-{n:0121}")).collect();
         tags.push("v".to_owned());
         let body = serde_json::json!({ "tags": tags }).to_string();
@@ -120,7 +120,7 @@ mod tests {
         for name in ["a", "b", "b", "a"] {
             let repository = registry.repository(name, Access::Pull).unwrap();
             assert_eq!(repository.digest_tags().await.unwrap().len(), 4000);
-            let kept = registry.shared.digest_tags.lock();
+            let kept = registry.shared.common.digest_tags.lock();
             let kept: usize = kept.values().map(|(_, slot)| bytes(slot)).sum();
             assert!((1..=MAX_BYTES).contains(&kept), "{kept}");
         }

@@ -1,10 +1,12 @@
-//! What registries say in headers, without a registry. See [`crate::fuzzing`].
+//! What registries say in headers and lists, without a registry. See [`crate::fuzzing`].
 
 mod challenge;
+mod lists;
 mod location;
 mod range;
 
 pub use challenge::challenge;
+pub use lists::lists;
 pub use location::location;
 pub use range::range;
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use oci_spec::image::Digest;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, Response};
+use std::sync::atomic::Ordering;
 
 /// Largest manifest read, in bytes. The specification's floor is 4 MiB; larger ones exist, and most
 /// registries refuse them.
@@ -177,18 +178,27 @@ impl Repository {
             let media_type = content_type(&response);
             let said = said_digest(response.headers());
             let announced = content_length(response.headers()).unwrap_or_default();
-            let body = bounded_body(response, &subject, limit, idle).await;
-            let bytes = body.map_err(|error| match (error, size) {
+            let reservation = self.reservation_of_copy().cloned();
+            let is_of_copy = reservation.is_some();
+            let reservation = reservation.unwrap_or_else(|| self.registry.reservation());
+            let body = bounded_body(response, &subject, limit, idle, &reservation).await;
+            let body = body.map_err(|error| match (error, size) {
                 (RegistryError::TooLarge { limit, .. }, Some(size)) if size == limit => {
                     wrong_size(&subject, size, announced.max(size.saturating_add(1)))
                 }
                 (error, _) => error,
             })?;
+            // What is read for a copy is held by it as long as it has the bytes. Otherwise they are the caller's.
+            let bytes = if is_of_copy {
+                Bytes::from_owner(body)
+            } else {
+                body.0.into()
+            };
             let digest = match reference {
                 TagOrDigest::Digest(digest) => {
                     self.verified(&subject, digest, &bytes, &media_type)?
                 }
-                TagOrDigest::Tag(_) => own_digest(&subject, said.as_ref(), &bytes)?,
+                TagOrDigest::Tag(_) => self.own_digest(&subject, said.as_ref(), &bytes)?,
             };
             let actual = bytes.len() as u64;
             if let Some(size) = size.filter(|size| *size != actual) {
@@ -261,35 +271,39 @@ impl Repository {
             actual,
         })
     }
-}
 
-/// The digest of what came, in the algorithm that the registry uses.
-fn own_digest(
-    subject: &Subject,
-    said: Option<&Digest>,
-    bytes: &[u8],
-) -> Result<Digest, RegistryError> {
-    let hasher = said
-        .and_then(Hasher::for_digest)
-        .unwrap_or_else(Hasher::sha256);
-    let own = hasher.of(bytes);
-    if let Some(said) = said
-        && said.as_ref() != own
-    {
-        tracing::warn!(%subject, %said, own, "the registry names a wrong digest; using our own");
+    /// The digest of what came, in the algorithm that the registry uses.
+    fn own_digest(
+        &self,
+        subject: &Subject,
+        said: Option<&Digest>,
+        bytes: &[u8],
+    ) -> Result<Digest, RegistryError> {
+        let hasher = said
+            .and_then(Hasher::for_digest)
+            .unwrap_or_else(Hasher::sha256);
+        let own = hasher.of(bytes);
+        if let Some(said) = said
+            && said.as_ref() != own
+        {
+            let reported = &self.registry.shared.reported_wrong_digest;
+            if reported.swap(true, Ordering::Relaxed) {
+                tracing::debug!(%subject, %said, own, "registry reports a wrong digest");
+            } else {
+                tracing::warn!(
+                    %subject, %said, own,
+                    "registry reports a wrong digest; using our own, further ones of this registry are logged at debug"
+                );
+            }
+        }
+        own.parse()
+            .map_err(|_| RegistryError::protocol(subject, "its digest cannot be written"))
     }
-    own.parse()
-        .map_err(|_| RegistryError::protocol(subject, "its digest cannot be written"))
 }
 
 pub(super) fn said_digest(headers: &HeaderMap) -> Option<Digest> {
-    headers
-        .get(CONTENT_DIGEST)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+    let text = headers.get(CONTENT_DIGEST)?.to_str().ok()?;
+    manifest::parse_digest(text.trim())
 }
 
 fn content_type(response: &Response) -> String {
@@ -318,6 +332,11 @@ mod tests {
 
     const BODY: &str = r#"{"schemaVersion":2}"#;
 
+    fn descriptor(digest: &str, size: u64) -> Descriptor {
+        let text = format!(r#"{{"digest":"{digest}","size":{size}}}"#);
+        Descriptor::read(serde_json::from_str(&text).unwrap()).unwrap()
+    }
+
     #[rstest::rstest]
     #[case::right(BODY, BODY.len() as u64, None)]
     #[case::larger(BODY, 10, Some((10, 19)))]
@@ -332,8 +351,7 @@ mod tests {
         let (registry, log) = registry(move |_, _| respond(200, &[], body)).await;
         let repository = registry.repository("a", Access::Pull).unwrap();
         let digest = Hasher::sha256().of(body.as_bytes());
-        let descriptor = serde_json::json!({ "digest": digest, "size": size });
-        let descriptor: Descriptor = serde_json::from_value(descriptor).unwrap();
+        let descriptor = descriptor(&digest, size);
         let seen = match repository.manifest_of(&descriptor).await {
             Ok(manifest) => {
                 assert_eq!(manifest.bytes, body);
@@ -381,8 +399,7 @@ mod tests {
         let (registry, _) = registry(move |_, _| respond(status, &[], body.clone())).await;
         let repository = registry.repository("a", Access::Pull).unwrap();
         let digest = format!("sha256:{}", "0".repeat(64));
-        let descriptor = serde_json::json!({ "digest": digest, "size": MAX_MANIFEST + 1 });
-        let descriptor: Descriptor = serde_json::from_value(descriptor).unwrap();
+        let descriptor = descriptor(&digest, MAX_MANIFEST + 1);
         let error = repository.manifest_of(&descriptor).await.unwrap_err();
         let too_large =
             matches!(error, RegistryError::TooLarge { limit, .. } if limit == MAX_MANIFEST);

@@ -4,8 +4,8 @@ use super::answer::bounded_body;
 use super::call::{Call, Lane};
 use super::repository::Repository;
 use crate::error::{RegistryError, Subject};
+use crate::registries::Leased;
 use crate::text::public_url;
-use bytes::Bytes;
 use reqwest::header::{ACCEPT, HeaderMap, LINK};
 use reqwest::{Method, StatusCode, Url};
 
@@ -23,7 +23,7 @@ const MAX_LINKS: usize = 16;
 pub(super) struct Page {
     /// A success, or one of the call's `answers`.
     pub(super) status: StatusCode,
-    pub(super) body: Bytes,
+    pub(super) body: Leased,
     /// The next page, on the same host; `None` on the last one.
     pub(super) next: Option<Url>,
 }
@@ -50,7 +50,8 @@ impl Repository {
             } else {
                 None
             };
-            let body = bounded_body(response, subject, MAX_PAGE, idle).await?;
+            let reservation = self.registry.reservation();
+            let body = bounded_body(response, subject, MAX_PAGE, idle, &reservation).await?;
             Ok(Page { status, body, next })
         })
         .await

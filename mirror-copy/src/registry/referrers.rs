@@ -1,80 +1,42 @@
 //! What refers to a manifest (distribution-spec, "Listing Referrers").
 
 use super::answer::first_error;
-use super::pages::MAX_PAGES;
+use super::referrer_list::{MAX_REFERRERS, ReferrerList};
 use super::repository::Repository;
-use crate::bounded::Bounded;
-use crate::error::{Operation, RegistryError, Subject};
-use crate::manifest::{Descriptor, OCI_INDEX, is_verifiable};
+use crate::error::{Operation, RegistryError};
+use crate::manifest::OCI_INDEX;
 use oci_spec::image::Digest;
-use serde::Deserialize;
-use serde_json::{Map, Value};
 
-/// Most referrers of one manifest that are looked at; the first ones of the registry's list. An image has a
-/// handful: signatures, attestations, bills of materials.
-const MAX_REFERRERS: usize = 1000;
+/// Most pages of one list that are read, and most bytes of them together.
+const MAX_PAGES: usize = 64;
+const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// Answers of registries that do not know the API, or not for this manifest.
 const NOT_KNOWN: &[u16] = &[400, 404, 405, 406, 410, 415, 501];
 
-/// An index as this API gives it. Any other JSON lacks the version.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Answer {
-    schema_version: u8,
-    /// Some registries write null for none.
-    manifests: Option<Bounded<Value, MAX_REFERRERS>>,
-}
-
-/// What a list of referrers says of each (distribution-spec, "Listing Referrers").
-const FIELDS: [&str; 5] = ["mediaType", "digest", "size", "artifactType", "annotations"];
-
-/// An entry of a list of referrers. Its digest can be verified.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "Value")]
-pub(crate) struct Referrer {
-    pub(crate) descriptor: Descriptor,
-    /// The part of the entry that may be put into another list. Nothing that would make others fetch
-    /// content from elsewhere, or choose this manifest as an image, is taken over.
-    pub(crate) raw: Value,
-}
-
-impl TryFrom<Value> for Referrer {
-    type Error = serde_json::Error;
-
-    fn try_from(raw: Value) -> Result<Self, Self::Error> {
-        let own = |name: &str| Some((name.to_owned(), raw.get(name)?.clone()));
-        let raw = Value::Object(FIELDS.into_iter().filter_map(own).collect::<Map<_, _>>());
-        let descriptor = Descriptor::deserialize(&raw)?;
-        if !is_verifiable(&descriptor.digest) {
-            return Err(serde::de::Error::custom("unknown digest algorithm"));
-        }
-        Ok(Self { descriptor, raw })
-    }
-}
-
 impl Repository {
-    /// The manifests whose `subject` is this digest, page by page; of more than 1000 the first ones, and
-    /// without entries that are unusable. `None` if the registry has no such API, so that the tag `<algorithm>-<hex>` is to be looked at ("Referrers Tag Schema").
-    /// That is remembered for a while: nothing is asked in vain.
+    /// The manifests whose `subject` is this digest, page by page: the first 1000 entries. `None` if the registry has no
+    /// such API, so that the tag `<algorithm>-<hex>` is to be looked at ("Referrers Tag Schema"). That is remembered for a
+    /// while: nothing is asked in vain.
     pub(crate) async fn referrers(
         &self,
         digest: &Digest,
-    ) -> Result<Option<Vec<Referrer>>, RegistryError> {
+    ) -> Result<Option<ReferrerList>, RegistryError> {
         let abilities = &self.registry.shared.abilities;
         if !abilities.may_have_referrers() {
             return Ok(None);
         }
         let subject = self.subject(Operation::ListReferrers, &format!("@{digest}"));
-        let mut found = Vec::new();
+        let (mut found, mut bytes) = (ReferrerList::default(), 0);
         let mut next = Some(self.url(&format!("referrers/{digest}")));
         for page_number in 0..MAX_PAGES {
             let Some(url) = next else {
                 return Ok(Some(found));
             };
             let page = self.page(&subject, url, OCI_INDEX, NOT_KNOWN).await?;
-            let answer = match serde_json::from_slice::<Answer>(&page.body) {
-                Ok(answer) if page.status.is_success() && answer.schema_version == 2 => answer,
+            let body = page.body.as_ref();
+            let list = match ReferrerList::of_api(body) {
+                Some(list) if page.status.is_success() => list,
                 _ if page_number > 0 => {
                     return Err(RegistryError::protocol(
                         &subject,
@@ -82,36 +44,23 @@ impl Repository {
                     ));
                 }
                 _ => {
-                    if !is_about_repository(page.status.as_u16(), &page.body) {
+                    if !is_about_repository(page.status.as_u16(), body) {
                         abilities.has_no_referrers();
                     }
                     return Ok(None);
                 }
             };
             abilities.has_referrers();
-            let listed = answer.manifests.unwrap_or_default();
-            let is_cut = listed.is_cut || found.len() + listed.items.len() > MAX_REFERRERS;
-            let room = MAX_REFERRERS.saturating_sub(found.len());
-            found.extend(usable(&subject, listed.items).take(room));
-            if is_cut || found.len() == MAX_REFERRERS && page.next.is_some() {
-                tracing::warn!(%subject, "it may have more than {MAX_REFERRERS} referrers; the others are left out");
-                return Ok(Some(found));
-            }
+            bytes += body.len();
+            found.append(list);
             next = page.next;
+            if found.is_cut || found.count() == MAX_REFERRERS || bytes > MAX_BYTES {
+                break;
+            }
         }
-        let reason = format!("it has more than {MAX_PAGES} pages of referrers");
-        Err(RegistryError::protocol(&subject, reason))
+        found.is_cut |= next.is_some();
+        Ok(Some(found))
     }
-}
-
-/// The entries that name a manifest. One that does not must not hide the others.
-fn usable(subject: &Subject, entries: Vec<Value>) -> impl Iterator<Item = Referrer> {
-    entries.into_iter().filter_map(move |entry| {
-        let referrer = Referrer::try_from(entry);
-        referrer
-            .inspect_err(|error| tracing::warn!(%subject, %error, "an unusable entry is left out"))
-            .ok()
-    })
 }
 
 /// Whether a refusal says nothing of the API: the repository or the manifest is what it does not like.
@@ -131,7 +80,7 @@ mod tests {
         format!("sha256:{number:064x}").parse().unwrap()
     }
 
-    fn entry(number: u16) -> Value {
+    fn entry(number: u16) -> serde_json::Value {
         let digest = digest(number).to_string();
         serde_json::json!({"mediaType": "x/y", "digest": digest, "size": 7, "artifactType": "a/b"})
     }
@@ -140,6 +89,31 @@ mod tests {
         let manifests: Vec<_> = numbers.map(entry).collect();
         serde_json::json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests})
             .to_string()
+    }
+
+    fn digests(list: &ReferrerList) -> Vec<Digest> {
+        let listed = list.referrers.iter();
+        listed.map(|one| one.descriptor.digest.clone()).collect()
+    }
+
+    /// Pages that never end, without a usable entry or without any.
+    #[rstest::rstest]
+    #[case(
+        r#"{"schemaVersion":2,"manifests":[{},{},{},{},{},{},{},{},{},{}]}"#,
+        MAX_PAGES
+    )]
+    #[case(r#"{"schemaVersion":2,"manifests":[]}"#, MAX_PAGES)]
+    #[case(&format!(r#"{{"schemaVersion":2,"x":"{}"}}"#, "x".repeat(3 << 20)), 3)]
+    #[case(&format!(r#"{{"schemaVersion":2,"manifests":[7{}]}}"#, ",7".repeat(1000)), 1)]
+    #[tokio::test]
+    async fn pages_without_an_end_are_bounded(#[case] page: &str, #[case] requests: usize) {
+        let page = page.to_owned();
+        let (registry, log) =
+            registry(move |_, _| respond(200, &[("link", "<?n=1>; rel=next")], page.clone())).await;
+        let repository = registry.repository("a/b", Access::Pull).unwrap();
+        let found = repository.referrers(&digest(9)).await.unwrap().unwrap();
+        assert!(found.is_cut && found.referrers.is_empty());
+        assert_eq!(log.lines().len(), requests);
     }
 
     #[tokio::test]
@@ -151,13 +125,7 @@ mod tests {
         .await;
         let repository = registry.repository("a/b", Access::Pull).unwrap();
         let found = repository.referrers(&digest(9)).await.unwrap().unwrap();
-        assert_eq!(
-            found
-                .iter()
-                .map(|found| found.descriptor.digest.clone())
-                .collect::<Vec<_>>(),
-            (1..6).map(digest).collect::<Vec<_>>()
-        );
+        assert_eq!(digests(&found), (1..6).map(digest).collect::<Vec<_>>());
         assert_eq!(
             log.lines(),
             [
@@ -199,7 +167,7 @@ mod tests {
         let repository = registry.repository("a/b", Access::Pull).unwrap();
         assert_eq!(
             repository.referrers(&digest(1)).await.unwrap(),
-            Some(vec![])
+            Some(ReferrerList::default())
         );
     }
 
@@ -235,8 +203,8 @@ mod tests {
         .await;
         let repository = registry.repository("a/b", Access::Pull).unwrap();
         let found = repository.referrers(&digest(9)).await.unwrap().unwrap();
-        assert_eq!(found.len(), MAX_REFERRERS);
-        assert_eq!(found[999].descriptor.digest, digest(999));
+        assert!(found.is_cut);
+        assert_eq!(digests(&found), (0..1000).map(digest).collect::<Vec<_>>());
         assert_eq!(log.lines().len(), requests);
     }
 
@@ -253,23 +221,9 @@ mod tests {
         let repository = registry.repository("a/b", Access::Pull).unwrap();
         for _ in 0..2 {
             let found = repository.referrers(&digest(9)).await.unwrap().unwrap();
-            let found: Vec<_> = found.into_iter().map(|one| one.descriptor.digest).collect();
-            assert_eq!(found, [digest(1), digest(2)]);
+            assert_eq!(digests(&found), [digest(1), digest(2)]);
+            assert_eq!((found.unusable, found.is_cut), (3, false));
         }
         assert_eq!(log.lines().len(), 2, "the API is there");
-    }
-
-    #[test]
-    fn only_what_describes_a_referrer_goes_into_another_list() {
-        let mut full = entry(1);
-        full["annotations"] = serde_json::json!({"a": "b"});
-        let kept = full.clone();
-        full["platform"] = serde_json::json!({"os": "linux", "architecture": "amd64"});
-        full["urls"] = serde_json::json!(["https://elsewhere.example/"]);
-        full["data"] = "e30=".into();
-        let referrer = Referrer::try_from(full).unwrap();
-        assert_eq!(referrer.raw, kept);
-        assert_eq!(referrer.descriptor.platform, None);
-        assert!(referrer.descriptor.urls.is_empty() && referrer.descriptor.data.is_none());
     }
 }

@@ -4,6 +4,7 @@ use super::Registry;
 use super::token::Scopes;
 use crate::error::{Operation, RegistryError, Subject};
 use crate::reference::{TagOrDigest, is_repository, is_tag};
+use crate::registries::{BeyondLimit, Lease, Reservation};
 use crate::text::clean;
 use reqwest::Url;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub(crate) struct Repository {
     pub(super) registry: Registry,
     pub(super) name: Arc<str>,
     pub(super) scopes: Scopes,
+    /// What is read on behalf of a copy is held by it.
+    reservation: Option<Arc<Reservation>>,
 }
 
 impl Repository {
@@ -45,7 +48,38 @@ impl Repository {
             registry,
             name,
             scopes,
+            reservation: None,
         })
+    }
+
+    /// The same on behalf of a copy, which has this memory.
+    pub(crate) fn of_copy(self, reservation: &Arc<Reservation>) -> Self {
+        Self {
+            reservation: Some(Arc::clone(reservation)),
+            ..self
+        }
+    }
+
+    /// Waits for memory for something that is about to be written.
+    pub(crate) async fn hold(
+        &self,
+        subject: &Subject,
+        bytes: usize,
+    ) -> Result<Lease, RegistryError> {
+        let reservation = self.reservation.clone();
+        let reservation = reservation.unwrap_or_else(|| self.registry.reservation());
+        let mut lease = reservation.lease();
+        let grown = lease.grow(bytes as u64).await;
+        grown.map_err(|BeyondLimit(limit)| RegistryError::Memory {
+            subject: subject.clone(),
+            limit,
+        })?;
+        Ok(lease)
+    }
+
+    /// The memory of the copy that this belongs to.
+    pub(super) fn reservation_of_copy(&self) -> Option<&Arc<Reservation>> {
+        self.reservation.as_ref()
     }
 
     pub(crate) fn registry(&self) -> &Registry {

@@ -2,11 +2,12 @@
 
 use super::pages::MAX_PAGES;
 use super::repository::Repository;
-use crate::bounded::Bounded;
 use crate::error::{Operation, RegistryError, Subject};
-use crate::reference::is_tag;
+use crate::json::{self, Bounded};
+use crate::reference::{MAX_TAG, is_tag};
 use reqwest::Url;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 /// Most tags of one repository: some 10 MiB of names.
 const MAX_TAGS: usize = 100_000;
@@ -20,7 +21,18 @@ pub(super) const MAX_WITH_PREFIX: usize = 4096;
 #[derive(Deserialize)]
 struct TagList {
     /// Some registries write null for none.
-    tags: Option<Bounded<String, MAX_TAGS>>,
+    tags: Option<Bounded<Tag, MAX_TAGS>>,
+}
+
+/// A tag of the list; `None` for what is no tag and could not be asked for.
+struct Tag(Option<String>);
+
+impl<'de> Deserialize<'de> for Tag {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        let text = json::text(raw, MAX_TAG).ok();
+        Ok(Self(text.filter(|text| is_tag(text))))
+    }
 }
 
 /// What one answer lists.
@@ -75,16 +87,16 @@ impl Repository {
 
     async fn tags_page(&self, subject: &Subject, url: Url) -> Result<TagsPage, RegistryError> {
         let page = self.page(subject, url, "application/json", &[]).await?;
-        let list: TagList = serde_json::from_slice(&page.body)
+        let list: TagList = json::from_slice(page.body.as_ref())
             .map_err(|_| RegistryError::protocol(subject, "the answer is not a list of tags"))?;
         let list = list.tags.unwrap_or_default();
         if list.is_cut {
             return Err(too_many(subject));
         }
-        let (mut tags, next) = (list.items, page.next);
-        // What is no tag could not be asked for.
-        tags.retain(|tag| is_tag(tag));
-        Ok(TagsPage { tags, next })
+        Ok(TagsPage {
+            tags: list.items.into_iter().filter_map(|tag| tag.0).collect(),
+            next: page.next,
+        })
     }
 
     fn tags_url(&self, last: Option<&str>) -> Url {

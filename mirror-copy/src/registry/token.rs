@@ -1,7 +1,9 @@
 //! Token scopes, cached tokens, and the token service's answer.
 
+use crate::json;
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -109,26 +111,29 @@ pub(super) struct Token {
 
 /// The answer of a token service: Docker's `token` or OAuth 2's `access_token`.
 #[derive(Deserialize)]
-pub(super) struct TokenAnswer {
-    token: Option<String>,
-    access_token: Option<String>,
-    /// Seconds. Read leniently: some services write a float or null.
-    #[serde(default)]
-    expires_in: serde_json::Value,
+pub(super) struct TokenAnswer<'a> {
+    #[serde(borrow)]
+    token: Option<&'a RawValue>,
+    #[serde(borrow)]
+    access_token: Option<&'a RawValue>,
+    /// Seconds. Some services write a float or null.
+    #[serde(borrow)]
+    expires_in: Option<&'a RawValue>,
 }
 
-impl TokenAnswer {
+impl<'a> TokenAnswer<'a> {
+    pub(super) fn read(body: &'a [u8]) -> Option<Self> {
+        json::from_slice(body).ok()
+    }
+
     /// The token as a header, or `None` if there is none of at most 16 KiB that could be sent. The life counts from
     /// `asked`, by the local clock: `issued_at` would add the skew between two clocks.
     pub(super) fn into_token(self, asked: Instant, user: Option<String>) -> Option<Token> {
-        let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
-        let sendable = |text: &String| text.len() <= MAX_TOKEN;
-        let text = filled(self.token)
-            .or(filled(self.access_token))
-            .filter(sendable)?;
+        let filled = |raw| json::optional_text(raw, MAX_TOKEN).filter(|text| !text.is_empty());
+        let text = filled(self.token).or_else(|| filled(self.access_token))?;
         let mut header = HeaderValue::try_from(format!("Bearer {text}")).ok()?;
         header.set_sensitive(true);
-        let seconds = self.expires_in.as_f64().filter(|life| *life > 0.0);
+        let seconds = json::optional::<f64>(self.expires_in).filter(|life| *life > 0.0);
         let life = seconds
             .unwrap_or(DEFAULT_LIFE_SECONDS)
             .min(MAX_LIFE_SECONDS);
@@ -194,7 +199,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn lives_are_read_leniently() {
         let life = |text: &str| {
-            let answer: TokenAnswer = serde_json::from_str(text).unwrap();
+            let answer = TokenAnswer::read(text.as_bytes()).unwrap();
             let now = Instant::now();
             answer
                 .into_token(now, None)

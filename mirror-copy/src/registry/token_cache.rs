@@ -7,14 +7,15 @@ use std::sync::Arc;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
-/// Tokens remembered per host, of up to 16 KiB each. The oldest go first: they are cheap.
+/// Tokens remembered per host, and bytes of them. The oldest go first: they are cheap. Usual ones have 1 to 3 KiB.
 const MAX_TOKENS: usize = 32;
+const MAX_BYTES: usize = 128 * 1024;
 
 /// Announcements kept per host: more scopes would make the token service's address too long for some.
 const MAX_ANNOUNCED: usize = 32;
 
 /// Fetches under way that are known of per host. Over this all are forgotten: some are then made twice.
-const MAX_FLIGHTS: usize = 1024;
+const MAX_FLIGHTS: usize = 128;
 
 /// Locked while a token is fetched, so that it is fetched once however many wait for it.
 pub(super) type Flight = Arc<AsyncMutex<()>>;
@@ -103,8 +104,12 @@ impl TokenCache {
 
     /// Remembers a token and lets its waiters go.
     pub(super) fn insert(&mut self, scopes: Scopes, token: Token, flight: &Flight) {
-        if self.tokens.len() >= MAX_TOKENS {
-            self.tokens.pop_front();
+        let size = |cached: &Cached| cached.token.header.len();
+        let mut bytes: usize = self.tokens.iter().map(size).sum::<usize>() + token.header.len();
+        while (self.tokens.len() >= MAX_TOKENS || bytes > MAX_BYTES)
+            && let Some(oldest) = self.tokens.pop_front()
+        {
+            bytes -= size(&oldest);
         }
         self.tokens.push_back(Cached { scopes, token });
         self.flights.retain(|_, other| !Arc::ptr_eq(other, flight));
@@ -142,6 +147,23 @@ mod tests {
 
     fn found(cache: &mut TokenCache, wanted: &Scopes) -> Option<HeaderValue> {
         cache.find(wanted, None).map(|token| token.header)
+    }
+
+    #[tokio::test]
+    async fn many_and_large_tokens_push_out_the_oldest() {
+        for (size, kept) in [(10, MAX_TOKENS), (16 * 1024, MAX_BYTES / (16 * 1024))] {
+            let mut cache = TokenCache::default();
+            for number in 0..100 {
+                let scopes = Scopes::pull(&format!("r{number}"));
+                let flight = cache.flight(&scopes);
+                let mut token = token("t", 100);
+                token.header = HeaderValue::try_from("x".repeat(size)).unwrap();
+                cache.insert(scopes, token, &flight);
+                assert!(cache.tokens.len() <= kept);
+            }
+            assert_eq!(cache.tokens.len(), kept);
+            assert!(cache.find(&Scopes::pull("r99"), None).is_some());
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,8 +14,9 @@ use reqwest::{Method, Response, Url};
 use secrecy::ExposeSecret as _;
 use tokio::time::{Instant, timeout};
 
-/// Largest answer of a token service, in bytes. Tokens of large registries have some kilobytes.
-const MAX_TOKEN_ANSWER: u64 = 256 * 1024;
+/// Largest answer of a token service, in bytes: two tokens of the largest size, and what nobody reads. It is what a
+/// request may hold without waiting for others.
+const MAX_TOKEN_ANSWER: u64 = 64 * 1024;
 
 /// The token service that a registry named.
 pub(super) struct TokenService {
@@ -55,9 +56,10 @@ impl Registry {
             _ => return Err(self.token_refused(response).await),
         }
         let idle = self.timeouts().idle;
-        let body = bounded_body(response, &self.token_subject(), MAX_TOKEN_ANSWER, idle).await?;
-        serde_json::from_slice::<TokenAnswer>(&body)
-            .ok()
+        let subject = self.token_subject();
+        let reservation = self.reservation();
+        let body = bounded_body(response, &subject, MAX_TOKEN_ANSWER, idle, &reservation).await?;
+        TokenAnswer::read(body.as_ref())
             .and_then(|answer| answer.into_token(asked, user))
             .ok_or_else(|| {
                 self.challenge_error("its token service answered without a usable token")

@@ -5,6 +5,7 @@ use super::content::Content;
 use super::repository::Repository;
 use super::streamed::Streamed;
 use crate::error::{Operation, RegistryError, Subject};
+use crate::manifest::parse_digest;
 use bytes::Bytes;
 use oci_spec::image::{Digest, DigestAlgorithm};
 use reqwest::header::{HeaderMap, LOCATION};
@@ -146,7 +147,7 @@ impl Repository {
         certain: bool,
     ) -> Result<(), RegistryError> {
         let said = header(response.headers(), "docker-content-digest");
-        if let Some(said) = said.and_then(|said| said.parse::<Digest>().ok())
+        if let Some(said) = said.and_then(parse_digest)
             && said.algorithm() == digest.algorithm()
             && said != *digest
         {

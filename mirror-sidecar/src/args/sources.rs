@@ -58,11 +58,21 @@ pub struct OriginalsArgs {
     /// Pod can then have all that this login can read copied into the backup
     #[arg(long, env = "DOCKER_CONFIG_READS_BACKUP_HOST", value_parser = clap::builder::FalseyValueParser::new())]
     docker_config_reads_backup_host: bool,
-    /// Copy no image whose layers, those of all platforms together, have more bytes than this: a number, with K, M, G or T
-    /// for powers of 1024
-    #[arg(long, env = "MAX_IMAGE_SIZE", value_name = "BYTES", value_parser = size)]
-    pub max_image_size: Option<u64>,
+    /// Copy no image that has more bytes than this, the layers of all platforms and of signatures and other referrers
+    /// together: a number, with K, M, G or T for powers of 1024; 0 or none for no limit
+    #[arg(
+        long,
+        env = "MAX_IMAGE_SIZE",
+        value_name = "BYTES",
+        default_value = "50G",
+        value_parser = size_limit
+    )]
+    pub max_image_size: SizeLimit,
 }
+
+/// The most that an image may have, in bytes; `None` for no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SizeLimit(pub Option<u64>);
 
 impl SourceArgs {
     /// The credentials that the docker config holds.
@@ -177,20 +187,22 @@ fn host(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// A number of bytes: `1048576`, `512M`, `20G`.
-fn size(text: &str) -> Result<u64, &'static str> {
-    const WRONG: &str =
-        "must be a number of bytes above 0, with K, M, G or T for powers of 1024, such as 20G";
-    let (number, power) = match text.char_indices().last() {
-        Some((end, 'K' | 'k')) => (&text[..end], 1),
-        Some((end, 'M' | 'm')) => (&text[..end], 2),
-        Some((end, 'G' | 'g')) => (&text[..end], 3),
-        Some((end, 'T' | 't')) => (&text[..end], 4),
-        _ => (text, 0),
-    };
+/// A number of bytes: `1048576`, `512M`, `20G`. `0` and `none` are no limit.
+fn size_limit(text: &str) -> Result<SizeLimit, &'static str> {
+    const WRONG: &str = "must be a number of bytes, with K, M, G or T for powers of 1024, such as 20G; 0 or none for no limit";
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(SizeLimit(None));
+    }
+    let units = ["K", "M", "G", "T"].into_iter().zip(1..);
+    let mut parts = units.filter_map(|(unit, power)| {
+        let number = text.strip_suffix(unit);
+        let number = number.or_else(|| text.strip_suffix(unit.to_ascii_lowercase().as_str()));
+        Some((number?, power))
+    });
+    let (number, power) = parts.next().unwrap_or((text, 0));
     let number: u64 = number.parse().map_err(|_| WRONG)?;
     let bytes = number.checked_mul(1 << (10 * power)).ok_or(WRONG)?;
-    if bytes == 0 { Err(WRONG) } else { Ok(bytes) }
+    Ok(SizeLimit((bytes > 0).then_some(bytes)))
 }
 
 #[cfg(test)]
@@ -210,22 +222,31 @@ mod tests {
     }
 
     #[rstest]
-    #[case("1", Some(1))]
-    #[case("2K", Some(2048))]
-    #[case("512m", Some(512 << 20))]
-    #[case("20G", Some(20 << 30))]
-    #[case("1T", Some(1 << 40))]
-    #[case("0", None)]
-    #[case("0G", None)]
+    #[case("1", Some(Some(1)))]
+    #[case("2K", Some(Some(2048)))]
+    #[case("512m", Some(Some(512 << 20)))]
+    #[case("20G", Some(Some(20 << 30)))]
+    #[case("1T", Some(Some(1 << 40)))]
+    #[case("0", Some(None))]
+    #[case("0G", Some(None))]
+    #[case("none", Some(None))]
     #[case("", None)]
     #[case("G", None)]
     #[case("-1", None)]
     #[case("1.5G", None)]
     #[case("1Gi", None)]
+    #[case("1KG", None)]
     #[case("1é", None)]
     #[case("99999999999T", None)]
-    fn sizes(#[case] text: &str, #[case] bytes: Option<u64>) {
-        assert_eq!(size(text).ok(), bytes);
+    fn sizes(#[case] text: &str, #[case] limit: Option<Option<u64>>) {
+        assert_eq!(size_limit(text).ok().map(|limit| limit.0), limit);
+    }
+
+    #[test]
+    fn images_are_limited_to_50_gib_by_default() {
+        let limit = |flags: &[&str]| serve(flags).originals.max_image_size.0;
+        assert_eq!(limit(&[]), Some(50 << 30));
+        assert_eq!(limit(&["--max-image-size=none"]), None);
     }
 
     #[rstest]

@@ -62,7 +62,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     metrics.follow_registries(place.registry(), vec![targets.clone(), sources.clone()]);
     let images = Images::new(place, &targets, sources)
         .map_err(|error| UsageError(error.to_string()))?
-        .with_max_bytes(originals.max_image_size);
+        .with_max_bytes(originals.max_image_size.0);
     let catalog = Catalog::new(Arc::new(images), parallel_copies, metrics.clone());
     let (stop, is_ending) = (CancellationToken::new(), CancellationToken::new());
     let plan = cluster_args.pull_plan(catalog.backup().registry())?;

@@ -103,10 +103,9 @@ name in the values, the Secret.
   value: {{ $v.upstream.allowPrivateRedirects | quote }}
 - name: DOCKER_CONFIG_READS_BACKUP_HOST
   value: {{ $v.upstream.dockerConfigReadsBackupHost | quote }}
-{{- with $v.upstream.maxImageSize }}
+{{- $size := $v.upstream.maxImageSize }}
 - name: MAX_IMAGE_SIZE
-  value: {{ kindIs "string" . | ternary . (int64 . | toString) | quote }}
-{{- end }}
+  value: {{ kindIs "string" $size | ternary $size (int64 $size | toString) | quote }}
 - name: PARALLEL_COPIES
   value: {{ $v.upstream.parallelCopies | int64 | quote }}
 - name: LISTEN

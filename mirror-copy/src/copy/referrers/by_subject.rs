@@ -5,9 +5,10 @@ use super::super::children::{Child, Found};
 use super::super::closure::Closure;
 use super::super::error::CopyError;
 use super::super::fallback;
-use super::MAX_REFERRERS;
+use super::super::limits::{PER_OBJECT, Part};
 use crate::reference::TagOrDigest;
-use crate::registry::{DigestTags, Referrer};
+use crate::registries::Lease;
+use crate::registry::{DigestTags, Referrer, ReferrerList};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use oci_spec::image::Digest;
 
@@ -21,6 +22,7 @@ impl Job<'_> {
     ) -> Result<Vec<Digest>, CopyError> {
         let mut referrers = self.find_referrers(subject, is_root, tags).await;
         referrers.retain(|referrer| self.referring.admit(&referrer.descriptor.digest));
+        let _held = self.hold_list(subject, &mut referrers).await?;
         let mut working = FuturesUnordered::new();
         for referrer in &referrers {
             working.push(self.bring_referrer(subject, referrer));
@@ -59,7 +61,7 @@ impl Job<'_> {
     ) -> Vec<Referrer> {
         let _turn = self.referring.turns.acquire().await;
         let failed = match self.source.referrers(subject).await {
-            Ok(Some(found)) => return found,
+            Ok(Some(list)) => return self.usable(subject, list),
             Ok(None) => None,
             Err(error) => Some(error),
         };
@@ -73,19 +75,53 @@ impl Job<'_> {
         };
         match found {
             Ok(None) => Vec::new(),
-            Ok(Some(mut list)) => {
-                if list.referrers.len() > MAX_REFERRERS {
-                    let limit = "it has more than 1000 referrers";
-                    self.left_out(subject, &self.beyond(subject, limit));
-                    list.referrers.truncate(MAX_REFERRERS);
-                }
-                list.referrers
-            }
+            Ok(Some(list)) => self.usable(subject, list),
             Err(error) => {
                 self.left_out(subject, &CopyError::Source(error));
                 Vec::new()
             }
         }
+    }
+
+    /// The entries of a list that can be used. What is left out is reported once, however much it is.
+    fn usable(&self, subject: &Digest, list: ReferrerList) -> Vec<Referrer> {
+        let ReferrerList {
+            referrers,
+            unusable,
+            is_cut,
+        } = list;
+        if unusable > 0 {
+            let object = self.source.object(&format!("@{subject}"));
+            let count = unusable;
+            self.left_out(subject, &CopyError::UnusableReferrers { object, count });
+        } else if is_cut {
+            let limit = "its list of referrers has more than 1000 entries, 64 pages or 8 MiB";
+            self.left_out(subject, &self.beyond(subject, limit));
+        }
+        referrers
+    }
+
+    /// Waits for memory for the entries of a list, as many of them as may be held.
+    async fn hold_list(
+        &self,
+        subject: &Digest,
+        referrers: &mut Vec<Referrer>,
+    ) -> Result<Lease, CopyError> {
+        let mut bytes = 0;
+        let mut fit = 0;
+        for referrer in referrers.iter() {
+            let size = referrer.entry.len() as u64 + PER_OBJECT;
+            if let Err(error) = self.reserve(Part::Referrers, subject, size) {
+                self.left_out(subject, &error);
+                break;
+            }
+            bytes += size;
+            fit += 1;
+        }
+        referrers.truncate(fit);
+        let mut lease = self.reservation.lease();
+        self.grow(&mut lease, bytes, subject).await?;
+        Ok(lease)
     }
 
     /// Brings one referrer. Answers with it, and whether the target lists it by itself.
@@ -101,15 +137,15 @@ impl Job<'_> {
             depth: 1,
         };
         let work = async {
-            match self.find(&child).await? {
+            match self.find(&child, Part::Referrers).await? {
                 // Somebody may have pushed it and not lived to list it.
                 Found::Present => self.lists_by_itself(subject).await,
                 Found::LeftOut | Found::Blob => Err(CopyError::SourceIncomplete {
                     parent: subject.clone(),
                     missing: referrer.descriptor.digest.clone(),
                 }),
-                Found::Manifest(manifest) => {
-                    let node = Closure::of_referrer(self).bring(manifest).await?;
+                Found::Manifest(manifest, lease) => {
+                    let node = Closure::of_referrer(self).bring(manifest, lease).await?;
                     let by_digest = TagOrDigest::Digest(node.manifest.digest.clone());
                     let pushed = self.push(&node, &by_digest).await?;
                     self.referrer_done(subject, &node);

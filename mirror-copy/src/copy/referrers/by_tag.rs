@@ -4,6 +4,7 @@ use super::super::Job;
 use super::super::closure::Closure;
 use super::super::error::CopyError;
 use super::super::fallback;
+use super::super::limits::Part;
 use crate::reference::TagOrDigest;
 use crate::registry::{DigestTags, Located};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -67,7 +68,7 @@ impl Job<'_> {
         let digest = resolved.digest;
         let same = target.is_some_and(|there| there.resolved.digest == digest);
         if !(same && self.trusts()) {
-            self.reserve(&digest, resolved.size)?;
+            self.reserve(Part::Referrers, &digest, resolved.size)?;
             let manifest = if let Some(manifest) = manifest {
                 manifest
             } else {
@@ -75,7 +76,8 @@ impl Job<'_> {
                 let manifest = self.source.manifest(&by_digest).await;
                 manifest.map_err(CopyError::Source)?
             };
-            let node = Closure::of_referrer(self).bring(manifest).await?;
+            let lease = self.hold(Part::Referrers, &manifest, resolved.size).await?;
+            let node = Closure::of_referrer(self).bring(manifest, lease).await?;
             self.push(&node, &reference).await?;
             self.referrer_done(subject, &node);
         }

@@ -1,0 +1,6 @@
+//! Fuzzes the reading of lists of referrers, errors and tokens.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| mirror_copy::fuzzing::lists(data));

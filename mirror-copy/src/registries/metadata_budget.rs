@@ -1,0 +1,327 @@
+//! How much manifests, lists and other answers may keep in memory, in the whole process.
+//!
+//! Everybody may hold a little without asking. Who needs more waits for one of a few places of medium size, and who
+//! needs still more in addition for the only large one. Places are taken in this order only, and whoever has the large
+//! one waits for no other, so nobody waits in a circle. Copies hold what they keep as long as they run; single requests
+//! have places of their own, hold them only while a body is read, and that has a time limit. A copy may wait for a
+//! request while it holds a place of its own, and never the other way round.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// What one copy may keep. Manifests with 300 layers fit into the first size, with 2,000 into the second.
+const COPY: Sizes = Sizes {
+    free: 512 * KIB,
+    medium: 4 * MIB,
+    large: 32 * MIB,
+};
+
+/// Copies that may have more than a little at the same time: as many as run by default.
+const MEDIUM_COPIES: usize = 4;
+
+/// What one request may hold. Errors, tokens and nearly all manifests fit into the first size, pages of a list into
+/// the second.
+const REQUEST: Sizes = Sizes {
+    free: 64 * KIB,
+    medium: MIB,
+    large: 8 * MIB,
+};
+
+/// Requests that may hold more than a little at the same time; of one host only one may.
+const MEDIUM_REQUESTS: usize = 6;
+
+/// How much one holder may have, in bytes.
+#[derive(Clone, Copy)]
+struct Sizes {
+    free: u64,
+    medium: u64,
+    large: u64,
+}
+
+/// The memory for what registries say, shared by all copies and requests that use it. Cheap to clone.
+///
+/// The default is the process's own: whatever sets of registries there are, they share it.
+#[derive(Clone)]
+pub struct MetadataBudget {
+    copies: Places,
+    requests: Places,
+}
+
+#[derive(Clone)]
+struct Places {
+    sizes: Sizes,
+    medium: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+}
+
+impl MetadataBudget {
+    /// A budget of its own: 44 MiB for copies and 14 MiB for requests, beside the little that everybody may have.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            copies: Places::new(COPY, MEDIUM_COPIES),
+            requests: Places::new(REQUEST, MEDIUM_REQUESTS),
+        }
+    }
+
+    /// What one copy is going to keep.
+    pub(crate) fn for_copy(&self) -> Arc<Reservation> {
+        Reservation::new(&self.copies, None)
+    }
+
+    /// What one request is going to hold. Of those that share `turn`, one at a time holds more than a little.
+    pub(crate) fn for_request(&self, turn: &Arc<Semaphore>) -> Arc<Reservation> {
+        Reservation::new(&self.requests, Some(Arc::clone(turn)))
+    }
+}
+
+impl Default for MetadataBudget {
+    fn default() -> Self {
+        static OF_PROCESS: LazyLock<MetadataBudget> = LazyLock::new(MetadataBudget::new);
+        OF_PROCESS.clone()
+    }
+}
+
+impl fmt::Debug for MetadataBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MetadataBudget").finish_non_exhaustive()
+    }
+}
+
+impl Places {
+    fn new(sizes: Sizes, medium: usize) -> Self {
+        Self {
+            sizes,
+            medium: Arc::new(Semaphore::new(medium)),
+            large: Arc::new(Semaphore::new(1)),
+        }
+    }
+}
+
+/// What one copy or one request holds. It keeps its places until it is dropped: a body that broke off while its reader
+/// waited for a place is read again without waiting.
+pub(crate) struct Reservation {
+    places: Places,
+    /// To be waited for before any place.
+    turn: Option<Arc<Semaphore>>,
+    used: AtomicU64,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    turn: Option<OwnedSemaphorePermit>,
+    medium: Option<OwnedSemaphorePermit>,
+    large: Option<OwnedSemaphorePermit>,
+}
+
+/// Part of a reservation; dropping it gives it back.
+pub(crate) struct Lease {
+    of: Arc<Reservation>,
+    bytes: u64,
+}
+
+/// A copy or request wants more than one may have: this many bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BeyondLimit(pub(crate) u64);
+
+impl Reservation {
+    fn new(places: &Places, turn: Option<Arc<Semaphore>>) -> Arc<Self> {
+        Arc::new(Self {
+            places: places.clone(),
+            turn,
+            used: AtomicU64::new(0),
+            held: Mutex::default(),
+        })
+    }
+
+    /// An empty lease, to grow.
+    pub(crate) fn lease(self: &Arc<Self>) -> Lease {
+        Lease {
+            of: Arc::clone(self),
+            bytes: 0,
+        }
+    }
+
+    /// Waits until this much in all may be held.
+    async fn ensure(&self, used: u64) {
+        if used <= self.places.sizes.free {
+            return;
+        }
+        let mut held = self.held.lock().await;
+        if held.medium.is_none() {
+            if let Some(turn) = &self.turn {
+                held.turn = Arc::clone(turn).acquire_owned().await.ok();
+            }
+            let medium = Arc::clone(&self.places.medium);
+            held.medium = medium.acquire_owned().await.ok();
+        }
+        if used > self.places.sizes.medium && held.large.is_none() {
+            let large = Arc::clone(&self.places.large);
+            held.large = large.acquire_owned().await.ok();
+        }
+    }
+}
+
+impl Lease {
+    /// Waits until `bytes` more may be held.
+    pub(crate) async fn grow(&mut self, bytes: u64) -> Result<(), BeyondLimit> {
+        let limit = self.of.places.sizes.large;
+        let add = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= limit);
+        let before = self
+            .of
+            .used
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
+        let before = before.map_err(|_| BeyondLimit(limit))?;
+        // From here on dropping the lease gives it back, even while this waits.
+        self.bytes += bytes;
+        self.of.ensure(before + bytes).await;
+        Ok(())
+    }
+
+    /// Gives back what is beyond `bytes`.
+    pub(crate) fn shrink_to(&mut self, bytes: u64) {
+        let less = self.bytes.saturating_sub(bytes);
+        self.bytes -= less;
+        self.of.used.fetch_sub(less, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.shrink_to(0);
+    }
+}
+
+/// Bytes that are held as long as anybody has them.
+pub(crate) struct Leased(
+    pub(crate) Vec<u8>,
+    #[expect(dead_code, reason = "held, never looked at")] pub(crate) Lease,
+);
+
+impl AsRef<[u8]> for Leased {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+
+    /// A holder that has as much as it asked for, if it does not have to wait.
+    fn holds(reservation: &Arc<Reservation>, bytes: u64) -> Option<Lease> {
+        let mut lease = reservation.lease();
+        lease.grow(bytes).now_or_never()?.ok()?;
+        Some(lease)
+    }
+
+    #[test]
+    fn little_is_never_waited_for_and_more_is_bounded() {
+        let budget = MetadataBudget::new();
+        let copies: Vec<_> = (0..100).map(|_| budget.for_copy()).collect();
+        let mut leases: Vec<_> = copies
+            .iter()
+            .filter_map(|copy| holds(copy, COPY.free))
+            .collect();
+        assert_eq!(leases.len(), 100);
+        leases.extend(copies.iter().filter_map(|copy| holds(copy, MIB)));
+        assert_eq!(leases.len(), 100 + MEDIUM_COPIES);
+        leases.extend(copies.iter().filter_map(|copy| holds(copy, 8 * MIB)));
+        assert_eq!(leases.len(), 101 + MEDIUM_COPIES, "one large place");
+        let turn = Arc::new(Semaphore::new(1));
+        assert!(
+            holds(&budget.for_request(&turn), REQUEST.large).is_some(),
+            "requests wait for no copy"
+        );
+        drop(leases);
+        let used = copies.iter().map(|copy| copy.used.load(Ordering::Relaxed));
+        assert_eq!(used.sum::<u64>(), 0);
+        drop(copies);
+        assert!(holds(&budget.for_copy(), COPY.large).is_some());
+    }
+
+    #[test]
+    fn beyond_the_limit_nothing_is_waited_for() {
+        let copy = MetadataBudget::new().for_copy();
+        let mut lease = copy.lease();
+        for bytes in [COPY.large + 1, u64::MAX] {
+            let grown = lease.grow(bytes).now_or_never();
+            assert_eq!(grown, Some(Err(BeyondLimit(COPY.large))));
+        }
+        assert!(lease.grow(COPY.large).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn who_stops_waiting_or_ends_makes_room() {
+        let budget = MetadataBudget::new();
+        let [first, second, third] = [(); 3].map(|()| budget.for_copy());
+        let large = holds(&first, COPY.large).unwrap();
+        let mut lease = second.lease();
+        assert!(lease.grow(COPY.large).now_or_never().is_none());
+        drop(lease);
+        assert_eq!(second.used.load(Ordering::Relaxed), 0);
+        let mut waiting = third.lease();
+        let mut growing = Box::pin(waiting.grow(COPY.large));
+        assert!(growing.as_mut().now_or_never().is_none());
+        drop(large);
+        assert!(
+            growing.as_mut().now_or_never().is_none(),
+            "it has not ended"
+        );
+        drop(first);
+        growing.await.unwrap();
+    }
+
+    #[test]
+    fn of_one_host_one_request_at_a_time_holds_much() {
+        let budget = MetadataBudget::new();
+        let hosts = [(); 9].map(|()| Arc::new(Semaphore::new(1)));
+        let each = |hosts: &[Arc<Semaphore>]| {
+            let requests = hosts.iter().map(|host| budget.for_request(host));
+            requests
+                .filter_map(|request| holds(&request, MIB))
+                .collect::<Vec<_>>()
+        };
+        let [a, b, ..] = &hosts;
+        let twice = [a.clone(), a.clone(), b.clone()];
+        assert_eq!(each(&twice).len(), 2);
+        let all = each(&hosts);
+        assert_eq!(all.len(), MEDIUM_REQUESTS);
+        drop(all);
+        assert_eq!(each(&hosts).len(), MEDIUM_REQUESTS, "all were given back");
+    }
+
+    /// Four copies and many requests that all grow, in any order, with a large part for each: everybody gets there.
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_in_a_circle() {
+        let budget = MetadataBudget::new();
+        let host = Arc::new(Semaphore::new(1));
+        let growers = (0..12).map(|number| {
+            let (budget, host) = (budget.clone(), Arc::clone(&host));
+            async move {
+                let copy = budget.for_copy();
+                let mut kept = copy.lease();
+                for _ in 0..8 {
+                    kept.grow(3 * MIB).await.unwrap();
+                    let request = budget.for_request(&host);
+                    let mut body = request.lease();
+                    for _ in 0..=number {
+                        body.grow(512 * KIB).await.unwrap();
+                        tokio::task::yield_now().await;
+                    }
+                }
+            }
+        });
+        let all = futures_util::future::join_all(growers);
+        tokio::time::timeout(std::time::Duration::from_mins(1), all)
+            .await
+            .unwrap();
+    }
+}

@@ -1,0 +1,220 @@
+//! Lists of referrers: an index whose entries describe manifests (distribution-spec, "Listing Referrers" and "Referrers
+//! Tag Schema").
+
+use crate::json::{self, Bounded};
+use crate::manifest::{Descriptor, is_verifiable};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+/// Most entries of one list that are read, usable or not; the first ones. An image has a handful of referrers:
+/// signatures, attestations, bills of materials.
+pub(crate) const MAX_REFERRERS: usize = 1000;
+
+/// Longest artifact type and annotations of an entry, as they are written, that are put into another list. The manifest
+/// has them anyway.
+const MAX_ARTIFACT_TYPE: usize = 512;
+const MAX_ANNOTATIONS: usize = 8 * 1024;
+
+/// A list, or the part of it that is read.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct ReferrerList {
+    /// The usable entries.
+    pub(crate) referrers: Vec<Referrer>,
+    /// Entries that were read and name no manifest whose content could be verified.
+    pub(crate) unusable: usize,
+    /// Whether there are more entries than are read.
+    pub(crate) is_cut: bool,
+}
+
+/// An entry of a list. Its digest can be verified.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Referrer {
+    pub(crate) descriptor: Descriptor,
+    /// The entry for another list, as JSON. It has only what describes the manifest: nothing that would make others
+    /// fetch content from elsewhere, or choose this manifest as an image.
+    pub(crate) entry: String,
+}
+
+/// What an entry says of a manifest, as it is written.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Fields<'a> {
+    #[serde(borrow)]
+    media_type: Option<&'a RawValue>,
+    #[serde(borrow)]
+    digest: Option<&'a RawValue>,
+    #[serde(borrow)]
+    size: Option<&'a RawValue>,
+    #[serde(borrow)]
+    artifact_type: Option<&'a RawValue>,
+    #[serde(borrow)]
+    annotations: Option<&'a RawValue>,
+}
+
+/// An index as registries give it. Any other JSON lacks the version.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Index<'a> {
+    #[serde(borrow)]
+    schema_version: Option<&'a RawValue>,
+    /// Some registries write null for none.
+    manifests: Option<Bounded<Entry, MAX_REFERRERS>>,
+}
+
+struct Entry(Option<Referrer>);
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        Ok(Self(Referrer::read(raw)))
+    }
+}
+
+impl ReferrerList {
+    /// Reads an index as the API returns it. `None` if it is none.
+    pub(crate) fn of_api(bytes: &[u8]) -> Option<Self> {
+        let index: Index<'_> = json::from_slice(bytes).ok()?;
+        let has_version = index.schema_version.map(RawValue::get) == Some("2");
+        has_version.then(|| Self::of(index.manifests.unwrap_or_default()))
+    }
+
+    /// Reads an index that clients keep under a tag. `None` if it is none.
+    pub(crate) fn of_tag(bytes: &[u8]) -> Option<Self> {
+        let index: Index<'_> = json::from_slice(bytes).ok()?;
+        index.manifests.map(Self::of)
+    }
+
+    fn of(listed: Bounded<Entry, MAX_REFERRERS>) -> Self {
+        let read = listed.items.len();
+        let entries = listed.items.into_iter();
+        let referrers: Vec<_> = entries.filter_map(|entry| entry.0).collect();
+        Self {
+            unusable: read - referrers.len(),
+            referrers,
+            is_cut: listed.is_cut,
+        }
+    }
+
+    /// Entries that were read.
+    pub(crate) fn count(&self) -> usize {
+        self.referrers.len() + self.unusable
+    }
+
+    /// Appends a further page, as far as entries are read at all.
+    pub(crate) fn append(&mut self, page: Self) {
+        let room = MAX_REFERRERS.saturating_sub(self.count());
+        self.is_cut |= page.is_cut || page.count() > room;
+        let unusable = page.unusable.min(room);
+        let room = room - unusable;
+        self.unusable += unusable;
+        self.referrers.extend(page.referrers.into_iter().take(room));
+    }
+}
+
+impl Referrer {
+    fn read(raw: &RawValue) -> Option<Self> {
+        let fields: Fields<'_> = json::object(raw)?;
+        let entry = [
+            ("mediaType", fields.media_type),
+            ("digest", fields.digest),
+            ("size", fields.size),
+        ];
+        let described = written(entry);
+        let described: &RawValue = serde_json::from_str(&described).ok()?;
+        let descriptor = Descriptor::read(described).ok()?;
+        if !is_verifiable(&descriptor.digest) {
+            return None;
+        }
+        Some(Self::new(
+            descriptor,
+            fields.artifact_type,
+            fields.annotations,
+        ))
+    }
+
+    /// The referrer with this descriptor. What is longer than any list needs is left out.
+    pub(crate) fn new(
+        descriptor: Descriptor,
+        artifact_type: Option<&RawValue>,
+        annotations: Option<&RawValue>,
+    ) -> Self {
+        let text = |text: &str| serde_json::value::to_raw_value(text).ok();
+        let media_type = text(&descriptor.media_type).filter(|_| !descriptor.media_type.is_empty());
+        let digest = text(descriptor.digest.as_ref());
+        let size = serde_json::value::to_raw_value(&descriptor.size).ok();
+        let entry = written([
+            ("mediaType", media_type.as_deref()),
+            ("digest", digest.as_deref()),
+            ("size", size.as_deref()),
+            ("artifactType", no_longer(artifact_type, MAX_ARTIFACT_TYPE)),
+            ("annotations", no_longer(annotations, MAX_ANNOTATIONS)),
+        ]);
+        Self { descriptor, entry }
+    }
+}
+
+fn no_longer(raw: Option<&RawValue>, most: usize) -> Option<&RawValue> {
+    raw.filter(|raw| raw.get().len() <= most)
+}
+
+/// An object of the fields that are there.
+fn written<const N: usize>(fields: [(&str, Option<&RawValue>); N]) -> String {
+    let fields = fields.into_iter();
+    let present = fields.filter_map(|(name, raw)| Some(format!("\"{name}\":{}", raw?.get())));
+    format!("{{{}}}", present.collect::<Vec<_>>().join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn read(entry: &str) -> ReferrerList {
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[{entry}]}}"#);
+        ReferrerList::of_api(index.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn only_what_describes_a_referrer_goes_into_another_list() {
+        let kept = format!(
+            r#""mediaType":"x/y","digest":"{DIGEST}","size":7,"artifactType":"a/b","annotations":{{"a": "b"}}"#
+        );
+        let more = r#""platform":{"os":"linux","architecture":"amd64"},"urls":["https://a/"],"data":"e30=""#;
+        let list = read(&format!("{{{more},{kept}}}"));
+        let [referrer] = list.referrers.as_slice() else {
+            panic!("{list:?}")
+        };
+        assert_eq!(referrer.entry, format!("{{{kept}}}"));
+        assert_eq!(referrer.descriptor.platform, None);
+        assert!(referrer.descriptor.urls.is_empty() && referrer.descriptor.data.is_none());
+    }
+
+    #[test]
+    fn what_is_longer_than_a_list_needs_is_left_out() {
+        let long = "x".repeat(MAX_ANNOTATIONS);
+        let list = read(&format!(
+            r#"{{"digest":"{DIGEST}","size":7,"artifactType":"{long}","annotations":{{"a":"{long}"}}}}"#
+        ));
+        let expected = format!(r#"{{"digest":"{DIGEST}","size":7}}"#);
+        assert_eq!(list.referrers.first().unwrap().entry, expected);
+    }
+
+    /// A list of which nothing is usable costs no more than one that is.
+    #[rstest::rstest]
+    #[case("{}", MAX_REFERRERS, 0)]
+    #[case("7", MAX_REFERRERS, 0)]
+    #[case(r#"{"annotations":[{"":0},{"":0}]}"#, MAX_REFERRERS, 0)]
+    #[case(r#"{"digest":"1.27:alpine","size":7}"#, MAX_REFERRERS, 0)]
+    #[case(&format!(r#"{{"digest":"{DIGEST}","size":7}}"#), 0, MAX_REFERRERS)]
+    fn unusable_entries_count(#[case] entry: &str, #[case] unusable: usize, #[case] usable: usize) {
+        let list = read(&vec![entry; MAX_REFERRERS + 1].join(","));
+        let counts = (list.unusable, list.referrers.len(), list.is_cut);
+        assert_eq!(counts, (unusable, usable, true));
+        let mut pages = ReferrerList::default();
+        for _ in 0..3 {
+            pages.append(read(&vec![entry; 400].join(",")));
+        }
+        assert_eq!((pages.count(), pages.is_cut), (MAX_REFERRERS, true));
+    }
+}
