@@ -10,6 +10,7 @@
 //! - `pace`: how fast things may follow each other;
 //! - [`shared`]: the model that one side writes and others read;
 //! - [`watch`]: the API server's watch streams, which keep the model true;
+//! - `api_response`, `json_filter`: its responses, read as they arrive, of which only what matters is kept;
 //! - [`upkeep`]: keeps a copy of every image that is used;
 //! - [`inventory`]: what is known about these copies;
 //! - [`secrets`]: makes the pull Secrets;
@@ -18,10 +19,12 @@
 //! - `supervision`: tasks that are started again when they break off;
 //! - [`run`]: sets all this to work.
 
+mod api_response;
 pub mod events;
 pub mod excluded;
 pub mod hosts;
 pub mod inventory;
+mod json_filter;
 pub mod kind;
 mod lenient;
 pub mod model;
