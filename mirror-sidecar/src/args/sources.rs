@@ -178,7 +178,7 @@ fn host(text: &str) -> Result<String, &'static str> {
 }
 
 /// A number of bytes: `1048576`, `512M`, `20G`.
-fn size(text: &str) -> Result<u64, &'static str> {
+pub(super) fn size(text: &str) -> Result<u64, &'static str> {
     const WRONG: &str =
         "must be a number of bytes above 0, with K, M, G or T for powers of 1024, such as 20G";
     let (number, power) = match text.char_indices().last() {

@@ -1,0 +1,107 @@
+//! How much of the cluster is remembered.
+//!
+//! Whoever may create workloads chooses how many there are and which images they name: originals or invented copies, by tag
+//! or by digest. All spellings count alike, and so does every product of two such numbers.
+
+use mirror_contract::ImageRef;
+
+/// The part of its limit that a namespace has even while the cluster as a whole is beyond one half: a few namespaces that
+/// use up all they may must not push others out.
+const RESERVED: usize = 10;
+
+/// So much is remembered of a namespace, or of all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amounts {
+    /// Objects that name images or the pull Secret.
+    pub workloads: usize,
+    /// Images of all workloads, counted once for each workload.
+    pub uses: usize,
+    /// Different images.
+    pub images: usize,
+    /// Bytes of their references.
+    pub bytes: usize,
+}
+
+/// The most that is remembered.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Of one namespace.
+    pub namespace: Amounts,
+    /// Of all namespaces together.
+    pub cluster: Amounts,
+}
+
+impl Default for Limits {
+    /// Far beyond what a cluster has that Kubernetes is made for (150,000 Pods, of which a namespace has 3,000), at about
+    /// 500 bytes for a workload and 1,500 for an image.
+    fn default() -> Self {
+        Self {
+            namespace: Amounts {
+                workloads: 10_000,
+                uses: 50_000,
+                images: 2_000,
+                bytes: 512 * 1024,
+            },
+            cluster: Amounts {
+                workloads: 200_000,
+                uses: 600_000,
+                images: 20_000,
+                bytes: 4 * 1024 * 1024,
+            },
+        }
+    }
+}
+
+impl Limits {
+    /// Whether there may be so much in a namespace, and so much in all.
+    pub(super) fn allow(&self, in_namespace: Amounts, in_all: Amounts) -> bool {
+        let fits = |limit: fn(&Amounts) -> usize| {
+            let (namespace, all) = (limit(&in_namespace), limit(&in_all));
+            let (most, most_of_all) = (limit(&self.namespace), limit(&self.cluster));
+            let has_reserve = namespace <= most / RESERVED;
+            namespace <= most && all <= most_of_all && (has_reserve || all <= most_of_all / 2)
+        };
+        fits(|amounts| amounts.workloads)
+            && fits(|amounts| amounts.uses)
+            && fits(|amounts| amounts.images)
+            && fits(|amounts| amounts.bytes)
+    }
+}
+
+impl Amounts {
+    /// One more workload.
+    pub(super) const WORKLOAD: Self = Self {
+        workloads: 1,
+        uses: 0,
+        images: 0,
+        bytes: 0,
+    };
+
+    /// One more use of an image; it may be the first one.
+    pub(super) fn image(image: &ImageRef<'_>, is_first: bool) -> Self {
+        Self {
+            workloads: 0,
+            uses: 1,
+            images: usize::from(is_first),
+            bytes: if is_first { image.to_string().len() } else { 0 },
+        }
+    }
+
+    pub(super) fn plus(self, more: Self) -> Self {
+        Self {
+            workloads: self.workloads.saturating_add(more.workloads),
+            uses: self.uses.saturating_add(more.uses),
+            images: self.images.saturating_add(more.images),
+            bytes: self.bytes.saturating_add(more.bytes),
+        }
+    }
+
+    pub(super) fn minus(self, less: Self) -> Self {
+        Self {
+            workloads: self.workloads.saturating_sub(less.workloads),
+            uses: self.uses.saturating_sub(less.uses),
+            images: self.images.saturating_sub(less.images),
+            bytes: self.bytes.saturating_sub(less.bytes),
+        }
+    }
+}
