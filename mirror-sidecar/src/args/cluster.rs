@@ -12,6 +12,7 @@ use secrecy::SecretString;
 
 use super::sources::size;
 use super::{duration, namespace_pattern, secret_name};
+use crate::cluster::model::Limits;
 use crate::cluster::{DailyBudget, Readmit};
 
 /// Shortest time between two looks at an image: registries count what they are asked.
@@ -81,6 +82,16 @@ pub struct ClusterArgs {
     /// What to do when a tag stands for another image than when it was copied
     #[arg(long, env = "ON_MOVED_TAG", value_enum, default_value = "update")]
     pub on_moved_tag: OnMovedTag,
+    /// How many workloads are looked after, Pods included, each of which takes up to 1 KiB of memory; of one namespace a tenth.
+    /// The number of images follows: a fifth of it, and a tenth of these in one namespace
+    #[arg(
+        long,
+        env = "MAX_WORKLOADS",
+        default_value_t = Limits::DEFAULT_WORKLOADS,
+        value_name = "NUMBER",
+        value_parser = clap::value_parser!(u32).range(1_000..)
+    )]
+    pub max_workloads: u32,
     /// How many new images of one namespace are copied in a day; 0: any number. What the policy asks for has no namespace and
     /// shares ten times as many
     #[arg(

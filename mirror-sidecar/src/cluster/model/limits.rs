@@ -5,7 +5,7 @@
 
 use mirror_contract::ImageRef;
 
-/// The part of its limit that a namespace has even while the cluster as a whole is beyond one half: a few namespaces that
+/// The part of its limit that a namespace has even while the cluster as a whole is beyond three quarters: a few namespaces that
 /// use up all they may must not push others out.
 const RESERVED: usize = 10;
 
@@ -32,34 +32,44 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Far beyond what a cluster has that Kubernetes is made for (150,000 Pods, of which a namespace has 3,000), at about
-    /// 500 bytes for a workload and 1,500 for an image.
     fn default() -> Self {
-        Self {
-            namespace: Amounts {
-                workloads: 10_000,
-                uses: 50_000,
-                images: 2_000,
-                bytes: 512 * 1024,
-            },
-            cluster: Amounts {
-                workloads: 200_000,
-                uses: 600_000,
-                images: 20_000,
-                bytes: 4 * 1024 * 1024,
-            },
-        }
+        Self::of(Self::DEFAULT_WORKLOADS)
     }
 }
 
 impl Limits {
+    /// Workloads that are remembered by default. With 750 bytes for each they fit into the memory that the chart allows.
+    pub const DEFAULT_WORKLOADS: u32 = 100_000;
+
+    /// The limits for so many workloads in a cluster. By default that is 10,000 workloads with 2,000 different images in a
+    /// namespace, and 20,000 images in all: several times what clusters have.
+    #[must_use]
+    pub fn of(workloads: u32) -> Self {
+        let workloads = workloads as usize;
+        let images = workloads / 5;
+        Self {
+            namespace: Amounts {
+                workloads: workloads / 10,
+                uses: workloads / 2,
+                images: images / 10,
+                bytes: images / 10 * 256,
+            },
+            cluster: Amounts {
+                workloads,
+                uses: workloads.saturating_mul(6),
+                images,
+                bytes: images.saturating_mul(200),
+            },
+        }
+    }
+
     /// Whether there may be so much in a namespace, and so much in all.
     pub(super) fn allow(&self, in_namespace: Amounts, in_all: Amounts) -> bool {
         let fits = |limit: fn(&Amounts) -> usize| {
             let (namespace, all) = (limit(&in_namespace), limit(&in_all));
             let (most, most_of_all) = (limit(&self.namespace), limit(&self.cluster));
             let has_reserve = namespace <= most / RESERVED;
-            namespace <= most && all <= most_of_all && (has_reserve || all <= most_of_all / 2)
+            namespace <= most && all <= most_of_all && (has_reserve || all <= most_of_all / 4 * 3)
         };
         fits(|amounts| amounts.workloads)
             && fits(|amounts| amounts.uses)
