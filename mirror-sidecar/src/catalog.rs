@@ -233,7 +233,10 @@ impl Catalog {
 
 /// Not "unavailable", for the same reason as a full schedule.
 fn no_budget() -> Refusal<'static> {
-    Refusal::new(RefusalKind::Pending, "the budget of new images for today is used up")
+    Refusal::new(
+        RefusalKind::Pending,
+        "the budget of new images for today is used up",
+    )
 }
 
 fn unavailable(reason: &str) -> Refusal<'static> {

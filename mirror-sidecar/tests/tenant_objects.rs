@@ -72,25 +72,38 @@ async fn answer(State(server): State<Server>, method: Method, uri: Uri, body: By
             seen.fetched.insert(format!("{repository}:{reference}"));
         }
         let is_ping = path == "/v2/";
-        return if is_ping { StatusCode::OK } else { StatusCode::NOT_FOUND }.into_response();
+        return if is_ping {
+            StatusCode::OK
+        } else {
+            StatusCode::NOT_FOUND
+        }
+        .into_response();
     }
     if method != Method::GET {
         if path.ends_with("/events") {
             let event: Value = serde_json::from_slice(&body).unwrap();
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            seen.events.push((text(&event["reason"]), text(&event["regarding"]["namespace"])));
+            seen.events.push((
+                text(&event["reason"]),
+                text(&event["regarding"]["namespace"]),
+            ));
         }
         return (StatusCode::CREATED, body).into_response();
     }
     if query.contains("watch=true") {
         seen.is_listed |= path == REPLICA_SETS;
-        return Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>()).into_response();
+        return Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>())
+            .into_response();
     }
     let number = |name: &str| {
         let value = query.split('&').find_map(|pair| pair.strip_prefix(name));
         value.map(|value| value.parse::<usize>().unwrap())
     };
-    let count = if path == REPLICA_SETS { LARGE + CROWDED } else { 0 };
+    let count = if path == REPLICA_SETS {
+        LARGE + CROWDED
+    } else {
+        0
+    };
     let from = number("continue=").unwrap_or(0);
     let end = count.min(from + number("limit=").unwrap_or(count));
     let address = seen.address.clone();
@@ -98,20 +111,30 @@ async fn answer(State(server): State<Server>, method: Method, uri: Uri, body: By
         let sizes = (from..end).map(|number| replica_set(number, &address).len());
         seen.pages.push(sizes.sum());
     }
-    let next = if end < count { end.to_string() } else { String::new() };
+    let next = if end < count {
+        end.to_string()
+    } else {
+        String::new()
+    };
     let head = format!(r#"{{"metadata":{{"resourceVersion":"5","continue":"{next}"}},"items":["#);
     let objects = (from..end).map(move |number| {
         let comma = if number > from { "," } else { "" };
         format!("{comma}{}", replica_set(number, &address))
     });
-    let pieces = std::iter::once(head).chain(objects).chain(["]}".to_owned()]);
+    let pieces = std::iter::once(head)
+        .chain(objects)
+        .chain(["]}".to_owned()]);
     Body::from_stream(stream::iter(pieces).map(Ok::<_, std::io::Error>)).into_response()
 }
 
 /// The large objects come between the others.
 fn replica_set(number: usize, address: &str) -> String {
     let is_large = number % 9 == 8;
-    let env = if is_large { "x".repeat(1_400_000) } else { String::new() };
+    let env = if is_large {
+        "x".repeat(1_400_000)
+    } else {
+        String::new()
+    };
     let images = if is_large { 1 } else { IMAGES };
     let containers: Vec<_> = (0..images)
         .map(|image| json!({"name": "a", "image": spelling(number * IMAGES + image, address)}))
@@ -137,7 +160,10 @@ fn spelling(number: usize, address: &str) -> String {
         return original;
     }
     let backup = Backup::new(address, "acme", Naming::Flat).unwrap();
-    backup.target(&ImageRef::parse(&original).unwrap()).unwrap().to_string()
+    backup
+        .target(&ImageRef::parse(&original).unwrap())
+        .unwrap()
+        .to_string()
 }
 
 fn start(address: &str, folder: &std::path::Path) -> Sidecar {
@@ -152,9 +178,25 @@ fn start(address: &str, folder: &std::path::Path) -> Sidecar {
     let child = Command::new(env!("CARGO_BIN_EXE_mirror-sidecar"))
         .env_clear()
         .env("KUBECONFIG", file)
-        .args(["serve", "--insecure-http", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"])
-        .args(["--kubernetes=on", "--readmit=off", "--repository=acme", "--registry", address])
-        .args(["--insecure-registry", address, "--private-registry", address])
+        .args([
+            "serve",
+            "--insecure-http",
+            "--listen=127.0.0.1:0",
+            "--admin-listen=127.0.0.1:0",
+        ])
+        .args([
+            "--kubernetes=on",
+            "--readmit=off",
+            "--repository=acme",
+            "--registry",
+            address,
+        ])
+        .args([
+            "--insecure-registry",
+            address,
+            "--private-registry",
+            address,
+        ])
         .arg(format!("--max-new-images-per-namespace={BUDGET}"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -166,7 +208,10 @@ fn start(address: &str, folder: &std::path::Path) -> Sidecar {
 /// The most that the process had in memory, in MiB (proc(5)).
 fn peak(process: &Child) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }
 
@@ -178,7 +223,9 @@ fn a_tenant_can_neither_fill_the_memory_nor_choose_the_work() {
         .build()
         .unwrap();
     let server = Server::default();
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let listener = runtime
+        .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+        .unwrap();
     let address = listener.local_addr().unwrap().to_string();
     server.seen.lock().unwrap().address.clone_from(&address);
     let router = Router::new().fallback(answer).with_state(server.clone());
@@ -188,7 +235,9 @@ fn a_tenant_can_neither_fill_the_memory_nor_choose_the_work() {
 
     let told = |seen: &Seen, reason: &str| {
         let events = seen.events.iter();
-        events.filter(|event| event.0 == reason && event.1 == "shop").count()
+        events
+            .filter(|event| event.0 == reason && event.1 == "shop")
+            .count()
     };
     let start = Instant::now();
     loop {
@@ -208,11 +257,18 @@ fn a_tenant_can_neither_fill_the_memory_nor_choose_the_work() {
     let peak = peak(&sidecar.0);
     drop(sidecar);
     let seen = server.seen.lock().unwrap();
-    let report = format!("peak {peak} MiB, largest page {:?} bytes\n", seen.pages.iter().max());
+    let report = format!(
+        "peak {peak} MiB, largest page {:?} bytes\n",
+        seen.pages.iter().max()
+    );
     std::io::stdout().write_all(report.as_bytes()).unwrap();
     assert!(peak < MAX_PEAK_MIB, "{peak} MiB");
     // The budget refills while the test runs, but hardly.
-    assert!(seen.fetched.len() <= BUDGET + 1, "{} images were fetched", seen.fetched.len());
+    assert!(
+        seen.fetched.len() <= BUDGET + 1,
+        "{} images were fetched",
+        seen.fetched.len()
+    );
     assert_eq!(told(&seen, "LimitExceeded"), 1);
     assert_eq!(told(&seen, "BudgetExceeded"), 1);
 }

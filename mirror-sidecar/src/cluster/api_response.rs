@@ -3,7 +3,6 @@
 //! The client's own methods collect a body, copy it twice, and log the text if it cannot be parsed: of a tenant's object
 //! that is several times its size, and the size is the tenant's to choose.
 
-
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::http::Request;
 use futures_util::StreamExt as _;
@@ -20,7 +19,16 @@ const MAX_REFUSAL: usize = 64 * 1024;
 pub(super) fn is_envelope(name: &str) -> bool {
     matches!(
         name,
-        "apiVersion" | "kind" | "metadata" | "resourceVersion" | "continue" | "items" | "type" | "object" | "code" | "reason"
+        "apiVersion"
+            | "kind"
+            | "metadata"
+            | "resourceVersion"
+            | "continue"
+            | "items"
+            | "type"
+            | "object"
+            | "code"
+            | "reason"
             | "message"
     )
 }
@@ -48,7 +56,9 @@ async fn send(client: &Client, request: Request<Vec<u8>>) -> Result<BodyDataStre
     }
     // A refusal without a body that can be read is one all the same.
     let body = axum::body::to_bytes(body, MAX_REFUSAL).await;
-    let said = body.ok().and_then(|body| serde_json::from_slice::<Status>(&body).ok());
+    let said = body
+        .ok()
+        .and_then(|body| serde_json::from_slice::<Status>(&body).ok());
     let said = said.unwrap_or_else(|| {
         let reason = status.canonical_reason().unwrap_or("unknown");
         Status::failure(reason, reason)

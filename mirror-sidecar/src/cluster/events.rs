@@ -131,7 +131,11 @@ impl Events {
         let notice = notice.shortened();
         // What is told of a namespace as a whole is told once.
         let counts = due.is_news && !notice.is_of_namespace();
-        if counts && !memory.shares.take(&about.namespace, notice.is_warning(), now) {
+        if counts
+            && !memory
+                .shares
+                .take(&about.namespace, notice.is_warning(), now)
+        {
             memory.put_back(name, due);
             if let Some(queue) = &self.queue {
                 queue.metrics.event(EventResult::Dropped);

@@ -87,7 +87,9 @@ enum Skip {
     Before,
     /// Between its parts.
     Inside,
-    Text { is_escaped: bool },
+    Text {
+        is_escaped: bool,
+    },
     Literal,
 }
 
@@ -112,7 +114,10 @@ impl JsonFilter {
         while let Some((&byte, rest)) = input.split_first() {
             // Whatever is skipped goes in large steps.
             let run = self.run(input);
-            if let Some((run, rest)) = input.split_at_checked(run).filter(|(run, _)| !run.is_empty()) {
+            if let Some((run, rest)) = input
+                .split_at_checked(run)
+                .filter(|(run, _)| !run.is_empty())
+            {
                 self.extend(run);
                 *input = rest;
                 continue;
@@ -139,7 +144,13 @@ impl JsonFilter {
                     ..
                 }
         );
-        let is_inside = matches!(self.state, State::Skip { skip: Skip::Inside, .. });
+        let is_inside = matches!(
+            self.state,
+            State::Skip {
+                skip: Skip::Inside,
+                ..
+            }
+        );
         if is_in_text {
             let end = input.iter().position(|byte| matches!(byte, b'"' | b'\\'));
             end.unwrap_or(input.len())
@@ -183,7 +194,9 @@ impl JsonFilter {
             State::Text { is_escaped } => {
                 self.extend(&[byte]);
                 match self.state {
-                    State::Text { .. } if byte == b'"' && !is_escaped => self.state = State::Between,
+                    State::Text { .. } if byte == b'"' && !is_escaped => {
+                        self.state = State::Between
+                    }
                     State::Text { .. } => {
                         self.state = State::Text {
                             is_escaped: byte == b'\\' && !is_escaped,
@@ -278,7 +291,9 @@ impl JsonFilter {
     }
 
     fn in_literal(&mut self, byte: u8) -> bool {
-        if byte.is_ascii_whitespace() || matches!(byte, b',' | b'}' | b']' | b'{' | b'[' | b'"' | b':') {
+        if byte.is_ascii_whitespace()
+            || matches!(byte, b',' | b'}' | b']' | b'{' | b'[' | b'"' | b':')
+        {
             self.state = State::Between;
             return false;
         }
@@ -435,7 +450,11 @@ mod tests {
         match value {
             Value::String(text) => {
                 let escaped = Value::String(text.clone()).to_string();
-                json!(if escaped.len() > KEEP.string + 2 { "" } else { text })
+                json!(if escaped.len() > KEEP.string + 2 {
+                    ""
+                } else {
+                    text
+                })
             }
             Value::Array(list) => list.iter().take(KEEP.elements).map(expected).collect(),
             Value::Object(fields) => {
@@ -519,7 +538,8 @@ mod tests {
 
     #[test]
     fn fields_behind_a_long_list_are_kept() {
-        let object = json!({"items": [{"list": vec![json!({"a": "1234567"}); 100], "object": {"a": true}}]});
+        let object =
+            json!({"items": [{"list": vec![json!({"a": "1234567"}); 100], "object": {"a": true}}]});
         let keep = Keep {
             elements: usize::MAX,
             bytes: 100,

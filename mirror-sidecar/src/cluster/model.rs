@@ -353,7 +353,10 @@ impl Model {
 
     /// `false` if no query can tell the difference.
     fn insert(&mut self, key: Key, mut entry: Entry) -> bool {
-        let in_namespace = self.namespaces.amounts(&key.namespace).plus(Amounts::WORKLOAD);
+        let in_namespace = self
+            .namespaces
+            .amounts(&key.namespace)
+            .plus(Amounts::WORKLOAD);
         let in_all = self.amounts().plus(Amounts::WORKLOAD);
         if !self.limits.allow(in_namespace, in_all) {
             let epoch = entry.epoch();
@@ -378,7 +381,8 @@ impl Model {
             is_kept
         });
         if entry.left_out() > 0 {
-            self.namespaces.leave_out_images(&key.namespace, entry.left_out());
+            self.namespaces
+                .leave_out_images(&key.namespace, entry.left_out());
             self.cut.insert(Arc::clone(&key));
         }
         if entry.is_candidate() {
@@ -412,7 +416,8 @@ impl Model {
             self.copies.remove(image, &key);
         }
         if self.cut.remove(&key) {
-            self.namespaces.forget_left_out_images(&key.namespace, entry.left_out());
+            self.namespaces
+                .forget_left_out_images(&key.namespace, entry.left_out());
         }
         self.candidates.remove(&key);
         self.namespaces.leave(&key.namespace, entry.needs_secret());

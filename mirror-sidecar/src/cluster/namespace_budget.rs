@@ -91,16 +91,19 @@ impl NamespaceBudgets {
     }
 
     /// Takes a new image from the budget of the first of the namespaces that has some left, which also pays for the bytes.
+    /// One that was taken before and could not be copied costs nothing again, unless it `is_update`.
     ///
     /// # Errors
     /// When none has: the time from which one has. That of `namespaces` may be long and name each one many times in a row.
     pub fn take<'a>(
         &self,
         image: &Image,
+        is_update: bool,
         namespaces: impl Iterator<Item = &'a Arc<str>>,
         now: Instant,
     ) -> Result<(), Instant> {
         let mut state = self.lock();
+        let images = u64::from(is_update || !state.payers.contains_key(image));
         let mut open_at: Option<Instant> = None;
         let mut last: Option<&Arc<str>> = None;
         for namespace in namespaces {
@@ -109,13 +112,15 @@ impl NamespaceBudgets {
             }
             let bucket = state.namespaces.get(namespace);
             let bucket = bucket.copied().unwrap_or_default();
-            match state.opens(bucket, 1, now) {
+            match state.opens(bucket, images, 1, now) {
                 None => {
-                    let bucket = state.with_image(bucket, 1, now);
+                    let bucket = state.with_images(bucket, images, 1, now);
                     state.namespaces.insert(Arc::clone(namespace), bucket);
-                    state.payers.insert(Arc::clone(image), Arc::clone(namespace));
+                    state
+                        .payers
+                        .insert(Arc::clone(image), Arc::clone(namespace));
                     drop(state);
-                    self.metrics.budget_taken(BudgetGroup::Namespace, 1, 0);
+                    self.metrics.budget_taken(BudgetGroup::Namespace, images, 0);
                     return Ok(());
                 }
                 Some(at) => open_at = Some(open_at.map_or(at, |open_at| open_at.min(at))),
@@ -134,7 +139,7 @@ impl NamespaceBudgets {
     #[must_use]
     pub fn allows_asked(&self, now: Instant) -> bool {
         let state = self.lock();
-        let is_allowed = state.opens(state.asked, ASKED_SHARE, now).is_none();
+        let is_allowed = state.opens(state.asked, 1, ASKED_SHARE, now).is_none();
         drop(state);
         if !is_allowed {
             self.metrics.budget_refused(BudgetGroup::Asked);
@@ -146,7 +151,7 @@ impl NamespaceBudgets {
     pub fn copied(&self, image: &ImageRef<'static>, now: Instant) {
         let mut state = self.lock();
         if !state.payers.contains_key(image) {
-            state.asked = state.with_image(state.asked, ASKED_SHARE, now);
+            state.asked = state.with_images(state.asked, 1, ASKED_SHARE, now);
             drop(state);
             self.metrics.budget_taken(BudgetGroup::Asked, 1, 0);
         }
@@ -174,7 +179,9 @@ impl NamespaceBudgets {
         state.payers.retain(|image, _| is_used(image));
         state.namespaces.retain(|_, bucket| !bucket.is_full(now));
         let buckets = state.namespaces.values();
-        buckets.filter(|bucket| state.opens(**bucket, 1, now).is_some()).count()
+        buckets
+            .filter(|bucket| state.opens(**bucket, 1, 1, now).is_some())
+            .count()
     }
 
     fn charge(&self, image: &ImageRef<'static>, bytes: u64, now: Instant) {
@@ -199,9 +206,10 @@ impl NamespaceBudgets {
 }
 
 impl State {
-    /// When there is something left in `bucket`, whose budget is `share` times that of a namespace; `None` if there is now.
-    fn opens(&self, bucket: Bucket, share: u32, now: Instant) -> Option<Instant> {
-        let image = self.cost(1, self.daily.images, share);
+    /// When so many images can be taken from `bucket`, whose budget is `share` times that of a namespace; `None` if they can
+    /// now.
+    fn opens(&self, bucket: Bucket, images: u64, share: u32, now: Instant) -> Option<Instant> {
+        let image = self.cost(images, self.daily.images, share);
         // The last byte was allowed before it was known how many would follow.
         let byte = Duration::from_nanos(u64::from(self.daily.bytes > 0));
         [(bucket.images, image), (bucket.bytes, byte)]
@@ -212,9 +220,13 @@ impl State {
             .max()
     }
 
-    fn with_image(&self, bucket: Bucket, share: u32, now: Instant) -> Bucket {
+    fn with_images(&self, bucket: Bucket, images: u64, share: u32, now: Instant) -> Bucket {
         Bucket {
-            images: later(bucket.images, self.cost(1, self.daily.images, share), now),
+            images: later(
+                bucket.images,
+                self.cost(images, self.daily.images, share),
+                now,
+            ),
             ..bucket
         }
     }
@@ -233,7 +245,11 @@ impl State {
         }
         let replicas = u128::from(self.replicas.max(1));
         let daily = u128::from(daily).saturating_mul(u128::from(share));
-        let nanos = DAY.as_nanos().saturating_mul(u128::from(amount)).saturating_mul(replicas) / daily;
+        let nanos = DAY
+            .as_nanos()
+            .saturating_mul(u128::from(amount))
+            .saturating_mul(replicas)
+            / daily;
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).min(DAY * MOST_DAYS)
     }
 }
@@ -295,7 +311,11 @@ mod tests {
     fn taken(budgets: &NamespaceBudgets, namespaces: &[&str], now: Instant) -> usize {
         let namespaces = names(namespaces);
         (0..100)
-            .filter(|number| budgets.take(&image(*number), namespaces.iter(), now).is_ok())
+            .filter(|number| {
+                budgets
+                    .take(&image(*number), true, namespaces.iter(), now)
+                    .is_ok()
+            })
             .count()
     }
 
@@ -306,7 +326,7 @@ mod tests {
         assert_eq!(taken(&budgets, &["a"], now), 24);
         assert_eq!(taken(&budgets, &["b"], now), 24, "others have their own");
         assert_eq!(budgets.tidy(|_| true, now), 2);
-        let opens = budgets.take(&image(0), names(&["a"]).iter(), now);
+        let opens = budgets.take(&image(0), true, names(&["a"]).iter(), now);
         assert_eq!(opens, Err(now + Duration::from_hours(1)));
         assert_eq!(taken(&budgets, &["a"], now + Duration::from_hours(1)), 1);
         assert_eq!(taken(&budgets, &["a"], now + Duration::from_hours(4)), 3);
@@ -314,6 +334,19 @@ mod tests {
         assert_eq!(budgets.tidy(|_| false, end), 0);
         assert!(budgets.lock().namespaces.is_empty() && budgets.lock().payers.is_empty());
         assert_eq!(taken(&budgets, &["a"], end), 24);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_copied_is_paid_once() {
+        let budgets = budgets(1, GIB);
+        let (now, image) = (Instant::now(), image(1));
+        let take = |is_update| budgets.take(&image, is_update, names(&["a"]).iter(), now);
+        for _ in 0..100 {
+            assert_eq!(take(false), Ok(()));
+        }
+        assert!(take(true).is_err(), "a tag that moves all the time");
+        budgets.charge(&image, 2 * GIB, now);
+        assert!(take(false).is_err(), "bytes are paid each time");
     }
 
     /// Whoever floods must not keep others from the images that they share.
@@ -330,16 +363,26 @@ mod tests {
     async fn bytes_are_paid_by_who_asked_also_if_the_copy_fails() {
         let budgets = budgets(0, 100 * GIB);
         let (now, image) = (Instant::now(), image(1));
-        budgets.take(&image, names(&["a"]).iter(), now).unwrap();
+        budgets
+            .take(&image, false, names(&["a"]).iter(), now)
+            .unwrap();
         let charging = budgets.charging(&image, &());
         charging.bytes.store(150 * GIB, Ordering::Relaxed);
         drop(charging);
-        let opens = budgets.take(&image, names(&["a"]).iter(), now).unwrap_err();
+        let opens = budgets
+            .take(&image, false, names(&["a"]).iter(), now)
+            .unwrap_err();
         let wait = opens.saturating_duration_since(now);
-        assert_eq!(wait.as_secs().div_ceil(60), 12 * 60, "the half that is too much");
+        assert_eq!(
+            wait.as_secs().div_ceil(60),
+            12 * 60,
+            "the half that is too much"
+        );
         assert_eq!(taken(&budgets, &["b"], now), 100);
         budgets.charge(&image, u64::MAX, now);
-        let opens = budgets.take(&image, names(&["a"]).iter(), now).unwrap_err();
+        let opens = budgets
+            .take(&image, false, names(&["a"]).iter(), now)
+            .unwrap_err();
         assert!(opens <= now + DAY, "one image does not block for ever");
     }
 

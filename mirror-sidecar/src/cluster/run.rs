@@ -57,7 +57,10 @@ pub async fn start(
         metrics.replicas(1);
         (Replicas::alone(), Events::none())
     };
-    let cluster = Arc::new(Cluster::new(Model::with_limits(rules, Limits::of(args.max_workloads))));
+    let cluster = Arc::new(Cluster::new(Model::with_limits(
+        rules,
+        Limits::of(args.max_workloads),
+    )));
     let provision = match plan {
         PullPlan::NotNeeded | PullPlan::Existing { .. } => Provision::given(plan.name()),
         PullPlan::Managed { name, credentials } => {

@@ -50,13 +50,23 @@ impl Metrics {
     /// So many new images and bytes were taken from a budget.
     pub fn budget_taken(&self, group: BudgetGroup, images: u64, bytes: u64) {
         let limits = &self.0.limits;
-        limits.budget_images.get_or_create(&group.label()).inc_by(images);
-        limits.budget_bytes.get_or_create(&group.label()).inc_by(bytes);
+        limits
+            .budget_images
+            .get_or_create(&group.label())
+            .inc_by(images);
+        limits
+            .budget_bytes
+            .get_or_create(&group.label())
+            .inc_by(bytes);
     }
 
     /// A copy was put off because of a budget.
     pub fn budget_refused(&self, group: BudgetGroup) {
-        self.0.limits.budget_refused.get_or_create(&group.label()).inc();
+        self.0
+            .limits
+            .budget_refused
+            .get_or_create(&group.label())
+            .inc();
     }
 
     /// So many namespaces have nothing left of their budgets.

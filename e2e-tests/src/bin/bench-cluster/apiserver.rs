@@ -155,7 +155,10 @@ async fn answer(
         let number = |name: &str| query.get(name).and_then(|text| text.parse().ok());
         let from = number("continue").unwrap_or(0).min(items.len());
         let limit: usize = number("limit").unwrap_or(items.len());
-        let (page_items, rest) = items.split_at(from).1.split_at(limit.min(items.len() - from));
+        let (page_items, rest) = items
+            .split_at(from)
+            .1
+            .split_at(limit.min(items.len() - from));
         let next = (!rest.is_empty()).then_some(from + page_items.len());
         return page(page_items, next).into_response();
     }

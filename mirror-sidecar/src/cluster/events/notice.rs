@@ -34,7 +34,10 @@ impl Notice {
     /// What was tried.
     pub(super) fn action(&self) -> &'static str {
         match self {
-            Self::Mirrored { .. } | Self::NotMirrored { .. } | Self::TooMuch { .. } | Self::NoBudget => "Mirror",
+            Self::Mirrored { .. }
+            | Self::NotMirrored { .. }
+            | Self::TooMuch { .. }
+            | Self::NoBudget => "Mirror",
             Self::LastCopy { .. } => "Check",
             Self::NotRewritten { .. } => "Readmit",
             Self::ForeignSecret => "ProvidePullSecret",
@@ -57,7 +60,10 @@ impl Notice {
         match self {
             Self::Mirrored { image: text } => Self::Mirrored { image: image(text) },
             Self::LastCopy { image: text } => Self::LastCopy { image: image(text) },
-            Self::NotMirrored { image: text, reason } => Self::NotMirrored {
+            Self::NotMirrored {
+                image: text,
+                reason,
+            } => Self::NotMirrored {
                 image: image(text),
                 reason: tidy(&reason, MAX_REASON),
             },

@@ -64,7 +64,9 @@ mod tests {
         let mut shares = Shares::default();
         let now = Instant::now();
         let mut taken = |namespace, is_warning, now| {
-            (0..1000).filter(|_| shares.take(namespace, is_warning, now)).count()
+            (0..1000)
+                .filter(|_| shares.take(namespace, is_warning, now))
+                .count()
         };
         assert_eq!(taken("a", false, now), 120);
         assert_eq!(taken("a", true, now), 120, "bad news have room left");
@@ -76,6 +78,10 @@ mod tests {
             let later = now + AGAIN_AFTER * u32::try_from(number / TIDY_AT).unwrap();
             shares.take(&number.to_string(), true, later);
         }
-        assert!(shares.windows.len() <= 3 * TIDY_AT, "{}", shares.windows.len());
+        assert!(
+            shares.windows.len() <= 3 * TIDY_AT,
+            "{}",
+            shares.windows.len()
+        );
     }
 }

@@ -242,7 +242,10 @@ async fn a_flood_is_cut_and_written_slowly() {
     }
     assert_eq!(figures(&metrics), [0, QUEUE / 2, 0]);
     for number in 0..QUEUE {
-        events.tell(elsewhere(number), not_mirrored(&format!("b-{number}"), "no"));
+        events.tell(
+            elsewhere(number),
+            not_mirrored(&format!("b-{number}"), "no"),
+        );
         events.tell(elsewhere(QUEUE + number), Notice::ForeignSecret);
     }
     assert_eq!(figures(&metrics)[1], QUEUE * 2);

@@ -140,14 +140,17 @@ impl Namespaces {
     pub(super) fn leave_out(&mut self, key: &Key, uid: &str, epoch: u32) -> bool {
         let namespace = self.0.entry(Arc::clone(&key.namespace)).or_default();
         let mut is_first = false;
-        let left_out = namespace.workloads_left_out.entry(key.kind).or_insert_with(|| {
-            is_first = true;
-            LeftOut {
-                name: key.name.clone(),
-                uid: uid.into(),
-                epoch,
-            }
-        });
+        let left_out = namespace
+            .workloads_left_out
+            .entry(key.kind)
+            .or_insert_with(|| {
+                is_first = true;
+                LeftOut {
+                    name: key.name.clone(),
+                    uid: uid.into(),
+                    epoch,
+                }
+            });
         left_out.epoch = epoch;
         is_first
     }
@@ -157,7 +160,10 @@ impl Namespaces {
         let mut is_changed = false;
         self.0.retain(|_, namespace| {
             let left_out = &mut namespace.workloads_left_out;
-            if left_out.get(&kind).is_some_and(|left_out| left_out.epoch != epoch) {
+            if left_out
+                .get(&kind)
+                .is_some_and(|left_out| left_out.epoch != epoch)
+            {
                 left_out.remove(&kind);
                 is_changed = true;
             }
@@ -239,7 +245,8 @@ impl Namespaces {
                     None => !are_known,
                 };
                 // What is not remembered may name it.
-                let is_wanting = namespace.wanting_secret > 0 || !namespace.workloads_left_out.is_empty();
+                let is_wanting =
+                    namespace.wanting_secret > 0 || !namespace.workloads_left_out.is_empty();
                 is_wanting && exists
             })
             .map(|(name, _)| &**name)

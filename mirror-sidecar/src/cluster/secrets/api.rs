@@ -176,7 +176,12 @@ impl Secrets {
     ) -> Result<Vec<u8>, Trouble> {
         let request =
             request.map_err(|_| self.away(operation, namespace, "the request cannot be made"))?;
-        match timeout(CALL_WITHIN, api_response::text(&self.client, request, Shown::KEEP)).await {
+        match timeout(
+            CALL_WITHIN,
+            api_response::text(&self.client, request, Shown::KEEP),
+        )
+        .await
+        {
             Ok(Ok(text)) => Ok(text),
             Ok(Err(kube::Error::Api(status))) => Err(self.refused(operation, namespace, &status)),
             Ok(Err(error)) => Err(self.away(operation, namespace, &error.to_string())),

@@ -124,7 +124,10 @@ fn read(config: &[u8]) -> (Vec<(String, Value)>, bool) {
     let mut deserializer = serde_json::Deserializer::from_slice(config);
     let read: Result<Config, _> = lenient::read(&mut deserializer);
     match read.and_then(|config| deserializer.end().map(|()| config)) {
-        Ok(config) => (config.auths.logins, !config.has_more && !config.auths.has_more),
+        Ok(config) => (
+            config.auths.logins,
+            !config.has_more && !config.auths.has_more,
+        ),
         Err(_) => (Vec::new(), false),
     }
 }
@@ -186,7 +189,9 @@ impl Lenient for Auths {
         let login = value::<Login, A>(object)?.if_like_ours();
         let is_new = self.logins.iter().all(|(key, _)| key != name);
         match login.filter(|_| is_new && is_key(name)) {
-            Some(login) if self.logins.len() < MAX_READ => self.logins.push((name.to_owned(), login)),
+            Some(login) if self.logins.len() < MAX_READ => {
+                self.logins.push((name.to_owned(), login))
+            }
             _ => self.has_more = true,
         }
         Ok(())

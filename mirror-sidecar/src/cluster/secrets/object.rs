@@ -74,7 +74,15 @@ impl Shown {
             is_envelope(name)
                 || matches!(
                     name,
-                    "name" | "namespace" | "uid" | "deletionTimestamp" | "labels" | "immutable" | "data" | LABEL | KEY
+                    "name"
+                        | "namespace"
+                        | "uid"
+                        | "deletionTimestamp"
+                        | "labels"
+                        | "immutable"
+                        | "data"
+                        | LABEL
+                        | KEY
                 )
         },
         string: MAX_CONTENT,

@@ -23,12 +23,16 @@ impl Upkeep {
         &self,
         image: &Image,
         copies: &[Image],
+        is_update: bool,
         now: Instant,
     ) -> Result<(), Instant> {
         let (taken, users) = self.cluster.read(|model| {
             let names = || once(image).chain(copies);
             let namespaces = names().flat_map(|name| model.namespaces_of(name));
-            let taken = self.catalog.budgets().take(image, namespaces.take(MAX_USERS), now);
+            let taken =
+                self.catalog
+                    .budgets()
+                    .take(image, is_update, namespaces.take(MAX_USERS), now);
             let users = names().flat_map(|name| model.users(name, MAX_TOLD));
             let about = |User { key, uid, .. }: User<'_>| About::workload(key, uid);
             let users: Vec<_> = match taken {

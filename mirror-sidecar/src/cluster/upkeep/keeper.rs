@@ -285,7 +285,10 @@ impl Keeper {
             let allowed = match task {
                 // What was there once is put back whoever pays.
                 Task::Restore => Ok(()),
-                Task::Copy | Task::Update => self.with.take_budget(image, &entry.copies, now),
+                Task::Copy | Task::Update => {
+                    let is_update = task == Task::Update;
+                    self.with.take_budget(image, &entry.copies, is_update, now)
+                }
             };
             match allowed {
                 Ok(()) => {

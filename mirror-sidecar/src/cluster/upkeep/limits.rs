@@ -166,7 +166,8 @@ impl Hosts {
 
     /// Forgets those that nothing is in use of any more, and that are not being asked.
     pub(super) fn keep(&mut self, is_used: impl Fn(&str) -> bool) {
-        self.by_name.retain(|name, host| host.asking > 0 || is_used(name));
+        self.by_name
+            .retain(|name, host| host.asking > 0 || is_used(name));
     }
 }
 
@@ -241,7 +242,7 @@ mod tests {
             hosts.asked(name, false, now);
         }
         let later = now + Duration::from_hours(1);
-        let mut asked = |hosts: &mut Hosts| {
+        let asked = |hosts: &mut Hosts| {
             let asked = names.iter();
             let asked = asked.filter(|name| hosts.ask(name, None, false, later) == Leave::Ask);
             asked.cloned().collect::<Vec<_>>()

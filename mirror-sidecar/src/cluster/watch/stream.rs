@@ -193,9 +193,12 @@ impl<S: Subject> Watch<S> {
                 None => return Err(WatchError::Incomplete),
                 Some(Part::Element(object)) => {
                     objects = objects.saturating_add(1);
-                    self.subject.take(Event::InitApply(parsed(&object).map_err(WatchError::List)?));
+                    self.subject
+                        .take(Event::InitApply(parsed(&object).map_err(WatchError::List)?));
                     self.end_trouble();
-                    if self.page_size.is_too_large(parts.bytes()) && objects < self.page_size.limit() {
+                    if self.page_size.is_too_large(parts.bytes())
+                        && objects < self.page_size.limit()
+                    {
                         self.page_size = self.page_size.after(objects, parts.bytes());
                         return Ok(Page::Again);
                     }
@@ -204,7 +207,10 @@ impl<S: Subject> Watch<S> {
                     self.page_size = self.page_size.after(objects, parts.bytes());
                     let List { metadata } = parsed(&list).map_err(WatchError::List)?;
                     let present = |text: Option<String>| text.filter(|text| !text.is_empty());
-                    return match (present(metadata.r#continue), present(metadata.resource_version)) {
+                    return match (
+                        present(metadata.r#continue),
+                        present(metadata.resource_version),
+                    ) {
                         (Some(next), _) => Ok(Page::After(next)),
                         (None, Some(version)) => Ok(Page::Last(version)),
                         (None, None) => Err(WatchError::Incomplete),
@@ -345,14 +351,18 @@ impl WatchError {
 }
 
 /// What arrives while a list is read.
-async fn in_time<T>(response: impl Future<Output = Result<T, kube::Error>>) -> Result<T, WatchError> {
+async fn in_time<T>(
+    response: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, WatchError> {
     match timeout(LIST_SILENCE, response).await {
         Ok(response) => response.map_err(WatchError::List),
         Err(_) => Err(WatchError::Silent),
     }
 }
 
-fn made(request: Result<Request<Vec<u8>>, request::Error>) -> Result<Request<Vec<u8>>, kube::Error> {
+fn made(
+    request: Result<Request<Vec<u8>>, request::Error>,
+) -> Result<Request<Vec<u8>>, kube::Error> {
     request.map_err(kube::Error::BuildRequest)
 }
 

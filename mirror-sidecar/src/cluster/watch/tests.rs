@@ -402,7 +402,11 @@ async fn pages_are_bounded_in_bytes(
         // As it is sent: in pieces, the next of which is made when the last one was taken.
         let head = format!(
             r#"{{"metadata":{{"resourceVersion":"5","continue":"{}"}},"items":["#,
-            if end < count { end.to_string() } else { String::new() }
+            if end < count {
+                end.to_string()
+            } else {
+                String::new()
+            }
         );
         asked.lock().unwrap().push(0);
         let sent = Arc::clone(&asked);
@@ -412,7 +416,9 @@ async fn pages_are_bounded_in_bytes(
             *sent.lock().unwrap().last_mut().unwrap() += object.len();
             object
         });
-        let pieces = std::iter::once(head).chain(objects).chain(["]}".to_owned()]);
+        let pieces = std::iter::once(head)
+            .chain(objects)
+            .chain(["]}".to_owned()]);
         let pieces = stream::iter(pieces.map(Ok::<_, std::io::Error>));
         Some(Body::from_stream(pieces).into_response())
     });

@@ -18,11 +18,39 @@ const NEVER: &str = "Never";
 pub(super) fn is_wanted(name: &str) -> bool {
     matches!(
         name,
-        "metadata" | "spec" | "status" | "name" | "namespace" | "uid" | "resourceVersion" | "creationTimestamp"
-            | "deletionTimestamp" | "ownerReferences" | "annotations" | "labels" | "controller" | SKIP | STATIC_POD | NOTE
-            | "template" | "jobTemplate" | "paused" | "suspend" | "replicas" | "containers" | "initContainers"
-            | "ephemeralContainers" | "volumes" | "imagePullSecrets" | "image" | "reference" | "imagePullPolicy"
-            | "pullPolicy" | "phase" | "conditions" | "type"
+        "metadata"
+            | "spec"
+            | "status"
+            | "name"
+            | "namespace"
+            | "uid"
+            | "resourceVersion"
+            | "creationTimestamp"
+            | "deletionTimestamp"
+            | "ownerReferences"
+            | "annotations"
+            | "labels"
+            | "controller"
+            | SKIP
+            | STATIC_POD
+            | NOTE
+            | "template"
+            | "jobTemplate"
+            | "paused"
+            | "suspend"
+            | "replicas"
+            | "containers"
+            | "initContainers"
+            | "ephemeralContainers"
+            | "volumes"
+            | "imagePullSecrets"
+            | "image"
+            | "reference"
+            | "imagePullPolicy"
+            | "pullPolicy"
+            | "phase"
+            | "conditions"
+            | "type"
     )
 }
 

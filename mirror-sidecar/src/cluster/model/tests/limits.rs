@@ -34,7 +34,10 @@ fn recount(model: &Model) -> (BTreeMap<Arc<str>, Amounts>, Amounts) {
         let amounts = amounts.entry(Arc::clone(&key.namespace)).or_default();
         amounts.workloads += 1;
         amounts.uses += used().count();
-        images.entry(Arc::clone(&key.namespace)).or_default().extend(used().cloned());
+        images
+            .entry(Arc::clone(&key.namespace))
+            .or_default()
+            .extend(used().cloned());
     }
     let count = |images: &BTreeSet<Image>, uses: usize, workloads: usize| Amounts {
         workloads,
@@ -109,15 +112,27 @@ fn spelling(number: usize) -> String {
 #[test]
 fn all_spellings_count() {
     let crowd = |object: usize| {
-        let images: Vec<_> = (0..256).map(|number| spelling(object * 256 + number)).collect();
+        let images: Vec<_> = (0..256)
+            .map(|number| spelling(object * 256 + number))
+            .collect();
         let images: Vec<_> = images.iter().map(String::as_str).collect();
-        workload(WorkloadKind::ReplicaSet, &format!("crowd-{object}"), &images)
+        workload(
+            WorkloadKind::ReplicaSet,
+            &format!("crowd-{object}"),
+            &images,
+        )
     };
     let mut model = model((0..400).map(crowd));
     let limits = Limits::default().namespace;
     let amounts = model.amounts();
-    assert_eq!(model.images().count() + model.images_in_backup().count(), amounts.images);
-    assert!(amounts.images <= limits.images && amounts.bytes <= limits.bytes, "{amounts:?}");
+    assert_eq!(
+        model.images().count() + model.images_in_backup().count(),
+        amounts.images
+    );
+    assert!(
+        amounts.images <= limits.images && amounts.bytes <= limits.bytes,
+        "{amounts:?}"
+    );
     assert!(amounts.images > 1000, "{amounts:?}");
     let left_out = model.left_out();
     assert_eq!(left_out.len(), 1, "one for the namespace");
@@ -156,7 +171,10 @@ fn workloads_that_are_left_out_keep_their_secret() {
     };
     assert!(!model.apply(seen(secret.clone())), "no news");
     assert_eq!(model.len(), 3);
-    assert_eq!(model.namespaces_with_pull_secret().collect::<Vec<_>>(), ["shop"]);
+    assert_eq!(
+        model.namespaces_with_pull_secret().collect::<Vec<_>>(),
+        ["shop"]
+    );
     let left_out = model.left_out();
     assert!(left_out[0].has_workloads);
     assert_eq!(&*left_out[0].key.name, "3");
