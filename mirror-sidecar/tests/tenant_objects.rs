@@ -156,7 +156,7 @@ fn spelling(number: usize, address: &str) -> String {
         1 => format!("{address}/evil/a@{digest}"),
         _ => format!("{address}/evil/a:{number}@{digest}"),
     };
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         return original;
     }
     let backup = Backup::new(address, "acme", Naming::Flat).unwrap();

@@ -195,7 +195,7 @@ impl JsonFilter {
                 self.extend(&[byte]);
                 match self.state {
                     State::Text { .. } if byte == b'"' && !is_escaped => {
-                        self.state = State::Between
+                        self.state = State::Between;
                     }
                     State::Text { .. } => {
                         self.state = State::Text {
@@ -329,7 +329,7 @@ impl JsonFilter {
             },
             (Skip::Before | Skip::Inside, b'{' | b'[') => inside(depth.saturating_add(1)),
             (Skip::Inside, b'}' | b']') => ended(depth.saturating_sub(1)),
-            (Skip::Before, b'}' | b']' | b',') | (Skip::Literal, b'}' | b']' | b',') => {
+            (Skip::Before | Skip::Literal, b'}' | b']' | b',') => {
                 self.state = State::Between;
                 return false;
             }

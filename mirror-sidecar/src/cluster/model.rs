@@ -214,12 +214,11 @@ impl Model {
         let left_out = self.namespaces.left_out();
         let left_out = left_out.filter_map(|(namespace, images, workload)| {
             let has_workloads = workload.is_some();
-            let (key, uid) = match workload {
-                Some((key, uid)) => (key, uid),
-                None => {
-                    let key = *examples.get(&**namespace)?;
-                    (Key::clone(key), self.workloads.get(key)?.uid())
-                }
+            let (key, uid) = if let Some(workload) = workload {
+                workload
+            } else {
+                let key = *examples.get(&**namespace)?;
+                (Key::clone(key), self.workloads.get(key)?.uid())
             };
             Some(LeftOut {
                 key,

@@ -101,12 +101,12 @@ impl<'a> Patch<'a> {
         }));
         let kind = Kind::Workload(key.kind);
         let path = Watched::url_path(&kind, Some(&key.namespace));
-        let patch = async {
+        let response = async {
             let request = core::Request::new(path).patch(&key.name, &params, &fields);
             let request = request.map_err(kube::Error::BuildRequest)?;
             api_response::object::<Watched>(self.client, request, Watched::KEEP).await
         };
-        let stored = match timeout(WITHIN, patch).await {
+        let stored = match timeout(WITHIN, response).await {
             Ok(Ok(stored)) => stored,
             Ok(Err(source)) if is_outdated(&source) => {
                 let key = key.clone();

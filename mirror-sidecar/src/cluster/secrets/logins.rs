@@ -190,7 +190,7 @@ impl Lenient for Auths {
         let is_new = self.logins.iter().all(|(key, _)| key != name);
         match login.filter(|_| is_new && is_key(name)) {
             Some(login) if self.logins.len() < MAX_READ => {
-                self.logins.push((name.to_owned(), login))
+                self.logins.push((name.to_owned(), login));
             }
             _ => self.has_more = true,
         }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::Upkeep;
 use crate::cluster::events::{About, Notice};
-use crate::cluster::model::{Image, User};
+use crate::cluster::model::{Image, Model, User};
 
 /// Users of an image that are looked at to find a namespace with a budget. It takes less than a millisecond.
 const MAX_USERS: usize = 10_000;
@@ -56,7 +56,7 @@ impl Upkeep {
 
     /// Tells which namespaces have more than is looked after.
     pub(super) fn tell_left_out(&self) {
-        let left_out = self.cluster.read(|model| model.left_out());
+        let left_out = self.cluster.read(Model::left_out);
         let images = left_out.iter().map(|left_out| left_out.images).sum();
         self.metrics.left_out(images, left_out.len());
         for left_out in left_out {

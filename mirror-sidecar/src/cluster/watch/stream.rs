@@ -35,7 +35,7 @@ const LIST_SILENCE: Duration = Duration::from_mins(1);
 
 /// Longest silence of a watch. The API server is asked to end each one after 290 s; one that is silent for longer is dead,
 /// which nobody says.
-const WATCH_SILENCE: Duration = Duration::from_secs(300);
+const WATCH_SILENCE: Duration = Duration::from_mins(5);
 
 /// Pause after a watch that ended at once, without an event.
 const EMPTY_PAUSE: Duration = Duration::from_secs(1);

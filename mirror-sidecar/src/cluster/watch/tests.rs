@@ -430,7 +430,7 @@ async fn pages_are_bounded_in_bytes(
     if bytes == 1_000 {
         assert!(pages.len() < 15, "{} pages", pages.len());
     } else {
-        let most = page_size::MAX_BYTES as usize + 2 * bytes;
+        let most = usize::try_from(page_size::MAX_BYTES).unwrap() + 2 * bytes;
         assert!(pages.iter().all(|sent| *sent <= most), "{pages:?}");
         let given_up = pages.iter().filter(|sent| **sent > most / 2).count();
         assert!(given_up <= 3, "{pages:?}");
