@@ -14,12 +14,13 @@ use std::time::Duration;
 use mirror_contract::naming::anchor_tag;
 use mirror_contract::{Backup, Digest, ImageAnswer, ImageRef, Mode, Refusal, RefusalKind};
 use mirror_copy::{
-    CopyError, CopyOptions, CopyReport, Registry, RegistryError, Retry, TagOrDigest, copy,
+    CopyError, CopyOptions, CopyReport, Progress, Registry, RegistryError, Retry, TagOrDigest, copy,
 };
 use moka::future::Cache;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use crate::cluster::NamespaceBudgets;
 use crate::images::Images;
 use crate::metrics::{Jobs, Metrics};
 use crate::reason::Reason;
@@ -57,6 +58,7 @@ pub struct Catalog {
     /// Images of which no copy was found a moment ago.
     missed: Cache<ImageRef<'static>, ()>,
     lookups: Arc<Semaphore>,
+    budgets: NamespaceBudgets,
     schedule: Schedule<Recorder>,
     outage: Arc<OutageLog>,
 }
@@ -65,6 +67,7 @@ pub struct Catalog {
 struct Recorder {
     images: Arc<Images>,
     seen: Seen,
+    budgets: NamespaceBudgets,
     metrics: Metrics,
 }
 
@@ -84,7 +87,9 @@ impl Catalog {
             .max_capacity(MAX_SEEN)
             .time_to_live(SEEN_FOR)
             .build();
+        let budgets = NamespaceBudgets::new(metrics.clone());
         let recorder = Recorder {
+            budgets: budgets.clone(),
             images: Arc::clone(&images),
             seen: seen.clone(),
             metrics: metrics.clone(),
@@ -97,6 +102,7 @@ impl Catalog {
                 .time_to_live(MISSED_FOR)
                 .build(),
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
+            budgets,
             schedule: Schedule::new(recorder, parallel, metrics),
             outage: Arc::default(),
             images,
@@ -113,6 +119,12 @@ impl Catalog {
     #[must_use]
     pub fn backup(&self) -> &Backup {
         self.images.backup()
+    }
+
+    /// How many new images namespaces may have copied, and what the policy asks for.
+    #[must_use]
+    pub fn budgets(&self) -> &NamespaceBudgets {
+        &self.budgets
     }
 
     /// How many images wait to be copied, are being copied, and rest after a failure.
@@ -206,7 +218,10 @@ impl Catalog {
 
     fn missing(&self, image: &ImageRef<'static>, mode: Mode) -> Refusal<'static> {
         let status = match mode {
-            Mode::Ensure => Some(self.ask(image)),
+            Mode::Ensure => match self.schedule.status(image) {
+                None if !self.budgets.allows_asked(Instant::now()) => return no_budget(),
+                _ => Some(self.ask(image)),
+            },
             Mode::Peek => self.schedule.status(image),
         };
         status.map_or_else(
@@ -214,6 +229,14 @@ impl Catalog {
             refusal,
         )
     }
+}
+
+/// Not "unavailable", for the same reason as a full schedule.
+fn no_budget() -> Refusal<'static> {
+    Refusal::new(
+        RefusalKind::Pending,
+        "the budget of new images for today is used up",
+    )
 }
 
 fn unavailable(reason: &str) -> Refusal<'static> {
@@ -286,12 +309,18 @@ impl Copier for Recorder {
             .target(image)
             .map_err(|error| permanent(error.to_string()))?;
         let progress = self.metrics.counting(progress);
+        let charging = self.budgets.charging(image, &progress);
+        // What was lost is put back whatever it costs.
+        let progress: &dyn Progress = match task {
+            Task::Restore => &progress,
+            Task::Copy | Task::Update => &charging,
+        };
         let options = CopyOptions {
             // Whoever removed the copy may have removed parts of it, too.
             trust_present: task != Task::Restore,
             ..self.images.options()
         };
-        let report = copy(&source, &target, &options, &progress)
+        let report = copy(&source, &target, &options, progress)
             .await
             .map_err(|error| Failure {
                 reason: Reason {
@@ -301,6 +330,9 @@ impl Copier for Recorder {
                 retry: error.retry(),
                 is_absent: is_unseen(&error),
             })?;
+        if report.manifests > 0 && task == Task::Copy {
+            self.budgets.copied(image, Instant::now());
+        }
         if let Some(digest) = Digest::parse(report.digest.as_ref()) {
             self.seen.insert(image.clone(), digest.into_owned()).await;
         }

@@ -7,9 +7,11 @@
 //! - [`readmitting`]: sends them, and tells what came of it;
 //! - [`hosts`]: from which registries the images come;
 //! - [`excluded`]: which namespaces are left alone;
+//! - [`namespace_budget`]: how many new images a namespace may have copied in a day;
 //! - `pace`: how fast things may follow each other;
 //! - [`shared`]: the model that one side writes and others read;
 //! - [`watch`]: the API server's watch streams, which keep the model true;
+//! - `api_response`, `json_filter`: its responses, read as they arrive, of which only what matters is kept;
 //! - [`upkeep`]: keeps a copy of every image that is used;
 //! - [`inventory`]: what is known about these copies;
 //! - [`secrets`]: makes the pull Secrets;
@@ -18,13 +20,16 @@
 //! - `supervision`: tasks that are started again when they break off;
 //! - [`run`]: sets all this to work.
 
+mod api_response;
 pub mod events;
 pub mod excluded;
 pub mod hosts;
 pub mod inventory;
+mod json_filter;
 pub mod kind;
 mod lenient;
 pub mod model;
+pub mod namespace_budget;
 mod pace;
 pub mod readmission;
 pub mod readmitting;
@@ -44,6 +49,7 @@ pub use excluded::ExcludedNamespaces;
 pub use inventory::Inventory;
 pub use kind::{Kind, WorkloadKind};
 pub use model::{Change, CopyState, Due, ListState, Model, NamespaceState, Rules};
+pub use namespace_budget::{DailyBudget, NamespaceBudgets};
 pub use readmission::{News, Outcome, Readmissions, Readmit};
 pub use replicas::Replicas;
 pub use secrets::{ManagedSecrets, Provision, PullSecrets};

@@ -8,6 +8,7 @@ mod answers;
 mod copying;
 mod events;
 mod hosts;
+mod limits;
 mod readmissions;
 mod replicas;
 mod secrets;
@@ -29,6 +30,8 @@ pub use copying::{Counting, Jobs};
 pub use events::EventResult;
 use events::Events;
 use hosts::Hosts;
+pub use limits::BudgetGroup;
+use limits::Limits;
 use readmissions::Readmissions;
 use replicas::Replicas;
 pub use secrets::SecretWrite;
@@ -50,6 +53,7 @@ struct Inner {
     events: Events,
     replicas: Replicas,
     hosts: Hosts,
+    limits: Limits,
     readmissions: Readmissions,
     upkeep: Upkeep,
     secrets: Secrets,
@@ -74,6 +78,7 @@ impl Metrics {
             events: Events::register(&mut registry),
             replicas: Replicas::register(&mut registry),
             hosts: Hosts::register(&mut registry),
+            limits: Limits::register(&mut registry),
             readmissions: Readmissions::register(&mut registry),
             upkeep: Upkeep::register(&mut registry),
             secrets: Secrets::register(&mut registry),

@@ -99,6 +99,8 @@ class Schema(unittest.TestCase):
             (["--set-json", 'upstream.privateRegistries=["10.0.0.0/8/"]'], "/upstream/privateRegistries/0"),
             (sets(upstream__maxImageSize=""), "/upstream/maxImageSize"),
             (sets(cluster__recheckInterval="0h0m"), "/cluster/recheckInterval"),
+            (sets(cluster__maxNewBytesPerNamespace="1Ti"), "/cluster/maxNewBytesPerNamespace"),
+            (sets(cluster__maxWorkloads=10), "/cluster/maxWorkloads"),
             (sets(facade__port=8080), "/facade/port"),
             (["--set", "networkPolicy.egress.privateCidrs={10.0.0.1}"], "/networkPolicy/egress/privateCidrs/0"),
             (["--set", "networkPolicy.egress.apiServer={kubernetes/32}"], "/networkPolicy/egress/apiServer/0"),
@@ -148,6 +150,9 @@ class Schema(unittest.TestCase):
         for interval in ("90s", "1h0m", "0h30m"):
             env = environment(render(*REGISTRY, *sets(cluster__recheckInterval=interval)))
             self.assertEqual(env["RECHECK_INTERVAL"], interval)
+        for size, expected in ((0, "0"), ("0", "0"), ("200G", "200G"), (1048576, "1048576")):
+            env = environment(render(*REGISTRY, *sets(cluster__maxNewBytesPerNamespace=size)))
+            self.assertEqual(env["MAX_NEW_BYTES_PER_NAMESPACE"], expected)
         render(*REGISTRY, *sets(enabled="true"))
 
     def test_security_contexts(self):

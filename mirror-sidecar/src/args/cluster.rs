@@ -10,8 +10,10 @@ use mirror_contract::NamespacePattern;
 use mirror_contract::namespace::DEFAULT_EXCLUDED;
 use secrecy::SecretString;
 
+use super::sources::size;
 use super::{duration, namespace_pattern, secret_name};
-use crate::cluster::Readmit;
+use crate::cluster::model::Limits;
+use crate::cluster::{DailyBudget, Readmit};
 
 /// Shortest time between two looks at an image: registries count what they are asked.
 const MIN_RECHECK: Duration = Duration::from_secs(1);
@@ -80,6 +82,35 @@ pub struct ClusterArgs {
     /// What to do when a tag stands for another image than when it was copied
     #[arg(long, env = "ON_MOVED_TAG", value_enum, default_value = "update")]
     pub on_moved_tag: OnMovedTag,
+    /// How many workloads are looked after, Pods included, each of which takes up to 1 KiB of memory; of one namespace a tenth.
+    /// The number of images follows: a fifth of it, and a tenth of these in one namespace
+    #[arg(
+        long,
+        env = "MAX_WORKLOADS",
+        default_value_t = Limits::DEFAULT_WORKLOADS,
+        value_name = "NUMBER",
+        value_parser = clap::value_parser!(u32).range(1_000..)
+    )]
+    pub max_workloads: u32,
+    /// How many new images of one namespace are copied in a day; 0: any number. What the policy asks for has no namespace and
+    /// shares ten times as many
+    #[arg(
+        long,
+        env = "MAX_NEW_IMAGES_PER_NAMESPACE",
+        default_value = "2000",
+        value_name = "NUMBER"
+    )]
+    pub max_new_images_per_namespace: u64,
+    /// How many bytes of new images of one namespace are copied in a day; 0: any number. What the policy asks for shares ten
+    /// times as many
+    #[arg(
+        long,
+        env = "MAX_NEW_BYTES_PER_NAMESPACE",
+        default_value = "1T",
+        value_name = "BYTES",
+        value_parser = daily_size
+    )]
+    pub max_new_bytes_per_namespace: u64,
     /// Name of this replica, unlike that of all others; without it the work is not shared (with --kubernetes=on)
     #[arg(long, env = "POD_NAME", value_name = "NAME", value_parser = replica_name)]
     pub replica: Option<String>,
@@ -87,6 +118,17 @@ pub struct ClusterArgs {
     /// the earliest
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", value_parser = namespace_name)]
     pub own_namespace: Option<String>,
+}
+
+impl ClusterArgs {
+    /// How much that is new is copied in a day.
+    #[must_use]
+    pub fn daily_budget(&self) -> DailyBudget {
+        DailyBudget {
+            images: self.max_new_images_per_namespace,
+            bytes: self.max_new_bytes_per_namespace,
+        }
+    }
 }
 
 /// Whether the service works with a cluster.
@@ -122,6 +164,11 @@ fn namespace_name(text: &str) -> Result<String, &'static str> {
     let name = secret_name(text).ok();
     let name = name.filter(|name| name.len() <= 63 && !name.contains('.'));
     name.ok_or("must be lower-case letters, digits and hyphens, as names of namespaces are")
+}
+
+/// 0 is no limit.
+fn daily_size(text: &str) -> Result<u64, &'static str> {
+    if text == "0" { Ok(0) } else { size(text) }
 }
 
 /// Not so short that registries are flooded.

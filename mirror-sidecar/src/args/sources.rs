@@ -193,6 +193,18 @@ fn size_limit(text: &str) -> Result<SizeLimit, &'static str> {
     if text.eq_ignore_ascii_case("none") {
         return Ok(SizeLimit(None));
     }
+    let bytes = bytes(text).ok_or(WRONG)?;
+    Ok(SizeLimit((bytes > 0).then_some(bytes)))
+}
+
+/// A number of bytes above 0: `1048576`, `512M`, `20G`.
+pub(super) fn size(text: &str) -> Result<u64, &'static str> {
+    const WRONG: &str =
+        "must be a number of bytes above 0, with K, M, G or T for powers of 1024, such as 20G";
+    bytes(text).filter(|bytes| *bytes > 0).ok_or(WRONG)
+}
+
+fn bytes(text: &str) -> Option<u64> {
     let units = ["K", "M", "G", "T"].into_iter().zip(1..);
     let mut parts = units.filter_map(|(unit, power)| {
         let number = text.strip_suffix(unit);
@@ -200,9 +212,8 @@ fn size_limit(text: &str) -> Result<SizeLimit, &'static str> {
         Some((number?, power))
     });
     let (number, power) = parts.next().unwrap_or((text, 0));
-    let number: u64 = number.parse().map_err(|_| WRONG)?;
-    let bytes = number.checked_mul(1 << (10 * power)).ok_or(WRONG)?;
-    Ok(SizeLimit((bytes > 0).then_some(bytes)))
+    let number: u64 = number.parse().ok()?;
+    number.checked_mul(1 << (10 * power))
 }
 
 #[cfg(test)]

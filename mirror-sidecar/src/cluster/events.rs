@@ -6,6 +6,7 @@
 
 mod memory;
 mod notice;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -68,6 +69,15 @@ pub enum Notice {
         /// The originals that it still names.
         images: Vec<String>,
     },
+    /// The namespace has more than is looked after.
+    TooMuch {
+        /// How many images of its workloads are not looked after.
+        images: usize,
+        /// Whether whole workloads are not.
+        has_workloads: bool,
+    },
+    /// The namespace has used up its budget of new images.
+    NoBudget,
     /// There is a Secret of the pull Secret's name that is not managed here; it is left alone.
     ForeignSecret,
 }
@@ -114,12 +124,28 @@ impl Events {
     pub fn tell(&self, about: About, notice: Notice) -> bool {
         let name = Name::of(&about, &notice);
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(due) = memory.take(name, Instant::now().into_std()) else {
+        let now = Instant::now().into_std();
+        let Some(due) = memory.take(name, now) else {
             return false;
         };
+        let notice = notice.shortened();
+        // What is told of a namespace as a whole is told once.
+        let counts = due.is_news && !notice.is_of_namespace();
+        if counts
+            && !memory
+                .shares
+                .take(&about.namespace, notice.is_warning(), now)
+        {
+            memory.put_back(name, due);
+            if let Some(queue) = &self.queue {
+                queue.metrics.event(EventResult::Dropped);
+            }
+            return false;
+        }
         let Some(queue) = &self.queue else {
             return due.is_news;
         };
+        let namespace = about.namespace.clone();
         let is_taken = queue.take(Item {
             name,
             about,
@@ -128,6 +154,9 @@ impl Events {
         });
         if !is_taken {
             memory.put_back(name, due);
+            if counts {
+                memory.shares.put_back(&namespace);
+            }
         }
         is_taken && due.is_news
     }

@@ -6,6 +6,7 @@
 
 mod due;
 mod entry;
+mod limits;
 mod lists;
 #[cfg(test)]
 mod memory;
@@ -24,7 +25,9 @@ use super::excluded::ExcludedNamespaces;
 use super::kind::{Kind, WorkloadKind};
 use super::workload::{Key, Object, Workload};
 pub use due::{CopyState, Due};
+use entry::Place;
 pub use entry::{Entry, Image};
+pub use limits::{Amounts, Limits};
 pub use lists::ListState;
 use lists::Lists;
 pub use namespaces::NamespaceState;
@@ -64,6 +67,7 @@ pub enum Change {
 #[derive(Debug)]
 pub struct Model {
     rules: Rules,
+    limits: Limits,
     workloads: HashMap<Arc<Key>, Entry>,
     /// Users of images that are not in the backup.
     originals: Uses,
@@ -72,6 +76,8 @@ pub struct Model {
     namespaces: Namespaces,
     /// The workloads that another admission might help.
     candidates: BTreeSet<Arc<Key>>,
+    /// The workloads of which images are not remembered.
+    cut: BTreeSet<Arc<Key>>,
     lists: Lists,
     policy_seen: Option<Timestamp>,
     rewrites: u64,
@@ -88,17 +94,38 @@ pub struct User<'a> {
     pub is_owned: bool,
 }
 
+/// What is not remembered of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// One of the workloads, of which images or all is not remembered.
+    pub key: Key,
+    /// Its identity.
+    pub uid: Box<str>,
+    /// How many images of workloads that are remembered.
+    pub images: usize,
+    /// Whether there are workloads that are not remembered at all.
+    pub has_workloads: bool,
+}
+
 impl Model {
     /// A model of a cluster about which nothing was told.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
+        Self::with_limits(rules, Limits::default())
+    }
+
+    /// The same with other limits.
+    #[must_use]
+    pub fn with_limits(rules: Rules, limits: Limits) -> Self {
         Self {
             rules,
+            limits,
             workloads: HashMap::new(),
             originals: Uses::default(),
             copies: Uses::default(),
             namespaces: Namespaces::default(),
             candidates: BTreeSet::new(),
+            cut: BTreeSet::new(),
             lists: Lists::default(),
             policy_seen: None,
             rewrites: 0,
@@ -170,6 +197,49 @@ impl Model {
         })
     }
 
+    /// The namespaces that use an image, whether it is in the backup or not. One that has many users comes several times, most
+    /// often in a row.
+    pub fn namespaces_of<'a>(&'a self, image: &ImageRef<'a>) -> impl Iterator<Item = &'a Arc<str>> {
+        let users = self.originals.users(image).chain(self.copies.users(image));
+        users.map(|key| &key.namespace)
+    }
+
+    /// The namespaces of which something is not remembered, because there is more than the [`Limits`] allow.
+    #[must_use]
+    pub fn left_out(&self) -> Vec<LeftOut> {
+        let mut examples: HashMap<&str, &Arc<Key>> = HashMap::new();
+        for key in &self.cut {
+            examples.entry(&*key.namespace).or_insert(key);
+        }
+        let left_out = self.namespaces.left_out();
+        let left_out = left_out.filter_map(|(namespace, images, workload)| {
+            let has_workloads = workload.is_some();
+            let (key, uid) = if let Some(workload) = workload {
+                workload
+            } else {
+                let key = *examples.get(&**namespace)?;
+                (Key::clone(key), self.workloads.get(key)?.uid())
+            };
+            Some(LeftOut {
+                key,
+                uid: uid.into(),
+                images,
+                has_workloads,
+            })
+        });
+        left_out.collect()
+    }
+
+    /// What is remembered of all namespaces together.
+    #[must_use]
+    pub fn amounts(&self) -> Amounts {
+        let images = self.originals.amounts().plus(self.copies.amounts());
+        Amounts {
+            workloads: self.workloads.len(),
+            ..images
+        }
+    }
+
     /// The namespaces that need the pull Secret, because something in them names it. Those that are being deleted are
     /// not among them: nothing can be created there.
     pub fn namespaces_with_pull_secret(&self) -> impl Iterator<Item = &str> {
@@ -228,8 +298,9 @@ impl Model {
             return self.remove(&workload.key);
         };
         let shows_policy = self.see_policy(&workload, &new);
+        let has_room = self.has_room_for_an_image(&workload.key.namespace);
         match self.workloads.get_mut(&workload.key) {
-            Some(old) if old.means_the_same(&new) => {
+            Some(old) if old.means_the_same(&new) && !(has_room && old.lacks_room()) => {
                 old.set_epoch(epoch);
                 shows_policy
             }
@@ -240,9 +311,8 @@ impl Model {
                 if !new.in_backup().is_empty() && had_originals.unwrap_or_else(is_made_now) {
                     self.rewrites = self.rewrites.saturating_add(1);
                 }
-                self.remove(&workload.key);
-                self.insert(workload.key, new);
-                true
+                let was_known = self.remove(&workload.key);
+                self.insert(workload.key, new) || was_known
             }
         }
     }
@@ -280,20 +350,56 @@ impl Model {
         })
     }
 
-    fn insert(&mut self, key: Key, mut entry: Entry) {
+    /// `false` if no query can tell the difference.
+    fn insert(&mut self, key: Key, mut entry: Entry) -> bool {
+        let in_namespace = self
+            .namespaces
+            .amounts(&key.namespace)
+            .plus(Amounts::WORKLOAD);
+        let in_all = self.amounts().plus(Amounts::WORKLOAD);
+        if !self.limits.allow(in_namespace, in_all) {
+            let epoch = entry.epoch();
+            return self.namespaces.leave_out(&key, entry.uid(), epoch);
+        }
         let namespace = self.namespaces.enter(&key.namespace, entry.needs_secret());
         let key = Arc::new(Key { namespace, ..key });
-        entry.keep_originals(|image| self.namespaces.take_image(&key.namespace, image));
-        for image in entry.originals() {
-            self.originals.add(image, &key);
-        }
-        for image in entry.in_backup() {
-            self.copies.add(image, &key);
+        let mut in_all = in_all;
+        entry.keep_images(|image, place| {
+            let uses = match place {
+                Place::Upstream => &mut self.originals,
+                Place::Backup => &mut self.copies,
+            };
+            let with_it = in_all.plus(uses.addition(image));
+            let in_namespace = self.namespaces.amounts_with(&key.namespace, image);
+            let is_kept = self.limits.allow(in_namespace, with_it);
+            if is_kept {
+                in_all = with_it;
+                self.namespaces.take_image(&key.namespace, image);
+                uses.add(image, &key);
+            }
+            is_kept
+        });
+        if entry.left_out() > 0 {
+            self.namespaces
+                .leave_out_images(&key.namespace, entry.left_out());
+            self.cut.insert(Arc::clone(&key));
         }
         if entry.is_candidate() {
             self.candidates.insert(Arc::clone(&key));
         }
         self.workloads.insert(key, entry);
+        true
+    }
+
+    fn has_room_for_an_image(&self, namespace: &str) -> bool {
+        let one = Amounts {
+            workloads: 0,
+            uses: 1,
+            images: 1,
+            bytes: 1,
+        };
+        let in_namespace = self.namespaces.amounts(namespace).plus(one);
+        self.limits.allow(in_namespace, self.amounts().plus(one))
     }
 
     fn remove(&mut self, key: &Key) -> bool {
@@ -305,7 +411,12 @@ impl Model {
             self.originals.remove(image, &key);
         }
         for image in entry.in_backup() {
+            self.namespaces.leave_image(&key.namespace, image);
             self.copies.remove(image, &key);
+        }
+        if self.cut.remove(&key) {
+            self.namespaces
+                .forget_left_out_images(&key.namespace, entry.left_out());
         }
         self.candidates.remove(&key);
         self.namespaces.leave(&key.namespace, entry.needs_secret());
@@ -326,6 +437,6 @@ impl Model {
         for key in &unseen {
             self.remove(key);
         }
-        !unseen.is_empty()
+        self.namespaces.forget_left_out(kind, epoch) || !unseen.is_empty()
     }
 }

@@ -10,6 +10,7 @@ use kube::{Client, Config};
 use tokio_util::sync::CancellationToken;
 
 use super::hosts::most_used;
+use super::model::Limits;
 use super::readmitting::Readmitting;
 use super::replicas::Group;
 use super::secrets::Setup;
@@ -56,7 +57,10 @@ pub async fn start(
         metrics.replicas(1);
         (Replicas::alone(), Events::none())
     };
-    let cluster = Arc::new(Cluster::new(Model::new(rules)));
+    let cluster = Arc::new(Cluster::new(Model::with_limits(
+        rules,
+        Limits::of(args.max_workloads),
+    )));
     let provision = match plan {
         PullPlan::NotNeeded | PullPlan::Existing { .. } => Provision::given(plan.name()),
         PullPlan::Managed { name, credentials } => {

@@ -37,8 +37,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use kube::runtime::watcher::{Config, Event};
-use kube::{Api, Client};
+use kube::runtime::watcher::Event;
+use kube::{Client, Resource as _};
 use mirror_contract::{Mode, Refusal, RefusalKind};
 use mirror_copy::Credentials;
 use tokio::sync::{Semaphore, watch};
@@ -47,6 +47,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::{About, Events, Notice};
 use super::excluded::ExcludedNamespaces;
+use super::json_filter::Keep;
 use super::model::NamespaceState;
 use super::pace::Pace;
 use super::replicas::Replicas;
@@ -339,13 +340,17 @@ impl stream::Subject for OfOurName {
         "Secret"
     }
 
-    fn api(&self, client: Client) -> Api<Shown> {
-        Api::all(client)
+    fn path(&self) -> String {
+        Shown::url_path(&(), None)
+    }
+
+    fn keep(&self) -> Keep {
+        Shown::KEEP
     }
 
     /// Without it the API server would refuse: no other Secret may be looked at.
-    fn config(&self) -> Config {
-        Config::default().fields(&format!("metadata.name={}", self.0.api.name()))
+    fn field_selector(&self) -> Option<String> {
+        Some(format!("metadata.name={}", self.0.api.name()))
     }
 
     fn take(&self, event: Event<Shown>) {

@@ -10,6 +10,7 @@
 //! - [`rhythm`]: when each image has its turn;
 //! - [`agenda`]: which image is next;
 //! - [`limits`]: how much may be asked of the registries;
+//! - [`budget`]: what namespaces may have;
 //! - [`look`]: asks the registries;
 //! - [`notices`]: what is to be told, and to whom;
 //! - [`keeper`]: puts all that together.
@@ -17,6 +18,7 @@
 //! What is copied when, and what a registry is asked how, is the matter of the schedule and the catalog.
 
 mod agenda;
+mod budget;
 mod item;
 mod keeper;
 mod limits;

@@ -2,6 +2,7 @@
 //!
 //! One task a kind. A task that breaks off is started again, and a kind that cannot be watched never stops the others.
 
+mod page_size;
 pub(super) mod stream;
 #[cfg(test)]
 mod tests;
@@ -9,17 +10,18 @@ mod tests;
 use std::sync::Arc;
 
 use kube::runtime::watcher::Event;
-use kube::{Api, Client};
+use kube::{Client, Resource as _};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::json_filter::Keep;
 use super::kind::{Kind, WorkloadKind};
 use super::model::Change;
 use super::shared::Cluster;
 use super::supervision::supervise;
 use super::workload::Watched;
 
-/// Kinds that are listed at the same time: a page of a list is in memory as a whole, and its objects may be large.
+/// Kinds that are listed at the same time. Each list is work for the API server, and none is urgent.
 const LISTS_AT_A_TIME: usize = 1;
 
 /// Watches all kinds until `stop`, and keeps the model true.
@@ -46,8 +48,12 @@ impl stream::Subject for OfKind {
         self.kind.name()
     }
 
-    fn api(&self, client: Client) -> Api<Watched> {
-        Api::all_with(client, &self.kind)
+    fn path(&self) -> String {
+        Watched::url_path(&self.kind, None)
+    }
+
+    fn keep(&self) -> Keep {
+        Watched::KEEP
     }
 
     fn take(&self, event: Event<Watched>) {

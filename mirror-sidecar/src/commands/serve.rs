@@ -64,6 +64,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         .map_err(|error| UsageError(error.to_string()))?
         .with_max_bytes(originals.max_image_size.0);
     let catalog = Catalog::new(Arc::new(images), parallel_copies, metrics.clone());
+    catalog.budgets().set(cluster_args.daily_budget());
     let (stop, is_ending) = (CancellationToken::new(), CancellationToken::new());
     let plan = cluster_args.pull_plan(catalog.backup().registry())?;
     let excluded = cluster_args.exclude_namespaces.iter().cloned();

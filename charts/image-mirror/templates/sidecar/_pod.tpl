@@ -128,11 +128,17 @@ name in the values, the Secret.
   value: {{ $v.log.format | quote }}
 - name: EXCLUDE_NAMESPACES
   value: {{ include "image-mirror.excludedNamespaces" . | fromJsonArray | join "," | quote }}
+- name: MAX_NEW_IMAGES_PER_NAMESPACE
+  value: {{ $v.cluster.maxNewImagesPerNamespace | int64 | quote }}
+- name: MAX_NEW_BYTES_PER_NAMESPACE
+  value: {{ with $v.cluster.maxNewBytesPerNamespace }}{{ kindIs "string" . | ternary . (int64 . | toString) | quote }}{{ else }}"0"{{ end }}
 - name: KUBERNETES
   value: {{ $mode | quote }}
 {{- if ne $mode "off" }}
 - name: RECHECK_INTERVAL
   value: {{ $v.cluster.recheckInterval | quote }}
+- name: MAX_WORKLOADS
+  value: {{ $v.cluster.maxWorkloads | int64 | quote }}
 - name: ON_MOVED_TAG
   value: {{ $v.cluster.onMovedTag | quote }}
 {{- end }}

@@ -19,16 +19,14 @@ use super::listen::listen;
 use super::objects::{self, KINDS, Places, Scale};
 use super::store::{Store, is_in};
 
-/// Objects in a page, which is what the sidecar asks for; whoever asks for others is refused.
-pub const PAGE: usize = 50;
 /// How often a watch says that nothing happened, as an API server does.
 const BOOKMARK: Duration = Duration::from_mins(1);
 /// Longest life of a watch, which clients may shorten.
 const WATCH: Duration = Duration::from_mins(30);
 
 pub struct ApiServer {
-    /// Path of a list to its pages, each with its number of objects.
-    lists: BTreeMap<String, Vec<Bytes>>,
+    /// Path of a list to its objects.
+    lists: BTreeMap<String, Vec<String>>,
     bytes: usize,
     store: Store,
     calls: Mutex<Calls>,
@@ -58,7 +56,7 @@ impl ApiServer {
         let mut add = |path: &str, items: Vec<Value>| {
             let items: Vec<String> = items.iter().map(Value::to_string).collect();
             bytes += items.iter().map(String::len).sum::<usize>();
-            lists.insert(path.to_owned(), pages(&items));
+            lists.insert(path.to_owned(), items);
         };
         for (path, kind, share) in KINDS {
             add(path, objects::workloads(kind, share, scale, places));
@@ -111,19 +109,6 @@ impl ApiServer {
     }
 }
 
-fn pages(items: &[String]) -> Vec<Bytes> {
-    if items.is_empty() {
-        return vec![page(&[], None)];
-    }
-    let pages = items.chunks(PAGE).enumerate();
-    pages
-        .map(|(number, items_of_page)| {
-            let is_last = (number + 1) * PAGE >= items.len();
-            page(items_of_page, (!is_last).then_some(number + 1))
-        })
-        .collect()
-}
-
 fn page(items: &[String], next: Option<usize>) -> Bytes {
     let next = next.map_or_else(String::new, |next| format!(r#","continue":"{next}""#));
     let metadata = format!(r#"{{"resourceVersion":"1000000"{next}}}"#);
@@ -165,17 +150,17 @@ async fn answer(
             .and_then(|text| text.parse().ok());
         return watch(&server, path, seconds.map_or(WATCH, Duration::from_secs));
     }
-    if let Some(pages) = server.lists.get(&path) {
+    if let Some(items) = server.lists.get(&path) {
         server.count("list", &path);
-        if query
-            .get("limit")
-            .is_none_or(|limit| *limit != PAGE.to_string())
-        {
-            return (StatusCode::BAD_REQUEST, "other pages were made").into_response();
-        }
-        let number = query.get("continue").and_then(|text| text.parse().ok());
-        let page = pages.get(number.unwrap_or(0)).cloned();
-        return page.unwrap_or_default().into_response();
+        let number = |name: &str| query.get(name).and_then(|text| text.parse().ok());
+        let from = number("continue").unwrap_or(0).min(items.len());
+        let limit: usize = number("limit").unwrap_or(items.len());
+        let (page_items, rest) = items
+            .split_at(from)
+            .1
+            .split_at(limit.min(items.len() - from));
+        let next = (!rest.is_empty()).then_some(from + page_items.len());
+        return page(page_items, next).into_response();
     }
     if let Some(object) = server.store.get(&path) {
         server.count("get", &path);

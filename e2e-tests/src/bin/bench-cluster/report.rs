@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use e2e_tests::machine;
 
-use super::apiserver::{Calls, PAGE};
+use super::apiserver::Calls;
 use super::objects::Scale;
 
 /// Bytes of memory that an object may cost on average.
@@ -69,7 +69,7 @@ impl Report {
         let _ = write!(
             text,
             "- API server and registries: scripted, on the same machine, plain HTTP. The objects are made beforehand, on average \
-             {:.1} KiB of JSON each, with the images that the policy has put there; pages of {PAGE}; nothing changes but what the \
+             {:.1} KiB of JSON each, with the images that the policy has put there; pages as large as the sidecar asks for; nothing changes but what the \
              sidecar writes. Both registries have every image, so nothing is copied.\n\
              - the sidecar: release build, `--kubernetes=on`, one replica, everything else at its defaults\n\n",
             kib(self.full.object_bytes as u64) / count(objects)

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
+use super::shares::Shares;
 use super::{About, Notice};
 
 /// The same is news again after this time. It is how long API servers keep Events by default (`--event-ttl`).
@@ -25,6 +26,8 @@ pub(super) struct Memory {
     told: HashMap<Name, Told>,
     /// Until when there is certainly no room, unless something is put back.
     full_until: Option<Instant>,
+    /// How much of that is whose.
+    pub(super) shares: Shares,
 }
 
 #[derive(Debug)]
@@ -49,6 +52,7 @@ impl Memory {
         Self {
             told: HashMap::new(),
             full_until: None,
+            shares: Shares::default(),
         }
     }
 
@@ -112,7 +116,9 @@ impl Name {
             name,
             uid,
         } = about;
-        for part in [api_version, kind, namespace, name, uid] {
+        let parts = [api_version, kind, name, uid];
+        let parts = parts.into_iter().filter(|_| !notice.is_of_namespace());
+        for part in parts.chain([namespace]) {
             hash.update(part);
             hash.update([0]);
         }
@@ -131,7 +137,7 @@ impl Name {
                     hash.update([0]);
                 }
             }
-            Notice::ForeignSecret => {}
+            Notice::TooMuch { .. } | Notice::NoBudget | Notice::ForeignSecret => {}
         }
         let hash = hash.finalize();
         let first = hash.iter().take(8);

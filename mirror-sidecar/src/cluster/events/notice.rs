@@ -14,6 +14,9 @@ const MAX_IMAGE: usize = 260;
 /// Images that are named when there are more of them.
 const MAX_IMAGES: usize = 2;
 
+/// Images that are counted.
+const MAX_LISTED: usize = 10;
+
 impl Notice {
     /// The reason, a word for machines.
     pub(super) fn reason(&self) -> &'static str {
@@ -22,6 +25,8 @@ impl Notice {
             Self::NotMirrored { .. } => "NotMirrored",
             Self::LastCopy { .. } => "LastCopy",
             Self::NotRewritten { .. } => "NotRewritten",
+            Self::TooMuch { .. } => "LimitExceeded",
+            Self::NoBudget => "BudgetExceeded",
             Self::ForeignSecret => "ForeignSecret",
         }
     }
@@ -29,7 +34,10 @@ impl Notice {
     /// What was tried.
     pub(super) fn action(&self) -> &'static str {
         match self {
-            Self::Mirrored { .. } | Self::NotMirrored { .. } => "Mirror",
+            Self::Mirrored { .. }
+            | Self::NotMirrored { .. }
+            | Self::TooMuch { .. }
+            | Self::NoBudget => "Mirror",
             Self::LastCopy { .. } => "Check",
             Self::NotRewritten { .. } => "Readmit",
             Self::ForeignSecret => "ProvidePullSecret",
@@ -39,6 +47,31 @@ impl Notice {
     /// Whether somebody should do something.
     pub(super) fn is_warning(&self) -> bool {
         !matches!(self, Self::Mirrored { .. })
+    }
+
+    /// Whether it is about the namespace as a whole; the object is one of many in it.
+    pub(super) fn is_of_namespace(&self) -> bool {
+        matches!(self, Self::TooMuch { .. } | Self::NoBudget)
+    }
+
+    /// The same with as much text as is shown, since many notices may wait to be written.
+    pub(super) fn shortened(self) -> Self {
+        let image = |image: String| tidy_image(&image);
+        match self {
+            Self::Mirrored { image: text } => Self::Mirrored { image: image(text) },
+            Self::LastCopy { image: text } => Self::LastCopy { image: image(text) },
+            Self::NotMirrored {
+                image: text,
+                reason,
+            } => Self::NotMirrored {
+                image: image(text),
+                reason: tidy(&reason, MAX_REASON),
+            },
+            Self::NotRewritten { images } => Self::NotRewritten {
+                images: images.into_iter().take(MAX_LISTED).map(image).collect(),
+            },
+            other @ (Self::TooMuch { .. } | Self::NoBudget | Self::ForeignSecret) => other,
+        }
     }
 
     /// A sentence for people, at most [`MAX_NOTE`] bytes in one line.
@@ -63,6 +96,23 @@ impl Notice {
                  Check that the image-mirror policy is active and covers this kind and namespace.",
                 list(images)
             ),
+            Self::TooMuch { images, has_workloads } => {
+                let workloads = if *has_workloads {
+                    "more workloads than are looked after, and "
+                } else {
+                    ""
+                };
+                format!(
+                    "This namespace has {workloads}more images than are looked after: {images} of its workloads are not \
+                     mirrored unless they are admitted anew. Remove workloads and images that nobody needs."
+                )
+            }
+            Self::NoBudget => {
+                "This namespace has used up its budget of new images for a day, so some of its images are mirrored later. \
+                 The budget refills by itself; the operator can raise --max-new-images-per-namespace and \
+                 --max-new-bytes-per-namespace."
+                    .to_owned()
+            }
             Self::ForeignSecret => {
                 "There is a Secret of this name that image-mirror did not make, so Pods here cannot pull copies: \
                  delete it, or remove what creates it. Another name with --pull-secret needs other RBAC rules as well."
@@ -87,6 +137,7 @@ fn list(images: &[String]) -> String {
     let named = named.join(", ");
     match images.len().saturating_sub(MAX_IMAGES) {
         0 => named,
+        more if images.len() >= MAX_LISTED => format!("{named} and at least {more} more"),
         more => format!("{named} and {more} more"),
     }
 }

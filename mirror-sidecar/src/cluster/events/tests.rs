@@ -230,16 +230,23 @@ async fn a_flood_is_cut_and_written_slowly() {
     let (client, asked) = refusing();
     let metrics = Metrics::new();
     let events = Events::start(client, None, metrics.clone());
+    let elsewhere = |number: usize| About {
+        namespace: format!("shop-{number}"),
+        ..about("web")
+    };
     // Nothing is written before this task waits for the first time.
     for number in 0..QUEUE {
         let image = format!("a:{number}");
-        let is_news = events.tell(about("web"), Notice::Mirrored { image });
+        let is_news = events.tell(elsewhere(number), Notice::Mirrored { image });
         assert_eq!(is_news, number < QUEUE / 2);
     }
     assert_eq!(figures(&metrics), [0, QUEUE / 2, 0]);
     for number in 0..QUEUE {
-        events.tell(about("web"), not_mirrored(&format!("b-{number}"), "no"));
-        events.tell(about(&format!("web-{number}")), Notice::ForeignSecret);
+        events.tell(
+            elsewhere(number),
+            not_mirrored(&format!("b-{number}"), "no"),
+        );
+        events.tell(elsewhere(QUEUE + number), Notice::ForeignSecret);
     }
     assert_eq!(figures(&metrics)[1], QUEUE * 2);
     let start = tokio::time::Instant::now();
@@ -263,8 +270,11 @@ proptest! {
             Notice::Mirrored { image: image.clone() },
             Notice::LastCopy { image: image.clone() },
             Notice::NotRewritten { images: many },
+            Notice::TooMuch { images: usize::MAX, has_workloads: true },
+            Notice::NoBudget,
             Notice::ForeignSecret,
         ] {
+            prop_assert_eq!(notice.clone().shortened().note().len() <= MAX_NOTE, true);
             let note = notice.note();
             prop_assert!(note.len() <= MAX_NOTE, "{} bytes", note.len());
             prop_assert!(!note.contains(char::is_control));

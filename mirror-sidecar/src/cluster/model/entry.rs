@@ -1,5 +1,6 @@
 //! What is kept of a workload.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
@@ -15,6 +16,9 @@ pub type Image = Arc<ImageRef<'static>>;
 #[derive(Clone, Debug)]
 pub struct Entry {
     facts: Facts,
+    originals: Box<[Image]>,
+    in_backup: Box<[Image]>,
+    left_out: LeftOut,
     /// Which list it was told in last.
     epoch: u32,
 }
@@ -23,11 +27,27 @@ pub struct Entry {
 struct Facts {
     uid: Box<str>,
     created: Option<Timestamp>,
-    originals: Box<[Image]>,
-    in_backup: Box<[Image]>,
+    /// A hash of all images, also of those that are not kept.
+    images: u64,
     secrets: Secrets,
     is_candidate: bool,
     is_owned: bool,
+}
+
+/// Images that are not kept.
+#[derive(Clone, Copy, Debug, Default)]
+struct LeftOut {
+    /// Because the object names too many.
+    beyond_object: u32,
+    /// Because there are too many in the namespace, or in the cluster.
+    beyond_namespace: u32,
+}
+
+/// Where an image is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Upstream,
+    Backup,
 }
 
 /// The pull Secrets that a workload lists itself.
@@ -69,7 +89,7 @@ impl Entry {
             };
             list.push(shared(&image).unwrap_or_else(|| Arc::new(image.into_owned())));
         }
-        let (originals, in_backup) = (each_once(originals), each_once(in_backup));
+        let (mut originals, mut in_backup) = (each_once(originals), each_once(in_backup));
         let ours = rules.pull_secret.as_ref();
         let secrets = match &workload.pull_secrets[..] {
             [] => Secrets::None,
@@ -83,16 +103,29 @@ impl Entry {
             && workload.life == Life::Active
             && !workload.is_owned
             && !originals.is_empty();
+        let images = hash_of(&originals, &in_backup);
+        let count = originals.len().saturating_add(in_backup.len());
+        in_backup.truncate(MAX_IMAGES);
+        originals.truncate(MAX_IMAGES.saturating_sub(in_backup.len()));
+        let kept = originals.len().saturating_add(in_backup.len());
         let facts = Facts {
             uid: workload.uid.clone(),
             created: workload.created,
-            originals,
-            in_backup,
+            images,
             secrets,
             is_candidate,
             is_owned: workload.is_owned,
         };
-        Some(Self { facts, epoch })
+        Some(Self {
+            facts,
+            originals: originals.into_boxed_slice(),
+            in_backup: in_backup.into_boxed_slice(),
+            left_out: LeftOut {
+                beyond_object: u32::try_from(count.saturating_sub(kept)).unwrap_or(u32::MAX),
+                beyond_namespace: 0,
+            },
+            epoch,
+        })
     }
 
     /// Its identity; empty if it is not known.
@@ -110,21 +143,44 @@ impl Entry {
     /// The images that it uses and that are not in the backup, each once, in their order.
     #[must_use]
     pub fn originals(&self) -> &[Image] {
-        &self.facts.originals
+        &self.originals
     }
 
     /// The images that it uses and that are in the backup.
     #[must_use]
     pub fn in_backup(&self) -> &[Image] {
-        &self.facts.in_backup
+        &self.in_backup
     }
 
-    /// Forgets the originals that are not to be kept.
-    pub(super) fn keep_originals(&mut self, mut keep: impl FnMut(&Image) -> bool) {
-        let originals = std::mem::take(&mut self.facts.originals).into_vec();
-        let kept: Vec<_> = originals.into_iter().filter(|image| keep(image)).collect();
-        self.facts.originals = kept.into_boxed_slice();
-        self.facts.is_candidate &= !self.facts.originals.is_empty();
+    /// Forgets the images that are not to be kept. `keep` is asked for those in the backup first: they are what runs.
+    pub(super) fn keep_images(&mut self, mut keep: impl FnMut(&Image, Place) -> bool) {
+        let mut left_out = 0_u32;
+        for (images, place) in [
+            (&mut self.in_backup, Place::Backup),
+            (&mut self.originals, Place::Upstream),
+        ] {
+            let all = std::mem::take(images).into_vec();
+            let count = all.len();
+            let kept: Vec<_> = all.into_iter().filter(|image| keep(image, place)).collect();
+            let lost = u32::try_from(count.saturating_sub(kept.len())).unwrap_or(u32::MAX);
+            left_out = left_out.saturating_add(lost);
+            *images = kept.into_boxed_slice();
+        }
+        self.left_out.beyond_namespace = left_out;
+    }
+
+    /// How many of its images are not kept.
+    pub(super) fn left_out(&self) -> usize {
+        let LeftOut {
+            beyond_object,
+            beyond_namespace,
+        } = self.left_out;
+        beyond_object.saturating_add(beyond_namespace) as usize
+    }
+
+    /// Whether more of its images would be kept if there was room for them.
+    pub(super) fn lacks_room(&self) -> bool {
+        self.left_out.beyond_namespace > 0
     }
 
     /// Whether it names the pull Secret of the backup.
@@ -140,7 +196,7 @@ impl Entry {
 
     /// Whether it is of a kind and in a state in which another admission could rewrite it.
     pub(super) fn is_candidate(&self) -> bool {
-        self.facts.is_candidate
+        self.facts.is_candidate && !self.originals.is_empty()
     }
 
     /// Whether a controller owns it.
@@ -166,9 +222,14 @@ impl Entry {
 /// Images of one object that are kept: nobody needs more, and its author must not choose how much memory they take.
 const MAX_IMAGES: usize = 256;
 
-fn each_once(mut images: Vec<Image>) -> Box<[Image]> {
+fn each_once(mut images: Vec<Image>) -> Vec<Image> {
     images.sort_unstable();
     images.dedup();
-    images.truncate(MAX_IMAGES);
-    images.into_boxed_slice()
+    images
+}
+
+fn hash_of(originals: &[Image], in_backup: &[Image]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (originals, in_backup).hash(&mut hasher);
+    hasher.finish()
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 
 use super::entry::Image;
-use crate::cluster::workload::NamespaceObject;
+use super::limits::Amounts;
+use crate::cluster::kind::WorkloadKind;
+use crate::cluster::workload::{Key, NamespaceObject};
 
-/// Originals of one namespace that are kept: few have more than a hundred, and its users must not choose how much work and
-/// memory all of them take. What is one too many is not looked after until its workload changes.
-const MAX_IMAGES: usize = 2000;
+/// Namespaces that are remembered. A cluster has some thousand; one that is unknown gets no pull Secret.
+const MAX_NAMESPACES: usize = 50_000;
 
 /// The namespaces that exist or in which something was told. All their workloads share the name.
 #[derive(Debug, Default)]
@@ -31,11 +32,23 @@ pub enum NamespaceState {
 struct Namespace {
     /// `None` if only workloads in it were told so far, or still are.
     seen: Option<Seen>,
-    workloads: usize,
     /// How many workloads name the pull Secret.
     wanting_secret: usize,
-    /// The originals that workloads use, with the number of these.
+    /// The images that workloads use, with the number of these.
     images: BTreeMap<Image, usize>,
+    amounts: Amounts,
+    /// Images that its workloads name and that are not remembered.
+    images_left_out: usize,
+    /// Of which kinds there are workloads that are not remembered, with one of them.
+    workloads_left_out: BTreeMap<WorkloadKind, LeftOut>,
+}
+
+#[derive(Debug)]
+struct LeftOut {
+    name: Box<str>,
+    uid: Box<str>,
+    /// The list in which such a workload was told last.
+    epoch: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,6 +66,9 @@ impl Namespaces {
             is_terminating: object.is_terminating,
             epoch,
         };
+        if self.0.len() >= MAX_NAMESPACES && !self.0.contains_key(&object.name) {
+            return false;
+        }
         let namespace = self.0.entry(object.name).or_default();
         let old = namespace.seen.replace(new);
         old.is_none_or(|old| Seen { epoch, ..old } != new)
@@ -60,7 +76,10 @@ impl Namespaces {
 
     pub(super) fn lose(&mut self, name: &str) -> bool {
         let namespace = self.0.get_mut(name);
-        let was_seen = namespace.is_some_and(|namespace| namespace.seen.take().is_some());
+        let was_seen = namespace.is_some_and(|namespace| {
+            namespace.workloads_left_out.clear();
+            namespace.seen.take().is_some()
+        });
         self.tidy(name);
         was_seen
     }
@@ -73,21 +92,102 @@ impl Namespaces {
             .map_or(name, |(name, _)| name)
             .clone();
         let namespace = self.0.entry(Arc::clone(&shared)).or_default();
-        namespace.workloads += 1;
+        namespace.amounts = namespace.amounts.plus(Amounts::WORKLOAD);
         namespace.wanting_secret += usize::from(wants_secret);
         shared
     }
 
-    /// A workload uses an original; `false` if that is one too many.
-    pub(super) fn take_image(&mut self, name: &str, image: &Image) -> bool {
+    /// What is remembered of a namespace.
+    pub(super) fn amounts(&self, name: &str) -> Amounts {
+        let namespace = self.0.get(name);
+        namespace.map_or_else(Amounts::default, |namespace| namespace.amounts)
+    }
+
+    /// The same with one more use of `image`.
+    pub(super) fn amounts_with(&self, name: &str, image: &Image) -> Amounts {
+        let is_first = |namespace: &Namespace| !namespace.images.contains_key(image);
+        let is_first = self.0.get(name).is_none_or(is_first);
+        self.amounts(name).plus(Amounts::image(image, is_first))
+    }
+
+    /// A workload uses an image.
+    pub(super) fn take_image(&mut self, name: &str, image: &Image) {
         let Some(namespace) = self.0.get_mut(name) else {
-            return false;
+            return;
         };
-        if namespace.images.len() >= MAX_IMAGES && !namespace.images.contains_key(image) {
-            return false;
+        let users = namespace.images.entry(Arc::clone(image)).or_default();
+        namespace.amounts = namespace.amounts.plus(Amounts::image(image, *users == 0));
+        *users += 1;
+    }
+
+    /// So many images of a workload are not remembered.
+    pub(super) fn leave_out_images(&mut self, name: &str, images: usize) {
+        if let Some(namespace) = self.0.get_mut(name) {
+            namespace.images_left_out = namespace.images_left_out.saturating_add(images);
         }
-        *namespace.images.entry(Arc::clone(image)).or_default() += 1;
-        true
+    }
+
+    /// So many images of a workload were not remembered, and it does not use them any more.
+    pub(super) fn forget_left_out_images(&mut self, name: &str, images: usize) {
+        if let Some(namespace) = self.0.get_mut(name) {
+            namespace.images_left_out = namespace.images_left_out.saturating_sub(images);
+        }
+    }
+
+    /// A workload is not remembered; `true` if it is the first of its kind.
+    ///
+    /// When it goes that is not seen, so this is known until the kind is listed again, or the namespace goes.
+    pub(super) fn leave_out(&mut self, key: &Key, uid: &str, epoch: u32) -> bool {
+        let namespace = self.0.entry(Arc::clone(&key.namespace)).or_default();
+        let mut is_first = false;
+        let left_out = namespace
+            .workloads_left_out
+            .entry(key.kind)
+            .or_insert_with(|| {
+                is_first = true;
+                LeftOut {
+                    name: key.name.clone(),
+                    uid: uid.into(),
+                    epoch,
+                }
+            });
+        left_out.epoch = epoch;
+        is_first
+    }
+
+    /// A kind was told completely: what was left out of earlier lists only may be gone.
+    pub(super) fn forget_left_out(&mut self, kind: WorkloadKind, epoch: u32) -> bool {
+        let mut is_changed = false;
+        self.0.retain(|_, namespace| {
+            let left_out = &mut namespace.workloads_left_out;
+            if left_out
+                .get(&kind)
+                .is_some_and(|left_out| left_out.epoch != epoch)
+            {
+                left_out.remove(&kind);
+                is_changed = true;
+            }
+            namespace.matters()
+        });
+        is_changed
+    }
+
+    /// The namespaces of which something is not remembered: how many images, and a workload that is not remembered at all,
+    /// if there is one, with its uid.
+    pub(super) fn left_out(&self) -> impl Iterator<Item = (&Arc<str>, usize, Option<(Key, &str)>)> {
+        self.0.iter().filter_map(|(name, namespace)| {
+            let workload = namespace.workloads_left_out.first_key_value();
+            let workload = workload.map(|(kind, left_out)| {
+                let key = Key {
+                    kind: *kind,
+                    namespace: Arc::clone(name),
+                    name: left_out.name.clone(),
+                };
+                (key, &*left_out.uid)
+            });
+            let images = namespace.images_left_out;
+            (images > 0 || workload.is_some()).then_some((name, images, workload))
+        })
     }
 
     /// A workload that took it does not use it any more.
@@ -96,17 +196,19 @@ impl Namespaces {
             return;
         };
         if let Some(users) = namespace.images.get_mut(image) {
-            *users -= 1;
-            if *users == 0 {
+            *users = users.saturating_sub(1);
+            let is_last = *users == 0;
+            if is_last {
                 namespace.images.remove(image);
             }
+            namespace.amounts = namespace.amounts.minus(Amounts::image(image, is_last));
         }
     }
 
     /// A workload that entered is gone.
     pub(super) fn leave(&mut self, name: &str, wanted_secret: bool) {
         if let Some(namespace) = self.0.get_mut(name) {
-            namespace.workloads = namespace.workloads.saturating_sub(1);
+            namespace.amounts = namespace.amounts.minus(Amounts::WORKLOAD);
             let wanting = namespace.wanting_secret;
             namespace.wanting_secret = wanting.saturating_sub(usize::from(wanted_secret));
         }
@@ -142,7 +244,10 @@ impl Namespaces {
                     Some(seen) => !seen.is_terminating,
                     None => !are_known,
                 };
-                namespace.wanting_secret > 0 && exists
+                // What is not remembered may name it.
+                let is_wanting =
+                    namespace.wanting_secret > 0 || !namespace.workloads_left_out.is_empty();
+                is_wanting && exists
             })
             .map(|(name, _)| &**name)
     }
@@ -173,6 +278,6 @@ impl Namespaces {
 
 impl Namespace {
     fn matters(&self) -> bool {
-        self.seen.is_some() || self.workloads > 0
+        self.seen.is_some() || self.amounts.workloads > 0 || !self.workloads_left_out.is_empty()
     }
 }

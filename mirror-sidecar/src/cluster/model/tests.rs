@@ -1,6 +1,7 @@
 //! What the queries say after changes.
 
 mod due;
+mod limits;
 mod random;
 
 use rstest::rstest;

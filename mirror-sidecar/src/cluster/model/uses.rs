@@ -6,11 +6,15 @@ use std::sync::Arc;
 use mirror_contract::ImageRef;
 
 use super::entry::Image;
+use super::limits::Amounts;
 use crate::cluster::workload::Key;
 
 /// The users of each image. An image without users is not in it.
 #[derive(Debug, Default)]
-pub(super) struct Uses(BTreeMap<Image, Users>);
+pub(super) struct Uses {
+    by_image: BTreeMap<Image, Users>,
+    amounts: Amounts,
+}
 
 #[derive(Debug)]
 struct Users {
@@ -36,20 +40,39 @@ impl Uses {
         self.get(image).map(|users| Arc::clone(&users.image))
     }
 
+    /// How many images and uses there are.
+    pub(super) fn amounts(&self) -> Amounts {
+        self.amounts
+    }
+
+    /// What one more use of `image` adds to them.
+    pub(super) fn addition(&self, image: &Image) -> Amounts {
+        Amounts::image(image, !self.by_image.contains_key(image))
+    }
+
     pub(super) fn add(&mut self, image: &Image, user: &Arc<Key>) {
-        let users = self.0.entry(Arc::clone(image)).or_insert_with(|| Users {
+        let addition = self.addition(image);
+        let users = self.by_image.entry(Arc::clone(image));
+        let users = users.or_insert_with(|| Users {
             image: Arc::clone(image),
             keys: BTreeSet::new(),
         });
-        users.keys.insert(Arc::clone(user));
+        if users.keys.insert(Arc::clone(user)) {
+            self.amounts = self.amounts.plus(addition);
+        }
     }
 
     pub(super) fn remove(&mut self, image: &Image, user: &Arc<Key>) {
-        if let Some(users) = self.0.get_mut(image) {
-            users.keys.remove(user);
-            if users.keys.is_empty() {
-                self.0.remove(image);
-            }
+        let Some(users) = self.by_image.get_mut(image) else {
+            return;
+        };
+        let is_removed = users.keys.remove(user);
+        let is_last = users.keys.is_empty();
+        if is_last {
+            self.by_image.remove(image);
+        }
+        if is_removed {
+            self.amounts = self.amounts.minus(Amounts::image(image, is_last));
         }
     }
 
@@ -59,7 +82,7 @@ impl Uses {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = ImageUse<'_>> {
-        self.0.values().filter_map(|users| {
+        self.by_image.values().filter_map(|users| {
             Some(ImageUse {
                 image: &users.image,
                 users: users.keys.len(),
@@ -69,7 +92,7 @@ impl Uses {
     }
 
     fn get<'a>(&'a self, image: &ImageRef<'a>) -> Option<&'a Users> {
-        let map: &BTreeMap<Arc<ImageRef<'a>>, Users> = &self.0;
+        let map: &BTreeMap<Arc<ImageRef<'a>>, Users> = &self.by_image;
         map.get(image)
     }
 }

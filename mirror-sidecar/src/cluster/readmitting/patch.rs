@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch as Body, PatchParams};
-use kube::{Api, Client};
+use kube::{Client, Resource as _, core};
 use mirror_contract::Refusal;
 use serde_json::json;
 use tokio::time::timeout;
 
+use crate::cluster::api_response;
 use crate::cluster::kind::Kind;
 use crate::cluster::model::{Due, Image};
 use crate::cluster::readmission::Outcome;
@@ -63,17 +64,16 @@ impl ReadmitError {
 /// one passes the policy once more, which is what would be done with it next anyway; an opt-out or an image that was just
 /// changed is the policy's to see, and it does.
 pub(super) struct Patch<'a> {
-    workloads: Api<Watched>,
+    client: &'a Client,
     due: &'a Due,
     /// The value of the annotation: it must differ from the one before.
     now: String,
 }
 
 impl<'a> Patch<'a> {
-    pub(super) fn new(client: &Client, due: &'a Due) -> Self {
-        let kind = Kind::Workload(due.key.kind);
+    pub(super) fn new(client: &'a Client, due: &'a Due) -> Self {
         Self {
-            workloads: Api::namespaced_with(client.clone(), &due.key.namespace, &kind),
+            client,
             due,
             now: Timestamp::now().to_string(),
         }
@@ -99,8 +99,14 @@ impl<'a> Patch<'a> {
         let fields = Body::Merge(json!({
             "metadata": { "uid": self.due.uid, "annotations": { READMITTED: self.now } },
         }));
-        let patch = self.workloads.patch(&key.name, &params, &fields);
-        let stored = match timeout(WITHIN, patch).await {
+        let kind = Kind::Workload(key.kind);
+        let path = Watched::url_path(&kind, Some(&key.namespace));
+        let response = async {
+            let request = core::Request::new(path).patch(&key.name, &params, &fields);
+            let request = request.map_err(kube::Error::BuildRequest)?;
+            api_response::object::<Watched>(self.client, request, Watched::KEEP).await
+        };
+        let stored = match timeout(WITHIN, response).await {
             Ok(Ok(stored)) => stored,
             Ok(Err(source)) if is_outdated(&source) => {
                 let key = key.clone();
@@ -112,7 +118,7 @@ impl<'a> Patch<'a> {
             }
             Err(_) => return Err(ReadmitError::Slow { key: key.clone() }),
         };
-        match stored.into_object(Kind::Workload(key.kind)) {
+        match stored.into_object(kind) {
             Some(Object::Workload(workload)) => Ok(self.due.remaining(&workload)),
             _ => Err(ReadmitError::Odd { key: key.clone() }),
         }

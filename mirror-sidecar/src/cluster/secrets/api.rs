@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use axum::http::Request;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Status;
 use kube::{Client, Resource as _, core};
@@ -14,8 +12,9 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::logins::Others;
-use super::object::{KEY, LABEL, MANAGER, Seen, Shown, TYPE, Version};
+use super::object::{KEY, LABEL, MANAGER, Seen, Shown, TYPE, Version, content};
 use super::trouble::Trouble;
+use crate::cluster::api_response;
 
 /// Whom the API server notes as the owner of the fields.
 const FIELD_MANAGER: &str = "mirror-sidecar";
@@ -82,10 +81,7 @@ impl Secrets {
                 namespace: namespace.to_owned(),
             });
         }
-        let secret: Value = serde_json::from_str(&text).unwrap_or_default();
-        let data = secret.get("data").and_then(|data| data.get(KEY)?.as_str());
-        let config = data.and_then(|data| STANDARD.decode(data).ok());
-        Ok(Others::of(&config.unwrap_or_default(), key))
+        Ok(Others::of(&content(&text), key))
     }
 
     /// Creates it with this `.dockerconfigjson`; with [`Mode::Peek`] the API server only says whether it could be.
@@ -166,8 +162,8 @@ impl Secrets {
     }
 
     /// Not the client's own reading: it logs what it cannot read.
-    fn seen(&self, operation: Operation, namespace: &str, text: &str) -> Result<Seen, Trouble> {
-        let shown: Option<Shown> = serde_json::from_str(text).ok();
+    fn seen(&self, operation: Operation, namespace: &str, text: &[u8]) -> Result<Seen, Trouble> {
+        let shown: Option<Shown> = serde_json::from_slice(text).ok();
         let seen = shown.and_then(Shown::into_seen).map(|(_, seen)| seen);
         seen.ok_or_else(|| self.away(operation, namespace, "its answer is no Secret"))
     }
@@ -177,10 +173,15 @@ impl Secrets {
         operation: Operation,
         namespace: &str,
         request: Result<Request<Vec<u8>>, core::request::Error>,
-    ) -> Result<String, Trouble> {
+    ) -> Result<Vec<u8>, Trouble> {
         let request =
             request.map_err(|_| self.away(operation, namespace, "the request cannot be made"))?;
-        match timeout(CALL_WITHIN, self.client.request_text(request)).await {
+        match timeout(
+            CALL_WITHIN,
+            api_response::text(&self.client, request, Shown::KEEP),
+        )
+        .await
+        {
             Ok(Ok(text)) => Ok(text),
             Ok(Err(kube::Error::Api(status))) => Err(self.refused(operation, namespace, &status)),
             Ok(Err(error)) => Err(self.away(operation, namespace, &error.to_string())),

@@ -7,9 +7,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mirror_contract::ImageRef;
+use serde::de::MapAccess;
 use serde_json::{Map, Value, json};
 
 use super::content::Fingerprint;
+use crate::cluster::lenient::{self, Lenient, skip, value};
 
 /// The key under which kubelets look up Docker Hub, as docker itself does.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -17,6 +19,9 @@ const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 const MAX_OTHERS: usize = 4;
 /// Bytes of a login that stays. Tokens have some thousand; a Secret has at most a million, and ours must fit in.
 const MAX_OTHER: usize = 64 * 1024;
+
+/// Logins of a configuration that are read. One with more is not as it should be, whatever is in it.
+const MAX_READ: usize = 32;
 
 /// Which logins a configuration holds. Only their hashes are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,7 +46,7 @@ pub(super) fn key_of(registry: &str) -> &str {
 
 /// Older kubelets read `username` and `password`, most other programs `auth`.
 pub(super) fn login(username: &str, password: &str, identity_token: Option<&str>) -> Value {
-    let auth = STANDARD.encode(format!("{username}:{password}"));
+    let auth = auth_of(username, password);
     let fields = [
         ("username", Some(username)),
         ("password", Some(password)),
@@ -52,6 +57,10 @@ pub(super) fn login(username: &str, password: &str, identity_token: Option<&str>
         .into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), json!(value?))));
     Value::Object(given.collect())
+}
+
+fn auth_of(username: &str, password: &str) -> String {
+    STANDARD.encode(format!("{username}:{password}"))
 }
 
 impl Held {
@@ -112,32 +121,129 @@ impl Others {
 
 /// The logins that are like ours, and whether there is nothing else.
 fn read(config: &[u8]) -> (Vec<(String, Value)>, bool) {
-    let Ok(Value::Object(mut config)) = serde_json::from_slice(config) else {
-        return (Vec::new(), false);
-    };
-    let Some(Value::Object(logins)) = config.remove("auths") else {
-        return (Vec::new(), false);
-    };
-    let all = logins.len();
-    let like_ours = |(key, login): &(String, Value)| is_key(key) && is_login(login);
-    let logins: Vec<_> = logins.into_iter().filter(like_ours).collect();
-    let is_clean = config.is_empty() && logins.len() == all;
-    (logins, is_clean)
+    let mut deserializer = serde_json::Deserializer::from_slice(config);
+    let read: Result<Config, _> = lenient::read(&mut deserializer);
+    match read.and_then(|config| deserializer.end().map(|()| config)) {
+        Ok(config) => (
+            config.auths.logins,
+            !config.has_more && !config.auths.has_more,
+        ),
+        Err(_) => (Vec::new(), false),
+    }
+}
+
+/// A docker configuration, of which only what is like ours is kept: whoever may write a Secret is its author.
+#[derive(Default)]
+struct Config {
+    auths: Auths,
+    has_more: bool,
+}
+
+#[derive(Default)]
+struct Auths {
+    logins: Vec<(String, Value)>,
+    has_more: bool,
+}
+
+#[derive(Default)]
+struct Login {
+    username: Text,
+    password: Text,
+    auth: Text,
+    identity_token: Text,
+    has_more: bool,
+}
+
+/// A text; `None` if it is anything else.
+#[derive(Default)]
+struct Text(Option<String>);
+
+impl Lenient for Text {
+    fn take_text(&mut self, text: &str) {
+        self.0 = Some(text.to_owned());
+    }
+}
+
+impl Lenient for Config {
+    fn take_field<'de, A: MapAccess<'de>>(
+        &mut self,
+        name: &str,
+        object: &mut A,
+    ) -> Result<(), A::Error> {
+        if name == "auths" {
+            self.auths = value(object)?;
+            Ok(())
+        } else {
+            self.has_more = true;
+            skip(object)
+        }
+    }
+}
+
+impl Lenient for Auths {
+    fn take_field<'de, A: MapAccess<'de>>(
+        &mut self,
+        name: &str,
+        object: &mut A,
+    ) -> Result<(), A::Error> {
+        let login = value::<Login, A>(object)?.if_like_ours();
+        let is_new = self.logins.iter().all(|(key, _)| key != name);
+        match login.filter(|_| is_new && is_key(name)) {
+            Some(login) if self.logins.len() < MAX_READ => {
+                self.logins.push((name.to_owned(), login));
+            }
+            _ => self.has_more = true,
+        }
+        Ok(())
+    }
+}
+
+impl Lenient for Login {
+    fn take_field<'de, A: MapAccess<'de>>(
+        &mut self,
+        name: &str,
+        object: &mut A,
+    ) -> Result<(), A::Error> {
+        let field = match name {
+            "username" => &mut self.username,
+            "password" => &mut self.password,
+            "auth" => &mut self.auth,
+            "identitytoken" => &mut self.identity_token,
+            _ => {
+                self.has_more = true;
+                return skip(object);
+            }
+        };
+        *field = value(object)?;
+        self.has_more |= field.0.is_none();
+        Ok(())
+    }
+}
+
+impl Login {
+    /// A kubelet refuses the whole configuration if one `auth` in it cannot be read.
+    fn if_like_ours(self) -> Option<Value> {
+        let Self {
+            username: Text(Some(username)),
+            password: Text(Some(password)),
+            auth: Text(Some(auth)),
+            identity_token,
+            has_more: false,
+        } = self
+        else {
+            return None;
+        };
+        if auth != auth_of(&username, &password) {
+            return None;
+        }
+        Some(login(&username, &password, identity_token.0.as_deref()))
+    }
 }
 
 /// No pattern, no part of a registry, no second name of the same one: of two keys that match, kubelets choose one.
 fn is_key(key: &str) -> bool {
     let names_registry = |image: ImageRef<'_>| key_of(image.host()) == key;
     key == DOCKER_HUB_KEY || ImageRef::parse(&format!("{key}/any")).is_ok_and(names_registry)
-}
-
-/// A kubelet refuses the whole configuration if one `auth` in it cannot be read.
-fn is_login(value: &Value) -> bool {
-    let text = |name| value.get(name).and_then(Value::as_str);
-    let (Some(username), Some(password)) = (text("username"), text("password")) else {
-        return false;
-    };
-    *value == login(username, password, text("identitytoken"))
 }
 
 #[cfg(test)]

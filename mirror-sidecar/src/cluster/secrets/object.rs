@@ -11,6 +11,8 @@ use kube::Resource;
 use serde::{Deserialize, Deserializer};
 
 use super::logins::Held;
+use crate::cluster::api_response::is_envelope;
+use crate::cluster::json_filter::Keep;
 use crate::cluster::lenient::{self, Lenient, Present, fields};
 
 /// The label of all Secrets that are made here. One without it is somebody else's.
@@ -61,7 +63,33 @@ pub(super) enum State {
     },
 }
 
+/// Longest content of a Secret that is read, in Base64: a few logins, whose tokens have some thousand bytes. One with more
+/// counts as holding nothing.
+const MAX_CONTENT: usize = 512 * 1024;
+
 impl Shown {
+    /// What is read of a Secret.
+    pub(super) const KEEP: Keep = Keep {
+        is_wanted: |name| {
+            is_envelope(name)
+                || matches!(
+                    name,
+                    "name"
+                        | "namespace"
+                        | "uid"
+                        | "deletionTimestamp"
+                        | "labels"
+                        | "immutable"
+                        | "data"
+                        | LABEL
+                        | KEY
+                )
+        },
+        string: MAX_CONTENT,
+        elements: 16,
+        bytes: 2 * MAX_CONTENT,
+    };
+
     /// The namespace, and what is kept; `None` without a name or a namespace.
     pub(super) fn into_seen(self) -> Option<(Arc<str>, Seen)> {
         self.metadata.name?;
@@ -146,6 +174,26 @@ impl Raw {
             State::WrongType
         }
     }
+}
+
+/// The docker configuration in a Secret; empty if there is none.
+pub(super) fn content(secret: &[u8]) -> Vec<u8> {
+    #[derive(Default)]
+    struct Content {
+        data: ContentData,
+    }
+
+    #[derive(Default)]
+    struct ContentData {
+        config: String,
+    }
+
+    fields!(Content { "data" => data });
+    fields!(ContentData { KEY => config });
+
+    let mut deserializer = serde_json::Deserializer::from_slice(secret);
+    let content: Content = lenient::read(&mut deserializer).unwrap_or_default();
+    STANDARD.decode(content.data.config).unwrap_or_default()
 }
 
 impl<'de> Deserialize<'de> for Shown {

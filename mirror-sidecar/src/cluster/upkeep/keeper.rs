@@ -25,6 +25,7 @@ use crate::cluster::inventory::{Record, State};
 use crate::cluster::model::Image;
 use crate::cluster::pace::Pace;
 use crate::metrics::{BackupCheck, UpstreamCheck};
+use crate::schedule::Task;
 use entry::Entry;
 
 /// Rest between two readings of the whole model: a first list of the cluster is thousands of changes.
@@ -281,8 +282,21 @@ impl Keeper {
             }
         };
         if let Some(task) = task {
-            let status = self.with.catalog.copy_in_use(image, task);
-            item.follow(Some(status), clock);
+            let allowed = match task {
+                // What was there once is put back whoever pays.
+                Task::Restore => Ok(()),
+                Task::Copy | Task::Update => {
+                    let is_update = task == Task::Update;
+                    self.with.take_budget(image, &entry.copies, is_update, now)
+                }
+            };
+            match allowed {
+                Ok(()) => {
+                    let status = self.with.catalog.copy_in_use(image, task);
+                    item.follow(Some(status), clock);
+                }
+                Err(opens_at) => item.hold_back(opens_at, clock),
+            }
         }
         self.agenda.note(image, item);
     }
@@ -319,6 +333,10 @@ impl Keeper {
     fn publish(&mut self, now: Instant) {
         if self.tell_at <= now {
             self.tell_at = now + TELL_EVERY;
+            self.with.tell_left_out();
+            let budgets = self.with.catalog.budgets();
+            let without = budgets.tidy(|image| self.items.contains_key(image), now);
+            self.with.metrics.without_budget(without);
             let items = self.items.iter();
             let told = items.filter(|(_, entry)| entry.has_something_to_tell(now));
             self.changed

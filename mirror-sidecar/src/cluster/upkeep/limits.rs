@@ -20,6 +20,13 @@ const AT_A_TIME: usize = 4;
 /// When to try again if that many are under way.
 const BUSY_FOR: Duration = Duration::from_millis(250);
 
+/// Questions at a time to registries whose last answer was none, all together: half of those that may be under way at all, so
+/// that many hosts that hang cannot hold up the ones that answer.
+const DOUBTFUL_AT_A_TIME: usize = 4;
+
+/// When to try again if that many are under way: not soon, since thousands of hosts may wait for it.
+const DOUBTFUL_FOR: Duration = Duration::from_secs(10);
+
 /// When to see whether there is more of a rate limit left.
 const SPARED_FOR: Duration = Duration::from_mins(5);
 
@@ -43,11 +50,17 @@ pub(super) struct Rest {
 
 /// The registries of originals.
 #[derive(Debug, Default)]
-pub(super) struct Hosts(HashMap<Box<str>, Host>);
+pub(super) struct Hosts {
+    by_name: HashMap<Box<str>, Host>,
+    /// Questions under way to those whose last answer was none.
+    doubtful: usize,
+}
 
 #[derive(Debug)]
 struct Host {
     asking: usize,
+    /// Whether it is asked one question because its last answer was none.
+    is_probed: bool,
     rest: Rest,
 }
 
@@ -111,8 +124,9 @@ impl Hosts {
         is_paused: bool,
         now: Instant,
     ) -> Leave {
-        let host = self.0.entry(host.into()).or_insert_with(|| Host {
+        let host = self.by_name.entry(host.into()).or_insert_with(|| Host {
             asking: 0,
+            is_probed: false,
             rest: Rest::of(UPSTREAM_REST),
         });
         if let Some(until) = host.rest.until(now) {
@@ -124,13 +138,23 @@ impl Hosts {
         if host.asking >= AT_A_TIME || (host.rest.is_in_doubt() && host.asking > 0) {
             return Leave::Busy(now + BUSY_FOR);
         }
+        if host.rest.is_in_doubt() {
+            if self.doubtful >= DOUBTFUL_AT_A_TIME {
+                return Leave::Busy(now + DOUBTFUL_FOR);
+            }
+            self.doubtful += 1;
+            host.is_probed = true;
+        }
         host.asking += 1;
         Leave::Ask
     }
 
     /// A question was answered, or was not.
     pub(super) fn asked(&mut self, host: &str, answered: bool, now: Instant) {
-        if let Some(host) = self.0.get_mut(host) {
+        if let Some(host) = self.by_name.get_mut(host) {
+            if std::mem::take(&mut host.is_probed) {
+                self.doubtful = self.doubtful.saturating_sub(1);
+            }
             host.asking = host.asking.saturating_sub(1);
             if answered {
                 host.rest.answered();
@@ -142,7 +166,8 @@ impl Hosts {
 
     /// Forgets those that nothing is in use of any more, and that are not being asked.
     pub(super) fn keep(&mut self, is_used: impl Fn(&str) -> bool) {
-        self.0.retain(|name, host| host.asking > 0 || is_used(name));
+        self.by_name
+            .retain(|name, host| host.asking > 0 || is_used(name));
     }
 }
 
@@ -204,6 +229,30 @@ mod tests {
         assert_eq!(hosts.ask("a", None, false, now), Leave::Ask);
         assert_eq!(hosts.ask("a", None, false, now), Leave::Ask);
         hosts.keep(|_| false);
-        assert_eq!(hosts.0.len(), 2, "both are being asked");
+        assert_eq!(hosts.by_name.len(), 2, "both are being asked");
+    }
+
+    #[tokio::test]
+    async fn many_registries_that_hang_do_not_hold_up_the_others() {
+        let mut hosts = Hosts::default();
+        let now = Instant::now();
+        let names: Vec<_> = (0..100).map(|number| format!("hangs-{number}")).collect();
+        for name in &names {
+            assert_eq!(hosts.ask(name, None, false, now), Leave::Ask);
+            hosts.asked(name, false, now);
+        }
+        let later = now + Duration::from_hours(1);
+        let asked = |hosts: &mut Hosts| {
+            let asked = names.iter();
+            let asked = asked.filter(|name| hosts.ask(name, None, false, later) == Leave::Ask);
+            asked.cloned().collect::<Vec<_>>()
+        };
+        let first = asked(&mut hosts);
+        assert_eq!(first.len(), DOUBTFUL_AT_A_TIME);
+        assert_eq!(hosts.ask("answers", None, false, later), Leave::Ask);
+        for name in &first {
+            hosts.asked(name, false, later);
+        }
+        assert_eq!(asked(&mut hosts).len(), DOUBTFUL_AT_A_TIME);
     }
 }

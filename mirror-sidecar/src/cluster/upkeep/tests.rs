@@ -104,6 +104,14 @@ impl Bench {
         self.item.follow(status.into(), clock);
     }
 
+    fn hold_back(&mut self, wait: Duration) {
+        let clock = Clock {
+            rhythm: &self.rhythm,
+            now: self.now,
+        };
+        self.item.hold_back(self.now + wait, clock);
+    }
+
     fn give_to(&mut self, owner: Owner) {
         let clock = Clock {
             rhythm: &self.rhythm,
@@ -813,4 +821,24 @@ fn an_original_that_hangs_holds_up_no_look_at_the_copy() {
     bench.item.end(Look::Upstream);
     assert_eq!(bench.asked(Upstream::Absent), (UpstreamCheck::Gone, None));
     assert_eq!(bench.state(), State::Copying);
+}
+
+/// What waits for a budget is no failure, and continues by itself.
+#[tokio::test]
+async fn what_is_held_back_is_tried_again() {
+    let mut bench = Bench::new(Owner::Ours);
+    for (wait, pause) in [(0, 30), (60, 60), (7200, 900)] {
+        assert_eq!(bench.found(Presence::Missing), Some(Task::Copy));
+        bench.hold_back(Duration::from_secs(wait));
+        assert_eq!(bench.state(), State::Missing);
+        assert_eq!(bench.item.alarm(bench.now + HOUR), None);
+        let (slept, wish) = bench.sleep();
+        assert!(wish.presence);
+        assert_eq!(slept.as_secs(), pause);
+    }
+    let mut mirrored = Bench::mirrored(Owner::Ours);
+    let asked = mirrored.asked(Upstream::Is(digest('b')));
+    assert_eq!(asked, (UpstreamCheck::Updated, Some(Task::Update)));
+    mirrored.hold_back(HOUR);
+    assert!(mirrored.item.is_mirrored(), "the older copy stays");
 }

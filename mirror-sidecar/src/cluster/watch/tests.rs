@@ -143,7 +143,7 @@ async fn pages_and_events_reach_the_model() {
         ])),
         PODS if query.contains("continue=more") => Some(list(&[pod("b", "b")], None)),
         PODS => {
-            assert!(query.contains("limit=50"), "{query}");
+            assert!(query.contains("limit="), "{query}");
             Some(list(&[pod("a", "a")], Some("more")))
         }
         _ => None,
@@ -360,4 +360,79 @@ async fn stopping_ends_every_task() {
         }
     };
     timeout(Duration::from_mins(1), wait).await.unwrap();
+}
+
+/// A `ReplicaSet` with an environment variable of so many bytes.
+fn large(number: usize, bytes: usize) -> Value {
+    let env = json!([{"name": "A", "value": "x".repeat(bytes)}]);
+    json!({
+        "metadata": {
+            "name": format!("large-{number}"), "namespace": "shop", "uid": number.to_string(), "resourceVersion": "7",
+            "managedFields": [{"fieldsV1": {"f:metadata": {}}}],
+        },
+        "spec": {"template": {"spec": {"containers": [{"env": env, "image": format!("large:{number}")}]}}},
+    })
+}
+
+/// Pages have as many objects as fit: many small ones, few large ones, also where the large ones come without a warning.
+#[rstest]
+#[case::small(2_000, 1_000, usize::MAX)]
+#[case::large(50, 1_400_000, 0)]
+#[case::large_ones_behind_small_ones(200, 1_400_000, 160)]
+#[tokio::test(start_paused = true)]
+async fn pages_are_bounded_in_bytes(
+    #[case] count: usize,
+    #[case] bytes: usize,
+    #[case] large_from: usize,
+) {
+    const REPLICA_SETS: &str = "/apis/apps/v1/replicasets";
+    let pages = Arc::new(Mutex::new(Vec::new()));
+    let asked = Arc::clone(&pages);
+    let (cluster, _, _guard) = start(move |path, query, _| {
+        if path != REPLICA_SETS || query.contains("watch=true") {
+            return None;
+        }
+        let number = |name: &str| {
+            let value = query.split('&').find_map(|pair| pair.strip_prefix(name));
+            value.map(|value| value.parse::<usize>().unwrap())
+        };
+        let (from, limit) = (number("continue=").unwrap_or(0), number("limit=").unwrap());
+        let end = (from + limit).min(count);
+        let size = move |number: usize| if number < large_from { 1_000 } else { bytes };
+        // As it is sent: in pieces, the next of which is made when the last one was taken.
+        let head = format!(
+            r#"{{"metadata":{{"resourceVersion":"5","continue":"{}"}},"items":["#,
+            if end < count {
+                end.to_string()
+            } else {
+                String::new()
+            }
+        );
+        asked.lock().unwrap().push(0);
+        let sent = Arc::clone(&asked);
+        let objects = (from..end).map(move |number| {
+            let comma = if number > from { "," } else { "" };
+            let object = format!("{comma}{}", large(number, size(number)));
+            *sent.lock().unwrap().last_mut().unwrap() += object.len();
+            object
+        });
+        let pieces = std::iter::once(head)
+            .chain(objects)
+            .chain(["]}".to_owned()]);
+        let pieces = stream::iter(pieces.map(Ok::<_, std::io::Error>));
+        Some(Body::from_stream(pieces).into_response())
+    });
+    until(&cluster, "all of them", |model| {
+        model.is_complete() && model.len() == count
+    })
+    .await;
+    let pages = pages.lock().unwrap();
+    if bytes == 1_000 {
+        assert!(pages.len() < 15, "{} pages", pages.len());
+    } else {
+        let most = usize::try_from(page_size::MAX_BYTES).unwrap() + 2 * bytes;
+        assert!(pages.iter().all(|sent| *sent <= most), "{pages:?}");
+        let given_up = pages.iter().filter(|sent| **sent > most / 2).count();
+        assert!(given_up <= 3, "{pages:?}");
+    }
 }

@@ -14,6 +14,46 @@ const STATIC_POD: &str = "kubernetes.io/config.mirror";
 /// Images with this pull policy are expected on the node.
 const NEVER: &str = "Never";
 
+/// Returns whether fields of this name may matter in some place: all that is read below, and no more.
+pub(super) fn is_wanted(name: &str) -> bool {
+    matches!(
+        name,
+        "metadata"
+            | "spec"
+            | "status"
+            | "name"
+            | "namespace"
+            | "uid"
+            | "resourceVersion"
+            | "creationTimestamp"
+            | "deletionTimestamp"
+            | "ownerReferences"
+            | "annotations"
+            | "labels"
+            | "controller"
+            | SKIP
+            | STATIC_POD
+            | NOTE
+            | "template"
+            | "jobTemplate"
+            | "paused"
+            | "suspend"
+            | "replicas"
+            | "containers"
+            | "initContainers"
+            | "ephemeralContainers"
+            | "volumes"
+            | "imagePullSecrets"
+            | "image"
+            | "reference"
+            | "imagePullPolicy"
+            | "pullPolicy"
+            | "phase"
+            | "conditions"
+            | "type"
+    )
+}
+
 /// An object of any kind, with all that may matter.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Raw {

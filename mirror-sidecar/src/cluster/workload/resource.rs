@@ -7,10 +7,22 @@ use kube::Resource;
 use kube::core::DynamicResourceScope;
 use serde::{Deserialize, Deserializer};
 
-use super::read::{Raw, Spec, Status, Template};
+use super::read::{self, Raw, Spec, Status, Template};
 use super::{Key, Life, NamespaceObject, Object, Workload};
+use crate::cluster::api_response::is_envelope;
+use crate::cluster::json_filter::Keep;
 use crate::cluster::kind::{Kind, WorkloadKind};
 use crate::cluster::lenient;
+
+/// Longest string of an object that is read: an image reference has at most some 600 bytes, a token that continues a list
+/// about a thousand.
+const MAX_STRING: usize = 4 * 1024;
+
+/// Elements of a list within an object that are read, such as containers or owners.
+const MAX_ELEMENTS: usize = 1024;
+
+/// Bytes of an object that are read.
+const MAX_BYTES: usize = 256 * 1024;
 
 /// An object as a watch stream gives it: items of a list do not say of which kind they are.
 #[derive(Clone, Debug)]
@@ -21,6 +33,14 @@ pub struct Watched {
 }
 
 impl Watched {
+    /// What is read of an object.
+    pub(in crate::cluster) const KEEP: Keep = Keep {
+        is_wanted: |name| is_envelope(name) || read::is_wanted(name),
+        string: MAX_STRING,
+        elements: MAX_ELEMENTS,
+        bytes: MAX_BYTES,
+    };
+
     /// What it means as an object of this kind; `None` without a name, and for a workload without a namespace.
     #[must_use]
     pub fn into_object(self, kind: Kind) -> Option<Object> {

@@ -15,7 +15,7 @@ const IMAGES: [&str; 6] = [
     "Not An Image",
 ];
 
-fn any_workload() -> impl Strategy<Value = Workload> {
+pub fn any_workload() -> impl Strategy<Value = Workload> {
     let kind = prop_oneof![Just(WorkloadKind::Deployment), Just(WorkloadKind::Pod)];
     let life = prop_oneof![
         4 => Just(Life::Active),
@@ -47,7 +47,7 @@ fn any_workload() -> impl Strategy<Value = Workload> {
         )
 }
 
-fn any_change() -> impl Strategy<Value = Change> {
+pub fn any_change() -> impl Strategy<Value = Change> {
     let kind = prop_oneof![
         Just(POD),
         Just(Kind::Workload(WorkloadKind::Deployment)),

@@ -16,6 +16,9 @@ use crate::schedule::{Outlook, Status, Task};
 /// Pause after the first look in vain.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Shortest pause of an image that waits for a budget: many may wait for the same.
+const HELD_BACK_FOR: Duration = Duration::from_secs(30);
+
 /// Longest time between two looks for a copy that another replica is to make: workloads wait for it.
 const LONGEST_POLL: Duration = Duration::from_secs(30);
 
@@ -156,6 +159,16 @@ impl Item {
             Some(Status::Pending(_)) if !self.is_mirrored() => self.state = State::Copying,
             // What is in use is never refused for lack of room.
             None | Some(Status::Pending(_) | Status::Full) => {}
+        }
+    }
+
+    /// It may not be copied yet, but from then on.
+    pub(in crate::cluster::upkeep) fn hold_back(&mut self, until: Instant, clock: Clock<'_>) {
+        self.job = Job::None;
+        if !self.is_mirrored() {
+            self.state = State::Missing;
+            let longest = clock.now + clock.at_most(LONGEST_WAIT);
+            self.look_at = Some(until.max(clock.now + HELD_BACK_FOR).min(longest));
         }
     }
 

@@ -17,6 +17,8 @@ impl Keeper {
     /// Takes over what is in use now, and whose it is.
     pub(super) fn read_model(&mut self, now: Instant) {
         self.read_at = None;
+        self.with.tell_left_out();
+        self.with.catalog.budgets().share(self.with.replicas.live());
         let (originals, in_backup) = self.with.cluster.read(|model| {
             let image = |used: ImageUse<'_>| Arc::clone(used.image);
             let originals: Vec<_> = model.images().map(image).collect();

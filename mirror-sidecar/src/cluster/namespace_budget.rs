@@ -1,0 +1,408 @@
+//! How many new images, and how many of their bytes, a namespace may have copied in a day.
+//!
+//! Whoever may create workloads in a namespace can name images that nobody ever needed, of any number and size. The budget
+//! bounds what that costs the backup registry and the network. It refills evenly, and what had to wait goes on by itself.
+//!
+//! It is kept in memory: a restart begins with a full one. Replicas share the work by image, so each replica allows its
+//! share of the budget. What the policy asks for has no namespace and shares one budget, [`ASKED_SHARE`] times as large.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mirror_contract::ImageRef;
+use mirror_copy::{Event, Progress};
+use tokio::time::Instant;
+
+use super::model::Image;
+use crate::metrics::{BudgetGroup, Metrics};
+
+/// In this time an empty budget is full again.
+const DAY: Duration = Duration::from_hours(24);
+
+/// How much longer than a day what was copied may be missing: one image may be larger than the budget.
+const MOST_DAYS: u32 = 2;
+
+/// The budget for what the policy asks for, in budgets of a namespace: every new image of every namespace is asked for
+/// first.
+const ASKED_SHARE: u32 = 10;
+
+/// How much is allowed in a day; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DailyBudget {
+    /// New images.
+    pub images: u64,
+    /// Bytes that are sent to the backup registry.
+    pub bytes: u64,
+}
+
+/// The budgets of all namespaces. Clones share them.
+#[derive(Clone)]
+pub struct NamespaceBudgets {
+    state: Arc<Mutex<State>>,
+    metrics: Metrics,
+}
+
+#[derive(Default)]
+struct State {
+    daily: DailyBudget,
+    /// How many replicas share the budget.
+    replicas: u32,
+    namespaces: HashMap<Arc<str>, Bucket>,
+    asked: Bucket,
+    /// Which namespace pays for the bytes of an image.
+    payers: HashMap<Image, Arc<str>>,
+}
+
+/// When both parts of a budget are full again; at most a day later there is nothing left.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    images: Option<Instant>,
+    bytes: Option<Instant>,
+}
+
+/// Counts the bytes of a copy, also of one that fails or is stopped.
+pub struct Charging<'a> {
+    budgets: &'a NamespaceBudgets,
+    image: &'a ImageRef<'static>,
+    progress: &'a dyn Progress,
+    bytes: AtomicU64,
+}
+
+impl NamespaceBudgets {
+    /// Full budgets without a limit.
+    #[must_use]
+    pub fn new(metrics: Metrics) -> Self {
+        Self {
+            state: Arc::default(),
+            metrics,
+        }
+    }
+
+    /// From now on so much is allowed.
+    pub fn set(&self, daily: DailyBudget) {
+        self.lock().daily = daily;
+    }
+
+    /// So many replicas share the work now.
+    pub fn share(&self, replicas: usize) {
+        self.lock().replicas = u32::try_from(replicas).unwrap_or(u32::MAX);
+    }
+
+    /// Takes a new image from the budget of the first of the namespaces that has some left, which also pays for the bytes.
+    /// One that was taken before and could not be copied costs nothing again, unless it `is_update`.
+    ///
+    /// # Errors
+    /// When none has: the time from which one has. That of `namespaces` may be long and name each one many times in a row.
+    pub fn take<'a>(
+        &self,
+        image: &Image,
+        is_update: bool,
+        namespaces: impl Iterator<Item = &'a Arc<str>>,
+        now: Instant,
+    ) -> Result<(), Instant> {
+        let mut state = self.lock();
+        let images = u64::from(is_update || !state.payers.contains_key(image));
+        let mut open_at: Option<Instant> = None;
+        let mut last: Option<&Arc<str>> = None;
+        for namespace in namespaces {
+            if last.replace(namespace) == Some(namespace) {
+                continue;
+            }
+            let bucket = state.namespaces.get(namespace);
+            let bucket = bucket.copied().unwrap_or_default();
+            match state.opens(bucket, images, 1, now) {
+                None => {
+                    let bucket = state.with_images(bucket, images, 1, now);
+                    state.namespaces.insert(Arc::clone(namespace), bucket);
+                    state
+                        .payers
+                        .insert(Arc::clone(image), Arc::clone(namespace));
+                    drop(state);
+                    self.metrics.budget_taken(BudgetGroup::Namespace, images, 0);
+                    return Ok(());
+                }
+                Some(at) => open_at = Some(open_at.map_or(at, |open_at| open_at.min(at))),
+            }
+        }
+        drop(state);
+        // An image that nothing uses any more costs nobody anything.
+        open_at.map_or(Ok(()), |at| {
+            self.metrics.budget_refused(BudgetGroup::Namespace);
+            Err(at)
+        })
+    }
+
+    /// Whether there is something left for an image that the policy asks for. It is taken when the image is copied:
+    /// invented names must not use it up.
+    #[must_use]
+    pub fn allows_asked(&self, now: Instant) -> bool {
+        let state = self.lock();
+        let is_allowed = state.opens(state.asked, 1, ASKED_SHARE, now).is_none();
+        drop(state);
+        if !is_allowed {
+            self.metrics.budget_refused(BudgetGroup::Asked);
+        }
+        is_allowed
+    }
+
+    /// An image was copied; if no namespace paid for it, it is one that was asked for.
+    pub fn copied(&self, image: &ImageRef<'static>, now: Instant) {
+        let mut state = self.lock();
+        if !state.payers.contains_key(image) {
+            state.asked = state.with_images(state.asked, 1, ASKED_SHARE, now);
+            drop(state);
+            self.metrics.budget_taken(BudgetGroup::Asked, 1, 0);
+        }
+    }
+
+    /// Counts what a copy of `image` sends, and passes its progress on.
+    #[must_use]
+    pub fn charging<'a>(
+        &'a self,
+        image: &'a ImageRef<'static>,
+        progress: &'a dyn Progress,
+    ) -> Charging<'a> {
+        Charging {
+            budgets: self,
+            image,
+            progress,
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Forgets who pays for images that are not in use any more, and budgets that are full. Returns how many namespaces
+    /// have nothing left.
+    pub fn tidy(&self, is_used: impl Fn(&Image) -> bool, now: Instant) -> usize {
+        let mut state = self.lock();
+        state.payers.retain(|image, _| is_used(image));
+        state.namespaces.retain(|_, bucket| !bucket.is_full(now));
+        let buckets = state.namespaces.values();
+        buckets
+            .filter(|bucket| state.opens(**bucket, 1, 1, now).is_some())
+            .count()
+    }
+
+    fn charge(&self, image: &ImageRef<'static>, bytes: u64, now: Instant) {
+        let mut state = self.lock();
+        let payer = state.payers.get(image).cloned();
+        let group = if let Some(namespace) = payer {
+            let bucket = state.namespaces.get(&namespace);
+            let bucket = state.with_bytes(bucket.copied().unwrap_or_default(), 1, bytes, now);
+            state.namespaces.insert(namespace, bucket);
+            BudgetGroup::Namespace
+        } else {
+            state.asked = state.with_bytes(state.asked, ASKED_SHARE, bytes, now);
+            BudgetGroup::Asked
+        };
+        drop(state);
+        self.metrics.budget_taken(group, 0, bytes);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// When so many images can be taken from `bucket`, whose budget is `share` times that of a namespace; `None` if they can
+    /// now.
+    fn opens(&self, bucket: Bucket, images: u64, share: u32, now: Instant) -> Option<Instant> {
+        let image = self.cost(images, self.daily.images, share);
+        // The last byte was allowed before it was known how many would follow.
+        let byte = Duration::from_nanos(u64::from(self.daily.bytes > 0));
+        [(bucket.images, image), (bucket.bytes, byte)]
+            .into_iter()
+            .filter(|(_, cost)| !cost.is_zero())
+            .filter_map(|(full_at, cost)| (full_at? + cost).checked_sub(DAY))
+            .filter(|opens_at| *opens_at > now)
+            .max()
+    }
+
+    fn with_images(&self, bucket: Bucket, images: u64, share: u32, now: Instant) -> Bucket {
+        Bucket {
+            images: later(
+                bucket.images,
+                self.cost(images, self.daily.images, share),
+                now,
+            ),
+            ..bucket
+        }
+    }
+
+    fn with_bytes(&self, bucket: Bucket, share: u32, bytes: u64, now: Instant) -> Bucket {
+        Bucket {
+            bytes: later(bucket.bytes, self.cost(bytes, self.daily.bytes, share), now),
+            ..bucket
+        }
+    }
+
+    /// In which time so much is refilled.
+    fn cost(&self, amount: u64, daily: u64, share: u32) -> Duration {
+        if daily == 0 {
+            return Duration::ZERO;
+        }
+        let replicas = u128::from(self.replicas.max(1));
+        let daily = u128::from(daily).saturating_mul(u128::from(share));
+        let nanos = DAY
+            .as_nanos()
+            .saturating_mul(u128::from(amount))
+            .saturating_mul(replicas)
+            / daily;
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).min(DAY * MOST_DAYS)
+    }
+}
+
+impl Bucket {
+    fn is_full(&self, now: Instant) -> bool {
+        let is_full = |full_at: Option<Instant>| full_at.is_none_or(|full_at| full_at <= now);
+        is_full(self.images) && is_full(self.bytes)
+    }
+}
+
+fn later(full_at: Option<Instant>, cost: Duration, now: Instant) -> Option<Instant> {
+    if cost.is_zero() {
+        return full_at;
+    }
+    let full_at = full_at.map_or(now, |full_at| full_at.max(now));
+    Some((full_at + cost).min(now + DAY * MOST_DAYS))
+}
+
+impl Progress for Charging<'_> {
+    fn event(&self, event: Event<'_>) {
+        if let Event::Bytes { bytes, .. } = event {
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        self.progress.event(event);
+    }
+}
+
+impl Drop for Charging<'_> {
+    fn drop(&mut self) {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        if bytes > 0 {
+            self.budgets.charge(self.image, bytes, Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn budgets(images: u64, bytes: u64) -> NamespaceBudgets {
+        let budgets = NamespaceBudgets::new(Metrics::new());
+        budgets.set(DailyBudget { images, bytes });
+        budgets
+    }
+
+    fn image(number: usize) -> Image {
+        Image::new(format!("quay.io/a/b:{number}").parse().unwrap())
+    }
+
+    fn names(names: &[&str]) -> Vec<Arc<str>> {
+        names.iter().map(|name| Arc::from(*name)).collect()
+    }
+
+    /// How many of a hundred images are taken at once.
+    fn taken(budgets: &NamespaceBudgets, namespaces: &[&str], now: Instant) -> usize {
+        let namespaces = names(namespaces);
+        (0..100)
+            .filter(|number| {
+                budgets
+                    .take(&image(*number), true, namespaces.iter(), now)
+                    .is_ok()
+            })
+            .count()
+    }
+
+    #[tokio::test]
+    async fn a_flood_gets_the_budget_and_then_what_refills() {
+        let budgets = budgets(24, 0);
+        let now = Instant::now();
+        assert_eq!(taken(&budgets, &["a"], now), 24);
+        assert_eq!(taken(&budgets, &["b"], now), 24, "others have their own");
+        assert_eq!(budgets.tidy(|_| true, now), 2);
+        let opens = budgets.take(&image(0), true, names(&["a"]).iter(), now);
+        assert_eq!(opens, Err(now + Duration::from_hours(1)));
+        assert_eq!(taken(&budgets, &["a"], now + Duration::from_hours(1)), 1);
+        assert_eq!(taken(&budgets, &["a"], now + Duration::from_hours(4)), 3);
+        let end = now + Duration::from_hours(48);
+        assert_eq!(budgets.tidy(|_| false, end), 0);
+        assert!(budgets.lock().namespaces.is_empty() && budgets.lock().payers.is_empty());
+        assert_eq!(taken(&budgets, &["a"], end), 24);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_copied_is_paid_once() {
+        let budgets = budgets(1, GIB);
+        let (now, image) = (Instant::now(), image(1));
+        let take = |is_update| budgets.take(&image, is_update, names(&["a"]).iter(), now);
+        for _ in 0..100 {
+            assert_eq!(take(false), Ok(()));
+        }
+        assert!(take(true).is_err(), "a tag that moves all the time");
+        budgets.charge(&image, 2 * GIB, now);
+        assert!(take(false).is_err(), "bytes are paid each time");
+    }
+
+    /// Whoever floods must not keep others from the images that they share.
+    #[tokio::test]
+    async fn an_image_is_copied_if_one_of_its_namespaces_has_something_left() {
+        let budgets = budgets(10, 0);
+        let now = Instant::now();
+        assert_eq!(taken(&budgets, &["bad"], now), 10);
+        assert_eq!(taken(&budgets, &["bad", "bad", "good"], now), 10);
+        assert_eq!(taken(&budgets, &[], now), 100, "nobody uses them any more");
+    }
+
+    #[tokio::test]
+    async fn bytes_are_paid_by_who_asked_also_if_the_copy_fails() {
+        let budgets = budgets(0, 100 * GIB);
+        let (now, image) = (Instant::now(), image(1));
+        budgets
+            .take(&image, false, names(&["a"]).iter(), now)
+            .unwrap();
+        let charging = budgets.charging(&image, &());
+        charging.bytes.store(150 * GIB, Ordering::Relaxed);
+        drop(charging);
+        let opens = budgets
+            .take(&image, false, names(&["a"]).iter(), now)
+            .unwrap_err();
+        let wait = opens.saturating_duration_since(now);
+        assert_eq!(
+            wait.as_secs().div_ceil(60),
+            12 * 60,
+            "the half that is too much"
+        );
+        assert_eq!(taken(&budgets, &["b"], now), 100);
+        budgets.charge(&image, u64::MAX, now);
+        let opens = budgets
+            .take(&image, false, names(&["a"]).iter(), now)
+            .unwrap_err();
+        assert!(opens <= now + DAY, "one image does not block for ever");
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_has_a_budget_of_its_own() {
+        let budgets = budgets(1, 0);
+        let now = Instant::now();
+        for number in 0..10 {
+            assert!(budgets.allows_asked(now), "{number}");
+            budgets.copied(&image(number), now);
+        }
+        assert!(!budgets.allows_asked(now));
+        assert!(budgets.allows_asked(now + DAY));
+        assert_eq!(taken(&budgets, &["a"], now), 1);
+    }
+
+    #[tokio::test]
+    async fn replicas_share_a_budget() {
+        let budgets = budgets(24, 0);
+        budgets.share(3);
+        assert_eq!(taken(&budgets, &["a"], Instant::now()), 8);
+    }
+}
