@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use super::fixtures::{answer, create, pod};
 use super::script::Script;
 use crate::fuzzing::Edit;
+use crate::fuzzing::response as validate;
 use crate::request::Kind;
-use crate::validate;
 
 /// Any JSON, with the keys that the policy looks at in unexpected places.
 fn any_json() -> impl Strategy<Value = Value> {
