@@ -27,6 +27,8 @@ pub struct Decision<'a> {
     pub slot: &'a Slot<'a>,
     /// What becomes of it.
     pub fate: Fate,
+    /// There was the same decision about the same image before.
+    pub is_repeated: bool,
 }
 
 /// All decisions about an object.
@@ -70,8 +72,11 @@ pub fn decide<'a, H: Host>(
         .map(|&slot| {
             let key = (&*slot.image, slot.is_volume());
             if let Some(fate) = decided.get(&key) {
-                let fate = fate.clone();
-                return Decision { slot, fate };
+                return Decision {
+                    slot,
+                    fate: fate.clone(),
+                    is_repeated: true,
+                };
             }
             let fate = workload.fate(slot, mirror, settings);
             if missing == Ok(None) {
@@ -81,7 +86,11 @@ pub fn decide<'a, H: Host>(
             if !depends_on_name || settings.known_copies.has_backups() {
                 decided.insert(key, fate.clone());
             }
-            Decision { slot, fate }
+            Decision {
+                slot,
+                fate,
+                is_repeated: false,
+            }
         })
         .collect();
     let mut plan = Plan {

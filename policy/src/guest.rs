@@ -34,7 +34,7 @@ fn validate(payload: &[u8]) -> CallResult {
         started: Instant::now(),
     };
     // The instance ends with this call: to take the object apart again would be work for nothing.
-    let mut response = ManuallyDrop::new(crate::evaluate(payload, &mut host));
+    let response = ManuallyDrop::new(crate::evaluate(payload, &mut host));
     Ok(response.to_json()?)
 }
 

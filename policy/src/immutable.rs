@@ -5,10 +5,9 @@
 //! stays one. The result is the template that exists, so the annotation is believed here without being verified.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use crate::images::List;
-use crate::json::{Cursor, Edited};
+use crate::json::{Cursor, Edited, Texts};
 use crate::object::{Object, Part};
 use crate::old_object::{OldObject, canonical};
 use crate::originals_annotation::{self, OriginalsAnnotation};
@@ -37,8 +36,6 @@ struct Comparison {
     /// That of the old template.
     annotation: OriginalsAnnotation,
 }
-
-type Members<'a> = BTreeMap<Cow<'a, str>, &'a str>;
 
 impl Comparison {
     fn are_same_templates(&self, old: &str, new: &str) -> bool {
@@ -108,13 +105,13 @@ fn are_same(old: &str, new: &str, mut compare: impl FnMut(&str, &str, &str) -> b
     };
     old.into_iter().all(|(key, old)| {
         let new = new.remove(&key).unwrap_or_default();
-        compare(&key, old, new)
-    }) && new.into_iter().all(|(key, new)| compare(&key, "", new))
+        compare(&key, &old, &new)
+    }) && new.into_iter().all(|(key, new)| compare(&key, "", &new))
 }
 
 /// The members of an object; none if it is missing or `null`.
-fn members(text: &str) -> Option<Members<'_>> {
-    let mut members = BTreeMap::new();
+fn members(text: &str) -> Option<Texts<'_>> {
+    let mut members = Texts::new();
     let mut cursor = Cursor::new(text);
     if text.is_empty() || cursor.null() {
         return Some(members);
@@ -123,7 +120,7 @@ fn members(text: &str) -> Option<Members<'_>> {
         return None;
     }
     while let Some(key) = cursor.next_key() {
-        members.insert(key.name, cursor.raw());
+        members.insert(key.name, Cow::Borrowed(cursor.raw()));
     }
     Some(members)
 }

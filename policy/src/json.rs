@@ -5,6 +5,7 @@
 //! needed is kept as slices of it, and everything that is not edited is copied as it is.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -27,6 +28,9 @@ pub struct Key<'a> {
     /// Where it starts.
     pub start: usize,
 }
+
+/// Texts by keys. One type for many uses, since each instance of the code takes some KiB of the module.
+pub type Texts<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
 
 /// A member of an object, as positions in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -339,10 +343,16 @@ impl<'a> Edited<'a> {
     }
 
     /// Appends the edited text.
-    pub fn write(&mut self, target: &mut Vec<u8>) {
-        self.edits.sort_by_key(|edit| edit.range.start);
+    pub fn write(&self, target: &mut Vec<u8>) {
+        let edits = self.edits.iter().enumerate();
+        let starts: BinaryHeap<_> = edits
+            .map(|(index, edit)| (edit.range.start, index))
+            .collect();
         let mut done = 0;
-        for Edit { range, new } in &self.edits {
+        for (_, index) in starts.into_sorted_vec() {
+            let Some(Edit { range, new }) = self.edits.get(index) else {
+                continue;
+            };
             target.extend_from_slice(self.slice(done..range.start));
             match new {
                 New::Json(json) => target.extend_from_slice(json.as_bytes()),

@@ -1,12 +1,12 @@
 //! The object that a request replaces. It is read when it is needed, which is seldom.
 
-use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use mirror_contract::{ImageRef, Relation};
 
-use crate::images::{List, Slot};
+use crate::images::Slot;
+use crate::json::Texts;
 use crate::object::{Object, PodSpec};
 use crate::originals_annotation::OriginalsAnnotation;
 use crate::pod_template::Target;
@@ -19,7 +19,7 @@ pub struct OldObject<'a> {
     settings: &'a Settings<'a>,
     object: OnceCell<Option<Object<'a>>>,
     /// The images by the names of their entries, for each list.
-    entries: OnceCell<BTreeMap<List, BTreeMap<Cow<'a, str>, Cow<'a, str>>>>,
+    entries: OnceCell<[Texts<'a>; 4]>,
     images: OnceCell<KnownImages>,
     annotation: OnceCell<OriginalsAnnotation>,
 }
@@ -78,14 +78,15 @@ impl<'a> OldObject<'a> {
     /// The image that the entry of this name had.
     pub fn image_at(&self, slot: &Slot<'_>) -> Option<&str> {
         let entries = self.entries.get_or_init(|| {
-            let mut entries: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+            let mut entries = <[Texts<'a>; 4]>::default();
             for slot in self.spec().into_iter().flat_map(|spec| &spec.images.slots) {
-                let list = entries.entry(slot.list).or_default();
-                list.insert(slot.name.clone(), slot.image.clone());
+                if let Some(list) = entries.get_mut(slot.list as usize) {
+                    list.insert(slot.name.clone(), slot.image.clone());
+                }
             }
             entries
         });
-        let image = entries.get(&slot.list)?.get(&*slot.name)?;
+        let image = entries.get(slot.list as usize)?.get(&*slot.name)?;
         Some(image)
     }
 

@@ -7,7 +7,7 @@
 //! Whoever may write the object may write the annotation, and somebody else's update may come to rely on it. So an entry
 //! counts only if [`KnownCopies`] confirms it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::json;
 
@@ -46,14 +46,17 @@ impl OriginalsAnnotation {
 
     /// The entries of the annotation of `template` that `known` confirms.
     pub fn verified(template: &Part<'_>, known: &KnownCopies<'_>) -> Self {
-        let Self { originals, secret } = Self::unverified(template);
-        let originals = originals.into_iter().take(MAX_ENTRIES);
-        Self {
-            originals: originals
-                .filter(|(copy, original)| known.relation(copy, original).is_some())
-                .collect(),
-            secret: secret.filter(|name| known.is_pull_secret(name)),
+        let all = Self::unverified(template);
+        let mut verified = Self {
+            secret: all.secret.filter(|name| known.is_pull_secret(name)),
+            ..Self::default()
+        };
+        for (copy, original) in all.originals.iter().take(MAX_ENTRIES) {
+            if known.relation(copy, original).is_some() {
+                verified.add(copy, original);
+            }
         }
+        verified
     }
 
     /// Whether there are no entries.
@@ -74,15 +77,20 @@ impl OriginalsAnnotation {
 
     /// Adds a copy.
     pub fn add(&mut self, copy: &str, original: &str) {
-        if !self.originals.contains_key(copy) || self.original(copy) != Some(original) {
+        if self.original(copy) != Some(original) {
             self.originals.insert(copy.to_owned(), original.to_owned());
         }
     }
 
     /// Removes copies that are not among these images.
-    pub fn retain(&mut self, images: &BTreeSet<&str>) {
-        self.originals
-            .retain(|copy, _| images.contains(copy.as_str()));
+    pub fn retain<'i>(&mut self, images: impl Iterator<Item = &'i str>) {
+        let mut retained = Self::default();
+        for image in images {
+            if let Some(original) = self.original(image) {
+                retained.add(image, original);
+            }
+        }
+        self.originals = retained.originals;
     }
 
     /// Writes the annotation onto `template`; removes it if it is empty, or if there is no room for it.

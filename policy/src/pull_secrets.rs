@@ -5,11 +5,10 @@
 //! of its images stays upstream: that image might need the others. Its Pods are rewritten instead, once they have them.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use crate::json::{self, Cursor, Edited, Member};
+use crate::json::{self, Cursor, Edited, Member, Texts};
 use crate::object::PodSpec;
 use crate::pod_template::{Scope, Target};
 use crate::why::Why;
@@ -24,7 +23,8 @@ pub struct ListedSecrets<'a> {
     member: Option<Member>,
     shape: Shape,
     entries: usize,
-    names: BTreeSet<Cow<'a, str>>,
+    /// As keys.
+    names: Texts<'a>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -84,7 +84,9 @@ impl<'a> ListedSecrets<'a> {
             listed.shape = Shape::List;
             while cursor.next_element() {
                 listed.entries += 1;
-                listed.names.extend(read_name(cursor));
+                if let Some(name) = read_name(cursor) {
+                    listed.names.insert(name, Cow::default());
+                }
             }
         } else {
             listed.shape = Shape::Other;
@@ -118,7 +120,7 @@ impl<'a> PullSecrets<'a> {
         if self.listed.shape == Shape::Other {
             return Err(Why::SecretsUnreadable);
         }
-        let is_listed = self.listed.names.contains(name);
+        let is_listed = self.listed.names.contains_key(name);
         if is_listed || self.owner != Owner::RunningPod {
             Ok(!is_listed)
         } else {
@@ -145,7 +147,7 @@ impl<'a> PullSecrets<'a> {
     /// The only Secret of a template.
     pub fn sole(&self) -> Option<&str> {
         let is_sole = self.owner == Owner::Template && self.listed.entries == 1;
-        let name = self.listed.names.first().filter(|_| is_sole)?;
+        let name = self.listed.names.keys().next().filter(|_| is_sole)?;
         Some(name)
     }
 }

@@ -1,10 +1,8 @@
 //! The response to the host: acceptance or rejection, with warnings and audit annotations in our own words.
 
-use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::mem;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::decide::{Copy, Decision, Fate, Plan, Remembered};
 use crate::images::Oddities;
@@ -38,11 +36,14 @@ pub struct Response<'a> {
     accepted: bool,
     message: Option<String>,
     code: Option<u16>,
-    audit_annotations: Option<BTreeMap<&'static str, String>>,
+    audit_annotations: Option<Annotations>,
     warnings: Option<Vec<String>>,
     #[serde(skip)]
     mutated_object: Option<Edited<'a>>,
 }
+
+/// Audit annotations by their keys.
+struct Annotations(Vec<(&'static str, String)>);
 
 /// What happened to the images of an object.
 #[derive(Default)]
@@ -68,11 +69,11 @@ impl Response<'_> {
     ///
     /// # Errors
     /// Never: everything can be written as JSON.
-    pub fn to_json(&mut self) -> serde_json::Result<Vec<u8>> {
+    pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
         let size = self.mutated_object.as_ref().map_or(0, Edited::size);
         let mut json = Vec::with_capacity(size + RESERVE);
-        serde_json::to_writer(&mut json, &*self)?;
-        if let Some(object) = &mut self.mutated_object {
+        serde_json::to_writer(&mut json, self)?;
+        if let Some(object) = &self.mutated_object {
             json.pop();
             json.extend_from_slice(br#","mutated_object":"#);
             object.write(&mut json);
@@ -101,21 +102,18 @@ impl Report {
             },
             ..Self::default()
         };
-        let mut reported = HashSet::new();
         let mut beyond_limit = 0;
         let mut is_beyond_limit_tolerable = true;
-        for Decision { slot, fate } in &plan.decisions {
+        let decisions = plan.decisions.iter();
+        for Decision { slot, fate, .. } in decisions.filter(|decision| !decision.is_repeated) {
             let image = &*slot.image;
-            if !reported.insert((image, mem::discriminant(fate))) {
-                continue;
-            }
             match fate {
                 Fate::InBackup { .. } | Fate::Unwanted => {}
                 Fate::Remembered(remembered) => report.remember(image, remembered),
-                Fate::Rewrite(copy) => report.rewritten.add(copy.line(image)),
-                Fate::RewriteInPods(copy) => report.left_to_pods.add(copy.line(image)),
+                Fate::Rewrite(copy) => _ = report.rewritten.add(copy.line(image)),
+                Fate::RewriteInPods(copy) => _ = report.left_to_pods.add(copy.line(image)),
                 Fate::Restore { original } => {
-                    report.left_to_pods.add(format!("{original} -> {image}"));
+                    _ = report.left_to_pods.add(format!("{original} -> {image}"));
                 }
                 Fate::Keep(why) => {
                     let otherwise = if why.is_unavailable() {
@@ -155,7 +153,9 @@ impl Report {
             return;
         };
         let reason = reason.reason();
-        self.remembered.add(format!("{line}: {reason}"));
+        if !self.remembered.add(format!("{line}: {reason}")) {
+            return;
+        }
         let image = shorten(image, MAX_IMAGE_IN_WARNING);
         let what = match &remembered.copy {
             Some(_) => "uses the annotated copy",
@@ -169,8 +169,9 @@ impl Report {
         if !is_tolerable {
             self.intolerable.add(line.clone());
         }
-        self.kept.add(line);
-        self.warn(&format!("{} {why}", shorten(image, MAX_IMAGE_IN_WARNING)));
+        if self.kept.add(line) {
+            self.warn(&format!("{} {why}", shorten(image, MAX_IMAGE_IN_WARNING)));
+        }
     }
 
     /// One line for all images that were not asked about, since there may be very many.
@@ -214,7 +215,7 @@ impl Report {
             accepted: false,
             message: Some(format!("{SPEAKER}{message}")),
             code: Some(FORBIDDEN),
-            audit_annotations: annotations([("not-mirrored", self.kept)]),
+            audit_annotations: annotations(&[("not-mirrored", self.kept)]),
             ..left_alone()
         }
     }
@@ -231,7 +232,7 @@ impl Report {
         }
         Response {
             mutated_object,
-            audit_annotations: annotations([
+            audit_annotations: annotations(&[
                 ("rewritten", self.rewritten),
                 ("left-to-pods", self.left_to_pods),
                 ("remembered", self.remembered),
@@ -294,13 +295,16 @@ pub fn not_understood<'a>(what: &str, error: &dyn fmt::Display) -> Response<'a> 
     }
 }
 
-fn annotations<const N: usize>(
-    lists: [(&'static str, Lines); N],
-) -> Option<BTreeMap<&'static str, String>> {
-    let annotations: BTreeMap<_, _> = lists
-        .into_iter()
-        .filter(|(_, lines)| !lines.is_empty())
-        .map(|(key, lines)| (key, lines.join(MAX_MESSAGE)))
+fn annotations(lists: &[(&'static str, Lines)]) -> Option<Annotations> {
+    let lists = lists.iter().filter(|(_, lines)| !lines.is_empty());
+    let annotations: Vec<_> = lists
+        .map(|(key, lines)| (*key, lines.join(MAX_MESSAGE)))
         .collect();
-    (!annotations.is_empty()).then_some(annotations)
+    (!annotations.is_empty()).then_some(Annotations(annotations))
+}
+
+impl Serialize for Annotations {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, text)| (key, text)))
+    }
 }

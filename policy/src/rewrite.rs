@@ -1,6 +1,5 @@
 //! The edit of the object: images, pull Secrets, and the annotation with the original images. Nothing else is touched.
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::decide::{Fate, Plan};
@@ -52,11 +51,13 @@ pub fn rewrite<'a>(
     }
     // What was added just now is in use.
     if !is_first {
-        let replaced: BTreeSet<_> = edits.iter().map(|(slot, _)| slot.range.start).collect();
+        // Edits are in the order of the images.
+        let mut edits = edits.iter().peekable();
         let slots = spec.images.slots.iter();
-        let stay = slots.filter(|slot| !replaced.contains(&slot.range.start));
-        let images = edits.iter().map(|(_, image)| &**image);
-        annotation.retain(&stay.map(|slot| &*slot.image).chain(images).collect());
+        annotation.retain(slots.map(|slot| {
+            let edit = edits.next_if(|(edited, _)| edited.range == slot.range);
+            edit.map_or(&*slot.image, |(_, image)| image)
+        }));
     }
     for (slot, image) in edits {
         edited.replace_string(slot.range.clone(), image);

@@ -43,14 +43,15 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Adds a line that was not added before.
-    pub fn add(&mut self, line: String) {
+    /// Adds a line; `false` if it is known to have been added before.
+    pub fn add(&mut self, line: String) -> bool {
         if self.bytes > MAX_BYTES {
-            self.more += 1;
-        } else {
-            self.bytes += line.len();
-            self.kept.insert(line);
+            let is_new = !self.kept.contains(&line);
+            self.more += usize::from(is_new);
+            return is_new;
         }
+        self.bytes += line.len();
+        self.kept.insert(line)
     }
 
     pub fn is_empty(&self) -> bool {
