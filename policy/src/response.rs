@@ -146,10 +146,10 @@ impl Report {
             Some(copy) => format!("{image} -> {copy}"),
             None => image.to_owned(),
         };
+        if remembered.copy.is_some() {
+            self.rewritten.add(line.clone());
+        }
         let Some(reason) = &remembered.reason else {
-            if remembered.copy.is_some() {
-                self.rewritten.add(line);
-            }
             return;
         };
         let reason = reason.reason();
