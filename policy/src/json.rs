@@ -133,10 +133,10 @@ impl<'a> Cursor<'a> {
             return None;
         }
         let start = self.at;
-        self.skip_string();
+        let is_escaped = self.skip_string();
         let quoted = self.text.get(start..self.at)?;
         let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
-        if inner.contains('\\') {
+        if is_escaped {
             return Some(Cow::Owned(serde_json::from_str(quoted).ok()?));
         }
         Some(Cow::Borrowed(inner))
@@ -152,7 +152,7 @@ impl<'a> Cursor<'a> {
     /// Skips a value.
     pub fn skip(&mut self) {
         match self.peek() {
-            Some(b'"') => self.skip_string(),
+            Some(b'"') => _ = self.skip_string(),
             Some(b'{' | b'[') => self.skip_nested(),
             _ => {
                 let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
@@ -227,15 +227,23 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn skip_string(&mut self) {
+    /// Skips a string; `true` if it has escapes.
+    fn skip_string(&mut self) -> bool {
+        let bytes = self.text.as_bytes();
         let mut is_escaped = false;
-        let rest = self.text.as_bytes().get(self.at + 1..).unwrap_or_default();
-        let end = rest.iter().position(|&byte| {
-            let is_end = byte == b'"' && !is_escaped;
-            is_escaped = byte == b'\\' && !is_escaped;
-            is_end
-        });
-        self.at += 1 + end.map_or(rest.len(), |end| end + 1);
+        self.at += 1;
+        while let Some(byte) = bytes.get(self.at) {
+            self.at += 1;
+            match byte {
+                b'"' => break,
+                b'\\' => {
+                    is_escaped = true;
+                    self.at += 1;
+                }
+                _ => {}
+            }
+        }
+        is_escaped
     }
 
     fn peek(&mut self) -> Option<u8> {
