@@ -1,7 +1,7 @@
 //! Questions to the sidecar, each asked once, within the time that there is.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use mirror_contract::{Digest, ImageAnswer, ImageRef, Mode, Query, Refusal, SecretAnswer, Sidecar};
@@ -41,8 +41,8 @@ pub struct Mirror<'a, H> {
     sidecar: Sidecar<'a>,
     mode: Mode,
     budget: Duration,
-    /// By query.
-    images: BTreeMap<String, Result<Known, Why>>,
+    /// By query. All queries begin alike, so comparing them would take longer than hashing them.
+    images: HashMap<String, Result<Known, Why>>,
     /// How many images were asked about.
     asked: usize,
     secret: Option<Result<Option<String>, Why>>,
@@ -64,7 +64,7 @@ impl<'a, H: Host> Mirror<'a, H> {
             sidecar,
             mode,
             budget,
-            images: BTreeMap::new(),
+            images: HashMap::new(),
             asked: 0,
             secret: None,
             trouble: None,

@@ -36,6 +36,7 @@ pub struct Part<'a> {
 }
 
 /// What `metadata` says.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Default)]
 pub struct Metadata<'a> {
     pub holder: Holder,
