@@ -35,7 +35,7 @@ pub use answer::{ImageAnswer, Refusal, RefusalKind, SecretAnswer};
 pub use digest::{Algorithm, Digest};
 pub use inexpressible::Inexpressible;
 pub use namespace::NamespacePattern;
-pub use naming::{Backup, Naming};
+pub use naming::{Backup, Naming, Relation};
 pub use query::{Mode, Query, Sidecar};
 pub use reference::ImageRef;
 

@@ -39,6 +39,16 @@ pub struct Backup {
     naming: Naming,
 }
 
+/// How the reference of a copy relates to its original.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// It is the reference that [`Backup::target`] returns.
+    Exact,
+    /// It has a digest as well, although the original is named by its tag alone. The digest can be that of any image that was
+    /// ever copied from this repository.
+    Pinned,
+}
+
 /// Why a backup cannot be at a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackupError {
@@ -151,6 +161,47 @@ impl Backup {
         ImageRef::parse(&text)
             .map(ImageRef::into_owned)
             .map_err(|_| Inexpressible::TooLong)
+    }
+
+    /// How `copy` relates to `original`: whether it is a reference that the copy of `original` has in this backup.
+    ///
+    /// Unlike [`Self::source`], it also recognises names that were shortened.
+    #[must_use]
+    pub fn relation(&self, copy: &ImageRef<'_>, original: &ImageRef<'_>) -> Option<Relation> {
+        let target = self.target(original).ok()?;
+        let is_there = copy.host() == target.host()
+            && copy.path() == target.path()
+            && copy.tag() == target.tag();
+        match (copy.digest(), original.digest()) {
+            _ if !is_there => None,
+            (copy, original) if copy == original => Some(Relation::Exact),
+            (Some(_), None) => Some(Relation::Pinned),
+            _ => None,
+        }
+    }
+
+    /// The relation of `copy` to `original`, if any backup at all could have a copy of this name: its host and the beginning
+    /// of its path are taken for the backup's registry and repository.
+    #[must_use]
+    pub fn any_relation(copy: &ImageRef<'_>, original: &ImageRef<'_>) -> Option<Relation> {
+        let host = encode_host(original.host()).ok()?;
+        let starts = [
+            (Naming::Flat, double_hyphens(&host)),
+            (Naming::Nested, host),
+        ];
+        let slashes = copy.path().match_indices('/').map(|(at, _)| at);
+        let prefixes = slashes.filter_map(|at| copy.path().split_at_checked(at));
+        let prefixes = core::iter::once(("", copy.path()))
+            .chain(prefixes.map(|(repository, rest)| (repository, rest.trim_start_matches('/'))));
+        // Few prefixes are followed by the original's host, and only those are worth making the name.
+        prefixes
+            .flat_map(|(repository, name)| {
+                let fits = |(_, host): &&(Naming, String)| name.starts_with(host.as_str());
+                let namings = starts.iter().filter(fits);
+                namings.map(move |(naming, _)| (repository, *naming))
+            })
+            .filter_map(|(repository, naming)| Self::new(copy.host(), repository, naming).ok())
+            .find_map(|backup| backup.relation(copy, original))
     }
 
     /// The image that `copy` was made of; an anchor leads to the original by digest.

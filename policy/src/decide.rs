@@ -6,33 +6,36 @@
 mod fate;
 mod template;
 
-use crate::before::Before;
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use crate::host::Host;
-use crate::images::{Place, Slot};
+use crate::images::Slot;
 use crate::mirror::Mirror;
-use crate::note::Note;
+use crate::old_object::OldObject;
+use crate::originals_annotation::OriginalsAnnotation;
 use crate::pull_secrets::{PullSecrets, SecretChange};
 use crate::settings::Settings;
 use crate::why::Why;
 
-pub use fate::{Copy, Fate};
+pub use fate::{Copy, Fate, Remembered};
 
 /// An image and what becomes of it.
 #[derive(Debug)]
-pub struct Decision {
-    /// Where it is named.
-    pub place: Place,
-    /// As it was written.
-    pub image: String,
+pub struct Decision<'a> {
+    /// Where it is named, and as what.
+    pub slot: &'a Slot<'a>,
     /// What becomes of it.
     pub fate: Fate,
+    /// There was the same decision about the same image before.
+    pub is_repeated: bool,
 }
 
 /// All decisions about an object.
 #[derive(Debug)]
-pub struct Plan {
+pub struct Plan<'a> {
     /// One for each place that names an image.
-    pub decisions: Vec<Decision>,
+    pub decisions: Vec<Decision<'a>>,
     /// What becomes of the pull Secrets.
     pub secret: SecretChange,
 }
@@ -40,39 +43,53 @@ pub struct Plan {
 /// An object, as far as it matters for decisions.
 pub struct Workload<'a> {
     /// The images that may change.
-    pub slots: &'a [Slot<'a>],
+    pub slots: &'a [&'a Slot<'a>],
     /// Where the object is.
     pub namespace: &'a str,
     /// The pull Secrets that it lists.
     pub secrets: PullSecrets<'a>,
-    /// What the policy noted on it.
-    pub note: &'a Note,
+    /// Its annotation with the original images.
+    pub annotation: &'a OriginalsAnnotation,
     /// What it replaces.
-    pub before: &'a Before<'a>,
+    pub old_object: &'a OldObject<'a>,
     /// Whether its pod spec is new, or differs from what it replaces.
     pub is_new: &'a dyn Fn() -> bool,
 }
 
 /// Decides about a workload.
-pub fn decide<H: Host>(
-    workload: &Workload<'_>,
+pub fn decide<'a, H: Host>(
+    workload: &Workload<'a>,
     mirror: &mut Mirror<'_, H>,
     settings: &Settings<'_>,
-) -> Plan {
+) -> Plan<'a> {
     // Asked as soon as it matters: were it asked last, images that took up all the time would cost the others their copy.
     let mut missing = Ok(None);
+    // The same image in the same kind of place fares the same, but for what an entry of this name was before.
+    let mut decided: HashMap<(&str, bool), Fate> = HashMap::new();
     let decisions: Vec<_> = workload
         .slots
         .iter()
-        .map(|slot| {
+        .map(|&slot| {
+            let key = (&*slot.image, slot.is_volume());
+            if let Some(fate) = decided.get(&key) {
+                return Decision {
+                    slot,
+                    fate: fate.clone(),
+                    is_repeated: true,
+                };
+            }
             let fate = workload.fate(slot, mirror, settings);
             if missing == Ok(None) {
                 missing = workload.missing_secret(mirror, &fate);
             }
+            let depends_on_name = matches!(&fate, Fate::Remembered(_) | Fate::Keep(_));
+            if !depends_on_name || settings.known_copies.has_backups() {
+                decided.insert(key, fate.clone());
+            }
             Decision {
-                place: slot.place,
-                image: slot.image.to_owned(),
+                slot,
                 fate,
+                is_repeated: false,
             }
         })
         .collect();
@@ -83,7 +100,10 @@ pub fn decide<H: Host>(
     match missing {
         Ok(None) => {}
         Ok(Some(name)) => plan.secret = workload.add(name, &plan),
-        Err(why) => plan.take_back_rewrites(|_| Fate::Keep(why.clone())),
+        Err(why) => {
+            let why = Rc::new(why);
+            plan.take_back_rewrites(|_| Fate::Keep(Rc::clone(&why)));
+        }
     }
     // What is remembered is kept as it was, whatever becomes of the rest.
     let is_outage = plan.any(Fate::is_remembered);
@@ -105,10 +125,12 @@ impl Workload<'_> {
         let is_pod = !self.secrets.are_of_template();
         let known = match fate {
             Fate::Rewrite(copy) => copy.secret.as_deref(),
-            Fate::InBackup { secret: Some(name) } if is_pod => Some(name.as_str()),
+            Fate::InBackup { secret: Some(name) } if is_pod => Some(&**name),
             // Good enough for what was there before, and there is nobody to ask.
-            Fate::Remembered { copy, secret } if is_pod || copy.is_some() => {
-                let Some(name) = secret else { return Ok(None) };
+            Fate::Remembered(remembered) if is_pod || remembered.copy.is_some() => {
+                let Some(name) = &remembered.secret else {
+                    return Ok(None);
+                };
                 return Ok(self.secrets.lack(name)?.then(|| name.clone()));
             }
             _ => return Ok(None),
@@ -126,24 +148,24 @@ impl Workload<'_> {
     }
 
     /// The change that adds `name`. The Secret that was given before goes if no image needs it any more.
-    fn add(&self, name: String, plan: &Plan) -> SecretChange {
-        let needs_it = |decision: &Decision| match &decision.fate {
+    fn add(&self, name: String, plan: &Plan<'_>) -> SecretChange {
+        let needs_it = |decision: &Decision<'_>| match &decision.fate {
             Fate::Rewrite(_) => true,
-            Fate::InBackup { secret } => *secret == Some(name.clone()),
+            Fate::InBackup { secret } => secret.as_deref() == Some(name.as_str()),
             _ => false,
         };
-        let given = self.note.secret.clone();
+        let given = self.annotation.secret.clone();
         let given = given.filter(|_| plan.decisions.iter().all(needs_it));
         SecretChange::Add { name, given }
     }
 }
 
-impl Plan {
+impl Plan<'_> {
     fn any(&self, is: fn(&Fate) -> bool) -> bool {
         self.decisions.iter().any(|decision| is(&decision.fate))
     }
 
-    fn take_back_rewrites(&mut self, instead: impl Fn(Copy) -> Fate) {
+    fn take_back_rewrites(&mut self, instead: impl Fn(Rc<Copy>) -> Fate) {
         for decision in &mut self.decisions {
             decision.fate = match std::mem::replace(&mut decision.fate, Fate::Unwanted) {
                 Fate::Rewrite(copy) => instead(copy),

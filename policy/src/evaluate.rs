@@ -1,38 +1,34 @@
-//! The evaluation of one request, from its bytes to the answer.
+//! The evaluation of one request, from its bytes to the response.
 
-use kubewarden_policy_sdk::response::ValidationResponse;
 use mirror_contract::Mode;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::before::Before;
 use crate::decide::{Workload, decide};
 use crate::exempt::{Exemption, exemption};
 use crate::host::Host;
-use crate::images::Images;
 use crate::immutable;
 use crate::log;
 use crate::mirror::Mirror;
-use crate::note::Note;
+use crate::object::Object;
+use crate::old_object::OldObject;
+use crate::originals_annotation::OriginalsAnnotation;
 use crate::pod_template::{Scope, Target};
 use crate::pull_secrets::PullSecrets;
 use crate::request::{Payload, Request};
-use crate::response::{self, Report};
+use crate::response::{self, Report, Response};
 use crate::rewrite::rewrite;
 use crate::settings::{self, Settings};
 
 /// Answers an admission request: `payload` is the JSON that Kubewarden hands to the function `validate`.
 ///
-/// There is an answer for any payload; one that cannot be understood is accepted as it is, with a warning.
-pub fn validate(payload: &[u8], host: &mut impl Host) -> ValidationResponse {
-    match str::from_utf8(payload) {
-        Ok(payload) => evaluate(payload, host),
-        Err(error) => response::not_understood("the request cannot be read", &error),
-    }
-}
-
-fn evaluate(payload: &str, host: &mut impl Host) -> ValidationResponse {
-    let Payload { settings, request } = match serde_json::from_str(payload) {
+/// There is a response for any payload; one that cannot be understood is accepted as it is, with a warning.
+pub fn evaluate<'a>(payload: &'a [u8], host: &mut impl Host) -> Response<'a> {
+    let payload = match str::from_utf8(payload) {
+        Ok(payload) => serde_json::from_str(payload),
+        Err(error) => return response::not_understood("the request cannot be read", &error),
+    };
+    let Payload { settings, request } = match payload {
         Ok(payload) => payload,
         Err(error) => return response::not_understood("the request cannot be read", &error),
     };
@@ -59,36 +55,33 @@ fn evaluate(payload: &str, host: &mut impl Host) -> ValidationResponse {
     let Some(object) = request.object else {
         return response::left_alone();
     };
-    match serde_json::from_str(object.get()) {
-        Ok(object) => admit(&request, object, &target, &settings, host),
-        Err(error) => response::not_understood("the object cannot be read", &error),
+    match Object::read(object.get(), target.path, &settings) {
+        Some(object) => admit(&request, &object, &target, &settings, host),
+        None => response::not_understood("the object cannot be read", &"it is nested too deeply"),
     }
 }
 
-fn admit(
-    request: &Request<'_>,
-    mut object: Value,
+fn admit<'a>(
+    request: &Request<'a>,
+    object: &Object<'a>,
     target: &Target,
     settings: &Settings<'_>,
     host: &mut impl Host,
-) -> ValidationResponse {
-    let Some(spec) = target.pod_spec(&object) else {
+) -> Response<'a> {
+    let (Some(template), Some(spec)) = (object.template(), object.spec()) else {
         log::unknown_shape(request, host);
         return response::left_alone();
     };
-    match exemption(&object, target, settings) {
+    match exemption(object, target) {
         Exemption::None => {}
         Exemption::Whole => return response::left_alone(),
         Exemption::ButForPods => return response::left_alone_but_for_pods(),
     }
-    let old_object = request.old_object();
+    let old_object = OldObject::new(request.old_object.map(RawValue::get), target, settings);
     if target.scope == Scope::Nothing {
-        let before = Before::new(&old_object, target);
-        let is_changed = immutable::put_back(&mut object, target, &before);
-        return response::without_a_word(is_changed.then_some(object));
+        return response::without_a_word(immutable::put_back(object, &old_object));
     }
-    let before = Before::new(&old_object, target);
-    let images = Images::of(spec).changeable(target.scope, &before);
+    let slots = spec.images.changeable(target.scope, &old_object);
 
     let mode = if request.dry_run == Some(true) {
         Mode::Peek
@@ -96,23 +89,25 @@ fn admit(
         Mode::Ensure
     };
     let mut mirror = Mirror::new(host, settings.sidecar.clone(), mode, settings.time_budget);
-    let note = target.template(&object).map(Note::on).unwrap_or_default();
+    let annotation = OriginalsAnnotation::verified(template, &settings.known_copies);
     let workload = Workload {
-        slots: &images.slots,
+        slots: &slots,
         namespace: request.namespace.as_deref().unwrap_or_default(),
         secrets: PullSecrets::of(spec, target),
-        note: &note,
-        before: &before,
-        is_new: &|| before.spec() != Some(spec),
+        annotation: &annotation,
+        old_object: &old_object,
+        is_new: &|| old_object.spec().map(|spec| spec.text) != Some(spec.text),
     };
     let plan = decide(&workload, &mut mirror, settings);
     let (host, trouble) = mirror.into_parts();
 
-    let report = Report::new(&plan, &images.oddities, settings, &before);
+    // What is odd about a running Pod was admitted before.
+    let is_new = target.scope == Scope::Everything;
+    let oddities = is_new.then_some(&spec.images.oddities);
+    let report = Report::new(&plan, oddities, settings, &old_object);
     log::report(&report, request, trouble.as_deref(), host);
     if report.is_rejection() {
         return report.into_rejection();
     }
-    let is_changed = rewrite(&mut object, target, plan, note);
-    report.into_acceptance(is_changed.then_some(object))
+    report.into_acceptance(rewrite(object, target, plan, annotation.clone()))
 }

@@ -13,12 +13,23 @@ mod sidecar;
 
 use std::cmp::Reverse;
 
+use kubewarden_policy_sdk::response::ValidationResponse;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::Host;
 use crate::request::{Operation, Payload, Request};
 pub(crate) use edit::{Edit, SecretEdit};
 use sidecar::Sidecar;
+
+/// The response to `payload`, as the host reads it.
+///
+/// # Panics
+/// When it is not the JSON that the host expects.
+pub fn response(payload: &[u8], host: &mut impl Host) -> ValidationResponse {
+    let json = crate::evaluate(payload, host).to_json();
+    serde_json::from_slice(&json.expect("it is written")).expect("the host can read it")
+}
 
 /// The first line of `data` is the payload of the host; each further line is what the host says to one question, see
 /// [`sidecar`]. Questions beyond the last line get the answer that there is a copy.
@@ -34,7 +45,7 @@ pub fn validate(data: &[u8]) {
         Some((text, payload))
     });
     let Some((text, understood)) = understood else {
-        let answer = crate::validate(payload, &mut Sidecar::that_is_not_asked());
+        let answer = response(payload, &mut Sidecar::that_is_not_asked());
         answer::check(&answer, &Value::Null);
         assert!(answer.mutated_object.is_none());
         assert_eq!(answer.warnings.map(|warnings| warnings.len()), Some(1));
@@ -44,7 +55,7 @@ pub fn validate(data: &[u8]) {
     let settings = serde_json::from_str(settings).unwrap_or_default();
     let request = understood.request;
     let mut sidecar = Sidecar::new(lines, &settings, request.dry_run == Some(true));
-    let answer = crate::validate(payload, &mut sidecar);
+    let answer = response(payload, &mut sidecar);
     answer::check(&answer, &settings);
     if let Some(mutated) = &answer.mutated_object {
         check_edit(&request, mutated, &sidecar);
@@ -55,7 +66,7 @@ pub fn validate(data: &[u8]) {
 /// `data` is what somebody configured.
 ///
 /// # Panics
-/// When wrong settings are not explained, or when [`crate::validate`] judges differently.
+/// When wrong settings are not explained, or when [`crate::evaluate`] judges differently.
 pub fn validate_settings(data: &[u8]) {
     let verdict = crate::validate_settings(data);
     assert_eq!(verdict.valid, verdict.message.is_none());
@@ -77,7 +88,7 @@ pub fn validate_settings(data: &[u8]) {
     });
     let payload = format!(r#"{{"request":{request},"settings":{text}}}"#);
     let mut sidecar = Sidecar::new(std::iter::empty(), &settings, false);
-    let answer = crate::validate(payload.as_bytes(), &mut sidecar);
+    let answer = response(payload.as_bytes(), &mut sidecar);
     answer::check(&answer, &settings);
     let warnings = answer.warnings.unwrap_or_default();
     let is_blamed = warnings.iter().any(|text| text.contains("settings"));
@@ -146,7 +157,7 @@ fn check_again(
         let start = place(object);
         again.replace_range(start..start + object.get().len(), &mutated);
     }
-    let answer = crate::validate(again.as_bytes(), &mut sidecar.once_more());
+    let answer = response(again.as_bytes(), &mut sidecar.once_more());
     answer::check(&answer, settings);
     assert!(answer.accepted);
     assert_eq!(answer.mutated_object, None);

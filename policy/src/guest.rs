@@ -13,8 +13,6 @@ use wapc_guest::{CallResult, host_call, register_function};
 use crate::host::{Host, HostError};
 
 const BINDING: &str = "kubewarden";
-/// Bytes that an answer has besides the object. One that is longer only grows.
-const RESERVE: usize = 1024;
 
 /// Registers what the host may call. The host runs this before anything else.
 // `no_mangle` counts as unsafe because another symbol of the same name would be undefined behaviour; the host
@@ -36,14 +34,8 @@ fn validate(payload: &[u8]) -> CallResult {
         started: Instant::now(),
     };
     // The instance ends with this call: to take the object apart again would be work for nothing.
-    let response = ManuallyDrop::new(crate::validate(payload, &mut host));
-    let size = match response.mutated_object {
-        Some(_) => payload.len(),
-        None => 0,
-    };
-    let mut answer = Vec::with_capacity(size + RESERVE);
-    serde_json::to_writer(&mut answer, &*response)?;
-    Ok(answer)
+    let response = ManuallyDrop::new(crate::evaluate(payload, &mut host));
+    Ok(response.to_json()?)
 }
 
 struct Kubewarden {

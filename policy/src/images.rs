@@ -1,14 +1,16 @@
 //! The images that a pod spec names: containers of three sorts, and volumes made of images.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::ops::Range;
 
-use serde_json::Value;
-
-use crate::before::Before;
+use crate::json::Cursor;
+use crate::old_object::OldObject;
 use crate::pod_template::Scope;
 
 /// Images with this pull policy are expected on the node; a copy in a registry is of no use to them.
 const NEVER: &str = "Never";
+/// More are only counted: a list of a million numbers is not worth a million sentences.
+const MAX_ODDITIES: usize = 5;
 
 /// The lists of a pod spec whose entries name images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,24 +21,16 @@ pub enum List {
     Volumes,
 }
 
-/// Where in a pod spec an image is named.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    list: List,
-    index: usize,
-}
-
-/// What an entry with an image is called: entries may change their places, names stay.
-pub type Key<'a> = (List, &'a str);
-
 /// An image that a pod spec names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot<'a> {
-    /// Where.
-    pub place: Place,
     /// The image as it is written there.
-    pub image: &'a str,
-    name: &'a str,
+    pub image: Cow<'a, str>,
+    /// Where in the object's text it is written, with its quotes.
+    pub range: Range<usize>,
+    pub list: List,
+    /// What the entry is called: entries may change their positions, names stay.
+    pub name: Cow<'a, str>,
     never_pulled: bool,
 }
 
@@ -45,17 +39,32 @@ pub struct Slot<'a> {
 pub struct Images<'a> {
     /// The images.
     pub slots: Vec<Slot<'a>>,
-    /// What could not be understood, one short sentence each.
-    pub oddities: Vec<String>,
+    /// What could not be understood.
+    pub oddities: Oddities,
+    /// By list, until [`Self::sort`].
+    unsorted: [Vec<Slot<'a>>; 4],
+}
+
+/// What could not be understood.
+#[derive(Debug, Default)]
+pub struct Oddities {
+    /// The first of them, one short sentence each.
+    pub shown: Vec<String>,
+    /// How many there are besides.
+    pub more: usize,
 }
 
 impl List {
-    const ALL: [Self; 4] = [
-        Self::Containers,
-        Self::InitContainers,
-        Self::EphemeralContainers,
-        Self::Volumes,
-    ];
+    /// The list of this key.
+    pub fn of(key: &str) -> Option<Self> {
+        match key {
+            "containers" => Some(Self::Containers),
+            "initContainers" => Some(Self::InitContainers),
+            "ephemeralContainers" => Some(Self::EphemeralContainers),
+            "volumes" => Some(Self::Volumes),
+            _ => None,
+        }
+    }
 
     const fn key(self) -> &'static str {
         match self {
@@ -66,15 +75,7 @@ impl List {
         }
     }
 
-    /// The part of an entry that names the image; `None` for a volume that is not made of an image.
-    fn source(self, entry: &Value) -> Option<&Value> {
-        match self {
-            Self::Volumes => entry.get("image").filter(|source| !source.is_null()),
-            _ => Some(entry),
-        }
-    }
-
-    const fn image_key(self) -> &'static str {
+    pub const fn image_key(self) -> &'static str {
         match self {
             Self::Volumes => "reference",
             _ => "image",
@@ -89,80 +90,116 @@ impl List {
     }
 }
 
+impl Oddities {
+    fn add(&mut self, describe: impl FnOnce() -> String) {
+        if self.shown.len() < MAX_ODDITIES {
+            self.shown.push(describe());
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
 impl<'a> Images<'a> {
-    /// All images of `spec`.
-    pub fn of(spec: &'a Value) -> Self {
-        let mut images = Self::default();
-        for list in List::ALL {
-            match spec.get(list.key()) {
-                None | Some(Value::Null) => {}
-                Some(Value::Array(entries)) => images.add(list, entries),
-                Some(_) => images
-                    .oddities
-                    .push(format!("{} is not a list", list.key())),
+    /// Reads one of the lists.
+    pub fn read(&mut self, list: List, cursor: &mut Cursor<'a>) {
+        let mut slots = Vec::new();
+        if cursor.null() {
+            // As good as missing.
+        } else if cursor.enter_array() {
+            let mut index = 0;
+            while cursor.next_element() {
+                self.read_entry(list, index, cursor, &mut slots);
+                index += 1;
+            }
+        } else {
+            self.oddities
+                .add(|| format!("{} is not a list", list.key()));
+        }
+        // Of lists with the same key the last counts.
+        if let Some(unsorted) = self.unsorted.get_mut(list as usize) {
+            *unsorted = slots;
+        }
+    }
+
+    /// Brings the lists into their order, however the object orders them: what is asked first may be the only one that there
+    /// is time for.
+    pub fn sort(&mut self) {
+        let [containers, init, ephemeral, volumes] = std::mem::take(&mut self.unsorted);
+        self.slots = containers;
+        self.slots.extend(init);
+        self.slots.extend(ephemeral);
+        self.slots.extend(volumes);
+    }
+
+    /// Those that a request of this scope may change, compared to the object that it replaces, but for those that are never
+    /// pulled.
+    pub fn changeable(&self, scope: Scope, old_object: &OldObject<'_>) -> Vec<&Slot<'a>> {
+        if scope != Scope::Everything && old_object.spec().is_none() {
+            return Vec::new();
+        }
+        let may_change = |slot: &Slot<'a>| match (scope, slot.list) {
+            (Scope::Everything, _) => true,
+            // It is immutable: whoever applies the Pod once more means what is there.
+            (Scope::ChangedImages, List::Volumes) => old_object.copy_of(slot).is_some(),
+            (Scope::ChangedImages, List::Containers | List::InitContainers) => {
+                old_object.image_at(slot) != Some(&*slot.image)
+            }
+            (Scope::NewEphemeralContainers, List::EphemeralContainers) => {
+                old_object.image_at(slot).is_none()
+            }
+            _ => false,
+        };
+        let slots = self.slots.iter();
+        slots
+            .filter(|slot| !slot.never_pulled && may_change(slot))
+            .collect()
+    }
+
+    fn read_entry(
+        &mut self,
+        list: List,
+        index: usize,
+        cursor: &mut Cursor<'a>,
+        slots: &mut Vec<Slot<'a>>,
+    ) {
+        let start = cursor.position();
+        if !cursor.enter_object() {
+            self.oddities
+                .add(|| format!("{}[{index}] is not an object", list.key()));
+            return;
+        }
+        let mut entry = Slot {
+            image: Cow::default(),
+            range: start..start,
+            list,
+            name: Cow::default(),
+            never_pulled: false,
+        };
+        let mut is_odd = false;
+        while let Some(key) = cursor.next_key() {
+            match &*key.name {
+                "name" => entry.name = cursor.string().unwrap_or_default(),
+                "image" if list == List::Volumes => {
+                    // Of volumes, this is the object that names the image.
+                    entry.image = Cow::default();
+                    entry.never_pulled = false;
+                    is_odd = false;
+                    if cursor.enter_object() {
+                        while let Some(key) = cursor.next_key() {
+                            is_odd |= entry.read_member(&key.name, cursor);
+                        }
+                    }
+                }
+                _ if list == List::Volumes => cursor.skip(),
+                name => is_odd |= entry.read_member(name, cursor),
             }
         }
-        images
-    }
-
-    /// Their names, as they are written.
-    pub fn names(&self) -> BTreeSet<&'a str> {
-        self.slots.iter().map(|slot| slot.image).collect()
-    }
-
-    /// Without those that a request of this scope may not change, compared to what was there `before`, and without those
-    /// that are never pulled.
-    #[must_use]
-    pub fn changeable(mut self, scope: Scope, before: &Before<'_>) -> Self {
-        if scope != Scope::Everything {
-            // The oddities of a running Pod were let in before.
-            self.oddities.clear();
-            if before.spec().is_none() {
-                self.slots.clear();
-            }
-        }
-        self.slots.retain(|slot| {
-            let may_change = match (scope, slot.place.list) {
-                (Scope::Everything, _) => true,
-                // It is immutable: whoever applies the Pod once more means what is there.
-                (Scope::ChangedImages, List::Volumes) => before.copy_of(slot.image).is_some(),
-                (Scope::ChangedImages, List::Containers | List::InitContainers) => {
-                    before.image_at(slot) != Some(slot.image)
-                }
-                (Scope::NewEphemeralContainers, List::EphemeralContainers) => {
-                    before.image_at(slot).is_none()
-                }
-                _ => false,
-            };
-            may_change && !slot.never_pulled
-        });
-        self
-    }
-
-    fn add(&mut self, list: List, entries: &'a [Value]) {
-        for (index, entry) in entries.iter().enumerate() {
-            let place = format_args!("{}[{index}]", list.key());
-            if !entry.is_object() {
-                self.oddities.push(format!("{place} is not an object"));
-                continue;
-            }
-            let Some(source) = list.source(entry) else {
-                continue;
-            };
-            match source.get(list.image_key()) {
-                // Templates may leave the image to somebody else.
-                None | Some(Value::Null) => {}
-                Some(Value::String(image)) if image.is_empty() => {}
-                Some(Value::String(image)) => self.slots.push(Slot {
-                    place: Place { list, index },
-                    image,
-                    name: text(entry, "name"),
-                    never_pulled: text(source, list.policy_key()) == NEVER,
-                }),
-                Some(_) => self
-                    .oddities
-                    .push(format!("the image of {place} is not a string")),
-            }
+        if is_odd {
+            self.oddities
+                .add(|| format!("the image of {}[{index}] is not a string", list.key()));
+        } else if !entry.image.is_empty() {
+            slots.push(entry);
         }
     }
 }
@@ -170,31 +207,29 @@ impl<'a> Images<'a> {
 impl<'a> Slot<'a> {
     /// Whether it is a volume that is made of the image.
     pub fn is_volume(&self) -> bool {
-        self.place.list == List::Volumes
+        self.list == List::Volumes
     }
 
-    /// What the entry is called.
-    pub fn key(&self) -> Key<'a> {
-        (self.place.list, self.name)
-    }
-}
-
-impl Place {
-    /// Writes `image` to this place of `spec`.
-    pub fn put(self, spec: &mut Value, image: String) {
-        let entry = spec
-            .get_mut(self.list.key())
-            .and_then(|list| list.get_mut(self.index));
-        let source = match self.list {
-            List::Volumes => entry.and_then(|volume| volume.get_mut("image")),
-            _ => entry,
-        };
-        if let Some(text) = source.and_then(|source| source.get_mut(self.list.image_key())) {
-            *text = Value::String(image);
+    /// Reads a member of what names the image; `true` if it is an image that is not a string. Templates may leave the image
+    /// to somebody else: `null` is as good as missing.
+    fn read_member(&mut self, key: &str, cursor: &mut Cursor<'a>) -> bool {
+        if key == self.list.image_key() {
+            let start = cursor.position();
+            if cursor.null() {
+                self.image = Cow::default();
+                return false;
+            }
+            let image = cursor.string();
+            self.range = cursor.since(start);
+            let is_odd = image.is_none();
+            self.image = image.unwrap_or_default();
+            return is_odd;
         }
+        if key == self.list.policy_key() {
+            self.never_pulled = cursor.string().as_deref() == Some(NEVER);
+        } else {
+            cursor.skip();
+        }
+        false
     }
-}
-
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value.get(key).and_then(Value::as_str).unwrap_or_default()
 }

@@ -1,46 +1,126 @@
 //! Templates that cannot change any more.
 //!
 //! Whoever applies a Job once more names its original images. The API server would refuse that as a change, although it
-//! means what is there. So it is made equal to what is there, if the notes say that it is; a real change stays one.
+//! means what is there. So it is made equal to what is there, if nothing but the policy's own changes differ; a real change
+//! stays one. The result is the template that exists, so the annotation is believed here without being verified.
 
-use serde_json::Value;
+use std::borrow::Cow;
 
-use crate::before::Before;
-use crate::images::Images;
-use crate::pod_template::Target;
+use crate::images::List;
+use crate::json::{Cursor, Edited, Texts};
+use crate::object::{Object, Part};
+use crate::old_object::{OldObject, canonical};
+use crate::originals_annotation::{self, OriginalsAnnotation};
+use crate::pull_secrets;
 
-const SECRETS: &str = "imagePullSecrets";
+/// Replaces the template of `object` by that of `old_object`, if nothing but the policy's own changes differ.
+pub fn put_back<'a>(object: &Object<'a>, old_object: &OldObject<'_>) -> Option<Edited<'a>> {
+    let old = old_object.object()?;
+    let annotation = OriginalsAnnotation::unverified(old.template()?);
+    let (old_text, new_text) = (old.template_text()?, object.template_text()?);
+    if annotation.is_empty() || old_text == new_text {
+        return None;
+    }
+    let new: &Part<'_> = object.template()?;
+    let comparison = Comparison { annotation };
+    if !comparison.are_same_templates(old_text, new_text) {
+        return None;
+    }
+    let mut edited = Edited::new(object.text);
+    edited.replace(new.range.clone(), old_text.to_owned());
+    Some(edited)
+}
 
-/// Makes the template of `object` what it was `before`, if nothing but the policy's own changes differ; `false` if not.
-pub fn put_back(object: &mut Value, target: &Target, before: &Before<'_>) -> bool {
-    let (Some(old), Some(new)) = (before.template(), target.template_mut(object)) else {
-        return false;
+/// Compares parts of two templates. What the policy does not change must have the same text: the host writes both.
+struct Comparison {
+    /// That of the old template.
+    annotation: OriginalsAnnotation,
+}
+
+impl Comparison {
+    fn are_same_templates(&self, old: &str, new: &str) -> bool {
+        are_same(old, new, |key, old, new| match key {
+            "metadata" => are_same(old, new, |key, old, new| match key {
+                "annotations" => are_same(old, new, |key, old, new| {
+                    key == originals_annotation::KEY || old == new
+                }),
+                _ => old == new,
+            }),
+            "spec" => self.are_same_specs(old, new),
+            _ => old == new,
+        })
+    }
+
+    fn are_same_specs(&self, old: &str, new: &str) -> bool {
+        are_same(old, new, |key, old, new| {
+            let is_given = self.annotation.secret.is_some() && !old.is_empty();
+            match List::of(key) {
+                _ if old == new => true,
+                Some(list) => self.are_same_lists(list, old, new),
+                None => key == pull_secrets::KEY && is_given,
+            }
+        })
+    }
+
+    fn are_same_lists(&self, list: List, old: &str, new: &str) -> bool {
+        let (mut old, mut new) = (Cursor::new(old), Cursor::new(new));
+        if old.null() || new.null() || !old.enter_array() || !new.enter_array() {
+            return false;
+        }
+        loop {
+            match (old.next_element(), new.next_element()) {
+                (true, true) => {}
+                (false, false) => return true,
+                _ => return false,
+            }
+            let is_same_image = |key: &str, old: &str, new: &str| {
+                old == new || (key == list.image_key() && self.is_copy(old, new))
+            };
+            let (old, new) = (old.raw(), new.raw());
+            let is_same = old == new
+                || are_same(old, new, |key, old, new| match list {
+                    List::Volumes if key == "image" => are_same(old, new, is_same_image),
+                    List::Volumes => old == new,
+                    _ => is_same_image(key, old, new),
+                });
+            if !is_same {
+                return false;
+            }
+        }
+    }
+
+    /// Whether the old image is a copy of the new one.
+    fn is_copy(&self, old: &str, new: &str) -> bool {
+        let old = Cursor::new(old).string();
+        let original = old.and_then(|old| self.annotation.original(&old).map(canonical));
+        let new = Cursor::new(new).string();
+        original.is_some() && original == new.map(|new| canonical(&new))
+    }
+}
+
+/// Whether two objects have the same members, as `compare` finds, which gets an empty text for a member that only one has.
+fn are_same(old: &str, new: &str, mut compare: impl FnMut(&str, &str, &str) -> bool) -> bool {
+    let (Some(old), Some(mut new)) = (members(old), members(new)) else {
+        return old == new;
     };
-    if before.note().is_empty() || new == old {
-        return false;
+    old.into_iter().all(|(key, old)| {
+        let new = new.remove(&key).unwrap_or_default();
+        compare(&key, &old, &new)
+    }) && new.into_iter().all(|(key, new)| compare(&key, "", &new))
+}
+
+/// The members of an object; none if it is missing or `null`.
+fn members(text: &str) -> Option<Texts<'_>> {
+    let mut members = Texts::new();
+    let mut cursor = Cursor::new(text);
+    if text.is_empty() || cursor.null() {
+        return Some(members);
     }
-    let mut template = new.clone();
-    let Some(spec) = template.get_mut("spec") else {
-        return false;
-    };
-    let copies: Vec<_> = Images::of(spec)
-        .slots
-        .iter()
-        .filter_map(|slot| Some((slot.place, before.copy_of(slot.image)?.to_owned())))
-        .collect();
-    for (place, copy) in copies {
-        place.put(spec, copy);
+    if !cursor.enter_object() {
+        return None;
     }
-    if before.note().secret.is_some()
-        && let Some(listed) = old.get("spec").and_then(|spec| spec.get(SECRETS))
-        && let Some(spec) = spec.as_object_mut()
-    {
-        spec.insert(SECRETS.to_owned(), listed.clone());
+    while let Some(key) = cursor.next_key() {
+        members.insert(key.name, Cow::Borrowed(cursor.raw()));
     }
-    before.note().clone().write(&mut template);
-    let is_the_same = template == *old;
-    if is_the_same {
-        *new = template;
-    }
-    is_the_same
+    Some(members)
 }

@@ -3,9 +3,12 @@
 //! [`validate`] is a function of the admission request and of what the sidecar says through the [`Host`]:
 //!
 //! 1. [`request`]: read the request; [`pod_template`]: what of it may be changed; [`exempt`]: whether nothing is to be;
-//! 2. [`images`]: which images it names; [`mirror`]: what the sidecar knows about them;
-//! 3. [`decide`]: what becomes of each image and of the [`pull_secrets`]; [`rewrite`]: the edit of the object, with a [`note`];
-//! 4. [`response`]: the answer, with warnings and audit annotations.
+//! 2. [`object`]: read what matters of the object; [`images`]: which images it names; [`mirror`]: what the sidecar knows
+//!    about them; [`originals_annotation`]: what is known without it;
+//! 3. [`decide`]: what becomes of each image and of the [`pull_secrets`]; [`rewrite`]: the edit of the object's text;
+//! 4. [`response`]: the response, with warnings and audit annotations.
+//!
+//! Time and memory are at most linear in the size of the request: nothing is searched once for each of many.
 //!
 //! It never fails: the host would turn an error, a panic or a timeout into a denial that no `failurePolicy` rescues. What
 //! cannot be understood is accepted as it is, with a warning.
@@ -19,7 +22,6 @@
     clippy::unwrap_used
 )]
 
-mod before;
 mod decide;
 mod evaluate;
 mod exempt;
@@ -30,9 +32,12 @@ mod guest;
 mod host;
 mod images;
 mod immutable;
+mod json;
 mod log;
 mod mirror;
-mod note;
+mod object;
+mod old_object;
+mod originals_annotation;
 mod pod_template;
 mod pull_secrets;
 mod request;
@@ -42,8 +47,9 @@ mod settings;
 mod text;
 mod why;
 
-pub use evaluate::validate;
+pub use evaluate::evaluate;
 pub use host::{Host, HostError};
+pub use response::Response;
 pub use settings::validate_settings;
 
 #[cfg(test)]

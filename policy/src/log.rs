@@ -1,13 +1,11 @@
 //! Log events, in the shape that Kubewarden's host knows: `level`, `message`, and any other fields.
 
-use std::collections::BTreeSet;
-
 use serde::Serialize;
 
 use crate::host::Host;
 use crate::request::Request;
 use crate::response::Report;
-use crate::text::{cut, join};
+use crate::text::cut;
 
 /// Error texts of the host may carry a stack backtrace.
 const MAX_TROUBLE: usize = 500;
@@ -38,6 +36,8 @@ struct Event<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     left_to_pods: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
+    remembered: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     pull_secret: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     not_mirrored: &'a str,
@@ -47,15 +47,16 @@ struct Event<'a> {
 
 /// Logs what happened to the images of an object. Silent if nothing did.
 pub fn report(report: &Report, request: &Request<'_>, trouble: Option<&str>, host: &mut impl Host) {
-    let list = |lines: &BTreeSet<String>| join(lines.iter().cloned(), MAX_LIST);
-    let rewritten = list(report.rewritten());
-    let left_to_pods = list(report.left_to_pods());
-    let not_mirrored = list(report.kept());
+    let rewritten = report.rewritten.join(MAX_LIST);
+    let left_to_pods = report.left_to_pods.join(MAX_LIST);
+    let remembered = report.remembered.join(MAX_LIST);
+    let not_mirrored = report.kept.join(MAX_LIST);
     let pull_secret = report.secret().unwrap_or_default();
     let host_error = cut(trouble.unwrap_or_default(), MAX_TROUBLE);
     let is_empty = [&rewritten, &left_to_pods, &not_mirrored].map(String::is_empty);
     let (level, message) = match is_empty {
         _ if report.is_rejection() => (Level::Warning, "rejected"),
+        [_, _, true] if !remembered.is_empty() => (Level::Warning, "annotated copies used"),
         [true, true, true] if pull_secret.is_empty() => return,
         [true, true, true] => (Level::Info, "pull Secret changed"),
         [false, _, true] => (Level::Info, "images rewritten"),
@@ -71,6 +72,7 @@ pub fn report(report: &Report, request: &Request<'_>, trouble: Option<&str>, hos
         &Event {
             rewritten: &rewritten,
             left_to_pods: &left_to_pods,
+            remembered: &remembered,
             pull_secret,
             not_mirrored: &not_mirrored,
             host_error: &host_error,
@@ -97,6 +99,7 @@ fn event<'a>(level: Level, message: &'a str, request: &'a Request<'_>) -> Event<
         dry_run: request.dry_run == Some(true),
         rewritten: "",
         left_to_pods: "",
+        remembered: "",
         pull_secret: "",
         not_mirrored: "",
         host_error: "",

@@ -10,6 +10,10 @@ use serde::Deserialize;
 use crate::host::{Host, HostError};
 use crate::why::Why;
 
+/// Images that one request may ask about. Kubewarden's host keeps every reference that was ever asked for in memory, so a
+/// Pod of a million invented names would stay there for ever; no real workload has a tenth of this.
+pub const MAX_IMAGES: usize = 100;
+
 /// What the sidecar knows about an image for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
@@ -39,6 +43,8 @@ pub struct Mirror<'a, H> {
     budget: Duration,
     /// By query. All queries begin alike, so comparing them would take longer than hashing them.
     images: HashMap<String, Result<Known, Why>>,
+    /// How many images were asked about.
+    asked: usize,
     secret: Option<Result<Option<String>, Why>>,
     /// What the host said when the sidecar could not be reached.
     trouble: Option<String>,
@@ -59,6 +65,7 @@ impl<'a, H: Host> Mirror<'a, H> {
             mode,
             budget,
             images: HashMap::new(),
+            asked: 0,
             secret: None,
             trouble: None,
         }
@@ -71,6 +78,9 @@ impl<'a, H: Host> Mirror<'a, H> {
             .map_err(Why::Inexpressible)?;
         if let Some(known) = self.images.get(&query) {
             return known.clone();
+        }
+        if self.asked == MAX_IMAGES {
+            return Err(Why::TooMany);
         }
         let known = self.ask(&query, |manifest| {
             Some(
@@ -91,7 +101,10 @@ impl<'a, H: Host> Mirror<'a, H> {
                 },
             )
         });
-        self.images.insert(query, known.clone());
+        if !matches!(known, Err(Why::NoTime)) {
+            self.asked += 1;
+            self.images.insert(query, known.clone());
+        }
         known
     }
 

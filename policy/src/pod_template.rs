@@ -2,14 +2,12 @@
 //!
 //! A Pod is its own template: both have `metadata` and `spec`.
 
-use serde_json::Value;
-
 use crate::request::{Operation, Request};
 
 /// The part of an object that a request may change.
 pub struct Target {
     /// The keys that lead from the object to its pod template.
-    path: &'static [&'static str],
+    pub path: &'static [&'static str],
     /// How much of that template may change.
     pub scope: Scope,
     /// Whether the object is a Pod itself.
@@ -56,25 +54,5 @@ impl Target {
             scope,
             is_pod,
         })
-    }
-
-    /// The pod spec within `object`; `None` if it has none there.
-    pub fn pod_spec<'a>(&self, object: &'a Value) -> Option<&'a Value> {
-        let spec = self.template(object)?.get("spec")?;
-        spec.get("containers").is_some().then_some(spec)
-    }
-
-    /// The pod template within `object`, to be edited.
-    pub fn template_mut<'a>(&self, object: &'a mut Value) -> Option<&'a mut Value> {
-        self.path
-            .iter()
-            .try_fold(object, |value, key| value.get_mut(key))
-    }
-
-    /// The pod template within `object`, which is the object itself if it is a Pod.
-    pub fn template<'a>(&self, object: &'a Value) -> Option<&'a Value> {
-        self.path
-            .iter()
-            .try_fold(object, |value, key| value.get(key))
     }
 }

@@ -4,23 +4,47 @@
 //! `ServiceAccount`, which runs before webhooks). So a template that lists none must not get the backup's Secret while any
 //! of its images stays upstream: that image might need the others. Its Pods are rewritten instead, once they have them.
 
-use serde_json::{Value, json};
+use std::borrow::Cow;
 
+use serde_json::json;
+
+use crate::json::{self, Cursor, Edited, Member, Texts};
+use crate::object::PodSpec;
 use crate::pod_template::{Scope, Target};
 use crate::why::Why;
 
-const KEY: &str = "imagePullSecrets";
+/// The key of the list.
+pub const KEY: &str = "imagePullSecrets";
+
+/// The list as it is written.
+#[derive(Default)]
+pub struct ListedSecrets<'a> {
+    /// `None` if it is missing.
+    member: Option<Member>,
+    shape: Shape,
+    entries: usize,
+    /// As keys.
+    names: Texts<'a>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Shape {
+    /// It is missing or `null`.
+    #[default]
+    Empty,
+    List,
+    Other,
+}
 
 /// The pull Secrets that a pod spec lists, and what may be done to them.
 pub struct PullSecrets<'a> {
-    /// `None` if the list is not one.
-    entries: Option<&'a [Value]>,
-    holder: Holder,
+    listed: &'a ListedSecrets<'a>,
+    owner: Owner,
 }
 
 /// Whose list it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Holder {
+enum Owner {
     /// A Pod that exists. Its list is immutable.
     RunningPod,
     /// A Pod that is being created. What its `ServiceAccount` adds is there already.
@@ -49,22 +73,43 @@ pub enum SecretChange {
     },
 }
 
+impl<'a> ListedSecrets<'a> {
+    /// Reads the list, which is the value of `key`.
+    pub fn read(key: &json::Key<'_>, cursor: &mut Cursor<'a>) -> Self {
+        let start = cursor.position();
+        let mut listed = Self::default();
+        if cursor.null() {
+            // As good as missing.
+        } else if cursor.enter_array() {
+            listed.shape = Shape::List;
+            while cursor.next_element() {
+                listed.entries += 1;
+                if let Some(name) = read_name(cursor) {
+                    listed.names.insert(name, Cow::default());
+                }
+            }
+        } else {
+            listed.shape = Shape::Other;
+        }
+        listed.member = Some(key.member(start, cursor));
+        listed
+    }
+}
+
 impl<'a> PullSecrets<'a> {
     /// Those of `spec`.
-    pub fn of(spec: &'a Value, target: &Target) -> Self {
-        let entries = match spec.get(KEY) {
-            None | Some(Value::Null) => Some(&[][..]),
-            Some(Value::Array(entries)) => Some(entries.as_slice()),
-            Some(_) => None,
-        };
-        let holder = match target.scope {
-            Scope::Everything if target.is_pod => Holder::NewPod,
-            Scope::Everything => Holder::Template,
+    pub fn of(spec: &'a PodSpec<'_>, target: &Target) -> Self {
+        let owner = match target.scope {
+            Scope::Everything if target.is_pod => Owner::NewPod,
+            Scope::Everything => Owner::Template,
             Scope::ChangedImages | Scope::NewEphemeralContainers | Scope::Nothing => {
-                Holder::RunningPod
+                Owner::RunningPod
             }
         };
-        Self { entries, holder }
+        Self {
+            listed: &spec.secrets,
+            owner,
+        }
     }
 
     /// Whether `name` must be added: `false` if it is listed already.
@@ -72,9 +117,11 @@ impl<'a> PullSecrets<'a> {
     /// # Errors
     /// Why it cannot be added though it is missing.
     pub fn lack(&self, name: &str) -> Result<bool, Why> {
-        let entries = self.entries.ok_or(Why::SecretsUnreadable)?;
-        let is_listed = entries.iter().any(|entry| name_of(entry) == Some(name));
-        if is_listed || self.holder != Holder::RunningPod {
+        if self.listed.shape == Shape::Other {
+            return Err(Why::SecretsUnreadable);
+        }
+        let is_listed = self.listed.names.contains_key(name);
+        if is_listed || self.owner != Owner::RunningPod {
             Ok(!is_listed)
         } else {
             Err(Why::SecretNotListed(name.to_owned()))
@@ -83,53 +130,81 @@ impl<'a> PullSecrets<'a> {
 
     /// Whether nobody listed any, so that Pods of this template have those of their `ServiceAccount`.
     pub fn are_left_to_service_account(&self) -> bool {
-        self.holder == Holder::Template && self.entries.is_some_and(<[Value]>::is_empty)
+        let is_list = self.listed.shape != Shape::Other;
+        self.owner == Owner::Template && is_list && self.listed.entries == 0
     }
 
     /// Whether they are those of a Pod that exists.
     pub fn are_of_running_pod(&self) -> bool {
-        self.holder == Holder::RunningPod
+        self.owner == Owner::RunningPod
     }
 
     /// Whether they are those of a template, not of a Pod.
     pub fn are_of_template(&self) -> bool {
-        self.holder == Holder::Template
+        self.owner == Owner::Template
     }
 
     /// The only Secret of a template.
-    pub fn sole(&self) -> Option<&'a str> {
-        match self.entries {
-            Some([entry]) if self.holder == Holder::Template => name_of(entry),
-            _ => None,
-        }
+    pub fn sole(&self) -> Option<&str> {
+        let is_sole = self.owner == Owner::Template && self.listed.entries == 1;
+        let name = self.listed.names.keys().next().filter(|_| is_sole)?;
+        Some(name)
     }
 }
 
 impl SecretChange {
     /// Carries out the change on `spec`.
-    pub fn apply(self, spec: &mut Value) {
-        let Value::Object(spec) = spec else { return };
-        match self {
-            Self::None => {}
-            Self::Add { name, given } => {
-                let list = spec.entry(KEY).or_insert(Value::Null);
-                if list.is_null() {
-                    *list = json!([]);
-                }
-                if let Value::Array(list) = list {
-                    let is_given =
-                        |entry: &Value| given.is_some() && name_of(entry) == given.as_deref();
-                    list.retain(|entry| !is_given(entry));
-                    list.push(json!({ "name": name }));
-                }
+    pub fn apply(self, spec: &PodSpec<'_>, edited: &mut Edited<'_>) {
+        let member = spec.secrets.member.as_ref();
+        match (self, member) {
+            (Self::None, _) | (Self::Remove { .. }, None) => {}
+            (Self::Remove { .. }, Some(member)) => edited.remove(member),
+            (Self::Add { name, .. }, None) => {
+                let list = json!([{ "name": name }]).to_string();
+                edited.add(&spec.holder, KEY, &list);
             }
-            Self::Remove { .. } => {
-                spec.remove(KEY);
+            (Self::Add { name, given }, Some(member)) => {
+                if spec.secrets.shape != Shape::Other {
+                    let list = edited.text_of(member.value.clone());
+                    edited.replace(member.value.clone(), with(list, &name, given.as_deref()));
+                }
             }
         }
     }
 }
 
-fn name_of(entry: &Value) -> Option<&str> {
-    entry.get("name")?.as_str()
+/// The list, without `given` and with `name` at its end.
+fn with(list: &str, name: &str, given: Option<&str>) -> String {
+    let mut new = String::with_capacity(list.len() + name.len() + 16);
+    new.push('[');
+    let mut cursor = Cursor::new(list);
+    if !cursor.null() && cursor.enter_array() {
+        while cursor.next_element() {
+            let entry = cursor.raw();
+            let is_given =
+                given.is_some() && read_name(&mut Cursor::new(entry)).as_deref() == given;
+            if !is_given {
+                new.push_str(entry);
+                new.push(',');
+            }
+        }
+    }
+    new.push_str(&json!({ "name": name }).to_string());
+    new.push(']');
+    new
+}
+
+/// The name in an entry of the list.
+fn read_name<'a>(cursor: &mut Cursor<'a>) -> Option<Cow<'a, str>> {
+    let mut name = None;
+    if cursor.enter_object() {
+        while let Some(key) = cursor.next_key() {
+            if key.name == "name" {
+                name = cursor.string();
+            } else {
+                cursor.skip();
+            }
+        }
+    }
+    name
 }

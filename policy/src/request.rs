@@ -2,10 +2,7 @@
 //!
 //! The objects stay unparsed text: most requests are decided without looking into them.
 
-use std::cell::OnceCell;
-
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// What the host hands to `validate`.
@@ -39,32 +36,6 @@ pub struct Request<'a> {
     pub object: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub old_object: Option<&'a RawValue>,
-}
-
-/// The object that a request replaces, read when somebody asks for it.
-///
-/// Unreadable is as good as missing: then nothing is known to have changed.
-pub struct OldObject<'a> {
-    text: Option<&'a RawValue>,
-    value: OnceCell<Option<Value>>,
-}
-
-impl Request<'_> {
-    /// What the request replaces.
-    pub fn old_object(&self) -> OldObject<'_> {
-        OldObject {
-            text: self.old_object,
-            value: OnceCell::new(),
-        }
-    }
-}
-
-impl OldObject<'_> {
-    /// The object, if there is one.
-    pub fn get(&self) -> Option<&Value> {
-        let read = || serde_json::from_str(self.text?.get()).ok();
-        self.value.get_or_init(read).as_ref()
-    }
 }
 
 /// The type of the object.

@@ -1,16 +1,16 @@
-//! The answer to the host: acceptance or rejection, with warnings and audit annotations in our own words.
+//! The response to the host: acceptance or rejection, with warnings and audit annotations in our own words.
 
-use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
-use kubewarden_policy_sdk::response::ValidationResponse;
-use serde_json::Value;
+use serde::{Serialize, Serializer};
 
-use crate::before::Before;
-use crate::decide::{Copy, Fate, Plan};
+use crate::decide::{Copy, Decision, Fate, Plan, Remembered};
+use crate::images::Oddities;
+use crate::json::Edited;
+use crate::old_object::OldObject;
 use crate::pull_secrets::SecretChange;
 use crate::settings::{Otherwise, Settings};
-use crate::text::{cut, join, shorten};
+use crate::text::{Lines, cut, shorten};
 use crate::why::Why;
 
 const SPEAKER: &str = "image-mirror: ";
@@ -27,33 +27,72 @@ const MAX_MESSAGE: usize = 16 * 1024;
 /// 403, as the API server answers to an exceeded quota: a denial that controllers try again with growing pauses. An error
 /// of 500 or more would say that the API server is broken, and count so in its alerts.
 const FORBIDDEN: u16 = 403;
+/// Bytes that a response has besides the object. One that is longer only grows.
+const RESERVE: usize = 1024;
+
+/// What the host gets: the `ValidationResponse` of Kubewarden's SDK, but that the object is never parsed.
+#[derive(Serialize)]
+pub struct Response<'a> {
+    accepted: bool,
+    message: Option<String>,
+    code: Option<u16>,
+    audit_annotations: Option<Annotations>,
+    warnings: Option<Vec<String>>,
+    #[serde(skip)]
+    mutated_object: Option<Edited<'a>>,
+}
+
+/// Audit annotations by their keys.
+struct Annotations(Vec<(&'static str, String)>);
 
 /// What happened to the images of an object.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Report {
     /// `<original> -> <copy> (<digest>)`, the digest only where the copy does not end with it.
-    rewritten: BTreeSet<String>,
+    pub rewritten: Lines,
     /// The same for images that are rewritten in the Pods.
-    left_to_pods: BTreeSet<String>,
+    pub left_to_pods: Lines,
+    /// The copies that an annotation decided about, with their originals if they were replaced, and why.
+    pub remembered: Lines,
     /// The images that keep their upstream, and why.
-    kept: BTreeSet<String>,
+    pub kept: Lines,
     /// Those of them that the settings do not tolerate.
-    intolerable: BTreeSet<String>,
+    intolerable: Lines,
     /// What became of the pull Secrets, in one line.
     secret: Option<String>,
     warnings: Vec<String>,
+    more_warnings: usize,
+}
+
+impl Response<'_> {
+    /// The JSON that the host reads.
+    ///
+    /// # Errors
+    /// Never: everything can be written as JSON.
+    pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        let size = self.mutated_object.as_ref().map_or(0, Edited::size);
+        let mut json = Vec::with_capacity(size + RESERVE);
+        serde_json::to_writer(&mut json, self)?;
+        if let Some(object) = &self.mutated_object {
+            json.pop();
+            json.extend_from_slice(br#","mutated_object":"#);
+            object.write(&mut json);
+            json.push(b'}');
+        }
+        Ok(json)
+    }
 }
 
 impl Report {
     /// Reports on `plan`, and on what could not be understood.
     ///
-    /// An image that was there `before` is never a reason to deny an update: it runs already, and whoever scales, labels or
+    /// An image that `old_object` had is never a reason to deny an update: it runs already, and whoever scales, labels or
     /// removes the object during an outage must not be stopped by it.
     pub fn new(
-        plan: &Plan,
-        oddities: &[String],
+        plan: &Plan<'_>,
+        oddities: Option<&Oddities>,
         settings: &Settings<'_>,
-        before: &Before<'_>,
+        old_object: &OldObject<'_>,
     ) -> Self {
         let mut report = Self {
             secret: match &plan.secret {
@@ -63,60 +102,100 @@ impl Report {
             },
             ..Self::default()
         };
-        for decision in &plan.decisions {
-            let image = &decision.image;
-            match &decision.fate {
-                Fate::InBackup { .. } | Fate::Remembered { copy: None, .. } | Fate::Unwanted => {}
-                Fate::Remembered {
-                    copy: Some(copy), ..
-                } => _ = report.rewritten.insert(format!("{image} -> {copy}")),
-                Fate::Rewrite(copy) => _ = report.rewritten.insert(copy.line(image)),
-                Fate::RewriteInPods(copy) => _ = report.left_to_pods.insert(copy.line(image)),
+        let mut beyond_limit = 0;
+        let mut is_beyond_limit_tolerable = true;
+        let decisions = plan.decisions.iter();
+        for Decision { slot, fate, .. } in decisions.filter(|decision| !decision.is_repeated) {
+            let image = &*slot.image;
+            match fate {
+                Fate::InBackup { .. } | Fate::Unwanted => {}
+                Fate::Remembered(remembered) => report.remember(image, remembered),
+                Fate::Rewrite(copy) => _ = report.rewritten.add(copy.line(image)),
+                Fate::RewriteInPods(copy) => _ = report.left_to_pods.add(copy.line(image)),
                 Fate::Restore { original } => {
-                    _ = report.left_to_pods.insert(format!("{original} -> {image}"));
+                    _ = report.left_to_pods.add(format!("{original} -> {image}"));
                 }
-                Fate::Keep(why) => report.keep(image, why, settings, before),
+                Fate::Keep(why) => {
+                    let otherwise = if why.is_unavailable() {
+                        settings.when_unavailable
+                    } else {
+                        settings.when_not_mirrored
+                    };
+                    let is_tolerable = otherwise == Otherwise::Keep || old_object.had(image);
+                    if **why == Why::TooMany {
+                        beyond_limit += 1;
+                        is_beyond_limit_tolerable &= is_tolerable;
+                    } else {
+                        report.keep(image, why, is_tolerable);
+                    }
+                }
             }
         }
-        for oddity in oddities {
-            report.warn(&format!("left as it is: {oddity}"));
+        report.keep_beyond_limit(beyond_limit, is_beyond_limit_tolerable);
+        if let Some(Oddities { shown, more }) = oddities {
+            for oddity in shown {
+                report.warn(&format!("left as it is: {oddity}"));
+            }
+            report.more_warnings += more;
         }
         report
     }
 
-    fn keep(&mut self, image: &str, why: &Why, settings: &Settings<'_>, before: &Before<'_>) {
-        let line = format!("{} {why}", shorten(image, MAX_IMAGE));
-        let otherwise = if why.is_unavailable() {
-            settings.when_unavailable
-        } else {
-            settings.when_not_mirrored
+    fn remember(&mut self, image: &str, remembered: &Remembered) {
+        let line = match &remembered.copy {
+            Some(copy) => format!("{image} -> {copy}"),
+            None => image.to_owned(),
         };
-        if otherwise == Otherwise::Reject && !before.had(image) {
-            self.intolerable.insert(line.clone());
+        if remembered.copy.is_some() {
+            self.rewritten.add(line.clone());
         }
-        if self.kept.insert(line) {
+        let Some(reason) = &remembered.reason else {
+            return;
+        };
+        let reason = reason.reason();
+        if !self.remembered.add(format!("{line}: {reason}")) {
+            return;
+        }
+        let image = shorten(image, MAX_IMAGE_IN_WARNING);
+        let what = match &remembered.copy {
+            Some(_) => "uses the annotated copy",
+            None => "is annotated as a copy",
+        };
+        self.warn(&format!("{image} {what}: {reason}"));
+    }
+
+    fn keep(&mut self, image: &str, why: &Why, is_tolerable: bool) {
+        let line = format!("{} {why}", shorten(image, MAX_IMAGE));
+        if !is_tolerable {
+            self.intolerable.add(line.clone());
+        }
+        if self.kept.add(line) {
             self.warn(&format!("{} {why}", shorten(image, MAX_IMAGE_IN_WARNING)));
         }
     }
 
+    /// One line for all images that were not asked about, since there may be very many.
+    fn keep_beyond_limit(&mut self, count: usize, is_tolerable: bool) {
+        let images = match count {
+            0 => return,
+            1 => "1 image".to_owned(),
+            count => format!("{count} images"),
+        };
+        let line = format!("{images}: {}", Why::TooMany.reason());
+        self.warn(&format!("not mirrored, {line}"));
+        if !is_tolerable {
+            self.intolerable.add(line.clone());
+        }
+        self.kept.add(line);
+    }
+
     fn warn(&mut self, sentence: &str) {
-        self.warnings
-            .push(cut(&format!("{SPEAKER}{sentence}"), MAX_WARNING));
-    }
-
-    /// The images that keep their upstream, and why.
-    pub fn kept(&self) -> &BTreeSet<String> {
-        &self.kept
-    }
-
-    /// The images that were rewritten, and to what.
-    pub fn rewritten(&self) -> &BTreeSet<String> {
-        &self.rewritten
-    }
-
-    /// The images that are rewritten in the Pods, and to what.
-    pub fn left_to_pods(&self) -> &BTreeSet<String> {
-        &self.left_to_pods
+        if self.warnings.len() < MAX_WARNINGS {
+            self.warnings
+                .push(cut(&format!("{SPEAKER}{sentence}"), MAX_WARNING));
+        } else {
+            self.more_warnings += 1;
+        }
     }
 
     /// What became of the pull Secrets, in one line.
@@ -130,28 +209,37 @@ impl Report {
     }
 
     /// The rejection; it names every image and why.
-    pub fn into_rejection(self) -> ValidationResponse {
-        let message = join(self.intolerable, MAX_MESSAGE);
-        ValidationResponse {
+    pub fn into_rejection<'a>(self) -> Response<'a> {
+        let message = self.intolerable.join(MAX_MESSAGE);
+        Response {
             accepted: false,
             message: Some(format!("{SPEAKER}{message}")),
             code: Some(FORBIDDEN),
-            audit_annotations: annotations([("not-mirrored", self.kept)]),
+            audit_annotations: annotations(&[("not-mirrored", self.kept)]),
             ..left_alone()
         }
     }
 
     /// The acceptance, of `mutated_object` if anything was changed.
-    pub fn into_acceptance(self, mutated_object: Option<Value>) -> ValidationResponse {
-        ValidationResponse {
+    pub fn into_acceptance(mut self, mutated_object: Option<Edited<'_>>) -> Response<'_> {
+        if self.more_warnings > 0 {
+            let count = format!("{SPEAKER}and {} more", self.more_warnings);
+            self.warnings.push(count);
+        }
+        let mut secret = Lines::default();
+        if let Some(line) = self.secret {
+            secret.add(line);
+        }
+        Response {
             mutated_object,
-            audit_annotations: annotations([
+            audit_annotations: annotations(&[
                 ("rewritten", self.rewritten),
                 ("left-to-pods", self.left_to_pods),
-                ("pull-secret", self.secret.into_iter().collect()),
+                ("remembered", self.remembered),
+                ("pull-secret", secret),
                 ("not-mirrored", self.kept),
             ]),
-            warnings: limited(self.warnings),
+            warnings: (!self.warnings.is_empty()).then_some(self.warnings),
             ..left_alone()
         }
     }
@@ -169,60 +257,54 @@ impl Copy {
 }
 
 /// Accepts the object as it is.
-pub fn left_alone() -> ValidationResponse {
-    ValidationResponse {
+pub fn left_alone<'a>() -> Response<'a> {
+    Response {
         accepted: true,
         message: None,
         code: None,
-        mutated_object: None,
         audit_annotations: None,
         warnings: None,
+        mutated_object: None,
     }
 }
 
 /// Accepts `mutated_object`, or the object as it is.
-pub fn without_a_word(mutated_object: Option<Value>) -> ValidationResponse {
-    ValidationResponse {
+pub fn without_a_word(mutated_object: Option<Edited<'_>>) -> Response<'_> {
+    Response {
         mutated_object,
         ..left_alone()
     }
 }
 
 /// Accepts the object as it is, and says that its Pods are no part of that.
-pub fn left_alone_but_for_pods() -> ValidationResponse {
+pub fn left_alone_but_for_pods<'a>() -> Response<'a> {
     let warning =
         format!("{SPEAKER}its Pods are rewritten, put image-mirror.dev/skip on the Pod template");
-    ValidationResponse {
+    Response {
         warnings: Some(vec![warning]),
         ..left_alone()
     }
 }
 
 /// Accepts what cannot be understood, with a warning.
-pub fn not_understood(what: &str, error: &dyn fmt::Display) -> ValidationResponse {
+pub fn not_understood<'a>(what: &str, error: &dyn fmt::Display) -> Response<'a> {
     let warning = format!("{SPEAKER}images stay as they are, {what}: {error}");
-    ValidationResponse {
+    Response {
         warnings: Some(vec![cut(&warning, MAX_WARNING)]),
         ..left_alone()
     }
 }
 
-fn limited(mut warnings: Vec<String>) -> Option<Vec<String>> {
-    let more = warnings.len().saturating_sub(MAX_WARNINGS);
-    if more > 0 {
-        warnings.truncate(MAX_WARNINGS);
-        warnings.push(format!("{SPEAKER}and {more} more"));
-    }
-    (!warnings.is_empty()).then_some(warnings)
+fn annotations(lists: &[(&'static str, Lines)]) -> Option<Annotations> {
+    let lists = lists.iter().filter(|(_, lines)| !lines.is_empty());
+    let annotations: Vec<_> = lists
+        .map(|(key, lines)| (*key, lines.join(MAX_MESSAGE)))
+        .collect();
+    (!annotations.is_empty()).then_some(Annotations(annotations))
 }
 
-fn annotations<const N: usize>(
-    lists: [(&str, BTreeSet<String>); N],
-) -> Option<HashMap<String, String>> {
-    let annotations: HashMap<String, String> = lists
-        .into_iter()
-        .filter(|(_, lines)| !lines.is_empty())
-        .map(|(key, lines)| (key.to_owned(), join(lines, MAX_MESSAGE)))
-        .collect();
-    (!annotations.is_empty()).then_some(annotations)
+impl Serialize for Annotations {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, text)| (key, text)))
+    }
 }

@@ -1,58 +1,71 @@
-//! The edit of the object: images, pull Secrets, and a note of what was there. Nothing else is touched.
+//! The edit of the object: images, pull Secrets, and the annotation with the original images. Nothing else is touched.
 
-use serde_json::Value;
+use std::rc::Rc;
 
-use crate::decide::{Copy, Fate, Plan};
-use crate::images::Images;
-use crate::note::Note;
+use crate::decide::{Fate, Plan};
+use crate::json::Edited;
+use crate::object::Object;
+use crate::originals_annotation::OriginalsAnnotation;
 use crate::pod_template::{Scope, Target};
 use crate::pull_secrets::SecretChange;
 
-/// Carries out `plan` on `object`, about which there is this `note`; `false` if there is nothing to change.
-pub fn rewrite(object: &mut Value, target: &Target, plan: Plan, mut note: Note) -> bool {
-    let is_first = note.is_empty();
+/// Carries out `plan` on `object`, which has this `annotation`; `None` if there is nothing to change.
+pub fn rewrite<'a>(
+    object: &Object<'a>,
+    target: &Target,
+    plan: Plan<'_>,
+    mut annotation: OriginalsAnnotation,
+) -> Option<Edited<'a>> {
+    let template = object.template()?;
+    let spec = template.spec.as_ref()?;
+    let is_first = annotation.is_empty();
+    let mut edited = Edited::new(object.text);
     let mut edits = Vec::new();
-    for decision in plan.decisions {
-        match decision.fate {
-            Fate::Rewrite(Copy { image, .. })
-            | Fate::Remembered {
-                copy: Some(image), ..
-            } => {
-                // A copy of a copy stands for what the first one stood for.
-                let original = note.original(&decision.image).map(ToOwned::to_owned);
-                note.add(image.clone(), original.unwrap_or(decision.image));
-                edits.push((decision.place, image));
+    for decision in &plan.decisions {
+        let slot = decision.slot;
+        let image = match &decision.fate {
+            Fate::Rewrite(copy) => &copy.image,
+            Fate::Remembered(remembered) => match &remembered.copy {
+                Some(copy) => copy,
+                None => continue,
+            },
+            Fate::Restore { original } => {
+                edits.push((slot, Rc::clone(original)));
+                continue;
             }
-            Fate::Restore { original } => edits.push((decision.place, original)),
-            _ => {}
-        }
+            _ => continue,
+        };
+        // A copy of a copy stands for what the first one stood for.
+        let original = annotation.original(&slot.image).map(ToOwned::to_owned);
+        annotation.add(image, original.as_deref().unwrap_or(&slot.image));
+        edits.push((slot, Rc::clone(image)));
     }
     if edits.is_empty() && plan.secret == SecretChange::None {
-        return false;
+        return None;
     }
     match &plan.secret {
         // A Pod keeps its pull Secrets for good.
-        SecretChange::Add { name, .. } if !target.is_pod => note.secret = Some(name.clone()),
-        SecretChange::Remove { .. } => note.secret = None,
+        SecretChange::Add { name, .. } if !target.is_pod => annotation.secret = Some(name.clone()),
+        SecretChange::Remove { .. } => annotation.secret = None,
         SecretChange::None | SecretChange::Add { .. } => {}
     }
-    let Some(template) = target.template_mut(object) else {
-        return false;
-    };
-    let Some(spec) = template.get_mut("spec") else {
-        return false;
-    };
-    for (place, image) in edits {
-        place.put(spec, image);
-    }
-    plan.secret.apply(spec);
-    // What is noted just now is there.
+    // What was added just now is in use.
     if !is_first {
-        note.retain(&Images::of(spec).names());
+        // Edits are in the order of the images.
+        let mut edits = edits.iter().peekable();
+        let slots = spec.images.slots.iter();
+        annotation.retain(slots.map(|slot| {
+            let edit = edits.next_if(|(edited, _)| edited.range == slot.range);
+            edit.map_or(&*slot.image, |(_, image)| image)
+        }));
     }
+    for (slot, image) in edits {
+        edited.replace_string(slot.range.clone(), image);
+    }
+    plan.secret.apply(spec, &mut edited);
     // The API server refuses or drops the annotation when it comes with the update of a Pod's images.
     if target.scope == Scope::Everything {
-        note.write(template);
+        annotation.write(template, &mut edited);
     }
-    true
+    Some(edited)
 }

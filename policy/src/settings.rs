@@ -3,16 +3,19 @@
 //! The comment of a setting is its documentation: its key, what it means, its default. The README and the form for
 //! Rancher's user interface say the same, word for word; a test compares.
 
+mod known_copies;
 mod patterns;
 mod reader;
 
 use std::time::Duration;
 
 use kubewarden_policy_sdk::settings::SettingsValidationResponse;
+use mirror_contract::answer::is_secret_name;
 use mirror_contract::namespace::DEFAULT_EXCLUDED;
-use mirror_contract::{NamespacePattern, Sidecar};
+use mirror_contract::{Backup, NamespacePattern, Sidecar};
 use serde_json::Value;
 
+use known_copies::parse_backup;
 pub use patterns::{ImagePattern, LabelPattern, OwnerPattern};
 use reader::Reader;
 
@@ -20,6 +23,8 @@ use reader::Reader;
 const DEFAULT_OWNERS: [&str; 2] = ["postgresql.cnpg.io/Cluster", "acid.zalan.do/postgresql"];
 /// The Zalando operator does the same, and its Pods do not name it as an owner: it marks all that is its own like this.
 const DEFAULT_LABELS: [&str; 1] = ["application=spilo"];
+/// The name that the sidecar gives it, unless it is told another.
+const DEFAULT_PULL_SECRETS: [&str; 1] = ["image-mirror-pull"];
 /// Milliseconds. Together with one last call it stays below the host's default limit of two seconds.
 const DEFAULT_BUDGET: u64 = 800;
 /// Milliseconds: less than one call takes is no time at all.
@@ -38,6 +43,8 @@ pub struct Settings<'a> {
     excluded_namespaces: Vec<NamespacePattern<'a>>,
     /// `images`: which images are mirrored.
     pub images: ImageFilter<'a>,
+    /// Where copies are and which pull Secrets they need, if the sidecar does not tell.
+    pub known_copies: KnownCopies<'a>,
     /// `skipOwners`: what such an owner, `<API group>/<kind>`, owns is left alone, because it compares images itself.
     /// Default: `[postgresql.cnpg.io/Cluster, acid.zalan.do/postgresql]`
     skip_owners: Vec<OwnerPattern<'a>>,
@@ -69,6 +76,18 @@ pub struct ImageFilter<'a> {
     /// `images.exclude`: images that fit such a pattern are not mirrored, whatever else is said.
     /// Default: `[]`
     exclude: Vec<ImagePattern<'a>>,
+}
+
+/// What an annotation with original images is checked against: whoever may edit a workload may write it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct KnownCopies<'a> {
+    /// `backups`: where copies are, and where they were before, as `registry/repository`; without this list, what a
+    /// container becomes during an outage is at most the copy that it ran before.
+    /// Default: `[]`
+    backups: Vec<[Backup; 2]>,
+    /// `pullSecrets`: names of the pull Secrets of the backups, and former names; during an outage no other Secret is added.
+    /// Default: `[image-mirror-pull]`
+    pull_secrets: Vec<&'a str>,
 }
 
 /// What to do with an object when an image cannot be replaced by its copy.
@@ -132,6 +151,18 @@ impl<'a> Settings<'a> {
             exclude: filters.patterns("exclude"),
         };
         reader.adopt(filters);
+        let backups = reader.list(
+            "backups",
+            "a list of `registry/repository`, in lower case",
+            &[],
+            parse_backup,
+        );
+        let pull_secrets = reader.list(
+            "pullSecrets",
+            "a list of names of Secrets",
+            &DEFAULT_PULL_SECRETS,
+            |name| is_secret_name(name).then_some(name),
+        );
         let skip_owners = reader.list(
             "skipOwners",
             "a list of `<API group>/<kind>`",
@@ -154,6 +185,10 @@ impl<'a> Settings<'a> {
                 sidecar,
                 excluded_namespaces,
                 images,
+                known_copies: KnownCopies {
+                    backups,
+                    pull_secrets,
+                },
                 skip_owners,
                 skip_labels,
                 when_not_mirrored,
@@ -179,10 +214,10 @@ impl<'a> Settings<'a> {
             .any(|pattern| pattern.matches(api_version, kind))
     }
 
-    /// Whether what has labels, which `get` looks up by key, is left alone.
-    pub fn skips_labels<'b>(&self, get: impl Fn(&str) -> Option<&'b str>) -> bool {
+    /// Whether what has this label is left alone.
+    pub fn skips_label(&self, key: &str, value: &str) -> bool {
         self.skip_labels
             .iter()
-            .any(|pattern| get(pattern.key) == Some(pattern.value))
+            .any(|pattern| (pattern.key, pattern.value) == (key, value))
     }
 }

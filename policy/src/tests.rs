@@ -2,6 +2,7 @@
 
 mod exempt;
 mod fixtures;
+mod forged_annotations;
 mod images;
 mod properties;
 mod pull_secrets;

@@ -1,9 +1,13 @@
 //! Foreign text made fit for messages: one line, bounded.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// What stands for the part that was cut out. ASCII, since warnings travel in an HTTP header.
 const CUT: &str = "...";
+
+/// Bytes of the lines of a report that are kept; more than is ever shown.
+const MAX_BYTES: usize = 32 * 1024;
 
 /// `text` on one line and at most `max` characters long; the middle goes first, since an image's registry and tag say more.
 pub fn shorten(text: &str, max: usize) -> String {
@@ -30,22 +34,50 @@ pub fn cut(text: &str, max: usize) -> String {
         .collect()
 }
 
-/// The items, separated, up to `max` bytes of them, and how many more there are.
-pub fn join(items: impl IntoIterator<Item = String>, max: usize) -> String {
-    let mut joined = String::new();
-    let mut more = 0_usize;
-    for item in items {
-        if joined.is_empty() || (more == 0 && joined.len() + item.len() <= max) {
-            let separator = if joined.is_empty() { "" } else { "; " };
-            joined.push_str(separator);
-            joined.push_str(&item);
-        } else {
-            more += 1;
+/// Lines of a report: each once, in the order of the alphabet. What would not be shown is only counted.
+#[derive(Debug, Default)]
+pub struct Lines {
+    kept: BTreeSet<String>,
+    bytes: usize,
+    more: usize,
+}
+
+impl Lines {
+    /// Adds a line; `false` if it is known to have been added before.
+    pub fn add(&mut self, line: String) -> bool {
+        if self.bytes > MAX_BYTES {
+            let is_new = !self.kept.contains(&line);
+            self.more += usize::from(is_new);
+            return is_new;
         }
+        self.bytes += line.len();
+        self.kept.insert(line)
     }
-    if more > 0 {
-        // Writing to a String cannot fail.
-        let _ = write!(joined, "; and {more} more");
+
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
     }
-    joined
+
+    /// The lines, separated, up to `max` bytes of them, and how many more there are.
+    pub fn join(&self, max: usize) -> String {
+        let mut joined = String::new();
+        let mut more = self.more;
+        let mut is_full = false;
+        for line in &self.kept {
+            is_full |= !joined.is_empty() && joined.len() + line.len() > max;
+            if is_full {
+                more += 1;
+                continue;
+            }
+            if !joined.is_empty() {
+                joined.push_str("; ");
+            }
+            joined.push_str(line);
+        }
+        if more > 0 {
+            // Writing to a String cannot fail.
+            let _ = write!(joined, "; and {more} more");
+        }
+        joined
+    }
 }

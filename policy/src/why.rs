@@ -5,6 +5,7 @@ use std::fmt;
 use mirror_contract::reference::ParseError;
 use mirror_contract::{Inexpressible, Refusal, RefusalKind};
 
+use crate::mirror::MAX_IMAGES;
 use crate::text::cut;
 
 /// Characters, as many as the sidecar's own reasons have. Other texts that its marker got into may go on for pages.
@@ -23,6 +24,8 @@ pub enum Why {
     Inexpressible(Inexpressible),
     /// The time budget was used up.
     NoTime,
+    /// The request names more images than it may ask about.
+    TooMany,
     /// The sidecar cannot tell.
     Unavailable(String),
     /// The sidecar could not be reached.
@@ -57,7 +60,8 @@ impl Why {
         }
     }
 
-    fn reason(&self) -> String {
+    /// The reason alone.
+    pub fn reason(&self) -> String {
         match self {
             Self::Pending(reason) | Self::Failed(reason) | Self::Unavailable(reason) => {
                 reason.clone()
@@ -65,6 +69,9 @@ impl Why {
             Self::Unparseable(error) => error.to_string(),
             Self::Inexpressible(reason) => reason.to_string(),
             Self::NoTime => "no time left to ask".into(),
+            Self::TooMany => {
+                format!("an object is asked about {MAX_IMAGES} different images at most")
+            }
             Self::Silent => "the sidecar does not answer".into(),
             Self::Unusable => "the sidecar's answer makes no sense".into(),
             Self::NoNamespace => "the object is in no namespace".into(),

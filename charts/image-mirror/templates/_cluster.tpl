@@ -34,6 +34,18 @@
 {{- end }}
 {{- end }}
 
+{{/* Where the sidecar keeps copies, as the policy's setting `backups`. */}}
+{{- define "image-mirror.backups" -}}
+{{- with .Values.registry }}
+{{- list (list .host .repository | compact | join "/") | toJson }}
+{{- end }}
+{{- end }}
+
+{{/* The name of the pull Secret, as the policy's setting `pullSecrets`. */}}
+{{- define "image-mirror.pullSecretNames" -}}
+{{- list (default "image-mirror-pull" (include "image-mirror.pullSecretName" .)) | toJson }}
+{{- end }}
+
 {{/* The rights that the mode of work needs, of those in a file, as YAML. Takes a list: the context and the file. */}}
 {{- define "image-mirror.rules" -}}
 {{- $file := last . }}

@@ -44,7 +44,19 @@ class Policy(unittest.TestCase):
             flat.update(
                 {f"{key}.{inner}": item for inner, item in value.items()} if isinstance(value, dict) else {key: value}
             )
+        # The chart knows where copies are.
+        self.assertEqual(flat.pop("backups"), ["ghcr.io/acme"])
+        self.assertEqual(form.pop("backups"), [])
         self.assertEqual(flat, form)
+
+    def test_the_policy_knows_the_backups_and_their_secrets(self):
+        former = ("--set", "policy.settings.backups={old.example.com/x}", "--set", "policy.settings.pullSecrets={former}")
+        settings = only(render(*REGISTRY, *former, "--set", "pull.secretName=mine"), "ClusterAdmissionPolicy")["spec"]["settings"]
+        self.assertEqual(settings["backups"], ["ghcr.io/acme", "old.example.com/x"])
+        self.assertEqual(settings["pullSecrets"], ["mine", "former"])
+        bare = only(render("--set", "registry.host=registry.example.com:5000"), "ClusterAdmissionPolicy")["spec"]["settings"]
+        self.assertEqual(bare["backups"], ["registry.example.com:5000"])
+        self.assertEqual(bare["pullSecrets"], ["image-mirror-pull"])
 
     def test_namespaces_that_the_policy_leaves_alone_are_not_even_asked_about(self):
         [condition] = self.policy["namespaceSelector"]["matchExpressions"]

@@ -113,6 +113,22 @@ impl Case {
         }
     }
 
+    /// A request in the namespace `shop`, as text. The sidecar has copies of these images and answers nothing else.
+    ///
+    /// # Panics
+    /// When an image cannot be mirrored.
+    #[must_use]
+    pub fn raw(name: &'static str, payload: String, images: &[&str]) -> Self {
+        let images: Vec<_> = images.iter().map(ToString::to_string).collect();
+        Self {
+            name,
+            operation: "validate",
+            payload: payload.into_bytes(),
+            expected: Expected::Untouched,
+            answers: answers(&images, "shop").expect("the images can be mirrored"),
+        }
+    }
+
     /// What the host says to a call of the policy; `None` if nobody expected it.
     #[must_use]
     pub fn answer(&self, namespace: &str, operation: &str, payload: &[u8]) -> Option<&[u8]> {

@@ -5,6 +5,7 @@ mod connections;
 mod copies;
 mod facade;
 mod fuel;
+mod growth;
 mod hostile;
 mod hostile_json;
 mod kill;

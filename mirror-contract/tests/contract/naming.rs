@@ -1,7 +1,7 @@
 //! Names of copies: legal, never shared by two images, and readable back.
 
 use mirror_contract::naming::{BackupError, anchor_tag, anchored_digest};
-use mirror_contract::{Backup, Digest, ImageRef, Inexpressible, Naming};
+use mirror_contract::{Backup, Digest, ImageRef, Inexpressible, Naming, Relation};
 use oci_spec::distribution::Reference;
 use proptest::prelude::*;
 use rstest::rstest;
@@ -224,4 +224,98 @@ proptest! {
         let back = backup(naming).source(&copy);
         prop_assert!(back.is_none() || back == Some(image));
     }
+}
+
+fn relation(backup: &Backup, copy: &str, original: &str) -> Option<Relation> {
+    let (copy, original) = (
+        ImageRef::parse(copy).unwrap(),
+        ImageRef::parse(original).unwrap(),
+    );
+    let relation = backup.relation(&copy, &original);
+    // What a backup knows, some backup knows.
+    assert!(relation.is_none() || Backup::any_relation(&copy, &original) == relation);
+    relation
+}
+
+#[rstest]
+#[case::tag(
+    "ghcr.io/acme/docker.io-library-nginx:1",
+    "nginx:1",
+    Some(Relation::Exact)
+)]
+#[case::no_tag(
+    "ghcr.io/acme/docker.io-library-nginx",
+    "docker.io/nginx",
+    Some(Relation::Exact)
+)]
+#[case::digest(
+    "ghcr.io/acme/docker.io-library-nginx@DIGEST",
+    "nginx@DIGEST",
+    Some(Relation::Exact)
+)]
+#[case::both(
+    "ghcr.io/acme/docker.io-library-nginx:1@DIGEST",
+    "nginx:1@DIGEST",
+    Some(Relation::Exact)
+)]
+#[case::pinned(
+    "ghcr.io/acme/docker.io-library-nginx:1@DIGEST",
+    "nginx:1",
+    Some(Relation::Pinned)
+)]
+#[case::digest_lost("ghcr.io/acme/docker.io-library-nginx:1", "nginx:1@DIGEST", None)]
+#[case::tag_lost("ghcr.io/acme/docker.io-library-nginx@DIGEST", "nginx:1", None)]
+#[case::another_tag("ghcr.io/acme/docker.io-library-nginx:2", "nginx:1", None)]
+#[case::another_image("ghcr.io/acme/docker.io-library-redis:1", "nginx:1", None)]
+#[case::longer_name("ghcr.io/acme/docker.io-library-nginx-x:1", "nginx:1", None)]
+#[case::longer_prefix("ghcr.io/acme/x/docker.io-library-nginx:1", "nginx:1", None)]
+#[case::another_prefix("ghcr.io/evil/docker.io-library-nginx:1", "nginx:1", None)]
+#[case::another_registry("evil.example/acme/docker.io-library-nginx:1", "nginx:1", None)]
+#[case::another_naming("ghcr.io/acme/docker.io/library/nginx:1", "nginx:1", None)]
+#[case::anchor(
+    "ghcr.io/acme/docker.io-library-nginx:sha256-HEX.mirror",
+    "nginx:sha256-HEX.mirror",
+    None
+)]
+fn a_copy_has_exactly_one_name(
+    #[case] copy: &str,
+    #[case] original: &str,
+    #[case] expected: Option<Relation>,
+) {
+    let digest = |text: &str| {
+        text.replace("DIGEST", &format!("sha256:{HEX}"))
+            .replace("HEX", HEX)
+    };
+    let found = relation(&backup(Naming::Flat), &digest(copy), &digest(original));
+    assert_eq!(found, expected);
+}
+
+#[rstest]
+#[case::flat("evil.example/a/b/docker.io-library-nginx:1", true)]
+#[case::nested("evil.example/docker.io/library/nginx:1", true)]
+#[case::another("evil.example/docker.io-library-redis:1", false)]
+#[case::suffix("evil.example/docker.io-library-nginx-x:1", false)]
+#[case::no_name("evil.example/backdoor:1", false)]
+fn a_name_of_any_backup_is_recognised(#[case] copy: &str, #[case] is_copy: bool) {
+    let (copy, nginx) = (
+        ImageRef::parse(copy).unwrap(),
+        ImageRef::parse("nginx:1").unwrap(),
+    );
+    assert_eq!(Backup::any_relation(&copy, &nginx).is_some(), is_copy);
+}
+
+#[rstest]
+#[case(Naming::Flat)]
+#[case(Naming::Nested)]
+fn shortened_names_are_recognised(#[case] naming: Naming) {
+    let path = |last: char| format!("ghcr.io/{}/{last}", ["team-of-many"; 18].join("/"));
+    let original = path('a');
+    let image = ImageRef::parse(&original).unwrap();
+    let copy = backup(naming).target(&image).unwrap().to_string();
+    assert!(copy.contains("__"), "{copy}");
+    assert_eq!(
+        relation(&backup(naming), &copy, &original),
+        Some(Relation::Exact)
+    );
+    assert_eq!(relation(&backup(naming), &copy, &path('b')), None);
 }

@@ -8,7 +8,7 @@ use super::{Fate, Plan, Workload};
 use crate::pull_secrets::SecretChange;
 
 impl Workload<'_> {
-    pub(super) fn spare_service_account(&self, plan: &mut Plan) {
+    pub(super) fn spare_service_account(&self, plan: &mut Plan<'_>) {
         if self.secrets.are_left_to_service_account() {
             if plan.secret != SecretChange::None && plan.any(Fate::stays_upstream) {
                 plan.secret = SecretChange::None;
@@ -20,7 +20,7 @@ impl Workload<'_> {
             return;
         };
         // Where the pod spec would stay as it is, a change would start a rollout for nothing.
-        if self.note.secret.as_deref() == Some(name)
+        if self.annotation.secret.as_deref() == Some(name)
             && plan.any(Fate::stays_for_a_reason)
             && (plan.any(Fate::is_rewritten) || (self.is_new)())
         {
@@ -32,10 +32,10 @@ impl Workload<'_> {
         }
     }
 
-    fn restore(&self, plan: &mut Plan) {
+    fn restore(&self, plan: &mut Plan<'_>) {
         for decision in &mut plan.decisions {
-            if let Some(original) = self.note.original(&decision.image) {
-                let original = original.to_owned();
+            if let Some(original) = self.annotation.original(&decision.slot.image) {
+                let original = original.into();
                 decision.fate = Fate::Restore { original };
             }
         }

@@ -4,7 +4,7 @@ use kubewarden_policy_sdk::response::ValidationResponse;
 use serde_json::{Value, json};
 
 use super::script::{SIDECAR, Script};
-use crate::validate;
+use crate::fuzzing::response as validate;
 
 /// The request in `e2e-tests/fixtures/admission/<name>.json`.
 pub fn fixture(name: &str) -> Value {
@@ -61,13 +61,16 @@ pub fn answer(request: &Value, script: &mut Script) -> ValidationResponse {
     answer_with(request, script, json!({}))
 }
 
-/// The answer to `request` under these settings; the sidecar's address is added.
+/// The answer to `request` under these settings; the addresses of the sidecar and its backup are added.
 pub fn answer_with(
     request: &Value,
     script: &mut Script,
     mut settings: Value,
 ) -> ValidationResponse {
     settings["sidecar"] = SIDECAR.into();
+    if settings.get("backups").is_none() {
+        settings["backups"] = json!(["backup.test/acme"]);
+    }
     let payload = json!({"request": request, "settings": settings});
     validate(payload.to_string().as_bytes(), script)
 }

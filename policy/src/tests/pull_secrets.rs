@@ -334,6 +334,7 @@ mod a_new_image_that_stays {
         assert_eq!(
             warnings(&answer),
             [
+                "image-mirror: backup.test/acme/docker.io-library-nginx:latest is annotated as a copy: the sidecar does not answer",
                 "image-mirror: private.example/app:1 cannot be looked up: the sidecar does not answer"
             ]
         );
@@ -425,9 +426,14 @@ mod during_an_outage {
         }
         let answer = answer_with(&update(&before, &after), &mut script, settings);
         assert!(answer.accepted, "{:?}", answer.message);
-        let object = answer.mutated_object.unwrap();
+        let object = answer.mutated_object.as_ref().unwrap();
         assert_eq!(object["spec"], before["spec"]);
-        assert_eq!(answer.warnings, None);
+        let remembered = &answer.audit_annotations.as_ref().unwrap()["remembered"];
+        assert!(
+            remembered.starts_with(&format!("nginx -> {NGINX}: ")),
+            "{remembered}"
+        );
+        assert!(warnings(&answer)[0].starts_with("image-mirror: nginx uses the annotated copy: "));
     }
 
     /// Whether the backup needs no Secret, or the user lists it, or somebody else has the Secret's place.
@@ -516,7 +522,14 @@ mod during_an_outage {
         for request in [update(&before, &after), create(after)] {
             let answer = answer_with(&request, &mut script(&down(), 0), settings.clone());
             assert!(answer.accepted && answer.mutated_object.is_none());
-            assert_eq!(answer.warnings, None);
+            assert!(
+                answer
+                    .audit_annotations
+                    .as_ref()
+                    .unwrap()
+                    .contains_key("remembered")
+            );
+            assert_eq!(warnings(&answer).len(), 2);
         }
     }
 
@@ -530,7 +543,13 @@ mod during_an_outage {
         pod["kind"] = "Pod".into();
         assert_eq!(pod["spec"]["containers"][0]["image"], NEW);
         let answer = answer_with(&create(pod), &mut script(&down(), 0), settings);
-        assert!(answer.accepted && answer.mutated_object.is_none() && answer.warnings.is_none());
+        assert!(answer.accepted && answer.mutated_object.is_none());
+        assert_eq!(
+            warnings(&answer),
+            [format!(
+                "image-mirror: {NEW} is annotated as a copy: the sidecar does not answer"
+            )]
+        );
     }
 
     /// That the copy is gone is an answer.
@@ -572,7 +591,9 @@ fn a_secret_of_another_name_takes_the_place_of_the_one_before() {
     let note = json!({"backup.test/acme/old:1": "old:1", "imagePullSecret": "before"});
     let secrets = json!([{"name": "before"}]);
     let request = create(deployment(&["nginx"], secrets, Some(note)));
-    let object = answer(&request, &mut Script::new()).mutated_object.unwrap();
+    let settings = json!({"pullSecrets": ["before", SECRET]});
+    let answer = answer_with(&request, &mut Script::new(), settings);
+    let object = answer.mutated_object.unwrap();
     let template = &object["spec"]["template"];
     assert_eq!(
         template["spec"]["imagePullSecrets"],
@@ -606,16 +627,24 @@ fn the_secret_before_stays_while_an_image_needs_it() {
 /// The backup moved: what is noted is the image that the user wrote, not the copy of before.
 #[test]
 fn a_copy_of_a_copy_stands_for_the_original() {
-    let note = json!({"old.test/acme/nginx:1": "nginx:1", "imagePullSecret": SECRET});
+    let old = "old.test/docker.io/library/nginx:1";
+    let new = "backup.test/acme/old.test-docker.io-library-nginx:1";
+    let note = json!({old: "nginx:1", "imagePullSecret": SECRET});
     let secrets = json!([{ "name": SECRET }]);
-    let request = create(deployment(&["old.test/acme/nginx:1"], secrets, Some(note)));
-    let object = answer(&request, &mut Script::new()).mutated_object.unwrap();
+    let request = create(deployment(&[old], secrets.clone(), Some(note)));
+    let settings = json!({"backups": ["backup.test/acme", "old.test"]});
+    let answer = answer_with(&request, &mut Script::new(), settings.clone());
+    let object = answer.mutated_object.unwrap();
     let note = object["spec"]["template"]["metadata"]["annotations"][ORIGINALS]
         .as_str()
         .unwrap();
     let note: Value = serde_json::from_str(note).unwrap();
-    assert_eq!(
-        note,
-        json!({"backup.test/acme/old.test-acme-nginx:1": "nginx:1", "imagePullSecret": SECRET})
-    );
+    assert_eq!(note, json!({new: "nginx:1", "imagePullSecret": SECRET}));
+    // It is recognised as such.
+    let mut update = create(deployment(&["nginx:1"], secrets, None));
+    update["operation"] = "UPDATE".into();
+    update["oldObject"] = object;
+    let answer = answer_with(&update, &mut Script::new().otherwise(down()), settings);
+    let object = answer.mutated_object.unwrap();
+    assert_eq!(images(&object["spec"]["template"]["spec"]), [new]);
 }

@@ -3,16 +3,21 @@
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use super::fixtures::{answer, changes, create, first_image, fixture, pod, pod_of, warnings};
-use super::script::{SIDECAR, Script};
-use crate::validate;
+use super::fixtures::{
+    answer, answer_with, changes, create, first_image, fixture, pod, pod_of, warnings,
+};
+use super::script::{SIDECAR, Script, secret_not_needed};
+use crate::fuzzing::response as validate;
 
-/// The answer to a payload of which the object is given as text.
-fn answer_to_object(object: &str) -> kubewarden_policy_sdk::response::ValidationResponse {
-    let payload = format!(
+/// A payload of which the object is given as text.
+fn payload(object: &str) -> String {
+    format!(
         r#"{{"request":{{"uid":"1","kind":{{"group":"","version":"v1","kind":"Pod"}},"operation":"CREATE","namespace":"shop","object":{object}}},"settings":{{"sidecar":"{SIDECAR}"}}}}"#
-    );
-    validate(payload.as_bytes(), &mut Script::new())
+    )
+}
+
+fn answer_to_object(object: &str) -> kubewarden_policy_sdk::response::ValidationResponse {
+    validate(payload(object).as_bytes(), &mut Script::new())
 }
 
 #[rstest]
@@ -59,7 +64,6 @@ fn wrong_settings_do_not_stop_workloads(#[case] settings: &str, #[case] words: &
 #[rstest]
 #[case::deep(format!("{}1{}", r#"{"a":"#.repeat(200), "}".repeat(200)))]
 #[case::very_deep(format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000)))]
-#[case::number_out_of_range(r#"{"spec":{"containers":[{"image":"nginx"}],"x":1e400}}"#.into())]
 fn an_unreadable_object_is_accepted_with_a_warning(#[case] object: String) {
     let answer = answer_to_object(&object);
     assert!(answer.accepted && answer.mutated_object.is_none());
@@ -197,13 +201,88 @@ fn the_note_never_makes_the_annotations_too_long(#[case] more: usize, #[case] is
     assert_eq!(found, if is_noted { note } else { Value::Null });
 }
 
-#[test]
-fn a_note_that_is_too_long_by_itself_leaves_the_metadata_alone() {
-    let names: Vec<_> = (0..6_000).map(|index| format!("image{index}")).collect();
-    let images: Vec<_> = names.iter().map(String::as_str).collect();
-    let object = pod_of(&images);
-    let mutated = answer(&create(object.clone()), &mut Script::new())
-        .mutated_object
+/// Numbers that do not fit, spellings, the order of keys, and keys that occur twice.
+#[rstest]
+#[case::more_than_64_bit("340282366920938463463374607431768211455")]
+#[case::out_of_range("1e400")]
+#[case::spelling("[1.0,1.00,10E-1,-0,0.1e+1]")]
+#[case::order(r#"{"b":1,"a":{"d":2,"c":3}}"#)]
+#[case::twice(r#"{"a":1,"a":2}"#)]
+#[case::escapes(r#""\u0041\/\ud83e\udd80""#)]
+#[case::space("[ 1 ,\t2\n]")]
+fn what_is_not_edited_stays_byte_for_byte(#[case] rest: &str) {
+    let object = |image: &str, more: &str| {
+        format!(
+            r#"{{{more}"spec":{{"x":{rest},"containers":[{{"y":{rest},"image":"{image}"}}]}},"z":{rest}}}"#
+        )
+    };
+    let payload = payload(&object("nginx", ""));
+    let mut script = Script::new()
+        .without_hints()
+        .reply("pull-secret/shop:latest", secret_not_needed());
+    let response = crate::evaluate(payload.as_bytes(), &mut script)
+        .to_json()
         .unwrap();
-    assert_eq!(mutated["metadata"], object["metadata"]);
+    let copy = "backup.test/acme/docker.io-library-nginx:latest";
+    let note = format!(
+        r#""metadata":{{"annotations":{{"image-mirror.dev/original-images":"{{\"{copy}\":\"nginx\"}}"}}}},"#
+    );
+    let expected = format!(r#","mutated_object":{}}}"#, object(copy, &note));
+    let response = String::from_utf8(response).unwrap();
+    assert!(response.ends_with(&expected), "{response}\n{expected}");
+}
+
+#[test]
+fn an_object_is_asked_about_a_hundred_images_at_most() {
+    let names: Vec<_> = (0..150).map(|index| format!("image{index}")).collect();
+    let mut images: Vec<_> = names.iter().map(String::as_str).collect();
+    // The same image again is no other.
+    images.extend(["image0", "docker.io/library/image0:latest", "image149"]);
+    let request = create(pod_of(&images));
+    let mut script = Script::new();
+    let answer = answer(&request, &mut script);
+    let asked = script
+        .asked
+        .iter()
+        .filter(|question| question.starts_with("tag/"));
+    assert_eq!(asked.count(), 100);
+    let object = answer.mutated_object.as_ref().unwrap();
+    let image = |index: usize| {
+        object["spec"]["containers"][index]["image"]
+            .as_str()
+            .unwrap()
+    };
+    assert!(image(99).starts_with("backup.test/") && image(151).starts_with("backup.test/"));
+    assert_eq!((image(100), image(152)), ("image100", "image149"));
+    let limit = "50 images: an object is asked about 100 different images at most";
+    assert_eq!(
+        warnings(&answer),
+        [format!("image-mirror: not mirrored, {limit}")]
+    );
+    assert_eq!(answer.audit_annotations.unwrap()["not-mirrored"], limit);
+
+    let strict = json!({"whenNotMirrored": "reject"});
+    let rejected = answer_with(&request, &mut Script::new(), strict.clone());
+    assert_eq!(
+        rejected.message.unwrap(),
+        "image-mirror: 50 images: an object is asked about 100 different images at most"
+    );
+    // What runs already is no reason.
+    let mut deployment = create(
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"template": pod_of(&images)}}),
+    );
+    deployment["operation"] = "UPDATE".into();
+    deployment["oldObject"] = deployment["object"].clone();
+    assert!(answer_with(&deployment, &mut Script::new(), strict).accepted);
+}
+
+#[test]
+fn of_a_million_oddities_a_few_are_told() {
+    let answer = answer(
+        &create(pod(json!({"containers": vec![0; 1_000_000]}))),
+        &mut Script::new(),
+    );
+    let warnings = warnings(&answer);
+    assert_eq!(warnings.len(), 6);
+    assert_eq!(warnings[5], "image-mirror: and 999995 more");
 }

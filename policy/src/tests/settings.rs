@@ -21,6 +21,8 @@ fn message(settings: &Value) -> Option<String> {
         "include": ["docker.io/*", "ghcr.io/acme/app", "quay.io/a/b:V1", "localhost:5000/*:latest"],
         "exclude": ["*@sha256:*"]
     },
+    "backups": ["ghcr.io/acme/mirror", "localhost:5000", "docker.io/acme"],
+    "pullSecrets": ["image-mirror-pull", "former.name"],
     "skipOwners": ["postgresql.cnpg.io/Cluster", "Node"],
     "skipLabels": ["app.kubernetes.io/managed-by=Some_operator", "a="],
     "whenNotMirrored": "reject",
@@ -54,7 +56,7 @@ fn valid(#[case] settings: Value) {
 #[case::budget_negative(json!({"sidecar": "a:1", "timeBudgetMs": -1}), "not -1")]
 #[case::budget_fraction(json!({"sidecar": "a:1", "timeBudgetMs": 800.5}), "not 800.5")]
 #[case::budget_text(json!({"sidecar": "a:1", "timeBudgetMs": "800"}), "not \"800\"")]
-#[case::unknown(json!({"sidecar": "a:1", "side_car": 1}), "`side_car` is not a setting (there are sidecar, excludedNamespaces, images, skipOwners, skipLabels, whenNotMirrored, whenUnavailable, pinDigest, timeBudgetMs)")]
+#[case::unknown(json!({"sidecar": "a:1", "side_car": 1}), "`side_car` is not a setting (there are sidecar, excludedNamespaces, images, backups, pullSecrets, skipOwners, skipLabels, whenNotMirrored, whenUnavailable, pinDigest, timeBudgetMs)")]
 #[case::images_not_an_object(json!({"sidecar": "a:1", "images": ["*"]}), "`images` must be an object, not [\"*\"]")]
 #[case::unknown_filter(json!({"sidecar": "a:1", "images": {"only": []}}), "`images.only` is not a setting (there are images.include, images.exclude)")]
 #[case::include_not_a_list(json!({"sidecar": "a:1", "images": {"include": "*"}}), "`images.include` must be a list of full references")]
@@ -62,6 +64,12 @@ fn valid(#[case] settings: Value) {
 #[case::not_canonical(json!({"sidecar": "a:1", "images": {"exclude": ["docker.io/nginx:1"]}}), "not \"docker.io/nginx:1\"")]
 #[case::no_regex(json!({"sidecar": "a:1", "images": {"exclude": ["ghcr.io/(a|b)/.*"]}}), "not \"ghcr.io/(a|b)/.*\"")]
 #[case::empty_pattern(json!({"sidecar": "a:1", "images": {"exclude": [""]}}), "not \"\"")]
+#[case::backup_without_registry(json!({"sidecar": "a:1", "backups": ["acme"]}), "`backups` must be a list of `registry/repository`, in lower case, not \"acme\"")]
+#[case::backup_with_scheme(json!({"sidecar": "a:1", "backups": ["https://ghcr.io/acme"]}), "not \"https://ghcr.io/acme\"")]
+#[case::backup_in_upper_case(json!({"sidecar": "a:1", "backups": ["GHCR.io/acme"]}), "not \"GHCR.io/acme\"")]
+#[case::backup_with_slash(json!({"sidecar": "a:1", "backups": ["ghcr.io/"]}), "not \"ghcr.io/\"")]
+#[case::backup_on_docker_hub(json!({"sidecar": "a:1", "backups": ["docker.io"]}), "not \"docker.io\"")]
+#[case::no_secret_name(json!({"sidecar": "a:1", "pullSecrets": ["A_b"]}), "`pullSecrets` must be a list of names of Secrets, not \"A_b\"")]
 #[case::owner_with_version(json!({"sidecar": "a:1", "skipOwners": ["postgresql.cnpg.io/v1/Cluster"]}), "`skipOwners` must be a list of `<API group>/<kind>`")]
 #[case::owner_without_kind(json!({"sidecar": "a:1", "skipOwners": ["apps/"]}), "not \"apps/\"")]
 #[case::owner_without_group(json!({"sidecar": "a:1", "skipOwners": ["/Pod"]}), "not \"/Pod\"")]

@@ -1,0 +1,275 @@
+//! The parts of an object that the policy looks at, read from its text in one pass.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::images::{Images, List};
+use crate::json::{Cursor, Holder, Member};
+use crate::originals_annotation;
+use crate::pull_secrets::{self, ListedSecrets};
+use crate::settings::Settings;
+
+const SKIP: &str = "image-mirror.dev/skip";
+/// Marks the API server's image of a Pod that a kubelet reads from a file; it cannot be changed.
+const STATIC_POD: &str = "kubernetes.io/config.mirror";
+
+/// An object.
+pub struct Object<'a> {
+    /// Its text.
+    pub text: &'a str,
+    /// What it says about itself. Of a Pod it is also the template.
+    part: Part<'a>,
+    template: Option<Part<'a>>,
+    is_pod: bool,
+}
+
+/// An object or a Pod template: both have `metadata` and `spec`.
+#[derive(Default)]
+pub struct Part<'a> {
+    /// Where members can be added.
+    pub holder: Holder,
+    /// Its text.
+    pub range: Range<usize>,
+    pub metadata: Metadata<'a>,
+    /// `None` if it names no `containers`.
+    pub spec: Option<PodSpec<'a>>,
+}
+
+/// What `metadata` says.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+#[derive(Default)]
+pub struct Metadata<'a> {
+    pub holder: Holder,
+    pub annotations: Holder,
+    /// The annotation with the original images, as a member of `annotations`.
+    pub originals: Option<Member>,
+    /// The value of that annotation.
+    pub originals_text: Option<Cow<'a, str>>,
+    /// Bytes of the keys and values of all other annotations.
+    pub other_annotations: usize,
+    pub is_static_pod: bool,
+    /// It is being deleted.
+    pub is_deleted: bool,
+    /// The skip annotation or label is set.
+    pub opts_out: bool,
+    /// The settings name one of the labels.
+    pub has_skipped_label: bool,
+    /// The settings name one of the owners.
+    pub has_skipped_owner: bool,
+    /// One of the owners is a controller.
+    pub has_controller: bool,
+}
+
+/// What a pod spec says.
+pub struct PodSpec<'a> {
+    pub holder: Holder,
+    pub text: &'a str,
+    pub images: Images<'a>,
+    pub secrets: ListedSecrets<'a>,
+}
+
+impl<'a> Object<'a> {
+    /// Reads `text`, in which `path` leads to the Pod template; `None` if it is nested too deeply for the host.
+    pub fn read(text: &'a str, path: &[&str], settings: &Settings<'_>) -> Option<Self> {
+        let mut cursor = Cursor::new(text);
+        let mut object = Self {
+            text,
+            part: Part::default(),
+            template: None,
+            is_pod: path.is_empty(),
+        };
+        if let Some((first, rest)) = path.split_first() {
+            let start = cursor.position();
+            object.part.holder = cursor.enter_holder();
+            if let Holder::Object { .. } = object.part.holder {
+                while let Some(key) = cursor.next_key() {
+                    match &*key.name {
+                        "metadata" => object.part.metadata = Metadata::read(&mut cursor, settings),
+                        name if name == *first => {
+                            object.template = descend(&mut cursor, rest, settings);
+                        }
+                        _ => cursor.skip(),
+                    }
+                }
+            }
+            object.part.range = cursor.since(start);
+        } else {
+            object.part = Part::read(&mut cursor, settings);
+        }
+        (!cursor.is_too_deep()).then_some(object)
+    }
+
+    pub fn metadata(&self) -> &Metadata<'a> {
+        &self.part.metadata
+    }
+
+    /// The Pod template, which is the object itself if it is a Pod.
+    pub fn template(&self) -> Option<&Part<'a>> {
+        if self.is_pod {
+            Some(&self.part)
+        } else {
+            self.template.as_ref()
+        }
+    }
+
+    /// The spec of the Pod template.
+    pub fn spec(&self) -> Option<&PodSpec<'a>> {
+        self.template()?.spec.as_ref()
+    }
+
+    /// The text of the Pod template.
+    pub fn template_text(&self) -> Option<&'a str> {
+        self.text.get(self.template()?.range.clone())
+    }
+}
+
+fn descend<'a>(
+    cursor: &mut Cursor<'a>,
+    path: &[&str],
+    settings: &Settings<'_>,
+) -> Option<Part<'a>> {
+    let Some((first, rest)) = path.split_first() else {
+        return Some(Part::read(cursor, settings));
+    };
+    let mut template = None;
+    if cursor.enter_object() {
+        while let Some(key) = cursor.next_key() {
+            if key.name == *first {
+                template = descend(cursor, rest, settings);
+            } else {
+                cursor.skip();
+            }
+        }
+    }
+    template
+}
+
+impl<'a> Part<'a> {
+    fn read(cursor: &mut Cursor<'a>, settings: &Settings<'_>) -> Self {
+        let start = cursor.position();
+        let mut part = Self {
+            holder: cursor.enter_holder(),
+            ..Self::default()
+        };
+        if let Holder::Object { .. } = part.holder {
+            while let Some(key) = cursor.next_key() {
+                match &*key.name {
+                    "metadata" => part.metadata = Metadata::read(cursor, settings),
+                    "spec" => part.spec = PodSpec::read(cursor),
+                    _ => cursor.skip(),
+                }
+            }
+        }
+        part.range = cursor.since(start);
+        part
+    }
+}
+
+impl<'a> Metadata<'a> {
+    fn read(cursor: &mut Cursor<'a>, settings: &Settings<'_>) -> Self {
+        let mut metadata = Self {
+            holder: cursor.enter_holder(),
+            ..Self::default()
+        };
+        let Holder::Object { .. } = metadata.holder else {
+            return metadata;
+        };
+        while let Some(key) = cursor.next_key() {
+            match &*key.name {
+                "annotations" => metadata.read_annotations(cursor),
+                "labels" => metadata.read_labels(cursor, settings),
+                "ownerReferences" => metadata.read_owners(cursor, settings),
+                "deletionTimestamp" => {
+                    metadata.is_deleted = !cursor.null();
+                    if metadata.is_deleted {
+                        cursor.skip();
+                    }
+                }
+                _ => cursor.skip(),
+            }
+        }
+        metadata
+    }
+
+    fn read_annotations(&mut self, cursor: &mut Cursor<'a>) {
+        self.annotations = cursor.enter_holder();
+        let Holder::Object { .. } = self.annotations else {
+            return;
+        };
+        while let Some(key) = cursor.next_key() {
+            let start = cursor.position();
+            let value = cursor.string();
+            if key.name == originals_annotation::KEY {
+                self.originals = Some(key.member(start, cursor));
+                self.originals_text = value;
+                continue;
+            }
+            self.is_static_pod |= key.name == STATIC_POD;
+            self.opts_out |= key.name == SKIP && value.as_deref() == Some("true");
+            self.other_annotations += key.name.len() + value.map_or(0, |value| value.len());
+        }
+    }
+
+    fn read_labels(&mut self, cursor: &mut Cursor<'a>, settings: &Settings<'_>) {
+        if !cursor.enter_object() {
+            return;
+        }
+        while let Some(key) = cursor.next_key() {
+            if let Some(value) = cursor.string() {
+                self.opts_out |= key.name == SKIP && value == "true";
+                self.has_skipped_label |= settings.skips_label(&key.name, &value);
+            }
+        }
+    }
+
+    fn read_owners(&mut self, cursor: &mut Cursor<'a>, settings: &Settings<'_>) {
+        if !cursor.enter_array() {
+            return;
+        }
+        while cursor.next_element() {
+            let (mut api_version, mut kind) = (Cow::default(), Cow::default());
+            if !cursor.enter_object() {
+                continue;
+            }
+            while let Some(key) = cursor.next_key() {
+                match &*key.name {
+                    "apiVersion" => api_version = cursor.string().unwrap_or_default(),
+                    "kind" => kind = cursor.string().unwrap_or_default(),
+                    "controller" => self.has_controller |= cursor.raw() == "true",
+                    _ => cursor.skip(),
+                }
+            }
+            self.has_skipped_owner |= settings.skips_owner(&api_version, &kind);
+        }
+    }
+}
+
+impl<'a> PodSpec<'a> {
+    fn read(cursor: &mut Cursor<'a>) -> Option<Self> {
+        let start = cursor.position();
+        let holder = cursor.enter_holder();
+        let Holder::Object { .. } = holder else {
+            return None;
+        };
+        let mut images = Images::default();
+        let mut secrets = ListedSecrets::default();
+        let mut has_containers = false;
+        while let Some(key) = cursor.next_key() {
+            has_containers |= key.name == "containers";
+            if let Some(list) = List::of(&key.name) {
+                images.read(list, cursor);
+            } else if key.name == pull_secrets::KEY {
+                secrets = ListedSecrets::read(&key, cursor);
+            } else {
+                cursor.skip();
+            }
+        }
+        images.sort();
+        has_containers.then(|| Self {
+            holder,
+            text: cursor.text_of(cursor.since(start)),
+            images,
+            secrets,
+        })
+    }
+}

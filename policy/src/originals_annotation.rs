@@ -1,0 +1,127 @@
+//! The annotation with the original images of an object.
+//!
+//! It is on the Pod template (or the Pod), so that it goes wherever the images go: to the Pods, and back with a rollback.
+//! It is a JSON object, `{"<copy>": "<image as it was written>"}`. If the policy gave the template a pull Secret, there is
+//! also `"imagePullSecret": "<name>"`, which is no copy's name, since those have a registry and a path.
+//!
+//! Whoever may write the object may write the annotation, and somebody else's update may come to rely on it. So an entry
+//! counts only if [`KnownCopies`] confirms it.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use crate::json::Edited;
+use crate::object::Part;
+use crate::settings::KnownCopies;
+
+/// The key of the annotation.
+pub const KEY: &str = "image-mirror.dev/original-images";
+const SECRET: &str = "imagePullSecret";
+/// Bytes of all keys and values of an object's annotations. The API server refuses an object with more
+/// (`TotalAnnotationSizeLimitB` in Kubernetes' apimachinery).
+const MAX_ANNOTATIONS: usize = 256 * 1024;
+/// Entries that are checked; the policy asks for [`crate::mirror::MAX_IMAGES`] images at a time.
+const MAX_ENTRIES: usize = 250;
+
+/// The originals of the copies on a template or a Pod.
+#[derive(Clone, Debug, Default)]
+pub struct OriginalsAnnotation {
+    /// The images as they were written, by their copies.
+    originals: BTreeMap<String, String>,
+    /// The pull Secret that the policy gave to the template.
+    pub secret: Option<String>,
+}
+
+impl OriginalsAnnotation {
+    /// The annotation of `template`, as it is written. One that cannot be read is none.
+    pub fn unverified(template: &Part<'_>) -> Self {
+        let text = template.metadata.originals_text.as_deref();
+        let text = text.filter(|text| text.len() <= MAX_ANNOTATIONS);
+        let entries = text.and_then(|text| serde_json::from_str(text).ok());
+        let mut originals: BTreeMap<String, String> = entries.unwrap_or_default();
+        let secret = originals.remove(SECRET);
+        Self { originals, secret }
+    }
+
+    /// The entries of the annotation of `template` that `known` confirms.
+    pub fn verified(template: &Part<'_>, known: &KnownCopies<'_>) -> Self {
+        let all = Self::unverified(template);
+        let mut verified = Self {
+            secret: all.secret.filter(|name| known.is_pull_secret(name)),
+            ..Self::default()
+        };
+        for (copy, original) in all.originals.iter().take(MAX_ENTRIES) {
+            if known.relation(copy, original).is_some() {
+                verified.add(copy, original);
+            }
+        }
+        verified
+    }
+
+    /// Whether there are no entries.
+    pub fn is_empty(&self) -> bool {
+        self.originals.is_empty() && self.secret.is_none()
+    }
+
+    /// What `image` was before it was replaced, if it is a copy.
+    pub fn original(&self, image: &str) -> Option<&str> {
+        self.originals.get(image).map(String::as_str)
+    }
+
+    /// All copies, each with its original.
+    pub fn copies(&self) -> impl Iterator<Item = (&str, &str)> {
+        let entries = self.originals.iter();
+        entries.map(|(copy, original)| (copy.as_str(), original.as_str()))
+    }
+
+    /// Adds a copy.
+    pub fn add(&mut self, copy: &str, original: &str) {
+        if self.original(copy) != Some(original) {
+            self.originals.insert(copy.to_owned(), original.to_owned());
+        }
+    }
+
+    /// Removes copies that are not among these images.
+    pub fn retain<'i>(&mut self, images: impl Iterator<Item = &'i str>) {
+        let mut retained = Self::default();
+        for image in images {
+            if let Some(original) = self.original(image) {
+                retained.add(image, original);
+            }
+        }
+        self.originals = retained.originals;
+    }
+
+    /// Writes the annotation onto `template`; removes it if it is empty, or if there is no room for it.
+    pub fn write(mut self, template: &Part<'_>, edited: &mut Edited<'_>) {
+        let metadata = &template.metadata;
+        let is_empty = self.is_empty();
+        let secret = self.secret.take();
+        self.originals
+            .extend(secret.map(|name| (SECRET.to_owned(), name)));
+        let text = json!(self.originals).to_string();
+        let size = metadata.other_annotations + KEY.len() + text.len();
+        if is_empty || size > MAX_ANNOTATIONS {
+            if let Some(member) = &metadata.originals {
+                edited.remove(member);
+            }
+            return;
+        }
+        let text = json!(text).to_string();
+        if let Some(member) = &metadata.originals {
+            edited.replace(member.value.clone(), text);
+            return;
+        }
+        let annotations = format!("{{\"{KEY}\":{text}}}");
+        let is_missing = |holder: &_| *holder == crate::json::Holder::Absent;
+        if !is_missing(&metadata.annotations) {
+            edited.add(&metadata.annotations, KEY, &text);
+        } else if !is_missing(&metadata.holder) {
+            edited.add(&metadata.holder, "annotations", &annotations);
+        } else {
+            let metadata = format!("{{\"annotations\":{annotations}}}");
+            edited.add(&template.holder, "metadata", &metadata);
+        }
+    }
+}

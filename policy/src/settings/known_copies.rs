@@ -1,0 +1,47 @@
+//! Which images can be copies of which, and which pull Secrets belong to them.
+
+use mirror_contract::{Backup, ImageRef, Naming, Relation};
+
+use super::KnownCopies;
+
+/// Both forms of a backup `registry[/repository]`, since a backup may have been filled with either; `None` if there can be no
+/// such backup.
+pub fn parse_backup(text: &str) -> Option<[Backup; 2]> {
+    let (registry, repository) = text.split_once('/').unwrap_or((text, ""));
+    if text.ends_with('/') || registry.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return None;
+    }
+    let backup = |naming| Backup::new(registry, repository, naming).ok();
+    Some([backup(Naming::Flat)?, backup(Naming::Nested)?])
+}
+
+impl KnownCopies<'_> {
+    /// Whether the settings name backups. Otherwise a copy is recognised by its name below any host, which proves little.
+    pub fn has_backups(&self) -> bool {
+        !self.backups.is_empty()
+    }
+
+    /// How `copy` relates to `original`; `None` if it is no copy of it.
+    pub fn relation(&self, copy: &str, original: &str) -> Option<Relation> {
+        let copy = ImageRef::parse(copy).ok()?;
+        let original = ImageRef::parse(original).ok()?;
+        if self.backups.is_empty() {
+            return Backup::any_relation(&copy, &original);
+        }
+        let relation = |original: &ImageRef<'_>| {
+            let mut backups = self.backups.iter().flatten();
+            backups.find_map(|backup| backup.relation(&copy, original))
+        };
+        // The copy of a copy in another backup stands for the first original.
+        relation(&original).or_else(|| {
+            let copies = self.backups.iter().flatten();
+            let mut copies = copies.filter_map(|backup| backup.target(&original).ok());
+            copies.find_map(|first_copy| relation(&first_copy))
+        })
+    }
+
+    /// Whether the pull Secret belongs to image-mirror.
+    pub fn is_pull_secret(&self, name: &str) -> bool {
+        self.pull_secrets.contains(&name)
+    }
+}
