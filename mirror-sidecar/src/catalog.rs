@@ -20,10 +20,10 @@ use moka::future::Cache;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::copy_queue::{Copier, CopyQueue, Failure, JobProgress, Priority, Status, Task};
 use crate::images::Images;
 use crate::metrics::{Jobs, Metrics};
 use crate::reason::Reason;
-use crate::schedule::{Copier, Failure, JobProgress, Priority, Schedule, Status, Task};
 pub use in_use::{LookError, Presence, Upstream};
 use outage_log::OutageLog;
 
@@ -57,7 +57,7 @@ pub struct Catalog {
     /// Images of which no copy was found a moment ago.
     missed: Cache<ImageRef<'static>, ()>,
     lookups: Arc<Semaphore>,
-    schedule: Schedule<Recorder>,
+    schedule: CopyQueue<Recorder>,
     outage: Arc<OutageLog>,
 }
 
@@ -97,7 +97,7 @@ impl Catalog {
                 .time_to_live(MISSED_FOR)
                 .build(),
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
-            schedule: Schedule::new(recorder, parallel, metrics),
+            schedule: CopyQueue::new(recorder, parallel, metrics),
             outage: Arc::default(),
             images,
         }

@@ -12,7 +12,7 @@ use tokio::sync::broadcast;
 use tokio::time::timeout;
 
 use super::{Catalog, contract_digest};
-use crate::schedule::{Priority, Status, Task};
+use crate::copy_queue::{Priority, Status, Task};
 
 /// How long a look at the backup may take, the client's own retries included.
 const LOOK_WITHIN: Duration = Duration::from_secs(30);

@@ -14,7 +14,7 @@ use tokio::time::{sleep_until, timeout, timeout_at};
 
 use super::members::Dead;
 use super::{Context, PREFIX, RENEW_EVERY, now};
-use crate::pause::doubling;
+use crate::backoff::doubling;
 
 /// A stream that is silent for so long is dead, whatever the network says: the own renewals come back through it.
 const SILENCE: Duration = RENEW_EVERY.saturating_mul(4);

@@ -6,12 +6,12 @@ use mirror_contract::Digest;
 use tokio::time::Instant;
 
 use super::{Clock, Doubt, Item, Job, LONGEST_WAIT, Original, Owner, PATIENCE, never};
+use crate::backoff::doubling;
 use crate::catalog::Presence;
 use crate::cluster::inventory::State;
 use crate::cluster::upkeep::look::Blind;
+use crate::copy_queue::{Outlook, Status, Task};
 use crate::metrics::BackupCheck;
-use crate::pause::doubling;
-use crate::schedule::{Outlook, Status, Task};
 
 /// Pause after the first look in vain.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

@@ -81,18 +81,18 @@ fn image(name: &str) -> ImageRef<'static> {
     name.parse().unwrap()
 }
 
-fn schedule(script: &Arc<Script>, parallel: usize) -> Schedule<Arc<Script>> {
+fn schedule(script: &Arc<Script>, parallel: usize) -> CopyQueue<Arc<Script>> {
     let parallel = NonZeroUsize::new(parallel).unwrap();
-    Schedule::new(Arc::clone(script), parallel, Metrics::new())
+    CopyQueue::new(Arc::clone(script), parallel, Metrics::new())
 }
 
 /// Asks as a question of the policy does.
-fn asked<C: Copier>(schedule: &Schedule<C>, image: &ImageRef<'static>) -> Status {
+fn asked<C: Copier>(schedule: &CopyQueue<C>, image: &ImageRef<'static>) -> Status {
     schedule.request(image, Task::Copy, Priority::Asked)
 }
 
 /// Asks for what runs in the cluster.
-fn in_use<C: Copier>(schedule: &Schedule<C>, image: &ImageRef<'static>) -> Status {
+fn in_use<C: Copier>(schedule: &CopyQueue<C>, image: &ImageRef<'static>) -> Status {
     schedule.request(image, Task::Copy, Priority::InUse)
 }
 
@@ -146,7 +146,7 @@ async fn the_figures_say_what_becomes_of_images() {
         .unwrap()
         .push_back(failure(Retry::Permanent));
     let metrics = Metrics::new();
-    let schedule = Schedule::new(Arc::clone(&script), NonZeroUsize::MIN, metrics.clone());
+    let schedule = CopyQueue::new(Arc::clone(&script), NonZeroUsize::MIN, metrics.clone());
     for name in ["a.io/x", "b.io/x"] {
         let _ = asked(&schedule, &image(name));
     }
@@ -314,7 +314,7 @@ impl Copier for Panicking {
 
 #[tokio::test(start_paused = true)]
 async fn a_defect_does_not_leave_an_image_pending_for_ever() {
-    let schedule = Schedule::new(Panicking, NonZeroUsize::MIN, Metrics::new());
+    let schedule = CopyQueue::new(Panicking, NonZeroUsize::MIN, Metrics::new());
     assert!(matches!(asked(&schedule, &image("a")), Status::Pending(_)));
     settle().await;
     assert_eq!(schedule.status(&image("a")), None);
@@ -567,7 +567,7 @@ fn trickle(progress: &JobProgress, bytes: u64) {
 /// A source that is just fast enough not to count as dead has its place until somebody else needs it.
 #[tokio::test(start_paused = true)]
 async fn a_slow_source_makes_room_for_who_waits() {
-    let schedule = Schedule::new(Trickle(2048), NonZeroUsize::MIN, Metrics::new());
+    let schedule = CopyQueue::new(Trickle(2048), NonZeroUsize::MIN, Metrics::new());
     let _ = asked(&schedule, &image("slow.io/x"));
     tokio::time::sleep(Duration::from_hours(1)).await;
     let status = schedule.status(&image("slow.io/x"));

@@ -4,9 +4,9 @@
 //! pauses. Nothing is written down: whoever needs an image asks again, so a restart loses no work. What the copies are
 //! made of is the [`Copier`]'s matter.
 
+mod fair_slots;
 mod job;
 mod jobs;
-mod places;
 #[cfg(test)]
 mod tests;
 
@@ -21,14 +21,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::backoff::{doubling, jittered};
 use crate::metrics::{Jobs as Counts, Metrics};
-use crate::pause::{doubling, jittered};
 use crate::reason::Reason;
 
+use fair_slots::{Line, Places};
 pub use job::JobProgress;
 use job::{Job, Rest, Stage};
 use jobs::Jobs;
-use places::{Line, Places};
 
 /// Ends of attempts that wait to be heard of. Who is behind by more looks at everything instead.
 const MAX_ENDED: usize = 1024;
@@ -106,7 +106,7 @@ pub enum Outlook {
 }
 
 /// The copies to make. Clones share the work.
-pub struct Schedule<C> {
+pub struct CopyQueue<C> {
     inner: Arc<Inner<C>>,
 }
 
@@ -120,7 +120,7 @@ struct Inner<C> {
     stop: CancellationToken,
 }
 
-impl<C> Clone for Schedule<C> {
+impl<C> Clone for CopyQueue<C> {
     fn clone(&self) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
@@ -128,7 +128,7 @@ impl<C> Clone for Schedule<C> {
     }
 }
 
-impl<C: Copier> Schedule<C> {
+impl<C: Copier> CopyQueue<C> {
     /// A schedule that makes at most `parallel` copies at the same time, and counts how they end.
     pub fn new(copier: C, parallel: NonZeroUsize, metrics: Metrics) -> Self {
         let inner = Inner {
