@@ -11,6 +11,7 @@
 //! - [`metrics`]: what the service did, in figures;
 //! - [`server`]: HTTP and TLS connections, for both;
 //! - [`backoff`]: how long to wait after failures;
+//! - [`reason`]: why something failed, for those who asked and for the log;
 //! - [`logging`]: structured logs on standard error;
 //! - [`output`]: the only place that writes to standard output, and the bars and sentences on standard error.
 

@@ -1,240 +1,125 @@
-//! One image's place in the schedule.
+//! One image in the queue.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use mirror_copy::{Event, Progress, Retry};
-use tokio::sync::Notify;
+use mirror_contract::ImageRef;
+use mirror_copy::Retry;
 use tokio::time::Instant;
 
-use super::{Failure, Outlook, Priority, Status, Task};
-use crate::output::human_bytes;
+use super::fair_slots::{Lane, Sort, Ticket};
+use super::progress::JobProgress;
+use super::sources::Source;
+use super::{Outlook, Status, Task};
+use crate::backoff::{doubling, jittered};
 
-/// A registry may take this long to commit a large blob, during which nothing else moves.
-const STALLED_AFTER: Duration = Duration::from_mins(5);
-
-/// Bytes that must move in that time: less than one KiB a second is no copy that anybody waits for.
-const LEAST_MOVEMENT: u64 = 256 * 1024;
-
-/// How long a copy is looked at while other images wait for its place: longer than a registry takes to commit a blob.
-const CROWDED_AFTER: Duration = Duration::from_mins(10);
-
-/// Bytes that must arrive in that time, or be found at the backup: one MiB a minute. Each failure in a row halves it, so
-/// that what can only be slow is copied in the end.
-const CROWDED_MOVEMENT: u64 = 10 * 1024 * 1024;
-
-/// Failures after which it is halved no more; then it is about as much as is demanded when nobody waits.
-const MAX_HALVINGS: u32 = 5;
-
-/// How often it is looked whether others wait.
-const CROWD_LOOK: Duration = Duration::from_secs(30);
-
-/// What is happening to an image. An image without a job was not asked for, or is copied.
+/// What is happening to an image. An image without a job was not requested, or is copied.
 pub(super) struct Job {
-    /// Another job of the same image has another one.
+    /// Another job of the same image has another one; later jobs have higher ones.
     pub(super) id: u64,
+    pub(super) image: Arc<ImageRef<'static>>,
     pub(super) task: Task,
-    pub(super) priority: Priority,
+    pub(super) lane: Lane,
+    /// The namespaces that use it. Not empty.
+    pub(super) groups: Vec<Arc<str>>,
     pub(super) stage: Stage,
+    /// Attempts that failed in a row.
+    pub(super) failures: u32,
+    pub(super) is_penalized: bool,
+    pub(super) is_long: bool,
+    pub(super) is_isolated: bool,
 }
 
-/// How far a job is.
 pub(super) enum Stage {
-    /// Being copied, or waiting for its turn.
-    Active(Arc<JobProgress>),
-    /// Its last attempt failed.
-    Resting(Rest),
+    Waiting,
+    Running(Arc<JobProgress>),
+    BackingOff(Backoff),
 }
 
 /// The pause after a failure.
-pub(super) struct Rest {
+pub(super) struct Backoff {
     pub(super) reason: String,
-    /// Whether time heals that.
     pub(super) outlook: Outlook,
-    /// Attempts that failed in a row.
-    pub(super) failures: u32,
     pub(super) until: Instant,
-    /// Whether a task waits to try again by itself.
-    pub(super) automatic: bool,
-}
-
-/// How far a copy is, for those who ask meanwhile.
-#[derive(Debug)]
-pub struct JobProgress {
-    started: AtomicBool,
-    in_use: AtomicBool,
-    raised: Notify,
-    /// Grows with everything that happens; see [`Self::stalled`].
-    movement: AtomicU64,
-    bytes: AtomicU64,
-    /// Zero until the image's manifests are read.
-    total: AtomicU64,
+    /// It is tried again without being requested.
+    pub(super) is_automatic: bool,
 }
 
 impl Job {
     pub(super) fn status(&self) -> Status {
         match &self.stage {
-            Stage::Active(progress) => Status::Pending(progress.describe()),
-            Stage::Resting(rest) => Status::Failed {
-                reason: rest.reason.clone(),
-                outlook: rest.outlook,
+            Stage::Waiting => Status::Pending("queued".into()),
+            Stage::Running(progress) => Status::Pending(progress.describe()),
+            Stage::BackingOff(backoff) => Status::Failed {
+                reason: backoff.reason.clone(),
+                outlook: backoff.outlook,
             },
         }
     }
 
     pub(super) fn is_active(&self) -> bool {
-        matches!(self.stage, Stage::Active(_))
+        !self.is_backing_off()
     }
 
-    pub(super) fn is_resting(&self) -> bool {
-        matches!(self.stage, Stage::Resting(_))
+    pub(super) fn is_backing_off(&self) -> bool {
+        matches!(self.stage, Stage::BackingOff(_))
     }
 
-    /// Counts as in use from now on, if that is the `priority` and it does not yet; says whether that is new.
-    pub(super) fn raise(&mut self, priority: Priority) -> bool {
-        if priority == Priority::Asked || self.priority == Priority::InUse {
-            return false;
-        }
-        self.priority = priority;
-        if let Stage::Active(progress) = &self.stage {
-            progress.raise();
-        }
-        true
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.stage, Stage::Waiting)
     }
 
-    /// The failures so far, if it is time for a new attempt that nobody is going to make by itself.
-    pub(super) fn due_failures(&self, now: Instant) -> Option<u32> {
+    /// The pause is over, and nothing but a request ends it.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
         match &self.stage {
-            Stage::Resting(rest) if !rest.automatic && rest.until <= now => Some(rest.failures),
-            _ => None,
+            Stage::BackingOff(backoff) => !backoff.is_automatic && backoff.until <= now,
+            _ => false,
         }
     }
 
-    /// Whether forgetting the job loses nothing but the memory of a failure.
-    pub(super) fn is_over(&self) -> bool {
-        matches!(&self.stage, Stage::Resting(rest) if !rest.automatic)
-    }
-}
-
-impl JobProgress {
-    pub(super) fn new(priority: Priority) -> Self {
-        Self {
-            started: AtomicBool::new(false),
-            in_use: AtomicBool::new(priority == Priority::InUse),
-            raised: Notify::new(),
-            movement: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            total: AtomicU64::new(0),
-        }
-    }
-
-    pub(super) fn priority(&self) -> Priority {
-        if self.in_use.load(Ordering::Relaxed) {
-            Priority::InUse
+    fn sort(&self) -> Sort {
+        if self.is_penalized {
+            Sort::Penalized
+        } else if self.is_long {
+            Sort::Long
+        } else if self.failures > 0 {
+            Sort::Failed
         } else {
-            Priority::Asked
+            Sort::Normal
         }
     }
 
-    fn raise(&self) {
-        if !self.in_use.swap(true, Ordering::Relaxed) {
-            self.raised.notify_one();
-        }
-    }
-
-    /// Ends when the priority was raised.
-    pub(super) async fn raised(&self) {
-        self.raised.notified().await;
-    }
-
-    pub(super) fn start(&self) {
-        self.started.store(true, Ordering::Relaxed);
-    }
-
-    /// Ends when hardly anything moved for [`STALLED_AFTER`]. A source that sends a byte now and then keeps every timeout
-    /// of a connection happy, and must not keep its place for ever.
-    pub(super) async fn stalled(&self) -> Failure {
-        loop {
-            let before = self.movement.load(Ordering::Relaxed);
-            tokio::time::sleep(STALLED_AFTER).await;
-            let moved = self.movement.load(Ordering::Relaxed).wrapping_sub(before);
-            if moved < LEAST_MOVEMENT {
-                return Failure {
-                    reason: format!("hardly anything moved for {} s", STALLED_AFTER.as_secs())
-                        .into(),
-                    retry: Retry::Transient { after: None },
-                    is_absent: false,
-                };
-            }
-        }
-    }
-
-    /// Ends when too little arrived while others waited all the time. `crowded` says whether somebody waits who could have
-    /// this place; `failures` so many attempts in a row came to nothing.
-    pub(super) async fn crowded_out(&self, crowded: impl Fn() -> bool, failures: u32) -> Failure {
-        let demanded = CROWDED_MOVEMENT >> failures.min(MAX_HALVINGS);
-        let arrived = || self.bytes.load(Ordering::Relaxed);
-        let (mut since, mut before) = (Instant::now(), arrived());
-        loop {
-            tokio::time::sleep(CROWD_LOOK).await;
-            let moved = arrived().wrapping_sub(before);
-            if moved >= demanded || !crowded() {
-                (since, before) = (Instant::now(), arrived());
-            } else if since.elapsed() >= CROWDED_AFTER {
-                let seconds = since.elapsed().as_secs();
-                let moved = human_bytes(moved);
-                return Failure {
-                    reason: format!(
-                        "only {moved} arrived in {seconds} s while other images waited"
-                    )
-                    .into(),
-                    retry: Retry::Transient { after: None },
-                    is_absent: false,
-                };
-            }
-        }
-    }
-
-    /// Whether it has its turn.
-    pub(super) fn is_started(&self) -> bool {
-        self.started.load(Ordering::Relaxed)
-    }
-
-    fn describe(&self) -> String {
-        if !self.is_started() {
-            return "queued".into();
-        }
-        match self.total.load(Ordering::Relaxed) {
-            0 => "copying".into(),
-            total => {
-                let bytes = self.bytes.load(Ordering::Relaxed);
-                format!("copying, {} of {}", human_bytes(bytes), human_bytes(total))
-            }
+    pub(super) fn ticket(&self) -> Ticket {
+        Ticket {
+            lane: self.lane,
+            groups: self.groups.clone(),
+            source: Source::of(&self.image),
+            is_restore: self.lane == Lane::InUse && self.task == Task::Restore,
+            sort: self.sort(),
+            is_isolated: self.is_isolated,
+            failures: self.failures,
         }
     }
 }
 
-impl Progress for JobProgress {
-    fn event(&self, event: Event<'_>) {
-        let movement = match event {
-            Event::Bytes { bytes, .. } => bytes,
-            // Beginning again and again is no movement.
-            Event::BlobStarted { .. } | Event::BlobFailed { .. } => 0,
-            _ => LEAST_MOVEMENT,
-        };
-        self.movement.fetch_add(movement, Ordering::Relaxed);
-        match event {
-            Event::Planned { bytes, .. } => {
-                self.total.fetch_add(bytes, Ordering::Relaxed);
-            }
-            // What need not be sent is done as well.
-            Event::Bytes { bytes: size, .. }
-            | Event::BlobSkipped { size, .. }
-            | Event::BlobMounted { size, .. } => {
-                self.bytes.fetch_add(size, Ordering::Relaxed);
-            }
-            _ => {}
+/// The pause after the `failures`-th failure in a row: 1 s doubling to 15 minutes, with jitter so that many images do not
+/// come back at the same moment. A permanent error pauses for five minutes: somebody has to act first, and each attempt
+/// costs the registry's patience.
+pub(super) fn pause(failures: u32, retry: Retry) -> Duration {
+    const FIRST: Duration = Duration::from_secs(1);
+    const LONGEST: Duration = Duration::from_mins(15);
+    match retry {
+        Retry::Permanent => Duration::from_mins(5),
+        Retry::Transient { after } => {
+            let pause = doubling(FIRST, LONGEST, failures);
+            jittered(pause.max(after.unwrap_or_default()).min(LONGEST))
         }
     }
+}
+
+/// The pause of a job that goes to the penalty line: 1 minute, doubling to an hour.
+pub(super) fn penalty_pause(failures: u32) -> Duration {
+    const FIRST: Duration = Duration::from_mins(1);
+    const LONGEST: Duration = Duration::from_hours(1);
+    jittered(doubling(FIRST, LONGEST, failures))
 }

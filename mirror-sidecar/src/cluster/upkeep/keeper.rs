@@ -25,7 +25,7 @@ use crate::cluster::inventory::{Record, State};
 use crate::cluster::model::Image;
 use crate::cluster::pace::Pace;
 use crate::metrics::{BackupCheck, UpstreamCheck};
-use entry::Entry;
+use entry::{Entry, namespaces};
 
 /// Rest between two readings of the whole model: a first list of the cluster is thousands of changes.
 const REST: Duration = Duration::from_secs(1);
@@ -281,7 +281,8 @@ impl Keeper {
             }
         };
         if let Some(task) = task {
-            let status = self.with.catalog.copy_in_use(image, task);
+            let namespaces = namespaces(&self.with, image, &entry.copies);
+            let status = self.with.catalog.copy_in_use(image, task, namespaces);
             item.follow(Some(status), clock);
         }
         self.agenda.note(image, item);

@@ -19,6 +19,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest time between two looks for a copy that another replica is to make: workloads wait for it.
 const LONGEST_POLL: Duration = Duration::from_secs(30);
 
+/// Pause before an image is requested again whose namespace has too many in the queue.
+const FULL_PAUSE: Duration = Duration::from_mins(1);
+
 /// What is wrong with an image of the backup that is not there.
 const NO_ORIGINAL: &str =
     "it is not in the backup, and of what it was a copy cannot be told from its name";
@@ -138,7 +141,7 @@ impl Item {
         }
     }
 
-    /// How far the copy is that the schedule makes; `None` when it makes none.
+    /// How far the copy is that the queue makes; `None` when it makes none.
     pub(in crate::cluster::upkeep) fn follow(&mut self, status: Option<Status>, clock: Clock<'_>) {
         let look_now = Some(clock.now);
         match status {
@@ -154,8 +157,13 @@ impl Item {
             }
             Some(Status::Failed { reason, outlook }) => self.failed(&reason, outlook, clock),
             Some(Status::Pending(_)) if !self.is_mirrored() => self.state = State::Copying,
-            // What is in use is never refused for lack of room.
-            None | Some(Status::Pending(_) | Status::Full) => {}
+            Some(Status::Full) if !self.is_mirrored() => {
+                self.state = State::Missing;
+                self.look_at = Some(clock.now + clock.at_most(FULL_PAUSE));
+            }
+            // The older copy stays what it is; the tag is checked again in the next turn.
+            Some(Status::Full) => self.job = Job::None,
+            None | Some(Status::Pending(_)) => {}
         }
     }
 
