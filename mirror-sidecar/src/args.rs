@@ -120,7 +120,7 @@ pub struct ServeArgs {
         value_parser = shutdown_delay
     )]
     pub shutdown_delay: Duration,
-    /// How many images are copied at the same time
+    /// How many images are copied at the same time, half of them at most from one source
     #[arg(
         long,
         env = "PARALLEL_COPIES",

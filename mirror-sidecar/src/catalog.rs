@@ -1,7 +1,7 @@
 //! What is mirrored.
 //!
 //! The backup registry is the truth: an image counts as mirrored only when this process has seen its copy there, and for
-//! a short time only. Asking for a missing image hands it to the schedule. Every question is answered within
+//! a short time only. Asking for a missing image hands it to the queue. Every question is answered within
 //! [`ANSWER_WITHIN`], whatever the backup registry does.
 
 mod in_use;
@@ -21,10 +21,12 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use crate::cluster::NamespaceBudgets;
+use crate::copy_queue::{
+    Copier, CopyQueue, CrashRecord, Failure, JobProgress, Requester, SourceState, Status, Task,
+};
 use crate::images::Images;
 use crate::metrics::{Jobs, Metrics};
 use crate::reason::Reason;
-use crate::schedule::{Copier, Failure, JobProgress, Priority, Schedule, Status, Task};
 pub use in_use::{LookError, Presence, Upstream};
 use outage_log::OutageLog;
 
@@ -59,7 +61,7 @@ pub struct Catalog {
     missed: Cache<ImageRef<'static>, ()>,
     lookups: Arc<Semaphore>,
     budgets: NamespaceBudgets,
-    schedule: Schedule<Recorder>,
+    queue: CopyQueue<Recorder>,
     outage: Arc<OutageLog>,
 }
 
@@ -103,7 +105,7 @@ impl Catalog {
                 .build(),
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             budgets,
-            schedule: Schedule::new(recorder, parallel, metrics),
+            queue: CopyQueue::new(recorder, parallel, metrics),
             outage: Arc::default(),
             images,
         }
@@ -130,7 +132,7 @@ impl Catalog {
     /// How many images wait to be copied, are being copied, and rest after a failure.
     #[must_use]
     pub fn jobs(&self) -> Jobs {
-        self.schedule.counts()
+        self.queue.counts()
     }
 
     /// Whether `image` is mirrored; with [`Mode::Ensure`] it is copied if not.
@@ -153,7 +155,7 @@ impl Catalog {
             .map_err(|error| failed(&error))?;
         // While its first copy is being made, the backup registry need not be asked each time. But another replica may be
         // faster than a long queue here.
-        if self.schedule.is_awaited(image) && self.missed.contains_key(image) {
+        if self.queue.is_awaited(image) && self.missed.contains_key(image) {
             return Err(refusal(self.ask(image)));
         }
         let digest = self.find(image, &copy, mode).await?;
@@ -164,9 +166,15 @@ impl Catalog {
         })
     }
 
+    /// The record of running copies, which somebody else stores.
+    #[must_use]
+    pub fn crash_record(&self) -> &CrashRecord {
+        self.queue.crash_record()
+    }
+
     /// Stops all copies.
     pub async fn shutdown(&self) {
-        self.schedule.shutdown().await;
+        self.queue.shutdown().await;
     }
 
     /// The digest of the copy. The look goes on when the answer cannot wait for it, and what it finds is not lost: a copy
@@ -213,16 +221,16 @@ impl Catalog {
     }
 
     fn ask(&self, image: &ImageRef<'static>) -> Status {
-        self.schedule.request(image, Task::Copy, Priority::Asked)
+        self.queue.request(image, Task::Copy, &Requester::Admission)
     }
 
     fn missing(&self, image: &ImageRef<'static>, mode: Mode) -> Refusal<'static> {
         let status = match mode {
-            Mode::Ensure => match self.schedule.status(image) {
+            Mode::Ensure => match self.queue.status(image) {
                 None if !self.budgets.allows_asked(Instant::now()) => return no_budget(),
                 _ => Some(self.ask(image)),
             },
-            Mode::Peek => self.schedule.status(image),
+            Mode::Peek => self.queue.status(image),
         };
         status.map_or_else(
             || Refusal::new(RefusalKind::Pending, "not mirrored yet"),
@@ -271,7 +279,7 @@ fn refusal(status: Status) -> Refusal<'static> {
     match status {
         Status::Pending(progress) => Refusal::new(RefusalKind::Pending, &progress),
         Status::Failed { reason, .. } => Refusal::new(RefusalKind::Failed, &reason),
-        // Not "unavailable": somebody who floods the schedule must not choose which of the policy's rules applies.
+        // Not "unavailable": somebody who floods the queue must not choose which of the policy's rules applies.
         Status::Full => Refusal::new(RefusalKind::Pending, "too many images wait to be copied"),
     }
 }
@@ -337,5 +345,15 @@ impl Copier for Recorder {
             self.seen.insert(image.clone(), digest.into_owned()).await;
         }
         Ok(report)
+    }
+
+    fn source_state(&self, image: &ImageRef<'static>) -> SourceState {
+        let Ok(source) = self.images.source(image) else {
+            return SourceState::default();
+        };
+        SourceState {
+            address: source.registry.address_group(),
+            is_paused: source.registry.is_paused(),
+        }
     }
 }

@@ -4,13 +4,14 @@
 //! - [`commands`]: what `serve`, `copy` and `name` do: the wiring;
 //! - [`facade`]: the endpoint that looks like an OCI registry and answers the policy;
 //! - [`catalog`]: what is mirrored; the backup registry is the truth;
-//! - [`schedule`]: the copies to make;
+//! - [`copy_queue`]: the copies to make;
 //! - [`cluster`]: who uses which image in the Kubernetes cluster, and what follows from it;
 //! - [`images`]: from the contract's references to the engine's sources and targets;
 //! - [`admin`]: health and metrics, on a port of their own;
 //! - [`metrics`]: what the service did, in figures;
 //! - [`server`]: HTTP and TLS connections, for both;
-//! - [`pause`]: how long to wait after failures;
+//! - [`backoff`]: how long to wait after failures;
+//! - [`reason`]: why something failed, for those who asked and for the log;
 //! - [`logging`]: structured logs on standard error;
 //! - [`output`]: the only place that writes to standard output, and the bars and sentences on standard error.
 
@@ -25,17 +26,17 @@
 
 pub mod admin;
 pub mod args;
+pub mod backoff;
 pub mod catalog;
 pub mod cluster;
 pub mod commands;
+pub mod copy_queue;
 pub mod facade;
 pub mod images;
 pub mod logging;
 pub mod metrics;
 pub mod output;
-pub mod pause;
 pub mod reason;
-pub mod schedule;
 pub mod server;
 
 use std::process::ExitCode;

@@ -72,7 +72,7 @@ fn wait_until_quiet(
         .filter_map(|replica| replica.sidecar());
     let copies: Vec<Duration> = sidecars
         .flat_map(Sidecar::events)
-        .filter(|event| event["message"] == "copied")
+        .filter(|event| event["message"] == "copied image")
         .filter_map(|event| event["timestamp"].as_str()?.parse::<Timestamp>().ok())
         .filter_map(|time| time.duration_since(start).try_into().ok())
         .collect();

@@ -105,7 +105,9 @@ impl Group {
     fn copied(&self, images: &BTreeSet<String>) -> BTreeMap<&'static str, BTreeSet<String>> {
         let copied = |sidecar: &Sidecar| {
             let events = sidecar.events();
-            let copied = events.iter().filter(|event| event["message"] == "copied");
+            let copied = events
+                .iter()
+                .filter(|event| event["message"] == "copied image");
             let copied = copied.filter_map(|event| event["image"].as_str().map(str::to_owned));
             copied.filter(|image| images.contains(image)).collect()
         };

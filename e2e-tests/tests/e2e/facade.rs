@@ -176,7 +176,7 @@ fn peeking_starts_no_copy() {
     let events = world.sidecar.events();
     let begun: Vec<_> = events
         .iter()
-        .filter(|event| event["message"] == "copying")
+        .filter(|event| event["message"] == "copying image")
         .map(|event| event["image"].as_str().unwrap())
         .collect();
     assert_eq!(begun, [format!("{upstream}/team/asked:v1")]);
@@ -277,7 +277,7 @@ fn outcome(sidecar: &Sidecar, host: &str) -> Option<String> {
     let path = format!("/v2/tag/{host}/private/app/manifests/v1");
     assert_eq!(ask(&client(sidecar), Method::GET, &path).status, 404);
     let event = sidecar.wait_for(COPY_DEADLINE, |event| {
-        event["message"] == "copied" || event["message"] == "could not copy"
+        event["message"] == "copied image" || event["message"] == "copy failed"
     });
     Some(event.unwrap()["reason"].as_str()?.to_owned())
 }

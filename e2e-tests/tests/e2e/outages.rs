@@ -230,7 +230,7 @@ fn a_missing_original_is_named() {
     world.admit(&review, &world.settings());
     world
         .sidecar
-        .wait_for(COPY_DEADLINE, |event| event["message"] == "could not copy")
+        .wait_for(COPY_DEADLINE, |event| event["message"] == "copy failed")
         .unwrap();
     let evaluation = world.admit(&review, &world.settings());
     assert_untouched(&evaluation);
@@ -285,6 +285,6 @@ fn a_slow_backup_registry_only_delays() {
         "{lines:?}"
     );
     sidecar
-        .wait_for(COPY_DEADLINE, |event| event["message"] == "copying")
+        .wait_for(COPY_DEADLINE, |event| event["message"] == "copying image")
         .unwrap();
 }

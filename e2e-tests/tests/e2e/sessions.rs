@@ -190,7 +190,7 @@ fn the_sessions_tell_what_a_real_sidecar_tells() {
     live(&world.host, &missing, &settings);
     world
         .sidecar
-        .wait_for(COPY_DEADLINE, |event| event["message"] == "could not copy")
+        .wait_for(COPY_DEADLINE, |event| event["message"] == "copy failed")
         .unwrap();
     let failed = live(&world.host, &missing, &settings).remove(0);
     assert_refused_as(r#"{"others": "failed"}"#, &failed);

@@ -92,7 +92,7 @@ impl World {
                 .to_string();
             self.sidecar
                 .wait_for(COPY_DEADLINE, |event| {
-                    event["message"] == "copied" && event["image"] == canonical
+                    event["message"] == "copied image" && event["image"] == canonical
                 })
                 .unwrap();
         }

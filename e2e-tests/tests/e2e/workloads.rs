@@ -225,7 +225,9 @@ fn a_dry_run_starts_nothing_and_shows_the_same() {
     // Had the dry run started copies, there would be two for each image.
     world.wait_until_copied(stock.keys());
     let started = world.sidecar.events();
-    let started = started.iter().filter(|event| event["message"] == "copying");
+    let started = started
+        .iter()
+        .filter(|event| event["message"] == "copying image");
     assert_eq!(started.count(), stock.len());
 
     let dry = world.admit(&review, &world.settings());

@@ -18,6 +18,16 @@ impl Progress for () {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
+    /// The root manifest, or its digest, was requested from the source. Until [`Event::SourceResponded`] a copy that makes
+    /// no progress waits for its source.
+    SourceRequested,
+    /// The source responded with the root manifest or its digest.
+    SourceResponded,
+    /// Sent about four times a second for each blob that is being sent.
+    Waiting {
+        /// The source is waited for at this moment, not the target.
+        on_source: bool,
+    },
     /// The source's reference stands for this digest.
     Resolved {
         /// The root manifest.

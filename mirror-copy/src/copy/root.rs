@@ -2,6 +2,7 @@
 
 use super::Job;
 use super::error::CopyError;
+use super::progress::Event;
 use crate::reference::TagOrDigest;
 use crate::registry::{Located, Manifest};
 
@@ -15,6 +16,7 @@ impl Job<'_> {
         if let TagOrDigest::Digest(digest) = reference {
             return Ok(Located::unseen(digest.clone()));
         }
+        self.progress.event(Event::SourceRequested);
         let located = if self.source.registry().counts_reads() {
             self.source.locate(reference).await
         } else {
@@ -23,7 +25,9 @@ impl Job<'_> {
         let missing = || CopyError::SourceMissing {
             object: self.source.object(&reference.suffix()),
         };
-        located.map_err(CopyError::Source)?.ok_or_else(missing)
+        let located = located.map_err(CopyError::Source)?.ok_or_else(missing)?;
+        self.progress.event(Event::SourceResponded);
+        Ok(located)
     }
 
     /// Reads the root by digest. Where the registry named a digest that it does not have, its tag is read
@@ -37,8 +41,12 @@ impl Job<'_> {
             return Ok(manifest);
         }
         let by_digest = TagOrDigest::Digest(located.resolved.digest);
+        self.progress.event(Event::SourceRequested);
         match self.source.manifest(&by_digest).await {
-            Ok(manifest) => Ok(manifest),
+            Ok(manifest) => {
+                self.progress.event(Event::SourceResponded);
+                Ok(manifest)
+            }
             Err(error) if *reference != by_digest && error.is_wrong_or_missing() => {
                 tracing::warn!(%error, "reading by tag instead");
                 let manifest = self.source.manifest(reference).await;

@@ -135,6 +135,8 @@ impl Job<'_> {
                 answer = &mut put => break answer,
                 _ = look.tick() => {
                     self.tell(blob, &mut watch);
+                    let on_source = flow.waits_for_source();
+                    self.progress.event(Event::Waiting { on_source });
                     if self.source.registry().is_paused() || self.target.registry().is_paused() {
                         watch.begin_again();
                     }

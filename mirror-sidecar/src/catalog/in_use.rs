@@ -3,6 +3,7 @@
 //! They pass by what is remembered, put back what can be put back from the backup itself, and have no hurry: nobody waits
 //! for an answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mirror_contract::naming::anchor_tag;
@@ -12,7 +13,7 @@ use tokio::sync::broadcast;
 use tokio::time::timeout;
 
 use super::{Catalog, contract_digest};
-use crate::schedule::{Priority, Status, Task};
+use crate::copy_queue::{Requester, Status, Task};
 
 /// How long a look at the backup may take, the client's own retries included.
 const LOOK_WITHIN: Duration = Duration::from_secs(30);
@@ -66,19 +67,32 @@ impl Catalog {
     /// How far the copy of `image` is; `None` when none is being made.
     #[must_use]
     pub fn job(&self, image: &ImageRef<'static>) -> Option<Status> {
-        self.schedule.status(image)
+        self.queue.status(image)
     }
 
     /// Tells of which image an attempt to copy it ended. Who lags behind must look at the [`Self::job`] of all.
     #[must_use]
     pub fn attempts(&self) -> broadcast::Receiver<ImageRef<'static>> {
-        self.schedule.ended()
+        self.queue.ended()
     }
 
-    /// Has a copy made of an image in use; what is only asked for does not keep it waiting.
+    /// Requests a copy of an image that these namespaces use; it is made in their turns.
     #[must_use]
-    pub fn copy_in_use(&self, image: &ImageRef<'static>, task: Task) -> Status {
-        self.schedule.request(image, task, Priority::InUse)
+    pub fn copy_in_use(
+        &self,
+        image: &ImageRef<'static>,
+        task: Task,
+        namespaces: Vec<Arc<str>>,
+    ) -> Status {
+        let requester = Requester::Namespaces(namespaces);
+        self.queue.request(image, task, &requester)
+    }
+
+    /// These namespaces use an image whose copy was requested.
+    pub fn join_in_use(&self, image: &ImageRef<'static>, namespaces: Vec<Arc<str>>) {
+        if self.queue.status(image).is_some() {
+            let _ = self.copy_in_use(image, Task::Copy, namespaces);
+        }
     }
 
     /// Looks for the copy that `copy` names, and for its anchor. What is missing of the two is put back if the manifest is

@@ -18,10 +18,11 @@ use kube::{Api, Client};
 use mirror_contract::ImageRef;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch as channel;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::model::Rules;
+use crate::copy_queue::CrashRecord;
 use crate::metrics::Metrics;
 use lease::OwnLease;
 use members::Members;
@@ -33,6 +34,9 @@ const DURATION: Duration = Duration::from_secs(15);
 /// Between two signs of life.
 const RENEW_EVERY: Duration = Duration::from_secs(5);
 
+/// Shortest time between two writes of the Lease because a copy starts.
+const RECORD_EVERY: Duration = Duration::from_millis(250);
+
 /// How long the hand-over may take at the end: the copies must still be stopped within the grace period.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -41,6 +45,9 @@ const PREFIX: &str = "mirror-sidecar-";
 
 /// The label of replicas that share work, besides `app.kubernetes.io/name`; its value is a [`Group`].
 const GROUP_LABEL: &str = "image-mirror.dev/group";
+
+/// The annotation of a Lease that says which images its replica is copying, and which it copies alone.
+const RECORD_ANNOTATION: &str = "image-mirror.dev/copies";
 
 /// Where one image goes, to tell backups from each other. Any image would do.
 const SAMPLE: &str = "docker.io/library/sample:1";
@@ -75,6 +82,8 @@ struct Context {
     replicas: Replicas,
     team: Arc<Team>,
     metrics: Metrics,
+    /// Which copies run; the Leases carry it.
+    crash_record: CrashRecord,
 }
 
 impl Replicas {
@@ -97,6 +106,7 @@ impl Replicas {
         name: &str,
         group: &Group,
         metrics: Metrics,
+        crash_record: CrashRecord,
     ) -> Self {
         let team = Arc::new(Team {
             members: Mutex::new(Members::new(name, now())),
@@ -111,9 +121,11 @@ impl Replicas {
             replicas: replicas.clone(),
             team,
             metrics,
+            crash_record: crash_record.clone(),
         };
+        crash_record.persist();
         let api = Api::<Lease>::namespaced(client.clone(), namespace);
-        let lease = OwnLease::new(api, name, group);
+        let lease = OwnLease::new(api, name, group, crash_record);
         let others = Api::namespaced(client, namespace);
         let selector = group.selector();
         tokio::spawn(async move {
@@ -230,7 +242,22 @@ async fn hold(context: &Context, mut lease: OwnLease) {
     let mut failing = false;
     let mut ticks = interval(RENEW_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while leaving.run_until_cancelled(ticks.tick()).await.is_some() {
+    loop {
+        let is_failing = failing;
+        let next = async {
+            let early = async {
+                // What starts meanwhile is stored with it.
+                sleep(RECORD_EVERY).await;
+                context.crash_record.waits_to_be_stored().await;
+            };
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = early, if !is_failing => {}
+            }
+        };
+        if leaving.run_until_cancelled(next).await.is_none() {
+            break;
+        }
         // Others count from when they see the renewal, which is later.
         let asked_at = now();
         // Never broken off: a renewal that arrives after the deletion would make the Lease again.
@@ -262,6 +289,9 @@ impl Context {
     /// Tells those who want to know whether the shares changed.
     fn refresh(&self) {
         let changed = self.team.members().refresh(now());
+        for name in self.team.members().take_lost(now()) {
+            self.crash_record.adopt(&name);
+        }
         if let Some(live) = changed {
             tracing::info!(members = live.join(","), "the work is shared anew");
             self.metrics.replicas(live.len());

@@ -50,7 +50,7 @@ pub async fn start(
     let is_on = args.kubernetes == Kubernetes::On;
     let (replicas, events) = if is_on {
         (
-            replicas(&args, &client, &rules, &metrics),
+            replicas(&args, &client, &rules, &metrics, &catalog),
             Events::start(client.clone(), args.replica.as_deref(), metrics.clone()),
         )
     } else {
@@ -146,7 +146,13 @@ async fn client() -> anyhow::Result<Client> {
     Client::try_from(config).context("cannot speak to the API server")
 }
 
-fn replicas(args: &ClusterArgs, client: &Client, rules: &Rules, metrics: &Metrics) -> Replicas {
+fn replicas(
+    args: &ClusterArgs,
+    client: &Client,
+    rules: &Rules,
+    metrics: &Metrics,
+    catalog: &Catalog,
+) -> Replicas {
     let (Some(name), Some(namespace)) = (&args.replica, &args.own_namespace) else {
         tracing::info!(
             "no --replica and --own-namespace (POD_NAME, POD_NAMESPACE): other replicas, if there are any, do the same work"
@@ -155,5 +161,13 @@ fn replicas(args: &ClusterArgs, client: &Client, rules: &Rules, metrics: &Metric
         return Replicas::alone();
     };
     let group = Group::of(rules);
-    Replicas::join(client.clone(), namespace, name, &group, metrics.clone())
+    let record = catalog.crash_record().clone();
+    Replicas::join(
+        client.clone(),
+        namespace,
+        name,
+        &group,
+        metrics.clone(),
+        record,
+    )
 }

@@ -15,7 +15,7 @@
 //! - [`notices`]: what is to be told, and to whom;
 //! - [`keeper`]: puts all that together.
 //!
-//! What is copied when, and what a registry is asked how, is the matter of the schedule and the catalog.
+//! What is copied when, and what a registry is asked how, is the matter of the copy queue and the catalog.
 
 mod agenda;
 mod budget;

@@ -37,6 +37,8 @@ pub struct Jobs {
     pub running: usize,
     /// Failed, and are tried again later.
     pub resting: usize,
+    /// Are copied alone, because a process died while it copied them.
+    pub isolated: usize,
 }
 
 /// Tells one listener what it hears, after counting it.
@@ -52,6 +54,7 @@ pub(super) struct Copying {
     sent: Counter,
     seconds: Seconds,
     jobs: Family<Label, Gauge>,
+    isolated: Gauge,
 }
 
 struct Seconds(Histogram);
@@ -117,6 +120,11 @@ impl Copying {
             "Images that wait to be copied, are being copied, or rest after a failure",
             copying.jobs.clone(),
         );
+        registry.register(
+            "isolated_images",
+            "Images that are copied alone, because a process ended without notice while it copied them",
+            copying.isolated.clone(),
+        );
         for result in [COPIED, PRESENT, FAILED] {
             drop(copying.copies.get_or_create(&result));
         }
@@ -136,6 +144,8 @@ impl Copying {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.jobs.get_or_create(&state).set(count);
         }
+        let isolated = i64::try_from(jobs.isolated).unwrap_or(i64::MAX);
+        self.isolated.set(isolated);
     }
 }
 

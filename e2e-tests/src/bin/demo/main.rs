@@ -101,7 +101,7 @@ fn demo(manifest: &Path, kwctl: Option<&str>) -> anyhow::Result<()> {
     step("The sidecar copies them, all platforms, byte for byte");
     for (image, _) in &images {
         let event = sidecar.wait_for(COPY_DEADLINE, |event| {
-            event["message"] == "copied" && event["image"] == image.as_str()
+            event["message"] == "copied image" && event["image"] == image.as_str()
         })?;
         bullet(&format!(
             "{image}: {} bytes in {} requests, {} ms",

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::backoff::doubling;
 use crate::cluster::model::{Due, Image};
 use crate::cluster::workload::Key;
-use crate::pause::doubling;
 
 /// Rest after the first attempt that could not be made; it doubles with each further one.
 const REST_AFTER_FAILURE: Duration = Duration::from_mins(1);

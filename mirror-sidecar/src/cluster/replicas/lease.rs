@@ -10,7 +10,8 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use tokio::time::timeout;
 
-use super::{DURATION, GROUP_LABEL, Group, PREFIX};
+use super::{DURATION, GROUP_LABEL, Group, PREFIX, RECORD_ANNOTATION};
+use crate::copy_queue::CrashRecord;
 
 /// Longest time for a renewal, with all its requests: the next one must not be late.
 const RENEW_WITHIN: Duration = Duration::from_secs(4);
@@ -29,6 +30,7 @@ pub(super) struct OwnLease {
     holder: String,
     labels: BTreeMap<String, String>,
     acquired: Timestamp,
+    crash_record: CrashRecord,
     /// The resource version of what is stored, if that is known.
     version: Option<String>,
 }
@@ -54,7 +56,12 @@ pub(super) enum LeaseError {
 }
 
 impl OwnLease {
-    pub(super) fn new(api: Api<Lease>, replica: &str, group: &Group) -> Self {
+    pub(super) fn new(
+        api: Api<Lease>,
+        replica: &str,
+        group: &Group,
+        crash_record: CrashRecord,
+    ) -> Self {
         let labels = [
             ("app.kubernetes.io/name", "mirror-sidecar"),
             (GROUP_LABEL, group.as_str()),
@@ -67,6 +74,7 @@ impl OwnLease {
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .into(),
             acquired: Timestamp::now(),
+            crash_record,
             version: None,
         }
     }
@@ -94,17 +102,21 @@ impl OwnLease {
         let params = PostParams::default();
         for _ in 0..ATTEMPTS {
             // Taken: after an error or a timeout nobody knows what is stored.
+            let (recorded, record) = self.crash_record.to_store();
             let (operation, stored) = if let Some(version) = self.version.take() {
-                let lease = self.lease(Some(version));
+                let lease = self.lease(Some(version), record);
                 let stored = self.api.replace(&self.name, &params, &lease).await;
                 ("renew", stored)
             } else {
-                let stored = self.api.create(&params, &self.lease(None)).await;
+                let stored = self.api.create(&params, &self.lease(None, record)).await;
                 ("create", stored)
             };
             match stored {
                 Ok(lease) => {
                     self.version = lease.metadata.resource_version;
+                    // There was no Lease before, or it was read.
+                    self.crash_record.load_nothing();
+                    self.crash_record.stored(recorded);
                     return Ok(());
                 }
                 // It was deleted, or is there already: from this replica before a restart, or after a lost answer.
@@ -128,15 +140,20 @@ impl OwnLease {
             .list_metadata(&params)
             .await
             .map_err(|error| self.refused("find", error))?;
-        let lease = list.items.into_iter().next();
-        Ok(lease.and_then(|lease| lease.metadata.resource_version))
+        let Some(lease) = list.items.into_iter().next() else {
+            return Ok(None);
+        };
+        // A process that ends in order deletes its Lease. Read before it is overwritten.
+        self.crash_record.load(record(&lease.metadata));
+        Ok(lease.metadata.resource_version)
     }
 
-    fn lease(&self, version: Option<String>) -> Lease {
+    fn lease(&self, version: Option<String>, record: String) -> Lease {
         Lease {
             metadata: ObjectMeta {
                 name: Some(self.name.clone()),
                 labels: Some(self.labels.clone()),
+                annotations: Some([(RECORD_ANNOTATION.to_owned(), record)].into()),
                 resource_version: version,
                 ..ObjectMeta::default()
             },
@@ -164,4 +181,10 @@ impl OwnLease {
             lease: self.name.clone(),
         }
     }
+}
+
+/// The record of running copies that a Lease carries.
+pub(super) fn record(lease: &ObjectMeta) -> Option<&str> {
+    let annotations = lease.annotations.as_ref()?;
+    annotations.get(RECORD_ANNOTATION).map(String::as_str)
 }

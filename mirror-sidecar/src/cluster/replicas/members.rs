@@ -48,6 +48,8 @@ struct Other {
     changed_at: Instant,
     /// When its Lease was last given out for deletion.
     buried_at: Option<Instant>,
+    /// That it died was reported.
+    is_lost: bool,
 }
 
 /// A Lease whose replica is gone for good.
@@ -70,26 +72,33 @@ impl Members {
         }
     }
 
-    /// A Lease was seen. Seeing the same again is no sign of life; a Lease that is seen first is, since nobody knows how
-    /// old it is.
-    pub(super) fn seen(&mut self, name: &str, version: &str, now: Instant) {
+    /// A Lease was seen; `true` if it is another replica's and has changed. Seeing the same again is no sign of life; a Lease
+    /// that is seen first is, since nobody knows how old it is.
+    pub(super) fn seen(&mut self, name: &str, version: &str, now: Instant) -> bool {
         if *name == *self.own {
-            return;
+            return false;
         }
         if let Some(other) = self.others.get_mut(name) {
-            if *other.version != *version {
+            let is_news = *other.version != *version;
+            if is_news {
                 other.version = version.into();
                 other.changed_at = now;
                 other.buried_at = None;
+                other.is_lost = false;
             }
-        } else if self.others.len() < MAX_OTHERS {
+            return is_news;
+        }
+        let has_room = self.others.len() < MAX_OTHERS;
+        if has_room {
             let other = Other {
                 version: version.into(),
                 changed_at: now,
                 buried_at: None,
+                is_lost: false,
             };
             self.others.insert(name.into(), other);
         }
+        has_room
     }
 
     /// A Lease was deleted: its replica left.
@@ -140,6 +149,17 @@ impl Members {
             .values()
             .map(|other| other.changed_at + DURATION);
         ends.filter(|end| now < *end).chain(joining).min()
+    }
+
+    /// The replicas that died since the last call: their Leases expired, and were not deleted.
+    pub(super) fn take_lost(&mut self, now: Instant) -> Vec<String> {
+        let mut lost = Vec::new();
+        for (name, other) in &mut self.others {
+            if other.changed_at + DURATION <= now && !std::mem::replace(&mut other.is_lost, true) {
+                lost.push(name.to_string());
+            }
+        }
+        lost
     }
 
     /// The Leases to delete, each once in a while.

@@ -257,7 +257,7 @@ proptest! {
             now += Duration::from_secs(seconds);
             let name = ["a", "b", "c", "d"][usize::from(who)];
             match what {
-                0 | 1 => members.seen(name, &seconds.to_string(), now),
+                0 | 1 => _ = members.seen(name, &seconds.to_string(), now),
                 2 => members.gone(name),
                 _ => members.listed(&names(["a", name])),
             }

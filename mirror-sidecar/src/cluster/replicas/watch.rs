@@ -12,9 +12,10 @@ use kube::runtime::watcher;
 use kube::runtime::watcher::{Config, Event};
 use tokio::time::{sleep_until, timeout, timeout_at};
 
-use super::members::Dead;
+use super::lease::record;
+use super::members::{Dead, Members};
 use super::{Context, PREFIX, RENEW_EVERY, now};
-use crate::pause::doubling;
+use crate::backoff::doubling;
 
 /// A stream that is silent for so long is dead, whatever the network says: the own renewals come back through it.
 const SILENCE: Duration = RENEW_EVERY.saturating_mul(4);
@@ -103,20 +104,34 @@ fn take(context: &Context, event: Event<Metadata>, listed: &mut BTreeSet<String>
         Event::Init => listed.clear(),
         Event::InitApply(lease) => {
             if let Some((name, version)) = replica(&lease) {
-                members.seen(name, version, now());
+                context.see(&mut members, name, version, &lease);
                 listed.insert(name.to_owned());
             }
         }
-        Event::InitDone => members.listed(&std::mem::take(listed)),
+        Event::InitDone => {
+            let listed = std::mem::take(listed);
+            members.listed(&listed);
+            context.crash_record.keep(|name| listed.contains(name));
+        }
         Event::Apply(lease) => {
             if let Some((name, version)) = replica(&lease) {
-                members.seen(name, version, now());
+                context.see(&mut members, name, version, &lease);
             }
         }
         Event::Delete(lease) => {
             if let Some((name, _)) = replica(&lease) {
                 members.gone(name);
+                context.crash_record.forget(name);
             }
+        }
+    }
+}
+
+impl Context {
+    fn see(&self, members: &mut Members, name: &str, version: &str, lease: &Metadata) {
+        // A Lease whose replica died stays as it is until it is deleted; what it says is known then.
+        if members.seen(name, version, now()) {
+            self.crash_record.see(name, record(&lease.metadata));
         }
     }
 }

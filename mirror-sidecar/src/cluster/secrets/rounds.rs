@@ -14,8 +14,8 @@ use super::decide::{Duty, Step, duty, renewal};
 use super::quarrels::login_in;
 use super::trouble::Trouble;
 use super::{Inner, State};
+use crate::backoff::{doubling, jittered};
 use crate::cluster::model::NamespaceState;
-use crate::pause::{doubling, jittered};
 
 /// Rest between two rounds: a first list of the cluster is thousands of changes.
 const REST: Duration = Duration::from_millis(250);

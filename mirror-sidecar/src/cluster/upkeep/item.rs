@@ -218,6 +218,11 @@ impl Item {
         is_open && self.owner != Owner::Foreign && self.look_at.is_some()
     }
 
+    /// Whether its copy is being made, or waits for its turn.
+    pub(super) fn is_copying(&self) -> bool {
+        self.state == State::Copying
+    }
+
     /// What is wrong and should be told, if it is this replica's to tell.
     pub(super) fn alarm(&self, now: Instant) -> Option<Alarm> {
         if self.owner == Owner::Others {

@@ -24,9 +24,9 @@ use crate::catalog::Upstream;
 use crate::cluster::inventory::{Record, State};
 use crate::cluster::model::Image;
 use crate::cluster::pace::Pace;
+use crate::copy_queue::Task;
 use crate::metrics::{BackupCheck, UpstreamCheck};
-use crate::schedule::Task;
-use entry::Entry;
+use entry::{Entry, namespaces};
 
 /// Rest between two readings of the whole model: a first list of the cluster is thousands of changes.
 const REST: Duration = Duration::from_secs(1);
@@ -292,7 +292,8 @@ impl Keeper {
             };
             match allowed {
                 Ok(()) => {
-                    let status = self.with.catalog.copy_in_use(image, task);
+                    let namespaces = namespaces(&self.with, image, &entry.copies);
+                    let status = self.with.catalog.copy_in_use(image, task, namespaces);
                     item.follow(Some(status), clock);
                 }
                 Err(opens_at) => item.hold_back(opens_at, clock),

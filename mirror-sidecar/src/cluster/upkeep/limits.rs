@@ -6,7 +6,7 @@ use std::time::Duration;
 use mirror_copy::RateLimit;
 use tokio::time::Instant;
 
-use crate::pause::doubling;
+use crate::backoff::doubling;
 
 /// Between two looks, in the long run: 50 a second find 2000 copies in 40 s after a start.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);

@@ -18,8 +18,8 @@ use crate::cluster::kind::WorkloadKind;
 use crate::cluster::model::Image;
 use crate::cluster::model::tests::{seen, workload};
 use crate::cluster::{Change, CopyState, ExcludedNamespaces, Model, Rules, Workload};
+use crate::copy_queue::{Outlook, Status, Task};
 use crate::metrics::{BackupCheck, UpstreamCheck};
-use crate::schedule::{Outlook, Status, Task};
 
 const HOUR: Duration = Duration::from_hours(1);
 

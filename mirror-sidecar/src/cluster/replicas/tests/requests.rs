@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::cluster::replicas::{LEAVE_WITHIN, RENEW_EVERY};
 use crate::cluster::testing::refusal;
+use crate::copy_queue::CrashRecord;
 use crate::metrics::{Jobs, Metrics};
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/home/leases";
@@ -38,6 +39,13 @@ impl Log {
 
 /// A replica `a` in front of an API server that answers with what `script` says; `None` is no answer at all.
 fn join(
+    script: impl Fn(&Asked) -> Option<Response> + Clone + Send + Sync + 'static,
+) -> (Replicas, Metrics, Log) {
+    join_with(CrashRecord::new(), script)
+}
+
+fn join_with(
+    record: CrashRecord,
     script: impl Fn(&Asked) -> Option<Response> + Clone + Send + Sync + 'static,
 ) -> (Replicas, Metrics, Log) {
     let log = Log::default();
@@ -65,7 +73,7 @@ fn join(
     let metrics = Metrics::new();
     let group = Group::of(&rules("acme", &[], None));
     let client = Client::new(app, "default");
-    let replicas = Replicas::join(client, "home", "a", &group, metrics.clone());
+    let replicas = Replicas::join(client, "home", "a", &group, metrics.clone(), record);
     (replicas, metrics, log)
 }
 
@@ -209,4 +217,89 @@ async fn the_lease_of_a_dead_replica_is_deleted_unless_it_changed() {
     let (path, options) = &deletions[0];
     assert!(path.starts_with("/mirror-sidecar-b"), "{path}");
     assert_eq!(options["preconditions"], json!({ "resourceVersion": "3" }));
+}
+
+const ANNOTATION: &str = "image-mirror.dev/copies";
+
+fn lease_with(name: &str, version: &str, record: &Value) -> Value {
+    let mut lease = lease(name, version);
+    lease["metadata"]["annotations"] = json!({ ANNOTATION: record.to_string() });
+    lease
+}
+
+/// The record that a write of the Lease carries.
+fn record_in((_, lease): &(String, Value)) -> Value {
+    let text = lease["metadata"]["annotations"][ANNOTATION]
+        .as_str()
+        .unwrap();
+    serde_json::from_str(text).unwrap()
+}
+
+/// The Lease of this name is there although no process of this name is: it died. Its record is read before it is
+/// overwritten, and a write does not wait for the next renewal then.
+#[tokio::test(start_paused = true)]
+async fn the_record_of_a_process_that_died_is_taken_over() {
+    let left = json!({ "process": "before", "running": ["evil.io/x:1"] });
+    let stored = lease_with("a", "9", &left);
+    let record = CrashRecord::new();
+    let (replicas, _, log) = join_with(record.clone(), move |asked| match asked.0 {
+        Method::POST => Some(refusal(409, "AlreadyExists", None)),
+        Method::PUT => Some(lease("a", "10").to_string().into_response()),
+        _ => look(asked, std::slice::from_ref(&stored)),
+    });
+    sleep(MOMENT).await;
+    assert_eq!(record.isolated(), 1);
+    let first = record_in(&log.of(&Method::PUT)[0]);
+    assert_eq!(first["isolated"][0]["image"], "evil.io/x:1");
+    assert_eq!(first["isolated"][0]["crashes"], 1);
+    assert_eq!(first["running"], json!([]));
+
+    let start = Instant::now();
+    record.start(1, "other.io/x:1").await;
+    assert!(start.elapsed() < Duration::from_secs(1));
+    let writes = log.of(&Method::PUT);
+    assert_eq!(
+        record_in(writes.last().unwrap())["running"],
+        json!(["other.io/x:1"])
+    );
+    record.end(1);
+    sleep(RENEW_EVERY).await;
+    let writes = log.of(&Method::PUT);
+    assert_eq!(record_in(writes.last().unwrap())["running"], json!([]));
+    replicas.leave().await;
+}
+
+/// What runs in a healthy replica costs no write of its own.
+#[tokio::test(start_paused = true)]
+async fn a_healthy_replica_stores_its_record_with_its_renewals() {
+    let record = CrashRecord::new();
+    let (_replicas, _, log) = join_with(record.clone(), |asked| match asked.0 {
+        Method::POST | Method::PUT => Some(lease("a", "1").to_string().into_response()),
+        _ => look(asked, &[lease("a", "1")]),
+    });
+    sleep(MOMENT).await;
+    for id in 0..100 {
+        record.start(id, "good.io/x:1").await;
+        record.end(id);
+    }
+    record.start(100, "good.io/y:1").await;
+    sleep(RENEW_EVERY).await;
+    let renewals = log.of(&Method::PUT);
+    assert_eq!(renewals.len(), 1);
+    assert_eq!(record_in(&renewals[0])["running"], json!(["good.io/y:1"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_record_of_another_replica_counts_when_its_lease_expires() {
+    let record = CrashRecord::new();
+    let left = json!({ "process": "b", "running": ["evil.io/x:1"] });
+    let other = lease_with("b", "3", &left);
+    let (_replicas, _, _log) = join_with(record.clone(), move |asked| match asked.0 {
+        Method::POST | Method::PUT => Some(lease("a", "1").to_string().into_response()),
+        _ => look(asked, &[lease("a", "1"), other.clone()]),
+    });
+    sleep(ALMOST).await;
+    assert_eq!(record.isolated(), 0);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(record.isolated(), 1);
 }

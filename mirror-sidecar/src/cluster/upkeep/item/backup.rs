@@ -6,12 +6,12 @@ use mirror_contract::Digest;
 use tokio::time::Instant;
 
 use super::{Clock, Doubt, Item, Job, LONGEST_WAIT, Original, Owner, PATIENCE, never};
+use crate::backoff::doubling;
 use crate::catalog::Presence;
 use crate::cluster::inventory::State;
 use crate::cluster::upkeep::look::Blind;
+use crate::copy_queue::{Outlook, Status, Task};
 use crate::metrics::BackupCheck;
-use crate::pause::doubling;
-use crate::schedule::{Outlook, Status, Task};
 
 /// Pause after the first look in vain.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -21,6 +21,9 @@ const HELD_BACK_FOR: Duration = Duration::from_secs(30);
 
 /// Longest time between two looks for a copy that another replica is to make: workloads wait for it.
 const LONGEST_POLL: Duration = Duration::from_secs(30);
+
+/// Pause before an image is requested again whose namespace has too many in the queue.
+const FULL_PAUSE: Duration = Duration::from_mins(1);
 
 /// What is wrong with an image of the backup that is not there.
 const NO_ORIGINAL: &str =
@@ -141,7 +144,7 @@ impl Item {
         }
     }
 
-    /// How far the copy is that the schedule makes; `None` when it makes none.
+    /// How far the copy is that the queue makes; `None` when it makes none.
     pub(in crate::cluster::upkeep) fn follow(&mut self, status: Option<Status>, clock: Clock<'_>) {
         let look_now = Some(clock.now);
         match status {
@@ -157,8 +160,13 @@ impl Item {
             }
             Some(Status::Failed { reason, outlook }) => self.failed(&reason, outlook, clock),
             Some(Status::Pending(_)) if !self.is_mirrored() => self.state = State::Copying,
-            // What is in use is never refused for lack of room.
-            None | Some(Status::Pending(_) | Status::Full) => {}
+            Some(Status::Full) if !self.is_mirrored() => {
+                self.state = State::Missing;
+                self.look_at = Some(clock.now + clock.at_most(FULL_PAUSE));
+            }
+            // The older copy stays what it is; the tag is checked again in the next turn.
+            Some(Status::Full) => self.job = Job::None,
+            None | Some(Status::Pending(_)) => {}
         }
     }
 

@@ -8,8 +8,8 @@ use super::{ABSENCES, Clock, Doubt, Item, Job, LONGEST_WAIT, Original, Owner, ne
 use crate::args::OnMovedTag;
 use crate::catalog::Upstream;
 use crate::cluster::inventory::State;
+use crate::copy_queue::Task;
 use crate::metrics::UpstreamCheck;
-use crate::schedule::Task;
 
 /// Pause before a second look at an original that is gone. A registry may have a bad moment.
 const ABSENCE_PAUSE: Duration = Duration::from_mins(1);

@@ -1,5 +1,7 @@
 //! An image in use with its users, who are told what became of it.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use crate::cluster::events::Notice;
@@ -19,6 +21,28 @@ pub(super) struct Entry {
 /// Whether this replica looks after the image.
 pub(super) fn is_ours(replicas: &Replicas, image: &Image) -> bool {
     replicas.owns(&format!("image/{image}"))
+}
+
+/// Users of an image that are searched for namespaces.
+const MAX_USERS: usize = 4096;
+
+/// Namespaces of an image that the queue is told.
+const MAX_NAMESPACES: usize = 16;
+
+/// The namespaces that use an image or one of its copies, as many as the queue counts.
+pub(super) fn namespaces(with: &Upkeep, image: &Image, copies: &[Image]) -> Vec<Arc<str>> {
+    with.cluster.read(|model| {
+        let mut found: Vec<Arc<str>> = Vec::new();
+        for name in std::iter::once(image).chain(copies) {
+            for user in model.users(name, MAX_USERS) {
+                let namespace = &user.key.namespace;
+                if found.len() < MAX_NAMESPACES && !found.contains(namespace) {
+                    found.push(Arc::clone(namespace));
+                }
+            }
+        }
+        found
+    })
 }
 
 impl Entry {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::Keeper;
-use super::entry::{Entry, is_ours};
+use super::entry::{Entry, is_ours, namespaces};
 use crate::cluster::model::{Image, ImageUse};
 use crate::cluster::upkeep::item::{Clock, Item, Owner};
 use crate::cluster::upkeep::limits::{BURST, LOOK_EVERY};
@@ -48,6 +48,11 @@ impl Keeper {
             };
             if let Some(entry) = self.items.get_mut(&image) {
                 entry.item.give_to(owner, clock);
+                if entry.item.is_copying() {
+                    // A namespace may have begun to use it.
+                    let namespaces = namespaces(&self.with, &image, &copies);
+                    self.with.catalog.join_in_use(&image, namespaces);
+                }
                 self.agenda.note(&image, &entry.item);
                 if entry.has_something_to_tell(now) || entry.copies != copies {
                     self.changed.insert(image);

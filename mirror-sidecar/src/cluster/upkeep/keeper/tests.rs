@@ -190,3 +190,28 @@ async fn what_could_not_be_told_is_told_when_the_api_server_is_back() {
         assert_eq!(told, 1);
     }
 }
+
+/// The queue serves an image in the turns of all namespaces that use it, by its own name or by that of its copy.
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_requested_for_the_namespaces_that_use_it() {
+    let keeper = keeper(Events::none());
+    let copy = "backup.test:5000/acme/quay.io-a-b:1";
+    for (namespace, image) in [
+        ("team-a", IMAGE),
+        ("team-b", copy),
+        ("team-b", IMAGE),
+        ("team-c", "c:1"),
+    ] {
+        let mut workload = deployment("other", &[image]);
+        workload.key.namespace = namespace.into();
+        keeper.with.cluster.apply(seen(workload));
+    }
+    let image = |name: &str| Arc::new(name.parse::<ImageRef<'static>>().unwrap());
+    let found = namespaces(&keeper.with, &image(IMAGE), &[image(copy)]);
+    let mut found: Vec<_> = found.iter().map(|name| &**name).collect();
+    found.sort_unstable();
+    let own = deployment("web", &[]).key.namespace;
+    let mut expected = [&*own, "team-a", "team-b"];
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+}

@@ -1,0 +1,682 @@
+//! The copies to make.
+//!
+//! Every image is copied at most once at a time, few images at the same time, and failures are tried again with growing
+//! pauses. Slots, room and time belong to sources that deliver; docs/fairness.md has the bounds. Nothing is stored but which
+//! copies run ([`CrashRecord`]): whoever needs an image requests it again, so a restart loses no work.
+//!
+//! - [`fair_slots`]: whose turn is next;
+//! - [`limits`]: when a running copy gives up its slot;
+//! - [`sources`]: which sources deliver;
+//! - [`jobs`]: the images, and how many there may be;
+//! - [`crash_record`]: what ran when the process died.
+
+mod crash_record;
+mod fair_slots;
+mod job;
+mod jobs;
+mod limits;
+mod progress;
+#[cfg(test)]
+mod simulation;
+mod sources;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use mirror_contract::ImageRef;
+use mirror_copy::{CopyReport, Retry};
+use tokio::sync::{Notify, broadcast, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::metrics::{Jobs as Counts, Metrics};
+use crate::reason::Reason;
+
+pub use crash_record::CrashRecord;
+use fair_slots::{FairSlots, Lane};
+use job::{Backoff, Job, Stage, pause, penalty_pause};
+use jobs::{Jobs, Room};
+use limits::TICK;
+pub use progress::JobProgress;
+use sources::{Class, Source};
+use verdict::{Blame, Verdict};
+
+/// Ends of attempts that wait for receivers. A receiver that lags behind by more checks all images instead.
+const MAX_ENDED: usize = 1024;
+
+/// Failures after which a job is not tried again by itself, but only when somebody requests the image: about an hour.
+const AUTOMATIC_ATTEMPTS: u32 = 12;
+
+/// Namespaces in whose turns one image is served.
+const MAX_GROUPS: usize = 16;
+
+/// How an image is copied.
+pub trait Copier: Send + Sync + 'static {
+    /// Copies an image; dropping the future stops the copy.
+    fn copy(
+        &self,
+        image: &ImageRef<'static>,
+        task: Task,
+        progress: &JobProgress,
+    ) -> impl Future<Output = Result<CopyReport, Failure>> + Send;
+
+    /// The registry of an image that is being copied.
+    fn source_state(&self, _image: &ImageRef<'static>) -> SourceState {
+        SourceState::default()
+    }
+}
+
+/// What is known of the registry of an image.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SourceState {
+    /// The address that its name resolved to last; `None` if that is not known.
+    pub address: Option<IpAddr>,
+    /// It asked for a pause that is not over.
+    pub is_paused: bool,
+}
+
+/// What is to be done for an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Make its copy. What the backup has of it is believed to be whole.
+    Copy,
+    /// Make its copy again, which was there and vanished: everything that the backup still has of it is checked.
+    Restore,
+    /// Make the copy follow its original. The older copy stays in place meanwhile, and also if that fails.
+    Update,
+}
+
+/// Who needs a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Requester {
+    /// Something in these namespaces of the cluster runs it. More than 16 are not counted.
+    Namespaces(Vec<Arc<str>>),
+    /// Somebody asks for it, most likely the policy for a workload that is being admitted.
+    Admission,
+}
+
+/// Why an image could not be copied.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// For those who asked, and for the log.
+    pub reason: Reason,
+    /// Whether trying again may help.
+    pub retry: Retry,
+    /// Whether the source says that it has no such image, or does not say whether it has it.
+    pub is_absent: bool,
+}
+
+/// How far the copy of an image is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Being made or waiting for its turn, in words.
+    Pending(String),
+    /// The last attempt failed.
+    Failed {
+        /// Why, in one sentence.
+        reason: String,
+        /// What is to be expected of the next one.
+        outlook: Outlook,
+    },
+    /// Not accepted: its namespace has too many images in the queue. It must be requested again.
+    Full,
+}
+
+/// What is to be expected after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// It may pass by itself.
+    Passing,
+    /// It will fail again until somebody changes something.
+    Lasting,
+    /// The same, because the source has no such image, or shows none to this client.
+    Absent,
+}
+
+/// The copies to make. Clones share the work.
+pub struct CopyQueue<C> {
+    inner: Arc<Inner<C>>,
+}
+
+struct Inner<C> {
+    copier: C,
+    metrics: Metrics,
+    state: Mutex<State>,
+    crash_record: CrashRecord,
+    ended: broadcast::Sender<ImageRef<'static>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    is_ticking: AtomicBool,
+    /// Wakes the task that checks running copies and pauses.
+    changed: Arc<Notify>,
+}
+
+struct State {
+    jobs: Jobs,
+    slots: FairSlots,
+}
+
+/// How an attempt ended.
+enum Outcome {
+    Ended(Result<CopyReport, Failure>),
+    Evicted(Verdict),
+}
+
+impl<C> Clone for CopyQueue<C> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+}
+
+impl<C: Copier> CopyQueue<C> {
+    /// A queue that makes at most `parallel` copies at the same time, and counts how they end.
+    pub fn new(copier: C, parallel: NonZeroUsize, metrics: Metrics) -> Self {
+        let state = State {
+            jobs: Jobs::default(),
+            slots: FairSlots::new(parallel),
+        };
+        let inner = Inner {
+            copier,
+            metrics,
+            state: Mutex::new(state),
+            crash_record: CrashRecord::new(),
+            ended: broadcast::Sender::new(MAX_ENDED),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            is_ticking: AtomicBool::new(false),
+            changed: Arc::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The record of running copies, which somebody else stores.
+    #[must_use]
+    pub fn crash_record(&self) -> &CrashRecord {
+        &self.inner.crash_record
+    }
+
+    /// How far the copy of `image` is; `None` when nobody requested it, or when it is done.
+    #[must_use]
+    pub fn status(&self, image: &ImageRef<'static>) -> Option<Status> {
+        self.inner.state().jobs.get(image).map(Job::status)
+    }
+
+    /// Whether `image` has no copy that could be used before the one that is being made, or waits for its turn.
+    #[must_use]
+    pub fn is_awaited(&self, image: &ImageRef<'static>) -> bool {
+        let state = self.inner.state();
+        let job = state.jobs.get(image);
+        job.is_some_and(|job| job.is_active() && job.task != Task::Update)
+    }
+
+    /// Reports of which image an attempt ended, however it did. A receiver that lags behind by more than a thousand must
+    /// check the [`Self::status`] of all.
+    #[must_use]
+    pub fn ended(&self) -> broadcast::Receiver<ImageRef<'static>> {
+        self.inner.ended.subscribe()
+    }
+
+    /// How many images wait, are being copied, back off after a failure, and are isolated.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let state = self.inner.state();
+        let active = state.slots.running() + state.slots.waiting();
+        Counts {
+            waiting: state.slots.waiting(),
+            running: state.slots.running(),
+            resting: state.jobs.all().count().saturating_sub(active),
+            isolated: self.inner.crash_record.isolated(),
+        }
+    }
+
+    /// Requests a copy of `image`, and returns how far it is. Must be called within a Tokio runtime.
+    ///
+    /// A new name is never refused for admission: it displaces the oldest that never succeeded. Images in use are refused
+    /// only beyond what one namespace may have.
+    #[must_use]
+    pub fn request(&self, image: &ImageRef<'static>, task: Task, requester: &Requester) -> Status {
+        let now = Instant::now();
+        let mut state = self.inner.state();
+        let (lane, groups) = requester.groups();
+        let mut failures = 0;
+        let mut is_penalized = false;
+        if let Some(job) = state.jobs.get(image) {
+            let id = job.id;
+            // Nobody waited for that, but somebody does now.
+            let is_more_urgent =
+                job.is_backing_off() && job.task == Task::Update && task != Task::Update;
+            if !is_more_urgent && !job.is_due(now) {
+                if lane == Lane::InUse {
+                    self.inner.join(&mut state, id, &groups, now);
+                }
+                return state.jobs.get(image).map_or(Status::Full, Job::status);
+            }
+            if !is_more_urgent {
+                (failures, is_penalized) = (job.failures, job.is_penalized);
+            }
+            state.remove(id);
+        }
+        if !self.inner.make_room(&mut state, lane, &groups, now) {
+            return Status::Full;
+        }
+        let id = state.jobs.next_id();
+        state.jobs.add(Job {
+            id,
+            image: Arc::new(image.clone()),
+            task,
+            lane,
+            groups,
+            stage: Stage::Waiting,
+            failures,
+            is_penalized,
+            is_long: false,
+            is_isolated: false,
+        });
+        if !self.inner.isolate(&mut state, id, now) {
+            state.enqueue(id, now);
+            if state.slots.may_start(id, now) && !self.inner.crash_record.is_loading(now) {
+                self.inner.start(&mut state, id, now);
+            }
+        }
+        self.inner.tick_soon();
+        state.jobs.by_id(id).map_or(Status::Full, Job::status)
+    }
+
+    /// Stops all copies and waits until they have let go.
+    pub async fn shutdown(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+}
+
+impl<C: Copier> Inner<C> {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code panics while holding the lock half way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The job is needed by these namespaces, too.
+    fn join(self: &Arc<Self>, state: &mut State, id: u64, groups: &[Arc<str>], now: Instant) {
+        if !state.jobs.join(id, groups, MAX_GROUPS) {
+            return;
+        }
+        let Some(job) = state.jobs.by_id(id) else {
+            return;
+        };
+        let groups = job.groups.clone();
+        let is_waiting = job.is_waiting();
+        state.slots.regroup(id, Lane::InUse, groups);
+        if is_waiting && state.slots.may_start(id, now) && !self.crash_record.is_loading(now) {
+            self.start(state, id, now);
+        }
+    }
+
+    /// Makes room for one more job.
+    fn make_room(&self, state: &mut State, lane: Lane, groups: &[Arc<str>], now: Instant) -> bool {
+        let room = match lane {
+            Lane::Asked => {
+                let sources = &state.slots.sources;
+                state.jobs.room_for_asked(|job| {
+                    sources.class(&Source::of(&job.image), now) == Class::Proven
+                })
+            }
+            Lane::InUse => {
+                let namespace = groups.first().map_or("", |name| name);
+                state.jobs.room_for_in_use(namespace)
+            }
+        };
+        if let Room::InsteadOf(id) = room
+            && let Some(job) = state.remove(id)
+        {
+            tracing::debug!(image = %job.image, "made room in the queue");
+            self.report_ended(&job.image);
+        }
+        room != Room::None
+    }
+
+    /// Postpones the job if its image must be copied alone. Returns whether it waits for a later moment.
+    fn isolate(&self, state: &mut State, id: u64, now: Instant) -> bool {
+        let Some(job) = state.jobs.by_id_mut(id) else {
+            return false;
+        };
+        let Some(isolation) = self.crash_record.isolation(&job.image.to_string()) else {
+            return false;
+        };
+        job.is_isolated = true;
+        if isolation.pause.is_zero() {
+            return false;
+        }
+        tracing::info!(
+            image = %job.image, crashes = isolation.crashes, pause_s = isolation.pause.as_secs(),
+            "image is isolated: it is copied alone after a pause"
+        );
+        let backoff = Backoff {
+            reason: format!(
+                "the sidecar ended without notice {} times while copying it; it is copied alone later. Raise the memory \
+                 limit of the sidecar, or exclude the image",
+                isolation.crashes
+            ),
+            outlook: Outlook::Passing,
+            until: now + isolation.pause,
+            is_automatic: true,
+        };
+        state.jobs.set_backing_off(id, backoff);
+        true
+    }
+
+    /// Starts what may run now.
+    fn dispatch(self: &Arc<Self>, state: &mut State, now: Instant) {
+        if self.stop.is_cancelled() || self.crash_record.is_loading(now) {
+            return;
+        }
+        while let Some(id) = state.slots.next(now) {
+            self.start(state, id, now);
+        }
+    }
+
+    fn start(self: &Arc<Self>, state: &mut State, id: u64, now: Instant) {
+        // The record may have been read after the job was added.
+        let is_new = state.jobs.by_id(id).is_some_and(|job| !job.is_isolated);
+        if is_new
+            && state
+                .jobs
+                .by_id(id)
+                .is_some_and(|job| self.is_isolated(job))
+        {
+            state.slots.remove(id);
+            if !self.isolate(state, id, now) {
+                state.enqueue(id, now);
+            }
+            return;
+        }
+        let Some(job) = state.jobs.by_id(id) else {
+            state.slots.remove(id);
+            return;
+        };
+        let (image, task, failures) = (Arc::clone(&job.image), job.task, job.failures);
+        let progress = Arc::new(JobProgress::new(Arc::clone(&self.changed)));
+        let (evict, evicted) = oneshot::channel();
+        state.slots.start(id, Arc::clone(&progress), evict, now);
+        state
+            .jobs
+            .set_running(id, Stage::Running(Arc::clone(&progress)));
+        let inner = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let stop = inner.stop.clone();
+            let end = End {
+                inner: &inner,
+                image: &image,
+                id,
+            };
+            // A stopped copy leaves no tag; the next run finds the blobs that are there.
+            let _ = stop
+                .run_until_cancelled(end.attempt(task, &progress, evicted, failures))
+                .await;
+        });
+    }
+
+    fn is_isolated(&self, job: &Job) -> bool {
+        self.crash_record.isolated() > 0
+            && self
+                .crash_record
+                .isolation(&job.image.to_string())
+                .is_some()
+    }
+
+    /// Wakes the ticking task, and starts it if there is none.
+    fn tick_soon(self: &Arc<Self>) {
+        if self.is_ticking.swap(true, Ordering::Relaxed) {
+            self.changed.notify_one();
+        } else {
+            let (inner, changed) = (Arc::downgrade(self), Arc::clone(&self.changed));
+            self.tasks.spawn(tick(inner, changed, self.stop.clone()));
+        }
+    }
+
+    /// Checks running copies, ends pauses, and starts what may run. Returns whether there is anything to check later.
+    fn tick(self: &Arc<Self>) -> bool {
+        let now = Instant::now();
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let State { jobs, slots } = state;
+        slots.check_running(now, |id| {
+            let state = jobs
+                .by_id(id)
+                .map(|job| self.copier.source_state(&job.image));
+            let state = state.unwrap_or_default();
+            (state.address, state.is_paused)
+        });
+        while let Some(id) = state.jobs.next_due(now) {
+            state.jobs.set_waiting(id);
+            if !self.isolate(state, id, now) {
+                state.enqueue(id, now);
+            }
+        }
+        self.dispatch(state, now);
+        !state.slots.is_empty() || state.jobs.is_any_due_later()
+    }
+
+    fn report_ended(&self, image: &ImageRef<'static>) {
+        // Without a cluster nobody listens.
+        let _ = self.ended.send(image.clone());
+    }
+}
+
+async fn tick<C: Copier>(inner: Weak<Inner<C>>, changed: Arc<Notify>, stop: CancellationToken) {
+    let mut is_busy = true;
+    loop {
+        let pause = async {
+            if is_busy {
+                tokio::time::sleep(TICK).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = changed.notified() => {}
+            () = pause => {}
+        }
+        let Some(inner) = inner.upgrade() else {
+            return;
+        };
+        is_busy = inner.tick();
+    }
+}
+
+impl State {
+    fn enqueue(&mut self, id: u64, now: Instant) {
+        if let Some(job) = self.jobs.by_id(id) {
+            self.slots.enqueue(id, job.ticket(), now);
+        }
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Job> {
+        self.slots.remove(id);
+        self.jobs.remove(id)
+    }
+}
+
+impl Requester {
+    fn groups(&self) -> (Lane, Vec<Arc<str>>) {
+        match self {
+            Self::Admission => (Lane::Asked, vec![Arc::from("")]),
+            Self::Namespaces(names) if names.is_empty() => (Lane::InUse, vec![Arc::from("")]),
+            Self::Namespaces(names) => {
+                let names = names.iter().take(MAX_GROUPS).cloned();
+                (Lane::InUse, names.collect())
+            }
+        }
+    }
+}
+
+impl Failure {
+    fn passing(reason: String) -> Self {
+        Self {
+            reason: reason.into(),
+            retry: Retry::Transient { after: None },
+            is_absent: false,
+        }
+    }
+
+    fn outlook(&self) -> Outlook {
+        match self.retry {
+            Retry::Transient { .. } => Outlook::Passing,
+            Retry::Permanent if self.is_absent => Outlook::Absent,
+            Retry::Permanent => Outlook::Lasting,
+        }
+    }
+}
+
+/// An attempt that ends without an outcome, because it was stopped or has a defect, must not leave its image "being copied"
+/// for ever, nor keep its slot.
+struct End<'a, C: Copier> {
+    inner: &'a Arc<Inner<C>>,
+    image: &'a ImageRef<'static>,
+    id: u64,
+}
+
+impl<C: Copier> End<'_, C> {
+    async fn attempt(
+        &self,
+        task: Task,
+        progress: &JobProgress,
+        evicted: oneshot::Receiver<Verdict>,
+        failures: u32,
+    ) {
+        let (inner, image) = (self.inner, self.image);
+        inner.crash_record.start(self.id, &image.to_string()).await;
+        tracing::info!(%image, ?task, "copying image");
+        let started = Instant::now();
+        let outcome = tokio::select! {
+            result = inner.copier.copy(image, task, progress) => Outcome::Ended(result),
+            Ok(verdict) = evicted => Outcome::Evicted(verdict),
+        };
+        inner.crash_record.end(self.id);
+        let report = match &outcome {
+            Outcome::Ended(result) => result.as_ref().ok(),
+            Outcome::Evicted(_) => None,
+        };
+        if !matches!(
+            outcome,
+            Outcome::Evicted(Verdict::Requeue | Verdict::MakeRoom)
+        ) {
+            inner.metrics.copy_ended(report, started.elapsed());
+        }
+        if let Some(report) = report {
+            tracing::info!(
+                %image, digest = %report.digest, bytes = report.bytes, requests = report.requests,
+                copied = report.blobs_copied, mounted = report.blobs_mounted, skipped = report.blobs_skipped,
+                elapsed_ms = u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX), "copied image"
+            );
+        }
+        self.conclude(outcome, failures);
+    }
+
+    fn conclude(&self, outcome: Outcome, failures: u32) {
+        let now = Instant::now();
+        let mut guard = self.inner.state();
+        let state = &mut *guard;
+        state.slots.remove(self.id);
+        match outcome {
+            Outcome::Ended(Ok(_)) => {
+                state.slots.sources.delivered(&Source::of(self.image), now);
+                self.end_isolation(state);
+                state.jobs.remove(self.id);
+                self.inner.report_ended(self.image);
+            }
+            Outcome::Ended(Err(failure)) => {
+                if !failure.retry.is_transient() {
+                    self.end_isolation(state);
+                }
+                self.back_off(state, &failure, Blame::Nobody, failures, now);
+            }
+            Outcome::Evicted(Verdict::GiveUp { reason, blame }) => {
+                if blame.is_on_source() {
+                    state.slots.sources.strike(&Source::of(self.image), now);
+                }
+                self.back_off(state, &Failure::passing(reason), blame, failures, now);
+            }
+            Outcome::Evicted(Verdict::MakeRoom) => {
+                tracing::info!(image = %self.image, "a long copy made room for others; it continues later");
+                if let Some(job) = state.jobs.by_id_mut(self.id) {
+                    job.is_long = true;
+                }
+                self.wait_again(state, now);
+            }
+            Outcome::Evicted(Verdict::Requeue) => self.wait_again(state, now),
+        }
+        self.inner.dispatch(state, now);
+    }
+
+    fn wait_again(&self, state: &mut State, now: Instant) {
+        state.jobs.set_waiting(self.id);
+        state.enqueue(self.id, now);
+    }
+
+    fn end_isolation(&self, state: &mut State) {
+        if let Some(job) = state.jobs.by_id_mut(self.id)
+            && std::mem::take(&mut job.is_isolated)
+        {
+            self.inner.crash_record.clear(&self.image.to_string());
+        }
+    }
+
+    fn back_off(
+        &self,
+        state: &mut State,
+        failure: &Failure,
+        blame: Blame,
+        failures: u32,
+        now: Instant,
+    ) {
+        let failures = failures.saturating_add(1);
+        let pause = match blame {
+            Blame::Nobody => pause(failures, failure.retry),
+            _ => penalty_pause(failures),
+        };
+        let outlook = failure.outlook();
+        let is_automatic = outlook == Outlook::Passing && failures < AUTOMATIC_ATTEMPTS;
+        let image = self.image;
+        tracing::warn!(
+            %image, failures, pause_s = pause.as_secs(), automatic = is_automatic, reason = failure.reason.detail,
+            "copy failed"
+        );
+        if let Some(job) = state.jobs.by_id_mut(self.id) {
+            job.failures = failures;
+            job.is_penalized |= blame.is_on_image();
+        }
+        let backoff = Backoff {
+            reason: failure.reason.public.clone(),
+            outlook,
+            until: now + pause,
+            is_automatic,
+        };
+        state.jobs.set_backing_off(self.id, backoff);
+        self.inner.report_ended(image);
+    }
+}
+
+impl<C: Copier> Drop for End<'_, C> {
+    fn drop(&mut self) {
+        self.inner.crash_record.end(self.id);
+        let mut state = self.inner.state();
+        let is_running = |job: &Job| matches!(job.stage, Stage::Running(_));
+        if state.jobs.by_id(self.id).is_some_and(is_running) {
+            state.remove(self.id);
+            self.inner.report_ended(self.image);
+            self.inner.dispatch(&mut state, Instant::now());
+        }
+    }
+}

@@ -1,0 +1,567 @@
+//! The slots for copies, and whose turn is next.
+//!
+//! Images in use and images that admission asks for take turns. Among the first, namespaces take turns; within a namespace,
+//! and among the latter, sources do. A group that starts to wait joins at the end of the round, so each of those before it
+//! is served once at most until its own turn. Sources that did not deliver wait in the penalty line, behind all others.
+
+mod waiting;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::limits::{Allowance, Excess, Pace};
+use super::progress::JobProgress;
+use super::sources::{Class, Source, Sources};
+use super::verdict::{Blame, Verdict};
+use waiting::{Candidate, Waiting};
+
+/// One slot in so many is kept for images in use, so that what anybody asks for never takes them all. Without a cluster
+/// nothing is in use, and nothing is kept.
+const KEPT_ONE_IN: usize = 4;
+
+/// An image that has waited so long in the penalty line, or after a failure, is served once as if it were untried, so that
+/// a flood of new names does not keep it there for ever.
+const MAX_PENALTY_WAIT: Duration = Duration::from_mins(15);
+
+/// At most one image is served in this way in so long: they must not keep the untried ones waiting in turn.
+const AGED_EVERY: Duration = Duration::from_mins(2);
+
+/// An image that runs alone waits for a moment at which nothing runs; after so long no other copy starts until then, or for
+/// [`DRAIN_WITHIN`].
+const IDLE_WITHIN: Duration = Duration::from_mins(15);
+
+/// How long the start of other copies is held back for one that runs alone.
+const DRAIN_WITHIN: Duration = Duration::from_mins(2);
+
+/// Who needs a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Something in the cluster runs it.
+    InUse,
+    /// Admission asked for it.
+    Asked,
+}
+
+/// What happened to the image before. Those that differ in it do not wait for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Sort {
+    Normal,
+    /// Its last attempt failed.
+    Failed,
+    /// It took long, and made room for others.
+    Long,
+    /// It was too slow itself.
+    Penalized,
+}
+
+/// An image that waits for a slot.
+#[derive(Clone, Debug)]
+pub(super) struct Ticket {
+    pub(super) lane: Lane,
+    /// The namespaces that use the image; it is served in the turn of each. Not empty.
+    pub(super) groups: Vec<Arc<str>>,
+    pub(super) source: Source,
+    /// Its copy was there and is lost: it goes before the other images in use.
+    pub(super) is_restore: bool,
+    pub(super) sort: Sort,
+    /// It may have ended the process before, so it runs while nothing else does.
+    pub(super) is_isolated: bool,
+    /// Attempts that failed in a row.
+    pub(super) failures: u32,
+}
+
+/// The slots for copies. A registrable domain, and an address, get about half of them. If there are two, one is never given
+/// to an image in use: a workload that is being admitted must not wait behind all that a cluster runs.
+pub(super) struct FairSlots {
+    all: usize,
+    running: HashMap<u64, Running>,
+    waiting: Waiting,
+    pub(super) sources: Sources,
+    /// Anything was ever in use.
+    is_any_in_use: bool,
+    /// An image in use was served last, so that it is the turn of an asked one.
+    was_in_use: bool,
+    /// When an image was served that waited for [`MAX_PENALTY_WAIT`].
+    last_aged: Option<Instant>,
+}
+
+struct Running {
+    ticket: Ticket,
+    progress: Arc<JobProgress>,
+    pace: Pace,
+    evict: Option<oneshot::Sender<Verdict>>,
+    /// It was the only one of the penalty line.
+    is_penalty: bool,
+    /// Nothing was known of its source.
+    is_untried: bool,
+    address: Option<IpAddr>,
+    has_reported: bool,
+}
+
+/// Slots that are taken.
+#[derive(Clone, Copy, Default)]
+struct Taken {
+    in_use: usize,
+    asked: usize,
+}
+
+/// How many slots may be taken: in all, by each lane, from one source.
+#[derive(Clone, Copy)]
+struct Limits {
+    all: usize,
+    in_use: usize,
+    asked: usize,
+    of_source: usize,
+    in_use_of_source: usize,
+    asked_of_source: usize,
+    long: usize,
+}
+
+impl FairSlots {
+    pub(super) fn new(all: NonZeroUsize) -> Self {
+        Self {
+            all: all.get(),
+            running: HashMap::new(),
+            waiting: Waiting::default(),
+            sources: Sources::default(),
+            is_any_in_use: false,
+            was_in_use: false,
+            last_aged: None,
+        }
+    }
+
+    /// Adds a job to those that wait.
+    pub(super) fn enqueue(&mut self, id: u64, ticket: Ticket, now: Instant) {
+        self.is_any_in_use |= ticket.lane == Lane::InUse;
+        self.waiting.add(id, ticket, now);
+    }
+
+    /// The job waits in these groups, and in this lane, from now on, without losing its age.
+    pub(super) fn regroup(&mut self, id: u64, lane: Lane, groups: Vec<Arc<str>>) {
+        self.is_any_in_use |= lane == Lane::InUse;
+        self.waiting.regroup(id, lane, groups);
+    }
+
+    /// Removes a job, whether it waits or runs.
+    pub(super) fn remove(&mut self, id: u64) {
+        self.waiting.remove(id);
+        self.running.remove(&id);
+    }
+
+    /// Nothing waits and nothing runs.
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether this job, which just started to wait, may run at once. No other job that waits could, or it would run.
+    pub(super) fn may_start(&self, id: u64, now: Instant) -> bool {
+        match self.waiting.candidate(id, self, now) {
+            Some(candidate) => self.is_open(now) && self.admits(&candidate, None, now),
+            None => self.next(now) == Some(id),
+        }
+    }
+
+    /// The job whose turn it is, if one may run now.
+    pub(super) fn next(&self, now: Instant) -> Option<u64> {
+        let isolated = || self.waiting.isolated().filter(|_| self.running.is_empty());
+        if !self.is_open(now) {
+            return isolated().map(|(id, _)| id);
+        }
+        let lanes = if self.was_in_use {
+            [Lane::Asked, Lane::InUse]
+        } else {
+            [Lane::InUse, Lane::Asked]
+        };
+        let best = |lane, is_penalty| {
+            let candidates = self.waiting.candidates(lane, self, now);
+            candidates
+                .filter(|candidate| candidate.is_penalty == is_penalty)
+                .filter(|candidate| self.admits(candidate, None, now))
+                .min_by_key(|candidate| candidate.rank)
+        };
+        let normal = lanes.into_iter().find_map(|lane| best(lane, false));
+        let next = normal.or_else(|| lanes.into_iter().find_map(|lane| best(lane, true)));
+        next.map(|candidate| candidate.id)
+            .or_else(|| isolated().map(|(id, _)| id))
+    }
+
+    /// The job runs from now on. `evict` ends it.
+    pub(super) fn start(
+        &mut self,
+        id: u64,
+        progress: Arc<JobProgress>,
+        evict: oneshot::Sender<Verdict>,
+        now: Instant,
+    ) {
+        let is_aged = self
+            .waiting
+            .candidate(id, self, now)
+            .is_some_and(|candidate| candidate.is_aged);
+        if is_aged {
+            self.last_aged = Some(now);
+        }
+        let Some(ticket) = self.waiting.serve(id) else {
+            return;
+        };
+        let class = self.sources.class(&ticket.source, now);
+        self.was_in_use = ticket.lane == Lane::InUse;
+        let running = Running {
+            is_penalty: ticket.sort == Sort::Penalized || class == Class::Penalized,
+            is_untried: class == Class::Untried,
+            address: self.sources.address(&ticket.source),
+            progress,
+            pace: Pace::new(now),
+            evict: Some(evict),
+            ticket,
+            has_reported: false,
+        };
+        self.running.insert(id, running);
+    }
+
+    /// Ends copies that must make room. `address` returns the address of a running job's registry, if it is known, and
+    /// whether that registry asked for a pause.
+    pub(super) fn check_running(
+        &mut self,
+        now: Instant,
+        state: impl Fn(u64) -> (Option<IpAddr>, bool),
+    ) {
+        let mut ids: Vec<u64> = self.running.keys().copied().collect();
+        ids.sort_unstable();
+        let mut slowest_long = None;
+        for id in ids {
+            let (address, is_paused) = state(id);
+            let Some((excess, measured_rate)) = self.check(id, address, is_paused, now) else {
+                continue;
+            };
+            let verdict = match excess {
+                Some(Excess::Long) => {
+                    if self.long() > self.limits().long && self.is_in_the_way(id, false, now) {
+                        let slower = (measured_rate, std::cmp::Reverse(id));
+                        if slowest_long.is_none_or(|slowest| slower < slowest) {
+                            slowest_long = Some(slower);
+                        }
+                    }
+                    None
+                }
+                Some(excess) => self.judge(id, &excess, is_paused, now),
+                None => self.judge_address(id, now),
+            };
+            if let Some(verdict) = verdict {
+                self.evict(id, verdict);
+            }
+        }
+        if let Some((_, std::cmp::Reverse(id))) = slowest_long {
+            self.evict(id, Verdict::MakeRoom);
+        }
+    }
+
+    fn check(
+        &mut self,
+        id: u64,
+        address: Option<IpAddr>,
+        is_paused: bool,
+        now: Instant,
+    ) -> Option<(Option<Excess>, u64)> {
+        let is_single = self.all == 1;
+        let running = self.running.get_mut(&id)?;
+        // Another verdict is on its way.
+        running.evict.as_ref()?;
+        let measured = running.progress.measured();
+        if let Some(address) = address {
+            running.address = Some(address);
+            self.sources.learn_address(&running.ticket.source, address);
+        }
+        if measured.has_responded && !std::mem::replace(&mut running.has_reported, true) {
+            self.sources.responded(&running.ticket.source, now);
+        }
+        let allowance = if running.ticket.is_isolated {
+            Allowance::alone()
+        } else if running.is_penalty && !is_single {
+            Allowance::in_penalty(running.ticket.failures)
+        } else {
+            Allowance::normal()
+        };
+        let excess = running.pace.check(now, measured, allowance);
+        let is_held_back = is_paused && !measured.has_responded;
+        let excess = excess.or(is_held_back.then_some(Excess::Silent));
+        Some((excess, running.pace.rate(now, measured)))
+    }
+
+    /// What follows from an excess, if anybody waits whom it concerns.
+    fn judge(&self, id: u64, excess: &Excess, is_paused: bool, now: Instant) -> Option<Verdict> {
+        let running = self.running.get(&id)?;
+        let started = running.pace.started();
+        let source = &running.ticket.source;
+        let by_source = |is_alive: bool| {
+            if is_alive {
+                Blame::Image
+            } else {
+                Blame::Source
+            }
+        };
+        let is_of_others = matches!(excess, Excess::Silent | Excess::Slow(_) | Excess::Idle);
+        if *excess != Excess::Stalled && !self.is_in_the_way(id, is_of_others, now) {
+            return None;
+        }
+        let (reason, blame) = match excess {
+            Excess::Silent if is_paused => (
+                "the source asked for a pause while other images waited".into(),
+                Blame::Nobody,
+            ),
+            Excess::Silent => (
+                "the source did not respond while other images waited".into(),
+                by_source(self.sources.has_responded_since(source, started)),
+            ),
+            Excess::Slow(reason) => (
+                reason.clone(),
+                if self.sources.has_delivered_since(source, started) {
+                    Blame::Image
+                } else {
+                    Blame::Both
+                },
+            ),
+            Excess::Stalled => (
+                "hardly anything moved for 300 s".into(),
+                by_source(self.sources.has_responded_since(source, started)),
+            ),
+            // The backup, or what all copies share, may be why.
+            Excess::Idle => (
+                "too little moved while other images waited".into(),
+                Blame::Nobody,
+            ),
+            Excess::Late => (
+                format!(
+                    "it was not complete after {} s while other images waited",
+                    now.duration_since(started).as_secs()
+                ),
+                Blame::Image,
+            ),
+            Excess::Long => return Some(Verdict::MakeRoom),
+        };
+        Some(Verdict::GiveUp { reason, blame })
+    }
+
+    /// An address becomes known when a copy starts. Then it may turn out that the copy would not have had its turn.
+    fn judge_address(&self, id: u64, now: Instant) -> Option<Verdict> {
+        let running = self.running.get(&id)?;
+        let address = running.address?;
+        let ticket = &running.ticket;
+        let is_penalized = running.is_untried
+            && !running.is_penalty
+            && self.sources.class(&ticket.source, now) == Class::Penalized;
+        let order = |id: u64, running: &Running| (running.pace.started(), id);
+        let own = order(id, running);
+        let before = self.running.iter().filter(|(other, running)| {
+            running.address == Some(address) && order(**other, running) < own
+        });
+        let exceeds = before.count() >= self.limits().of_source;
+        let must_wait = (is_penalized || exceeds) && self.is_in_the_way(id, true, now);
+        must_wait.then_some(Verdict::Requeue)
+    }
+
+    fn evict(&mut self, id: u64, verdict: Verdict) {
+        if let Some(running) = self.running.get_mut(&id)
+            && let Some(evict) = running.evict.take()
+        {
+            // A copy that just ended needs no verdict.
+            let _ = evict.send(verdict);
+        }
+    }
+
+    /// Whether a job waits that could have the slot of this one: of another source, or at least of another account or
+    /// other namespaces.
+    pub(super) fn is_in_the_way(&self, id: u64, must_differ_in_domain: bool, now: Instant) -> bool {
+        let Some(running) = self.running.get(&id) else {
+            return false;
+        };
+        let own = &running.ticket;
+        [Lane::InUse, Lane::Asked].into_iter().any(|lane| {
+            let mut candidates = self.waiting.candidates(lane, self, now);
+            candidates.any(|candidate| {
+                let other = candidate.ticket;
+                let is_other = if must_differ_in_domain {
+                    other.source.domain != own.source.domain
+                } else {
+                    !other.source.is_same_account(&own.source) || other.groups != own.groups
+                };
+                is_other
+                    && (running.is_penalty || !candidate.is_penalty)
+                    && self.admits(&candidate, Some(id), now)
+            })
+        })
+    }
+
+    /// Whether there is a slot for a normal job, as far as all slots are concerned.
+    fn is_open(&self, now: Instant) -> bool {
+        let runs_alone = self
+            .running
+            .values()
+            .any(|running| running.ticket.is_isolated);
+        self.running.len() < self.all && !runs_alone && !self.is_draining(now)
+    }
+
+    fn is_draining(&self, now: Instant) -> bool {
+        let Some((_, since)) = self.waiting.isolated() else {
+            return false;
+        };
+        let beyond = now.duration_since(since).checked_sub(IDLE_WITHIN);
+        beyond.is_some_and(|beyond| {
+            let period = (IDLE_WITHIN + DRAIN_WITHIN).as_secs();
+            beyond.as_secs() % period < DRAIN_WITHIN.as_secs()
+        })
+    }
+
+    /// Whether the candidate may run, if `except` did not.
+    fn admits(&self, candidate: &Candidate<'_>, except: Option<u64>, now: Instant) -> bool {
+        let limits = self.limits();
+        let ticket = candidate.ticket;
+        let lane = ticket.lane;
+        let address = self.sources.address(&ticket.source);
+        let (mut all, mut of_domain, mut of_address) =
+            (Taken::default(), Taken::default(), Taken::default());
+        let (mut untried, mut long, mut penalty) = (0, 0, 0);
+        for (id, running) in &self.running {
+            if Some(*id) == except {
+                continue;
+            }
+            let other = &running.ticket;
+            all.add(other.lane);
+            if other.source.domain == ticket.source.domain {
+                of_domain.add(other.lane);
+            }
+            if address.is_some() && running.address == address {
+                of_address.add(other.lane);
+            }
+            let is_silent = running.is_untried && !running.progress.has_responded();
+            untried += usize::from(is_silent && other.lane == lane);
+            long += usize::from(other.sort == Sort::Long || running.pace.is_long(now));
+            penalty += usize::from(running.is_penalty);
+        }
+        let is_serviceable = all.sum() < limits.all && all.of(lane) < limits.of(lane);
+        let is_untried = candidate.class == Class::Untried;
+        is_serviceable
+            && limits.admit_source(lane, of_domain)
+            && limits.admit_source(lane, of_address)
+            && (!is_untried || untried < limits.untried(lane))
+            && (ticket.sort != Sort::Long || long < limits.long)
+            && (!candidate.is_in_penalty || penalty == 0)
+    }
+
+    /// Whether an image that waited since then is served like an untried one.
+    fn is_aged(&self, since: Instant, now: Instant) -> bool {
+        let is_due = |last| now.duration_since(last) >= AGED_EVERY;
+        now.duration_since(since) >= MAX_PENALTY_WAIT && self.last_aged.is_none_or(is_due)
+    }
+
+    /// Slots that a group of a lane has.
+    fn held_by_group(&self, lane: Lane, name: &Arc<str>) -> usize {
+        let running = self.running.values().map(|running| &running.ticket);
+        let of_group = running.filter(|ticket| ticket.lane == lane && ticket.groups.contains(name));
+        of_group.count()
+    }
+
+    fn held_by_domain(&self, domain: &str) -> usize {
+        let running = self.running.values().map(|running| &running.ticket);
+        running
+            .filter(|ticket| *ticket.source.domain == *domain)
+            .count()
+    }
+
+    fn long(&self) -> usize {
+        let now = Instant::now();
+        let is_long =
+            |running: &&Running| running.ticket.sort == Sort::Long || running.pace.is_long(now);
+        self.running.values().filter(is_long).count()
+    }
+
+    fn is_disfavored(&self, class: Class, lane: Lane) -> bool {
+        if class != Class::Untried {
+            return false;
+        }
+        let of_lane = self
+            .running
+            .values()
+            .filter(|running| running.ticket.lane == lane);
+        let (untried, others): (Vec<_>, Vec<_>) = of_lane.partition(|running| running.is_untried);
+        untried.len() >= others.len()
+    }
+
+    fn limits(&self) -> Limits {
+        let all = self.all;
+        let kept = if self.is_any_in_use {
+            all / KEPT_ONE_IN
+        } else {
+            0
+        };
+        let reserved = usize::from(all > 1);
+        let half = all.div_ceil(2);
+        let of_source = (all - reserved).max(1);
+        Limits {
+            all,
+            in_use: all - reserved,
+            asked: all - kept,
+            of_source,
+            // From one source, too, there is a slot for each lane, if it may have two.
+            in_use_of_source: (half + kept).min(of_source.saturating_sub(reserved)).max(1),
+            asked_of_source: half,
+            long: (all / 2).max(1),
+        }
+    }
+}
+
+impl Taken {
+    fn add(&mut self, lane: Lane) {
+        match lane {
+            Lane::InUse => self.in_use += 1,
+            Lane::Asked => self.asked += 1,
+        }
+    }
+
+    fn of(self, lane: Lane) -> usize {
+        match lane {
+            Lane::InUse => self.in_use,
+            Lane::Asked => self.asked,
+        }
+    }
+
+    fn sum(self) -> usize {
+        self.in_use + self.asked
+    }
+}
+
+impl Limits {
+    fn of(self, lane: Lane) -> usize {
+        match lane {
+            Lane::InUse => self.in_use,
+            Lane::Asked => self.asked,
+        }
+    }
+
+    /// Slots of a lane that sources get of which nothing is known and that have not responded yet. One is left to those
+    /// that are known to deliver.
+    fn untried(self, lane: Lane) -> usize {
+        self.of(lane).saturating_sub(1).max(1)
+    }
+
+    fn admit_source(self, lane: Lane, taken: Taken) -> bool {
+        let of_lane = match lane {
+            Lane::InUse => self.in_use_of_source,
+            Lane::Asked => self.asked_of_source,
+        };
+        taken.sum() < self.of_source && taken.of(lane) < of_lane
+    }
+}

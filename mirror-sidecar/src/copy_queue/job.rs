@@ -1,0 +1,125 @@
+//! One image in the queue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mirror_contract::ImageRef;
+use mirror_copy::Retry;
+use tokio::time::Instant;
+
+use super::fair_slots::{Lane, Sort, Ticket};
+use super::progress::JobProgress;
+use super::sources::Source;
+use super::{Outlook, Status, Task};
+use crate::backoff::{doubling, jittered};
+
+/// What is happening to an image. An image without a job was not requested, or is copied.
+pub(super) struct Job {
+    /// Another job of the same image has another one; later jobs have higher ones.
+    pub(super) id: u64,
+    pub(super) image: Arc<ImageRef<'static>>,
+    pub(super) task: Task,
+    pub(super) lane: Lane,
+    /// The namespaces that use it. Not empty.
+    pub(super) groups: Vec<Arc<str>>,
+    pub(super) stage: Stage,
+    /// Attempts that failed in a row.
+    pub(super) failures: u32,
+    pub(super) is_penalized: bool,
+    pub(super) is_long: bool,
+    pub(super) is_isolated: bool,
+}
+
+pub(super) enum Stage {
+    Waiting,
+    Running(Arc<JobProgress>),
+    BackingOff(Backoff),
+}
+
+/// The pause after a failure.
+pub(super) struct Backoff {
+    pub(super) reason: String,
+    pub(super) outlook: Outlook,
+    pub(super) until: Instant,
+    /// It is tried again without being requested.
+    pub(super) is_automatic: bool,
+}
+
+impl Job {
+    pub(super) fn status(&self) -> Status {
+        match &self.stage {
+            Stage::Waiting => Status::Pending("queued".into()),
+            Stage::Running(progress) => Status::Pending(progress.describe()),
+            Stage::BackingOff(backoff) => Status::Failed {
+                reason: backoff.reason.clone(),
+                outlook: backoff.outlook,
+            },
+        }
+    }
+
+    pub(super) fn is_active(&self) -> bool {
+        !self.is_backing_off()
+    }
+
+    pub(super) fn is_backing_off(&self) -> bool {
+        matches!(self.stage, Stage::BackingOff(_))
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.stage, Stage::Waiting)
+    }
+
+    /// The pause is over, and nothing but a request ends it.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        match &self.stage {
+            Stage::BackingOff(backoff) => !backoff.is_automatic && backoff.until <= now,
+            _ => false,
+        }
+    }
+
+    fn sort(&self) -> Sort {
+        if self.is_penalized {
+            Sort::Penalized
+        } else if self.is_long {
+            Sort::Long
+        } else if self.failures > 0 {
+            Sort::Failed
+        } else {
+            Sort::Normal
+        }
+    }
+
+    pub(super) fn ticket(&self) -> Ticket {
+        Ticket {
+            lane: self.lane,
+            groups: self.groups.clone(),
+            source: Source::of(&self.image),
+            is_restore: self.lane == Lane::InUse && self.task == Task::Restore,
+            sort: self.sort(),
+            is_isolated: self.is_isolated,
+            failures: self.failures,
+        }
+    }
+}
+
+/// The pause after the `failures`-th failure in a row: 1 s doubling to 15 minutes, with jitter so that many images do not
+/// come back at the same moment. A permanent error pauses for five minutes: somebody has to act first, and each attempt
+/// costs the registry's patience.
+pub(super) fn pause(failures: u32, retry: Retry) -> Duration {
+    const FIRST: Duration = Duration::from_secs(1);
+    const LONGEST: Duration = Duration::from_mins(15);
+    match retry {
+        Retry::Permanent => Duration::from_mins(5),
+        Retry::Transient { after } => {
+            let pause = doubling(FIRST, LONGEST, failures);
+            jittered(pause.max(after.unwrap_or_default()).min(LONGEST))
+        }
+    }
+}
+
+/// The pause of a job that goes to the penalty line: 1 minute, doubling to an hour.
+pub(super) fn penalty_pause(failures: u32) -> Duration {
+    const FIRST: Duration = Duration::from_mins(1);
+    const LONGEST: Duration = Duration::from_hours(1);
+    jittered(doubling(FIRST, LONGEST, failures))
+}

@@ -1,0 +1,126 @@
+//! The progress of one copy: shown to those who ask, and measured to find slow sources.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use mirror_copy::{Event, Progress};
+use tokio::sync::Notify;
+
+use super::limits::MIN_MOVEMENT;
+use crate::output::human_bytes;
+
+/// Bytes that one manifest counts as: each costs round trips at both registries, and an image with thousands of small
+/// manifests is not slow because it has few bytes.
+const MANIFEST_WORTH: u64 = 256 * 1024;
+
+/// The progress of one copy.
+#[derive(Debug)]
+pub struct JobProgress {
+    requested: AtomicBool,
+    responded: AtomicBool,
+    /// Grows with everything that the copy achieves; see [`Measured::movement`].
+    movement: AtomicU64,
+    /// Bytes that were sent, or found at the backup.
+    bytes: AtomicU64,
+    /// Manifests that were pushed or found, as bytes.
+    manifests: AtomicU64,
+    /// Zero until the image's manifests are read.
+    total: AtomicU64,
+    samples: AtomicU64,
+    source_waits: AtomicU64,
+    /// Notified when the source responds: its slot may count differently from then on.
+    changed: Arc<Notify>,
+}
+
+/// What a copy has achieved since its start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Measured {
+    /// The source was asked for the root manifest.
+    pub(super) is_requested: bool,
+    /// The source responded to that.
+    pub(super) has_responded: bool,
+    /// Bytes, with everything else that proves life counted as [`MIN_MOVEMENT`].
+    pub(super) movement: u64,
+    /// Bytes that arrived or were found at the backup, with manifests counted as [`MANIFEST_WORTH`].
+    pub(super) arrived: u64,
+    /// How often a blob in transit was sampled, and how often it waited for its source then.
+    pub(super) samples: u64,
+    pub(super) source_waits: u64,
+}
+
+impl JobProgress {
+    pub(super) fn new(changed: Arc<Notify>) -> Self {
+        Self {
+            requested: AtomicBool::new(false),
+            responded: AtomicBool::new(false),
+            movement: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            manifests: AtomicU64::new(0),
+            total: AtomicU64::new(0),
+            samples: AtomicU64::new(0),
+            source_waits: AtomicU64::new(0),
+            changed,
+        }
+    }
+
+    pub(super) fn measured(&self) -> Measured {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Measured {
+            is_requested: self.requested.load(Ordering::Relaxed),
+            has_responded: self.has_responded(),
+            movement: count(&self.movement),
+            arrived: count(&self.bytes).saturating_add(count(&self.manifests)),
+            samples: count(&self.samples),
+            source_waits: count(&self.source_waits),
+        }
+    }
+
+    pub(super) fn has_responded(&self) -> bool {
+        self.responded.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn describe(&self) -> String {
+        match self.total.load(Ordering::Relaxed) {
+            0 => "copying".into(),
+            total => {
+                let bytes = self.bytes.load(Ordering::Relaxed);
+                format!("copying, {} of {}", human_bytes(bytes), human_bytes(total))
+            }
+        }
+    }
+}
+
+impl Progress for JobProgress {
+    fn event(&self, event: Event<'_>) {
+        let add = |counter: &AtomicU64, amount| _ = counter.fetch_add(amount, Ordering::Relaxed);
+        let movement = match event {
+            Event::Bytes { bytes, .. } => bytes,
+            // Starting again and again is no movement, and neither is waiting.
+            Event::SourceRequested
+            | Event::Waiting { .. }
+            | Event::BlobStarted { .. }
+            | Event::BlobFailed { .. } => 0,
+            _ => MIN_MOVEMENT,
+        };
+        add(&self.movement, movement);
+        match event {
+            Event::SourceRequested => self.requested.store(true, Ordering::Relaxed),
+            Event::SourceResponded if !self.responded.swap(true, Ordering::Relaxed) => {
+                self.changed.notify_one();
+            }
+            Event::Waiting { on_source } => {
+                add(&self.samples, 1);
+                add(&self.source_waits, u64::from(on_source));
+            }
+            Event::Planned { bytes, .. } => add(&self.total, bytes),
+            // What need not be sent is done as well.
+            Event::Bytes { bytes: size, .. }
+            | Event::BlobSkipped { size, .. }
+            | Event::BlobMounted { size, .. } => add(&self.bytes, size),
+            Event::ManifestSkipped { .. } | Event::ManifestPushed { .. } => {
+                add(&self.manifests, MANIFEST_WORTH);
+            }
+            _ => {}
+        }
+    }
+}
