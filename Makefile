@@ -133,6 +133,26 @@ bench-cluster: prepare sidecar ## Measure the sidecar in a large cluster (BENCH=
 	$(CARGO) build --locked --profile bench-copy -p e2e-tests --bin bench-cluster
 	MIRROR_SIDECAR_BIN=$(CARGO_TARGET_DIR)/release/mirror-sidecar $(CARGO_TARGET_DIR)/bench-copy/bench-cluster $(BENCH)
 
+# Flags for the attacks, such as --only "Log".
+ATTACK ?=
+
+.PHONY: attack
+attack: prepare sidecar policy.wasm ## Attack the release build within the chart's limits (ATTACK="--only token"), write docs/security.md
+	$(CARGO) build --locked --profile bench-copy -p e2e-tests --bin attack
+	IMAGE_MIRROR_WASM=$(CURDIR)/policy.wasm MIRROR_SIDECAR_BIN=$(CARGO_TARGET_DIR)/release/mirror-sidecar $(CARGO_TARGET_DIR)/bench-copy/attack $(ATTACK)
+
+.PHONY: faults
+faults: toolchain ## Run every fault of a server against every request, write docs/faults.md
+	FAULTS_WRITE=1 $(CARGO) test --locked -p e2e-tests --test engine -- fault_matrix
+
+# Flags for the soak, such as --seconds 300 or --rate 100.
+SOAK ?=
+
+.PHONY: soak
+soak: prepare sidecar ## Put 200 requests a second on the sidecar for 30 minutes (SOAK="--seconds 300"), write docs/bench-soak.md
+	$(CARGO) build --locked --profile bench-copy -p e2e-tests --bin soak
+	MIRROR_SIDECAR_BIN=$(CARGO_TARGET_DIR)/release/mirror-sidecar $(CARGO_TARGET_DIR)/bench-copy/soak $(SOAK)
+
 # Another policy's module to measure beside ours, and its settings as JSON.
 AGAINST ?=
 AGAINST_SETTINGS ?= {}

@@ -28,5 +28,5 @@ pub use fault::{Action, Latch};
 pub use images::{
     Image, OCI_INDEX, OCI_MANIFEST, blob, descriptor, digest_of, image, index, noise, referrer,
 };
-pub use knobs::{Auth, Knobs, LocationStyle, PatchStyle};
+pub use knobs::{Auth, Knobs, LocationStyle, Other, PatchStyle};
 pub use state::{Entry, State, Upload};

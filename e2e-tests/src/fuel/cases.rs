@@ -99,6 +99,15 @@ impl Case {
         ]
     }
 
+    /// A review of any shape, with the settings of image-mirror's policy.
+    ///
+    /// # Panics
+    /// When it is no request.
+    #[must_use]
+    pub fn of_review(name: &'static str, expected: Expected, review: &Value) -> Self {
+        Self::of(name, expected, review, &json!({ "sidecar": SIDECAR }))
+    }
+
     fn of(name: &'static str, expected: Expected, review: &Value, settings: &Value) -> Self {
         let request = AdmissionRequest::from_json(review).expect("a fixture is a request");
         let namespace = request.namespace.clone().unwrap_or_default();

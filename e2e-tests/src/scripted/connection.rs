@@ -8,8 +8,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -64,20 +66,60 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Breakable<S> {
     }
 }
 
+/// Closes a listener; opens it again after the time, if there is one.
+pub(super) type Closing = UnboundedSender<Option<Duration>>;
+
 /// Accepts plain connections.
-pub(super) struct PlainListener(pub(super) TcpListener);
+pub(super) struct PlainListener {
+    /// `None` while connections are refused.
+    inner: Option<TcpListener>,
+    address: SocketAddr,
+    closings: UnboundedReceiver<Option<Duration>>,
+}
+
+impl PlainListener {
+    /// A listener and what closes it.
+    pub(super) fn new(inner: TcpListener, address: SocketAddr) -> (Self, Closing) {
+        let (closing, closings) = unbounded_channel();
+        let listener = Self {
+            inner: Some(inner),
+            address,
+            closings,
+        };
+        (listener, closing)
+    }
+
+    async fn reopen(&mut self, after: Option<Duration>) {
+        self.inner = None;
+        let Some(after) = after else {
+            return std::future::pending().await;
+        };
+        tokio::time::sleep(after).await;
+        while self.inner.is_none() {
+            self.inner = TcpListener::bind(self.address).await.ok();
+            tokio::task::yield_now().await;
+        }
+    }
+}
 
 impl Listener for PlainListener {
     type Io = Breakable<TcpStream>;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (stream, peer) = Listener::accept(&mut self.0).await;
-        (breakable(stream), peer)
+        loop {
+            let Some(inner) = &mut self.inner else {
+                return std::future::pending().await;
+            };
+            tokio::select! {
+                (stream, peer) = Listener::accept(inner) => return (breakable(stream), peer),
+                Some(after) = self.closings.recv() => self.reopen(after).await,
+            }
+        }
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.0.local_addr()
+        Ok(self.address)
     }
 }
 

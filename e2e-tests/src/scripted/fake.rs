@@ -34,7 +34,9 @@ impl Fake {
         let (fake, listener) = Self::bound(address).await;
         let service =
             handlers::router(fake.clone()).into_make_service_with_connect_info::<Switch>();
-        tokio::spawn(async move { axum::serve(PlainListener(listener), service).await });
+        let (listener, closing) = PlainListener::new(listener, fake.address);
+        fake.state().closing = Some(closing);
+        tokio::spawn(async move { axum::serve(listener, service).await });
         fake
     }
 

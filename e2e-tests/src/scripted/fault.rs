@@ -59,6 +59,9 @@ pub enum Action {
     Disguise(u16),
     /// The connection ends at once, without an answer: what a keep-alive connection does that was idle too long.
     Reset,
+    /// The listener is closed, so that further connections are refused, and this connection is reset. With a time the
+    /// listener is opened again after it. Plain HTTP only.
+    Leave(Option<Duration>),
     /// The stream is reset as one that was never looked at (RFC 9113, `REFUSED_STREAM`). HTTP/2 only.
     RefuseStream,
     /// The answer is given, and the connection says that it takes no more (RFC 9113, `GOAWAY`). HTTP/2 only.

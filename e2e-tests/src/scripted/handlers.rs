@@ -79,6 +79,15 @@ async fn answer(fake: Fake, request: Request) -> Answer {
             switch_off(&parts.extensions);
             plain(500, "")
         }
+        Some(Action::Leave(back_after)) => {
+            let closing = fake.state().closing.clone();
+            // A second request finds the listener closed already.
+            let _ = closing
+                .expect("only plain listeners can be closed")
+                .send(back_after);
+            switch_off(&parts.extensions);
+            plain(500, "")
+        }
         fault => worked(&fake, &parts, body, place, fault).await,
     };
     if let Some(entry) = fake.state().log.get_mut(place) {
@@ -174,6 +183,10 @@ async fn read(body: Body, sip: usize, pause: Duration) -> Option<Bytes> {
 }
 
 fn real(fake: &Fake, asked: &Asked<'_>) -> Answer {
+    let other = fake.state().knobs.other.clone();
+    if let Some(other) = other {
+        return other(asked.method, asked.path, asked.query, &asked.body);
+    }
     if asked.path == "/token" {
         return auth::token(fake, asked);
     }

@@ -1,5 +1,13 @@
 //! What kind of registry a fake is.
 
+use axum::body::Body;
+use axum::http::{Method, Response};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// The responses of another HTTP server to method, path, query and body.
+pub type Other = Arc<dyn Fn(&Method, &str, &str, &Bytes) -> Response<Body> + Send + Sync>;
+
 /// What is asked of clients.
 #[derive(Clone, Default)]
 pub enum Auth {
@@ -92,6 +100,8 @@ pub struct Knobs {
     pub page: usize,
     /// Blobs are answered by a redirect to this server (`host:port`), with a signature that is good for one use.
     pub redirect_blobs: Option<String>,
+    /// It is no registry: this makes the responses. Faults are the same.
+    pub other: Option<Other>,
     /// It is a store behind signed URLs: a request that carries `Authorization` is answered with 400, and one whose
     /// signature was used before with 403.
     pub signed: bool,
@@ -117,6 +127,7 @@ impl Default for Knobs {
             referrers: true,
             page: usize::MAX,
             redirect_blobs: None,
+            other: None,
             signed: false,
         }
     }

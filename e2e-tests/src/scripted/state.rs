@@ -1,5 +1,6 @@
 //! What a fake holds, and its log.
 
+use super::connection::Closing;
 use super::fault::{Action, Fault};
 use super::knobs::Knobs;
 use axum::http::{HeaderMap, Method, Version};
@@ -71,6 +72,8 @@ pub struct State {
     /// Signatures that were used.
     pub(super) signatures_used: HashSet<String>,
     pub(super) faults: Vec<Fault>,
+    /// Closes the listener, where that is possible.
+    pub(super) closing: Option<Closing>,
 }
 
 impl State {

@@ -33,9 +33,9 @@ pub struct SidecarBuilder {
     is_facade_open: bool,
     registry: Option<Credential>,
     listen: String,
-    open_files: Option<u32>,
     tls: Option<Arc<Tls>>,
     encrypted: bool,
+    launcher: Vec<OsString>,
 }
 
 impl SidecarBuilder {
@@ -47,10 +47,17 @@ impl SidecarBuilder {
             is_facade_open: false,
             registry: None,
             listen: "127.0.0.1:0".to_owned(),
-            open_files: None,
             tls: None,
             encrypted: true,
+            launcher: Vec::new(),
         }
+    }
+
+    /// A command in front of the program, such as one that puts it into a control group and then becomes it.
+    #[must_use]
+    pub fn launcher(mut self, command: Vec<OsString>) -> Self {
+        self.launcher = command;
+        self
     }
 
     /// Copies to this registry, below `repository`, with the registry's own credential.
@@ -89,8 +96,8 @@ impl SidecarBuilder {
     /// Runs it with this limit of open files (`ulimit -n`).
     #[must_use]
     pub fn open_files(mut self, limit: u32) -> Self {
-        self.open_files = Some(limit);
-        self
+        let script = format!("ulimit -n {limit} && exec \"$@\"");
+        self.launcher(["sh", "-c", &script, "sh"].map(OsString::from).to_vec())
     }
 
     /// Listens on a given `127.0.0.1:port`, to take the place of a sidecar that ended.
@@ -135,14 +142,13 @@ impl SidecarBuilder {
     pub fn start(self) -> anyhow::Result<Sidecar> {
         let program = artifacts::sidecar_program()?;
         let folder = TempDir::new()?;
-        let mut command = match self.open_files {
-            None => Command::new(program),
-            Some(limit) => {
-                let mut shell = Command::new("sh");
-                let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
-                shell.arg("-c").arg(script).arg(program);
-                shell
+        let mut command = match self.launcher.split_first() {
+            Some((launcher, arguments)) => {
+                let mut command = Command::new(launcher);
+                command.args(arguments).arg(program);
+                command
             }
+            None => Command::new(program),
         };
         command
             .args(["serve", "--log-format", "json"])

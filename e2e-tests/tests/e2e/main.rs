@@ -1,5 +1,6 @@
 //! The whole thing: the policy's wasm in a host like Kubewarden's, the real sidecar, real registries.
 
+mod attack;
 mod command_line;
 mod connections;
 mod copies;

@@ -7,5 +7,6 @@ mod child;
 mod closure;
 mod copying;
 mod docker_config;
+mod fault_matrix;
 mod faults;
 mod support;

@@ -53,13 +53,15 @@ pub(super) async fn bounded_body(
     }
     let most = announced.unwrap_or(limit);
     let (mut body, mut lease) = (Vec::new(), reservation.lease());
-    let mut time_left = BODY_TIME;
+    // Small answers must not take longer than a pause may.
+    let body_time = BODY_TIME.min(idle);
+    let mut time_left = body_time;
     loop {
         let started = Instant::now();
         let chunk = timeout(time_left, next_chunk(&mut response, subject, idle)).await;
         let chunk = chunk.map_err(|_| RegistryError::Unfinished {
             subject: subject.clone(),
-            after: BODY_TIME,
+            after: body_time,
         })?;
         time_left = time_left.saturating_sub(started.elapsed());
         let Some(chunk) = chunk? else { break };

@@ -265,7 +265,7 @@ impl Registry {
                 batched: false,
             };
         }
-        let mut token = fetched?;
+        let mut token = fetched.map_err(|error| self.not_about_content(error))?;
         token.batched = batch.batched;
         self.tokens().insert(batch.scopes, token.clone(), &flight);
         Ok(token)
@@ -291,6 +291,14 @@ impl Registry {
         RegistryError::LoginNeeded {
             host: self.host().to_owned(),
             subject: subject.clone(),
+        }
+    }
+
+    /// A 404 of the token service says nothing about the image, whose absence is told by the same status.
+    fn not_about_content(&self, error: RegistryError) -> RegistryError {
+        match error.status() {
+            Some(404) => self.challenge_error(&format!("its token service failed: {error}")),
+            _ => error,
         }
     }
 

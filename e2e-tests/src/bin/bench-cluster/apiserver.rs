@@ -10,6 +10,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
+use e2e_tests::api_store::{Store, is_in};
 use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -17,7 +18,6 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::listen::listen;
 use super::objects::{self, KINDS, Places, Scale};
-use super::store::{Store, is_in};
 
 /// How often a watch says that nothing happened, as an API server does.
 const BOOKMARK: Duration = Duration::from_mins(1);

@@ -1,6 +1,6 @@
 //! Measures the sidecar in a large cluster, and writes `docs/bench-cluster.md`.
 //!
-//! - [`objects`] are what the cluster stores, [`apiserver`] lists and watches them, [`store`] keeps what is written;
+//! - [`objects`] are what the cluster stores, [`apiserver`] lists and watches them;
 //! - [`registry`] stands for the upstream and the backup, which has every copy;
 //! - [`process`] reads what the kernel counts, [`report`] says what it means.
 //!
@@ -13,7 +13,6 @@ mod objects;
 mod process;
 mod registry;
 mod report;
-mod store;
 
 use std::io::Write as _;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! What the sidecar writes: Secrets, Leases and Events, told to whoever watches them.
+//! The objects that a scripted API server stores: what the sidecar writes, such as Secrets, Leases and Events. Watches get
+//! every change.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -32,7 +33,7 @@ impl Default for Store {
 }
 
 impl Store {
-    /// Carries out a write; gives the status and the answer.
+    /// Carries out a write; returns the status and the response.
     pub fn write(&self, method: &Method, path: &str, body: &Value) -> (u16, Value) {
         let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         objects.version += 1;
@@ -75,12 +76,14 @@ impl Store {
     }
 
     /// One object.
+    #[must_use]
     pub fn get(&self, path: &str) -> Option<Value> {
         let objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         objects.by_path.get(path).cloned()
     }
 
     /// All objects of a resource, in all namespaces or in that of the path.
+    #[must_use]
     pub fn list(&self, path: &str) -> Vec<Value> {
         let objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         let all = objects.by_path.iter();
@@ -90,6 +93,7 @@ impl Store {
     }
 
     /// The events of all watches; see [`is_in`].
+    #[must_use]
     pub fn watch(&self) -> broadcast::Receiver<(String, String)> {
         self.told.subscribe()
     }
@@ -97,6 +101,7 @@ impl Store {
 
 /// Whether an object is in a list: `/api/v1/namespaces/a/secrets/b` is in `/api/v1/secrets` and in
 /// `/api/v1/namespaces/a/secrets`.
+#[must_use]
 pub fn is_in(object: &str, list: &str) -> bool {
     let parent = object.rsplit_once('/').map_or("", |(parent, _)| parent);
     let everywhere = match (parent.split_once("/namespaces/"), parent.rsplit_once('/')) {
