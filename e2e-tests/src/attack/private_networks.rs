@@ -103,32 +103,31 @@ fn spellings(setup: Setup) -> anyhow::Result<Measured> {
     })
 }
 
-/// The hostile registries are themselves allowed by name, so that only where they lead is judged.
+/// Hostile registries with public names, which a proxy at the first source stands for: no name here resolves to a public
+/// address. Private addresses are not reached through the proxy.
 fn redirects(setup: Setup) -> anyhow::Result<Measured> {
     let canary = Canary::start([127, 0, 0, 77])?;
+    let port = canary.address.port();
     let targets = [
-        format!("http://{}/latest", canary.address),
-        format!("http://127.77:{}/latest", canary.address.port()),
-        format!(
-            "http://[::ffff:127.0.0.77]:{}/latest",
-            canary.address.port()
-        ),
-        format!("http://[64:ff9b::7f00:4d]:{}/latest", canary.address.port()),
+        format!("http://127.0.0.77:{port}/latest"),
+        format!("http://127.77:{port}/latest"),
+        format!("http://[::ffff:127.0.0.77]:{port}/latest"),
+        format!("http://[64:ff9b::7f00:4d]:{port}/latest"),
         "http://169.254.169.254/latest/meta-data".to_owned(),
         "http://metadata.google.internal/".to_owned(),
         "http://[fd00:ec2::254]/latest".to_owned(),
+        "http://service.namespace.svc/".to_owned(),
     ];
-    let list = targets.clone();
+    let images = 2 * targets.len();
     let sources = hostile(move |_, path, _| {
-        let number: usize = path
-            .trim_start_matches("/v2/team/app-")
+        let repository = path.trim_start_matches("/v2/team/app-");
+        let number: String = repository
             .chars()
             .take_while(char::is_ascii_digit)
-            .collect::<String>()
-            .parse()
-            .unwrap_or(0);
-        let target = list
-            .get(number / 2 % list.len())
+            .collect();
+        let number: usize = number.parse().unwrap_or(0);
+        let target = targets
+            .get(number / 2 % targets.len())
             .cloned()
             .unwrap_or_default();
         let (status, name, value) = if number.is_multiple_of(2) {
@@ -146,28 +145,50 @@ fn redirects(setup: Setup) -> anyhow::Result<Measured> {
         }
         answer
     });
-    let all: Vec<_> = sources.iter().collect();
-    let site = Site::start(setup, &all)?;
-    let images = targets.len() * 2;
-    for number in 0..images {
-        let source = &sources[number % sources.len()];
-        site.ask(&format!("{}/team/app-{number}:1", source.host()))?;
-    }
-    let requested = || {
-        sources
-            .iter()
-            .map(|source| source.log().len())
-            .sum::<usize>()
+    let Some(proxy) = sources.first() else {
+        anyhow::bail!("no sources");
     };
-    let all_requested = wait(Duration::from_secs(30), || requested() >= images);
+    let host = |number: usize| format!("registry-{}.example:5000", number % 8);
+    let site = Site::start_with(setup, &[], |mut sidecar| {
+        for number in 0..8 {
+            sidecar = sidecar.insecure_registry(&host(number));
+        }
+        sidecar
+            .environment("HTTP_PROXY", format!("http://{}", proxy.host()))
+            .environment(
+                "NO_PROXY",
+                "localhost,127.0.0.0/8,169.254.0.0/16,::ffff:0:0/96,64:ff9b::/96",
+            )
+    })?;
+    for number in 0..images {
+        site.ask(&format!("{}/team/app-{number}:1", host(number)))?;
+    }
+    // What is not proxied must not come here either.
+    let (mine, elsewhere) = (
+        || {
+            proxy
+                .log()
+                .iter()
+                .filter(|entry| entry.path.starts_with("/v2/"))
+                .count()
+        },
+        || {
+            proxy
+                .log()
+                .iter()
+                .filter(|entry| !entry.path.starts_with("/v2/"))
+                .count()
+        },
+    );
+    let all_requested = wait(Duration::from_secs(30), || mine() >= images);
     wait(SILENCE, || canary.met() > 0);
+    let met = canary.met() + elsewhere();
     Ok(Measured {
         value: format!(
-            "{} connections, {} of {images} redirects and realms",
-            canary.met(),
-            requested().min(images)
+            "{met} connections, {} of {images} redirects and realms",
+            mine().min(images)
         ),
-        is_within_bound: canary.met() == 0 && all_requested,
+        is_within_bound: met == 0 && all_requested,
     })
 }
 
