@@ -60,6 +60,7 @@ impl Setup {
 }
 
 /// One attack.
+#[derive(Clone, Copy)]
 pub struct Attack {
     /// What the attacker does, as the table says it.
     pub name: &'static str,
@@ -111,11 +112,3 @@ pub fn all() -> Vec<Attack> {
     .copied()
     .collect()
 }
-
-impl Clone for Attack {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl Copy for Attack {}

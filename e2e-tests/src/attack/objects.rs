@@ -61,7 +61,8 @@ fn watched(
             return (Vec::new(), false);
         }
         let until = (from + limit).min(count);
-        let objects = (from..until).map(|number| replica_set(number, containers(number, &address)));
+        let objects =
+            (from..until).map(|number| replica_set(number, &containers(number, &address)));
         (objects.collect(), until < count)
     });
     let kubeconfig = super::api::kubeconfig(&server)?;
@@ -75,7 +76,7 @@ fn watched(
             .asked(&Method::GET, REPLICA_SETS)
             .iter()
             .any(|entry| entry.query.contains("watch=true"))
-            || matches!(site.sidecar.admin_get("/healthz"), Err(_))
+            || site.sidecar.admin_get("/healthz").is_err()
     });
     // Looking up what was listed begins.
     std::thread::sleep(Duration::from_secs(5));
@@ -87,7 +88,7 @@ fn watched(
     Ok(measured)
 }
 
-fn replica_set(number: usize, containers: Value) -> Value {
+fn replica_set(number: usize, containers: &Value) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "ReplicaSet",
         "metadata": { "name": format!("rs-{number}"), "namespace": "tenant", "uid": format!("rs-{number}"), "resourceVersion": "7" },

@@ -14,7 +14,7 @@ use super::limits::{ControlGroup, peak};
 use super::{Measured, Setup};
 use crate::blocking;
 use crate::registry::RegistryClient;
-use crate::scripted::Fake;
+use crate::scripted::{Fake, Other};
 use crate::sidecar::{Sidecar, SidecarBuilder};
 
 /// The repository in the backup.
@@ -177,8 +177,9 @@ pub fn wait(within: Duration, is_so: impl Fn() -> bool) -> bool {
 pub fn hostile(
     respond: impl Fn(&Method, &str, &str) -> Response<Body> + Send + Sync + 'static,
 ) -> Vec<Fake> {
-    let respond: Arc<dyn Fn(&Method, &str, &str, &Bytes) -> Response<Body> + Send + Sync> =
-        Arc::new(move |method, path, query, _| respond(method, path, query));
+    let respond: Other = Arc::new(move |method: &Method, path: &str, query: &str, _: &Bytes| {
+        respond(method, path, query)
+    });
     let hosts = 2..2 + HOSTILE_HOSTS;
     let start = |host| {
         let fake = blocking::run(Fake::start_at(&format!("127.0.0.{host}:0")));

@@ -57,7 +57,7 @@ fn trickling(setup: Setup) -> anyhow::Result<Measured> {
             sources[number % sources.len()].host()
         )
     });
-    measure(setup, &sources, images.collect())
+    measure(setup, &sources, &images.collect::<Vec<_>>())
 }
 
 /// A body at 27 KB/s.
@@ -87,23 +87,23 @@ fn hanging(setup: Setup) -> anyhow::Result<Measured> {
             sources[number % sources.len()].host()
         )
     });
-    measure(setup, &sources, images.collect())
+    measure(setup, &sources, &images.collect::<Vec<_>>())
 }
 
 fn invented(setup: Setup) -> anyhow::Result<Measured> {
     let images = (0..INVENTED).map(|number| format!("name-{number}.example.invalid/team/app:1"));
-    measure(setup, &[], images.collect())
+    measure(setup, &[], &images.collect::<Vec<_>>())
 }
 
 /// Asks for the hostile images, and then for an honest one.
-fn measure(setup: Setup, sources: &[Fake], images: Vec<String>) -> anyhow::Result<Measured> {
+fn measure(setup: Setup, sources: &[Fake], images: &[String]) -> anyhow::Result<Measured> {
     let upstream = blocking::run(Fake::start());
     let app: Image = image(1, &[noise(1, 100_000)]);
     upstream.put_tagged("shop/app", "1", &app);
     let mut all: Vec<&Fake> = sources.iter().collect();
     all.push(&upstream);
     let site = Site::start(setup, &all)?;
-    for image in &images {
+    for image in images {
         // A full queue refuses; that is part of the attack.
         let _ = site.ask(image);
     }

@@ -80,8 +80,8 @@ impl Registries {
     pub fn copied(&self) -> HashSet<usize> {
         let store = self.shared.store();
         let complete = store.tags.iter().filter_map(|((repository, tag), digest)| {
-            let number = repository.rsplit("app--").next()?.parse().ok()?;
-            let app = app(number);
+            let number: usize = repository.rsplit("app--").next()?.parse().ok()?;
+            let app = app(u64::try_from(number).ok()?);
             let is_whole = tag == "v1"
                 && *digest == app.digest().to_string()
                 && app.blobs.iter().all(|blob| {
@@ -89,7 +89,7 @@ impl Registries {
                         .blobs
                         .contains(&(repository.clone(), digest::of(blob)))
                 });
-            is_whole.then_some(number as usize)
+            is_whole.then_some(number)
         });
         complete.collect()
     }
