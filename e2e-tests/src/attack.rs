@@ -6,13 +6,15 @@
 //!
 //! - [`site`]: the attacked sidecar, its backup and hostile registries; [`limits`]: its memory limit;
 //! - [`documents`]: manifests, lists and tokens that a parser must survive;
-//! - [`foreign_bytes`], [`logs`], [`private_networks`], [`starvation`], [`policy`], [`objects`], [`crash_loop`]: the attacks;
+//! - [`foreign_bytes`], [`logs`], [`private_networks`], [`connections`], [`floods`], [`starvation`], [`policy`], [`objects`],
+//!   [`crash_loop`]: the attacks;
 //! - [`table`]: the table.
 
 mod api;
 pub mod connections;
 mod crash_loop;
 pub mod documents;
+mod floods;
 mod foreign_bytes;
 pub mod limits;
 mod logs;
@@ -102,6 +104,7 @@ pub fn all() -> Vec<Attack> {
         foreign_bytes::ATTACKS,
         logs::ATTACKS,
         private_networks::ATTACKS,
+        floods::ATTACKS,
         starvation::ATTACKS,
         policy::ATTACKS,
         objects::ATTACKS,

@@ -95,7 +95,7 @@ impl SidecarBuilder {
 
     /// Runs it with this limit of open files (`ulimit -n`).
     #[must_use]
-    pub fn open_files(mut self, limit: u32) -> Self {
+    pub fn open_files(self, limit: u32) -> Self {
         let script = format!("ulimit -n {limit} && exec \"$@\"");
         self.launcher(["sh", "-c", &script, "sh"].map(OsString::from).to_vec())
     }
