@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::World;
 use e2e_tests::attack::connections::{Addresses, Attack, Kind, Latencies, Port, Service, run};
 use e2e_tests::blocking;
+use e2e_tests::sidecar::SidecarBuilder;
 use rstest::rstest;
 
 /// Far more than any limit of the sidecar, for a busy machine.
@@ -21,7 +22,7 @@ fn small() -> World {
 }
 
 fn plain() -> World {
-    World::with(|sidecar| sidecar.insecure_http())
+    World::with(SidecarBuilder::insecure_http)
 }
 
 fn connect(address: &str) -> TcpStream {
@@ -185,7 +186,6 @@ fn hostile_connections_delay_neither_queries_nor_probes(#[case] port: Port) {
     for kind in Kind::ALL {
         let report = attack(kind, CLIENTS);
         let described = format!("{port:?} {kind:?}: {report}; without hostile clients: {idle}");
-        println!("{described}");
         for (busy, idle) in [
             (&report.facade, &idle.facade),
             (&report.probes, &idle.probes),
@@ -218,7 +218,6 @@ fn two_thousand_hostile_connections() {
                 };
                 let report = blocking::run(run(&service, attack)).unwrap();
                 let described = format!("{port:?} {addresses:?} {kind:?}: {report}");
-                println!("{described}");
                 let is_late = |latencies: &Latencies| {
                     latencies.errors > 0 || latencies.percentile(99) >= Duration::from_millis(500)
                 };
