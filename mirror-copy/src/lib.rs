@@ -11,6 +11,15 @@
 //! - [`copy()`] copies a [`Source`] to a [`Target`] and answers with a [`CopyReport`].
 //! - [`RegistryError::retry`] and [`CopyError::retry`] say whether trying again makes sense.
 
+// No panic is reachable from outside: code that cannot avoid one says why with `#[expect(..., reason = "...")]`.
+#![deny(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
+
 pub mod address_policy;
 mod copy;
 mod credentials;
