@@ -218,7 +218,7 @@ mod tests {
             operation: crate::error::Operation::ReadManifest,
             object: "a:1".to_owned(),
         };
-        let idle = Duration::from_secs(30);
+        let idle = BODY_TIME;
         let copy = crate::MetadataBudget::new().for_copy();
         bounded_body(response, &subject, limit, idle, &copy).await
     }

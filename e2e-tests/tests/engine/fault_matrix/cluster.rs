@@ -136,7 +136,7 @@ impl World {
                 _ => Ok("waits"),
             };
         }
-        let met = if matches!(fault, Fault::Refused | Fault::Slow) {
+        let met = if matches!(fault, Fault::Refused | Fault::Slow | Fault::Extra) {
             1
         } else {
             MEETS
