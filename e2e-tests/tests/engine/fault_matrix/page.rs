@@ -22,7 +22,7 @@ No cell may end in a wrong tag, a hang, a panic, or a password or token in a log
 | waits | The request is repeated with growing pauses. |
 | – *n* | The fault cannot happen there, see note *n*. |
 
-Reasons are HTTP statuses, or the names of the errors: *connection* (refused, reset, TLS or DNS), *timeout*, *digest*, *size*, *protocol*, *redirect* (a redirect that is not followed), *credentials* (the registry refused them), *login needed*, *challenge* (the token service cannot be used), *manifest* (unusable content).
+Reasons are HTTP statuses, or the names of the errors: *connection* (refused, reset, TLS or DNS), *timeout*, *unfinished* (the response took too long as a whole), *too large*, *digest*, *size*, *protocol*, *redirect* (a redirect that is not followed), *credentials* (the registry refused them), *login needed*, *challenge* (the token service cannot be used), *manifest* (unusable content).
 ";
 
 /// The whole page.
