@@ -88,7 +88,7 @@ fn originals(count: usize) -> String {
 fn containers_and_secrets(n: usize) -> Shape {
     let (containers, secrets) = (
         items(n, usize::MAX, r#"{"image":"a:1"}"#),
-        items(n, usize::MAX, r#"{}"#),
+        items(n, usize::MAX, "{}"),
     );
     let secrets = format!(r#"{secrets},{{"name":"image-mirror-pull"}}"#);
     Shape::create(format!(
@@ -187,7 +187,7 @@ fn variables(n: usize) -> Shape {
 
 fn oddities(n: usize) -> Shape {
     let (numbers, images) = (
-        items(n, usize::MAX, r#"%"#),
+        items(n, usize::MAX, "%"),
         items(n, usize::MAX, r#"{"image":"A%"}"#),
     );
     Shape::create(format!(

@@ -72,14 +72,16 @@ fn serve_reads_hostile_json_in_little_memory_and_logs_little() {
         blocking::run(async { client.request(Method::GET, &path).send().await.unwrap() });
     };
     for name in UNUSABLE.into_iter().chain(REFERRERS) {
-        registries.iter().for_each(|registry| ask(name, registry));
+        for registry in &registries {
+            ask(name, registry);
+        }
     }
     let mut left: BTreeSet<String> = registries.iter().flat_map(names).collect();
     let images = left.len();
     while let Some(image) = left.pop_first() {
         let ended = |event: &serde_json::Value| {
             event["image"] == image.as_str()
-                && (event["message"] == "copied" || event["message"] == "could not copy")
+                && (event["message"] == "copied image" || event["message"] == "copy failed")
         };
         sidecar.wait_for(COPY_DEADLINE, ended).unwrap();
     }

@@ -1,5 +1,8 @@
 //! The walk over a manifest, without a registry. See [`crate::fuzzing`].
 
+// A fuzz target and a test report a fault by panicking.
+#![allow(clippy::expect_used, clippy::indexing_slicing)]
+
 use super::error::CopyError;
 use super::graph::Graph;
 use super::node::{Node, Origin, Read};

@@ -25,7 +25,11 @@ fn everything(media_type: &str) -> Vec<Image> {
             r#"{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{}","size":40,"urls":null,"annotations":{{"stargz.toc":"{}"}},"data":"{}","unknown":[{{}}]}}"#,
             digest_of(&layer),
             "x".repeat(300),
-            "A".repeat(if number.is_multiple_of(100) { 70_000 } else { 40 }),
+            "A".repeat(if number.is_multiple_of(100) {
+                70_000
+            } else {
+                40
+            }),
         );
         let body = format!(
             r#"{{"schemaVersion":2,"config":{config},"layers":[{layer}],"annotations":{{"n":"{number}","big":1e400}}}}"#
