@@ -44,6 +44,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+/// Requests for manifests and lists that one copy sends to its source at a time: with headers of 400 KiB each, as many
+/// as the HTTP client reads, they take 6.4 MiB.
+const SOURCE_METADATA_REQUESTS: usize = 16;
+
 /// Where an image is copied from.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -90,7 +94,8 @@ pub async fn copy(
         source: from
             .repository(&source.repository, Access::Pull)
             .map_err(CopyError::Source)?
-            .of_copy(&reservation),
+            .of_copy(&reservation)
+            .with_metadata_requests(SOURCE_METADATA_REQUESTS),
         target: to
             .repository(&target.repository, Access::Push)
             .map_err(CopyError::Target)?

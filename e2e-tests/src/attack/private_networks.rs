@@ -148,7 +148,7 @@ fn redirects(setup: Setup) -> anyhow::Result<Measured> {
     let Some(proxy) = sources.first() else {
         anyhow::bail!("no sources");
     };
-    let host = |number: usize| format!("registry-{}.example:5000", number % 8);
+    let host = |number: usize| format!("registry-{}.example.com:5000", number % 8);
     let site = Site::start_with(setup, &[], |mut sidecar| {
         for number in 0..8 {
             sidecar = sidecar.insecure_registry(&host(number));

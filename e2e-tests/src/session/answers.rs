@@ -104,7 +104,7 @@ impl Answers {
                 self.lasting(ImageAnswer::Excluded { reason })
             }
             Fate::Pending => refuse(RefusalKind::Pending, "queued"),
-            Fate::Failed => refuse(RefusalKind::Failed, &format!("the source has no {name}")),
+            Fate::Failed => refuse(RefusalKind::Failed, "the registry has no such image"),
             Fate::Unavailable => refuse(
                 RefusalKind::Unavailable,
                 "the backup registry is slow to answer",

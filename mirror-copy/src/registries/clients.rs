@@ -16,9 +16,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 /// What a peer may send on one HTTP/2 stream before it is read, in bytes. HTTP/2 carries metadata only.
 const STREAM_WINDOW: u32 = 64 * 1024;
 
-/// The same of all streams of a connection together: more than they can fill, so that streams that wait for memory
-/// hold up no other.
-const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
+/// The same of all streams of a connection together: as much as 64 of them can fill, so that streams that wait for
+/// memory hold up no other. Half of it bounds what frames that carry next to nothing may cost.
+const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
 
 /// One pair of clients for each [`Allowance`].
 pub(crate) struct Clients {

@@ -51,6 +51,8 @@ pub(super) async fn bounded_body(
     if announced.is_some_and(|length| length > limit) {
         return Err(too_large());
     }
+    // They share one buffer, which may be far larger than the body.
+    drop(std::mem::take(response.headers_mut()));
     let most = announced.unwrap_or(limit);
     let (mut body, mut lease) = (Vec::new(), reservation.lease());
     // Small answers must not take longer than a pause may.

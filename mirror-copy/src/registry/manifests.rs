@@ -98,7 +98,9 @@ impl Repository {
         let call = Call::new(&subject, Method::HEAD, url, &self.scopes, Lane::Small)
             .header(ACCEPT, manifest::ACCEPT)
             .answers(&[404, 405]);
+        let permit = self.metadata_permit().await;
         let response = self.registry.send(&call).await?;
+        drop(permit);
         if response.status() == 404 {
             return Ok(None);
         }
@@ -174,6 +176,7 @@ impl Repository {
         let idle = self.registry.timeouts().idle;
         // The body is part of the attempt: a connection may break within it.
         super::retrying(self.registry.retry_policy(), || async {
+            let _permit = self.metadata_permit().await;
             let response = self.registry.attempt(&call).await?;
             let media_type = content_type(&response);
             let said = said_digest(response.headers());

@@ -43,6 +43,7 @@ impl Repository {
         let idle = self.registry.timeouts().idle;
         // The body is part of the attempt: a connection may break within it.
         super::retrying(self.registry.retry_policy(), || async {
+            let _permit = self.metadata_permit().await;
             let response = self.registry.attempt(&call).await?;
             let status = response.status();
             let next = if status.is_success() {

@@ -10,6 +10,10 @@ use serde_json::value::RawValue;
 /// signatures, attestations, bills of materials.
 pub(crate) const MAX_REFERRERS: usize = 1000;
 
+/// Most bytes of the entries of one list, as they are kept: more than 1000 plain entries have. Lists wait for the memory
+/// of their copy only after they were read, and a copy reads twelve at a time.
+pub(crate) const MAX_BYTES: usize = 256 * 1024;
+
 /// Longest artifact type and annotations of an entry, as they are written, that are put into another list. The manifest
 /// has them anyway.
 const MAX_ARTIFACT_TYPE: usize = 512;
@@ -88,11 +92,13 @@ impl ReferrerList {
         let read = listed.items.len();
         let entries = listed.items.into_iter();
         let referrers: Vec<_> = entries.filter_map(|entry| entry.0).collect();
-        Self {
+        let mut list = Self {
             unusable: read - referrers.len(),
             referrers,
             is_cut: listed.is_cut,
-        }
+        };
+        list.cut();
+        list
     }
 
     /// Entries that were read.
@@ -108,6 +114,22 @@ impl ReferrerList {
         let room = room - unusable;
         self.unusable += unusable;
         self.referrers.extend(page.referrers.into_iter().take(room));
+        self.cut();
+    }
+
+    /// Leaves out what goes beyond [`MAX_BYTES`].
+    fn cut(&mut self) {
+        let mut bytes = 0;
+        let fits = self.referrers.iter().take_while(|referrer| {
+            bytes += referrer.entry.len();
+            bytes <= MAX_BYTES
+        });
+        let fit = fits.count();
+        if fit < self.referrers.len() {
+            self.is_cut = true;
+            self.referrers.truncate(fit);
+            self.referrers.shrink_to_fit();
+        }
     }
 }
 
@@ -188,6 +210,19 @@ mod tests {
         assert_eq!(referrer.entry, format!("{{{kept}}}"));
         assert_eq!(referrer.descriptor.platform, None);
         assert!(referrer.descriptor.urls.is_empty() && referrer.descriptor.data.is_none());
+    }
+
+    #[test]
+    fn a_list_is_cut_where_its_entries_have_too_many_bytes() {
+        let annotation = "x".repeat(MAX_ANNOTATIONS - 20);
+        let entry =
+            format!(r#"{{"digest":"{DIGEST}","size":7,"annotations":{{"a":"{annotation}"}}}}"#);
+        let page = || read(&vec![entry.as_str(); 20].join(","));
+        let mut list = page();
+        assert_eq!((list.count(), list.is_cut), (20, false));
+        list.append(page());
+        let kept: usize = list.referrers.iter().map(|one| one.entry.len()).sum();
+        assert!(list.is_cut && kept <= MAX_BYTES && list.count() > 20);
     }
 
     #[test]

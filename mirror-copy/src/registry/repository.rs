@@ -8,6 +8,7 @@ use crate::registries::{BeyondLimit, Lease, Reservation};
 use crate::text::clean;
 use reqwest::Url;
 use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What a repository is opened for. Tokens are asked for accordingly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub(crate) struct Repository {
     pub(super) scopes: Scopes,
     /// What is read on behalf of a copy is held by it.
     reservation: Option<Arc<Reservation>>,
+    /// One permit for each request for a manifest or a list.
+    metadata_permits: Option<Arc<Semaphore>>,
 }
 
 impl Repository {
@@ -49,6 +52,7 @@ impl Repository {
             name,
             scopes,
             reservation: None,
+            metadata_permits: None,
         })
     }
 
@@ -58,6 +62,21 @@ impl Repository {
             reservation: Some(Arc::clone(reservation)),
             ..self
         }
+    }
+
+    /// The same with at most so many requests for manifests and lists at a time. Before its body is read, each may cost
+    /// the size of a response's headers, which only the HTTP client bounds.
+    pub(crate) fn with_metadata_requests(self, at_once: usize) -> Self {
+        Self {
+            metadata_permits: Some(Arc::new(Semaphore::new(at_once))),
+            ..self
+        }
+    }
+
+    /// Waits until one more request for a manifest or a list may be sent. A holder must not wait for a second one.
+    pub(super) async fn metadata_permit(&self) -> Option<OwnedSemaphorePermit> {
+        let permits = self.metadata_permits.clone()?;
+        permits.acquire_owned().await.ok()
     }
 
     /// Waits for memory for something that is about to be written.

@@ -95,7 +95,8 @@ impl Job<'_> {
             let count = unusable;
             self.left_out(subject, &CopyError::UnusableReferrers { object, count });
         } else if is_cut {
-            let limit = "its list of referrers has more than 1000 entries, 64 pages or 8 MiB";
+            let limit =
+                "its list of referrers has more than 1000 entries, 256 KiB of them, or 64 pages";
             self.left_out(subject, &self.beyond(subject, limit));
         }
         referrers
