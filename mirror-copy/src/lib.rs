@@ -48,3 +48,4 @@ pub use registries::{
     Traffic,
 };
 pub use registry::{BlobReader, Manifest, RateLimit, Registry, Resolved};
+pub use text::is_printable;

@@ -20,11 +20,12 @@ pub(crate) fn clean(text: &str) -> String {
     shown
 }
 
-/// Not so are control characters, and what has no width or turns the direction of the text around it, so that
-/// a line shows something else than it says (Unicode Technical Report 36, section 2.5).
-fn is_printable(c: char) -> bool {
+/// Returns whether a line with this character shows what it says. Not so with control characters, and with what has no
+/// width or turns the direction of the text around it (Unicode Technical Report 36, section 2.5).
+#[must_use]
+pub fn is_printable(c: char) -> bool {
     let is_format = matches!(c,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
     !c.is_control() && !is_format
 }
 

@@ -5,7 +5,6 @@
 //! [`ANSWER_WITHIN`], whatever the backup registry does.
 
 mod in_use;
-mod outage_log;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -25,10 +24,10 @@ use crate::copy_queue::{
     Copier, CopyQueue, CrashRecord, Failure, JobProgress, Requester, SourceState, Status, Task,
 };
 use crate::images::Images;
+use crate::logging::Throttle;
 use crate::metrics::{Jobs, Metrics};
 use crate::reason::Reason;
 pub use in_use::{LookError, Presence, Upstream};
-use outage_log::OutageLog;
 
 /// Longest time for an answer. The policy's whole budget is 800 ms by default, and the host adds its own share.
 pub const ANSWER_WITHIN: Duration = Duration::from_millis(400);
@@ -49,6 +48,9 @@ const MISSED_FOR: Duration = Duration::from_secs(10);
 /// Copies remembered as seen: more than the images of a large cluster, at about 200 bytes each.
 const MAX_SEEN: u64 = 10_000;
 
+/// Shortest time between two log lines about the backup registry: every request of the policy may find the same outage.
+const OUTAGE_LOG_EVERY: Duration = Duration::from_secs(30);
+
 type Seen = Cache<ImageRef<'static>, Digest<'static>>;
 
 /// What is mirrored. Clones share what they know.
@@ -62,7 +64,8 @@ pub struct Catalog {
     lookups: Arc<Semaphore>,
     budgets: NamespaceBudgets,
     queue: CopyQueue<Recorder>,
-    outage: Arc<OutageLog>,
+    /// Whoever asks for images does not read why the backup registry gives no response.
+    outage: Arc<Throttle>,
 }
 
 /// Copies images and remembers that their copies are there.
@@ -106,7 +109,7 @@ impl Catalog {
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             budgets,
             queue: CopyQueue::new(recorder, parallel, metrics),
-            outage: Arc::default(),
+            outage: Arc::new(Throttle::new(OUTAGE_LOG_EVERY)),
             images,
         }
     }
@@ -208,14 +211,16 @@ impl Catalog {
                 Unseen::Missing => catalog.missing(&image, mode),
                 Unseen::TooSlow => unavailable("the backup registry does not answer"),
                 Unseen::Broken(error) => {
-                    catalog.outage.log(error);
+                    if let Some(times) = catalog.outage.count() {
+                        tracing::warn!(%error, times, "cannot look up copies in the backup registry; check the registry and its credentials");
+                    }
                     unavailable("the backup registry cannot be reached")
                 }
             })
         });
         match timeout(ANSWER_WITHIN, look).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(unavailable("the look at the backup registry broke off")),
+            Ok(Err(_)) => Err(unavailable("the query to the backup registry was aborted")),
             Err(_) => Err(unavailable("the backup registry is slow to answer")),
         }
     }
@@ -239,11 +244,11 @@ impl Catalog {
     }
 }
 
-/// Not "unavailable", for the same reason as a full schedule.
+/// Pending, like a full queue: the image is copied later.
 fn no_budget() -> Refusal<'static> {
     Refusal::new(
         RefusalKind::Pending,
-        "the budget of new images for today is used up",
+        "the daily budget of new images is used up",
     )
 }
 

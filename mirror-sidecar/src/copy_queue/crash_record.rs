@@ -32,8 +32,9 @@ const STORE_WITHIN: Duration = Duration::from_secs(3);
 /// Images that are isolated at most. A death adds those that ran, of which most are innocent.
 const MAX_ISOLATED: usize = 64;
 
-/// Longest text that is accepted as a record, in bytes.
-const MAX_TEXT: usize = 64 * 1024;
+/// Longest text that is accepted as a record, in bytes: 64 isolated images and as many running ones with the longest names.
+/// All annotations of an object together may have 256 KiB.
+const MAX_TEXT: usize = 128 * 1024;
 
 /// Pause after the first death; it is quadrupled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_mins(1);

@@ -15,11 +15,9 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     escaped.into()
 }
 
-/// Control characters of ASCII and ISO 6429, the separators of lines and paragraphs, and what changes the direction of the
-/// text or is not seen (Unicode Standard Annex #9, "Explicit Directional Formatting Characters").
+/// Control characters, line separators, and what is invisible or changes the direction of the text.
 pub(crate) fn must_escape(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    !mirror_copy::is_printable(character)
 }
 
 /// Escapes what is written to it, and cuts it after a number of bytes.
