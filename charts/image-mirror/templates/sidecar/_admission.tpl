@@ -50,7 +50,7 @@ namespaceSelector:
   matchExpressions:
     - key: kubernetes.io/metadata.name
       operator: In
-      values: {{ toJson $names }}
+      values: {{- toYaml $names | nindent 8 }}
 {{- end }}
 {{- end }}
 
