@@ -28,9 +28,12 @@ pub fn registrable_domain(host: &str) -> &str {
     }
 }
 
-/// Returns whether the name ends in a public suffix, so that public DNS can know it.
+/// Returns whether the name is below a public suffix, so that somebody can have registered it in public DNS. A suffix by
+/// itself is not: `app`, `dev` and `om` are names of Services rather than of registries.
 pub(super) fn has_public_suffix(name: &str) -> bool {
-    public_suffix_length(name.trim_end_matches('.')) > 0
+    let name = name.trim_end_matches('.');
+    let suffix = public_suffix_length(name);
+    suffix > 0 && suffix < name.len()
 }
 
 /// The length of the public suffix of a name without a trailing dot; 0 if it has none, as IP addresses.
@@ -99,6 +102,9 @@ mod tests {
     #[case("ghcr.io.", true)]
     #[case("a.GitHub.IO", true)]
     #[case("example.xn--p1ai", true)]
+    #[case("om", false)]
+    #[case("app.", false)]
+    #[case("co.uk", false)]
     #[case("service.namespace", false)]
     #[case("harbor.registry.svc", false)]
     #[case("registry.svc.cluster.local", false)]
