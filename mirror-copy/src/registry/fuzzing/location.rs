@@ -64,18 +64,18 @@ fn check_closing(session: &Url) {
     assert_eq!(one, other, "only the query changes");
 }
 
-/// What is shown of an address has none of the places where secrets are.
+/// What is shown of an address has none of the places where secrets are, and may be cut.
 fn check_public(url: &Url) {
-    let shown = Url::parse(&public_url(url)).expect("it is an address");
-    assert!(
-        shown.query().is_none() && shown.fragment().is_none(),
-        "{shown}"
-    );
-    assert!(
-        shown.username().is_empty() && shown.password().is_none(),
-        "{shown}"
-    );
-    assert_eq!((shown.host(), shown.path()), (url.host(), url.path()));
+    let mut bare = url.clone();
+    bare.set_query(None);
+    bare.set_fragment(None);
+    let _ = bare.set_username("");
+    let _ = bare.set_password(None);
+    let shown = public_url(url);
+    match shown.strip_suffix('…') {
+        Some(kept) => assert!(bare.as_str().starts_with(kept), "{shown}"),
+        None => assert_eq!(shown, bare.as_str()),
+    }
 }
 
 fn redirects(registry: &Registry, answers: &[HeaderMap]) {
