@@ -131,23 +131,17 @@ impl AddressPolicy {
         Arc::new(PolicyResolver { policy, allowance })
     }
 
-    /// Returns the smallest address that the host of a URL last resolved to, whether or not it may be connected to.
-    /// IPv6 addresses are cut to their network of 64 bits, within which a host chooses freely.
-    pub(crate) fn address_group(&self, url: &Url) -> Option<IpAddr> {
-        let address = match literal(url) {
-            Some(address) => Some(address),
+    /// Returns the group of the only address that the host of a URL last resolved to, whether or not it may be connected
+    /// to. `None` if it has several.
+    pub(crate) fn only_group(&self, url: &Url) -> Option<IpAddr> {
+        match literal(url) {
+            Some(address) => Some(group(address)),
             None if self.is_proxied(url) => None,
-            None => url
-                .host_str()
-                .and_then(|name| self.resolved().get(name).copied()),
-        };
-        address.map(|address| match address {
-            IpAddr::V6(v6) => {
-                let network = u128::from(v6) & !u128::from(u64::MAX);
-                IpAddr::V6(Ipv6Addr::from(network))
+            None => {
+                let name = url.host_str()?;
+                self.resolved().get(name).copied()
             }
-            v4 @ IpAddr::V4(_) => v4,
-        })
+        }
     }
 
     /// Resolves a name and leaves out what may not be connected to.
@@ -215,18 +209,34 @@ impl AddressPolicy {
     }
 
     fn remember(&self, name: &str, addresses: &[IpAddr]) {
-        let Some(smallest) = addresses.iter().min() else {
+        let mut groups = addresses.iter().copied().map(group);
+        let first = groups.next();
+        let only = first.filter(|first| groups.all(|other| other == *first));
+        let mut resolved = self.resolved();
+        let Some(only) = only else {
+            resolved.remove(name);
             return;
         };
-        let mut resolved = self.resolved();
         if resolved.len() >= MAX_RESOLVED && !resolved.contains_key(name) {
             resolved.clear();
         }
-        resolved.insert(name.to_owned(), *smallest);
+        resolved.insert(name.to_owned(), only);
     }
 
     fn resolved(&self) -> MutexGuard<'_, HashMap<String, IpAddr>> {
         self.resolved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns what stands for an address where sources are counted: an IPv6 address is cut to its network of 64 bits, within
+/// which a host chooses freely.
+pub(crate) fn group(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let network = u128::from(v6) & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from(network))
+        }
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

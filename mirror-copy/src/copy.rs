@@ -40,13 +40,18 @@ use present::wanted;
 use referrers::Referring;
 use report::Tally;
 use sessions::Abandoned;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
 
 /// Requests for manifests and lists that one copy sends to its source at a time: with headers of 400 KiB each, as many
 /// as the HTTP client reads, they take 6.4 MiB.
 const SOURCE_METADATA_REQUESTS: usize = 16;
+
+/// How often a copy is looked at while it runs: what moves, and what it waits for.
+const REPORT_EVERY: Duration = Duration::from_millis(250);
 
 /// Where an image is copied from.
 #[derive(Clone, Debug)]
@@ -113,7 +118,10 @@ pub async fn copy(
     };
     from.expect(job.source.name(), Access::Pull);
     to.expect(job.target.name(), Access::Push);
-    let result = Box::pin(job.run(source, target)).await;
+    let result = tokio::select! {
+        result = Box::pin(job.run(source, target)) => result,
+        never = report_waits(&job.reservation, progress) => match never {},
+    };
     if result.is_err() {
         job.close_abandoned().await;
     }
@@ -121,6 +129,19 @@ pub async fn copy(
     Ok(job
         .tally
         .report(root, from.requests() + to.requests(), started.elapsed()))
+}
+
+/// Reports while the copy waits for memory.
+async fn report_waits(reservation: &Reservation, progress: &dyn Progress) -> Infallible {
+    let mut waits = reservation.waits();
+    loop {
+        // The reservation, which sends this, outlives the copy.
+        if waits.wait_for(|is_waiting| *is_waiting).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        progress.event(Event::WaitingForMemory);
+        sleep(REPORT_EVERY).await;
+    }
 }
 
 /// One copy in progress.

@@ -26,6 +26,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Hosts remembered at once. Over this, those that nobody uses are forgotten with their tokens.
 const MAX_HOSTS: usize = 128;
 
+/// Of these, hosts that nobody uses and that asked for a pause or turned out to be private: invented names must not make
+/// us forget that.
+const MAX_NOTED_HOSTS: usize = 1024;
+
 /// Registries could not be set up, or a host cannot be one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -113,11 +117,22 @@ impl Registries {
             return Err(SetupError::Private(name));
         };
         if hosts.len() >= MAX_HOSTS {
-            hosts.retain(|_, registry| registry.is_used_elsewhere());
+            let mut noted = 0;
+            hosts.retain(|_, registry| {
+                let is_noted = registry.is_paused() || !registry.has_public_errors();
+                let is_kept = is_noted && noted < MAX_NOTED_HOSTS;
+                noted += usize::from(is_kept);
+                is_kept || registry.is_used_elsewhere()
+            });
         }
         let registry = Registry::new(endpoint, allowance, Arc::clone(&self.common));
         hosts.insert(name, registry.clone());
         Ok(registry)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.hosts.lock().unwrap().len()
     }
 
     /// What was asked of all registries of this set so far.

@@ -51,6 +51,8 @@ const MAX_SEEN: u64 = 10_000;
 /// Shortest time between two log lines about the backup registry: every request of the policy may find the same outage.
 const OUTAGE_LOG_EVERY: Duration = Duration::from_secs(30);
 
+const NO_BUDGET: &str = "the daily budget of new images is used up";
+
 type Seen = Cache<ImageRef<'static>, Digest<'static>>;
 
 /// What is mirrored. Clones share what they know.
@@ -169,6 +171,11 @@ impl Catalog {
         })
     }
 
+    /// From now on so many images in use are remembered as copies to make: of one namespace, and of all.
+    pub fn limit_in_use(&self, of_namespace: usize, of_all: usize) {
+        self.queue.limit_in_use(of_namespace, of_all);
+    }
+
     /// The record of running copies, which somebody else stores.
     #[must_use]
     pub fn crash_record(&self) -> &CrashRecord {
@@ -246,10 +253,7 @@ impl Catalog {
 
 /// Pending, like a full queue: the image is copied later.
 fn no_budget() -> Refusal<'static> {
-    Refusal::new(
-        RefusalKind::Pending,
-        "the daily budget of new images is used up",
-    )
+    Refusal::new(RefusalKind::Pending, NO_BUDGET)
 }
 
 fn unavailable(reason: &str) -> Refusal<'static> {
@@ -313,6 +317,15 @@ impl Copier for Recorder {
             retry: Retry::Permanent,
             is_absent: false,
         };
+        if task == Task::Copy
+            && let Err(after) = self.budgets.allows(image, Instant::now())
+        {
+            return Err(Failure {
+                reason: NO_BUDGET.to_owned().into(),
+                retry: Retry::Transient { after: Some(after) },
+                is_absent: false,
+            });
+        }
         let source = self
             .images
             .source(image)

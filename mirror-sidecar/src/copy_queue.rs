@@ -27,6 +27,7 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use mirror_contract::ImageRef;
 use mirror_copy::{CopyReport, Retry};
@@ -35,13 +36,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::logging::Throttle;
 use crate::metrics::{Jobs as Counts, Metrics};
 use crate::reason::Reason;
 
 pub use crash_record::CrashRecord;
 use fair_slots::{FairSlots, Lane};
 use job::{Backoff, Job, Stage, pause, penalty_pause};
-use jobs::{Jobs, Room};
+use jobs::{InUseLimits, Jobs, Room};
 use limits::TICK;
 pub use progress::JobProgress;
 use sources::{Class, Source};
@@ -52,6 +54,9 @@ const MAX_ENDED: usize = 1024;
 
 /// Failures after which a job is not tried again by itself, but only when somebody requests the image: about an hour.
 const AUTOMATIC_ATTEMPTS: u32 = 12;
+
+/// Shortest time between two log lines about failed copies that admission asked for. Those of images in use are all logged.
+const ASKED_FAILURE_LOG_EVERY: Duration = Duration::from_secs(1);
 
 /// Namespaces in whose turns one image is served.
 const MAX_GROUPS: usize = 16;
@@ -153,6 +158,8 @@ struct Inner<C> {
     tasks: TaskTracker,
     stop: CancellationToken,
     is_ticking: AtomicBool,
+    /// Anybody may ask for any number of names that do not exist.
+    asked_failures: Throttle,
     /// Wakes the task that checks running copies and pauses.
     changed: Arc<Notify>,
 }
@@ -192,11 +199,20 @@ impl<C: Copier> CopyQueue<C> {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             is_ticking: AtomicBool::new(false),
+            asked_failures: Throttle::new(ASKED_FAILURE_LOG_EVERY),
             changed: Arc::default(),
         };
         Self {
             inner: Arc::new(inner),
         }
+    }
+
+    /// From now on so many images in use may wait, run or back off: of one namespace, and of all.
+    pub fn limit_in_use(&self, of_namespace: usize, of_all: usize) {
+        self.inner.state().jobs.in_use_limits = InUseLimits {
+            of_namespace,
+            of_all,
+        };
     }
 
     /// The record of running copies, which somebody else stores.
@@ -414,10 +430,11 @@ impl<C: Copier> Inner<C> {
         let inner = Arc::clone(self);
         self.tasks.spawn(async move {
             let stop = inner.stop.clone();
-            let end = End {
+            let mut end = End {
                 inner: &inner,
                 image: &image,
                 id,
+                is_concluded: false,
             };
             // A stopped copy leaves no tag; the next run finds the blobs that are there.
             let _ = stop
@@ -545,11 +562,13 @@ struct End<'a, C: Copier> {
     inner: &'a Arc<Inner<C>>,
     image: &'a ImageRef<'static>,
     id: u64,
+    /// Its job may already run again.
+    is_concluded: bool,
 }
 
 impl<C: Copier> End<'_, C> {
     async fn attempt(
-        &self,
+        &mut self,
         task: Task,
         progress: &JobProgress,
         evicted: oneshot::Receiver<Verdict>,
@@ -557,7 +576,7 @@ impl<C: Copier> End<'_, C> {
     ) {
         let (inner, image) = (self.inner, self.image);
         inner.crash_record.start(self.id, &image.to_string()).await;
-        tracing::info!(%image, ?task, "copying image");
+        tracing::debug!(%image, ?task, "copying image");
         let started = Instant::now();
         let outcome = tokio::select! {
             result = inner.copier.copy(image, task, progress) => Outcome::Ended(result),
@@ -584,7 +603,8 @@ impl<C: Copier> End<'_, C> {
         self.conclude(outcome, failures);
     }
 
-    fn conclude(&self, outcome: Outcome, failures: u32) {
+    fn conclude(&mut self, outcome: Outcome, failures: u32) {
+        self.is_concluded = true;
         let now = Instant::now();
         let mut guard = self.inner.state();
         let state = &mut *guard;
@@ -649,10 +669,17 @@ impl<C: Copier> End<'_, C> {
         let outlook = failure.outlook();
         let is_automatic = outlook == Outlook::Passing && failures < AUTOMATIC_ATTEMPTS;
         let image = self.image;
-        tracing::warn!(
-            %image, failures, pause_s = pause.as_secs(), automatic = is_automatic, reason = failure.reason.detail,
-            "copy failed"
-        );
+        let lane = state.jobs.by_id(self.id).map(|job| job.lane);
+        let times = match lane {
+            Some(Lane::Asked) => self.inner.asked_failures.count(),
+            _ => Some(1),
+        };
+        if let Some(times) = times {
+            tracing::warn!(
+                %image, failures, pause_s = pause.as_secs(), automatic = is_automatic,
+                not_logged = times.saturating_sub(1), reason = failure.reason.detail, "copy failed"
+            );
+        }
         if let Some(job) = state.jobs.by_id_mut(self.id) {
             job.failures = failures;
             job.is_penalized |= blame.is_on_image();
@@ -670,6 +697,9 @@ impl<C: Copier> End<'_, C> {
 
 impl<C: Copier> Drop for End<'_, C> {
     fn drop(&mut self) {
+        if self.is_concluded {
+            return;
+        }
         self.inner.crash_record.end(self.id);
         let mut state = self.inner.state();
         let is_running = |job: &Job| matches!(job.stage, Stage::Running(_));

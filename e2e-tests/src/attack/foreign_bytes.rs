@@ -137,6 +137,17 @@ fn hostile_manifests(setup: Setup) -> anyhow::Result<Measured> {
     })
 }
 
+/// Sources whose manifests are as large as any that is accepted and keep as much memory as one can.
+pub(super) fn manifest_bombs(setup: Setup) -> Vec<Fake> {
+    let documents = documents::manifests(MANIFEST.min(setup.document));
+    let mut documents = documents.into_iter();
+    let largest = documents.find(|document| document.name == "small layers");
+    let Some(document) = largest else {
+        return Vec::new();
+    };
+    hostile(move |method, path, _| manifest(&document, method, path))
+}
+
 /// The same document for each manifest, and nothing else.
 fn manifest(document: &Document, method: &Method, path: &str) -> Response<Body> {
     if path == "/v2/" {

@@ -159,7 +159,10 @@ fn lasting_answers_are_manifests_and_others_are_errors() {
 /// would have begun before the other.
 #[test]
 fn peeking_starts_no_copy() {
-    let world = World::with(|sidecar| sidecar.argument("--parallel-copies").argument("1"));
+    let world = World::with(|sidecar| {
+        let one_at_a_time = sidecar.argument("--parallel-copies").argument("1");
+        one_at_a_time.environment("LOG_LEVEL", "debug")
+    });
     let upstream = world.upstream.localhost();
     for name in ["team/peeked", "team/asked"] {
         Image::single(6)

@@ -269,6 +269,7 @@ fn a_slow_backup_registry_only_delays() {
         .argument("--repository")
         .argument("acme")
         .insecure_registry(&backup)
+        .environment("LOG_LEVEL", "debug")
         .start()
         .unwrap();
     let host = policy(&sidecar);

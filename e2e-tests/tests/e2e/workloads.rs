@@ -215,7 +215,7 @@ fn excluded_and_opted_out_workloads_are_left_alone() {
 /// A dry run must neither start a copy nor show another object than the real request would.
 #[test]
 fn a_dry_run_starts_nothing_and_shows_the_same() {
-    let world = World::start();
+    let world = World::with(|sidecar| sidecar.environment("LOG_LEVEL", "debug"));
     let mut review = fixtures::load("pod-create-dry-run");
     let stock = world.stock(&mut review);
     assert_untouched(&world.admit(&review, &world.settings()));

@@ -510,16 +510,34 @@ async fn names_with_a_public_suffix_are_resolved_absolutely() {
 #[tokio::test]
 async fn the_address_of_a_registry_is_known_for_fairness() {
     let world = World::new().await;
-    world.names.set(THERE, &[&[INSIDE, OUTSIDE, "10.0.0.1"]]);
-    world.names.set(MINIO, &[&["fd00:1:2:3:4:5:6:7"]]);
+    world.names.set(HARBOR, &[&["10.0.0.1"]]);
+    let networks = ["fd00:1:2:3:4:5:6:7", "fd00:1:2:3::8"];
+    world.names.set(MINIO, &[&networks]);
     let registries = Registries::new(world.options()).unwrap();
     let get = |name| registries.get(&world.host(name)).unwrap();
-    assert_eq!(get(THERE).address_group(), None);
-    let _ = (ping(&get(THERE)).await, ping(&get(MINIO)).await);
+    assert_eq!(get(HARBOR).address_group(), None);
+    let _ = (ping(&get(HARBOR)).await, ping(&get(MINIO)).await);
     let group = |name| get(name).address_group().map(|address| address.to_string());
-    assert_eq!(group(THERE).as_deref(), Some("10.0.0.1"));
+    assert_eq!(group(HARBOR).as_deref(), Some("10.0.0.1"));
     assert_eq!(group(MINIO).as_deref(), Some("fd00:1:2:3::"));
     assert_eq!(group(OUTSIDE).as_deref(), Some(OUTSIDE));
+}
+
+/// The owner of a name lists the address of another registry beside its own, so that its failures count against that one.
+#[tokio::test]
+async fn an_address_that_does_not_respond_is_not_a_registrys_address() {
+    let world = World::new().await;
+    let mut options = world.options();
+    options.retry.attempts = 1;
+    world.names.set(THERE, &[&["10.0.0.1", OUTSIDE]]);
+    world.names.set(MINIO, &[&["10.0.0.1", "10.0.0.2"]]);
+    let registries = Registries::new(options).unwrap();
+    let get = |name| registries.get(&world.host(name)).unwrap();
+    let group = |name| get(name).address_group().map(|address| address.to_string());
+    ping(&get(THERE)).await.unwrap();
+    let _ = ping(&get(MINIO)).await;
+    assert_eq!(group(THERE).as_deref(), Some(OUTSIDE));
+    assert_eq!(group(MINIO), None);
 }
 
 /// Whoever names images must not learn from errors what answers where.

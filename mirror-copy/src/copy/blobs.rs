@@ -40,7 +40,8 @@ impl Job<'_> {
     /// Asks the target first, which takes no memory, since it most likely has the blob or can mount it.
     async fn bring_if_missing<T>(&self, blob: &Blob, turn: Option<T>) -> Result<(), CopyError> {
         let offer = {
-            let _place = self.target.registry().place_to_write().await;
+            let (source, target) = (self.source.registry(), self.target.registry());
+            let _place = Registry::place_to_ask(source, target).await;
             self.offer(blob).await?
         };
         let session = match offer {

@@ -28,6 +28,9 @@ pub enum Event<'a> {
         /// The source is waited for at this moment, not the target.
         on_source: bool,
     },
+    /// Sent about four times a second while the copy waits for memory for manifests that other copies of this process hold
+    /// ([`crate::MetadataBudget`]).
+    WaitingForMemory,
     /// The source's reference stands for this digest.
     Resolved {
         /// The root manifest.

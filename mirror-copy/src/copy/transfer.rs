@@ -1,10 +1,10 @@
 //! Sends one blob: a verified stream from the source into an upload session of the target.
 
-use super::Job;
 use super::error::CopyError;
 use super::node::{Blob, Origin};
 use super::pace::Pace;
 use super::progress::Event;
+use super::{Job, REPORT_EVERY};
 use crate::error::{Operation, RegistryError, Retry};
 use crate::registries::Timeouts;
 use crate::registry::{BlobReader, Content, Flow, Registry, Session, content};
@@ -16,9 +16,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 /// What must move within the idle timeout, in bytes: about one KiB a second.
 const LEAST: u64 = 64 * 1024;
-
-/// How often a running transfer is looked at: to tell what moved, and to see whether anything does.
-const LOOK: Duration = Duration::from_millis(250);
 
 impl Job<'_> {
     /// Opens a blob's content.
@@ -128,7 +125,7 @@ impl Job<'_> {
         let mut put = pin!(self.target.put_blob(session, digest, *size, content));
         let mut watch = Watch::new(&flow, *size, *self.target.registry().timeouts());
         let mut pace = Pace::new(Instant::now());
-        let mut look = interval(LOOK);
+        let mut look = interval(REPORT_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let answer = loop {
             tokio::select! {

@@ -9,15 +9,15 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-/// What one copy may keep. Manifests with 300 layers fit into the first size, with 2,000 into the second.
+/// What one copy may keep. Manifests with 300 layers fit into the first size, with 1,000 into the second.
 const COPY: Sizes = Sizes {
     free: 512 * KIB,
-    medium: 4 * MIB,
+    medium: 2 * MIB,
     large: 32 * MIB,
 };
 
@@ -60,7 +60,7 @@ struct Places {
 }
 
 impl MetadataBudget {
-    /// A budget of its own: 44 MiB for copies and 14 MiB for requests, beside the little that everybody may have.
+    /// A budget of its own: 40 MiB for copies and 14 MiB for requests, beside the little that everybody may have.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -111,6 +111,7 @@ pub(crate) struct Reservation {
     turn: Option<Arc<Semaphore>>,
     used: AtomicU64,
     held: Mutex<Held>,
+    is_waiting: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -137,7 +138,13 @@ impl Reservation {
             turn,
             used: AtomicU64::new(0),
             held: Mutex::default(),
+            is_waiting: watch::Sender::new(false),
         })
+    }
+
+    /// Whether a place is waited for that somebody else holds.
+    pub(crate) fn waits(&self) -> watch::Receiver<bool> {
+        self.is_waiting.subscribe()
     }
 
     /// An empty lease, to grow.
@@ -156,15 +163,38 @@ impl Reservation {
         let mut held = self.held.lock().await;
         if held.medium.is_none() {
             if let Some(turn) = &self.turn {
-                held.turn = Arc::clone(turn).acquire_owned().await.ok();
+                held.turn = self.place(turn).await;
             }
-            let medium = Arc::clone(&self.places.medium);
-            held.medium = medium.acquire_owned().await.ok();
+            held.medium = self.place(&self.places.medium).await;
         }
         if used > self.places.sizes.medium && held.large.is_none() {
-            let large = Arc::clone(&self.places.large);
-            held.large = large.acquire_owned().await.ok();
+            held.large = self.place(&self.places.large).await;
         }
+    }
+
+    async fn place(&self, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        let places = Arc::clone(places);
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            return Some(place);
+        }
+        let _waiting = IsWaiting::new(&self.is_waiting);
+        places.acquire_owned().await.ok()
+    }
+}
+
+/// Says that something waits until it is dropped, also when the wait is given up.
+struct IsWaiting<'a>(&'a watch::Sender<bool>);
+
+impl<'a> IsWaiting<'a> {
+    fn new(is_waiting: &'a watch::Sender<bool>) -> Self {
+        is_waiting.send_replace(true);
+        Self(is_waiting)
+    }
+}
+
+impl Drop for IsWaiting<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
     }
 }
 

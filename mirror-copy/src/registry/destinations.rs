@@ -1,12 +1,15 @@
 //! Where requests on behalf of a registry may go: its own host, and what it sends us on to.
 
 use super::{Lane, Registry};
-use crate::address_policy::{AddressClass, AddressPolicy, AddressRefused, Allowance, of_address};
+use crate::address_policy::{
+    AddressClass, AddressPolicy, AddressRefused, Allowance, group, of_address,
+};
 use crate::error::{RegistryError, Subject, public};
 use crate::text::public_url;
 use reqwest::{Client, Response, Url};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const PRIVATE: &str = "is in a private network, where this registry must not send us \
                        (the operator can allow it with --allow-private-redirects)";
@@ -22,17 +25,29 @@ pub(super) struct Peers {
     own_public: AtomicBool,
     own_private: AtomicBool,
     other_private: AtomicBool,
+    /// The group of the address of the registry itself that responded last.
+    address: Mutex<Option<IpAddr>>,
+}
+
+impl Peers {
+    fn address(&self) -> MutexGuard<'_, Option<IpAddr>> {
+        self.address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Registry {
-    /// Returns the smallest address that this registry's name last resolved to, an IPv6 address cut to its network of 64
-    /// bits. `None` before the first resolution, and where a proxy resolves.
+    /// Returns the address that this registry is at, an IPv6 address cut to its network of 64 bits: the only one that its
+    /// name last resolved to, else the one that responded last. `None` before that, and where a proxy connects.
     ///
-    /// Whoever owns a name chooses its addresses, so two registries with one address need not have one owner.
+    /// The owner of a name chooses its addresses and may list somebody else's among them. That one does not count, because
+    /// it is not what responds.
     #[must_use]
     pub fn address_group(&self) -> Option<IpAddr> {
         let policy = &self.shared.common.address_policy;
-        policy.address_group(&self.shared.endpoint.base)
+        let responded = || *self.shared.peers.address();
+        policy
+            .only_group(&self.shared.endpoint.base)
+            .or_else(responded)
     }
 
     /// Returns whether details of this registry's errors may be shown to whoever named it. They are hidden once something
@@ -99,9 +114,13 @@ impl Registry {
         }
     }
 
-    /// Notes which kind of address answered.
+    /// Notes which address responded, and of which kind it is.
     pub(super) fn note_peer(&self, url: &Url, response: &Response) {
         let peers = &self.shared.peers;
+        let is_proxied = self.shared.common.address_policy.is_proxied(url);
+        if self.is_own_host(url) && !is_proxied {
+            *peers.address() = response.remote_addr().map(|peer| group(peer.ip()));
+        }
         let is_public = self.class_of_peer(url, response) == AddressClass::Public;
         let seen = match (self.is_own_host(url), is_public) {
             (true, true) => &peers.own_public,

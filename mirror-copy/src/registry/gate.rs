@@ -52,6 +52,24 @@ impl Gate {
 mod tests {
     use super::*;
 
+    /// Invented names must not make us forget that a registry asked for a pause.
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_is_remembered_whatever_other_hosts_are_named() {
+        let options = crate::RegistryOptions::default();
+        let registries = crate::Registries::new(options).unwrap();
+        let get = |name: &str| registries.get(name).unwrap();
+        get("paused.example.com").pause(Duration::from_secs(30));
+        for number in 0..900 {
+            get(&format!("host-{number}.example.com")).pause(Duration::from_secs(1));
+        }
+        assert!(get("paused.example.com").is_paused());
+        tokio::time::advance(Duration::from_secs(31)).await;
+        for number in 0..200 {
+            get(&format!("host-{number}.example.net"));
+        }
+        assert!(registries.len() < 200, "{}", registries.len());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_pause_holds_everybody_and_the_longest_wins() {
         let gate = Gate::default();

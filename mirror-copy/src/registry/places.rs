@@ -42,9 +42,9 @@ pub(crate) struct BlobPlace<'a> {
 }
 
 impl Registry {
-    /// Waits until something may be asked of a target about a blob.
-    pub(crate) async fn place_to_write(&self) -> impl Sized + '_ {
-        self.shared.places.writing.take().await
+    /// Waits until something may be asked of `target` about a blob of `source`.
+    pub(crate) async fn place_to_ask<'a>(source: &'a Self, target: &'a Self) -> impl Sized + 'a {
+        target.shared.places.writing.take(source.host()).await
     }
 
     /// Whether a slow transfer from `source` has to make room for blobs of other hosts that wait. Not for every piece:
@@ -60,16 +60,17 @@ impl Registry {
         target: &'a Self,
         size: u64,
     ) -> BlobPlace<'a> {
-        let share = target.shared.common.memory.take(source.host(), size).await;
+        let host = source.host();
+        let share = target.shared.common.memory.take(host, size).await;
         let (source, target) = (&source.shared.places.reading, &target.shared.places.writing);
         let (reading, writing) = loop {
-            let reading = source.take().await;
-            if let Some(writing) = target.try_take() {
+            let reading = source.take(host).await;
+            if let Some(writing) = target.try_take(host) {
                 break (reading, writing);
             }
             drop(reading);
-            let writing = target.take().await;
-            if let Some(reading) = source.try_take() {
+            let writing = target.take(host).await;
+            if let Some(reading) = source.try_take(host) {
                 break (reading, writing);
             }
         };

@@ -1,18 +1,27 @@
 //! How many blobs go to or from one host at once. The number finds itself.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
+use tokio::sync::oneshot;
+
+/// Places that each source has at a host in any case, beyond the limit if need be. So sources that hold all places with
+/// blobs that trickle keep nobody else from sending. As few sources as copies run at a time, so this adds little.
+const OF_EACH_SOURCE: usize = 4;
 
 /// Places for blob transfers. Every transfer that went well makes room for more, up to a limit; a host
 /// that says it is too much is given half at once (additive increase, multiplicative decrease).
 pub(crate) struct Streams {
     most: usize,
     state: Mutex<State>,
-    freed: Notify,
 }
 
 struct State {
     running: usize,
+    /// Places of each source that has some.
+    by_source: HashMap<String, usize>,
+    /// Those that wait, in the order in which they came.
+    waiting: BTreeMap<u64, Waiting>,
+    next_number: u64,
     limit: usize,
     /// Transfers since the limit last changed.
     went_well: usize,
@@ -22,11 +31,19 @@ struct State {
     recovered: bool,
 }
 
-/// A place that was taken; dropping it gives it back.
+struct Waiting {
+    source: String,
+    /// Gets `lowered` as it is when the place is given.
+    wake: oneshot::Sender<u64>,
+}
+
+/// A place that was taken, or is waited for; dropping it gives it back.
 pub(crate) struct Place<'a> {
     streams: &'a Streams,
+    source: &'a str,
+    number: u64,
     /// `lowered` when it was taken.
-    since: u64,
+    since: Option<u64>,
 }
 
 impl Streams {
@@ -34,6 +51,9 @@ impl Streams {
     pub(crate) fn new(first: usize, most: usize) -> Self {
         let state = State {
             running: 0,
+            by_source: HashMap::new(),
+            waiting: BTreeMap::new(),
+            next_number: 0,
             limit: first,
             went_well: 0,
             lowered: 0,
@@ -42,30 +62,38 @@ impl Streams {
         Self {
             most,
             state: Mutex::new(state),
-            freed: Notify::new(),
         }
     }
 
-    /// Waits for a place.
-    pub(crate) async fn take(&self) -> Place<'_> {
-        loop {
-            if let Some(place) = self.try_take() {
-                return place;
-            }
-            self.freed.notified().await;
-        }
+    /// Waits for a place for something that comes from `source`.
+    pub(crate) async fn take<'a>(&'a self, source: &'a str) -> Place<'a> {
+        let (wake, turn) = oneshot::channel();
+        let mut place = {
+            let mut state = self.lock();
+            let place = self.place(&mut state, source);
+            let waiting = Waiting {
+                source: source.to_owned(),
+                wake,
+            };
+            state.waiting.insert(place.number, waiting);
+            state.admit();
+            place
+        };
+        // The sender stays until it is this one's turn.
+        place.since = turn.await.ok();
+        place
     }
 
     /// A place, if there is one.
-    pub(crate) fn try_take(&self) -> Option<Place<'_>> {
+    pub(crate) fn try_take<'a>(&'a self, source: &'a str) -> Option<Place<'a>> {
         let mut state = self.lock();
-        (state.running < state.limit).then(|| {
-            state.running += 1;
-            Place {
-                streams: self,
-                since: state.lowered,
-            }
-        })
+        if !state.may_have(source) {
+            return None;
+        }
+        state.give(source);
+        let mut place = self.place(&mut state, source);
+        place.since = Some(state.lowered);
+        Some(place)
     }
 
     /// The host said that it is too much. Many requests hear of one overload, so the limit is lowered once,
@@ -84,30 +112,80 @@ impl Streams {
         }
     }
 
+    fn place<'a>(&'a self, state: &mut State, source: &'a str) -> Place<'a> {
+        state.next_number += 1;
+        Place {
+            streams: self,
+            source,
+            number: state.next_number,
+            since: None,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl State {
+    fn may_have(&self, source: &str) -> bool {
+        let own = self.by_source.get(source).copied().unwrap_or_default();
+        // A host that takes few at a time takes few from each source.
+        let in_any_case = OF_EACH_SOURCE.min(self.limit / OF_EACH_SOURCE).max(1);
+        self.running < self.limit || own < in_any_case
+    }
+
+    fn give(&mut self, source: &str) {
+        self.running += 1;
+        match self.by_source.get_mut(source) {
+            Some(own) => *own += 1,
+            None => _ = self.by_source.insert(source.to_owned(), 1),
+        }
+    }
+
+    /// Lets in those that wait and may go now.
+    fn admit(&mut self) {
+        let next = |state: &Self| {
+            let mut waiting = state.waiting.iter();
+            let first = waiting.find(|(_, waiting)| state.may_have(&waiting.source));
+            first.map(|(number, _)| *number)
+        };
+        while let Some(number) = next(self)
+            && let Some(waiting) = self.waiting.remove(&number)
+        {
+            self.give(&waiting.source);
+            // If it stopped waiting, dropping its place gives it back.
+            let _ = waiting.wake.send(self.lowered);
+        }
+    }
+
+    fn give_back(&mut self, source: &str) {
+        self.running = self.running.saturating_sub(1);
+        if let Some(own) = self.by_source.get_mut(source) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                self.by_source.remove(source);
+            }
+        }
+    }
+}
+
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let places = {
-            let mut state = self.streams.lock();
-            state.running -= 1;
-            if self.since == state.lowered {
-                state.recovered = true;
-                state.went_well += 1;
-            }
-            if state.went_well >= state.limit && state.limit < self.streams.most {
-                state.limit += 1;
-                state.went_well = 0;
-            }
-            state.limit.saturating_sub(state.running)
-        };
-        // One for the place and, if the limit has grown, one for the new one.
-        for _ in 0..places.min(2) {
-            self.streams.freed.notify_one();
+        let mut state = self.streams.lock();
+        if state.waiting.remove(&self.number).is_some() {
+            return;
         }
+        state.give_back(self.source);
+        if self.since == Some(state.lowered) {
+            state.recovered = true;
+            state.went_well += 1;
+        }
+        if state.went_well >= state.limit && state.limit < self.streams.most {
+            state.limit += 1;
+            state.went_well = 0;
+        }
+        state.admit();
     }
 }
 
@@ -116,7 +194,11 @@ mod tests {
     use super::*;
 
     fn taken(streams: &Streams) -> Vec<Place<'_>> {
-        std::iter::from_fn(|| streams.try_take()).collect()
+        taken_from(streams, "a")
+    }
+
+    fn taken_from<'a>(streams: &'a Streams, source: &'a str) -> Vec<Place<'a>> {
+        std::iter::from_fn(|| streams.try_take(source)).collect()
     }
 
     #[test]
@@ -138,12 +220,12 @@ mod tests {
     fn there_is_always_one_place_and_never_more_than_the_most() {
         let streams = Streams::new(48, 64);
         for _ in 0..20 {
-            drop(streams.try_take());
+            drop(streams.try_take("a"));
             streams.too_many();
         }
         assert_eq!(taken(&streams).len(), 1);
         for _ in 0..10_000 {
-            drop(streams.try_take());
+            drop(streams.try_take("a"));
         }
         assert_eq!(taken(&streams).len(), 64);
     }
@@ -152,9 +234,42 @@ mod tests {
     async fn who_waits_gets_the_place_that_is_given_back() {
         let streams = Streams::new(48, 64);
         let mut places = taken(&streams);
-        let waiting = streams.take();
+        let waiting = streams.take("a");
         let give_back = async { drop(places.pop()) };
         let (_place, ()) = tokio::join!(waiting, give_back);
         assert_eq!(places.len(), 47);
+    }
+
+    #[tokio::test]
+    async fn a_source_that_holds_all_places_leaves_some_for_each_other() {
+        let streams = Streams::new(48, 64);
+        let held = taken_from(&streams, "hostile");
+        assert_eq!(held.len(), 48);
+        // Who waits for a place behind the hostile source's own is not held up by it.
+        let mut behind = std::pin::pin!(streams.take("hostile"));
+        assert!(futures_util::poll!(&mut behind).is_pending());
+        let mut own = taken_from(&streams, "b");
+        assert_eq!((own.len(), taken_from(&streams, "c").len()), (4, 4));
+        let waiting = streams.take("b");
+        let give_back = async { drop(own.pop()) };
+        let (_place, ()) = tokio::join!(waiting, give_back);
+        assert_eq!(own.len(), 3);
+        drop(held);
+        let _place = behind.await;
+    }
+
+    /// A transfer that was stopped while it waited, or in the moment in which it got its place, holds none.
+    #[tokio::test]
+    async fn who_stops_waiting_holds_nothing() {
+        let streams = Streams::new(1, 1);
+        let held = streams.try_take("a");
+        let mut waiting = Box::pin(streams.take("a"));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        drop(waiting);
+        let mut waiting = Box::pin(streams.take("a"));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        drop(held);
+        drop(waiting);
+        assert_eq!(taken(&streams).len(), 1);
     }
 }

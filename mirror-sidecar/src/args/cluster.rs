@@ -82,8 +82,8 @@ pub struct ClusterArgs {
     /// What to do when a tag stands for another image than when it was copied
     #[arg(long, env = "ON_MOVED_TAG", value_enum, default_value = "update")]
     pub on_moved_tag: OnMovedTag,
-    /// How many workloads are looked after, Pods included, each of which takes up to 1 KiB of memory; of one namespace a tenth.
-    /// The number of images follows: a fifth of it, and a tenth of these in one namespace
+    /// Workloads that are watched, Pods included, each of which takes up to 1 KiB of memory; of one namespace a tenth. The
+    /// number of images follows: a fifth of it, and of one namespace a fifth of these
     #[arg(
         long,
         env = "MAX_WORKLOADS",

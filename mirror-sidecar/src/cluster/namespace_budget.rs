@@ -147,6 +147,24 @@ impl NamespaceBudgets {
         is_allowed
     }
 
+    /// Whether an image that is to be copied has been paid for by a namespace, or may be copied as one that was asked for. It
+    /// is asked when the copy starts: the budget had room for many that waited for their turn.
+    ///
+    /// # Errors
+    /// When it may not: how long not.
+    pub fn allows(&self, image: &ImageRef<'static>, now: Instant) -> Result<(), Duration> {
+        let state = self.lock();
+        if state.payers.contains_key(image) {
+            return Ok(());
+        }
+        let opens_at = state.opens(state.asked, 1, ASKED_SHARE, now);
+        drop(state);
+        opens_at.map_or(Ok(()), |at| {
+            self.metrics.budget_refused(BudgetGroup::Asked);
+            Err(at.duration_since(now))
+        })
+    }
+
     /// An image was copied; if no namespace paid for it, it is one that was asked for.
     pub fn copied(&self, image: &ImageRef<'static>, now: Instant) {
         let mut state = self.lock();

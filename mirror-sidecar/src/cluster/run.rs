@@ -57,10 +57,9 @@ pub async fn start(
         metrics.replicas(1);
         (Replicas::alone(), Events::none())
     };
-    let cluster = Arc::new(Cluster::new(Model::with_limits(
-        rules,
-        Limits::of(args.max_workloads),
-    )));
+    let limits = Limits::of(args.max_workloads);
+    catalog.limit_in_use(limits.namespace.images, limits.cluster.images);
+    let cluster = Arc::new(Cluster::new(Model::with_limits(rules, limits)));
     let provision = match plan {
         PullPlan::NotNeeded | PullPlan::Existing { .. } => Provision::given(plan.name()),
         PullPlan::Managed { name, credentials } => {

@@ -6,7 +6,7 @@
 
 mod waiting;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -81,6 +81,8 @@ pub(super) struct Ticket {
 pub(super) struct FairSlots {
     all: usize,
     running: HashMap<u64, Running>,
+    /// Running copies that wait for memory that others hold.
+    waiting_for_memory: HashSet<u64>,
     waiting: Waiting,
     pub(super) sources: Sources,
     /// Anything was ever in use.
@@ -128,6 +130,7 @@ impl FairSlots {
         Self {
             all: all.get(),
             running: HashMap::new(),
+            waiting_for_memory: HashSet::new(),
             waiting: Waiting::default(),
             sources: Sources::default(),
             is_any_in_use: false,
@@ -241,6 +244,9 @@ impl FairSlots {
     ) {
         let mut ids: Vec<u64> = self.running.keys().copied().collect();
         ids.sort_unstable();
+        let waiting = self.running.iter();
+        let waiting = waiting.filter(|(_, running)| running.progress.waited_for_memory());
+        self.waiting_for_memory = waiting.map(|(id, _)| *id).collect();
         let mut slowest_long = None;
         for id in ids {
             let (address, is_paused) = state(id);
@@ -249,7 +255,10 @@ impl FairSlots {
             };
             let verdict = match excess {
                 Some(Excess::Long) => {
-                    if self.long() > self.limits().long && self.is_in_the_way(id, false, now) {
+                    if self.is_draining(now) || self.is_memory_wanted(id) {
+                        self.evict(id, Verdict::MakeRoom);
+                    } else if self.long() > self.limits().long && self.is_in_the_way(id, false, now)
+                    {
                         let slower = (measured_rate, std::cmp::Reverse(id));
                         if slowest_long.is_none_or(|slowest| slower < slowest) {
                             slowest_long = Some(slower);
@@ -277,6 +286,7 @@ impl FairSlots {
         now: Instant,
     ) -> Option<(Option<Excess>, u64)> {
         let is_single = self.all == 1;
+        let is_memory_wanted = self.is_memory_wanted(id);
         let running = self.running.get_mut(&id)?;
         // Another verdict is on its way.
         running.evict.as_ref()?;
@@ -288,9 +298,7 @@ impl FairSlots {
         if measured.has_responded && !std::mem::replace(&mut running.has_reported, true) {
             self.sources.responded(&running.ticket.source, now);
         }
-        let allowance = if running.ticket.is_isolated {
-            Allowance::alone()
-        } else if running.is_penalty && !is_single {
+        let allowance = if running.is_penalty && !is_single && !is_memory_wanted {
             Allowance::in_penalty(running.ticket.failures)
         } else {
             Allowance::normal()
@@ -316,6 +324,9 @@ impl FairSlots {
         let is_of_others = matches!(excess, Excess::Silent | Excess::Slow(_) | Excess::Idle);
         if *excess != Excess::Stalled && !self.is_in_the_way(id, is_of_others, now) {
             return None;
+        }
+        if self.waiting_for_memory.contains(&id) && is_of_others {
+            return Some(Verdict::Requeue);
         }
         let (reason, blame) = match excess {
             Excess::Silent if is_paused => (
@@ -382,12 +393,33 @@ impl FairSlots {
         }
     }
 
+    /// Whether the copy holds memory that a copy of another domain waits for. A copy in the penalty line counts only for
+    /// others there.
+    fn is_memory_wanted(&self, id: u64) -> bool {
+        let Some(own) = self.running.get(&id) else {
+            return false;
+        };
+        let mut waiting = self
+            .waiting_for_memory
+            .iter()
+            .filter_map(|id| self.running.get(id));
+        !self.waiting_for_memory.contains(&id)
+            && waiting.any(|other| {
+                other.ticket.source.domain != own.ticket.source.domain
+                    && (own.is_penalty || !other.is_penalty)
+            })
+    }
+
     /// Whether a job waits that could have the slot of this one: of another source, or at least of another account or
-    /// other namespaces.
+    /// other namespaces. An image that must run alone could have any slot in the time that is kept for it, and a running
+    /// copy that waits for memory needs that of the others.
     pub(super) fn is_in_the_way(&self, id: u64, must_differ_in_domain: bool, now: Instant) -> bool {
         let Some(running) = self.running.get(&id) else {
             return false;
         };
+        if self.is_draining(now) || self.is_memory_wanted(id) {
+            return true;
+        }
         let own = &running.ticket;
         [Lane::InUse, Lane::Asked].into_iter().any(|lane| {
             let mut candidates = self.waiting.candidates(lane, self, now);
@@ -410,7 +442,7 @@ impl FairSlots {
         let runs_alone = self
             .running
             .values()
-            .any(|running| running.ticket.is_isolated);
+            .any(|running| running.ticket.is_isolated && !running.pace.is_long(now));
         self.running.len() < self.all && !runs_alone && !self.is_draining(now)
     }
 

@@ -13,11 +13,22 @@ use super::job::{Backoff, Job, Stage};
 /// limit keeps a flood of invented names from exhausting memory, at about 1 KiB each; a new name displaces an older one.
 pub(super) const MAX_ASKED: usize = 10_000;
 
-/// Images in use of one namespace: what the index of the cluster keeps of one.
-pub(super) const MAX_IN_NAMESPACE: usize = 2_000;
+/// How many images in use there may be: what the index of the cluster keeps.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InUseLimits {
+    pub(super) of_namespace: usize,
+    /// Beyond, the namespace that has most gives way.
+    pub(super) of_all: usize,
+}
 
-/// Images in use. Beyond, the namespace that has most gives way.
-pub(super) const MAX_IN_USE: usize = 20_000;
+impl Default for InUseLimits {
+    fn default() -> Self {
+        Self {
+            of_namespace: 2_000,
+            of_all: 10_000,
+        }
+    }
+}
 
 /// The jobs of all images.
 #[derive(Default)]
@@ -27,6 +38,7 @@ pub(super) struct Jobs {
     asked: usize,
     /// Images in use by the first of their namespaces.
     in_use: HashMap<Arc<str>, usize>,
+    pub(super) in_use_limits: InUseLimits,
     /// Jobs that admission asks for and that do not run, in the order in which they make room.
     displaceable: BTreeSet<(Order, u64)>,
     /// When which job ends its pause by itself.
@@ -188,10 +200,10 @@ impl Jobs {
     /// most gives way, unless that is this one.
     pub(super) fn room_for_in_use(&self, namespace: &str) -> Room {
         let own = self.in_use.get(namespace).copied().unwrap_or_default();
-        if own >= MAX_IN_NAMESPACE {
+        if own >= self.in_use_limits.of_namespace {
             return Room::None;
         }
-        if self.in_use.values().sum::<usize>() < MAX_IN_USE {
+        if self.in_use.values().sum::<usize>() < self.in_use_limits.of_all {
             return Room::Free;
         }
         let largest = self

@@ -64,8 +64,6 @@ struct Period {
 pub(super) struct Allowance {
     min_arrived: u64,
     attempt_within: Duration,
-    /// A copy that stops all others while it runs.
-    is_alone: bool,
 }
 
 /// What a copy exceeds at a moment.
@@ -91,7 +89,6 @@ impl Allowance {
         Self {
             min_arrived: MIN_ARRIVED,
             attempt_within: ATTEMPT_WITHIN,
-            is_alone: false,
         }
     }
 
@@ -100,16 +97,6 @@ impl Allowance {
         Self {
             min_arrived: MIN_ARRIVED >> failures.min(MAX_HALVINGS),
             attempt_within: ATTEMPT_WITHIN * (1 << failures.min(MAX_DOUBLINGS)),
-            is_alone: false,
-        }
-    }
-
-    /// The allowance of a copy that runs alone.
-    pub(super) fn alone() -> Self {
-        Self {
-            attempt_within: LONG_AFTER,
-            is_alone: true,
-            ..Self::normal()
         }
     }
 }
@@ -166,7 +153,7 @@ impl Pace {
         if elapsed >= allowance.attempt_within {
             return Some(Excess::Late);
         }
-        (elapsed >= LONG_AFTER && !allowance.is_alone).then_some(Excess::Long)
+        (elapsed >= LONG_AFTER).then_some(Excess::Long)
     }
 
     fn too_slow(&self, now: Instant, measured: Measured, arrived: u64) -> Option<Excess> {

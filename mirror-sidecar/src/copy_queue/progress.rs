@@ -28,6 +28,7 @@ pub struct JobProgress {
     total: AtomicU64,
     samples: AtomicU64,
     source_waits: AtomicU64,
+    waits_for_memory: AtomicBool,
     /// Notified when the source responds: its slot may count differently from then on.
     changed: Arc<Notify>,
 }
@@ -59,6 +60,7 @@ impl JobProgress {
             total: AtomicU64::new(0),
             samples: AtomicU64::new(0),
             source_waits: AtomicU64::new(0),
+            waits_for_memory: AtomicBool::new(false),
             changed,
         }
     }
@@ -77,6 +79,11 @@ impl JobProgress {
 
     pub(super) fn has_responded(&self) -> bool {
         self.responded.load(Ordering::Relaxed)
+    }
+
+    /// Whether the copy reported since the last call that it waits for memory for manifests, which other copies hold.
+    pub(super) fn waited_for_memory(&self) -> bool {
+        self.waits_for_memory.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn describe(&self) -> String {
@@ -104,6 +111,7 @@ impl Progress for JobProgress {
         };
         add(&self.movement, movement);
         match event {
+            Event::WaitingForMemory => self.waits_for_memory.store(true, Ordering::Relaxed),
             Event::SourceRequested => self.requested.store(true, Ordering::Relaxed),
             Event::SourceResponded if !self.responded.swap(true, Ordering::Relaxed) => {
                 self.changed.notify_one();

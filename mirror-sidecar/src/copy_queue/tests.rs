@@ -6,8 +6,6 @@ mod hostile;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use std::time::Duration;
-
 use mirror_copy::{Event, Progress as _};
 use tokio::sync::Notify;
 

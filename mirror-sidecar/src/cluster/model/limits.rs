@@ -38,11 +38,12 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Workloads that are remembered by default. With 750 bytes for each they fit into the memory that the chart allows.
-    pub const DEFAULT_WORKLOADS: u32 = 100_000;
+    /// Workloads that are remembered by default. With up to 1 KiB for each they fit into the memory that the chart allows,
+    /// beside everything else that a tenant or a registry can fill.
+    pub const DEFAULT_WORKLOADS: u32 = 50_000;
 
-    /// The limits for so many workloads in a cluster. By default that is 10,000 workloads with 2,000 different images in a
-    /// namespace, and 20,000 images in all: several times what clusters have.
+    /// The limits for so many workloads in a cluster. By default that is 5,000 workloads with 2,000 different images in a
+    /// namespace, and 10,000 images in all: several times what most clusters have.
     #[must_use]
     pub fn of(workloads: u32) -> Self {
         let workloads = workloads as usize;
@@ -51,8 +52,8 @@ impl Limits {
             namespace: Amounts {
                 workloads: workloads / 10,
                 uses: workloads / 2,
-                images: images / 10,
-                bytes: images / 10 * 256,
+                images: images / 5,
+                bytes: images / 5 * 256,
             },
             cluster: Amounts {
                 workloads,

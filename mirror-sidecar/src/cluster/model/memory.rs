@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::tests::{SECRET, rules};
-use super::{Change, Model};
+use super::{Change, Limits, Model};
 use crate::cluster::kind::{Kind, WorkloadKind};
 use crate::cluster::workload::Watched;
 
@@ -50,7 +50,7 @@ fn an_object_takes_less_than_a_kibibyte() {
 /// Bytes of resident memory for each object, what the allocator wastes included.
 fn measure() -> usize {
     // What the first object brings along is not counted.
-    let mut model = Model::new(rules());
+    let mut model = Model::with_limits(rules(), Limits::of(100_000));
     tell(&mut model, WorkloadKind::Pod, PODS);
     let before = resident();
     for number in 0..WORKLOADS / 2 {

@@ -84,7 +84,8 @@ impl Namespaces {
         was_seen
     }
 
-    /// A workload is told in a namespace; gives the name as all share it.
+    /// A workload is told in a namespace; gives the name as all share it. It is there although its namespace may not be
+    /// known, so the limit of workloads bounds this.
     pub(super) fn enter(&mut self, name: &Arc<str>, wants_secret: bool) -> Arc<str> {
         let shared = self
             .0
@@ -138,6 +139,9 @@ impl Namespaces {
     ///
     /// When it goes that is not seen, so this is known until the kind is listed again, or the namespace goes.
     pub(super) fn leave_out(&mut self, key: &Key, uid: &str, epoch: u32) -> bool {
+        if self.0.len() >= MAX_NAMESPACES && !self.0.contains_key(&key.namespace) {
+            return false;
+        }
         let namespace = self.0.entry(Arc::clone(&key.namespace)).or_default();
         let mut is_first = false;
         let left_out = namespace

@@ -277,7 +277,7 @@ fn it_is_complete_when_every_kind_is_known() {
 #[test]
 fn users_are_bounded_and_told_by_kind() {
     let mut workloads = vec![deployment("web", &["nginx"])];
-    workloads.extend((0..5000).map(|number| pod(&format!("pod-{number}"), &["nginx"])));
+    workloads.extend((0..4000).map(|number| pod(&format!("pod-{number}"), &["nginx"])));
     let mut model = model(workloads);
     let image = ImageRef::parse("nginx").unwrap();
     let users: Vec<_> = model
@@ -290,7 +290,7 @@ fn users_are_bounded_and_told_by_kind() {
         ("Pod shop/pod-1".into(), "pod-1"),
     ];
     assert_eq!(users, expected);
-    assert_eq!(images(&model)[0].1, 5001);
+    assert_eq!(images(&model)[0].1, 4001);
     model.apply(Change::Begin(POD));
     model.apply(Change::End(POD));
     assert_eq!(images(&model)[0].1, 1);

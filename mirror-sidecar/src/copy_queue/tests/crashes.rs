@@ -19,7 +19,7 @@ fn restarted(script: &Arc<Script>, lease: Option<&str>) -> CopyQueue<Arc<Script>
 }
 
 /// Stores the record whenever a copy waits for that.
-fn store(queue: &CopyQueue<Arc<Script>>) {
+fn store<C: Copier>(queue: &CopyQueue<C>) {
     let record = queue.crash_record().clone();
     tokio::spawn(async move {
         loop {
@@ -68,6 +68,56 @@ async fn what_ran_when_the_process_died_is_copied_alone_later() {
     settle().await;
     assert_eq!(queue.counts().isolated, 1);
     assert_eq!(queue.status(&image("d.io/x")), copying);
+}
+
+/// What runs for two minutes without ending the process has shown that it can be copied beside others, and is large.
+#[tokio::test(start_paused = true)]
+async fn a_large_isolated_image_stops_the_others_for_two_minutes() {
+    let queue = CopyQueue::new(
+        Trickle(1 << 20),
+        NonZeroUsize::MIN.saturating_add(3),
+        Metrics::new(),
+    );
+    queue.crash_record().persist();
+    let lease = r#"{"running":["slow.io/x:latest"]}"#;
+    queue.crash_record().load(Some(lease));
+    store(&queue);
+    let large = image("slow.io/x");
+    let _ = asked(&queue, &large);
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    let is_copied = || matches!(queue.status(&large), Some(Status::Pending(text)) if text.starts_with("copying"));
+    assert!(is_copied());
+    let _ = asked(&queue, &image("b.io/x"));
+    tokio::time::sleep(Duration::from_secs(105)).await;
+    assert!(queue.status(&image("b.io/x")).is_some());
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert_eq!(queue.status(&image("b.io/x")), None);
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert!(is_copied(), "nobody waits, so nothing ends it");
+}
+
+/// Copies that never end do not keep an isolated image waiting for ever.
+#[tokio::test(start_paused = true)]
+async fn long_copies_make_room_for_an_isolated_image() {
+    let queue = CopyQueue::new(
+        Trickle(1 << 20),
+        NonZeroUsize::MIN.saturating_add(3),
+        Metrics::new(),
+    );
+    queue.crash_record().persist();
+    queue
+        .crash_record()
+        .load(Some(r#"{"running":["b.io/x:latest"]}"#));
+    store(&queue);
+    for name in ["slow.io/x", "slow.io/y", "b.io/x"] {
+        let _ = asked(&queue, &image(name));
+    }
+    tokio::time::sleep(Duration::from_mins(15)).await;
+    assert!(queue.status(&image("b.io/x")).is_some());
+    tokio::time::sleep(Duration::from_mins(3)).await;
+    assert_eq!(queue.status(&image("b.io/x")), None);
+    let status = queue.status(&image("slow.io/x"));
+    assert!(matches!(status, Some(Status::Pending(_))), "{status:?}");
 }
 
 /// However often it ends the process, it runs ever more rarely, and the others are copied.

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::copy_queue::jobs::{MAX_IN_NAMESPACE, MAX_IN_USE};
 
 fn silent() -> Arc<Script> {
     Arc::new(Script {
@@ -54,6 +53,58 @@ async fn a_silent_source_waits_behind_all_that_is_untried() {
     assert_eq!(order.len(), 4);
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert_eq!(copied(&script).last().unwrap(), "hangs.io/a:1");
+}
+
+/// Copies that need the memory for manifests which only one may have. That of `hoards.io` takes its time.
+struct Hoarder(tokio::sync::Semaphore);
+
+impl Copier for Hoarder {
+    async fn copy(
+        &self,
+        image: &ImageRef<'static>,
+        _: Task,
+        progress: &JobProgress,
+    ) -> Result<CopyReport, Failure> {
+        progress.event(Event::SourceRequested);
+        let mut memory = std::pin::pin!(self.0.acquire());
+        let _memory = loop {
+            tokio::select! {
+                memory = &mut memory => break memory,
+                () = tokio::time::sleep(Duration::from_millis(250)) => {
+                    progress.event(Event::WaitingForMemory);
+                }
+            }
+        };
+        progress.event(Event::SourceResponded);
+        while image.host() == "hoards.io" {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            trickle(progress, 80_000);
+        }
+        Ok(report())
+    }
+}
+
+/// A copy that holds memory makes room like one that holds a slot, and who waits for it is not blamed.
+#[tokio::test(start_paused = true)]
+async fn memory_that_others_wait_for_is_given_up_after_two_minutes() {
+    let parallel = NonZeroUsize::MIN.saturating_add(3);
+    let queue = CopyQueue::new(
+        Hoarder(tokio::sync::Semaphore::new(1)),
+        parallel,
+        Metrics::new(),
+    );
+    let hoarder = image("hoards.io/a");
+    let _ = asked(&queue, &hoarder);
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let _ = asked(&queue, &image("a.io/x"));
+    tokio::time::sleep(Duration::from_secs(55)).await;
+    let status = queue.status(&image("a.io/x"));
+    assert!(matches!(status, Some(Status::Pending(_))), "{status:?}");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(queue.status(&image("a.io/x")), None);
+    // It only made room.
+    let status = queue.status(&hoarder);
+    assert!(matches!(status, Some(Status::Pending(_))), "{status:?}");
 }
 
 /// Nobody who waits means that nobody is penalized: a slow source is only slow.
@@ -247,23 +298,25 @@ async fn long_copies_make_room() {
 async fn a_namespace_has_a_bound_and_the_largest_gives_way() {
     let script = held();
     let queue = queue(&script, 4);
+    let (of_namespace, of_all) = (20, 100);
+    queue.limit_in_use(of_namespace, of_all);
     let request = |name: &str, number: usize| {
         let image = image(&format!("a.io/{name}{number}:1"));
         queue.request(&image, Task::Copy, &namespace(name))
     };
-    for number in 0..MAX_IN_NAMESPACE {
+    for number in 0..of_namespace {
         assert!(matches!(request("n0", number), Status::Pending(_)));
     }
-    assert_eq!(request("n0", MAX_IN_NAMESPACE), Status::Full);
-    for name in 1..MAX_IN_USE / MAX_IN_NAMESPACE {
-        for number in 0..MAX_IN_NAMESPACE {
+    assert_eq!(request("n0", of_namespace), Status::Full);
+    for name in 1..of_all / of_namespace {
+        for number in 0..of_namespace {
             let _ = request(&format!("n{name}"), number);
         }
     }
     let counts = queue.counts();
-    assert_eq!(counts.running + counts.waiting, MAX_IN_USE);
+    assert_eq!(counts.running + counts.waiting, of_all);
     assert!(matches!(request("small", 0), Status::Pending(_)));
     let counts = queue.counts();
-    assert_eq!(counts.running + counts.waiting, MAX_IN_USE);
-    assert_eq!(request("n0", MAX_IN_NAMESPACE), Status::Full);
+    assert_eq!(counts.running + counts.waiting, of_all);
+    assert_eq!(request("n0", of_namespace), Status::Full);
 }
