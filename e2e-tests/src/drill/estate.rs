@@ -135,7 +135,8 @@ impl Estate {
             .trusted_at(facade.clone(), host)
             .build()?;
         // A policy server's own limits have tests of their own.
-        let settings = json!({ "sidecar": facade, "timeBudgetMs": 10_000 });
+        let backup = format!("{}/{REPOSITORY}", self.backup.address());
+        let settings = json!({ "sidecar": facade, "backups": [backup], "timeBudgetMs": 10_000 });
         let mut webhook = Webhook::builder(host, settings);
         if self.batch != "batch/v1" {
             webhook = webhook.also("batch", "v1beta1", "cronjobs");

@@ -10,7 +10,7 @@ use mirror_contract::NamespacePattern;
 use mirror_contract::namespace::DEFAULT_EXCLUDED;
 use secrecy::SecretString;
 
-use super::sources::size;
+use super::sources::{SizeLimit, size_limit};
 use super::{duration, namespace_pattern, secret_name};
 use crate::cluster::model::Limits;
 use crate::cluster::{DailyBudget, Readmit};
@@ -101,16 +101,16 @@ pub struct ClusterArgs {
         value_name = "NUMBER"
     )]
     pub max_new_images_per_namespace: u64,
-    /// How many bytes of new images of one namespace are copied in a day; 0: any number. What the policy asks for shares ten
+    /// How many bytes of new images of one namespace are copied in a day; 0 or none for any number. What the policy asks for shares ten
     /// times as many
     #[arg(
         long,
         env = "MAX_NEW_BYTES_PER_NAMESPACE",
         default_value = "1T",
         value_name = "BYTES",
-        value_parser = daily_size
+        value_parser = size_limit
     )]
-    pub max_new_bytes_per_namespace: u64,
+    pub max_new_bytes_per_namespace: SizeLimit,
     /// Name of this replica, unlike that of all others; without it the work is not shared (with --kubernetes=on)
     #[arg(long, env = "POD_NAME", value_name = "NAME", value_parser = replica_name)]
     pub replica: Option<String>,
@@ -126,7 +126,7 @@ impl ClusterArgs {
     pub fn daily_budget(&self) -> DailyBudget {
         DailyBudget {
             images: self.max_new_images_per_namespace,
-            bytes: self.max_new_bytes_per_namespace,
+            bytes: self.max_new_bytes_per_namespace.0.unwrap_or(0),
         }
     }
 }
@@ -164,11 +164,6 @@ fn namespace_name(text: &str) -> Result<String, &'static str> {
     let name = secret_name(text).ok();
     let name = name.filter(|name| name.len() <= 63 && !name.contains('.'));
     name.ok_or("must be lower-case letters, digits and hyphens, as names of namespaces are")
-}
-
-/// 0 is no limit.
-fn daily_size(text: &str) -> Result<u64, &'static str> {
-    if text == "0" { Ok(0) } else { size(text) }
 }
 
 /// Not so short that registries are flooded.

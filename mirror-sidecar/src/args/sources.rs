@@ -70,7 +70,7 @@ pub struct OriginalsArgs {
     pub max_image_size: SizeLimit,
 }
 
-/// The most that an image may have, in bytes; `None` for no limit.
+/// The most that there may be, in bytes; `None` for no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SizeLimit(pub Option<u64>);
 
@@ -188,20 +188,13 @@ fn host(text: &str) -> Result<String, &'static str> {
 }
 
 /// A number of bytes: `1048576`, `512M`, `20G`. `0` and `none` are no limit.
-fn size_limit(text: &str) -> Result<SizeLimit, &'static str> {
+pub(super) fn size_limit(text: &str) -> Result<SizeLimit, &'static str> {
     const WRONG: &str = "must be a number of bytes, with K, M, G or T for powers of 1024, such as 20G; 0 or none for no limit";
     if text.eq_ignore_ascii_case("none") {
         return Ok(SizeLimit(None));
     }
     let bytes = bytes(text).ok_or(WRONG)?;
     Ok(SizeLimit((bytes > 0).then_some(bytes)))
-}
-
-/// A number of bytes above 0: `1048576`, `512M`, `20G`.
-pub(super) fn size(text: &str) -> Result<u64, &'static str> {
-    const WRONG: &str =
-        "must be a number of bytes above 0, with K, M, G or T for powers of 1024, such as 20G";
-    bytes(text).filter(|bytes| *bytes > 0).ok_or(WRONG)
 }
 
 fn bytes(text: &str) -> Option<u64> {

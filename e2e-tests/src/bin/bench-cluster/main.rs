@@ -155,6 +155,7 @@ fn measure(runtime: &tokio::runtime::Runtime, scale: Scale, idle: Duration) -> a
         "--registry",
         &backup.to_string(),
         "--pull-secret=image-mirror-pull",
+        "--max-workloads=100000",
         "--pull-username=puller",
         "--replica=one",
         "--own-namespace=image-mirror",

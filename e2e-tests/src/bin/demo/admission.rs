@@ -31,7 +31,8 @@ enum Runner {
 }
 
 impl Admission {
-    pub fn new(sidecar: &Sidecar, kwctl: Option<&str>) -> anyhow::Result<Self> {
+    /// `backup` is where copies are, as registry and repository.
+    pub fn new(sidecar: &Sidecar, backup: &str, kwctl: Option<&str>) -> anyhow::Result<Self> {
         let runner = match kwctl {
             None => {
                 let module = artifacts::policy_module()?;
@@ -44,7 +45,9 @@ impl Admission {
         };
         Ok(Self {
             // More time than the default, for machines that are busy building something else.
-            settings: json!({ "sidecar": sidecar.facade(), "timeBudgetMs": 5000 }),
+            settings: json!({
+                "sidecar": sidecar.facade(), "backups": [backup], "timeBudgetMs": 5000
+            }),
             runner,
         })
     }

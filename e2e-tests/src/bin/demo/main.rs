@@ -81,7 +81,8 @@ fn demo(manifest: &Path, kwctl: Option<&str>) -> anyhow::Result<()> {
         "it listens on {} and looks like an OCI registry",
         sidecar.facade()
     ));
-    let policy = Admission::new(&sidecar, kwctl)?;
+    let copies = format!("{}/{REPOSITORY}", backup.address());
+    let policy = Admission::new(&sidecar, &copies, kwctl)?;
     bullet(&format!("the policy runs in {}", policy.name()));
     let request = admission_request(&object)?;
 
