@@ -72,8 +72,11 @@ fn killed_during_a_copy(setup: Setup) -> anyhow::Result<Measured> {
         suspect.count(&Method::GET, "/blobs/") > 0
     });
     ensure!(is_running, "the copy of the suspect did not begin");
-    // Time to remember what is running.
-    std::thread::sleep(Duration::from_secs(3));
+    // The Lease that lists it is renewed every five seconds.
+    let renewals = || server.count(&Method::PUT, "/leases/");
+    let before = renewals();
+    let is_recorded = wait(Duration::from_secs(30), || renewals() >= before + 2);
+    ensure!(is_recorded, "the Lease was not renewed");
     let backup = site.backup.clone();
     site.sidecar.kill()?;
 
