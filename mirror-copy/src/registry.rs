@@ -3,6 +3,7 @@
 mod abilities;
 mod answer;
 mod auth;
+mod auth_schemes;
 mod blob_reader;
 mod blobs;
 mod call;
@@ -58,7 +59,7 @@ use abilities::Abilities;
 use auth::Auth;
 use call::{Call, Lane};
 use destinations::Peers;
-use gate::Gate;
+use gate::Gates;
 use oci_spec::image::Digest;
 use places::Places;
 use quota::Quota;
@@ -85,7 +86,7 @@ struct Shared {
     common: Arc<Common>,
     peers: Peers,
     auth: Auth,
-    gate: Gate,
+    gates: Gates,
     quota: Quota,
     seen: Seen,
     places: Places,
@@ -109,7 +110,7 @@ impl Registry {
             common,
             peers: Peers::default(),
             auth: Auth::default(),
-            gate: Gate::default(),
+            gates: Gates::default(),
             quota: Quota::default(),
             seen: Seen::default(),
             places: Places::default(),
@@ -237,9 +238,9 @@ impl Registry {
         self.shared.common.counters.request();
     }
 
-    /// Holds back all requests to this host for at least that long.
-    fn pause(&self, pause: std::time::Duration) {
-        if self.shared.gate.pause(pause) {
+    /// Holds back requests of the kind of this operation for at least that long.
+    fn pause(&self, operation: Operation, pause: std::time::Duration) {
+        if self.shared.gates.pause(operation, pause) {
             self.shared.counters.pause();
             self.shared.common.counters.pause();
         }
@@ -305,10 +306,16 @@ impl Registry {
         }
     }
 
-    /// Whether this host asked for a pause that is not over. Every request waits for its end.
+    /// Whether this host asked for a pause that is not over, in response to a request that reads. Every request waits for
+    /// its end.
     #[must_use]
     pub fn is_paused(&self) -> bool {
-        self.shared.gate.is_closed()
+        self.shared.gates.is_closed(false)
+    }
+
+    /// Whether this host asked for a pause that is not over, and requests that write wait for its end.
+    pub(crate) fn are_writes_paused(&self) -> bool {
+        self.shared.gates.is_closed(true)
     }
 
     /// In which repositories of this host blobs were seen.

@@ -134,7 +134,9 @@ impl Job<'_> {
                     self.tell(blob, &mut watch);
                     let on_source = flow.waits_for_source();
                     self.progress.event(Event::Waiting { on_source });
-                    if self.source.registry().is_paused() || self.target.registry().is_paused() {
+                    if self.source.registry().is_paused()
+                        || self.target.registry().are_writes_paused()
+                    {
                         watch.begin_again();
                     }
                     if let Some(after) = watch.stalled() {

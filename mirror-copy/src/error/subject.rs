@@ -30,6 +30,16 @@ pub enum Operation {
     Token,
 }
 
+impl Operation {
+    /// Whether it changes something at the registry.
+    pub(crate) fn is_write(self) -> bool {
+        matches!(
+            self,
+            Self::WriteManifest | Self::StartUpload | Self::WriteBlob | Self::CancelUpload
+        )
+    }
+}
+
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

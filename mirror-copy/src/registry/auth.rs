@@ -1,10 +1,13 @@
 //! Logging in: which scheme the registry wants, and the proof that goes with a request.
 //!
-//! Nothing is asked in advance. A request goes out with what is known, a 401 teaches the scheme,
-//! and from then on requests carry their proof at once. Credentials go to the registry that
-//! challenged, or to the token service that it names, and nowhere else.
+//! Nothing is requested in advance. A request is sent with what is known; a 401 names the scheme, and further requests for
+//! the same repository carry their proof from the start. When the registry has accepted a login, requests for its other
+//! repositories carry it too. A host without a login is asked without proof for each repository until that one is
+//! challenged itself. Credentials go to the registry that challenged, or to the token service that it names, and nowhere
+//! else.
 
 use super::Registry;
+use super::auth_schemes::{AuthSchemes, Scheme};
 use super::challenge::Challenge;
 use super::repository::Access;
 use super::token::{Scopes, Token};
@@ -24,15 +27,9 @@ use tokio::time::Instant;
 /// What is known about logging in to one registry.
 #[derive(Default)]
 pub(super) struct Auth {
-    scheme: Mutex<Option<Scheme>>,
+    schemes: Mutex<AuthSchemes>,
     tokens: Mutex<TokenCache>,
     credential: AsyncMutex<Option<(Instant, Option<Credential>)>>,
-}
-
-#[derive(Clone)]
-enum Scheme {
-    Basic,
-    Bearer(Arc<TokenService>),
 }
 
 /// What goes into `Authorization`.
@@ -56,19 +53,45 @@ impl Registry {
         }
     }
 
-    /// The proof for a request, if it is known yet that one is wanted.
+    /// The proof for a request, if it is known that one is wanted. A scheme for which there is no proof (any more) is
+    /// forgotten: the request is then sent without one, and the registry decides.
     pub(super) async fn proof(
         &self,
         subject: &Subject,
         scopes: &Scopes,
     ) -> Result<Option<Proof>, RegistryError> {
-        match self.scheme() {
-            None => Ok(None),
-            Some(Scheme::Basic) => self.password(subject, None).await.map(Some),
-            Some(Scheme::Bearer(service)) => self
-                .token(&service, subject, scopes, &Scopes::default(), None)
-                .await
-                .map(Some),
+        let Some(scheme) = self.schemes().find(scopes) else {
+            return Ok(None);
+        };
+        let error = match self.proof_by(&scheme, subject, scopes, None).await {
+            Ok(proof) => return Ok(Some(proof)),
+            Err(error) => error,
+        };
+        self.schemes().forget(scopes);
+        let is_final = matches!(
+            error,
+            RegistryError::Credentials { .. } | RegistryError::Lookup(_)
+        );
+        if is_final || error.retry().is_transient() {
+            return Err(error);
+        }
+        tracing::debug!(%subject, %error, "no proof by the known scheme; sending the request without one");
+        Ok(None)
+    }
+
+    async fn proof_by(
+        &self,
+        scheme: &Scheme,
+        subject: &Subject,
+        scopes: &Scopes,
+        refused: Option<&HeaderValue>,
+    ) -> Result<Proof, RegistryError> {
+        match scheme {
+            Scheme::Basic => self.password(subject, refused).await,
+            Scheme::Bearer(service) => {
+                let extra = Scopes::default();
+                self.token(service, subject, scopes, &extra, refused).await
+            }
         }
     }
 
@@ -82,12 +105,12 @@ impl Registry {
     ) -> Result<Proof, RegistryError> {
         match challenge {
             Challenge::Basic => {
-                self.learn(Scheme::Basic);
                 let old = refused.map(|proof| &proof.header);
                 let proof = self.password(subject, old).await?;
                 if old == Some(&proof.header) {
                     return Err(self.refused(proof.user));
                 }
+                self.schemes().learn(scopes, &Scheme::Basic);
                 Ok(proof)
             }
             Challenge::Bearer {
@@ -101,10 +124,11 @@ impl Registry {
                     service,
                     allowance,
                 });
-                self.learn(Scheme::Bearer(Arc::clone(&service)));
                 let extra = scopes.missing_from(scope.as_deref());
                 let old = refused.map(|proof| &proof.header);
-                self.token(&service, subject, scopes, &extra, old).await
+                let proof = self.token(&service, subject, scopes, &extra, old).await?;
+                self.schemes().learn(scopes, &Scheme::Bearer(service));
+                Ok(proof)
             }
         }
     }
@@ -122,15 +146,11 @@ impl Registry {
         if !refusal.says_expired() && !refused.batched {
             return Ok(None);
         }
-        let old = Some(&refused.header);
-        let proof = match self.scheme() {
-            None => return Ok(None),
-            Some(Scheme::Basic) => self.password(subject, old).await?,
-            Some(Scheme::Bearer(service)) => {
-                self.token(&service, subject, scopes, &Scopes::default(), old)
-                    .await?
-            }
+        let Some(scheme) = self.schemes().find(scopes) else {
+            return Ok(None);
         };
+        let old = Some(&refused.header);
+        let proof = self.proof_by(&scheme, subject, scopes, old).await?;
         Ok(Some(proof).filter(|proof| proof.header != refused.header))
     }
 
@@ -144,22 +164,16 @@ impl Registry {
         }
     }
 
-    fn scheme(&self) -> Option<Scheme> {
-        self.shared
-            .auth
-            .scheme
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// The registry responded to a request with this proof, and did not refuse it.
+    pub(super) fn accepted(&self, scopes: &Scopes, proof: &Proof) {
+        if proof.user.is_some() {
+            self.schemes().accept_login(scopes);
+        }
     }
 
-    fn learn(&self, scheme: Scheme) {
-        *self
-            .shared
-            .auth
-            .scheme
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(scheme);
+    fn schemes(&self) -> MutexGuard<'_, AuthSchemes> {
+        let schemes = self.shared.auth.schemes.lock();
+        schemes.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// User and password. If they are the `refused` ones, they are looked up again: they may have been
@@ -213,7 +227,7 @@ impl Registry {
     /// once however many wait for it.
     async fn token(
         &self,
-        service: &TokenService,
+        service: &Arc<TokenService>,
         subject: &Subject,
         scopes: &Scopes,
         extra: &Scopes,
@@ -235,7 +249,7 @@ impl Registry {
 
     async fn new_token(
         &self,
-        service: &TokenService,
+        service: &Arc<TokenService>,
         subject: &Subject,
         wanted: &Scopes,
         refused: Option<&HeaderValue>,
@@ -267,6 +281,11 @@ impl Registry {
         }
         let mut token = fetched.map_err(|error| self.not_about_content(error))?;
         token.batched = batch.batched;
+        if batch.batched {
+            // The other callers find it without a challenge of their own.
+            let scheme = Scheme::Bearer(Arc::clone(service));
+            self.schemes().learn(&batch.scopes, &scheme);
+        }
         self.tokens().insert(batch.scopes, token.clone(), &flight);
         Ok(token)
     }

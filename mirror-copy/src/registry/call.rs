@@ -127,7 +127,7 @@ impl Registry {
     }
 
     pub(super) async fn attempt(&self, call: &Call<'_>) -> Result<Response, RegistryError> {
-        self.shared.gate.pass().await;
+        self.shared.gates.pass(call.subject.operation).await;
         let reads_manifest = call.subject.operation == Operation::ReadManifest;
         if reads_manifest && call.method == Method::GET {
             self.check_quota(call.subject)?;
@@ -142,6 +142,9 @@ impl Registry {
                 .renewed(call.subject, call.scopes, challenge, proof.as_ref())
                 .await?;
             answer = self.exchange(call, Some(&new)).await?;
+            if answer.own && matches!(answer.response.status().as_u16(), 200..=399 | 404) {
+                self.accepted(call.scopes, &new);
+            }
             proof = Some(new);
         } else if answer.own
             && answer.response.status() == StatusCode::FORBIDDEN
@@ -175,11 +178,11 @@ impl Registry {
         let after = retry_after(response.headers(), self.retry_policy().max_retry_after);
         match (status, after) {
             (StatusCode::TOO_MANY_REQUESTS, after) if own => {
-                self.shared.places.too_many();
-                self.pause(after.unwrap_or(DEFAULT_PAUSE));
+                self.shared.places.too_many(subject.operation);
+                self.pause(subject.operation, after.unwrap_or(DEFAULT_PAUSE));
             }
             (StatusCode::SERVICE_UNAVAILABLE, Some(after)) if own => {
-                self.pause(after);
+                self.pause(subject.operation, after);
             }
             _ => {}
         }

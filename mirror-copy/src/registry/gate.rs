@@ -1,18 +1,59 @@
-//! Holds back every request to a host that asked for a pause.
+//! Holds back requests to a host that asked for a pause.
+//!
+//! Reads and writes are paused separately: registries limit uploads by themselves, and lookups of the facade and the
+//! readiness must not wait because copies upload too much.
 
+use crate::error::Operation;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
+/// The gates of one host.
+#[derive(Default)]
+pub(super) struct Gates {
+    reads: Gate,
+    writes: Gate,
+}
+
+impl Gates {
+    /// Waits until a request for this operation may be sent.
+    pub(super) async fn pass(&self, operation: Operation) {
+        self.of(operation).pass().await;
+    }
+
+    /// Whether requests that write, or those that read, wait now.
+    pub(super) fn is_closed(&self, writes: bool) -> bool {
+        if writes { &self.writes } else { &self.reads }.is_closed()
+    }
+
+    /// The host refused this operation and asked for a pause; `true` if there was none. Whoever may not even read
+    /// may not write.
+    pub(super) fn pause(&self, operation: Operation, pause: Duration) -> bool {
+        let is_new = self.of(operation).pause(pause);
+        if !operation.is_write() {
+            self.writes.pause(pause);
+        }
+        is_new
+    }
+
+    fn of(&self, operation: Operation) -> &Gate {
+        if operation.is_write() {
+            &self.writes
+        } else {
+            &self.reads
+        }
+    }
+}
+
 /// Open unless paused. One 429 concerns all requests: going on with the others only prolongs it.
 #[derive(Default)]
-pub(super) struct Gate {
+struct Gate {
     closed_until: Mutex<Option<Instant>>,
 }
 
 impl Gate {
     /// Returns when the gate is open. A pause that grows meanwhile is waited for, too.
-    pub(super) async fn pass(&self) {
+    async fn pass(&self) {
         loop {
             let until = *self
                 .closed_until
@@ -26,14 +67,14 @@ impl Gate {
     }
 
     /// Whether it is closed now.
-    pub(super) fn is_closed(&self) -> bool {
+    fn is_closed(&self) -> bool {
         let until = self.closed_until.lock();
         let until = *until.unwrap_or_else(PoisonError::into_inner);
         until.is_some_and(|until| until > Instant::now())
     }
 
     /// Closes the gate for at least this long; `true` if it was open. Never shortens a pause.
-    pub(super) fn pause(&self, pause: Duration) -> bool {
+    fn pause(&self, pause: Duration) -> bool {
         let now = Instant::now();
         let until = now + pause;
         let mut closed = self
@@ -82,5 +123,20 @@ mod tests {
         assert!(start.elapsed() >= Duration::from_secs(30));
         assert!(start.elapsed() < Duration::from_secs(31));
         assert!(gate.pause(Duration::from_secs(1)), "another one");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reads_do_not_wait_for_writes() {
+        let gates = Gates::default();
+        let start = Instant::now();
+        assert!(gates.pause(Operation::StartUpload, Duration::from_secs(30)));
+        assert!(!gates.pause(Operation::WriteManifest, Duration::from_secs(5)));
+        assert!(gates.is_closed(true) && !gates.is_closed(false));
+        gates.pass(Operation::ReadManifest).await;
+        gates.pass(Operation::Ping).await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert!(gates.pause(Operation::ReadManifest, Duration::from_mins(1)));
+        gates.pass(Operation::WriteBlob).await;
+        assert!(start.elapsed() >= Duration::from_mins(1));
     }
 }

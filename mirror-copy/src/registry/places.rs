@@ -2,6 +2,7 @@
 
 use super::Registry;
 use super::streams::{Place, Streams};
+use crate::error::Operation;
 use crate::registries::Share;
 
 /// Blobs read from one host at once. Less than what may be written to one, so that one source that hangs
@@ -27,9 +28,11 @@ impl Default for Places {
 }
 
 impl Places {
-    /// The host said that it is too much.
-    pub(super) fn too_many(&self) {
-        self.reading.too_many();
+    /// The host refused this operation because there were too many.
+    pub(super) fn too_many(&self, operation: Operation) {
+        if !operation.is_write() {
+            self.reading.too_many();
+        }
         self.writing.too_many();
     }
 }

@@ -48,7 +48,7 @@ impl Registry {
         &self,
         request: Streamed<'_>,
     ) -> Result<Response, RegistryError> {
-        self.shared.gate.pass().await;
+        self.shared.gates.pass(request.subject.operation).await;
         let Streamed {
             subject, scopes, ..
         } = request;

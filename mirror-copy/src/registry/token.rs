@@ -91,6 +91,15 @@ impl Scopes {
         self.0.iter().map(String::as_str)
     }
 
+    /// The scopes without their actions: `repository:<name>`.
+    pub(super) fn resources(&self) -> impl Iterator<Item = &str> {
+        self.iter().map(|scope| {
+            scope
+                .rsplit_once(':')
+                .map_or(scope, |(resource, _)| resource)
+        })
+    }
+
     /// All scopes in one text: the cache's key and the value of OAuth 2's `scope`.
     pub(super) fn joined(&self) -> String {
         self.iter().collect::<Vec<_>>().join(" ")

@@ -19,11 +19,19 @@ use tokio::time::{Instant, timeout};
 const MAX_TOKEN_ANSWER: u64 = 64 * 1024;
 
 /// The token service that a registry named.
+#[derive(PartialEq, Eq)]
 pub(super) struct TokenService {
     pub(super) realm: Url,
     pub(super) service: Option<String>,
     /// What the realm's host may be.
     pub(super) allowance: Allowance,
+}
+
+impl TokenService {
+    /// Bytes of its names.
+    pub(super) fn length(&self) -> usize {
+        self.realm.as_str().len() + self.service.as_ref().map_or(0, String::len)
+    }
 }
 
 impl Registry {

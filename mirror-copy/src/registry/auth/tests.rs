@@ -220,6 +220,139 @@ fn expires_passwords(parts: &Parts) -> Response {
     }
 }
 
+/// The same registry for a client without credentials.
+fn without_login(registry: &Registry) -> Registry {
+    let mut options = registry.shared.common.options.clone();
+    options.credentials = crate::Credentials::anonymous();
+    let registries = crate::Registries::new(options).unwrap();
+    registries.get(registry.host()).unwrap()
+}
+
+/// What a host with one private repository says about it, and whether its token service works.
+#[derive(Clone, Copy)]
+enum Private {
+    Basic,
+    /// With a token service that responds with this status.
+    Bearer(u16),
+    /// With a realm that cannot be used.
+    Realm(&'static str),
+}
+
+/// A host whose repository `private` is challenged for, and whose other repositories want no login, or not even see one.
+fn one_private(private: Private) -> impl Fn(Parts, Bytes) -> Response + Clone {
+    move |parts: Parts, _| {
+        let host = parts.headers["host"].to_str().unwrap();
+        let challenge = match private {
+            Private::Basic => r#"Basic realm="r""#.to_owned(),
+            Private::Bearer(_) => format!(r#"Bearer realm="http://{host}/token",service="s""#),
+            Private::Realm(realm) => format!(r#"Bearer realm="{realm}",service="s""#),
+        };
+        match (parts.uri.path(), private) {
+            ("/token", Private::Bearer(status)) => respond(status, &[], r#"{"token":"t"}"#),
+            (path, _) if path.starts_with("/v2/private/") => {
+                respond(401, &[("www-authenticate", &challenge)], "")
+            }
+            _ if parts.headers.contains_key("authorization") => respond(400, &[], ""),
+            _ => respond(200, &[("content-type", "text/plain")], "{}"),
+        }
+    }
+}
+
+/// A tenant who names a private image must not end the reading of all others.
+#[rstest::rstest]
+#[case::basic(Private::Basic)]
+#[case::token(Private::Bearer(200))]
+#[case::refused(Private::Bearer(401))]
+#[case::forbidden(Private::Bearer(403))]
+#[case::no_token_service(Private::Bearer(404))]
+#[case::broken_token_service(Private::Bearer(500))]
+#[case::no_https(Private::Realm("ftp://t.example/"))]
+#[case::no_url(Private::Realm("login here"))]
+#[tokio::test]
+async fn one_challenge_does_not_decide_for_other_repositories(
+    #[case] private: Private,
+    #[values(true, false)] has_login: bool,
+    #[values(1, 3)] times: usize,
+) {
+    let (registry, log) = registry(one_private(private)).await;
+    let registry = if has_login {
+        registry
+    } else {
+        without_login(&registry)
+    };
+    for _ in 0..times {
+        for answer in read(&registry, &["private", "private"]).await {
+            answer.unwrap_err();
+        }
+        let before = log.lines().len();
+        registry.ping().await.unwrap();
+        for answer in read(&registry, &["public", "private2", "public"]).await {
+            answer.unwrap();
+        }
+        assert_eq!(log.lines().len() - before, 4, "{:?}", log.lines());
+    }
+}
+
+/// A proxy answers one request with a challenge of its own, for a repository that is read without a login otherwise.
+#[rstest::rstest]
+#[case::basic(r#"Basic realm="r""#)]
+#[case::bearer(r#"Bearer realm="http://HOST/none""#)]
+#[case::realm(r#"Bearer realm="ftp://t.example/""#)]
+#[tokio::test]
+async fn one_wrong_challenge_passes(
+    #[case] challenge: &'static str,
+    #[values(true, false)] has_login: bool,
+) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (registry, _) = registry(move |parts: Parts, _| {
+        let challenge = challenge.replace("HOST", parts.headers["host"].to_str().unwrap());
+        match (parts.uri.path(), asked.fetch_add(1, Ordering::Relaxed)) {
+            ("/none", _) => respond(404, &[], ""),
+            (_, 0) => respond(401, &[("www-authenticate", &challenge)], ""),
+            _ => respond(200, &[("content-type", "text/plain")], "{}"),
+        }
+    })
+    .await;
+    let registry = if has_login {
+        registry
+    } else {
+        without_login(&registry)
+    };
+    let _first = read(&registry, &["a"]).await;
+    for answer in read(&registry, &["a", "b"]).await {
+        answer.unwrap();
+    }
+}
+
+/// A registry that moves its token service, and whose old one is gone.
+#[tokio::test]
+async fn a_new_token_service_is_learned() {
+    let served = Arc::new(AtomicUsize::new(0));
+    let (registry, _) = registry(move |parts: Parts, _| {
+        let host = parts.headers["host"].to_str().unwrap();
+        let number = served.load(Ordering::Relaxed);
+        let challenge = format!(r#"Bearer realm="http://{host}/token{}""#, number / 2);
+        let token = parts.headers.get("authorization");
+        let is_current = token.is_some_and(|token| *token == *format!("Bearer t{}", number / 2));
+        match parts.uri.path() {
+            path if path == format!("/token{}", number / 2) => {
+                let token = format!(r#"{{"token":"t{}","expires_in":300}}"#, number / 2);
+                respond(200, &[], token)
+            }
+            "/token0" | "/token1" => respond(404, &[], ""),
+            _ if is_current => {
+                served.fetch_add(1, Ordering::Relaxed);
+                respond(200, &[("content-type", "text/plain")], "{}")
+            }
+            _ => respond(401, &[("www-authenticate", &challenge)], ""),
+        }
+    })
+    .await;
+    for answer in read(&registry, &["a", "b", "c", "d"]).await {
+        answer.unwrap();
+    }
+}
+
 /// A registry and its password's file.
 async fn with_password_file() -> (Registry, Log, tempfile::NamedTempFile, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));

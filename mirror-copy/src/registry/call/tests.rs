@@ -165,7 +165,8 @@ async fn sends_on(status: u16) -> (Registry, Log) {
 
 /// Whether the gate is open.
 fn is_open(registry: &Registry) -> bool {
-    registry.shared.gate.pass().now_or_never().is_some()
+    let pass = registry.shared.gates.pass(Operation::WriteBlob);
+    pass.now_or_never().is_some()
 }
 
 #[rstest::rstest]
@@ -273,4 +274,33 @@ async fn patience(#[case] operation: Operation, #[case] hundredths: u64) {
         panic!("nobody answers there");
     };
     assert_eq!(after, Duration::from_millis(10 * hundredths));
+}
+
+/// Uploads are limited, and nothing else: neither a lookup nor a probe waits.
+#[rstest::rstest]
+#[case(429)]
+#[case(503)]
+#[tokio::test]
+async fn a_pause_of_writes_holds_up_no_reads(#[case] status: u16) {
+    let (registry, log) = registry(move |parts, _| match parts.method {
+        Method::GET | Method::HEAD => respond(404, &[], ""),
+        _ => respond(status, &[("retry-after", "60")], ""),
+    })
+    .await;
+    let repository = registry.repository("a", Access::Push).unwrap();
+    let digest: Digest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
+    let subject = repository.subject(Operation::StartUpload, "");
+    let url = repository.url("blobs/uploads/");
+    let call = Call::new(&subject, Method::POST, url, &repository.scopes, Lane::Small);
+    let refused = registry.attempt(&call).await.unwrap_err();
+    assert_eq!(refused.status(), Some(status));
+    assert!(!is_open(&registry) && !registry.is_paused());
+    let reads = async {
+        assert!(!repository.has_manifest(&digest).await.unwrap());
+        assert!(!repository.has_blob(&digest).await.unwrap());
+        registry.ping().await.unwrap_err();
+    };
+    let reads = tokio::time::timeout(Duration::from_secs(30), reads).await;
+    reads.unwrap();
+    assert_eq!((log.count("POST"), registry.traffic().pauses), (1, 1));
 }

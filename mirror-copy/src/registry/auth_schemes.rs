@@ -1,0 +1,174 @@
+//! Authentication schemes that challenges named, each for the repositories that it was about.
+//!
+//! One private repository among public ones, or one bad response of a proxy, must not decide how the rest of the host is
+//! asked. Only a scheme whose login the registry accepted holds for the whole host.
+
+use super::token::Scopes;
+use super::token_service::TokenService;
+use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+
+/// Repositories per host whose schemes are remembered. Those of the oldest are learned again by one more request.
+const MAX_REPOSITORIES: usize = 128;
+
+/// Different token services per host that are remembered. Registries have one.
+const MAX_SERVICES: usize = 4;
+
+/// Longest realm and service of a token service that is remembered, in bytes.
+const MAX_SERVICE_BYTES: usize = 2048;
+
+/// How a registry wants to be shown a credential.
+#[derive(Clone)]
+pub(super) enum Scheme {
+    Basic,
+    Bearer(Arc<TokenService>),
+}
+
+/// The schemes of one host.
+#[derive(Default)]
+pub(super) struct AuthSchemes {
+    hasher: RandomState,
+    /// By the hash of the repository's resource name, the oldest first.
+    by_repository: VecDeque<(u64, Scheme)>,
+    /// The scheme with which the registry accepted a login.
+    of_login: Option<Scheme>,
+}
+
+impl AuthSchemes {
+    /// Returns the scheme for a request with these scopes.
+    pub(super) fn find(&self, scopes: &Scopes) -> Option<Scheme> {
+        let keys = self.keys(scopes);
+        let known = self.by_repository.iter().rev();
+        let mut known = known.filter(|(key, _)| keys.contains(key));
+        let known = known.next().map(|(_, scheme)| scheme);
+        known.or(self.of_login.as_ref()).cloned()
+    }
+
+    /// Remembers the scheme of these scopes.
+    pub(super) fn learn(&mut self, scopes: &Scopes, scheme: &Scheme) {
+        let keys = self.keys(scopes);
+        self.by_repository.retain(|(key, _)| !keys.contains(key));
+        let Some(scheme) = self.shared(scheme) else {
+            return;
+        };
+        for key in keys {
+            if self.by_repository.len() >= MAX_REPOSITORIES {
+                self.by_repository.pop_front();
+            }
+            self.by_repository.push_back((key, scheme.clone()));
+        }
+    }
+
+    /// The registry accepted a login for these scopes: their scheme holds for the whole host.
+    pub(super) fn accept_login(&mut self, scopes: &Scopes) {
+        if let Some(scheme) = self.find(scopes) {
+            self.of_login = Some(scheme);
+        }
+    }
+
+    /// Forgets the scheme that [`Self::find`] returns for these scopes.
+    pub(super) fn forget(&mut self, scopes: &Scopes) {
+        let keys = self.keys(scopes);
+        let before = self.by_repository.len();
+        self.by_repository.retain(|(key, _)| !keys.contains(key));
+        if self.by_repository.len() == before {
+            self.of_login = None;
+        }
+    }
+
+    /// The same scheme with a token service that is known already, so that each is kept once. `None` if it is too much
+    /// to remember.
+    fn shared(&mut self, scheme: &Scheme) -> Option<Scheme> {
+        let Scheme::Bearer(service) = scheme else {
+            return Some(Scheme::Basic);
+        };
+        let mut known: Vec<&Arc<TokenService>> = Vec::new();
+        let entries = self.by_repository.iter().map(|(_, scheme)| scheme);
+        for scheme in entries.chain(&self.of_login) {
+            if let Scheme::Bearer(other) = scheme
+                && !known.iter().any(|known| Arc::ptr_eq(known, other))
+            {
+                known.push(other);
+            }
+        }
+        if let Some(same) = known.iter().find(|known| ***known == *service) {
+            return Some(Scheme::Bearer(Arc::clone(same)));
+        }
+        if service.length() > MAX_SERVICE_BYTES {
+            return None;
+        }
+        if known.len() >= MAX_SERVICES {
+            self.by_repository.clear();
+        }
+        Some(Scheme::Bearer(Arc::clone(service)))
+    }
+
+    /// One key per repository; one as well for a request about none.
+    fn keys(&self, scopes: &Scopes) -> Vec<u64> {
+        let mut keys: Vec<_> = scopes
+            .resources()
+            .map(|resource| self.hasher.hash_one(resource))
+            .collect();
+        if keys.is_empty() {
+            keys.push(self.hasher.hash_one(""));
+        }
+        keys
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address_policy::Allowance;
+
+    fn bearer(realm: &str) -> Scheme {
+        Scheme::Bearer(Arc::new(TokenService {
+            realm: realm.parse().unwrap(),
+            service: None,
+            allowance: Allowance::Public,
+        }))
+    }
+
+    fn realm(schemes: &AuthSchemes, repository: &str) -> Option<String> {
+        match schemes.find(&Scopes::pull(repository))? {
+            Scheme::Basic => Some("basic".to_owned()),
+            Scheme::Bearer(service) => Some(service.realm.to_string()),
+        }
+    }
+
+    #[test]
+    fn a_scheme_holds_for_its_repository_until_a_login_was_accepted() {
+        let mut schemes = AuthSchemes::default();
+        schemes.learn(&Scopes::push("a"), &Scheme::Basic);
+        assert_eq!(realm(&schemes, "a").as_deref(), Some("basic"));
+        assert_eq!(realm(&schemes, "b"), None);
+        assert!(schemes.find(&Scopes::default()).is_none());
+        schemes.learn(&Scopes::pull("b"), &bearer("https://t/"));
+        schemes.accept_login(&Scopes::pull("b"));
+        assert_eq!(realm(&schemes, "c").as_deref(), Some("https://t/"));
+        assert_eq!(realm(&schemes, "a").as_deref(), Some("basic"));
+        schemes.forget(&Scopes::pull("a"));
+        assert_eq!(realm(&schemes, "a").as_deref(), Some("https://t/"));
+        schemes.forget(&Scopes::pull("a"));
+        assert_eq!(realm(&schemes, "c"), None);
+        assert_eq!(realm(&schemes, "b").as_deref(), Some("https://t/"));
+    }
+
+    #[test]
+    fn everything_is_bounded() {
+        let mut schemes = AuthSchemes::default();
+        for number in 0..2 * MAX_REPOSITORIES {
+            let scheme = bearer(&format!("https://t/{}", number % MAX_SERVICES));
+            schemes.learn(&Scopes::pull(&number.to_string()), &scheme);
+        }
+        assert_eq!(schemes.by_repository.len(), MAX_REPOSITORIES);
+        for number in 0..100 {
+            schemes.learn(&Scopes::pull("a"), &bearer(&format!("https://u/{number}")));
+        }
+        assert!(schemes.by_repository.len() <= MAX_SERVICES);
+        let long = bearer(&format!("https://t/{}", "x".repeat(MAX_SERVICE_BYTES)));
+        schemes.learn(&Scopes::pull("a"), &long);
+        assert_eq!(realm(&schemes, "a"), None);
+    }
+}
