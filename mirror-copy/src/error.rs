@@ -313,6 +313,19 @@ impl RegistryError {
         }
     }
 
+    /// Whether the registry refused access. Many respond like that to a request for what they do not have, too.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        match self {
+            Self::Credentials { .. } | Self::LoginNeeded { .. } => true,
+            _ => match self.status() {
+                Some(401) => true,
+                Some(403) => self.code() != Some("TOOMANYREQUESTS"),
+                _ => false,
+            },
+        }
+    }
+
     /// The registry's own error code, where the answer had one, such as `MANIFEST_UNKNOWN`.
     #[must_use]
     pub fn code(&self) -> Option<&str> {

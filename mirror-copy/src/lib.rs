@@ -47,5 +47,5 @@ pub use registries::{
     MetadataBudget, PrivateHosts, Registries, RegistryOptions, RetryPolicy, SetupError, Timeouts,
     Traffic,
 };
-pub use registry::{BlobReader, Manifest, RateLimit, Registry, Resolved};
+pub use registry::{BlobReader, Completeness, Manifest, PartsQuery, RateLimit, Registry, Resolved};
 pub use text::is_printable;

@@ -167,6 +167,16 @@ fn kind_of(media_type: &str) -> Kind {
     }
 }
 
+/// Whether this media type is that of an index.
+pub(crate) fn is_index(media_type: &str) -> bool {
+    kind_of(media_type) == Kind::Index
+}
+
+/// Whether this media type is that of an image or artifact, which names no further manifests.
+pub(crate) fn is_image(media_type: &str) -> bool {
+    matches!(kind_of(media_type), Kind::Image | Kind::Artifact)
+}
+
 /// A `Content-Type` without its parameters, lower case; empty, which is to say unknown, if it is too long for one.
 pub(crate) fn bare_type(content_type: &str) -> String {
     let bare = content_type.split(';').next().unwrap_or_default().trim();

@@ -9,6 +9,7 @@ mod blobs;
 mod call;
 mod challenge;
 mod chunked;
+mod completeness;
 mod content;
 mod cutter;
 mod destinations;
@@ -39,6 +40,7 @@ mod testing;
 
 pub use blob_reader::BlobReader;
 pub(crate) use call::retrying;
+pub use completeness::{Completeness, PartsQuery};
 pub(crate) use content::{Content, Flow, content};
 pub(crate) use digest_tags::{DigestTagLists, DigestTags};
 pub(crate) use manifests::{Located, Pushed};
@@ -58,6 +60,7 @@ use crate::registries::{Common, Counters, Reservation, RetryPolicy, Timeouts, Tr
 use abilities::Abilities;
 use auth::Auth;
 use call::{Call, Lane};
+use completeness::CheckState;
 use destinations::Peers;
 use gate::Gates;
 use oci_spec::image::Digest;
@@ -95,6 +98,7 @@ struct Shared {
     multiplexes: AtomicBool,
     abilities: Abilities,
     counters: Counters,
+    checks: CheckState,
     /// Of the requests that belong to no copy, one at a time holds a large body.
     large_body: Arc<Semaphore>,
     /// Whether a wrong digest of this host was logged.
@@ -117,6 +121,7 @@ impl Registry {
             own_mount: own_mount::Learned::default(),
             abilities: Abilities::default(),
             counters: Counters::default(),
+            checks: CheckState::default(),
             large_body: Arc::new(Semaphore::new(1)),
             reported_wrong_digest: AtomicBool::new(false),
         };
@@ -155,6 +160,18 @@ impl Registry {
         reference: &TagOrDigest,
     ) -> Result<Option<Resolved>, RegistryError> {
         let repository = self.repository(repository, Access::Pull)?;
+        let located = repository.locate(reference).await?;
+        Ok(located.map(|located| located.resolved))
+    }
+
+    /// As [`Self::resolve`], with the right to push requested along with the right to pull. What may be pushed to may be
+    /// read by registries that hide everything else, and copies use the same tokens.
+    pub async fn resolve_to_write(
+        &self,
+        repository: &str,
+        reference: &TagOrDigest,
+    ) -> Result<Option<Resolved>, RegistryError> {
+        let repository = self.repository(repository, Access::Push)?;
         let located = repository.locate(reference).await?;
         Ok(located.map(|located| located.resolved))
     }

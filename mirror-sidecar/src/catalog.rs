@@ -1,10 +1,11 @@
 //! What is mirrored.
 //!
 //! The backup registry is the truth: an image counts as mirrored only when this process has seen its copy there, and for
-//! a short time only. Asking for a missing image hands it to the queue. Every question is answered within
+//! a short time only. The parts below the tag are checked once a day, and after the backup was away. Asking for a missing image hands it to the queue. Every question is answered within
 //! [`ANSWER_WITHIN`], whatever the backup registry does.
 
 mod in_use;
+mod parts;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use std::time::Duration;
 use mirror_contract::naming::anchor_tag;
 use mirror_contract::{Backup, Digest, ImageAnswer, ImageRef, Mode, Refusal, RefusalKind};
 use mirror_copy::{
-    CopyError, CopyOptions, CopyReport, Progress, Registry, RegistryError, Retry, TagOrDigest, copy,
+    Completeness, CopyError, CopyOptions, CopyReport, Progress, Registry, RegistryError, Resolved,
+    Retry, TagOrDigest, Target, copy,
 };
 use moka::future::Cache;
 use tokio::sync::Semaphore;
@@ -28,6 +30,8 @@ use crate::logging::Throttle;
 use crate::metrics::{Jobs, Metrics};
 use crate::reason::Reason;
 pub use in_use::{LookError, Presence, Upstream};
+use parts::Parts;
+pub use parts::{PartsPlan, Turn};
 
 /// Longest time for an answer. The policy's whole budget is 800 ms by default, and the host adds its own share.
 pub const ANSWER_WITHIN: Duration = Duration::from_millis(400);
@@ -44,6 +48,15 @@ const SEEN_FOR: Duration = Duration::from_secs(30);
 
 /// How long a copy that was not found counts as missing while it is to be made here.
 const MISSED_FOR: Duration = Duration::from_secs(10);
+
+/// How long a lookup waits for the check of configs and layers, which then continues after the response.
+const PARTS_WITHIN: Duration = Duration::from_millis(250);
+
+/// How long one check of the backup's login counts.
+const LOGIN_CHECKED_FOR: Duration = Duration::from_secs(10);
+
+/// How long it is remembered that the backup refused a copy: as long as such a copy is not tried again.
+const DENIED_FOR: Duration = Duration::from_mins(5);
 
 /// Copies remembered as seen: more than the images of a large cluster, at about 200 bytes each.
 const MAX_SEEN: u64 = 10_000;
@@ -64,6 +77,11 @@ pub struct Catalog {
     /// Images of which no copy was found a moment ago.
     missed: Cache<ImageRef<'static>, ()>,
     lookups: Arc<Semaphore>,
+    parts: Parts,
+    /// Images whose copies the backup refused to accept.
+    denied: Cache<ImageRef<'static>, ()>,
+    /// Whether the backup accepts the login, or works without one.
+    login: Cache<(), bool>,
     budgets: NamespaceBudgets,
     queue: CopyQueue<Recorder>,
     /// Whoever asks for images does not read why the backup registry gives no response.
@@ -74,6 +92,9 @@ pub struct Catalog {
 struct Recorder {
     images: Arc<Images>,
     seen: Seen,
+    parts: Parts,
+    denied: Cache<ImageRef<'static>, ()>,
+    denial: Throttle,
     budgets: NamespaceBudgets,
     metrics: Metrics,
 }
@@ -82,6 +103,8 @@ struct Recorder {
 #[derive(Debug)]
 enum Unseen {
     Missing,
+    /// Its tag is there, and something below it is not.
+    Incomplete,
     Broken(RegistryError),
     TooSlow,
 }
@@ -95,7 +118,15 @@ impl Catalog {
             .time_to_live(SEEN_FOR)
             .build();
         let budgets = NamespaceBudgets::new(metrics.clone());
+        let parts = Parts::new(images.backup_registry().clone());
+        let denied = Cache::builder()
+            .max_capacity(MAX_SEEN)
+            .time_to_live(DENIED_FOR)
+            .build();
         let recorder = Recorder {
+            parts: parts.clone(),
+            denied: denied.clone(),
+            denial: Throttle::new(OUTAGE_LOG_EVERY),
             budgets: budgets.clone(),
             images: Arc::clone(&images),
             seen: seen.clone(),
@@ -109,6 +140,12 @@ impl Catalog {
                 .time_to_live(MISSED_FOR)
                 .build(),
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
+            parts,
+            denied,
+            login: Cache::builder()
+                .max_capacity(1)
+                .time_to_live(LOGIN_CHECKED_FOR)
+                .build(),
             budgets,
             queue: CopyQueue::new(recorder, parallel, metrics),
             outage: Arc::new(Throttle::new(OUTAGE_LOG_EVERY)),
@@ -161,7 +198,8 @@ impl Catalog {
         // While its first copy is being made, the backup registry need not be asked each time. But another replica may be
         // faster than a long queue here.
         if self.queue.is_awaited(image) && self.missed.contains_key(image) {
-            return Err(refusal(self.ask(image)));
+            let status = self.ask(image, Task::Copy);
+            return Err(self.refusal(image, status));
         }
         let digest = self.find(image, &copy, mode).await?;
         Ok(ImageAnswer::Mirrored {
@@ -206,16 +244,17 @@ impl Catalog {
         let (catalog, image, copy) = (self.clone(), image.clone(), copy.clone());
         let look = tokio::spawn(async move {
             let _permit = permit;
-            let look = look(&catalog.registry, &copy);
+            let look = catalog.look(&image, &copy, mode);
             let found = catalog.seen.try_get_with(image.clone(), look).await;
             if matches!(
                 found.as_ref().map_err(|unseen| &**unseen),
-                Err(Unseen::Missing)
+                Err(Unseen::Missing | Unseen::Incomplete)
             ) {
                 catalog.missed.insert(image.clone(), ()).await;
             }
             found.map_err(|unseen| match &*unseen {
-                Unseen::Missing => catalog.missing(&image, mode),
+                Unseen::Missing => catalog.missing(&image, Task::Copy, mode),
+                Unseen::Incomplete => catalog.missing(&image, Task::Restore, mode),
                 Unseen::TooSlow => unavailable("the backup registry does not answer"),
                 Unseen::Broken(error) => {
                     if let Some(times) = catalog.outage.count() {
@@ -232,22 +271,170 @@ impl Catalog {
         }
     }
 
-    fn ask(&self, image: &ImageRef<'static>) -> Status {
-        self.queue.request(image, Task::Copy, &Requester::Admission)
+    /// Looks for the copy: by its tag, or for a pinned image by the anchor that keeps its digest from being collected.
+    async fn look(
+        &self,
+        image: &ImageRef<'static>,
+        copy: &ImageRef<'static>,
+        mode: Mode,
+    ) -> Result<Digest<'static>, Unseen> {
+        let tag = match copy.digest() {
+            Some(digest) => anchor_tag(digest),
+            None => copy.tag().unwrap_or_default().to_owned(),
+        };
+        let reference = TagOrDigest::Tag(tag);
+        let found = timeout(LOOKUP_WITHIN, self.resolve(copy.path(), &reference))
+            .await
+            .map_err(|_| Unseen::TooSlow)
+            .and_then(|found| found.map_err(Unseen::Broken));
+        self.parts.note_lookup(match &found {
+            Ok(_) => false,
+            Err(Unseen::Broken(error)) => error.retry().is_transient(),
+            Err(_) => true,
+        });
+        let found = found?.ok_or(Unseen::Missing)?;
+        let digest = contract_digest(&found.digest).ok_or(Unseen::Missing)?;
+        if copy.digest().is_some_and(|wanted| *wanted != digest) {
+            return Err(Unseen::Missing);
+        }
+        if self.parts.is_whole(copy.path(), &found.digest)
+            || self.has_parts(image, copy.path(), found, mode).await
+        {
+            Ok(digest)
+        } else {
+            Err(Unseen::Incomplete)
+        }
     }
 
-    fn missing(&self, image: &ImageRef<'static>, mode: Mode) -> Refusal<'static> {
+    /// What the backup has under this reference. Many registries do not show what is missing, and respond with 401 or 403
+    /// instead. If they accept the login otherwise, the image counts as missing, and the upload decides.
+    async fn resolve(
+        &self,
+        repository: &str,
+        reference: &TagOrDigest,
+    ) -> Result<Option<Resolved>, RegistryError> {
+        match self.registry.resolve_to_write(repository, reference).await {
+            Err(error) if error.is_denied() && self.accepts_login().await => {
+                tracing::debug!(repository, %error, "the backup registry shows no such copy");
+                Ok(None)
+            }
+            result => result,
+        }
+    }
+
+    /// Whether the backup registry accepts the login, or works without one.
+    async fn accepts_login(&self) -> bool {
+        let ping = async { self.registry.ping().await.is_ok() };
+        self.login.get_with((), ping).await
+    }
+
+    /// Whether the parts of a copy are there, as far as can be known soon. What is unknown counts as there: configs and
+    /// layers that take long to check, and what the backup does not respond to.
+    async fn has_parts(
+        &self,
+        image: &ImageRef<'static>,
+        repository: &str,
+        root: Resolved,
+        mode: Mode,
+    ) -> bool {
+        let was_incomplete = self.parts.is_incomplete(repository, &root.digest);
+        let Some(permit) = self.parts.permit() else {
+            return !was_incomplete;
+        };
+        let (catalog, image) = (self.clone(), image.clone());
+        let (repository, digest) = (repository.to_owned(), root.digest.clone());
+        let check = async move {
+            let plan = |turn| PartsPlan { turn, skip: 0 };
+            let (parts, nothing) = (&catalog.parts, plan(Turn::Nothing));
+            match parts.check(&repository, &root, nothing).await {
+                Ok(Completeness::Complete { .. }) => {}
+                found => return catalog.concludes(&image, found, was_incomplete, mode),
+            }
+            let rest = tokio::spawn(async move {
+                let _permit = permit;
+                let everything = plan(Turn::Everything);
+                let found = catalog.parts.check(&repository, &root, everything).await;
+                let is_there = catalog.concludes(&image, found, was_incomplete, mode);
+                if !is_there {
+                    catalog.seen.invalidate(&image).await;
+                }
+                is_there
+            });
+            let patience = if was_incomplete {
+                LOOKUP_WITHIN
+            } else {
+                PARTS_WITHIN
+            };
+            match timeout(patience, rest).await {
+                Ok(is_there) => is_there.unwrap_or(!was_incomplete),
+                Err(_) => !was_incomplete,
+            }
+        };
+        match timeout(LOOKUP_WITHIN, check).await {
+            Ok(is_there) => is_there,
+            Err(_) => {
+                tracing::debug!(%digest, "the parts of a copy take long to check");
+                !was_incomplete
+            }
+        }
+    }
+
+    /// Returns whether the copy is whole as far as is known; has it restored if not.
+    fn concludes(
+        &self,
+        image: &ImageRef<'static>,
+        found: Result<Completeness, RegistryError>,
+        was_incomplete: bool,
+        mode: Mode,
+    ) -> bool {
+        match found {
+            Ok(Completeness::Complete { .. }) => true,
+            Ok(Completeness::Missing(part)) => {
+                if !was_incomplete {
+                    tracing::warn!(
+                        %image, %part,
+                        "the copy in the backup lacks parts and is restored; find out what deletes there"
+                    );
+                }
+                if mode == Mode::Ensure {
+                    self.ask(image, Task::Restore);
+                }
+                false
+            }
+            Err(error) => {
+                tracing::debug!(%image, %error, "cannot check the parts of a copy");
+                !was_incomplete
+            }
+        }
+    }
+
+    fn ask(&self, image: &ImageRef<'static>, task: Task) -> Status {
+        self.queue.request(image, task, &Requester::Admission)
+    }
+
+    fn missing(&self, image: &ImageRef<'static>, task: Task, mode: Mode) -> Refusal<'static> {
+        let is_new = task == Task::Copy && self.queue.status(image).is_none();
         let status = match mode {
-            Mode::Ensure => match self.queue.status(image) {
-                None if !self.budgets.allows_asked(Instant::now()) => return no_budget(),
-                _ => Some(self.ask(image)),
-            },
+            Mode::Ensure if is_new && !self.budgets.allows_asked(Instant::now()) => {
+                return no_budget();
+            }
+            Mode::Ensure => Some(self.ask(image, task)),
             Mode::Peek => self.queue.status(image),
         };
-        status.map_or_else(
-            || Refusal::new(RefusalKind::Pending, "not mirrored yet"),
-            refusal,
-        )
+        match status {
+            Some(status) => self.refusal(image, status),
+            None => Refusal::new(RefusalKind::Pending, "not mirrored yet"),
+        }
+    }
+
+    fn refusal(&self, image: &ImageRef<'static>, status: Status) -> Refusal<'static> {
+        match status {
+            // That is no property of the image.
+            Status::Failed { .. } if self.denied.contains_key(image) => {
+                unavailable("the backup registry denies uploads")
+            }
+            status => refusal(status),
+        }
     }
 }
 
@@ -258,25 +445,6 @@ fn no_budget() -> Refusal<'static> {
 
 fn unavailable(reason: &str) -> Refusal<'static> {
     Refusal::new(RefusalKind::Unavailable, reason)
-}
-
-/// Looks for the copy: by its tag, or for a pinned image by the anchor that keeps its digest from being collected.
-async fn look(registry: &Registry, copy: &ImageRef<'static>) -> Result<Digest<'static>, Unseen> {
-    let tag = match copy.digest() {
-        Some(digest) => anchor_tag(digest),
-        None => copy.tag().unwrap_or_default().to_owned(),
-    };
-    let reference = TagOrDigest::Tag(tag);
-    let found = timeout(LOOKUP_WITHIN, registry.resolve(copy.path(), &reference))
-        .await
-        .map_err(|_| Unseen::TooSlow)?
-        .map_err(Unseen::Broken)?
-        .ok_or(Unseen::Missing)?;
-    let digest = contract_digest(&found.digest).ok_or(Unseen::Missing)?;
-    match copy.digest() {
-        Some(wanted) if *wanted != digest => Err(Unseen::Missing),
-        _ => Ok(digest),
-    }
 }
 
 /// The digest in the words of the contract; `None` if it is of a kind that is not known there.
@@ -301,6 +469,44 @@ fn is_unseen(error: &CopyError) -> bool {
         }
         CopyError::Source(error) => matches!(error.status(), Some(401 | 403 | 404)),
         _ => false,
+    }
+}
+
+impl Recorder {
+    /// Remembers whether the backup refused a copy.
+    async fn note_denial(
+        &self,
+        image: &ImageRef<'static>,
+        repository: &str,
+        copied: &Result<CopyReport, CopyError>,
+    ) {
+        match copied {
+            Err(CopyError::Target(error)) if error.is_denied() => {
+                self.denied.insert(image.clone(), ()).await;
+                if let Some(times) = self.denial.count() {
+                    tracing::warn!(
+                        %error, times, repository,
+                        "the backup registry denies uploads; check that its login may push there and create repositories, \
+                         or create them by hand"
+                    );
+                }
+            }
+            _ => self.denied.invalidate(image).await,
+        }
+    }
+
+    /// A copy that was made although its original lacks parts (`copy --allow-sparse`) cannot become better.
+    async fn accept_incomplete(&self, target: &Target) {
+        let Some(tag) = target.tag.clone().map(TagOrDigest::Tag) else {
+            return;
+        };
+        let found = target.registry.resolve_to_write(&target.repository, &tag);
+        if let Ok(Ok(Some(found))) = timeout(LOOKUP_WITHIN, found).await {
+            let (repository, digest) = (&target.repository, &found.digest);
+            self.parts
+                .lacks_what_its_original_lacks(repository, digest)
+                .await;
+        }
     }
 }
 
@@ -346,16 +552,20 @@ impl Copier for Recorder {
             trust_present: task != Task::Restore,
             ..self.images.options()
         };
-        let report = copy(&source, &target, &options, progress)
-            .await
-            .map_err(|error| Failure {
-                reason: Reason {
-                    public: error.public_text(&source.registry),
-                    detail: error.to_string(),
-                },
-                retry: error.retry(),
-                is_absent: is_unseen(&error),
-            })?;
+        let copied = copy(&source, &target, &options, progress).await;
+        self.note_denial(image, &target.repository, &copied).await;
+        if let (Task::Restore, Err(CopyError::SourceIncomplete { .. })) = (task, &copied) {
+            self.accept_incomplete(&target).await;
+        }
+        let report = copied.map_err(|error| Failure {
+            reason: Reason {
+                public: error.public_text(&source.registry),
+                detail: error.to_string(),
+            },
+            retry: error.retry(),
+            is_absent: is_unseen(&error),
+        })?;
+        self.parts.copied(&target.repository, &report.digest).await;
         if report.manifests > 0 && task == Task::Copy {
             self.budgets.copied(image, Instant::now());
         }

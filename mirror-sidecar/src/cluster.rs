@@ -50,6 +50,7 @@ pub use inventory::Inventory;
 pub use kind::{Kind, WorkloadKind};
 pub use model::{Change, CopyState, Due, ListState, Model, NamespaceState, Rules};
 pub use namespace_budget::{DailyBudget, NamespaceBudgets};
+pub use pace::Pace;
 pub use readmission::{News, Outcome, Readmissions, Readmit};
 pub use replicas::Replicas;
 pub use secrets::{ManagedSecrets, Provision, PullSecrets};

@@ -24,7 +24,7 @@ impl Job<'_> {
         let Some(tag) = tag else { return Ok(None) };
         match self.target.locate(tag).await {
             Ok(located) => Ok(located),
-            Err(error) if matches!(error.status(), Some(401 | 403)) => Ok(None),
+            Err(error) if error.is_denied() => Ok(None),
             Err(error) => Err(CopyError::Target(error)),
         }
     }

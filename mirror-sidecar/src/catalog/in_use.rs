@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use mirror_contract::naming::anchor_tag;
 use mirror_contract::{Digest, ImageRef};
-use mirror_copy::{Registry, RegistryError, SetupError, TagOrDigest};
+use mirror_copy::{Completeness, Registry, RegistryError, Resolved, SetupError, TagOrDigest};
 use tokio::sync::broadcast;
 use tokio::time::timeout;
 
-use super::{Catalog, contract_digest};
+use super::{Catalog, PartsPlan, contract_digest};
 use crate::copy_queue::{Requester, Status, Task};
 
 /// How long a look at the backup may take, the client's own retries included.
 const LOOK_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long the check of an image's parts may take. It waits for its turns.
+const CHECK_WITHIN: Duration = Duration::from_mins(5);
 
 /// How long a look at an original may take. Its registry is anybody's: one that never answers must not keep the slots of
 /// the others for long.
@@ -34,6 +37,8 @@ pub enum Presence {
     },
     /// No copy.
     Missing,
+    /// The registry does not say whether there is one: it responds with 401 or 403, and accepts the login otherwise.
+    Hidden,
 }
 
 /// What the registry of the original says.
@@ -59,8 +64,8 @@ pub enum LookError {
     #[error(transparent)]
     Registry(#[from] RegistryError),
     /// It took too long.
-    #[error("the backup registry did not answer within {} s", LOOK_WITHIN.as_secs())]
-    TooSlow,
+    #[error("the backup registry did not respond within {} s", .0.as_secs())]
+    TooSlow(Duration),
 }
 
 impl Catalog {
@@ -112,16 +117,47 @@ impl Catalog {
                 None => self.with_tag(copy, known).await,
             }
         };
-        let presence = timeout(LOOK_WITHIN, inspection)
-            .await
-            .map_err(|_| LookError::TooSlow)??;
+        let presence = match within(LOOK_WITHIN, inspection).await {
+            Err(LookError::Registry(error)) if error.is_denied() && self.accepts_login().await => {
+                tracing::debug!(%image, %error, "the backup registry shows no such copy");
+                Presence::Hidden
+            }
+            presence => presence?,
+        };
         match &presence {
             Presence::Complete { digest, .. } => {
                 self.seen.insert(image.clone(), digest.clone()).await;
             }
-            Presence::Missing => self.seen.invalidate(image).await,
+            Presence::Missing | Presence::Hidden => self.seen.invalidate(image).await,
         }
         Ok(presence)
+    }
+
+    /// Looks for the parts of the copy that `copy` names, which is this digest.
+    ///
+    /// # Errors
+    /// [`LookError`] when nothing can be said.
+    pub async fn check_parts(
+        &self,
+        image: &ImageRef<'static>,
+        copy: &ImageRef<'static>,
+        digest: &Digest<'static>,
+        plan: PartsPlan,
+    ) -> Result<Completeness, LookError> {
+        let Ok(digest) = digest.to_string().parse() else {
+            return Ok(Completeness::Complete { next: None });
+        };
+        let root = Resolved {
+            digest,
+            media_type: String::new(),
+            size: 0,
+        };
+        let found = within(CHECK_WITHIN, self.parts.check(copy.path(), &root, plan)).await?;
+        if let Completeness::Missing(part) = &found {
+            tracing::debug!(%image, %part, "a part of the copy is missing");
+            self.seen.invalidate(image).await;
+        }
+        Ok(found)
     }
 
     /// Makes the tag that `copy` names stand for `digest` again, if the backup still has that, and looks what it is then.
@@ -136,9 +172,7 @@ impl Catalog {
     ) -> Result<Presence, LookError> {
         let tag = copy.tag().unwrap_or_default();
         let reset = self.put_back(copy.path(), digest, tag);
-        let is_back = timeout(LOOK_WITHIN, reset)
-            .await
-            .map_err(|_| LookError::TooSlow)??;
+        let is_back = within(LOOK_WITHIN, reset).await?;
         let presence = self.inspect(image, copy, Some(digest)).await?;
         Ok(if is_back {
             presence.as_repaired()
@@ -156,9 +190,7 @@ impl Catalog {
             (Some(digest), _) => TagOrDigest::parse(&digest.to_string()),
             (None, tag) => TagOrDigest::Tag(tag.unwrap_or_default().to_owned()),
         };
-        let found = timeout(LOOK_WITHIN, self.resolve(image.path(), &reference))
-            .await
-            .map_err(|_| LookError::TooSlow)??;
+        let found = within(LOOK_WITHIN, self.digest_of(image.path(), &reference)).await?;
         Ok(
             found.map_or(Presence::Missing, |digest| Presence::Complete {
                 digest,
@@ -213,7 +245,7 @@ impl Catalog {
     ) -> Result<Presence, RegistryError> {
         let tag = copy.tag().unwrap_or_default();
         let reference = TagOrDigest::Tag(tag.to_owned());
-        if let Some(digest) = self.resolve(copy.path(), &reference).await? {
+        if let Some(digest) = self.digest_of(copy.path(), &reference).await? {
             return self.with_anchor(copy.path(), &digest).await;
         }
         match known {
@@ -236,7 +268,7 @@ impl Catalog {
             repaired,
         };
         let reference = TagOrDigest::Tag(anchor.clone());
-        if self.resolve(repository, &reference).await?.as_ref() == Some(digest) {
+        if self.digest_of(repository, &reference).await?.as_ref() == Some(digest) {
             return Ok(complete(false));
         }
         if self.put_back(repository, digest, &anchor).await? {
@@ -263,14 +295,25 @@ impl Catalog {
         Ok(is_back)
     }
 
-    async fn resolve(
+    async fn digest_of(
         &self,
         repository: &str,
         reference: &TagOrDigest,
     ) -> Result<Option<Digest<'static>>, RegistryError> {
-        let found = self.registry.resolve(repository, reference).await?;
+        let found = self
+            .registry
+            .resolve_to_write(repository, reference)
+            .await?;
         Ok(found.and_then(|found| contract_digest(&found.digest)))
     }
+}
+
+async fn within<T>(
+    limit: Duration,
+    look: impl Future<Output = Result<T, RegistryError>>,
+) -> Result<T, LookError> {
+    let result = timeout(limit, look).await;
+    Ok(result.map_err(|_| LookError::TooSlow(limit))??)
 }
 
 impl Presence {
@@ -280,7 +323,7 @@ impl Presence {
                 digest: digest.clone(),
                 repaired: true,
             },
-            Self::Missing => Self::Missing,
+            other => other.clone(),
         }
     }
 }

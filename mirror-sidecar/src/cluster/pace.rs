@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// A token bucket, kept as the time at which it will be full again. Time is given.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub struct Pace {
     /// Between two tokens.
     each: Duration,
     /// How far ahead of the clock [`Self::full_at`] may be for one more token.
@@ -14,7 +14,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// A full bucket that holds `burst` tokens, one at least, and gets another one after `each`.
-    pub(super) fn new(each: Duration, burst: u32) -> Self {
+    pub fn new(each: Duration, burst: u32) -> Self {
         Self {
             each,
             slack: each.saturating_mul(burst.saturating_sub(1)),
@@ -23,23 +23,23 @@ impl Pace {
     }
 
     /// Whether there is a token.
-    pub(super) fn has_token(&self, now: Instant) -> bool {
+    pub fn has_token(&self, now: Instant) -> bool {
         self.full_at(now).duration_since(now) <= self.slack
     }
 
     /// When there is a token; `None` if there is one already.
-    pub(super) fn next_token(&self, now: Instant) -> Option<Instant> {
+    pub fn next_token(&self, now: Instant) -> Option<Instant> {
         let full_at = self.full_at(now);
         full_at.checked_sub(self.slack).filter(|at| *at > now)
     }
 
     /// Takes a token; one that is not there yet is missing later.
-    pub(super) fn take(&mut self, now: Instant) {
+    pub fn take(&mut self, now: Instant) {
         self.full_at = Some(self.full_at(now) + self.each);
     }
 
     /// Takes a token if there is one.
-    pub(super) fn try_take(&mut self, now: Instant) -> bool {
+    pub fn try_take(&mut self, now: Instant) -> bool {
         let is_there = self.has_token(now);
         if is_there {
             self.take(now);

@@ -17,6 +17,8 @@ pub enum BackupCheck {
     Repaired,
     /// The copy is something else than before, and nothing that was done here explains that.
     Changed,
+    /// The tag is there, and something below it is not.
+    Incomplete,
     /// There is no copy.
     Missing,
     /// The registry said nothing that could be relied on.
@@ -50,10 +52,11 @@ pub(super) struct Upkeep {
 }
 
 impl BackupCheck {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Present,
         Self::Repaired,
         Self::Changed,
+        Self::Incomplete,
         Self::Missing,
         Self::Unavailable,
     ];
@@ -63,6 +66,7 @@ impl BackupCheck {
             Self::Present => "present",
             Self::Repaired => "repaired",
             Self::Changed => "changed",
+            Self::Incomplete => "incomplete",
             Self::Missing => "missing",
             Self::Unavailable => "unavailable",
         };

@@ -21,6 +21,7 @@ pub(super) struct Agenda {
     /// Images whose copies are looked at again.
     again: Line,
     upstream: Line,
+    parts: Line,
     new_in_a_row: u32,
 }
 
@@ -38,11 +39,17 @@ impl Agenda {
         self.new.set(image, at.filter(|_| item.is_new()));
         self.again.set(image, at.filter(|_| !item.is_new()));
         self.upstream.set(image, item.next(Look::Upstream));
+        self.parts.set(image, item.next(Look::Parts));
     }
 
     /// Forgets an image.
     pub(super) fn forget(&mut self, image: &Image) {
-        for line in [&mut self.new, &mut self.again, &mut self.upstream] {
+        for line in [
+            &mut self.new,
+            &mut self.again,
+            &mut self.upstream,
+            &mut self.parts,
+        ] {
             line.set(image, None);
         }
     }
@@ -65,11 +72,17 @@ impl Agenda {
         self.upstream.due(now)
     }
 
+    /// The next image whose parts are to be looked for now.
+    pub(super) fn due_parts(&self, now: Instant) -> Option<Image> {
+        self.parts.due(now)
+    }
+
     /// When there is something to look at next.
     pub(super) fn next(&self, look: Look) -> Option<Instant> {
         match look {
             Look::Backup => self.new.next().into_iter().chain(self.again.next()).min(),
             Look::Upstream => self.upstream.next(),
+            Look::Parts => self.parts.next(),
         }
     }
 }

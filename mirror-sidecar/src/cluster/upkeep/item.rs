@@ -1,6 +1,7 @@
 //! One image in use: what is known about it, what follows from what was seen, and when to look next. No I/O: time is given.
 
 mod backup;
+mod parts;
 mod upstream;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 use super::notices::Alarm;
 use super::rhythm::{Phase, Rhythm};
 use crate::cluster::inventory::{Record, State};
+use parts::Parts;
 
 /// Longest time between two looks at an image that has no copy: by then somebody may have mended what is wrong.
 const LONGEST_WAIT: Duration = Duration::from_mins(15);
@@ -49,6 +51,7 @@ pub(super) struct Item {
     made_at: Option<Instant>,
     /// When to look at the backup; `None` if that is of no use.
     look_at: Option<Instant>,
+    parts: Parts,
     upstream_at: Instant,
     /// The turn in which it last followed its tag.
     updated_in: Option<u128>,
@@ -125,6 +128,7 @@ enum Name {
 struct UnderWay {
     backup: bool,
     upstream: bool,
+    parts: bool,
 }
 
 /// What to find out.
@@ -134,6 +138,8 @@ pub(super) enum Look {
     Backup,
     /// What the original is.
     Upstream,
+    /// Whether everything is there that the copy names.
+    Parts,
 }
 
 /// The time, and when turns are.
@@ -159,6 +165,7 @@ impl Item {
             under_way: UnderWay::default(),
             made_at: None,
             look_at: Some(first),
+            parts: Parts::default(),
             upstream_at: clock.rhythm.next(phase, clock.now),
             updated_in: None,
             vain: 0,
@@ -255,6 +262,7 @@ impl Item {
         let at = match look {
             Look::Backup => self.look_at,
             Look::Upstream => self.wants_upstream().then_some(self.upstream_at),
+            Look::Parts => self.parts_at(),
         };
         at.filter(|_| !self.under_way.is(look))
     }
@@ -286,6 +294,7 @@ impl Item {
         self.is_witness = false;
         self.doubt = Doubt::None;
         self.vain = 0;
+        self.recheck_parts(clock.now);
         self.upstream_at = clock.rhythm.next(self.phase, clock.now);
         if !self.is_mirrored() && self.look_at.is_some() {
             self.look_at = self.look_at.map(|at| at.min(clock.now));
@@ -317,6 +326,7 @@ impl UnderWay {
         match look {
             Look::Backup => &mut self.backup,
             Look::Upstream => &mut self.upstream,
+            Look::Parts => &mut self.parts,
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mirror_contract::ImageRef;
+use mirror_copy::Completeness;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -36,6 +37,9 @@ const MAX_LOOKS: usize = 16;
 
 /// Looks at originals under way. Many of their registries may hang at a time.
 const MAX_UPSTREAM_LOOKS: usize = 8;
+
+/// Checks of the parts of copies under way. They wait for their turns, and nobody waits for them.
+const MAX_PARTS_LOOKS: usize = 4;
 
 /// Originals for whose registries to see at once whether they may be asked: all images may be of one that may not.
 const MAX_TRIES: usize = 64;
@@ -74,6 +78,7 @@ pub(super) struct Keeper {
 struct UnderWay {
     backup: usize,
     upstream: usize,
+    parts: usize,
 }
 
 impl Keeper {
@@ -139,6 +144,12 @@ impl Keeper {
                 };
                 self.pace.take(now.into_std());
                 self.begin(&image, Look::Backup);
+            }
+            while self.under_way.parts < MAX_PARTS_LOOKS && !self.backup.is_in_doubt() {
+                let Some(image) = self.agenda.due_parts(now) else {
+                    break;
+                };
+                self.begin(&image, Look::Parts);
             }
         }
         for _ in 0..MAX_TRIES {
@@ -206,12 +217,17 @@ impl Keeper {
                 is_to_put_back: item.to_put_back().is_some(),
             },
         };
+        let plan = item.parts_plan(Clock {
+            rhythm: &self.rhythm,
+            now: Instant::now(),
+        });
         item.begin(look);
         self.agenda.note(image, item);
         let question = Question {
             image: Arc::clone(image),
             subject,
             look,
+            plan,
         };
         let task = find_out(self.with.catalog.clone(), question);
         let id = self.looks.spawn(task).id();
@@ -240,8 +256,12 @@ impl Keeper {
                 let answered = !matches!(upstream, Upstream::Unknown { lasting: false, .. });
                 self.hosts.asked(image.host(), answered, now);
             }
-            Answer::Backup(Ok(_)) => self.backup.answered(),
-            Answer::Backup(Err(blind)) => {
+            Answer::Backup(Ok(_)) | Answer::Parts(_, Ok(_)) => {
+                if self.backup.answered() {
+                    self.recheck_parts(now);
+                }
+            }
+            Answer::Backup(Err(blind)) | Answer::Parts(_, Err(blind)) => {
                 if blind.is_outage {
                     self.backup.failed(now);
                 }
@@ -250,6 +270,15 @@ impl Keeper {
         }
         self.conclude(&image, answer, now);
         self.changed.insert(image);
+    }
+
+    /// The backup was away, and may have lost parts of any copy.
+    fn recheck_parts(&mut self, now: Instant) {
+        tracing::info!("the backup registry is back; checking all copies");
+        for (image, entry) in &mut self.items {
+            entry.item.recheck_parts(now);
+            self.agenda.note(image, &entry.item);
+        }
     }
 
     fn conclude(&mut self, image: &Image, answer: Answer, now: Instant) {
@@ -269,6 +298,17 @@ impl Keeper {
                 self.with.metrics.backup_checked(result);
                 log_copy(image, &before, item, result);
                 task
+            }
+            Answer::Parts(plan, found) => {
+                item.end(Look::Parts);
+                if let Ok(Completeness::Missing(part)) = &found {
+                    self.with.metrics.backup_checked(BackupCheck::Incomplete);
+                    tracing::warn!(
+                        %image, %part,
+                        "the copy in the backup lacks parts and is restored; find out what deletes there"
+                    );
+                }
+                item.parts_seen(plan, found, clock)
             }
             Answer::Upstream(upstream) => {
                 item.end(Look::Upstream);
@@ -368,7 +408,12 @@ impl Keeper {
             .next(Look::Upstream)
             .filter(|_| self.under_way.upstream < MAX_UPSTREAM_LOOKS)
             .map(|next| next.max(soonest));
-        let others = [in_backup, upstream, self.read_at];
+        let parts = self
+            .agenda
+            .next(Look::Parts)
+            .filter(|_| self.under_way.parts < MAX_PARTS_LOOKS && !self.backup.is_in_doubt())
+            .map(|next| next.max(self.backup.until(now).unwrap_or(soonest)));
+        let others = [in_backup, upstream, parts, self.read_at];
         others
             .into_iter()
             .flatten()
@@ -381,6 +426,7 @@ impl UnderWay {
         match look {
             Look::Backup => &mut self.backup,
             Look::Upstream => &mut self.upstream,
+            Look::Parts => &mut self.parts,
         }
     }
 }

@@ -39,6 +39,9 @@ const UPSTREAM_REST: [Duration; 2] = [Duration::from_secs(30), Duration::from_mi
 /// First and longest rest of the backup registry. It is waited for, so the rests are short.
 const BACKUP_REST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(15)];
 
+/// Failures in a row, with a rest in between, after which a registry counts as having been away.
+const AWAY_FAILURES: u32 = 2;
+
 /// A registry that does not answer is left alone for a while, each time for longer.
 #[derive(Debug)]
 pub(super) struct Rest {
@@ -108,10 +111,10 @@ impl Rest {
         }
     }
 
-    /// It answered.
-    pub(super) fn answered(&mut self) {
-        self.failures = 0;
+    /// It responded; returns whether it was away for a while before.
+    pub(super) fn answered(&mut self) -> bool {
         self.until = None;
+        std::mem::take(&mut self.failures) >= AWAY_FAILURES
     }
 }
 

@@ -1,9 +1,10 @@
 //! Asks the registries about one image in use.
 
 use mirror_contract::{Digest, ImageAnswer, ImageRef, Mode, RefusalKind};
+use mirror_copy::Completeness;
 
 use super::item::Look;
-use crate::catalog::{Catalog, LookError, Presence, Upstream};
+use crate::catalog::{Catalog, LookError, PartsPlan, Presence, Turn, Upstream};
 use crate::cluster::model::Image;
 
 /// What to find out, and what is known before.
@@ -11,6 +12,8 @@ pub(super) struct Question {
     pub(super) image: Image,
     pub(super) subject: Subject,
     pub(super) look: Look,
+    /// Which parts to look for.
+    pub(super) plan: PartsPlan,
 }
 
 /// Which look at the backup it is to be.
@@ -33,17 +36,26 @@ pub(super) enum Subject {
 pub(super) enum Answer {
     Backup(Result<Presence, Blind>),
     Upstream(Upstream),
+    Parts(PartsPlan, Result<Completeness, Blind>),
 }
 
 impl Answer {
     /// Nothing was found out.
     pub(super) fn of_nothing(look: Look) -> Self {
         let reason = "the look broke off".to_owned();
+        let blind = |reason| Blind {
+            reason,
+            is_outage: false,
+        };
         match look {
-            Look::Backup => Self::Backup(Err(Blind {
-                reason,
-                is_outage: false,
-            })),
+            Look::Backup => Self::Backup(Err(blind(reason))),
+            Look::Parts => {
+                let plan = PartsPlan {
+                    turn: Turn::Nothing,
+                    skip: 0,
+                };
+                Self::Parts(plan, Err(blind(reason)))
+            }
             Look::Upstream => Self::Upstream(Upstream::Unknown {
                 reason,
                 lasting: false,
@@ -66,10 +78,22 @@ pub(super) async fn look(catalog: Catalog, question: Question) -> Answer {
         image,
         subject,
         look,
+        plan,
     } = question;
     match look {
         Look::Backup => Answer::Backup(look_in_backup(&catalog, &image, &subject).await),
         Look::Upstream => Answer::Upstream(catalog.look_upstream(&image).await),
+        Look::Parts => {
+            let found = match &subject {
+                Subject::Ours {
+                    copy,
+                    known: Some(digest),
+                    ..
+                } => catalog.check_parts(&image, copy, digest, plan).await,
+                _ => Ok(Completeness::Complete { next: None }),
+            };
+            Answer::Parts(plan, found.map_err(|error| Blind::of(&error)))
+        }
     }
 }
 
@@ -88,13 +112,19 @@ async fn look_in_backup(
         Subject::Foreign => catalog.look_for(image).await,
         Subject::Others => return peek(catalog, image).await,
     };
-    found.map_err(|error| Blind {
-        is_outage: match &error {
-            LookError::TooSlow => true,
-            LookError::Registry(error) => error.retry().is_transient(),
-        },
-        reason: error.to_string(),
-    })
+    found.map_err(|error| Blind::of(&error))
+}
+
+impl Blind {
+    fn of(error: &LookError) -> Self {
+        Self {
+            is_outage: match error {
+                LookError::TooSlow(_) => true,
+                LookError::Registry(error) => error.retry().is_transient(),
+            },
+            reason: error.to_string(),
+        }
+    }
 }
 
 async fn peek(catalog: &Catalog, image: &Image) -> Result<Presence, Blind> {

@@ -63,6 +63,7 @@ impl Item {
                     self.job = Job::None;
                 }
                 self.look_at = Some(clock.rhythm.next(self.phase, clock.now));
+                self.copy_was_seen(clock.now);
                 let result = if is_changed {
                     BackupCheck::Changed
                 } else if repaired {
@@ -73,6 +74,13 @@ impl Item {
                 (result, None)
             }
             Ok(Presence::Missing) => (BackupCheck::Missing, self.lost(clock)),
+            // The upload decides; until then a copy that was seen before counts as being there.
+            Ok(Presence::Hidden) if self.is_mirrored() && self.owner == Owner::Ours => {
+                self.job = Job::Updating;
+                self.look_at = Some(clock.rhythm.next(self.phase, clock.now));
+                (BackupCheck::Unavailable, Some(Task::Restore))
+            }
+            Ok(Presence::Hidden) => (BackupCheck::Missing, self.lost(clock)),
         }
     }
 
@@ -108,7 +116,7 @@ impl Item {
     }
 
     /// There is no copy; gives what must be done.
-    fn lost(&mut self, clock: Clock<'_>) -> Option<Task> {
+    pub(super) fn lost(&mut self, clock: Clock<'_>) -> Option<Task> {
         self.original = Original::Fine;
         self.doubt = Doubt::None;
         match self.owner {

@@ -1,0 +1,297 @@
+//! Whether a repository has everything that an image names, without reading its layers.
+
+use super::repository::{Access, Repository};
+use super::{Registry, Resolved};
+use crate::error::RegistryError;
+use crate::manifest::{self, Descriptor};
+use crate::reference::TagOrDigest;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use oci_spec::image::Digest;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
+
+/// Requests of one check at a time.
+const AT_ONCE: usize = 8;
+
+/// Manifests of all checks of one registry that are read at a time: each may have 8 MiB.
+const READS_AT_ONCE: usize = 2;
+
+/// Most manifests of an image that are looked for. Large indexes have some dozen.
+const MAX_MANIFESTS: usize = 1000;
+
+/// Most blobs that one check looks for.
+const MAX_BLOBS: usize = 500;
+
+/// Deepest nesting of indexes, as for copies.
+const MAX_DEPTH: usize = 8;
+
+/// Entries of indexes remembered per registry, at about 200 bytes each.
+const MAX_REMEMBERED: usize = 8192;
+
+/// Which parts of an image to look for, and how fast.
+#[derive(Clone, Copy, Debug)]
+pub struct PartsQuery<B, W> {
+    /// Returns whether to look for the config and layers of this manifest. All manifests are looked for.
+    pub blobs_of: B,
+    /// Blobs to pass over, because an earlier check looked for them.
+    pub skip: usize,
+    /// Completes when one more request may be sent.
+    pub wait: W,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Completeness {
+    /// Everything that was looked for is there.
+    Complete {
+        /// There are more blobs than one check looks for: the number to [`skip`](PartsQuery::skip) next.
+        next: Option<usize>,
+    },
+    /// This manifest or blob is not there.
+    Missing(Digest),
+}
+
+/// What a registry needs for checks.
+pub(super) struct CheckState {
+    reads: Semaphore,
+    /// Reading a manifest may be limited where looking for it is not.
+    indexes: Mutex<Indexes>,
+}
+
+/// The entries of manifests that were read, by digest; only indexes have some.
+#[derive(Default)]
+struct Indexes {
+    entries: HashMap<Digest, Arc<[Entry]>>,
+    /// The oldest first.
+    order: VecDeque<Digest>,
+    count: usize,
+}
+
+/// A manifest to look for.
+#[derive(Clone)]
+struct Entry {
+    digest: Digest,
+    /// Whether it may name further manifests.
+    may_be_index: bool,
+    /// Whether it may be a blob: build caches put them into an index.
+    may_be_blob: bool,
+}
+
+/// What one manifest names.
+#[derive(Default)]
+struct Named {
+    is_missing: bool,
+    entries: Arc<[Entry]>,
+    blobs: Vec<Digest>,
+}
+
+impl Registry {
+    /// Looks for everything that an image names: manifests, and the blobs that `query` selects, by `HEAD`. Reads indexes
+    /// once, and the manifests whose blobs are selected. `root` is what [`Self::resolve`] found.
+    pub async fn check_parts<B, W, F>(
+        &self,
+        repository: &str,
+        root: &Resolved,
+        query: &PartsQuery<B, W>,
+    ) -> Result<Completeness, RegistryError>
+    where
+        B: Fn(&Digest) -> bool + Sync,
+        W: Fn() -> F + Sync,
+        F: Future<Output = ()> + Send,
+    {
+        let repository = &self.repository(repository, Access::Push)?;
+        let mut known: HashSet<Digest> = HashSet::from([root.digest.clone()]);
+        let mut level = vec![Entry::of_root(root)];
+        let mut blobs = Vec::new();
+        let mut number = 0_usize;
+        for depth in 0..MAX_DEPTH {
+            let mut visits = stream::iter(level.clone())
+                .map(|entry| repository.visit(entry, depth == 0, query))
+                .buffered(AT_ONCE);
+            let mut below = Vec::new();
+            let mut index = 0;
+            while let Some(named) = visits.try_next().await? {
+                if named.is_missing {
+                    let missing = level.get(index).map(|entry| entry.digest.clone());
+                    return Ok(Completeness::Missing(
+                        missing.unwrap_or_else(|| root.digest.clone()),
+                    ));
+                }
+                index += 1;
+                for entry in &*named.entries {
+                    if known.len() < MAX_MANIFESTS && known.insert(entry.digest.clone()) {
+                        below.push(entry.clone());
+                    }
+                }
+                for blob in named.blobs {
+                    if number >= query.skip && blobs.len() < MAX_BLOBS {
+                        blobs.push(blob);
+                    }
+                    number += 1;
+                }
+            }
+            drop(visits);
+            if below.is_empty() {
+                break;
+            }
+            level = below;
+        }
+        let looked_at = query.skip + blobs.len();
+        let mut seen = HashSet::new();
+        blobs.retain(|blob| seen.insert(blob.clone()));
+        let mut absent = stream::iter(blobs)
+            .map(|blob| async move {
+                let is_there = repository
+                    .is_there(query, || repository.has_blob(&blob))
+                    .await?;
+                Ok::<_, RegistryError>((!is_there).then_some(blob))
+            })
+            .buffer_unordered(AT_ONCE);
+        while let Some(absent) = absent.try_next().await? {
+            if let Some(absent) = absent {
+                return Ok(Completeness::Missing(absent));
+            }
+        }
+        Ok(Completeness::Complete {
+            next: (number > looked_at).then_some(looked_at),
+        })
+    }
+}
+
+impl Repository {
+    async fn visit<B, W, F>(
+        &self,
+        entry: Entry,
+        is_root: bool,
+        query: &PartsQuery<B, W>,
+    ) -> Result<Named, RegistryError>
+    where
+        B: Fn(&Digest) -> bool + Sync,
+        W: Fn() -> F + Sync,
+        F: Future<Output = ()> + Send,
+    {
+        let state = &self.registry.shared.checks;
+        let wants_blobs = (query.blobs_of)(&entry.digest);
+        let known = state.indexes().entries.get(&entry.digest).cloned();
+        let is_index = known.as_ref().map(|entries| !entries.is_empty());
+        let must_read = match is_index {
+            None => entry.may_be_index || wants_blobs,
+            Some(is_index) => wants_blobs && !is_index,
+        };
+        if must_read {
+            (query.wait)().await;
+            let _reading = state.reads.acquire().await;
+            let reference = TagOrDigest::Digest(entry.digest.clone());
+            match self.manifest(&reference).await {
+                Ok(read) => {
+                    let contents = manifest::read(&read.bytes, &read.media_type);
+                    let contents = contents.map_err(|source| RegistryError::Manifest {
+                        object: self.object(&reference.suffix()),
+                        source,
+                    })?;
+                    let entries: Arc<[Entry]> =
+                        contents.children.iter().map(Entry::of_child).collect();
+                    state.indexes().insert(&entry.digest, &entries);
+                    let blobs = contents.blobs.into_iter();
+                    let blobs = blobs.filter(|blob| wants_blobs && !blob.is_foreign());
+                    return Ok(Named {
+                        is_missing: false,
+                        entries,
+                        blobs: blobs.map(|blob| blob.digest).collect(),
+                    });
+                }
+                Err(error) if error.status() == Some(404) => {}
+                Err(error) => return Err(error),
+            }
+        } else if is_root {
+            // It was found just now.
+            return Ok(Named {
+                entries: known.unwrap_or_default(),
+                ..Named::default()
+            });
+        }
+        let digest = &entry.digest;
+        let mut is_there = self.is_there(query, || self.has_manifest(digest)).await?;
+        if !is_there && entry.may_be_blob {
+            is_there = self.is_there(query, || self.has_blob(digest)).await?;
+        }
+        Ok(Named {
+            is_missing: !is_there,
+            entries: known.unwrap_or_default(),
+            ..Named::default()
+        })
+    }
+
+    /// Asks a second time before something counts as missing: not all servers of a registry know everything at once.
+    async fn is_there<B, W, F, A>(
+        &self,
+        query: &PartsQuery<B, W>,
+        ask: impl Fn() -> A,
+    ) -> Result<bool, RegistryError>
+    where
+        W: Fn() -> F,
+        F: Future<Output = ()>,
+        A: Future<Output = Result<bool, RegistryError>>,
+    {
+        (query.wait)().await;
+        if ask().await? {
+            return Ok(true);
+        }
+        (query.wait)().await;
+        ask().await
+    }
+}
+
+impl Entry {
+    fn of_root(root: &Resolved) -> Self {
+        Self {
+            digest: root.digest.clone(),
+            may_be_index: !manifest::is_image(&root.media_type),
+            may_be_blob: false,
+        }
+    }
+
+    fn of_child(child: &Descriptor) -> Self {
+        Self {
+            digest: child.digest.clone(),
+            may_be_index: manifest::is_index(&child.media_type),
+            may_be_blob: !child.is_manifest(),
+        }
+    }
+}
+
+impl Default for CheckState {
+    fn default() -> Self {
+        Self {
+            reads: Semaphore::new(READS_AT_ONCE),
+            indexes: Mutex::default(),
+        }
+    }
+}
+
+impl CheckState {
+    fn indexes(&self) -> std::sync::MutexGuard<'_, Indexes> {
+        self.indexes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Indexes {
+    fn insert(&mut self, digest: &Digest, entries: &Arc<[Entry]>) {
+        if entries.len() > MAX_REMEMBERED / 8 || self.entries.contains_key(digest) {
+            return;
+        }
+        self.count += entries.len().max(1);
+        self.entries.insert(digest.clone(), Arc::clone(entries));
+        self.order.push_back(digest.clone());
+        while self.count > MAX_REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+            && let Some(entries) = self.entries.remove(&oldest)
+        {
+            self.count = self.count.saturating_sub(entries.len().max(1));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+use super::super::testing::{Log, registry, respond};
+use super::*;
+use crate::hash::Hasher;
+use crate::manifest::OCI_MANIFEST;
+use reqwest::Method;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+fn digest(text: &str) -> String {
+    Hasher::sha256().of(text.as_bytes())
+}
+
+fn image(seed: &str, layers: usize) -> String {
+    let blob = |name: String| {
+        format!(
+            r#"{{"mediaType":"x/y","digest":"{}","size":5}}"#,
+            digest(&name)
+        )
+    };
+    let layers: Vec<_> = (0..layers)
+        .map(|layer| blob(format!("{seed}{layer}")))
+        .collect();
+    format!(
+        r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","config":{},"layers":[{}]}}"#,
+        blob(format!("{seed}-config")),
+        layers.join(",")
+    )
+}
+
+/// An index of two images with three layers each, at a registry that misses what `lost` names.
+async fn two_platforms(lost: &str) -> (Registry, Log, Resolved) {
+    let images = [image("a", 3), image("b", 3)];
+    let entry = |image: &String| {
+        let (digest, size) = (digest(image), image.len());
+        format!(r#"{{"mediaType":"{OCI_MANIFEST}","digest":"{digest}","size":{size}}}"#)
+    };
+    let entries = images.each_ref().map(entry).join(",");
+    let index = format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{entries}]}}"#);
+    let root = Resolved {
+        digest: digest(&index).parse().unwrap(),
+        media_type: INDEX.to_owned(),
+        size: index.len() as u64,
+    };
+    let lost = if lost == "platform" {
+        digest(&images[1])
+    } else {
+        digest(lost)
+    };
+    let (registry, log) = registry(move |parts, _| {
+        let path = parts.uri.path();
+        let manifests = images.iter().chain([&index]);
+        let mut manifests = manifests.filter(|text| path.ends_with(&digest(text)));
+        match manifests.next() {
+            _ if path.ends_with(&lost) => respond(404, &[], ""),
+            Some(text) => {
+                let media_type = if *text == index { INDEX } else { OCI_MANIFEST };
+                respond(200, &[("content-type", media_type)], text.clone())
+            }
+            None if path.contains("/blobs/") && parts.method == Method::HEAD => {
+                respond(200, &[], "")
+            }
+            None => respond(400, &[], ""),
+        }
+    })
+    .await;
+    (registry, log, root)
+}
+
+async fn check(
+    registry: &Registry,
+    root: &Resolved,
+    blobs_of: impl Fn(&Digest) -> bool + Sync,
+    skip: usize,
+) -> Completeness {
+    let waits = AtomicUsize::new(0);
+    let query = PartsQuery {
+        blobs_of,
+        skip,
+        wait: || {
+            waits.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(())
+        },
+    };
+    let before = registry.requests();
+    let found = registry.check_parts("a", root, &query).await.unwrap();
+    assert_eq!(registry.requests() - before, waits.into_inner() as u64);
+    found
+}
+
+const COMPLETE: Completeness = Completeness::Complete { next: None };
+
+#[rstest::rstest]
+#[case::nothing("", None)]
+#[case::a_platform("platform", None)]
+#[case::a_config("b-config", Some("b-config"))]
+#[case::a_layer("a2", Some("a2"))]
+#[tokio::test]
+async fn everything_that_an_image_names_is_looked_for(
+    #[case] lost: &str,
+    #[case] missing: Option<&str>,
+) {
+    let (registry, log, root) = two_platforms(lost).await;
+    let missing = match (lost, missing) {
+        ("platform", _) => Some(digest(&image("b", 3))),
+        (_, missing) => missing.map(digest),
+    };
+    let expected = missing.map_or(COMPLETE, |missing| {
+        Completeness::Missing(missing.parse().unwrap())
+    });
+    assert_eq!(check(&registry, &root, |_| true, 0).await, expected);
+    if lost.is_empty() {
+        assert_eq!((log.count("GET"), log.count("HEAD")), (3, 8));
+    }
+}
+
+/// The platforms are looked for each time, and what they name in turns.
+#[tokio::test]
+async fn blobs_of_other_manifests_are_left_to_their_turn() {
+    let (registry, log, root) = two_platforms("a0").await;
+    let other = digest(&image("b", 3));
+    let found = check(&registry, &root, |digest| digest.as_ref() == other, 0).await;
+    assert_eq!(found, COMPLETE);
+    assert_eq!((log.count("GET"), log.count("HEAD")), (2, 5));
+    for _ in 0..3 {
+        assert_eq!(check(&registry, &root, |_| false, 0).await, COMPLETE);
+    }
+    assert_eq!(
+        (log.count("GET"), log.count("HEAD")),
+        (2, 11),
+        "the index is known"
+    );
+}
+
+#[tokio::test]
+async fn many_blobs_are_looked_for_in_several_checks() {
+    let layers = 2 * MAX_BLOBS + 99;
+    let text = image("x", layers);
+    let root = Resolved {
+        digest: digest(&text).parse().unwrap(),
+        media_type: OCI_MANIFEST.to_owned(),
+        size: 0,
+    };
+    let last = digest(&format!("x{}", layers - 1));
+    let (registry, log) = registry(move |parts, _| match parts.method {
+        Method::GET => respond(200, &[("content-type", OCI_MANIFEST)], text.clone()),
+        _ if parts.uri.path().ends_with(&last) => respond(404, &[], ""),
+        _ => respond(200, &[], ""),
+    })
+    .await;
+    let mut skip = 0;
+    for next in [MAX_BLOBS, 2 * MAX_BLOBS] {
+        let found = check(&registry, &root, |_| true, skip).await;
+        assert_eq!(found, Completeness::Complete { next: Some(next) });
+        skip = next;
+    }
+    let found = check(&registry, &root, |_| true, skip).await;
+    assert!(matches!(found, Completeness::Missing(_)));
+    assert!(log.count("HEAD") <= layers + 2);
+    let images_only = check(&registry, &root, |_| false, 0).await;
+    assert_eq!(images_only, COMPLETE);
+}

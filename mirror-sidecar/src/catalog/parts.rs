@@ -1,0 +1,235 @@
+//! Whether copies are whole: the platforms below an index, configs and layers.
+//!
+//! A tag says that a copy was whole when it was written. Garbage collection, clean-up rules and restored backups take
+//! parts away and leave the tag.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mirror_copy::{Completeness, Digest, PartsQuery, Registry, RegistryError, Resolved};
+use moka::future::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until};
+
+use crate::cluster::Pace;
+
+/// Between two requests below the roots of copies, in the long run: 50 a second.
+const REQUEST_EVERY: Duration = Duration::from_millis(20);
+
+/// Such requests that may follow each other immediately: the parts of some ten images, whose lookups need not wait.
+const BURST: u32 = 500;
+
+/// Checks for lookups of the facade at a time.
+const MAX_CHECKS: usize = 16;
+
+/// How long a copy counts as whole for lookups of the facade.
+const WHOLE_FOR: Duration = Duration::from_hours(24);
+
+/// How long it is remembered that a copy lacks parts, or has all that its original has.
+const REMEMBERED_FOR: Duration = Duration::from_hours(1);
+
+/// Copies remembered, at about 200 bytes each.
+const MAX_COPIES: u64 = 10_000;
+
+/// The backup counts as having been away if lookups failed for that long.
+const AWAY_AFTER: Duration = Duration::from_secs(1);
+
+/// Which configs and layers of an image to look for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartsPlan {
+    /// The manifests whose configs and layers are looked for.
+    pub turn: Turn,
+    /// How many of them an earlier check looked for.
+    pub skip: usize,
+}
+
+/// Manifests whose configs and layers are looked for at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// None: only the manifests themselves.
+    Nothing,
+    /// All.
+    Everything,
+    /// The `number`-th part `of` so many, by their digests.
+    Part {
+        /// Counted from 0, modulo `of`.
+        number: u64,
+        /// At least 1.
+        of: u64,
+    },
+}
+
+/// A repository and a digest.
+type Key = (Arc<str>, Digest);
+
+/// What is known of the parts of copies. Clones share it.
+#[derive(Clone)]
+pub(super) struct Parts {
+    registry: Registry,
+    whole: Cache<Key, ()>,
+    incomplete: Cache<Key, ()>,
+    /// Copies of originals that lack parts themselves.
+    as_their_originals: Cache<Key, ()>,
+    pace: Arc<Mutex<Pace>>,
+    checks: Arc<Semaphore>,
+    /// Since when lookups fail.
+    away_since: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Parts {
+    pub(super) fn new(registry: Registry) -> Self {
+        let cache = |life| {
+            let builder = Cache::builder().max_capacity(MAX_COPIES);
+            builder.time_to_live(life).build()
+        };
+        Self {
+            registry,
+            whole: cache(WHOLE_FOR),
+            incomplete: cache(REMEMBERED_FOR),
+            as_their_originals: cache(WHOLE_FOR),
+            pace: Arc::new(Mutex::new(Pace::new(REQUEST_EVERY, BURST))),
+            checks: Arc::new(Semaphore::new(MAX_CHECKS)),
+            away_since: Arc::default(),
+        }
+    }
+
+    /// Whether all parts were seen a while ago.
+    pub(super) fn is_whole(&self, repository: &str, digest: &Digest) -> bool {
+        self.whole.contains_key(&key(repository, digest))
+    }
+
+    /// Whether a part was missing a while ago.
+    pub(super) fn is_incomplete(&self, repository: &str, digest: &Digest) -> bool {
+        self.incomplete.contains_key(&key(repository, digest))
+    }
+
+    /// A copy was made, and verified on the way.
+    pub(super) async fn copied(&self, repository: &str, digest: &Digest) {
+        let key = key(repository, digest);
+        self.incomplete.invalidate(&key).await;
+        self.whole.insert(key, ()).await;
+    }
+
+    /// The original lacks parts itself, so the copy cannot have them.
+    pub(super) async fn lacks_what_its_original_lacks(&self, repository: &str, digest: &Digest) {
+        let key = key(repository, digest);
+        self.incomplete.invalidate(&key).await;
+        self.as_their_originals.insert(key, ()).await;
+    }
+
+    /// Leave for one more check on behalf of a lookup.
+    pub(super) fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.checks).try_acquire_owned().ok()
+    }
+
+    /// Looks for the parts of a copy.
+    pub(super) async fn check(
+        &self,
+        repository: &str,
+        root: &Resolved,
+        plan: PartsPlan,
+    ) -> Result<Completeness, RegistryError> {
+        let complete = Completeness::Complete { next: None };
+        let key = key(repository, &root.digest);
+        if self.as_their_originals.contains_key(&key) {
+            return Ok(complete);
+        }
+        // The Pods of the cluster need what is left of it more.
+        let is_spared = self.registry.rate_limit().is_some_and(|limit| {
+            let half = limit.limit.unwrap_or_default() / 2;
+            limit.remaining <= half
+        });
+        let turn = if is_spared { Turn::Nothing } else { plan.turn };
+        let query = PartsQuery {
+            blobs_of: |digest: &Digest| turn.has(digest),
+            skip: plan.skip,
+            wait: || self.wait(),
+        };
+        let found = self.registry.check_parts(repository, root, &query).await?;
+        match &found {
+            Completeness::Missing(_) => {
+                self.whole.invalidate(&key).await;
+                self.incomplete.insert(key, ()).await;
+            }
+            Completeness::Complete { .. } if turn == Turn::Everything => {
+                self.incomplete.invalidate(&key).await;
+                self.whole.insert(key, ()).await;
+            }
+            Completeness::Complete { .. } => {}
+        }
+        Ok(found)
+    }
+
+    /// A lookup succeeded or failed. After the backup was away for a while, it may have lost parts of any copy.
+    pub(super) fn note_lookup(&self, has_failed: bool) {
+        let now = Instant::now();
+        let mut since = self
+            .away_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if has_failed {
+            since.get_or_insert(now);
+        } else if let Some(since) = since.take()
+            && now.saturating_duration_since(since) >= AWAY_AFTER
+        {
+            self.whole.invalidate_all();
+        }
+    }
+
+    /// Completes when one more request may be sent.
+    async fn wait(&self) {
+        loop {
+            let next = {
+                let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+                let now = Instant::now().into_std();
+                match pace.next_token(now) {
+                    None => {
+                        pace.take(now);
+                        return;
+                    }
+                    Some(next) => next,
+                }
+            };
+            sleep_until(next.into()).await;
+        }
+    }
+}
+
+impl Turn {
+    fn has(self, digest: &Digest) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Everything => true,
+            Self::Part { number, of } => {
+                let hex = digest.digest().get(..15).unwrap_or_default();
+                let place = u64::from_str_radix(hex, 16).unwrap_or_default();
+                place % of.max(1) == number % of.max(1)
+            }
+        }
+    }
+}
+
+fn key(repository: &str, digest: &Digest) -> Key {
+    (repository.into(), digest.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each manifest has its turn once, whatever the number of parts.
+    #[test]
+    fn every_digest_has_one_turn() {
+        for of in [1, 7, 168] {
+            for seed in 0..100_u64 {
+                let digest = format!("sha256:{:064x}", u128::from(seed) << 100 | 7);
+                let digest: Digest = digest.parse().unwrap();
+                let turns = (0..of).filter(|number| {
+                    let number = number + 3 * of;
+                    Turn::Part { number, of }.has(&digest)
+                });
+                assert_eq!(turns.count(), 1);
+            }
+        }
+    }
+}

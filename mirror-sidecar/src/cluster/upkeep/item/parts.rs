@@ -1,0 +1,141 @@
+//! What follows from what was seen of the parts of a copy: the platforms below an index, configs and layers.
+
+use std::time::Duration;
+
+use mirror_copy::Completeness;
+use tokio::time::Instant;
+
+use super::{Clock, Item, Job, LONGEST_WAIT, Owner};
+use crate::backoff::doubling;
+use crate::catalog::{PartsPlan, Turn};
+use crate::cluster::upkeep::look::Blind;
+use crate::copy_queue::Task;
+
+/// In which time each config and layer is looked for once.
+const ALL_WITHIN: Duration = Duration::from_hours(7 * 24);
+
+/// Pause before the parts of a copy are looked for again that lacked some and was restored.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What is known of the parts of a copy.
+#[derive(Debug)]
+pub(super) struct Parts {
+    blobs: Blobs,
+    /// When to look for them; `None` until the copy itself was seen.
+    at: Option<Instant>,
+    /// Checks in a row that found some missing.
+    losses: u32,
+}
+
+/// Which configs and layers to look for next.
+#[derive(Clone, Copy, Debug)]
+enum Blobs {
+    /// All; so many were looked for.
+    All(usize),
+    /// Those whose turn it is.
+    OfTurn,
+    /// The rest of those of an earlier turn.
+    RestOf { number: u64, skip: usize },
+}
+
+impl Default for Parts {
+    /// Nothing is known after a start: the backup may have lost anything before.
+    fn default() -> Self {
+        Self {
+            blobs: Blobs::All(0),
+            at: None,
+            losses: 0,
+        }
+    }
+}
+
+impl Item {
+    /// When to look for the parts.
+    pub(super) fn parts_at(&self) -> Option<Instant> {
+        let is_kept = self.owner == Owner::Ours && self.is_mirrored() && self.job == Job::None;
+        self.parts.at.filter(|_| is_kept)
+    }
+
+    /// Which of them to look for.
+    pub(in crate::cluster::upkeep) fn parts_plan(&self, clock: Clock<'_>) -> PartsPlan {
+        let interval = clock.rhythm.interval().as_nanos().max(1);
+        let of = u64::try_from(ALL_WITHIN.as_nanos() / interval).unwrap_or(u64::MAX);
+        let of = of.max(1);
+        let turn = clock.rhythm.turn(self.phase, clock.now) % u128::from(of);
+        let current = u64::try_from(turn).unwrap_or_default();
+        match self.parts.blobs {
+            Blobs::All(skip) => PartsPlan {
+                turn: Turn::Everything,
+                skip,
+            },
+            Blobs::OfTurn => PartsPlan {
+                turn: Turn::Part {
+                    number: current,
+                    of,
+                },
+                skip: 0,
+            },
+            Blobs::RestOf { number, skip } => PartsPlan {
+                turn: Turn::Part { number, of },
+                skip,
+            },
+        }
+    }
+
+    /// The copy itself was seen.
+    pub(super) fn copy_was_seen(&mut self, now: Instant) {
+        let pause = match self.parts.losses {
+            0 => Duration::ZERO,
+            losses => doubling(FIRST_PAUSE, LONGEST_WAIT, losses),
+        };
+        self.parts.at = Some(now + pause);
+    }
+
+    /// The backup may have lost anything: it was away, or somebody else kept the copy.
+    pub(in crate::cluster::upkeep) fn recheck_parts(&mut self, now: Instant) {
+        self.parts.blobs = Blobs::All(0);
+        if self.owner == Owner::Ours && self.is_mirrored() && self.look_at.is_some() {
+            self.look_at = Some(now);
+        }
+    }
+
+    /// What was seen of the parts; returns what must be done.
+    pub(in crate::cluster::upkeep) fn parts_seen(
+        &mut self,
+        plan: PartsPlan,
+        seen: Result<Completeness, Blind>,
+        clock: Clock<'_>,
+    ) -> Option<Task> {
+        // Until the copy itself is looked at again.
+        self.parts.at = None;
+        match seen {
+            Err(blind) => {
+                if blind.is_outage {
+                    self.parts.at = Some(clock.now + clock.at_most(LONGEST_WAIT));
+                }
+                None
+            }
+            Ok(Completeness::Complete { next }) => {
+                self.parts.losses = 0;
+                self.parts.blobs = match (plan.turn, next) {
+                    (_, None) => Blobs::OfTurn,
+                    (Turn::Part { number, .. }, Some(skip)) => Blobs::RestOf { number, skip },
+                    (Turn::Nothing | Turn::Everything, Some(skip)) => {
+                        self.parts.at = Some(clock.now);
+                        Blobs::All(skip)
+                    }
+                };
+                None
+            }
+            Ok(Completeness::Missing(_)) => {
+                self.parts.losses = self.parts.losses.saturating_add(1);
+                self.parts.blobs = Blobs::All(0);
+                if self.owner == Owner::Ours && self.is_mirrored() {
+                    self.lost(clock)
+                } else {
+                    None
+                }
+            }
+        }
+    }
+}
