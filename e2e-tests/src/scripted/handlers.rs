@@ -197,6 +197,18 @@ fn real(fake: &Fake, asked: &Asked<'_>) -> Answer {
     if let Some(refusal) = auth::refused(fake, asked, repository) {
         return refusal;
     }
+    let hides = fake.state().knobs.hides;
+    if let Some(status) = hides
+        && [Method::HEAD, Method::GET].contains(asked.method)
+        && ["manifests", "blobs", "tags", "referrers"].contains(&kind)
+        && !fake
+            .state()
+            .blobs
+            .keys()
+            .any(|(name, _)| name == repository)
+    {
+        return error(status, "DENIED");
+    }
     let writes = [Method::POST, Method::PUT, Method::PATCH].contains(asked.method);
     let unknown = writes && asked.header(&header::CONTENT_LENGTH).is_none();
     if unknown && fake.state().knobs.needs_length {

@@ -100,6 +100,8 @@ pub struct Knobs {
     pub page: usize,
     /// Blobs are answered by a redirect to this server (`host:port`), with a signature that is good for one use.
     pub redirect_blobs: Option<String>,
+    /// What requests to read from repositories without blobs are answered with, instead of 404.
+    pub hides: Option<u16>,
     /// It is no registry: this makes the responses. Faults are the same.
     pub other: Option<Other>,
     /// It is a store behind signed URLs: a request that carries `Authorization` is answered with 400, and one whose
@@ -127,6 +129,7 @@ impl Default for Knobs {
             referrers: true,
             page: usize::MAX,
             redirect_blobs: None,
+            hides: None,
             other: None,
             signed: false,
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mirror_contract::{Backup, Digest, ImageRef, Naming};
+use mirror_copy::Completeness;
 use tokio::time::Instant;
 
 use super::agenda::Agenda;
@@ -12,7 +13,7 @@ use super::notices::{Alarm, top_level};
 use super::rhythm::{Phase, Rhythm};
 use super::used::{Use, used};
 use crate::args::OnMovedTag;
-use crate::catalog::{Presence, Upstream};
+use crate::catalog::{PartsPlan, Presence, Turn, Upstream};
 use crate::cluster::inventory::State;
 use crate::cluster::kind::WorkloadKind;
 use crate::cluster::model::Image;
@@ -841,4 +842,148 @@ async fn what_is_held_back_is_tried_again() {
     assert_eq!(asked, (UpstreamCheck::Updated, Some(Task::Update)));
     mirrored.hold_back(HOUR);
     assert!(mirrored.item.is_mirrored(), "the older copy stays");
+}
+
+/// Looks for the parts, as the keeper does; returns what was looked for and what must be done.
+fn look_for_parts(
+    bench: &mut Bench,
+    seen: Result<Completeness, Blind>,
+) -> (PartsPlan, Option<Task>) {
+    let clock = Clock {
+        rhythm: &bench.rhythm,
+        now: bench.now,
+    };
+    assert!(
+        bench
+            .item
+            .next(Look::Parts)
+            .is_some_and(|at| at <= bench.now)
+    );
+    let plan = bench.item.parts_plan(clock);
+    (plan, bench.item.parts_seen(plan, seen, clock))
+}
+
+fn whole(next: Option<usize>) -> Result<Completeness, Blind> {
+    Ok(Completeness::Complete { next })
+}
+
+fn part_is_missing() -> Result<Completeness, Blind> {
+    let part = digest('f').to_string().parse().unwrap();
+    Ok(Completeness::Missing(part))
+}
+
+const EVERYTHING: PartsPlan = PartsPlan {
+    turn: Turn::Everything,
+    skip: 0,
+};
+
+/// Everything after a start, and each part in its turn afterwards: once a week.
+#[test]
+fn parts_are_looked_for_in_turns() {
+    let mut bench = Bench::new(Owner::Ours);
+    assert_eq!(bench.item.next(Look::Parts), None);
+    bench.found(complete('a'));
+    assert_eq!(
+        look_for_parts(&mut bench, whole(Some(500))),
+        (EVERYTHING, None)
+    );
+    let rest = PartsPlan {
+        skip: 500,
+        ..EVERYTHING
+    };
+    assert_eq!(look_for_parts(&mut bench, whole(None)), (rest, None));
+    assert_eq!(
+        bench.item.next(Look::Parts),
+        None,
+        "until the next interval"
+    );
+    let mut turns = Vec::new();
+    for number in 0..168 {
+        bench.sleep();
+        bench.found(complete('a'));
+        bench.asked(Upstream::Is(digest('a')));
+        if number == 3 {
+            // The rest follows in the next interval.
+            let (plan, _) = look_for_parts(&mut bench, whole(Some(500)));
+            bench.sleep();
+            bench.found(complete('a'));
+            bench.asked(Upstream::Is(digest('a')));
+            let (rest, _) = look_for_parts(&mut bench, whole(None));
+            assert_eq!((rest.turn, rest.skip), (plan.turn, 500));
+        } else if let (plan, _) = look_for_parts(&mut bench, whole(None))
+            && let Turn::Part { number, of: 168 } = plan.turn
+        {
+            turns.push(number);
+        }
+    }
+    turns.sort_unstable();
+    turns.dedup();
+    assert_eq!(
+        turns.len(),
+        166,
+        "the rest of a turn took the place of another one"
+    );
+}
+
+#[test]
+fn a_copy_that_lacks_parts_is_restored_more_and_more_seldom() {
+    let mut bench = Bench::new(Owner::Ours);
+    let start = bench.now;
+    let mut restored = 0;
+    while bench.now < start + HOUR {
+        bench.found(complete('a'));
+        bench.now = bench.item.next(Look::Parts).unwrap().max(bench.now);
+        let (plan, task) = look_for_parts(&mut bench, part_is_missing());
+        assert_eq!((plan, task), (EVERYTHING, Some(Task::Restore)));
+        assert_eq!(bench.state(), State::Copying);
+        restored += 1;
+        bench.follow(pending());
+        bench.follow(None);
+    }
+    assert!((8..=15).contains(&restored), "{restored}");
+}
+
+#[test]
+fn after_an_outage_all_parts_are_looked_for() {
+    let mut bench = Bench::mirrored(Owner::Ours);
+    look_for_parts(&mut bench, whole(None));
+    bench.item.recheck_parts(bench.now);
+    assert!(bench.wish().presence, "immediately");
+    bench.found(complete('a'));
+    let outage = Err(Blind {
+        reason: "503".into(),
+        is_outage: true,
+    });
+    assert_eq!(look_for_parts(&mut bench, outage), (EVERYTHING, None));
+    assert!(bench.item.is_mirrored());
+    bench.now = bench.item.next(Look::Parts).unwrap();
+    assert_eq!(look_for_parts(&mut bench, whole(None)), (EVERYTHING, None));
+    // Those of other replicas are theirs to look for.
+    let mut others = Bench::mirrored(Owner::Others);
+    assert_eq!(others.item.next(Look::Parts), None);
+    others.give_to(Owner::Ours);
+    others.found(complete('a'));
+    assert_eq!(look_for_parts(&mut others, whole(None)), (EVERYTHING, None));
+}
+
+/// A registry that responds with 401 or 403 for what it does not have.
+#[test]
+fn the_upload_decides_whether_a_hidden_copy_is_missing() {
+    let mut bench = Bench::new(Owner::Ours);
+    assert_eq!(bench.found(Presence::Hidden), Some(Task::Copy));
+    bench.follow(pending());
+    bench.follow(None);
+    bench.found(complete('a'));
+    assert!(bench.item.is_mirrored());
+    // It counts as being there until the upload was accepted.
+    for outcome in [Some(failed(true)), None] {
+        bench.now += HOUR;
+        let hidden = bench.seen(Ok(Presence::Hidden));
+        assert_eq!(hidden, (BackupCheck::Unavailable, Some(Task::Restore)));
+        bench.follow(pending());
+        bench.follow(outcome);
+        assert!(bench.item.is_mirrored());
+    }
+    assert!(bench.wish().presence, "it was restored");
+    assert_eq!(bench.seen(Ok(complete('a'))), (BackupCheck::Present, None));
 }
