@@ -119,7 +119,7 @@ impl Registries {
         if hosts.len() >= MAX_HOSTS {
             let mut noted = 0;
             hosts.retain(|_, registry| {
-                let is_noted = registry.is_paused() || !registry.has_public_errors();
+                let is_noted = registry.are_writes_paused() || !registry.has_public_errors();
                 let is_kept = is_noted && noted < MAX_NOTED_HOSTS;
                 noted += usize::from(is_kept);
                 is_kept || registry.is_used_elsewhere()

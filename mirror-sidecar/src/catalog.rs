@@ -30,7 +30,7 @@ use crate::logging::Throttle;
 use crate::metrics::{Jobs, Metrics};
 use crate::reason::Reason;
 pub use in_use::{LookError, Presence, Upstream};
-use parts::Parts;
+use parts::{Pacing, Parts};
 pub use parts::{PartsPlan, Turn};
 
 /// Longest time for an answer. The policy's whole budget is 800 ms by default, and the host adds its own share.
@@ -245,7 +245,11 @@ impl Catalog {
         let look = tokio::spawn(async move {
             let _permit = permit;
             let look = catalog.look(&image, &copy, mode);
-            let found = catalog.seen.try_get_with(image.clone(), look).await;
+            let found = match mode {
+                Mode::Ensure => catalog.seen.try_get_with(image.clone(), look).await,
+                // The parts were not checked, so nobody else may rely on it.
+                Mode::Peek => look.await.map_err(Arc::new),
+            };
             if matches!(
                 found.as_ref().map_err(|unseen| &**unseen),
                 Err(Unseen::Missing | Unseen::Incomplete)
@@ -297,13 +301,15 @@ impl Catalog {
         if copy.digest().is_some_and(|wanted| *wanted != digest) {
             return Err(Unseen::Missing);
         }
-        if self.parts.is_whole(copy.path(), &found.digest)
-            || self.has_parts(image, copy.path(), found, mode).await
-        {
-            Ok(digest)
+        let has_parts = if self.parts.is_whole(copy.path(), &found.digest) {
+            true
         } else {
-            Err(Unseen::Incomplete)
-        }
+            match mode {
+                Mode::Ensure => self.has_parts(image, copy.path(), found).await,
+                Mode::Peek => !self.parts.is_incomplete(copy.path(), &found.digest),
+            }
+        };
+        has_parts.then_some(digest).ok_or(Unseen::Incomplete)
     }
 
     /// What the backup has under this reference. Many registries do not show what is missing, and respond with 401 or 403
@@ -330,13 +336,7 @@ impl Catalog {
 
     /// Whether the parts of a copy are there, as far as can be known soon. What is unknown counts as there: configs and
     /// layers that take long to check, and what the backup does not respond to.
-    async fn has_parts(
-        &self,
-        image: &ImageRef<'static>,
-        repository: &str,
-        root: Resolved,
-        mode: Mode,
-    ) -> bool {
+    async fn has_parts(&self, image: &ImageRef<'static>, repository: &str, root: Resolved) -> bool {
         let was_incomplete = self.parts.is_incomplete(repository, &root.digest);
         let Some(permit) = self.parts.permit() else {
             return !was_incomplete;
@@ -346,15 +346,21 @@ impl Catalog {
         let check = async move {
             let plan = |turn| PartsPlan { turn, skip: 0 };
             let (parts, nothing) = (&catalog.parts, plan(Turn::Nothing));
-            match parts.check(&repository, &root, nothing).await {
+            match parts
+                .check(&repository, &root, nothing, Pacing::Immediate)
+                .await
+            {
                 Ok(Completeness::Complete { .. }) => {}
-                found => return catalog.concludes(&image, found, was_incomplete, mode),
+                found => return catalog.concludes(&image, found, was_incomplete),
             }
             let rest = tokio::spawn(async move {
                 let _permit = permit;
                 let everything = plan(Turn::Everything);
-                let found = catalog.parts.check(&repository, &root, everything).await;
-                let is_there = catalog.concludes(&image, found, was_incomplete, mode);
+                let found = catalog
+                    .parts
+                    .check(&repository, &root, everything, Pacing::Lookup)
+                    .await;
+                let is_there = catalog.concludes(&image, found, was_incomplete);
                 if !is_there {
                     catalog.seen.invalidate(&image).await;
                 }
@@ -385,7 +391,6 @@ impl Catalog {
         image: &ImageRef<'static>,
         found: Result<Completeness, RegistryError>,
         was_incomplete: bool,
-        mode: Mode,
     ) -> bool {
         match found {
             Ok(Completeness::Complete { .. }) => true,
@@ -396,9 +401,7 @@ impl Catalog {
                         "the copy in the backup lacks parts and is restored; find out what deletes there"
                     );
                 }
-                if mode == Mode::Ensure {
-                    self.ask(image, Task::Restore);
-                }
+                self.ask(image, Task::Restore);
                 false
             }
             Err(error) => {
@@ -496,11 +499,15 @@ impl Recorder {
     }
 
     /// A copy that was made although its original lacks parts (`copy --allow-sparse`) cannot become better.
-    async fn accept_incomplete(&self, target: &Target) {
-        let Some(tag) = target.tag.clone().map(TagOrDigest::Tag) else {
-            return;
+    async fn accept_incomplete(&self, image: &ImageRef<'static>, target: &Target) {
+        let reference = match (image.digest(), &target.tag) {
+            (Some(digest), _) => TagOrDigest::parse(&digest.to_string()),
+            (None, Some(tag)) => TagOrDigest::Tag(tag.clone()),
+            (None, None) => return,
         };
-        let found = target.registry.resolve_to_write(&target.repository, &tag);
+        let found = target
+            .registry
+            .resolve_to_write(&target.repository, &reference);
         if let Ok(Ok(Some(found))) = timeout(LOOKUP_WITHIN, found).await {
             let (repository, digest) = (&target.repository, &found.digest);
             self.parts
@@ -555,7 +562,7 @@ impl Copier for Recorder {
         let copied = copy(&source, &target, &options, progress).await;
         self.note_denial(image, &target.repository, &copied).await;
         if let (Task::Restore, Err(CopyError::SourceIncomplete { .. })) = (task, &copied) {
-            self.accept_incomplete(&target).await;
+            self.accept_incomplete(image, &target).await;
         }
         let report = copied.map_err(|error| Failure {
             reason: Reason {
@@ -565,11 +572,15 @@ impl Copier for Recorder {
             retry: error.retry(),
             is_absent: is_unseen(&error),
         })?;
-        self.parts.copied(&target.repository, &report.digest).await;
+        // Where nothing was copied, the tag was believed.
+        let is_verified = report.manifests > 0 || task == Task::Restore;
+        if is_verified {
+            self.parts.copied(&target.repository, &report.digest).await;
+        }
         if report.manifests > 0 && task == Task::Copy {
             self.budgets.copied(image, Instant::now());
         }
-        if let Some(digest) = Digest::parse(report.digest.as_ref()) {
+        if is_verified && let Some(digest) = Digest::parse(report.digest.as_ref()) {
             self.seen.insert(image.clone(), digest.into_owned()).await;
         }
         Ok(report)

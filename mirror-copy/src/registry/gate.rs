@@ -99,9 +99,10 @@ mod tests {
         let options = crate::RegistryOptions::default();
         let registries = crate::Registries::new(options).unwrap();
         let get = |name: &str| registries.get(name).unwrap();
-        get("paused.example.com").pause(Duration::from_secs(30));
+        get("paused.example.com").pause(Operation::ReadManifest, Duration::from_secs(30));
         for number in 0..900 {
-            get(&format!("host-{number}.example.com")).pause(Duration::from_secs(1));
+            get(&format!("host-{number}.example.com"))
+                .pause(Operation::ReadManifest, Duration::from_secs(1));
         }
         assert!(get("paused.example.com").is_paused());
         tokio::time::advance(Duration::from_secs(31)).await;

@@ -12,6 +12,7 @@ use mirror_copy::{Completeness, Registry, RegistryError, Resolved, SetupError, T
 use tokio::sync::broadcast;
 use tokio::time::timeout;
 
+use super::parts::Pacing;
 use super::{Catalog, PartsPlan, contract_digest};
 use crate::copy_queue::{Requester, Status, Task};
 
@@ -125,9 +126,11 @@ impl Catalog {
             presence => presence?,
         };
         match &presence {
-            Presence::Complete { digest, .. } => {
+            // Otherwise the facade checks the parts itself.
+            Presence::Complete { digest, .. } if self.is_whole(copy, digest) => {
                 self.seen.insert(image.clone(), digest.clone()).await;
             }
+            Presence::Complete { .. } => {}
             Presence::Missing | Presence::Hidden => self.seen.invalidate(image).await,
         }
         Ok(presence)
@@ -152,12 +155,21 @@ impl Catalog {
             media_type: String::new(),
             size: 0,
         };
-        let found = within(CHECK_WITHIN, self.parts.check(copy.path(), &root, plan)).await?;
+        let found = within(
+            CHECK_WITHIN,
+            self.parts.check(copy.path(), &root, plan, Pacing::InUse),
+        )
+        .await?;
         if let Completeness::Missing(part) = &found {
             tracing::debug!(%image, %part, "a part of the copy is missing");
             self.seen.invalidate(image).await;
         }
         Ok(found)
+    }
+
+    fn is_whole(&self, copy: &ImageRef<'static>, digest: &Digest<'static>) -> bool {
+        let digest = digest.to_string().parse();
+        digest.is_ok_and(|digest| self.parts.is_whole(copy.path(), &digest))
     }
 
     /// Makes the tag that `copy` names stand for `digest` again, if the backup still has that, and looks what it is then.

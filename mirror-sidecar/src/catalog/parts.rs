@@ -16,7 +16,7 @@ use crate::cluster::Pace;
 /// Between two requests below the roots of copies, in the long run: 50 a second.
 const REQUEST_EVERY: Duration = Duration::from_millis(20);
 
-/// Such requests that may follow each other immediately: the parts of some ten images, whose lookups need not wait.
+/// Such requests that may follow each other immediately: the parts of some ten images, for which lookups need not wait.
 const BURST: u32 = 500;
 
 /// Checks for lookups of the facade at a time.
@@ -59,6 +59,17 @@ pub enum Turn {
     },
 }
 
+/// Whose turn a request below the root waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pacing {
+    /// Nobody's: a lookup waits for it.
+    Immediate,
+    /// That of lookups of the facade.
+    Lookup,
+    /// That of images in use.
+    InUse,
+}
+
 /// A repository and a digest.
 type Key = (Arc<str>, Digest);
 
@@ -70,7 +81,8 @@ pub(super) struct Parts {
     incomplete: Cache<Key, ()>,
     /// Copies of originals that lack parts themselves.
     as_their_originals: Cache<Key, ()>,
-    pace: Arc<Mutex<Pace>>,
+    lookup_pace: Arc<Mutex<Pace>>,
+    in_use_pace: Arc<Mutex<Pace>>,
     checks: Arc<Semaphore>,
     /// Since when lookups fail.
     away_since: Arc<Mutex<Option<Instant>>>,
@@ -82,12 +94,14 @@ impl Parts {
             let builder = Cache::builder().max_capacity(MAX_COPIES);
             builder.time_to_live(life).build()
         };
+        let pace = || Arc::new(Mutex::new(Pace::new(REQUEST_EVERY, BURST)));
         Self {
             registry,
             whole: cache(WHOLE_FOR),
             incomplete: cache(REMEMBERED_FOR),
             as_their_originals: cache(WHOLE_FOR),
-            pace: Arc::new(Mutex::new(Pace::new(REQUEST_EVERY, BURST))),
+            lookup_pace: pace(),
+            in_use_pace: pace(),
             checks: Arc::new(Semaphore::new(MAX_CHECKS)),
             away_since: Arc::default(),
         }
@@ -128,6 +142,7 @@ impl Parts {
         repository: &str,
         root: &Resolved,
         plan: PartsPlan,
+        pacing: Pacing,
     ) -> Result<Completeness, RegistryError> {
         let complete = Completeness::Complete { next: None };
         let key = key(repository, &root.digest);
@@ -143,7 +158,7 @@ impl Parts {
         let query = PartsQuery {
             blobs_of: |digest: &Digest| turn.has(digest),
             skip: plan.skip,
-            wait: || self.wait(),
+            wait: || self.wait(pacing),
         };
         let found = self.registry.check_parts(repository, root, &query).await?;
         match &found {
@@ -177,10 +192,15 @@ impl Parts {
     }
 
     /// Completes when one more request may be sent.
-    async fn wait(&self) {
+    async fn wait(&self, pacing: Pacing) {
+        let pace = match pacing {
+            Pacing::Immediate => return,
+            Pacing::Lookup => &self.lookup_pace,
+            Pacing::InUse => &self.in_use_pace,
+        };
         loop {
             let next = {
-                let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
                 let now = Instant::now().into_std();
                 match pace.next_token(now) {
                     None => {
