@@ -97,6 +97,11 @@ fn admit<'a>(
         annotation: &annotation,
         old_object: &old_object,
         is_new: &|| old_object.spec().map(|spec| spec.text) != Some(spec.text),
+        may_rename: &|| {
+            let readmitted = &object.metadata().readmitted;
+            let old = old_object.object();
+            old.is_none_or(|old| *readmitted != old.metadata().readmitted)
+        },
     };
     let plan = decide(&workload, &mut mirror, settings);
     let (host, trouble) = mirror.into_parts();

@@ -45,6 +45,16 @@ pub struct ClusterArgs {
     /// and called image-mirror-pull by default; without them it must already be in every namespace
     #[arg(long, env = "PULL_SECRET", value_name = "NAME", value_parser = secret_name)]
     pub pull_secret: Option<String>,
+    /// Name that the pull Secret had before (repeatable, or separated by commas): where workloads list it, it is kept as valid as
+    /// the present one; they are sent through admission again to list that instead, and then it is removed
+    #[arg(
+        long = "former-pull-secret",
+        env = "FORMER_PULL_SECRETS",
+        value_delimiter = ',',
+        value_name = "NAME,…",
+        value_parser = secret_name
+    )]
+    pub former_pull_secrets: Vec<String>,
     /// User that Pods pull copies as; needs no right but to read
     #[arg(long, env = "PULL_USERNAME", value_name = "NAME")]
     pub pull_username: Option<String>,
@@ -121,6 +131,18 @@ pub struct ClusterArgs {
 }
 
 impl ClusterArgs {
+    /// The former names of the pull Secret whose name is now `present`.
+    #[must_use]
+    pub fn former_pull_secrets(&self, present: Option<&str>) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for name in &self.former_pull_secrets {
+            if present != Some(name.as_str()) && !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        names
+    }
+
     /// How much that is new is copied in a day.
     #[must_use]
     pub fn daily_budget(&self) -> DailyBudget {

@@ -11,6 +11,7 @@ mod lists;
 #[cfg(test)]
 mod memory;
 mod namespaces;
+mod secret_names;
 #[cfg(test)]
 pub(super) mod tests;
 mod uses;
@@ -32,6 +33,7 @@ pub use lists::ListState;
 use lists::Lists;
 pub use namespaces::NamespaceState;
 use namespaces::Namespaces;
+pub use secret_names::{MAX_SECRET_NAMES, PRESENT_NAME};
 pub use uses::ImageUse;
 use uses::Uses;
 
@@ -44,6 +46,8 @@ pub struct Rules {
     pub excluded_namespaces: ExcludedNamespaces,
     /// The name of the pull Secret that copies need, if they need one.
     pub pull_secret: Option<String>,
+    /// Names that this Secret had before.
+    pub former_pull_secrets: Vec<String>,
 }
 
 /// What a watch tells.
@@ -243,8 +247,13 @@ impl Model {
     /// The namespaces that need the pull Secret, because something in them names it. Those that are being deleted are
     /// not among them: nothing can be created there.
     pub fn namespaces_with_pull_secret(&self) -> impl Iterator<Item = &str> {
+        self.namespaces_naming(PRESENT_NAME)
+    }
+
+    /// The same for the name at this place among all names that the pull Secret has and had.
+    pub fn namespaces_naming(&self, place: usize) -> impl Iterator<Item = &str> {
         let are_known = self.lists.state(Kind::Namespace) == ListState::Complete;
-        self.namespaces.wanting_secret(are_known)
+        self.namespaces.wanting_secret(place, are_known)
     }
 
     /// When a namespace was created, if that is known.
@@ -361,7 +370,7 @@ impl Model {
             let epoch = entry.epoch();
             return self.namespaces.leave_out(&key, entry.uid(), epoch);
         }
-        let namespace = self.namespaces.enter(&key.namespace, entry.needs_secret());
+        let namespace = self.namespaces.enter(&key.namespace, entry.secret_names());
         let key = Arc::new(Key { namespace, ..key });
         let mut in_all = in_all;
         entry.keep_images(|image, place| {
@@ -419,7 +428,7 @@ impl Model {
                 .forget_left_out_images(&key.namespace, entry.left_out());
         }
         self.candidates.remove(&key);
-        self.namespaces.leave(&key.namespace, entry.needs_secret());
+        self.namespaces.leave(&key.namespace, entry.secret_names());
         true
     }
 

@@ -11,21 +11,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
 use mirror_contract::{Mode, RefusalKind};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::api_server::ApiServer;
 use super::events::{About, Events, Notice};
 use super::inventory::Inventory;
 use super::kind::Kind;
-use super::model::{Due, Image, ListState, Model};
+use super::model::{Due, ListState, Model};
 use super::readmission::{News, Outcome, Readmissions, works_since};
 use super::replicas::Replicas;
 use super::secrets::Provision;
 use super::shared::Cluster;
 use super::workload::Key;
 use crate::metrics::Metrics;
-use patch::{Patch, ReadmitError};
+use patch::{Effect, Patch, ReadmitError};
 
 /// Rest between two looks at the whole model: a first list of the cluster is thousands of changes.
 const REST: Duration = Duration::from_secs(2);
@@ -40,7 +40,7 @@ const SECRET_POLL: Duration = Duration::from_millis(200);
 #[derive(Clone)]
 pub struct Readmitting {
     /// The API server, with the right to patch workloads.
-    pub client: Client,
+    pub server: ApiServer,
     /// Who uses which image.
     pub cluster: Arc<Cluster>,
     /// Which images have copies.
@@ -111,13 +111,19 @@ impl Readmitting {
 
     async fn send(&self, readmissions: &mut Readmissions, due: &Due) {
         let workload = &due.key;
-        let (outcome, remaining) = match self.try_and_patch(readmissions, due).await {
-            Ok(remaining) if remaining.len() < due.images.len() => (Outcome::Rewritten, remaining),
-            Ok(remaining) => (Outcome::InVain, remaining),
+        let result = self.try_and_patch(readmissions, due).await;
+        if let Some(reason) = result.as_ref().err().and_then(ReadmitError::refusal) {
+            let about = About::workload(workload, &due.uid);
+            self.events
+                .tell(about, Notice::ReadmissionRefused { reason });
+        }
+        let (outcome, remaining) = match result {
+            Ok(effect) if effect.is_helped => (Outcome::Rewritten, effect.remaining),
+            Ok(effect) => (Outcome::InVain, effect.remaining),
             Err(error) => (error.outcome(), Vec::new()),
         };
         if outcome == Outcome::Rewritten {
-            tracing::info!(%workload, "sent through admission again, and uses copies now");
+            tracing::info!(%workload, "sent through admission again");
         }
         self.metrics.readmission(outcome);
         match readmissions.ended(due, outcome, Instant::now().into_std()) {
@@ -135,17 +141,17 @@ impl Readmitting {
         }
     }
 
-    /// Which images are still named after another admission.
+    /// What another admission did, or would do if that is nothing.
     async fn try_and_patch(
         &self,
         readmissions: &mut Readmissions,
         due: &Due,
-    ) -> Result<Vec<Image>, ReadmitError> {
+    ) -> Result<Effect, ReadmitError> {
         self.provide_secret(due).await?;
-        let patch = Patch::new(&self.client, due);
-        let remaining = patch.try_out().await?;
-        if remaining.len() == due.images.len() {
-            return Ok(remaining);
+        let patch = Patch::new(&self.server, due);
+        let effect = patch.try_out().await?;
+        if !effect.is_helped {
+            return Ok(effect);
         }
         readmissions.patching(self.replicas.live(), Instant::now().into_std());
         patch.send().await

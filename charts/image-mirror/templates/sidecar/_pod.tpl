@@ -160,6 +160,10 @@ name in the values, the Secret.
 {{- with include "image-mirror.pullSecretName" . }}
 - name: PULL_SECRET
   value: {{ . | quote }}
+{{- with include "image-mirror.pullSecretNames" $ | fromJsonArray | rest }}
+- name: FORMER_PULL_SECRETS
+  value: {{ join "," . | quote }}
+{{- end }}
 {{- end }}
 {{- with include "image-mirror.pullLoginSecret" . }}
 {{- $username := $v.pull.useRegistryCredentials | ternary $v.registry.username $v.pull.username }}

@@ -20,6 +20,7 @@ pub fn rules() -> Rules {
         backup: Backup::new("ghcr.io", "acme", Naming::Flat).unwrap(),
         excluded_namespaces: [excluded.into_owned()].into_iter().collect(),
         pull_secret: Some(SECRET.into()),
+        former_pull_secrets: Vec::new(),
     }
 }
 
