@@ -13,6 +13,7 @@ use crate::mirror::Mirror;
 use crate::object::Object;
 use crate::old_object::OldObject;
 use crate::originals_annotation::OriginalsAnnotation;
+use crate::other_installation;
 use crate::pod_template::{Scope, Target};
 use crate::pull_secrets::PullSecrets;
 use crate::request::{Payload, Request};
@@ -80,6 +81,9 @@ fn admit<'a>(
     let old_object = OldObject::new(request.old_object.map(RawValue::get), target, settings);
     if target.scope == Scope::Nothing {
         return response::without_a_word(immutable::put_back(object, &old_object));
+    }
+    if other_installation::has_rewritten(object, &old_object, &settings.known_copies) {
+        return response::left_alone();
     }
     let slots = spec.images.changeable(target.scope, &old_object);
 

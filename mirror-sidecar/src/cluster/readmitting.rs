@@ -36,6 +36,9 @@ const SECRET_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks at it.
 const SECRET_POLL: Duration = Duration::from_millis(200);
 
+/// Between two reports of workloads that another installation has rewritten. The Event is written once an hour.
+const REPORT_EVERY: Duration = Duration::from_mins(2);
+
 /// What is looked at, and who is told.
 #[derive(Clone)]
 pub struct Readmitting {
@@ -64,7 +67,9 @@ impl Readmitting {
         let mut model = self.cluster.subscribe();
         let mut copies = self.inventory.subscribe();
         let mut shares = self.replicas.subscribe();
+        let mut report_at = Instant::now();
         loop {
+            let report_again = self.report_other_installations(&mut report_at);
             while let Some(due) = self.next(&mut readmissions, started) {
                 self.send(&mut readmissions, &due).await;
             }
@@ -82,7 +87,40 @@ impl Readmitting {
             tokio::select! {
                 () = change => {}
                 () = until(again) => {}
+                () = until(report_again) => {}
             }
+        }
+    }
+
+    /// Reports workloads that another installation has rewritten, again and again; returns when to do so next.
+    fn report_other_installations(&self, report_at: &mut Instant) -> Option<std::time::Instant> {
+        let now = Instant::now();
+        if *report_at <= now {
+            let found = self.cluster.read(Model::of_other_installations);
+            if found.is_empty() {
+                return None;
+            }
+            for (key, uid, copy) in found {
+                if self.replicas.owns(&format!("namespace/{}", key.namespace)) {
+                    self.report_other_installation(&key, &uid, &copy);
+                }
+            }
+            *report_at = now + REPORT_EVERY;
+        }
+        Some(report_at.into_std())
+    }
+
+    fn report_other_installation(&self, key: &Key, uid: &str, copy: &str) {
+        let notice = Notice::OtherInstallation {
+            copy: copy.to_owned(),
+        };
+        if self.events.tell(About::workload(key, uid), notice) {
+            tracing::warn!(
+                namespace = &*key.namespace,
+                copy,
+                "another installation of image-mirror has rewritten workloads of this namespace, which are left alone; \
+                 exclude the namespace from one of the two, or name the backup with --former-backup to take over from it"
+            );
         }
     }
 

@@ -49,6 +49,7 @@ pub async fn start(
         excluded_namespaces: excluded_namespaces.clone(),
         pull_secret: plan.name().map(str::to_owned),
         former_pull_secrets: former_pull_secrets.clone(),
+        former_backups: args.former_backups.clone(),
     };
     let is_on = args.kubernetes == Kubernetes::On;
     let (replicas, events) = if is_on {

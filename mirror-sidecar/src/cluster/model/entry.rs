@@ -34,6 +34,8 @@ struct Facts {
     secret_names: SecretNames,
     /// It uses copies and lists a former pull Secret instead of the present one.
     has_outdated_secret: bool,
+    /// A copy that it uses in the backup of another installation.
+    other_installation: Option<Box<str>>,
     is_candidate: bool,
     is_owned: bool,
 }
@@ -85,8 +87,20 @@ impl Entry {
             list.push(shared(&image).unwrap_or_else(|| Arc::new(image.into_owned())));
         }
         let (mut originals, mut in_backup) = (each_once(originals), each_once(in_backup));
+        let mut annotated = workload.originals.iter();
+        let other_installation =
+            annotated.find(|(copy, original)| rules.is_of_other_installation(copy, original));
+        let other_installation = other_installation.map(|(copy, _)| Box::from(copy.as_str()));
+        if other_installation.is_some() {
+            // The other one looks after them.
+            originals.clear();
+        }
         let secret_names = SecretNames::of(&workload.pull_secrets, rules);
-        if originals.is_empty() && in_backup.is_empty() && secret_names.is_empty() {
+        if originals.is_empty()
+            && in_backup.is_empty()
+            && secret_names.is_empty()
+            && other_installation.is_none()
+        {
             return None;
         }
         let has_outdated_secret =
@@ -95,6 +109,7 @@ impl Entry {
             && workload.life == Life::Active
             && !workload.is_owned
             && !workload.is_exempt
+            && other_installation.is_none()
             && (!originals.is_empty() || has_outdated_secret);
         let images = hash_of(&originals, &in_backup);
         let count = originals.len().saturating_add(in_backup.len());
@@ -108,6 +123,7 @@ impl Entry {
             lists_secrets: !workload.pull_secrets.is_empty(),
             secret_names,
             has_outdated_secret,
+            other_installation,
             is_candidate,
             is_owned: workload.is_owned,
         };
@@ -176,6 +192,11 @@ impl Entry {
     /// Whether more of its images would be kept if there was room for them.
     pub(super) fn lacks_room(&self) -> bool {
         self.left_out.beyond_namespace > 0
+    }
+
+    /// A copy that it uses in the backup of another installation, which looks after it.
+    pub(super) fn other_installation(&self) -> Option<&str> {
+        self.facts.other_installation.as_deref()
     }
 
     /// The names of the pull Secret that it lists.

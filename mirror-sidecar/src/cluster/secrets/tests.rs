@@ -63,6 +63,7 @@ impl World {
             excluded_namespaces: ExcludedNamespaces::default(),
             pull_secret: Some(NAME.to_owned()),
             former_pull_secrets: Vec::new(),
+            former_backups: Vec::new(),
         })));
         let (secrets, guard) = manage(&server, &cluster, REGISTRY, &file).await;
         Self {

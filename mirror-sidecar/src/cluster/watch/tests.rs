@@ -105,6 +105,7 @@ fn start(
         excluded_namespaces: ExcludedNamespaces::default(),
         pull_secret: None,
         former_pull_secrets: Vec::new(),
+        former_backups: Vec::new(),
     })));
     let stop = CancellationToken::new();
     let client = Client::new(router, "default");

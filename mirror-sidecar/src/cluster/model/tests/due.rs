@@ -106,6 +106,44 @@ fn a_template_with_a_former_secret_is_moved_to_the_present_one(
     assert_eq!(model.namespaces_naming(2).count(), 0);
 }
 
+/// What an annotation says of copies elsewhere is believed if their names fit, and only for the images of its own workload.
+#[rstest]
+#[case::of_another("other.example/x/docker.io-library-mirrored:1", "mirrored:1", true)]
+#[case::former("former.example/x/docker.io-library-mirrored:1", "mirrored:1", false)]
+#[case::own("ghcr.io/acme/docker.io-library-mirrored:1", "mirrored:1", false)]
+#[case::no_copy("other.example/x/docker.io-library-mirrored:1", "redis:1", false)]
+#[case::not_used("other.example/x/docker.io-library-redis:1", "redis:1", false)]
+fn what_another_installation_rewrote_is_left_alone(
+    #[case] copy: &str,
+    #[case] original: &str,
+    #[case] expected: bool,
+) {
+    let former = Backup::new("former.example", "x", Naming::Flat).unwrap();
+    let mut model = Model::new(Rules {
+        former_backups: vec![former],
+        ..rules()
+    });
+    let used = if copy.contains("redis") {
+        "nginx"
+    } else {
+        copy
+    };
+    let images = [used, "mirrored"];
+    let originals = [(copy.to_owned(), original.to_owned())];
+    model.apply(seen(Workload {
+        originals: originals
+            .into_iter()
+            .filter(|(copy, _)| images.contains(&copy.as_str()))
+            .collect(),
+        ..deployment("web", &images)
+    }));
+    let others = model.of_other_installations();
+    assert_eq!(others.len(), usize::from(expected));
+    assert_eq!(model.images().count() == 0, expected);
+    model.apply(gone(deployment("web", &[])));
+    assert!(model.of_other_installations().is_empty());
+}
+
 #[rstest]
 #[case(WorkloadKind::Deployment, true)]
 #[case(WorkloadKind::StatefulSet, true)]

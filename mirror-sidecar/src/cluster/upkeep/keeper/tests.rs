@@ -79,6 +79,7 @@ fn keeper(events: Events) -> Keeper {
         excluded_namespaces: ExcludedNamespaces::default(),
         pull_secret: None,
         former_pull_secrets: Vec::new(),
+        former_backups: Vec::new(),
     })));
     cluster.apply(seen(deployment("web", &[IMAGE])));
     let registries = || Registries::new(RegistryOptions::default()).unwrap();
