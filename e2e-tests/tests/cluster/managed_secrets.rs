@@ -497,9 +497,11 @@ fn refusals_of_the_secret_are_told_apart_and_reported() {
     shop.merge_status(&quota, &status).unwrap();
     let mut probe = secret(&json!({}), &json!({}));
     probe["metadata"]["name"] = json!("probe");
-    wait("the quota is enforced", SOON, || match shop.create(&probe) {
-        Ok(_) => shop.delete(&probe).is_err(),
-        Err(_) => true,
+    wait("the quota is enforced", SOON, || {
+        match shop.create(&probe) {
+            Ok(_) => shop.delete(&probe).is_err(),
+            Err(_) => true,
+        }
     });
     let answer = managed.ask(&format!("pull-secret/{}", shop.name()));
     assert!(
