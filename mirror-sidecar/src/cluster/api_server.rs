@@ -14,6 +14,9 @@ use tokio::time::Instant;
 /// time.
 const FAILURES_OF_AN_OUTAGE: u32 = 3;
 
+/// How long after an outage refusals are expected: an API server that starts knows no roles at first.
+const SETTLING: Duration = Duration::from_secs(30);
+
 /// The API server. Clones share what they know.
 #[derive(Clone)]
 pub struct ApiServer {
@@ -27,6 +30,7 @@ struct State {
     /// Requests without a response since the last one with a response.
     failures: u32,
     away_since: Option<Instant>,
+    back_at: Option<Instant>,
 }
 
 /// A change that is worth a line in the log.
@@ -90,6 +94,15 @@ impl ApiServer {
         self.state().away_since.is_some()
     }
 
+    /// Returns whether an outage explains `error`. The first of several failures may be the beginning of one.
+    #[must_use]
+    pub fn explains(&self, error: &Error, is_first: bool) -> bool {
+        match error {
+            Error::Api(status) if status.code == 403 => self.state().is_settling(Instant::now()),
+            error => is_unreachable(error) && (is_first || self.is_away()),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -105,7 +118,13 @@ impl State {
     fn responded(&mut self, now: Instant) -> Option<Change> {
         self.failures = 0;
         let since = self.away_since.take()?;
+        self.back_at = Some(now);
         Some(Change::Back(now.saturating_duration_since(since)))
+    }
+
+    fn is_settling(&self, now: Instant) -> bool {
+        let until = self.back_at.map(|back| back + SETTLING);
+        self.away_since.is_some() || until.is_some_and(|until| now < until)
     }
 
     fn failed(&mut self, now: Instant) -> Option<Change> {
@@ -144,6 +163,8 @@ mod tests {
         assert_eq!(changes, [None, None, Some(Change::Away), None, None]);
         let minute = Duration::from_mins(1);
         assert_eq!(state.responded(start + minute), Some(Change::Back(minute)));
+        assert!(state.is_settling(start + minute));
+        assert!(!state.is_settling(start + 2 * minute));
         assert_eq!(state.responded(start), None);
         assert_eq!(state.failed(start), None);
     }

@@ -244,6 +244,7 @@ async fn hold(context: &Context, mut lease: OwnLease) {
     let leaving = &context.team.leave;
     let mut held_until: Option<Instant> = None;
     let mut failing = false;
+    let mut failures = 0_u32;
     let mut ticks = interval(RENEW_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -268,12 +269,14 @@ async fn hold(context: &Context, mut lease: OwnLease) {
         match lease.renew().await {
             Ok(()) => {
                 context.server.responded();
+                failures = 0;
                 held_until = Some(asked_at + DURATION);
                 if std::mem::take(&mut failing) {
                     tracing::info!("the Lease of this replica is renewed again");
                 }
             }
-            Err(error) if context.explains(&error) => {
+            Err(error) if context.explains(&error, failures == 0) => {
+                failures = failures.saturating_add(1);
                 tracing::debug!(%error, "the Lease of this replica is not renewed");
             }
             Err(error) if !std::mem::replace(&mut failing, true) => {
@@ -295,12 +298,12 @@ async fn hold(context: &Context, mut lease: OwnLease) {
 
 impl Context {
     /// Records that a renewal failed; returns whether an outage of the API server explains it.
-    fn explains(&self, error: &LeaseError) -> bool {
-        if !error.is_unreachable() {
-            return false;
+    fn explains(&self, error: &LeaseError, is_first: bool) -> bool {
+        if error.is_unreachable() {
+            self.server.failed(error);
+            return is_first || self.server.is_away();
         }
-        self.server.failed(error);
-        true
+        matches!(error, LeaseError::Refused { source, .. } if self.server.explains(source, false))
     }
 
     /// Tells those who want to know whether the shares changed.

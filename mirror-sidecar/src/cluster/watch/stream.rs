@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::page_size::PageSize;
 use crate::cluster::api_response::Parts;
-use crate::cluster::api_server::{ApiServer, is_unreachable};
+use crate::cluster::api_server::ApiServer;
 use crate::cluster::json_filter::{Keep, Part};
 
 /// Pause before asking again for a kind that the API server does not serve. Only its upgrade changes that.
@@ -331,7 +331,7 @@ impl<S: Subject> Watch<S> {
             return;
         }
         // The first failure may be the beginning of an outage.
-        if error.is_unreachable() && (!is_repeated || self.server.is_away()) {
+        if error.is_explained_by(&self.server, !is_repeated) {
             self.is_logged = false;
             tracing::debug!(kind, %error, "cannot watch this kind");
             return;
@@ -351,11 +351,11 @@ impl<S: Subject> Watch<S> {
 }
 
 impl WatchError {
-    /// Returns whether an outage of the API server would explain it.
-    fn is_unreachable(&self) -> bool {
+    /// Returns whether an outage of the API server explains it.
+    fn is_explained_by(&self, server: &ApiServer, is_first: bool) -> bool {
         match self {
-            Self::List(error) | Self::Watch(error) => is_unreachable(error),
-            Self::Silent => true,
+            Self::List(error) | Self::Watch(error) => server.explains(error, is_first),
+            Self::Silent => is_first || server.is_away(),
             Self::Incomplete | Self::Ended(_) => false,
         }
     }
