@@ -11,6 +11,7 @@
 //! - `pace`: how fast things may follow each other;
 //! - [`shared`]: the model that one side writes and others read;
 //! - [`watch`]: the API server's watch streams, which keep the model true;
+//! - `api_server`: the client, and whether there is an outage;
 //! - `api_response`, `json_filter`: its responses, read as they arrive, of which only what matters is kept;
 //! - [`upkeep`]: keeps a copy of every image that is used;
 //! - [`inventory`]: what is known about these copies;
@@ -21,6 +22,7 @@
 //! - [`run`]: sets all this to work.
 
 mod api_response;
+pub mod api_server;
 pub mod events;
 pub mod excluded;
 pub mod hosts;

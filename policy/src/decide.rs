@@ -54,6 +54,8 @@ pub struct Workload<'a> {
     pub old_object: &'a OldObject<'a>,
     /// Whether its pod spec is new, or differs from what it replaces.
     pub is_new: &'a dyn Fn() -> bool,
+    /// Whether its copies may get other names, because its Pods are replaced anyway or because it is its turn.
+    pub may_rename: &'a dyn Fn() -> bool,
 }
 
 /// Decides about a workload.
@@ -125,7 +127,9 @@ impl Workload<'_> {
         let is_pod = !self.secrets.are_of_template();
         let known = match fate {
             Fate::Rewrite(copy) => copy.secret.as_deref(),
-            Fate::InBackup { secret: Some(name) } if is_pod => Some(&**name),
+            Fate::InBackup { secret: Some(name) } if is_pod || self.leaves_former_secret(name) => {
+                Some(&**name)
+            }
             // Good enough for what was there before, and there is nobody to ask.
             Fate::Remembered(remembered) if is_pod || remembered.copy.is_some() => {
                 let Some(name) = &remembered.secret else {
@@ -144,7 +148,31 @@ impl Workload<'_> {
             .pull_secret(self.namespace)
             .map_err(|why| Why::NoSecret(Box::new(why)))?;
         let Some(name) = name else { return Ok(None) };
+        let name = match self.kept_secret(&name) {
+            Some(former) => former.to_owned(),
+            None => name,
+        };
         Ok(self.secrets.lack(&name)?.then_some(name))
+    }
+
+    /// Whether a re-admission moves this template from a former pull Secret to the one that is called `name` now.
+    fn leaves_former_secret(&self, name: &str) -> bool {
+        let given = self.annotation.secret.as_deref();
+        let is_former = |given: &str| given != name && self.secrets.list(given);
+        self.secrets.are_of_template() && given.is_some_and(is_former) && (self.may_rename)()
+    }
+
+    /// The former pull Secret that the old template lists and its successor keeps, although the present one is called `name`.
+    ///
+    /// The sidecar keeps former ones valid and moves the templates one by one: all that are applied again would start their
+    /// rollouts together.
+    fn kept_secret(&self, name: &str) -> Option<&str> {
+        if !self.secrets.are_of_template() {
+            return None;
+        }
+        let given = self.old_object.annotation().secret.as_deref()?;
+        let is_listed = self.old_object.spec()?.secrets.has(given);
+        (given != name && is_listed && !(self.may_rename)()).then_some(given)
     }
 
     /// The change that adds `name`. The Secret that was given before goes if no image needs it any more.

@@ -13,6 +13,7 @@ use crate::mirror::Mirror;
 use crate::object::Object;
 use crate::old_object::OldObject;
 use crate::originals_annotation::OriginalsAnnotation;
+use crate::other_installation;
 use crate::pod_template::{Scope, Target};
 use crate::pull_secrets::PullSecrets;
 use crate::request::{Payload, Request};
@@ -81,6 +82,9 @@ fn admit<'a>(
     if target.scope == Scope::Nothing {
         return response::without_a_word(immutable::put_back(object, &old_object));
     }
+    if other_installation::has_rewritten(object, &old_object, &settings.known_copies) {
+        return response::left_alone();
+    }
     let slots = spec.images.changeable(target.scope, &old_object);
 
     let mode = if request.dry_run == Some(true) {
@@ -97,6 +101,11 @@ fn admit<'a>(
         annotation: &annotation,
         old_object: &old_object,
         is_new: &|| old_object.spec().map(|spec| spec.text) != Some(spec.text),
+        may_rename: &|| {
+            let readmitted = &object.metadata().readmitted;
+            let old = old_object.object();
+            old.is_none_or(|old| *readmitted != old.metadata().readmitted)
+        },
     };
     let plan = decide(&workload, &mut mirror, settings);
     let (host, trouble) = mirror.into_parts();

@@ -37,6 +37,7 @@ mod mirror;
 mod object;
 mod old_object;
 mod originals_annotation;
+mod other_installation;
 mod pod_template;
 mod pull_secrets;
 mod request;

@@ -10,6 +10,8 @@ use crate::pull_secrets::{self, ListedSecrets};
 use crate::settings::Settings;
 
 const SKIP: &str = "image-mirror.dev/skip";
+/// The sidecar sets it to send a workload through admission again.
+const READMITTED: &str = "image-mirror.dev/readmitted";
 /// Marks the API server's image of a Pod that a kubelet reads from a file; it cannot be changed.
 const STATIC_POD: &str = "kubernetes.io/config.mirror";
 
@@ -45,6 +47,8 @@ pub struct Metadata<'a> {
     pub originals: Option<Member>,
     /// The value of that annotation.
     pub originals_text: Option<Cow<'a, str>>,
+    /// When the sidecar last sent the object through admission again.
+    pub readmitted: Option<Cow<'a, str>>,
     /// Bytes of the keys and values of all other annotations.
     pub other_annotations: usize,
     pub is_static_pod: bool,
@@ -206,7 +210,11 @@ impl<'a> Metadata<'a> {
             }
             self.is_static_pod |= key.name == STATIC_POD;
             self.opts_out |= key.name == SKIP && value.as_deref() == Some("true");
-            self.other_annotations += key.name.len() + value.map_or(0, |value| value.len());
+            self.other_annotations +=
+                key.name.len() + value.as_ref().map_or(0, |value| value.len());
+            if key.name == READMITTED {
+                self.readmitted = value;
+            }
         }
     }
 

@@ -53,6 +53,12 @@ impl<'a> OldObject<'a> {
         self.object.get_or_init(read).as_ref()
     }
 
+    /// The object, if `words` are anywhere in its text.
+    pub fn text_with(&self, words: &str) -> Option<&Object<'a>> {
+        self.text.filter(|text| text.contains(words))?;
+        self.object()
+    }
+
     /// The pod spec.
     pub fn spec(&self) -> Option<&PodSpec<'a>> {
         self.object()?.spec()

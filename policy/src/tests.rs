@@ -4,6 +4,7 @@ mod exempt;
 mod fixtures;
 mod forged_annotations;
 mod images;
+mod other_installation;
 mod properties;
 mod pull_secrets;
 mod refusals;

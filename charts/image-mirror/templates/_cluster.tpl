@@ -41,9 +41,17 @@
 {{- end }}
 {{- end }}
 
-{{/* The name of the pull Secret, as the policy's setting `pullSecrets`. */}}
+{{/* The present name of the pull Secret, then its former names, as the policy's setting `pullSecrets`. */}}
 {{- define "image-mirror.pullSecretNames" -}}
-{{- list (default "image-mirror-pull" (include "image-mirror.pullSecretName" .)) | toJson }}
+{{- $present := default "image-mirror-pull" (include "image-mirror.pullSecretName" .) }}
+{{- concat (list $present) .Values.policy.settings.pullSecrets | uniq | toJson }}
+{{- end }}
+
+{{/* The same as a list in CEL. */}}
+{{- define "image-mirror.pullSecretList" -}}
+{{- $names := list }}
+{{- range include "image-mirror.pullSecretNames" . | fromJsonArray }}{{ $names = append $names (squote .) }}{{ end }}
+{{- printf "[%s]" (join ", " $names) }}
 {{- end }}
 
 {{/* The rights that the mode of work needs, of those in a file, as YAML. Takes a list: the context and the file. */}}
@@ -52,9 +60,10 @@
 {{- with first . }}
 {{- $needed := list }}
 {{- $mode := include "image-mirror.mode" . }}
-{{- $secret := default "image-mirror-pull" (include "image-mirror.pullSecretName" .) }}
+{{- $names := list }}
+{{- range include "image-mirror.pullSecretNames" . | fromJsonArray }}{{ $names = append $names (quote .) }}{{ end }}
 {{- $secrets := include "image-mirror.makesPullSecrets" . }}
-{{- range .Files.Get $file | replace "image-mirror-pull" ($secret | quote) | fromYamlArray }}
+{{- range .Files.Get $file | replace "image-mirror-pull" (join ", " $names) | fromYamlArray }}
   {{- $reads := not (without .verbs "get" "list" "watch") }}
   {{- $onSecrets := has "secrets" .resources }}
   {{- if or (and (eq $mode "on") (or (not $onSecrets) $secrets)) (and (eq $mode "watch") $reads) }}

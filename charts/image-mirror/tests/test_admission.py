@@ -98,6 +98,13 @@ class Secrets(unittest.TestCase):
         for user in ["admin", f"system:serviceaccount:{NAMESPACE}:default", "system:serviceaccount:a:mirror-sidecar"]:
             self.assertIsNone(self.policy.refusals("CREATE", None, secret(type="Opaque"), user=user))
 
+    def test_former_names_are_kept(self):
+        policy = Policy("secrets", "--set", "policy.settings.pullSecrets={before}")
+        for name, refused in [("before", False), ("image-mirror-pull", False), ("before2", True)]:
+            named = secret(metadata={"name": name})
+            for operation, old, new in [("CREATE", None, named), ("UPDATE", named, named), ("DELETE", named, None)]:
+                self.assertEqual(bool(policy.refusals(operation, old, new)), refused, (name, operation))
+
     def test_other_names_are_those_of_the_values(self):
         policy = Policy("secrets", "--set", "pull.secretName=mine", "--set", "serviceAccount.name=other")
         user = f"system:serviceaccount:{NAMESPACE}:other"
@@ -346,6 +353,14 @@ class Workloads(unittest.TestCase):
         self.assertEqual(len(self.refusals(kind, before, after)), 1)
         template(after)["spec"]["imagePullSecrets"] = [{"name": "theirs"}, {"name": "image-mirror-pull"}]
         self.assertEqual(self.refusals(kind, before, after), [])
+
+    def test_a_former_name_gives_way_to_the_present_one(self):
+        policy = Policy("workloads", "--set", "policy.settings.pullSecrets={before}")
+        kind, before, after = readmission("deployment-update-annotation")
+        template(before)["spec"]["imagePullSecrets"] = [{"name": "theirs"}, {"name": "before"}]
+        template(after)["spec"]["imagePullSecrets"] = [{"name": "theirs"}, {"name": "image-mirror-pull"}]
+        self.assertEqual(policy.refusals("UPDATE", before, after, kind=kind), [])
+        self.assertEqual(len(self.refusals(kind, before, after)), 1, "where it is not known")
 
     def test_everything_stays_in_its_place(self):
         kind, before, _ = readmission("deployment-update-annotation")

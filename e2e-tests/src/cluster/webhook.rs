@@ -61,6 +61,7 @@ pub struct WebhookBuilder {
     failure_policy: FailurePolicy,
     rules: Vec<Value>,
     namespaces: Vec<String>,
+    name: &'static str,
 }
 
 /// A registered webhook. It is removed when this is dropped.
@@ -87,6 +88,7 @@ impl Webhook {
             failure_policy: FailurePolicy::Fail,
             rules: Vec::new(),
             namespaces: Vec::new(),
+            name: "image-mirror",
         }
     }
 
@@ -120,6 +122,13 @@ impl WebhookBuilder {
         self
     }
 
+    /// What the name of its registration begins with; the API server calls webhooks in the order of their names.
+    #[must_use]
+    pub fn name(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
+    }
+
     /// Answers for this namespace too.
     #[must_use]
     pub fn also_in(mut self, namespace: &Namespace) -> Self {
@@ -145,7 +154,7 @@ impl WebhookBuilder {
         let registration = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "MutatingWebhookConfiguration",
-            "metadata": { "name": format!("image-mirror-{}", namespace.name()) },
+            "metadata": { "name": format!("{}-{}", self.name, namespace.name()) },
             "webhooks": [{
                 "name": "image-mirror.kubewarden.admission",
                 "admissionReviewVersions": ["v1"],

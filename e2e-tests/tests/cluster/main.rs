@@ -4,6 +4,8 @@ mod admission;
 mod chaos;
 mod drill;
 mod external;
+mod former_secret;
+mod installations;
 mod managed_secrets;
 mod manifests;
 mod pull_secrets;

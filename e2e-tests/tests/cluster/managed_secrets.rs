@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use e2e_tests::blocking;
-use e2e_tests::cluster::{self, Account, Cluster, FailurePolicy, Namespace, Webhook};
+use e2e_tests::cluster::{self, Account, Cluster, FailurePolicy, Namespace, Rights, Webhook};
 use e2e_tests::registry::RegistryClient;
 use e2e_tests::sidecar::SidecarBuilder;
 use k8s_openapi::api::core::v1;
@@ -20,14 +20,15 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::manifests::{Kind, spec_of};
+use crate::rights::events;
 use crate::stage::PULL_SECRET;
 use crate::support::{self, REPOSITORY, World};
 
 const LABEL: &str = "app.kubernetes.io/managed-by";
 /// What may take this long on a busy machine takes milliseconds.
-const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(30);
 /// What is promised for new credentials.
-const ROTATED_WITHIN: Duration = Duration::from_mins(1);
+pub const ROTATED_WITHIN: Duration = Duration::from_mins(1);
 
 /// A sidecar that works with a cluster, with the rights that are published.
 struct Managed {
@@ -38,14 +39,12 @@ struct Managed {
 
 impl Managed {
     fn start(cluster: &Cluster) -> Self {
-        Self::with(cluster, |sidecar, folder| {
-            let password = folder.join("password");
-            fs::write(&password, "p4ss word").unwrap();
-            sidecar
-                .argument("--pull-username=pusher")
-                .argument("--pull-password-file")
-                .argument(password)
-        })
+        Self::with(cluster, with_password)
+    }
+
+    /// With an account that has other rights.
+    fn of(account: Account) -> Self {
+        Self::with_account(account, with_password)
     }
 
     /// With other credentials, whose files are in a folder.
@@ -55,6 +54,13 @@ impl Managed {
     ) -> Self {
         let home = cluster.namespace("image-mirror").unwrap();
         let account = cluster.sidecar_account(&home, "mirror-sidecar").unwrap();
+        Self::with_account(account, credentials)
+    }
+
+    fn with_account(
+        account: Account,
+        credentials: impl FnOnce(SidecarBuilder, &Path) -> SidecarBuilder,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let world = World::with(|sidecar| {
             let sidecar = sidecar
@@ -104,6 +110,15 @@ impl Managed {
     }
 }
 
+fn with_password(sidecar: SidecarBuilder, folder: &Path) -> SidecarBuilder {
+    let password = folder.join("password");
+    fs::write(&password, "p4ss word").unwrap();
+    sidecar
+        .argument("--pull-username=pusher")
+        .argument("--pull-password-file")
+        .argument(password)
+}
+
 fn secret(data: &Value, labels: &Value) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": { "name": PULL_SECRET, "labels": labels },
@@ -131,11 +146,20 @@ fn config(namespace: &Namespace) -> Option<Vec<u8>> {
 }
 
 fn password(namespace: &Namespace, registry: &str) -> Option<String> {
-    let config: Value = serde_json::from_slice(&config(namespace)?).ok()?;
+    password_in(namespace, PULL_SECRET, registry)
+}
+
+/// The password for a registry in the Secret of this name.
+pub fn password_in(namespace: &Namespace, name: &str, registry: &str) -> Option<String> {
+    let mut wanted = secret(&json!({}), &json!({}));
+    wanted["metadata"]["name"] = json!(name);
+    let secret = namespace.get(&wanted).ok()?;
+    let config = STANDARD.decode(secret["data"][".dockerconfigjson"].as_str()?);
+    let config: Value = serde_json::from_slice(&config.ok()?).ok()?;
     Some(config["auths"][registry]["password"].as_str()?.to_owned())
 }
 
-fn wait(what: &str, within: Duration, is_so: impl Fn() -> bool) {
+pub fn wait(what: &str, within: Duration, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + within;
     while !is_so() {
         assert!(Instant::now() < deadline, "{what} did not happen in time");
@@ -428,9 +452,85 @@ fn without_the_api_server_what_is_known_stays_true() {
         managed.world.sidecar.admin_get("/readyz"),
         Ok((200, _))
     ));
+    let reports = |level: &str, words: &str| {
+        let mut events = managed.world.sidecar.events();
+        events.retain(|event| {
+            event["level"] == level
+                && event["message"]
+                    .as_str()
+                    .is_some_and(|it| it.contains(words))
+        });
+        events
+    };
+    wait("the outage is logged", SOON, || {
+        !reports("WARN", "API server is unreachable").is_empty()
+    });
     cluster.restart().unwrap();
     wait("the API server is found again", SOON, || {
         ask(&other) == PULL_SECRET
     });
+    let warnings = reports("WARN", "");
+    let of_outage = reports("WARN", "API server is unreachable");
+    assert_eq!(warnings, of_outage, "nothing else is a warning");
+    assert_eq!(of_outage.len(), 1, "{of_outage:?}");
+    let server = of_outage[0]["server"].as_str().unwrap();
+    assert!(server.contains(&cluster.address().to_string()), "{server}");
+    assert_eq!(reports("INFO", "API server is reachable again").len(), 1);
     assert!(password(&other, &managed.world.backup.address()).is_some());
+}
+
+/// A quota is not the sidecar's fault; missing rights are, and another replica may have them.
+#[test]
+fn refusals_of_the_secret_are_told_apart_and_reported() {
+    let Some(cluster) = cluster::alone_and_audited() else {
+        return;
+    };
+    let managed = Managed::start(&cluster);
+    let shop = cluster.namespace("shop").unwrap();
+    let quota = json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "secrets" },
+        "spec": { "hard": { "secrets": "0" } },
+    });
+    shop.create(&quota).unwrap();
+    // The controller that keeps it does not run here.
+    let status = json!({ "hard": { "secrets": "0" }, "used": { "secrets": "0" } });
+    shop.merge_status(&quota, &status).unwrap();
+    let mut probe = secret(&json!({}), &json!({}));
+    probe["metadata"]["name"] = json!("probe");
+    wait("the quota is enforced", SOON, || {
+        match shop.create(&probe) {
+            Ok(_) => shop.delete(&probe).is_err(),
+            Err(_) => true,
+        }
+    });
+    let answer = managed.ask(&format!("pull-secret/{}", shop.name()));
+    assert!(
+        answer.starts_with("image-mirror/failed:") && answer.contains("exceeded quota"),
+        "{answer}"
+    );
+    wait("the Event", SOON, || {
+        !events(&shop, "PullSecretRefused").is_empty()
+    });
+    let [event] = &events(&shop, "PullSecretRefused")[..] else {
+        panic!("more than one Event");
+    };
+    assert_eq!(event["regarding"]["name"], PULL_SECRET);
+    let note = event["note"].as_str().unwrap();
+    assert!(note.contains("exceeded quota"), "{note}");
+
+    let home = cluster.namespace("without-rights").unwrap();
+    let mut rules = Rights::published().unwrap().everywhere;
+    rules.retain(|rule| {
+        let resources = rule.resources.iter().flatten();
+        rule.verbs != ["create"] || !resources.into_iter().any(|name| name == "secrets")
+    });
+    let account = cluster.account(&home, "mirror-sidecar", &rules).unwrap();
+    let powerless = Managed::of(account);
+    let other = cluster.namespace("other").unwrap();
+    let answer = powerless.ask(&format!("pull-secret/{}", other.name()));
+    assert!(
+        answer.starts_with("image-mirror/unavailable: mirror-sidecar may not create the Secret"),
+        "{answer}"
+    );
+    assert!(events(&other, "PullSecretRefused").is_empty());
 }

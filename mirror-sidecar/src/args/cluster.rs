@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::builder::TypedValueParser as _;
 use clap::{Args, ValueEnum};
-use mirror_contract::NamespacePattern;
 use mirror_contract::namespace::DEFAULT_EXCLUDED;
+use mirror_contract::{Backup, NamespacePattern, Naming};
 use secrecy::SecretString;
 
 use super::sources::{SizeLimit, size_limit};
@@ -45,6 +45,26 @@ pub struct ClusterArgs {
     /// and called image-mirror-pull by default; without them it must already be in every namespace
     #[arg(long, env = "PULL_SECRET", value_name = "NAME", value_parser = secret_name)]
     pub pull_secret: Option<String>,
+    /// Where copies were before, as registry/repository (repeatable, or separated by commas). Workloads with copies in any other
+    /// place, as their annotation says, belong to another installation and are left alone
+    #[arg(
+        long = "former-backup",
+        env = "FORMER_BACKUPS",
+        value_delimiter = ',',
+        value_name = "PLACE,…",
+        value_parser = place
+    )]
+    pub former_backups: Vec<Backup>,
+    /// Name that the pull Secret had before (repeatable, or separated by commas): where workloads list it, it is kept as valid as
+    /// the present one; they are sent through admission again to list that instead, and then it is removed
+    #[arg(
+        long = "former-pull-secret",
+        env = "FORMER_PULL_SECRETS",
+        value_delimiter = ',',
+        value_name = "NAME,…",
+        value_parser = secret_name
+    )]
+    pub former_pull_secrets: Vec<String>,
     /// User that Pods pull copies as; needs no right but to read
     #[arg(long, env = "PULL_USERNAME", value_name = "NAME")]
     pub pull_username: Option<String>,
@@ -121,6 +141,18 @@ pub struct ClusterArgs {
 }
 
 impl ClusterArgs {
+    /// The former names of the pull Secret whose name is now `present`.
+    #[must_use]
+    pub fn former_pull_secrets(&self, present: Option<&str>) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for name in &self.former_pull_secrets {
+            if present != Some(name.as_str()) && !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        names
+    }
+
     /// How much that is new is copied in a day.
     #[must_use]
     pub fn daily_budget(&self) -> DailyBudget {
@@ -149,6 +181,12 @@ pub enum OnMovedTag {
     Update,
     /// The copy stays as it is
     Keep,
+}
+
+/// The naming does not matter: only where copies were does.
+fn place(text: &str) -> Result<Backup, String> {
+    let (registry, repository) = text.split_once('/').unwrap_or((text, ""));
+    Backup::new(registry, repository, Naming::Flat).map_err(|error| error.to_string())
 }
 
 /// The name of a Lease is made of it.

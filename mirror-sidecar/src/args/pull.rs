@@ -5,6 +5,7 @@ use mirror_copy::{Credentials, DockerConfig};
 use super::login::LoginFlags;
 use super::sources::check_docker_config;
 use super::{ClusterArgs, Kubernetes, UsageError};
+use crate::cluster::model::MAX_SECRET_NAMES;
 
 /// The name of Secrets that are made here, unless a flag says another.
 const DEFAULT_NAME: &str = "image-mirror-pull";
@@ -46,6 +47,13 @@ impl ClusterArgs {
     /// [`UsageError`] when only one of user and password is given, a file cannot be read, or credentials are given that
     /// nothing is made of.
     pub fn pull_plan(&self, registry: &str) -> Result<PullPlan, UsageError> {
+        if self.former_pull_secrets.len() >= MAX_SECRET_NAMES {
+            return Err(UsageError(format!(
+                "--former-pull-secret is given {} times, which is more than {}",
+                self.former_pull_secrets.len(),
+                MAX_SECRET_NAMES - 1
+            )));
+        }
         match (self.pull_credentials(registry)?, &self.pull_secret) {
             (None, None) => Ok(PullPlan::NotNeeded),
             (None, Some(name)) => Ok(PullPlan::Existing { name: name.clone() }),
@@ -161,6 +169,7 @@ mod tests {
     )]
     #[case("--kubernetes=on --pull-docker-config={}/odd", "--pull-docker-config")]
     #[case("--pull-username=u --pull-password=p", "--kubernetes=on")]
+    #[case("--former-pull-secret=a,b,c,d,e,f,g,h", "more than 7")]
     #[case("--kubernetes=watch --pull-docker-config={}/config", "--kubernetes=on")]
     fn mistakes(#[case] flags: &str, #[case] words: &str) {
         let error = plan(flags, folder().path()).unwrap_err().to_string();

@@ -10,6 +10,7 @@ use kube::core::Status;
 use kube::{Client, Error};
 use serde::de::DeserializeOwned;
 
+use super::api_server::ApiServer;
 use super::json_filter::{JsonFilter, Keep, Part};
 
 /// Longest body of a refusal that is read. The message in it is for people.
@@ -47,7 +48,16 @@ pub(super) struct Parts {
 ///
 /// # Errors
 /// [`Error::Api`] if the API server refuses it.
-async fn send(client: &Client, request: Request<Vec<u8>>) -> Result<BodyDataStream, Error> {
+async fn send(server: &ApiServer, request: Request<Vec<u8>>) -> Result<BodyDataStream, Error> {
+    let result = send_unobserved(server.client(), request).await;
+    server.observe(&result);
+    result
+}
+
+async fn send_unobserved(
+    client: &Client,
+    request: Request<Vec<u8>>,
+) -> Result<BodyDataStream, Error> {
     let response = client.send(request.map(Into::into)).await?;
     let status = response.status();
     let body = Body::new(response.into_body());
@@ -71,11 +81,11 @@ async fn send(client: &Client, request: Request<Vec<u8>>) -> Result<BodyDataStre
 /// # Errors
 /// [`Error::Api`] if the API server refuses it; [`Error::SerdeError`] if the response is no such object.
 pub(super) async fn object<T: DeserializeOwned>(
-    client: &Client,
+    server: &ApiServer,
     request: Request<Vec<u8>>,
     keep: Keep,
 ) -> Result<T, Error> {
-    let text = text(client, request, keep).await?;
+    let text = text(server, request, keep).await?;
     serde_json::from_slice(&text).map_err(Error::SerdeError)
 }
 
@@ -84,11 +94,11 @@ pub(super) async fn object<T: DeserializeOwned>(
 /// # Errors
 /// [`Error::Api`] if the API server refuses it.
 pub(super) async fn text(
-    client: &Client,
+    server: &ApiServer,
     request: Request<Vec<u8>>,
     keep: Keep,
 ) -> Result<Vec<u8>, Error> {
-    let mut parts = Parts::request(client, request, keep, None).await?;
+    let mut parts = Parts::request(server, request, keep, None).await?;
     Ok(match parts.next().await? {
         Some(Part::Value(value) | Part::Element(value)) => value,
         None => Vec::new(),
@@ -101,13 +111,13 @@ impl Parts {
     /// # Errors
     /// [`Error::Api`] if the API server refuses it.
     pub(super) async fn request(
-        client: &Client,
+        server: &ApiServer,
         request: Request<Vec<u8>>,
         keep: Keep,
         cut: Option<&'static str>,
     ) -> Result<Self, Error> {
         Ok(Self {
-            body: send(client, request).await?,
+            body: send(server, request).await?,
             chunk: Bytes::new(),
             used: 0,
             filter: JsonFilter::new(keep, cut),

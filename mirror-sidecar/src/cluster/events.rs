@@ -14,10 +14,10 @@ mod writer;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kube::Client;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::api_server::ApiServer;
 use super::workload::Key;
 use crate::metrics::{EventResult, Metrics};
 use memory::{Memory, Name};
@@ -78,6 +78,26 @@ pub enum Notice {
     },
     /// The namespace has used up its budget of new images.
     NoBudget,
+    /// Neither the original nor the copy is there.
+    ImageLost {
+        /// The original.
+        image: String,
+    },
+    /// The API server refuses the pull Secret, by a quota or an admission policy.
+    SecretRefused {
+        /// Why.
+        reason: String,
+    },
+    /// The API server refuses the update that would make the workload use its copies.
+    ReadmissionRefused {
+        /// Why.
+        reason: String,
+    },
+    /// Another installation of image-mirror rewrites workloads of the namespace.
+    OtherInstallation {
+        /// A copy in its backup.
+        copy: String,
+    },
     /// There is a Secret of the pull Secret's name that is not managed here; it is left alone.
     ForeignSecret,
 }
@@ -108,10 +128,10 @@ impl Events {
 
     /// Writes Events in the name of `replica`, for as long as somebody may tell something.
     #[must_use]
-    pub fn start(client: Client, replica: Option<&str>, metrics: Metrics) -> Self {
+    pub fn start(server: impl Into<ApiServer>, replica: Option<&str>, metrics: Metrics) -> Self {
         let (sender, items) = mpsc::channel(QUEUE);
         let memory = Arc::new(Mutex::new(Memory::new()));
-        let writer = Writer::new(client, replica, Arc::clone(&memory), metrics.clone());
+        let writer = Writer::new(server.into(), replica, Arc::clone(&memory), metrics.clone());
         tokio::spawn(writer.run(items));
         Self {
             memory,

@@ -27,7 +27,7 @@ struct Records {
 pub struct Record {
     /// How far its copy is.
     pub state: State,
-    /// Whether its original is gone, so that the copy is the last one.
+    /// Whether its original is gone, so that the copy is the last one, or is gone as well.
     pub is_last_copy: bool,
     /// Whether its tag moved and the copy was told to stay what it was.
     pub is_kept: bool,

@@ -11,11 +11,12 @@ mod lists;
 #[cfg(test)]
 mod memory;
 mod namespaces;
+mod secret_names;
 #[cfg(test)]
 pub(super) mod tests;
 mod uses;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
@@ -32,6 +33,7 @@ pub use lists::ListState;
 use lists::Lists;
 pub use namespaces::NamespaceState;
 use namespaces::Namespaces;
+pub use secret_names::{MAX_SECRET_NAMES, PRESENT_NAME};
 pub use uses::ImageUse;
 use uses::Uses;
 
@@ -44,6 +46,10 @@ pub struct Rules {
     pub excluded_namespaces: ExcludedNamespaces,
     /// The name of the pull Secret that copies need, if they need one.
     pub pull_secret: Option<String>,
+    /// Names that this Secret had before.
+    pub former_pull_secrets: Vec<String>,
+    /// Where copies were before.
+    pub former_backups: Vec<Backup>,
 }
 
 /// What a watch tells.
@@ -76,6 +82,8 @@ pub struct Model {
     namespaces: Namespaces,
     /// The workloads that another admission might help.
     candidates: BTreeSet<Arc<Key>>,
+    /// The workloads that another installation has rewritten.
+    of_others: BTreeSet<Arc<Key>>,
     /// The workloads of which images are not remembered.
     cut: BTreeSet<Arc<Key>>,
     lists: Lists,
@@ -107,6 +115,21 @@ pub struct LeftOut {
     pub has_workloads: bool,
 }
 
+impl Rules {
+    /// Whether `copy`, which an annotation names as the copy of `original`, is in the backup of another installation.
+    fn is_of_other_installation(&self, copy: &str, original: &str) -> bool {
+        let (Ok(copy), Ok(original)) = (ImageRef::parse(copy), ImageRef::parse(original)) else {
+            return false;
+        };
+        let is_known = self.backup.contains(&copy)
+            || self
+                .former_backups
+                .iter()
+                .any(|backup| backup.contains(&copy));
+        !is_known && Backup::any_relation(&copy, &original).is_some()
+    }
+}
+
 impl Model {
     /// A model of a cluster about which nothing was told.
     #[must_use]
@@ -125,6 +148,7 @@ impl Model {
             copies: Uses::default(),
             namespaces: Namespaces::default(),
             candidates: BTreeSet::new(),
+            of_others: BTreeSet::new(),
             cut: BTreeSet::new(),
             lists: Lists::default(),
             policy_seen: None,
@@ -243,8 +267,27 @@ impl Model {
     /// The namespaces that need the pull Secret, because something in them names it. Those that are being deleted are
     /// not among them: nothing can be created there.
     pub fn namespaces_with_pull_secret(&self) -> impl Iterator<Item = &str> {
+        self.namespaces_naming(PRESENT_NAME)
+    }
+
+    /// The same for the name at this place among all names that the pull Secret has and had.
+    pub fn namespaces_naming(&self, place: usize) -> impl Iterator<Item = &str> {
         let are_known = self.lists.state(Kind::Namespace) == ListState::Complete;
-        self.namespaces.wanting_secret(are_known)
+        self.namespaces.wanting_secret(place, are_known)
+    }
+
+    /// One workload of each namespace in which another installation has rewritten some: its key, its uid, and one of the
+    /// copies that it uses.
+    #[must_use]
+    pub fn of_other_installations(&self) -> Vec<(Key, Box<str>, Box<str>)> {
+        let mut namespaces = HashSet::new();
+        let examples = self.of_others.iter().filter_map(|key| {
+            let entry = self.workloads.get(key)?;
+            let copy = entry.other_installation()?;
+            let is_first = namespaces.insert(&*key.namespace);
+            is_first.then(|| (Key::clone(key), entry.uid().into(), copy.into()))
+        });
+        examples.collect()
     }
 
     /// When a namespace was created, if that is known.
@@ -361,7 +404,7 @@ impl Model {
             let epoch = entry.epoch();
             return self.namespaces.leave_out(&key, entry.uid(), epoch);
         }
-        let namespace = self.namespaces.enter(&key.namespace, entry.needs_secret());
+        let namespace = self.namespaces.enter(&key.namespace, entry.secret_names());
         let key = Arc::new(Key { namespace, ..key });
         let mut in_all = in_all;
         entry.keep_images(|image, place| {
@@ -383,6 +426,9 @@ impl Model {
             self.namespaces
                 .leave_out_images(&key.namespace, entry.left_out());
             self.cut.insert(Arc::clone(&key));
+        }
+        if entry.other_installation().is_some() {
+            self.of_others.insert(Arc::clone(&key));
         }
         if entry.is_candidate() {
             self.candidates.insert(Arc::clone(&key));
@@ -419,7 +465,8 @@ impl Model {
                 .forget_left_out_images(&key.namespace, entry.left_out());
         }
         self.candidates.remove(&key);
-        self.namespaces.leave(&key.namespace, entry.needs_secret());
+        self.of_others.remove(&key);
+        self.namespaces.leave(&key.namespace, entry.secret_names());
         true
     }
 

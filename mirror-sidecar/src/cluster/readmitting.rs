@@ -11,21 +11,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
 use mirror_contract::{Mode, RefusalKind};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::api_server::ApiServer;
 use super::events::{About, Events, Notice};
 use super::inventory::Inventory;
 use super::kind::Kind;
-use super::model::{Due, Image, ListState, Model};
+use super::model::{Due, ListState, Model};
 use super::readmission::{News, Outcome, Readmissions, works_since};
 use super::replicas::Replicas;
 use super::secrets::Provision;
 use super::shared::Cluster;
 use super::workload::Key;
 use crate::metrics::Metrics;
-use patch::{Patch, ReadmitError};
+use patch::{Effect, Patch, ReadmitError};
 
 /// Rest between two looks at the whole model: a first list of the cluster is thousands of changes.
 const REST: Duration = Duration::from_secs(2);
@@ -36,11 +36,14 @@ const SECRET_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks at it.
 const SECRET_POLL: Duration = Duration::from_millis(200);
 
+/// Between two reports of workloads that another installation has rewritten. The Event is written once an hour.
+const REPORT_EVERY: Duration = Duration::from_mins(2);
+
 /// What is looked at, and who is told.
 #[derive(Clone)]
 pub struct Readmitting {
     /// The API server, with the right to patch workloads.
-    pub client: Client,
+    pub server: ApiServer,
     /// Who uses which image.
     pub cluster: Arc<Cluster>,
     /// Which images have copies.
@@ -64,7 +67,9 @@ impl Readmitting {
         let mut model = self.cluster.subscribe();
         let mut copies = self.inventory.subscribe();
         let mut shares = self.replicas.subscribe();
+        let mut report_at = Instant::now();
         loop {
+            let report_again = self.report_other_installations(&mut report_at);
             while let Some(due) = self.next(&mut readmissions, started) {
                 self.send(&mut readmissions, &due).await;
             }
@@ -82,7 +87,40 @@ impl Readmitting {
             tokio::select! {
                 () = change => {}
                 () = until(again) => {}
+                () = until(report_again) => {}
             }
+        }
+    }
+
+    /// Reports workloads that another installation has rewritten, again and again; returns when to do so next.
+    fn report_other_installations(&self, report_at: &mut Instant) -> Option<std::time::Instant> {
+        let now = Instant::now();
+        if *report_at <= now {
+            let found = self.cluster.read(Model::of_other_installations);
+            if found.is_empty() {
+                return None;
+            }
+            for (key, uid, copy) in found {
+                if self.replicas.owns(&format!("namespace/{}", key.namespace)) {
+                    self.report_other_installation(&key, &uid, &copy);
+                }
+            }
+            *report_at = now + REPORT_EVERY;
+        }
+        Some(report_at.into_std())
+    }
+
+    fn report_other_installation(&self, key: &Key, uid: &str, copy: &str) {
+        let notice = Notice::OtherInstallation {
+            copy: copy.to_owned(),
+        };
+        if self.events.tell(About::workload(key, uid), notice) {
+            tracing::warn!(
+                namespace = &*key.namespace,
+                copy,
+                "another installation of image-mirror has rewritten workloads of this namespace, which are left alone; \
+                 exclude the namespace from one of the two, or name the backup with --former-backup to take over from it"
+            );
         }
     }
 
@@ -111,13 +149,19 @@ impl Readmitting {
 
     async fn send(&self, readmissions: &mut Readmissions, due: &Due) {
         let workload = &due.key;
-        let (outcome, remaining) = match self.try_and_patch(readmissions, due).await {
-            Ok(remaining) if remaining.len() < due.images.len() => (Outcome::Rewritten, remaining),
-            Ok(remaining) => (Outcome::InVain, remaining),
+        let result = self.try_and_patch(readmissions, due).await;
+        if let Some(reason) = result.as_ref().err().and_then(ReadmitError::refusal) {
+            let about = About::workload(workload, &due.uid);
+            self.events
+                .tell(about, Notice::ReadmissionRefused { reason });
+        }
+        let (outcome, remaining) = match result {
+            Ok(effect) if effect.is_helped => (Outcome::Rewritten, effect.remaining),
+            Ok(effect) => (Outcome::InVain, effect.remaining),
             Err(error) => (error.outcome(), Vec::new()),
         };
         if outcome == Outcome::Rewritten {
-            tracing::info!(%workload, "sent through admission again, and uses copies now");
+            tracing::info!(%workload, "sent through admission again");
         }
         self.metrics.readmission(outcome);
         match readmissions.ended(due, outcome, Instant::now().into_std()) {
@@ -135,17 +179,17 @@ impl Readmitting {
         }
     }
 
-    /// Which images are still named after another admission.
+    /// What another admission did, or would do if that is nothing.
     async fn try_and_patch(
         &self,
         readmissions: &mut Readmissions,
         due: &Due,
-    ) -> Result<Vec<Image>, ReadmitError> {
+    ) -> Result<Effect, ReadmitError> {
         self.provide_secret(due).await?;
-        let patch = Patch::new(&self.client, due);
-        let remaining = patch.try_out().await?;
-        if remaining.len() == due.images.len() {
-            return Ok(remaining);
+        let patch = Patch::new(&self.server, due);
+        let effect = patch.try_out().await?;
+        if !effect.is_helped {
+            return Ok(effect);
         }
         readmissions.patching(self.replicas.live(), Instant::now().into_std());
         patch.send().await

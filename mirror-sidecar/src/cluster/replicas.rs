@@ -14,17 +14,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::{Api, Client};
+use kube::Api;
 use mirror_contract::ImageRef;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch as channel;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::api_server::ApiServer;
 use super::model::Rules;
 use crate::copy_queue::CrashRecord;
 use crate::metrics::Metrics;
-use lease::OwnLease;
+use lease::{LeaseError, OwnLease};
 use members::Members;
 
 /// How long a replica counts as alive after its last sign of life: a crash costs no more than this. Three renewals may
@@ -79,6 +80,7 @@ struct Team {
 /// What the tasks share.
 #[derive(Clone)]
 struct Context {
+    server: ApiServer,
     replicas: Replicas,
     team: Arc<Team>,
     metrics: Metrics,
@@ -101,7 +103,7 @@ impl Replicas {
     /// but for a few seconds at most, this replica owns nothing.
     #[must_use]
     pub fn join(
-        client: Client,
+        server: impl Into<ApiServer>,
         namespace: &str,
         name: &str,
         group: &Group,
@@ -117,16 +119,18 @@ impl Replicas {
             team: Some(Arc::clone(&team)),
             changed: channel::Sender::new(()),
         };
+        let server = server.into();
         let context = Context {
+            server: server.clone(),
             replicas: replicas.clone(),
             team,
             metrics,
             crash_record: crash_record.clone(),
         };
         crash_record.persist();
-        let api = Api::<Lease>::namespaced(client.clone(), namespace);
+        let api = Api::<Lease>::namespaced(server.client().clone(), namespace);
         let lease = OwnLease::new(api, name, group, crash_record);
-        let others = Api::namespaced(client, namespace);
+        let others = Api::namespaced(server.client().clone(), namespace);
         let selector = group.selector();
         tokio::spawn(async move {
             // Also when a task panics: nobody waits for one that is gone.
@@ -240,6 +244,7 @@ async fn hold(context: &Context, mut lease: OwnLease) {
     let leaving = &context.team.leave;
     let mut held_until: Option<Instant> = None;
     let mut failing = false;
+    let mut failures = 0_u32;
     let mut ticks = interval(RENEW_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -263,10 +268,16 @@ async fn hold(context: &Context, mut lease: OwnLease) {
         // Never broken off: a renewal that arrives after the deletion would make the Lease again.
         match lease.renew().await {
             Ok(()) => {
+                context.server.responded();
+                failures = 0;
                 held_until = Some(asked_at + DURATION);
                 if std::mem::take(&mut failing) {
                     tracing::info!("the Lease of this replica is renewed again");
                 }
+            }
+            Err(error) if context.explains(&error, failures == 0) => {
+                failures = failures.saturating_add(1);
+                tracing::debug!(%error, "the Lease of this replica is not renewed");
             }
             Err(error) if !std::mem::replace(&mut failing, true) => {
                 tracing::warn!(%error, "the Lease of this replica is not renewed; the other replicas do its share too if this goes on");
@@ -286,6 +297,15 @@ async fn hold(context: &Context, mut lease: OwnLease) {
 }
 
 impl Context {
+    /// Records that a renewal failed; returns whether an outage of the API server explains it.
+    fn explains(&self, error: &LeaseError, is_first: bool) -> bool {
+        if error.is_unreachable() {
+            self.server.failed(error);
+            return is_first || self.server.is_away();
+        }
+        matches!(error, LeaseError::Refused { source, .. } if self.server.explains(source, false))
+    }
+
     /// Tells those who want to know whether the shares changed.
     fn refresh(&self) {
         let changed = self.team.members().refresh(now());

@@ -9,6 +9,7 @@ use futures_util::FutureExt as _;
 use kube::{Client, Config};
 use tokio_util::sync::CancellationToken;
 
+use super::api_server::ApiServer;
 use super::hosts::most_used;
 use super::model::Limits;
 use super::readmitting::Readmitting;
@@ -41,17 +42,20 @@ pub async fn start(
     metrics: Metrics,
     stop: CancellationToken,
 ) -> anyhow::Result<(Replicas, Provision)> {
-    let client = client().await?;
+    let server = connect().await?;
+    let former_pull_secrets = args.former_pull_secrets(plan.name());
     let rules = Rules {
         backup: catalog.backup().clone(),
         excluded_namespaces: excluded_namespaces.clone(),
         pull_secret: plan.name().map(str::to_owned),
+        former_pull_secrets: former_pull_secrets.clone(),
+        former_backups: args.former_backups.clone(),
     };
     let is_on = args.kubernetes == Kubernetes::On;
     let (replicas, events) = if is_on {
         (
-            replicas(&args, &client, &rules, &metrics, &catalog),
-            Events::start(client.clone(), args.replica.as_deref(), metrics.clone()),
+            replicas(&args, &server, &rules, &metrics, &catalog),
+            Events::start(server.clone(), args.replica.as_deref(), metrics.clone()),
         )
     } else {
         metrics.replicas(1);
@@ -65,6 +69,7 @@ pub async fn start(
         PullPlan::Managed { name, credentials } => {
             let setup = Setup {
                 name,
+                former_names: former_pull_secrets,
                 credentials,
                 registry: catalog.backup().registry().to_owned(),
                 excluded_namespaces,
@@ -73,7 +78,7 @@ pub async fn start(
                 events: events.clone(),
                 metrics: metrics.clone(),
             };
-            Provision::Managed(ManagedSecrets::start(setup, client.clone(), stop.clone()).await?)
+            Provision::Managed(ManagedSecrets::start(setup, server.clone(), stop.clone()).await?)
         }
     };
     let used = Arc::clone(&cluster);
@@ -90,7 +95,7 @@ pub async fn start(
         on_moved_tag: args.on_moved_tag,
     };
     let readmitting = Readmitting {
-        client: client.clone(),
+        server: server.clone(),
         cluster: Arc::clone(&cluster),
         inventory,
         replicas: replicas.clone(),
@@ -112,7 +117,7 @@ pub async fn start(
             readmitting.clone().run(readmissions).boxed()
         }
     });
-    tokio::spawn(watch(client, cluster, stop.clone()));
+    tokio::spawn(watch(server, cluster, stop.clone()));
     tokio::spawn(stop.run_until_cancelled_owned(parts));
     Ok((replicas, provision))
 }
@@ -133,7 +138,7 @@ impl fmt::Display for Part {
     }
 }
 
-async fn client() -> anyhow::Result<Client> {
+async fn connect() -> anyhow::Result<ApiServer> {
     let mut config = Config::infer().await.map_err(|error| {
         UsageError(format!(
             "--kubernetes finds no cluster, neither KUBECONFIG nor a ServiceAccount: {error}"
@@ -142,12 +147,14 @@ async fn client() -> anyhow::Result<Client> {
     config.read_timeout = Some(SILENCE);
     config.reset_reader_on_write = true;
     tracing::info!(server = %config.cluster_url, "working with the cluster");
-    Client::try_from(config).context("cannot speak to the API server")
+    let address = config.cluster_url.to_string();
+    let client = Client::try_from(config).context("cannot speak to the API server")?;
+    Ok(ApiServer::new(client, &address))
 }
 
 fn replicas(
     args: &ClusterArgs,
-    client: &Client,
+    server: &ApiServer,
     rules: &Rules,
     metrics: &Metrics,
     catalog: &Catalog,
@@ -162,7 +169,7 @@ fn replicas(
     let group = Group::of(rules);
     let record = catalog.crash_record().clone();
     Replicas::join(
-        client.clone(),
+        server.clone(),
         namespace,
         name,
         &group,

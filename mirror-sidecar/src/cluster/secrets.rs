@@ -37,18 +37,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use kube::Resource as _;
 use kube::runtime::watcher::Event;
-use kube::{Client, Resource as _};
 use mirror_contract::{Mode, Refusal, RefusalKind};
 use mirror_copy::Credentials;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::api_server::ApiServer;
 use super::events::{About, Events, Notice};
 use super::excluded::ExcludedNamespaces;
 use super::json_filter::Keep;
-use super::model::NamespaceState;
+use super::model::{NamespaceState, PRESENT_NAME};
 use super::pace::Pace;
 use super::replicas::Replicas;
 use super::shared::Cluster;
@@ -84,6 +85,8 @@ const STRANGERS_AT_ONCE: u32 = 30;
 pub struct Setup {
     /// Their name.
     pub name: String,
+    /// Names that they had before: where something lists one, it is kept, but the policy is never told of it.
+    pub former_names: Vec<String>,
     /// Where the login for the registry is looked up.
     pub credentials: Credentials,
     /// The registry that keeps the copies, named as in references.
@@ -105,6 +108,8 @@ pub struct Setup {
 pub struct ManagedSecrets(Arc<Inner>);
 
 struct Inner {
+    /// The place of their name among all names that they have and had.
+    place: usize,
     api: Secrets,
     excluded: ExcludedNamespaces,
     /// Of the login for the registry that keeps the copies.
@@ -124,6 +129,8 @@ struct State {
     rests: Rests,
     quarrels: Quarrels,
     strangers: Pace,
+    /// How many the metrics count.
+    counted: usize,
 }
 
 impl Default for State {
@@ -134,6 +141,7 @@ impl Default for State {
             rests: Rests::default(),
             quarrels: Quarrels::default(),
             strangers: Pace::new(STRANGER_EACH, STRANGERS_AT_ONCE),
+            counted: 0,
         }
     }
 }
@@ -153,7 +161,7 @@ impl ManagedSecrets {
     /// [`UsageError`] when the credentials hold no login for the registry.
     pub async fn start(
         setup: Setup,
-        client: Client,
+        server: impl Into<ApiServer>,
         stop: CancellationToken,
     ) -> Result<Self, UsageError> {
         let key = key_of(&setup.registry).to_owned();
@@ -170,34 +178,31 @@ impl ManagedSecrets {
             Ok(Err(_)) | Err(_) => None,
         };
         let sender = watch::Sender::new(first);
-        let inner = Arc::new(Inner {
-            api: Secrets::new(client, setup.name),
-            excluded: setup.excluded_namespaces,
-            key,
-            content: sender.subscribe(),
-            cluster: setup.cluster,
-            replicas: setup.replicas,
-            events: setup.events,
-            metrics: setup.metrics,
-            state: Mutex::default(),
-            changed: watch::Sender::new(()),
-        });
-        let parts = {
-            let inner = Arc::clone(&inner);
-            supervise(&[Part::Watch, Part::Content, Part::Rounds], move |part| {
-                let inner = Arc::clone(&inner);
-                match part {
-                    Part::Watch => {
-                        let lists = Arc::new(Semaphore::new(1));
-                        stream::watch(inner.api.client(), OfOurName(inner), lists).boxed()
-                    }
-                    Part::Content => source.clone().follow(sender.clone()).boxed(),
-                    Part::Rounds => inner.rounds().boxed(),
-                }
+        let server = server.into();
+        let inner = |place: usize, name: String| {
+            Arc::new(Inner {
+                place,
+                api: Secrets::new(server.clone(), name),
+                excluded: setup.excluded_namespaces.clone(),
+                key: key.clone(),
+                content: sender.subscribe(),
+                cluster: Arc::clone(&setup.cluster),
+                replicas: setup.replicas.clone(),
+                events: setup.events.clone(),
+                metrics: setup.metrics.clone(),
+                state: Mutex::default(),
+                changed: watch::Sender::new(()),
             })
         };
-        tokio::spawn(stop.run_until_cancelled_owned(parts));
-        Ok(Self(inner))
+        let present = inner(PRESENT_NAME, setup.name);
+        let former = setup.former_names.into_iter().enumerate();
+        let former = former.map(|(place, name)| inner(PRESENT_NAME + 1 + place, name));
+        for inner in former {
+            inner.work(&[Part::Watch, Part::Rounds], None, stop.clone());
+        }
+        let content = Some((source, sender.clone()));
+        Arc::clone(&present).work(&[Part::Watch, Part::Content, Part::Rounds], content, stop);
+        Ok(Self(present))
     }
 
     /// Their name.
@@ -225,6 +230,30 @@ impl ManagedSecrets {
 }
 
 impl Inner {
+    /// Does these parts of the work in the background, until `stop`.
+    fn work(
+        self: Arc<Self>,
+        parts: &'static [Part],
+        content: Option<(Source, watch::Sender<Option<Arc<Content>>>)>,
+        stop: CancellationToken,
+    ) {
+        let parts = supervise(parts, move |part| {
+            let inner = Arc::clone(&self);
+            match (part, &content) {
+                (Part::Watch, _) => {
+                    let lists = Arc::new(Semaphore::new(1));
+                    stream::watch(inner.api.server().clone(), OfOurName(inner), lists).boxed()
+                }
+                (Part::Content, Some((source, sender))) => {
+                    source.clone().follow(sender.clone()).boxed()
+                }
+                (Part::Content, None) => std::future::pending().boxed(),
+                (Part::Rounds, _) => inner.rounds().boxed(),
+            }
+        });
+        tokio::spawn(stop.run_until_cancelled_owned(parts));
+    }
+
     async fn ask(self: Arc<Self>, namespace: Arc<str>, mode: Mode) -> Result<(), Trouble> {
         let content = self.content();
         let told = self.cluster.read(|model| model.namespace_state(&namespace));
@@ -245,8 +274,11 @@ impl Inner {
             }
         }
         let outcome = Arc::clone(&self).fly(&namespace, mode).await;
-        if mode == Mode::Ensure && matches!(outcome, Err(Trouble::Foreign { .. })) {
-            self.tell_foreign(&namespace);
+        if let (Mode::Ensure, Err(trouble)) = (mode, &outcome) {
+            if let Trouble::Foreign { .. } = trouble {
+                self.tell_foreign(&namespace);
+            }
+            self.report_refusal(&namespace, trouble);
         }
         outcome
     }
@@ -292,19 +324,47 @@ impl Inner {
             return;
         };
         let name = self.api.name();
-        let about = About {
-            api_version: "v1".into(),
-            kind: "Secret".into(),
-            namespace: namespace.into(),
-            name: name.into(),
-            uid,
-        };
-        if self.events.tell(about, Notice::ForeignSecret) {
+        if self
+            .events
+            .tell(self.secret(namespace, uid), Notice::ForeignSecret)
+        {
             tracing::warn!(
                 namespace,
                 name,
                 "this Secret is not managed here and stays as it is; Pods there lack the credentials for copies"
             );
+        }
+    }
+
+    /// Reports a refusal by a quota or an admission policy where the people of the namespace see it.
+    fn report_refusal(&self, namespace: &str, trouble: &Trouble) {
+        let Trouble::Refused { reason, .. } = trouble else {
+            return;
+        };
+        let notice = Notice::SecretRefused {
+            reason: reason.clone(),
+        };
+        // There is no Secret, so there is no uid.
+        if self
+            .events
+            .tell(self.secret(namespace, String::new()), notice)
+        {
+            tracing::warn!(
+                namespace,
+                name = self.api.name(),
+                reason,
+                "the API server refuses the pull Secret; raise the quota of the namespace or change the admission policy"
+            );
+        }
+    }
+
+    fn secret(&self, namespace: &str, uid: String) -> About {
+        About {
+            api_version: "v1".into(),
+            kind: "Secret".into(),
+            namespace: namespace.into(),
+            name: self.api.name().into(),
+            uid,
         }
     }
 

@@ -9,11 +9,12 @@ mod tests;
 
 use std::sync::Arc;
 
+use kube::Resource as _;
 use kube::runtime::watcher::Event;
-use kube::{Client, Resource as _};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::api_server::ApiServer;
 use super::json_filter::Keep;
 use super::kind::{Kind, WorkloadKind};
 use super::model::Change;
@@ -25,11 +26,12 @@ use super::workload::Watched;
 const LISTS_AT_A_TIME: usize = 1;
 
 /// Watches all kinds until `stop`, and keeps the model true.
-pub async fn watch(client: Client, cluster: Arc<Cluster>, stop: CancellationToken) {
+pub async fn watch(server: impl Into<ApiServer>, cluster: Arc<Cluster>, stop: CancellationToken) {
+    let server = server.into();
     let lists = Arc::new(Semaphore::new(LISTS_AT_A_TIME));
     let watches = supervise(&Kind::ALL, move |kind| {
         let cluster = Arc::clone(&cluster);
-        stream::watch(client.clone(), OfKind { cluster, kind }, Arc::clone(&lists))
+        stream::watch(server.clone(), OfKind { cluster, kind }, Arc::clone(&lists))
     });
     // Ending the supervision ends the tasks.
     stop.run_until_cancelled_owned(watches).await;

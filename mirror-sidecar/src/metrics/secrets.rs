@@ -55,10 +55,11 @@ impl Metrics {
         self.0.secrets.writes.get_or_create(&result.label()).inc();
     }
 
-    /// So many pull Secrets are managed here.
-    pub fn managed_secrets(&self, count: usize) {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        self.0.secrets.managed.set(count);
+    /// So many of the pull Secrets that are managed here are counted now, where `before` were.
+    pub fn managed_secrets(&self, before: usize, count: usize) {
+        let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let more = signed(count).saturating_sub(signed(before));
+        self.0.secrets.managed.inc_by(more);
     }
 }
 

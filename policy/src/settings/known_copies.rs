@@ -21,6 +21,12 @@ impl KnownCopies<'_> {
         !self.backups.is_empty()
     }
 
+    /// Whether `image` is in one of the backups.
+    pub fn contain(&self, image: &ImageRef<'_>) -> bool {
+        let mut backups = self.backups.iter().flatten();
+        backups.any(|backup| backup.contains(image))
+    }
+
     /// How `copy` relates to `original`; `None` if it is no copy of it.
     pub fn relation(&self, copy: &str, original: &str) -> Option<Relation> {
         let copy = ImageRef::parse(copy).ok()?;

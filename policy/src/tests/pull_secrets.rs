@@ -648,3 +648,39 @@ fn a_copy_of_a_copy_stands_for_the_original() {
     let object = answer.mutated_object.unwrap();
     assert_eq!(images(&object["spec"]["template"]["spec"]), [new]);
 }
+
+/// The sidecar keeps the former Secret valid and moves templates one by one.
+#[rstest]
+#[case::applied_again(&["nginx"], json!(null), false, json!(["before", SECRET]), "before")]
+#[case::updated(&[NGINX], json!([{"name": "before"}]), false, json!(["before", SECRET]), "before")]
+#[case::readmitted(&[NGINX], json!([{"name": "before"}]), true, json!(["before", SECRET]), SECRET)]
+#[case::forgotten(&["nginx"], json!(null), false, json!([SECRET]), SECRET)]
+fn a_former_secret_stays_until_its_template_is_readmitted(
+    #[case] images: &[&str],
+    #[case] listed: Value,
+    #[case] is_readmitted: bool,
+    #[case] known: Value,
+    #[case] expected: &str,
+) {
+    let note = json!({NGINX: "nginx", "imagePullSecret": "before"});
+    let old = deployment(&[NGINX], json!([{"name": "before"}]), Some(note.clone()));
+    let note = (images == [NGINX]).then_some(note);
+    let mut request = create(deployment(images, listed, note));
+    request["operation"] = "UPDATE".into();
+    if is_readmitted {
+        let annotations = json!({"image-mirror.dev/readmitted": "2026-01-01T00:00:00Z"});
+        request["object"]["metadata"]["annotations"] = annotations;
+    }
+    request["oldObject"] = old;
+    let answer = answer_with(&request, &mut Script::new(), json!({"pullSecrets": known}));
+    let object = answer.mutated_object.as_ref();
+    let template = &object.unwrap_or(&request["object"])["spec"]["template"];
+    assert_eq!(template["spec"]["containers"][0]["image"], NGINX);
+    assert_eq!(
+        template["spec"]["imagePullSecrets"],
+        json!([{ "name": expected }])
+    );
+    let note = &template["metadata"]["annotations"][ORIGINALS];
+    let note: Value = serde_json::from_str(note.as_str().unwrap()).unwrap();
+    assert_eq!(note, json!({NGINX: "nginx", "imagePullSecret": expected}));
+}

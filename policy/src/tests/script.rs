@@ -52,6 +52,14 @@ impl Script {
         }
     }
 
+    /// With copies in another backup.
+    pub fn of(backup: Backup) -> Self {
+        Self {
+            backup,
+            ..Self::new()
+        }
+    }
+
     /// The reply to one question, given without the sidecar's address.
     pub fn reply(mut self, question: &str, reply: Reply) -> Self {
         self.replies.insert(question.to_owned(), reply);

@@ -102,7 +102,7 @@ metadata before this validation: `generation`, `managedFields`, and the annotati
 
 {{- define "image-mirror.workloadValidations" -}}
 {{- $copy := printf "matches(r'%s')" (include "image-mirror.copyPattern" .) }}
-{{- $secret := include "image-mirror.pullSecretName" . }}
+{{- $secrets := ternary (include "image-mirror.pullSecretList" .) "[]" (ne (include "image-mirror.pullSecretName" .) "") }}
 {{- $served := "['annotations', 'generation', 'managedFields', 'resourceVersion']" }}
 - message: mirror-sidecar changes no metadata but the annotation image-mirror.dev/readmitted
   expression: >-
@@ -140,6 +140,6 @@ metadata before this validation: `generation`, `managedFields`, and the annotati
     && has(v.image.reference) && v.image.reference.{{ $copy }}))))
 - message: a re-admission adds or removes no pull Secret but that of the copies
   expression: >-
-    variables.beforeSecrets.all(s, s in variables.afterSecrets{{ with $secret }} || (has(s.name) && s.name == '{{ . }}'){{ end }})
-    && variables.afterSecrets.all(s, s in variables.beforeSecrets{{ with $secret }} || (has(s.name) && s.name == '{{ . }}'){{ end }})
+    variables.beforeSecrets.all(s, s in variables.afterSecrets || (has(s.name) && s.name in {{ $secrets }}))
+    && variables.afterSecrets.all(s, s in variables.beforeSecrets || (has(s.name) && s.name in {{ $secrets }}))
 {{- end }}

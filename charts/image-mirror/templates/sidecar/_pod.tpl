@@ -141,6 +141,10 @@ name in the values, the Secret.
   value: {{ $v.cluster.maxWorkloads | int64 | quote }}
 - name: ON_MOVED_TAG
   value: {{ $v.cluster.onMovedTag | quote }}
+{{- with $v.policy.settings.backups }}
+- name: FORMER_BACKUPS
+  value: {{ join "," . | quote }}
+{{- end }}
 {{- end }}
 {{- if eq $mode "on" }}
 - name: READMIT
@@ -160,6 +164,10 @@ name in the values, the Secret.
 {{- with include "image-mirror.pullSecretName" . }}
 - name: PULL_SECRET
   value: {{ . | quote }}
+{{- with include "image-mirror.pullSecretNames" $ | fromJsonArray | rest }}
+- name: FORMER_PULL_SECRETS
+  value: {{ join "," . | quote }}
+{{- end }}
 {{- end }}
 {{- with include "image-mirror.pullLoginSecret" . }}
 {{- $username := $v.pull.useRegistryCredentials | ternary $v.registry.username $v.pull.username }}

@@ -103,6 +103,8 @@ impl World {
             backup: Backup::new(BACKUP, "mirror", Naming::Flat).unwrap(),
             excluded_namespaces: ExcludedNamespaces::default(),
             pull_secret: Some(NAME.into()),
+            former_backups: Default::default(),
+            former_pull_secrets: Vec::new(),
         }));
         Self {
             server,
@@ -184,6 +186,7 @@ impl World {
         };
         let setup = mirror_sidecar::cluster::secrets::Setup {
             name: NAME.into(),
+            former_names: Vec::new(),
             credentials: Credentials::anonymous().with_login(BACKUP, login),
             registry: BACKUP.into(),
             excluded_namespaces: ExcludedNamespaces::default(),

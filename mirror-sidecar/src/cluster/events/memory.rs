@@ -124,7 +124,9 @@ impl Name {
         }
         hash.update(notice.reason());
         match notice {
-            Notice::Mirrored { image } | Notice::LastCopy { image } => hash.update(image),
+            Notice::Mirrored { image }
+            | Notice::LastCopy { image }
+            | Notice::ImageLost { image } => hash.update(image),
             Notice::NotMirrored { image, reason } => {
                 hash.update(image);
                 hash.update([0]);
@@ -137,7 +139,13 @@ impl Name {
                     hash.update([0]);
                 }
             }
-            Notice::TooMuch { .. } | Notice::NoBudget | Notice::ForeignSecret => {}
+            // Reasons have figures in them, and one of them at a time is enough.
+            Notice::TooMuch { .. }
+            | Notice::NoBudget
+            | Notice::ForeignSecret
+            | Notice::SecretRefused { .. }
+            | Notice::ReadmissionRefused { .. }
+            | Notice::OtherInstallation { .. } => {}
         }
         let hash = hash.finalize();
         let first = hash.iter().take(8);

@@ -28,6 +28,10 @@ impl Notice {
             Self::TooMuch { .. } => "LimitExceeded",
             Self::NoBudget => "BudgetExceeded",
             Self::ForeignSecret => "ForeignSecret",
+            Self::ImageLost { .. } => "ImageLost",
+            Self::SecretRefused { .. } => "PullSecretRefused",
+            Self::ReadmissionRefused { .. } => "ReadmissionRefused",
+            Self::OtherInstallation { .. } => "OtherInstallation",
         }
     }
 
@@ -37,10 +41,11 @@ impl Notice {
             Self::Mirrored { .. }
             | Self::NotMirrored { .. }
             | Self::TooMuch { .. }
-            | Self::NoBudget => "Mirror",
-            Self::LastCopy { .. } => "Check",
-            Self::NotRewritten { .. } => "Readmit",
-            Self::ForeignSecret => "ProvidePullSecret",
+            | Self::NoBudget
+            | Self::OtherInstallation { .. } => "Mirror",
+            Self::LastCopy { .. } | Self::ImageLost { .. } => "Check",
+            Self::NotRewritten { .. } | Self::ReadmissionRefused { .. } => "Readmit",
+            Self::ForeignSecret | Self::SecretRefused { .. } => "ProvidePullSecret",
         }
     }
 
@@ -51,7 +56,13 @@ impl Notice {
 
     /// Whether it is about the namespace as a whole; the object is one of many in it.
     pub(super) fn is_of_namespace(&self) -> bool {
-        matches!(self, Self::TooMuch { .. } | Self::NoBudget)
+        matches!(
+            self,
+            Self::TooMuch { .. }
+                | Self::NoBudget
+                | Self::SecretRefused { .. }
+                | Self::OtherInstallation { .. }
+        )
     }
 
     /// The same with as much text as is shown, since many notices may wait to be written.
@@ -65,6 +76,14 @@ impl Notice {
                 reason,
             } => Self::NotMirrored {
                 image: image(text),
+                reason: tidy(&reason, MAX_REASON),
+            },
+            Self::ImageLost { image: text } => Self::ImageLost { image: image(text) },
+            Self::OtherInstallation { copy: text } => Self::OtherInstallation { copy: image(text) },
+            Self::SecretRefused { reason } => Self::SecretRefused {
+                reason: tidy(&reason, MAX_REASON),
+            },
+            Self::ReadmissionRefused { reason } => Self::ReadmissionRefused {
                 reason: tidy(&reason, MAX_REASON),
             },
             Self::NotRewritten { images } => Self::NotRewritten {
@@ -90,6 +109,29 @@ impl Notice {
                 "{} is gone from its registry: the copy in the backup registry is the last one. \
                  Keep it there until this workload uses another image.",
                 tidy_image(image)
+            ),
+            Self::ImageLost { image } => format!(
+                "{} is gone from its registry, and its copy is gone from the backup registry: the next Pod that has to \
+                 pull it cannot start. Restore the copy in the backup registry, push the image to its registry again, or \
+                 change the image of this workload.",
+                tidy_image(image)
+            ),
+            Self::SecretRefused { reason } => format!(
+                "The API server refuses the pull Secret of image-mirror, so workloads here keep their original images and \
+                 Pods cannot pull copies: {}. Raise the quota of the namespace or change the admission policy; it is tried \
+                 again by itself.",
+                tidy(reason, MAX_REASON).trim_end_matches(is_end)
+            ),
+            Self::ReadmissionRefused { reason } => format!(
+                "There are copies of the images of this workload, but it keeps the originals, because its update is \
+                 refused: {}. Raise the quota or change the admission policy that refuses it; it is tried again by itself.",
+                tidy(reason, MAX_REASON).trim_end_matches(is_end)
+            ),
+            Self::OtherInstallation { copy } => format!(
+                "Another installation of image-mirror has rewritten workloads of this namespace, for example to {}, so this \
+                 one leaves them alone. Exclude the namespace from one of the two, or move to one of them as \
+                 docs/migrating.md describes.",
+                tidy_image(copy)
             ),
             Self::NotRewritten { images } => format!(
                 "There are copies of these images, but the policy leaves them: {}. \

@@ -62,6 +62,13 @@ fn not_mirrored(image: &str, reason: &str) -> Notice {
     "There are copies of these images, but the policy leaves them: a:1, b:1 and 1 more. \
      Check that the image-mirror policy is active and covers this kind and namespace."
 )]
+#[case::image_lost(
+    Notice::ImageLost { image: "nginx:1".into() },
+    "ImageLost",
+    "nginx:1 is gone from its registry, and its copy is gone from the backup registry: the next Pod that has to pull it \
+     cannot start. Restore the copy in the backup registry, push the image to its registry again, or change the image of \
+     this workload."
+)]
 fn a_notice_is_a_sentence(#[case] notice: Notice, #[case] reason: &str, #[case] note: &str) {
     assert_eq!(notice.reason(), reason);
     assert_eq!(notice.note(), note);

@@ -7,14 +7,15 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::{Event, EventSeries};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
+use kube::Api;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::memory::{Memory, Name};
 use super::{About, Notice};
+use crate::cluster::api_server::{ApiServer, is_unreachable};
 use crate::metrics::{EventResult, Metrics};
 
 /// Pause between two Events, so that there are at most 120 in a minute. Events are for people, and the API server has
@@ -48,7 +49,7 @@ pub(super) struct Item {
 
 /// Writes what it is given.
 pub(super) struct Writer {
-    client: Client,
+    server: ApiServer,
     instance: String,
     memory: Arc<Mutex<Memory>>,
     metrics: Metrics,
@@ -75,14 +76,14 @@ enum WriteError {
 
 impl Writer {
     pub(super) fn new(
-        client: Client,
+        server: ApiServer,
         replica: Option<&str>,
         memory: Arc<Mutex<Memory>>,
         metrics: Metrics,
     ) -> Self {
         let instance = replica.unwrap_or(CONTROLLER);
         Self {
-            client,
+            server,
             instance: instance.chars().take(MAX_INSTANCE).collect(),
             memory,
             metrics,
@@ -109,10 +110,11 @@ impl Writer {
     /// Creates the Event. If it is there, from another replica or from the last time, it becomes a series.
     async fn write(&self, item: &Item) -> Result<(), WriteError> {
         let namespace = namespace(&item.about);
-        let api = Api::<Event>::namespaced(self.client.clone(), namespace);
+        let api = Api::<Event>::namespaced(self.server.client().clone(), namespace);
         let created = api
             .create(&PostParams::default(), &self.event(item, Timestamp::now()))
             .await;
+        self.server.observe(&created);
         match created {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 409 => {
@@ -143,7 +145,7 @@ impl Writer {
             let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
             memory.lose(item.name);
         }
-        if std::mem::replace(&mut self.failing, true) {
+        if error.is_outage() || std::mem::replace(&mut self.failing, true) {
             tracing::debug!(%error, "an Event is not written");
         } else {
             tracing::warn!(%error, "an Event is not written; more of these are logged at level debug");
@@ -173,6 +175,13 @@ impl Writer {
             reporting_instance: Some(self.instance.clone()),
             ..Event::default()
         }
+    }
+}
+
+impl WriteError {
+    /// Returns whether an outage of the API server explains it.
+    fn is_outage(&self) -> bool {
+        matches!(self, Self::Unreachable { source, .. } if is_unreachable(source))
     }
 }
 

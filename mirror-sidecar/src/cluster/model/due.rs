@@ -32,13 +32,15 @@ pub struct Due {
     pub uid: Box<str>,
     /// When it was created.
     pub created: Option<Timestamp>,
-    /// The images that copies could replace, in their order; at least one.
+    /// The images that copies could replace, in their order.
     pub images: Box<[Image]>,
+    /// The pull Secret that it is to list instead of a former one; if there is none, there is at least one image.
+    pub missing_secret: Option<Box<str>>,
 }
 
 impl Model {
     /// The workloads that another admission might help, in their order: top-level ones of a mutable kind, active, not left
-    /// alone, with at least one image that its copy could replace, and none to wait for or to withhold.
+    /// alone, with at least one image that its copy could replace, or a former pull Secret, and no image to wait for or to withhold.
     ///
     /// `state` is asked once for each image.
     pub fn due(
@@ -51,16 +53,20 @@ impl Model {
         candidates.filter_map(move |key| {
             let entry = self.workloads.get(key)?;
             let state_of = |image| *states.entry(image).or_insert_with(|| state(image));
-            Some(Due {
+            let images = self.replaceable(entry, state_of)?;
+            let secret = self.rules.pull_secret.as_deref();
+            let missing_secret = secret.filter(|_| entry.has_outdated_secret());
+            (!images.is_empty() || missing_secret.is_some()).then(|| Due {
                 key: Arc::clone(key),
                 uid: entry.uid().into(),
                 created: entry.created(),
-                images: self.replaceable(entry, state_of)?,
+                images,
+                missing_secret: missing_secret.map(Box::from),
             })
         })
     }
 
-    /// The images that the policy could replace by their copies now; `None` if there is none, or if it is too early.
+    /// The images that the policy could replace by their copies now; `None` if it is too early.
     ///
     /// A template that lists no pull Secret gets none from the policy while an image of it stays upstream, which may need
     /// those of the `ServiceAccount`: its Pods are rewritten instead.
@@ -81,11 +87,22 @@ impl Model {
         }
         let is_left_to_pods =
             stays_upstream && !entry.lists_secrets() && self.rules.pull_secret.is_some();
-        (!images.is_empty() && !is_left_to_pods).then(|| images.into_boxed_slice())
+        if is_left_to_pods {
+            images.clear();
+        }
+        Some(images.into_boxed_slice())
     }
 }
 
 impl Due {
+    /// Whether an admission that gave `workload` has changed what it should.
+    #[must_use]
+    pub fn is_helped(&self, workload: &Workload) -> bool {
+        let has_secret = |name: &str| workload.pull_secrets.iter().any(|listed| listed == name);
+        self.remaining(workload).len() < self.images.len()
+            || self.missing_secret.as_deref().is_some_and(has_secret)
+    }
+
     /// Those of the images that `workload`, which an admission gave, still names.
     #[must_use]
     pub fn remaining(&self, workload: &Workload) -> Vec<Image> {

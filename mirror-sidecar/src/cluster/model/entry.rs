@@ -7,6 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use mirror_contract::ImageRef;
 
 use super::Rules;
+use super::secret_names::SecretNames;
 use crate::cluster::workload::{Life, Workload};
 
 /// An image in its normal form, without the tag of one that is pinned to a digest. All its users share it.
@@ -29,7 +30,12 @@ struct Facts {
     created: Option<Timestamp>,
     /// A hash of all images, also of those that are not kept.
     images: u64,
-    secrets: Secrets,
+    lists_secrets: bool,
+    secret_names: SecretNames,
+    /// It uses copies and lists a former pull Secret instead of the present one.
+    has_outdated_secret: bool,
+    /// A copy that it uses in the backup of another installation.
+    other_installation: Option<Box<str>>,
     is_candidate: bool,
     is_owned: bool,
 }
@@ -48,15 +54,6 @@ struct LeftOut {
 pub(super) enum Place {
     Upstream,
     Backup,
-}
-
-/// The pull Secrets that a workload lists itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Secrets {
-    None,
-    Others,
-    /// That of the backup is among them.
-    WithOurs,
 }
 
 impl Entry {
@@ -90,19 +87,30 @@ impl Entry {
             list.push(shared(&image).unwrap_or_else(|| Arc::new(image.into_owned())));
         }
         let (mut originals, mut in_backup) = (each_once(originals), each_once(in_backup));
-        let ours = rules.pull_secret.as_ref();
-        let secrets = match &workload.pull_secrets[..] {
-            [] => Secrets::None,
-            listed if ours.is_some_and(|ours| listed.contains(ours)) => Secrets::WithOurs,
-            _ => Secrets::Others,
-        };
-        if originals.is_empty() && in_backup.is_empty() && secrets != Secrets::WithOurs {
+        let mut annotated = workload.originals.iter();
+        let other_installation =
+            annotated.find(|(copy, original)| rules.is_of_other_installation(copy, original));
+        let other_installation = other_installation.map(|(copy, _)| Box::from(copy.as_str()));
+        if other_installation.is_some() {
+            // The other one looks after them.
+            originals.clear();
+        }
+        let secret_names = SecretNames::of(&workload.pull_secrets, rules);
+        if originals.is_empty()
+            && in_backup.is_empty()
+            && secret_names.is_empty()
+            && other_installation.is_none()
+        {
             return None;
         }
+        let has_outdated_secret =
+            rules.pull_secret.is_some() && secret_names.is_outdated() && !in_backup.is_empty();
         let is_candidate = workload.key.kind.is_mutable()
             && workload.life == Life::Active
             && !workload.is_owned
-            && !originals.is_empty();
+            && !workload.is_exempt
+            && other_installation.is_none()
+            && (!originals.is_empty() || has_outdated_secret);
         let images = hash_of(&originals, &in_backup);
         let count = originals.len().saturating_add(in_backup.len());
         in_backup.truncate(MAX_IMAGES);
@@ -112,7 +120,10 @@ impl Entry {
             uid: workload.uid.clone(),
             created: workload.created,
             images,
-            secrets,
+            lists_secrets: !workload.pull_secrets.is_empty(),
+            secret_names,
+            has_outdated_secret,
+            other_installation,
             is_candidate,
             is_owned: workload.is_owned,
         };
@@ -183,20 +194,29 @@ impl Entry {
         self.left_out.beyond_namespace > 0
     }
 
-    /// Whether it names the pull Secret of the backup.
-    #[must_use]
-    pub fn needs_secret(&self) -> bool {
-        self.facts.secrets == Secrets::WithOurs
+    /// A copy that it uses in the backup of another installation, which looks after it.
+    pub(super) fn other_installation(&self) -> Option<&str> {
+        self.facts.other_installation.as_deref()
+    }
+
+    /// The names of the pull Secret that it lists.
+    pub(super) fn secret_names(&self) -> SecretNames {
+        self.facts.secret_names
+    }
+
+    /// Whether it is to list the present pull Secret instead of a former one.
+    pub(super) fn has_outdated_secret(&self) -> bool {
+        self.facts.has_outdated_secret
     }
 
     /// Whether it lists any pull Secret.
     pub(super) fn lists_secrets(&self) -> bool {
-        self.facts.secrets != Secrets::None
+        self.facts.lists_secrets
     }
 
     /// Whether it is of a kind and in a state in which another admission could rewrite it.
     pub(super) fn is_candidate(&self) -> bool {
-        self.facts.is_candidate && !self.originals.is_empty()
+        self.facts.is_candidate && (!self.originals.is_empty() || self.facts.has_outdated_secret)
     }
 
     /// Whether a controller owns it.

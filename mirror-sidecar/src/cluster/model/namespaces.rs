@@ -7,6 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::entry::Image;
 use super::limits::Amounts;
+use super::secret_names::{SecretNameCounts, SecretNames};
 use crate::cluster::kind::WorkloadKind;
 use crate::cluster::workload::{Key, NamespaceObject};
 
@@ -32,8 +33,8 @@ pub enum NamespaceState {
 struct Namespace {
     /// `None` if only workloads in it were told so far, or still are.
     seen: Option<Seen>,
-    /// How many workloads name the pull Secret.
-    wanting_secret: usize,
+    /// How many workloads list the pull Secret.
+    wanting_secret: SecretNameCounts,
     /// The images that workloads use, with the number of these.
     images: BTreeMap<Image, usize>,
     amounts: Amounts,
@@ -86,7 +87,7 @@ impl Namespaces {
 
     /// A workload is told in a namespace; gives the name as all share it. It is there although its namespace may not be
     /// known, so the limit of workloads bounds this.
-    pub(super) fn enter(&mut self, name: &Arc<str>, wants_secret: bool) -> Arc<str> {
+    pub(super) fn enter(&mut self, name: &Arc<str>, secrets: SecretNames) -> Arc<str> {
         let shared = self
             .0
             .get_key_value(name)
@@ -94,7 +95,7 @@ impl Namespaces {
             .clone();
         let namespace = self.0.entry(Arc::clone(&shared)).or_default();
         namespace.amounts = namespace.amounts.plus(Amounts::WORKLOAD);
-        namespace.wanting_secret += usize::from(wants_secret);
+        namespace.wanting_secret.add(secrets);
         shared
     }
 
@@ -210,11 +211,10 @@ impl Namespaces {
     }
 
     /// A workload that entered is gone.
-    pub(super) fn leave(&mut self, name: &str, wanted_secret: bool) {
+    pub(super) fn leave(&mut self, name: &str, secrets: SecretNames) {
         if let Some(namespace) = self.0.get_mut(name) {
             namespace.amounts = namespace.amounts.minus(Amounts::WORKLOAD);
-            let wanting = namespace.wanting_secret;
-            namespace.wanting_secret = wanting.saturating_sub(usize::from(wanted_secret));
+            namespace.wanting_secret.remove(secrets);
         }
         self.tidy(name);
     }
@@ -239,8 +239,12 @@ impl Namespaces {
         }
     }
 
-    /// Where the pull Secret is needed and can be. Unless all namespaces are known, one that was not told counts as there.
-    pub(super) fn wanting_secret(&self, are_known: bool) -> impl Iterator<Item = &str> {
+    /// Where the pull Secret with the name at this place is needed and can be. Unless all namespaces are known, one that was not told counts as there.
+    pub(super) fn wanting_secret(
+        &self,
+        place: usize,
+        are_known: bool,
+    ) -> impl Iterator<Item = &str> {
         let namespaces = self.0.iter();
         namespaces
             .filter(move |(_, namespace)| {
@@ -249,8 +253,8 @@ impl Namespaces {
                     None => !are_known,
                 };
                 // What is not remembered may name it.
-                let is_wanting =
-                    namespace.wanting_secret > 0 || !namespace.workloads_left_out.is_empty();
+                let is_wanting = namespace.wanting_secret.is_listed(place)
+                    || !namespace.workloads_left_out.is_empty();
                 is_wanting && exists
             })
             .map(|(name, _)| &**name)

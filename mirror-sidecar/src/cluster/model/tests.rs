@@ -20,6 +20,8 @@ pub fn rules() -> Rules {
         backup: Backup::new("ghcr.io", "acme", Naming::Flat).unwrap(),
         excluded_namespaces: [excluded.into_owned()].into_iter().collect(),
         pull_secret: Some(SECRET.into()),
+        former_pull_secrets: Vec::new(),
+        former_backups: Vec::new(),
     }
 }
 
@@ -38,6 +40,7 @@ pub fn workload(kind: WorkloadKind, name: &str, images: &[&str]) -> Workload {
         is_exempt: false,
         is_noted: false,
         images: images.iter().map(ToString::to_string).collect(),
+        originals: Vec::new(),
         pull_secrets: Vec::new(),
     }
 }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch as Body, PatchParams};
-use kube::{Client, Resource as _, core};
-use mirror_contract::Refusal;
+use kube::{Resource as _, core};
+use mirror_contract::{Refusal, RefusalKind};
 use serde_json::json;
 use tokio::time::timeout;
 
 use crate::cluster::api_response;
+use crate::cluster::api_server::{ApiServer, is_unreachable};
 use crate::cluster::kind::Kind;
 use crate::cluster::model::{Due, Image};
 use crate::cluster::readmission::Outcome;
@@ -42,11 +43,31 @@ pub(super) enum ReadmitError {
 }
 
 impl ReadmitError {
+    /// Returns the reason if a quota, an admission policy or missing rights refuse it: people must act on that.
+    pub(super) fn refusal(&self) -> Option<String> {
+        match self {
+            Self::Refused {
+                source: kube::Error::Api(status),
+                ..
+            } if (400..500).contains(&status.code) && !matches!(status.code, 401 | 429) => {
+                Some(status.message.clone())
+            }
+            Self::Secret { refusal, .. } if refusal.kind == RefusalKind::Failed => {
+                Some(refusal.reason.clone().into_owned())
+            }
+            _ => None,
+        }
+    }
+
     /// What that means for the workload; logged on the way.
     pub(super) fn outcome(&self) -> Outcome {
         if let Self::Outdated { .. } = self {
             tracing::debug!(error = %self, "looked at again later");
             return Outcome::Outdated;
+        }
+        if matches!(self, Self::Refused { source, .. } if is_unreachable(source)) {
+            tracing::debug!(error = %self, "not sent through admission again");
+            return Outcome::Failed;
         }
         tracing::warn!(error = %self, "not sent through admission again; tried later");
         Outcome::Failed
@@ -64,32 +85,40 @@ impl ReadmitError {
 /// one passes the policy once more, which is what would be done with it next anyway; an opt-out or an image that was just
 /// changed is the policy's to see, and it does.
 pub(super) struct Patch<'a> {
-    client: &'a Client,
+    server: &'a ApiServer,
     due: &'a Due,
     /// The value of the annotation: it must differ from the one before.
     now: String,
 }
 
+/// What an admission did.
+pub(super) struct Effect {
+    /// Something changed that should.
+    pub is_helped: bool,
+    /// The images that are still named.
+    pub remaining: Vec<Image>,
+}
+
 impl<'a> Patch<'a> {
-    pub(super) fn new(client: &'a Client, due: &'a Due) -> Self {
+    pub(super) fn new(server: &'a ApiServer, due: &'a Due) -> Self {
         Self {
-            client,
+            server,
             due,
             now: Timestamp::now().to_string(),
         }
     }
 
-    /// Which images would still be named after it. Nothing is stored.
-    pub(super) async fn try_out(&self) -> Result<Vec<Image>, ReadmitError> {
+    /// What it would do. Nothing is stored.
+    pub(super) async fn try_out(&self) -> Result<Effect, ReadmitError> {
         self.request(true).await
     }
 
-    /// Stores it; gives the images that are still named.
-    pub(super) async fn send(&self) -> Result<Vec<Image>, ReadmitError> {
+    /// Stores it.
+    pub(super) async fn send(&self) -> Result<Effect, ReadmitError> {
         self.request(false).await
     }
 
-    async fn request(&self, dry_run: bool) -> Result<Vec<Image>, ReadmitError> {
+    async fn request(&self, dry_run: bool) -> Result<Effect, ReadmitError> {
         let key = &*self.due.key;
         let params = PatchParams {
             dry_run,
@@ -104,7 +133,7 @@ impl<'a> Patch<'a> {
         let response = async {
             let request = core::Request::new(path).patch(&key.name, &params, &fields);
             let request = request.map_err(kube::Error::BuildRequest)?;
-            api_response::object::<Watched>(self.client, request, Watched::KEEP).await
+            api_response::object::<Watched>(self.server, request, Watched::KEEP).await
         };
         let stored = match timeout(WITHIN, response).await {
             Ok(Ok(stored)) => stored,
@@ -119,7 +148,10 @@ impl<'a> Patch<'a> {
             Err(_) => return Err(ReadmitError::Slow { key: key.clone() }),
         };
         match stored.into_object(kind) {
-            Some(Object::Workload(workload)) => Ok(self.due.remaining(&workload)),
+            Some(Object::Workload(workload)) => Ok(Effect {
+                is_helped: self.due.is_helped(&workload),
+                remaining: self.due.remaining(&workload),
+            }),
             _ => Err(ReadmitError::Odd { key: key.clone() }),
         }
     }

@@ -6,6 +6,7 @@ use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::Request;
 use axum::http::StatusCode;
+use kube::Client;
 use mirror_contract::Digest;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -98,7 +99,7 @@ impl World {
             }
         });
         let readmitting = Readmitting {
-            client: Client::new(server, "default"),
+            server: Client::new(server, "default").into(),
             cluster: Arc::clone(&world.cluster),
             inventory,
             replicas: Replicas::alone(),

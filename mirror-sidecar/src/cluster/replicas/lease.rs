@@ -11,6 +11,7 @@ use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use tokio::time::timeout;
 
 use super::{DURATION, GROUP_LABEL, Group, PREFIX, RECORD_ANNOTATION};
+use crate::cluster::api_server::is_unreachable;
 use crate::copy_queue::CrashRecord;
 
 /// Longest time for a renewal, with all its requests: the next one must not be late.
@@ -53,6 +54,17 @@ pub(super) enum LeaseError {
         "somebody else keeps changing the Lease {lease}: each replica needs a --replica of its own"
     )]
     Contended { lease: String },
+}
+
+impl LeaseError {
+    /// Returns whether no API server responded.
+    pub(super) fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Refused { source, .. } => is_unreachable(source),
+            Self::TooSlow { .. } => true,
+            Self::Contended { .. } => false,
+        }
+    }
 }
 
 impl OwnLease {

@@ -187,6 +187,8 @@ fn rules(repository: &str, excluded: &[&'static str], pull_secret: Option<&str>)
         backup: Backup::new("registry.example:5000", repository, Naming::Flat).unwrap(),
         excluded_namespaces: excluded.iter().copied().map(pattern).collect(),
         pull_secret: pull_secret.map(str::to_owned),
+        former_pull_secrets: Vec::new(),
+        former_backups: Vec::new(),
     }
 }
 

@@ -16,6 +16,7 @@ use super::lease::record;
 use super::members::{Dead, Members};
 use super::{Context, PREFIX, RENEW_EVERY, now};
 use crate::backoff::doubling;
+use crate::cluster::api_server::is_unreachable;
 
 /// A stream that is silent for so long is dead, whatever the network says: the own renewals come back through it.
 const SILENCE: Duration = RENEW_EVERY.saturating_mul(4);
@@ -38,7 +39,7 @@ pub(super) async fn watch(context: &Context, api: Api<Metadata>, selector: &str)
     let mut vain = 0_u32;
     loop {
         if let Err(error) = follow(context, &api, selector, &mut vain).await {
-            if vain == 0 {
+            if vain == 0 && !is_outage(&error) {
                 tracing::warn!(%error, "the Leases of the other replicas cannot be watched; without them this replica does everything");
             } else {
                 tracing::debug!(%error, "the Leases of the other replicas cannot be watched");
@@ -46,6 +47,16 @@ pub(super) async fn watch(context: &Context, api: Api<Metadata>, selector: &str)
         }
         vain = vain.saturating_add(1);
         rest(context, doubling(PAUSE, LONGEST_PAUSE, vain)).await;
+    }
+}
+
+/// Returns whether an outage of the API server explains it.
+fn is_outage(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(source)
+        | watcher::Error::WatchStartFailed(source)
+        | watcher::Error::WatchFailed(source) => is_unreachable(source),
+        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => false,
     }
 }
 

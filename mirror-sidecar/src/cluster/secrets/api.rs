@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::Request;
 use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Status;
-use kube::{Client, Resource as _, core};
+use kube::{Resource as _, core};
 use mirror_contract::Mode;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
@@ -15,6 +15,7 @@ use super::logins::Others;
 use super::object::{KEY, LABEL, MANAGER, Seen, Shown, TYPE, Version, content};
 use super::trouble::Trouble;
 use crate::cluster::api_response;
+use crate::cluster::api_server::ApiServer;
 
 /// Whom the API server notes as the owner of the fields.
 const FIELD_MANAGER: &str = "mirror-sidecar";
@@ -26,7 +27,7 @@ const TERMINATING: &str = "NamespaceTerminating";
 /// The Secrets of one name.
 #[derive(Clone)]
 pub(super) struct Secrets {
-    client: Client,
+    server: ApiServer,
     name: String,
 }
 
@@ -40,16 +41,16 @@ enum Operation {
 }
 
 impl Secrets {
-    pub(super) fn new(client: Client, name: String) -> Self {
-        Self { client, name }
+    pub(super) fn new(server: ApiServer, name: String) -> Self {
+        Self { server, name }
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    pub(super) fn client(&self) -> Client {
-        self.client.clone()
+    pub(super) fn server(&self) -> &ApiServer {
+        &self.server
     }
 
     /// What is there.
@@ -178,14 +179,18 @@ impl Secrets {
             request.map_err(|_| self.away(operation, namespace, "the request cannot be made"))?;
         match timeout(
             CALL_WITHIN,
-            api_response::text(&self.client, request, Shown::KEEP),
+            api_response::text(&self.server, request, Shown::KEEP),
         )
         .await
         {
             Ok(Ok(text)) => Ok(text),
             Ok(Err(kube::Error::Api(status))) => Err(self.refused(operation, namespace, &status)),
             Ok(Err(error)) => Err(self.away(operation, namespace, &error.to_string())),
-            Err(_) => Err(self.away(operation, namespace, "the API server does not answer")),
+            Err(_) => {
+                let trouble = self.away(operation, namespace, "the API server does not respond");
+                self.server.failed(&trouble);
+                Err(trouble)
+            }
         }
     }
 
@@ -197,6 +202,12 @@ impl Secrets {
             404 | 409 => Trouble::Contended { name, namespace },
             403 if is_terminating(status) => Trouble::Terminating { namespace },
             // Too many requests, a server error, or an account that is not known yet: later it may work.
+            403 if lacks_rights(status) => Trouble::NoRights {
+                operation: operation.words(),
+                name,
+                namespace,
+                reason: reason(),
+            },
             401 | 429 | 500.. => self.away(operation, &namespace, &reason()),
             _ => Trouble::Refused {
                 operation: operation.words(),
@@ -230,6 +241,12 @@ impl Operation {
 
 fn request(namespace: &str) -> core::Request {
     core::Request::new(Shown::url_path(&(), Some(namespace)))
+}
+
+/// Returns whether the account of this service lacks rights. Quotas and admission policies say 403 too; the words are those
+/// of the API server's authorization (`forbiddenMessage` in k8s.io/apiserver).
+fn lacks_rights(status: &Status) -> bool {
+    status.message.contains("User \"") && status.message.contains("\" cannot ")
 }
 
 fn is_terminating(status: &Status) -> bool {

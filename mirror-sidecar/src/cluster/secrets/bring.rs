@@ -86,7 +86,7 @@ impl Inner {
     /// Which version may be removed, as all that is known at this moment says.
     fn removable(&self, namespace: &str) -> Option<Version> {
         let (is_needed, knows_all) = self.cluster.read(|model| {
-            let mut needed = model.namespaces_with_pull_secret();
+            let mut needed = model.namespaces_naming(self.place);
             (
                 needed.any(|needed| needed == namespace),
                 model.is_complete(),

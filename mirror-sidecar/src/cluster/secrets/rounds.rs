@@ -15,7 +15,7 @@ use super::quarrels::login_in;
 use super::trouble::Trouble;
 use super::{Inner, State};
 use crate::backoff::{doubling, jittered};
-use crate::cluster::model::NamespaceState;
+use crate::cluster::model::{NamespaceState, PRESENT_NAME};
 
 /// Rest between two rounds: a first list of the cluster is thousands of changes.
 const REST: Duration = Duration::from_millis(250);
@@ -80,12 +80,12 @@ impl Rests {
         (rest.until > now).then_some(rest.until)
     }
 
-    /// A job ended; `true` if it is the first of its kind that failed.
-    fn end(&mut self, namespace: &Arc<str>, is_failure: bool, now: Instant) -> bool {
+    /// Records that a job ended; returns how many failed in a row.
+    fn end(&mut self, namespace: &Arc<str>, is_failure: bool, now: Instant) -> u32 {
         self.busy.remove(namespace);
         if !is_failure {
             self.failed.remove(namespace);
-            return false;
+            return 0;
         }
         let rest = self.failed.entry(Arc::clone(namespace)).or_insert(Rest {
             failures: 0,
@@ -94,7 +94,7 @@ impl Rests {
         rest.failures = rest.failures.saturating_add(1);
         let pause = doubling(FIRST_PAUSE, LONGEST_PAUSE, rest.failures);
         rest.until = now + jittered(pause);
-        rest.failures == 1
+        rest.failures
     }
 }
 
@@ -155,7 +155,7 @@ impl Inner {
             state.there.namespaces().chain(written).cloned().collect()
         };
         let (needed, ending, knows_all) = self.cluster.read(|model| {
-            let needed = model.namespaces_with_pull_secret().map(Arc::from);
+            let needed = model.namespaces_naming(self.place).map(Arc::from);
             let ending = known.iter().filter(|namespace| {
                 model.namespace_state(namespace) == NamespaceState::Terminating
             });
@@ -169,7 +169,9 @@ impl Inner {
         let content = self.content();
         let mut guard = self.state();
         let state = &mut *guard;
-        self.metrics.managed_secrets(state.there.ours());
+        let ours = state.there.ours();
+        let counted = std::mem::replace(&mut state.counted, ours);
+        self.metrics.managed_secrets(counted, ours);
         // Before that, everything would be made that is there already.
         if !state.there.is_listed() {
             return round;
@@ -206,6 +208,8 @@ impl Inner {
             let duty = self.duty_in(state, &namespace, needed.contains(&namespace), &look);
             let job = match duty {
                 Duty::Nothing => continue,
+                // Somebody may have made the Secret of a former name before image-mirror made any.
+                Duty::Tell if self.place != PRESENT_NAME => continue,
                 Duty::Tell => {
                     round.in_the_way.push(namespace);
                     round.next = round.next.min(now + TELL_AGAIN);
@@ -285,9 +289,16 @@ impl Done<'_> {
             .err()
             .filter(|trouble| !matches!(trouble, Trouble::Foreign { .. }));
         let mut state = self.inner.state();
-        let is_first = state.rests.end(self.namespace, failure.is_some(), now);
+        let failures = state.rests.end(self.namespace, failure.is_some(), now);
         drop(state);
-        if let Some(trouble) = failure.filter(|_| is_first) {
+        let Some(trouble) = failure else { return };
+        self.inner.report_refusal(self.namespace, trouble);
+        // The first failure may be the beginning of an outage of the API server, which is logged as such.
+        let (reported_at, is_explained) = match trouble {
+            Trouble::Away { .. } => (2, self.inner.api.server().is_away()),
+            _ => (1, false),
+        };
+        if failures == reported_at && !is_explained {
             tracing::warn!(namespace = %self.namespace, reason = %trouble, "cannot keep the pull Secret; it is tried again");
         }
     }
@@ -311,7 +322,7 @@ mod tests {
         let shop: Arc<str> = "shop".into();
         let mut pauses = Vec::new();
         for round in 0..20 {
-            assert_eq!(rests.end(&shop, true, now), round == 0);
+            assert_eq!(rests.end(&shop, true, now), round + 1);
             pauses.push(rests.until("shop", now).unwrap() - now);
         }
         assert!(pauses[0] <= Duration::from_millis(1250), "{pauses:?}");
@@ -321,7 +332,7 @@ mod tests {
                 .iter()
                 .all(|pause| *pause <= Duration::from_secs(375))
         );
-        assert!(!rests.end(&shop, false, now));
+        assert_eq!(rests.end(&shop, false, now), 0);
         assert_eq!(rests.until("shop", now), None);
     }
 }

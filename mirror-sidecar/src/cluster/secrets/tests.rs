@@ -62,6 +62,8 @@ impl World {
             backup: Backup::new(REGISTRY, "acme", Naming::Flat).unwrap(),
             excluded_namespaces: ExcludedNamespaces::default(),
             pull_secret: Some(NAME.to_owned()),
+            former_pull_secrets: Vec::new(),
+            former_backups: Vec::new(),
         })));
         let (secrets, guard) = manage(&server, &cluster, REGISTRY, &file).await;
         Self {
@@ -135,6 +137,7 @@ async fn manage(
     let credentials = Credentials::anonymous();
     let setup = Setup {
         name: NAME.to_owned(),
+        former_names: Vec::new(),
         credentials: credentials.with_login_file(registry, "robot", password.to_owned()),
         registry: registry.to_owned(),
         excluded_namespaces: [excluded].into_iter().collect(),

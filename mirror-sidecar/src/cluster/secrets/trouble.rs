@@ -25,6 +25,15 @@ pub(super) enum Trouble {
         namespace: String,
         reason: String,
     },
+    #[error(
+        "mirror-sidecar may not {operation} the Secret {name} in namespace {namespace}; its roles must name this Secret: {reason}"
+    )]
+    NoRights {
+        operation: &'static str,
+        name: String,
+        namespace: String,
+        reason: String,
+    },
     #[error("cannot {operation} the Secret {name} in namespace {namespace}: {reason}")]
     Away {
         operation: &'static str,
@@ -54,7 +63,10 @@ impl Trouble {
             | Self::Refused { .. } => RefusalKind::Failed,
             // Not "unavailable": somebody who floods us must not choose which of the policy's rules applies.
             Self::Busy | Self::Leaving { .. } | Self::Contended { .. } => RefusalKind::Pending,
-            Self::Away { .. } | Self::NoCredentials | Self::BrokeOff => RefusalKind::Unavailable,
+            // Another replica may have the rights.
+            Self::NoRights { .. } | Self::Away { .. } | Self::NoCredentials | Self::BrokeOff => {
+                RefusalKind::Unavailable
+            }
         }
     }
 }

@@ -60,6 +60,10 @@ pub(super) struct Item {
     /// Looks in a row that saw nothing.
     blind: u32,
     failing_since: Option<Instant>,
+    /// How often the original was not there, in a row, while there was no copy.
+    absences: u8,
+    /// A workload names the image as its copy, so there was one.
+    is_named_as_copy: bool,
 }
 
 /// Who keeps the copy.
@@ -171,6 +175,8 @@ impl Item {
             vain: 0,
             blind: 0,
             failing_since: None,
+            absences: 0,
+            is_named_as_copy: false,
         }
     }
 
@@ -185,6 +191,11 @@ impl Item {
     pub(super) fn pinned(mut self) -> Self {
         self.name = Name::Digest;
         self
+    }
+
+    /// Records whether a workload names the image as its copy.
+    pub(super) fn set_named_as_copy(&mut self, is_named_as_copy: bool) {
+        self.is_named_as_copy = is_named_as_copy;
     }
 
     /// Who keeps the copy.
@@ -212,8 +223,9 @@ impl Item {
         let is_mirrored = self.is_mirrored();
         Record {
             state: self.state.clone(),
-            is_last_copy: is_mirrored
-                && matches!(self.original, Original::Absent(times) if times >= ABSENCES),
+            is_last_copy: self.is_lost()
+                || is_mirrored
+                    && matches!(self.original, Original::Absent(times) if times >= ABSENCES),
             is_kept: is_mirrored && self.original == Original::Moved,
             appeared_late: is_mirrored && self.name == Name::LateTag,
         }
@@ -236,6 +248,9 @@ impl Item {
             return None;
         }
         let has_lasted = |since: Instant| now.saturating_duration_since(since) >= PASSING;
+        if self.is_lost() {
+            return Some(Alarm::Lost);
+        }
         match &self.state {
             State::Never { reason } => Some(Alarm::NotMirrored(reason.to_string())),
             State::Failed { reason } if self.failing_since.is_some_and(has_lasted) => {
@@ -249,6 +264,12 @@ impl Item {
     /// Whether the copy is there.
     pub(super) fn is_mirrored(&self) -> bool {
         matches!(self.state, State::Mirrored { .. })
+    }
+
+    /// Whether there was a copy once, and neither it nor the original is there any more.
+    fn is_lost(&self) -> bool {
+        let was_there = self.known.is_some() || self.is_named_as_copy;
+        was_there && !self.is_mirrored() && self.absences >= ABSENCES
     }
 
     /// Whether this replica made the copy just now.
@@ -289,6 +310,7 @@ impl Item {
         }
         self.owner = owner;
         self.original = Original::Fine;
+        self.absences = 0;
         self.job = Job::None;
         // Whoever kept it until now may have changed it; the next look believes what it sees.
         self.is_witness = false;

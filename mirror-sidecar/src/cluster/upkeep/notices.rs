@@ -16,6 +16,8 @@ pub(super) enum Alarm {
     NotMirrored(String),
     /// The copy is the last one.
     LastCopy,
+    /// Neither the original nor the copy is there any more.
+    Lost,
 }
 
 /// The users of an image, by any of its names, whom people look at: what controllers made only if there is nothing else.

@@ -354,6 +354,45 @@ fn the_last_copy_is_known_after_two_absences_in_a_row_and_ends_with_them() {
 }
 
 #[test]
+fn an_image_without_original_and_copy_is_lost_until_either_is_back() {
+    let absent = || {
+        Some(Status::Failed {
+            reason: "not found".into(),
+            outlook: Outlook::Absent,
+        })
+    };
+    let mut bench = Bench::mirrored(Owner::Ours);
+    for _ in 0..2 {
+        bench.asked(Upstream::Absent);
+    }
+    assert_eq!(bench.found(Presence::Missing), Some(Task::Restore));
+    bench.follow(absent());
+    assert_eq!(bench.item.alarm(bench.now), Some(Alarm::Lost));
+    bench.sleep();
+    bench.found(Presence::Missing);
+    assert!(
+        bench.item.record().is_last_copy,
+        "also while it is tried again"
+    );
+    bench.found(complete('a'));
+    assert_eq!(bench.item.alarm(bench.now), None);
+    assert!(!bench.item.record().is_last_copy);
+
+    // After a restart only the workload knows that there was a copy.
+    for (is_named_as_copy, alarm) in [(true, Some(Alarm::Lost)), (false, None)] {
+        let mut bench = Bench::new(Owner::Ours);
+        bench.item.set_named_as_copy(is_named_as_copy);
+        for _ in 0..2 {
+            bench.found(Presence::Missing);
+            bench.follow(absent());
+            bench.sleep();
+        }
+        let told = bench.item.alarm(bench.now);
+        assert_eq!(told.filter(|told| *told == Alarm::Lost), alarm);
+    }
+}
+
+#[test]
 fn what_another_replica_keeps_is_only_looked_for() {
     let mut bench = Bench::new(Owner::Others);
     let mut polls = Vec::new();
@@ -532,6 +571,8 @@ fn people_are_told_about_what_they_wrote() {
         backup: backup(),
         excluded_namespaces: ExcludedNamespaces::default(),
         pull_secret: None,
+        former_pull_secrets: Vec::new(),
+        former_backups: Vec::new(),
     });
     let original = Image::new(image("quay.io/a/b:1"));
     let copy = Image::new(backup().target(&original).unwrap());

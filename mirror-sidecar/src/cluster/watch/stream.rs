@@ -10,7 +10,7 @@ use axum::http::Request;
 use kube::core::request;
 use kube::core::{Status, WatchEvent};
 use kube::runtime::watcher::{DefaultBackoff, Event};
-use kube::{Client, Resource, api, core};
+use kube::{Resource, api, core};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::page_size::PageSize;
 use crate::cluster::api_response::Parts;
+use crate::cluster::api_server::ApiServer;
 use crate::cluster::json_filter::{Keep, Part};
 
 /// Pause before asking again for a kind that the API server does not serve. Only its upgrade changes that.
@@ -96,13 +97,15 @@ enum Trouble {
 
 /// A watch of one kind.
 struct Watch<S> {
-    client: Client,
+    server: ApiServer,
     subject: S,
     page_size: PageSize,
     /// The version of the last object that was told; `None` before the list is complete.
     version: Option<String>,
     backoff: DefaultBackoff,
     trouble: Option<Trouble>,
+    /// The trouble was logged: an outage of the API server does not explain it.
+    is_logged: bool,
     /// When the trouble is over, if nothing is heard of it again.
     well_at: Option<Instant>,
 }
@@ -132,17 +135,18 @@ enum Page {
 
 /// Watches for ever. Lists only with one of the permits of `lists`.
 pub(in crate::cluster) async fn watch<S: Subject>(
-    client: Client,
+    server: impl Into<ApiServer>,
     subject: S,
     lists: Arc<Semaphore>,
 ) {
     let mut watch = Watch {
-        client,
+        server: server.into(),
         subject,
         page_size: PageSize::first(),
         version: None,
         backoff: DefaultBackoff::default(),
         trouble: None,
+        is_logged: false,
         well_at: None,
     };
     loop {
@@ -185,7 +189,7 @@ impl<S: Subject> Watch<S> {
             ..api::ListParams::default()
         };
         let request = made(self.request().list(&params)).map_err(WatchError::List)?;
-        let parts = Parts::request(&self.client, request, self.subject.keep(), Some("items"));
+        let parts = Parts::request(&self.server, request, self.subject.keep(), Some("items"));
         let mut parts = in_time(parts).await?;
         let mut objects = 0_u32;
         loop {
@@ -228,7 +232,7 @@ impl<S: Subject> Watch<S> {
         };
         let request = made(self.request().watch(&params, version)).map_err(WatchError::Watch)?;
         let started = Instant::now();
-        let parts = Parts::request(&self.client, request, self.subject.keep(), None);
+        let parts = Parts::request(&self.server, request, self.subject.keep(), None);
         let mut parts = match timeout(WATCH_SILENCE, parts).await {
             Ok(parts) => parts.map_err(WatchError::Watch)?,
             Err(_) => return Ok(()),
@@ -305,18 +309,33 @@ impl<S: Subject> Watch<S> {
     fn end_trouble(&mut self) {
         self.well_at = None;
         if self.trouble.take().is_some() {
-            tracing::info!(kind = self.subject.kind(), "watching again");
+            let kind = self.subject.kind();
+            if std::mem::take(&mut self.is_logged) {
+                tracing::info!(kind, "watching again");
+            } else {
+                tracing::debug!(kind, "watching again");
+            }
             self.subject.take_trouble(false);
         }
     }
 
     fn report(&mut self, trouble: Trouble, error: &WatchError) {
         self.well_at = Some(Instant::now() + WELL_AFTER);
-        if self.trouble.replace(trouble) == Some(trouble) {
+        let is_repeated = self.trouble.replace(trouble) == Some(trouble);
+        if !is_repeated {
+            self.subject.take_trouble(trouble == Trouble::Failing);
+            self.is_logged = false;
+        }
+        let kind = self.subject.kind();
+        if std::mem::replace(&mut self.is_logged, true) {
             return;
         }
-        self.subject.take_trouble(trouble == Trouble::Failing);
-        let kind = self.subject.kind();
+        // The first failure may be the beginning of an outage.
+        if error.is_explained_by(&self.server, !is_repeated) {
+            self.is_logged = false;
+            tracing::debug!(kind, %error, "cannot watch this kind");
+            return;
+        }
         match trouble {
             Trouble::NotServed => tracing::info!(
                 kind,
@@ -332,6 +351,15 @@ impl<S: Subject> Watch<S> {
 }
 
 impl WatchError {
+    /// Returns whether an outage of the API server explains it.
+    fn is_explained_by(&self, server: &ApiServer, is_first: bool) -> bool {
+        match self {
+            Self::List(error) | Self::Watch(error) => server.explains(error, is_first),
+            Self::Silent => is_first || server.is_away(),
+            Self::Incomplete | Self::Ended(_) => false,
+        }
+    }
+
     /// A list of a kind that the API server does not know is answered with 404.
     fn is_not_found(&self) -> bool {
         matches!(self, Self::List(kube::Error::Api(status)) if status.code == 404)

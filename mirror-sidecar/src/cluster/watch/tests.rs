@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, stream};
+use kube::Client;
 use mirror_contract::{Backup, Naming};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -103,6 +104,8 @@ fn start(
         backup: Backup::new("ghcr.io", "acme", Naming::Flat).unwrap(),
         excluded_namespaces: ExcludedNamespaces::default(),
         pull_secret: None,
+        former_pull_secrets: Vec::new(),
+        former_backups: Vec::new(),
     })));
     let stop = CancellationToken::new();
     let client = Client::new(router, "default");

@@ -85,7 +85,14 @@ pub(super) struct Owner {
 pub(super) struct Marks {
     pub skip: String,
     pub is_static: Present,
-    pub is_noted: Present,
+    pub originals: Originals,
+}
+
+/// The policy's annotation with the original images, as JSON. The text is empty if it is too long to be read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Originals {
+    pub is_there: bool,
+    pub text: String,
 }
 
 /// The specifications of all kinds in one: no field means two things.
@@ -183,7 +190,7 @@ fields!(Metadata {
     "labels" => labels,
 });
 fields!(Owner { "controller" => is_controller });
-fields!(Marks { SKIP => skip, STATIC_POD => is_static, NOTE => is_noted });
+fields!(Marks { SKIP => skip, STATIC_POD => is_static, NOTE => originals });
 fields!(Template { "metadata" => metadata, "spec" => spec });
 fields!(JobTemplate { "spec" => spec });
 fields!(JobSpec { "template" => template });
@@ -192,6 +199,21 @@ fields!(Source { "image" | "reference" => image, "imagePullPolicy" | "pullPolicy
 fields!(Volume { "image" => image });
 fields!(Status { "phase" => phase, "conditions" => conditions });
 fields!(Condition { "type" => name, "status" => status });
+
+impl Lenient for Originals {
+    fn take_flag(&mut self, _: bool) {
+        self.is_there = true;
+    }
+
+    fn take_integer(&mut self, _: i64) {
+        self.is_there = true;
+    }
+
+    fn take_text(&mut self, text: &str) {
+        self.is_there = true;
+        text.clone_into(&mut self.text);
+    }
+}
 
 impl Lenient for Spec {
     fn take_field<'de, A: MapAccess<'de>>(

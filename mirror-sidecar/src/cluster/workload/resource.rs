@@ -1,13 +1,14 @@
 //! What the watch streams are read into, and what it means once its kind is known.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::core::DynamicResourceScope;
 use serde::{Deserialize, Deserializer};
 
-use super::read::{self, Raw, Spec, Status, Template};
+use super::read::{self, Originals, Raw, Spec, Status, Template};
 use super::{Key, Life, NamespaceObject, Object, Workload};
 use crate::cluster::api_response::is_envelope;
 use crate::cluster::json_filter::Keep;
@@ -88,6 +89,10 @@ fn workload(raw: Raw, kind: WorkloadKind) -> Workload {
         WorkloadKind::CronJob => spec.job_template.spec.template,
         _ => spec.template,
     };
+    let annotation = match kind {
+        WorkloadKind::Pod => &metadata.annotations.originals,
+        _ => &template.annotations.originals,
+    };
     let secrets = pod.pull_secrets.into_iter();
     Workload {
         life,
@@ -95,7 +100,8 @@ fn workload(raw: Raw, kind: WorkloadKind) -> Workload {
         is_exempt: metadata.is_opted_out()
             || template.is_opted_out()
             || metadata.annotations.is_static.0,
-        is_noted: metadata.annotations.is_noted.0,
+        is_noted: metadata.annotations.originals.is_there,
+        originals: originals_of(&pod.images, annotation),
         images: pod.images,
         pull_secrets: secrets.map(|secret| secret.name).collect(),
         uid: metadata.uid.into(),
@@ -106,6 +112,17 @@ fn workload(raw: Raw, kind: WorkloadKind) -> Workload {
             name: metadata.name.into(),
         },
     }
+}
+
+/// The images that the annotation names as copies, each with its original.
+fn originals_of(images: &[String], annotation: &Originals) -> Vec<(String, String)> {
+    let entries: BTreeMap<String, String> =
+        serde_json::from_str(&annotation.text).unwrap_or_default();
+    let annotated = images.iter().filter_map(|image| {
+        let original = entries.get(image)?;
+        Some((image.clone(), original.clone()))
+    });
+    annotated.collect()
 }
 
 /// A `ReplicaSet` without replicas that belongs to something is the history of a Deployment. Were it in use, the first

@@ -105,6 +105,7 @@ fn everything_else_is_read() {
         is_exempt: false,
         is_noted: true,
         images: vec!["a".into(), "a".into(), "e".into(), "v".into()],
+        originals: Vec::new(),
         pull_secrets: vec!["one".into(), "two".into(), String::new()],
     };
     assert_eq!(workload, expected);

@@ -60,6 +60,90 @@ fn a_template_without_secrets_of_its_own_is_rewritten_as_a_whole_or_not_at_all(
     assert_eq!(due(&model).len(), usize::from(expected));
 }
 
+const COPY: &str = "ghcr.io/acme/docker.io-library-mirrored:latest";
+
+#[rstest]
+#[case::former(&[COPY], &["former"], true)]
+#[case::beside_others(&[COPY], &["team", "former"], true)]
+#[case::with_what_stays_upstream(&[COPY, "denied"], &["former"], true)]
+#[case::both(&[COPY], &["former", SECRET], false)]
+#[case::too_early(&[COPY, "missing"], &["former"], false)]
+#[case::without_copies(&["denied"], &["former"], false)]
+fn a_template_with_a_former_secret_is_moved_to_the_present_one(
+    #[case] images: &[&str],
+    #[case] listed: &[&str],
+    #[case] expected: bool,
+) {
+    let mut model = Model::new(Rules {
+        former_pull_secrets: vec!["older".into(), "former".into()],
+        ..rules()
+    });
+    let workload = |is_exempt| Workload {
+        pull_secrets: listed.iter().map(ToString::to_string).collect(),
+        is_exempt,
+        ..deployment("web", images)
+    };
+    model.apply(seen(workload(false)));
+    let found = due(&model);
+    let missing: Vec<_> = found
+        .iter()
+        .map(|due| due.missing_secret.as_deref())
+        .collect();
+    assert_eq!(missing, vec![Some(SECRET); usize::from(expected)]);
+    assert_eq!(model.namespaces_naming(2).count(), 1);
+    assert_eq!(model.namespaces_naming(1).count(), 0);
+    for due in found {
+        assert!(!due.is_helped(&workload(false)));
+        let moved = Workload {
+            pull_secrets: vec![SECRET.into()],
+            ..workload(false)
+        };
+        assert!(due.is_helped(&moved));
+    }
+    model.apply(seen(workload(true)));
+    assert!(due(&model).is_empty());
+    model.apply(gone(workload(true)));
+    assert_eq!(model.namespaces_naming(2).count(), 0);
+}
+
+/// What an annotation says of copies elsewhere is believed if their names fit, and only for the images of its own workload.
+#[rstest]
+#[case::of_another("other.example/x/docker.io-library-mirrored:1", "mirrored:1", true)]
+#[case::former("former.example/x/docker.io-library-mirrored:1", "mirrored:1", false)]
+#[case::own("ghcr.io/acme/docker.io-library-mirrored:1", "mirrored:1", false)]
+#[case::no_copy("other.example/x/docker.io-library-mirrored:1", "redis:1", false)]
+#[case::not_used("other.example/x/docker.io-library-redis:1", "redis:1", false)]
+fn what_another_installation_rewrote_is_left_alone(
+    #[case] copy: &str,
+    #[case] original: &str,
+    #[case] expected: bool,
+) {
+    let former = Backup::new("former.example", "x", Naming::Flat).unwrap();
+    let mut model = Model::new(Rules {
+        former_backups: vec![former],
+        ..rules()
+    });
+    let used = if copy.contains("redis") {
+        "nginx"
+    } else {
+        copy
+    };
+    let images = [used, "mirrored"];
+    let originals = [(copy.to_owned(), original.to_owned())];
+    model.apply(seen(Workload {
+        originals: originals
+            .into_iter()
+            .filter(|(copy, _)| images.contains(&copy.as_str()))
+            .collect(),
+        ..deployment("web", &images)
+    }));
+    let others = model.of_other_installations();
+    assert_eq!(others.len(), usize::from(expected));
+    assert_eq!(model.images().count() == 0, expected);
+    model.apply(gone(deployment("web", &[])));
+    assert!(model.of_other_installations().is_empty());
+}
+
 #[rstest]
 #[case(WorkloadKind::Deployment, true)]
 #[case(WorkloadKind::StatefulSet, true)]

@@ -58,6 +58,7 @@ impl Item {
                 let is_changed = self.judge(&digest, clock.now);
                 self.state = State::Mirrored { digest };
                 self.vain = 0;
+                self.absences = 0;
                 self.failing_since = None;
                 if matches!(self.job, Job::Made | Job::Updated) {
                     self.job = Job::None;
@@ -117,6 +118,9 @@ impl Item {
 
     /// There is no copy; gives what must be done.
     pub(super) fn lost(&mut self, clock: Clock<'_>) -> Option<Task> {
+        if let Original::Absent(times) = self.original {
+            self.absences = self.absences.max(times);
+        }
         self.original = Original::Fine;
         self.doubt = Doubt::None;
         match self.owner {
@@ -191,6 +195,7 @@ impl Item {
     fn failed(&mut self, reason: &str, outlook: Outlook, clock: Clock<'_>) {
         if outlook == Outlook::Absent {
             self.note_absence();
+            self.absences = self.absences.saturating_add(1);
         }
         if self.is_mirrored() {
             // The older copy stays what it is; the tag is looked at again in the next turn.

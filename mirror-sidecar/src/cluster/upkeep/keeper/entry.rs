@@ -83,6 +83,7 @@ impl Entry {
                 image: name(),
                 reason,
             }),
+            Some(Alarm::Lost) => Some(Notice::ImageLost { image: name() }),
             Some(Alarm::LastCopy) => Some(Notice::LastCopy { image: name() }),
             None => self
                 .item
@@ -100,6 +101,11 @@ fn log(notice: &Notice) {
         Notice::LastCopy { image } => tracing::warn!(
             image,
             "the original of an image in use is gone; the copy is the last one"
+        ),
+        Notice::ImageLost { image } => tracing::warn!(
+            image,
+            "neither the original nor the copy of an image in use is there; Pods that have to pull it cannot start; \
+             restore the copy or change the image"
         ),
         // The copy itself was logged.
         _ => {}

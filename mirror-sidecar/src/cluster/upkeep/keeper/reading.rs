@@ -48,6 +48,7 @@ impl Keeper {
             };
             if let Some(entry) = self.items.get_mut(&image) {
                 entry.item.give_to(owner, clock);
+                entry.item.set_named_as_copy(!copies.is_empty());
                 if entry.item.is_copying() {
                     // A namespace may have begun to use it.
                     let namespaces = namespaces(&self.with, &image, &copies);
@@ -62,7 +63,8 @@ impl Keeper {
                 // Those that come one by one need not wait for a crowd that came at once.
                 let first = now + LOOK_EVERY * u32::saturating_sub(new, BURST);
                 new = new.saturating_add(1);
-                let item = self.new_item(&image, owner, first, clock);
+                let mut item = self.new_item(&image, owner, first, clock);
+                item.set_named_as_copy(!copies.is_empty());
                 self.agenda.note(&image, &item);
                 self.changed.insert(Arc::clone(&image));
                 self.items.insert(image, Entry { item, copies });

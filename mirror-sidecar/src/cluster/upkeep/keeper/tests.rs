@@ -78,6 +78,8 @@ fn keeper(events: Events) -> Keeper {
         backup: backup.clone(),
         excluded_namespaces: ExcludedNamespaces::default(),
         pull_secret: None,
+        former_pull_secrets: Vec::new(),
+        former_backups: Vec::new(),
     })));
     cluster.apply(seen(deployment("web", &[IMAGE])));
     let registries = || Registries::new(RegistryOptions::default()).unwrap();
