@@ -5,6 +5,7 @@
 //! [`ANSWER_WITHIN`], whatever the backup registry does.
 
 mod in_use;
+mod losses;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::logging::Throttle;
 use crate::metrics::{Jobs, Metrics};
 use crate::reason::Reason;
 pub use in_use::{LookError, Presence, Upstream};
+use losses::Losses;
 
 /// Longest time for an answer. The policy's whole budget is 800 ms by default, and the host adds its own share.
 pub const ANSWER_WITHIN: Duration = Duration::from_millis(400);
@@ -63,6 +65,7 @@ pub struct Catalog {
     seen: Seen,
     /// Images of which no copy was found a moment ago.
     missed: Cache<ImageRef<'static>, ()>,
+    losses: Losses,
     lookups: Arc<Semaphore>,
     budgets: NamespaceBudgets,
     queue: CopyQueue<Recorder>,
@@ -74,6 +77,7 @@ pub struct Catalog {
 struct Recorder {
     images: Arc<Images>,
     seen: Seen,
+    losses: Losses,
     budgets: NamespaceBudgets,
     metrics: Metrics,
 }
@@ -95,7 +99,9 @@ impl Catalog {
             .time_to_live(SEEN_FOR)
             .build();
         let budgets = NamespaceBudgets::new(metrics.clone());
+        let losses = Losses::new();
         let recorder = Recorder {
+            losses: losses.clone(),
             budgets: budgets.clone(),
             images: Arc::clone(&images),
             seen: seen.clone(),
@@ -108,6 +114,7 @@ impl Catalog {
                 .max_capacity(MAX_SEEN)
                 .time_to_live(MISSED_FOR)
                 .build(),
+            losses,
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             budgets,
             queue: CopyQueue::new(recorder, parallel, metrics),
@@ -206,6 +213,7 @@ impl Catalog {
         let (catalog, image, copy) = (self.clone(), image.clone(), copy.clone());
         let look = tokio::spawn(async move {
             let _permit = permit;
+            let asked_at = Instant::now();
             let look = look(&catalog.registry, &copy);
             let found = catalog.seen.try_get_with(image.clone(), look).await;
             if matches!(
@@ -213,6 +221,7 @@ impl Catalog {
                 Err(Unseen::Missing)
             ) {
                 catalog.missed.insert(image.clone(), ()).await;
+                catalog.losses.missing(&image, asked_at);
             }
             found.map_err(|unseen| match &*unseen {
                 Unseen::Missing => catalog.missing(&image, mode),
@@ -334,6 +343,14 @@ impl Copier for Recorder {
             .images
             .target(image)
             .map_err(|error| permanent(error.to_string()))?;
+        if let Some(after) = self.losses.pause(image, Instant::now()) {
+            return Err(Failure {
+                reason: "the backup registry keeps losing the copy of this image; check its clean-up rules and storage"
+                    .into(),
+                retry: Retry::Transient { after: Some(after) },
+                is_absent: false,
+            });
+        }
         let progress = self.metrics.counting(progress);
         let charging = self.budgets.charging(image, &progress);
         // What was lost is put back whatever it costs.
@@ -356,8 +373,11 @@ impl Copier for Recorder {
                 retry: error.retry(),
                 is_absent: is_unseen(&error),
             })?;
-        if report.manifests > 0 && task == Task::Copy {
-            self.budgets.copied(image, Instant::now());
+        if report.manifests > 0 {
+            self.losses.copied(image, Instant::now());
+            if task == Task::Copy {
+                self.budgets.copied(image, Instant::now());
+            }
         }
         if let Some(digest) = Digest::parse(report.digest.as_ref()) {
             self.seen.insert(image.clone(), digest.into_owned()).await;

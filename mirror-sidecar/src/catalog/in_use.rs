@@ -10,7 +10,7 @@ use mirror_contract::naming::anchor_tag;
 use mirror_contract::{Digest, ImageRef};
 use mirror_copy::{Registry, RegistryError, SetupError, TagOrDigest};
 use tokio::sync::broadcast;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{Catalog, contract_digest};
 use crate::copy_queue::{Requester, Status, Task};
@@ -106,6 +106,7 @@ impl Catalog {
         copy: &ImageRef<'static>,
         known: Option<&Digest<'static>>,
     ) -> Result<Presence, LookError> {
+        let asked_at = Instant::now();
         let inspection = async {
             match copy.digest() {
                 Some(digest) => self.with_anchor(copy.path(), digest).await,
@@ -119,7 +120,10 @@ impl Catalog {
             Presence::Complete { digest, .. } => {
                 self.seen.insert(image.clone(), digest.clone()).await;
             }
-            Presence::Missing => self.seen.invalidate(image).await,
+            Presence::Missing => {
+                self.seen.invalidate(image).await;
+                self.losses.missing(image, asked_at);
+            }
         }
         Ok(presence)
     }

@@ -5,6 +5,7 @@ use crate::fuzzing::check_digest;
 use crate::registry::Access;
 use crate::registry::answer::retry_after;
 use crate::registry::blobs::first_byte;
+use crate::registry::abilities::CHUNK;
 use crate::registry::chunked::{MAX_CHUNK, chunk_size, kept};
 use crate::registry::manifests::{content_length, said_digest};
 use crate::registry::quota::{MAX_WINDOW, Quota};
@@ -42,7 +43,7 @@ fn check_numbers(headers: &HeaderMap) {
     if let Some(length) = content_length(headers) {
         assert!(says(headers, "content-length", length));
     }
-    match chunk_size(&subject(), min_chunk(headers).unwrap_or_default()) {
+    match chunk_size(&subject(), min_chunk(headers).unwrap_or_default(), CHUNK) {
         Ok(size) => assert!(size > 0 && size <= MAX_CHUNK),
         Err(error) => check_text(&error),
     }
