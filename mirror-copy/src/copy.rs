@@ -236,11 +236,7 @@ impl Job<'_> {
     }
 
     /// Brings everything that the root names and that refers to it, then the root itself.
-    async fn bring_all(
-        &self,
-        root: &Manifest,
-        names: &Names,
-    ) -> Result<Root, CopyError> {
+    async fn bring_all(&self, root: &Manifest, names: &Names) -> Result<Root, CopyError> {
         self.sums.reset();
         let lease = self.hold(Part::Image, root, 0).await?;
         let referrers = async {

@@ -416,11 +416,12 @@ fn cause(error: &reqwest::Error) -> String {
         last = source;
     }
     let text = crate::text::clean(&last.to_string());
-    // What hyper says of bytes that do not begin with HTTP/1.
-    if text.contains("invalid HTTP version") {
+    // What hyper says of a response that does not begin with HTTP/1, after and before the request was sent.
+    let foreign = ["invalid HTTP version", "unexpected message from connection"];
+    if foreign.iter().any(|words| text.contains(words)) {
         return format!(
-            "{text}: the other side does not respond in HTTP/1.1. A registry that speaks HTTP/2 without TLS only is not \
-             supported; serve it by TLS, or with HTTP/1.1 as well"
+            "{text}: this is no response in HTTP/1.1. A registry that speaks only HTTP/2 without TLS is not supported; \
+             serve it by TLS, or by HTTP/1.1 as well"
         );
     }
     text

@@ -310,14 +310,16 @@ impl Registry {
     /// no connection is idle while another one is opened.
     fn has_one_pool(&self, lane: Lane) -> bool {
         let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-        !flag(&self.shared.refuses_http1)
-            && (lane == Lane::Bulk || !flag(&self.shared.multiplexes))
+        !flag(&self.shared.refuses_http1) && (lane == Lane::Bulk || !flag(&self.shared.multiplexes))
     }
 
     /// A TLS connection was refused because HTTP/1.1 alone was offered. The next attempt offers HTTP/2.
     fn learn_that_http1_is_refused(&self) {
         if !self.shared.refuses_http1.swap(true, Ordering::Relaxed) {
-            tracing::info!(host = self.host(), "the registry speaks HTTP/2 only; sending blobs by HTTP/2");
+            tracing::info!(
+                host = self.host(),
+                "the registry speaks HTTP/2 only; sending blobs by HTTP/2"
+            );
         }
     }
 

@@ -30,7 +30,10 @@ pub(super) fn only(tls: &Tls) -> TlsAcceptor {
 fn offering(tls: &Tls, protocols: &[&str]) -> TlsAcceptor {
     let config = tls.server_config().expect("the certificate is usable");
     let mut config = rustls::ServerConfig::clone(&config);
-    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config.alpn_protocols = protocols
+        .iter()
+        .map(|name| name.as_bytes().to_vec())
+        .collect();
     TlsAcceptor::from(Arc::new(config))
 }
 

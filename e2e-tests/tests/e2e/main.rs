@@ -1,6 +1,7 @@
 //! The whole thing: the policy's wasm in a host like Kubewarden's, the real sidecar, real registries.
 
 mod attack;
+mod claims;
 mod command_line;
 mod connections;
 mod copies;

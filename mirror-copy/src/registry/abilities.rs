@@ -77,7 +77,9 @@ impl Abilities {
 
     /// Size of a chunk in bytes, unless the registry wants larger ones.
     pub(super) fn chunk(&self) -> u64 {
-        let known = self.chunk_limit().filter(|limit| Instant::now() < limit.until);
+        let known = self
+            .chunk_limit()
+            .filter(|limit| Instant::now() < limit.until);
         known.map_or(CHUNK, |limit| limit.size)
     }
 
@@ -165,9 +167,15 @@ mod tests {
             assert_eq!(abilities.chunk(), size);
             assert!(abilities.takes_whole(size) && !abilities.takes_whole(size + 1));
         }
-        assert!(abilities.refused_chunk(CHUNK, 0), "a larger one that was sent before");
+        assert!(
+            abilities.refused_chunk(CHUNK, 0),
+            "a larger one that was sent before"
+        );
         assert_eq!(abilities.chunk(), CHUNK / 8);
-        assert!(!abilities.refused_chunk(CHUNK / 8, CHUNK / 8), "the registry wants no smaller ones");
+        assert!(
+            !abilities.refused_chunk(CHUNK / 8, CHUNK / 8),
+            "the registry wants no smaller ones"
+        );
         while abilities.refused_chunk(abilities.chunk(), 0) {}
         assert_eq!(abilities.chunk(), SMALLEST_CHUNK);
     }

@@ -116,7 +116,11 @@ pub(super) async fn check_registry(
     let reason = format!(
         "the response is a document of type {}, which no registry returns there; check that the address is that of a \
          registry, and what responds in its place (a login page, a proxy)",
-        if media_type.is_empty() { "unknown".to_owned() } else { clean(&media_type) }
+        if media_type.is_empty() {
+            "unknown".to_owned()
+        } else {
+            clean(&media_type)
+        }
     );
     Err(RegistryError::protocol(subject, reason))
 }
@@ -322,7 +326,10 @@ mod tests {
         let hour = Duration::from_hours(1);
         let clock = SystemTime::now() - hour + Duration::from_secs(ahead);
         let until = httpdate::fmt_http_date(clock + Duration::from_secs(30));
-        assert_eq!(wait_from(Some(clock), &until), Some(Duration::from_secs(30)));
+        assert_eq!(
+            wait_from(Some(clock), &until),
+            Some(Duration::from_secs(30))
+        );
         let past = httpdate::fmt_http_date(clock - Duration::from_secs(30));
         assert_eq!(wait_from(Some(clock), &past), Some(Duration::ZERO));
     }

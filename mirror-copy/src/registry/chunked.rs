@@ -68,7 +68,12 @@ impl Repository {
         if !is_for_size || !abilities.refused_chunk(length, least) {
             return error;
         }
-        tracing::info!(host = self.registry.host(), refused = length, chunk = abilities.chunk(), "sending smaller chunks from now on");
+        tracing::info!(
+            host = self.registry.host(),
+            refused = length,
+            chunk = abilities.chunk(),
+            "sending smaller chunks from now on"
+        );
         RegistryError::Whole {
             subject: subject.clone(),
             status,
@@ -150,11 +155,7 @@ impl Repository {
 
 /// Size of the chunks for a registry that wants them to have at least `wanted` bytes, and was not seen to accept more than
 /// `usual`.
-pub(super) fn chunk_size(
-    subject: &Subject,
-    wanted: u64,
-    usual: u64,
-) -> Result<u64, RegistryError> {
+pub(super) fn chunk_size(subject: &Subject, wanted: u64, usual: u64) -> Result<u64, RegistryError> {
     if wanted > MAX_CHUNK {
         let reason =
             format!("it wants chunks of at least {wanted} bytes, and at most {MAX_CHUNK} are sent");

@@ -299,24 +299,20 @@ impl Registry {
 
 /// Returns whether the peer knows none of the protocols that were offered (RFC 7301, `no_application_protocol`).
 fn is_about_http_version(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        // An I/O error hides what it wraps: its `source` is the source of that.
-        let wrapped = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
-        let tls = wrapped
-            .and_then(|wrapped| wrapped.downcast_ref::<rustls::Error>())
-            .or_else(|| error.downcast_ref::<rustls::Error>());
-        if let Some(rustls::Error::AlertReceived(alert)) = tls {
-            return *alert == rustls::AlertDescription::NoApplicationProtocol;
-        }
-        if matches!(tls, Some(rustls::Error::NoApplicationProtocol)) {
-            return true;
-        }
-        next = error.source();
+    if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+        let alert = rustls::AlertDescription::NoApplicationProtocol;
+        return *tls == rustls::Error::NoApplicationProtocol
+            || *tls == rustls::Error::AlertReceived(alert);
     }
-    false
+    // An I/O error hides what it wraps: its `source` is the source of that.
+    let wrapped = error
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref);
+    match (wrapped, error.source()) {
+        (Some(wrapped), _) => is_about_http_version(wrapped),
+        (None, Some(source)) => is_about_http_version(source),
+        (None, None) => false,
+    }
 }
 
 /// Behind a proxy that ends TLS a registry may not know that it is spoken to by HTTPS, and the proxy may

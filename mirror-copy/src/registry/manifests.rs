@@ -255,6 +255,10 @@ impl Repository {
             OCI_INDEX | OCI_MANIFEST | DOCKER_LIST | DOCKER_MANIFEST => error,
             _ => error.of_unusual("MANIFEST_INVALID"),
         })?;
+        let kind = content_type(&response);
+        if manifest::is_page_type(&kind) {
+            return Err(page(&subject, &kind));
+        }
         match said_digest(response.headers()) {
             // A registry that stores something else has not stored this manifest.
             Some(said) if said.algorithm() == found.digest.algorithm() && said != found.digest => {
@@ -317,20 +321,18 @@ impl Repository {
         })
     }
 
-    /// The digest of what came, in the algorithm that the registry uses if it is right.
+    /// The digest of what came: sha256, whatever algorithm the registry reports, so that digests can be compared.
     fn own_digest(
         &self,
         subject: &Subject,
         said: Option<&Digest>,
         bytes: &[u8],
     ) -> Result<Digest, RegistryError> {
-        if let Some(said) = said
-            && Hasher::for_digest(said).is_some_and(|hasher| hasher.of(bytes) == said.as_ref())
-        {
-            return Ok(said.clone());
-        }
         let own = Hasher::sha256().of(bytes);
-        if let Some(said) = said {
+        let is_wrong = |said: &Digest| {
+            Hasher::for_digest(said).is_none_or(|hasher| hasher.of(bytes) != said.as_ref())
+        };
+        if let Some(said) = said.filter(|said| said.as_ref() != own && is_wrong(said)) {
             let reported = &self.registry.shared.reported_wrong_digest;
             if reported.swap(true, Ordering::Relaxed) {
                 tracing::debug!(%subject, %said, own, "registry reports a wrong digest");

@@ -102,8 +102,7 @@ impl Repository {
             let said = said_digest(response.headers());
             // A runtime goes by the type in the header.
             let is_usable = media_type == manifest::bare_type(expected_type)
-                || !manifest::is_page_type(&media_type)
-                    && !manifest::is_manifest_type(&media_type);
+                || !manifest::is_page_type(&media_type) && !manifest::is_manifest_type(&media_type);
             let is_same = has_body(response, &expected.bytes, &subject, idle).await?;
             Ok(if is_same && is_usable {
                 Shown::Expected
@@ -135,7 +134,8 @@ impl Repository {
                 };
             }
             Shown::Other(..) => {
-                let reason = "the registry returns other content than it accepted, or another media type";
+                let reason =
+                    "the registry returns other content than it accepted, or another media type";
                 return RegistryError::protocol(&subject, reason);
             }
             Shown::Missing | Shown::Expected => "has no such manifest".to_owned(),

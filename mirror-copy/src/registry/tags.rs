@@ -59,11 +59,19 @@ impl Repository {
             let begins_again = matches!(&read, Ok(page) if page.tags.first() == tags.first());
             if is_continued && (is_refused || begins_again) {
                 // No client can read such a list any further.
-                return if was_full { Err(cut_off(&subject)) } else { Ok(tags) };
+                return if was_full {
+                    Err(cut_off(&subject))
+                } else {
+                    Ok(tags)
+                };
             }
             let mut page = read?;
             is_linked |= page.next.is_some();
-            if page.tags.first().is_some_and(|tag| tags.last() == Some(tag)) {
+            if page
+                .tags
+                .first()
+                .is_some_and(|tag| tags.last() == Some(tag))
+            {
                 page.tags.remove(0);
             }
             was_full = is_full(&page.tags);
@@ -280,11 +288,10 @@ mod tests {
         tags.sort();
         let all = tags.clone();
         let (registry, log) = registry(move |parts, _| {
-            let query: HashMap<_, _> = url::form_urlencoded::parse(
-                parts.uri.query().unwrap_or_default().as_bytes(),
-            )
-            .into_owned()
-            .collect();
+            let query: HashMap<_, _> =
+                url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
+                    .into_owned()
+                    .collect();
             let mut tags = tags.clone();
             if matches!(order, Order::Descending | Order::DescendingByName) {
                 tags.reverse();

@@ -58,7 +58,9 @@ async fn case_54_a_page_in_place_of_a_registry_is_an_error_with_its_type(#[case]
 #[case::text(Some(("text/plain", "please log in")))]
 #[case::a_list(Some(("application/json", "[]")))]
 #[tokio::test]
-async fn case_54_pages_of_all_kinds_are_no_manifests(#[case] page: Option<(&'static str, &'static str)>) {
+async fn case_54_pages_of_all_kinds_are_no_manifests(
+    #[case] page: Option<(&'static str, &'static str)>,
+) {
     let (from, to) = pair_with(&[app()]).await;
     to.set(|knobs| {
         knobs.other = Some(Arc::new(move |_, path, _, _| match page {
@@ -209,12 +211,7 @@ async fn case_56_a_head_that_is_not_about_this_manifest_is_not_believed(
     // An older image has the tag, so the engine looks what of the new one is there.
     to.put_tagged("copy", "1", &image(2, &[noise(2, 100)]));
     let claim = Action::Status(200, headers, "");
-    to.fault(
-        Method::HEAD,
-        child.digest().as_ref(),
-        usize::MAX,
-        claim,
-    );
+    to.fault(Method::HEAD, child.digest().as_ref(), usize::MAX, claim);
     copy_app(&registries(&[&from, &to]), &from, &to)
         .await
         .unwrap();
@@ -263,7 +260,12 @@ async fn case_57_signatures_behind_a_full_page_without_a_link_come_along() {
         from.state().tags.insert(key, app().digest().to_string());
     }
     for _ in 0..2 {
-        from.fault(Method::GET, "/tags/list", usize::MAX, Action::Without("link"));
+        from.fault(
+            Method::GET,
+            "/tags/list",
+            usize::MAX,
+            Action::Without("link"),
+        );
     }
     copy_app(&registries(&[&from, &to]), &from, &to)
         .await
@@ -308,7 +310,10 @@ async fn case_58_http2_without_tls_is_refused_with_a_sentence() {
     options.insecure_hosts = [host.clone()].into();
     let registry = Registries::new(options).unwrap().get(&host).unwrap();
     let error = registry.ping().await.unwrap_err();
-    assert!(error.to_string().contains("HTTP/2 without TLS"), "{error}");
+    assert!(
+        error.to_string().contains("only HTTP/2 without TLS"),
+        "{error}"
+    );
 }
 
 /// The backup lost a platform or a layer, and one of the two names. The other one still says that all is there.

@@ -312,7 +312,11 @@ async fn case_30_chunks_are_halved_where_they_are_too_large() {
     let refused = |to: &Fake| to.log().iter().filter(|e| e.status == 413).count();
     assert_eq!(refused(&to), 3, "the whole, 4 MiB and 2 MiB");
     // It is learned for the host: neither large nor medium blobs are refused again.
-    from.put_tagged("app", "2", &image(2, &[noise(8, 3 * MIB), noise(9, MIB + 1)]));
+    from.put_tagged(
+        "app",
+        "2",
+        &image(2, &[noise(8, 3 * MIB), noise(9, MIB + 1)]),
+    );
     let source = source(&registries, &from, "app", "2");
     let target = target(&registries, &to, "copy", "2");
     copy(&source, &target, &CopyOptions::default(), &())

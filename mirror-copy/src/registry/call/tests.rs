@@ -108,7 +108,11 @@ async fn a_pushed_manifest_tells_whether_its_subject_was_noted(
 ) {
     let (registry, _) = registry(move |parts, _| {
         let headers = if parts.method == "PUT" { headers } else { &[] };
-        respond(if parts.method == "PUT" { 201 } else { 200 }, headers, r#"{"schemaVersion":2}"#)
+        respond(
+            if parts.method == "PUT" { 201 } else { 200 },
+            headers,
+            r#"{"schemaVersion":2}"#,
+        )
     })
     .await;
     let repository = registry.repository("a", Access::Push).unwrap();

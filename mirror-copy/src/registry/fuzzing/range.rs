@@ -3,9 +3,9 @@
 use super::{check_text, chosen, headers, subject};
 use crate::fuzzing::check_digest;
 use crate::registry::Access;
+use crate::registry::abilities::CHUNK;
 use crate::registry::answer::retry_after;
 use crate::registry::blobs::first_byte;
-use crate::registry::abilities::CHUNK;
 use crate::registry::chunked::{MAX_CHUNK, chunk_size, kept};
 use crate::registry::manifests::{content_length, said_digest};
 use crate::registry::quota::{MAX_WINDOW, Quota};
