@@ -288,7 +288,12 @@ impl Repository {
         if actual == digest.as_ref() {
             return Ok(digest.clone());
         }
-        if manifest::is_page_type(media_type) {
+        let is_document = !manifest::is_manifest_type(media_type)
+            && matches!(
+                manifest::check_shape(bytes),
+                Err(ManifestError::NotAManifest)
+            );
+        if manifest::is_page_type(media_type) || is_document {
             return Err(page(subject, media_type));
         }
         // A schema 1 digest leaves the signatures out, so it never matches; say what it really is.
