@@ -34,7 +34,7 @@ impl Job<'_> {
         }
         for (index, reference) in names.references.iter().enumerate() {
             let pushed = self.push(root, reference).await;
-            pushed.map_err(|error| self.explained(error, names, index))?;
+            pushed.map_err(|error| explained(error, names, index))?;
             self.root_pushed(&root.manifest, &root.media_type, names, index)
                 .await?;
         }
@@ -52,7 +52,7 @@ impl Job<'_> {
                 .target
                 .put_manifest(reference, &contents.media_type, found)
                 .await;
-            pushed.map_err(|error| self.explained(CopyError::Target(error), names, index))?;
+            pushed.map_err(|error| explained(CopyError::Target(error), names, index))?;
             self.root_pushed(found, &contents.media_type, names, index)
                 .await?;
         }
@@ -89,18 +89,6 @@ impl Job<'_> {
             self.progress.event(Event::Tagged { tag, digest });
         }
         Ok(())
-    }
-
-    /// A tag that is refused with 405, although the same manifest was accepted under another name or the tag stands for
-    /// another one, is locked (Azure Container Registry).
-    fn explained(&self, error: CopyError, names: &Names, index: usize) -> CopyError {
-        let is_tag = matches!(names.references.get(index), Some(TagOrDigest::Tag(_)));
-        match error {
-            CopyError::Target(error) if is_tag && (index > 0 || names.tag_was.is_some()) => {
-                CopyError::Target(error.of_locked_tag())
-            }
-            other => other,
-        }
     }
 
     /// Pushes a manifest, and lists it where it says what it is about and the target does not list it.
@@ -228,6 +216,18 @@ impl Job<'_> {
     fn misses_parts(&self, node: &Node, error: &RegistryError) -> bool {
         names_missing_parts(error)
             || error.code() == Some("MANIFEST_INVALID") && !self.sent.has_children_of(node)
+    }
+}
+
+/// A tag that is refused with 405, although the same manifest was accepted under another name or the tag stands for another
+/// one, is locked (Azure Container Registry).
+fn explained(error: CopyError, names: &Names, index: usize) -> CopyError {
+    let is_tag = matches!(names.references.get(index), Some(TagOrDigest::Tag(_)));
+    match error {
+        CopyError::Target(error) if is_tag && (index > 0 || names.tag_was.is_some()) => {
+            CopyError::Target(error.of_locked_tag())
+        }
+        other => other,
     }
 }
 
