@@ -318,7 +318,10 @@ impl Repository {
         media_type: &str,
     ) -> Result<(), RegistryError> {
         manifest::check_shape(bytes).map_err(|source| match source {
-            ManifestError::NotAManifest => page(subject, media_type),
+            // Of the right type it is a damaged manifest, not a page.
+            ManifestError::NotAManifest if !manifest::is_manifest_type(media_type) => {
+                page(subject, media_type)
+            }
             source => RegistryError::Manifest {
                 object: self.object(&reference.suffix()),
                 source,
