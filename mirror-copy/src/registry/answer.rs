@@ -318,6 +318,40 @@ mod tests {
         assert!(!much.retry().is_transient());
     }
 
+    /// What responds to `GET /v2/` is a registry by its header, or by its body.
+    #[rstest::rstest]
+    #[case("", "", "", true)]
+    #[case("", "application/json", "{}", true)]
+    #[case("", "text/html", "true", true)]
+    #[case("registry/2.0", "text/html", "<html>", true)]
+    #[case("", "text/html; charset=utf-8", "<html>", false)]
+    #[case("", "text/plain", "please log in", false)]
+    #[tokio::test]
+    async fn a_document_for_people_is_no_registry(
+        #[case] version: &'static str,
+        #[case] media_type: &'static str,
+        #[case] body: &'static str,
+        #[case] is_registry: bool,
+    ) {
+        let mut response = axum::http::Response::builder();
+        let headers = [
+            ("docker-distribution-api-version", version),
+            ("content-type", media_type),
+        ];
+        for (name, value) in headers.into_iter().filter(|(_, value)| !value.is_empty()) {
+            response = response.header(name, value);
+        }
+        let response = Response::from(response.body(body).unwrap());
+        let subject = Subject {
+            operation: crate::error::Operation::Ping,
+            object: "registry a".to_owned(),
+        };
+        let checked = check_registry(response, &subject, BODY_TIME).await;
+        assert_eq!(checked.is_ok(), is_registry);
+        let text = checked.err().map(|error| error.to_string());
+        assert!(text.is_none_or(|text| text.contains("of type text/")));
+    }
+
     /// A registry whose clock is an hour behind, or ahead.
     #[rstest::rstest]
     #[case(0)]
