@@ -21,7 +21,7 @@ mod logs;
 mod objects;
 mod policy;
 mod private_networks;
-mod site;
+pub mod site;
 mod starvation;
 pub mod table;
 

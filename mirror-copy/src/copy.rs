@@ -22,6 +22,7 @@ mod queue;
 mod referrers;
 mod report;
 mod root;
+mod sent;
 mod sessions;
 mod transfer;
 
@@ -35,10 +36,12 @@ use crate::registries::Reservation;
 use crate::registry::{Access, Located, Manifest, Registry, Repository};
 use closure::Closure;
 use limits::{Part, Sums};
+use manifests::may_lack_parts;
 use oci_spec::image::Digest;
-use present::wanted;
+use present::{Names, wanted};
 use referrers::Referring;
 use report::Tally;
+use sent::Sent;
 use sessions::Abandoned;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -83,7 +86,8 @@ pub struct Target {
 ///
 /// Nothing at the target gets a tag before everything that it names is there and verified. What the
 /// target already has is not sent again; if it has the image under all wanted tags, at most two
-/// requests go to either side. Dropping the future stops the copy; upload sessions may then stay
+/// requests go to either side. What is written last is read back: a copy that is reported is one that the target shows.
+/// Dropping the future stops the copy; upload sessions may then stay
 /// open until the registry expires them.
 pub async fn copy(
     source: &Source,
@@ -112,6 +116,7 @@ pub async fn copy(
         found_something: AtomicBool::new(!options.trust_present),
         parts_are_missing: AtomicBool::new(false),
         misled: AtomicBool::new(false),
+        sent: Sent::default(),
         sums: Sums::default(),
         referring: Referring::default(),
         abandoned: Abandoned::default(),
@@ -157,6 +162,8 @@ struct Job<'a> {
     parts_are_missing: AtomicBool,
     /// Whether the target said that it has what it does not have.
     misled: AtomicBool,
+    /// Blobs and manifests that the target accepted from this copy.
+    sent: Sent,
     /// Memory for all that is read, at both sides.
     reservation: Arc<Reservation>,
     sums: Sums,
@@ -190,7 +197,7 @@ impl Job<'_> {
         let digest = located.resolved.digest.clone();
         self.progress.event(Event::Resolved { digest: &digest });
         let present = self.present(target, tagged, &digest).await?;
-        if present.complete && present.missing.is_empty() {
+        if present.complete && present.missing.references.is_empty() {
             self.progress
                 .event(Event::ManifestSkipped { digest: &digest });
             return Ok(Root {
@@ -201,21 +208,24 @@ impl Job<'_> {
         if present.complete {
             // The target's own copy is as good and costs the source nothing.
             let reference = TagOrDigest::Digest(digest.clone());
-            match self.target.manifest(&reference).await {
-                Ok(manifest) => return self.finish(&manifest, &present.missing).await,
-                Err(error) if error.status() == Some(404) => {
-                    tracing::warn!(%error, "the target's tag stands for what it does not have");
-                }
+            let lost = match self.target.manifest(&reference).await {
+                Ok(manifest) => match self.finish(&manifest, &present.missing).await {
+                    Err(CopyError::Target(error)) if may_lack_parts(&error) => error,
+                    result => return result,
+                },
+                Err(error) if error.is_wrong_or_missing() => error,
                 Err(error) => return Err(CopyError::Target(error)),
-            }
+            };
+            tracing::warn!(error = %lost, "the target lost parts of an image that it has; bringing all of it again");
+            self.found_something.store(true, Ordering::Relaxed);
+            self.misled.store(true, Ordering::Relaxed);
         }
         let root = self.read_root(&source.reference, located).await?;
         // The content may have another digest than the registry said.
-        let missing = if root.digest == digest {
-            present.missing
-        } else {
-            wanted(target, &root.digest)
-        };
+        let mut missing = present.missing;
+        if root.digest != digest {
+            missing.references = wanted(target, &root.digest);
+        }
         match self.bring_all(&root, &missing).await {
             Err(error) if self.was_misled() => {
                 tracing::warn!(%error, "the target misses manifests that it had; bringing all again");
@@ -226,11 +236,7 @@ impl Job<'_> {
     }
 
     /// Brings everything that the root names and that refers to it, then the root itself.
-    async fn bring_all(
-        &self,
-        root: &Manifest,
-        references: &[TagOrDigest],
-    ) -> Result<Root, CopyError> {
+    async fn bring_all(&self, root: &Manifest, names: &Names) -> Result<Root, CopyError> {
         self.sums.reset();
         let lease = self.hold(Part::Image, root, 0).await?;
         let referrers = async {
@@ -244,7 +250,7 @@ impl Job<'_> {
             Closure::of_image(self).bring(root.clone(), lease),
             referrers
         )?;
-        self.push_root(&root, references).await?;
+        self.push_root(&root, names).await?;
         Ok(Root {
             digest: root.manifest.digest,
             media_type: root.media_type,

@@ -236,9 +236,10 @@ pub enum RegistryError {
     /// Not a repository, tag or digest that can be part of a registry address.
     #[error("{0:?} is not a valid repository, tag or digest")]
     Name(String),
-    /// The registry refuses a blob in one request. The next attempt sends it in chunks.
+    /// The registry refuses a blob in one request, or a chunk of it. The next attempt sends it in chunks, or in smaller
+    /// ones.
     #[error(
-        "cannot {subject} in one request: the registry answered {status}; it is to be sent in chunks"
+        "cannot {subject} in one request: the registry answered {status}; it is to be sent in (smaller) chunks"
     )]
     Whole {
         /// What was tried.
@@ -255,6 +256,19 @@ pub enum RegistryError {
         kept: u64,
         /// Bytes that it was sent.
         sent: u64,
+    },
+    /// The registry accepted a manifest and does not show it.
+    #[error(
+        "cannot {subject}: the registry accepted this manifest, and {} s later it {shown}; check its storage, its \
+         clean-up rules, and any proxy before it", .within.as_secs_f32()
+    )]
+    NotKept {
+        /// What was tried.
+        subject: Subject,
+        /// How long it was waited for.
+        within: Duration,
+        /// What the registry shows in its place.
+        shown: String,
     },
     /// Somebody else changes the same thing at the same time.
     #[error("cannot {subject}: somebody else keeps changing it at the same time")]
@@ -295,6 +309,7 @@ impl RegistryError {
             | Self::Cut { .. }
             | Self::Whole { .. }
             | Self::Lost { .. }
+            | Self::NotKept { .. }
             | Self::Contended { .. } => Retry::SOON,
             Self::Lookup(error) => error.retry(),
             _ => Retry::Permanent,
@@ -413,5 +428,14 @@ fn cause(error: &reqwest::Error) -> String {
     while let Some(source) = last.source() {
         last = source;
     }
-    crate::text::clean(&last.to_string())
+    let text = crate::text::clean(&last.to_string());
+    // What hyper says of a response that does not begin with HTTP/1, after and before the request was sent.
+    let foreign = ["invalid HTTP version", "unexpected message from connection"];
+    if foreign.iter().any(|words| text.contains(words)) {
+        return format!(
+            "{text}: this is no response in HTTP/1.1. A registry that speaks only HTTP/2 without TLS is not supported; \
+             serve it by TLS, or by HTTP/1.1 as well"
+        );
+    }
+    text
 }

@@ -11,6 +11,7 @@ use crate::text::clean;
 use descriptor::Entry;
 use oci_spec::image::Digest;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -99,6 +100,15 @@ pub enum ManifestError {
     ),
 }
 
+impl From<JsonError> for ManifestError {
+    fn from(error: JsonError) -> Self {
+        match error {
+            JsonError::Malformed { line, column } => Self::Malformed { line, column },
+            JsonError::Depth | JsonError::Name => Self::Structure(error.to_string()),
+        }
+    }
+}
+
 /// What a manifest names.
 #[derive(Debug)]
 pub(crate) struct Contents {
@@ -129,7 +139,7 @@ struct Fields<'a> {
     manifests: Option<Entries>,
     blobs: Option<Entries>,
     subject: Option<Entry>,
-    fs_layers: Option<serde::de::IgnoredAny>,
+    fs_layers: Option<IgnoredAny>,
 }
 
 impl Fields<'_> {
@@ -186,6 +196,56 @@ pub(crate) fn bare_type(content_type: &str) -> String {
     bare.to_ascii_lowercase()
 }
 
+/// The fields that tell whether a document can be a manifest. Their values are skipped.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Shape<'a> {
+    #[serde(borrow)]
+    schema_version: Option<&'a RawValue>,
+    config: Option<IgnoredAny>,
+    layers: Option<IgnoredAny>,
+    manifests: Option<IgnoredAny>,
+    blobs: Option<IgnoredAny>,
+    fs_layers: Option<IgnoredAny>,
+}
+
+/// Returns an error if these bytes are no manifest of any format, such as the page of a login proxy. A manifest that
+/// cannot be copied passes: [`read`] returns what is wrong with it. Allocates nothing.
+pub(crate) fn check_shape(bytes: &[u8]) -> Result<(), ManifestError> {
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(ManifestError::NotAManifest);
+    }
+    let shape: Shape<'_> = json::from_slice(bytes)?;
+    let names_something = [
+        &shape.config,
+        &shape.layers,
+        &shape.manifests,
+        &shape.blobs,
+        &shape.fs_layers,
+    ];
+    let has_version = shape
+        .schema_version
+        .is_some_and(|raw| matches!(raw.get(), "1" | "2"));
+    if has_version || names_something.iter().any(|field| field.is_some()) {
+        Ok(())
+    } else {
+        Err(ManifestError::NotAManifest)
+    }
+}
+
+/// Returns whether a response of this media type is meant for people: a login page, the error page of a proxy, a web UI.
+pub(crate) fn is_page_type(media_type: &str) -> bool {
+    matches!(media_type, "text/html" | "application/xhtml+xml")
+}
+
+/// Returns whether this media type can only be that of a manifest.
+pub(crate) fn is_manifest_type(media_type: &str) -> bool {
+    matches!(
+        kind_of(media_type),
+        Kind::Index | Kind::Image | Kind::Artifact | Kind::Schema1
+    )
+}
+
 /// Reads what a manifest names.
 ///
 /// `content_type` is the registry's answer, without parameters. A body `mediaType` that disagrees
@@ -194,10 +254,7 @@ pub(crate) fn read(bytes: &[u8], content_type: &str) -> Result<Contents, Manifes
     if kind_of(content_type) == Kind::Schema1 {
         return Err(ManifestError::Schema1);
     }
-    let fields: Fields<'_> = json::from_slice(bytes).map_err(|error| match error {
-        JsonError::Malformed { line, column } => ManifestError::Malformed { line, column },
-        JsonError::Depth | JsonError::Name => ManifestError::Structure(error.to_string()),
-    })?;
+    let fields: Fields<'_> = json::from_slice(bytes)?;
     if fields.fs_layers.is_some() || fields.has_version("1") {
         return Err(ManifestError::Schema1);
     }

@@ -20,6 +20,7 @@ mod own_mount;
 mod pages;
 mod places;
 mod quota;
+mod read_back;
 mod redirect;
 mod referrer_list;
 mod referrers;
@@ -48,6 +49,7 @@ pub use manifests::{Manifest, Resolved};
 pub(crate) use own_mount::OwnMount;
 pub(crate) use places::BlobPlace;
 pub use quota::RateLimit;
+pub(crate) use read_back::visibility_pauses;
 pub(crate) use referrer_list::{Referrer, ReferrerList};
 pub(crate) use repository::{Access, Repository};
 pub(crate) use uploads::{MountAnswer, Session};
@@ -96,6 +98,8 @@ struct Shared {
     own_mount: own_mount::Learned,
     /// Whether the host may speak HTTP/2; only TLS can tell.
     multiplexes: AtomicBool,
+    /// Whether the host refused a TLS connection for HTTP/1.1, so that blobs go by HTTP/2 as well.
+    refuses_http1: AtomicBool,
     abilities: Abilities,
     counters: Counters,
     checks: CheckState,
@@ -109,6 +113,7 @@ impl Registry {
     pub(crate) fn new(endpoint: Endpoint, allowance: Allowance, common: Arc<Common>) -> Self {
         let shared = Shared {
             multiplexes: AtomicBool::new(!endpoint.insecure),
+            refuses_http1: AtomicBool::new(false),
             endpoint,
             allowance,
             common,
@@ -138,7 +143,7 @@ impl Registry {
     }
 
     /// Whether this host speaks the registry protocol and accepts the configured credentials:
-    /// `GET /v2/` (distribution-spec, "Determining Support"), with a login if it asks for one.
+    /// `GET /v2/` (distribution-spec, "Determining Support"), with a login if it asks for one. A login page is no registry.
     pub async fn ping(&self) -> Result<(), RegistryError> {
         let subject = Subject {
             operation: Operation::Ping,
@@ -146,9 +151,9 @@ impl Registry {
         };
         let url = self.shared.endpoint.base.clone();
         let scopes = Scopes::default();
-        self.send(&Call::new(&subject, Method::GET, url, &scopes, Lane::Small))
-            .await
-            .map(drop)
+        let call = Call::new(&subject, Method::GET, url, &scopes, Lane::Small);
+        let response = self.send(&call).await?;
+        answer::check_registry(response, &subject, self.timeouts().idle).await
     }
 
     /// What a tag or digest stands for now, or `None` where the registry has no such manifest. By
@@ -188,8 +193,9 @@ impl Registry {
             .await
     }
 
-    /// Gives one more tag to a manifest that is in the repository, byte for byte; the tag may stand for another one so
-    /// far. `false` if there is no such manifest, or not all of what it names; then nothing was changed.
+    /// Gives one more tag to a manifest that is in the repository, byte for byte, and reads it back by that tag; the tag
+    /// may stand for another one so far. `false` if there is no such manifest, or not all of what it names; then nothing
+    /// was changed.
     pub async fn tag(
         &self,
         repository: &str,
@@ -200,16 +206,18 @@ impl Registry {
         let reference = TagOrDigest::Digest(digest.clone());
         let manifest = match repository.manifest(&reference).await {
             Ok(manifest) => manifest,
-            Err(error) if error.status() == Some(404) => return Ok(false),
+            Err(error) if error.is_wrong_or_missing() => return Ok(false),
             Err(error) => return Err(error),
         };
         let tag = TagOrDigest::Tag(tag.to_owned());
         let media_type = manifest.media_type.as_str();
         match repository.put_manifest(&tag, media_type, &manifest).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_of_incomplete_content() => Ok(false),
-            Err(error) => Err(error),
+            Ok(_) => {}
+            Err(error) if error.is_of_incomplete_content() => return Ok(false),
+            Err(error) => return Err(error),
         }
+        let read_back = repository.read_back(&tag, media_type, &manifest, |_| true);
+        read_back.await.map(|()| true)
     }
 
     /// All tags of a repository, in the registry's order (distribution-spec, "Listing Tags"), page by page;
@@ -311,10 +319,26 @@ impl Registry {
         &self.shared.own_mount
     }
 
+    /// Returns whether this host was seen to report digests that are not those of its content.
+    fn reports_wrong_digests(&self) -> bool {
+        self.shared.reported_wrong_digest.load(Ordering::Relaxed)
+    }
+
     /// Returns whether a lane uses the connections for blobs. A host without HTTP/2 has one pool for everything, so that
     /// no connection is idle while another one is opened.
     fn has_one_pool(&self, lane: Lane) -> bool {
-        lane == Lane::Bulk || !self.shared.multiplexes.load(Ordering::Relaxed)
+        let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        !flag(&self.shared.refuses_http1) && (lane == Lane::Bulk || !flag(&self.shared.multiplexes))
+    }
+
+    /// A TLS connection was refused because HTTP/1.1 alone was offered. The next attempt offers HTTP/2.
+    fn learn_that_http1_is_refused(&self) {
+        if !self.shared.refuses_http1.swap(true, Ordering::Relaxed) {
+            tracing::info!(
+                host = self.host(),
+                "the registry speaks HTTP/2 only; sending blobs by HTTP/2"
+            );
+        }
     }
 
     fn learn_version(&self, lane: Lane, response: &reqwest::Response) {

@@ -5,6 +5,7 @@
 //! [`ANSWER_WITHIN`], whatever the backup registry does.
 
 mod in_use;
+mod losses;
 mod parts;
 
 use std::num::NonZeroUsize;
@@ -30,6 +31,7 @@ use crate::logging::Throttle;
 use crate::metrics::{Jobs, Metrics};
 use crate::reason::Reason;
 pub use in_use::{LookError, Presence, Upstream};
+use losses::Losses;
 use parts::{Pacing, Parts};
 pub use parts::{PartsPlan, Turn};
 
@@ -76,6 +78,7 @@ pub struct Catalog {
     seen: Seen,
     /// Images of which no copy was found a moment ago.
     missed: Cache<ImageRef<'static>, ()>,
+    losses: Losses,
     lookups: Arc<Semaphore>,
     parts: Parts,
     /// Images whose copies the backup refused to accept.
@@ -95,6 +98,7 @@ struct Recorder {
     parts: Parts,
     denied: Cache<ImageRef<'static>, ()>,
     denial: Throttle,
+    losses: Losses,
     budgets: NamespaceBudgets,
     metrics: Metrics,
 }
@@ -118,12 +122,14 @@ impl Catalog {
             .time_to_live(SEEN_FOR)
             .build();
         let budgets = NamespaceBudgets::new(metrics.clone());
+        let losses = Losses::new();
         let parts = Parts::new(images.backup_registry().clone());
         let denied = Cache::builder()
             .max_capacity(MAX_SEEN)
             .time_to_live(DENIED_FOR)
             .build();
         let recorder = Recorder {
+            losses: losses.clone(),
             parts: parts.clone(),
             denied: denied.clone(),
             denial: Throttle::new(OUTAGE_LOG_EVERY),
@@ -139,6 +145,7 @@ impl Catalog {
                 .max_capacity(MAX_SEEN)
                 .time_to_live(MISSED_FOR)
                 .build(),
+            losses,
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             parts,
             denied,
@@ -244,6 +251,7 @@ impl Catalog {
         let (catalog, image, copy) = (self.clone(), image.clone(), copy.clone());
         let look = tokio::spawn(async move {
             let _permit = permit;
+            let asked_at = Instant::now();
             let look = catalog.look(&image, &copy, mode);
             let found = match mode {
                 Mode::Ensure => catalog.seen.try_get_with(image.clone(), look).await,
@@ -255,6 +263,7 @@ impl Catalog {
                 Err(Unseen::Missing | Unseen::Incomplete)
             ) {
                 catalog.missed.insert(image.clone(), ()).await;
+                catalog.losses.missing(&image, asked_at);
             }
             found.map_err(|unseen| match &*unseen {
                 Unseen::Missing => catalog.missing(&image, Task::Copy, mode),
@@ -547,6 +556,14 @@ impl Copier for Recorder {
             .images
             .target(image)
             .map_err(|error| permanent(error.to_string()))?;
+        if let Some(after) = self.losses.pause(image, Instant::now()) {
+            return Err(Failure {
+                reason: "the backup registry keeps losing the copy of this image; check its clean-up rules and storage"
+                    .into(),
+                retry: Retry::Transient { after: Some(after) },
+                is_absent: false,
+            });
+        }
         let progress = self.metrics.counting(progress);
         let charging = self.budgets.charging(image, &progress);
         // What was lost is put back whatever it costs.
@@ -577,8 +594,11 @@ impl Copier for Recorder {
         if is_verified {
             self.parts.copied(&target.repository, &report.digest).await;
         }
-        if report.manifests > 0 && task == Task::Copy {
-            self.budgets.copied(image, Instant::now());
+        if report.manifests > 0 {
+            self.losses.copied(image, Instant::now());
+            if task == Task::Copy {
+                self.budgets.copied(image, Instant::now());
+            }
         }
         if is_verified && let Some(digest) = Digest::parse(report.digest.as_ref()) {
             self.seen.insert(image.clone(), digest.into_owned()).await;

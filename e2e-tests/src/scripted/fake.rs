@@ -65,6 +65,14 @@ impl Fake {
         fake
     }
 
+    /// Starts one behind TLS that speaks HTTP/2 only.
+    pub async fn start_http2_only(tls: &Tls) -> Self {
+        let (fake, listener) = Self::bound("127.0.0.1:0").await;
+        let router = handlers::router(fake.clone());
+        tokio::spawn(http2::serve(listener, http2::only(tls), router));
+        fake
+    }
+
     /// The state of a registry at this address where nobody listens.
     #[must_use]
     pub fn unserved(address: SocketAddr) -> Self {

@@ -19,9 +19,21 @@ use tokio_rustls::TlsAcceptor;
 
 /// Offers HTTP/2 before HTTP/1.1.
 pub(super) fn acceptor(tls: &Tls) -> TlsAcceptor {
+    offering(tls, &["h2", "http/1.1"])
+}
+
+/// Offers nothing but HTTP/2.
+pub(super) fn only(tls: &Tls) -> TlsAcceptor {
+    offering(tls, &["h2"])
+}
+
+fn offering(tls: &Tls, protocols: &[&str]) -> TlsAcceptor {
     let config = tls.server_config().expect("the certificate is usable");
     let mut config = rustls::ServerConfig::clone(&config);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols
+        .iter()
+        .map(|name| name.as_bytes().to_vec())
+        .collect();
     TlsAcceptor::from(Arc::new(config))
 }
 

@@ -16,6 +16,7 @@ pub fn options(fakes: &[&Fake]) -> RegistryOptions {
         retry: RetryPolicy {
             first_delay: Duration::from_millis(1),
             max_delay: Duration::from_millis(5),
+            visible_within: Duration::from_millis(100),
             ..RetryPolicy::default()
         },
         ..RegistryOptions::default()

@@ -114,6 +114,7 @@ impl Job<'_> {
         reader: Option<BlobReader>,
     ) -> Result<(), CopyError> {
         self.transfer(blob, session, reader).await?;
+        self.sent.add(&blob.digest);
         self.remember(blob);
         one_more(&self.tally.copied);
         self.tally.bytes.fetch_add(blob.size, Ordering::Relaxed);
@@ -158,6 +159,7 @@ impl Job<'_> {
 
     fn mounted(&self, blob: &Blob, from: &str) {
         self.found_something.store(true, Ordering::Relaxed);
+        self.sent.add(&blob.digest);
         self.remember(blob);
         one_more(&self.tally.mounted);
         self.progress.event(Event::BlobMounted {

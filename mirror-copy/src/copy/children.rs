@@ -4,6 +4,7 @@ use super::Job;
 use super::error::CopyError;
 use super::limits::Part;
 use super::report::one_more;
+use crate::error::RegistryError;
 use crate::manifest::Descriptor;
 use crate::registries::Lease;
 use crate::registry::Manifest;
@@ -69,6 +70,12 @@ impl Job<'_> {
             Ok(has) => Ok(has),
             // "Not there" and "not to be told" are the same in many registries.
             Err(error) if matches!(error.status(), Some(400..=403)) => Ok(false),
+            // Other content under this digest is not it, and a page is none; pushing it tells.
+            Err(
+                RegistryError::Digest { .. }
+                | RegistryError::Manifest { .. }
+                | RegistryError::Protocol { .. },
+            ) => Ok(false),
             Err(error) => Err(CopyError::Target(error)),
         }
     }

@@ -1,62 +1,60 @@
-//! Pushes manifests, the root as all that it is to be called, its tag last of all.
+//! Pushes manifests: the root under all its names, the tag last of all, which is read back.
 
 use super::error::CopyError;
 use super::fallback;
-use super::node::Node;
+use super::node::{Blob, Node};
+use super::present::Names;
 use super::progress::Event;
 use super::report::one_more;
 use super::{Job, Root};
 use crate::error::RegistryError;
 use crate::manifest;
 use crate::reference::TagOrDigest;
-use crate::registry::{Manifest, Pushed};
+use crate::registry::{Manifest, Pushed, visibility_pauses};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use oci_spec::image::Digest;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
+use tokio::time::sleep;
 
 impl Job<'_> {
-    /// Tells that a manifest is at the target by its digest.
+    /// Reports that a manifest is at the target by its digest.
     pub(super) fn pushed(&self, digest: &Digest) {
+        self.sent.add(digest);
         one_more(&self.tally.manifests);
         self.progress.event(Event::ManifestPushed { digest });
     }
 
-    /// Pushes the root as each of these references, one after the other. What is about another manifest is
-    /// listed there first: a root that has its tag is complete in every respect.
-    pub(super) async fn push_root(
-        &self,
-        root: &Node,
-        references: &[TagOrDigest],
-    ) -> Result<(), CopyError> {
+    /// Pushes the root under each of these names, one after the other, and reads the last one back. A manifest with a
+    /// subject is listed there first: a root that has its tag is complete in every respect.
+    pub(super) async fn push_root(&self, root: &Node, names: &Names) -> Result<(), CopyError> {
         if root.subject.is_some() {
             let by_digest = TagOrDigest::Digest(root.manifest.digest.clone());
             self.push_listed(root, &by_digest).await?;
         }
-        for (index, reference) in references.iter().enumerate() {
-            self.push(root, reference).await?;
-            self.pushed_root(&root.manifest.digest, reference, index == 0);
+        for (index, reference) in names.references.iter().enumerate() {
+            let pushed = self.push(root, reference).await;
+            pushed.map_err(|error| explained(error, names, index))?;
+            self.root_pushed(&root.manifest, &root.media_type, names, index)
+                .await?;
         }
         Ok(())
     }
 
-    /// Gives more tags to an image that the target already has.
-    pub(super) async fn finish(
-        &self,
-        found: &Manifest,
-        references: &[TagOrDigest],
-    ) -> Result<Root, CopyError> {
+    /// Gives more tags to an image that the target already has, and reads the last one back.
+    pub(super) async fn finish(&self, found: &Manifest, names: &Names) -> Result<Root, CopyError> {
         let contents = manifest::read(&found.bytes, &found.media_type).map_err(|source| {
             let object = self.target.object(&format!("@{}", found.digest));
             CopyError::Manifest { object, source }
         })?;
-        for (index, reference) in references.iter().enumerate() {
+        for (index, reference) in names.references.iter().enumerate() {
             let pushed = self
                 .target
                 .put_manifest(reference, &contents.media_type, found)
                 .await;
-            pushed.map_err(CopyError::Target)?;
-            self.pushed_root(&found.digest, reference, index == 0);
+            pushed.map_err(|error| explained(CopyError::Target(error), names, index))?;
+            self.root_pushed(found, &contents.media_type, names, index)
+                .await?;
         }
         Ok(Root {
             digest: found.digest.clone(),
@@ -64,13 +62,33 @@ impl Job<'_> {
         })
     }
 
-    fn pushed_root(&self, digest: &Digest, reference: &TagOrDigest, first: bool) {
-        if first {
+    /// The root was accepted under the name of this index. Under the last one it is read back before that is reported.
+    async fn root_pushed(
+        &self,
+        root: &Manifest,
+        media_type: &str,
+        names: &Names,
+        index: usize,
+    ) -> Result<(), CopyError> {
+        let Some(reference) = names.references.get(index) else {
+            return Ok(());
+        };
+        if index + 1 == names.references.len() {
+            let is_older = |digest: &Digest| names.tag_was.as_ref() == Some(digest);
+            let read_back = self
+                .target
+                .read_back(reference, media_type, root, is_older)
+                .await;
+            read_back.map_err(CopyError::Target)?;
+        }
+        let digest = &root.digest;
+        if index == 0 {
             self.pushed(digest);
         }
         if let TagOrDigest::Tag(tag) = reference {
             self.progress.event(Event::Tagged { tag, digest });
         }
+        Ok(())
     }
 
     /// Pushes a manifest, and lists it where it says what it is about and the target does not list it.
@@ -90,48 +108,140 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Pushes a manifest. If the target then misses blobs that it said it had (replication and
-    /// garbage collection lag behind), they are sent without asking, once.
+    /// Pushes a manifest. If the target then misses blobs that it said it had (replication and garbage collection lag
+    /// behind), they are sent without asking, once. What this copy has just sent is waited for: some registries show it
+    /// seconds later.
     pub(super) async fn push(
         &self,
         node: &Node,
         reference: &TagOrDigest,
     ) -> Result<Pushed, CopyError> {
-        let put = || {
-            self.target
-                .put_manifest(reference, &node.media_type, &node.manifest)
+        let refusal = match self.put(node, reference).await {
+            Err(error) if self.misses_parts(node, &error) => error,
+            other => return other.map_err(CopyError::Target),
         };
-        match put().await {
-            Err(error) if misses_parts(&error) && !node.blobs.is_empty() => {
-                if one_more(&self.tally.blobs_sent_again) == 0 {
-                    tracing::warn!(%error, "the target misses blobs that it had; sending them again, further ones are logged at debug");
-                } else {
-                    tracing::debug!(%error, "the target misses blobs that it had; sending them again");
+        let found: Vec<_> = node
+            .blobs
+            .iter()
+            .filter(|blob| !self.sent.contains(&blob.digest))
+            .collect();
+        let all_children_sent = self.sent.has_children_of(node);
+        let result = if !found.is_empty() {
+            self.send_blobs_again(found, &refusal).await?;
+            self.put_until_shown(node, reference).await
+        } else if all_children_sent {
+            match self.put_later(node, reference, refusal).await {
+                Err(error) if self.misses_parts(node, &error) && !node.blobs.is_empty() => {
+                    self.send_blobs_again(node.blobs.iter().collect(), &error)
+                        .await?;
+                    self.put_until_shown(node, reference).await
                 }
-                // Each waits for a place of its own, so they may all start.
-                let mut sending = FuturesUnordered::new();
-                let mut once = HashSet::new();
-                for blob in node.blobs.iter().filter(|blob| once.insert(&blob.digest)) {
-                    self.forget(blob);
-                    sending.push(self.send_again(blob));
-                }
-                while let Some(sent) = sending.next().await {
-                    sent?;
-                }
-                put().await.map_err(CopyError::Target)
+                other => other,
             }
-            Err(error) if misses_parts(&error) && !node.children.is_empty() => {
-                self.parts_are_missing.store(true, Ordering::Relaxed);
-                Err(CopyError::Target(error))
-            }
-            other => other.map_err(CopyError::Target),
+        } else {
+            Err(refusal)
+        };
+        if let Err(error) = &result
+            && !node.children.is_empty()
+            && self.misses_parts(node, error)
+        {
+            self.parts_are_missing.store(true, Ordering::Relaxed);
         }
+        result.map_err(CopyError::Target)
+    }
+
+    async fn put(&self, node: &Node, reference: &TagOrDigest) -> Result<Pushed, RegistryError> {
+        let target = &self.target;
+        let put = target.put_manifest(reference, &node.media_type, &node.manifest);
+        put.await
+    }
+
+    /// Pushes a manifest, again after pauses while the target misses what this copy sent.
+    async fn put_until_shown(
+        &self,
+        node: &Node,
+        reference: &TagOrDigest,
+    ) -> Result<Pushed, RegistryError> {
+        match self.put(node, reference).await {
+            Err(error) if self.misses_parts(node, &error) => {
+                self.put_later(node, reference, error).await
+            }
+            other => other,
+        }
+    }
+
+    /// The same after it was refused.
+    async fn put_later(
+        &self,
+        node: &Node,
+        reference: &TagOrDigest,
+        mut refusal: RegistryError,
+    ) -> Result<Pushed, RegistryError> {
+        for pause in visibility_pauses(self.target.registry().retry_policy()) {
+            tracing::debug!(error = %refusal, ?pause, "the target does not show yet what it was sent");
+            sleep(pause).await;
+            match self.put(node, reference).await {
+                Err(error) if self.misses_parts(node, &error) => refusal = error,
+                other => return other,
+            }
+        }
+        Err(refusal)
+    }
+
+    async fn send_blobs_again(
+        &self,
+        blobs: Vec<&Blob>,
+        refusal: &RegistryError,
+    ) -> Result<(), CopyError> {
+        if one_more(&self.tally.blobs_sent_again) == 0 {
+            tracing::warn!(error = %refusal, "the target misses blobs that it had; sending them again, further ones are logged at debug");
+        } else {
+            tracing::debug!(error = %refusal, "the target misses blobs that it had; sending them again");
+        }
+        // Each waits for a place of its own, so they may all start.
+        let mut sending = FuturesUnordered::new();
+        let mut once = HashSet::new();
+        for blob in blobs.into_iter().filter(|blob| once.insert(&blob.digest)) {
+            self.forget(blob);
+            sending.push(self.send_again(blob));
+        }
+        while let Some(sent) = sending.next().await {
+            sent?;
+        }
+        Ok(())
+    }
+
+    /// Whether a refusal says that the target lacks what the manifest names. Of an index some registries say then that it
+    /// is invalid, so that counts if they said that they have one of its manifests.
+    fn misses_parts(&self, node: &Node, error: &RegistryError) -> bool {
+        names_missing_parts(error)
+            || error.code() == Some("MANIFEST_INVALID") && !self.sent.has_children_of(node)
     }
 }
 
-/// distribution-spec, "Error Codes"; some registries say the same with a less specific code, and
-/// distribution calls a manifest that is missing a blob.
-fn misses_parts(error: &RegistryError) -> bool {
+/// A tag that is refused with 405, although the same manifest was accepted under another name or the tag stands for another
+/// one, is locked (Azure Container Registry).
+fn explained(error: CopyError, names: &Names, index: usize) -> CopyError {
+    let is_tag = matches!(names.references.get(index), Some(TagOrDigest::Tag(_)));
+    match error {
+        CopyError::Target(error) if is_tag && (index > 0 || names.tag_was.is_some()) => {
+            CopyError::Target(error.of_locked_tag())
+        }
+        other => other,
+    }
+}
+
+/// distribution-spec, "Error Codes"; some registries say the same with a less specific code, and distribution calls a
+/// manifest that is missing a blob.
+pub(super) fn names_missing_parts(error: &RegistryError) -> bool {
     let codes = ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"];
     error.code().is_some_and(|code| codes.contains(&code))
+}
+
+/// Whether a registry that has a manifest may refuse it one more tag because parts of it are lost. It took the same bytes
+/// before, so any complaint about them can only mean that.
+pub(super) fn may_lack_parts(error: &RegistryError) -> bool {
+    let is_complaint = matches!(error, RegistryError::Status { .. })
+        && matches!(error.status(), Some(400 | 404 | 422));
+    is_complaint || error.is_of_incomplete_content()
 }

@@ -2,16 +2,25 @@
 
 use super::error::CopyError;
 use super::{Job, Target};
+use crate::error::RegistryError;
 use crate::reference::TagOrDigest;
 use crate::registry::Located;
 use oci_spec::image::Digest;
 
 /// What the target knows of the image before the copy.
 pub(super) struct Present {
-    /// The wanted references that do not yet stand for the image, in the order of writing.
-    pub(super) missing: Vec<TagOrDigest>,
+    /// The wanted references that do not yet stand for the image.
+    pub(super) missing: Names,
     /// Whether one of the wanted references does, so that the whole image is there.
     pub(super) complete: bool,
+}
+
+/// What the root is to be pushed as.
+pub(super) struct Names {
+    /// In the order of writing.
+    pub(super) references: Vec<TagOrDigest>,
+    /// What the target's tag stood for before the copy.
+    pub(super) tag_was: Option<Digest>,
 }
 
 impl Job<'_> {
@@ -25,6 +34,8 @@ impl Job<'_> {
         match self.target.locate(tag).await {
             Ok(located) => Ok(located),
             Err(error) if error.is_denied() => Ok(None),
+            // Something else of ours to overwrite, unlike a page, which says that this is no registry.
+            Err(RegistryError::Manifest { .. }) => Ok(None),
             Err(error) => Err(CopyError::Target(error)),
         }
     }
@@ -40,8 +51,12 @@ impl Job<'_> {
             let found = found.as_ref().map(|found| &found.resolved.digest);
             found == Some(digest)
         };
+        let tag_was = tagged.as_ref().map(|found| found.resolved.digest.clone());
         let mut present = Present {
-            missing: Vec::new(),
+            missing: Names {
+                references: Vec::new(),
+                tag_was,
+            },
             complete: false,
         };
         for reference in wanted(target, digest) {
@@ -52,12 +67,12 @@ impl Job<'_> {
             if found {
                 present.complete = true;
             } else {
-                present.missing.push(reference);
+                present.missing.references.push(reference);
             }
         }
         if !self.options.trust_present {
             present.complete = false;
-            present.missing = wanted(target, digest);
+            present.missing.references = wanted(target, digest);
         }
         Ok(present)
     }

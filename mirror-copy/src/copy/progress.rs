@@ -78,6 +78,8 @@ pub enum Event<'a> {
     BlobFailed {
         /// The blob.
         digest: &'a Digest,
+        /// How many bytes of the attempt were reported: they will be sent again.
+        bytes: u64,
         /// Why.
         error: &'a CopyError,
     },

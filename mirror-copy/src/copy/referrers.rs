@@ -9,6 +9,7 @@ mod by_tag;
 
 use super::Job;
 use super::error::CopyError;
+use super::manifests::names_missing_parts;
 use super::node::Node;
 use super::progress::Event;
 use super::report::one_more;
@@ -113,7 +114,7 @@ impl Job<'_> {
     ) -> Result<Option<T>, CopyError> {
         match result {
             Ok(value) => Ok(Some(value)),
-            Err(error) if error.retry().is_transient() => Err(error),
+            Err(error) if error.retry().is_transient() && !lacks_sent_parts(&error) => Err(error),
             Err(error) => {
                 self.left_out(subject, &error);
                 Ok(None)
@@ -129,6 +130,12 @@ impl Job<'_> {
         self.progress
             .event(Event::ReferrerLeftOut { subject, error });
     }
+}
+
+/// Whether the target refused a manifest because it lacks what it was sent, more than once. Of an image that passes in
+/// time; something odd that refers to it must not keep it waiting.
+fn lacks_sent_parts(error: &CopyError) -> bool {
+    matches!(error, CopyError::Target(error) if names_missing_parts(error))
 }
 
 /// The root and the images that it names. Attestations in an index are about images there; nothing is

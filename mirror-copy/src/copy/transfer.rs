@@ -46,7 +46,10 @@ impl Job<'_> {
             let size = *size;
             self.progress.event(Event::BlobStarted { digest, size });
             let session = self.abandoned.unless_done(session);
-            let sent = self.stream(blob, session.session(), reader).await;
+            let mut told = 0;
+            let sent = self
+                .stream(blob, session.session(), reader, &mut told)
+                .await;
             if sent.is_err() {
                 self.target.cancel(session.session()).await;
             }
@@ -64,6 +67,8 @@ impl Job<'_> {
                     }
                     waits.next()
                 }
+                // Chunks get smaller a bounded number of times.
+                CopyError::Target(RegistryError::Whole { .. }) => Some(Duration::ZERO),
                 CopyError::Target(cause) => match cause.retry() {
                     Retry::Transient { after } => {
                         waits.next().map(|wait| wait.max(after.unwrap_or_default()))
@@ -76,6 +81,7 @@ impl Job<'_> {
             tracing::debug!(%digest, %error, ?wait, "sending the blob again");
             self.progress.event(Event::BlobFailed {
                 digest,
+                bytes: told,
                 error: &error,
             });
             sleep(wait).await;
@@ -112,12 +118,14 @@ impl Job<'_> {
         }
     }
 
-    /// One attempt. The target's connection pulls the content by itself; this only watches it.
+    /// One attempt. The target's connection pulls the content by itself; this only watches it, and counts in `told` how
+    /// many bytes were reported as [`Event::Bytes`].
     async fn stream(
         &self,
         blob: &Blob,
         session: &Session,
         reader: BlobReader,
+        told: &mut u64,
     ) -> Result<(), CopyError> {
         let Blob { digest, size, .. } = blob;
         let flow = Arc::new(Flow::default());
@@ -131,7 +139,7 @@ impl Job<'_> {
             tokio::select! {
                 answer = &mut put => break answer,
                 _ = look.tick() => {
-                    self.tell(blob, &mut watch);
+                    *told += self.tell(blob, &mut watch);
                     let on_source = flow.waits_for_source();
                     self.progress.event(Event::Waiting { on_source });
                     if self.source.registry().is_paused()
@@ -149,7 +157,7 @@ impl Job<'_> {
                 }
             }
         };
-        self.tell(blob, &mut watch);
+        *told += self.tell(blob, &mut watch);
         match (answer, flow.failure()) {
             // The end of the source is the better explanation of the end of the upload.
             (_, Some(error)) => Err(CopyError::Source(error)),
@@ -182,13 +190,14 @@ impl Job<'_> {
         })
     }
 
-    /// Tells how many bytes moved since the last time.
-    fn tell(&self, blob: &Blob, watch: &mut Watch<'_>) {
+    /// Reports how many bytes moved since the last time.
+    fn tell(&self, blob: &Blob, watch: &mut Watch<'_>) -> u64 {
         let bytes = watch.news();
         if bytes > 0 {
             let digest = &blob.digest;
             self.progress.event(Event::Bytes { digest, bytes });
         }
+        bytes
     }
 }
 

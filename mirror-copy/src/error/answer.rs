@@ -62,11 +62,39 @@ impl RegistryError {
     }
 }
 
+impl RegistryError {
+    /// The same of a tag that is there, or whose manifest was accepted under another name: then "method not allowed" can
+    /// only be about the tag.
+    pub(crate) fn of_locked_tag(self) -> Self {
+        match self {
+            Self::Status {
+                subject,
+                status: status @ StatusCode::METHOD_NOT_ALLOWED,
+                code,
+                message,
+                ..
+            }
+            | Self::Unsupported {
+                subject,
+                status: status @ StatusCode::METHOD_NOT_ALLOWED,
+                code,
+                message,
+            } => Self::ImmutableTag {
+                subject,
+                status,
+                code,
+                message,
+            },
+            other => other,
+        }
+    }
+}
+
 /// Whether the tag is there and must stay what it is. The specification has no code for that.
 fn is_immutable(status: StatusCode, code: &str, message: &str) -> bool {
     let says = |text: &str, what: &str| text.to_ascii_lowercase().contains(what);
     let words = ["imagetagalreadyexists", "immutable", "immutability"];
-    matches!(status.as_u16(), 400 | 403 | 409 | 412)
+    matches!(status.as_u16(), 400 | 403 | 405 | 409 | 412)
         && (code == "TAG_INVALID"
             || words
                 .iter()
@@ -117,6 +145,7 @@ mod tests {
     #[case(409, "ImageTagAlreadyExistsException", "", "immutable")]
     #[case(403, "DENIED", "Tag is Immutable", "immutable")]
     #[case(412, "PRECONDITION", "'a:1' configured as immutable.", "immutable")]
+    #[case(405, "DENIED", "Tag is immutable", "immutable")]
     #[case(403, "DENIED", "no", "other")]
     #[case(409, "CONFLICT", "", "other")]
     #[case(500, "", "immutable", "other")]

@@ -15,6 +15,7 @@ impl RegistryError {
         match self {
             Self::LoginNeeded { .. } | Self::Credentials { .. } => denied(registry),
             Self::Quota { .. } => limited(registry),
+            Self::NotKept { .. } => format!("{registry} does not keep what it accepts"),
             // Properties of the content, in words of our own.
             Self::TooLarge { .. }
             | Self::Digest { .. }

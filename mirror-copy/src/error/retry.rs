@@ -39,6 +39,7 @@ impl Retry {
 /// | 404, 416 | | write blob | the session is gone or elsewhere; a new one may do better |
 /// | 409 | | write blob, write manifest | somebody else is writing the same at this moment |
 /// | 400 | `BLOB_UPLOAD_UNKNOWN`, `BLOB_UPLOAD_INVALID` | any | as 404 |
+/// | 400, 404 | `MANIFEST_BLOB_UNKNOWN`, `BLOB_UNKNOWN` | write manifest | blobs that were just sent are shown later |
 /// | 400 | `DIGEST_INVALID`, `SIZE_INVALID` | write blob | what was sent was right, so it was hurt on the way |
 ///
 /// Not here, because they are errors of their own: a 401 that a new token heals and a 403 that says
@@ -56,6 +57,7 @@ pub(super) fn status_retry(
         | (403, "TOOMANYREQUESTS", _) => Retry::Transient { after },
         (401 | 404 | 416, _, Operation::WriteBlob)
         | (409, _, Operation::WriteBlob | Operation::WriteManifest)
+        | (400 | 404, "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN", Operation::WriteManifest)
         | (400, "BLOB_UPLOAD_UNKNOWN" | "BLOB_UPLOAD_INVALID", _)
         | (400, "DIGEST_INVALID" | "SIZE_INVALID", Operation::WriteBlob) => Retry::SOON,
         _ => Retry::Permanent,
@@ -111,6 +113,8 @@ mod tests {
     #[case(&[404], "BLOB_UPLOAD_UNKNOWN", &[WriteBlob])]
     #[case(&[404], "NAME_UNKNOWN", &[WriteBlob])]
     #[case(&[409], "", &[WriteBlob, WriteManifest])]
+    #[case(&[400], "MANIFEST_BLOB_UNKNOWN", &[WriteManifest])]
+    #[case(&[400], "BLOB_UNKNOWN", &[WriteManifest])]
     #[case(&[400], "BLOB_UPLOAD_UNKNOWN", &OPERATIONS)]
     #[case(&[400], "BLOB_UPLOAD_INVALID", &OPERATIONS)]
     #[case(&[400], "DIGEST_INVALID", &[WriteBlob])]

@@ -130,6 +130,9 @@ pub struct RetryPolicy {
     /// Longest time that one call takes with all its attempts and the waits between them: after this, no
     /// further attempt begins. A blob's transfer takes as long as it takes; there it limits the waits alone.
     pub total: Duration,
+    /// How long a registry may take to show a manifest that it accepted, or a blob that was just sent. Registries with
+    /// replicated storage need some seconds.
+    pub visible_within: Duration,
 }
 
 impl Default for RetryPolicy {
@@ -140,6 +143,7 @@ impl Default for RetryPolicy {
             max_delay: Duration::from_secs(10),
             max_retry_after: Duration::from_mins(1),
             total: Duration::from_mins(5),
+            visible_within: Duration::from_secs(16),
         }
     }
 }

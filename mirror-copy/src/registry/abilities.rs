@@ -8,12 +8,17 @@ use tokio::time::Instant;
 /// Size of a chunk in bytes: the smallest limit on one request's body known of a public registry.
 pub(super) const CHUNK: u64 = 4 * 1024 * 1024;
 
+/// The smallest chunk that is tried where larger ones are refused, in bytes. Proxies refuse bodies of more than 1 MiB by
+/// default (nginx, `client_max_body_size`).
+pub(super) const SMALLEST_CHUNK: u64 = 64 * 1024;
+
 /// How long a host is believed not to do something: registries are updated, and their limits are raised.
 const LIFE: Duration = Duration::from_hours(1);
 
 /// What is known of a host.
 pub(super) struct Abilities {
     whole: Mutex<Option<WholeUpTo>>,
+    chunk: Mutex<Option<ChunkUpTo>>,
     referrers: Mutex<Referrers>,
 }
 
@@ -21,6 +26,14 @@ pub(super) struct Abilities {
 #[derive(Clone, Copy)]
 struct WholeUpTo {
     /// Largest blob in bytes that is sent in one request; larger ones go in chunks.
+    size: u64,
+    until: Instant,
+}
+
+/// A refusal of a chunk for its size.
+#[derive(Clone, Copy)]
+struct ChunkUpTo {
+    /// Size of a chunk in bytes from then on.
     size: u64,
     until: Instant,
 }
@@ -37,6 +50,7 @@ impl Default for Abilities {
     fn default() -> Self {
         Self {
             whole: Mutex::new(None),
+            chunk: Mutex::new(None),
             referrers: Mutex::new(Referrers::Unknown),
         }
     }
@@ -51,13 +65,43 @@ impl Abilities {
     /// A blob of this size was refused in one request. If that was for its size, one that is no larger
     /// than a chunk may still pass.
     pub(super) fn refused_whole(&self, size: u64, status: StatusCode) {
-        let for_its_size = status == StatusCode::PAYLOAD_TOO_LARGE && size > CHUNK;
-        let limit = if for_its_size { CHUNK } else { 0 };
+        let chunk = self.chunk();
+        let for_its_size = status == StatusCode::PAYLOAD_TOO_LARGE && size > chunk;
+        let limit = if for_its_size { chunk } else { 0 };
         let known = self.refusal().map_or(u64::MAX, |refusal| refusal.size);
         *self.whole() = Some(WholeUpTo {
             size: known.min(limit),
             until: Instant::now() + LIFE,
         });
+    }
+
+    /// Size of a chunk in bytes, unless the registry wants larger ones.
+    pub(super) fn chunk(&self) -> u64 {
+        let known = self
+            .chunk_limit()
+            .filter(|limit| Instant::now() < limit.until);
+        known.map_or(CHUNK, |limit| limit.size)
+    }
+
+    /// A chunk of this size was refused because it is too large: from now on they have half of it. Returns whether
+    /// chunks can get smaller; `least` is what the registry wants at least.
+    pub(super) fn refused_chunk(&self, size: u64, least: u64) -> bool {
+        let smaller = (size / 2).max(SMALLEST_CHUNK).max(least);
+        if smaller >= size {
+            return false;
+        }
+        // Several blobs may be refused at the same time.
+        let size = smaller.min(self.chunk());
+        let until = Instant::now() + LIFE;
+        *self.chunk_limit() = Some(ChunkUpTo { size, until });
+        if let Some(whole) = self.whole().as_mut() {
+            whole.size = whole.size.min(size);
+        }
+        true
+    }
+
+    fn chunk_limit(&self) -> MutexGuard<'_, Option<ChunkUpTo>> {
+        self.chunk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known of blobs in one request, if that is not too old.
@@ -112,6 +156,28 @@ mod tests {
         assert!(abilities.takes_whole(0) && !abilities.takes_whole(1));
         abilities.refused_whole(CHUNK + 1, StatusCode::PAYLOAD_TOO_LARGE);
         assert!(!abilities.takes_whole(1), "what was learned stays");
+    }
+
+    #[test]
+    fn chunks_are_halved_down_to_the_smallest() {
+        let abilities = Abilities::default();
+        abilities.refused_whole(100 * CHUNK, StatusCode::PAYLOAD_TOO_LARGE);
+        for size in [CHUNK / 2, CHUNK / 4, CHUNK / 8] {
+            assert!(abilities.refused_chunk(abilities.chunk(), 0));
+            assert_eq!(abilities.chunk(), size);
+            assert!(abilities.takes_whole(size) && !abilities.takes_whole(size + 1));
+        }
+        assert!(
+            abilities.refused_chunk(CHUNK, 0),
+            "a larger one that was sent before"
+        );
+        assert_eq!(abilities.chunk(), CHUNK / 8);
+        assert!(
+            !abilities.refused_chunk(CHUNK / 8, CHUNK / 8),
+            "the registry wants no smaller ones"
+        );
+        while abilities.refused_chunk(abilities.chunk(), 0) {}
+        assert_eq!(abilities.chunk(), SMALLEST_CHUNK);
     }
 
     #[tokio::test(start_paused = true)]

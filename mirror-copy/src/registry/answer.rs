@@ -2,11 +2,12 @@
 
 use crate::error::{RegistryError, Subject};
 use crate::json::{self, Bounded};
+use crate::manifest::bare_type;
 use crate::registries::{BeyondLimit, Leased, Reservation};
 use crate::text::{clean, public_url};
 use bytes::Bytes;
 use reqwest::Response;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -89,6 +90,68 @@ pub(super) async fn bounded_body(
     Ok(Leased(body, lease))
 }
 
+/// Refuses a response to `GET /v2/` that no registry gives: a document that is not JSON. Registries respond with an empty
+/// body, JSON or at least the header of the protocol (distribution-spec, "Legacy docker support HTTP headers").
+pub(super) async fn check_registry(
+    mut response: Response,
+    subject: &Subject,
+    idle: Duration,
+) -> Result<(), RegistryError> {
+    let header = |name| response.headers().get(name)?.to_str().ok();
+    if header("docker-distribution-api-version").is_some() {
+        return Ok(());
+    }
+    let media_type = bare_type(header(CONTENT_TYPE.as_str()).unwrap_or_default());
+    let mut body = Vec::new();
+    while let Some(chunk) = next_chunk(&mut response, subject, idle).await? {
+        body.extend(chunk.iter().take(MAX_ERROR_BODY - body.len()));
+        if body.len() == MAX_ERROR_BODY {
+            break;
+        }
+    }
+    let body = body.trim_ascii();
+    if body.is_empty() || serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok() {
+        return Ok(());
+    }
+    let reason = format!(
+        "the response is a document of type {}, which no registry returns there; check that the address is that of a \
+         registry, and what responds in its place (a login page, a proxy)",
+        if media_type.is_empty() {
+            "unknown".to_owned()
+        } else {
+            clean(&media_type)
+        }
+    );
+    Err(RegistryError::protocol(subject, reason))
+}
+
+/// Whether a body has exactly these bytes. Compared as it arrives; nothing is kept.
+pub(super) async fn has_body(
+    mut response: Response,
+    expected: &[u8],
+    subject: &Subject,
+    idle: Duration,
+) -> Result<bool, RegistryError> {
+    let body_time = BODY_TIME.min(idle);
+    let compare = async {
+        let mut rest = expected;
+        while let Some(chunk) = next_chunk(&mut response, subject, idle).await? {
+            match rest.strip_prefix(chunk.as_ref()) {
+                Some(after) => rest = after,
+                None => return Ok(false),
+            }
+        }
+        Ok(rest.is_empty())
+    };
+    let compared = timeout(body_time, compare).await;
+    compared.unwrap_or_else(|_| {
+        Err(RegistryError::Unfinished {
+            subject: subject.clone(),
+            after: body_time,
+        })
+    })
+}
+
 /// The next piece of a body; `None` at its end.
 pub(super) async fn next_chunk(
     response: &mut Response,
@@ -109,7 +172,8 @@ pub(super) async fn next_chunk(
     }
 }
 
-/// `Retry-After` as seconds or as a date (RFC 9110 section 10.2.3), cut to `cap`.
+/// `Retry-After` as seconds or as a date (RFC 9110 section 10.2.3), cut to `cap`. A date counts from the response's own
+/// `Date`: the clocks of both sides may differ.
 pub(super) fn retry_after(headers: &HeaderMap, cap: Duration) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse() {
@@ -117,10 +181,16 @@ pub(super) fn retry_after(headers: &HeaderMap, cap: Duration) -> Option<Duration
         // A date in the past means now.
         Err(_) => httpdate::parse_http_date(text)
             .ok()?
-            .duration_since(SystemTime::now())
+            .duration_since(sent_at(headers).unwrap_or_else(SystemTime::now))
             .unwrap_or_default(),
     };
     Some(wait.min(cap))
+}
+
+/// When the server says that it sent the response (RFC 9110 section 6.6.1).
+fn sent_at(headers: &HeaderMap) -> Option<SystemTime> {
+    let text = headers.get(DATE)?.to_str().ok()?;
+    httpdate::parse_http_date(text.trim()).ok()
 }
 
 #[derive(Deserialize)]
@@ -181,7 +251,14 @@ mod tests {
     use reqwest::header::HeaderValue;
 
     fn wait(text: &str) -> Option<Duration> {
+        wait_from(None, text)
+    }
+
+    fn wait_from(date: Option<SystemTime>, text: &str) -> Option<Duration> {
         let mut headers = HeaderMap::new();
+        if let Some(date) = date {
+            headers.insert(DATE, httpdate::fmt_http_date(date).parse().unwrap());
+        }
         headers.insert(RETRY_AFTER, HeaderValue::from_str(text).unwrap());
         retry_after(&headers, Duration::from_mins(1))
     }
@@ -239,6 +316,56 @@ mod tests {
         let much = read(5, 9 << 20, limit).await.err().unwrap();
         assert!(matches!(much, RegistryError::Memory { .. }), "{much}");
         assert!(!much.retry().is_transient());
+    }
+
+    /// What responds to `GET /v2/` is a registry by its header, or by its body.
+    #[rstest::rstest]
+    #[case("", "", "", true)]
+    #[case("", "application/json", "{}", true)]
+    #[case("", "text/html", "true", true)]
+    #[case("registry/2.0", "text/html", "<html>", true)]
+    #[case("", "text/html; charset=utf-8", "<html>", false)]
+    #[case("", "text/plain", "please log in", false)]
+    #[tokio::test]
+    async fn a_document_for_people_is_no_registry(
+        #[case] version: &'static str,
+        #[case] media_type: &'static str,
+        #[case] body: &'static str,
+        #[case] is_registry: bool,
+    ) {
+        let mut response = axum::http::Response::builder();
+        let headers = [
+            ("docker-distribution-api-version", version),
+            ("content-type", media_type),
+        ];
+        for (name, value) in headers.into_iter().filter(|(_, value)| !value.is_empty()) {
+            response = response.header(name, value);
+        }
+        let response = Response::from(response.body(body).unwrap());
+        let subject = Subject {
+            operation: crate::error::Operation::Ping,
+            object: "registry a".to_owned(),
+        };
+        let checked = check_registry(response, &subject, BODY_TIME).await;
+        assert_eq!(checked.is_ok(), is_registry);
+        let text = checked.err().map(|error| error.to_string());
+        assert!(text.is_none_or(|text| text.contains("of type text/")));
+    }
+
+    /// A registry whose clock is an hour behind, or ahead.
+    #[rstest::rstest]
+    #[case(0)]
+    #[case(7200)]
+    fn a_date_counts_from_the_registrys_own_clock(#[case] ahead: u64) {
+        let hour = Duration::from_hours(1);
+        let clock = SystemTime::now() - hour + Duration::from_secs(ahead);
+        let until = httpdate::fmt_http_date(clock + Duration::from_secs(30));
+        assert_eq!(
+            wait_from(Some(clock), &until),
+            Some(Duration::from_secs(30))
+        );
+        let past = httpdate::fmt_http_date(clock - Duration::from_secs(30));
+        assert_eq!(wait_from(Some(clock), &past), Some(Duration::ZERO));
     }
 
     #[test]

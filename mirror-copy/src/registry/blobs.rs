@@ -1,9 +1,10 @@
 //! Blobs of a repository: whether they are there, and their content from a byte on.
 
 use super::call::{Call, Lane};
-use super::manifests::content_length;
+use super::manifests::{content_length, content_type, said_digest};
 use super::repository::Repository;
 use crate::error::{Operation, RegistryError, Subject};
+use crate::manifest;
 use oci_spec::image::Digest;
 use reqwest::header::{CONTENT_RANGE, HeaderMap, RANGE};
 use reqwest::{Method, Response, Url};
@@ -32,7 +33,10 @@ impl Repository {
             .answers(&[301, 302, 303, 307, 308, 404]);
         call.follow = false;
         let response = self.registry.send(&call).await?;
-        Ok(response.status() != 404)
+        // What says that it is another blob, or a page, is not this one.
+        let is_other = said_digest(response.headers()).is_some_and(|said| said != *digest)
+            || manifest::is_page_type(&content_type(&response));
+        Ok(response.status() != 404 && !(response.status().is_success() && is_other))
     }
 
     /// Opens a blob's content from byte `offset` on (distribution-spec, "Pulling blobs"; RFC 9110

@@ -196,6 +196,12 @@ impl Registry {
         RegistryError::of_answer(subject.clone(), status, code, message, after)
     }
 
+    /// The error that a response of the registry itself stands for, which the call expected as an answer.
+    pub(super) async fn refusal(&self, subject: &Subject, response: Response) -> RegistryError {
+        let own = true;
+        self.failure(subject, Answer { response, own }, None).await
+    }
+
     /// Sends, and follows redirects. The proof goes to the registry itself only.
     async fn exchange(
         &self,

@@ -1,13 +1,12 @@
 //! Uploads in chunks, for registries that refuse a blob in one request (distribution-spec, "Pushing a blob
 //! in chunks"). Chunks are cut out of the running content: none of them is ever in memory as a whole.
 
-use super::abilities::CHUNK;
 use super::call::{Call, Lane};
 use super::content::Content;
 use super::cutter::Cutter;
 use super::repository::Repository;
 use super::streamed::Streamed;
-use super::uploads::{Session, closing_url};
+use super::uploads::{Session, closing_url, is_about_wholeness};
 use crate::error::{Operation, RegistryError, Subject};
 use oci_spec::image::Digest;
 use reqwest::header::{HeaderMap, RANGE};
@@ -26,7 +25,8 @@ impl Repository {
         content: Content,
     ) -> Result<(), RegistryError> {
         let subject = self.subject(Operation::WriteBlob, &format!("@{digest}"));
-        let chunk = chunk_size(&subject, session.min_chunk)?;
+        let abilities = &self.registry.shared.abilities;
+        let chunk = chunk_size(&subject, session.min_chunk, abilities.chunk())?;
         let cutter = Cutter::new(content);
         let mut sent = 0;
         let mut certain = true;
@@ -39,7 +39,7 @@ impl Repository {
                 Ok(status) => certain &= status != StatusCode::CREATED,
                 Err(error) => {
                     cutter.give_up();
-                    return Err(error);
+                    return Err(self.smaller_next(error, &subject, length, session.min_chunk));
                 }
             }
             sent += length;
@@ -48,6 +48,36 @@ impl Repository {
         let call = Call::new(&subject, Method::PUT, url, &self.scopes, Lane::Bulk);
         let response = self.registry.attempt(&call).await?;
         self.committed(&subject, digest, &response, certain).await
+    }
+
+    /// A chunk that is too large makes the next attempt use smaller ones, down to what the registry wants at least.
+    fn smaller_next(
+        &self,
+        error: RegistryError,
+        subject: &Subject,
+        length: u64,
+        least: u64,
+    ) -> RegistryError {
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        let is_for_size = matches!(
+            &error,
+            RegistryError::Status { status: refused, code, message, .. }
+                if *refused == status && is_about_wholeness(status, code, message)
+        );
+        let abilities = &self.registry.shared.abilities;
+        if !is_for_size || !abilities.refused_chunk(length, least) {
+            return error;
+        }
+        tracing::info!(
+            host = self.registry.host(),
+            refused = length,
+            chunk = abilities.chunk(),
+            "sending smaller chunks from now on"
+        );
+        RegistryError::Whole {
+            subject: subject.clone(),
+            status,
+        }
     }
 
     /// Sends one chunk; answers with the registry's status, which is 201 where it should be 202 on
@@ -77,7 +107,10 @@ impl Repository {
             }
             // Out of order, it says. Perhaps only its answer to an earlier copy of this chunk was lost.
             Err(error) if error.status() == Some(416) => {
-                let response = self.upload_status(session, subject).await?;
+                // A session that cannot be asked for is given up; the blob starts again in another one.
+                let Ok(response) = self.upload_status(session, subject).await else {
+                    return Err(error);
+                };
                 match kept(response.headers()) {
                     Some(kept) if kept == end => (response.status(), Some(kept)),
                     _ => return Err(error),
@@ -120,13 +153,15 @@ impl Repository {
     }
 }
 
-pub(super) fn chunk_size(subject: &Subject, wanted: u64) -> Result<u64, RegistryError> {
+/// Size of the chunks for a registry that wants them to have at least `wanted` bytes, and was not seen to accept more than
+/// `usual`.
+pub(super) fn chunk_size(subject: &Subject, wanted: u64, usual: u64) -> Result<u64, RegistryError> {
     if wanted > MAX_CHUNK {
         let reason =
             format!("it wants chunks of at least {wanted} bytes, and at most {MAX_CHUNK} are sent");
         return Err(RegistryError::protocol(subject, reason));
     }
-    Ok(wanted.max(CHUNK))
+    Ok(wanted.max(usual))
 }
 
 /// How many bytes a session has: `Range: 0-<last>`, by some with the unit `bytes=`.

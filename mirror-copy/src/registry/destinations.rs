@@ -212,6 +212,9 @@ impl Registry {
         url: &Url,
         error: reqwest::Error,
     ) -> RegistryError {
+        if self.is_own_host(url) && is_about_http_version(&error) {
+            self.learn_that_http1_is_refused();
+        }
         match AddressRefused::cause_of(&error) {
             Some(refused) => RegistryError::Address {
                 subject: subject.clone(),
@@ -291,6 +294,24 @@ impl Registry {
             _ if AddressPolicy::is_private(url) => AddressClass::Private,
             _ => AddressClass::Public,
         }
+    }
+}
+
+/// Returns whether the peer knows none of the protocols that were offered (RFC 7301, `no_application_protocol`).
+fn is_about_http_version(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+        let alert = rustls::AlertDescription::NoApplicationProtocol;
+        return *tls == rustls::Error::NoApplicationProtocol
+            || *tls == rustls::Error::AlertReceived(alert);
+    }
+    // An I/O error hides what it wraps: its `source` is the source of that.
+    let wrapped = error
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref);
+    match (wrapped, error.source()) {
+        (Some(wrapped), _) => is_about_http_version(wrapped),
+        (None, Some(source)) => is_about_http_version(source),
+        (None, None) => false,
     }
 }
 

@@ -10,8 +10,9 @@ use crate::manifest::{
     self, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, ManifestError, OCI_INDEX, OCI_MANIFEST,
 };
 use crate::reference::TagOrDigest;
+use crate::text::clean;
 use bytes::Bytes;
-use oci_spec::image::Digest;
+use oci_spec::image::{Digest, DigestAlgorithm};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, Response};
 use std::sync::atomic::Ordering;
@@ -104,25 +105,39 @@ impl Repository {
         if response.status() == 404 {
             return Ok(None);
         }
-        let digest = match reference {
-            _ if response.status() == 405 => None,
-            TagOrDigest::Digest(digest) => Some(digest.clone()),
-            TagOrDigest::Tag(_) => said_digest(response.headers()),
-        };
-        if let Some(digest) = digest {
-            let media_type = content_type(&response);
-            let size = content_length(response.headers()).unwrap_or_default();
-            let resolved = Resolved {
-                digest,
-                media_type,
-                size,
-            };
-            return Ok(Some(Located {
+        match self.believed(reference, &response) {
+            Some(resolved) => Ok(Some(Located {
                 resolved,
                 manifest: None,
-            }));
+            })),
+            None => self.read(reference).await,
         }
-        self.read(reference).await
+    }
+
+    /// Returns what a response to `HEAD` says, if that can only be about a manifest: a login page, a proxy that knows no
+    /// `HEAD` and a registry that reports digests of other algorithms, or wrong ones, are checked by reading.
+    fn believed(&self, reference: &TagOrDigest, response: &Response) -> Option<Resolved> {
+        let media_type = content_type(response);
+        if response.status() != 200 || manifest::is_page_type(&media_type) {
+            return None;
+        }
+        let said = said_digest(response.headers());
+        let digest = match (reference, said) {
+            (TagOrDigest::Digest(wanted), Some(said)) => (said == *wanted).then_some(said),
+            (TagOrDigest::Digest(wanted), None) => {
+                manifest::is_manifest_type(&media_type).then(|| wanted.clone())
+            }
+            (TagOrDigest::Tag(_), said) => said.filter(|said| {
+                *said.algorithm() == DigestAlgorithm::Sha256
+                    && manifest::is_verifiable(said)
+                    && (self.registry.counts_reads() || !self.registry.reports_wrong_digests())
+            }),
+        };
+        Some(Resolved {
+            digest: digest?,
+            media_type,
+            size: content_length(response.headers()).unwrap_or_default(),
+        })
     }
 
     /// The same by reading the manifest at once.
@@ -203,6 +218,7 @@ impl Repository {
                 }
                 TagOrDigest::Tag(_) => self.own_digest(&subject, said.as_ref(), &bytes)?,
             };
+            self.check_shape(&subject, reference, &bytes, &media_type)?;
             let actual = bytes.len() as u64;
             if let Some(size) = size.filter(|size| *size != actual) {
                 return Err(wrong_size(&subject, size, actual));
@@ -226,13 +242,23 @@ impl Repository {
         let subject = self.subject(Operation::WriteManifest, &reference.suffix());
         let url = self.manifest_url(reference)?;
         let mut call = Call::new(&subject, Method::PUT, url, &self.scopes, Lane::Small)
-            .header(CONTENT_TYPE, media_type);
+            .header(CONTENT_TYPE, media_type)
+            // Parts may be missing: the caller knows which it has just sent, and repeats the request accordingly.
+            .answers(&[400, 404]);
         call.body = found.bytes.clone();
-        let sent = self.registry.send(&call).await;
+        let sent = match self.registry.send(&call).await {
+            Ok(response) if response.status().is_success() => Ok(response),
+            Ok(response) => Err(self.registry.refusal(&subject, response).await),
+            Err(error) => Err(error),
+        };
         let response = sent.map_err(|error| match media_type {
             OCI_INDEX | OCI_MANIFEST | DOCKER_LIST | DOCKER_MANIFEST => error,
             _ => error.of_unusual("MANIFEST_INVALID"),
         })?;
+        let kind = content_type(&response);
+        if manifest::is_page_type(&kind) {
+            return Err(page(&subject, &kind));
+        }
         match said_digest(response.headers()) {
             // A registry that stores something else has not stored this manifest.
             Some(said) if said.algorithm() == found.digest.algorithm() && said != found.digest => {
@@ -262,6 +288,14 @@ impl Repository {
         if actual == digest.as_ref() {
             return Ok(digest.clone());
         }
+        let is_document = !manifest::is_manifest_type(media_type)
+            && matches!(
+                manifest::check_shape(bytes),
+                Err(ManifestError::NotAManifest)
+            );
+        if manifest::is_page_type(media_type) || is_document {
+            return Err(page(subject, media_type));
+        }
         // A schema 1 digest leaves the signatures out, so it never matches; say what it really is.
         if let Err(source @ ManifestError::Schema1) = manifest::read(bytes, media_type) {
             let object = self.object(&format!("@{digest}"));
@@ -275,20 +309,38 @@ impl Repository {
         })
     }
 
-    /// The digest of what came, in the algorithm that the registry uses.
+    /// Refuses what is no manifest, whatever status it came with.
+    fn check_shape(
+        &self,
+        subject: &Subject,
+        reference: &TagOrDigest,
+        bytes: &[u8],
+        media_type: &str,
+    ) -> Result<(), RegistryError> {
+        manifest::check_shape(bytes).map_err(|source| match source {
+            // Of the right type it is a damaged manifest, not a page.
+            ManifestError::NotAManifest if !manifest::is_manifest_type(media_type) => {
+                page(subject, media_type)
+            }
+            source => RegistryError::Manifest {
+                object: self.object(&reference.suffix()),
+                source,
+            },
+        })
+    }
+
+    /// The digest of what came: sha256, whatever algorithm the registry reports, so that digests can be compared.
     fn own_digest(
         &self,
         subject: &Subject,
         said: Option<&Digest>,
         bytes: &[u8],
     ) -> Result<Digest, RegistryError> {
-        let hasher = said
-            .and_then(Hasher::for_digest)
-            .unwrap_or_else(Hasher::sha256);
-        let own = hasher.of(bytes);
-        if let Some(said) = said
-            && said.as_ref() != own
-        {
+        let own = Hasher::sha256().of(bytes);
+        let is_wrong = |said: &Digest| {
+            Hasher::for_digest(said).is_none_or(|hasher| hasher.of(bytes) != said.as_ref())
+        };
+        if let Some(said) = said.filter(|said| said.as_ref() != own && is_wrong(said)) {
             let reported = &self.registry.shared.reported_wrong_digest;
             if reported.swap(true, Ordering::Relaxed) {
                 tracing::debug!(%subject, %said, own, "registry reports a wrong digest");
@@ -304,12 +356,27 @@ impl Repository {
     }
 }
 
+/// The error for a response that should have been a manifest.
+pub(super) fn page(subject: &Subject, media_type: &str) -> RegistryError {
+    let kind = match media_type {
+        "" => "without a media type".to_owned(),
+        media_type => format!("of type {}", clean(media_type)),
+    };
+    RegistryError::protocol(
+        subject,
+        format!(
+            "the response is a document {kind}, not a manifest; check that the address is that of a registry, and what \
+             responds in its place (a login page, a proxy)"
+        ),
+    )
+}
+
 pub(super) fn said_digest(headers: &HeaderMap) -> Option<Digest> {
     let text = headers.get(CONTENT_DIGEST)?.to_str().ok()?;
     manifest::parse_digest(text.trim())
 }
 
-fn content_type(response: &Response) -> String {
+pub(super) fn content_type(response: &Response) -> String {
     let value = response
         .headers()
         .get(CONTENT_TYPE)
@@ -388,6 +455,7 @@ mod tests {
         let mut expected = vec![format!("GET /v2/a/manifests/{digest}")];
         if is_there {
             expected.push("PUT /v2/a/manifests/1".to_owned());
+            expected.push("GET /v2/a/manifests/1".to_owned());
         }
         assert_eq!(log.lines(), expected);
     }

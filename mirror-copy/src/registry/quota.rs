@@ -269,7 +269,11 @@ mod tests {
                 ("RateLimit-Remaining", remaining.as_str()),
                 ("docker-content-digest", digest.as_str()),
             ];
-            respond(200, if counts { &headers[..2] } else { &headers }, "{}")
+            respond(
+                200,
+                if counts { &headers[..2] } else { &headers },
+                r#"{"schemaVersion":2}"#,
+            )
         })
         .await;
         let tag = TagOrDigest::parse("1");

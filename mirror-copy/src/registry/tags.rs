@@ -15,7 +15,10 @@ const MAX_TAGS: usize = 100_000;
 /// Tags asked for at once; what most registries allow at most.
 const PAGE: usize = 1000;
 
-/// Most tags with one prefix that are found by one request: below 1 MiB of names.
+/// The shortest page that may be cut off without a link to the next one. No registry is known to have shorter ones.
+const SHORTEST_FULL_PAGE: usize = 50;
+
+/// Most tags with one prefix that are found by few requests: below 1 MiB of names.
 pub(super) const MAX_WITH_PREFIX: usize = 4096;
 
 #[derive(Deserialize)]
@@ -42,45 +45,102 @@ struct TagsPage {
 }
 
 impl Repository {
-    /// All tags in the registry's order, page by page. More than 100 000 are an error.
+    /// All tags in the registry's order, page by page. More than 100 000 are an error, and so is a list of which only a
+    /// part can be had: what may be a full page without a link to the next one is continued behind its last tag.
     pub(crate) async fn tags(&self) -> Result<Vec<String>, RegistryError> {
         let subject = self.subject(Operation::ListTags, "");
-        let mut tags = Vec::new();
+        let mut tags: Vec<String> = Vec::new();
         let mut next = Some(self.tags_url(None));
+        let (mut is_linked, mut is_continued, mut was_full) = (false, false, false);
         for _ in 0..MAX_PAGES {
             let Some(url) = next else { return Ok(tags) };
-            let page = self.tags_page(&subject, url).await?;
-            tags.extend(page.tags);
+            let read = self.tags_page(&subject, url).await;
+            let is_refused = matches!(&read, Err(error) if knows_no_parameters(error));
+            let begins_again = matches!(&read, Ok(page) if page.tags.first() == tags.first());
+            if is_continued && (is_refused || begins_again) {
+                // No client can read such a list any further.
+                return if was_full {
+                    Err(cut_off(&subject))
+                } else {
+                    Ok(tags)
+                };
+            }
+            let mut page = read?;
+            is_linked |= page.next.is_some();
+            if page
+                .tags
+                .first()
+                .is_some_and(|tag| tags.last() == Some(tag))
+            {
+                page.tags.remove(0);
+            }
+            was_full = is_full(&page.tags);
+            let may_go_on = !is_linked && page.tags.len() >= SHORTEST_FULL_PAGE;
+            tags.append(&mut page.tags);
             if tags.len() > MAX_TAGS {
                 break;
             }
-            next = page.next;
+            is_continued = page.next.is_none() && may_go_on;
+            next = match tags.last() {
+                Some(last) if is_continued => Some(self.tags_url(Some(last))),
+                _ => page.next,
+            };
         }
         Err(too_many(&subject))
     }
 
-    /// All tags that begin with `prefix`, by one request. `None` if one request cannot tell, or if they are
-    /// more than 4096.
+    /// All tags that begin with `prefix`, by one request or two. `None` if these cannot tell, or if they are more than
+    /// 4096.
+    ///
+    /// The first page is enough if it is short, or if it is ordered and ends behind the prefix. Otherwise a page is asked
+    /// for that begins there, or behind the first one where the registry has an order of its own.
     pub(crate) async fn tags_with_prefix(
         &self,
         prefix: &str,
     ) -> Result<Option<Vec<String>>, RegistryError> {
         let subject = self.subject(Operation::ListTags, "");
-        let url = self.tags_url(Some(prefix));
-        let TagsPage { mut tags, next } = match self.tags_page(&subject, url).await {
+        let first = match self.tags_page(&subject, self.tags_url(None)).await {
             Ok(page) => page,
-            // A few registries do not take a `last` that is no tag of theirs, or no parameter at all.
-            Err(error) if matches!(error.status(), Some(400 | 404 | 405 | 422 | 501)) => {
-                return Ok(None);
-            }
+            Err(error) if knows_no_parameters(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
-        // A full page without a next one may be all that this registry ever gives.
-        let is_last_page = next.is_none() && tags.len() < PAGE;
-        if !is_last_page && !is_past(&tags, prefix) {
-            return Ok(None);
+        let is_ordered = first.tags.is_sorted();
+        let mut tags = first.tags;
+        let is_enough = first.next.is_none() && tags.len() < SHORTEST_FULL_PAGE
+            || is_ordered && ends_past(&tags, prefix);
+        if !is_enough {
+            let behind = if is_ordered {
+                Some(prefix)
+            } else if first.next.is_none() {
+                tags.last().map(String::as_str)
+            } else {
+                return Ok(None);
+            };
+            let second = match self.tags_page(&subject, self.tags_url(behind)).await {
+                Ok(page) => page,
+                Err(error) if knows_no_parameters(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let begins_again = !second.tags.is_empty() && second.tags.first() == tags.first();
+            let is_whole = if begins_again {
+                first.next.is_none() && !is_full(&tags)
+            } else if is_ordered {
+                let begins_behind = second.tags.iter().all(|tag| tag.as_str() > prefix);
+                let is_short = second.next.is_none() && second.tags.len() < SHORTEST_FULL_PAGE;
+                begins_behind && (is_short || ends_past(&second.tags, prefix))
+            } else {
+                second.next.is_none() && second.tags.len() < SHORTEST_FULL_PAGE
+            };
+            if !is_whole {
+                return Ok(None);
+            }
+            if !begins_again {
+                tags.extend(second.tags);
+            }
         }
         tags.retain(|tag| tag.starts_with(prefix));
+        tags.sort_unstable();
+        tags.dedup();
         tags.shrink_to_fit();
         Ok((tags.len() <= MAX_WITH_PREFIX).then_some(tags))
     }
@@ -117,20 +177,36 @@ fn too_many(subject: &Subject) -> RegistryError {
     RegistryError::protocol(subject, reason)
 }
 
-/// Whether an ordered page begins after `last` and ends behind everything that begins with it.
-fn is_past(tags: &[String], last: &str) -> bool {
-    let starts_behind = tags.first().is_some_and(|tag| tag.as_str() > last);
-    let ends_past = tags
-        .last()
-        .is_some_and(|tag| tag.as_str() > last && !tag.starts_with(last));
-    starts_behind && ends_past && tags.is_sorted()
+fn cut_off(subject: &Subject) -> RegistryError {
+    let reason = "the registry returns a full page of tags, names no next one, and does not continue behind the last tag, \
+                  so that the list cannot be read to its end";
+    RegistryError::protocol(subject, reason)
+}
+
+/// A few registries do not take a `last` that is no tag of theirs, or no parameter at all.
+fn knows_no_parameters(error: &RegistryError) -> bool {
+    matches!(error.status(), Some(400 | 404 | 405 | 422 | 501))
+}
+
+/// Whether a page without a link may be all that the registry ever returns: as long as was asked for, or as long as pages
+/// use to be if it is in an order that a continuation may not follow.
+fn is_full(tags: &[String]) -> bool {
+    let is_reversed = tags.len() > 1 && tags.is_sorted_by(|one, next| one > next);
+    tags.len() == PAGE || is_reversed && !tags.is_empty() && tags.len().is_multiple_of(50)
+}
+
+/// Whether an ordered page ends behind everything that begins with `prefix`.
+fn ends_past(tags: &[String], prefix: &str) -> bool {
+    let is_past = |tag: &String| tag.as_str() > prefix && !tag.starts_with(prefix);
+    tags.is_sorted() && tags.last().is_some_and(is_past)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::Access;
-    use super::super::testing::{registry, respond};
+    use super::super::testing::{Log, registry, respond};
     use super::*;
+    use std::collections::HashMap;
 
     fn list(tags: &[&str]) -> String {
         serde_json::json!({ "name": "a/b", "tags": tags }).to_string()
@@ -186,10 +262,114 @@ mod tests {
             None,
             "this registry has an order of its own"
         );
-        let (_, after) = tags_of(link, &["a", "v1"]).await;
-        assert_eq!(after.unwrap(), None, "this registry began where it liked");
-        let (_, after) = tags_of("", &["a", "sha256-b"]).await;
-        assert_eq!(after.unwrap().unwrap(), ["sha256-b"]);
+        let (_, after) = tags_of("", &["v1", "sha256-b", "a"]).await;
+        assert_eq!(after.unwrap().unwrap(), ["sha256-b"], "the list is short");
+    }
+
+    /// How a registry without links orders its tags, and what `last` means to it.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Order {
+        Ascending,
+        /// The other way, and `last` is a place in that order.
+        Descending,
+        /// The other way, and `last` is compared with the names.
+        DescendingByName,
+        /// `last` is ignored.
+        Ignorant,
+        /// The same, and so is `n`.
+        Whole,
+    }
+
+    /// A registry without links that has pages of at most `cap` tags, and its tags: versions, and one signature for each
+    /// hundred.
+    async fn unlinked(order: Order, cap: usize, versions: usize) -> (Repository, Log, Vec<String>) {
+        let mut tags: Vec<_> = (0..versions).map(|n| format!("v{n:05}")).collect();
+        tags.extend((0..versions / 100).map(|n| format!("sha256-{n:064x}.sig")));
+        tags.sort();
+        let all = tags.clone();
+        let (registry, log) = registry(move |parts, _| {
+            let query: HashMap<_, _> =
+                url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
+                    .into_owned()
+                    .collect();
+            let mut tags = tags.clone();
+            if matches!(order, Order::Descending | Order::DescendingByName) {
+                tags.reverse();
+            }
+            if let Some(last) = query.get("last") {
+                match order {
+                    Order::Ascending | Order::DescendingByName => tags.retain(|tag| tag > last),
+                    Order::Descending => tags.retain(|tag| tag < last),
+                    Order::Ignorant | Order::Whole => {}
+                }
+            }
+            if order != Order::Whole {
+                tags.truncate(cap.min(query["n"].parse().unwrap()));
+            }
+            respond(200, &[], serde_json::json!({ "tags": tags }).to_string())
+        })
+        .await;
+        (registry.repository("a/b", Access::Pull).unwrap(), log, all)
+    }
+
+    /// All tags or an error, never a part of them: also where pages are full and no link leads to the next one.
+    #[rstest::rstest]
+    #[case::short(Order::Ascending, 1000, 20, Some(1))]
+    #[case::one_page(Order::Ascending, 1000, 500, Some(2))]
+    #[case::pages(Order::Ascending, 1000, 3001, Some(4))]
+    #[case::smaller_pages(Order::Ascending, 100, 450, Some(6))]
+    #[case::reversed(Order::Descending, 1000, 3001, Some(4))]
+    #[case::reversed_in_smaller_pages(Order::Descending, 100, 450, Some(6))]
+    #[case::reversed_without_continuation(Order::DescendingByName, 1000, 3001, None)]
+    #[case::reversed_in_smaller_pages_without_continuation(Order::DescendingByName, 100, 450, None)]
+    #[case::reversed_and_whole(Order::DescendingByName, 1000, 333, Some(2))]
+    #[case::no_continuation(Order::Ignorant, 1000, 3001, None)]
+    #[case::whole(Order::Whole, 1000, 3001, Some(2))]
+    #[tokio::test]
+    async fn a_list_without_links_is_read_to_its_end(
+        #[case] order: Order,
+        #[case] cap: usize,
+        #[case] versions: usize,
+        #[case] requests: Option<usize>,
+    ) {
+        let (repository, log, mut all) = unlinked(order, cap, versions).await;
+        match (repository.tags().await, requests) {
+            (Ok(mut tags), Some(requests)) => {
+                tags.sort();
+                all.sort();
+                assert_eq!(tags, all);
+                assert_eq!(log.lines().len(), requests);
+            }
+            (Err(error), None) => {
+                assert!(error.to_string().contains("read to its end"), "{error}");
+            }
+            (tags, _) => panic!("{:?} of {} tags", tags.map(|tags| tags.len()), all.len()),
+        }
+    }
+
+    /// No signature is missed: all of them, or `None`, so that they are asked for one by one.
+    #[rstest::rstest]
+    #[case::short(Order::Ascending, 1000, 20, true)]
+    #[case::ends_past(Order::Ascending, 1000, 3001, true)]
+    #[case::smaller_pages(Order::Ascending, 100, 450, true)]
+    #[case::reversed(Order::Descending, 1000, 3001, false)]
+    #[case::reversed_on_two_pages(Order::Descending, 1000, 1001, true)]
+    #[case::reversed_in_smaller_pages(Order::Descending, 100, 450, false)]
+    #[case::reversed_without_continuation(Order::DescendingByName, 1000, 3001, false)]
+    #[case::no_continuation(Order::Ignorant, 1000, 3001, true)]
+    #[tokio::test]
+    async fn no_tag_with_the_prefix_is_missed(
+        #[case] order: Order,
+        #[case] cap: usize,
+        #[case] versions: usize,
+        #[case] is_known: bool,
+    ) {
+        let (repository, log, all) = unlinked(order, cap, versions).await;
+        let mut signatures = all;
+        signatures.retain(|tag| tag.starts_with("sha256-"));
+        let found = repository.tags_with_prefix("sha256-").await.unwrap();
+        assert_eq!(found, is_known.then_some(signatures));
+        assert!(log.lines().len() <= 2);
     }
 
     #[tokio::test]
@@ -232,7 +412,7 @@ mod tests {
     }
 
     #[rstest::rstest]
-    #[case::a_short_page(PAGE - 1, false, Some(PAGE - 1))]
+    #[case::a_page_that_is_not_full(PAGE - 1, false, Some(PAGE - 1))]
     #[case::there_may_be_more(PAGE, false, None)]
     #[case::the_whole_list_at_once(MAX_WITH_PREFIX, true, Some(MAX_WITH_PREFIX))]
     #[case::more_than_are_kept(MAX_WITH_PREFIX + 1, true, None)]

@@ -63,6 +63,7 @@ where
             attempts: 3,
             first_delay: Duration::from_millis(1),
             max_delay: Duration::from_millis(2),
+            visible_within: Duration::from_millis(100),
             ..RetryPolicy::default()
         },
         ..RegistryOptions::default()

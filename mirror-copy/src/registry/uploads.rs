@@ -236,7 +236,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// Whether a refusal may be about the size or the form of the request, not about the blob. A used-up
 /// quota is told by 413, too, and no chunk gets around it.
-fn is_about_wholeness(status: StatusCode, code: &str, message: &str) -> bool {
+pub(super) fn is_about_wholeness(status: StatusCode, code: &str, message: &str) -> bool {
     let is_quota = [code, message]
         .iter()
         .any(|text| text.to_ascii_lowercase().contains("quota"));

@@ -10,7 +10,7 @@ use mirror_contract::naming::anchor_tag;
 use mirror_contract::{Digest, ImageRef};
 use mirror_copy::{Completeness, Registry, RegistryError, Resolved, SetupError, TagOrDigest};
 use tokio::sync::broadcast;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::parts::Pacing;
 use super::{Catalog, PartsPlan, contract_digest};
@@ -112,6 +112,7 @@ impl Catalog {
         copy: &ImageRef<'static>,
         known: Option<&Digest<'static>>,
     ) -> Result<Presence, LookError> {
+        let asked_at = Instant::now();
         let inspection = async {
             match copy.digest() {
                 Some(digest) => self.with_anchor(copy.path(), digest).await,
@@ -131,7 +132,10 @@ impl Catalog {
                 self.seen.insert(image.clone(), digest.clone()).await;
             }
             Presence::Complete { .. } => {}
-            Presence::Missing | Presence::Hidden => self.seen.invalidate(image).await,
+            Presence::Missing | Presence::Hidden => {
+                self.seen.invalidate(image).await;
+                self.losses.missing(image, asked_at);
+            }
         }
         Ok(presence)
     }

@@ -20,7 +20,7 @@ pub struct JobProgress {
     responded: AtomicBool,
     /// Grows with everything that the copy achieves; see [`Measured::movement`].
     movement: AtomicU64,
-    /// Bytes that were sent, or found at the backup.
+    /// Bytes that were sent, without those of failed attempts, or found at the backup.
     bytes: AtomicU64,
     /// Manifests that were pushed or found, as bytes.
     manifests: AtomicU64,
@@ -90,7 +90,8 @@ impl JobProgress {
         match self.total.load(Ordering::Relaxed) {
             0 => "copying".into(),
             total => {
-                let bytes = self.bytes.load(Ordering::Relaxed);
+                // A blob that the backup lost is sent although it was found there.
+                let bytes = self.bytes.load(Ordering::Relaxed).min(total);
                 format!("copying, {} of {}", human_bytes(bytes), human_bytes(total))
             }
         }
@@ -121,6 +122,13 @@ impl Progress for JobProgress {
                 add(&self.source_waits, u64::from(on_source));
             }
             Event::Planned { bytes, .. } => add(&self.total, bytes),
+            // They are sent again.
+            Event::BlobFailed { bytes: lost, .. } => {
+                let without = |bytes: u64| Some(bytes.saturating_sub(lost));
+                let _ = self
+                    .bytes
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, without);
+            }
             // What need not be sent is done as well.
             Event::Bytes { bytes: size, .. }
             | Event::BlobSkipped { size, .. }
@@ -130,5 +138,46 @@ impl Progress for JobProgress {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mirror_copy::{CopyError, Digest};
+
+    /// An attempt to send a layer of 10 bytes fails after 6, and the next one succeeds; then the backup turns out to lack
+    /// a blob that it said it had.
+    #[test]
+    fn progress_never_exceeds_its_total() {
+        let digest: Digest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
+        let digest = &digest;
+        let error = &CopyError::SourceMissing { object: "x".into() };
+        let progress = JobProgress::new(Arc::default());
+        let mut seen = Vec::new();
+        for event in [
+            Event::Planned {
+                blobs: 2,
+                bytes: 15,
+                manifests: 1,
+            },
+            Event::BlobSkipped { digest, size: 5 },
+            Event::Bytes { digest, bytes: 6 },
+            Event::BlobFailed {
+                digest,
+                bytes: 6,
+                error,
+            },
+            Event::Bytes { digest, bytes: 10 },
+            Event::Bytes { digest, bytes: 5 },
+        ] {
+            progress.event(event);
+            seen.push(progress.describe());
+        }
+        let bytes: Vec<_> = seen
+            .iter()
+            .map(|text| text.trim_start_matches("copying, ").split(' ').next())
+            .collect();
+        assert_eq!(bytes, ["0", "5", "11", "5", "15", "15"].map(Some));
     }
 }

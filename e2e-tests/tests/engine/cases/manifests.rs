@@ -911,6 +911,10 @@ async fn case_20_a_moved_tag_is_overwritten_and_the_anchor_stays() {
     403,
     r#"{"errors":[{"code":"ImageTagAlreadyExistsException","message":"The image tag already exists"}]}"#
 )]
+#[case(
+    405,
+    r#"{"errors":[{"code":"UNSUPPORTED","message":"The operation is disallowed: changes that already exist are locked"}]}"#
+)]
 #[tokio::test]
 async fn case_20_an_immutable_tag_is_a_final_error_in_the_registrys_words(
     #[case] status: u16,

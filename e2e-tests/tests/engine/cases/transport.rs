@@ -300,6 +300,44 @@ async fn case_30_chunks_are_sent_after_the_whole_was_too_large(
     assert_eq!(next, 9 * MIB + 1);
 }
 
+/// nginx refuses bodies of more than 1 MiB by default.
+#[tokio::test]
+async fn case_30_chunks_are_halved_where_they_are_too_large() {
+    let app = with_layer(9 * MIB + 1);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    to.set(|knobs| knobs.max_body = MIB);
+    let registries = registries(&[&from, &to]);
+    copy_app(&registries, &from, &to).await.unwrap();
+    assert!(arrived(&to, std::slice::from_ref(&app)));
+    let refused = |to: &Fake| to.log().iter().filter(|e| e.status == 413).count();
+    assert_eq!(refused(&to), 3, "the whole, 4 MiB and 2 MiB");
+    // It is learned for the host: neither large nor medium blobs are refused again.
+    from.put_tagged(
+        "app",
+        "2",
+        &image(2, &[noise(8, 3 * MIB), noise(9, MIB + 1)]),
+    );
+    let source = source(&registries, &from, "app", "2");
+    let target = target(&registries, &to, "copy", "2");
+    copy(&source, &target, &CopyOptions::default(), &())
+        .await
+        .unwrap();
+    assert_eq!(refused(&to), 3);
+}
+
+#[tokio::test]
+async fn case_30_a_limit_below_every_chunk_is_a_final_error() {
+    let app = with_layer(MIB);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    to.set(|knobs| knobs.max_body = 1000);
+    let error = copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("413"), "{error}");
+    assert!(!error.retry().is_transient(), "{error}");
+    assert!(to.log().len() < 40, "bounded");
+}
+
 #[tokio::test]
 async fn case_30_every_request_of_an_upload_says_its_length() {
     let app = with_layer(5 * MIB);
@@ -388,6 +426,22 @@ async fn case_32_a_chunk_that_really_is_lost_starts_the_blob_again() {
         let (from, to) = pair_with(std::slice::from_ref(&app)).await;
         to.set(|knobs| knobs.max_body = 4 * MIB);
         to.fault(Method::PATCH, "", 1, lost);
+        copy_app(&registries(&[&from, &to]), &from, &to)
+            .await
+            .unwrap();
+        assert!(arrived(&to, std::slice::from_ref(&app)));
+    }
+}
+
+#[tokio::test]
+async fn case_32_a_session_that_cannot_be_asked_for_starts_again() {
+    let app = with_layer(9 * MIB);
+    for status in [404, 405, 501] {
+        let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+        to.set(|knobs| knobs.max_body = 4 * MIB);
+        to.fault(Method::PATCH, "", 1, Action::Status(416, vec![], ""));
+        let no_status = Action::Status(status, vec![], "");
+        to.fault(Method::GET, "/uploads/", usize::MAX, no_status);
         copy_app(&registries(&[&from, &to]), &from, &to)
             .await
             .unwrap();

@@ -142,6 +142,7 @@ impl World {
             max_delay: Duration::from_millis(300),
             max_retry_after: Duration::from_millis(100),
             total: Duration::from_secs(8),
+            visible_within: Duration::from_millis(300),
         };
         Registries::new(options).unwrap()
     }

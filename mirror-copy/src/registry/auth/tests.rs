@@ -85,7 +85,11 @@ fn bearer(way: Way) -> impl Fn(Parts, Bytes) -> Response + Clone {
             (Some(_), Way::Forbids) if used => respond(403, &[], "not for you"),
             (Some(number), _) if granted[number - 1].contains(&scope) => {
                 served.fetch_add(1, Ordering::Relaxed);
-                respond(200, &[("content-type", "text/plain")], "{}")
+                respond(
+                    200,
+                    &[("content-type", "text/plain")],
+                    r#"{"schemaVersion":2}"#,
+                )
             }
             (Some(_), Way::GrantsLessSilently) => respond(403, &[], "denied"),
             _ => respond(401, &[("www-authenticate", &challenge)], ""),
@@ -215,7 +219,9 @@ fn expires_passwords(parts: &Parts) -> Response {
         .map(HeaderValue::as_bytes);
     match sent {
         None => respond(401, &[("www-authenticate", r#"Basic realm="r""#)], ""),
-        Some(sent) if sent == basic("robot", "new").unwrap().as_bytes() => respond(200, &[], "{}"),
+        Some(sent) if sent == basic("robot", "new").unwrap().as_bytes() => {
+            respond(200, &[], r#"{"schemaVersion":2}"#)
+        }
         Some(_) => respond(403, &[], expired),
     }
 }

@@ -108,7 +108,11 @@ async fn a_pushed_manifest_tells_whether_its_subject_was_noted(
 ) {
     let (registry, _) = registry(move |parts, _| {
         let headers = if parts.method == "PUT" { headers } else { &[] };
-        respond(if parts.method == "PUT" { 201 } else { 200 }, headers, "{}")
+        respond(
+            if parts.method == "PUT" { 201 } else { 200 },
+            headers,
+            r#"{"schemaVersion":2}"#,
+        )
     })
     .await;
     let repository = registry.repository("a", Access::Push).unwrap();
@@ -131,7 +135,7 @@ async fn an_unusual_manifest_that_is_refused_as_invalid_is_unsupported(
         r#"{"errors":[{"code":"MANIFEST_INVALID","message":"manifest invalid","detail":{}}]}"#;
     let (registry, _) = registry(move |parts, _| match parts.method.as_str() {
         "PUT" => respond(400, &[], body),
-        _ => respond(200, &[], "{}"),
+        _ => respond(200, &[], r#"{"schemaVersion":2}"#),
     })
     .await;
     let repository = registry.repository("a", Access::Push).unwrap();

@@ -3,6 +3,7 @@
 use super::{check_text, chosen, headers, subject};
 use crate::fuzzing::check_digest;
 use crate::registry::Access;
+use crate::registry::abilities::CHUNK;
 use crate::registry::answer::retry_after;
 use crate::registry::blobs::first_byte;
 use crate::registry::chunked::{MAX_CHUNK, chunk_size, kept};
@@ -42,7 +43,7 @@ fn check_numbers(headers: &HeaderMap) {
     if let Some(length) = content_length(headers) {
         assert!(says(headers, "content-length", length));
     }
-    match chunk_size(&subject(), min_chunk(headers).unwrap_or_default()) {
+    match chunk_size(&subject(), min_chunk(headers).unwrap_or_default(), CHUNK) {
         Ok(size) => assert!(size > 0 && size <= MAX_CHUNK),
         Err(error) => check_text(&error),
     }

@@ -175,7 +175,7 @@ pub(super) fn line(image: &str, event: &Event<'_>) -> Option<String> {
             digest,
             size,
         },
-        Event::BlobFailed { digest, error } => Object::BlobFailed {
+        Event::BlobFailed { digest, error, .. } => Object::BlobFailed {
             image,
             digest,
             error: error.to_string(),

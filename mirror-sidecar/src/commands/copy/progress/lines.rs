@@ -72,7 +72,7 @@ pub(super) fn line(image: &Image, event: &Event<'_>) -> Option<String> {
             human_bytes(bytes)
         ),
         Event::ManifestSkipped { digest } if is_root(digest) => "already there".into(),
-        Event::BlobFailed { digest, error } => format!("{digest} is sent again: {error}"),
+        Event::BlobFailed { digest, error, .. } => format!("{digest} is sent again: {error}"),
         Event::ManifestPushed { digest } if is_root(digest) => "pushed".into(),
         Event::ReferrerCopied { subject, digest } => {
             format!("{digest} is copied, which refers to {subject}")

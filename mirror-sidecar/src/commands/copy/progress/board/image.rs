@@ -155,10 +155,16 @@ impl Image {
         self.named.without(self.present).without(lost)
     }
 
-    /// Bytes at the target or on their way, without those of failed attempts.
+    /// Bytes at the target or on their way, without those of failed attempts. Never more than there is to send: a blob that
+    /// the target lost is sent although it was found there.
     pub(in super::super) fn sent(&self) -> u64 {
         let on_the_way = self.layers.values().map(|layer| layer.sent);
-        on_the_way.fold(self.copied.bytes, u64::saturating_add)
+        let sent = on_the_way.fold(self.copied.bytes, u64::saturating_add);
+        if self.planned {
+            sent.min(self.to_send().bytes)
+        } else {
+            sent
+        }
     }
 
     /// Whether everything that is known of is at the target.

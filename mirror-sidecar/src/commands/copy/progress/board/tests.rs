@@ -194,6 +194,7 @@ fn a_layer_that_failed_begins_again() {
         0,
         &Event::BlobFailed {
             digest: &a,
+            bytes: 90,
             error: &error,
         },
         now,
