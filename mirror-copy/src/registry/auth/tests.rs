@@ -259,7 +259,7 @@ fn one_private(private: Private) -> impl Fn(Parts, Bytes) -> Response + Clone {
                 respond(401, &[("www-authenticate", &challenge)], "")
             }
             _ if parts.headers.contains_key("authorization") => respond(400, &[], ""),
-            _ => respond(200, &[("content-type", "text/plain")], "{}"),
+            _ => respond(200, &[], r#"{"schemaVersion":2}"#),
         }
     }
 }
@@ -315,7 +315,7 @@ async fn one_wrong_challenge_passes(
         match (parts.uri.path(), asked.fetch_add(1, Ordering::Relaxed)) {
             ("/none", _) => respond(404, &[], ""),
             (_, 0) => respond(401, &[("www-authenticate", &challenge)], ""),
-            _ => respond(200, &[("content-type", "text/plain")], "{}"),
+            _ => respond(200, &[], r#"{"schemaVersion":2}"#),
         }
     })
     .await;
@@ -348,7 +348,7 @@ async fn a_new_token_service_is_learned() {
             "/token0" | "/token1" => respond(404, &[], ""),
             _ if is_current => {
                 served.fetch_add(1, Ordering::Relaxed);
-                respond(200, &[("content-type", "text/plain")], "{}")
+                respond(200, &[], r#"{"schemaVersion":2}"#)
             }
             _ => respond(401, &[("www-authenticate", &challenge)], ""),
         }
