@@ -19,6 +19,9 @@ const IMAGE: &str = "image-mirror.dev/image";
 const DIGEST: &str = "image-mirror.dev/digest";
 const REASON: &str = "image-mirror.dev/reason";
 const SECRET: &str = "image-mirror.dev/secret";
+const NAME: &str = "image-mirror.dev/name";
+/// The value of [`NAME`] for an image whose name the backup gives to no copy now.
+const FORMER: &str = "former";
 
 /// Longest reason that is passed on, in characters. Error texts of registries can be pages long.
 const MAX_REASON: usize = 200;
@@ -39,6 +42,8 @@ pub enum ImageAnswer<'a> {
     InBackup {
         /// The pull Secret that it needs, as above.
         secret: Option<Cow<'a, str>>,
+        /// The image may be a copy under a former name: it is in a former backup, or the backup gives no copy this name now.
+        is_former: bool,
     },
     /// There will never be a copy.
     Excluded {
@@ -84,7 +89,7 @@ impl<'a> ImageAnswer<'a> {
     #[must_use]
     pub fn naming_secret(mut self, name: Option<&'a str>) -> Self {
         match &mut self {
-            Self::Mirrored { secret, .. } | Self::InBackup { secret } => {
+            Self::Mirrored { secret, .. } | Self::InBackup { secret, .. } => {
                 *secret = name.map(Cow::Borrowed);
             }
             Self::Excluded { .. } => {}
@@ -109,8 +114,11 @@ impl<'a> ImageAnswer<'a> {
                 annotations.extend(secret_annotation(secret.as_deref()));
                 annotations
             }
-            Self::InBackup { secret } => {
+            Self::InBackup { secret, is_former } => {
                 let mut annotations = Vec::from([(STATE, "in-backup".to_string())]);
+                if *is_former {
+                    annotations.push((NAME, FORMER.to_string()));
+                }
                 annotations.extend(secret_annotation(secret.as_deref()));
                 annotations
             }
@@ -135,6 +143,7 @@ impl<'a> ImageAnswer<'a> {
                 })
             }
             "in-backup" => Some(Self::InBackup {
+                is_former: get(NAME) == Some(FORMER),
                 secret: secret_name(get),
             }),
             "excluded" => Some(Self::Excluded {

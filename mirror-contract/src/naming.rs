@@ -107,6 +107,31 @@ impl Backup {
         })
     }
 
+    /// The backup at `place`, `registry[/repository]`, with each [`Naming`], since it may have been filled with either.
+    /// Returns `None` if there can be no such backup.
+    #[must_use]
+    pub fn with_both_namings(place: &str) -> Option<[Self; 2]> {
+        let (registry, repository) = place.split_once('/').unwrap_or((place, ""));
+        if place.ends_with('/') || registry.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return None;
+        }
+        let backup = |naming| Self::new(registry, repository, naming).ok();
+        Some([backup(Naming::Flat)?, backup(Naming::Nested)?])
+    }
+
+    /// The same place with the other [`Naming`].
+    #[must_use]
+    pub fn with_other_naming(&self) -> Self {
+        let naming = match self.naming {
+            Naming::Flat => Naming::Nested,
+            Naming::Nested => Naming::Flat,
+        };
+        Self {
+            naming,
+            ..self.clone()
+        }
+    }
+
     /// The registry, `host[:port]`.
     #[must_use]
     pub fn registry(&self) -> &str {
@@ -161,6 +186,19 @@ impl Backup {
         ImageRef::parse(&text)
             .map(ImageRef::into_owned)
             .map_err(|_| Inexpressible::TooLong)
+    }
+
+    /// The image that `copy` was made of, if [`Self::target`] gives its copy this repository.
+    ///
+    /// Unlike [`Self::source`], it knows no original for the copy of a copy, nor for what only looks like a copy.
+    #[must_use]
+    pub fn original(&self, copy: &ImageRef<'_>) -> Option<ImageRef<'static>> {
+        let original = self.source(copy)?;
+        let is_copy = !self.contains(&original)
+            && self
+                .target(&original)
+                .is_ok_and(|target| target.path() == copy.path());
+        is_copy.then_some(original)
     }
 
     /// How `copy` relates to `original`: whether it is a reference that the copy of `original` has in this backup.

@@ -194,7 +194,10 @@ impl Catalog {
         mode: Mode,
     ) -> Result<ImageAnswer<'static>, Refusal<'static>> {
         if self.images.contains(image) {
-            return Ok(ImageAnswer::InBackup { secret: None });
+            return Ok(ImageAnswer::InBackup {
+                secret: None,
+                is_former: false,
+            });
         }
         let failed = |reason: &dyn ToString| Refusal::new(RefusalKind::Failed, &reason.to_string());
         let copy = self

@@ -84,8 +84,12 @@ pub fn decide<'a, H: Host>(
             if missing == Ok(None) {
                 missing = workload.missing_secret(mirror, &fate);
             }
-            let depends_on_name = matches!(&fate, Fate::Remembered(_) | Fate::Keep(_));
-            if !depends_on_name || settings.known_copies.has_backups() {
+            let depends_on_name = match &fate {
+                Fate::Remembered(_) => true,
+                Fate::Keep(_) => !workload.old_object.annotation().is_empty(),
+                _ => false,
+            };
+            if !depends_on_name {
                 decided.insert(key, fate.clone());
             }
             Decision {
@@ -104,11 +108,15 @@ pub fn decide<'a, H: Host>(
         Ok(Some(name)) => plan.secret = workload.add(name, &plan),
         Err(why) => {
             let why = Rc::new(why);
-            plan.take_back_rewrites(|_| Fate::Keep(Rc::clone(&why)));
+            plan.take_back_rewrites(|slot, _| {
+                let remembered = workload.remembered_in_use(slot, Some(&why));
+                remembered.unwrap_or_else(|| Fate::Keep(Rc::clone(&why)))
+            });
+            plan.secret = workload.add_annotated(&plan);
         }
     }
-    // What is remembered is kept as it was, whatever becomes of the rest.
-    let is_outage = plan.any(Fate::is_remembered);
+    // While nobody responds, nothing is taken back, whatever becomes of the rest.
+    let is_outage = plan.any(Fate::is_silence);
     if workload.secrets.are_of_template() && !is_outage {
         workload.spare_service_account(&mut plan);
     }
@@ -127,15 +135,16 @@ impl Workload<'_> {
         let is_pod = !self.secrets.are_of_template();
         let known = match fate {
             Fate::Rewrite(copy) => copy.secret.as_deref(),
-            Fate::InBackup { secret: Some(name) } if is_pod || self.leaves_former_secret(name) => {
-                Some(&**name)
-            }
+            Fate::InBackup { secret: Some(name) } if is_pod => Some(&**name),
+            // It ran there before.
+            Fate::Remembered(_) if self.secrets.are_of_running_pod() => return Ok(None),
             // Good enough for what was there before, and there is nobody to ask.
             Fate::Remembered(remembered) if is_pod || remembered.copy.is_some() => {
-                let Some(name) = &remembered.secret else {
+                let name = remembered.secret.as_deref();
+                let Some(name) = name.filter(|name| self.had_secret(name)) else {
                     return Ok(None);
                 };
-                return Ok(self.secrets.lack(name)?.then(|| name.clone()));
+                return Ok(self.secrets.lack(name)?.then(|| name.to_owned()));
             }
             _ => return Ok(None),
         };
@@ -148,31 +157,31 @@ impl Workload<'_> {
             .pull_secret(self.namespace)
             .map_err(|why| Why::NoSecret(Box::new(why)))?;
         let Some(name) = name else { return Ok(None) };
-        let name = match self.kept_secret(&name) {
-            Some(former) => former.to_owned(),
-            None => name,
-        };
         Ok(self.secrets.lack(&name)?.then_some(name))
     }
 
-    /// Whether a re-admission moves this template from a former pull Secret to the one that is called `name` now.
-    fn leaves_former_secret(&self, name: &str) -> bool {
-        let given = self.annotation.secret.as_deref();
-        let is_former = |given: &str| given != name && self.secrets.list(given);
-        self.secrets.are_of_template() && given.is_some_and(is_former) && (self.may_rename)()
+    /// Whether copies that are used again had the pull Secret. A template may have left it to its Pods.
+    fn had_secret(&self, name: &str) -> bool {
+        let old_object = self.old_object;
+        !self.secrets.are_of_template() || old_object.lists(name) || !old_object.uses_copies()
     }
 
-    /// The former pull Secret that the old template lists and its successor keeps, although the present one is called `name`.
-    ///
-    /// The sidecar keeps former ones valid and moves the templates one by one: all that are applied again would start their
-    /// rollouts together.
-    fn kept_secret(&self, name: &str) -> Option<&str> {
-        if !self.secrets.are_of_template() {
-            return None;
-        }
-        let given = self.old_object.annotation().secret.as_deref()?;
-        let is_listed = self.old_object.spec()?.secrets.has(given);
-        (given != name && is_listed && !(self.may_rename)()).then_some(given)
+    /// The change that adds the annotated pull Secret of copies that are used again.
+    fn add_annotated(&self, plan: &Plan<'_>) -> SecretChange {
+        let missing = plan.decisions.iter().find_map(|decision| {
+            let Fate::Remembered(remembered) = &decision.fate else {
+                return None;
+            };
+            let name = remembered.secret.as_ref()?;
+            let is_missing = remembered.copy.is_some()
+                && self.had_secret(name)
+                && self.secrets.lack(name) == Ok(true);
+            is_missing.then(|| name.clone())
+        });
+        missing.map_or(SecretChange::None, |name| SecretChange::Add {
+            name,
+            given: None,
+        })
     }
 
     /// The change that adds `name`. The Secret that was given before goes if no image needs it any more.
@@ -193,10 +202,10 @@ impl Plan<'_> {
         self.decisions.iter().any(|decision| is(&decision.fate))
     }
 
-    fn take_back_rewrites(&mut self, instead: impl Fn(Rc<Copy>) -> Fate) {
+    fn take_back_rewrites(&mut self, instead: impl Fn(&Slot<'_>, Rc<Copy>) -> Fate) {
         for decision in &mut self.decisions {
             decision.fate = match std::mem::replace(&mut decision.fate, Fate::Unwanted) {
-                Fate::Rewrite(copy) => instead(copy),
+                Fate::Rewrite(copy) => instead(decision.slot, copy),
                 fate => fate,
             };
         }

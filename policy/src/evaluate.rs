@@ -19,6 +19,7 @@ use crate::pull_secrets::PullSecrets;
 use crate::request::{Payload, Request};
 use crate::response::{self, Report, Response};
 use crate::rewrite::rewrite;
+use crate::rollout;
 use crate::settings::{self, Settings};
 
 /// Answers an admission request: `payload` is the JSON that Kubewarden hands to the function `validate`.
@@ -101,11 +102,7 @@ fn admit<'a>(
         annotation: &annotation,
         old_object: &old_object,
         is_new: &|| old_object.spec().map(|spec| spec.text) != Some(spec.text),
-        may_rename: &|| {
-            let readmitted = &object.metadata().readmitted;
-            let old = old_object.object();
-            old.is_none_or(|old| *readmitted != old.metadata().readmitted)
-        },
+        may_rename: &|| rollout::is_due(object, &old_object, target),
     };
     let plan = decide(&workload, &mut mirror, settings);
     let (host, trouble) = mirror.into_parts();
@@ -118,5 +115,6 @@ fn admit<'a>(
     if report.is_rejection() {
         return report.into_rejection();
     }
-    report.into_acceptance(rewrite(object, target, plan, annotation.clone()))
+    let edited = rewrite(object, target, plan, annotation.clone(), &old_object);
+    report.into_acceptance(edited)
 }

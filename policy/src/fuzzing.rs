@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::Host;
+use crate::old_object::canonical;
 use crate::request::{Operation, Payload, Request};
 pub(crate) use edit::{Edit, SecretEdit};
 use sidecar::Sidecar;
@@ -103,21 +104,20 @@ fn check_edit(request: &Request<'_>, mutated: &Value, sidecar: &Sidecar<'_>) {
         .expect("an object that cannot be read is left alone");
     let edit = Edit::new(&request.kind, &before, mutated);
     assert_eq!(edit.rest, before);
-    assert!(!edit.images.is_empty() || edit.secret.is_some());
+    assert!(!edit.images.is_empty() || edit.secret.is_some() || edit.note.is_some());
     let old_object: Value = request
         .old_object
         .and_then(|object| serde_json::from_str(object.get()).ok())
         .unwrap_or_default();
     let noted_before = Edit::new(&request.kind, &old_object, &old_object).noted;
-    let is_put_back = matches!(edit.secret, Some(SecretEdit::Removed));
     for (old, new) in &edit.images {
-        if is_put_back {
-            assert_eq!(edit.noted.get(old), Some(new));
-            continue;
-        }
-        // What nobody says anything about is what it was before.
-        if noted_before.get(new) != Some(old) {
-            sidecar.check_copy(old, new);
+        // A copy that replaces another one is that of the original.
+        let original = edit.noted.get(old).or(noted_before.get(old));
+        let original = original.unwrap_or(old);
+        // Without a better copy, it is what it was before.
+        let before = noted_before.get(new).map(|original| canonical(original));
+        if before != Some(canonical(original)) {
+            sidecar.check_copy(original, new);
         }
         let noted = edit.note.as_ref().map(|note| note.contains_key(new));
         assert_ne!(noted, Some(false), "{new} is not noted");
@@ -131,7 +131,7 @@ fn check_edit(request: &Request<'_>, mutated: &Value, sidecar: &Sidecar<'_>) {
     }
     let is_pod = (request.kind.group.as_str(), request.kind.kind.as_str()) == ("", "Pod");
     if is_pod && request.operation == Operation::Update {
-        assert!(edit.secret.is_none() && edit.note.is_none());
+        assert!(edit.secret.is_none());
     }
     let read: Value = serde_json::from_str(&mutated.to_string()).expect("the host can read it");
     assert_eq!(&read, mutated);

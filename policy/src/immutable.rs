@@ -1,126 +1,46 @@
 //! Templates that cannot change any more.
 //!
 //! Whoever applies a Job once more names its original images. The API server would refuse that as a change, although it
-//! means what is there. So it is made equal to what is there, if nothing but the policy's own changes differ; a real change
-//! stays one. The result is the template that exists, so the annotation is believed here without being verified.
+//! means what is there. So the images that were replaced by copies, and the pull Secret that was added for them, are put
+//! back. Anything else stays as it was written: the API server judges what of a Job may change, which is more while it is
+//! suspended. The images that are put back are those that exist, so the annotation is believed here without being verified.
 
-use std::borrow::Cow;
-
-use crate::images::List;
-use crate::json::{Cursor, Edited, Texts};
-use crate::object::{Object, Part};
+use crate::json::Edited;
+use crate::object::Object;
 use crate::old_object::{OldObject, canonical};
-use crate::originals_annotation::{self, OriginalsAnnotation};
+use crate::originals_annotation::OriginalsAnnotation;
 use crate::pull_secrets;
 
-/// Replaces the template of `object` by that of `old_object`, if nothing but the policy's own changes differ.
+/// Puts the copies of `old_object` back into `object`, with their pull Secret and their annotation.
 pub fn put_back<'a>(object: &Object<'a>, old_object: &OldObject<'_>) -> Option<Edited<'a>> {
     let old = old_object.object()?;
-    let annotation = OriginalsAnnotation::unverified(old.template()?);
-    let (old_text, new_text) = (old.template_text()?, object.template_text()?);
-    if annotation.is_empty() || old_text == new_text {
-        return None;
-    }
-    let new: &Part<'_> = object.template()?;
-    let comparison = Comparison { annotation };
-    if !comparison.are_same_templates(old_text, new_text) {
+    let (template, old_template) = (object.template()?, old.template()?);
+    let (spec, old_spec) = (object.spec()?, old.spec()?);
+    let annotation = OriginalsAnnotation::unverified(old_template);
+    if annotation.is_empty() || old.template_text() == object.template_text() {
         return None;
     }
     let mut edited = Edited::new(object.text);
-    edited.replace(new.range.clone(), old_text.to_owned());
-    Some(edited)
-}
-
-/// Compares parts of two templates. What the policy does not change must have the same text: the host writes both.
-struct Comparison {
-    /// That of the old template.
-    annotation: OriginalsAnnotation,
-}
-
-impl Comparison {
-    fn are_same_templates(&self, old: &str, new: &str) -> bool {
-        are_same(old, new, |key, old, new| match key {
-            "metadata" => are_same(old, new, |key, old, new| match key {
-                "annotations" => are_same(old, new, |key, old, new| {
-                    key == originals_annotation::KEY || old == new
-                }),
-                _ => old == new,
-            }),
-            "spec" => self.are_same_specs(old, new),
-            _ => old == new,
-        })
-    }
-
-    fn are_same_specs(&self, old: &str, new: &str) -> bool {
-        are_same(old, new, |key, old, new| {
-            let is_given = self.annotation.secret.is_some() && !old.is_empty();
-            match List::of(key) {
-                _ if old == new => true,
-                Some(list) => self.are_same_lists(list, old, new),
-                None => key == pull_secrets::KEY && is_given,
-            }
-        })
-    }
-
-    fn are_same_lists(&self, list: List, old: &str, new: &str) -> bool {
-        let (mut old, mut new) = (Cursor::new(old), Cursor::new(new));
-        if old.null() || new.null() || !old.enter_array() || !new.enter_array() {
-            return false;
-        }
-        loop {
-            match (old.next_element(), new.next_element()) {
-                (true, true) => {}
-                (false, false) => return true,
-                _ => return false,
-            }
-            let is_same_image = |key: &str, old: &str, new: &str| {
-                old == new || (key == list.image_key() && self.is_copy(old, new))
-            };
-            let (old, new) = (old.raw(), new.raw());
-            let is_same = old == new
-                || are_same(old, new, |key, old, new| match list {
-                    List::Volumes if key == "image" => are_same(old, new, is_same_image),
-                    List::Volumes => old == new,
-                    _ => is_same_image(key, old, new),
-                });
-            if !is_same {
-                return false;
-            }
+    let mut uses_copies = false;
+    for slot in &spec.images.slots {
+        let Some(copy) = old_object.image_at(slot) else {
+            continue;
+        };
+        let Some(original) = annotation.original(copy) else {
+            continue;
+        };
+        if copy == &*slot.image {
+            uses_copies = true;
+        } else if canonical(original) == canonical(&slot.image) {
+            uses_copies = true;
+            edited.replace_string(slot.range.clone(), copy.into());
         }
     }
-
-    /// Whether the old image is a copy of the new one.
-    fn is_copy(&self, old: &str, new: &str) -> bool {
-        let old = Cursor::new(old).string();
-        let original = old.and_then(|old| self.annotation.original(&old).map(canonical));
-        let new = Cursor::new(new).string();
-        original.is_some() && original == new.map(|new| canonical(&new))
+    if let Some(name) = &annotation.secret {
+        pull_secrets::put_back(name, (old.text, old_spec), spec, &mut edited);
     }
-}
-
-/// Whether two objects have the same members, as `compare` finds, which gets an empty text for a member that only one has.
-fn are_same(old: &str, new: &str, mut compare: impl FnMut(&str, &str, &str) -> bool) -> bool {
-    let (Some(old), Some(mut new)) = (members(old), members(new)) else {
-        return old == new;
-    };
-    old.into_iter().all(|(key, old)| {
-        let new = new.remove(&key).unwrap_or_default();
-        compare(&key, &old, &new)
-    }) && new.into_iter().all(|(key, new)| compare(&key, "", &new))
-}
-
-/// The members of an object; none if it is missing or `null`.
-fn members(text: &str) -> Option<Texts<'_>> {
-    let mut members = Texts::new();
-    let mut cursor = Cursor::new(text);
-    if text.is_empty() || cursor.null() {
-        return Some(members);
+    if uses_copies && template.metadata.originals.is_none() {
+        annotation.write(template, &mut edited);
     }
-    if !cursor.enter_object() {
-        return None;
-    }
-    while let Some(key) = cursor.next_key() {
-        members.insert(key.name, Cow::Borrowed(cursor.raw()));
-    }
-    Some(members)
+    (!edited.is_empty()).then_some(edited)
 }

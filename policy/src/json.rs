@@ -296,6 +296,11 @@ impl<'a> Edited<'a> {
         }
     }
 
+    /// Whether there are no edits.
+    pub fn is_empty(&self) -> bool {
+        self.edits.is_empty()
+    }
+
     /// Bytes of the edited text, at most.
     pub fn size(&self) -> usize {
         let new = self.edits.iter().map(|edit| match &edit.new {

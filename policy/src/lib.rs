@@ -43,6 +43,7 @@ mod pull_secrets;
 mod request;
 mod response;
 mod rewrite;
+mod rollout;
 mod settings;
 mod text;
 mod why;

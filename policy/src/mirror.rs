@@ -30,6 +30,8 @@ pub enum Known {
     InBackup {
         /// The pull Secret that it is known to need.
         secret: Option<String>,
+        /// It may be a copy under a former name.
+        is_former: bool,
     },
     /// There will be none.
     Excluded,
@@ -94,7 +96,8 @@ impl<'a, H: Host> Mirror<'a, H> {
                         digest: digest.into_owned(),
                         secret: secret.map(Cow::into_owned),
                     },
-                    ImageAnswer::InBackup { secret } => Known::InBackup {
+                    ImageAnswer::InBackup { secret, is_former } => Known::InBackup {
+                        is_former,
                         secret: secret.map(Cow::into_owned),
                     },
                     ImageAnswer::Excluded { .. } => Known::Excluded,

@@ -10,7 +10,7 @@ use crate::pull_secrets::{self, ListedSecrets};
 use crate::settings::Settings;
 
 const SKIP: &str = "image-mirror.dev/skip";
-/// The sidecar sets it to send a workload through admission again.
+/// The sidecar changes it to send a workload through admission again.
 const READMITTED: &str = "image-mirror.dev/readmitted";
 /// Marks the API server's image of a Pod that a kubelet reads from a file; it cannot be changed.
 const STATIC_POD: &str = "kubernetes.io/config.mirror";
@@ -47,10 +47,10 @@ pub struct Metadata<'a> {
     pub originals: Option<Member>,
     /// The value of that annotation.
     pub originals_text: Option<Cow<'a, str>>,
-    /// When the sidecar last sent the object through admission again.
-    pub readmitted: Option<Cow<'a, str>>,
     /// Bytes of the keys and values of all other annotations.
     pub other_annotations: usize,
+    /// The value of the annotation that the sidecar changes to send a workload through admission again.
+    pub readmitted: Option<Cow<'a, str>>,
     pub is_static_pod: bool,
     /// It is being deleted.
     pub is_deleted: bool,

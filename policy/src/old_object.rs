@@ -31,8 +31,10 @@ struct KnownImages {
     names: BTreeSet<String>,
     /// The originals of the copies that it names.
     originals: BTreeSet<String>,
-    /// The copies, as they are written, by their originals.
+    /// The copies that it names, as they are written, by their originals.
     copies: BTreeMap<String, String>,
+    /// Further copies that its annotation names, by their originals.
+    unused_copies: BTreeMap<String, String>,
 }
 
 impl<'a> OldObject<'a> {
@@ -96,24 +98,62 @@ impl<'a> OldObject<'a> {
         Some(image)
     }
 
-    /// The copy that replaces the image in `slot`. Returns `None` if the old object already used the original.
+    /// The copy that the old object used for the image in `slot`.
     ///
-    /// A copy in a known backup counts wherever it was used. Without known backups, only the copy that the same container ran
-    /// counts, so that nothing can start that did not run there.
-    pub fn copy_of(&self, slot: &Slot<'_>) -> Option<&str> {
+    /// That is the copy that the same container ran. If it ran another image, a copy in a known backup counts wherever it was
+    /// used, unless the original was used as well. Without known backups nothing can start that did not run there.
+    pub fn copy_in_use(&self, slot: &Slot<'_>) -> Option<&str> {
         if self.annotation().is_empty() {
             return None;
+        }
+        let image = canonical(&slot.image);
+        let original_of = |copy: &&str| self.annotation().original(copy).map(canonical);
+        let copy = self.image_at(slot);
+        if let Some(copy) = copy.filter(|copy| original_of(copy).as_ref() == Some(&image)) {
+            return Some(copy);
+        }
+        if !self.settings.known_copies.has_backups() || self.images().names.contains(&image) {
+            return None;
+        }
+        self.images().copies.get(&image).map(String::as_str)
+    }
+
+    /// The copy that replaces the image in `slot` while nobody knows whether there is one: the copy that was used, or another
+    /// one that the annotation names. Returns `None` if the old object already used the original.
+    pub fn copy_of(&self, slot: &Slot<'_>) -> Option<&str> {
+        let copy = self.copy_in_use(slot);
+        if copy.is_some() || self.annotation().is_empty() {
+            return copy;
         }
         let image = canonical(&slot.image);
         if self.images().names.contains(&image) {
             return None;
         }
-        if self.settings.known_copies.has_backups() {
-            return self.images().copies.get(&image).map(String::as_str);
-        }
-        let copy = self.image_at(slot)?;
-        let original = self.annotation().original(copy)?;
-        (canonical(original) == image).then_some(copy)
+        let copy = self.images().unused_copies.get(&image);
+        copy.map(String::as_str)
+    }
+
+    /// Whether it names all these images.
+    pub fn names_all<'i>(&self, mut images: impl Iterator<Item = &'i str>) -> bool {
+        let names = &self.images().names;
+        images.all(|image| names.contains(&canonical(image)))
+    }
+
+    /// Whether it uses copies that its annotation names.
+    pub fn uses_copies(&self) -> bool {
+        !self.images().copies.is_empty()
+    }
+
+    /// Whether it lists this pull Secret.
+    pub fn lists(&self, secret: &str) -> bool {
+        let spec = self.spec();
+        spec.is_some_and(|spec| spec.secrets.has(secret))
+    }
+
+    /// Whether it has an annotation with original images, whatever that says.
+    pub fn is_annotated(&self) -> bool {
+        let template = self.object().and_then(Object::template);
+        template.is_some_and(|template| template.metadata.originals.is_some())
     }
 
     fn images(&self) -> &KnownImages {
@@ -125,15 +165,15 @@ impl<'a> OldObject<'a> {
         let known: &KnownCopies<'_> = &self.settings.known_copies;
         for (copy, original) in self.annotation().copies() {
             // The digest that was added to a tag may be an outdated one: it counts only where it is in use.
-            if known.relation(copy, original) == Some(Relation::Exact) {
-                images.copies.insert(canonical(original), copy.to_owned());
+            if known.has_backups() && known.relation(copy, original) == Some(Relation::Exact) {
+                let original = canonical(original);
+                images.unused_copies.insert(original, copy.to_owned());
             }
         }
         for slot in self.spec().into_iter().flat_map(|spec| &spec.images.slots) {
             images.names.insert(canonical(&slot.image));
             if let Some(original) = self.annotation().original(&slot.image) {
                 let original = canonical(original);
-                // Of several copies, the one that is in use.
                 images
                     .copies
                     .insert(original.clone(), slot.image.clone().into_owned());

@@ -64,6 +64,11 @@ impl OriginalsAnnotation {
         self.originals.is_empty() && self.secret.is_none()
     }
 
+    /// Whether there are entries of copies.
+    pub fn has_copies(&self) -> bool {
+        !self.originals.is_empty()
+    }
+
     /// What `image` was before it was replaced, if it is a copy.
     pub fn original(&self, image: &str) -> Option<&str> {
         self.originals.get(image).map(String::as_str)

@@ -12,6 +12,8 @@ pub struct Target {
     pub scope: Scope,
     /// Whether the object is a Pod itself.
     pub is_pod: bool,
+    /// Whether the object is of a custom kind, whose schema may drop annotations of its template.
+    pub is_custom: bool,
 }
 
 /// How much of a pod template may change.
@@ -53,6 +55,7 @@ impl Target {
             path,
             scope,
             is_pod,
+            is_custom: !matches!(group_and_kind.0, "" | "apps" | "batch"),
         })
     }
 }

@@ -94,6 +94,11 @@ impl<'a> ListedSecrets<'a> {
         listed.member = Some(key.member(start, cursor));
         listed
     }
+
+    /// Whether the list has this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.names.contains_key(name)
+    }
 }
 
 impl ListedSecrets<'_> {
@@ -182,6 +187,32 @@ impl SecretChange {
                 }
             }
         }
+    }
+}
+
+/// Puts `name` back into the list of `spec`, if the list of `old` had it: `old` is a text with a spec that was read from it.
+pub fn put_back(
+    name: &str,
+    (old_text, old): (&str, &PodSpec<'_>),
+    spec: &PodSpec<'_>,
+    edited: &mut Edited<'_>,
+) {
+    let (old, new) = (&old.secrets, &spec.secrets);
+    if !old.names.contains_key(name) || new.names.contains_key(name) {
+        return;
+    }
+    let is_all_that_differs = new.names.len() + 1 == old.names.len()
+        && new.names.keys().all(|name| old.names.contains_key(name));
+    let old_list = old.member.as_ref().filter(|_| is_all_that_differs);
+    let old_list = old_list.and_then(|member| old_text.get(member.value.clone()));
+    match (old_list, &new.member) {
+        (Some(list), None) => _ = edited.add(&spec.holder, KEY, list),
+        (Some(list), Some(member)) => edited.replace(member.value.clone(), list.to_owned()),
+        (None, _) => SecretChange::Add {
+            name: name.to_owned(),
+            given: None,
+        }
+        .apply(spec, edited),
     }
 }
 

@@ -112,9 +112,6 @@ impl Report {
                 Fate::Remembered(remembered) => report.remember(image, remembered),
                 Fate::Rewrite(copy) => _ = report.rewritten.add(copy.line(image)),
                 Fate::RewriteInPods(copy) => _ = report.left_to_pods.add(copy.line(image)),
-                Fate::Restore { original } => {
-                    _ = report.left_to_pods.add(format!("{original} -> {image}"));
-                }
                 Fate::Keep(why) => {
                     let otherwise = if why.is_unavailable() {
                         settings.when_unavailable

@@ -15,7 +15,6 @@ use mirror_contract::namespace::DEFAULT_EXCLUDED;
 use mirror_contract::{Backup, NamespacePattern, Sidecar};
 use serde_json::Value;
 
-use known_copies::parse_backup;
 pub use patterns::{ImagePattern, LabelPattern, OwnerPattern};
 use reader::Reader;
 
@@ -155,7 +154,7 @@ impl<'a> Settings<'a> {
             "backups",
             "a list of `registry/repository`, in lower case",
             &[],
-            parse_backup,
+            Backup::with_both_namings,
         );
         let pull_secrets = reader.list(
             "pullSecrets",

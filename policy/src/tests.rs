@@ -5,6 +5,7 @@ mod fixtures;
 mod forged_annotations;
 mod images;
 mod other_installation;
+mod moves;
 mod properties;
 mod pull_secrets;
 mod refusals;

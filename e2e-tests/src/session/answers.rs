@@ -98,7 +98,10 @@ impl Answers {
         match self.images.get(&name).unwrap_or(&self.others) {
             Fate::Mirrored => self.mirrored(image, &digest_of(image)),
             Fate::OtherDigest => self.mirrored(image, &digest::of(b"another image")),
-            Fate::InBackup => self.lasting(ImageAnswer::InBackup { secret: None }),
+            Fate::InBackup => self.lasting(ImageAnswer::InBackup {
+                secret: None,
+                is_former: false,
+            }),
             Fate::Excluded => {
                 let reason = "its registry is not mirrored".into();
                 self.lasting(ImageAnswer::Excluded { reason })

@@ -34,8 +34,13 @@ fn the_other_answers_survive() {
     image_round_trip(&ImageAnswer::Excluded {
         reason: "not wanted".into(),
     });
-    for secret in [None, Some("image-mirror-pull".into())] {
-        image_round_trip(&ImageAnswer::InBackup { secret });
+    let secrets: [Option<std::borrow::Cow<'static, str>>; 2] =
+        [None, Some("image-mirror-pull".into())];
+    for secret in secrets {
+        for is_former in [false, true] {
+            let secret = secret.clone();
+            image_round_trip(&ImageAnswer::InBackup { secret, is_former });
+        }
     }
     for answer in [
         SecretAnswer::NotNeeded,

@@ -19,11 +19,6 @@ pub enum Fate {
     Rewrite(Rc<Copy>),
     /// It has a copy, but the pull Secrets of the template stay as they are: it is replaced in the Pods.
     RewriteInPods(Rc<Copy>),
-    /// It is a copy, and becomes again what it was, since the pull Secret leaves the template.
-    Restore {
-        /// As it was written before the policy replaced it.
-        original: Rc<str>,
-    },
     /// It stays, since it is in the backup already.
     InBackup {
         /// The pull Secret that it is known to need.
@@ -60,9 +55,13 @@ pub struct Remembered {
 }
 
 impl Fate {
-    /// Whether there is no answer to rely on.
-    pub(super) fn is_remembered(&self) -> bool {
-        matches!(self, Self::Remembered(_))
+    /// Whether an annotation decides because nobody responds.
+    pub(super) fn is_silence(&self) -> bool {
+        let Self::Remembered(remembered) = self else {
+            return false;
+        };
+        let reason = remembered.reason.as_ref();
+        reason.is_some_and(|why| why.is_silence() || *why == Why::TooMany)
     }
 
     pub(super) fn is_rewritten(&self) -> bool {
@@ -100,40 +99,118 @@ impl Workload<'_> {
             Ok(original) => original,
             Err(error) => return Fate::Keep(Rc::new(Why::Unparseable(error))),
         };
-        let is_copy = self.annotation_of_copy(text).is_some();
+        if let Some(annotated) = self.annotation_of_copy(text) {
+            let annotated = annotated.original(text).unwrap_or_default();
+            return self.fate_of_copy(slot, &original, annotated, mirror, settings);
+        }
         // The patterns are about originals.
-        if !is_copy && !settings.images.takes(&original) {
+        if !settings.images.takes(&original) {
             return Fate::Unwanted;
         }
-        let known = mirror.image(&original).and_then(|known| match known {
-            Known::Excluded => Ok(Fate::Unwanted),
-            Known::InBackup { secret } => Ok(Fate::InBackup {
+        match mirror.image(&original) {
+            Ok(Known::InBackup { secret, .. }) => Fate::InBackup {
                 secret: secret.map(Rc::from),
-            }),
-            Known::Mirrored {
+            },
+            // It keeps the copy that it has until there is another one, and until it is its turn.
+            Ok(Known::Excluded) => self.remembered_in_use(slot, None).unwrap_or(Fate::Unwanted),
+            Ok(Known::Mirrored {
                 copy,
                 digest,
                 secret,
-            } => match name_of_copy(&original, &copy, &digest, settings.pin_digest) {
-                Some(image) if image == text => Ok(Fate::InBackup {
-                    secret: secret.map(Rc::from),
-                }),
-                Some(image) => Ok(Fate::Rewrite(Rc::new(Copy {
-                    image: image.into(),
-                    digest: digest.to_string(),
-                    secret,
-                }))),
-                None => Err(Why::Unusable),
-            },
-        });
-        match known {
-            Ok(fate) => fate,
-            // A copy that cannot be asked about is one all the same.
-            Err(why) if why.is_silence() || why == Why::TooMany || is_copy => self
+            }) => {
+                let rewrite = rewrite(&original, copy, &digest, secret, settings);
+                let kept = match &rewrite {
+                    Ok(copy) if !self.is_renamed(slot, copy) || (self.may_rename)() => None,
+                    Ok(_) => self.remembered_in_use(slot, None),
+                    Err(why) => self.remembered_in_use(slot, Some(why)),
+                };
+                kept.unwrap_or_else(|| match rewrite {
+                    Ok(copy) if *copy.image == *text => Fate::InBackup {
+                        secret: copy.secret.map(Rc::from),
+                    },
+                    Ok(copy) => Fate::Rewrite(Rc::new(copy)),
+                    Err(why) => Fate::Keep(Rc::new(why)),
+                })
+            }
+            Err(why) if why.is_silence() || why == Why::TooMany => self
                 .remembered(slot, Some(&why))
                 .unwrap_or_else(|| Fate::Keep(Rc::new(why))),
-            Err(why) => Fate::Keep(Rc::new(why)),
+            Err(why) => self
+                .remembered_in_use(slot, Some(&why))
+                .unwrap_or_else(|| Fate::Keep(Rc::new(why))),
         }
+    }
+
+    /// What becomes of `image`, a copy that is annotated with its original. It is used until there is a copy of another name.
+    fn fate_of_copy<H: Host>(
+        &self,
+        slot: &Slot<'_>,
+        image: &ImageRef<'_>,
+        original: &str,
+        mirror: &mut Mirror<'_, H>,
+        settings: &Settings<'_>,
+    ) -> Fate {
+        let secret = match mirror.image(image) {
+            Ok(Known::InBackup { secret, is_former }) => {
+                let secret = secret.map(Rc::from);
+                if !is_former {
+                    return Fate::InBackup { secret };
+                }
+                secret
+            }
+            // The sidecar does not know where copies were before.
+            Ok(Known::Mirrored { secret, .. }) => secret.map(Rc::from),
+            Ok(Known::Excluded) => None,
+            Err(why) => {
+                // A copy that cannot be asked about is one all the same.
+                return self
+                    .remembered(slot, Some(&why))
+                    .unwrap_or_else(|| Fate::Keep(Rc::new(why)));
+            }
+        };
+        let copy = (self.may_rename)()
+            .then(|| self.copy_of_original(original, mirror, settings))
+            .flatten();
+        match copy {
+            Some(copy) if repository(&copy.image) != repository(&slot.image) => {
+                Fate::Rewrite(Rc::new(copy))
+            }
+            _ => Fate::InBackup { secret },
+        }
+    }
+
+    fn copy_of_original<H: Host>(
+        &self,
+        original: &str,
+        mirror: &mut Mirror<'_, H>,
+        settings: &Settings<'_>,
+    ) -> Option<Copy> {
+        let original = ImageRef::parse(original).ok()?;
+        match mirror.image(&original) {
+            Ok(Known::Mirrored {
+                copy,
+                digest,
+                secret,
+            }) => rewrite(&original, copy, &digest, secret, settings).ok(),
+            _ => None,
+        }
+    }
+
+    /// Whether the old object uses a copy of the image in `slot` that is in another repository than `copy`.
+    fn is_renamed(&self, slot: &Slot<'_>, copy: &Copy) -> bool {
+        let in_use = self.old_object.copy_in_use(slot);
+        in_use.is_some_and(|in_use| repository(in_use) != repository(&copy.image))
+    }
+
+    /// The copy that the old object uses for the image in `slot`: it stays until there is another one. There may be no
+    /// original any more, whatever is known about the copy that there should be by now.
+    pub(super) fn remembered_in_use(&self, slot: &Slot<'_>, reason: Option<&Why>) -> Option<Fate> {
+        let copy = self.old_object.copy_in_use(slot)?;
+        Some(Fate::Remembered(Rc::new(Remembered {
+            copy: Some(copy.into()),
+            secret: self.old_object.annotation().secret.clone(),
+            reason: reason.cloned(),
+        })))
     }
 
     /// What the annotations say about an image about which nobody says anything. Without them, whatever is applied or rolled
@@ -153,13 +230,37 @@ impl Workload<'_> {
     }
 
     /// The annotation that says that `image` is a copy.
-    fn annotation_of_copy(&self, image: &str) -> Option<&OriginalsAnnotation> {
+    pub(super) fn annotation_of_copy(&self, image: &str) -> Option<&OriginalsAnnotation> {
         // The old object is read only if there is one.
         let is_copy = |annotation: &&OriginalsAnnotation| annotation.original(image).is_some();
         Some(self.annotation)
             .filter(is_copy)
             .or_else(|| Some(self.old_object.annotation()).filter(is_copy))
     }
+}
+
+/// The copy that replaces `original`.
+fn rewrite(
+    original: &ImageRef<'_>,
+    copy: ImageRef<'_>,
+    digest: &Digest<'_>,
+    secret: Option<String>,
+    settings: &Settings<'_>,
+) -> Result<Copy, Why> {
+    let image = name_of_copy(original, &copy, digest, settings.pin_digest).ok_or(Why::Unusable)?;
+    Ok(Copy {
+        image: image.into(),
+        digest: digest.to_string(),
+        secret,
+    })
+}
+
+/// The host and the path of a copy, which are written in their normal form.
+fn repository(copy: &str) -> &str {
+    let name = copy.split_once('@').map_or(copy, |(name, _)| name);
+    let path = name.rfind('/').map_or(0, |slash| slash + 1);
+    let tag = name.get(path..).and_then(|last| last.find(':'));
+    tag.and_then(|tag| name.get(..path + tag)).unwrap_or(name)
 }
 
 /// How the copy is written where `original` was: tag and digest as they were there, and the digest always if `pin`.

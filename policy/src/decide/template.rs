@@ -1,8 +1,10 @@
 //! Templates that leave their pull Secrets to the `ServiceAccount`.
 //!
-//! Such a template is rewritten as a whole or not at all: either all its images are copies and it lists the backup's Secret
-//! alone, or all are upstream and it lists none. In between, an image upstream would miss the Secrets of the account, or a
-//! copy the one of the backup. While it is upstream, its Pods are rewritten.
+//! A template that lists the backup's Secret alone has copies only: an image upstream would miss the Secrets of the account.
+//! So while an image of it stays upstream, such a template lists none. Its other images become copies in its Pods, which get
+//! the Secret as well. Copies that it has already stay: their originals may be gone.
+
+use std::rc::Rc;
 
 use super::{Fate, Plan, Workload};
 use crate::pull_secrets::SecretChange;
@@ -12,7 +14,7 @@ impl Workload<'_> {
         if self.secrets.are_left_to_service_account() {
             if plan.secret != SecretChange::None && plan.any(Fate::stays_upstream) {
                 plan.secret = SecretChange::None;
-                plan.take_back_rewrites(Fate::RewriteInPods);
+                self.leave_to_pods(plan);
             }
             return;
         }
@@ -20,24 +22,32 @@ impl Workload<'_> {
             return;
         };
         // Where the pod spec would stay as it is, a change would start a rollout for nothing.
-        if self.annotation.secret.as_deref() == Some(name)
+        if self.annotated_secret() == Some(name)
             && plan.any(Fate::stays_for_a_reason)
             && (plan.any(Fate::is_rewritten) || (self.is_new)())
         {
             plan.secret = SecretChange::Remove {
                 name: name.to_owned(),
             };
-            plan.take_back_rewrites(Fate::RewriteInPods);
-            self.restore(plan);
+            self.leave_to_pods(plan);
         }
     }
 
-    fn restore(&self, plan: &mut Plan<'_>) {
-        for decision in &mut plan.decisions {
-            if let Some(original) = self.annotation.original(&decision.slot.image) {
-                let original = original.into();
-                decision.fate = Fate::Restore { original };
+    /// Images that are not copies yet are rewritten in the Pods.
+    fn leave_to_pods(&self, plan: &mut Plan<'_>) {
+        plan.take_back_rewrites(|slot, copy| {
+            let is_copy = self.annotation_of_copy(&slot.image).is_some()
+                || self.old_object.copy_in_use(slot).is_some();
+            if is_copy {
+                Fate::Rewrite(Rc::clone(&copy))
+            } else {
+                Fate::RewriteInPods(copy)
             }
-        }
+        });
+    }
+
+    fn annotated_secret(&self) -> Option<&str> {
+        let secret = self.annotation.secret.as_deref();
+        secret.or_else(|| self.old_object.annotation().secret.as_deref())
     }
 }

@@ -186,7 +186,13 @@ fn mirrored(query: &Query<'_>) -> String {
 }
 
 fn in_backup() -> String {
-    manifest(&ImageAnswer::InBackup { secret: None }.annotations())
+    manifest(
+        &ImageAnswer::InBackup {
+            secret: None,
+            is_former: false,
+        }
+        .annotations(),
+    )
 }
 
 fn excluded() -> String {

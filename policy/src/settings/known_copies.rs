@@ -1,19 +1,8 @@
 //! Which images can be copies of which, and which pull Secrets belong to them.
 
-use mirror_contract::{Backup, ImageRef, Naming, Relation};
+use mirror_contract::{Backup, ImageRef, Relation};
 
 use super::KnownCopies;
-
-/// Both forms of a backup `registry[/repository]`, since a backup may have been filled with either; `None` if there can be no
-/// such backup.
-pub fn parse_backup(text: &str) -> Option<[Backup; 2]> {
-    let (registry, repository) = text.split_once('/').unwrap_or((text, ""));
-    if text.ends_with('/') || registry.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return None;
-    }
-    let backup = |naming| Backup::new(registry, repository, naming).ok();
-    Some([backup(Naming::Flat)?, backup(Naming::Nested)?])
-}
 
 impl KnownCopies<'_> {
     /// Whether the settings name backups. Otherwise a copy is recognised by its name below any host, which proves little.

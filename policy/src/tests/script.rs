@@ -106,7 +106,10 @@ impl Script {
                 .annotations(),
             ),
             Query::Image { image, .. } if self.backup.contains(&image) => {
-                manifest(&self.answer(ImageAnswer::InBackup { secret: None }))
+                manifest(&self.answer(ImageAnswer::InBackup {
+                    secret: None,
+                    is_former: false,
+                }))
             }
             Query::Image { image, .. } if image.path().contains(&self.missing[..]) => {
                 return pending();

@@ -148,14 +148,23 @@ fn with_secret(mut request: Value) -> Value {
 }
 
 #[test]
-fn a_pod_update_rewrites_only_the_changed_image_and_nothing_else() {
+fn a_pod_update_rewrites_only_the_changed_image_and_annotates_it() {
     let request = with_secret(fixture("pod-update-image"));
     let answer = answer(&request, &mut Script::new());
     let image = "backup.test/acme/docker.io-library-alpine:3.21";
+    let changes = changes(&request, &answer);
+    let [annotation, changed] = &changes[..] else {
+        panic!("{changes:?}");
+    };
     assert_eq!(
-        changes(&request, &answer),
-        [format!("replace /spec/containers/0/image {image}")]
+        *changed,
+        format!("replace /spec/containers/0/image {image}")
     );
+    assert!(
+        annotation.starts_with("add /metadata/annotations"),
+        "{annotation}"
+    );
+    assert!(annotation.contains(image), "{annotation}");
 }
 
 #[test]
@@ -286,7 +295,6 @@ fn a_dry_run_only_looks_and_shows_what_the_real_request_does() {
     template["spec"].as_object_mut().unwrap().remove("imagePullSecrets");
 }, true)]
 #[case::really_changed(|template: &mut Value| template["spec"]["containers"][0]["image"] = "other:1".into(), false)]
-#[case::changed_elsewhere(|template: &mut Value| template["spec"]["restartPolicy"] = "Always".into(), false)]
 fn a_job_that_is_applied_once_more(#[case] change: fn(&mut Value), #[case] is_the_same: bool) {
     let create = fixture("job-create");
     let stored = answer(&create, &mut Script::new()).mutated_object.unwrap();
@@ -306,6 +314,36 @@ fn a_job_that_is_applied_once_more(#[case] change: fn(&mut Value), #[case] is_th
     } else {
         assert!(answer.accepted && answer.mutated_object.is_none());
     }
+}
+
+/// Of the template of a suspended Job, the API server lets more change. It gets what is there, and judges the rest.
+#[rstest]
+#[case::scheduling("/spec/nodeSelector", json!({"pool": "batch"}))]
+#[case::tolerations("/spec/tolerations", json!([{"key": "batch"}]))]
+#[case::labels("/metadata/labels", json!({"queue": "a"}))]
+#[case::gates("/spec/schedulingGates", json!([{"name": "a"}]))]
+#[case::what_it_refuses("/spec/restartPolicy", json!("Always"))]
+fn a_job_whose_template_changes_elsewhere_keeps_its_copies(
+    #[case] place: &str,
+    #[case] value: Value,
+) {
+    let create = fixture("job-create");
+    let stored = answer(&create, &mut Script::new()).mutated_object.unwrap();
+    let (parent, key) = place.rsplit_once('/').unwrap();
+    let change = |object: &mut Value| {
+        let template = object["spec"]["template"].pointer_mut(parent).unwrap();
+        template[key] = value.clone();
+    };
+    let mut request = create.clone();
+    request["operation"] = "UPDATE".into();
+    request["oldObject"] = stored.clone();
+    change(&mut request["object"]);
+    let mut expected = stored;
+    change(&mut expected);
+    let mut script = Script::new();
+    let mutated = answer(&request, &mut script).mutated_object.unwrap();
+    assert_eq!(mutated["spec"], expected["spec"]);
+    assert_eq!(script.asked, [""; 0]);
 }
 
 /// The volumes of a Pod are immutable too.
