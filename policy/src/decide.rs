@@ -82,7 +82,7 @@ pub fn decide<'a, H: Host>(
             }
             let fate = workload.fate(slot, mirror, settings);
             if missing == Ok(None) {
-                missing = workload.missing_secret(mirror, &fate);
+                missing = workload.missing_secret(mirror, slot, &fate);
             }
             let depends_on_name = match &fate {
                 Fate::Remembered(_) => true,
@@ -130,12 +130,23 @@ impl Workload<'_> {
     fn missing_secret<H: Host>(
         &self,
         mirror: &mut Mirror<'_, H>,
+        slot: &Slot<'_>,
         fate: &Fate,
     ) -> Result<Option<String>, Why> {
         let is_pod = !self.secrets.are_of_template();
         let known = match fate {
-            Fate::Rewrite(copy) => copy.secret.as_deref(),
-            Fate::InBackup { secret: Some(name) } if is_pod => Some(&**name),
+            Fate::Rewrite(copy) => {
+                // It has one already. The one of another name waits for its turn.
+                if let Some(name) = self.secret_in_use(slot)
+                    && !(self.may_rename)()
+                {
+                    return Ok(self.secrets.lack(name)?.then(|| name.to_owned()));
+                }
+                copy.secret.as_deref()
+            }
+            Fate::InBackup { secret: Some(name) } if is_pod || self.is_to_list(name) => {
+                Some(&**name)
+            }
             // It ran there before.
             Fate::Remembered(_) if self.secrets.are_of_running_pod() => return Ok(None),
             // Good enough for what was there before, and there is nobody to ask.
@@ -158,6 +169,21 @@ impl Workload<'_> {
             .map_err(|why| Why::NoSecret(Box::new(why)))?;
         let Some(name) = name else { return Ok(None) };
         Ok(self.secrets.lack(&name)?.then_some(name))
+    }
+
+    /// The pull Secret that a template was given for the copy that it uses in `slot`.
+    fn secret_in_use(&self, slot: &Slot<'_>) -> Option<&str> {
+        let name = self.old_object.annotation().secret.as_deref()?;
+        let is_listed = self.secrets.are_of_template() && self.old_object.lists(name);
+        (is_listed && self.old_object.copy_in_use(slot).is_some()).then_some(name)
+    }
+
+    /// Whether a template that was given a pull Secret before is to list the one of this `name`: it listed another, or left
+    /// it to its Pods.
+    fn is_to_list(&self, name: &str) -> bool {
+        self.annotated_secret().is_some()
+            && self.secrets.lack(name) == Ok(true)
+            && (self.may_rename)()
     }
 
     /// Whether copies that are used again had the pull Secret. A template may have left it to its Pods.

@@ -175,7 +175,10 @@ impl Workload<'_> {
             Some(copy) if repository(&copy.image) != repository(&slot.image) => {
                 Fate::Rewrite(Rc::new(copy))
             }
-            _ => Fate::InBackup { secret },
+            // The pull Secret of now may have no login for where it is.
+            _ => Fate::InBackup {
+                secret: self.annotated_secret().map(Rc::from).or(secret),
+            },
         }
     }
 

@@ -46,7 +46,8 @@ impl Workload<'_> {
         });
     }
 
-    fn annotated_secret(&self) -> Option<&str> {
+    /// The pull Secret that the template was given.
+    pub(super) fn annotated_secret(&self) -> Option<&str> {
         let secret = self.annotation.secret.as_deref();
         secret.or_else(|| self.old_object.annotation().secret.as_deref())
     }

@@ -410,8 +410,6 @@ fn carry_out(world: &mut World, workload: &mut Workload, act: &Act) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
-
     #[test]
     fn nothing_that_can_be_pulled_is_replaced_by_what_cannot(acts in prop::collection::vec(any_act(), 1..25)) {
         let mut world = World::new();
@@ -433,6 +431,9 @@ proptest! {
         if copies.iter().all(|copy| world.copies.contains(copy)) {
             let images: Vec<_> = images(workload.live()).into_iter().map(|(_, image)| image).collect();
             prop_assert_eq!(images, copies);
+            let listed = &workload.live()["spec"]["template"]["spec"]["imagePullSecrets"];
+            let secret = json!({"name": world.secret});
+            prop_assert!(listed.as_array().unwrap().contains(&secret));
         }
     }
 
