@@ -132,6 +132,12 @@ impl Backup {
         }
     }
 
+    /// Whether it is a part of its registry, and not all of it.
+    #[must_use]
+    pub fn has_repository(&self) -> bool {
+        !self.repository.is_empty()
+    }
+
     /// The registry, `host[:port]`.
     #[must_use]
     pub fn registry(&self) -> &str {

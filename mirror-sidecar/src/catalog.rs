@@ -26,6 +26,7 @@ use crate::cluster::NamespaceBudgets;
 use crate::copy_queue::{
     Copier, CopyQueue, CrashRecord, Failure, JobProgress, Requester, SourceState, Status, Task,
 };
+use crate::former_backups::FormerBackups;
 use crate::images::Images;
 use crate::logging::Throttle;
 use crate::metrics::{Jobs, Metrics};
@@ -172,6 +173,12 @@ impl Catalog {
         self.images.backup()
     }
 
+    /// Where copies were before.
+    #[must_use]
+    pub fn former_backups(&self) -> &FormerBackups {
+        self.images.former_backups()
+    }
+
     /// How many new images namespaces may have copied, and what the policy asks for.
     #[must_use]
     pub fn budgets(&self) -> &NamespaceBudgets {
@@ -196,7 +203,7 @@ impl Catalog {
         if self.images.contains(image) {
             return Ok(ImageAnswer::InBackup {
                 secret: None,
-                is_former: false,
+                is_former: self.backup().original(image).is_none(),
             });
         }
         let failed = |reason: &dyn ToString| Refusal::new(RefusalKind::Failed, &reason.to_string());
@@ -487,6 +494,14 @@ fn is_unseen(error: &CopyError) -> bool {
     }
 }
 
+/// Whether the source does not give the image.
+fn is_of_source(error: &CopyError) -> bool {
+    matches!(
+        error,
+        CopyError::SourceMissing { .. } | CopyError::Source(_)
+    )
+}
+
 impl Recorder {
     /// Remembers whether the backup refused a copy.
     async fn note_denial(
@@ -526,6 +541,28 @@ impl Recorder {
                 .lacks_what_its_original_lacks(repository, digest)
                 .await;
         }
+    }
+
+    /// Copies an image whose original cannot be read from its copy in a former backup. Returns `None` if there is none.
+    async fn copy_from_former_backup(
+        &self,
+        image: &ImageRef<'static>,
+        target: &Target,
+        options: &CopyOptions,
+        progress: &dyn Progress,
+    ) -> Option<CopyReport> {
+        for source in self.images.former_copies(image) {
+            match copy(&source, target, options, progress).await {
+                Ok(report) => {
+                    tracing::info!(%image, from = source.repository, "copied image from a former backup");
+                    return Some(report);
+                }
+                Err(error) => {
+                    tracing::debug!(%image, %error, "cannot copy from a former backup");
+                }
+            }
+        }
+        None
     }
 }
 
@@ -579,7 +616,13 @@ impl Copier for Recorder {
             trust_present: task != Task::Restore,
             ..self.images.options()
         };
-        let copied = copy(&source, &target, &options, progress).await;
+        let copied = match copy(&source, &target, &options, progress).await {
+            Err(error) if is_of_source(&error) && task != Task::Update => self
+                .copy_from_former_backup(image, &target, &options, progress)
+                .await
+                .ok_or(error),
+            copied => copied,
+        };
         self.note_denial(image, &target.repository, &copied).await;
         if let (Task::Restore, Err(CopyError::SourceIncomplete { .. })) = (task, &copied) {
             self.accept_incomplete(image, &target).await;

@@ -2,6 +2,7 @@
 //!
 //! The contract says what images and copies are called, the engine moves bytes; only this module knows both.
 
+use crate::former_backups::FormerBackups;
 use mirror_contract::naming::anchor_tag;
 use mirror_contract::reference::DOCKER_HUB;
 use mirror_contract::{Backup, Digest, ImageRef, Inexpressible};
@@ -18,6 +19,8 @@ const DOCKER_HUB_HOSTS: [&str; 2] = ["registry-1.docker.io", "index.docker.io"];
 #[derive(Debug)]
 pub struct Images {
     backup: Backup,
+    former: FormerBackups,
+    targets: Registries,
     registry: Registry,
     sources: Registries,
     max_bytes: Option<u64>,
@@ -46,10 +49,18 @@ impl Images {
     ) -> Result<Self, SetupError> {
         Ok(Self {
             registry: targets.get(backup.registry())?,
+            former: FormerBackups::new(&backup, []),
+            targets: targets.clone(),
             backup,
             sources,
             max_bytes: None,
         })
+    }
+
+    /// Copies were in these backups before.
+    #[must_use]
+    pub fn with_former_backups(self, former: FormerBackups) -> Self {
+        Self { former, ..self }
     }
 
     /// Copies no image that has more bytes than this.
@@ -67,11 +78,25 @@ impl Images {
         }
     }
 
-    /// Whether an image already is in the backup's repository, by whatever name of its host.
+    /// Whether an image already is in the backup's repository, or in a former one, by whatever name of its host.
     #[must_use]
     pub fn contains(&self, image: &ImageRef<'_>) -> bool {
-        self.backup.contains(image)
-            || at_docker_hub(image).is_some_and(|image| self.backup.contains(&image))
+        let is_there =
+            |image: &ImageRef<'_>| self.backup.contains(image) || self.former.contains(image);
+        is_there(image) || at_docker_hub(image).is_some_and(|image| is_there(&image))
+    }
+
+    /// Where copies were before.
+    #[must_use]
+    pub fn former_backups(&self) -> &FormerBackups {
+        &self.former
+    }
+
+    /// The copies of `image` in former backups. They are read with the credentials of the backup's registries.
+    pub fn former_copies(&self, image: &ImageRef<'_>) -> Vec<Source> {
+        let copies = self.former.copies_of(image);
+        let sources = copies.filter_map(|copy| source(&self.targets, &copy).ok());
+        sources.collect()
     }
 
     /// Where copies go and what they are called.

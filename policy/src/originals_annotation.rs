@@ -29,6 +29,8 @@ const MAX_ENTRIES: usize = 250;
 pub struct OriginalsAnnotation {
     /// The images as they were written, by their copies.
     originals: BTreeMap<String, String>,
+    /// The same for copies in backups that the settings do not name: those of another installation, or invented ones.
+    foreign: BTreeMap<String, String>,
     /// The pull Secret that the policy gave to the template.
     pub secret: Option<String>,
 }
@@ -41,7 +43,11 @@ impl OriginalsAnnotation {
         let entries = text.and_then(|text| serde_json::from_str(text).ok());
         let mut originals: BTreeMap<String, String> = entries.unwrap_or_default();
         let secret = originals.remove(SECRET);
-        Self { originals, secret }
+        Self {
+            originals,
+            secret,
+            ..Self::default()
+        }
     }
 
     /// The entries of the annotation of `template` that `known` confirms.
@@ -54,6 +60,8 @@ impl OriginalsAnnotation {
         for (copy, original) in all.originals.iter().take(MAX_ENTRIES) {
             if known.relation(copy, original).is_some() {
                 verified.add(copy, original);
+            } else if known.is_foreign_copy(copy, original) {
+                verified.foreign.insert(copy.clone(), original.clone());
             }
         }
         verified
@@ -61,7 +69,7 @@ impl OriginalsAnnotation {
 
     /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
-        self.originals.is_empty() && self.secret.is_none()
+        self.originals.is_empty() && self.foreign.is_empty() && self.secret.is_none()
     }
 
     /// Whether there are entries of copies.
@@ -72,6 +80,11 @@ impl OriginalsAnnotation {
     /// What `image` was before it was replaced, if it is a copy.
     pub fn original(&self, image: &str) -> Option<&str> {
         self.originals.get(image).map(String::as_str)
+    }
+
+    /// Whether `image` is annotated as a copy in a backup that the settings do not name.
+    pub fn is_foreign_copy(&self, image: &str) -> bool {
+        self.foreign.contains_key(image)
     }
 
     /// All copies, each with its original.
@@ -93,9 +106,12 @@ impl OriginalsAnnotation {
         for image in images {
             if let Some(original) = self.original(image) {
                 retained.add(image, original);
+            } else if let Some(original) = self.foreign.get(image) {
+                retained.foreign.insert(image.to_owned(), original.clone());
             }
         }
         self.originals = retained.originals;
+        self.foreign = retained.foreign;
     }
 
     /// Writes the annotation onto `template`; removes it if it is empty, or if there is no room for it.
@@ -103,6 +119,7 @@ impl OriginalsAnnotation {
         let metadata = &template.metadata;
         let is_empty = self.is_empty();
         let secret = self.secret.take();
+        self.originals.append(&mut self.foreign);
         self.originals
             .extend(secret.map(|name| (SECRET.to_owned(), name)));
         let text = json!(self.originals).to_string();

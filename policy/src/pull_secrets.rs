@@ -101,13 +101,6 @@ impl<'a> ListedSecrets<'a> {
     }
 }
 
-impl ListedSecrets<'_> {
-    /// Whether `name` is listed.
-    pub fn has(&self, name: &str) -> bool {
-        self.names.contains_key(name)
-    }
-}
-
 impl<'a> PullSecrets<'a> {
     /// Those of `spec`.
     pub fn of(spec: &'a PodSpec<'_>, target: &Target) -> Self {
@@ -138,11 +131,6 @@ impl<'a> PullSecrets<'a> {
         } else {
             Err(Why::SecretNotListed(name.to_owned()))
         }
-    }
-
-    /// Whether `name` is listed.
-    pub fn list(&self, name: &str) -> bool {
-        self.listed.has(name)
     }
 
     /// Whether nobody listed any, so that Pods of this template have those of their `ServiceAccount`.

@@ -2,10 +2,11 @@
 
 mod exempt;
 mod fixtures;
+mod foreign_copies;
 mod forged_annotations;
 mod images;
-mod other_installation;
 mod moves;
+mod other_installation;
 mod properties;
 mod pull_secrets;
 mod refusals;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::builder::TypedValueParser as _;
 use clap::{Args, ValueEnum};
 use mirror_contract::namespace::DEFAULT_EXCLUDED;
-use mirror_contract::{Backup, NamespacePattern, Naming};
+use mirror_contract::{Backup, NamespacePattern};
 use secrecy::SecretString;
 
 use super::sources::{SizeLimit, size_limit};
@@ -54,7 +54,7 @@ pub struct ClusterArgs {
         value_name = "PLACE,…",
         value_parser = place
     )]
-    pub former_backups: Vec<Backup>,
+    pub former_backups: Vec<[Backup; 2]>,
     /// Name that the pull Secret had before (repeatable, or separated by commas): where workloads list it, it is kept as valid as
     /// the present one; they are sent through admission again to list that instead, and then it is removed
     #[arg(
@@ -183,10 +183,9 @@ pub enum OnMovedTag {
     Keep,
 }
 
-/// The naming does not matter: only where copies were does.
-fn place(text: &str) -> Result<Backup, String> {
-    let (registry, repository) = text.split_once('/').unwrap_or((text, ""));
-    Backup::new(registry, repository, Naming::Flat).map_err(|error| error.to_string())
+/// A backup may have been filled with either naming. Spaces around a comma are forgiven.
+fn place(text: &str) -> Result<[Backup; 2], &'static str> {
+    Backup::with_both_namings(text.trim()).ok_or("must be registry/repository, in lower case")
 }
 
 /// The name of a Lease is made of it.

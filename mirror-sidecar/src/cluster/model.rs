@@ -16,7 +16,7 @@ mod secret_names;
 pub(super) mod tests;
 mod uses;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
@@ -25,9 +25,10 @@ use mirror_contract::{Backup, ImageRef};
 use super::excluded::ExcludedNamespaces;
 use super::kind::{Kind, WorkloadKind};
 use super::workload::{Key, Object, Workload};
+use crate::former_backups::FormerBackups;
 pub use due::{CopyState, Due};
-use entry::Place;
 pub use entry::{Entry, Image};
+use entry::{Noted, Place};
 pub use limits::{Amounts, Limits};
 pub use lists::ListState;
 use lists::Lists;
@@ -42,14 +43,14 @@ use uses::Uses;
 pub struct Rules {
     /// Where copies are.
     pub backup: Backup,
+    /// Where copies were before.
+    pub former_backups: FormerBackups,
     /// Namespaces that are left alone.
     pub excluded_namespaces: ExcludedNamespaces,
     /// The name of the pull Secret that copies need, if they need one.
     pub pull_secret: Option<String>,
     /// Names that this Secret had before.
     pub former_pull_secrets: Vec<String>,
-    /// Where copies were before.
-    pub former_backups: Vec<Backup>,
 }
 
 /// What a watch tells.
@@ -77,8 +78,10 @@ pub struct Model {
     workloads: HashMap<Arc<Key>, Entry>,
     /// Users of images that are not in the backup.
     originals: Uses,
-    /// Users of images that are.
+    /// Users of images that are, and of copies that are elsewhere.
     copies: Uses,
+    /// The originals of copies whose names do not tell them, with the number of workloads that say so.
+    noted: BTreeMap<Image, BTreeMap<Image, usize>>,
     namespaces: Namespaces,
     /// The workloads that another admission might help.
     candidates: BTreeSet<Arc<Key>>,
@@ -121,11 +124,7 @@ impl Rules {
         let (Ok(copy), Ok(original)) = (ImageRef::parse(copy), ImageRef::parse(original)) else {
             return false;
         };
-        let is_known = self.backup.contains(&copy)
-            || self
-                .former_backups
-                .iter()
-                .any(|backup| backup.contains(&copy));
+        let is_known = self.backup.contains(&copy) || self.former_backups.contains(&copy);
         !is_known && Backup::any_relation(&copy, &original).is_some()
     }
 }
@@ -146,6 +145,7 @@ impl Model {
             workloads: HashMap::new(),
             originals: Uses::default(),
             copies: Uses::default(),
+            noted: BTreeMap::new(),
             namespaces: Namespaces::default(),
             candidates: BTreeSet::new(),
             of_others: BTreeSet::new(),
@@ -202,6 +202,13 @@ impl Model {
     /// The images in use that are in the backup: copies, and what else their owner keeps there.
     pub fn images_in_backup(&self) -> impl Iterator<Item = ImageUse<'_>> {
         self.copies.iter()
+    }
+
+    /// The copies in use whose present names do not tell their originals, each with an original that it has: those that have
+    /// a former or a shortened name.
+    pub fn noted_copies(&self) -> impl Iterator<Item = (&Image, &Image)> {
+        let copies = self.noted.iter();
+        copies.flat_map(|(copy, originals)| originals.keys().map(move |original| (copy, original)))
     }
 
     /// At most `limit` users of an image, whether it is in the backup or not, and of the more interesting kinds first.
@@ -386,11 +393,15 @@ impl Model {
     }
 
     fn read(&self, workload: &Workload, epoch: u32) -> Option<Entry> {
-        Entry::new(workload, &self.rules, epoch, |image| {
-            self.originals
-                .shared(image)
-                .or_else(|| self.copies.shared(image))
-        })
+        let shared = |image: &ImageRef<'_>| {
+            let original = self.originals.shared(image);
+            original.or_else(|| self.copies.shared(image))
+        };
+        let noted = |copy: &Image, original: &ImageRef<'_>| {
+            let mut originals = self.noted.get(copy)?.keys();
+            originals.find(|noted| noted.as_ref() == original).cloned()
+        };
+        Entry::new(workload, &self.rules, epoch, shared, noted)
     }
 
     /// `false` if no query can tell the difference.
@@ -430,6 +441,10 @@ impl Model {
         if entry.other_installation().is_some() {
             self.of_others.insert(Arc::clone(&key));
         }
+        for noted in entry.noted() {
+            let originals = self.noted.entry(Arc::clone(&noted.copy)).or_default();
+            *originals.entry(Arc::clone(&noted.original)).or_default() += 1;
+        }
         if entry.is_candidate() {
             self.candidates.insert(Arc::clone(&key));
         }
@@ -460,6 +475,9 @@ impl Model {
             self.namespaces.leave_image(&key.namespace, image);
             self.copies.remove(image, &key);
         }
+        for noted in entry.noted() {
+            self.forget_noted(noted);
+        }
         if self.cut.remove(&key) {
             self.namespaces
                 .forget_left_out_images(&key.namespace, entry.left_out());
@@ -468,6 +486,21 @@ impl Model {
         self.of_others.remove(&key);
         self.namespaces.leave(&key.namespace, entry.secret_names());
         true
+    }
+
+    fn forget_noted(&mut self, noted: &Noted) {
+        let Some(originals) = self.noted.get_mut(&noted.copy) else {
+            return;
+        };
+        if let Some(count) = originals.get_mut(&noted.original) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                originals.remove(&noted.original);
+            }
+        }
+        if originals.is_empty() {
+            self.noted.remove(&noted.copy);
+        }
     }
 
     /// Forgets what was not told since the last list of this kind began.

@@ -46,10 +46,10 @@ pub async fn start(
     let former_pull_secrets = args.former_pull_secrets(plan.name());
     let rules = Rules {
         backup: catalog.backup().clone(),
+        former_backups: catalog.former_backups().clone(),
         excluded_namespaces: excluded_namespaces.clone(),
         pull_secret: plan.name().map(str::to_owned),
         former_pull_secrets: former_pull_secrets.clone(),
-        former_backups: args.former_backups.clone(),
     };
     let is_on = args.kubernetes == Kubernetes::On;
     let (replicas, events) = if is_on {

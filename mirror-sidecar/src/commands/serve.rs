@@ -13,6 +13,7 @@ use crate::args::{FacadeLogin, Kubernetes, ServeArgs, Transport, UsageError};
 use crate::catalog::Catalog;
 use crate::cluster::{ExcludedNamespaces, Provision, PullSecrets, Replicas, run};
 use crate::facade::{self, Facade, FacadeAuth};
+use crate::former_backups::FormerBackups;
 use crate::images::Images;
 use crate::metrics::Metrics;
 use crate::server::{Certificates, Limits, Server};
@@ -60,8 +61,10 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 
     let metrics = Metrics::new();
     metrics.follow_registries(place.registry(), vec![targets.clone(), sources.clone()]);
+    let former_backups = FormerBackups::new(&place, cluster_args.former_backups.clone());
     let images = Images::new(place, &targets, sources)
         .map_err(|error| UsageError(error.to_string()))?
+        .with_former_backups(former_backups)
         .with_max_bytes(originals.max_image_size.0);
     let catalog = Catalog::new(Arc::new(images), parallel_copies, metrics.clone());
     catalog.budgets().set(cluster_args.daily_budget());

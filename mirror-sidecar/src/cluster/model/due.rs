@@ -85,6 +85,14 @@ impl Model {
                 CopyState::Missing | CopyState::Withheld => return None,
             }
         }
+        // A copy under a former name is replaced by the present one.
+        for noted in entry.noted().iter().filter(|noted| !noted.is_present) {
+            match state_of(&noted.original) {
+                CopyState::Mirrored => images.push(Arc::clone(&noted.copy)),
+                CopyState::Never => {}
+                CopyState::Missing | CopyState::Withheld => return None,
+            }
+        }
         let is_left_to_pods =
             stays_upstream && !entry.lists_secrets() && self.rules.pull_secret.is_some();
         if is_left_to_pods {

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
-use mirror_contract::ImageRef;
+use mirror_contract::{Backup, ImageRef};
 
 use super::Rules;
 use super::secret_names::SecretNames;
@@ -19,6 +19,7 @@ pub struct Entry {
     facts: Facts,
     originals: Box<[Image]>,
     in_backup: Box<[Image]>,
+    noted: Box<[Noted]>,
     left_out: LeftOut,
     /// Which list it was told in last.
     epoch: u32,
@@ -40,6 +41,17 @@ struct Facts {
     is_owned: bool,
 }
 
+/// A copy whose name does not tell its original now.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Noted {
+    /// The copy.
+    pub copy: Image,
+    /// Its original, as the policy's annotation or a former name says.
+    pub original: Image,
+    /// It is where copies are now: the name is only too long to be read back.
+    pub is_present: bool,
+}
+
 /// Images that are not kept.
 #[derive(Clone, Copy, Debug, Default)]
 struct LeftOut {
@@ -58,12 +70,13 @@ pub(super) enum Place {
 
 impl Entry {
     /// What matters of `workload`, told in the list `epoch`; `None` if nothing does. `shared` gives the image that other
-    /// users share.
+    /// users share, and `noted` the original of a copy that they share.
     pub(super) fn new(
         workload: &Workload,
         rules: &Rules,
         epoch: u32,
         shared: impl Fn(&ImageRef<'_>) -> Option<Image>,
+        noted: impl Fn(&Image, &ImageRef<'_>) -> Option<Image>,
     ) -> Option<Self> {
         let excluded = &rules.excluded_namespaces;
         if workload.life == Life::Done || excluded.contains(&workload.key.namespace) {
@@ -71,12 +84,29 @@ impl Entry {
         }
         let mut originals = Vec::new();
         let mut in_backup = Vec::new();
+        let mut noted_copies = Vec::new();
         for text in &workload.images {
             let Ok(image) = ImageRef::parse(text) else {
                 continue;
             };
+            if let Some((original, is_present)) = noted_original(workload, rules, text, &image) {
+                let image = image.without_redundant_tag();
+                let copy = shared(&image).unwrap_or_else(|| Arc::new(image.into_owned()));
+                let original = noted(&copy, &original)
+                    .or_else(|| shared(&original))
+                    .unwrap_or_else(|| Arc::new(original));
+                in_backup.push(Arc::clone(&copy));
+                noted_copies.push(Noted {
+                    copy,
+                    original,
+                    is_present,
+                });
+                continue;
+            }
             let image = image.without_redundant_tag();
-            let list = if rules.backup.contains(&image) {
+            let is_in_backup =
+                rules.backup.contains(&image) || rules.former_backups.contains(&image);
+            let list = if is_in_backup {
                 &mut in_backup
             } else if workload.is_exempt {
                 // It may have been rewritten before; then it still needs its copies, but no new ones.
@@ -110,11 +140,14 @@ impl Entry {
             && !workload.is_owned
             && !workload.is_exempt
             && other_installation.is_none()
-            && (!originals.is_empty() || has_outdated_secret);
-        let images = hash_of(&originals, &in_backup);
+            && (!originals.is_empty() || has_outdated_secret || is_outdated(&noted_copies));
+        noted_copies.sort_unstable();
+        noted_copies.dedup();
+        let images = hash_of(&originals, &in_backup, &noted_copies);
         let count = originals.len().saturating_add(in_backup.len());
         in_backup.truncate(MAX_IMAGES);
         originals.truncate(MAX_IMAGES.saturating_sub(in_backup.len()));
+        noted_copies.retain(|noted| in_backup.contains(&noted.copy));
         let kept = originals.len().saturating_add(in_backup.len());
         let facts = Facts {
             uid: workload.uid.clone(),
@@ -131,6 +164,7 @@ impl Entry {
             facts,
             originals: originals.into_boxed_slice(),
             in_backup: in_backup.into_boxed_slice(),
+            noted: noted_copies.into_boxed_slice(),
             left_out: LeftOut {
                 beyond_object: u32::try_from(count.saturating_sub(kept)).unwrap_or(u32::MAX),
                 beyond_namespace: 0,
@@ -163,6 +197,11 @@ impl Entry {
         &self.in_backup
     }
 
+    /// Those of the images in the backup, or in a former one, whose names do not tell their originals now.
+    pub(super) fn noted(&self) -> &[Noted] {
+        &self.noted
+    }
+
     /// Forgets the images that are not to be kept. `keep` is asked for those in the backup first: they are what runs.
     pub(super) fn keep_images(&mut self, mut keep: impl FnMut(&Image, Place) -> bool) {
         let mut left_out = 0_u32;
@@ -178,6 +217,11 @@ impl Entry {
             *images = kept.into_boxed_slice();
         }
         self.left_out.beyond_namespace = left_out;
+        let in_backup = &self.in_backup;
+        let noted = std::mem::take(&mut self.noted).into_iter();
+        self.noted = noted
+            .filter(|noted| in_backup.contains(&noted.copy))
+            .collect();
     }
 
     /// How many of its images are not kept.
@@ -216,7 +260,8 @@ impl Entry {
 
     /// Whether it is of a kind and in a state in which another admission could rewrite it.
     pub(super) fn is_candidate(&self) -> bool {
-        self.facts.is_candidate && (!self.originals.is_empty() || self.facts.has_outdated_secret)
+        let is_outdated = self.facts.has_outdated_secret || is_outdated(&self.noted);
+        self.facts.is_candidate && (is_outdated || !self.originals.is_empty())
     }
 
     /// Whether a controller owns it.
@@ -248,8 +293,44 @@ fn each_once(mut images: Vec<Image>) -> Vec<Image> {
     images
 }
 
-fn hash_of(originals: &[Image], in_backup: &[Image]) -> u64 {
+/// Whether there are copies under former names.
+fn is_outdated(noted: &[Noted]) -> bool {
+    noted.iter().any(|noted| !noted.is_present)
+}
+
+/// The original of `image`, written as `text`, and whether that is where copies are now. `None` if its name tells its
+/// original, or if nothing does.
+///
+/// Whoever may edit the workload may write its annotation. That is no more than to name the original: the copy of it that is
+/// kept is none of whoever wrote that.
+fn noted_original(
+    workload: &Workload,
+    rules: &Rules,
+    text: &str,
+    image: &ImageRef<'_>,
+) -> Option<(ImageRef<'static>, bool)> {
+    let is_known = rules.backup.contains(image) || rules.former_backups.contains(image);
+    if !is_known || rules.backup.original(image).is_some() {
+        return None;
+    }
+    let written = workload.originals.iter();
+    let written = written.filter(|(copy, _)| copy == text);
+    let annotated = written.filter_map(|(_, original)| ImageRef::parse(original).ok());
+    let mut annotated =
+        annotated.filter(|original| Backup::any_relation(image, original).is_some());
+    let original = match annotated.next() {
+        Some(original) => original.into_owned(),
+        None => rules.former_backups.original(image)?,
+    };
+    if rules.backup.contains(&original) {
+        return None;
+    }
+    let is_present = rules.backup.relation(image, &original).is_some();
+    Some((original.without_redundant_tag(), is_present))
+}
+
+fn hash_of(originals: &[Image], in_backup: &[Image], noted: &[Noted]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (originals, in_backup).hash(&mut hasher);
+    (originals, in_backup, noted).hash(&mut hasher);
     hasher.finish()
 }

@@ -16,12 +16,13 @@ pub const POD: Kind = Kind::Workload(WorkloadKind::Pod);
 
 pub fn rules() -> Rules {
     let excluded = NamespacePattern::parse("kube-*").unwrap();
+    let backup = Backup::new("ghcr.io", "acme", Naming::Flat).unwrap();
     Rules {
-        backup: Backup::new("ghcr.io", "acme", Naming::Flat).unwrap(),
+        former_backups: FormerBackups::new(&backup, Backup::with_both_namings("old.test/acme")),
+        backup,
         excluded_namespaces: [excluded.into_owned()].into_iter().collect(),
         pull_secret: Some(SECRET.into()),
         former_pull_secrets: Vec::new(),
-        former_backups: Vec::new(),
     }
 }
 

@@ -185,10 +185,10 @@ fn rules(repository: &str, excluded: &[&'static str], pull_secret: Option<&str>)
     let pattern = |text| NamespacePattern::parse(text).unwrap();
     Rules {
         backup: Backup::new("registry.example:5000", repository, Naming::Flat).unwrap(),
+        former_backups: crate::former_backups::FormerBackups::default(),
         excluded_namespaces: excluded.iter().copied().map(pattern).collect(),
         pull_secret: pull_secret.map(str::to_owned),
         former_pull_secrets: Vec::new(),
-        former_backups: Vec::new(),
     }
 }
 

@@ -60,10 +60,10 @@ impl World {
         let server = Server::start();
         let cluster = Arc::new(Cluster::new(Model::new(Rules {
             backup: Backup::new(REGISTRY, "acme", Naming::Flat).unwrap(),
+            former_backups: crate::former_backups::FormerBackups::default(),
             excluded_namespaces: ExcludedNamespaces::default(),
             pull_secret: Some(NAME.to_owned()),
             former_pull_secrets: Vec::new(),
-            former_backups: Vec::new(),
         })));
         let (secrets, guard) = manage(&server, &cluster, REGISTRY, &file).await;
         Self {

@@ -531,6 +531,7 @@ fn copies_in_use_stand_for_their_originals() {
     let found = used(
         vec![arc("docker.io/library/nginx:1")],
         in_backup.clone(),
+        Vec::new(),
         &backup,
     );
     let names: Vec<_> = found.keys().map(ToString::to_string).collect();
@@ -558,6 +559,23 @@ fn copies_in_use_stand_for_their_originals() {
     );
 }
 
+/// Of copies whose names do not tell their originals, an annotation may.
+#[test]
+fn annotated_copies_in_use_stand_for_their_originals() {
+    let arc = |name: &str| Image::new(image(name));
+    let former = arc("old.test/docker.io-library-nginx:1");
+    let (nginx, own) = (
+        arc("docker.io/library/nginx:1"),
+        arc("backup.test:5000/acme/own:1"),
+    );
+    let in_backup = vec![former.clone(), own.clone()];
+    let noted = vec![(former.clone(), nginx.clone())];
+    let found = used(vec![], in_backup, noted, &backup());
+    let copies = vec![former];
+    let expected = [(nginx, Use::Original { copies }), (own, Use::Foreign)];
+    assert_eq!(found, expected.into_iter().collect());
+}
+
 fn used_by(kind: WorkloadKind, name: &str, is_owned: bool, image: &str) -> Change {
     seen(Workload {
         is_owned,
@@ -569,10 +587,10 @@ fn used_by(kind: WorkloadKind, name: &str, is_owned: bool, image: &str) -> Chang
 fn people_are_told_about_what_they_wrote() {
     let mut model = Model::new(Rules {
         backup: backup(),
+        former_backups: crate::former_backups::FormerBackups::default(),
         excluded_namespaces: ExcludedNamespaces::default(),
         pull_secret: None,
         former_pull_secrets: Vec::new(),
-        former_backups: Vec::new(),
     });
     let original = Image::new(image("quay.io/a/b:1"));
     let copy = Image::new(backup().target(&original).unwrap());

@@ -1,6 +1,6 @@
 //! What is in use: originals, and copies that stand for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mirror_contract::{Backup, ImageRef};
@@ -22,36 +22,45 @@ pub(super) enum Use {
     Foreign,
 }
 
-/// What is in use, if workloads name these `originals`, and these images that are `in_backup`.
+/// What is in use, if workloads name these `originals`, and these images that are `in_backup`; of some of these, originals are
+/// `noted`.
 ///
 /// After the policy rewrote a workload it names copies only. What they were made of must be known all the same, or a copy
 /// that is lost would never be made again.
-pub(super) fn used(originals: Vec<Image>, in_backup: Vec<Image>, backup: &Backup) -> Used {
+pub(super) fn used(
+    originals: Vec<Image>,
+    in_backup: Vec<Image>,
+    noted: Vec<(Image, Image)>,
+    backup: &Backup,
+) -> Used {
     let mut used: Used = originals
         .into_iter()
         .map(|image| (image, Use::Original { copies: Vec::new() }))
         .collect();
+    let mut add = |original: Image, copy: Image| {
+        let entry = used.entry(original);
+        let entry = entry.or_insert_with(|| Use::Original { copies: Vec::new() });
+        if let Use::Original { copies } = entry {
+            copies.push(copy);
+        }
+    };
+    let mut foreign = Vec::new();
+    let are_noted: BTreeSet<_> = noted.iter().map(|(copy, _)| Arc::clone(copy)).collect();
     for copy in in_backup {
         match original_of(&copy, backup) {
-            None => _ = used.insert(copy, Use::Foreign),
-            Some(original) => {
-                let entry = used.entry(Arc::new(original));
-                let entry = entry.or_insert_with(|| Use::Original { copies: Vec::new() });
-                if let Use::Original { copies } = entry {
-                    copies.push(copy);
-                }
-            }
+            Some(original) => add(Arc::new(original), copy),
+            None if are_noted.contains(&copy) => {}
+            None => foreign.push(copy),
         }
     }
+    for (copy, original) in noted {
+        add(original, copy);
+    }
+    used.extend(foreign.into_iter().map(|image| (image, Use::Foreign)));
     used
 }
 
 /// The image that `copy` was made of, if its copy would really have that name.
 fn original_of(copy: &ImageRef<'static>, backup: &Backup) -> Option<ImageRef<'static>> {
-    let original = backup.source(copy)?.without_redundant_tag().into_owned();
-    let is_copy = !backup.contains(&original)
-        && backup
-            .target(&original)
-            .is_ok_and(|target| target.path() == copy.path());
-    is_copy.then_some(original)
+    Some(backup.original(copy)?.without_redundant_tag())
 }

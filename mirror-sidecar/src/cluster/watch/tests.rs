@@ -102,10 +102,10 @@ fn start(
     let router = Router::new().fallback(answer).with_state(server.clone());
     let cluster = Arc::new(Cluster::new(Model::new(Rules {
         backup: Backup::new("ghcr.io", "acme", Naming::Flat).unwrap(),
+        former_backups: crate::former_backups::FormerBackups::default(),
         excluded_namespaces: ExcludedNamespaces::default(),
         pull_secret: None,
         former_pull_secrets: Vec::new(),
-        former_backups: Vec::new(),
     })));
     let stop = CancellationToken::new();
     let client = Client::new(router, "default");

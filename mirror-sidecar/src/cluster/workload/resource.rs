@@ -16,8 +16,8 @@ use crate::cluster::kind::{Kind, WorkloadKind};
 use crate::cluster::lenient;
 
 /// Longest string of an object that is read: an image reference has at most some 600 bytes, a token that continues a list
-/// about a thousand.
-const MAX_STRING: usize = 4 * 1024;
+/// about a thousand, the annotation with the originals of fifty copies ten thousand.
+const MAX_STRING: usize = 16 * 1024;
 
 /// Elements of a list within an object that are read, such as containers or owners.
 const MAX_ELEMENTS: usize = 1024;

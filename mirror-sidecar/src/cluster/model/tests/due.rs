@@ -35,8 +35,42 @@ fn is_due(workload: Workload) -> bool {
 #[case(&["ghcr.io/acme/docker.io-library-mirrored:latest"], false)]
 #[case(&["ghcr.io/acme/docker.io-library-mirrored:latest", "mirrored2"], true)]
 #[case(&["ghcr.io/acme/docker.io-library-mirrored:latest", "missing"], false)]
+#[case::a_former_naming(&["ghcr.io/acme/docker.io/library/mirrored:latest"], true)]
+#[case(&["ghcr.io/acme/docker.io/library/missing:latest"], false)]
+#[case(&["ghcr.io/acme/docker.io/library/denied:latest"], false)]
 fn it_depends_on_all_images(#[case] images: &[&str], #[case] expected: bool) {
     assert_eq!(is_due(deployment("web", images)), expected);
+}
+
+/// A copy at a former place is known by the annotation.
+#[rstest]
+#[case("old.test/acme/docker.io-library-mirrored:latest", "mirrored", true)]
+#[case::still_missing("old.test/acme/docker.io-library-missing:latest", "missing", false)]
+#[case::invented("old.test/acme/tool:latest", "mirrored", false)]
+#[case::of_another("old.test/acme/docker.io-library-missing:latest", "mirrored", false)]
+fn an_annotated_copy_is_replaced_by_the_present_one(
+    #[case] copy: &str,
+    #[case] original: &str,
+    #[case] expected: bool,
+) {
+    let mut workload = deployment("web", &[copy]);
+    workload.originals = vec![(copy.to_owned(), original.to_owned())];
+    let former = Backup::with_both_namings("old.test/acme").unwrap();
+    let mut model = Model::new(Rules {
+        former_backups: FormerBackups::new(&rules().backup, [former]),
+        ..rules()
+    });
+    model.apply(seen(workload.clone()));
+    let due = due(&model);
+    assert_eq!(!due.is_empty(), expected);
+    for due in due {
+        assert_eq!(due.remaining(&workload).len(), 1);
+        let present = "ghcr.io/acme/docker.io-library-mirrored:latest";
+        assert!(due.remaining(&deployment("web", &[present])).is_empty());
+    }
+    let known = model.noted_copies().count();
+    assert_eq!(known, usize::from(!copy.contains("tool")));
+    assert_eq!(model.images().count(), 0, "it is no original");
 }
 
 /// The policy leaves the pull Secrets of such a template to the `ServiceAccount`.
@@ -118,9 +152,9 @@ fn what_another_installation_rewrote_is_left_alone(
     #[case] original: &str,
     #[case] expected: bool,
 ) {
-    let former = Backup::new("former.example", "x", Naming::Flat).unwrap();
+    let former = Backup::with_both_namings("former.example/x").unwrap();
     let mut model = Model::new(Rules {
-        former_backups: vec![former],
+        former_backups: FormerBackups::new(&rules().backup, [former]),
         ..rules()
     });
     let used = if copy.contains("redis") {

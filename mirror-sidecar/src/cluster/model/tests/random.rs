@@ -6,7 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-const IMAGES: [&str; 6] = [
+const NOTED: &str = "old.test/acme/docker.io-library-redis:7";
+const IMAGES: [&str; 8] = [
+    "ghcr.io/acme/docker.io/library/nginx:latest",
+    NOTED,
     "nginx",
     "nginx:latest",
     "redis:7",
@@ -41,6 +44,7 @@ pub fn any_workload() -> impl Strategy<Value = Workload> {
                 workload.is_owned = flag;
                 if has_secret {
                     workload.pull_secrets = vec![SECRET.into()];
+                    workload.originals = vec![(NOTED.into(), "redis:7".into())];
                 }
                 workload
             },
@@ -140,7 +144,10 @@ impl Naive {
                 continue;
             }
             let images = workload.images.iter();
+            let is_noted =
+                |image: &&String| workload.originals.iter().any(|(copy, _)| copy == *image);
             let images: BTreeSet<_> = images
+                .filter(|image| !is_noted(image))
                 .filter_map(|image| Some(ImageRef::parse(image).ok()?.to_string()))
                 .filter(|image| !image.starts_with("ghcr.io/acme/"))
                 .collect();
@@ -157,6 +164,7 @@ impl Naive {
 struct Answers {
     images: Vec<(String, usize, String)>,
     in_backup: Vec<String>,
+    noted: Vec<String>,
     namespaces: Vec<String>,
     due: Vec<Due>,
     len: usize,
@@ -170,6 +178,10 @@ fn answers(model: &Model) -> Answers {
     Answers {
         images: images(model),
         in_backup: in_backup.collect(),
+        noted: model
+            .noted_copies()
+            .map(|pair| format!("{pair:?}"))
+            .collect(),
         namespaces: namespaces.map(str::to_owned).collect(),
         due: model
             .due(|image| match image.host() {
@@ -209,7 +221,7 @@ proptest! {
             model.apply(Change::Begin(kind));
             model.apply(Change::End(kind));
         }
-        prop_assert!(model.is_empty() && model.candidates.is_empty());
+        prop_assert!(model.is_empty() && model.candidates.is_empty() && model.noted.is_empty());
         prop_assert_eq!(model.images().count() + model.images_in_backup().count(), 0);
         prop_assert_eq!(format!("{:?}", model.namespaces), "Namespaces({})");
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use mirror_contract::Backup;
 use tokio::time::Instant;
 
 use super::Keeper;
@@ -19,13 +20,15 @@ impl Keeper {
         self.read_at = None;
         self.with.tell_left_out();
         self.with.catalog.budgets().share(self.with.replicas.live());
-        let (originals, in_backup) = self.with.cluster.read(|model| {
+        let (originals, in_backup, noted) = self.with.cluster.read(|model| {
             let image = |used: ImageUse<'_>| Arc::clone(used.image);
             let originals: Vec<_> = model.images().map(image).collect();
             let in_backup: Vec<_> = model.images_in_backup().map(image).collect();
-            (originals, in_backup)
+            let noted = model.noted_copies();
+            let noted = noted.map(|(copy, original)| (Arc::clone(copy), Arc::clone(original)));
+            (originals, in_backup, noted.collect())
         });
-        let used = used(originals, in_backup, self.with.catalog.backup());
+        let used = used(originals, in_backup, noted, self.with.catalog.backup());
         self.items.retain(|image, _| {
             let stays = used.contains_key(image);
             if !stays {
@@ -36,6 +39,8 @@ impl Keeper {
         self.with.inventory.keep(|image| used.contains_key(image));
         let hosts: BTreeSet<_> = used.keys().map(|image| image.host()).collect();
         self.hosts.keep(|host| hosts.contains(host));
+        let backup = self.with.catalog.backup().clone();
+        let backup = &backup;
         let mut new = 0;
         for (image, usage) in used {
             let (owner, copies) = match usage {
@@ -48,7 +53,9 @@ impl Keeper {
             };
             if let Some(entry) = self.items.get_mut(&image) {
                 entry.item.give_to(owner, clock);
-                entry.item.set_named_as_copy(!copies.is_empty());
+                entry
+                    .item
+                    .set_named_as_copy(are_present(backup, &image, &copies));
                 if entry.item.is_copying() {
                     // A namespace may have begun to use it.
                     let namespaces = namespaces(&self.with, &image, &copies);
@@ -64,7 +71,7 @@ impl Keeper {
                 let first = now + LOOK_EVERY * u32::saturating_sub(new, BURST);
                 new = new.saturating_add(1);
                 let mut item = self.new_item(&image, owner, first, clock);
-                item.set_named_as_copy(!copies.is_empty());
+                item.set_named_as_copy(are_present(backup, &image, &copies));
                 self.agenda.note(&image, &item);
                 self.changed.insert(Arc::clone(&image));
                 self.items.insert(image, Entry { item, copies });
@@ -90,4 +97,10 @@ impl Keeper {
             Owner::Others
         }
     }
+}
+
+/// Whether one of the `copies` of `image` is where its copy is now.
+fn are_present(backup: &Backup, image: &Image, copies: &[Image]) -> bool {
+    let mut copies = copies.iter();
+    copies.any(|copy| backup.relation(copy, image).is_some() || backup.original(copy).is_some())
 }

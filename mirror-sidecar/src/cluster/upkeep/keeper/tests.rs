@@ -76,10 +76,10 @@ fn keeper(events: Events) -> Keeper {
     let backup = Backup::new("backup.test:5000", "acme", Naming::Flat).unwrap();
     let cluster = Arc::new(Cluster::new(Model::new(Rules {
         backup: backup.clone(),
+        former_backups: crate::former_backups::FormerBackups::default(),
         excluded_namespaces: ExcludedNamespaces::default(),
         pull_secret: None,
         former_pull_secrets: Vec::new(),
-        former_backups: Vec::new(),
     })));
     cluster.apply(seen(deployment("web", &[IMAGE])));
     let registries = || Registries::new(RegistryOptions::default()).unwrap();

@@ -1,0 +1,86 @@
+//! Where copies were before naming, repository or host of the backup changed.
+
+use mirror_contract::{Backup, ImageRef};
+
+/// Former backups, and the present place with the other naming. All are searched in this order: the present place first.
+#[derive(Clone, Debug, Default)]
+pub struct FormerBackups(Vec<Backup>);
+
+impl FormerBackups {
+    /// The backups at `places` with both namings, besides what may have been in `present` before.
+    #[must_use]
+    pub fn new(present: &Backup, places: impl IntoIterator<Item = [Backup; 2]>) -> Self {
+        let mut backups = vec![present.with_other_naming()];
+        backups.extend(
+            places
+                .into_iter()
+                .flatten()
+                .filter(|backup| backup != present),
+        );
+        Self(backups)
+    }
+
+    /// Whether an image is in one of them, so that it is no original. Where a whole registry was a backup, only names that
+    /// copies have count.
+    #[must_use]
+    pub fn contains(&self, image: &ImageRef<'_>) -> bool {
+        let mut backups = self.0.iter();
+        backups.any(|backup| {
+            let is_there = backup.contains(image);
+            is_there && (backup.has_repository() || backup.original(image).is_some())
+        })
+    }
+
+    /// The image of which `copy` was made, if its name tells.
+    #[must_use]
+    pub fn original(&self, copy: &ImageRef<'_>) -> Option<ImageRef<'static>> {
+        self.0.iter().find_map(|backup| backup.original(copy))
+    }
+
+    /// The names that the copy of `original` had.
+    pub fn copies_of<'a>(
+        &'a self,
+        original: &'a ImageRef<'_>,
+    ) -> impl Iterator<Item = ImageRef<'static>> + 'a {
+        let backups = self.0.iter();
+        backups.filter_map(|backup| backup.target(original).ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mirror_contract::Naming;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::former_naming(
+        "new.example/acme/docker.io/library/nginx:1",
+        true,
+        Some("docker.io/library/nginx:1")
+    )]
+    #[case::former_host(
+        "old.example/docker.io-library-nginx:1",
+        true,
+        Some("docker.io/library/nginx:1")
+    )]
+    #[case::former_repository("new.example/before/ghcr.io/a/b:1", true, Some("ghcr.io/a/b:1"))]
+    #[case::something_else_in_it("new.example/before/tool:1", true, None)]
+    #[case::an_original_of_that_host("old.example/team/app:1", false, None)]
+    #[case::elsewhere("quay.io/a/b:1", false, None)]
+    fn former_copies_are_known(
+        #[case] image: &str,
+        #[case] is_there: bool,
+        #[case] original: Option<&str>,
+    ) {
+        let present = Backup::new("new.example", "acme", Naming::Flat).unwrap();
+        let places = ["old.example", "new.example/before"];
+        let places = places.into_iter().filter_map(Backup::with_both_namings);
+        let former = FormerBackups::new(&present, places);
+        let image: ImageRef<'static> = image.parse().unwrap();
+        assert_eq!(former.contains(&image), is_there);
+        let found = former.original(&image).map(|image| image.to_string());
+        assert_eq!(found.as_deref(), original);
+    }
+}
