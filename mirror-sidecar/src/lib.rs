@@ -31,7 +31,7 @@ pub mod cluster;
 pub mod commands;
 pub mod copy_queue;
 pub mod facade;
-mod former_backups;
+pub mod former_backups;
 pub mod images;
 pub mod logging;
 pub mod metrics;

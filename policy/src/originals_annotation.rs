@@ -29,8 +29,6 @@ const MAX_ENTRIES: usize = 250;
 pub struct OriginalsAnnotation {
     /// The images as they were written, by their copies.
     originals: BTreeMap<String, String>,
-    /// The same for copies in backups that the settings do not name: those of another installation, or invented ones.
-    foreign: BTreeMap<String, String>,
     /// The pull Secret that the policy gave to the template.
     pub secret: Option<String>,
 }
@@ -60,8 +58,6 @@ impl OriginalsAnnotation {
         for (copy, original) in all.originals.iter().take(MAX_ENTRIES) {
             if known.relation(copy, original).is_some() {
                 verified.add(copy, original);
-            } else if known.is_foreign_copy(copy, original) {
-                verified.foreign.insert(copy.clone(), original.clone());
             }
         }
         verified
@@ -69,7 +65,7 @@ impl OriginalsAnnotation {
 
     /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
-        self.originals.is_empty() && self.foreign.is_empty() && self.secret.is_none()
+        self.originals.is_empty() && self.secret.is_none()
     }
 
     /// Whether there are entries of copies.
@@ -80,11 +76,6 @@ impl OriginalsAnnotation {
     /// What `image` was before it was replaced, if it is a copy.
     pub fn original(&self, image: &str) -> Option<&str> {
         self.originals.get(image).map(String::as_str)
-    }
-
-    /// Whether `image` is annotated as a copy in a backup that the settings do not name.
-    pub fn is_foreign_copy(&self, image: &str) -> bool {
-        self.foreign.contains_key(image)
     }
 
     /// All copies, each with its original.
@@ -106,12 +97,9 @@ impl OriginalsAnnotation {
         for image in images {
             if let Some(original) = self.original(image) {
                 retained.add(image, original);
-            } else if let Some(original) = self.foreign.get(image) {
-                retained.foreign.insert(image.to_owned(), original.clone());
             }
         }
         self.originals = retained.originals;
-        self.foreign = retained.foreign;
     }
 
     /// Writes the annotation onto `template`; removes it if it is empty, or if there is no room for it.
@@ -119,7 +107,6 @@ impl OriginalsAnnotation {
         let metadata = &template.metadata;
         let is_empty = self.is_empty();
         let secret = self.secret.take();
-        self.originals.append(&mut self.foreign);
         self.originals
             .extend(secret.map(|name| (SECRET.to_owned(), name)));
         let text = json!(self.originals).to_string();

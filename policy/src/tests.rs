@@ -2,7 +2,6 @@
 
 mod exempt;
 mod fixtures;
-mod foreign_copies;
 mod forged_annotations;
 mod images;
 mod moves;

@@ -34,8 +34,6 @@ pub enum Why {
     Unusable,
     /// The object is in no namespace that could have a pull Secret.
     NoNamespace,
-    /// It is annotated as a copy in a backup that the settings do not name.
-    ForeignCopy,
     /// The copy cannot be pulled, since it is not certain that there is a pull Secret.
     NoSecret(Box<Why>),
     /// The copy cannot be pulled, since the Secret of this name cannot be added to a Pod that exists.
@@ -76,9 +74,6 @@ impl Why {
             }
             Self::Silent => "the sidecar does not answer".into(),
             Self::Unusable => "the sidecar's answer makes no sense".into(),
-            Self::ForeignCopy => {
-                "it is a copy that another installation made, or `backups` lacks its place".into()
-            }
             Self::NoNamespace => "the object is in no namespace".into(),
             Self::NoSecret(why) => why.reason(),
             Self::SecretNotListed(name) => {

@@ -103,9 +103,6 @@ impl Workload<'_> {
             let annotated = annotated.original(text).unwrap_or_default();
             return self.fate_of_copy(slot, &original, annotated, mirror, settings);
         }
-        if self.annotation.is_foreign_copy(text) {
-            return Fate::Keep(Rc::new(Why::ForeignCopy));
-        }
         // The patterns are about originals.
         if !settings.images.takes(&original) {
             return Fate::Unwanted;

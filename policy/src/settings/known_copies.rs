@@ -35,14 +35,6 @@ impl KnownCopies<'_> {
         })
     }
 
-    /// Whether `copy` looks like a copy of `original` in a backup that is not named, for example that of another installation.
-    pub fn is_foreign_copy(&self, copy: &str, original: &str) -> bool {
-        let (Ok(copy), Ok(original)) = (ImageRef::parse(copy), ImageRef::parse(original)) else {
-            return false;
-        };
-        self.has_backups() && Backup::any_relation(&copy, &original).is_some()
-    }
-
     /// Whether the pull Secret belongs to image-mirror.
     pub fn is_pull_secret(&self, name: &str) -> bool {
         self.pull_secrets.contains(&name)
