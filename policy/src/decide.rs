@@ -138,6 +138,7 @@ impl Workload<'_> {
             Fate::Rewrite(copy) => {
                 // It has one already. The one of another name waits for its turn.
                 if let Some(name) = self.secret_in_use(slot)
+                    && copy.secret.as_deref() != Some(name)
                     && !(self.may_rename)()
                 {
                     return Ok(self.secrets.lack(name)?.then(|| name.to_owned()));
@@ -181,8 +182,8 @@ impl Workload<'_> {
     /// Whether a template that was given a pull Secret before is to list the one of this `name`: it listed another, or left
     /// it to its Pods.
     fn is_to_list(&self, name: &str) -> bool {
-        self.annotated_secret().is_some()
-            && self.secrets.lack(name) == Ok(true)
+        self.secrets.lack(name) == Ok(true)
+            && self.annotated_secret().is_some()
             && (self.may_rename)()
     }
 

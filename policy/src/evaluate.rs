@@ -1,5 +1,7 @@
 //! The evaluation of one request, from its bytes to the response.
 
+use std::cell::LazyCell;
+
 use mirror_contract::Mode;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -95,6 +97,8 @@ fn admit<'a>(
     };
     let mut mirror = Mirror::new(host, settings.sidecar.clone(), mode, settings.time_budget);
     let annotation = OriginalsAnnotation::verified(template, &settings.known_copies);
+    // It compares the whole template, so it is done once at most.
+    let may_rename = LazyCell::new(|| rollout::is_due(object, &old_object, target));
     let workload = Workload {
         slots: &slots,
         namespace: request.namespace.as_deref().unwrap_or_default(),
@@ -102,7 +106,7 @@ fn admit<'a>(
         annotation: &annotation,
         old_object: &old_object,
         is_new: &|| old_object.spec().map(|spec| spec.text) != Some(spec.text),
-        may_rename: &|| rollout::is_due(object, &old_object, target),
+        may_rename: &|| *may_rename,
     };
     let plan = decide(&workload, &mut mirror, settings);
     let (host, trouble) = mirror.into_parts();

@@ -8,6 +8,7 @@ mod former_secret;
 mod installations;
 mod managed_secrets;
 mod manifests;
+mod moves;
 mod pull_secrets;
 mod readmission;
 mod replicas;

@@ -56,8 +56,17 @@ impl<'a> Shop<'a> {
 
     /// Lets all that is admitted from now on pass the policy.
     pub fn install_policy(&mut self) {
+        self.install_policy_with(json!({}));
+    }
+
+    /// The same with more settings.
+    pub fn install_policy_with(&mut self, more: Value) {
         let host = support::policy(&self.world.sidecar);
-        let builder = Webhook::builder(host, self.world.settings());
+        let mut settings = self.world.settings();
+        if let (Value::Object(settings), Value::Object(more)) = (&mut settings, more) {
+            settings.extend(more);
+        }
+        let builder = Webhook::builder(host, settings);
         let webhook = with_cron_jobs(builder, self.has_cron_jobs);
         self.webhook = Some(
             webhook
