@@ -319,3 +319,43 @@ fn shortened_names_are_recognised(#[case] naming: Naming) {
     );
     assert_eq!(relation(&backup(naming), &copy, &path('b')), None);
 }
+
+/// After a change of naming, each name still leads to one original, and none is taken for the other.
+#[rstest]
+#[case("docker.io/library/nginx:1")]
+#[case("ghcr.io/a-b/c:2")]
+#[case("localhost:5000/x/y:3")]
+fn copies_under_either_naming_lead_to_their_original(#[case] image: &str) {
+    let image = ImageRef::parse(image).unwrap();
+    let [flat, nested] = Backup::with_both_namings("registry.example/acme").unwrap();
+    assert_eq!(flat.with_other_naming(), nested);
+    for (backup, other) in [(&flat, &nested), (&nested, &flat)] {
+        let copy = backup.target(&image).unwrap();
+        assert_eq!(backup.original(&copy).as_ref(), Some(&image));
+        assert_eq!(other.original(&copy), None);
+    }
+}
+
+/// What is no copy of anything, or the copy of a copy, has no original.
+#[rstest]
+#[case("registry.example/acme/tool:1")]
+#[case("registry.example/acme/registry.example-acme-x:1")]
+#[case("registry.example/other/docker.io-library-nginx:1")]
+fn other_images_have_no_original(#[case] image: &str) {
+    let image = ImageRef::parse(image).unwrap();
+    let [flat, _] = Backup::with_both_namings("registry.example/acme").unwrap();
+    assert_eq!(flat.original(&image), None);
+}
+
+#[rstest]
+#[case("registry.example/", false)]
+#[case("Registry.example/acme", false)]
+#[case("acme/mirror", false)]
+#[case("registry.example", true)]
+#[case("registry.example:5000/a/b", true)]
+fn a_place_of_a_backup_is_a_registry_and_perhaps_a_repository(
+    #[case] place: &str,
+    #[case] is_one: bool,
+) {
+    assert_eq!(Backup::with_both_namings(place).is_some(), is_one);
+}

@@ -144,12 +144,9 @@ impl Naive {
                 continue;
             }
             let images = workload.images.iter();
-            let is_noted =
-                |image: &&String| workload.originals.iter().any(|(copy, _)| copy == *image);
             let images: BTreeSet<_> = images
-                .filter(|image| !is_noted(image))
                 .filter_map(|image| Some(ImageRef::parse(image).ok()?.to_string()))
-                .filter(|image| !image.starts_with("ghcr.io/acme/"))
+                .filter(|image| !image.starts_with("ghcr.io/acme/") && *image != NOTED)
                 .collect();
             for image in images {
                 *users.entry(image).or_default() += 1;
