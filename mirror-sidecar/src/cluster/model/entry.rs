@@ -25,6 +25,7 @@ pub struct Entry {
     epoch: u32,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Facts {
     uid: Box<str>,

@@ -16,6 +16,7 @@ use crate::cluster::Readmit;
 use crate::cluster::inventory::{Record, State};
 use crate::cluster::model::Change;
 use crate::cluster::model::tests::{deployment, model, namespace, seen};
+use crate::cluster::workload::Workload;
 use crate::metrics::Jobs;
 
 const NAMESPACE: Kind = Kind::Namespace;
@@ -39,6 +40,7 @@ struct World {
     cluster: Arc<Cluster>,
     metrics: Metrics,
     patches: Log,
+    events: Log,
 }
 
 fn mirrored() -> Record {
@@ -74,10 +76,15 @@ impl Answer {
 impl World {
     /// The copy is there, but no list is complete.
     fn start(answer: Answer) -> Self {
+        Self::with(deployment("web", &["nginx"]), answer)
+    }
+
+    fn with(workload: Workload, answer: Answer) -> Self {
         let world = Self {
-            cluster: Arc::new(Cluster::new(model([deployment("web", &["nginx"])]))),
+            cluster: Arc::new(Cluster::new(model([workload]))),
             metrics: Metrics::new(),
             patches: Log::default(),
+            events: Log::default(),
         };
         let inventory = Inventory::new();
         world.cluster.read(|model| {
@@ -85,25 +92,31 @@ impl World {
                 inventory.set(used.image, mirrored());
             }
         });
-        let log = Arc::clone(&world.patches);
+        let (log, told) = (Arc::clone(&world.patches), Arc::clone(&world.events));
         let server = Router::new().fallback(move |request: Request| {
-            let log = Arc::clone(&log);
+            let (log, told) = (Arc::clone(&log), Arc::clone(&told));
             async move {
                 let (parts, body) = request.into_parts();
                 let body = to_bytes(body, 64 * 1024).await.unwrap();
-                let body = serde_json::from_slice(&body).unwrap();
-                assert_eq!(parts.method, "PATCH");
+                let body: Value = serde_json::from_slice(&body).unwrap();
                 let uri = parts.uri.to_string();
+                if uri.starts_with("/apis/events.k8s.io/") {
+                    told.lock().unwrap().push((uri, body.clone()));
+                    return (StatusCode::CREATED, body.to_string());
+                }
+                assert_eq!(parts.method, "PATCH");
                 log.lock().unwrap().push((uri.clone(), body));
                 answer.to(&uri)
             }
         });
+        let client = Client::new(server, "default");
+        let events = Events::start(client.clone(), None, world.metrics.clone());
         let readmitting = Readmitting {
-            server: Client::new(server, "default").into(),
+            server: client.into(),
             cluster: Arc::clone(&world.cluster),
             inventory,
             replicas: Replicas::alone(),
-            events: Events::none(),
+            events,
             metrics: world.metrics.clone(),
             secrets: Provision::NotNeeded,
             home: None,
@@ -130,6 +143,21 @@ impl World {
     fn patches(&self) -> Vec<(String, Value)> {
         let patches = self.patches.lock();
         patches.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The reasons of the Events so far, each with the name of its object and its note.
+    fn events(&self) -> Vec<[String; 3]> {
+        let events = self.events.lock();
+        let events = events.unwrap_or_else(PoisonError::into_inner);
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let shown = events.iter().map(|(_, event)| {
+            [
+                text(&event["reason"]),
+                text(&event["regarding"]["name"]),
+                text(&event["note"]),
+            ]
+        });
+        shown.collect()
     }
 
     fn count(&self, result: &str) -> usize {
@@ -219,20 +247,50 @@ async fn only_the_namespaces_must_be_known() {
 }
 
 #[rstest]
-#[case(Answer::Refused(404), "outdated")]
-#[case(Answer::Refused(409), "outdated")]
-#[case(Answer::Refused(422), "failed")]
-#[case(Answer::Refused(403), "failed")]
-#[case(Answer::Refused(500), "failed")]
-#[case(Answer::Odd, "failed")]
+#[case(Answer::Refused(404), "outdated", false)]
+#[case(Answer::Refused(409), "outdated", false)]
+#[case(Answer::Refused(422), "failed", true)]
+#[case(Answer::Refused(403), "failed", true)]
+#[case(Answer::Refused(500), "failed", false)]
+#[case(Answer::Odd, "failed", false)]
 #[tokio::test(start_paused = true)]
-async fn what_fails_is_repeated_later_and_later(#[case] answer: Answer, #[case] result: &str) {
+async fn what_fails_is_repeated_later_and_later(
+    #[case] answer: Answer,
+    #[case] result: &str,
+    #[case] is_told: bool,
+) {
     let world = World::start(answer);
     world.know_namespaces();
     seconds(30).await;
     assert_eq!(world.count(result), 1);
+    let events = world.events();
+    assert_eq!(events.len(), usize::from(is_told), "{events:?}");
+    if let Some([reason, name, note]) = events.first() {
+        assert_eq!((&**reason, &**name), ("ReadmissionRefused", "web"));
+        assert!(note.contains("is refused: no."), "{note}");
+    }
     // After 1, 2, 4, 8, 16, 32, 64, 128 and 256 minutes.
     seconds(10 * 3600).await;
     assert_eq!(world.count(result), 10);
     assert_eq!(world.patches().len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_installation_rewrote_is_told_once_an_hour_and_left_alone() {
+    let copy = "other.example/x/docker.io-library-redis:1";
+    let workload = Workload {
+        originals: vec![(copy.to_owned(), "redis:1".to_owned())],
+        ..deployment("web", &[copy, "nginx"])
+    };
+    let world = World::with(workload, Answer::Image(COPY, COPY));
+    world.know_namespaces();
+    seconds(30).await;
+    let events = world.events();
+    assert_eq!(events.len(), 1, "{events:?}");
+    let [reason, name, note] = &events[0];
+    assert_eq!((&**reason, &**name), ("OtherInstallation", "web"));
+    assert!(note.contains(copy), "{note}");
+    seconds(3600 + 300).await;
+    assert_eq!(world.events().len(), 2);
+    assert_eq!(world.patches(), []);
 }
