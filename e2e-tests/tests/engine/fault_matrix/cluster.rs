@@ -103,7 +103,7 @@ impl World {
             backup: Backup::new(BACKUP, "mirror", Naming::Flat).unwrap(),
             excluded_namespaces: ExcludedNamespaces::default(),
             pull_secret: Some(NAME.into()),
-            former_backups: Vec::new(),
+            former_backups: mirror_sidecar::former_backups::FormerBackups::default(),
             former_pull_secrets: Vec::new(),
         }));
         Self {
