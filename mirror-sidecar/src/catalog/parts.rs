@@ -160,7 +160,14 @@ impl Parts {
             skip: plan.skip,
             wait: || self.wait(pacing),
         };
-        let found = self.registry.check_parts(repository, root, &query).await?;
+        let found = match self.registry.check_parts(repository, root, &query).await {
+            Err(error) if !error.retry().is_transient() && !error.is_denied() => {
+                // A registry that cannot be asked is believed, and not asked again for each lookup.
+                self.whole.insert(key, ()).await;
+                return Err(error);
+            }
+            found => found?,
+        };
         match &found {
             Completeness::Missing(_) => {
                 self.whole.invalidate(&key).await;
