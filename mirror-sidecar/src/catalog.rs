@@ -52,8 +52,10 @@ const SEEN_FOR: Duration = Duration::from_secs(30);
 /// How long a copy that was not found counts as missing while it is to be made here.
 const MISSED_FOR: Duration = Duration::from_secs(10);
 
-/// How long a lookup waits for the check of configs and layers, which then continues after the response.
-const PARTS_WITHIN: Duration = Duration::from_millis(250);
+/// How long a lookup waits for the check of configs and layers, which then continues by itself: of a copy that this process
+/// has not checked yet, and of one that was whole when it was checked last.
+const FIRST_CHECK_WITHIN: Duration = Duration::from_secs(2);
+const RECHECK_WITHIN: Duration = Duration::from_millis(250);
 
 /// How long one check of the backup's login counts.
 const LOGIN_CHECKED_FOR: Duration = Duration::from_secs(10);
@@ -364,6 +366,7 @@ impl Catalog {
     ) -> Result<bool, Unseen> {
         let repository = copy.path().to_owned();
         let was_incomplete = self.parts.is_incomplete(&repository, &root.digest);
+        let was_whole = self.parts.was_whole(&repository, &root.digest);
         let Some(permit) = self.parts.permit() else {
             return Ok(!was_incomplete);
         };
@@ -397,8 +400,10 @@ impl Catalog {
             });
             let patience = if is_in_doubt {
                 LOOKUP_WITHIN
+            } else if was_whole {
+                RECHECK_WITHIN
             } else {
-                PARTS_WITHIN
+                FIRST_CHECK_WITHIN
             };
             match timeout(patience, rest).await {
                 Ok(Ok(is_there)) => Ok(is_there),
