@@ -27,7 +27,7 @@ use crate::copy_queue::{
     Copier, CopyQueue, CrashRecord, Failure, JobProgress, Requester, SourceState, Status, Task,
 };
 use crate::former_backups::FormerBackups;
-use crate::images::Images;
+use crate::images::{Images, anchor};
 use crate::logging::Throttle;
 use crate::metrics::{Jobs, Metrics};
 use crate::reason::Reason;
@@ -52,8 +52,10 @@ const SEEN_FOR: Duration = Duration::from_secs(30);
 /// How long a copy that was not found counts as missing while it is to be made here.
 const MISSED_FOR: Duration = Duration::from_secs(10);
 
-/// How long a lookup waits for the check of configs and layers, which then continues after the response.
-const PARTS_WITHIN: Duration = Duration::from_millis(250);
+/// How long a lookup waits for the check of configs and layers, which then continues by itself: of a copy that this process
+/// has not checked yet, and of one that was whole when it was checked last.
+const FIRST_CHECK_WITHIN: Duration = Duration::from_secs(2);
+const RECHECK_WITHIN: Duration = Duration::from_millis(250);
 
 /// How long one check of the backup's login counts.
 const LOGIN_CHECKED_FOR: Duration = Duration::from_secs(10);
@@ -324,7 +326,7 @@ impl Catalog {
             true
         } else {
             match mode {
-                Mode::Ensure => self.has_parts(image, copy.path(), found).await,
+                Mode::Ensure => self.has_parts(image, copy, found).await?,
                 Mode::Peek => !self.parts.is_incomplete(copy.path(), &found.digest),
             }
         };
@@ -354,23 +356,34 @@ impl Catalog {
     }
 
     /// Whether the parts of a copy are there, as far as can be known soon. What is unknown counts as there: configs and
-    /// layers that take long to check, and what the backup does not respond to.
-    async fn has_parts(&self, image: &ImageRef<'static>, repository: &str, root: Resolved) -> bool {
-        let was_incomplete = self.parts.is_incomplete(repository, &root.digest);
+    /// layers that take long to check, and what the backup does not respond to; unless the copy is known to lack
+    /// something, such as its anchor, which is written before the tag.
+    async fn has_parts(
+        &self,
+        image: &ImageRef<'static>,
+        copy: &ImageRef<'static>,
+        root: Resolved,
+    ) -> Result<bool, Unseen> {
+        let repository = copy.path().to_owned();
+        let was_incomplete = self.parts.is_incomplete(&repository, &root.digest);
+        let was_whole = self.parts.was_whole(&repository, &root.digest);
         let Some(permit) = self.parts.permit() else {
-            return !was_incomplete;
+            return Ok(!was_incomplete);
         };
         let (catalog, image) = (self.clone(), image.clone());
-        let (repository, digest) = (repository.to_owned(), root.digest.clone());
+        let anchor = copy.digest().is_none().then(|| anchor(&root.digest));
         let check = async move {
             let plan = |turn| PartsPlan { turn, skip: 0 };
-            let (parts, nothing) = (&catalog.parts, plan(Turn::Nothing));
-            match parts
-                .check(&repository, &root, nothing, Pacing::Immediate)
-                .await
-            {
+            let nothing = plan(Turn::Nothing);
+            let manifests = catalog
+                .parts
+                .check(&repository, &root, nothing, Pacing::Immediate);
+            let anchor = catalog.lacks_anchor(&repository, anchor, &root.digest);
+            let (manifests, lacks_anchor) = tokio::join!(manifests, anchor);
+            let is_in_doubt = was_incomplete || lacks_anchor;
+            match manifests {
                 Ok(Completeness::Complete { .. }) => {}
-                found => return catalog.concludes(&image, found, was_incomplete),
+                found => return Ok(catalog.concludes(&image, found, was_incomplete)),
             }
             let rest = tokio::spawn(async move {
                 let _permit = permit;
@@ -385,23 +398,37 @@ impl Catalog {
                 }
                 is_there
             });
-            let patience = if was_incomplete {
+            let patience = if is_in_doubt {
                 LOOKUP_WITHIN
+            } else if was_whole {
+                RECHECK_WITHIN
             } else {
-                PARTS_WITHIN
+                FIRST_CHECK_WITHIN
             };
             match timeout(patience, rest).await {
-                Ok(is_there) => is_there.unwrap_or(!was_incomplete),
-                Err(_) => !was_incomplete,
+                Ok(Ok(is_there)) => Ok(is_there),
+                _ if is_in_doubt => Err(Unseen::TooSlow),
+                _ => Ok(true),
             }
         };
-        match timeout(LOOKUP_WITHIN, check).await {
-            Ok(is_there) => is_there,
-            Err(_) => {
-                tracing::debug!(%digest, "the parts of a copy take long to check");
-                !was_incomplete
-            }
-        }
+        let result = timeout(LOOKUP_WITHIN, check).await;
+        result.unwrap_or(Err(Unseen::TooSlow))
+    }
+
+    /// Whether a copy has no anchor, or one that stands for something else. An anchor that cannot be looked for counts as
+    /// being there.
+    async fn lacks_anchor(
+        &self,
+        repository: &str,
+        anchor: Option<String>,
+        digest: &mirror_copy::Digest,
+    ) -> bool {
+        let Some(anchor) = anchor else { return false };
+        let reference = TagOrDigest::Tag(anchor);
+        let found = self.registry.resolve_to_write(repository, &reference);
+        found
+            .await
+            .is_ok_and(|found| found.is_none_or(|found| found.digest != *digest))
     }
 
     /// Returns whether the copy is whole as far as is known; has it restored if not.
@@ -635,8 +662,9 @@ impl Copier for Recorder {
             retry: error.retry(),
             is_absent: is_unseen(&error),
         })?;
-        // Where nothing was copied, the tag was believed.
-        let is_verified = report.manifests > 0 || task == Task::Restore;
+        // Where no blob was looked for, a tag was believed.
+        let blobs = report.blobs_copied + report.blobs_mounted + report.blobs_skipped;
+        let is_verified = (report.manifests > 0 && blobs > 0) || task == Task::Restore;
         if is_verified {
             self.parts.copied(&target.repository, &report.digest).await;
         }

@@ -185,7 +185,9 @@ fn reference(image: &ImageRef<'_>) -> TagOrDigest {
     }
 }
 
-fn anchor(digest: &mirror_copy::Digest) -> String {
+/// The second tag of a copy with this digest.
+#[must_use]
+pub fn anchor(digest: &mirror_copy::Digest) -> String {
     let text = digest.to_string();
     // The engine verifies no other algorithms than the contract knows.
     Digest::parse(&text).map_or_else(|| text.replace(':', "-"), |digest| anchor_tag(&digest))

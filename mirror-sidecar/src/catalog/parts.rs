@@ -78,6 +78,8 @@ type Key = (Arc<str>, Digest);
 pub(super) struct Parts {
     registry: Registry,
     whole: Cache<Key, ()>,
+    /// Copies that were whole when they were checked last, however long ago.
+    was_whole: Cache<Key, ()>,
     incomplete: Cache<Key, ()>,
     /// Copies of originals that lack parts themselves.
     as_their_originals: Cache<Key, ()>,
@@ -98,6 +100,7 @@ impl Parts {
         Self {
             registry,
             whole: cache(WHOLE_FOR),
+            was_whole: Cache::new(MAX_COPIES),
             incomplete: cache(REMEMBERED_FOR),
             as_their_originals: cache(WHOLE_FOR),
             lookup_pace: pace(),
@@ -112,6 +115,11 @@ impl Parts {
         self.whole.contains_key(&key(repository, digest))
     }
 
+    /// Whether all parts were there when they were checked last.
+    pub(super) fn was_whole(&self, repository: &str, digest: &Digest) -> bool {
+        self.was_whole.contains_key(&key(repository, digest))
+    }
+
     /// Whether a part was missing a while ago.
     pub(super) fn is_incomplete(&self, repository: &str, digest: &Digest) -> bool {
         self.incomplete.contains_key(&key(repository, digest))
@@ -121,6 +129,11 @@ impl Parts {
     pub(super) async fn copied(&self, repository: &str, digest: &Digest) {
         let key = key(repository, digest);
         self.incomplete.invalidate(&key).await;
+        self.mark_whole(key).await;
+    }
+
+    async fn mark_whole(&self, key: Key) {
+        self.was_whole.insert(key.clone(), ()).await;
         self.whole.insert(key, ()).await;
     }
 
@@ -160,15 +173,23 @@ impl Parts {
             skip: plan.skip,
             wait: || self.wait(pacing),
         };
-        let found = self.registry.check_parts(repository, root, &query).await?;
+        let found = match self.registry.check_parts(repository, root, &query).await {
+            Err(error) if !error.retry().is_transient() && !error.is_denied() => {
+                // A registry that cannot be asked is believed, and not asked again for each lookup.
+                self.mark_whole(key).await;
+                return Err(error);
+            }
+            found => found?,
+        };
         match &found {
             Completeness::Missing(_) => {
                 self.whole.invalidate(&key).await;
+                self.was_whole.invalidate(&key).await;
                 self.incomplete.insert(key, ()).await;
             }
             Completeness::Complete { .. } if turn == Turn::Everything => {
                 self.incomplete.invalidate(&key).await;
-                self.whole.insert(key, ()).await;
+                self.mark_whole(key).await;
             }
             Completeness::Complete { .. } => {}
         }
@@ -188,6 +209,7 @@ impl Parts {
             && now.saturating_duration_since(since) >= AWAY_AFTER
         {
             self.whole.invalidate_all();
+            self.was_whole.invalidate_all();
         }
     }
 
