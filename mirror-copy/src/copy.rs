@@ -125,7 +125,7 @@ pub async fn copy(
     to.expect(job.target.name(), Access::Push);
     let result = tokio::select! {
         result = Box::pin(job.run(source, target)) => result,
-        never = report_waits(&job.reservation, progress) => match never {},
+        never = report_memory(&job.reservation, progress) => match never {},
     };
     if result.is_err() {
         job.close_abandoned().await;
@@ -136,16 +136,25 @@ pub async fn copy(
         .report(root, from.requests() + to.requests(), started.elapsed()))
 }
 
-/// Reports while the copy waits for memory.
-async fn report_waits(reservation: &Reservation, progress: &dyn Progress) -> Infallible {
-    let mut waits = reservation.waits();
+/// Reports what memory for manifests the copy has, and while it waits for more.
+async fn report_memory(reservation: &Reservation, progress: &dyn Progress) -> Infallible {
+    let mut states = reservation.state();
+    let mut reported = None;
     loop {
-        // The reservation, which sends this, outlives the copy.
-        if waits.wait_for(|is_waiting| *is_waiting).await.is_err() {
+        let state = *states.borrow_and_update();
+        if state.holds != reported
+            && let Some(place) = state.holds
+        {
+            progress.event(Event::HoldsMemory(place));
+            reported = state.holds;
+        }
+        if let Some(place) = state.waits_for {
+            progress.event(Event::WaitingForMemory(place));
+            sleep(REPORT_EVERY).await;
+        } else if states.changed().await.is_err() {
+            // The reservation, which sends this, outlives the copy.
             std::future::pending::<()>().await;
         }
-        progress.event(Event::WaitingForMemory);
-        sleep(REPORT_EVERY).await;
     }
 }
 

@@ -44,8 +44,8 @@ pub use oci_spec::image::Digest;
 pub use platform::{Platform, PlatformError};
 pub use reference::TagOrDigest;
 pub use registries::{
-    MetadataBudget, PrivateHosts, Registries, RegistryOptions, RetryPolicy, SetupError, Timeouts,
-    Traffic,
+    MemoryPlace, MetadataBudget, PrivateHosts, Registries, RegistryOptions, RetryPolicy,
+    SetupError, Timeouts, Traffic,
 };
 pub use registry::{BlobReader, Completeness, Manifest, PartsQuery, RateLimit, Registry, Resolved};
 pub use text::is_printable;

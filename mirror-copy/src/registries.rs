@@ -8,7 +8,7 @@ mod options;
 mod tls;
 mod traffic;
 
-pub use metadata_budget::MetadataBudget;
+pub use metadata_budget::{MemoryPlace, MetadataBudget};
 pub use options::{PrivateHosts, RegistryOptions, RetryPolicy, Timeouts};
 pub(crate) use traffic::Counters;
 pub use traffic::Traffic;

@@ -1,6 +1,7 @@
 //! What a copy tells while it runs.
 
 use super::error::CopyError;
+use crate::registries::MemoryPlace;
 use oci_spec::image::Digest;
 
 /// Hears what happens. Called from within the copy: it must return quickly and not block.
@@ -30,7 +31,9 @@ pub enum Event<'a> {
     },
     /// Sent about four times a second while the copy waits for memory for manifests that other copies of this process hold
     /// ([`crate::MetadataBudget`]).
-    WaitingForMemory,
+    WaitingForMemory(MemoryPlace),
+    /// The copy has more memory for manifests than everybody has, until it ends.
+    HoldsMemory(MemoryPlace),
     /// The source's reference stands for this digest.
     Resolved {
         /// The root manifest.

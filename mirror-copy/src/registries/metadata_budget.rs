@@ -111,7 +111,25 @@ pub(crate) struct Reservation {
     turn: Option<Arc<Semaphore>>,
     used: AtomicU64,
     held: Mutex<Held>,
-    is_waiting: watch::Sender<bool>,
+    state: watch::Sender<MemoryState>,
+}
+
+/// A size of places: who has a large one has a medium one, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MemoryPlace {
+    /// One of a few.
+    Medium,
+    /// The only one of its size.
+    Large,
+}
+
+/// What a copy or request has, and what it waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MemoryState {
+    /// The largest place that it has.
+    pub(crate) holds: Option<MemoryPlace>,
+    /// The place that others have and that it waits for.
+    pub(crate) waits_for: Option<MemoryPlace>,
 }
 
 #[derive(Default)]
@@ -138,13 +156,13 @@ impl Reservation {
             turn,
             used: AtomicU64::new(0),
             held: Mutex::default(),
-            is_waiting: watch::Sender::new(false),
+            state: watch::Sender::default(),
         })
     }
 
-    /// Whether a place is waited for that somebody else holds.
-    pub(crate) fn waits(&self) -> watch::Receiver<bool> {
-        self.is_waiting.subscribe()
+    /// What it has and waits for, and each change of that.
+    pub(crate) fn state(&self) -> watch::Receiver<MemoryState> {
+        self.state.subscribe()
     }
 
     /// An empty lease, to grow.
@@ -163,38 +181,45 @@ impl Reservation {
         let mut held = self.held.lock().await;
         if held.medium.is_none() {
             if let Some(turn) = &self.turn {
-                held.turn = self.place(turn).await;
+                held.turn = Arc::clone(turn).acquire_owned().await.ok();
             }
-            held.medium = self.place(&self.places.medium).await;
+            held.medium = self.place(MemoryPlace::Medium, &self.places.medium).await;
         }
         if used > self.places.sizes.medium && held.large.is_none() {
-            held.large = self.place(&self.places.large).await;
+            held.large = self.place(MemoryPlace::Large, &self.places.large).await;
         }
     }
 
-    async fn place(&self, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-        let places = Arc::clone(places);
-        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-            return Some(place);
-        }
-        let _waiting = IsWaiting::new(&self.is_waiting);
-        places.acquire_owned().await.ok()
+    async fn place(
+        &self,
+        place: MemoryPlace,
+        places: &Arc<Semaphore>,
+    ) -> Option<OwnedSemaphorePermit> {
+        let permit = match Arc::clone(places).try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) => {
+                let _waiting = Waiting::new(&self.state, place);
+                Arc::clone(places).acquire_owned().await.ok()
+            }
+        };
+        self.state.send_modify(|state| state.holds = Some(place));
+        permit
     }
 }
 
-/// Says that something waits until it is dropped, also when the wait is given up.
-struct IsWaiting<'a>(&'a watch::Sender<bool>);
+/// Says that a place is waited for until it is dropped, also when the wait is given up.
+struct Waiting<'a>(&'a watch::Sender<MemoryState>);
 
-impl<'a> IsWaiting<'a> {
-    fn new(is_waiting: &'a watch::Sender<bool>) -> Self {
-        is_waiting.send_replace(true);
-        Self(is_waiting)
+impl<'a> Waiting<'a> {
+    fn new(state: &'a watch::Sender<MemoryState>, place: MemoryPlace) -> Self {
+        state.send_modify(|state| state.waits_for = Some(place));
+        Self(state)
     }
 }
 
-impl Drop for IsWaiting<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.send_replace(false);
+        self.0.send_modify(|state| state.waits_for = None);
     }
 }
 

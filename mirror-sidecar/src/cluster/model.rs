@@ -38,6 +38,10 @@ pub use secret_names::{MAX_SECRET_NAMES, PRESENT_NAME};
 pub use uses::ImageUse;
 use uses::Uses;
 
+/// Originals that are kept of one copy: several tags can stand for one digest. Whoever may write workloads can annotate any
+/// number.
+const MAX_ORIGINALS: usize = 2;
+
 /// What the model must know to tell what matters.
 #[derive(Clone, Debug)]
 pub struct Rules {
@@ -441,6 +445,12 @@ impl Model {
         if entry.other_installation().is_some() {
             self.of_others.insert(Arc::clone(&key));
         }
+        entry.keep_noted(|noted| {
+            let originals = self.noted.get(&noted.copy);
+            originals.is_none_or(|originals| {
+                originals.len() < MAX_ORIGINALS || originals.contains_key(&noted.original)
+            })
+        });
         for noted in entry.noted() {
             let originals = self.noted.entry(Arc::clone(&noted.copy)).or_default();
             *originals.entry(Arc::clone(&noted.original)).or_default() += 1;

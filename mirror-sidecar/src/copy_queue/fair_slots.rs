@@ -6,12 +6,13 @@
 
 mod waiting;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mirror_copy::MemoryPlace;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -82,7 +83,7 @@ pub(super) struct FairSlots {
     all: usize,
     running: HashMap<u64, Running>,
     /// Running copies that wait for memory that others hold.
-    waiting_for_memory: HashSet<u64>,
+    waiting_for_memory: HashMap<u64, MemoryPlace>,
     waiting: Waiting,
     pub(super) sources: Sources,
     /// Anything was ever in use.
@@ -130,7 +131,7 @@ impl FairSlots {
         Self {
             all: all.get(),
             running: HashMap::new(),
-            waiting_for_memory: HashSet::new(),
+            waiting_for_memory: HashMap::new(),
             waiting: Waiting::default(),
             sources: Sources::default(),
             is_any_in_use: false,
@@ -245,8 +246,9 @@ impl FairSlots {
         let mut ids: Vec<u64> = self.running.keys().copied().collect();
         ids.sort_unstable();
         let waiting = self.running.iter();
-        let waiting = waiting.filter(|(_, running)| running.progress.waited_for_memory());
-        self.waiting_for_memory = waiting.map(|(id, _)| *id).collect();
+        let waiting =
+            waiting.filter_map(|(id, running)| Some((*id, running.progress.waited_for_memory()?)));
+        self.waiting_for_memory = waiting.collect();
         let mut slowest_long = None;
         for id in ids {
             let (address, is_paused) = state(id);
@@ -325,7 +327,7 @@ impl FairSlots {
         if *excess != Excess::Stalled && !self.is_in_the_way(id, is_of_others, now) {
             return None;
         }
-        if self.waiting_for_memory.contains(&id) && is_of_others {
+        if self.waiting_for_memory.contains_key(&id) && is_of_others {
             return Some(Verdict::Requeue);
         }
         let (reason, blame) = match excess {
@@ -399,15 +401,15 @@ impl FairSlots {
         let Some(own) = self.running.get(&id) else {
             return false;
         };
-        let mut waiting = self
-            .waiting_for_memory
-            .iter()
-            .filter_map(|id| self.running.get(id));
-        !self.waiting_for_memory.contains(&id)
-            && waiting.any(|other| {
-                other.ticket.source.domain != own.ticket.source.domain
+        let holds = own.progress.holds_memory();
+        let mut waiting = self.waiting_for_memory.iter();
+        waiting.any(|(id, place)| {
+            self.running.get(id).is_some_and(|other| {
+                holds >= Some(*place)
+                    && other.ticket.source.domain != own.ticket.source.domain
                     && (own.is_penalty || !other.is_penalty)
             })
+        })
     }
 
     /// Whether a job waits that could have the slot of this one: of another source, or at least of another account or

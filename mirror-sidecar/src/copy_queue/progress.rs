@@ -1,9 +1,9 @@
 //! The progress of one copy: shown to those who ask, and measured to find slow sources.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use mirror_copy::{Event, Progress};
+use mirror_copy::{Event, MemoryPlace, Progress};
 use tokio::sync::Notify;
 
 use super::limits::MIN_MOVEMENT;
@@ -28,7 +28,9 @@ pub struct JobProgress {
     total: AtomicU64,
     samples: AtomicU64,
     source_waits: AtomicU64,
-    waits_for_memory: AtomicBool,
+    /// A place for manifests, as [`code`] gives it.
+    waits_for_memory: AtomicU8,
+    holds_memory: AtomicU8,
     /// Notified when the source responds: its slot may count differently from then on.
     changed: Arc<Notify>,
 }
@@ -60,7 +62,8 @@ impl JobProgress {
             total: AtomicU64::new(0),
             samples: AtomicU64::new(0),
             source_waits: AtomicU64::new(0),
-            waits_for_memory: AtomicBool::new(false),
+            waits_for_memory: AtomicU8::new(0),
+            holds_memory: AtomicU8::new(0),
             changed,
         }
     }
@@ -81,9 +84,14 @@ impl JobProgress {
         self.responded.load(Ordering::Relaxed)
     }
 
-    /// Whether the copy reported since the last call that it waits for memory for manifests, which other copies hold.
-    pub(super) fn waited_for_memory(&self) -> bool {
-        self.waits_for_memory.swap(false, Ordering::Relaxed)
+    /// The memory for manifests, held by other copies, that this one reported since the last call to wait for.
+    pub(super) fn waited_for_memory(&self) -> Option<MemoryPlace> {
+        place(self.waits_for_memory.swap(0, Ordering::Relaxed))
+    }
+
+    /// The memory for manifests that the copy holds.
+    pub(super) fn holds_memory(&self) -> Option<MemoryPlace> {
+        place(self.holds_memory.load(Ordering::Relaxed))
     }
 
     pub(super) fn describe(&self) -> String {
@@ -96,6 +104,19 @@ impl JobProgress {
             }
         }
     }
+}
+
+fn code(place: MemoryPlace) -> u8 {
+    match place {
+        MemoryPlace::Medium => 1,
+        MemoryPlace::Large => 2,
+    }
+}
+
+fn place(code: u8) -> Option<MemoryPlace> {
+    [MemoryPlace::Medium, MemoryPlace::Large]
+        .into_iter()
+        .find(|place| self::code(*place) == code)
 }
 
 impl Progress for JobProgress {
@@ -112,7 +133,10 @@ impl Progress for JobProgress {
         };
         add(&self.movement, movement);
         match event {
-            Event::WaitingForMemory => self.waits_for_memory.store(true, Ordering::Relaxed),
+            Event::WaitingForMemory(place) => {
+                self.waits_for_memory.store(code(place), Ordering::Relaxed);
+            }
+            Event::HoldsMemory(place) => self.holds_memory.store(code(place), Ordering::Relaxed),
             Event::SourceRequested => self.requested.store(true, Ordering::Relaxed),
             Event::SourceResponded if !self.responded.swap(true, Ordering::Relaxed) => {
                 self.changed.notify_one();

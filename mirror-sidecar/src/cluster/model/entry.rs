@@ -143,7 +143,8 @@ impl Entry {
             && other_installation.is_none()
             && (!originals.is_empty() || has_outdated_secret || is_outdated(&noted_copies));
         noted_copies.sort_unstable();
-        noted_copies.dedup();
+        // A pinned copy has one name here for all tags that its author can think of.
+        noted_copies.dedup_by(|next, first| next.copy == first.copy);
         let images = hash_of(&originals, &in_backup, &noted_copies);
         let count = originals.len().saturating_add(in_backup.len());
         in_backup.truncate(MAX_IMAGES);
@@ -223,6 +224,13 @@ impl Entry {
         self.noted = noted
             .filter(|noted| in_backup.contains(&noted.copy))
             .collect();
+    }
+
+    /// Forgets what is noted of the copies for which `keep` says so.
+    pub(super) fn keep_noted(&mut self, keep: impl FnMut(&Noted) -> bool) {
+        let mut noted = std::mem::take(&mut self.noted).into_vec();
+        noted.retain(keep);
+        self.noted = noted.into_boxed_slice();
     }
 
     /// How many of its images are not kept.

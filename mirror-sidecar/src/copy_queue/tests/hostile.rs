@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
+use mirror_copy::MemoryPlace;
+
 use super::*;
 
 fn silent() -> Arc<Script> {
@@ -66,15 +68,24 @@ impl Copier for Hoarder {
         progress: &JobProgress,
     ) -> Result<CopyReport, Failure> {
         progress.event(Event::SourceRequested);
+        if image.host() == "large.io" {
+            progress.event(Event::HoldsMemory(MemoryPlace::Medium));
+            progress.event(Event::SourceResponded);
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                trickle(progress, 1_000_000);
+            }
+        }
         let mut memory = std::pin::pin!(self.0.acquire());
         let _memory = loop {
             tokio::select! {
                 memory = &mut memory => break memory,
                 () = tokio::time::sleep(Duration::from_millis(250)) => {
-                    progress.event(Event::WaitingForMemory);
+                    progress.event(Event::WaitingForMemory(MemoryPlace::Large));
                 }
             }
         };
+        progress.event(Event::HoldsMemory(MemoryPlace::Large));
         progress.event(Event::SourceResponded);
         while image.host() == "hoards.io" {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -93,8 +104,8 @@ async fn memory_that_others_wait_for_is_given_up_after_two_minutes() {
         parallel,
         Metrics::new(),
     );
-    let hoarder = image("hoards.io/a");
-    let _ = asked(&queue, &hoarder);
+    let (hoarder, large) = (image("hoards.io/a"), image("large.io/a"));
+    let _ = (asked(&queue, &hoarder), asked(&queue, &large));
     tokio::time::sleep(Duration::from_mins(1)).await;
     let _ = asked(&queue, &image("a.io/x"));
     tokio::time::sleep(Duration::from_secs(55)).await;
@@ -105,6 +116,9 @@ async fn memory_that_others_wait_for_is_given_up_after_two_minutes() {
     // It only made room.
     let status = queue.status(&hoarder);
     assert!(matches!(status, Some(Status::Pending(_))), "{status:?}");
+    // Another long copy has none of that memory, and goes on.
+    let state = queue.inner.state();
+    assert!(!state.jobs.get(&large).unwrap().is_long);
 }
 
 /// Nobody who waits means that nobody is penalized: a slow source is only slow.

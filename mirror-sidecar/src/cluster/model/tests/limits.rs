@@ -189,3 +189,30 @@ fn workloads_that_are_left_out_keep_their_secret() {
     assert!(model.left_out().is_empty());
     assert_eq!(model.namespaces_with_pull_secret().count(), 0);
 }
+
+/// Whoever may write workloads can annotate a copy that is pinned to a digest with any number of tags of its original.
+#[test]
+fn originals_of_one_copy_are_bounded() {
+    let digest = "a".repeat(64);
+    let crowd = |object: usize| {
+        let tags = (0..50).map(|tag| format!("{object}.{tag}"));
+        let (copies, originals): (Vec<_>, Vec<_>) = tags
+            .map(|tag| {
+                let copy = format!("old.test/acme/docker.io-library-redis:{tag}@sha256:{digest}");
+                (copy, format!("redis:{tag}"))
+            })
+            .unzip();
+        let images: Vec<_> = copies.iter().map(String::as_str).collect();
+        let mut workload = deployment(&object.to_string(), &images);
+        workload.originals = copies.iter().cloned().zip(originals).collect();
+        workload
+    };
+    let mut model = model((0..20).map(crowd));
+    let noted = model.noted_copies().count();
+    assert!((1..=2).contains(&noted), "{noted}");
+    for object in 0..20 {
+        model.apply(gone(crowd(object)));
+    }
+    assert_eq!(model.noted_copies().count(), 0);
+    assert!(model.is_empty());
+}
