@@ -266,7 +266,7 @@ impl Catalog {
             let asked_at = Instant::now();
             let look = catalog.look(&image, &copy, mode);
             let found = match mode {
-                Mode::Ensure => catalog.seen.try_get_with(image.clone(), look).await,
+                Mode::Ensure => Box::pin(catalog.seen.try_get_with(image.clone(), look)).await,
                 // The parts were not checked, so nobody else may rely on it.
                 Mode::Peek => look.await.map_err(Arc::new),
             };
