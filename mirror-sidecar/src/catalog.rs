@@ -662,10 +662,7 @@ impl Copier for Recorder {
             retry: error.retry(),
             is_absent: is_unseen(&error),
         })?;
-        // Where no blob was looked for, a tag was believed.
-        let blobs = report.blobs_copied + report.blobs_mounted + report.blobs_skipped;
-        let is_verified = (report.manifests > 0 && blobs > 0) || task == Task::Restore;
-        if is_verified {
+        if report.is_verified() {
             self.parts.copied(&target.repository, &report.digest).await;
         }
         if report.manifests > 0 {
@@ -674,7 +671,8 @@ impl Copier for Recorder {
                 self.budgets.copied(image, Instant::now());
             }
         }
-        if is_verified && let Some(digest) = Digest::parse(report.digest.as_ref()) {
+        if report.is_verified()
+            && let Some(digest) = Digest::parse(report.digest.as_ref()) {
             self.seen.insert(image.clone(), digest.into_owned()).await;
         }
         Ok(report)
