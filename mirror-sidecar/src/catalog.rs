@@ -16,7 +16,7 @@ use mirror_contract::naming::anchor_tag;
 use mirror_contract::{Backup, Digest, ImageAnswer, ImageRef, Mode, Refusal, RefusalKind};
 use mirror_copy::{
     Completeness, CopyError, CopyOptions, CopyReport, Progress, Registry, RegistryError, Resolved,
-    Retry, TagOrDigest, Target, copy,
+    Retry, Source, TagOrDigest, Target, copy,
 };
 use moka::future::Cache;
 use tokio::sync::Semaphore;
@@ -56,6 +56,10 @@ const MISSED_FOR: Duration = Duration::from_secs(10);
 /// has not checked yet, and of one that was whole when it was checked last.
 const FIRST_CHECK_WITHIN: Duration = Duration::from_secs(2);
 const RECHECK_WITHIN: Duration = Duration::from_millis(250);
+
+/// How long a copy may be compared with an original that lacks parts. It has a slot for copies meanwhile; what is known by
+/// then is remembered.
+const ACCEPT_WITHIN: Duration = Duration::from_mins(1);
 
 /// How long one check of the backup's login counts.
 const LOGIN_CHECKED_FOR: Duration = Duration::from_secs(10);
@@ -552,21 +556,47 @@ impl Recorder {
         }
     }
 
-    /// A copy that was made although its original lacks parts (`copy --allow-sparse`) cannot become better.
-    async fn accept_incomplete(&self, image: &ImageRef<'static>, target: &Target) {
-        let reference = match (image.digest(), &target.tag) {
-            (Some(digest), _) => TagOrDigest::parse(&digest.to_string()),
-            (None, Some(tag)) => TagOrDigest::Tag(tag.clone()),
-            (None, None) => return,
-        };
-        let found = target
+    /// A copy that was made although its original lacks parts (`copy --allow-sparse`) cannot become better. Whatever the
+    /// copy lacks and the original has stays missing.
+    async fn accept_incomplete(&self, source: &Source, target: &Target) {
+        let Ok(Some(original)) = source
             .registry
-            .resolve_to_write(&target.repository, &reference);
-        if let Ok(Ok(Some(found))) = timeout(LOOKUP_WITHIN, found).await {
-            let (repository, digest) = (&target.repository, &found.digest);
-            self.parts
-                .lacks_what_its_original_lacks(repository, digest)
+            .resolve(&source.repository, &source.reference)
+            .await
+        else {
+            return;
+        };
+        let (repository, reference) = (&target.repository, source.reference.clone());
+        let reference = target.tag.clone().map_or(reference, TagOrDigest::Tag);
+        let found = target.registry.resolve_to_write(repository, &reference);
+        let Ok(Some(root)) = found.await else { return };
+        if root.digest != original.digest {
+            return;
+        }
+        let plan = PartsPlan {
+            turn: Turn::Everything,
+            skip: 0,
+        };
+        loop {
+            let found = self
+                .parts
+                .check(repository, &root, plan, Pacing::Lookup)
                 .await;
+            let Ok(Completeness::Missing(part)) = found else {
+                return;
+            };
+            let has_part = source.registry.has_part(&source.repository, &part).await;
+            if !matches!(has_part, Ok(false)) {
+                return;
+            }
+            tracing::debug!(repository, digest = %root.digest, %part, "the original lacks this part, too");
+            if !self
+                .parts
+                .original_lacks(repository, &root.digest, part)
+                .await
+            {
+                return;
+            }
         }
     }
 
@@ -652,7 +682,8 @@ impl Copier for Recorder {
         };
         self.note_denial(image, &target.repository, &copied).await;
         if let (Task::Restore, Err(CopyError::SourceIncomplete { .. })) = (task, &copied) {
-            self.accept_incomplete(image, &target).await;
+            let accepting = self.accept_incomplete(&source, &target);
+            let _ = timeout(ACCEPT_WITHIN, accepting).await;
         }
         let report = copied.map_err(|error| Failure {
             reason: Reason {
@@ -672,7 +703,8 @@ impl Copier for Recorder {
             }
         }
         if report.is_verified()
-            && let Some(digest) = Digest::parse(report.digest.as_ref()) {
+            && let Some(digest) = Digest::parse(report.digest.as_ref())
+        {
             self.seen.insert(image.clone(), digest.into_owned()).await;
         }
         Ok(report)

@@ -30,12 +30,14 @@ const MAX_DEPTH: usize = 8;
 const MAX_REMEMBERED: usize = 8192;
 
 /// Which parts of an image to look for, and how fast.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PartsQuery<B, W> {
     /// Returns whether to look for the config and layers of this manifest. All manifests are looked for.
     pub blobs_of: B,
     /// Blobs to pass over, because an earlier check looked for them.
     pub skip: usize,
+    /// Parts that are known to be missing, because the original lacks them. They are passed over.
+    pub excused: Arc<HashSet<Digest>>,
     /// Completes when one more request may be sent.
     pub wait: W,
 }
@@ -102,6 +104,7 @@ impl Registry {
     {
         let repository = &self.repository(repository, Access::Push)?;
         let mut known: HashSet<Digest> = HashSet::from([root.digest.clone()]);
+        let is_excused = |digest: &Digest| query.excused.contains(digest);
         let mut level = vec![Entry::of_root(root)];
         let mut blobs = Vec::new();
         let mut number = 0_usize;
@@ -120,7 +123,10 @@ impl Registry {
                 }
                 index += 1;
                 for entry in &*named.entries {
-                    if known.len() < MAX_MANIFESTS && known.insert(entry.digest.clone()) {
+                    if known.len() < MAX_MANIFESTS
+                        && known.insert(entry.digest.clone())
+                        && !is_excused(&entry.digest)
+                    {
                         below.push(entry.clone());
                     }
                 }
@@ -139,7 +145,7 @@ impl Registry {
         }
         let looked_at = query.skip + blobs.len();
         let mut seen = HashSet::new();
-        blobs.retain(|blob| seen.insert(blob.clone()));
+        blobs.retain(|blob| seen.insert(blob.clone()) && !is_excused(blob));
         let mut absent = stream::iter(blobs)
             .map(|blob| async move {
                 let is_there = repository
@@ -156,6 +162,14 @@ impl Registry {
         Ok(Completeness::Complete {
             next: (number > looked_at).then_some(looked_at),
         })
+    }
+}
+
+impl Registry {
+    /// Returns whether a repository has this manifest or blob.
+    pub async fn has_part(&self, repository: &str, digest: &Digest) -> Result<bool, RegistryError> {
+        let repository = self.repository(repository, Access::Pull)?;
+        Ok(repository.has_manifest(digest).await? || repository.has_blob(digest).await?)
     }
 }
 

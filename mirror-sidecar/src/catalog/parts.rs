@@ -3,6 +3,7 @@
 //! A tag says that a copy was whole when it was written. Garbage collection, clean-up rules and restored backups take
 //! parts away and leave the tag.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +31,10 @@ const REMEMBERED_FOR: Duration = Duration::from_hours(1);
 
 /// Copies remembered, at about 200 bytes each.
 const MAX_COPIES: u64 = 10_000;
+
+/// Parts remembered that the original of one copy lacks, and copies of such originals, at about 100 bytes for each part.
+const MAX_LACKED: usize = 64;
+const MAX_LACKING: u64 = 1000;
 
 /// The backup counts as having been away if lookups failed for that long.
 const AWAY_AFTER: Duration = Duration::from_secs(1);
@@ -81,8 +86,8 @@ pub(super) struct Parts {
     /// Copies that were whole when they were checked last, however long ago.
     was_whole: Cache<Key, ()>,
     incomplete: Cache<Key, ()>,
-    /// Copies of originals that lack parts themselves.
-    as_their_originals: Cache<Key, ()>,
+    /// Parts that copies lack because their originals do.
+    lacked_by_originals: Cache<Key, Arc<HashSet<Digest>>>,
     lookup_pace: Arc<Mutex<Pace>>,
     in_use_pace: Arc<Mutex<Pace>>,
     checks: Arc<Semaphore>,
@@ -102,7 +107,10 @@ impl Parts {
             whole: cache(WHOLE_FOR),
             was_whole: Cache::new(MAX_COPIES),
             incomplete: cache(REMEMBERED_FOR),
-            as_their_originals: cache(WHOLE_FOR),
+            lacked_by_originals: Cache::builder()
+                .max_capacity(MAX_LACKING)
+                .time_to_live(WHOLE_FOR)
+                .build(),
             lookup_pace: pace(),
             in_use_pace: pace(),
             checks: Arc::new(Semaphore::new(MAX_CHECKS)),
@@ -137,11 +145,25 @@ impl Parts {
         self.whole.insert(key, ()).await;
     }
 
-    /// The original lacks parts itself, so the copy cannot have them.
-    pub(super) async fn lacks_what_its_original_lacks(&self, repository: &str, digest: &Digest) {
+    /// The original, which is this digest too, lacks this part, so the copy cannot have it. Returns whether that is
+    /// remembered.
+    pub(super) async fn original_lacks(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        part: Digest,
+    ) -> bool {
         let key = key(repository, digest);
-        self.incomplete.invalidate(&key).await;
-        self.as_their_originals.insert(key, ()).await;
+        let mut lacked = HashSet::clone(&*self.lacked_by_original(&key).await);
+        if lacked.len() >= MAX_LACKED || !lacked.insert(part) {
+            return false;
+        }
+        self.lacked_by_originals.insert(key, Arc::new(lacked)).await;
+        true
+    }
+
+    async fn lacked_by_original(&self, key: &Key) -> Arc<HashSet<Digest>> {
+        self.lacked_by_originals.get(key).await.unwrap_or_default()
     }
 
     /// Leave for one more check on behalf of a lookup.
@@ -157,11 +179,7 @@ impl Parts {
         plan: PartsPlan,
         pacing: Pacing,
     ) -> Result<Completeness, RegistryError> {
-        let complete = Completeness::Complete { next: None };
         let key = key(repository, &root.digest);
-        if self.as_their_originals.contains_key(&key) {
-            return Ok(complete);
-        }
         // The Pods of the cluster need what is left of it more.
         let is_spared = self.registry.rate_limit().is_some_and(|limit| {
             let half = limit.limit.unwrap_or_default() / 2;
@@ -171,6 +189,7 @@ impl Parts {
         let query = PartsQuery {
             blobs_of: |digest: &Digest| turn.has(digest),
             skip: plan.skip,
+            excused: self.lacked_by_original(&key).await,
             wait: || self.wait(pacing),
         };
         let found = match self.registry.check_parts(repository, root, &query).await {

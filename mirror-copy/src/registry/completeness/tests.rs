@@ -77,6 +77,7 @@ async fn check(
     let query = PartsQuery {
         blobs_of,
         skip,
+        excused: Arc::default(),
         wait: || {
             waits.fetch_add(1, Ordering::Relaxed);
             std::future::ready(())
