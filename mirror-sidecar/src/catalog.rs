@@ -61,6 +61,12 @@ const RECHECK_WITHIN: Duration = Duration::from_millis(250);
 /// then is remembered.
 const ACCEPT_WITHIN: Duration = Duration::from_mins(1);
 
+/// How long a former backup may take to say whether it has a copy, how long one that does not is left alone, and how many
+/// of those are remembered.
+const ASK_FORMER_WITHIN: Duration = Duration::from_secs(10);
+const SILENT_FOR: Duration = Duration::from_mins(5);
+const MAX_FORMER_HOSTS: u64 = 100;
+
 /// How long one check of the backup's login counts.
 const LOGIN_CHECKED_FOR: Duration = Duration::from_secs(10);
 
@@ -105,6 +111,8 @@ struct Recorder {
     parts: Parts,
     denied: Cache<ImageRef<'static>, ()>,
     denial: Throttle,
+    /// Hosts of former backups that did not respond.
+    silent_former: Cache<String, ()>,
     losses: Losses,
     budgets: NamespaceBudgets,
     metrics: Metrics,
@@ -140,6 +148,10 @@ impl Catalog {
             parts: parts.clone(),
             denied: denied.clone(),
             denial: Throttle::new(OUTAGE_LOG_EVERY),
+            silent_former: Cache::builder()
+                .max_capacity(MAX_FORMER_HOSTS)
+                .time_to_live(SILENT_FOR)
+                .build(),
             budgets: budgets.clone(),
             images: Arc::clone(&images),
             seen: seen.clone(),
@@ -257,7 +269,10 @@ impl Catalog {
         mode: Mode,
     ) -> Result<Digest<'static>, Refusal<'static>> {
         if let Some(digest) = self.seen.get(image).await {
-            return Ok(digest);
+            if !self.lacks_parts(copy, &digest) {
+                return Ok(digest);
+            }
+            self.seen.invalidate(image).await;
         }
         let Ok(permit) = Arc::clone(&self.lookups).try_acquire_owned() else {
             return Err(unavailable(
@@ -273,6 +288,14 @@ impl Catalog {
                 Mode::Ensure => Box::pin(catalog.seen.try_get_with(image.clone(), look)).await,
                 // The parts were not checked, so nobody else may rely on it.
                 Mode::Peek => look.await.map_err(Arc::new),
+            };
+            let found = match found {
+                // The check of its parts may have ended just before it was remembered.
+                Ok(digest) if catalog.lacks_parts(&copy, &digest) => {
+                    catalog.seen.invalidate(&image).await;
+                    Err(Arc::new(Unseen::Incomplete))
+                }
+                found => found,
             };
             if matches!(
                 found.as_ref().map_err(|unseen| &**unseen),
@@ -300,6 +323,12 @@ impl Catalog {
         }
     }
 
+    /// Whether parts of the copy that `copy` names, which is this digest, were missing a while ago.
+    fn lacks_parts(&self, copy: &ImageRef<'static>, digest: &Digest<'static>) -> bool {
+        let digest = digest.to_string().parse();
+        digest.is_ok_and(|digest| self.parts.is_incomplete(copy.path(), &digest))
+    }
+
     /// Looks for the copy: by its tag, or for a pinned image by the anchor that keeps its digest from being collected.
     async fn look(
         &self,
@@ -316,11 +345,15 @@ impl Catalog {
             .await
             .map_err(|_| Unseen::TooSlow)
             .and_then(|found| found.map_err(Unseen::Broken));
-        self.parts.note_lookup(match &found {
+        let has_failed = match &found {
             Ok(_) => false,
             Err(Unseen::Broken(error)) => error.retry().is_transient(),
             Err(_) => true,
-        });
+        };
+        let is_limit = matches!(&found, Err(Unseen::Broken(error)) if is_rate_limit(error));
+        if !is_limit {
+            self.parts.note_lookup(has_failed);
+        }
         let found = found?.ok_or(Unseen::Missing)?;
         let digest = contract_digest(&found.digest).ok_or(Unseen::Missing)?;
         if copy.digest().is_some_and(|wanted| *wanted != digest) {
@@ -525,12 +558,19 @@ fn is_unseen(error: &CopyError) -> bool {
     }
 }
 
-/// Whether the source does not give the image.
-fn is_of_source(error: &CopyError) -> bool {
-    matches!(
-        error,
-        CopyError::SourceMissing { .. } | CopyError::Source(_)
-    )
+/// Whether the registry is there and wants fewer requests.
+fn is_rate_limit(error: &RegistryError) -> bool {
+    error.status() == Some(429) || matches!(error, RegistryError::Quota { .. })
+}
+
+/// Whether the original is gone, as far as can be told: its registry has no such image, shows none to us, or does not
+/// accept connections. A registry that says that it is busy will have the image later, and its tag may have moved on since the former
+/// copy was made.
+fn is_gone(error: &CopyError) -> bool {
+    match error {
+        CopyError::Source(RegistryError::Transport { source, .. }) => source.is_connect(),
+        error => is_unseen(error) && !error.retry().is_transient(),
+    }
 }
 
 impl Recorder {
@@ -600,7 +640,7 @@ impl Recorder {
         }
     }
 
-    /// Copies an image whose original cannot be read from its copy in a former backup. Returns `None` if there is none.
+    /// Copies an image whose original is gone from its copy in a former backup. Returns `None` if there is none.
     async fn copy_from_former_backup(
         &self,
         image: &ImageRef<'static>,
@@ -609,6 +649,9 @@ impl Recorder {
         progress: &dyn Progress,
     ) -> Option<CopyReport> {
         for source in self.images.former_copies(image) {
+            if !self.has_former_copy(&source).await {
+                continue;
+            }
             match copy(&source, target, options, progress).await {
                 Ok(report) => {
                     tracing::info!(%image, from = source.repository, "copied image from a former backup");
@@ -620,6 +663,32 @@ impl Recorder {
             }
         }
         None
+    }
+
+    /// Whether a former backup has this copy. One that does not respond is not asked again for a while.
+    async fn has_former_copy(&self, source: &Source) -> bool {
+        let host = source.registry.host();
+        if self.silent_former.contains_key(host) {
+            return false;
+        }
+        let found = source
+            .registry
+            .resolve(&source.repository, &source.reference);
+        let is_silent = match timeout(ASK_FORMER_WITHIN, found).await {
+            Ok(Ok(found)) => return found.is_some(),
+            Ok(Err(error)) => {
+                tracing::debug!(host, %error, "cannot look up a copy in a former backup");
+                error.retry().is_transient()
+            }
+            Err(_) => {
+                tracing::debug!(host, within = ?ASK_FORMER_WITHIN, "a former backup does not respond");
+                true
+            }
+        };
+        if is_silent {
+            self.silent_former.insert(host.to_owned(), ()).await;
+        }
+        false
     }
 }
 
@@ -674,7 +743,7 @@ impl Copier for Recorder {
             ..self.images.options()
         };
         let copied = match copy(&source, &target, &options, progress).await {
-            Err(error) if is_of_source(&error) && task != Task::Update => self
+            Err(error) if is_gone(&error) && task != Task::Update => self
                 .copy_from_former_backup(image, &target, &options, progress)
                 .await
                 .ok_or(error),

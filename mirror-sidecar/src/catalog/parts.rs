@@ -36,7 +36,8 @@ const MAX_COPIES: u64 = 10_000;
 const MAX_LACKED: usize = 64;
 const MAX_LACKING: u64 = 1000;
 
-/// The backup counts as having been away if lookups failed for that long.
+/// The backup counts as having been away if so many lookups in a row failed, for that long.
+const AWAY_FAILURES: u32 = 3;
 const AWAY_AFTER: Duration = Duration::from_secs(1);
 
 /// Which configs and layers of an image to look for.
@@ -75,6 +76,13 @@ pub(super) enum Pacing {
     InUse,
 }
 
+/// Failed lookups in a row.
+#[derive(Clone, Copy, Debug)]
+struct Outage {
+    since: Instant,
+    failures: u32,
+}
+
 /// A repository and a digest.
 type Key = (Arc<str>, Digest);
 
@@ -91,8 +99,7 @@ pub(super) struct Parts {
     lookup_pace: Arc<Mutex<Pace>>,
     in_use_pace: Arc<Mutex<Pace>>,
     checks: Arc<Semaphore>,
-    /// Since when lookups fail.
-    away_since: Arc<Mutex<Option<Instant>>>,
+    outage: Arc<Mutex<Option<Outage>>>,
 }
 
 impl Parts {
@@ -114,7 +121,7 @@ impl Parts {
             lookup_pace: pace(),
             in_use_pace: pace(),
             checks: Arc::new(Semaphore::new(MAX_CHECKS)),
-            away_since: Arc::default(),
+            outage: Arc::default(),
         }
     }
 
@@ -218,14 +225,16 @@ impl Parts {
     /// A lookup succeeded or failed. After the backup was away for a while, it may have lost parts of any copy.
     pub(super) fn note_lookup(&self, has_failed: bool) {
         let now = Instant::now();
-        let mut since = self
-            .away_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
         if has_failed {
-            since.get_or_insert(now);
-        } else if let Some(since) = since.take()
-            && now.saturating_duration_since(since) >= AWAY_AFTER
+            let outage = outage.get_or_insert(Outage {
+                since: now,
+                failures: 0,
+            });
+            outage.failures = outage.failures.saturating_add(1);
+        } else if let Some(outage) = outage.take()
+            && outage.failures >= AWAY_FAILURES
+            && now.saturating_duration_since(outage.since) >= AWAY_AFTER
         {
             self.whole.invalidate_all();
             self.was_whole.invalidate_all();
@@ -277,6 +286,50 @@ fn key(repository: &str, digest: &Digest) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parts() -> Parts {
+        let registries = mirror_copy::Registries::new(mirror_copy::RegistryOptions::default());
+        Parts::new(registries.unwrap().get("backup.example").unwrap())
+    }
+
+    /// A single failure is no outage, however long nobody asks afterwards.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_survives_a_passing_failure() {
+        let parts = parts();
+        let digest: Digest = format!("sha256:{:064x}", 1).parse().unwrap();
+        parts.copied("app", &digest).await;
+        for failures in [1, AWAY_FAILURES - 1, AWAY_FAILURES] {
+            for _ in 0..failures {
+                parts.note_lookup(true);
+                tokio::time::advance(AWAY_AFTER).await;
+            }
+            assert!(parts.is_whole("app", &digest));
+            parts.note_lookup(false);
+            let was_away = failures == AWAY_FAILURES;
+            assert_eq!(parts.is_whole("app", &digest), !was_away, "{failures}");
+        }
+    }
+
+    /// Only what the original was seen to lack is excused, and not without bounds.
+    #[tokio::test]
+    async fn parts_that_originals_lack_are_remembered_by_root() {
+        let parts = parts();
+        let digest = |number: usize| -> Digest { format!("sha256:{number:064x}").parse().unwrap() };
+        for number in 1..=MAX_LACKED {
+            assert!(
+                parts
+                    .original_lacks("app", &digest(0), digest(number))
+                    .await
+            );
+        }
+        assert!(!parts.original_lacks("app", &digest(0), digest(1000)).await);
+        let lacked = |root| {
+            let key = key("app", &digest(root));
+            let parts = &parts;
+            async move { parts.lacked_by_original(&key).await.len() }
+        };
+        assert_eq!((lacked(0).await, lacked(1).await), (MAX_LACKED, 0));
+    }
 
     /// Each manifest has its turn once, whatever the number of parts.
     #[test]
