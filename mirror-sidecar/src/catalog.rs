@@ -419,7 +419,7 @@ impl Catalog {
             let (manifests, lacks_anchor) = tokio::join!(manifests, anchor);
             let is_in_doubt = was_incomplete || lacks_anchor;
             match manifests {
-                Ok(Completeness::Complete { .. }) => {}
+                Ok(Completeness::Complete { .. } | Completeness::Unfinished { .. }) => {}
                 found => return Ok(catalog.concludes(&image, found, was_incomplete)),
             }
             let rest = tokio::spawn(async move {
@@ -477,6 +477,7 @@ impl Catalog {
     ) -> bool {
         match found {
             Ok(Completeness::Complete { .. }) => true,
+            Ok(Completeness::Unfinished { .. }) => !was_incomplete,
             Ok(Completeness::Missing(part)) => {
                 if !was_incomplete {
                     tracing::warn!(

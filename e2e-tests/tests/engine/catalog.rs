@@ -1,9 +1,11 @@
 //! What the sidecar's catalog believes about copies that lost parts, against scripted registries.
 
 use crate::support::{anchor_of, registries};
-use e2e_tests::scripted::{Fake, Image, digest_of, image, index, noise};
+use axum::http::Method;
+use e2e_tests::scripted::{Action, Fake, Image, digest_of, image, index, noise};
 use mirror_contract::{Backup, ImageAnswer, ImageRef, Mode, Naming};
 use mirror_sidecar::catalog::Catalog;
+use mirror_sidecar::former_backups::FormerBackups;
 use mirror_sidecar::images::Images;
 use mirror_sidecar::metrics::Metrics;
 use std::num::NonZeroUsize;
@@ -51,6 +53,18 @@ impl Scene {
         let images = Images::new(self.place(), &registries, registries.clone()).unwrap();
         let parallel = NonZeroUsize::new(2).unwrap();
         Catalog::new(Arc::new(images), parallel, Metrics::new())
+    }
+
+    /// The same, after the backup was in the former one.
+    fn catalog_after(&self, former: &Fake) -> Catalog {
+        let registries = registries(&[&self.upstream, &self.backup, former]);
+        let images = Images::new(self.place(), &registries, registries.clone()).unwrap();
+        let place = format!("{}/acme", former.host());
+        let places = Backup::with_both_namings(&place);
+        let former = FormerBackups::new(&self.place(), places);
+        let parallel = NonZeroUsize::new(2).unwrap();
+        let images = Arc::new(images.with_former_backups(former));
+        Catalog::new(images, parallel, Metrics::new())
     }
 
     fn repository(&self) -> String {
@@ -123,4 +137,76 @@ async fn a_tag_that_is_put_back_does_not_count_as_a_copy() {
     scene.lose_layer(&scene.images[1]);
     wait(&scene.catalog(), &image).await;
     assert!(scene.is_whole());
+}
+
+/// A copy whose original lacks a platform is as good as it gets; one that lacks a layer besides is not.
+#[tokio::test]
+async fn only_what_the_original_lacks_may_be_missing() {
+    let scene = Scene::new().await;
+    let (image, repository) = (scene.image(), scene.repository());
+    let [root, first, second] = &scene.images;
+    let key = ("app".to_owned(), second.digest().to_string());
+    scene.upstream.state().manifests.remove(&key);
+    let anchor = anchor_of(&root.digest());
+    scene.backup.put(&repository, first);
+    scene.backup.put_tagged(&repository, "v1", root);
+    scene.backup.put_tagged(&repository, &anchor, root);
+    wait(&scene.catalog(), &image).await;
+
+    scene.lose_layer(first);
+    let catalog = scene.catalog();
+    let mut attempts = catalog.attempts();
+    assert!(!is_mirrored(&catalog, &image).await);
+    attempts.recv().await.unwrap();
+    assert!(!is_mirrored(&catalog, &image).await || scene.backup.has(&repository, first));
+}
+
+/// The tag may have moved on since the former copy was made.
+#[tokio::test]
+async fn an_original_that_is_only_busy_is_not_replaced_by_its_former_copy() {
+    let scene = Scene::new().await;
+    let former = Fake::start().await;
+    former.put_tagged(&scene.repository(), "v1", &image(7, &[noise(7, 100)]));
+    for method in [Method::HEAD, Method::GET] {
+        let busy = Action::Status(503, Vec::new(), "");
+        scene.upstream.fault(method, "/v2/app/", usize::MAX, busy);
+    }
+    let catalog = scene.catalog_after(&former);
+    let mut attempts = catalog.attempts();
+    assert!(!is_mirrored(&catalog, &scene.image()).await);
+    attempts.recv().await.unwrap();
+    assert_eq!((former.log().len(), scene.backup.tags()), (0, 0));
+}
+
+/// Former backups that fail are left alone for a while, whatever else was in them.
+#[tokio::test]
+async fn a_former_backup_that_fails_is_not_asked_for_each_image() {
+    let scene = Scene::new().await;
+    let former = Fake::start().await;
+    let busy = Action::Status(503, Vec::new(), "");
+    former.fault(Method::HEAD, "/v2/", usize::MAX, busy);
+    let catalog = scene.catalog_after(&former);
+    let mut attempts = catalog.attempts();
+    let mut requests = Vec::new();
+    for name in ["gone/a:1", "gone/b:1"] {
+        let image = format!("{}/{name}", scene.upstream.host());
+        assert!(!is_mirrored(&catalog, &image.parse().unwrap()).await);
+        attempts.recv().await.unwrap();
+        requests.push(former.log().len());
+    }
+    assert!(requests[0] > 0);
+    assert_eq!(requests[0], requests[1]);
+}
+
+#[tokio::test]
+async fn an_original_that_is_gone_is_copied_from_a_former_backup() {
+    let scene = Scene::new().await;
+    let former = Fake::start().await;
+    let copy = image(7, &[noise(7, 100)]);
+    former.put_tagged(&scene.repository(), "v1", &copy);
+    let key = ("app".to_owned(), "v1".to_owned());
+    scene.upstream.state().tags.remove(&key);
+    let catalog = scene.catalog_after(&former);
+    wait(&catalog, &scene.image()).await;
+    assert!(scene.backup.has(&scene.repository(), &copy));
 }

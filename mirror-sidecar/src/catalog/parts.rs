@@ -68,12 +68,12 @@ pub enum Turn {
 /// Whose turn a request below the root waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pacing {
-    /// Nobody's: a lookup waits for it.
+    /// Nobody's, since a lookup waits for it: the check ends when lookups have no turn left.
     Immediate,
     /// That of lookups of the facade.
     Lookup,
-    /// That of images in use.
-    InUse,
+    /// That of images in use, until then.
+    InUse(Instant),
 }
 
 /// Failed lookups in a row.
@@ -217,7 +217,7 @@ impl Parts {
                 self.incomplete.invalidate(&key).await;
                 self.mark_whole(key).await;
             }
-            Completeness::Complete { .. } => {}
+            Completeness::Complete { .. } | Completeness::Unfinished { .. } => {}
         }
         Ok(found)
     }
@@ -241,12 +241,12 @@ impl Parts {
         }
     }
 
-    /// Completes when one more request may be sent.
-    async fn wait(&self, pacing: Pacing) {
-        let pace = match pacing {
-            Pacing::Immediate => return,
-            Pacing::Lookup => &self.lookup_pace,
-            Pacing::InUse => &self.in_use_pace,
+    /// Completes when one more request may be sent, with `false` if that is not to be waited for.
+    async fn wait(&self, pacing: Pacing) -> bool {
+        let (pace, until) = match pacing {
+            Pacing::Immediate => (&self.lookup_pace, Some(Instant::now())),
+            Pacing::Lookup => (&self.lookup_pace, None),
+            Pacing::InUse(until) => (&self.in_use_pace, Some(until)),
         };
         loop {
             let next = {
@@ -255,12 +255,16 @@ impl Parts {
                 match pace.next_token(now) {
                     None => {
                         pace.take(now);
-                        return;
+                        return true;
                     }
                     Some(next) => next,
                 }
             };
-            sleep_until(next.into()).await;
+            let next = next.into();
+            if until.is_some_and(|until| next > until) {
+                return false;
+            }
+            sleep_until(next).await;
         }
     }
 }
