@@ -3,8 +3,9 @@
 use mirror_contract::ImageRef;
 use mirror_copy::{Registries, Source, Target};
 
-use super::list::{Entry, List, RepositoryName};
+use crate::args::image::parse_image;
 use crate::args::{CopyArgs, UsageError};
+use crate::commands::list::{Entry, List, RepositoryName};
 use crate::images::{self, Images};
 
 /// One copy to make.
@@ -71,7 +72,7 @@ impl Planner {
                 to: To::Repository(named),
             });
         }
-        let copy: ImageRef<'static> = to.parse().map_err(|error| wrong(&error))?;
+        let copy = parse_image(to).map_err(|reason| wrong(&reason))?;
         if copy.digest().is_some() {
             return Err(wrong(
                 &"the copy has the digest of the original, give it a tag only",
