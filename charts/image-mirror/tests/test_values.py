@@ -94,7 +94,7 @@ class Schema(unittest.TestCase):
             (sets(tls__ca="no PEM"), "/tls/ca"),
             (sets(cluster__recheckInterval="60"), "/cluster/recheckInterval"),
             (sets(admissionPolicies__workloads="Warn"), "/admissionPolicies/workloads"),
-            (sets(upstream__maxImageSize="20Gi"), "/upstream/maxImageSize"),
+            (sets(upstream__maxImageSize="20Kx"), "/upstream/maxImageSize"),
             (["--set-json", 'upstream.privateRegistries=["http://a"]'], "/upstream/privateRegistries/0"),
             (["--set-json", 'upstream.privateRegistries=["10.0.0.0/8/"]'], "/upstream/privateRegistries/0"),
             (sets(upstream__maxImageSize=""), "/upstream/maxImageSize"),
@@ -374,7 +374,7 @@ class Names(unittest.TestCase):
 
         known = {"port", "containerPort", "replicas", "minAvailable", "maxUnavailable", "weight", "timeoutSeconds"}
         known |= {"timeoutEvalSeconds", "terminationGracePeriodSeconds", "periodSeconds", "timeBudgetMs"}
-        known |= {"runAsUser", "runAsGroup", "fsGroup"}
+        known |= {"runAsUser", "runAsGroup", "fsGroup", "backoffLimit", "activeDeadlineSeconds"}
         for item in found.values():
             self.assertEqual(set(numbers(item)) - known, set(), item["kind"])
 

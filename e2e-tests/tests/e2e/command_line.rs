@@ -642,6 +642,55 @@ fn a_dry_run_writes_nothing() {
     assert_eq!(objects(&missing.stdout)[0]["result"], "failed");
 }
 
+/// What `helm test` runs: it tells apart a service that is not ready and a login that may not push, and writes nothing.
+#[rstest]
+#[case::all_is_well("200 OK", "s3cret", 0, ["ok      readiness", "ok      push login", "ok      dry run"])]
+#[case::not_ready("503 Service Unavailable", "s3cret", 1, ["failed  readiness", "ok      push login", "ok      dry run"])]
+#[case::wrong_login("200 OK", "wrong", 1, ["ok      readiness", "failed  push login", "failed  dry run"])]
+fn an_installation_is_checked(
+    #[case] status: &str,
+    #[case] password: &str,
+    #[case] code: i32,
+    #[case] lines: [&str; 3],
+) {
+    let upstream = start_registry().unwrap();
+    let backup = start_registry_with(Some(Credential::new("pusher", "s3cret"))).unwrap();
+    let (from, to) = (upstream.address(), backup.address());
+    Image::single(1)
+        .push(&upstream.client(), "team/app", "v1")
+        .unwrap();
+    let service = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = service.local_addr().unwrap();
+    let response = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+    let serving = std::thread::spawn(move || {
+        let mut connection = service.accept().unwrap().0;
+        let mut request = [0; 1024];
+        let length = connection.read(&mut request).unwrap();
+        connection.write_all(response.as_bytes()).unwrap();
+        text(&request[..length])
+    });
+    let output = Command::new(artifacts::sidecar_program().unwrap())
+        .args(["check", &format!("{from}/team/app:v1")])
+        .args(["--ready-url", &format!("http://{address}/readyz")])
+        .args(["--registry", &to, "--repository", "acme"])
+        .args(["--registry-username", "pusher"])
+        .args(["--insecure-registry", &format!("{from},{to}")])
+        .env_clear()
+        .env("REGISTRY_PASSWORD", password)
+        .output()
+        .unwrap();
+    let shown = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(code), "{shown}");
+    let starts: Vec<_> = shown
+        .lines()
+        .map(|line| line.split(':').next().unwrap())
+        .collect();
+    assert_eq!(starts, lines, "{shown}");
+    assert!(serving.join().unwrap().starts_with("GET /readyz HTTP/1.1"));
+    let copies = format!("acme/{}-team-app", from.replace(':', "_"));
+    assert!(tags(backup.as_ref(), &copies).is_empty());
+}
+
 /// Registries answer 404 to both.
 #[rstest]
 #[case::tag("team/app:v2", "the repository is there, but has no such tag")]
@@ -785,6 +834,91 @@ fn a_signal_stops_a_copy_immediately(#[case] signal: Signal, #[case] code: i32) 
         "{complaint}"
     );
     assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+/// What a terminal of 80 columns shows after `output`: lines, cursor movements, and wrapped lines.
+fn screen(output: &str) -> Vec<String> {
+    const COLUMNS: usize = 80;
+    let mut lines = vec![vec![' '; COLUMNS]];
+    let (mut row, mut column) = (0, 0);
+    let mut characters = output.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '\r' => column = 0,
+            '\n' => row += 1,
+            '\x1b' => {
+                assert_eq!(characters.next(), Some('['));
+                let mut number = String::new();
+                while let Some(digit) = characters.next_if(char::is_ascii_digit) {
+                    number.push(digit);
+                }
+                let number: usize = number.parse().unwrap_or(1);
+                match characters.next() {
+                    Some('A') => row = row.saturating_sub(number),
+                    Some('B') => row += number,
+                    Some('K') => lines[row] = vec![' '; COLUMNS],
+                    other => panic!("{other:?}"),
+                }
+            }
+            shown => {
+                if column == COLUMNS {
+                    (row, column) = (row + 1, 0);
+                }
+                lines.resize(lines.len().max(row + 1), vec![' '; COLUMNS]);
+                lines[row][column] = shown;
+                column += 1;
+            }
+        }
+        lines.resize(lines.len().max(row + 1), vec![' '; COLUMNS]);
+    }
+    let text = |line: &Vec<char>| line.iter().collect::<String>().trim_end().to_owned();
+    let lines = lines.iter().map(text);
+    lines.filter(|line| !line.is_empty()).collect()
+}
+
+/// The terminal shows `^C` behind the bars; where that went to the next line, a bar was left over.
+#[test]
+fn ctrl_c_leaves_no_bar() {
+    if Command::new("script").arg("--version").output().is_err() {
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: script is not installed, Ctrl-C is not tried on a terminal"
+        );
+        return;
+    }
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let from = silent.local_addr().unwrap();
+    let program = artifacts::sidecar_program().unwrap().display();
+    let command = format!(
+        "stty columns 80; {program} copy {from}/team/app:v1 --to {from}/other/app --insecure-registry {from}"
+    );
+    let mut child = Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .env("TERM", "xterm")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let (mut shown, mut piece) = (Vec::new(), [0; 4096]);
+    while !text(&shown).contains("reading manifests") {
+        let length = stdout.read(&mut piece).unwrap();
+        assert!(length > 0, "{:?}", text(&shown));
+        shown.extend_from_slice(&piece[..length]);
+    }
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"\x03").unwrap();
+    stdout.read_to_end(&mut shown).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let shown = text(&shown);
+    assert!(shown.contains("^C"), "{shown:?}");
+    let lines = screen(&shown);
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.starts_with("mirror-sidecar: interrupted")),
+        "{lines:?}"
+    );
 }
 
 /// Results that nobody reads hold up the program, but not its end.

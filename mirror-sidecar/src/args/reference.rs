@@ -19,7 +19,7 @@ This page is generated from the program's `--help`: `IMAGE_MIRROR_ACCEPT=1 cargo
 ";
 
 /// Pages that explain a flag further.
-const SEE: [(&str, &str); 6] = [
+const SEE: [(&str, &str); 8] = [
     (
         "private-registry",
         "registries.md#registries-in-private-networks",
@@ -29,6 +29,11 @@ const SEE: [(&str, &str); 6] = [
     ("max-workloads", "cluster.md#limits"),
     ("docker-config", "credentials.md"),
     ("max-image-size", "copying.md"),
+    ("former-backup", "changing-the-backup.md"),
+    (
+        "former-pull-secret",
+        "credentials.md#another-name-for-the-pull-secret",
+    ),
 ];
 
 /// One flag with everything that the commands say about it.

@@ -123,8 +123,8 @@ impl Run {
             self.failed |= dry_run::run(plans, &self.args).await;
         } else {
             self.copy_all(plans).await;
+            self.progress.finish();
         }
-        self.progress.finish();
         if self.failed {
             ExitCode::from(FAILURE)
         } else {
