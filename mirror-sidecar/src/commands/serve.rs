@@ -64,7 +64,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     metrics.follow_registries(place.registry(), vec![targets.clone(), sources.clone()]);
     let former_backups = FormerBackups::new(&place, cluster_args.former_backups.clone());
     let images = Images::new(place, &targets, sources)
-        .map_err(|error| UsageError(error.to_string()))?
+        .map_err(|error| UsageError(format!("--registry: {error}")))?
         .with_former_backups(former_backups)
         .with_max_bytes(originals.max_image_size.0);
     let catalog = Catalog::new(Arc::new(images), parallel_copies, metrics.clone());

@@ -53,7 +53,8 @@ impl Planner {
         let Some(to) = &args.to else {
             let backup = args.backup.backup()?;
             let (sources, targets) = registries(args, backup.registry())?;
-            let images = Images::new(backup, &targets, sources).map_err(usage)?;
+            let images = Images::new(backup, &targets, sources)
+                .map_err(|error| UsageError(format!("--registry: {error}")))?;
             return Ok(Self {
                 to: To::Backup(Box::new(images)),
             });
@@ -177,8 +178,4 @@ fn registries(args: &CopyArgs, login_host: &str) -> Result<(Registries, Registri
 
 fn text(reason: impl std::fmt::Display) -> String {
     reason.to_string()
-}
-
-fn usage(reason: impl std::fmt::Display) -> UsageError {
-    UsageError(text(reason))
 }
