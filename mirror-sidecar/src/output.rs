@@ -46,13 +46,11 @@ pub fn raw(text: &str) {
         stdout.write_all(text.as_bytes())?;
         stdout.flush()
     });
-    match written {
-        Err(problem) if problem.kind() != io::ErrorKind::BrokenPipe => {
-            if !FAILED.swap(true, Ordering::Relaxed) {
-                error(&format!("cannot write to standard output: {problem}"));
-            }
-        }
-        _ => {}
+    if let Err(problem) = written
+        && problem.kind() != io::ErrorKind::BrokenPipe
+        && !FAILED.swap(true, Ordering::Relaxed)
+    {
+        error(&format!("cannot write to standard output: {problem}"));
     }
 }
 

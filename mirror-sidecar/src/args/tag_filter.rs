@@ -209,7 +209,9 @@ fn glob(text: &str) -> Result<String, String> {
                     None => ("", class.as_str()),
                 };
                 let class = class.replace(['\\', '[', '&', '~', '^'], "");
-                expression.push_str(&format!("[{negation}{class}]"));
+                for part in ["[", negation, &class, "]"] {
+                    expression.push_str(part);
+                }
             }
             other => expression.push_str(&regex::escape(other.encode_utf8(&mut [0; 4]))),
         }
