@@ -13,7 +13,7 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/flags.md");
 const INTRODUCTION: &str = "\
 # Flags and variables of mirror-sidecar
 
-This page is generated from the program's `--help`: `IMAGE_MIRROR_ACCEPT=1 cargo test -p mirror-sidecar --lib flags_page` writes it.
+This page is generated from the program's `--help`: `IMAGE_MIRROR_ACCEPT=1 cargo test --workspace --lib flags_page` writes it.
 
 `mirror-sidecar man` prints the same as a manual page, and `mirror-sidecar completion` a script for the shell. A variable that is empty counts as not set; a flag wins over its variable.
 ";
@@ -92,13 +92,17 @@ fn default(arg: &Arg) -> String {
 
 fn meaning(arg: &Arg, long: &str) -> String {
     let help = arg.get_long_help().or_else(|| arg.get_help()).unwrap();
-    let mut text = help
-        .to_string()
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ");
-    if !text.ends_with('.') {
-        text.push('.');
+    let help = help.to_string();
+    let mut text = String::new();
+    for paragraph in help.split("\n\n") {
+        let words: Vec<_> = paragraph.split_whitespace().collect();
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        text.push_str(&words.join(" "));
+        if !text.ends_with('.') {
+            text.push('.');
+        }
     }
     let values = arg.get_possible_values();
     if arg.get_action().takes_values() && !values.is_empty() {
@@ -114,8 +118,8 @@ fn meaning(arg: &Arg, long: &str) -> String {
     if let Some((_, page)) = SEE.iter().find(|(flag, _)| *flag == long) {
         write!(text, " See [{page}]({page}).").unwrap();
     }
-    // Angle brackets would be HTML, and bars end a cell.
-    text.replace('|', "\\|").replace('<', "&lt;")
+    // A bar would end the cell.
+    text.replace('|', "\\|")
 }
 
 fn code(text: &str) -> String {
@@ -220,6 +224,6 @@ fn the_flags_page_is_up_to_date() {
     let written = std::fs::read_to_string(Path::new(PAGE)).unwrap_or_default();
     assert!(
         written == expected,
-        "docs/flags.md is not what --help says: IMAGE_MIRROR_ACCEPT=1 cargo test -p mirror-sidecar --lib flags_page"
+        "docs/flags.md is not what --help says: IMAGE_MIRROR_ACCEPT=1 cargo test --workspace --lib flags_page"
     );
 }

@@ -29,7 +29,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     if is_number {
         return Err(format!("has no unit: {text}s are seconds, {text}m minutes"));
     }
-    let rest: SignedDuration = rest.parse().map_err(|_| WRONG)?;
+    let rest: SignedDuration = rest.trim_start().parse().map_err(|_| WRONG)?;
     let rest = Duration::try_from(rest).map_err(|_| "must not be negative")?;
     Ok(days.checked_add(rest).ok_or("is too long")?)
 }
