@@ -99,7 +99,7 @@ class Schema(unittest.TestCase):
             (["--set-json", 'upstream.privateRegistries=["10.0.0.0/8/"]'], "/upstream/privateRegistries/0"),
             (sets(upstream__maxImageSize=""), "/upstream/maxImageSize"),
             (sets(cluster__recheckInterval="0h0m"), "/cluster/recheckInterval"),
-            (sets(cluster__maxNewBytesPerNamespace="1Ti"), "/cluster/maxNewBytesPerNamespace"),
+            (sets(cluster__maxNewBytesPerNamespace="1Tx"), "/cluster/maxNewBytesPerNamespace"),
             (sets(cluster__maxWorkloads=10), "/cluster/maxWorkloads"),
             (sets(facade__port=8080), "/facade/port"),
             (["--set", "networkPolicy.egress.privateCidrs={10.0.0.1}"], "/networkPolicy/egress/privateCidrs/0"),
