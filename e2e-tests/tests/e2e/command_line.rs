@@ -840,7 +840,7 @@ fn a_signal_stops_a_copy_immediately(#[case] signal: Signal, #[case] code: i32) 
 fn screen(output: &str) -> Vec<String> {
     const COLUMNS: usize = 80;
     let mut lines = vec![vec![' '; COLUMNS]];
-    let (mut row, mut column) = (0, 0);
+    let (mut row, mut column) = (0_usize, 0);
     let mut characters = output.chars().peekable();
     while let Some(character) = characters.next() {
         match character {
