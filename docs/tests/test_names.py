@@ -39,13 +39,16 @@ FOLDERS = (
 )
 
 
+COMMANDS = ("serve", "copy", "name", "check", "completion", "man")
+
+
 def help_of(*command):
     return subprocess.run([SIDECAR, *command, "--help"], capture_output=True, text=True, env={}, check=True).stdout
 
 
 def flags():
     """The flags of mirror-sidecar, by command."""
-    return {name: set(re.findall(r"--[a-z][a-z-]+", help_of(name))) for name in ("serve", "copy", "name")}
+    return {name: set(re.findall(r"--[a-z][a-z-]+", help_of(name))) for name in COMMANDS}
 
 
 def metrics():
@@ -111,7 +114,7 @@ class Names(unittest.TestCase):
         named = [(place, flag) for place, text in self.spans() for flag in re.findall(r"^--[a-z][a-z-]+", text)]
         self.none(f"{place}: {flag}" for place, flag in named if flag not in every)
         for place, command in self.commands():
-            if match := re.search(r"mirror-sidecar (serve|copy|name)\b([^|;&>]*)", command):
+            if match := re.search(rf"mirror-sidecar ({'|'.join(COMMANDS)})\b([^|;&>]*)", command):
                 given = set(re.findall(r"--[a-z][a-z-]+", match[2]))
                 self.assertLessEqual(given, known[match[1]], place)
 

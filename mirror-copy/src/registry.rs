@@ -220,6 +220,14 @@ impl Registry {
         read_back.await.map(|()| true)
     }
 
+    /// Checks that the credentials may push to a repository: opens an upload, and cancels it. Writes nothing.
+    pub async fn check_push(&self, repository: &str) -> Result<(), RegistryError> {
+        let repository = self.repository(repository, Access::Push)?;
+        let session = repository.open_upload("").await?;
+        repository.cancel(&session).await;
+        Ok(())
+    }
+
     /// All tags of a repository, in the registry's order (distribution-spec, "Listing Tags"), page by page;
     /// at most 100 000.
     pub async fn tags(&self, repository: &str) -> Result<Vec<String>, RegistryError> {

@@ -7,16 +7,22 @@ mod backup;
 mod cluster;
 mod copy;
 mod facade;
+pub mod image;
 mod login;
 mod pull;
+#[cfg(test)]
+mod reference;
 mod sources;
+mod tag_filter;
+mod values;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use k8s_openapi::jiff::SignedDuration;
 use mirror_contract::{NamespacePattern, Sidecar};
 
 pub use backup::BackupArgs;
@@ -25,15 +31,33 @@ pub use copy::{CopyArgs, ProgressArg};
 pub use facade::{FacadeArgs, FacadeLogin, Transport};
 pub use pull::PullPlan;
 pub use sources::{OriginalsArgs, SourceArgs};
+pub use tag_filter::TagFilters;
+use values::{duration, listen_address, positive};
 
 use crate::logging::{self, LogFormat};
 use crate::output::OutputFormat;
+use crate::{FAILURE, USAGE};
+
+const COMPLETION_EXAMPLES: &str = "\
+Examples:
+  source <(mirror-sidecar completion bash)
+  mirror-sidecar completion zsh > \"${fpath[1]}/_mirror-sidecar\"
+  mirror-sidecar completion fish > ~/.config/fish/completions/mirror-sidecar.fish";
+
+const NAME_EXAMPLES: &str = "\
+Examples:
+  mirror-sidecar name nginx                                          the canonical reference
+  mirror-sidecar name nginx:1.27 --registry ghcr.io --repository acme
+  mirror-sidecar name - --output json < images.txt                   a list of images, one a line
+  mirror-sidecar name --reverse ghcr.io/acme/docker.io-library-nginx:1.27 --registry ghcr.io --repository acme";
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0  everything was done
-  1  something could not be done: a copy failed, a port is taken, the registry does not answer
-  2  a flag, an environment variable, a file named by one, or an image reference is wrong";
+  1  something could not be done: a copy failed, a port is taken, the registry does not answer, the results cannot be
+     written
+  2  a flag, an environment variable, a file named by one, or an image reference is wrong
+  130, 143  `copy` was interrupted by Ctrl-C (SIGINT) or SIGTERM";
 
 /// Keeps copies of container images in a backup registry and tells the image-mirror policy about them.
 #[derive(Debug, Parser)]
@@ -47,11 +71,13 @@ pub struct Cli {
     pub log: LogArgs,
 }
 
-/// Parses the command line and the environment; ends the process with a sentence when something is wrong.
+/// Parses the command line and the environment.
 ///
 /// A variable that is empty counts as not set, as charts and shell scripts expect.
-#[must_use]
-pub fn parse() -> Cli {
+///
+/// # Errors
+/// The exit code, after `--help` or what is wrong was printed.
+pub fn parse() -> Result<Cli, ExitCode> {
     fn forget_empty(command: clap::Command) -> clap::Command {
         let is_empty = |arg: &clap::Arg| {
             let value = arg.get_env().and_then(std::env::var_os);
@@ -67,8 +93,17 @@ pub fn parse() -> Cli {
             })
             .mut_subcommands(forget_empty)
     }
-    let matches = forget_empty(Cli::command()).get_matches();
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    let matches = forget_empty(Cli::command()).try_get_matches();
+    matches
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|error| match (error.print(), error.use_stderr()) {
+            (_, true) => ExitCode::from(USAGE),
+            (Ok(()), false) => ExitCode::SUCCESS,
+            (Err(problem), false) if problem.kind() == std::io::ErrorKind::BrokenPipe => {
+                ExitCode::SUCCESS
+            }
+            (Err(_), false) => ExitCode::from(FAILURE),
+        })
 }
 
 /// The commands.
@@ -78,8 +113,14 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Copy images now, with all their platforms and signatures, byte for byte
     Copy(CopyArgs),
-    /// Show what images are called: canonical reference, copy, and the policy's query
+    /// Show the names of images: canonical reference, copy, and the policy's query
     Name(NameArgs),
+    /// Check an installation: the service, the login that pushes, and what a copy would read
+    Check(CheckArgs),
+    /// Print a completion script for a shell
+    Completion(CompletionArgs),
+    /// Print the manual page, or write the pages of all commands to a folder
+    Man(ManArgs),
 }
 
 /// How to log.
@@ -108,10 +149,11 @@ pub struct ServeArgs {
         long,
         env = "ADMIN_LISTEN",
         default_value = "0.0.0.0:8080",
-        value_name = "ADDRESS:PORT"
+        value_name = "[ADDRESS:]PORT",
+        value_parser = listen_address
     )]
     pub admin_listen: SocketAddr,
-    /// How long to go on answering after SIGTERM, with /readyz saying no, until nobody sends questions here any more
+    /// Keep serving this long after SIGTERM while /readyz fails; 5s in a cluster
     #[arg(
         long,
         env = "SHUTDOWN_DELAY",
@@ -120,12 +162,13 @@ pub struct ServeArgs {
         value_parser = shutdown_delay
     )]
     pub shutdown_delay: Duration,
-    /// How many images are copied at the same time, half of them at most from one source
+    /// How many images are copied at the same time, at most half of them from one source
     #[arg(
         long,
         env = "PARALLEL_COPIES",
         default_value = "4",
-        value_name = "NUMBER"
+        value_name = "NUMBER",
+        value_parser = positive::<NonZeroUsize>
     )]
     pub parallel_copies: NonZeroUsize,
     // The groups come last: a heading holds for all flags that follow it.
@@ -146,12 +189,49 @@ pub struct ServeArgs {
     pub cluster: ClusterArgs,
 }
 
+/// Flags of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The image to plan a copy of; nothing is copied
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// Address of the service's /readyz, which must respond with 200
+    #[arg(long, value_name = "HTTP-URL", value_parser = http_url)]
+    pub ready_url: Option<hyper::Uri>,
+    /// Where copies go.
+    #[command(flatten)]
+    pub backup: BackupArgs,
+    /// Where originals come from.
+    #[command(flatten)]
+    pub sources: SourceArgs,
+}
+
+/// Flags of `completion`.
+#[derive(Debug, Args)]
+#[command(after_help = COMPLETION_EXAMPLES)]
+pub struct CompletionArgs {
+    /// The shell to complete commands and flags in
+    pub shell: clap_complete::Shell,
+}
+
+/// Flags of `man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Existing folder for mirror-sidecar.1, mirror-sidecar-copy.1 and the pages of the other commands
+    #[arg(value_name = "FOLDER")]
+    pub folder: Option<PathBuf>,
+}
+
 /// Flags of `name`.
 #[derive(Debug, Args)]
+#[command(after_help = NAME_EXAMPLES)]
 pub struct NameArgs {
-    /// The image references to show
+    /// The image references to show; - reads more of them from standard input, one a line, where # begins a comment
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<String>,
+    /// Show the originals of these copies instead
+    #[arg(long)]
+    pub reverse: bool,
     /// Where the policy reaches the sidecar: its `sidecar` setting
     #[arg(
         long,
@@ -174,19 +254,11 @@ pub struct NameArgs {
 #[error("{0}")]
 pub struct UsageError(pub String);
 
-/// A number with a unit, such as 30m, 1h or 1h30m.
-fn duration(text: &str) -> Result<Duration, &'static str> {
-    let duration: SignedDuration = text
-        .parse()
-        .map_err(|_| "must be a time with its unit, such as 5s, 30m or 1h30m")?;
-    Duration::try_from(duration).map_err(|_| "must not be negative")
-}
-
 /// Kubernetes kills after 30 seconds by default, and stopping takes some of them.
-fn shutdown_delay(text: &str) -> Result<Duration, &'static str> {
+fn shutdown_delay(text: &str) -> Result<Duration, String> {
     let delay = duration(text)?;
     if delay > Duration::from_mins(10) {
-        return Err("must be at most 10m");
+        return Err("must be at most 10m".into());
     }
     Ok(delay)
 }
@@ -195,6 +267,13 @@ fn sidecar(text: &str) -> Result<String, &'static str> {
     Sidecar::parse(text)
         .map(|sidecar| sidecar.as_str().to_owned())
         .ok_or("must be a lower-case host name with a port, such as mirror-sidecar.kubewarden.svc:5000")
+}
+
+fn http_url(text: &str) -> Result<hyper::Uri, &'static str> {
+    text.parse()
+        .ok()
+        .filter(|url: &hyper::Uri| url.scheme_str() == Some("http") && url.host().is_some())
+        .ok_or("must be a URL such as http://mirror-sidecar.image-mirror.svc:8080/readyz")
 }
 
 /// Spaces around a comma are forgiven.

@@ -1,5 +1,9 @@
 //! What each command does: it joins the parts and turns their results into output and an exit code.
 
+pub mod check;
+pub mod completion;
 pub mod copy;
+mod list;
+pub mod man;
 pub mod name;
 pub mod serve;

@@ -1,7 +1,7 @@
 //! The mirror-sidecar service and its command line.
 //!
 //! - [`args`]: flags and environment, parsed into types once, here at the edge;
-//! - [`commands`]: what `serve`, `copy` and `name` do: the wiring;
+//! - [`commands`]: what `serve`, `copy`, `name`, `check`, `completion` and `man` do: the wiring;
 //! - [`facade`]: the endpoint that looks like an OCI registry and answers the policy;
 //! - [`catalog`]: what is mirrored; the backup registry is the truth;
 //! - [`copy_queue`]: the copies to make;
@@ -47,18 +47,26 @@ use args::Command;
 pub const FAILURE: u8 = 1;
 /// The command line, the environment or a file it names is wrong. The same code that clap uses.
 pub const USAGE: u8 = 2;
+/// A signal ended the command: this and its number, as shells report it.
+pub const SIGNAL: u8 = 128;
 
 /// Runs the program to its end: parses the command line, and carries out one command.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = args::parse();
+    let cli = match args::parse() {
+        Ok(cli) => cli,
+        Err(exit) => return exit,
+    };
     logging::init(&cli.log.log_level, cli.log.log_format);
     let result = match cli.command {
         Command::Name(args) => commands::name::run(&args),
         Command::Copy(args) => block_on(commands::copy::run(args)),
         Command::Serve(args) => block_on(commands::serve::run(*args)),
+        Command::Check(args) => block_on(commands::check::run(args)),
+        Command::Completion(args) => Ok(commands::completion::run(&args)),
+        Command::Man(args) => commands::man::run(&args),
     };
-    result.unwrap_or_else(|error| {
+    let exit = result.unwrap_or_else(|error| {
         output::error(&format!("{error:#}"));
         let code = if error.is::<args::UsageError>() {
             USAGE
@@ -66,7 +74,11 @@ pub fn run() -> ExitCode {
             FAILURE
         };
         ExitCode::from(code)
-    })
+    });
+    if exit == ExitCode::SUCCESS && output::has_failed() {
+        return ExitCode::from(FAILURE);
+    }
+    exit
 }
 
 fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {

@@ -1,16 +1,21 @@
 //! What the commands say: results on standard output, sentences about what went wrong on standard error, and progress
 //! bars there while they are wanted.
 //!
-//! Nothing else writes to either. A reader that goes away (`mirror-sidecar name … | head -1`) is no error.
+//! Nothing else writes to either. A reader that closes its pipe (`mirror-sidecar name … | head -1`) is no error, every other
+//! failure to write results is one: the command then exits with 1.
 
 pub mod escape;
 mod terminal;
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{MultiProgress, ProgressDrawTarget, TermLike as _};
 use serde::Serialize;
+
+/// Set by the first failure to write to standard output.
+static FAILED: AtomicBool = AtomicBool::new(false);
 
 /// The bars that everything else on the screen has to make way for.
 static BARS: OnceLock<MultiProgress> = OnceLock::new();
@@ -29,9 +34,30 @@ pub enum OutputFormat {
 
 /// A line on standard output.
 pub fn line(text: &str) {
-    beside_bars(|| {
-        let _ = writeln!(io::stdout().lock(), "{text}");
+    raw(&format!("{text}\n"));
+}
+
+/// Text on standard output as it is.
+///
+/// The first failure to write is reported, and remembered for [`has_failed`].
+pub fn raw(text: &str) {
+    let written = beside_bars(|| {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()
     });
+    if let Err(problem) = written
+        && problem.kind() != io::ErrorKind::BrokenPipe
+        && !FAILED.swap(true, Ordering::Relaxed)
+    {
+        error(&format!("cannot write to standard output: {problem}"));
+    }
+}
+
+/// Whether something could not be written to standard output. A reader that closed its pipe does not count.
+#[must_use]
+pub fn has_failed() -> bool {
+    FAILED.load(Ordering::Relaxed)
 }
 
 /// One JSON object on one line of standard output.
@@ -102,4 +128,11 @@ pub fn human_bytes(bytes: u64) -> String {
             format!("{}.{} {unit}", tenths / 10, tenths % 10)
         }
     }
+}
+
+/// A number with its noun: `1 blob`, `2 blobs`.
+#[must_use]
+pub fn count(number: u64, noun: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{ending}")
 }

@@ -18,7 +18,7 @@
 
 {{/* What is never touched, as a JSON list: what starts the cluster, or the mirror, must not wait for it. */}}
 {{- define "image-mirror.excludedNamespaces" -}}
-{{ concat .Values.excludeNamespaces (list "kube-system" .Release.Namespace .Values.kubewarden.namespace) | uniq | toJson }}
+{{ concat .Values.excludeNamespaces (list "kube-system" .Release.Namespace (include "image-mirror.kubewardenNamespace" .)) | uniq | toJson }}
 {{- end }}
 
 {{/* Whether Pods get a Secret that the sidecar makes. */}}

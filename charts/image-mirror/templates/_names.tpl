@@ -70,6 +70,13 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: sidecar
 {{- end }}
 
+{{/* The Pod of `helm test`. */}}
+{{- define "image-mirror.testSelector" -}}
+app.kubernetes.io/name: {{ .Chart.Name | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+app.kubernetes.io/component: test
+{{- end }}
+
 {{/* Takes a list: the context and the component. */}}
 {{- define "image-mirror.labels" -}}
 {{- $component := last . }}

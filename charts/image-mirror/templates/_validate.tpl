@@ -1,9 +1,9 @@
-{{/* What the schema cannot say: values that only make sense together. Everything that is wrong is told at once. */}}
+{{/* What the schema cannot express: values that only make sense together, or with what is in the cluster. All errors are reported together. */}}
 {{- define "image-mirror.validate" -}}
 {{- $wrong := list }}
 {{- $v := .Values }}
 {{- if not $v.registry.host }}
-  {{- $wrong = append $wrong "registry.host is missing: which registry keeps the copies? For example --set registry.host=ghcr.io --set registry.repository=acme" }}
+  {{- $wrong = append $wrong "registry.host is missing: set it to the registry that keeps the copies, for example --set registry.host=ghcr.io --set registry.repository=acme" }}
 {{- end }}
 {{- range $name := list "registry" "pull" }}
   {{- $login := index $v $name }}
@@ -130,8 +130,9 @@
     {{- end }}
   {{- end }}
 {{- end }}
+{{- $wrong = concat $wrong (include "image-mirror.missing" . | fromJsonArray) }}
 {{- with $wrong }}
-  {{- fail (printf "\n\nThese values cannot be:\n  - %s\n" (join "\n  - " .)) }}
+  {{- fail (eq (len .) 1 | ternary (first .) (printf "%d values are wrong:\n  - %s\n" (len .) (join "\n  - " .))) }}
 {{- end }}
 {{- end }}
 

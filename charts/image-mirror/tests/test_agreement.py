@@ -272,8 +272,10 @@ class Images(unittest.TestCase):
     def test_make_deploy_wants_the_version_that_the_policy_needs(self):
         wanted = re.search(r"^OLDEST=(.*)$", (ROOT / "charts/scripts/deploy.sh").read_text(), re.M)
         self.assertEqual(wanted[1], document("metadata.yml")["minimumKubewardenVersion"])
+        chart = (CHART / "templates/_kubewarden.tpl").read_text()
+        self.assertIn(f'oldestKubewarden" -}}}}\n{wanted[1]}\n', chart)
 
     def test_the_policy_server_is_new_enough(self):
         least = document("metadata.yml")["minimumKubewardenVersion"].split(".")
-        ours = defaults()["policyServer"]["image"]["tag"].removeprefix("v").split(".")
+        ours = defaults()["kubewarden"]["version"].removeprefix("v").split(".")
         self.assertGreaterEqual([int(part) for part in ours], [int(part) for part in least])

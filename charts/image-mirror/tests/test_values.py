@@ -94,12 +94,12 @@ class Schema(unittest.TestCase):
             (sets(tls__ca="no PEM"), "/tls/ca"),
             (sets(cluster__recheckInterval="60"), "/cluster/recheckInterval"),
             (sets(admissionPolicies__workloads="Warn"), "/admissionPolicies/workloads"),
-            (sets(upstream__maxImageSize="20Gi"), "/upstream/maxImageSize"),
+            (sets(upstream__maxImageSize="20Kx"), "/upstream/maxImageSize"),
             (["--set-json", 'upstream.privateRegistries=["http://a"]'], "/upstream/privateRegistries/0"),
             (["--set-json", 'upstream.privateRegistries=["10.0.0.0/8/"]'], "/upstream/privateRegistries/0"),
             (sets(upstream__maxImageSize=""), "/upstream/maxImageSize"),
             (sets(cluster__recheckInterval="0h0m"), "/cluster/recheckInterval"),
-            (sets(cluster__maxNewBytesPerNamespace="1Ti"), "/cluster/maxNewBytesPerNamespace"),
+            (sets(cluster__maxNewBytesPerNamespace="1Tx"), "/cluster/maxNewBytesPerNamespace"),
             (sets(cluster__maxWorkloads=10), "/cluster/maxWorkloads"),
             (sets(facade__port=8080), "/facade/port"),
             (["--set", "networkPolicy.egress.privateCidrs={10.0.0.1}"], "/networkPolicy/egress/privateCidrs/0"),
@@ -374,7 +374,7 @@ class Names(unittest.TestCase):
 
         known = {"port", "containerPort", "replicas", "minAvailable", "maxUnavailable", "weight", "timeoutSeconds"}
         known |= {"timeoutEvalSeconds", "terminationGracePeriodSeconds", "periodSeconds", "timeBudgetMs"}
-        known |= {"runAsUser", "runAsGroup", "fsGroup"}
+        known |= {"runAsUser", "runAsGroup", "fsGroup", "backoffLimit", "activeDeadlineSeconds"}
         for item in found.values():
             self.assertEqual(set(numbers(item)) - known, set(), item["kind"])
 

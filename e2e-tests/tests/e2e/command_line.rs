@@ -57,6 +57,86 @@ fn name_shows_canonical_reference_target_and_query() {
     assert_eq!(lines[1]["target"], "ghcr.io/acme/ghcr.io-a--b-c:latest");
 }
 
+/// Without a backup there is no copy to name, and `--reverse` reads back what `name` gave.
+#[test]
+fn names_are_read_from_a_list_and_back() {
+    let mut command = Command::new(artifacts::sidecar_program().unwrap());
+    let output = with_input(
+        command
+            .args(["name", "-", "--output", "json"])
+            .env_clear()
+            .stdout(Stdio::piped()),
+        "nginx # web\n\nghcr.io/a-b/c:v1\n",
+    );
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let names = objects(&output.stdout);
+    assert_eq!(names[0]["canonical"], "docker.io/library/nginx:latest");
+    assert!(names[0].get("target").is_none(), "{names:?}");
+
+    let backup = [
+        "--output",
+        "json",
+        "--registry",
+        "ghcr.io",
+        "--repository",
+        "acme",
+    ];
+    let name = |first: &[&str]| objects(&sidecar(&[first, &backup[..]].concat()).stdout);
+    let copy = name(&["name", "ghcr.io/a-b/c:v1"]);
+    let copy = copy[0]["target"].as_str().unwrap();
+    let original = name(&["name", "--reverse", copy]);
+    assert_eq!(original[0]["original"], "ghcr.io/a-b/c:v1");
+}
+
+/// Results that are lost cost the exit code; a reader that has seen enough does not.
+#[rstest]
+#[case::results(&["name", "nginx"])]
+#[case::help(&["--help"])]
+#[case::completion(&["completion", "bash"])]
+fn results_that_cannot_be_written_are_an_error(#[case] arguments: &[&str]) {
+    let run = |stdout: Stdio| {
+        let mut command = Command::new(artifacts::sidecar_program().unwrap());
+        command
+            .args(arguments)
+            .env_clear()
+            .stdout(stdout)
+            .output()
+            .unwrap()
+    };
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    assert_eq!(run(full.into()).status.code(), Some(1));
+    let (unread, closed) = std::io::pipe().unwrap();
+    drop(unread);
+    assert_eq!(run(closed.into()).status.code(), Some(0));
+}
+
+/// Completion and manual pages come from the same definition as the flags.
+#[test]
+fn completion_and_manual_pages_know_the_flags() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = text(&sidecar(&["completion", shell]).stdout);
+        assert!(script.contains("parallel-copies"), "{shell}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let output = sidecar(&["man", folder.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    for (page, words) in [
+        ("mirror-sidecar.1", "completion"),
+        ("mirror-sidecar-copy.1", "all\\-tags"),
+    ] {
+        let page = std::fs::read_to_string(folder.path().join(page)).unwrap();
+        assert!(page.contains(words), "{page}");
+    }
+    let page = text(&sidecar(&["man"]).stdout);
+    assert!(page.starts_with(".ie"), "{page}");
+    let nowhere = sidecar(&["man", "/nonexistent"]);
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(text(&nowhere.stderr).contains("/nonexistent/mirror-sidecar.1"));
+}
+
 #[test]
 fn one_bad_name_does_not_hide_the_others() {
     let output = sidecar(&[
@@ -100,6 +180,19 @@ fn one_bad_name_does_not_hide_the_others() {
 #[case::half_a_login(&["serve", "--registry", "ghcr.io", "--repository", "a", "--insecure-http", "--facade-username", "u"], "--facade-password-file")]
 #[case::unknown_command(&["mirror"], "mirror")]
 #[case::bad_log_level(&["name", "a", "--log-level", "loud=very=much"], "--log-level")]
+#[case::other_transport(&["copy", "oci:folder", "--registry", "ghcr.io", "--repository", "a"], "only registries are supported")]
+#[case::scheme(&["copy", "docker://nginx", "--to", "ghcr.io/a/b"], "use nginx")]
+#[case::scheme_in_to(&["copy", "nginx", "--to", "docker://ghcr.io/a/b:v1"], "--to \"docker://ghcr.io/a/b:v1\": image references have no docker://")]
+#[case::scheme_of_repository(&["copy", "--all-tags", "docker://nginx", "--to", "ghcr.io/a/b"], "use nginx")]
+#[case::no_copies(&["copy", "a", "--parallel-copies", "0"], "'--parallel-copies <NUMBER>': must be a whole number, 1 or more")]
+#[case::listen(&["serve", "--listen", "here"], "'--listen <[ADDRESS:]PORT>': must be a port")]
+#[case::size(&["serve", "--max-image-size", "20X"], "'--max-image-size <BYTES>': must be a number of bytes")]
+#[case::time_without_unit(&["serve", "--recheck-interval", "30"], "30s are seconds")]
+#[case::filter_without_all_tags(&["copy", "nginx", "--tags", "1.*"], "--all-tags")]
+#[case::filter(&["copy", "--all-tags", "nginx", "--tags", "glob:1.*"], "'--tags <FILTER>': glob: is no kind of filter")]
+#[case::name_of_a_copy(&["name", "ghcr.io/acme/docker.io-library-nginx:1", "--registry", "ghcr.io", "--repository", "acme"], "the copy of docker.io/library/nginx:1")]
+#[case::reverse_of_an_original(&["name", "--reverse", "nginx", "--registry", "ghcr.io", "--repository", "acme"], "not in the backup's repository")]
+#[case::reverse_without_registry(&["name", "--reverse", "ghcr.io/acme/docker.io-library-nginx:1"], "--registry")]
 #[case::typo_in_log_level(&["copy", "a", "--log-level", "inof"], "off, error, warn, info, debug, trace")]
 fn mistakes_are_named(#[case] arguments: &[&str], #[case] named: &str) {
     let output = sidecar(arguments);
@@ -415,7 +508,7 @@ fn every_mistake_in_a_list_is_told_before_anything_is_copied() {
     let output = with_input(copy_command(&from, &to).arg("-"), &list);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let complaint = text(&output.stderr);
-    for line in ["line 2 ", "line 4 ", "line 5 ", "3 mistakes"] {
+    for line in ["line 2 ", "line 4 ", "line 5 ", "3 invalid entries"] {
         assert!(complaint.contains(line), "{line}: {complaint}");
     }
     assert!(!complaint.contains("line 1 "), "{complaint}");
@@ -467,6 +560,155 @@ fn all_tags_of_a_repository_are_copied_but_those_made_of_digests() {
     assert!(text(&missing.stdout).contains("team/app:v2"), "{missing:?}");
 }
 
+#[test]
+fn filters_choose_among_all_tags() {
+    let (upstream, backup) = (start_registry().unwrap(), start_registry().unwrap());
+    let (from, to) = (upstream.address(), backup.address());
+    let image = Image::single(5);
+    for tag in ["1.26.0", "1.27.0", "1.27.1", "1.27.1-alpine", "latest"] {
+        image.push(&upstream.client(), "team/app", tag).unwrap();
+    }
+    let (repository, target) = (format!("{from}/team/app"), format!("{to}/other/app"));
+    let run = |filters: &[&str]| {
+        let mut command = copy_command(&from, &to);
+        command.args(["--all-tags", "--no-referrers", &repository, "--to", &target]);
+        command.args(filters).output().unwrap()
+    };
+    let some = run(&[
+        "--tags",
+        "semver:>=1.26",
+        "--tags",
+        "latest",
+        "--tags",
+        "newest:1",
+    ]);
+    assert_eq!(some.status.code(), Some(0), "{some:?}");
+    assert_eq!(tags(backup.as_ref(), "other/app"), ["1.27.1"]);
+    let none = run(&["--tags", "2.*", "--output", "json"]);
+    assert_eq!(none.status.code(), Some(1), "{none:?}");
+    let failed = objects(&none.stdout);
+    assert_eq!(
+        failed[0]["error"],
+        "none of its 5 tags is selected by --tags"
+    );
+}
+
+/// A dry run tells what would happen, and writes nothing.
+#[test]
+fn a_dry_run_writes_nothing() {
+    let (upstream, backup) = (start_registry().unwrap(), start_registry().unwrap());
+    let (from, to) = (upstream.address(), backup.address());
+    let (old, new) = (Image::single(1), Image::single(2));
+    old.push(&upstream.client(), "team/app", "v1").unwrap();
+    let image = format!("{from}/team/app:v1");
+    let run = |flags: &[&str]| {
+        copy_command(&from, &to)
+            .arg(&image)
+            .args(flags)
+            .output()
+            .unwrap()
+    };
+    let dry = |expected: Value| {
+        let output = run(&["--dry-run", "--output", "json"]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let results = objects(&output.stdout);
+        for (key, value) in expected.as_object().unwrap() {
+            assert_eq!(&results[0][key], value, "{results:?}");
+        }
+    };
+    let copies = format!("acme/{}-team-app", from.replace(':', "_"));
+    dry(serde_json::json!({"image": image, "result": "would_copy", "digest": old.digest()}));
+    assert!(tags(backup.as_ref(), &copies).is_empty());
+    assert!(text(&run(&["--dry-run"]).stdout).contains("would be copied"));
+
+    assert_eq!(run(&[]).status.code(), Some(0));
+    dry(serde_json::json!({"result": "present", "digest": old.digest()}));
+    assert!(text(&run(&[]).stdout).contains("already there, "));
+    new.push(&upstream.client(), "team/app", "v1").unwrap();
+    dry(
+        serde_json::json!({"result": "would_replace", "digest": new.digest(), "replaces": old.digest()}),
+    );
+
+    let missing = copy_command(&from, &to)
+        .args([
+            "--dry-run",
+            "--output",
+            "json",
+            &format!("{from}/team/app:v2"),
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(missing.status.code(), Some(1), "{missing:?}");
+    assert_eq!(objects(&missing.stdout)[0]["result"], "failed");
+}
+
+/// What `helm test` runs: it tells apart a service that is not ready and a login that may not push, and writes nothing.
+#[rstest]
+#[case::all_is_well("200 OK", "s3cret", 0, ["ok      readiness", "ok      push login", "ok      dry run"])]
+#[case::not_ready("503 Service Unavailable", "s3cret", 1, ["failed  readiness", "ok      push login", "ok      dry run"])]
+#[case::wrong_login("200 OK", "wrong", 1, ["ok      readiness", "failed  push login", "failed  dry run"])]
+fn an_installation_is_checked(
+    #[case] status: &str,
+    #[case] password: &str,
+    #[case] code: i32,
+    #[case] lines: [&str; 3],
+) {
+    let upstream = start_registry().unwrap();
+    let backup = start_registry_with(Some(Credential::new("pusher", "s3cret"))).unwrap();
+    let (from, to) = (upstream.address(), backup.address());
+    Image::single(1)
+        .push(&upstream.client(), "team/app", "v1")
+        .unwrap();
+    let service = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = service.local_addr().unwrap();
+    let response = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+    let serving = std::thread::spawn(move || {
+        let mut connection = service.accept().unwrap().0;
+        let mut request = [0; 1024];
+        let length = connection.read(&mut request).unwrap();
+        connection.write_all(response.as_bytes()).unwrap();
+        text(&request[..length])
+    });
+    let output = Command::new(artifacts::sidecar_program().unwrap())
+        .args(["check", &format!("{from}/team/app:v1")])
+        .args(["--ready-url", &format!("http://{address}/readyz")])
+        .args(["--registry", &to, "--repository", "acme"])
+        .args(["--registry-username", "pusher"])
+        .args(["--insecure-registry", &format!("{from},{to}")])
+        .env_clear()
+        .env("REGISTRY_PASSWORD", password)
+        .output()
+        .unwrap();
+    let shown = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(code), "{shown}");
+    let starts: Vec<_> = shown
+        .lines()
+        .map(|line| line.split(':').next().unwrap())
+        .collect();
+    assert_eq!(starts, lines, "{shown}");
+    assert!(serving.join().unwrap().starts_with("GET /readyz HTTP/1.1"));
+    let copies = format!("acme/{}-team-app", from.replace(':', "_"));
+    assert!(tags(backup.as_ref(), &copies).is_empty());
+}
+
+/// Registries answer 404 to both.
+#[rstest]
+#[case::tag("team/app:v2", "the repository is there, but has no such tag")]
+#[case::repository("team/none:v1", "has no repository team/none")]
+fn a_missing_repository_is_told_from_a_missing_tag(#[case] image: &str, #[case] words: &str) {
+    let (upstream, backup) = (start_registry().unwrap(), start_registry().unwrap());
+    let (from, to) = (upstream.address(), backup.address());
+    Image::single(1)
+        .push(&upstream.client(), "team/app", "v1")
+        .unwrap();
+    let output = copy_command(&from, &to)
+        .arg(format!("{from}/{image}"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output.stderr).contains(words), "{output:?}");
+}
+
 /// Standard error is all JSON then, and tells the story in order; the results are where they always are.
 #[test]
 fn progress_for_programs_is_json_on_standard_error() {
@@ -482,8 +724,14 @@ fn progress_for_programs_is_json_on_standard_error() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let results = objects(&output.stdout);
-    assert_eq!(results.len(), 1);
-    assert_eq!(results[0]["image"], there);
+    let of = |image: &str| results.iter().find(|result| result["image"] == image);
+    assert_eq!(of(&there).unwrap()["result"], "copied");
+    let failed = of(&missing).unwrap();
+    assert_eq!(failed["result"], "failed");
+    assert!(
+        failed["error"].as_str().unwrap().contains("no such tag"),
+        "{failed}"
+    );
     let events = objects(&output.stderr);
     let of_image = events.iter().filter(|event| event["image"] == there);
     let kinds: Vec<&str> = of_image.map(|e| e["event"].as_str().unwrap()).collect();
@@ -552,7 +800,9 @@ fn progress_on_a_terminal_is_bars() {
 
 /// A copy in the middle of which nothing moves any more stops all the same.
 #[rstest]
-fn a_signal_stops_a_copy_at_once(#[values(Signal::INT, Signal::TERM)] signal: Signal) {
+#[case(Signal::INT, 130)]
+#[case(Signal::TERM, 143)]
+fn a_signal_stops_a_copy_immediately(#[case] signal: Signal, #[case] code: i32) {
     let backup = start_registry().unwrap();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let from = silent.local_addr().unwrap().to_string();
@@ -578,12 +828,97 @@ fn a_signal_stops_a_copy_at_once(#[values(Signal::INT, Signal::TERM)] signal: Si
         .unwrap()
         .read_to_string(&mut complaint)
         .unwrap();
-    assert_eq!(status.code(), Some(1), "{complaint}");
+    assert_eq!(status.code(), Some(code), "{complaint}");
     assert!(
         complaint.contains("nothing incomplete has a tag"),
         "{complaint}"
     );
     assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+/// What a terminal of 80 columns shows after `output`: lines, cursor movements, and wrapped lines.
+fn screen(output: &str) -> Vec<String> {
+    const COLUMNS: usize = 80;
+    let mut lines = vec![vec![' '; COLUMNS]];
+    let (mut row, mut column) = (0_usize, 0);
+    let mut characters = output.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '\r' => column = 0,
+            '\n' => row += 1,
+            '\x1b' => {
+                assert_eq!(characters.next(), Some('['));
+                let mut number = String::new();
+                while let Some(digit) = characters.next_if(char::is_ascii_digit) {
+                    number.push(digit);
+                }
+                let number: usize = number.parse().unwrap_or(1);
+                match characters.next() {
+                    Some('A') => row = row.saturating_sub(number),
+                    Some('B') => row += number,
+                    Some('K') => lines[row] = vec![' '; COLUMNS],
+                    other => panic!("{other:?}"),
+                }
+            }
+            shown => {
+                if column == COLUMNS {
+                    (row, column) = (row + 1, 0);
+                }
+                lines.resize(lines.len().max(row + 1), vec![' '; COLUMNS]);
+                lines[row][column] = shown;
+                column += 1;
+            }
+        }
+        lines.resize(lines.len().max(row + 1), vec![' '; COLUMNS]);
+    }
+    let text = |line: &Vec<char>| line.iter().collect::<String>().trim_end().to_owned();
+    let lines = lines.iter().map(text);
+    lines.filter(|line| !line.is_empty()).collect()
+}
+
+/// The terminal shows `^C` behind the bars; where that went to the next line, a bar was left over.
+#[test]
+fn ctrl_c_leaves_no_bar() {
+    if Command::new("script").arg("--version").output().is_err() {
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: script is not installed, Ctrl-C is not tried on a terminal"
+        );
+        return;
+    }
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let from = silent.local_addr().unwrap();
+    let program = artifacts::sidecar_program().unwrap().display();
+    let command = format!(
+        "stty columns 80; {program} copy {from}/team/app:v1 --to {from}/other/app --insecure-registry {from}"
+    );
+    let mut child = Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .env("TERM", "xterm")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let (mut shown, mut piece) = (Vec::new(), [0; 4096]);
+    while !text(&shown).contains("reading manifests") {
+        let length = stdout.read(&mut piece).unwrap();
+        assert!(length > 0, "{:?}", text(&shown));
+        shown.extend_from_slice(&piece[..length]);
+    }
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"\x03").unwrap();
+    stdout.read_to_end(&mut shown).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let shown = text(&shown);
+    assert!(shown.contains("^C"), "{shown:?}");
+    let lines = screen(&shown);
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.starts_with("mirror-sidecar: interrupted")),
+        "{lines:?}"
+    );
 }
 
 /// Results that nobody reads hold up the program, but not its end.
@@ -610,7 +945,7 @@ fn a_signal_stops_a_run_that_nobody_listens_to() {
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
     let sent = Instant::now();
     kill_process(pid, Signal::TERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert_eq!(child.wait().unwrap().code(), Some(143));
     // Half a second, and time for a busy machine.
     assert!(sent.elapsed() < Duration::from_secs(5));
 }

@@ -47,7 +47,12 @@ pub(crate) enum MountAnswer {
 impl Repository {
     /// Opens an upload session (distribution-spec, "POST then PUT").
     pub(crate) async fn start_upload(&self, digest: &Digest) -> Result<Session, RegistryError> {
-        let subject = self.subject(Operation::StartUpload, &format!("@{digest}"));
+        self.open_upload(&format!("@{digest}")).await
+    }
+
+    /// Opens an upload session for what is not known yet.
+    pub(crate) async fn open_upload(&self, object: &str) -> Result<Session, RegistryError> {
+        let subject = self.subject(Operation::StartUpload, object);
         let url = self.url("blobs/uploads/");
         let call = Call::new(&subject, Method::POST, url, &self.scopes, Lane::Small);
         let response = self.registry.send(&call).await?;

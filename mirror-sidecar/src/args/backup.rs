@@ -31,6 +31,9 @@ pub struct BackupArgs {
     #[arg(long, env = "NAMING", value_enum, default_value = "flat")]
     naming: NamingArg,
     /// User that may push to the registry; without it the docker config decides
+    ///
+    /// Used for the backup, and never to read originals. `serve` does not read originals with the docker config's login for
+    /// the backup's host either.
     #[arg(long, env = "REGISTRY_USERNAME", value_name = "NAME")]
     registry_username: Option<String>,
     /// Password of that user; prefer the file, since other processes can see flags

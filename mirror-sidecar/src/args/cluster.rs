@@ -11,7 +11,8 @@ use mirror_contract::{Backup, NamespacePattern};
 use secrecy::SecretString;
 
 use super::sources::{SizeLimit, size_limit};
-use super::{duration, namespace_pattern, secret_name};
+use super::values::{duration, positive};
+use super::{namespace_pattern, secret_name};
 use crate::cluster::model::Limits;
 use crate::cluster::{DailyBudget, Readmit};
 
@@ -92,11 +93,11 @@ pub struct ClusterArgs {
         long,
         env = "READMIT_PER_MINUTE",
         default_value = "10",
-        value_name = "NUMBER"
+        value_name = "NUMBER",
+        value_parser = positive::<NonZeroU32>
     )]
     pub readmit_per_minute: NonZeroU32,
-    /// In which time every image in use is looked at once: is its copy there, did its tag move, does the original still
-    /// exist
+    /// How often each image in use is re-checked: is its copy there, did its tag move, does the original still exist
     #[arg(long, env = "RECHECK_INTERVAL", default_value = "1h", value_name = "TIME", value_parser = recheck_interval)]
     pub recheck_interval: Duration,
     /// What to do when a tag stands for another image than when it was copied
@@ -204,10 +205,10 @@ fn namespace_name(text: &str) -> Result<String, &'static str> {
 }
 
 /// Not so short that registries are flooded.
-fn recheck_interval(text: &str) -> Result<Duration, &'static str> {
+fn recheck_interval(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;
     if duration < MIN_RECHECK {
-        return Err("must be at least 1s");
+        return Err("must be at least 1s".into());
     }
     Ok(duration)
 }

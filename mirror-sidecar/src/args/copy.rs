@@ -5,6 +5,8 @@ use std::num::NonZeroUsize;
 use clap::{Args, ValueEnum};
 use mirror_copy::{CopyOptions, Platform};
 
+use super::tag_filter::TagFilter;
+use super::values::positive;
 use super::{BackupArgs, SourceArgs, UsageError};
 use crate::output::OutputFormat;
 
@@ -13,6 +15,7 @@ Examples:
   mirror-sidecar copy nginx:1.27 ghcr.io/acme/app:v1        to their names in the backup
   mirror-sidecar copy - < images.txt                        a list of images, one a line
   mirror-sidecar copy --all-tags docker.io/library/nginx    all tags of a repository
+  mirror-sidecar copy --all-tags nginx --tags 'semver:>=1.26' --tags newest:5
   mirror-sidecar copy nginx:1.27 --to quay.io/acme/nginx:1.27 --platform linux/amd64,linux/arm64";
 
 /// Flags of `copy`.
@@ -25,6 +28,19 @@ pub struct CopyArgs {
     /// Copy all tags of the repositories that are given instead of images
     #[arg(long)]
     pub all_tags: bool,
+    /// Copy only these of all tags: a glob such as `1.27.*`, `regex:EXPRESSION`, `semver:RANGE` such as `semver:>=1.26 <2`;
+    /// with `!` in front all others; `newest:NUMBER` the highest versions of what is left (repeatable)
+    ///
+    /// A tag is copied if it matches one of the filters, or there are only filters with `!`, and none of those with `!`. A
+    /// regular expression matches anywhere in the tag, a glob the whole tag. For `semver:` and `newest:`, 1.27 counts as
+    /// 1.27.0, a `v` in front is ignored, and tags that are no versions are left out; a tag with a suffix, such as
+    /// 1.27.0-alpine, is a pre-release, which a range matches only if it names a pre-release of the same version. A
+    /// repository without a matching tag is an error.
+    #[arg(long, value_name = "FILTER", requires = "all_tags")]
+    pub tags: Vec<TagFilter>,
+    /// Show what would be copied, and write nothing: reads the original and the copy of each image, but no layers
+    #[arg(long)]
+    pub dry_run: bool,
     /// Where to copy a single image to, instead of to its name in the backup; with --all-tags the repository for the tags
     #[arg(long, value_name = "REFERENCE")]
     pub to: Option<String>,
@@ -33,7 +49,8 @@ pub struct CopyArgs {
         long,
         env = "PARALLEL_COPIES",
         default_value = "32",
-        value_name = "NUMBER"
+        value_name = "NUMBER",
+        value_parser = positive::<NonZeroUsize>
     )]
     pub parallel_copies: NonZeroUsize,
     /// How progress is shown on standard error
@@ -75,6 +92,14 @@ pub struct ExtentArgs {
     /// Look again at everything that the target already has, and repair what is missing there
     #[arg(long)]
     refresh: bool,
+}
+
+impl ExtentArgs {
+    /// Copies have the digests of their originals.
+    #[must_use]
+    pub fn has_all_platforms(&self) -> bool {
+        self.platform.is_empty()
+    }
 }
 
 /// How progress is shown.

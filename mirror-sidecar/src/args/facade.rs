@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use super::UsageError;
 use super::backup::read_secret;
 use super::login::check_username;
+use super::values::listen_address;
 
 /// How the policy reaches the sidecar.
 #[derive(Debug, Args)]
@@ -19,7 +20,8 @@ pub struct FacadeArgs {
         long,
         env = "LISTEN",
         default_value = "0.0.0.0:5000",
-        value_name = "ADDRESS:PORT"
+        value_name = "[ADDRESS:]PORT",
+        value_parser = listen_address
     )]
     pub listen: SocketAddr,
     /// Certificate chain in PEM form; read again when it changes

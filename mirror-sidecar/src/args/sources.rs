@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mirror_copy::{Credentials, DockerConfig, IpNet, PrivateHosts, Registries, RegistryOptions};
+use mirror_copy::{
+    Credentials, DockerConfig, IpNet, PrivateHosts, Registries, RegistryOptions, SetupError,
+};
 
 use super::UsageError;
+use super::values::bytes;
 
 /// How registries are spoken to.
 #[derive(Debug, Args)]
@@ -148,7 +151,16 @@ impl SourceArgs {
             user_agent: concat!("mirror-sidecar/", env!("CARGO_PKG_VERSION")).into(),
             ..RegistryOptions::default()
         };
-        Registries::new(options).map_err(|error| UsageError(error.to_string()))
+        Registries::new(options).map_err(|error| match error {
+            SetupError::Certificate { number, reason } => {
+                let file = number
+                    .checked_sub(1)
+                    .and_then(|index| self.ca_file.get(index));
+                let file = file.map_or_else(String::new, |file| format!(" {}", file.display()));
+                UsageError(format!("--ca-file{file}: {reason}"))
+            }
+            error => UsageError(error.to_string()),
+        })
     }
 }
 
@@ -187,26 +199,14 @@ fn host(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// A number of bytes: `1048576`, `512M`, `20G`. `0` and `none` are no limit.
+/// Parses the largest allowed number of bytes. `0` and `none` are no limit.
 pub(super) fn size_limit(text: &str) -> Result<SizeLimit, &'static str> {
-    const WRONG: &str = "must be a number of bytes, with K, M, G or T for powers of 1024, such as 20G; 0 or none for no limit";
+    const WRONG: &str = "must be a number of bytes, with K, M, G or T (or Ki, Mi, …) for powers of 1024 or KB, MB, … for powers of 1000, such as 20G; 0 or none for no limit";
     if text.eq_ignore_ascii_case("none") {
         return Ok(SizeLimit(None));
     }
     let bytes = bytes(text).ok_or(WRONG)?;
     Ok(SizeLimit((bytes > 0).then_some(bytes)))
-}
-
-fn bytes(text: &str) -> Option<u64> {
-    let units = ["K", "M", "G", "T"].into_iter().zip(1..);
-    let mut parts = units.filter_map(|(unit, power)| {
-        let number = text.strip_suffix(unit);
-        let number = number.or_else(|| text.strip_suffix(unit.to_ascii_lowercase().as_str()));
-        Some((number?, power))
-    });
-    let (number, power) = parts.next().unwrap_or((text, 0));
-    let number: u64 = number.parse().ok()?;
-    number.checked_mul(1 << (10 * power))
 }
 
 #[cfg(test)]
@@ -238,8 +238,13 @@ mod tests {
     #[case("G", Err(()))]
     #[case("-1", Err(()))]
     #[case("1.5G", Err(()))]
-    #[case("1Gi", Err(()))]
+    #[case("20GB", Ok(Some(20_000_000_000)))]
+    #[case("20gb", Ok(Some(20_000_000_000)))]
+    #[case("20Gi", Ok(Some(20 << 30)))]
+    #[case("20GiB", Ok(Some(20 << 30)))]
+    #[case("512B", Ok(Some(512)))]
     #[case("1KG", Err(()))]
+    #[case("1Gib2", Err(()))]
     #[case("1é", Err(()))]
     #[case("99999999999T", Err(()))]
     fn sizes(#[case] text: &str, #[case] limit: Result<Option<u64>, ()>) {

@@ -1,6 +1,7 @@
 //! `copy`: images, now.
 
-mod list;
+mod dry_run;
+mod missing;
 mod plan;
 mod progress;
 mod result;
@@ -10,17 +11,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mirror_copy::{CopyError, CopyOptions, CopyReport};
+use mirror_copy::{CopyOptions, CopyReport};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::FAILURE;
-use crate::args::CopyArgs;
+use super::list;
+use super::serve::{StopSignal, stop_signal};
+use crate::args::{CopyArgs, TagFilters};
 use crate::output;
+use crate::{FAILURE, SIGNAL};
+use missing::Failure;
 use plan::{Plan, Planner};
 use progress::Progress;
 
-/// How long an interrupted run may take to say so. Longer than that is only who writes into a pipe that nobody reads.
+/// How long an interrupted run may take to report it. Only a write to a pipe that nobody reads takes longer.
 const STOP_WITHIN: Duration = Duration::from_millis(500);
 
 /// How often the screen is brought up to date.
@@ -42,7 +46,7 @@ pub async fn run(args: CopyArgs) -> anyhow::Result<ExitCode> {
         Work::Images(planner.images(images)?)
     };
     // Until here the signals end the program by themselves; from here on there may be bars to clear.
-    let mut interrupted = std::pin::pin!(super::serve::stop_signal());
+    let mut interrupted = std::pin::pin!(stop_signal());
     tokio::spawn(stop_in_any_case());
     let progress = Progress::new(args.progress);
     let mut run = Run {
@@ -54,9 +58,9 @@ pub async fn run(args: CopyArgs) -> anyhow::Result<ExitCode> {
     };
     let exit = tokio::select! {
         biased; // so that a signal is never missed once a copy has begun
-        () = &mut interrupted => {
+        signal = &mut interrupted => {
             run.progress.interrupted();
-            ExitCode::from(FAILURE)
+            ExitCode::from(exit_code(signal))
         }
         exit = run.work(work) => exit,
     };
@@ -66,13 +70,22 @@ pub async fn run(args: CopyArgs) -> anyhow::Result<ExitCode> {
 
 /// Ends the program soon after a signal, even when it is held up by what reads its output.
 async fn stop_in_any_case() {
-    super::serve::stop_signal().await;
+    let signal = stop_signal().await;
     tokio::time::sleep(STOP_WITHIN).await;
     #[expect(
         clippy::exit,
         reason = "the task that could return is the one that is held up"
     )]
-    std::process::exit(i32::from(FAILURE));
+    std::process::exit(i32::from(exit_code(signal)));
+}
+
+/// The exit code by which shells know a command that a signal ended.
+fn exit_code(signal: StopSignal) -> u8 {
+    SIGNAL
+        + match signal {
+            StopSignal::Interrupt => 2,
+            StopSignal::Terminate => 15,
+        }
 }
 
 /// What the command line asks for, checked.
@@ -97,7 +110,7 @@ struct Copied {
     /// Its number among the copies of this run.
     number: usize,
     plan: Plan,
-    result: Result<CopyReport, CopyError>,
+    result: Result<CopyReport, Failure>,
 }
 
 impl Run {
@@ -106,8 +119,12 @@ impl Run {
             Work::Images(plans) => plans,
             Work::Repositories(repositories) => self.list_tags(repositories).await,
         };
-        self.copy_all(plans).await;
-        self.progress.finish();
+        if self.args.dry_run {
+            self.failed |= dry_run::run(plans, &self.args).await;
+        } else {
+            self.copy_all(plans).await;
+            self.progress.finish();
+        }
         if self.failed {
             ExitCode::from(FAILURE)
         } else {
@@ -120,16 +137,19 @@ impl Run {
         let limit = self.args.parallel_copies.get();
         let mut lists = std::pin::pin!(tags::list_all(repositories, limit));
         while let Some((repository, tags)) = futures_util::StreamExt::next(&mut lists).await {
-            match tags.map(|tags| tags::plans(&repository, &tags)) {
+            let filters = TagFilters(&self.args.tags);
+            let listed = tags
+                .map_err(|error| missing::of_list(&error, &repository.source))
+                .and_then(|tags| tags::plans(&repository, tags, filters));
+            match listed {
                 Ok(listed) => {
-                    self.progress
-                        .listed(&repository.name, listed.plans.len(), listed.left_out);
+                    self.progress.listed(&repository.name, &listed);
                     plans.extend(listed.plans);
                 }
-                Err(error) => {
+                Err(reason) => {
                     self.failed = true;
-                    self.progress
-                        .not_listed(&repository.name, &error.to_string());
+                    self.progress.not_listed(&repository.name, &reason);
+                    result::print_unlisted(&repository.name, &reason, self.args.output);
                 }
             }
         }
@@ -153,7 +173,7 @@ impl Run {
                     Some(Ok(copied)) => self.ended(&copied),
                     Some(Err(defect)) => {
                         self.failed = true;
-                        output::error(&format!("a copy broke off: {defect}"));
+                        output::error(&format!("a copy was aborted: {defect}"));
                     }
                 },
                 _ = tick.tick() => self.progress.tick(),
@@ -167,6 +187,10 @@ impl Run {
         let watch = progress::watch(progress, number, &plan.image);
         self.running.spawn(async move {
             let result = mirror_copy::copy(&plan.source, &plan.target, &options, &watch).await;
+            let result = match result {
+                Ok(report) => Ok(report),
+                Err(error) => Err(missing::explain(error, &plan.source).await),
+            };
             Copied {
                 number,
                 plan,
@@ -179,8 +203,6 @@ impl Run {
         self.failed |= copied.result.is_err();
         // First what led to it, then the result.
         self.progress.ended(copied);
-        if let Ok(report) = &copied.result {
-            result::print(&copied.plan, report, self.args.output);
-        }
+        result::print(&copied.plan, copied.result.as_ref(), self.args.output);
     }
 }

@@ -1,4 +1,4 @@
-//! `name`: what images are called.
+//! `name`: the names of images and of their copies.
 
 use std::process::ExitCode;
 
@@ -6,8 +6,9 @@ use anyhow::Context as _;
 use mirror_contract::{Backup, ImageRef, Mode, Query, Sidecar};
 use serde::Serialize;
 
-use crate::USAGE;
+use super::list::{self, Entry, List};
 use crate::args::NameArgs;
+use crate::args::image::parse_image;
 use crate::output::{self, OutputFormat};
 
 /// The names of one image.
@@ -15,42 +16,108 @@ use crate::output::{self, OutputFormat};
 struct Names<'a> {
     image: &'a str,
     canonical: String,
-    target: String,
+    /// `None` without a backup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
     query: String,
 }
 
-/// Prints the names of each image; one that is wrong is complained about and costs the exit code.
-///
-/// # Errors
-/// When the backup is not named properly.
-pub fn run(args: &NameArgs) -> anyhow::Result<ExitCode> {
-    let backup = args.backup.backup()?;
-    let sidecar = Sidecar::parse(&args.sidecar).context("--sidecar is not a host and port")?;
-    let mut exit = ExitCode::SUCCESS;
-    for image in &args.images {
-        match names(image, &backup, &sidecar) {
-            Ok(names) => names.print(args.output),
-            Err(reason) => {
-                output::error(&format!("image {image:?}: {reason}"));
-                exit = ExitCode::from(USAGE);
-            }
-        }
-    }
-    Ok(exit)
+/// The image that a copy was made of.
+#[derive(Debug, Serialize)]
+struct Original<'a> {
+    image: &'a str,
+    original: String,
 }
 
-fn names<'a>(text: &'a str, backup: &Backup, sidecar: &Sidecar<'_>) -> Result<Names<'a>, String> {
-    let image = ImageRef::parse(text).map_err(|error| error.to_string())?;
-    let target = backup.target(&image).map_err(|error| error.to_string())?;
-    let query = Query::image(image.clone(), Mode::Ensure)
+/// Prints the names of each image. An invalid one is reported, and the command then exits with 2.
+///
+/// # Errors
+/// [`UsageError`](crate::args::UsageError) for the backup's flags and invalid images.
+pub fn run(args: &NameArgs) -> anyhow::Result<ExitCode> {
+    let backup = match args.backup.registry() {
+        None if !args.reverse => None,
+        _ => Some(args.backup.backup()?),
+    };
+    let sidecar = Sidecar::parse(&args.sidecar).context("--sidecar is not a host and port")?;
+    let List {
+        entries,
+        mut mistakes,
+    } = list::parsed(&args.images, |text| match parse_image(text) {
+        Ok(image) => Ok((text.to_owned(), image)),
+        Err(reason) => Err(format!("image {text:?}: {reason}")),
+    })?;
+    for Entry { origin, value } in entries {
+        let (text, image) = value;
+        let printed = match &backup {
+            Some(backup) if args.reverse => original(&image, backup).map(|original| {
+                let image = text.as_str();
+                Original { image, original }.print(args.output);
+            }),
+            backup => {
+                names(&text, image, backup.as_ref(), &sidecar).map(|names| names.print(args.output))
+            }
+        };
+        if let Err(reason) = printed {
+            mistakes.add(origin, &format!("image {text:?}: {reason}"));
+        }
+    }
+    mistakes.check()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn names<'a>(
+    text: &'a str,
+    image: ImageRef<'static>,
+    backup: Option<&Backup>,
+    sidecar: &Sidecar<'_>,
+) -> Result<Names<'a>, String> {
+    let target = backup.map(|backup| target(&image, backup)).transpose()?;
+    let canonical = image.to_string();
+    let query = Query::image(image, Mode::Ensure)
         .encode(sidecar)
         .map_err(|error| error.to_string())?;
     Ok(Names {
         image: text,
-        canonical: image.to_string(),
-        target: target.to_string(),
+        canonical,
+        target,
         query,
     })
+}
+
+fn target(image: &ImageRef<'_>, backup: &Backup) -> Result<String, String> {
+    if backup.contains(image) {
+        return Err(match backup.source(image) {
+            Some(original) => format!(
+                "it is in the backup already, as the copy of {original}; --reverse shows the originals of copies"
+            ),
+            None => "it is in the backup's repository already".into(),
+        });
+    }
+    let target = backup.target(image).map_err(|error| error.to_string())?;
+    Ok(target.to_string())
+}
+
+fn original(copy: &ImageRef<'_>, backup: &Backup) -> Result<String, String> {
+    if !backup.contains(copy) {
+        return Err(
+            "it is not in the backup's repository; check --registry and --repository".into(),
+        );
+    }
+    let original = backup.source(copy).ok_or(
+        "it is no copy with this --naming, or its name was shortened and cannot be read back",
+    )?;
+    Ok(original.to_string())
+}
+
+impl Original<'_> {
+    fn print(&self, format: OutputFormat) {
+        match format {
+            OutputFormat::Json => output::json(self),
+            OutputFormat::Text => {
+                output::line(&format!("{}\n  original   {}", self.image, self.original));
+            }
+        }
+    }
 }
 
 impl Names<'_> {
@@ -60,7 +127,9 @@ impl Names<'_> {
             OutputFormat::Text => {
                 output::line(self.image);
                 output::line(&format!("  canonical  {}", self.canonical));
-                output::line(&format!("  target     {}", self.target));
+                if let Some(target) = &self.target {
+                    output::line(&format!("  target     {target}"));
+                }
                 output::line(&format!("  query      {}", self.query));
             }
         }

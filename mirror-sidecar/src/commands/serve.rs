@@ -43,7 +43,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let sources = sources.originals(&originals, place.registry())?;
     let certificates = match facade_args.transport()? {
         Transport::Tls { certificate, key } => Some(
-            Certificates::load(certificate, key).map_err(|error| UsageError(error.to_string()))?,
+            Certificates::load(certificate, key)
+                .map_err(|error| UsageError(format!("--tls-cert and --tls-key: {error}")))?,
         ),
         Transport::PlainHttp => {
             tracing::warn!(
@@ -63,7 +64,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     metrics.follow_registries(place.registry(), vec![targets.clone(), sources.clone()]);
     let former_backups = FormerBackups::new(&place, cluster_args.former_backups.clone());
     let images = Images::new(place, &targets, sources)
-        .map_err(|error| UsageError(error.to_string()))?
+        .map_err(|error| UsageError(format!("--registry: {error}")))?
         .with_former_backups(former_backups)
         .with_max_bytes(originals.max_image_size.0);
     let catalog = Catalog::new(Arc::new(images), parallel_copies, metrics.clone());
@@ -94,21 +95,21 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             excluded_namespaces,
         },
     });
-    let listen = |address| format!("cannot listen on {address}");
+    let listen = |flag, address| format!("{flag} {address}: cannot listen");
     let facade = Server::bind(
         facade_args.listen,
         certificates.as_ref(),
         facade,
         Limits::facade(),
     )
-    .with_context(|| listen(facade_args.listen))?;
+    .with_context(|| listen("--listen", facade_args.listen))?;
     let admin = Server::bind(
         admin_listen,
         None,
         admin::router(catalog.clone(), metrics.clone(), is_ending.clone()),
         Limits::admin(),
     )
-    .with_context(|| listen(admin_listen))?;
+    .with_context(|| listen("--admin-listen", admin_listen))?;
     tracing::info!(address = %facade.address()?, tls = certificates.is_some(), "facade is listening");
     tracing::info!(address = %admin.address()?, "admin is listening");
     if let Some(certificates) = certificates {
@@ -175,8 +176,17 @@ async fn serve(facade: Server, admin: Server, catalog: &Catalog, replicas: &Repl
     }
 }
 
-/// Ends with the first SIGTERM or SIGINT.
-pub(super) async fn stop_signal() {
+/// What asks the program to stop.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum StopSignal {
+    /// SIGINT, which Ctrl-C sends.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+}
+
+/// Waits for the first SIGTERM or SIGINT.
+pub(super) async fn stop_signal() -> StopSignal {
     let (Ok(mut terminate), Ok(mut interrupt)) = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
@@ -185,7 +195,7 @@ pub(super) async fn stop_signal() {
         return std::future::pending().await;
     };
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = terminate.recv() => StopSignal::Terminate,
+        _ = interrupt.recv() => StopSignal::Interrupt,
     }
 }

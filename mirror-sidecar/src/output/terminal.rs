@@ -9,6 +9,10 @@ use std::sync::{Mutex, PoisonError};
 
 use indicatif::TermLike;
 
+/// Columns that stay free at the end of each line. A terminal shows Ctrl-C as `^C` after the bars: on a full line that
+/// would go to the next one, and the bars would then be cleared one line too low.
+const FREE_COLUMNS: u16 = 2;
+
 /// Where the size is not known.
 const DEFAULT_SIZE: (u16, u16) = (24, 80);
 
@@ -42,7 +46,7 @@ impl Stderr {
 
 impl TermLike for Stderr {
     fn width(&self) -> u16 {
-        Self::size().1
+        Self::size().1.saturating_sub(FREE_COLUMNS).max(1)
     }
 
     fn height(&self) -> u16 {

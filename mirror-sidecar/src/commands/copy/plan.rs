@@ -3,8 +3,9 @@
 use mirror_contract::ImageRef;
 use mirror_copy::{Registries, Source, Target};
 
-use super::list::{Entry, List, RepositoryName};
+use crate::args::image::parse_image;
 use crate::args::{CopyArgs, UsageError};
+use crate::commands::list::{Entry, List, RepositoryName};
 use crate::images::{self, Images};
 
 /// One copy to make.
@@ -52,7 +53,8 @@ impl Planner {
         let Some(to) = &args.to else {
             let backup = args.backup.backup()?;
             let (sources, targets) = registries(args, backup.registry())?;
-            let images = Images::new(backup, &targets, sources).map_err(usage)?;
+            let images = Images::new(backup, &targets, sources)
+                .map_err(|error| UsageError(format!("--registry: {error}")))?;
             return Ok(Self {
                 to: To::Backup(Box::new(images)),
             });
@@ -71,7 +73,7 @@ impl Planner {
                 to: To::Repository(named),
             });
         }
-        let copy: ImageRef<'static> = to.parse().map_err(|error| wrong(&error))?;
+        let copy = parse_image(to).map_err(|reason| wrong(&reason))?;
         if copy.digest().is_some() {
             return Err(wrong(
                 &"the copy has the digest of the original, give it a tag only",
@@ -176,8 +178,4 @@ fn registries(args: &CopyArgs, login_host: &str) -> Result<(Registries, Registri
 
 fn text(reason: impl std::fmt::Display) -> String {
     reason.to_string()
-}
-
-fn usage(reason: impl std::fmt::Display) -> UsageError {
-    UsageError(text(reason))
 }

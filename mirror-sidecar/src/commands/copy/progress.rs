@@ -18,8 +18,9 @@ use mirror_copy::Event;
 use tracing::level_filters::LevelFilter;
 
 use super::Copied;
-use super::list::RepositoryName;
+use super::tags::Listed;
 use crate::args::ProgressArg;
+use crate::commands::list::RepositoryName;
 use crate::output;
 use bars::Bars;
 use board::Board;
@@ -28,7 +29,8 @@ use lines::Lines;
 use picture::Picture;
 
 /// What everybody is told when a run is cut short.
-const INTERRUPTED: &str = "interrupted; nothing incomplete has a tag, run it again to go on";
+const INTERRUPTED: &str =
+    "interrupted; nothing incomplete has a tag, run the command again to continue";
 
 /// The progress of one run.
 pub(super) struct Progress {
@@ -97,13 +99,13 @@ impl Progress {
         }
     }
 
-    /// The tags of a repository are known: so many to copy, so many that belong to others.
-    pub(super) fn listed(&self, repository: &RepositoryName, tags: usize, left_out: usize) {
+    /// The tags of a repository are known.
+    pub(super) fn listed(&self, repository: &RepositoryName, tags: &Listed) {
         match &self.view {
             View::Nothing => {}
-            View::Json(_) => output::note(&events::listed(repository, tags, left_out)),
+            View::Json(_) => output::note(&events::listed(repository, tags)),
             View::Bars(_) | View::Lines(_) => {
-                output::note(&lines::listed(repository, tags, left_out));
+                output::note(&lines::listed(repository, tags));
             }
         }
     }
@@ -112,7 +114,7 @@ impl Progress {
     pub(super) fn not_listed(&self, repository: &RepositoryName, reason: &str) {
         match &self.view {
             View::Json(_) => output::note(&events::not_listed(repository, reason)),
-            _ => output::error(&format!("the tags of {repository} are not known: {reason}")),
+            _ => output::error(&format!("tags of {repository} were not copied: {reason}")),
         }
     }
 

@@ -5,6 +5,8 @@ use mirror_contract::naming::anchored_digest;
 use mirror_copy::RegistryError;
 
 use super::plan::{Plan, Repository};
+use crate::args::TagFilters;
+use crate::output::count;
 
 /// Suffixes of the tags by which cosign finds what belongs to a digest.
 const COSIGN_SUFFIXES: [&str; 3] = [".sig", ".att", ".sbom"];
@@ -12,8 +14,10 @@ const COSIGN_SUFFIXES: [&str; 3] = [".sig", ".att", ".sbom"];
 /// The copies of the tags of one repository.
 pub(super) struct Listed {
     pub(super) plans: Vec<Plan>,
-    /// Tags that have no copy of their own.
+    /// Tags that belong to another image.
     pub(super) left_out: usize,
+    /// Tags that the filters do not select.
+    pub(super) not_selected: usize,
 }
 
 /// The tags of each repository, `limit` of them asked at a time.
@@ -29,18 +33,36 @@ pub(super) fn list_all(
     futures_util::stream::iter(lists).buffered(limit)
 }
 
-/// Plans a copy for each tag, but for those that come along with an image or name nothing.
-pub(super) fn plans(repository: &Repository, tags: &[String]) -> Listed {
+/// Plans a copy for each selected tag, without those that come along with an image or name nothing.
+///
+/// # Errors
+/// When there are tags and the filters select none of them.
+pub(super) fn plans(
+    repository: &Repository,
+    mut tags: Vec<String>,
+    filters: TagFilters<'_>,
+) -> Result<Listed, String> {
+    let all = tags.len();
+    tags.retain(|tag| !belongs_to_an_image(tag));
+    let own = tags.len();
+    let selected = filters.select(tags);
+    if selected.is_empty() && !filters.0.is_empty() {
+        return Err(format!(
+            "none of its {} is selected by --tags",
+            count(own as u64, "tag")
+        ));
+    }
+    let not_selected = own - selected.len();
     let plan = |tag: &String| {
         let image = repository.name.image(tag)?;
         repository.planner.plan(&image).ok()
     };
-    let own = tags.iter().filter(|tag| !belongs_to_an_image(tag));
-    let plans: Vec<Plan> = own.filter_map(plan).collect();
-    Listed {
-        left_out: tags.len() - plans.len(),
+    let plans: Vec<Plan> = selected.iter().filter_map(plan).collect();
+    Ok(Listed {
+        left_out: all - not_selected - plans.len(),
+        not_selected,
         plans,
-    }
+    })
 }
 
 /// Whether a tag is made of a digest: referrers where a registry has no API for them (distribution-spec, "Referrers Tag

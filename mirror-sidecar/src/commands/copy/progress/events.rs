@@ -7,8 +7,9 @@ use mirror_copy::{Digest, Event};
 use serde::Serialize;
 
 use super::super::Copied;
-use super::super::list::RepositoryName;
+use super::super::tags::Listed;
 use super::board::Board;
+use crate::commands::list::RepositoryName;
 
 /// Between two objects about the bytes of one image.
 const EVERY: Duration = Duration::from_secs(1);
@@ -25,6 +26,7 @@ enum Object<'a> {
         repository: String,
         tags: usize,
         left_out: usize,
+        not_selected: usize,
     },
     NotListed {
         repository: String,
@@ -203,12 +205,12 @@ pub(super) fn line(image: &str, event: &Event<'_>) -> Option<String> {
 }
 
 /// The tags of a repository are known.
-pub(super) fn listed(repository: &RepositoryName, tags: usize, left_out: usize) -> String {
-    let repository = repository.to_string();
+pub(super) fn listed(repository: &RepositoryName, tags: &Listed) -> String {
     let object = Object::Listed {
-        repository,
-        tags,
-        left_out,
+        repository: repository.to_string(),
+        tags: tags.plans.len(),
+        left_out: tags.left_out,
+        not_selected: tags.not_selected,
     };
     object.line()
 }

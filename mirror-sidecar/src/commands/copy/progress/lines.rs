@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use mirror_contract::naming::anchored_digest;
 use mirror_copy::Event;
 
-use super::super::list::RepositoryName;
+use super::super::tags::Listed;
 use super::board::{Board, Image};
-use crate::output::human_bytes;
+use crate::commands::list::RepositoryName;
+use crate::output::{count, human_bytes};
 
 /// Between two lines about something that goes on.
 const EVERY: Duration = Duration::from_secs(5);
@@ -47,13 +48,17 @@ impl Lines {
 }
 
 /// The tags of a repository are known.
-pub(super) fn listed(repository: &RepositoryName, tags: usize, left_out: usize) -> String {
-    match left_out {
-        0 => format!("{repository}: {tags} tags"),
-        _ => format!(
-            "{repository}: {tags} tags, and {left_out} that are made of digests, which come along with their images"
-        ),
-    }
+pub(super) fn listed(repository: &RepositoryName, tags: &Listed) -> String {
+    let selected = match tags.not_selected {
+        0 => String::new(),
+        others => format!(" selected by --tags, {others} not"),
+    };
+    let left_out = match tags.left_out {
+        0 => String::new(),
+        others => format!(", and {others} made of digests, which come along with their images"),
+    };
+    let tags = count(tags.plans.len() as u64, "tag");
+    format!("{repository}: {tags}{selected}{left_out}")
 }
 
 /// What an event means for people; most mean nothing.
@@ -85,13 +90,6 @@ pub(super) fn line(image: &Image, event: &Event<'_>) -> Option<String> {
         _ => return None,
     };
     Some(format!("{}: {text}", image.name))
-}
-
-fn count(number: u64, thing: &str) -> String {
-    match number {
-        1 => format!("1 {thing}"),
-        _ => format!("{number} {thing}s"),
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use mirror_copy::{Digest, Event};
 
 use super::rate::Rate;
-use crate::output::human_bytes;
+use crate::output::{count, human_bytes};
 
 /// How long a layer may be silent before it is taken for one that was given up with its referrer. The engine tells what
 /// moved four times a second; a layer that does move again comes back.
@@ -197,9 +197,10 @@ impl Image {
             None => String::new(),
         };
         format!(
-            "{} of {}, {left} of {blobs} blobs left, {rate}{time}",
+            "{} of {}, {left} of {} left, {rate}{time}",
             human_bytes(sent),
             human_bytes(bytes),
+            count(blobs, "blob"),
         )
     }
 }

@@ -62,7 +62,7 @@ fn what_the_target_has_is_no_part_of_the_way() {
     assert!((image(&board).share() - 0.5).abs() < 1e-9);
     let state = image(&board).state();
     assert!(
-        state.starts_with("150 B of 300 B, 1 of 1 blobs left"),
+        state.starts_with("150 B of 300 B, 1 of 1 blob left"),
         "{state}"
     );
     board.apply(

@@ -66,5 +66,5 @@ fn every_mistake_is_counted() {
     let list = images(&arguments).unwrap();
     assert_eq!((list.len(), list.entries.len()), (3, 1));
     let error = list.mistakes.check().unwrap_err().to_string();
-    assert!(error.starts_with("2 mistakes"), "{error}");
+    assert!(error.starts_with("2 invalid entries"), "{error}");
 }

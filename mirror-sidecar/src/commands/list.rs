@@ -1,6 +1,6 @@
-//! The images or repositories to copy: from the command line, and from a list on standard input.
+//! The images or repositories of a command: from the command line, and from a list on standard input.
 //!
-//! All mistakes are found and told before anything is copied.
+//! All invalid entries are reported together.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,6 +9,7 @@ use std::io::{self, BufRead, IsTerminal as _, Read as _};
 use mirror_contract::ImageRef;
 
 use crate::args::UsageError;
+use crate::args::image::{check_transport, parse_image};
 use crate::output;
 
 /// The argument that stands for the list on standard input.
@@ -25,7 +26,7 @@ const MISTAKES_SHOWN: usize = 100;
 
 /// Where an entry was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(in crate::commands) enum Origin {
     /// On the command line.
     Argument,
     /// On this line of standard input, from 1.
@@ -34,32 +35,32 @@ pub(super) enum Origin {
 
 /// Something to copy, and where it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry<T> {
-    pub(super) origin: Origin,
-    pub(super) value: T,
+pub(in crate::commands) struct Entry<T> {
+    pub(in crate::commands) origin: Origin,
+    pub(in crate::commands) value: T,
 }
 
 /// The mistakes of the command line and the list, told together.
 #[derive(Debug, Default)]
-pub(super) struct Mistakes(Vec<String>);
+pub(in crate::commands) struct Mistakes(Vec<String>);
 
 /// A repository that is named without a tag.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct RepositoryName(String);
+pub(in crate::commands) struct RepositoryName(String);
 
 /// What was asked for: the good entries, and what is wrong with the others.
 #[derive(Debug)]
-pub(super) struct List<T> {
-    pub(super) entries: Vec<Entry<T>>,
-    pub(super) mistakes: Mistakes,
+pub(in crate::commands) struct List<T> {
+    pub(in crate::commands) entries: Vec<Entry<T>>,
+    pub(in crate::commands) mistakes: Mistakes,
 }
 
 /// The images that `arguments` name, each once.
-pub(super) fn images(arguments: &[String]) -> Result<List<ImageRef<'static>>, UsageError> {
-    let parse = |text: &str| {
-        let image = text.parse::<ImageRef<'static>>();
-        image.map_err(|error| format!("image {text:?}: {error}"))
-    };
+pub(in crate::commands) fn images(
+    arguments: &[String],
+) -> Result<List<ImageRef<'static>>, UsageError> {
+    let parse =
+        |text: &str| parse_image(text).map_err(|reason| format!("image {text:?}: {reason}"));
     let mut list = parsed(arguments, parse)?;
     let mut seen = HashSet::new();
     list.entries
@@ -68,7 +69,9 @@ pub(super) fn images(arguments: &[String]) -> Result<List<ImageRef<'static>>, Us
 }
 
 /// The repositories that `arguments` name, each once.
-pub(super) fn repositories(arguments: &[String]) -> Result<List<RepositoryName>, UsageError> {
+pub(in crate::commands) fn repositories(
+    arguments: &[String],
+) -> Result<List<RepositoryName>, UsageError> {
     let mut list = parsed(arguments, |text| {
         RepositoryName::parse(text).map_err(|reason| format!("repository {text:?}: {reason}"))
     })?;
@@ -80,7 +83,8 @@ pub(super) fn repositories(arguments: &[String]) -> Result<List<RepositoryName>,
 
 impl RepositoryName {
     /// Reads `[host[:port]/]path`, with the rules of image references. The error is a reason without the text.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(in crate::commands) fn parse(text: &str) -> Result<Self, String> {
+        check_transport(text)?;
         // The host, which may have a port, ends at the first slash; a tag begins after the last one.
         let last = text.rsplit('/').next().unwrap_or(text);
         if text.contains('@') || last.contains(':') {
@@ -91,7 +95,7 @@ impl RepositoryName {
     }
 
     /// The image of that tag here; `None` where no reference can express the tag.
-    pub(super) fn image(&self, tag: &str) -> Option<ImageRef<'static>> {
+    pub(in crate::commands) fn image(&self, tag: &str) -> Option<ImageRef<'static>> {
         format!("{}:{tag}", self.0).parse().ok()
     }
 }
@@ -113,18 +117,18 @@ impl fmt::Display for Origin {
 
 impl<T> List<T> {
     /// How many images or repositories were asked for.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::commands) fn len(&self) -> usize {
         self.entries.len() + self.mistakes.0.len()
     }
 }
 
 impl Mistakes {
-    pub(super) fn add(&mut self, origin: Origin, sentence: &str) {
+    pub(in crate::commands) fn add(&mut self, origin: Origin, sentence: &str) {
         self.0.push(format!("{origin}{sentence}"));
     }
 
-    /// Passes if there are none. One is the error itself; several are told one by one, and the error counts them.
-    pub(super) fn check(mut self) -> Result<(), UsageError> {
+    /// Passes if there are none. One is the error itself; several are reported one by one, and the error counts them.
+    pub(in crate::commands) fn check(mut self) -> Result<(), UsageError> {
         match self.0.len() {
             0 => Ok(()),
             1 => Err(UsageError(self.0.remove(0))),
@@ -135,15 +139,14 @@ impl Mistakes {
                     0 => String::new(),
                     rest => format!(", {rest} of them not shown"),
                 };
-                Err(UsageError(format!(
-                    "{count} mistakes{rest}; nothing was copied"
-                )))
+                Err(UsageError(format!("{count} invalid entries{rest}")))
             }
         }
     }
 }
 
-fn parsed<T>(
+/// Everything that `arguments` name, parsed.
+pub(in crate::commands) fn parsed<T>(
     arguments: &[String],
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> Result<List<T>, UsageError> {

@@ -1,0 +1,129 @@
+//! `check`: an installation, from the inside. Writes nothing.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use hyper::Uri;
+use mirror_contract::ImageRef;
+use mirror_copy::{Registries, TagOrDigest};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::FAILURE;
+use crate::args::image::parse_image;
+use crate::args::{CheckArgs, UsageError};
+use crate::images::Images;
+use crate::output;
+
+/// How long the service may take to respond.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+
+/// How much of the response of the service is read: its status, and one sentence.
+const MAX_RESPONSE: u64 = 4096;
+
+/// Prints a line for each check, and fails if one does.
+///
+/// # Errors
+/// [`UsageError`] when the image or a flag is wrong.
+pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
+    let image = parse_image(&args.image)
+        .map_err(|reason| UsageError(format!("image {:?}: {reason}", args.image)))?;
+    let backup = args.backup.backup()?;
+    let credentials = args.sources.credentials()?;
+    let sources = args.sources.registries(credentials.clone())?;
+    let targets = args.backup.add_login(credentials, backup.registry())?;
+    let targets = args.sources.registries(targets)?;
+    let images = Images::new(backup, &targets, sources)
+        .map_err(|error| UsageError(format!("--registry: {error}")))?;
+    let mut passed = true;
+    if let Some(url) = &args.ready_url {
+        passed &= report("readiness", ready(url).await);
+    }
+    passed &= report("push login", push_login(&images, &image).await);
+    passed &= report("dry run", dry_run(&images, &targets, &image).await);
+    Ok(if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FAILURE)
+    })
+}
+
+fn report(check: &str, result: anyhow::Result<String>) -> bool {
+    match &result {
+        Ok(text) => output::line(&format!("ok      {check}: {text}")),
+        Err(error) => output::line(&output::escape::escape(&format!(
+            "failed  {check}: {error:#}"
+        ))),
+    }
+    result.is_ok()
+}
+
+async fn ready(url: &Uri) -> anyhow::Result<String> {
+    let response = tokio::time::timeout(READY_WITHIN, get(url))
+        .await
+        .with_context(|| format!("{url} did not respond within {READY_WITHIN:?}"))?
+        .with_context(|| format!("cannot reach {url}"))?;
+    let status = response.split_whitespace().nth(1).unwrap_or_default();
+    if status != "200" {
+        let reason = response.lines().last().unwrap_or_default();
+        bail!("{url} responded {status} {reason}");
+    }
+    Ok(format!("{url} responded 200"))
+}
+
+async fn get(url: &Uri) -> std::io::Result<String> {
+    let host = url.host().unwrap_or_default();
+    let name = host.trim_start_matches('[').trim_end_matches(']');
+    let mut stream = TcpStream::connect((name, url.port_u16().unwrap_or(80))).await?;
+    let path = url.path();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut response = Vec::new();
+    stream.take(MAX_RESPONSE).read_to_end(&mut response).await?;
+    Ok(String::from_utf8_lossy(&response).into_owned())
+}
+
+async fn push_login(images: &Images, image: &ImageRef<'_>) -> anyhow::Result<String> {
+    let repository = images.backup().repository_for(image)?;
+    let registry = images.backup_registry();
+    registry.check_push(&repository).await?;
+    Ok(format!("may push to {}/{repository}", registry.host()))
+}
+
+async fn dry_run(
+    images: &Images,
+    targets: &Registries,
+    image: &ImageRef<'_>,
+) -> anyhow::Result<String> {
+    // An image that comes from the backup itself has no copy; the login that pushes reads it.
+    let source = if images.contains(image) {
+        crate::images::source(targets, image)?
+    } else {
+        images.source(image)?
+    };
+    let original = source
+        .registry
+        .resolve(&source.repository, &source.reference)
+        .await?
+        .with_context(|| format!("the source has no {image}"))?;
+    if images.contains(image) {
+        return Ok(format!("{image} is in the backup"));
+    }
+    let target = images.target(image)?;
+    let digest = original.digest;
+    let reference = match target.tag {
+        Some(tag) => TagOrDigest::Tag(tag),
+        None => TagOrDigest::Digest(digest.clone()),
+    };
+    let present = target
+        .registry
+        .resolve(&target.repository, &reference)
+        .await?;
+    let words = match present {
+        Some(present) if present.digest == digest => "already there",
+        Some(_) => "would be replaced",
+        None => "would be copied",
+    };
+    Ok(format!("{image} ({digest}) {words}"))
+}

@@ -1,0 +1,77 @@
+//! `--dry-run`: what a run would do. Reads manifests by their names, and writes nothing.
+
+use futures_util::StreamExt as _;
+use mirror_copy::{CopyError, Digest, TagOrDigest, Target};
+
+use super::missing::{self, Failure};
+use super::plan::Plan;
+use super::result::{self, Preview};
+use crate::args::CopyArgs;
+use crate::output;
+
+/// Prints what would become of each image. Returns whether something failed.
+pub(super) async fn run(plans: Vec<Plan>, args: &CopyArgs) -> bool {
+    let with_all_platforms = args.extent.has_all_platforms();
+    let previews = plans.into_iter().map(|plan| async move {
+        let preview = preview(&plan, with_all_platforms).await;
+        (plan, preview)
+    });
+    let mut previews =
+        std::pin::pin!(futures_util::stream::iter(previews).buffered(args.parallel_copies.get()));
+    let mut failed = false;
+    while let Some((plan, preview)) = previews.next().await {
+        if let Err(error) = &preview {
+            failed = true;
+            output::error(&format!("{} cannot be copied: {error}", plan.image));
+        }
+        result::print_preview(&plan, preview.as_ref(), args.output);
+    }
+    failed
+}
+
+async fn preview(plan: &Plan, with_all_platforms: bool) -> Result<Preview, Failure> {
+    let original = match original(plan).await {
+        Ok(original) => original,
+        Err(error) => return Err(missing::explain(error, &plan.source).await),
+    };
+    // The digest of a part is not known before it is made.
+    if !with_all_platforms {
+        return Ok(Preview::WouldCopy { digest: original });
+    }
+    match present(&plan.target, &original).await {
+        Err(error) => Err(missing::explain(error, &plan.source).await),
+        Ok(None) => Ok(Preview::WouldCopy { digest: original }),
+        Ok(Some(digest)) if digest == original => Ok(Preview::Present { digest }),
+        Ok(Some(replaces)) => Ok(Preview::WouldReplace {
+            digest: original,
+            replaces,
+        }),
+    }
+}
+
+async fn original(plan: &Plan) -> Result<Digest, CopyError> {
+    let source = &plan.source;
+    let resolved = source
+        .registry
+        .resolve(&source.repository, &source.reference)
+        .await
+        .map_err(CopyError::Source)?;
+    let missing = || CopyError::SourceMissing {
+        object: plan.image.clone(),
+    };
+    resolved.map(|resolved| resolved.digest).ok_or_else(missing)
+}
+
+/// The image that the target has under the name of the copy.
+async fn present(target: &Target, original: &Digest) -> Result<Option<Digest>, CopyError> {
+    let reference = match &target.tag {
+        Some(tag) => TagOrDigest::Tag(tag.clone()),
+        None => TagOrDigest::Digest(original.clone()),
+    };
+    let resolved = target
+        .registry
+        .resolve(&target.repository, &reference)
+        .await
+        .map_err(CopyError::Target)?;
+    Ok(resolved.map(|resolved| resolved.digest))
+}
