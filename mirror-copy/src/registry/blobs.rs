@@ -1,5 +1,6 @@
 //! Blobs of a repository: whether they are there, and their content from a byte on.
 
+use super::answer::{compressed, compression};
 use super::call::{Call, Lane};
 use super::manifests::{content_length, content_type, said_digest};
 use super::repository::Repository;
@@ -21,6 +22,8 @@ pub(super) struct OpenBlob {
     pub(super) response: Response,
     /// Bytes at the beginning of this body that were asked to be left out and were not.
     pub(super) skip: u64,
+    /// The content coding, which some storages name for content that is not encoded.
+    pub(super) compression: Option<String>,
 }
 
 impl Repository {
@@ -103,13 +106,17 @@ impl Repository {
             _ => offset,
         };
         let rest = size - (offset - skip);
+        let compression = compression(response.headers());
         match content_length(response.headers()) {
-            Some(actual) if actual != rest => Err(wrong_size(
-                &subject,
-                size,
-                actual.saturating_add(size - rest),
-            )),
-            _ => Ok(OpenBlob { response, skip }),
+            Some(actual) if actual != rest => Err(match compression {
+                Some(compression) => compressed(&subject, &compression),
+                None => wrong_size(&subject, size, actual.saturating_add(size - rest)),
+            }),
+            _ => Ok(OpenBlob {
+                response,
+                skip,
+                compression,
+            }),
         }
     }
 }
