@@ -88,7 +88,7 @@ impl RegistryRules {
     }
 
     /// Writes a name so that the registry accepts it. No two names become one.
-    pub(crate) fn escape<'n>(self, name: &'n str) -> Cow<'n, str> {
+    pub(crate) fn escape(self, name: &str) -> Cow<'_, str> {
         match self {
             Self::SingleSeparators(_) if needs_escape(name) => Cow::Owned(escape(name)),
             _ => Cow::Borrowed(name),
@@ -96,7 +96,7 @@ impl RegistryRules {
     }
 
     /// The reverse of [`Self::escape`]; `None` for what it never returns.
-    pub(crate) fn unescape<'n>(self, name: &'n str) -> Option<Cow<'n, str>> {
+    pub(crate) fn unescape(self, name: &str) -> Option<Cow<'_, str>> {
         match self {
             Self::SingleSeparators(_) if has_double_separators(name) => None,
             Self::SingleSeparators(_) if needs_escape(name) => unescape(name).map(Cow::Owned),

@@ -123,7 +123,8 @@ fn next_link(headers: &HeaderMap) -> Result<Option<&str>, Unreadable> {
             if relations.any(|relation| relation.eq_ignore_ascii_case("next")) {
                 return Ok(Some(target));
             }
-            if !rest.is_empty() && !rest.trim_start().starts_with(',') {
+            rest = rest.trim_start();
+            if !rest.is_empty() && !rest.starts_with(',') {
                 return Err(Unreadable);
             }
         }
@@ -147,6 +148,9 @@ fn link_target(text: &str) -> Option<(&str, &str)> {
 fn link_parameter(text: &str) -> Option<(&str, &str, &str)> {
     let (name, after) = text.split_at_checked(text.find(['=', ';', ',']).unwrap_or(text.len()))?;
     let name = name.trim();
+    if name.contains(['<', '>', ' ', '\t', '"']) {
+        return None;
+    }
     let Some(value) = after.strip_prefix('=') else {
         return Some((name, "", after));
     };
@@ -163,9 +167,9 @@ fn link_parameter(text: &str) -> Option<(&str, &str, &str)> {
             Some((name, value, rest.strip_prefix('"')?))
         }
         None => {
-            let end = value.find([';', ',']).unwrap_or(value.len());
-            let (value, rest) = value.split_at_checked(end)?;
-            Some((name, value.trim_end(), rest))
+            let end = value.find([';', ',', ' ', '\t']);
+            let (value, rest) = value.split_at_checked(end.unwrap_or(value.len()))?;
+            Some((name, value, rest))
         }
     }
 }

@@ -131,3 +131,58 @@ pub(super) fn read_secret(file: &Path, flag: &str) -> Result<SecretString, Usage
     }
     Ok(SecretString::from(text))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        backup: BackupArgs,
+    }
+
+    const ECR: &str = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
+
+    #[rstest]
+    #[case("ghcr.io", "auto", Ok(Naming::Flat))]
+    #[case("registry.hub.docker.com", "auto", Ok(Naming::Flat))]
+    #[case("quay.io", "auto", Ok(Naming::Flat))]
+    #[case(ECR, "auto", Ok(Naming::Nested))]
+    #[case(ECR, "flat", Ok(Naming::Flat))]
+    #[case("ghcr.io", "nested", Ok(Naming::Nested))]
+    #[case(
+        "quay.io",
+        "nested",
+        Err("--naming nested: this registry has no nested repositories")
+    )]
+    #[case(
+        "registry-1.docker.io",
+        "nested",
+        Err("use the naming `auto` or `flat`")
+    )]
+    fn a_naming_that_cannot_work_is_refused(
+        #[case] registry: &str,
+        #[case] naming: &str,
+        #[case] expected: Result<Naming, &str>,
+    ) {
+        let flags = [
+            "",
+            "--registry",
+            registry,
+            "--repository",
+            "acme",
+            "--naming",
+            naming,
+        ];
+        let backup = Command::try_parse_from(flags).unwrap().backup.backup();
+        match (backup, expected) {
+            (Ok(backup), expected) => assert_eq!(Ok(backup.naming()), expected),
+            (Err(error), Err(words)) => assert!(error.to_string().contains(words), "{error}"),
+            (Err(error), Ok(_)) => panic!("{error}"),
+        }
+    }
+}
