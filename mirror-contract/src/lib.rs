@@ -29,6 +29,7 @@ pub mod namespace;
 pub mod naming;
 pub mod query;
 pub mod reference;
+mod registry_rules;
 
 pub use answer::{ImageAnswer, Refusal, RefusalKind, SecretAnswer};
 pub use digest::{Algorithm, Digest};

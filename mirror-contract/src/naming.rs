@@ -2,7 +2,8 @@
 //!
 //! Two images never get one name, whatever they are called, and every name that was not shortened can be read back.
 //! A name that would be too long is cut, and a hash of the whole joins its host after `__`, which no host name and no
-//! encoded port contains: so it can never be the name of another image.
+//! encoded port contains: so it can never be the name of another image. Where the registry allows less than the
+//! distribution specification, names are escaped ([`RegistryRules`]).
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -13,11 +14,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
 use crate::query::{canonical, decode_host, encode_host};
-use crate::reference::{DOCKER_HUB, DOCKER_HUB_LEGACY, ImageRef};
+use crate::reference::{DOCKER_HUB, ImageRef, is_docker_hub};
+pub use crate::registry_rules::NamingError;
+use crate::registry_rules::RegistryRules;
 use crate::{Inexpressible, MAX_REPOSITORY, MAX_TAG, grammar};
 
 const ANCHOR_SUFFIX: &str = ".mirror";
-const HASH_MARK: &str = "__";
 /// 128 bits: enough that nobody finds two names with the same hash, short enough to leave room for the name itself.
 const HASH_BYTES: usize = 16;
 
@@ -37,6 +39,7 @@ pub struct Backup {
     registry: String,
     repository: String,
     naming: Naming,
+    rules: RegistryRules,
 }
 
 /// How the reference of a copy relates to its original.
@@ -82,7 +85,7 @@ impl Backup {
     /// [`BackupError`] names the wrong part.
     pub fn new(registry: &str, repository: &str, naming: Naming) -> Result<Self, BackupError> {
         let registry = match registry.to_ascii_lowercase() {
-            legacy if legacy == DOCKER_HUB_LEGACY => DOCKER_HUB.to_owned(),
+            alias if is_docker_hub(&alias) => DOCKER_HUB.to_owned(),
             registry => registry,
         };
         let is_registry = registry.contains(['.', ':']) || registry == "localhost";
@@ -101,6 +104,7 @@ impl Backup {
             return Err(BackupError::Repository);
         }
         Ok(Self {
+            rules: RegistryRules::of(&registry),
             registry,
             repository: repository.to_owned(),
             naming,
@@ -138,6 +142,22 @@ impl Backup {
         !self.repository.is_empty()
     }
 
+    /// Checks whether the registry accepts the names of copies, as far as the name of its host tells.
+    ///
+    /// A place that copies were in before needs no such check: nothing is pushed there.
+    ///
+    /// # Errors
+    /// [`NamingError`] says what the registry refuses.
+    pub fn check_naming(&self) -> Result<(), NamingError> {
+        self.rules.check(&self.repository, self.naming)
+    }
+
+    /// How copies are named.
+    #[must_use]
+    pub const fn naming(&self) -> Naming {
+        self.naming
+    }
+
     /// The registry, `host[:port]`.
     #[must_use]
     pub fn registry(&self) -> &str {
@@ -161,8 +181,11 @@ impl Backup {
             repository => format!("{repository}/"),
         };
         // Older container runtimes count the registry too when they check the limit.
-        let room = MAX_REPOSITORY.saturating_sub(self.registry.len() + 1 + prefix.len());
+        let room = MAX_REPOSITORY.saturating_sub(self.registry.len() + 1);
+        let room = room.min(self.rules.max_repository());
+        let room = room.saturating_sub(prefix.len());
         let whole = self.naming.join(&host, image.path());
+        let whole = self.rules.escape(&whole).into_owned();
         let name = if whole.len() <= room {
             whole
         } else {
@@ -229,10 +252,12 @@ impl Backup {
     #[must_use]
     pub fn any_relation(copy: &ImageRef<'_>, original: &ImageRef<'_>) -> Option<Relation> {
         let host = encode_host(original.host()).ok()?;
+        let rules = RegistryRules::of(copy.host());
         let starts = [
             (Naming::Flat, double_hyphens(&host)),
             (Naming::Nested, host),
         ];
+        let starts = starts.map(|(naming, host)| (naming, rules.escape(&host).into_owned()));
         let slashes = copy.path().match_indices('/').map(|(at, _)| at);
         let prefixes = slashes.filter_map(|at| copy.path().split_at_checked(at));
         let prefixes = core::iter::once(("", copy.path()))
@@ -256,7 +281,8 @@ impl Backup {
         if !self.is_at(copy.host()) {
             return None;
         }
-        let (host, path) = self.naming.split(self.below_prefix(copy.path())?)?;
+        let name = self.rules.unescape(self.below_prefix(copy.path())?)?;
+        let (host, path) = self.naming.split(&name)?;
         let host = decode_host(&host)?;
         let version = match (copy.tag(), copy.digest()) {
             (Some(tag), None) => match anchored_digest(tag) {
@@ -287,14 +313,13 @@ impl Backup {
         let start = digest.iter().take(HASH_BYTES);
         let hash = start.fold(0u128, |hash, &byte| (hash << 8) | u128::from(byte));
         let hash = format!("{hash:032x}");
-        let host = match self.naming {
-            Naming::Flat => format!("{}{HASH_MARK}{hash}", double_hyphens(host)),
-            Naming::Nested => format!("{host}{HASH_MARK}{hash}"),
+        let (host, separator, path) = match self.naming {
+            Naming::Flat => (double_hyphens(host), '-', mangle(path)),
+            Naming::Nested => (host.to_owned(), '/', path.to_owned()),
         };
-        let (separator, path) = match self.naming {
-            Naming::Flat => ('-', mangle(path)),
-            Naming::Nested => ('/', path.to_owned()),
-        };
+        let mark = self.rules.hash_mark();
+        let host = format!("{}{mark}{hash}", self.rules.escape(&host));
+        let path = self.rules.escape(&path);
         let left = room
             .checked_sub(host.len() + 1)
             .ok_or(Inexpressible::TooLong)?;
@@ -309,6 +334,12 @@ impl Backup {
 }
 
 impl Naming {
+    /// The naming that fits a registry, `host[:port]`: one level, unless the registry allows no two separators in a row.
+    #[must_use]
+    pub fn auto(registry: &str) -> Self {
+        RegistryRules::of(&registry.to_ascii_lowercase()).naming()
+    }
+
     fn join(self, host: &str, path: &str) -> String {
         match self {
             Self::Flat => format!("{}-{}", double_hyphens(host), mangle(path)),

@@ -13,8 +13,12 @@ use crate::{MAX_REPOSITORY, MAX_TAG, grammar};
 
 /// The registry of references that name none.
 pub const DOCKER_HUB: &str = "docker.io";
-/// The older name of Docker Hub, which means the same.
-pub(crate) const DOCKER_HUB_LEGACY: &str = "index.docker.io";
+/// Other hosts of Docker Hub: its older names, and where its traffic goes. They serve the same images.
+const DOCKER_HUB_ALIASES: [&str; 3] = [
+    "index.docker.io",
+    "registry-1.docker.io",
+    "registry.hub.docker.com",
+];
 const OFFICIAL: &str = "library/";
 const DEFAULT_TAG: &str = "latest";
 
@@ -168,10 +172,17 @@ fn split_host(name: &str) -> Result<(Cow<'_, str>, &str), ParseError> {
     } else {
         Cow::Borrowed(first)
     };
-    if host == DOCKER_HUB_LEGACY {
+    if is_docker_hub(&host) {
         return Ok((Cow::Borrowed(DOCKER_HUB), rest));
     }
     Ok((host, rest))
+}
+
+/// Whether a registry in lower case is Docker Hub, under any of its names, with or without the port of HTTPS.
+#[must_use]
+pub fn is_docker_hub(host: &str) -> bool {
+    let name = grammar::without_default_port(host);
+    name == DOCKER_HUB || DOCKER_HUB_ALIASES.contains(&name)
 }
 
 fn normal_path<'a>(host: &str, path: &'a str) -> Result<Cow<'a, str>, ParseError> {

@@ -120,6 +120,12 @@ impl AddressPolicy {
         self.proxies.intercept(url)
     }
 
+    /// Returns the proxies of the environment for an HTTP client, which then looks for no others.
+    pub(crate) fn proxy(self: &Arc<Self>) -> reqwest::Proxy {
+        let policy = Arc::clone(self);
+        reqwest::Proxy::custom(move |url| policy.proxies.proxy_for(url))
+    }
+
     /// Returns whether a literal address or a name without a public suffix says that this host is private.
     pub(crate) fn is_private(url: &Url) -> bool {
         class::of_url(url) != AddressClass::Public

@@ -4,6 +4,7 @@ mod answer;
 pub(crate) mod public;
 mod retry;
 mod subject;
+mod tls;
 
 pub use retry::Retry;
 pub use subject::{Operation, Subject};
@@ -13,6 +14,7 @@ use crate::manifest::ManifestError;
 use reqwest::StatusCode;
 use retry::{status_retry, transport_retry};
 use std::time::Duration;
+pub(crate) use tls::CA_AS_SERVER;
 
 /// A call to a registry failed. No variant ever holds a password, a token or a query string.
 #[derive(Debug, thiserror::Error)]
@@ -429,6 +431,9 @@ fn cause(error: &reqwest::Error) -> String {
         last = source;
     }
     let text = crate::text::clean(&last.to_string());
+    if let Some(advice) = tls::advice(error) {
+        return format!("{text}: {advice}");
+    }
     // What hyper says of a response that does not begin with HTTP/1, after and before the request was sent.
     let foreign = ["invalid HTTP version", "unexpected message from connection"];
     if foreign.iter().any(|words| text.contains(words)) {

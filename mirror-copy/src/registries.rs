@@ -100,7 +100,7 @@ impl Registries {
         })
     }
 
-    /// The registry at `host[:port]`. `docker.io`, `index.docker.io` and `registry-1.docker.io` are
+    /// The registry at `host[:port]`. `docker.io` and its aliases such as `registry-1.docker.io` are
     /// the same registry, and so is any host spoken to by HTTPS with and without port 443. Contacts nobody.
     ///
     /// # Errors

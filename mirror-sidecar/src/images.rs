@@ -4,12 +4,8 @@
 
 use crate::former_backups::FormerBackups;
 use mirror_contract::naming::anchor_tag;
-use mirror_contract::reference::DOCKER_HUB;
 use mirror_contract::{Backup, Digest, ImageRef, Inexpressible};
 use mirror_copy::{CopyOptions, Registries, Registry, SetupError, Source, TagOrDigest, Target};
-
-/// Where the traffic of Docker Hub goes, and its older name: who pulls from there pulls from `docker.io`.
-const DOCKER_HUB_HOSTS: [&str; 2] = ["registry-1.docker.io", "index.docker.io"];
 
 /// The backup, and the ways to the registries.
 ///
@@ -78,12 +74,10 @@ impl Images {
         }
     }
 
-    /// Whether an image already is in the backup's repository, or in a former one, by whatever name of its host.
+    /// Whether an image already is in the backup's repository, or in a former one.
     #[must_use]
     pub fn contains(&self, image: &ImageRef<'_>) -> bool {
-        let is_there =
-            |image: &ImageRef<'_>| self.backup.contains(image) || self.former.contains(image);
-        is_there(image) || at_docker_hub(image).is_some_and(|image| is_there(&image))
+        self.backup.contains(image) || self.former.contains(image)
     }
 
     /// Where copies were before.
@@ -167,18 +161,6 @@ pub fn named_target(registries: &Registries, copy: &ImageRef<'_>) -> Result<Targ
     })
 }
 
-/// The name at `docker.io` of an image that is named by another host of Docker Hub.
-fn at_docker_hub(image: &ImageRef<'_>) -> Option<ImageRef<'static>> {
-    let host = image.host();
-    let name = host.strip_suffix(":443").unwrap_or(host);
-    if !DOCKER_HUB_HOSTS.contains(&name) {
-        return None;
-    }
-    let text = image.to_string();
-    let rest = text.strip_prefix(host)?;
-    format!("{DOCKER_HUB}{rest}").parse().ok()
-}
-
 fn reference(image: &ImageRef<'_>) -> TagOrDigest {
     match (image.digest(), image.tag()) {
         (Some(digest), _) => TagOrDigest::parse(&digest.to_string()),
@@ -207,6 +189,7 @@ mod tests {
     #[case("registry-1.docker.io/acme/docker.io-library-nginx:1", true)]
     #[case("registry-1.docker.io:443/acme/docker.io-library-nginx:1", true)]
     #[case("index.docker.io:443/acme/docker.io-library-nginx:1", true)]
+    #[case("registry.hub.docker.com/acme/app:1", true)]
     #[case("registry-1.docker.io/acme-not/app:1", false)]
     #[case("registry-1.docker.io/nginx:1", false)]
     #[case("registry-1.docker.io:444/acme/app:1", false)]

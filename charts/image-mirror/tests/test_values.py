@@ -200,6 +200,12 @@ class Sense(unittest.TestCase):
     def test_what_belongs_together(self):
         cases = [
             ("registry.username and registry.password belong together", sets(registry__username="bot")),
+            ("no nested repositories", sets(registry__host="docker.io", registry__naming="nested")),
+            ("no nested repositories", sets(registry__host="quay.io:443", registry__naming="nested")),
+            (
+                "no two of",
+                sets(registry__host="123456789012.dkr.ecr.eu-west-1.amazonaws.com", registry__repository="a--b"),
+            ),
             ("not both", sets(registry__username="bot", registry__password="p", registry__existingSecret="s")),
             ("give one of username", sets(pull__existingSecret="a", pull__dockerConfigSecret="b")),
             ("useRegistryCredentials needs", sets(pull__useRegistryCredentials="true")),

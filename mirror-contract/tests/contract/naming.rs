@@ -1,6 +1,6 @@
 //! Names of copies: legal, never shared by two images, and readable back.
 
-use mirror_contract::naming::{BackupError, anchor_tag, anchored_digest};
+use mirror_contract::naming::{BackupError, NamingError, anchor_tag, anchored_digest};
 use mirror_contract::{Backup, Digest, ImageRef, Inexpressible, Naming, Relation};
 use oci_spec::distribution::Reference;
 use proptest::prelude::*;
@@ -179,49 +179,161 @@ fn naming() -> impl Strategy<Value = Naming> {
     prop_oneof![Just(Naming::Flat), Just(Naming::Nested)]
 }
 
+const ECR: &str = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
+
+/// A place in a registry with the grammar of the specification, and one in Amazon ECR.
+fn any_backup() -> impl Strategy<Value = Backup> {
+    let registry = prop_oneof![Just("ghcr.io"), Just(ECR), Just("public.ecr.aws")];
+    (registry, naming())
+        .prop_map(|(registry, naming)| Backup::new(registry, "acme", naming).unwrap())
+}
+
+/// `(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*`, 2 to 256 characters, 205 in ECR Public.
+fn is_accepted(copy: &ImageRef<'_>) -> bool {
+    let is_word = |word: &str| {
+        let mut bytes = word.bytes();
+        !word.is_empty() && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
+    let max = if copy.host() == "public.ecr.aws" {
+        205
+    } else {
+        256
+    };
+    let components = copy.path().split('/');
+    let mut words = components.flat_map(|component| component.split(['.', '_', '-']));
+    copy.host() == "ghcr.io" || copy.path().len() <= max && words.all(is_word)
+}
+
+#[rstest]
+#[case::hub("nginx:1.27", "docker.io-library-nginx", "docker.io/library/nginx")]
+#[case::hyphen(
+    "quay.io/jetstack/cert-manager-controller:v1",
+    "quay.io-jetstack-cert-sep2-manager-sep2-controller",
+    "quay.io/jetstack/cert-manager-controller"
+)]
+#[case::doubled("ghcr.io/a/b__c:1", "ghcr.io-a-b_sep2_c", "ghcr.io/a/b_sep2_c")]
+#[case::hyphens("ghcr.io/a---b:1", "ghcr.io-a-sep6-b", "ghcr.io/a-sep3-b")]
+#[case::punycode("xn--a.io/b:1", "xn-sep4-a.io-b", "xn-sep2-a.io/b")]
+#[case::port("localhost:5000/x:1", "localhost_5000-x", "localhost_5000/x")]
+#[case::the_word_itself(
+    "ghcr.io/a-sep2-b/sepp7:1",
+    "ghcr.io-a-sep2-sepp2-sep2-b-seppp7",
+    "ghcr.io/a-sepp2-b/seppp7"
+)]
+#[case::other_words(
+    "ghcr.io/sep/september/sep2x:1",
+    "ghcr.io-sep-september-sep2x",
+    "ghcr.io/sep/september/sep2x"
+)]
+fn is_called_in_ecr(#[case] image: &str, #[case] flat: &str, #[case] nested: &str) {
+    let image = ImageRef::parse(image).unwrap();
+    for (naming, name) in [(Naming::Flat, flat), (Naming::Nested, nested)] {
+        let backup = Backup::new(ECR, "acme", naming).unwrap();
+        let copy = backup.target(&image).unwrap();
+        assert_eq!(copy.path(), format!("acme/{name}"));
+        assert!(is_accepted(&copy), "{copy}");
+        assert_eq!(backup.original(&copy), Some(image.clone()));
+        assert!(Backup::any_relation(&copy, &image).is_some());
+    }
+}
+
+/// Names that ECR cannot have, or that no image has.
+#[rstest]
+#[case("quay.io/a__b")]
+#[case("quay.io/a--b")]
+#[case("quay.io/a-sep1-b")]
+#[case("quay.io/a-sep02-b")]
+#[case("quay.io/a_sep3_b")]
+#[case("quay.io/a.sep2.b")]
+#[case("quay.io/a-sep2_b")]
+#[case("quay.io/sep2-b")]
+#[case("quay.io/a-sep2")]
+#[case("quay.io/a-sep99999999999999999999-b")]
+fn other_names_in_ecr_have_no_source(#[case] name: &str) {
+    let backup = Backup::new(ECR, "acme", Naming::Nested).unwrap();
+    let copy = format!("{ECR}/acme/{name}:1");
+    assert_eq!(backup.source(&ImageRef::parse(&copy).unwrap()), None);
+}
+
+#[rstest]
+#[case("ghcr.io", Naming::Flat)]
+#[case("registry.example.com:5000", Naming::Flat)]
+#[case("docker.io", Naming::Flat)]
+#[case("quay.io", Naming::Flat)]
+#[case(ECR, Naming::Nested)]
+#[case(
+    "123456789012.DKR.ecr-fips.us-gov-west-1.amazonaws.com:443",
+    Naming::Nested
+)]
+#[case("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", Naming::Nested)]
+#[case("123456789012.dkr-ecr.eu-west-1.on.aws", Naming::Nested)]
+#[case("public.ecr.aws", Naming::Nested)]
+#[case("dkr.ecr.example.com", Naming::Flat)]
+fn a_registry_gets_a_naming_that_fits(#[case] registry: &str, #[case] naming: Naming) {
+    assert_eq!(Naming::auto(registry), naming);
+    let backup = Backup::new(registry, "acme", naming).unwrap();
+    assert_eq!(backup.check_naming(), Ok(()));
+}
+
+#[rstest]
+#[case("docker.io", "acme", NamingError::Nested)]
+#[case("index.docker.io", "acme", NamingError::Nested)]
+#[case("quay.io:443", "acme", NamingError::Nested)]
+#[case(ECR, "acme--mirror", NamingError::DoubleSeparator)]
+fn names_that_a_registry_refuses_are_an_error(
+    #[case] registry: &str,
+    #[case] repository: &str,
+    #[case] error: NamingError,
+) {
+    let backup = Backup::new(registry, repository, Naming::Nested).unwrap();
+    assert_eq!(backup.check_naming(), Err(error));
+}
+
 proptest! {
     #[test]
-    fn every_name_is_legal_and_readable_back(text in crate::support::image(), naming in naming()) {
+    fn every_name_is_legal_and_readable_back(text in crate::support::image(), backup in any_backup()) {
         let image = ImageRef::parse(&text).unwrap();
-        let copy = backup(naming).target(&image).unwrap();
+        let copy = backup.target(&image).unwrap();
         let oracle: Reference = copy.to_string().parse().unwrap();
         prop_assert_eq!(oracle.repository(), copy.path());
-        prop_assert!(backup(naming).contains(&copy));
-        prop_assert_eq!(backup(naming).source(&copy), Some(image));
+        prop_assert!(is_accepted(&copy), "{}", copy);
+        prop_assert!(backup.contains(&copy));
+        prop_assert_eq!(backup.source(&copy), Some(image));
     }
 
     /// The generators give few letters, so that nearly equal names are common.
     #[test]
     fn two_images_never_share_a_name(
-        one in "[ab]{1,2}\\.io(:1)?/[ab]{1,2}((-{1,3}|/|_|__|\\.)[ab1]{1,2}){0,4}",
-        other in "[ab]{1,2}\\.io(:1)?/[ab]{1,2}((-{1,3}|/|_|__|\\.)[ab1]{1,2}){0,4}",
-        naming in naming(),
+        one in "[ab]{1,2}\\.io(:1)?/[ab]{1,2}((-{1,3}|/|_|__|\\.)([ab1]{1,2}|sepp?[23])){0,4}",
+        other in "[ab]{1,2}\\.io(:1)?/[ab]{1,2}((-{1,3}|/|_|__|\\.)([ab1]{1,2}|sepp?[23])){0,4}",
+        backup in any_backup(),
     ) {
         let (one, other) = (ImageRef::parse(&one).unwrap(), ImageRef::parse(&other).unwrap());
-        let name = |image| backup(naming).target(image).unwrap();
+        let name = |image| backup.target(image).unwrap();
         prop_assert_eq!(name(&one) == name(&other), one == other);
     }
 
     #[test]
-    fn no_copy_name_reads_as_two_images(name in "[ab](\\.io)?((-{1,4}|/|_|__)[ab1]){0,6}", naming in naming()) {
-        let text = format!("ghcr.io/acme/{name}:1");
+    fn no_copy_name_reads_as_two_images(name in "[ab](\\.io)?((-{1,4}|/|_|__)([ab1]|sepp?[0-4])){0,6}", backup in any_backup()) {
+        let text = format!("{}/acme/{name}:1", backup.registry());
         let Ok(copy) = ImageRef::parse(&text) else { return Ok(()) };
-        if let Some(source) = backup(naming).source(&copy) {
-            prop_assert_eq!(backup(naming).target(&source), Ok(copy));
+        if let Some(source) = backup.source(&copy) {
+            prop_assert_eq!(backup.target(&source), Ok(copy));
         }
     }
 
     #[test]
     fn shortened_names_are_legal_and_never_a_plain_one(
-        part in crate::support::component(), count in 30usize..120, naming in naming(),
+        part in crate::support::component(), count in 30usize..120, backup in any_backup(),
     ) {
         let path = vec![part; count].join("/");
         let text = format!("quay.io/{path}:1");
         let Ok(image) = ImageRef::parse(&text) else { return Ok(()) };
-        let copy = backup(naming).target(&image).unwrap();
+        let copy = backup.target(&image).unwrap();
         prop_assert!(copy.to_string().parse::<Reference>().is_ok());
+        prop_assert!(is_accepted(&copy), "{}", copy);
         prop_assert!(copy.host().len() + 1 + copy.path().len() <= 255);
-        let back = backup(naming).source(&copy);
+        let back = backup.source(&copy);
         prop_assert!(back.is_none() || back == Some(image));
     }
 }

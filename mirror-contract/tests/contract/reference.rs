@@ -17,6 +17,14 @@ const SHA256: &str = "sha256:4cb2b9019f1757be8482419002cb7afe028fdba35d47958829e
 #[case::hub_account("docker.io/acme/app", "docker.io/acme/app:latest")]
 #[case::legacy_hub("index.docker.io/nginx:1", "docker.io/library/nginx:1")]
 #[case::legacy_hub_account("index.docker.io/acme/app:1", "docker.io/acme/app:1")]
+#[case::traffic_of_the_hub("registry-1.docker.io/acme/app:1", "docker.io/acme/app:1")]
+#[case::api_of_the_hub("registry.hub.docker.com/library/nginx:1", "docker.io/library/nginx:1")]
+#[case::hub_with_its_port("index.docker.io:443/nginx:1", "docker.io/library/nginx:1")]
+#[case::no_hub("registry-1.docker.io:444/a/b:1", "registry-1.docker.io:444/a/b:1")]
+#[case::no_hub_either(
+    "registry.hub.docker.com.example/a:1",
+    "registry.hub.docker.com.example/a:1"
+)]
 #[case::other_registry("quay.io/app", "quay.io/app:latest")]
 #[case::localhost("localhost/app:1", "localhost/app:1")]
 #[case::localhost_with_port("localhost:5000/app:1", "localhost:5000/app:1")]

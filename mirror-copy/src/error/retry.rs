@@ -74,18 +74,10 @@ pub(super) fn transport_retry(error: &reqwest::Error) -> Retry {
 
 /// Whether the peer's certificate is the cause: no time heals that.
 fn certificate_refused(error: &(dyn std::error::Error + 'static)) -> bool {
-    if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-        return matches!(tls, rustls::Error::InvalidCertificate(_));
-    }
-    // An I/O error hides what it wraps: its `source` is the source of that.
-    let wrapped = error
-        .downcast_ref::<std::io::Error>()
-        .and_then(std::io::Error::get_ref);
-    match (wrapped, error.source()) {
-        (Some(wrapped), _) => certificate_refused(wrapped),
-        (None, Some(source)) => certificate_refused(source),
-        (None, None) => false,
-    }
+    matches!(
+        super::tls::cause(error),
+        Some(rustls::Error::InvalidCertificate(_))
+    )
 }
 
 #[cfg(test)]

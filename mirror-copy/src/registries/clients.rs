@@ -84,6 +84,7 @@ fn client(
         .user_agent(&options.user_agent)
         .connect_timeout(options.timeouts.connect)
         .dns_resolver(policy.resolver(allowance))
+        .proxy(policy.proxy())
         // Followed by hand: only there is it known when credentials must stay behind.
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)

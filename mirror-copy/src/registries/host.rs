@@ -44,7 +44,7 @@ pub(crate) fn spelled(host: &str) -> String {
 
 fn hub(name: &str) -> &str {
     match name {
-        "index.docker.io" | DOCKER_HUB_TRAFFIC => DOCKER_HUB,
+        "index.docker.io" | "registry.hub.docker.com" | DOCKER_HUB_TRAFFIC => DOCKER_HUB,
         name => name,
     }
 }
@@ -137,6 +137,7 @@ mod tests {
     #[case("index.docker.io:443", "docker.io")]
     #[case("registry-1.docker.io:443", "docker.io")]
     #[case("registry-1.docker.io", "docker.io")]
+    #[case("registry.hub.docker.com", "docker.io")]
     fn one_host_has_one_name(#[case] host: &str, #[case] name: &str) {
         assert_eq!(canonical(host), name);
     }

@@ -1,9 +1,14 @@
 //! TLS by rustls with the ring provider, whatever provider the process installed.
 
 use super::SetupError;
-use rustls::pki_types::CertificateDer;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_name;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
 use rustls_platform_verifier::Verifier;
 use std::sync::Arc;
 
@@ -14,10 +19,13 @@ pub(super) fn client_config(extra_pem: &[Vec<u8>]) -> Result<ClientConfig, Setup
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| SetupError::Client(error.to_string()))?;
-    let config = match Verifier::new_with_extra_roots(extra, provider) {
-        Ok(verifier) => builder
-            .dangerous() // rustls' name for "a verifier of one's own"; this one is the platform's
-            .with_custom_certificate_verifier(Arc::new(verifier)),
+    let config = match Verifier::new_with_extra_roots(extra.clone(), provider) {
+        Ok(platform) => builder
+            .dangerous() // rustls' name for "a verifier of one's own"
+            .with_custom_certificate_verifier(Arc::new(RegistryVerifier {
+                platform,
+                trusted: extra,
+            })),
         // A container without certificates can still talk to insecure hosts; for all others the
         // handshake fails and says why.
         Err(error) => {
@@ -26,6 +34,74 @@ pub(super) fn client_config(extra_pem: &[Vec<u8>]) -> Result<ClientConfig, Setup
         }
     };
     Ok(config.with_no_client_auth())
+}
+
+/// The platform's verifier, which also accepts a server certificate that is itself trusted.
+///
+/// `openssl req -x509` makes certificates with CA:TRUE, which RFC 5280 does not forbid for a server, and webpki refuses. All
+/// other rules hold for them: the name, the time, and the proof that the server has the key.
+#[derive(Debug)]
+struct RegistryVerifier {
+    platform: Verifier,
+    trusted: Vec<CertificateDer<'static>>,
+}
+
+impl RegistryVerifier {
+    /// Whether a refusal is only about what a certificate may be used for. The verifier checks the time before that.
+    fn is_about_use(error: &Error) -> bool {
+        let Error::InvalidCertificate(CertificateError::Other(error)) = error else {
+            return false;
+        };
+        error.0.to_string() == crate::error::CA_AS_SERVER
+    }
+}
+
+impl ServerCertVerifier for RegistryVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified = self.platform.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        );
+        match verified {
+            Err(error) if Self::is_about_use(&error) && self.trusted.contains(end_entity) => {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.platform.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.platform.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.platform.supported_verify_schemes()
+    }
 }
 
 fn extra_roots(pems: &[Vec<u8>]) -> Result<Vec<CertificateDer<'static>>, SetupError> {
@@ -49,4 +125,53 @@ fn extra_roots(pems: &[Vec<u8>]) -> Result<Vec<CertificateDer<'static>>, SetupEr
         }
     }
     Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// What `openssl req -x509` makes, for `registry.test` and a hundred years from 2026: its own authority.
+    const SELF_SIGNED: &[u8] = include_bytes!("tls/self-signed.pem");
+
+    /// Seconds from 1970 to 2030 and to 2200.
+    const IN_2030: u64 = 1_893_456_000;
+    const IN_2200: u64 = 7_258_118_400;
+
+    fn verify(trusted: &[CertificateDer<'static>], name: &'static str, now: u64) -> String {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        // Some root must be there, as on every machine with certificates.
+        let certificate = CertificateDer::from_pem_slice(SELF_SIGNED).unwrap();
+        let platform = Verifier::new_with_extra_roots([certificate.clone()], provider).unwrap();
+        let verifier = RegistryVerifier {
+            platform,
+            trusted: trusted.to_vec(),
+        };
+        let name = ServerName::try_from(name).unwrap();
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
+        match verifier.verify_server_cert(&certificate, &[], &name, &[], now) {
+            Ok(_) => "accepted".to_owned(),
+            Err(error) => format!("{error:?}"),
+        }
+    }
+
+    #[test]
+    fn a_self_signed_certificate_is_accepted_where_it_is_itself_trusted() {
+        let own = extra_roots(&[SELF_SIGNED.to_vec()]).unwrap();
+        assert_eq!(verify(&own, "registry.test", IN_2030), "accepted");
+        for (trusted, name, now, reason) in [
+            (&own[..], "other.test", IN_2030, "NotValidForName"),
+            (&own[..], "registry.test", IN_2200, "Expired"),
+            (
+                &[][..],
+                "registry.test",
+                IN_2030,
+                crate::error::CA_AS_SERVER,
+            ),
+        ] {
+            let refusal = verify(trusted, name, now);
+            assert!(refusal.contains(reason), "{refusal}");
+        }
+    }
 }

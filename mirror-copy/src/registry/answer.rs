@@ -7,7 +7,7 @@ use crate::registries::{BeyondLimit, Leased, Reservation};
 use crate::text::{clean, public_url};
 use bytes::Bytes;
 use reqwest::Response;
-use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -32,6 +32,9 @@ const KNOWN_WORDS: [&str; 5] = [
     "not supported",
 ];
 
+/// How content in gzip begins (RFC 1952). No JSON does.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
 /// How long an error's body is waited for: it only makes the message better.
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -52,6 +55,7 @@ pub(super) async fn bounded_body(
     if announced.is_some_and(|length| length > limit) {
         return Err(too_large());
     }
+    let compression = compression(response.headers());
     // They share one buffer, which may be far larger than the body.
     drop(std::mem::take(response.headers_mut()));
     let most = announced.unwrap_or(limit);
@@ -85,9 +89,28 @@ pub(super) async fn bounded_body(
         }
         body.extend_from_slice(&chunk);
     }
+    if let Some(compression) = compression.filter(|_| body.starts_with(&GZIP)) {
+        return Err(compressed(subject, &compression));
+    }
     body.shrink_to_fit();
     lease.shrink_to(body.capacity() as u64);
     Ok(Leased(body, lease))
+}
+
+/// The content coding of a response, if it has one, although every request asks for `identity`.
+pub(super) fn compression(headers: &HeaderMap) -> Option<String> {
+    let coding = headers.get(CONTENT_ENCODING)?.to_str().ok()?.trim();
+    let is_none = coding.is_empty() || coding.eq_ignore_ascii_case("identity");
+    (!is_none).then(|| clean(coding))
+}
+
+/// The error for a body that is not the content, because something compressed it.
+pub(super) fn compressed(subject: &Subject, compression: &str) -> RegistryError {
+    let reason = format!(
+        "the response is compressed (Content-Encoding: {compression}) although the content was asked for as it is; turn \
+         compression off at the registry or the proxy before it"
+    );
+    RegistryError::protocol(subject, reason)
 }
 
 /// Refuses a response to `GET /v2/` that no registry gives: a document that is not JSON. Registries respond with an empty

@@ -1,6 +1,6 @@
 //! A blob as a verified stream that survives broken connections.
 
-use super::answer::next_chunk;
+use super::answer::{compressed, next_chunk};
 use super::blobs::{OpenBlob, wrong_size};
 use super::repository::Repository;
 use crate::error::{Operation, RegistryError, Subject};
@@ -157,7 +157,7 @@ impl BlobReader {
     async fn accept(&mut self, piece: Bytes) -> Result<Bytes, RegistryError> {
         let done = self.done + piece.len() as u64;
         if done > self.size {
-            return Err(wrong_size(&self.subject, self.size, done));
+            return Err(self.decoded(wrong_size(&self.subject, self.size, done)));
         }
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&piece);
@@ -166,25 +166,34 @@ impl BlobReader {
         if done == self.size {
             self.expect_end().await?;
             self.verify()?;
+            self.open = None;
         }
         Ok(piece)
     }
 
     /// A body without a length may go on after the last promised byte.
     async fn expect_end(&mut self) -> Result<(), RegistryError> {
-        let Some(mut open) = self.open.take() else {
+        let Some(open) = &mut self.open else {
             return Ok(());
         };
         let idle = self.repository.registry().timeouts().idle;
         match next_chunk(&mut open.response, &self.subject, idle).await {
-            Ok(Some(more)) if !more.is_empty() => Err(wrong_size(
-                &self.subject,
-                self.size,
-                self.size + more.len() as u64,
-            )),
+            Ok(Some(more)) if !more.is_empty() => {
+                let actual = self.size + more.len() as u64;
+                Err(self.decoded(wrong_size(&self.subject, self.size, actual)))
+            }
             // Everything is here; how the connection ended does not matter.
             _ => Ok(()),
         }
+    }
+
+    /// Names the compression of a body that is not the content, if it has one.
+    fn decoded(&self, error: RegistryError) -> RegistryError {
+        let compression = self
+            .open
+            .as_ref()
+            .and_then(|open| open.compression.as_ref());
+        compression.map_or(error, |compression| compressed(&self.subject, compression))
     }
 
     /// Checks the digest, once.
@@ -197,11 +206,11 @@ impl BlobReader {
             return Ok(());
         }
         let (subject, expected) = (self.subject.clone(), self.digest.to_string());
-        Err(RegistryError::Digest {
+        Err(self.decoded(RegistryError::Digest {
             subject,
             expected,
             actual,
-        })
+        }))
     }
 
     /// Goes on where the body broke, if there are attempts left.

@@ -1,5 +1,6 @@
 //! Blobs of a repository: whether they are there, and their content from a byte on.
 
+use super::answer::{compressed, compression};
 use super::call::{Call, Lane};
 use super::manifests::{content_length, content_type, said_digest};
 use super::repository::Repository;
@@ -21,6 +22,8 @@ pub(super) struct OpenBlob {
     pub(super) response: Response,
     /// Bytes at the beginning of this body that were asked to be left out and were not.
     pub(super) skip: u64,
+    /// The content coding, which some storages name for content that is not encoded.
+    pub(super) compression: Option<String>,
 }
 
 impl Repository {
@@ -103,13 +106,17 @@ impl Repository {
             _ => offset,
         };
         let rest = size - (offset - skip);
+        let compression = compression(response.headers());
         match content_length(response.headers()) {
-            Some(actual) if actual != rest => Err(wrong_size(
-                &subject,
-                size,
-                actual.saturating_add(size - rest),
-            )),
-            _ => Ok(OpenBlob { response, skip }),
+            Some(actual) if actual != rest => Err(match compression {
+                Some(compression) => compressed(&subject, &compression),
+                None => wrong_size(&subject, size, actual.saturating_add(size - rest)),
+            }),
+            _ => Ok(OpenBlob {
+                response,
+                skip,
+                compression,
+            }),
         }
     }
 }
@@ -127,4 +134,58 @@ pub(super) fn first_byte(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get(CONTENT_RANGE)?.to_str().ok()?;
     let range = range.trim().strip_prefix("bytes")?;
     range.trim().split('-').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Access;
+    use super::super::BlobReader;
+    use super::super::testing::{registry, respond};
+    use crate::hash::Hasher;
+    use crate::reference::TagOrDigest;
+    use oci_spec::image::Digest;
+
+    const CONTENT: &[u8] = br#"{"schemaVersion":2}"#;
+    /// As long as the content, so that only the digest differs.
+    const GZIPPED: &[u8] = b"\x1f\x8b\x08\x00pretends to be ";
+
+    /// Pulls a manifest and reads a blob, both with this body.
+    async fn errors(body: &'static [u8], coding: &'static str) -> [Option<String>; 2] {
+        let (registry, _) =
+            registry(move |_, _| respond(200, &[("content-encoding", coding)], body)).await;
+        let repository = registry.repository("a/b", Access::Pull).unwrap();
+        let any: Digest = format!("sha256:{:064x}", 1).parse().unwrap();
+        let mut hasher = Hasher::for_digest(&any).unwrap();
+        hasher.update(CONTENT);
+        let digest: Digest = hasher.finish().parse().unwrap();
+        let reference = TagOrDigest::Digest(digest.clone());
+        let manifest = repository.manifest(&reference).await.err();
+        let size = CONTENT.len() as u64;
+        let blob = match BlobReader::open(repository, digest, size).await {
+            Ok(mut reader) => reader.next().await.err(),
+            Err(error) => Some(error),
+        };
+        [manifest, blob].map(|error| error.map(|error| error.to_string()))
+    }
+
+    #[tokio::test]
+    async fn a_compressed_response_is_told_from_wrong_content() {
+        for body in [GZIPPED, b"\x1f\x8b\x08short"] {
+            for error in errors(body, "gzip").await {
+                let error = error.unwrap();
+                assert!(error.contains("(Content-Encoding: gzip)"), "{error}");
+            }
+        }
+        for error in errors(GZIPPED, "identity").await {
+            let error = error.unwrap();
+            assert!(!error.contains("compressed"), "{error}");
+        }
+    }
+
+    /// Storages name the coding of layers that they serve as they are.
+    #[tokio::test]
+    async fn content_that_verifies_may_have_a_content_encoding() {
+        let [_, blob] = errors(CONTENT, "gzip").await;
+        assert_eq!(blob, None);
+    }
 }

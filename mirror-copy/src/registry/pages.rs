@@ -26,6 +26,8 @@ pub(super) struct Page {
     pub(super) body: Leased,
     /// The next page, on the same host; `None` on the last one.
     pub(super) next: Option<Url>,
+    /// `Link` cannot be read and no next page is known, so that the list may be incomplete.
+    pub(super) is_cut: bool,
 }
 
 impl Repository {
@@ -46,26 +48,33 @@ impl Repository {
             let _permit = self.metadata_permit().await;
             let response = self.registry.attempt(&call).await?;
             let status = response.status();
-            let next = if status.is_success() {
-                self.next_page(subject, response.url(), response.headers())?
+            let (next, is_cut) = if status.is_success() {
+                let headers = response.headers();
+                let next = self.next_page(subject, response.url(), headers)?;
+                (next, next_link(headers).is_err())
             } else {
-                None
+                (None, false)
             };
             let reservation = self.registry.reservation();
             let body = bounded_body(response, subject, MAX_PAGE, idle, &reservation).await?;
-            Ok(Page { status, body, next })
+            Ok(Page {
+                status,
+                body,
+                next,
+                is_cut,
+            })
         })
         .await
     }
 
-    /// The page that an answer from this address names as the next one.
+    /// The page that an answer from this address names as the next one; `None` also if that cannot be read.
     pub(super) fn next_page(
         &self,
         subject: &Subject,
         from: &Url,
         headers: &HeaderMap,
     ) -> Result<Option<Url>, RegistryError> {
-        let Some(next) = next_link(headers) else {
+        let Ok(Some(next)) = next_link(headers) else {
             return Ok(None);
         };
         let url = from.join(next).map_err(|_| {
@@ -82,33 +91,93 @@ impl Repository {
     }
 }
 
+/// `Link` is none of RFC 8288, so that it may or may not name a next page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Unreadable;
+
 /// The target of the link with the relation `next`.
-fn next_link(headers: &HeaderMap) -> Option<&str> {
-    let values = headers
-        .get_all(LINK)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    let links = values
-        .flat_map(|value| value.split('<').skip(1))
-        .take(MAX_LINKS);
-    links
-        .filter_map(|link| link.split_once('>'))
-        .find(|(_, parameters)| parameters.split([';', ',']).any(is_next))
-        .map(|(target, _)| target.trim())
+fn next_link(headers: &HeaderMap) -> Result<Option<&str>, Unreadable> {
+    let mut number = 0;
+    for value in headers.get_all(LINK) {
+        let mut rest = value.to_str().map_err(|_| Unreadable)?;
+        loop {
+            rest = rest.trim_start_matches([',', ' ', '\t']);
+            if rest.is_empty() {
+                break;
+            }
+            number += 1;
+            if number > MAX_LINKS {
+                return Err(Unreadable);
+            }
+            let target;
+            (target, rest) = link_target(rest).ok_or(Unreadable)?;
+            let mut relations = None;
+            while let Some(parameter) = rest.trim_start().strip_prefix(';') {
+                let (name, value);
+                (name, value, rest) = link_parameter(parameter).ok_or(Unreadable)?;
+                if name.eq_ignore_ascii_case("rel") {
+                    relations = relations.or(Some(value));
+                }
+            }
+            let mut relations = relations.ok_or(Unreadable)?.split_ascii_whitespace();
+            if relations.any(|relation| relation.eq_ignore_ascii_case("next")) {
+                return Ok(Some(target));
+            }
+            rest = rest.trim_start();
+            if !rest.is_empty() && !rest.starts_with(',') {
+                return Err(Unreadable);
+            }
+        }
+    }
+    Ok(None)
 }
 
-fn is_next(parameter: &str) -> bool {
-    let Some((name, value)) = parameter.split_once('=') else {
-        return false;
+/// Splits off `<target>`, or a path or URL without the brackets, as older versions of Quay write it.
+fn link_target(text: &str) -> Option<(&str, &str)> {
+    if let Some(text) = text.strip_prefix('<') {
+        let (target, rest) = text.split_once('>')?;
+        return Some((target.trim(), rest));
+    }
+    let (target, rest) = text.split_at_checked(text.find([';', ' ', '<', '>'])?)?;
+    let is_address = ["/", "?", "http://", "https://"];
+    let is_address = is_address.iter().any(|start| target.starts_with(start));
+    is_address.then_some((target, rest))
+}
+
+/// Splits off `name=value` or `name="value"`. The value may be missing.
+fn link_parameter(text: &str) -> Option<(&str, &str, &str)> {
+    let (name, after) = text.split_at_checked(text.find(['=', ';', ',']).unwrap_or(text.len()))?;
+    let name = name.trim();
+    if name.contains(['<', '>', ' ', '\t', '"']) {
+        return None;
+    }
+    let Some(value) = after.strip_prefix('=') else {
+        return Some((name, "", after));
     };
-    let mut relations = value.trim().trim_matches('"').split_ascii_whitespace();
-    name.trim().eq_ignore_ascii_case("rel")
-        && relations.any(|relation| relation.eq_ignore_ascii_case("next"))
+    let value = value.trim_start();
+    match value.strip_prefix('"') {
+        Some(quoted) => {
+            let mut escaped = false;
+            let end = quoted.find(|c| {
+                let is_end = c == '"' && !escaped;
+                escaped = c == '\\' && !escaped;
+                is_end
+            })?;
+            let (value, rest) = quoted.split_at_checked(end)?;
+            Some((name, value, rest.strip_prefix('"')?))
+        }
+        None => {
+            let end = value.find([';', ',', ' ', '\t']);
+            let (value, rest) = value.split_at_checked(end.unwrap_or(value.len()))?;
+            Some((name, value, rest))
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use reqwest::header::HeaderValue;
 
     #[rstest::rstest]
     #[case(
@@ -118,12 +187,40 @@ mod tests {
     #[case("<https://r/x?a,b;c>;REL=next", Some("https://r/x?a,b;c"))]
     #[case(r#"<a>; rel="prev", <b>; title="x"; rel="last next""#, Some("b"))]
     #[case(r#"<a>; rel="prev""#, None)]
-    #[case("a; rel=next", None)]
-    #[case("<a", None)]
     #[case("", None)]
+    #[case(r#"<a>; title="x, \"<y>; rel=next"; rel=prev"#, None)]
+    #[case(r#"<a>; rel = "help" , <b>; hreflang=en ; rel = next"#, Some("b"))]
+    #[case(r#"</a>;rel=help,</b>;title="a, b";rel="prev next""#, Some("/b"))]
+    #[case(
+        r#"/v2/a/tags/list?n=2&last=b; rel="next""#,
+        Some("/v2/a/tags/list?n=2&last=b")
+    )]
+    #[case("<a>; rel=next, <unfinished", Some("a"))]
     fn links(#[case] header: &str, #[case] next: Option<&str>) {
         let mut headers = HeaderMap::new();
         headers.insert(LINK, header.parse().unwrap());
-        assert_eq!(next_link(&headers), next);
+        assert_eq!(next_link(&headers), Ok(next));
+    }
+
+    #[rstest::rstest]
+    #[case("a; rel=next")]
+    #[case("<a; rel=next")]
+    #[case("<a>")]
+    #[case("<a>; rel=\"next")]
+    #[case("<a>; rel=prev; <b>")]
+    #[case("<a>; rel=prev <b>; rel=next")]
+    #[case("next")]
+    #[case(&"<a>; rel=prev,".repeat(17))]
+    fn links_that_cannot_be_read(#[case] header: &str) {
+        let mut headers = HeaderMap::new();
+        headers.insert(LINK, header.parse().unwrap());
+        assert_eq!(next_link(&headers), Err(Unreadable));
+    }
+
+    #[test]
+    fn a_link_that_is_no_text_cannot_be_read() {
+        let mut headers = HeaderMap::new();
+        headers.insert(LINK, HeaderValue::from_bytes(b"<\xff>; rel=next").unwrap());
+        assert_eq!(next_link(&headers), Err(Unreadable));
     }
 }

@@ -54,6 +54,7 @@ impl Repository {
             bytes += body.len();
             found.append(list);
             next = page.next;
+            found.is_cut |= page.is_cut;
             if found.is_cut || found.count() == MAX_REFERRERS || bytes > MAX_BYTES {
                 break;
             }

@@ -42,6 +42,7 @@ impl<'de> Deserialize<'de> for Tag {
 struct TagsPage {
     tags: Vec<String>,
     next: Option<Url>,
+    is_cut: bool,
 }
 
 impl Repository {
@@ -66,6 +67,11 @@ impl Repository {
                 };
             }
             let mut page = read?;
+            if page.is_cut {
+                let reason = "its Link header cannot be read, so that the list may be incomplete; check what changes it \
+                              before the registry";
+                return Err(RegistryError::protocol(&subject, reason));
+            }
             is_linked |= page.next.is_some();
             if page
                 .tags
@@ -104,6 +110,9 @@ impl Repository {
             Err(error) if knows_no_parameters(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
+        if first.is_cut {
+            return Ok(None);
+        }
         let is_ordered = first.tags.is_sorted();
         let mut tags = first.tags;
         let is_enough = first.next.is_none() && tags.len() < SHORTEST_FULL_PAGE
@@ -121,6 +130,9 @@ impl Repository {
                 Err(error) if knows_no_parameters(&error) => return Ok(None),
                 Err(error) => return Err(error),
             };
+            if second.is_cut {
+                return Ok(None);
+            }
             let begins_again = !second.tags.is_empty() && second.tags.first() == tags.first();
             let is_whole = if begins_again {
                 first.next.is_none() && !is_full(&tags)
@@ -156,6 +168,7 @@ impl Repository {
         Ok(TagsPage {
             tags: list.items.into_iter().filter_map(|tag| tag.0).collect(),
             next: page.next,
+            is_cut: page.is_cut,
         })
     }
 
@@ -249,6 +262,14 @@ mod tests {
         .await;
         assert_eq!(all.unwrap(), ["sha256-b", "sha256-c", "z"]);
         assert_eq!(after.unwrap(), None, "there may be more of them");
+    }
+
+    #[tokio::test]
+    async fn a_link_that_cannot_be_read_is_an_error() {
+        let (all, after) = tags_of("<unfinished; rel=next", &["sha256-b", "v1"]).await;
+        let error = all.unwrap_err().to_string();
+        assert!(error.contains("its Link header cannot be read"), "{error}");
+        assert_eq!(after.unwrap(), None);
     }
 
     #[tokio::test]

@@ -27,8 +27,8 @@ pub struct BackupArgs {
         hide_default_value = true
     )]
     repository: String,
-    /// How copies are named: one level below the repository, or with the whole path of the original
-    #[arg(long, env = "NAMING", value_enum, default_value = "flat")]
+    /// How copies are named: one level below the repository, with the whole path of the original, or what fits the registry
+    #[arg(long, env = "NAMING", value_enum, default_value = "auto")]
     naming: NamingArg,
     /// User that may push to the registry; without it the docker config decides
     ///
@@ -53,6 +53,7 @@ pub struct BackupArgs {
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum NamingArg {
+    Auto,
     Flat,
     Nested,
 }
@@ -61,26 +62,34 @@ impl BackupArgs {
     /// The place where copies go.
     ///
     /// # Errors
-    /// [`UsageError`] when the registry is missing, or it or the repository is malformed.
+    /// [`UsageError`] when the registry is missing, it or the repository is malformed, or the registry refuses the names.
     pub fn backup(&self) -> Result<Backup, UsageError> {
         let registry = self.registry().ok_or_else(|| {
             UsageError("which registry keeps the copies? Give --registry or REGISTRY".into())
         })?;
         let naming = match self.naming {
+            NamingArg::Auto => Naming::auto(registry),
             NamingArg::Flat => Naming::Flat,
             NamingArg::Nested => Naming::Nested,
         };
-        // Where the traffic of Docker Hub goes is no name of its own: the images there are those of docker.io.
-        let registry = match registry {
-            "registry-1.docker.io" => "docker.io",
-            registry => registry,
-        };
-        Backup::new(registry, &self.repository, naming).map_err(|error| {
+        let backup = Backup::new(registry, &self.repository, naming).map_err(|error| {
             UsageError(format!(
                 "--registry {registry:?} with --repository {:?}: {error}",
                 self.repository
             ))
-        })
+        })?;
+        backup.check_naming().map_err(|error| {
+            UsageError(format!(
+                "--registry {registry:?} with --repository {:?} and --naming {}: {error}",
+                self.repository,
+                if naming == Naming::Flat {
+                    "flat"
+                } else {
+                    "nested"
+                }
+            ))
+        })?;
+        Ok(backup)
     }
 
     /// The registry as it was given, if it was.
@@ -124,4 +133,59 @@ pub(super) fn read_secret(file: &Path, flag: &str) -> Result<SecretString, Usage
         )));
     }
     Ok(SecretString::from(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        backup: BackupArgs,
+    }
+
+    const ECR: &str = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
+
+    #[rstest]
+    #[case("ghcr.io", "auto", Ok(Naming::Flat))]
+    #[case("registry.hub.docker.com", "auto", Ok(Naming::Flat))]
+    #[case("quay.io", "auto", Ok(Naming::Flat))]
+    #[case(ECR, "auto", Ok(Naming::Nested))]
+    #[case(ECR, "flat", Ok(Naming::Flat))]
+    #[case("ghcr.io", "nested", Ok(Naming::Nested))]
+    #[case(
+        "quay.io",
+        "nested",
+        Err("--naming nested: this registry has no nested repositories")
+    )]
+    #[case(
+        "registry-1.docker.io",
+        "nested",
+        Err("use the naming `auto` or `flat`")
+    )]
+    fn a_naming_that_cannot_work_is_refused(
+        #[case] registry: &str,
+        #[case] naming: &str,
+        #[case] expected: Result<Naming, &str>,
+    ) {
+        let flags = [
+            "",
+            "--registry",
+            registry,
+            "--repository",
+            "acme",
+            "--naming",
+            naming,
+        ];
+        let backup = Command::try_parse_from(flags).unwrap().backup.backup();
+        match (backup, expected) {
+            (Ok(backup), expected) => assert_eq!(Ok(backup.naming()), expected),
+            (Err(error), Err(words)) => assert!(error.to_string().contains(words), "{error}"),
+            (Err(error), Ok(_)) => panic!("{error}"),
+        }
+    }
 }

@@ -21,7 +21,7 @@ repository without empty, `.` or `..` components, with a tag or a digest. `^` an
 */}}
 {{- define "image-mirror.copyPattern" -}}
 {{- $registry := .Values.registry.host }}
-{{- if has $registry (list "registry-1.docker.io" "index.docker.io") }}{{ $registry = "docker.io" }}{{ end }}
+{{- if has $registry (list "registry-1.docker.io" "index.docker.io" "registry.hub.docker.com") }}{{ $registry = "docker.io" }}{{ end }}
 {{- $prefix := printf "%s/" (compact (list $registry .Values.registry.repository) | join "/") | regexQuoteMeta }}
 {{- $component := "[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*" }}
 {{- $digest := "@sha(256:[0-9a-f]{64}|384:[0-9a-f]{96}|512:[0-9a-f]{128})" }}
