@@ -239,12 +239,39 @@ impl Repository {
         media_type: &str,
         found: &Manifest,
     ) -> Result<Pushed, RegistryError> {
+        // Parts may be missing: the caller knows which it has just sent, and repeats the request accordingly.
+        self.put(reference, media_type, found, &[400, 404]).await
+    }
+
+    /// Pushes a manifest with foreign layers. Distribution refuses their addresses with 500 and the code `UNKNOWN`, which
+    /// will not pass; any other 500 may.
+    pub(crate) async fn put_foreign_manifest(
+        &self,
+        reference: &TagOrDigest,
+        media_type: &str,
+        found: &Manifest,
+    ) -> Result<Pushed, RegistryError> {
+        let put = self.put(reference, media_type, found, &[400, 404, 500]);
+        match put.await {
+            Err(error) if error.status() == Some(500) && error.code() != Some("UNKNOWN") => {
+                self.put_manifest(reference, media_type, found).await
+            }
+            result => result,
+        }
+    }
+
+    async fn put(
+        &self,
+        reference: &TagOrDigest,
+        media_type: &str,
+        found: &Manifest,
+        refusals: &'static [u16],
+    ) -> Result<Pushed, RegistryError> {
         let subject = self.subject(Operation::WriteManifest, &reference.suffix());
         let url = self.manifest_url(reference)?;
         let mut call = Call::new(&subject, Method::PUT, url, &self.scopes, Lane::Small)
             .header(CONTENT_TYPE, media_type)
-            // Parts may be missing: the caller knows which it has just sent, and repeats the request accordingly.
-            .answers(&[400, 404]);
+            .answers(refusals);
         call.body = found.bytes.clone();
         let sent = match self.registry.send(&call).await {
             Ok(response) if response.status().is_success() => Ok(response),
