@@ -509,4 +509,31 @@ mod tests {
             }
         );
     }
+
+    /// Distribution's response to addresses of layers that it does not allow is final; any other 500 may pass.
+    #[rstest::rstest]
+    #[case(r#"{"errors":[{"code":"UNKNOWN","message":"unknown error"}]}"#, 1)]
+    #[case("", 4)]
+    #[tokio::test]
+    async fn refused_foreign_layers_are_final(#[case] body: &'static str, #[case] attempts: usize) {
+        let (registry, log) = registry(move |_, _| respond(500, &[], body)).await;
+        let repository = registry.repository("a", Access::Push).unwrap();
+        let digest: Digest = Hasher::sha256().of(BODY.as_bytes()).parse().unwrap();
+        let manifest = Manifest {
+            bytes: BODY.into(),
+            media_type: OCI_MANIFEST.into(),
+            digest: digest.clone(),
+        };
+        let reference = TagOrDigest::Digest(digest.clone());
+        let put = repository.put_foreign_manifest(&reference, OCI_MANIFEST, &manifest);
+        let error = put
+            .await
+            .unwrap_err()
+            .of_foreign_layers(std::slice::from_ref(&digest));
+        assert_eq!(error.retry().is_transient(), attempts > 1, "{error}");
+        assert_eq!(log.lines().len(), attempts);
+        let text = error.to_string();
+        let is_named = text.contains(digest.as_ref()) && text.contains("manifests.urls.allow");
+        assert_eq!(is_named, attempts == 1, "{text}");
+    }
 }
