@@ -86,7 +86,7 @@ pub struct Target {
 ///
 /// Nothing at the target gets a tag before everything that it names is there and verified. What the
 /// target already has is not sent again; if it has the image under all wanted tags, at most two
-/// requests go to either side. What is written last is read back: a copy that is reported is one that the target shows.
+/// requests go to either side, and those that show and bring what refers to the image since. What is written last is read back: a copy that is reported is one that the target shows.
 /// Dropping the future stops the copy; upload sessions may then stay
 /// open until the registry expires them.
 pub async fn copy(
@@ -210,6 +210,7 @@ impl Job<'_> {
             self.progress
                 .event(Event::ManifestSkipped { digest: &digest });
             one_more(&self.tally.manifests_trusted);
+            self.bring_late_referrers(&digest).await;
             return Ok(Root {
                 digest,
                 media_type: located.resolved.media_type,
@@ -221,9 +222,11 @@ impl Job<'_> {
             let lost = match self.target.manifest(&reference).await {
                 Ok(manifest) => match self.finish(&manifest, &present.missing).await {
                     Err(CopyError::Target(error)) if may_lack_parts(&error) => error,
-                    result => {
+                    Err(error) => return Err(error),
+                    Ok(root) => {
                         one_more(&self.tally.manifests_trusted);
-                        return result;
+                        self.bring_late_referrers(&root.digest).await;
+                        return Ok(root);
                     }
                 },
                 Err(error) if error.is_wrong_or_missing() => error,
@@ -265,6 +268,7 @@ impl Job<'_> {
             referrers
         )?;
         self.push_root(&root, names).await?;
+        self.bring_refused_referrers(&root.manifest).await;
         Ok(Root {
             digest: root.manifest.digest,
             media_type: root.media_type,

@@ -1,8 +1,10 @@
 //! Where credentials come from. Looks them up; never sends, stores or prints them.
 
 mod docker_config;
+mod host_logins;
 
 pub use docker_config::DockerConfig;
+pub(crate) use host_logins::HostLogins;
 
 use crate::error::Retry;
 use crate::registries::host;
@@ -97,13 +99,13 @@ impl Credentials {
         self
     }
 
-    /// The credential for a host, for somebody else than this crate to show; `None` for anonymous. Reads files anew and
+    /// The credential for a host as a whole, for somebody else than this crate to show; `None` for anonymous. Reads files anew and
     /// may run a credential helper, for 30 s at most.
     ///
     /// # Errors
     /// [`CredentialError`] when a file cannot be read or understood, or a helper fails.
     pub async fn find(&self, host: &str) -> Result<Option<Credential>, CredentialError> {
-        self.lookup(&host::canonical(host)).await
+        self.lookup(&host::canonical(host)).await?.find("").await
     }
 
     /// Whether a credential helper is asked for this host. What a helper gives may end without notice: its protocol
@@ -115,29 +117,26 @@ impl Credentials {
         let host = host::canonical(host);
         match &self.docker_config {
             Some(config) if !self.logins.contains_key(&host) && !self.anonymous.contains(&host) => {
-                config.asks_helper(&host).await
+                Ok(config.lookup(&host).await?.asks_helper())
             }
             _ => Ok(false),
         }
     }
 
-    /// The credential for a host in canonical form, or `None` for anonymous. Reads the docker
-    /// configuration anew and may run a credential helper.
-    pub(crate) async fn lookup(&self, host: &str) -> Result<Option<Credential>, CredentialError> {
+    /// The logins of a host in canonical form; none means anonymous. Reads files anew; helpers are not asked yet.
+    pub(crate) async fn lookup(&self, host: &str) -> Result<HostLogins, CredentialError> {
         // A host spoken to by plain HTTP may keep port 443 in its name.
         let name = host::canonical(host);
         if self.anonymous.contains(&name) {
-            return Ok(None);
+            return Ok(HostLogins::default());
         }
         if let Some(login) = self.logins.get(&name) {
-            return login
-                .read()
-                .await
-                .map(|login| Some(Credential::Login(login)));
+            let login = login.read().await?;
+            return Ok(HostLogins::one(Credential::Login(login)));
         }
         match &self.docker_config {
             Some(config) => config.lookup(host).await,
-            None => Ok(None),
+            None => Ok(HostLogins::default()),
         }
     }
 }

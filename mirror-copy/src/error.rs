@@ -259,6 +259,19 @@ pub enum RegistryError {
         /// Bytes that it was sent.
         sent: u64,
     },
+    /// The registry refuses a manifest because of layers that have addresses of their own.
+    #[error(
+        "cannot {subject}: the registry responds {status} to its foreign layers ({layers}), whose addresses it does not \
+         allow; allow them at the registry (distribution: validation.manifests.urls.allow)"
+    )]
+    ForeignLayers {
+        /// What was tried.
+        subject: Subject,
+        /// The HTTP status.
+        status: StatusCode,
+        /// The digests of the first ones.
+        layers: String,
+    },
     /// The registry accepted a manifest and does not show it.
     #[error(
         "cannot {subject}: the registry accepted this manifest, and {} s later it {shown}; check its storage, its \
@@ -325,6 +338,7 @@ impl RegistryError {
             Self::Status { status, .. }
             | Self::ImmutableTag { status, .. }
             | Self::Unsupported { status, .. }
+            | Self::ForeignLayers { status, .. }
             | Self::Whole { status, .. } => Some(status.as_u16()),
             _ => None,
         }

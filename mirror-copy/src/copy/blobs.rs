@@ -68,7 +68,7 @@ impl Job<'_> {
             None
         };
         let _place = self.place(blob).await;
-        self.send(blob, session, None).await
+        self.send(blob, Some(session), None).await
     }
 
     /// Asks the target and opens the source at the same time: the answer most likely is that the blob is
@@ -76,23 +76,16 @@ impl Job<'_> {
     async fn bring_expectedly(&self, blob: &Blob) -> Result<(), CopyError> {
         let (mut offering, mut opening) = (pin!(self.offer(blob)), pin!(self.open(blob)));
         let (offer, reader) = tokio::select! {
-            offer = &mut offering => match offer? {
-                // Nobody waits for a source that is not needed.
-                Offer::Wanted(session) => (Offer::Wanted(session), Some(opening.await)),
-                offer => (offer, None),
-            },
+            // Nobody waits for a source that is not needed.
+            offer = &mut offering => (offer?, None),
             reader = &mut opening => (offering.await?, Some(reader)),
         };
-        match (offer, reader) {
-            (Offer::Present, _) => self.found(blob),
-            (Offer::Mounted(from), _) => self.mounted(blob, &from),
-            (Offer::Wanted(session), Some(Err(error))) => {
-                self.target.cancel(&session).await;
-                return Err(error);
-            }
-            (Offer::Wanted(session), reader) => {
-                self.send(blob, session, reader.and_then(Result::ok))
-                    .await?;
+        match offer {
+            Offer::Present => self.found(blob),
+            Offer::Mounted(from) => self.mounted(blob, &from),
+            Offer::Wanted(session) => {
+                let (session, reader) = self.opened(session, reader, opening).await?;
+                self.send(blob, session, Some(reader)).await?;
             }
         }
         Ok(())
@@ -102,15 +95,13 @@ impl Job<'_> {
     pub(super) async fn send_again(&self, blob: &Blob) -> Result<(), CopyError> {
         let _turn = self.turn(blob).await;
         let _place = self.place(blob).await;
-        let session = self.target.start_upload(&blob.digest).await;
-        self.send(blob, session.map_err(CopyError::Target)?, None)
-            .await
+        self.send(blob, None, None).await
     }
 
     async fn send(
         &self,
         blob: &Blob,
-        session: Session,
+        session: Option<Session>,
         reader: Option<BlobReader>,
     ) -> Result<(), CopyError> {
         self.transfer(blob, session, reader).await?;

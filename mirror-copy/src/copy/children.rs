@@ -6,6 +6,7 @@ use super::limits::Part;
 use super::report::one_more;
 use crate::error::RegistryError;
 use crate::manifest::Descriptor;
+use crate::reference::TagOrDigest;
 use crate::registries::Lease;
 use crate::registry::Manifest;
 use oci_spec::image::Digest;
@@ -39,10 +40,20 @@ impl Job<'_> {
         if self.may_have_parts() && self.is_at_target(&descriptor.digest).await? {
             return Ok(Found::Present);
         }
-        self.reserve(part, &descriptor.digest, descriptor.size)?;
-        match self.source.manifest_of(descriptor).await {
+        // Google's lists of referrers give wrong sizes, so the digest alone decides there.
+        let (reserved, read) = match part {
+            Part::Image => {
+                self.reserve(part, &descriptor.digest, descriptor.size)?;
+                (descriptor.size, self.source.manifest_of(descriptor).await)
+            }
+            Part::Referrers => {
+                let by_digest = TagOrDigest::Digest(descriptor.digest.clone());
+                (0, self.source.manifest(&by_digest).await)
+            }
+        };
+        match read {
             Ok(manifest) => {
-                let lease = self.hold(part, &manifest, descriptor.size).await?;
+                let lease = self.hold(part, &manifest, reserved).await?;
                 Ok(Found::Manifest(manifest, lease))
             }
             Err(error) if error.status() == Some(404) && !descriptor.is_manifest() => {

@@ -46,12 +46,14 @@ pub(super) fn tag(subject: &Digest) -> String {
     format!("{}-{hex}", subject.algorithm())
 }
 
-/// Reads such a list. `None` if there is none.
+/// Reads the list of `subject`. `None` if there is none: an index under its tag that is the subject itself is no list.
 pub(super) async fn read(
     repository: &Repository,
-    tag: &str,
+    subject: &Digest,
 ) -> Result<Option<ReferrerList>, RegistryError> {
-    let Some(index) = index(repository, tag).await? else {
+    let tag = &tag(subject);
+    let index = index(repository, tag).await?;
+    let Some(index) = index.filter(|index| index.digest != *subject) else {
         return Ok(None);
     };
     match ReferrerList::of_tag(&index.bytes) {
@@ -110,6 +112,19 @@ fn listed(
     }
 }
 
+/// Returns those of these referrers that the list of `subject` does not have.
+pub(super) async fn missing(
+    repository: &Repository,
+    subject: &Digest,
+    referrers: Vec<Digest>,
+) -> Result<Vec<Digest>, RegistryError> {
+    let tag = tag(subject);
+    let index = index(repository, &tag).await?;
+    let listed = listed(repository, &tag, index.as_ref())?;
+    let missing = referrers.into_iter().filter(|one| !listed.contains(one));
+    Ok(missing.collect())
+}
+
 /// Puts these referrers into the list of `subject`, beside what is there. Two clients may write at the same
 /// time and the protocol has no lock, so the list is read again until everything is in it.
 pub(super) async fn list(
@@ -124,6 +139,10 @@ pub(super) async fn list(
     let mut waits = repository.registry().retry_policy().backoff().build();
     loop {
         let old = index(repository, &tag).await?;
+        if old.as_ref().is_some_and(|old| old.digest == *subject) {
+            let reason = "the tag of its list of referrers stands for the image itself";
+            return Err(no_list(repository, &tag, reason));
+        }
         let new = unlisted(&listed(repository, &tag, old.as_ref())?, referrers);
         if new.is_empty() {
             return Ok(());

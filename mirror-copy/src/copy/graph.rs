@@ -89,6 +89,7 @@ mod tests {
             subject: None,
             children: children.iter().map(|number| digest(*number)).collect(),
             blobs: blobs.iter().map(blob).collect(),
+            foreign_layers: Vec::new(),
         }
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Sums {
     referrer_memory: AtomicU64,
     /// Bytes of the blobs of the image and of all that refers to it.
     blobs: AtomicU64,
+    /// Bytes of the blobs of the image alone.
+    image_blobs: AtomicU64,
     /// Whether all blobs of the image are in the sum.
     image_is_weighed: watch::Sender<bool>,
 }
@@ -49,6 +51,16 @@ impl Sums {
 
     /// Everything that the image has is in the sum: what is left of the limit is for what refers to it.
     pub(super) fn image_weighed(&self) {
+        let image = self.blobs.load(Ordering::Relaxed);
+        self.image_blobs.store(image, Ordering::Relaxed);
+        self.image_is_weighed.send_replace(true);
+    }
+
+    /// Starts again to add up what refers to the image.
+    pub(super) fn forget_referrers(&self) {
+        let image = self.image_blobs.load(Ordering::Relaxed);
+        self.blobs.store(image, Ordering::Relaxed);
+        self.referrer_memory.store(0, Ordering::Relaxed);
         self.image_is_weighed.send_replace(true);
     }
 

@@ -150,10 +150,21 @@ impl Job<'_> {
         result.map_err(CopyError::Target)
     }
 
-    async fn put(&self, node: &Node, reference: &TagOrDigest) -> Result<Pushed, RegistryError> {
-        let target = &self.target;
-        let put = target.put_manifest(reference, &node.media_type, &node.manifest);
-        put.await
+    pub(super) async fn put(
+        &self,
+        node: &Node,
+        reference: &TagOrDigest,
+    ) -> Result<Pushed, RegistryError> {
+        let (target, Node { manifest, .. }) = (&self.target, node);
+        if node.foreign_layers.is_empty() {
+            return target
+                .put_manifest(reference, &node.media_type, manifest)
+                .await;
+        }
+        let put = target
+            .put_foreign_manifest(reference, &node.media_type, manifest)
+            .await;
+        put.map_err(|error| error.of_foreign_layers(&node.foreign_layers))
     }
 
     /// Pushes a manifest, again after pauses while the target misses what this copy sent.

@@ -18,7 +18,12 @@ pub(super) struct Node {
     pub(super) children: Vec<Digest>,
     /// Blobs that it names and that the target must have.
     pub(super) blobs: Vec<Blob>,
+    /// Layers with addresses of their own, which a registry may refuse; the first ones.
+    pub(super) foreign_layers: Vec<Digest>,
 }
+
+/// Most foreign layers of a manifest that are named in an error.
+const MAX_FOREIGN_NAMED: usize = 4;
 
 /// A blob to bring to the target.
 #[derive(Clone, Debug)]
@@ -66,6 +71,9 @@ impl Node {
             source,
         })?;
         let mut foreign = 0;
+        let layers = named.iter().filter(|layer| layer.is_foreign());
+        let layers = layers.map(|layer| layer.digest.clone());
+        let foreign_layers = layers.take(MAX_FOREIGN_NAMED).collect();
         let mut blobs = Vec::with_capacity(named.len());
         for descriptor in named {
             match Origin::of(&descriptor, options) {
@@ -86,6 +94,7 @@ impl Node {
             subject,
             children: children.iter().map(|child| child.digest.clone()).collect(),
             blobs,
+            foreign_layers,
         };
         Ok(Read {
             node,

@@ -29,6 +29,11 @@ pub enum Event<'a> {
         /// The source is waited for at this moment, not the target.
         on_source: bool,
     },
+    /// Sent about four times a second for each blob whose first byte the source holds back for more than seconds.
+    WaitingForSource {
+        /// The blob.
+        digest: &'a Digest,
+    },
     /// Sent about four times a second while the copy waits for memory for manifests that other copies of this process hold
     /// ([`crate::MetadataBudget`]).
     WaitingForMemory(MemoryPlace),

@@ -13,11 +13,14 @@ use super::manifests::names_missing_parts;
 use super::node::Node;
 use super::progress::Event;
 use super::report::one_more;
+use crate::error::RegistryError;
 use crate::manifest::{self, Descriptor};
-use crate::registry::{DigestTags, Manifest};
+use crate::reference::TagOrDigest;
+use crate::registry::{DigestTags, Manifest, Pushed};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use oci_spec::image::Digest;
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
@@ -38,6 +41,10 @@ pub(super) struct Referring {
     /// Everything that was brought, or whose referrers were looked for: each is brought once.
     known: Mutex<HashSet<Digest>>,
     turns: Semaphore,
+    /// The target has the image itself.
+    root_is_there: AtomicBool,
+    /// The target refused something because it does not have the image yet.
+    was_refused: AtomicBool,
 }
 
 impl Default for Referring {
@@ -45,6 +52,8 @@ impl Default for Referring {
         Self {
             known: Mutex::default(),
             turns: Semaphore::new(AT_ONCE),
+            root_is_there: AtomicBool::new(false),
+            was_refused: AtomicBool::new(false),
         }
     }
 }
@@ -65,24 +74,100 @@ impl Referring {
 impl Job<'_> {
     /// Brings what refers to `root`, to the manifests that it names, and to what was found.
     pub(super) async fn bring_referrers(&self, root: &Manifest) -> Result<(), CopyError> {
+        self.bring_all_about(&root.digest, subjects(root), false)
+            .await
+    }
+
+    /// Brings what was attached to an image after it was copied: to the image itself, and to what is new. That never
+    /// fails a copy that is complete.
+    pub(super) async fn bring_late_referrers(&self, root: &Digest) {
+        if !self.options.referrers {
+            return;
+        }
+        self.sums.image_weighed();
+        self.referring.root_is_there.store(true, Ordering::Relaxed);
+        self.found_something.store(true, Ordering::Relaxed);
+        let brought = self.bring_all_about(root, vec![root.clone()], true).await;
+        if let Err(error) = brought {
+            self.left_out(root, &error);
+        }
+    }
+
+    /// Brings what the target refused while it did not have the image: Harbor before 2.8 accepts no signature without
+    /// its subject. The image is complete already, so this does not fail its copy.
+    pub(super) async fn bring_refused_referrers(&self, root: &Manifest) {
+        self.referring.root_is_there.store(true, Ordering::Relaxed);
+        if !self.referring.was_refused.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        self.found_something.store(true, Ordering::Relaxed);
+        self.sums.forget_referrers();
+        if let Err(error) = self.bring_referrers(root).await {
+            self.left_out(&root.digest, &error);
+        }
+    }
+
+    /// Brings what refers to these manifests and to what was found, or only to what was pushed now.
+    async fn bring_all_about(
+        &self,
+        root: &Digest,
+        mut subjects: Vec<Digest>,
+        only_new: bool,
+    ) -> Result<(), CopyError> {
         self.referring.forget_all();
-        let mut subjects = subjects(root);
         subjects.retain(|subject| self.referring.admit(subject));
         let tags = self.source.digest_tags().await;
         for _ in 0..MAX_STEPS {
             let mut working = FuturesUnordered::new();
             for subject in &subjects {
-                working.push(self.bring_about(subject, *subject == root.digest, &tags));
+                working.push(self.bring_about(subject, subject == root, &tags));
             }
             let mut found = Vec::new();
             while let Some(done) = working.next().await {
                 found.extend(done?);
             }
             drop(working);
+            if only_new {
+                found.retain(|digest| self.sent.contains(digest));
+            }
             found.truncate(MAX_SUBJECTS);
             subjects = found;
         }
         Ok(())
+    }
+
+    /// Pushes something that refers to the image. A target that wants the image first gets it again after the image; until
+    /// then nothing is waited for, so that the image is not kept waiting.
+    async fn push_referrer(
+        &self,
+        node: &Node,
+        reference: &TagOrDigest,
+    ) -> Result<Pushed, CopyError> {
+        let root_is_there = self.referring.root_is_there.load(Ordering::Relaxed);
+        let pushed = if root_is_there {
+            self.push(node, reference).await?
+        } else {
+            let put = self.put(node, reference).await;
+            put.map_err(|error| {
+                if says_something_is_missing(&error) {
+                    self.referring.was_refused.store(true, Ordering::Relaxed);
+                }
+                CopyError::Target(error)
+            })?
+        };
+        self.sent.add(&node.manifest.digest);
+        Ok(pushed)
+    }
+
+    /// Whether the target is known to have this manifest, and everything about it, since a short time.
+    fn has_lately(&self, digest: &Digest) -> bool {
+        let seen = self.target.registry().seen();
+        self.trusts() && seen.lately(digest, self.target.name())
+    }
+
+    fn remember_manifest(&self, digest: &Digest) {
+        let seen = self.target.registry().seen();
+        seen.add(digest, self.target.name());
     }
 
     /// Brings what refers to one manifest; answers with what that is.
@@ -112,8 +197,16 @@ impl Job<'_> {
         subject: &Digest,
         result: Result<T, CopyError>,
     ) -> Result<Option<T>, CopyError> {
+        let may_come_later = |error: &CopyError| {
+            matches!(error, CopyError::Target(error) if says_something_is_missing(error))
+                && self.referring.was_refused.load(Ordering::Relaxed)
+        };
         match result {
             Ok(value) => Ok(Some(value)),
+            Err(error) if may_come_later(&error) => {
+                tracing::debug!(%subject, %error, "pushed again after the image");
+                Ok(None)
+            }
             Err(error) if error.retry().is_transient() && !lacks_sent_parts(&error) => Err(error),
             Err(error) => {
                 self.left_out(subject, &error);
@@ -136,6 +229,11 @@ impl Job<'_> {
 /// time; something odd that refers to it must not keep it waiting.
 fn lacks_sent_parts(error: &CopyError) -> bool {
     matches!(error, CopyError::Target(error) if names_missing_parts(error))
+}
+
+/// Whether a target refused a manifest because of something that it does not have, such as its subject.
+fn says_something_is_missing(error: &RegistryError) -> bool {
+    error.status() == Some(404) || error.code() == Some("NOT_FOUND") || names_missing_parts(error)
 }
 
 /// The root and the images that it names. Attestations in an index are about images there; nothing is

@@ -9,38 +9,72 @@ use crate::error::{Operation, RegistryError, Retry};
 use crate::registries::Timeouts;
 use crate::registry::{BlobReader, Content, Flow, Registry, Session, content};
 use backon::BackoffBuilder as _;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+/// How long a source may be silent before that is reported.
+const SILENT_AFTER: Duration = Duration::from_secs(5);
+
+/// How long an upload session is held open while the source is silent: registries and proxies close idle ones.
+const SESSION_IDLE: Duration = Duration::from_secs(5);
 
 /// What must move within the idle timeout, in bytes: about one KiB a second.
 const LEAST: u64 = 64 * 1024;
 
 impl Job<'_> {
-    /// Opens a blob's content.
+    /// Opens a blob's content and waits for its first byte, which a proxy that scans it may hold back for minutes. It
+    /// makes room for blobs of others that wait.
     pub(super) async fn open(&self, blob: &Blob) -> Result<BlobReader, CopyError> {
         let (source, digest) = (self.source.clone(), blob.digest.clone());
-        let reader = match &blob.origin {
-            Origin::Registry => BlobReader::open(source, digest, blob.size).await,
-            Origin::Inline(bytes) => BlobReader::inline(source, digest, bytes.clone()),
-            Origin::Urls(urls) => BlobReader::open_foreign(source, digest, blob.size, urls).await,
+        let opening = async {
+            let reader = match &blob.origin {
+                Origin::Registry => BlobReader::open(source, digest, blob.size).await,
+                Origin::Inline(bytes) => BlobReader::inline(source, digest, bytes.clone()),
+                Origin::Urls(urls) => {
+                    BlobReader::open_foreign(source, digest, blob.size, urls).await
+                }
+            };
+            reader.map_err(CopyError::Source)
         };
-        reader.map_err(CopyError::Source)
+        let mut opening = pin!(opening);
+        let mut pace = Pace::new(Instant::now());
+        let mut silence = Some(Instant::now() + SILENT_AFTER);
+        let mut look = interval(REPORT_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                reader = &mut opening => return reader,
+                now = look.tick() => {
+                    let digest = &blob.digest;
+                    if silence.is_some_and(|silence| silence <= now) {
+                        silence = None;
+                        tracing::info!(blob = %digest, "waiting for the source");
+                    }
+                    if silence.is_none() {
+                        self.progress.event(Event::WaitingForSource { digest });
+                    }
+                    if let Some(error) = self.too_slow(blob, &mut pace, 0, true) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
     }
 
-    /// Sends a blob, from its beginning again if sending fails. The first session is given, the first
-    /// reader may be. Opening and reading are tried again by themselves, so their failures are final here.
+    /// Sends a blob, from its beginning again if sending fails. The first session and the first reader may be given.
+    /// Opening and reading are tried again by themselves, so their failures are final here.
     pub(super) async fn transfer(
         &self,
         blob: &Blob,
-        session: Session,
+        mut session: Option<Session>,
         mut reader: Option<BlobReader>,
     ) -> Result<(), CopyError> {
         let Blob { digest, size, .. } = blob;
         let mut waits = self.target.registry().retry_policy().backoff().build();
         let mut was_corrupt = false;
-        let mut session = Some(session);
         loop {
             let (reader, session) = self.both_ends(blob, session.take(), reader.take()).await?;
             let size = *size;
@@ -88,34 +122,61 @@ impl Job<'_> {
         }
     }
 
-    /// Opens what is not open yet, both ends at the same time.
+    /// Opens what is not open yet, both ends at the same time. No session stays idle while the source is silent.
     async fn both_ends(
         &self,
         blob: &Blob,
         session: Option<Session>,
         reader: Option<BlobReader>,
     ) -> Result<(BlobReader, Session), CopyError> {
-        let open_source = async {
-            match reader {
-                Some(reader) => Ok(reader),
-                None => self.open(blob).await,
-            }
-        };
         let open_target = async {
             match session {
                 Some(session) => Ok(session),
                 None => self.target.start_upload(&blob.digest).await,
             }
         };
-        let (reader, session) = tokio::join!(open_source, open_target);
-        let session = session.map_err(CopyError::Target)?;
-        match reader {
-            Ok(reader) => Ok((reader, session)),
-            Err(error) => {
-                self.target.cancel(&session).await;
-                Err(error)
-            }
+        if let Some(reader) = reader {
+            let session = open_target.await.map_err(CopyError::Target)?;
+            return Ok((reader, session));
         }
+        let (mut open_target, mut opening) = (pin!(open_target), pin!(self.open(blob)));
+        let (session, reader) = tokio::select! {
+            session = &mut open_target => (session, None),
+            reader = &mut opening => (open_target.await, Some(reader)),
+        };
+        let session = session.map_err(CopyError::Target)?;
+        let (session, reader) = self.opened(session, reader, opening).await?;
+        let session = match session {
+            Some(session) => session,
+            None => {
+                let session = self.target.start_upload(&blob.digest).await;
+                session.map_err(CopyError::Target)?
+            }
+        };
+        Ok((reader, session))
+    }
+
+    /// Waits for the source beside an open session. The session is closed if the source cannot be opened, or if it would
+    /// stay idle: there is none then. `reader` is what `opening` resulted in, if it has.
+    pub(super) async fn opened(
+        &self,
+        session: Session,
+        reader: Option<Result<BlobReader, CopyError>>,
+        mut opening: Pin<&mut impl Future<Output = Result<BlobReader, CopyError>>>,
+    ) -> Result<(Option<Session>, BlobReader), CopyError> {
+        let reader = match reader {
+            Some(reader) => Some(reader),
+            None => timeout(SESSION_IDLE, &mut opening).await.ok(),
+        };
+        if let Some(Ok(reader)) = reader {
+            return Ok((Some(session), reader));
+        }
+        self.target.cancel(&session).await;
+        let reader = match reader {
+            Some(reader) => reader,
+            None => opening.await,
+        };
+        Ok((None, reader?))
     }
 
     /// One attempt. The target's connection pulls the content by itself; this only watches it, and counts in `told` how
@@ -151,7 +212,7 @@ impl Job<'_> {
                         let subject = self.target.subject(Operation::WriteBlob, &format!("@{digest}"));
                         break Err(RegistryError::Timeout { subject, after });
                     }
-                    if let Some(error) = self.too_slow(blob, &mut pace, &flow) {
+                    if let Some(error) = self.too_slow(blob, &mut pace, flow.bytes(), on_source) {
                         return Err(error);
                     }
                 }
@@ -175,8 +236,14 @@ impl Job<'_> {
     }
 
     /// Why this transfer has to make room for others, if it does: its source is slow, and images of others wait.
-    fn too_slow(&self, blob: &Blob, pace: &mut Pace, flow: &Flow) -> Option<CopyError> {
-        pace.look(Instant::now(), flow.bytes(), flow.waits_for_source());
+    fn too_slow(
+        &self,
+        blob: &Blob,
+        pace: &mut Pace,
+        bytes: u64,
+        waits_for_source: bool,
+    ) -> Option<CopyError> {
+        pace.look(Instant::now(), bytes, waits_for_source);
         let (moved, within) = pace.slow(Instant::now())?;
         let (source, target) = (self.source.registry(), self.target.registry());
         Registry::must_yield(source, target).then(|| {

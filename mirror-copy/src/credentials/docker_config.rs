@@ -1,28 +1,36 @@
-//! The docker configuration file: `auths`, `credNames`, `credsStore` and identity tokens.
+//! The docker configuration file as docker, kubelets, crane and oras read it: `auths`, `credHelpers`, `credsStore` and
+//! identity tokens. An entry is decoded only for the host that it belongs to, so a broken one affects no other host.
 
-use super::{Credential, CredentialError, Login};
-use crate::text::clean;
-use docker_credential::{CredentialRetrievalError, DockerCredential};
+mod entry;
+mod helper;
+mod key;
+
+use super::CredentialError;
+use super::host_logins::{HostLogins, ScopedLogin};
+use entry::Entry;
+use helper::Helper;
+use key::Key;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+
+pub(super) use helper::Helper as CredentialHelper;
 
 /// Largest configuration read, in bytes: a Kubernetes Secret's limit.
 const MAX_CONFIG: u64 = 1024 * 1024;
 
-/// How long a credential helper may take: cloud helpers fetch a token over the network.
-const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Docker Hub's key in docker configurations since the days of the v1 API, then its other names.
+/// Docker Hub's keys in docker configurations, in order of preference. The first one dates from the v1 API.
 const DOCKER_HUB_KEYS: [&str; 3] = [
     "https://index.docker.io/v1/",
     "index.docker.io",
     "docker.io",
 ];
+
+/// Most keys of one host that a credentials store is asked for.
+const MAX_STORE_KEYS: usize = 4;
 
 /// Which docker configuration is read.
 #[derive(Clone, Debug)]
@@ -34,81 +42,31 @@ pub enum DockerConfig {
     File(PathBuf),
 }
 
-/// Only what is needed to name the helper in an error, and the names of hosts; `docker_credential` does the rest.
+/// The file. Values stay undecoded until their host is looked up.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Names {
+struct Config {
     creds_store: Option<String>,
-    #[serde(default)]
-    cred_helpers: Option<BTreeMap<String, String>>,
-    #[serde(default)]
-    #[allow(
-        clippy::zero_sized_map_values,
-        reason = "a set cannot be read from a JSON object"
-    )]
-    auths: Option<BTreeMap<String, IgnoredAny>>,
-}
-
-impl Names {
-    fn for_key(&self, key: &str) -> Option<&String> {
-        self.cred_helpers
-            .as_ref()
-            .and_then(|helpers| helpers.get(key))
-            .or(self.creds_store.as_ref())
-    }
-
-    /// The names under which a host may be listed, the better ones first. Docker keeps a login under the name that was
-    /// typed. A helper is not asked for what is not listed.
-    fn keys_of(&self, host: &str) -> Vec<String> {
-        if host == "docker.io" {
-            return DOCKER_HUB_KEYS.map(str::to_owned).into();
-        }
-        let with_port = format!("{host}:443");
-        let mut keys = vec![host.to_owned()];
-        if self.lists(&with_port) {
-            keys.push(with_port);
-        }
-        keys
-    }
-
-    /// Whether there is an entry under this name.
-    fn lists(&self, key: &str) -> bool {
-        let helpers = self.cred_helpers.as_ref();
-        let auths = self.auths.as_ref();
-        helpers.is_some_and(|helpers| helpers.contains_key(key))
-            || auths.is_some_and(|auths| auths.contains_key(key))
-    }
+    cred_helpers: Option<BTreeMap<String, Box<RawValue>>>,
+    auths: Option<BTreeMap<String, Box<RawValue>>>,
 }
 
 impl DockerConfig {
-    /// The credential of a host in canonical form.
-    pub(super) async fn lookup(&self, host: &str) -> Result<Option<Credential>, CredentialError> {
+    /// The logins of a host in canonical form. No helper is asked yet.
+    pub(super) async fn lookup(&self, host: &str) -> Result<HostLogins, CredentialError> {
         let Some((path, optional)) = self.place() else {
-            return Ok(None);
+            return Ok(HostLogins::default());
         };
-        let name = host.to_owned();
-        // Reading is quick; a helper is a child process and blocks.
-        let work = tokio::task::spawn_blocking(move || lookup_in(&path, optional, &name));
-        let failed = |reason: &str| CredentialError::Helper {
-            helper: "*".to_owned(),
-            host: host.to_owned(),
-            reason: reason.to_owned(),
+        let host = host.to_owned();
+        let unreadable = CredentialError::Read {
+            path: path.clone(),
+            source: Arc::new(std::io::Error::other("reading it was interrupted")),
         };
-        match tokio::time::timeout(HELPER_TIMEOUT, work).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(failed("the lookup was interrupted")),
-            Err(_) => Err(failed("it did not answer within 30 s")),
-        }
-    }
-
-    /// Whether a helper is asked for a host in canonical form.
-    pub(super) async fn asks_helper(&self, host: &str) -> Result<bool, CredentialError> {
-        let Some((path, optional)) = self.place() else {
-            return Ok(false);
-        };
-        let name = host.to_owned();
-        let work = tokio::task::spawn_blocking(move || asks_helper_in(&path, optional, &name));
-        work.await.unwrap_or(Ok(false))
+        let work = tokio::task::spawn_blocking(move || {
+            let config = read(&path, optional)?;
+            Ok(config.map_or_else(HostLogins::default, |config| config.logins(&path, &host)))
+        });
+        work.await.unwrap_or(Err(unreadable))
     }
 
     /// The file, and whether it may be absent.
@@ -127,34 +85,91 @@ impl DockerConfig {
     }
 }
 
-fn lookup_in(
-    path: &Path,
-    optional: bool,
-    host: &str,
-) -> Result<Option<Credential>, CredentialError> {
-    let Some((text, names)) = read(path, optional)? else {
-        return Ok(None);
-    };
-    for key in &names.keys_of(host) {
-        match docker_credential::get_credential_from_reader(text.as_slice(), key) {
-            Ok(found) => return Ok(usable(found)),
-            Err(error) if means_none(&error) => {}
-            Err(error) => return Err(explain(error, path, host, names.for_key(key))),
+impl Config {
+    /// What the file says of one host: a helper of its own goes before an entry for the whole host, which goes before the
+    /// common store. A longer path goes before a shorter one, an exact name before a wildcard.
+    fn logins(&self, path: &Path, host: &str) -> HostLogins {
+        let unusable = |key: &str, reason| CredentialError::Entry {
+            path: path.to_owned(),
+            host: key.to_owned(),
+            reason,
+        };
+        let own_helper = self.own_helper(host);
+        let mut matching: Vec<_> = self
+            .auths
+            .iter()
+            .flatten()
+            .filter_map(|(text, raw)| Some((Key::parse(text).of(host)?, text, raw)))
+            .collect();
+        // The reversed map puts the more specific wildcard first, as kubelets do.
+        matching.reverse();
+        matching.sort_by_key(|(key, text, _)| {
+            let length = std::cmp::Reverse(key.path.len());
+            (key.is_wildcard, length, preference(host, text))
+        });
+        let mut store_keys = preferred(host);
+        let mut logins = Vec::new();
+        for (key, text, raw) in matching {
+            if !key.is_wildcard && key.path.is_empty() {
+                if !store_keys.contains(text) {
+                    store_keys.push(text.clone());
+                }
+                if matches!(own_helper, Some(Ok((_, name))) if !name.is_empty()) {
+                    continue;
+                }
+            }
+            let credential = Entry::credential(raw).map_err(|reason| unusable(text, reason));
+            let path = key.path;
+            logins.push(ScopedLogin { path, credential });
         }
+        let helper = match own_helper {
+            Some(Ok((_, ""))) => None,
+            Some(Ok((key, name))) => Some(Helper::new(name, host, vec![key.to_owned()])),
+            Some(Err(key)) => {
+                let (path, reason) = (String::new(), "credHelpers names no helper");
+                let credential = Err(unusable(key, reason));
+                logins.push(ScopedLogin { path, credential });
+                None
+            }
+            None => {
+                store_keys.truncate(MAX_STORE_KEYS);
+                let store = self.creds_store.as_deref().filter(|name| !name.is_empty());
+                store.map(|name| Helper::new(name, host, store_keys))
+            }
+        };
+        HostLogins::new(logins, helper)
     }
-    Ok(None)
+
+    /// The helper of this host alone with the key that names it; an empty name means that no helper is asked, the common
+    /// store included. `Err` holds the key of a value that is not a name.
+    fn own_helper(&self, host: &str) -> Option<Result<(&str, &str), &str>> {
+        let helpers = self.cred_helpers.as_ref()?;
+        let is_of_host = |text: &str| matches!(Key::parse(text).of(host), Some(key) if !key.is_wildcard && key.path.is_empty());
+        let keys = helpers.iter().filter(|(text, _)| is_of_host(text));
+        let (key, raw) = keys.min_by_key(|(text, _)| preference(host, text))?;
+        Some(match serde_json::from_str::<Option<&str>>(raw.get()) {
+            Ok(name) => Ok((key, name.unwrap_or_default())),
+            Err(_) => Err(key),
+        })
+    }
 }
 
-fn asks_helper_in(path: &Path, optional: bool, host: &str) -> Result<bool, CredentialError> {
-    let Some((_, names)) = read(path, optional)? else {
-        return Ok(false);
-    };
-    let keys = names.keys_of(host);
-    Ok(keys.iter().any(|key| names.for_key(key).is_some()))
+/// The keys under which a host is listed usually, the better ones first.
+fn preferred(host: &str) -> Vec<String> {
+    match host {
+        "docker.io" => DOCKER_HUB_KEYS.map(str::to_owned).into(),
+        _ => vec![host.to_owned()],
+    }
 }
 
-/// The configuration, and the names in it; `None` if it is absent and may be.
-fn read(path: &Path, optional: bool) -> Result<Option<(Vec<u8>, Names)>, CredentialError> {
+fn preference(host: &str, key: &str) -> usize {
+    let preferred = preferred(host);
+    let position = preferred.iter().position(|other| other == key);
+    position.unwrap_or(preferred.len())
+}
+
+/// The configuration; `None` if it is absent and may be.
+fn read(path: &Path, optional: bool) -> Result<Option<Config>, CredentialError> {
     let text = match read_bounded(path) {
         Ok(text) => text,
         Err(error) if optional && error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -164,12 +179,12 @@ fn read(path: &Path, optional: bool) -> Result<Option<(Vec<u8>, Names)>, Credent
         }
     };
     // Only the place is shown: serde's own message may quote a value, and values are secrets here.
-    let names = serde_json::from_slice(&text).map_err(|error| CredentialError::Malformed {
+    let config = serde_json::from_slice(&text).map_err(|error| CredentialError::Malformed {
         path: path.to_owned(),
         line: error.line(),
         column: error.column(),
     })?;
-    Ok(Some((text, names)))
+    Ok(Some(config))
 }
 
 fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
@@ -183,108 +198,5 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Some helpers answer with empty fields instead of "not found".
-fn usable(found: DockerCredential) -> Option<Credential> {
-    match found {
-        DockerCredential::IdentityToken(token) if token.is_empty() => None,
-        DockerCredential::IdentityToken(token) => Some(Credential::IdentityToken(token.into())),
-        DockerCredential::UsernamePassword(user, password)
-            if user.is_empty() && password.is_empty() =>
-        {
-            None
-        }
-        DockerCredential::UsernamePassword(username, password) => Some(Credential::Login(Login {
-            username,
-            password: password.into(),
-        })),
-    }
-}
-
-/// The helpers' protocol has no code for "not found", only this message on standard output
-/// (docker-credential-helpers, credentials/error.go).
-fn means_none(error: &CredentialRetrievalError) -> bool {
-    match error {
-        CredentialRetrievalError::NoCredentialConfigured => true,
-        CredentialRetrievalError::HelperFailure { stdout, stderr, .. } => [stdout, stderr]
-            .iter()
-            .any(|text| text.to_lowercase().contains("credentials not found")),
-        _ => false,
-    }
-}
-
-fn explain(
-    error: CredentialRetrievalError,
-    path: &Path,
-    host: &str,
-    helper: Option<&String>,
-) -> CredentialError {
-    let failed = |reason: String| CredentialError::Helper {
-        helper: helper.map_or_else(|| "?".to_owned(), |name| clean(name)),
-        host: host.to_owned(),
-        reason,
-    };
-    let entry = |reason| CredentialError::Entry {
-        path: path.to_owned(),
-        host: host.to_owned(),
-        reason,
-    };
-    match error {
-        CredentialRetrievalError::HelperFailure { stdout, stderr, .. } => {
-            // An answer in JSON may hold the secret; a message does not.
-            let said = if stdout.contains('{') {
-                ""
-            } else {
-                stdout.as_str()
-            };
-            failed(clean(&format!("{} {}", said.trim(), stderr.trim())))
-        }
-        CredentialRetrievalError::HelperCommunicationError => {
-            failed("it could not be run; is it on the PATH?".to_owned())
-        }
-        CredentialRetrievalError::MalformedHelperResponse => {
-            failed("its answer is malformed".to_owned())
-        }
-        CredentialRetrievalError::CredentialMismatchError => {
-            entry("auth does not match username and password")
-        }
-        _ => entry("auth is not base64 of user:password"),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[rstest::rstest]
-    #[case(r#"{"auths":{"a.example:443":{"auth":"dTpw"}}}"#, true)]
-    #[case(r#"{"auths":{"a.example":{"auth":"dTpw"}}}"#, true)]
-    #[case(r#"{"auths":{"a.example:5000":{"auth":"dTpw"}}}"#, false)]
-    #[tokio::test]
-    async fn a_login_with_the_default_port_is_found(#[case] text: &str, #[case] found: bool) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.json");
-        std::fs::write(&path, text).unwrap();
-        let answer = DockerConfig::File(path).lookup("a.example").await.unwrap();
-        assert_eq!(answer.is_some(), found);
-    }
-
-    #[rstest::rstest]
-    #[case(r#"{"auths":{"a.example":{"auth":"dTpw"}}}"#, "a.example", false)]
-    #[case(r#"{"credHelpers":{"a.example":"ecr-login"}}"#, "a.example", true)]
-    #[case(r#"{"credHelpers":{"a.example:443":"ecr-login"}}"#, "a.example", true)]
-    #[case(r#"{"credHelpers":{"b.example":"ecr-login"}}"#, "a.example", false)]
-    #[case(r#"{"credHelpers":{"index.docker.io":"x"}}"#, "docker.io", true)]
-    #[case(r#"{"credsStore":"pass"}"#, "a.example", true)]
-    #[tokio::test]
-    async fn who_is_asked_is_in_the_file(
-        #[case] text: &str,
-        #[case] host: &str,
-        #[case] helper: bool,
-    ) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.json");
-        std::fs::write(&path, text).unwrap();
-        let asks = DockerConfig::File(path).asks_helper(host).await.unwrap();
-        assert_eq!(asks, helper);
-    }
-}
+mod tests;

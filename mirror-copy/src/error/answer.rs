@@ -1,6 +1,7 @@
 //! What an error status stands for: some deserve words of their own.
 
 use super::{Operation, RegistryError, Subject};
+use oci_spec::image::Digest;
 use reqwest::StatusCode;
 use std::time::Duration;
 
@@ -57,6 +58,28 @@ impl RegistryError {
                 code,
                 message,
             },
+            other => other,
+        }
+    }
+}
+
+impl RegistryError {
+    /// The same of a manifest with foreign layers. Distribution has no code for addresses that it does not allow.
+    pub(crate) fn of_foreign_layers(self, layers: &[Digest]) -> Self {
+        match self {
+            Self::Status {
+                subject,
+                status: status @ StatusCode::INTERNAL_SERVER_ERROR,
+                code,
+                ..
+            } if code == "UNKNOWN" => {
+                let layers: Vec<_> = layers.iter().map(Digest::to_string).collect();
+                Self::ForeignLayers {
+                    subject,
+                    status,
+                    layers: layers.join(", "),
+                }
+            }
             other => other,
         }
     }

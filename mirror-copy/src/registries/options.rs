@@ -101,6 +101,10 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For the next byte of an answer, and for an upload to accept more.
     pub idle: Duration,
+    /// For the first byte of a blob: proxies that scan a blob hold it back until they have seen all of it.
+    pub first_byte: Duration,
+    /// For the beginning of a list that an image can do without: referrers, and tags made of digests.
+    pub list: Duration,
     /// For the answer after the last byte of an upload: some storage backends copy the whole blob
     /// before they answer.
     pub commit: Duration,
@@ -111,6 +115,8 @@ impl Default for Timeouts {
         Self {
             connect: Duration::from_secs(10),
             idle: Duration::from_mins(1),
+            first_byte: Duration::from_mins(10),
+            list: Duration::from_secs(10),
             commit: Duration::from_mins(5),
         }
     }

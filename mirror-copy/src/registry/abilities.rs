@@ -135,6 +135,12 @@ impl Abilities {
         }
     }
 
+    /// The host does not respond to such a request in time, whatever it was seen to do before.
+    pub(super) fn referrers_hang(&self) {
+        let until = Instant::now() + LIFE;
+        *self.referrers() = Referrers::HasNot { until };
+    }
+
     fn referrers(&self) -> MutexGuard<'_, Referrers> {
         self.referrers
             .lock()

@@ -13,7 +13,7 @@ use super::repository::Access;
 use super::token::{Scopes, Token};
 use super::token_cache::{Batch, TokenCache};
 use super::token_service::TokenService;
-use crate::credentials::{Credential, Login};
+use crate::credentials::{Credential, HostLogins, Login};
 use crate::error::{RegistryError, Subject};
 use crate::text::clean;
 use base64::Engine as _;
@@ -29,7 +29,7 @@ use tokio::time::Instant;
 pub(super) struct Auth {
     schemes: Mutex<AuthSchemes>,
     tokens: Mutex<TokenCache>,
-    credential: AsyncMutex<Option<(Instant, Option<Credential>)>>,
+    logins: AsyncMutex<Option<(Instant, HostLogins)>>,
 }
 
 /// What goes into `Authorization`.
@@ -87,7 +87,7 @@ impl Registry {
         refused: Option<&HeaderValue>,
     ) -> Result<Proof, RegistryError> {
         match scheme {
-            Scheme::Basic => self.password(subject, refused).await,
+            Scheme::Basic => self.password(subject, scopes, refused).await,
             Scheme::Bearer(service) => {
                 let extra = Scopes::default();
                 self.token(service, subject, scopes, &extra, refused).await
@@ -106,7 +106,7 @@ impl Registry {
         match challenge {
             Challenge::Basic => {
                 let old = refused.map(|proof| &proof.header);
-                let proof = self.password(subject, old).await?;
+                let proof = self.password(subject, scopes, old).await?;
                 if old == Some(&proof.header) {
                     return Err(self.refused(proof.user));
                 }
@@ -181,13 +181,14 @@ impl Registry {
     async fn password(
         &self,
         subject: &Subject,
+        scopes: &Scopes,
         refused: Option<&HeaderValue>,
     ) -> Result<Proof, RegistryError> {
         let is_stale = |known: &Credential| match known {
             Credential::Login(login) => refused.is_some() && password_of(login).as_ref() == refused,
             Credential::IdentityToken(_) => false,
         };
-        match self.credential(is_stale).await? {
+        match self.credential(scopes, is_stale).await? {
             None => Err(self.login_needed(subject)),
             Some(Credential::Login(login)) => {
                 let header = password_of(&login)
@@ -205,22 +206,34 @@ impl Registry {
         }
     }
 
-    /// The credential for this host: as it was last read, if that is not long ago and not `stale`.
+    /// The credential for the repository of these scopes: as it was last read, if that is not long ago and it is not
+    /// `stale`.
     pub(super) async fn credential(
         &self,
+        scopes: &Scopes,
         stale: impl Fn(&Credential) -> bool,
     ) -> Result<Option<Credential>, RegistryError> {
         let options = &self.shared.common.options;
-        let mut cached = self.shared.auth.credential.lock().await;
-        if let Some((read, credential)) = &*cached
+        let repository = scopes.login_repository();
+        let mut cached = self.shared.auth.logins.lock().await;
+        if let Some((read, logins)) = cached.as_mut()
             && read.elapsed() < options.credential_life
-            && !credential.as_ref().is_some_and(stale)
         {
-            return Ok(credential.clone());
+            let known = logins.find(repository).await;
+            if let Ok(credential) = known
+                && !credential.as_ref().is_some_and(stale)
+            {
+                return Ok(credential);
+            }
         }
-        let credential = options.credentials.lookup(self.host()).await?;
-        *cached = Some((Instant::now(), credential.clone()));
-        Ok(credential)
+        let mut logins = options.credentials.lookup(self.host()).await?;
+        let credential = logins.find(repository).await;
+        if logins.has_paths() {
+            // One token must not be asked for with the login of one path and the scopes of another.
+            self.tokens().stop_batching();
+        }
+        *cached = Some((Instant::now(), logins));
+        Ok(credential?)
     }
 
     /// A token for these scopes: a cached one if it is fresh and not `refused`, else a new one, fetched
@@ -261,12 +274,14 @@ impl Registry {
             return Ok(token);
         }
         let anew = refused.is_some();
+        // Reads the logins, of which there may be several, before scopes are put together.
+        self.credential(wanted, |_| anew).await?;
         let mut batch = self.tokens().batch(wanted, &flight);
         let mut fetched = self
-            .fetch_token(service, subject, &batch.scopes, anew)
+            .fetch_token(service, subject, &batch.scopes, wanted)
             .await;
         if batch.batched && fetched.as_ref().is_err_and(is_refusal) {
-            fetched = self.fetch_token(service, subject, wanted, anew).await;
+            fetched = self.fetch_token(service, subject, wanted, wanted).await;
             if fetched.is_ok() {
                 tracing::debug!(
                     host = self.host(),

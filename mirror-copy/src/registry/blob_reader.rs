@@ -29,6 +29,8 @@ pub struct BlobReader {
     hasher: Option<Hasher>,
     /// `None` for an empty blob.
     open: Option<OpenBlob>,
+    /// The first piece, which was waited for when the blob was opened.
+    first: Option<Bytes>,
     resumes_left: usize,
     /// `done` when `resumes_left` was last full.
     mark: u64,
@@ -43,6 +45,7 @@ enum Origin {
 }
 
 impl BlobReader {
+    /// Opens a blob, and waits for its first byte.
     pub(crate) async fn open(
         repository: Repository,
         digest: Digest,
@@ -53,7 +56,20 @@ impl BlobReader {
             0 => None,
             _ => Some(repository.open_blob(&digest, size, 0).await?),
         };
-        Self::new(repository, digest, size, Origin::Registry, open)
+        let mut reader = Self::new(repository, digest, size, Origin::Registry, open)?;
+        reader.wait_for_first().await;
+        Ok(reader)
+    }
+
+    /// Waits for the first byte of the body.
+    async fn wait_for_first(&mut self) {
+        let patience = self.repository.registry().timeouts().first_byte;
+        if let Some(open) = &mut self.open {
+            // A body that ends or breaks here is resumed by `next`.
+            if let Ok(first) = next_chunk(&mut open.response, &self.subject, patience).await {
+                self.first = first;
+            }
+        }
     }
 
     /// Reads what the caller has already. It is verified all the same.
@@ -74,7 +90,9 @@ impl BlobReader {
         urls: &[String],
     ) -> Result<Self, RegistryError> {
         let (url, open) = repository.open_foreign(&digest, size, urls).await?;
-        Self::new(repository, digest, size, Origin::Url(url), Some(open))
+        let mut reader = Self::new(repository, digest, size, Origin::Url(url), Some(open))?;
+        reader.wait_for_first().await;
+        Ok(reader)
     }
 
     fn new(
@@ -98,6 +116,7 @@ impl BlobReader {
             done: 0,
             hasher: Some(hasher),
             open,
+            first: None,
             resumes_left,
             mark: 0,
         };
@@ -123,6 +142,7 @@ impl BlobReader {
             }
             let idle = self.repository.registry().timeouts().idle;
             let piece = match (&mut self.open, &self.origin) {
+                (Some(_), _) if self.first.is_some() => Ok(self.first.take()),
                 (Some(open), _) => next_chunk(&mut open.response, &self.subject, idle).await,
                 (None, Origin::Inline(content)) => Ok(Some(content.clone())),
                 (None, _) => Ok(None),

@@ -263,6 +263,7 @@ impl Registry {
         }
         let patience = match call.subject.operation {
             Operation::WriteManifest | Operation::WriteBlob => self.timeouts().commit,
+            Operation::ReadBlob => self.timeouts().first_byte,
             _ => self.timeouts().idle,
         };
         // What is sent again here has its whole body in memory.

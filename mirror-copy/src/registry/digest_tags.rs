@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::OnceCell;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// Where digest tags begin. Only this algorithm is in use for them.
 const DIGEST_TAG: &str = "sha256-";
@@ -36,12 +36,15 @@ impl Repository {
         let lists = &self.registry.shared.common.digest_tags;
         let slot = lists.slot(self.object(""));
         let list = slot.get_or_init(|| async {
-            let tags = self.tags_with_prefix(DIGEST_TAG).await;
-            tags.unwrap_or_else(|error| {
-                tracing::debug!(%error, "tags cannot be listed");
-                None
-            })
-            .map(Arc::from)
+            let patience = self.registry.timeouts().list;
+            let tags = timeout(patience, self.tags_with_prefix(DIGEST_TAG)).await;
+            let tags = tags.map_err(|_| "the registry does not respond".to_owned());
+            tags.and_then(|tags| tags.map_err(|error| error.to_string()))
+                .unwrap_or_else(|error| {
+                    tracing::debug!(error, "tags cannot be listed");
+                    None
+                })
+                .map(Arc::from)
         });
         let list = list.await.clone();
         lists.make_room(&slot);

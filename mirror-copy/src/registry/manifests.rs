@@ -239,12 +239,39 @@ impl Repository {
         media_type: &str,
         found: &Manifest,
     ) -> Result<Pushed, RegistryError> {
+        // Parts may be missing: the caller knows which it has just sent, and repeats the request accordingly.
+        self.put(reference, media_type, found, &[400, 404]).await
+    }
+
+    /// Pushes a manifest with foreign layers. Distribution refuses their addresses with 500 and the code `UNKNOWN`, which
+    /// will not pass; any other 500 may.
+    pub(crate) async fn put_foreign_manifest(
+        &self,
+        reference: &TagOrDigest,
+        media_type: &str,
+        found: &Manifest,
+    ) -> Result<Pushed, RegistryError> {
+        let put = self.put(reference, media_type, found, &[400, 404, 500]);
+        match put.await {
+            Err(error) if error.status() == Some(500) && error.code() != Some("UNKNOWN") => {
+                self.put_manifest(reference, media_type, found).await
+            }
+            result => result,
+        }
+    }
+
+    async fn put(
+        &self,
+        reference: &TagOrDigest,
+        media_type: &str,
+        found: &Manifest,
+        refusals: &'static [u16],
+    ) -> Result<Pushed, RegistryError> {
         let subject = self.subject(Operation::WriteManifest, &reference.suffix());
         let url = self.manifest_url(reference)?;
         let mut call = Call::new(&subject, Method::PUT, url, &self.scopes, Lane::Small)
             .header(CONTENT_TYPE, media_type)
-            // Parts may be missing: the caller knows which it has just sent, and repeats the request accordingly.
-            .answers(&[400, 404]);
+            .answers(refusals);
         call.body = found.bytes.clone();
         let sent = match self.registry.send(&call).await {
             Ok(response) if response.status().is_success() => Ok(response),
@@ -481,5 +508,32 @@ mod tests {
                 _ => (None, true),
             }
         );
+    }
+
+    /// Distribution's response to addresses of layers that it does not allow is final; any other 500 may pass.
+    #[rstest::rstest]
+    #[case(r#"{"errors":[{"code":"UNKNOWN","message":"unknown error"}]}"#, 1)]
+    #[case("", 4)]
+    #[tokio::test]
+    async fn refused_foreign_layers_are_final(#[case] body: &'static str, #[case] attempts: usize) {
+        let (registry, log) = registry(move |_, _| respond(500, &[], body)).await;
+        let repository = registry.repository("a", Access::Push).unwrap();
+        let digest: Digest = Hasher::sha256().of(BODY.as_bytes()).parse().unwrap();
+        let manifest = Manifest {
+            bytes: BODY.into(),
+            media_type: OCI_MANIFEST.into(),
+            digest: digest.clone(),
+        };
+        let reference = TagOrDigest::Digest(digest.clone());
+        let put = repository.put_foreign_manifest(&reference, OCI_MANIFEST, &manifest);
+        let error = put
+            .await
+            .unwrap_err()
+            .of_foreign_layers(std::slice::from_ref(&digest));
+        assert_eq!(error.retry().is_transient(), attempts > 1, "{error}");
+        assert_eq!(log.lines().len(), attempts);
+        let text = error.to_string();
+        let is_named = text.contains(digest.as_ref()) && text.contains("manifests.urls.allow");
+        assert_eq!(is_named, attempts == 1, "{text}");
     }
 }

@@ -3,13 +3,19 @@
 use super::answer::first_error;
 use super::referrer_list::{MAX_REFERRERS, ReferrerList};
 use super::repository::Repository;
-use crate::error::{Operation, RegistryError};
+use crate::error::{Operation, RegistryError, Subject};
+use crate::hash::Hasher;
 use crate::manifest::OCI_INDEX;
 use oci_spec::image::Digest;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Most pages of one list that are read, and most bytes of them together.
 const MAX_PAGES: usize = 64;
 const MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// How much longer than its beginning a whole list may take.
+const PAGES_TAKE: u32 = 3;
 
 /// Answers of registries that do not know the API, or not for this manifest.
 const NOT_KNOWN: &[u16] = &[400, 404, 405, 406, 410, 415, 501];
@@ -17,29 +23,60 @@ const NOT_KNOWN: &[u16] = &[400, 404, 405, 406, 410, 415, 501];
 impl Repository {
     /// The manifests whose `subject` is this digest, page by page: the first 1000 entries. `None` if the registry has no
     /// such API, so that the tag `<algorithm>-<hex>` is to be looked at ("Referrers Tag Schema"). That is remembered for a
-    /// while: nothing is asked in vain.
+    /// while, and so is a host that does not respond in time: no image waits for that twice.
     pub(crate) async fn referrers(
         &self,
         digest: &Digest,
     ) -> Result<Option<ReferrerList>, RegistryError> {
         let abilities = &self.registry.shared.abilities;
-        if !abilities.may_have_referrers() {
-            return Ok(None);
-        }
         let subject = self.subject(Operation::ListReferrers, &format!("@{digest}"));
+        loop {
+            // A pause that the host asked for is no failure of its.
+            self.registry.shared.gates.pass(subject.operation).await;
+            if !abilities.may_have_referrers() {
+                return Ok(None);
+            }
+            let patience = self.registry.timeouts().list;
+            let listing = self.list_referrers(&subject, digest, patience);
+            let error = match timeout(patience * PAGES_TAKE, listing).await {
+                Ok(Err(error @ RegistryError::Timeout { .. })) => error,
+                Ok(done) => return done,
+                Err(_) => RegistryError::Timeout {
+                    subject: subject.clone(),
+                    after: patience * PAGES_TAKE,
+                },
+            };
+            if !self.registry.is_paused() {
+                abilities.referrers_hang();
+                return Err(error);
+            }
+        }
+    }
+
+    async fn list_referrers(
+        &self,
+        subject: &Subject,
+        digest: &Digest,
+        patience: Duration,
+    ) -> Result<Option<ReferrerList>, RegistryError> {
+        let abilities = &self.registry.shared.abilities;
         let (mut found, mut bytes) = (ReferrerList::default(), 0);
         let mut next = Some(self.url(&format!("referrers/{digest}")));
         for page_number in 0..MAX_PAGES {
             let Some(url) = next else {
                 return Ok(Some(found));
             };
-            let page = self.page(&subject, url, OCI_INDEX, NOT_KNOWN).await?;
+            let page = timeout(patience, self.page(subject, url, OCI_INDEX, NOT_KNOWN)).await;
+            let page = page.map_err(|_| RegistryError::Timeout {
+                subject: subject.clone(),
+                after: patience,
+            })??;
             let body = page.body.as_ref();
             let list = match ReferrerList::of_api(body) {
-                Some(list) if page.status.is_success() => list,
+                Some(list) if page.status.is_success() && !is_subject_itself(digest, body) => list,
                 _ if page_number > 0 => {
                     return Err(RegistryError::protocol(
-                        &subject,
+                        subject,
                         "a further page is not an index",
                     ));
                 }
@@ -62,6 +99,11 @@ impl Repository {
         found.is_cut |= next.is_some();
         Ok(Some(found))
     }
+}
+
+/// Whether this is the index that was asked about instead of a list of its referrers. GitLab responds so.
+fn is_subject_itself(subject: &Digest, body: &[u8]) -> bool {
+    Hasher::for_digest(subject).is_some_and(|hasher| hasher.of(body) == subject.as_ref())
 }
 
 /// Whether a refusal says nothing of the API: the repository or the manifest is what it does not like.
@@ -226,5 +268,40 @@ mod tests {
             assert_eq!((found.unusable, found.is_cut), (3, false));
         }
         assert_eq!(log.lines().len(), 2, "the API is there");
+    }
+
+    /// GitLab returns the image itself in place of a list of its referrers.
+    #[tokio::test]
+    async fn the_image_itself_is_no_list() {
+        let body = index(1..3);
+        let subject: Digest = Hasher::sha256().of(body.as_bytes()).parse().unwrap();
+        let (registry, log) = registry(move |_, _| respond(200, &[], body.clone())).await;
+        let repository = registry.repository("a/b", Access::Pull).unwrap();
+        for _ in 0..2 {
+            assert_eq!(repository.referrers(&subject).await.unwrap(), None);
+        }
+        assert_eq!(log.lines().len(), 1, "remembered");
+    }
+
+    /// A list that never comes costs one wait for the whole host, also if lists came before.
+    #[tokio::test]
+    async fn a_list_that_does_not_come_is_waited_for_once() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let options = crate::RegistryOptions {
+            insecure_hosts: [host.clone()].into(),
+            timeouts: crate::Timeouts {
+                list: Duration::from_millis(200),
+                ..crate::Timeouts::default()
+            },
+            ..crate::RegistryOptions::default()
+        };
+        let registry = crate::Registries::new(options).unwrap().get(&host).unwrap();
+        let repository = registry.repository("a/b", Access::Pull).unwrap();
+        registry.shared.abilities.has_referrers();
+        let error = repository.referrers(&digest(9)).await.unwrap_err();
+        assert!(matches!(error, RegistryError::Timeout { .. }), "{error}");
+        assert_eq!(repository.referrers(&digest(8)).await.unwrap(), None);
+        drop(listener);
     }
 }

@@ -91,6 +91,15 @@ impl Scopes {
         self.0.iter().map(String::as_str)
     }
 
+    /// The repository whose login is used: the one that is written to, else the first. Empty for none.
+    pub(super) fn login_repository(&self) -> &str {
+        let writes = |scope: &&str| scope.ends_with(":pull,push");
+        let scope = self.iter().find(writes).or_else(|| self.iter().next());
+        let resource = scope.and_then(|scope| scope.rsplit_once(':'));
+        let name = resource.and_then(|(resource, _)| resource.strip_prefix("repository:"));
+        name.unwrap_or_default()
+    }
+
     /// The scopes without their actions: `repository:<name>`.
     pub(super) fn resources(&self) -> impl Iterator<Item = &str> {
         self.iter().map(|scope| {

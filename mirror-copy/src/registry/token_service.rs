@@ -35,16 +35,16 @@ impl TokenService {
 }
 
 impl Registry {
-    /// Fetches a token. `anew`: with credentials looked up again.
+    /// Fetches a token with the login for the scopes of `login_of`, as it was last read.
     pub(super) async fn fetch_token(
         &self,
         service: &TokenService,
         subject: &Subject,
         scopes: &Scopes,
-        anew: bool,
+        login_of: &Scopes,
     ) -> Result<Token, RegistryError> {
         let asked = Instant::now();
-        let credential = self.credential(|_| anew).await?;
+        let credential = self.credential(login_of, |_| false).await?;
         let user = match &credential {
             None => None,
             Some(Credential::Login(login)) => Some(login.username.clone()),

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use mirror_copy::{
     Credentials, DockerConfig, IpNet, PrivateHosts, Registries, RegistryOptions, SetupError,
+    Timeouts,
 };
 
 use super::UsageError;
@@ -34,6 +36,15 @@ pub struct SourceArgs {
     /// addresses and token services
     #[arg(long, env = "ALLOW_PRIVATE_REDIRECTS", value_parser = clap::builder::FalseyValueParser::new())]
     allow_private_redirects: bool,
+    /// Wait this long for the first byte of a layer: a proxy that scans layers holds each back until it has seen all of it
+    #[arg(
+        long,
+        env = "FIRST_BYTE_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "10m",
+        value_parser = super::duration
+    )]
+    first_byte_timeout: Duration,
 }
 
 /// What may be in a private network.
@@ -148,6 +159,10 @@ impl SourceArgs {
             allow_private_redirects: self.allow_private_redirects,
             private_hosts,
             private_networks,
+            timeouts: Timeouts {
+                first_byte: self.first_byte_timeout,
+                ..Timeouts::default()
+            },
             user_agent: concat!("mirror-sidecar/", env!("CARGO_PKG_VERSION")).into(),
             ..RegistryOptions::default()
         };

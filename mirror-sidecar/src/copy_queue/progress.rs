@@ -31,6 +31,8 @@ pub struct JobProgress {
     /// A place for manifests, as [`code`] gives it.
     waits_for_memory: AtomicU8,
     holds_memory: AtomicU8,
+    /// A blob's first byte is waited for. Reset by the next movement.
+    waits_for_source: AtomicBool,
     /// Notified when the source responds: its slot may count differently from then on.
     changed: Arc<Notify>,
 }
@@ -64,6 +66,7 @@ impl JobProgress {
             source_waits: AtomicU64::new(0),
             waits_for_memory: AtomicU8::new(0),
             holds_memory: AtomicU8::new(0),
+            waits_for_source: AtomicBool::new(false),
             changed,
         }
     }
@@ -95,6 +98,14 @@ impl JobProgress {
     }
 
     pub(super) fn describe(&self) -> String {
+        let done = self.describe_done();
+        if self.waits_for_source.load(Ordering::Relaxed) {
+            return format!("{done}, waiting for the source");
+        }
+        done
+    }
+
+    fn describe_done(&self) -> String {
         match self.total.load(Ordering::Relaxed) {
             0 => "copying".into(),
             total => {
@@ -127,11 +138,15 @@ impl Progress for JobProgress {
             // Starting again and again is no movement, and neither is waiting.
             Event::SourceRequested
             | Event::Waiting { .. }
+            | Event::WaitingForSource { .. }
             | Event::BlobStarted { .. }
             | Event::BlobFailed { .. } => 0,
             _ => MIN_MOVEMENT,
         };
         add(&self.movement, movement);
+        if movement > 0 {
+            self.waits_for_source.store(false, Ordering::Relaxed);
+        }
         match event {
             Event::WaitingForMemory(place) => {
                 self.waits_for_memory.store(code(place), Ordering::Relaxed);
@@ -144,6 +159,11 @@ impl Progress for JobProgress {
             Event::Waiting { on_source } => {
                 add(&self.samples, 1);
                 add(&self.source_waits, u64::from(on_source));
+            }
+            Event::WaitingForSource { .. } => {
+                add(&self.samples, 1);
+                add(&self.source_waits, 1);
+                self.waits_for_source.store(true, Ordering::Relaxed);
             }
             Event::Planned { bytes, .. } => add(&self.total, bytes),
             // They are sent again.

@@ -226,3 +226,55 @@ async fn case_07_a_list_that_is_no_list_is_left_out() {
     assert!(arrived(&to, &[app]));
     assert_eq!((report.referrers, report.referrers_left_out), (0, 1));
 }
+
+/// A signature that was made after the first copy follows with the next one, with and without the API at either side.
+#[rstest::rstest]
+#[case(true, true)]
+#[case(true, false)]
+#[case(false, true)]
+#[tokio::test]
+async fn case_07_what_is_attached_later_follows_with_the_next_copy(
+    #[case] source_has_api: bool,
+    #[case] target_has_api: bool,
+) {
+    let app = image(1, &[noise(1, 10)]);
+    let late = referrer(&app, "example/signature", &blob("late"));
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    from.set(|knobs| knobs.referrers = source_has_api);
+    to.set(|knobs| knobs.referrers = target_has_api);
+    copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap();
+    from.put("app", &late);
+    if !source_has_api {
+        from.put_tagged("app", &fallback_tag(&app), &index(&[&late]));
+    }
+    // Another process, which remembers nothing.
+    let registries = registries(&[&from, &to]);
+    let report = copy_app(&registries, &from, &to).await.unwrap();
+    assert_eq!((report.referrers, report.manifests), (1, 0));
+    assert!(to.has("copy", &late));
+    assert!(target_has_api || lists(&to, &app, &[&late]));
+}
+
+/// Harbor before 2.8 responds with 404 to a signature whose image it does not have.
+#[tokio::test]
+async fn case_07_a_signature_that_needs_its_image_is_pushed_after_it() {
+    let app = image(1, &[noise(1, 10)]);
+    let signature = image(2, &[noise(2, 10)]);
+    let tag = format!("{}.sig", fallback_tag(&app));
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    from.put_tagged("app", &tag, &signature);
+    let absent = r#"{"errors":[{"code":"NOT_FOUND","message":"artifact not found"}]}"#;
+    let refused = Action::Status(404, vec![], absent);
+    to.fault(Method::PUT, &format!("/manifests/{tag}"), 1, refused);
+    let registries = registries(&[&from, &to]);
+    let report = copy_app(&registries, &from, &to).await.unwrap();
+    assert_eq!((report.referrers, report.referrers_left_out), (1, 0));
+    assert!(to.tag("copy", "1").is_some());
+    assert_eq!(
+        to.tag("copy", &tag),
+        Some(signature.digest().to_string()),
+        "pushed after the image"
+    );
+}

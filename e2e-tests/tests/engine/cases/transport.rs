@@ -856,6 +856,8 @@ fn patient(fakes: &[&Fake], idle: Duration) -> RegistryOptions {
     let mut options = options(fakes);
     options.timeouts = Timeouts {
         idle,
+        first_byte: idle,
+        list: idle,
         commit: idle,
         ..Timeouts::default()
     };

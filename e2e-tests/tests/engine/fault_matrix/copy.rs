@@ -134,6 +134,8 @@ impl World {
         options.timeouts = Timeouts {
             connect: Duration::from_secs(5),
             idle: Duration::from_millis(idle),
+            first_byte: Duration::from_millis(idle),
+            list: Duration::from_secs(10),
             commit: Duration::from_millis(idle * 2),
         };
         options.retry = RetryPolicy {

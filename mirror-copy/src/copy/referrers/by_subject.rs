@@ -6,6 +6,7 @@ use super::super::closure::Closure;
 use super::super::error::CopyError;
 use super::super::fallback;
 use super::super::limits::{PER_OBJECT, Part};
+use crate::error::RegistryError;
 use crate::reference::TagOrDigest;
 use crate::registries::Lease;
 use crate::registry::{DigestTags, Referrer, ReferrerList};
@@ -27,23 +28,29 @@ impl Job<'_> {
         for referrer in &referrers {
             working.push(self.bring_referrer(subject, referrer));
         }
-        let (mut brought, mut unlisted, mut failed) = (Vec::new(), Vec::new(), None);
+        let (mut brought, mut unlisted, mut unknown, mut failed) =
+            (Vec::new(), Vec::new(), Vec::new(), None);
         while let Some(done) = working.next().await {
             match done {
                 Ok(None) => {}
-                Ok(Some((referrer, listed))) => {
-                    brought.push(referrer.descriptor.digest.clone());
-                    if !listed {
-                        unlisted.push(referrer.clone());
+                Ok(Some((digest, listing))) => {
+                    match listing {
+                        Listing::Listed => self.remember_manifest(&digest),
+                        Listing::Missing(entry) => unlisted.push(entry),
+                        Listing::Unknown => unknown.push(digest.clone()),
                     }
+                    brought.push(digest);
                 }
                 // What has arrived is listed all the same: the next try finds it there and goes past it.
                 Err(error) => failed = Some(error),
             }
         }
-        if !unlisted.is_empty() {
-            let listed = fallback::list(&self.target, subject, &unlisted).await;
-            self.tolerate(subject, listed.map_err(CopyError::Target))?;
+        if !unlisted.is_empty() || !unknown.is_empty() {
+            let listed = self.list_at_target(subject, unlisted, unknown).await;
+            let listed = self.tolerate(subject, listed.map_err(CopyError::Target))?;
+            for digest in listed.iter().flat_map(|()| &brought) {
+                self.remember_manifest(digest);
+            }
         }
         match failed {
             Some(error) => Err(error),
@@ -69,7 +76,7 @@ impl Job<'_> {
         let found = match failed {
             Some(error) => Err(error),
             None if is_worth_asking(&tag, is_root, tags) => {
-                fallback::read(&self.source, &tag).await
+                fallback::read(&self.source, subject).await
             }
             None => Ok(None),
         };
@@ -125,13 +132,36 @@ impl Job<'_> {
         Ok(lease)
     }
 
-    /// Brings one referrer. Answers with it, and whether the target lists it by itself.
-    async fn bring_referrer<'r>(
+    /// Puts referrers into the list that clients keep at the target, each described by its own manifest.
+    async fn list_at_target(
         &self,
         subject: &Digest,
-        referrer: &'r Referrer,
-    ) -> Result<Option<(&'r Referrer, bool)>, CopyError> {
+        mut unlisted: Vec<Referrer>,
+        unknown: Vec<Digest>,
+    ) -> Result<(), RegistryError> {
+        if !unknown.is_empty() {
+            for digest in fallback::missing(&self.target, subject, unknown).await? {
+                let manifest = self.target.manifest(&TagOrDigest::Digest(digest)).await?;
+                unlisted.extend(fallback::describe(&manifest, &manifest.media_type));
+            }
+        }
+        if unlisted.is_empty() {
+            return Ok(());
+        }
+        fallback::list(&self.target, subject, &unlisted).await
+    }
+
+    /// Brings one referrer. Answers with its digest, and how the target lists it.
+    async fn bring_referrer(
+        &self,
+        subject: &Digest,
+        referrer: &Referrer,
+    ) -> Result<Option<(Digest, Listing)>, CopyError> {
         let _turn = self.referring.turns.acquire().await;
+        let digest = &referrer.descriptor.digest;
+        if self.has_lately(digest) {
+            return Ok(Some((digest.clone(), Listing::Listed)));
+        }
         let child = Child {
             descriptor: referrer.descriptor.clone(),
             parent: subject.clone(),
@@ -140,32 +170,51 @@ impl Job<'_> {
         let work = async {
             match self.find(&child, Part::Referrers).await? {
                 // Somebody may have pushed it and not lived to list it.
-                Found::Present => self.lists_by_itself(subject).await,
+                Found::Present => Ok(match self.lists_by_itself(subject).await? {
+                    true => Listing::Listed,
+                    false => Listing::Unknown,
+                }),
                 Found::LeftOut | Found::Blob => Err(CopyError::SourceIncomplete {
                     parent: subject.clone(),
-                    missing: referrer.descriptor.digest.clone(),
+                    missing: digest.clone(),
                 }),
                 Found::Manifest(manifest, lease) => {
                     let node = Closure::of_referrer(self).bring(manifest, lease).await?;
                     let by_digest = TagOrDigest::Digest(node.manifest.digest.clone());
-                    let pushed = self.push(&node, &by_digest).await?;
+                    let pushed = self.push_referrer(&node, &by_digest).await?;
                     self.referrer_done(subject, &node);
-                    Ok(pushed.subject_known || node.subject.is_none())
+                    if pushed.subject_known || node.subject.is_none() {
+                        return Ok(Listing::Listed);
+                    }
+                    // A source's list may lack the artifact type and annotations, or give a wrong size.
+                    let entry = fallback::describe(&node.manifest, &node.media_type);
+                    Ok(Listing::Missing(entry.unwrap_or_else(|| referrer.clone())))
                 }
             }
         };
-        let listed = self.tolerate(subject, Box::pin(work).await)?;
-        Ok(listed.map(|listed| (referrer, listed)))
+        let listing = self.tolerate(subject, Box::pin(work).await)?;
+        Ok(listing.map(|listing| (digest.clone(), listing)))
     }
 
     /// Whether the target has the referrers API.
     async fn lists_by_itself(&self, subject: &Digest) -> Result<bool, CopyError> {
         match self.target.referrers(subject).await {
             Ok(listed) => Ok(listed.is_some()),
+            // A list that does not come in time is not waited for.
+            Err(RegistryError::Timeout { .. }) => Ok(false),
             Err(error) if error.retry().is_transient() => Err(CopyError::Target(error)),
             Err(_) => Ok(false),
         }
     }
+}
+
+/// How the target lists a referrer that it has.
+enum Listing {
+    Listed,
+    /// It needs this entry in the list that clients keep.
+    Missing(Referrer),
+    /// It may need one.
+    Unknown,
 }
 
 /// A tag that is listed is there. Where tags cannot be listed, only the root is worth a request.

@@ -78,7 +78,7 @@ impl Job<'_> {
             };
             let lease = self.hold(Part::Referrers, &manifest, resolved.size).await?;
             let node = Closure::of_referrer(self).bring(manifest, lease).await?;
-            self.push(&node, &reference).await?;
+            self.push_referrer(&node, &reference).await?;
             self.referrer_done(subject, &node);
         }
         Ok(self.referring.admit(&digest).then_some(digest))

@@ -428,3 +428,62 @@ async fn a_password_that_expires_under_an_upload_is_replaced_for_the_next_attemp
     );
     send().await.unwrap();
 }
+
+/// Each repository is read with the login of its own path: with Basic, and with tokens, which are then not shared.
+#[rstest::rstest]
+#[case(false)]
+#[case(true)]
+#[tokio::test]
+async fn each_path_has_its_own_login(#[case] has_token_service: bool) {
+    let (plain, log) = registry(move |parts: Parts, _| {
+        let sent = |name| parts.headers.get(name).map(|value| value.to_str().unwrap());
+        let path = parts.uri.path().to_owned();
+        let query = parts.uri.query().unwrap_or_default();
+        let team = if query.contains("team-a") || path.contains("team-a") {
+            "a"
+        } else {
+            "b"
+        };
+        let login = STANDARD.encode(format!("robot-{team}:pw"));
+        let basic = format!("Basic {login}");
+        let bearer = format!("Bearer {team}");
+        if path == "/token" {
+            let is_alone = !(query.contains("team-a") && query.contains("team-b"));
+            return match sent("authorization") == Some(&basic) && is_alone {
+                true => respond(200, &[], format!(r#"{{"token":"{team}"}}"#)),
+                false => respond(401, &[], ""),
+            };
+        }
+        let host = sent("host").unwrap();
+        let (expected, challenge) = match has_token_service {
+            true => (
+                bearer,
+                format!(r#"Bearer realm="http://{host}/token",service="s""#),
+            ),
+            false => (basic, r#"Basic realm="r""#.to_owned()),
+        };
+        match sent("authorization") == Some(&expected) {
+            true => respond(200, &[], r#"{"schemaVersion":2}"#),
+            false => respond(401, &[("www-authenticate", &challenge)], ""),
+        }
+    })
+    .await;
+    let host = plain.host();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let config = format!(
+        r#"{{"auths":{{"{host}/team-a":{{"username":"robot-a","password":"pw"}},
+            "{host}":{{"username":"robot-b","password":"pw"}}}}}}"#
+    );
+    std::fs::write(file.path(), config).unwrap();
+    let mut options = plain.shared.common.options.clone();
+    let config = crate::DockerConfig::File(file.path().to_owned());
+    options.credentials = crate::Credentials::anonymous().with_docker_config(config);
+    let registry = crate::Registries::new(options).unwrap().get(host).unwrap();
+    for name in ["team-a/x", "team-b/x", "team-a/y", "team-b/y"] {
+        registry.expect(name, Access::Pull);
+    }
+    for answer in read(&registry, &["team-a/x", "team-b/x", "team-a/y", "team-b/y"]).await {
+        answer.unwrap();
+    }
+    assert_eq!(tokens(&log), if has_token_service { 4 } else { 0 });
+}

@@ -258,6 +258,8 @@ async fn patience(#[case] operation: Operation, #[case] hundredths: u64) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
     let timeouts = crate::Timeouts {
+        first_byte: Duration::from_mins(1),
+        list: Duration::from_mins(1),
         idle: Duration::from_millis(10),
         commit: Duration::from_millis(50),
         ..crate::Timeouts::default()
