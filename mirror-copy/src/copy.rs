@@ -40,7 +40,7 @@ use manifests::may_lack_parts;
 use oci_spec::image::Digest;
 use present::{Names, wanted};
 use referrers::Referring;
-use report::Tally;
+use report::{Tally, one_more};
 use sent::Sent;
 use sessions::Abandoned;
 use std::convert::Infallible;
@@ -209,6 +209,7 @@ impl Job<'_> {
         if present.complete && present.missing.references.is_empty() {
             self.progress
                 .event(Event::ManifestSkipped { digest: &digest });
+            one_more(&self.tally.manifests_trusted);
             return Ok(Root {
                 digest,
                 media_type: located.resolved.media_type,
@@ -220,7 +221,10 @@ impl Job<'_> {
             let lost = match self.target.manifest(&reference).await {
                 Ok(manifest) => match self.finish(&manifest, &present.missing).await {
                     Err(CopyError::Target(error)) if may_lack_parts(&error) => error,
-                    result => return result,
+                    result => {
+                        one_more(&self.tally.manifests_trusted);
+                        return result;
+                    }
                 },
                 Err(error) if error.is_wrong_or_missing() => error,
                 Err(error) => return Err(CopyError::Target(error)),
@@ -247,6 +251,7 @@ impl Job<'_> {
     /// Brings everything that the root names and that refers to it, then the root itself.
     async fn bring_all(&self, root: &Manifest, names: &Names) -> Result<Root, CopyError> {
         self.sums.reset();
+        self.tally.manifests_trusted.store(0, Ordering::Relaxed);
         let lease = self.hold(Part::Image, root, 0).await?;
         let referrers = async {
             if self.options.referrers {

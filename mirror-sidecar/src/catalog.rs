@@ -16,7 +16,7 @@ use mirror_contract::naming::anchor_tag;
 use mirror_contract::{Backup, Digest, ImageAnswer, ImageRef, Mode, Refusal, RefusalKind};
 use mirror_copy::{
     Completeness, CopyError, CopyOptions, CopyReport, Progress, Registry, RegistryError, Resolved,
-    Retry, TagOrDigest, Target, copy,
+    Retry, Source, TagOrDigest, Target, copy,
 };
 use moka::future::Cache;
 use tokio::sync::Semaphore;
@@ -56,6 +56,16 @@ const MISSED_FOR: Duration = Duration::from_secs(10);
 /// has not checked yet, and of one that was whole when it was checked last.
 const FIRST_CHECK_WITHIN: Duration = Duration::from_secs(2);
 const RECHECK_WITHIN: Duration = Duration::from_millis(250);
+
+/// How long a copy may be compared with an original that lacks parts. It has a slot for copies meanwhile; what is known by
+/// then is remembered.
+const ACCEPT_WITHIN: Duration = Duration::from_mins(1);
+
+/// How long a former backup may take to say whether it has a copy, how long one that does not is left alone, and how many
+/// of those are remembered.
+const ASK_FORMER_WITHIN: Duration = Duration::from_secs(10);
+const SILENT_FOR: Duration = Duration::from_mins(5);
+const MAX_FORMER_HOSTS: u64 = 100;
 
 /// How long one check of the backup's login counts.
 const LOGIN_CHECKED_FOR: Duration = Duration::from_secs(10);
@@ -101,6 +111,8 @@ struct Recorder {
     parts: Parts,
     denied: Cache<ImageRef<'static>, ()>,
     denial: Throttle,
+    /// Hosts of former backups that did not respond.
+    silent_former: Cache<String, ()>,
     losses: Losses,
     budgets: NamespaceBudgets,
     metrics: Metrics,
@@ -136,6 +148,10 @@ impl Catalog {
             parts: parts.clone(),
             denied: denied.clone(),
             denial: Throttle::new(OUTAGE_LOG_EVERY),
+            silent_former: Cache::builder()
+                .max_capacity(MAX_FORMER_HOSTS)
+                .time_to_live(SILENT_FOR)
+                .build(),
             budgets: budgets.clone(),
             images: Arc::clone(&images),
             seen: seen.clone(),
@@ -253,7 +269,10 @@ impl Catalog {
         mode: Mode,
     ) -> Result<Digest<'static>, Refusal<'static>> {
         if let Some(digest) = self.seen.get(image).await {
-            return Ok(digest);
+            if !self.lacks_parts(copy, &digest) {
+                return Ok(digest);
+            }
+            self.seen.invalidate(image).await;
         }
         let Ok(permit) = Arc::clone(&self.lookups).try_acquire_owned() else {
             return Err(unavailable(
@@ -266,9 +285,17 @@ impl Catalog {
             let asked_at = Instant::now();
             let look = catalog.look(&image, &copy, mode);
             let found = match mode {
-                Mode::Ensure => catalog.seen.try_get_with(image.clone(), look).await,
+                Mode::Ensure => Box::pin(catalog.seen.try_get_with(image.clone(), look)).await,
                 // The parts were not checked, so nobody else may rely on it.
                 Mode::Peek => look.await.map_err(Arc::new),
+            };
+            let found = match found {
+                // The check of its parts may have ended just before it was remembered.
+                Ok(digest) if catalog.lacks_parts(&copy, &digest) => {
+                    catalog.seen.invalidate(&image).await;
+                    Err(Arc::new(Unseen::Incomplete))
+                }
+                found => found,
             };
             if matches!(
                 found.as_ref().map_err(|unseen| &**unseen),
@@ -296,6 +323,12 @@ impl Catalog {
         }
     }
 
+    /// Whether parts of the copy that `copy` names, which is this digest, were missing a while ago.
+    fn lacks_parts(&self, copy: &ImageRef<'static>, digest: &Digest<'static>) -> bool {
+        let digest = digest.to_string().parse();
+        digest.is_ok_and(|digest| self.parts.is_incomplete(copy.path(), &digest))
+    }
+
     /// Looks for the copy: by its tag, or for a pinned image by the anchor that keeps its digest from being collected.
     async fn look(
         &self,
@@ -312,11 +345,15 @@ impl Catalog {
             .await
             .map_err(|_| Unseen::TooSlow)
             .and_then(|found| found.map_err(Unseen::Broken));
-        self.parts.note_lookup(match &found {
+        let has_failed = match &found {
             Ok(_) => false,
             Err(Unseen::Broken(error)) => error.retry().is_transient(),
             Err(_) => true,
-        });
+        };
+        let is_limit = matches!(&found, Err(Unseen::Broken(error)) if is_rate_limit(error));
+        if !is_limit {
+            self.parts.note_lookup(has_failed);
+        }
         let found = found?.ok_or(Unseen::Missing)?;
         let digest = contract_digest(&found.digest).ok_or(Unseen::Missing)?;
         if copy.digest().is_some_and(|wanted| *wanted != digest) {
@@ -382,7 +419,7 @@ impl Catalog {
             let (manifests, lacks_anchor) = tokio::join!(manifests, anchor);
             let is_in_doubt = was_incomplete || lacks_anchor;
             match manifests {
-                Ok(Completeness::Complete { .. }) => {}
+                Ok(Completeness::Complete { .. } | Completeness::Unfinished { .. }) => {}
                 found => return Ok(catalog.concludes(&image, found, was_incomplete)),
             }
             let rest = tokio::spawn(async move {
@@ -440,6 +477,7 @@ impl Catalog {
     ) -> bool {
         match found {
             Ok(Completeness::Complete { .. }) => true,
+            Ok(Completeness::Unfinished { .. }) => !was_incomplete,
             Ok(Completeness::Missing(part)) => {
                 if !was_incomplete {
                     tracing::warn!(
@@ -521,12 +559,19 @@ fn is_unseen(error: &CopyError) -> bool {
     }
 }
 
-/// Whether the source does not give the image.
-fn is_of_source(error: &CopyError) -> bool {
-    matches!(
-        error,
-        CopyError::SourceMissing { .. } | CopyError::Source(_)
-    )
+/// Whether the registry is there and wants fewer requests.
+fn is_rate_limit(error: &RegistryError) -> bool {
+    error.status() == Some(429) || matches!(error, RegistryError::Quota { .. })
+}
+
+/// Whether the original is gone, as far as can be told: its registry has no such image, shows none to us, or does not
+/// accept connections. A registry that says that it is busy will have the image later, and its tag may have moved on since the former
+/// copy was made.
+fn is_gone(error: &CopyError) -> bool {
+    match error {
+        CopyError::Source(RegistryError::Transport { source, .. }) => source.is_connect(),
+        error => is_unseen(error) && !error.retry().is_transient(),
+    }
 }
 
 impl Recorder {
@@ -552,25 +597,51 @@ impl Recorder {
         }
     }
 
-    /// A copy that was made although its original lacks parts (`copy --allow-sparse`) cannot become better.
-    async fn accept_incomplete(&self, image: &ImageRef<'static>, target: &Target) {
-        let reference = match (image.digest(), &target.tag) {
-            (Some(digest), _) => TagOrDigest::parse(&digest.to_string()),
-            (None, Some(tag)) => TagOrDigest::Tag(tag.clone()),
-            (None, None) => return,
-        };
-        let found = target
+    /// A copy that was made although its original lacks parts (`copy --allow-sparse`) cannot become better. Whatever the
+    /// copy lacks and the original has stays missing.
+    async fn accept_incomplete(&self, source: &Source, target: &Target) {
+        let Ok(Some(original)) = source
             .registry
-            .resolve_to_write(&target.repository, &reference);
-        if let Ok(Ok(Some(found))) = timeout(LOOKUP_WITHIN, found).await {
-            let (repository, digest) = (&target.repository, &found.digest);
-            self.parts
-                .lacks_what_its_original_lacks(repository, digest)
+            .resolve(&source.repository, &source.reference)
+            .await
+        else {
+            return;
+        };
+        let (repository, reference) = (&target.repository, source.reference.clone());
+        let reference = target.tag.clone().map_or(reference, TagOrDigest::Tag);
+        let found = target.registry.resolve_to_write(repository, &reference);
+        let Ok(Some(root)) = found.await else { return };
+        if root.digest != original.digest {
+            return;
+        }
+        let plan = PartsPlan {
+            turn: Turn::Everything,
+            skip: 0,
+        };
+        loop {
+            let found = self
+                .parts
+                .check(repository, &root, plan, Pacing::Lookup)
                 .await;
+            let Ok(Completeness::Missing(part)) = found else {
+                return;
+            };
+            let has_part = source.registry.has_part(&source.repository, &part).await;
+            if !matches!(has_part, Ok(false)) {
+                return;
+            }
+            tracing::debug!(repository, digest = %root.digest, %part, "the original lacks this part, too");
+            if !self
+                .parts
+                .original_lacks(repository, &root.digest, part)
+                .await
+            {
+                return;
+            }
         }
     }
 
-    /// Copies an image whose original cannot be read from its copy in a former backup. Returns `None` if there is none.
+    /// Copies an image whose original is gone from its copy in a former backup. Returns `None` if there is none.
     async fn copy_from_former_backup(
         &self,
         image: &ImageRef<'static>,
@@ -579,6 +650,9 @@ impl Recorder {
         progress: &dyn Progress,
     ) -> Option<CopyReport> {
         for source in self.images.former_copies(image) {
+            if !self.has_former_copy(&source).await {
+                continue;
+            }
             match copy(&source, target, options, progress).await {
                 Ok(report) => {
                     tracing::info!(%image, from = source.repository, "copied image from a former backup");
@@ -590,6 +664,32 @@ impl Recorder {
             }
         }
         None
+    }
+
+    /// Whether a former backup has this copy. One that does not respond is not asked again for a while.
+    async fn has_former_copy(&self, source: &Source) -> bool {
+        let host = source.registry.host();
+        if self.silent_former.contains_key(host) {
+            return false;
+        }
+        let found = source
+            .registry
+            .resolve(&source.repository, &source.reference);
+        let is_silent = match timeout(ASK_FORMER_WITHIN, found).await {
+            Ok(Ok(found)) => return found.is_some(),
+            Ok(Err(error)) => {
+                tracing::debug!(host, %error, "cannot look up a copy in a former backup");
+                error.retry().is_transient()
+            }
+            Err(_) => {
+                tracing::debug!(host, within = ?ASK_FORMER_WITHIN, "a former backup does not respond");
+                true
+            }
+        };
+        if is_silent {
+            self.silent_former.insert(host.to_owned(), ()).await;
+        }
+        false
     }
 }
 
@@ -644,7 +744,7 @@ impl Copier for Recorder {
             ..self.images.options()
         };
         let copied = match copy(&source, &target, &options, progress).await {
-            Err(error) if is_of_source(&error) && task != Task::Update => self
+            Err(error) if is_gone(&error) && task != Task::Update => self
                 .copy_from_former_backup(image, &target, &options, progress)
                 .await
                 .ok_or(error),
@@ -652,7 +752,8 @@ impl Copier for Recorder {
         };
         self.note_denial(image, &target.repository, &copied).await;
         if let (Task::Restore, Err(CopyError::SourceIncomplete { .. })) = (task, &copied) {
-            self.accept_incomplete(image, &target).await;
+            let accepting = self.accept_incomplete(&source, &target);
+            let _ = timeout(ACCEPT_WITHIN, accepting).await;
         }
         let report = copied.map_err(|error| Failure {
             reason: Reason {
@@ -662,10 +763,7 @@ impl Copier for Recorder {
             retry: error.retry(),
             is_absent: is_unseen(&error),
         })?;
-        // Where no blob was looked for, a tag was believed.
-        let blobs = report.blobs_copied + report.blobs_mounted + report.blobs_skipped;
-        let is_verified = (report.manifests > 0 && blobs > 0) || task == Task::Restore;
-        if is_verified {
+        if report.is_verified() {
             self.parts.copied(&target.repository, &report.digest).await;
         }
         if report.manifests > 0 {
@@ -674,7 +772,9 @@ impl Copier for Recorder {
                 self.budgets.copied(image, Instant::now());
             }
         }
-        if is_verified && let Some(digest) = Digest::parse(report.digest.as_ref()) {
+        if report.is_verified()
+            && let Some(digest) = Digest::parse(report.digest.as_ref())
+        {
             self.seen.insert(image.clone(), digest.into_owned()).await;
         }
         Ok(report)

@@ -93,6 +93,7 @@ impl Images {
     }
 
     /// The copies of `image` in former backups. They are read with the credentials of the backup's registries.
+    #[must_use]
     pub fn former_copies(&self, image: &ImageRef<'_>) -> Vec<Source> {
         let copies = self.former.copies_of(image);
         let sources = copies.filter_map(|copy| source(&self.targets, &copy).ok());

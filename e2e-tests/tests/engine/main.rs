@@ -3,6 +3,7 @@
 mod addresses;
 mod auth;
 mod cases;
+mod catalog;
 mod child;
 mod closure;
 mod copying;

@@ -10,6 +10,7 @@ use super::limits::Part;
 use super::node::{Blob, Node, Origin, Read};
 use super::progress::Event;
 use super::queue::{LARGE, Queue};
+use super::report::one_more;
 use crate::manifest::Descriptor;
 use crate::reference::TagOrDigest;
 use crate::registries::Lease;
@@ -171,6 +172,9 @@ impl<'a> Closure<'a> {
         let digest = child.descriptor.digest;
         match found {
             Found::Present => {
+                if self.part == Part::Image {
+                    one_more(&self.job.tally.manifests_trusted);
+                }
                 let event = Event::ManifestSkipped { digest: &digest };
                 self.job.progress.event(event);
                 self.advance(&digest);

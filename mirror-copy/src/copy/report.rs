@@ -25,6 +25,10 @@ pub struct CopyReport {
     pub blobs_foreign: u64,
     /// Manifests pushed. Each counts once, however many tags it got.
     pub manifests: u64,
+    /// Manifests of the image that the target already had, and that were believed to be complete. What is below them was
+    /// neither brought nor looked for.
+    #[serde(skip)]
+    pub manifests_trusted: u64,
     /// Manifests that refer to the image and were copied, such as signatures.
     pub referrers: u64,
     /// What refers to the image and could not be copied; the log and the events say why.
@@ -34,6 +38,14 @@ pub struct CopyReport {
     /// Wall time, in seconds when serialised.
     #[serde(serialize_with = "seconds")]
     pub elapsed: Duration,
+}
+
+impl CopyReport {
+    /// Returns whether everything below the root was brought or looked for.
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        self.manifests_trusted == 0
+    }
 }
 
 fn seconds<S: Serializer>(elapsed: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -49,6 +61,7 @@ pub(super) struct Tally {
     pub(super) skipped: AtomicU64,
     pub(super) foreign: AtomicU64,
     pub(super) manifests: AtomicU64,
+    pub(super) manifests_trusted: AtomicU64,
     pub(super) referrers: AtomicU64,
     pub(super) referrers_left_out: AtomicU64,
     pub(super) children_left_out: AtomicU64,
@@ -72,6 +85,7 @@ impl Tally {
             blobs_skipped: count(&self.skipped),
             blobs_foreign: count(&self.foreign),
             manifests: count(&self.manifests),
+            manifests_trusted: count(&self.manifests_trusted),
             referrers: count(&self.referrers),
             referrers_left_out: count(&self.referrers_left_out),
             requests,

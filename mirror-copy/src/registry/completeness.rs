@@ -30,13 +30,15 @@ const MAX_DEPTH: usize = 8;
 const MAX_REMEMBERED: usize = 8192;
 
 /// Which parts of an image to look for, and how fast.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PartsQuery<B, W> {
     /// Returns whether to look for the config and layers of this manifest. All manifests are looked for.
     pub blobs_of: B,
     /// Blobs to pass over, because an earlier check looked for them.
     pub skip: usize,
-    /// Completes when one more request may be sent.
+    /// Parts that are known to be missing, because the original lacks them. They are passed over.
+    pub excused: Arc<HashSet<Digest>>,
+    /// Completes when one more request may be sent, with `false` if the check is to end here.
     pub wait: W,
 }
 
@@ -50,6 +52,11 @@ pub enum Completeness {
     },
     /// This manifest or blob is not there.
     Missing(Digest),
+    /// The check was ended before; everything that was looked for is there.
+    Unfinished {
+        /// The number of blobs to [`skip`](PartsQuery::skip) next.
+        next: usize,
+    },
 }
 
 /// What a registry needs for checks.
@@ -78,10 +85,20 @@ struct Entry {
     may_be_blob: bool,
 }
 
+/// What was seen of a manifest or blob.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Presence {
+    #[default]
+    There,
+    Absent,
+    /// The check was ended.
+    NotAsked,
+}
+
 /// What one manifest names.
 #[derive(Default)]
 struct Named {
-    is_missing: bool,
+    presence: Presence,
     entries: Arc<[Entry]>,
     blobs: Vec<Digest>,
 }
@@ -98,10 +115,11 @@ impl Registry {
     where
         B: Fn(&Digest) -> bool + Sync,
         W: Fn() -> F + Sync,
-        F: Future<Output = ()> + Send,
+        F: Future<Output = bool> + Send,
     {
         let repository = &self.repository(repository, Access::Push)?;
         let mut known: HashSet<Digest> = HashSet::from([root.digest.clone()]);
+        let is_excused = |digest: &Digest| query.excused.contains(digest);
         let mut level = vec![Entry::of_root(root)];
         let mut blobs = Vec::new();
         let mut number = 0_usize;
@@ -112,7 +130,10 @@ impl Registry {
             let mut below = Vec::new();
             let mut index = 0;
             while let Some(named) = visits.try_next().await? {
-                if named.is_missing {
+                if named.presence == Presence::NotAsked {
+                    return Ok(Completeness::Unfinished { next: query.skip });
+                }
+                if named.presence == Presence::Absent {
                     let missing = level.get(index).map(|entry| entry.digest.clone());
                     return Ok(Completeness::Missing(
                         missing.unwrap_or_else(|| root.digest.clone()),
@@ -120,13 +141,16 @@ impl Registry {
                 }
                 index += 1;
                 for entry in &*named.entries {
-                    if known.len() < MAX_MANIFESTS && known.insert(entry.digest.clone()) {
+                    if known.len() < MAX_MANIFESTS
+                        && known.insert(entry.digest.clone())
+                        && !is_excused(&entry.digest)
+                    {
                         below.push(entry.clone());
                     }
                 }
                 for blob in named.blobs {
                     if number >= query.skip && blobs.len() < MAX_BLOBS {
-                        blobs.push(blob);
+                        blobs.push((number, blob));
                     }
                     number += 1;
                 }
@@ -139,23 +163,34 @@ impl Registry {
         }
         let looked_at = query.skip + blobs.len();
         let mut seen = HashSet::new();
-        blobs.retain(|blob| seen.insert(blob.clone()));
-        let mut absent = stream::iter(blobs)
-            .map(|blob| async move {
-                let is_there = repository
-                    .is_there(query, || repository.has_blob(&blob))
+        blobs.retain(|(_, blob)| seen.insert(blob.clone()) && !is_excused(blob));
+        // In their order, so that the rest is known if the check is ended.
+        let mut looks = stream::iter(blobs)
+            .map(|(number, blob)| async move {
+                let presence = repository
+                    .presence(query, || repository.has_blob(&blob))
                     .await?;
-                Ok::<_, RegistryError>((!is_there).then_some(blob))
+                Ok::<_, RegistryError>((number, blob, presence))
             })
-            .buffer_unordered(AT_ONCE);
-        while let Some(absent) = absent.try_next().await? {
-            if let Some(absent) = absent {
-                return Ok(Completeness::Missing(absent));
+            .buffered(AT_ONCE);
+        while let Some((number, blob, presence)) = looks.try_next().await? {
+            match presence {
+                Presence::There => {}
+                Presence::Absent => return Ok(Completeness::Missing(blob)),
+                Presence::NotAsked => return Ok(Completeness::Unfinished { next: number }),
             }
         }
         Ok(Completeness::Complete {
             next: (number > looked_at).then_some(looked_at),
         })
+    }
+}
+
+impl Registry {
+    /// Returns whether a repository has this manifest or blob.
+    pub async fn has_part(&self, repository: &str, digest: &Digest) -> Result<bool, RegistryError> {
+        let repository = self.repository(repository, Access::Pull)?;
+        Ok(repository.has_manifest(digest).await? || repository.has_blob(digest).await?)
     }
 }
 
@@ -169,7 +204,7 @@ impl Repository {
     where
         B: Fn(&Digest) -> bool + Sync,
         W: Fn() -> F + Sync,
-        F: Future<Output = ()> + Send,
+        F: Future<Output = bool> + Send,
     {
         let state = &self.registry.shared.checks;
         let wants_blobs = (query.blobs_of)(&entry.digest);
@@ -180,7 +215,9 @@ impl Repository {
             Some(is_index) => wants_blobs && !is_index,
         };
         if must_read {
-            (query.wait)().await;
+            if !(query.wait)().await {
+                return Ok(Named::not_asked());
+            }
             let _reading = state.reads.acquire().await;
             let reference = TagOrDigest::Digest(entry.digest.clone());
             match self.manifest(&reference).await {
@@ -196,7 +233,7 @@ impl Repository {
                     let blobs = contents.blobs.into_iter();
                     let blobs = blobs.filter(|blob| wants_blobs && !blob.is_foreign());
                     return Ok(Named {
-                        is_missing: false,
+                        presence: Presence::There,
                         entries,
                         blobs: blobs.map(|blob| blob.digest).collect(),
                     });
@@ -212,34 +249,46 @@ impl Repository {
             });
         }
         let digest = &entry.digest;
-        let mut is_there = self.is_there(query, || self.has_manifest(digest)).await?;
-        if !is_there && entry.may_be_blob {
-            is_there = self.is_there(query, || self.has_blob(digest)).await?;
+        let mut presence = self.presence(query, || self.has_manifest(digest)).await?;
+        if presence == Presence::Absent && entry.may_be_blob {
+            presence = self.presence(query, || self.has_blob(digest)).await?;
         }
         Ok(Named {
-            is_missing: !is_there,
+            presence,
             entries: known.unwrap_or_default(),
             ..Named::default()
         })
     }
 
     /// Asks a second time before something counts as missing: not all servers of a registry know everything at once.
-    async fn is_there<B, W, F, A>(
+    async fn presence<B, W, F, A>(
         &self,
         query: &PartsQuery<B, W>,
         ask: impl Fn() -> A,
-    ) -> Result<bool, RegistryError>
+    ) -> Result<Presence, RegistryError>
     where
         W: Fn() -> F,
-        F: Future<Output = ()>,
+        F: Future<Output = bool>,
         A: Future<Output = Result<bool, RegistryError>>,
     {
-        (query.wait)().await;
-        if ask().await? {
-            return Ok(true);
+        for _ in 0..2 {
+            if !(query.wait)().await {
+                return Ok(Presence::NotAsked);
+            }
+            if ask().await? {
+                return Ok(Presence::There);
+            }
         }
-        (query.wait)().await;
-        ask().await
+        Ok(Presence::Absent)
+    }
+}
+
+impl Named {
+    fn not_asked() -> Self {
+        Self {
+            presence: Presence::NotAsked,
+            ..Self::default()
+        }
     }
 }
 

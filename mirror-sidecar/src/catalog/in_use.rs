@@ -19,8 +19,10 @@ use crate::copy_queue::{Requester, Status, Task};
 /// How long a look at the backup may take, the client's own retries included.
 const LOOK_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long the check of an image's parts may take. It waits for its turns.
+/// How long the check of an image's parts may take, and when it sends its last request: it waits for its turns, and the
+/// rest is left to the next check.
 const CHECK_WITHIN: Duration = Duration::from_mins(5);
+const LAST_PART_WITHIN: Duration = Duration::from_mins(4);
 
 /// How long a look at an original may take. Its registry is anybody's: one that never answers must not keep the slots of
 /// the others for long.
@@ -159,9 +161,11 @@ impl Catalog {
             media_type: String::new(),
             size: 0,
         };
+        let until = Instant::now() + LAST_PART_WITHIN;
         let found = within(
             CHECK_WITHIN,
-            self.parts.check(copy.path(), &root, plan, Pacing::InUse),
+            self.parts
+                .check(copy.path(), &root, plan, Pacing::InUse(until)),
         )
         .await?;
         if let Completeness::Missing(part) = &found {

@@ -3,6 +3,7 @@
 //! A tag says that a copy was whole when it was written. Garbage collection, clean-up rules and restored backups take
 //! parts away and leave the tag.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,7 +32,12 @@ const REMEMBERED_FOR: Duration = Duration::from_hours(1);
 /// Copies remembered, at about 200 bytes each.
 const MAX_COPIES: u64 = 10_000;
 
-/// The backup counts as having been away if lookups failed for that long.
+/// Parts remembered that the original of one copy lacks, and copies of such originals, at about 100 bytes for each part.
+const MAX_LACKED: usize = 64;
+const MAX_LACKING: u64 = 1000;
+
+/// The backup counts as having been away if so many lookups in a row failed, for that long.
+const AWAY_FAILURES: u32 = 3;
 const AWAY_AFTER: Duration = Duration::from_secs(1);
 
 /// Which configs and layers of an image to look for.
@@ -62,12 +68,19 @@ pub enum Turn {
 /// Whose turn a request below the root waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pacing {
-    /// Nobody's: a lookup waits for it.
+    /// Nobody's, since a lookup waits for it: the check ends when lookups have no turn left.
     Immediate,
     /// That of lookups of the facade.
     Lookup,
-    /// That of images in use.
-    InUse,
+    /// That of images in use, until then.
+    InUse(Instant),
+}
+
+/// Failed lookups in a row.
+#[derive(Clone, Copy, Debug)]
+struct Outage {
+    since: Instant,
+    failures: u32,
 }
 
 /// A repository and a digest.
@@ -81,13 +94,12 @@ pub(super) struct Parts {
     /// Copies that were whole when they were checked last, however long ago.
     was_whole: Cache<Key, ()>,
     incomplete: Cache<Key, ()>,
-    /// Copies of originals that lack parts themselves.
-    as_their_originals: Cache<Key, ()>,
+    /// Parts that copies lack because their originals do.
+    lacked_by_originals: Cache<Key, Arc<HashSet<Digest>>>,
     lookup_pace: Arc<Mutex<Pace>>,
     in_use_pace: Arc<Mutex<Pace>>,
     checks: Arc<Semaphore>,
-    /// Since when lookups fail.
-    away_since: Arc<Mutex<Option<Instant>>>,
+    outage: Arc<Mutex<Option<Outage>>>,
 }
 
 impl Parts {
@@ -102,11 +114,14 @@ impl Parts {
             whole: cache(WHOLE_FOR),
             was_whole: Cache::new(MAX_COPIES),
             incomplete: cache(REMEMBERED_FOR),
-            as_their_originals: cache(WHOLE_FOR),
+            lacked_by_originals: Cache::builder()
+                .max_capacity(MAX_LACKING)
+                .time_to_live(WHOLE_FOR)
+                .build(),
             lookup_pace: pace(),
             in_use_pace: pace(),
             checks: Arc::new(Semaphore::new(MAX_CHECKS)),
-            away_since: Arc::default(),
+            outage: Arc::default(),
         }
     }
 
@@ -137,11 +152,25 @@ impl Parts {
         self.whole.insert(key, ()).await;
     }
 
-    /// The original lacks parts itself, so the copy cannot have them.
-    pub(super) async fn lacks_what_its_original_lacks(&self, repository: &str, digest: &Digest) {
+    /// The original, which is this digest too, lacks this part, so the copy cannot have it. Returns whether that is
+    /// remembered.
+    pub(super) async fn original_lacks(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        part: Digest,
+    ) -> bool {
         let key = key(repository, digest);
-        self.incomplete.invalidate(&key).await;
-        self.as_their_originals.insert(key, ()).await;
+        let mut lacked = HashSet::clone(&*self.lacked_by_original(&key).await);
+        if lacked.len() >= MAX_LACKED || !lacked.insert(part) {
+            return false;
+        }
+        self.lacked_by_originals.insert(key, Arc::new(lacked)).await;
+        true
+    }
+
+    async fn lacked_by_original(&self, key: &Key) -> Arc<HashSet<Digest>> {
+        self.lacked_by_originals.get(key).await.unwrap_or_default()
     }
 
     /// Leave for one more check on behalf of a lookup.
@@ -157,11 +186,7 @@ impl Parts {
         plan: PartsPlan,
         pacing: Pacing,
     ) -> Result<Completeness, RegistryError> {
-        let complete = Completeness::Complete { next: None };
         let key = key(repository, &root.digest);
-        if self.as_their_originals.contains_key(&key) {
-            return Ok(complete);
-        }
         // The Pods of the cluster need what is left of it more.
         let is_spared = self.registry.rate_limit().is_some_and(|limit| {
             let half = limit.limit.unwrap_or_default() / 2;
@@ -171,6 +196,7 @@ impl Parts {
         let query = PartsQuery {
             blobs_of: |digest: &Digest| turn.has(digest),
             skip: plan.skip,
+            excused: self.lacked_by_original(&key).await,
             wait: || self.wait(pacing),
         };
         let found = match self.registry.check_parts(repository, root, &query).await {
@@ -191,7 +217,7 @@ impl Parts {
                 self.incomplete.invalidate(&key).await;
                 self.mark_whole(key).await;
             }
-            Completeness::Complete { .. } => {}
+            Completeness::Complete { .. } | Completeness::Unfinished { .. } => {}
         }
         Ok(found)
     }
@@ -199,26 +225,28 @@ impl Parts {
     /// A lookup succeeded or failed. After the backup was away for a while, it may have lost parts of any copy.
     pub(super) fn note_lookup(&self, has_failed: bool) {
         let now = Instant::now();
-        let mut since = self
-            .away_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
         if has_failed {
-            since.get_or_insert(now);
-        } else if let Some(since) = since.take()
-            && now.saturating_duration_since(since) >= AWAY_AFTER
+            let outage = outage.get_or_insert(Outage {
+                since: now,
+                failures: 0,
+            });
+            outage.failures = outage.failures.saturating_add(1);
+        } else if let Some(outage) = outage.take()
+            && outage.failures >= AWAY_FAILURES
+            && now.saturating_duration_since(outage.since) >= AWAY_AFTER
         {
             self.whole.invalidate_all();
             self.was_whole.invalidate_all();
         }
     }
 
-    /// Completes when one more request may be sent.
-    async fn wait(&self, pacing: Pacing) {
-        let pace = match pacing {
-            Pacing::Immediate => return,
-            Pacing::Lookup => &self.lookup_pace,
-            Pacing::InUse => &self.in_use_pace,
+    /// Completes when one more request may be sent, with `false` if that is not to be waited for.
+    async fn wait(&self, pacing: Pacing) -> bool {
+        let (pace, until) = match pacing {
+            Pacing::Immediate => (&self.lookup_pace, Some(Instant::now())),
+            Pacing::Lookup => (&self.lookup_pace, None),
+            Pacing::InUse(until) => (&self.in_use_pace, Some(until)),
         };
         loop {
             let next = {
@@ -227,12 +255,16 @@ impl Parts {
                 match pace.next_token(now) {
                     None => {
                         pace.take(now);
-                        return;
+                        return true;
                     }
                     Some(next) => next,
                 }
             };
-            sleep_until(next.into()).await;
+            let next = next.into();
+            if until.is_some_and(|until| next > until) {
+                return false;
+            }
+            sleep_until(next).await;
         }
     }
 }
@@ -258,6 +290,50 @@ fn key(repository: &str, digest: &Digest) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parts() -> Parts {
+        let registries = mirror_copy::Registries::new(mirror_copy::RegistryOptions::default());
+        Parts::new(registries.unwrap().get("backup.example").unwrap())
+    }
+
+    /// A single failure is no outage, however long nobody asks afterwards.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_survives_a_passing_failure() {
+        let parts = parts();
+        let digest: Digest = format!("sha256:{:064x}", 1).parse().unwrap();
+        parts.copied("app", &digest).await;
+        for failures in [1, AWAY_FAILURES - 1, AWAY_FAILURES] {
+            for _ in 0..failures {
+                parts.note_lookup(true);
+                tokio::time::advance(AWAY_AFTER).await;
+            }
+            assert!(parts.is_whole("app", &digest));
+            parts.note_lookup(false);
+            let was_away = failures == AWAY_FAILURES;
+            assert_eq!(parts.is_whole("app", &digest), !was_away, "{failures}");
+        }
+    }
+
+    /// Only what the original was seen to lack is excused, and not without bounds.
+    #[tokio::test]
+    async fn parts_that_originals_lack_are_remembered_by_root() {
+        let parts = parts();
+        let digest = |number: usize| -> Digest { format!("sha256:{number:064x}").parse().unwrap() };
+        for number in 1..=MAX_LACKED {
+            assert!(
+                parts
+                    .original_lacks("app", &digest(0), digest(number))
+                    .await
+            );
+        }
+        assert!(!parts.original_lacks("app", &digest(0), digest(1000)).await);
+        let lacked = |root| {
+            let key = key("app", &digest(root));
+            let parts = &parts;
+            async move { parts.lacked_by_original(&key).await.len() }
+        };
+        assert_eq!((lacked(0).await, lacked(1).await), (MAX_LACKED, 0));
+    }
 
     /// Each manifest has its turn once, whatever the number of parts.
     #[test]

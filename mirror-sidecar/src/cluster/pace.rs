@@ -14,6 +14,7 @@ pub struct Pace {
 
 impl Pace {
     /// A full bucket that holds `burst` tokens, one at least, and gets another one after `each`.
+    #[must_use]
     pub fn new(each: Duration, burst: u32) -> Self {
         Self {
             each,
@@ -23,11 +24,13 @@ impl Pace {
     }
 
     /// Whether there is a token.
+    #[must_use]
     pub fn has_token(&self, now: Instant) -> bool {
         self.full_at(now).duration_since(now) <= self.slack
     }
 
     /// When there is a token; `None` if there is one already.
+    #[must_use]
     pub fn next_token(&self, now: Instant) -> Option<Instant> {
         let full_at = self.full_at(now);
         full_at.checked_sub(self.slack).filter(|at| *at > now)

@@ -74,6 +74,7 @@ pub(super) fn report() -> CopyReport {
         blobs_skipped: 0,
         blobs_foreign: 0,
         manifests: 1,
+        manifests_trusted: 0,
         referrers: 0,
         referrers_left_out: 0,
         requests: 1,

@@ -77,15 +77,68 @@ async fn check(
     let query = PartsQuery {
         blobs_of,
         skip,
+        excused: Arc::default(),
         wait: || {
             waits.fetch_add(1, Ordering::Relaxed);
-            std::future::ready(())
+            std::future::ready(true)
         },
     };
     let before = registry.requests();
     let found = registry.check_parts("a", root, &query).await.unwrap();
     assert_eq!(registry.requests() - before, waits.into_inner() as u64);
     found
+}
+
+/// A check that is ended says where the next one goes on.
+#[tokio::test]
+async fn a_check_that_is_ended_keeps_its_progress() {
+    let (registry, log, root) = two_platforms("").await;
+    let end_after = async |requests: usize, skip| {
+        let waits = AtomicUsize::new(0);
+        let query = PartsQuery {
+            blobs_of: |_: &Digest| true,
+            skip,
+            excused: Arc::default(),
+            wait: || std::future::ready(waits.fetch_add(1, Ordering::Relaxed) < requests),
+        };
+        registry.check_parts("a", &root, &query).await.unwrap()
+    };
+    assert_eq!(end_after(0, 0).await, Completeness::Unfinished { next: 0 });
+    // Three manifests are read first.
+    let cut = end_after(3 + 5, 0).await;
+    assert_eq!(cut, Completeness::Unfinished { next: 5 });
+    let before = log.count("HEAD");
+    assert_eq!(end_after(usize::MAX, 5).await, COMPLETE);
+    assert_eq!(log.count("HEAD") - before, 3);
+}
+
+/// What the original lacks is not missed; everything else is.
+#[rstest::rstest]
+#[case("a0", "a0", None)]
+#[case("a0", "b0", Some("a0"))]
+#[case("platform", "a0", Some("platform"))]
+#[tokio::test]
+async fn excused_parts_are_passed_over(
+    #[case] lost: &str,
+    #[case] excused: &str,
+    #[case] missing: Option<&str>,
+) {
+    let (registry, _, root) = two_platforms(lost).await;
+    let query = PartsQuery {
+        blobs_of: |_: &Digest| true,
+        skip: 0,
+        excused: Arc::new(HashSet::from([digest(excused).parse().unwrap()])),
+        wait: || std::future::ready(true),
+    };
+    let found = registry.check_parts("a", &root, &query).await.unwrap();
+    let expected = missing.map_or(COMPLETE, |missing| {
+        let missing = match missing {
+            "platform" => digest(&image("b", 3)),
+            other => digest(other),
+        };
+        Completeness::Missing(missing.parse().unwrap())
+    });
+    assert_eq!(found, expected);
 }
 
 const COMPLETE: Completeness = Completeness::Complete { next: None };

@@ -92,7 +92,7 @@ pub(super) async fn look(catalog: Catalog, question: Question) -> Answer {
                 } => catalog.check_parts(&image, copy, digest, plan).await,
                 _ => Ok(Completeness::Complete { next: None }),
             };
-            Answer::Parts(plan, found.map_err(|error| Blind::of(&error)))
+            Answer::Parts(plan, found.map_err(|error| Blind::of_parts(&error)))
         }
     }
 }
@@ -116,6 +116,15 @@ async fn look_in_backup(
 }
 
 impl Blind {
+    /// A check of parts waits for its turns, so a slow one says nothing about the registry.
+    fn of_parts(error: &LookError) -> Self {
+        let blind = Self::of(error);
+        Self {
+            is_outage: blind.is_outage && matches!(error, LookError::Registry(_)),
+            ..blind
+        }
+    }
+
     fn of(error: &LookError) -> Self {
         Self {
             is_outage: match error {

@@ -67,6 +67,7 @@ mod tests {
             blobs_skipped: 3,
             blobs_foreign: 0,
             manifests: 1,
+            manifests_trusted: 0,
             referrers,
             referrers_left_out,
             requests: 9,

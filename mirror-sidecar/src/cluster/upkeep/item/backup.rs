@@ -74,14 +74,13 @@ impl Item {
                 };
                 (result, None)
             }
-            Ok(Presence::Missing) => (BackupCheck::Missing, self.lost(clock)),
             // The upload decides; until then a copy that was seen before counts as being there.
             Ok(Presence::Hidden) if self.is_mirrored() && self.owner == Owner::Ours => {
                 self.job = Job::Updating;
                 self.look_at = Some(clock.rhythm.next(self.phase, clock.now));
                 (BackupCheck::Unavailable, Some(Task::Restore))
             }
-            Ok(Presence::Hidden) => (BackupCheck::Missing, self.lost(clock)),
+            Ok(Presence::Missing | Presence::Hidden) => (BackupCheck::Missing, self.lost(clock)),
         }
     }
 

@@ -21,6 +21,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Parts {
     blobs: Blobs,
+    /// The number of the turn that was done last, counted as the rhythm counts them.
+    done: Option<u128>,
     /// When to look for them; `None` until the copy itself was seen.
     at: Option<Instant>,
     /// Checks in a row that found some missing.
@@ -43,6 +45,7 @@ impl Default for Parts {
     fn default() -> Self {
         Self {
             blobs: Blobs::All(0),
+            done: None,
             at: None,
             losses: 0,
         }
@@ -58,27 +61,48 @@ impl Item {
 
     /// Which of them to look for.
     pub(in crate::cluster::upkeep) fn parts_plan(&self, clock: Clock<'_>) -> PartsPlan {
-        let interval = clock.rhythm.interval().as_nanos().max(1);
-        let of = u64::try_from(ALL_WITHIN.as_nanos() / interval).unwrap_or(u64::MAX);
-        let of = of.max(1);
-        let turn = clock.rhythm.turn(self.phase, clock.now) % u128::from(of);
-        let current = u64::try_from(turn).unwrap_or_default();
+        let of = turns(clock);
+        let number = u64::try_from(self.due_turn(clock) % u128::from(of)).unwrap_or_default();
         match self.parts.blobs {
             Blobs::All(skip) => PartsPlan {
                 turn: Turn::Everything,
                 skip,
             },
             Blobs::OfTurn => PartsPlan {
-                turn: Turn::Part {
-                    number: current,
-                    of,
-                },
+                turn: Turn::Part { number, of },
                 skip: 0,
             },
             Blobs::RestOf { number, skip } => PartsPlan {
                 turn: Turn::Part { number, of },
                 skip,
             },
+        }
+    }
+
+    /// The turn after the one that was done last, so that none is left out; at most those of one round are made up for.
+    fn due_turn(&self, clock: Clock<'_>) -> u128 {
+        let current = clock.rhythm.turn(self.phase, clock.now);
+        let oldest = (current + 1).saturating_sub(turns(clock).into());
+        let due = self.parts.done.map_or(current, |done| done + 1);
+        due.clamp(oldest, current.max(oldest))
+    }
+
+    /// Everything was looked for whose turn it was. Turns that were left out follow immediately.
+    fn turn_was_done(&mut self, turn: Turn, clock: Clock<'_>) {
+        let current = clock.rhythm.turn(self.phase, clock.now);
+        let done = match turn {
+            Turn::Nothing => return,
+            Turn::Everything => current,
+            Turn::Part { number, of } => {
+                // The check may have begun in an earlier turn.
+                let (number, of) = (u128::from(number), u128::from(of.max(1)));
+                let first = self.parts.done.unwrap_or((current + 1).saturating_sub(of));
+                first + (number + of - first % of) % of
+            }
+        };
+        self.parts.done = Some(done);
+        if done < current {
+            self.parts.at = Some(clock.now);
         }
     }
 
@@ -117,6 +141,9 @@ impl Item {
             }
             Ok(Completeness::Complete { next }) => {
                 self.parts.losses = 0;
+                if next.is_none() {
+                    self.turn_was_done(plan.turn, clock);
+                }
                 self.parts.blobs = match (plan.turn, next) {
                     (_, None) => Blobs::OfTurn,
                     (Turn::Part { number, .. }, Some(skip)) => Blobs::RestOf { number, skip },
@@ -125,6 +152,15 @@ impl Item {
                         Blobs::All(skip)
                     }
                 };
+                None
+            }
+            Ok(Completeness::Unfinished { next: skip }) => {
+                self.parts.losses = 0;
+                self.parts.blobs = match plan.turn {
+                    Turn::Part { number, .. } => Blobs::RestOf { number, skip },
+                    Turn::Nothing | Turn::Everything => Blobs::All(skip),
+                };
+                self.parts.at = Some(clock.now + clock.at_most(LONGEST_WAIT));
                 None
             }
             Ok(Completeness::Missing(_)) => {
@@ -138,4 +174,11 @@ impl Item {
             }
         }
     }
+}
+
+/// How many turns there are.
+fn turns(clock: Clock<'_>) -> u64 {
+    let interval = clock.rhythm.interval().as_nanos().max(1);
+    let turns = u64::try_from(ALL_WITHIN.as_nanos() / interval).unwrap_or(u64::MAX);
+    turns.max(1)
 }
