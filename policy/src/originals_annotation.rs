@@ -41,11 +41,7 @@ impl OriginalsAnnotation {
         let entries = text.and_then(|text| serde_json::from_str(text).ok());
         let mut originals: BTreeMap<String, String> = entries.unwrap_or_default();
         let secret = originals.remove(SECRET);
-        Self {
-            originals,
-            secret,
-            ..Self::default()
-        }
+        Self { originals, secret }
     }
 
     /// The entries of the annotation of `template` that `known` confirms.

@@ -105,7 +105,8 @@ impl Workload<'_> {
         }
         // The patterns are about originals.
         if !settings.images.takes(&original) {
-            return Fate::Unwanted;
+            // The copy in use stays: the original may be gone.
+            return self.remembered_in_use(slot, None).unwrap_or(Fate::Unwanted);
         }
         match mirror.image(&original) {
             Ok(Known::InBackup { secret, .. }) => Fate::InBackup {
@@ -118,7 +119,7 @@ impl Workload<'_> {
                 digest,
                 secret,
             }) => {
-                let rewrite = rewrite(&original, copy, &digest, secret, settings);
+                let rewrite = rewrite(&original, &copy, &digest, secret, settings);
                 let kept = match &rewrite {
                     Ok(copy) if !self.is_renamed(slot, copy) || (self.may_rename)() => None,
                     Ok(_) => self.remembered_in_use(slot, None),
@@ -169,7 +170,7 @@ impl Workload<'_> {
             }
         };
         let copy = (self.may_rename)()
-            .then(|| self.copy_of_original(original, mirror, settings))
+            .then(|| copy_of_original(original, mirror, settings))
             .flatten();
         match copy {
             Some(copy) if repository(&copy.image) != repository(&slot.image) => {
@@ -179,23 +180,6 @@ impl Workload<'_> {
             _ => Fate::InBackup {
                 secret: self.annotated_secret().map(Rc::from).or(secret),
             },
-        }
-    }
-
-    fn copy_of_original<H: Host>(
-        &self,
-        original: &str,
-        mirror: &mut Mirror<'_, H>,
-        settings: &Settings<'_>,
-    ) -> Option<Copy> {
-        let original = ImageRef::parse(original).ok()?;
-        match mirror.image(&original) {
-            Ok(Known::Mirrored {
-                copy,
-                digest,
-                secret,
-            }) => rewrite(&original, copy, &digest, secret, settings).ok(),
-            _ => None,
         }
     }
 
@@ -218,7 +202,7 @@ impl Workload<'_> {
 
     /// What the annotations say about an image about which nobody says anything. Without them, whatever is applied or rolled
     /// back during an outage would go back to the upstream that may be gone for good.
-    fn remembered(&self, slot: &Slot<'_>, reason: Option<&Why>) -> Option<Fate> {
+    pub(super) fn remembered(&self, slot: &Slot<'_>, reason: Option<&Why>) -> Option<Fate> {
         let (copy, annotation) = if let Some(annotation) = self.annotation_of_copy(&slot.image) {
             (None, annotation)
         } else {
@@ -242,15 +226,32 @@ impl Workload<'_> {
     }
 }
 
+/// Returns the copy of an annotated original, if the sidecar knows it.
+fn copy_of_original<H: Host>(
+    original: &str,
+    mirror: &mut Mirror<'_, H>,
+    settings: &Settings<'_>,
+) -> Option<Copy> {
+    let original = ImageRef::parse(original).ok()?;
+    match mirror.image(&original) {
+        Ok(Known::Mirrored {
+            copy,
+            digest,
+            secret,
+        }) => rewrite(&original, &copy, &digest, secret, settings).ok(),
+        _ => None,
+    }
+}
+
 /// The copy that replaces `original`.
 fn rewrite(
     original: &ImageRef<'_>,
-    copy: ImageRef<'_>,
+    copy: &ImageRef<'_>,
     digest: &Digest<'_>,
     secret: Option<String>,
     settings: &Settings<'_>,
 ) -> Result<Copy, Why> {
-    let image = name_of_copy(original, &copy, digest, settings.pin_digest).ok_or(Why::Unusable)?;
+    let image = name_of_copy(original, copy, digest, settings.pin_digest).ok_or(Why::Unusable)?;
     Ok(Copy {
         image: image.into(),
         digest: digest.to_string(),

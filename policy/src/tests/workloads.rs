@@ -152,12 +152,12 @@ fn a_pod_update_rewrites_only_the_changed_image_and_annotates_it() {
     let request = with_secret(fixture("pod-update-image"));
     let answer = answer(&request, &mut Script::new());
     let image = "backup.test/acme/docker.io-library-alpine:3.21";
-    let changes = changes(&request, &answer);
-    let [annotation, changed] = &changes[..] else {
-        panic!("{changes:?}");
+    let lines = changes(&request, &answer);
+    let [annotation, replaced] = &lines[..] else {
+        panic!("{lines:?}");
     };
     assert_eq!(
-        *changed,
+        *replaced,
         format!("replace /spec/containers/0/image {image}")
     );
     assert!(
