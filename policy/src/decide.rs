@@ -199,16 +199,20 @@ impl Workload<'_> {
 
     /// The change that adds the annotated pull Secret of copies that are used again.
     fn add_annotated(&self, plan: &Plan<'_>) -> SecretChange {
+        let is_pod = !self.secrets.are_of_template();
         let missing = plan.decisions.iter().find_map(|decision| {
-            let Fate::Remembered(remembered) = &decision.fate else {
-                return None;
+            let name = match &decision.fate {
+                Fate::Remembered(remembered) if is_pod || remembered.copy.is_some() => {
+                    remembered.secret.as_deref()?
+                }
+                Fate::InBackup { .. } if is_pod => self
+                    .annotation_of_copy(&decision.slot.image)?
+                    .secret
+                    .as_deref()?,
+                _ => return None,
             };
-            let name = remembered.secret.as_ref()?;
-            let is_pod = !self.secrets.are_of_template();
-            let is_missing = (is_pod || remembered.copy.is_some())
-                && self.had_secret(name)
-                && self.secrets.lack(name) == Ok(true);
-            is_missing.then(|| name.clone())
+            let is_missing = self.had_secret(name) && self.secrets.lack(name) == Ok(true);
+            is_missing.then(|| name.to_owned())
         });
         missing.map_or(SecretChange::None, |name| SecretChange::Add {
             name,
