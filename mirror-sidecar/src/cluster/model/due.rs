@@ -66,6 +66,15 @@ impl Model {
         })
     }
 
+    /// Whether a workload names copies or a pull Secret as they were called before.
+    #[must_use]
+    pub fn has_former_names(&self, key: &Key) -> bool {
+        let entry = self.workloads.get(key);
+        entry.is_some_and(|entry| {
+            entry.has_outdated_secret() || entry.noted().iter().any(|noted| !noted.is_present)
+        })
+    }
+
     /// The images that the policy could replace by their copies now; `None` if it is too early.
     ///
     /// A template that lists no pull Secret gets none from the policy while an image of it stays upstream, which may need
