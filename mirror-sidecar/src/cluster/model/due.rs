@@ -40,7 +40,8 @@ pub struct Due {
 
 impl Model {
     /// The workloads that another admission might help, in their order: top-level ones of a mutable kind, active, not left
-    /// alone, with at least one image that its copy could replace, or a former pull Secret, and no image to wait for or to withhold.
+    /// alone, with at least one image that its copy could replace, or a former pull Secret, and no image to wait for or to
+    /// withhold.
     ///
     /// `state` is asked once for each image.
     pub fn due(
