@@ -45,7 +45,8 @@ SIZE ?=
 .PHONY: policy-size
 policy-size: policy.wasm ## Show what takes the space in the policy, fail above its budget (SIZE="--functions 20": more)
 	$(CARGO) build --locked --profile wasm-names --target $(WASM_TARGET) -p image-mirror-policy
-	$(CARGO) build --locked -p e2e-tests --bin policy-size
+	@# As `make test` builds it: fewer packages would have other features, and be compiled once more.
+	$(CARGO) build --locked --workspace --all-targets
 	@$(CARGO_TARGET_DIR)/debug/policy-size policy.wasm --budget $(WASM_BUDGET) \
 	--names $(CARGO_TARGET_DIR)/$(WASM_TARGET)/wasm-names/image_mirror_policy.wasm $(SIZE)
 

@@ -2,24 +2,19 @@
 
 import unittest
 
-from test_security import TEST, rows, text
+import test_security
 
 PAGE = "docs/guarantees.md"
 SECTIONS = ["A copy that is promised is there", "What was protected stays protected", "What you learn"]
 
 
-class Promises(unittest.TestCase):
+class Promises(test_security.TestsOfStatements):
     def test_the_tests_exist(self):
         for section in SECTIONS:
-            promises = rows(PAGE, section)
+            promises = test_security.rows(PAGE, section)
             self.assertGreater(len(promises), 3, section)
             for promise, _, tests in promises:
-                found = TEST.findall(tests)
-                self.assertTrue(found, promise)
-                self.assertEqual(", ".join(f"`{file}` `{test}`" for file, test in found), tests, promise)
-                for file, test in found:
-                    with self.subTest(promise, test=test):
-                        self.assertRegex(text(file), rf"\b(fn|def) {test}\(")
+                self.assert_tests_exist(promise, tests)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,8 @@ class Images(unittest.TestCase):
                     # Those that leave out a registry name Pods, or have the images of the other.
                     self.assertRegex(printed, rf"{THEIRS}{place}:1|shop/{place}-ours")
         self.assertEqual({name: len(texts) for name, texts in found.items()},
-                         {"docs/air-gapped.md": 1, "docs/disaster-recovery.md": 2, "docs/uninstall.md": 1})
+                         {"docs/air-gapped.md": 1, "docs/changing-the-backup.md": 1, "docs/disaster-recovery.md": 2,
+                          "docs/uninstall.md": 1})
 
     def test_uninstalling_waits_for_every_pod_that_names_a_copy(self):
         [block] = [block for block in programs() if block.file == "docs/uninstall.md"]

@@ -20,7 +20,19 @@ def rows(name, heading):
     return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines if "---" not in line][1:]
 
 
-class Statements(unittest.TestCase):
+class TestsOfStatements(unittest.TestCase):
+    """Checks the cells of a table that name tests."""
+
+    def assert_tests_exist(self, statement, tests):
+        found = TEST.findall(tests)
+        self.assertTrue(found, statement)
+        self.assertEqual(", ".join(f"`{file}` `{test}`" for file, test in found), tests, statement)
+        for file, test in found:
+            with self.subTest(statement, test=test):
+                self.assertRegex(text(file), rf"\b(fn|def) {test}\(")
+
+
+class Statements(TestsOfStatements):
     def setUp(self):
         self.tests = {row[0]: row[1] for row in rows("docs/security.md", "Tests of these statements")}
 
@@ -39,12 +51,7 @@ class Statements(unittest.TestCase):
 
     def test_the_tests_exist(self):
         for number, tests in self.tests.items():
-            found = TEST.findall(tests)
-            self.assertTrue(found, number)
-            self.assertEqual(", ".join(f"`{file}` `{test}`" for file, test in found), tests, number)
-            for file, test in found:
-                with self.subTest(number, test=test):
-                    self.assertRegex(text(file), rf"\b(fn|def) {test}\(")
+            self.assert_tests_exist(number, tests)
 
     def test_the_table_of_attacks_has_its_place(self):
         begin, end = "<!-- attack table begin -->\n", "<!-- attack table end -->\n"

@@ -219,6 +219,13 @@ async fn sink(State(sink): State<Arc<Sink>>, request: Request) -> Response {
             )
         }
         "PUT" => store(&sink, request).await,
+        "GET" if lock(&sink.manifests).contains_key(name) => {
+            let bytes = lock(&sink.manifests).get(name).cloned();
+            Response::builder()
+                .header("Content-Type", OCI_MANIFEST)
+                .body(Body::from(bytes.unwrap_or_default()))
+                .unwrap_or_default()
+        }
         "HEAD" | "GET" => {
             let blob = path
                 .contains("/blobs/")

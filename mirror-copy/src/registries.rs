@@ -28,7 +28,7 @@ const MAX_HOSTS: usize = 128;
 
 /// Of these, hosts that nobody uses and that asked for a pause or turned out to be private: invented names must not make
 /// us forget that.
-const MAX_NOTED_HOSTS: usize = 1024;
+const MAX_NOTED_HOSTS: usize = 256;
 
 /// Registries could not be set up, or a host cannot be one.
 #[derive(Debug, thiserror::Error)]

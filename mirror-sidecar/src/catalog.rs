@@ -1,8 +1,8 @@
 //! What is mirrored.
 //!
 //! The backup registry is the truth: an image counts as mirrored only when this process has seen its copy there, and for
-//! a short time only. The parts below the tag are checked once a day, and after the backup was away. Asking for a missing image hands it to the queue. Every question is answered within
-//! [`ANSWER_WITHIN`], whatever the backup registry does.
+//! a short time only. The parts below the tag are checked once a day, and after the backup was away. A request for a missing
+//! image adds it to the queue. Every request gets its response within [`ANSWER_WITHIN`], whatever the backup registry does.
 
 mod in_use;
 mod losses;
@@ -565,8 +565,7 @@ fn is_rate_limit(error: &RegistryError) -> bool {
 }
 
 /// Whether the original is gone, as far as can be told: its registry has no such image, shows none to us, or does not
-/// accept connections. A registry that says that it is busy will have the image later, and its tag may have moved on since the former
-/// copy was made.
+/// accept connections. A busy registry will have the image later, and its tag may have moved since the former copy was made.
 fn is_gone(error: &CopyError) -> bool {
     match error {
         CopyError::Source(RegistryError::Transport { source, .. }) => source.is_connect(),

@@ -38,6 +38,7 @@ pub mod metrics;
 pub mod output;
 pub mod reason;
 pub mod server;
+mod token_bucket;
 
 use std::process::ExitCode;
 

@@ -66,7 +66,7 @@ pub fn decide<'a, H: Host>(
 ) -> Plan<'a> {
     // Asked as soon as it matters: were it asked last, images that took up all the time would cost the others their copy.
     let mut missing = Ok(None);
-    // The same image in the same kind of place fares the same, but for what an entry of this name was before.
+    // Fates that do not depend on what the entry of this name was before.
     let mut decided: HashMap<(&str, bool), Fate> = HashMap::new();
     let decisions: Vec<_> = workload
         .slots
@@ -86,8 +86,8 @@ pub fn decide<'a, H: Host>(
             }
             let depends_on_name = match &fate {
                 Fate::Remembered(_) => true,
-                Fate::Keep(_) => !workload.old_object.annotation().is_empty(),
-                _ => false,
+                Fate::InBackup { .. } => false,
+                _ => !workload.old_object.annotation().is_empty(),
             };
             if !depends_on_name {
                 decided.insert(key, fate.clone());
@@ -109,7 +109,11 @@ pub fn decide<'a, H: Host>(
         Err(why) => {
             let why = Rc::new(why);
             plan.take_back_rewrites(|slot, _| {
-                let remembered = workload.remembered_in_use(slot, Some(&why));
+                // A former copy has a Secret already: it is no image that stays upstream.
+                let remembered = match workload.annotation_of_copy(&slot.image) {
+                    Some(_) => workload.remembered(slot, Some(&why)),
+                    None => workload.remembered_in_use(slot, Some(&why)),
+                };
                 remembered.unwrap_or_else(|| Fate::Keep(Rc::clone(&why)))
             });
             plan.secret = workload.add_annotated(&plan);
@@ -195,15 +199,20 @@ impl Workload<'_> {
 
     /// The change that adds the annotated pull Secret of copies that are used again.
     fn add_annotated(&self, plan: &Plan<'_>) -> SecretChange {
+        let is_pod = !self.secrets.are_of_template();
         let missing = plan.decisions.iter().find_map(|decision| {
-            let Fate::Remembered(remembered) = &decision.fate else {
-                return None;
+            let name = match &decision.fate {
+                Fate::Remembered(remembered) if is_pod || remembered.copy.is_some() => {
+                    remembered.secret.as_deref()?
+                }
+                Fate::InBackup { .. } if is_pod => self
+                    .annotation_of_copy(&decision.slot.image)?
+                    .secret
+                    .as_deref()?,
+                _ => return None,
             };
-            let name = remembered.secret.as_ref()?;
-            let is_missing = remembered.copy.is_some()
-                && self.had_secret(name)
-                && self.secrets.lack(name) == Ok(true);
-            is_missing.then(|| name.clone())
+            let is_missing = self.had_secret(name) && self.secrets.lack(name) == Ok(true);
+            is_missing.then(|| name.to_owned())
         });
         missing.map_or(SecretChange::None, |name| SecretChange::Add {
             name,

@@ -1,7 +1,7 @@
 //! Workloads that another installation of image-mirror has rewritten.
 //!
-//! For each of two installations with different backups the copies of the other one are originals: they would replace each
-//! other's copies for ever. So the one that finds the other's copies leaves the workload alone.
+//! Two installations with different backups take each other's copies for originals, and would replace them again and again.
+//! So an installation skips a workload that uses copies of another one.
 
 use mirror_contract::{Backup, ImageRef};
 
@@ -27,7 +27,7 @@ pub fn has_rewritten(
     if copies(object, known).next().is_some() {
         return true;
     }
-    // Whoever applies a manifest again names the originals, and the other installation puts its copies back.
+    // A manifest that is applied again names the originals, and the other installation writes its copies again.
     let Some(old) = old_object.text_with(originals_annotation::KEY) else {
         return false;
     };

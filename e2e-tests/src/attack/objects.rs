@@ -33,7 +33,7 @@ pub const ATTACKS: &[Attack] = &[
         run: invented_copies,
     },
     Attack {
-        name: "All at once: 60,000 workloads with the longest names, 10,000 invented names, manifests of 8 MiB, layers that trickle, 1,000 connections",
+        name: "Everything filled at the same time: 60,000 workloads with the longest names, 10,000 invented names, manifests of 8 MiB, layers that trickle, 1,000 connections",
         bound: "128 MiB, process alive",
         is_short: false,
         run: all_at_once,

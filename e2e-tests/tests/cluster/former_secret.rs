@@ -17,7 +17,7 @@ use crate::support::{self, REPOSITORY, World};
 
 const PRESENT: &str = "moved";
 /// A re-admission that did not help is repeated after half a minute.
-const MOVED_WITHIN: Duration = Duration::from_secs(90);
+const MOVED_WITHIN: Duration = Duration::from_mins(4);
 const NOTE: &str = "image-mirror.dev/original-images";
 
 /// The published rights, for Secrets of both names.

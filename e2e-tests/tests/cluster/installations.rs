@@ -66,7 +66,7 @@ impl Installation {
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        assert!(Instant::now() < deadline, "{what} did not happen in time");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -76,7 +76,7 @@ fn images(shop: &Namespace, manifest: &Value) -> Vec<String> {
 }
 
 #[test]
-fn whoever_comes_second_leaves_alone_what_the_first_one_rewrote() {
+fn a_second_installation_skips_what_the_first_one_rewrote() {
     let Some(cluster) = cluster::alone_and_audited() else {
         return;
     };

@@ -19,7 +19,7 @@ use crate::support::{COPY_DEADLINE, REPOSITORY};
 const USER: &str = "pusher";
 const PASSWORD: &str = "p4ss";
 
-/// Both registries, and what the sidecar is told about them.
+/// Both registries, and the flags of the sidecar.
 struct Scene {
     upstream: Fake,
     backup: Fake,

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::support::World;
+use crate::support::{COPY_DEADLINE, World};
 use e2e_tests::attack::connections::{Addresses, Attack, Kind, Latencies, Port, Service, run};
 use e2e_tests::blocking;
 use e2e_tests::sidecar::SidecarBuilder;
@@ -154,6 +154,8 @@ fn without_file_descriptors_old_connections_make_room() {
             .unwrap_or_default()
             .starts_with("cannot accept")
     };
+    let is_there = |event: &serde_json::Value| is_warning(&event);
+    world.sidecar.wait_for(COPY_DEADLINE, is_there).unwrap();
     assert_eq!(world.sidecar.events().iter().filter(is_warning).count(), 1);
 }
 

@@ -217,7 +217,11 @@ fn a_pull_secret_is_named_where_there_is_one() {
     let own = format!("/v2/tag/{backup}/{REPOSITORY}/anything/manifests/v1");
     assert_eq!(
         get(&world, &own).body["annotations"],
-        json!({"image-mirror.dev/state": "in-backup", "image-mirror.dev/secret": "backup-pull"})
+        // No copy has this name now.
+        json!({
+            "image-mirror.dev/state": "in-backup", "image-mirror.dev/name": "former",
+            "image-mirror.dev/secret": "backup-pull",
+        })
     );
 }
 

@@ -195,12 +195,11 @@ impl Reservation {
         place: MemoryPlace,
         places: &Arc<Semaphore>,
     ) -> Option<OwnedSemaphorePermit> {
-        let permit = match Arc::clone(places).try_acquire_owned() {
-            Ok(permit) => Some(permit),
-            Err(_) => {
-                let _waiting = Waiting::new(&self.state, place);
-                Arc::clone(places).acquire_owned().await.ok()
-            }
+        let permit = if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
+            Some(permit)
+        } else {
+            let _waiting = Waiting::new(&self.state, place);
+            Arc::clone(places).acquire_owned().await.ok()
         };
         self.state.send_modify(|state| state.holds = Some(place));
         permit

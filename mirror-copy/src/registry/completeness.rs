@@ -260,7 +260,7 @@ impl Repository {
         })
     }
 
-    /// Asks a second time before something counts as missing: not all servers of a registry know everything at once.
+    /// Requests a part a second time before it counts as missing: the servers of one registry can be some seconds apart.
     async fn presence<B, W, F, A>(
         &self,
         query: &PartsQuery<B, W>,

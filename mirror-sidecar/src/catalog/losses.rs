@@ -14,8 +14,8 @@ use crate::logging::Throttle;
 /// How long a copy is watched after it was made, and how long a loss counts.
 const WATCHED_FOR: Duration = Duration::from_hours(1);
 
-/// Losses of one image after which it is copied again only after a pause. Before, whoever deleted a copy gets it back
-/// immediately.
+/// Losses of one image after which it is copied again only after a pause. Fewer are repaired immediately: somebody may have
+/// deleted the copy.
 const PATIENCE: u32 = 5;
 
 /// The pause after that many losses; doubled with each further one.

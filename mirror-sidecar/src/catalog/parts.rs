@@ -12,7 +12,7 @@ use moka::future::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
-use crate::cluster::Pace;
+use crate::token_bucket::TokenBucket;
 
 /// Between two requests below the roots of copies, in the long run: 50 a second.
 const REQUEST_EVERY: Duration = Duration::from_millis(20);
@@ -96,8 +96,8 @@ pub(super) struct Parts {
     incomplete: Cache<Key, ()>,
     /// Parts that copies lack because their originals do.
     lacked_by_originals: Cache<Key, Arc<HashSet<Digest>>>,
-    lookup_pace: Arc<Mutex<Pace>>,
-    in_use_pace: Arc<Mutex<Pace>>,
+    lookup_pace: Arc<Mutex<TokenBucket>>,
+    in_use_pace: Arc<Mutex<TokenBucket>>,
     checks: Arc<Semaphore>,
     outage: Arc<Mutex<Option<Outage>>>,
 }
@@ -108,7 +108,7 @@ impl Parts {
             let builder = Cache::builder().max_capacity(MAX_COPIES);
             builder.time_to_live(life).build()
         };
-        let pace = || Arc::new(Mutex::new(Pace::new(REQUEST_EVERY, BURST)));
+        let pace = || Arc::new(Mutex::new(TokenBucket::new(REQUEST_EVERY, BURST)));
         Self {
             registry,
             whole: cache(WHOLE_FOR),

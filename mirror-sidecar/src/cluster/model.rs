@@ -38,7 +38,7 @@ pub use secret_names::{MAX_SECRET_NAMES, PRESENT_NAME};
 pub use uses::ImageUse;
 use uses::Uses;
 
-/// Originals that are kept of one copy: several tags can stand for one digest. Whoever may write workloads can annotate any
+/// Originals that are kept of one copy: several tags can stand for one digest. The author of a workload can annotate any
 /// number.
 const MAX_ORIGINALS: usize = 2;
 

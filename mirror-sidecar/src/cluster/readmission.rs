@@ -23,7 +23,7 @@ use clap::ValueEnum;
 use k8s_openapi::jiff::Timestamp;
 
 use super::model::{Due, Model, NamespaceState};
-use super::pace::Pace;
+use crate::token_bucket::TokenBucket;
 use attempt::Attempt;
 pub use attempt::Outcome;
 
@@ -62,7 +62,7 @@ pub enum Readmit {
 #[derive(Debug)]
 pub struct Readmissions {
     mode: Readmit,
-    pace: Pace,
+    pace: TokenBucket,
     /// By uid.
     attempts: HashMap<Box<str>, Attempt>,
     /// In which order namespaces had their turn, the highest last: those with much to do must not keep others waiting.
@@ -102,7 +102,7 @@ impl Readmissions {
     pub fn new(mode: Readmit, rate: NonZeroU32) -> Self {
         Self {
             mode,
-            pace: Pace::new(MINUTE / rate.get(), rate.get() / BURSTS_A_MINUTE),
+            pace: TokenBucket::new(MINUTE / rate.get(), rate.get() / BURSTS_A_MINUTE),
             attempts: HashMap::new(),
             turns: HashMap::new(),
             turn: 0,

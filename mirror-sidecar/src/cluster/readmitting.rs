@@ -36,6 +36,10 @@ const SECRET_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks at it.
 const SECRET_POLL: Duration = Duration::from_millis(200);
 
+/// How long the policy server may use responses of the process before this one, in which copies and the pull Secret can have
+/// other names (Kubewarden caches them for a minute).
+const FORMER_RESPONSES_LAST: Duration = Duration::from_secs(62);
+
 /// Between two reports of workloads that another installation has rewritten. The Event is written once an hour.
 const REPORT_EVERY: Duration = Duration::from_mins(2);
 
@@ -64,16 +68,20 @@ impl Readmitting {
     /// Patches what is due, as `readmissions` lets it, for ever. Sleeps while nothing changes and nothing is under way.
     pub async fn run(self, mut readmissions: Readmissions) {
         let started = Timestamp::now();
+        let renames_from = Instant::now() + FORMER_RESPONSES_LAST;
         let mut model = self.cluster.subscribe();
         let mut copies = self.inventory.subscribe();
         let mut shares = self.replicas.subscribe();
         let mut report_at = Instant::now();
         loop {
             let report_again = self.report_other_installations(&mut report_at);
-            while let Some(due) = self.next(&mut readmissions, started) {
+            while let Some(due) = self.next(&mut readmissions, started, renames_from) {
                 self.send(&mut readmissions, &due).await;
             }
-            let again = readmissions.look_again(Instant::now().into_std());
+            let now = Instant::now();
+            let again = readmissions.look_again(now.into_std());
+            let renames_from = Some(renames_from.into_std()).filter(|from| *from > now.into_std());
+            let again = again.into_iter().chain(renames_from).min();
             // The senders live as long as `self`, so that no wait ends in an error.
             let change = async {
                 tokio::select! {
@@ -124,7 +132,13 @@ impl Readmitting {
         }
     }
 
-    fn next(&self, readmissions: &mut Readmissions, started: Timestamp) -> Option<Due> {
+    fn next(
+        &self,
+        readmissions: &mut Readmissions,
+        started: Timestamp,
+        renames_from: Instant,
+    ) -> Option<Due> {
+        let may_rename = Instant::now() >= renames_from;
         let now = Instant::now().into_std();
         if !readmissions.is_open(now) {
             return None;
@@ -137,14 +151,15 @@ impl Readmitting {
                 return None;
             }
             let works_since = works_since(model, started, self.home.as_deref());
-            readmissions.next(self.due(model), works_since, now)
+            readmissions.next(self.due(model, may_rename), works_since, now)
         })
     }
 
     /// What is due, and this replica's work.
-    fn due(&self, model: &Model) -> impl Iterator<Item = Due> {
+    fn due(&self, model: &Model, may_rename: bool) -> impl Iterator<Item = Due> {
         let due = model.due(|image| self.inventory.copy_state(image));
         due.filter(|due| self.replicas.owns(&format!("workload/{}", due.uid)))
+            .filter(move |due| may_rename || !model.has_former_names(&due.key))
     }
 
     async fn send(&self, readmissions: &mut Readmissions, due: &Due) {

@@ -50,7 +50,6 @@ use super::events::{About, Events, Notice};
 use super::excluded::ExcludedNamespaces;
 use super::json_filter::Keep;
 use super::model::{NamespaceState, PRESENT_NAME};
-use super::pace::Pace;
 use super::replicas::Replicas;
 use super::shared::Cluster;
 use super::supervision::supervise;
@@ -58,6 +57,7 @@ use super::watch::stream;
 use crate::args::UsageError;
 use crate::catalog::ANSWER_WITHIN;
 use crate::metrics::Metrics;
+use crate::token_bucket::TokenBucket;
 use api::Secrets;
 use content::Content;
 use decide::{Step, Wanted, step};
@@ -128,7 +128,7 @@ struct State {
     flights: Flights,
     rests: Rests,
     quarrels: Quarrels,
-    strangers: Pace,
+    strangers: TokenBucket,
     /// How many the metrics count.
     counted: usize,
 }
@@ -140,7 +140,7 @@ impl Default for State {
             flights: Flights::default(),
             rests: Rests::default(),
             quarrels: Quarrels::default(),
-            strangers: Pace::new(STRANGER_EACH, STRANGERS_AT_ONCE),
+            strangers: TokenBucket::new(STRANGER_EACH, STRANGERS_AT_ONCE),
             counted: 0,
         }
     }

@@ -65,8 +65,8 @@ pub struct Workload {
     pub is_noted: bool,
     /// The images as they are written, without those that are never pulled.
     pub images: Vec<String>,
-    /// The images that the policy's annotation names as copies, each with its original. Whoever may write the object may have
-    /// written the annotation.
+    /// The images that the policy's annotation names as copies, each with its original. The author of the object can forge
+    /// them.
     pub originals: Vec<(String, String)>,
     /// The names of the pull Secrets that it lists itself, which may be empty texts.
     pub pull_secrets: Vec<String>,

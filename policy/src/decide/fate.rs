@@ -105,7 +105,8 @@ impl Workload<'_> {
         }
         // The patterns are about originals.
         if !settings.images.takes(&original) {
-            return Fate::Unwanted;
+            // The copy in use stays: the original may be gone.
+            return self.remembered_in_use(slot, None).unwrap_or(Fate::Unwanted);
         }
         match mirror.image(&original) {
             Ok(Known::InBackup { secret, .. }) => Fate::InBackup {
@@ -201,7 +202,7 @@ impl Workload<'_> {
 
     /// What the annotations say about an image about which nobody says anything. Without them, whatever is applied or rolled
     /// back during an outage would go back to the upstream that may be gone for good.
-    fn remembered(&self, slot: &Slot<'_>, reason: Option<&Why>) -> Option<Fate> {
+    pub(super) fn remembered(&self, slot: &Slot<'_>, reason: Option<&Why>) -> Option<Fate> {
         let (copy, annotation) = if let Some(annotation) = self.annotation_of_copy(&slot.image) {
             (None, annotation)
         } else {

@@ -51,6 +51,10 @@ enum Act {
     LoseOriginal(usize),
     /// The sidecar responds, or not.
     SetUp(bool),
+    /// All images are excluded by a pattern, or none.
+    Exclude(bool),
+    /// The pull Secret can be created, or not.
+    AllowSecret(bool),
 }
 
 /// The registries and the sidecar, which is the host of the policy as well.
@@ -62,6 +66,8 @@ struct World {
     current: usize,
     secret: &'static str,
     is_up: bool,
+    is_excluded: bool,
+    has_secret: bool,
 }
 
 fn any_act() -> impl Strategy<Value = Act> {
@@ -82,6 +88,8 @@ fn any_act() -> impl Strategy<Value = Act> {
         1 => (image.clone(), 0..6_usize).prop_map(|(image, backup)| Act::LoseCopy(image, backup)),
         2 => image.prop_map(Act::LoseOriginal),
         2 => any::<bool>().prop_map(Act::SetUp),
+        1 => any::<bool>().prop_map(Act::Exclude),
+        1 => any::<bool>().prop_map(Act::AllowSecret),
     ]
 }
 
@@ -108,6 +116,8 @@ impl World {
             current: 0,
             secret: SECRETS[0],
             is_up: true,
+            is_excluded: false,
+            has_secret: true,
         }
     }
 
@@ -152,6 +162,9 @@ impl World {
     fn admit(&mut self, request: &mut Value) -> Value {
         let mut settings = Self::settings();
         settings["sidecar"] = SIDECAR.into();
+        if self.is_excluded {
+            settings["images"] = json!({"exclude": ["*"]});
+        }
         let payload = json!({"request": &*request, "settings": settings}).to_string();
         let answer = response(payload.as_bytes(), self);
         assert!(answer.accepted);
@@ -173,6 +186,9 @@ impl Host for World {
             Query::Image { image, mode } => {
                 assert_eq!(mode, Mode::Ensure);
                 image
+            }
+            Query::PullSecret { .. } if !self.has_secret => {
+                return refuse(RefusalKind::Failed, "exceeded quota");
             }
             Query::PullSecret { .. } => {
                 let name = self.secret.into();
@@ -388,6 +404,8 @@ fn carry_out(world: &mut World, workload: &mut Workload, act: &Act) {
         }
         Act::LoseOriginal(image) => _ = world.originals.remove(&original(image)),
         Act::SetUp(is_up) => world.is_up = is_up,
+        Act::Exclude(is_excluded) => world.is_excluded = is_excluded,
+        Act::AllowSecret(has_secret) => world.has_secret = has_secret,
         _ => {}
     }
     let Some(asked) = workload.request(act) else {
@@ -419,6 +437,8 @@ proptest! {
         }
         // In the end it comes to use the copies that there are, under the names that they have.
         world.is_up = true;
+        world.is_excluded = false;
+        world.has_secret = true;
         carry_out(&mut world, &mut workload, &Act::CopyAll);
         carry_out(&mut world, &mut workload, &Act::Readmit);
         let copies = |object: &Value| -> Vec<_> {

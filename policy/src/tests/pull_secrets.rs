@@ -7,7 +7,10 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::fixtures::{answer, answer_with, create, pod_of, warnings};
-use super::script::{Reply, SECRET, Script, down, excluded, pending, refused, secret_not_needed};
+use super::script::{
+    Reply, SECRET, Script, TAG_DIGEST, down, excluded, mirrored, pending, refused,
+    secret_not_needed,
+};
 
 const NGINX: &str = "backup.test/acme/docker.io-library-nginx:latest";
 const APP: &str = "tag/private.example/app:1";
@@ -682,4 +685,87 @@ fn a_former_secret_stays_until_its_template_is_readmitted(
     let note = &template["metadata"]["annotations"][ORIGINALS];
     let note: Value = serde_json::from_str(note.as_str().unwrap()).unwrap();
     assert_eq!(note, json!({NGINX: "nginx", "imagePullSecret": expected}));
+}
+
+const FORMER: &str = "old.test/docker.io/library/nginx:1";
+
+fn former_settings() -> Value {
+    json!({"backups": ["backup.test/acme", "old.test"], "pullSecrets": ["before", SECRET]})
+}
+
+/// A script in which the pull Secret of now cannot be created.
+fn without_secret() -> Script {
+    let refusal = refused(RefusalKind::Failed, "exceeded quota");
+    Script::new().reply("pull-secret/shop:latest", refusal)
+}
+
+/// A template that is edited keeps the former Secret of its former copies while the new one cannot be created.
+#[test]
+fn a_former_secret_stays_while_the_new_one_cannot_be_created() {
+    let note = json!({FORMER: "nginx:1", "imagePullSecret": "before"});
+    let old = deployment(&[FORMER], json!([{"name": "before"}]), Some(note));
+    let mut request = create(old.clone());
+    request["operation"] = "UPDATE".into();
+    request["object"]["spec"]["template"]["spec"]["hostname"] = "edited".into();
+    request["oldObject"] = old;
+    let answer = answer_with(&request, &mut without_secret(), former_settings());
+    assert!(answer.accepted);
+    assert_eq!(answer.mutated_object, None);
+}
+
+/// A Pod of that template is admitted with the former Secret, whether the template lists it or leaves it to the Pods.
+#[rstest]
+#[case::listed(json!([{"name": "before"}]))]
+#[case::left_to_the_pod(json!([{"name": "of-the-account"}]))]
+fn a_pod_of_former_copies_needs_the_former_secret_alone(#[case] listed: Value) {
+    let mut pod = pod_of(&[FORMER]);
+    pod["spec"]["imagePullSecrets"] = listed;
+    let note = json!({FORMER: "nginx:1", "imagePullSecret": "before"});
+    pod["metadata"]["annotations"] = json!({ORIGINALS: note.to_string()});
+    let request = create(pod);
+    let mut settings = former_settings();
+    settings["whenNotMirrored"] = "reject".into();
+    let answer = answer_with(&request, &mut without_secret(), settings);
+    assert!(answer.accepted, "{:?}", answer.message);
+    let pod = answer.mutated_object.as_ref().unwrap_or(&request["object"]);
+    assert_eq!(images(&pod["spec"]), [FORMER]);
+    let secrets = pod["spec"]["imagePullSecrets"].as_array().unwrap();
+    assert!(secrets.contains(&json!({"name": "before"})), "{secrets:?}");
+}
+
+/// An exclusion that is added later does not replace a copy in use by its original.
+#[rstest]
+#[case::excluded(json!({"exclude": ["docker.io/*"]}))]
+#[case::no_longer_included(json!({"include": ["quay.io/*"]}))]
+fn a_copy_in_use_stays_when_its_image_is_excluded(#[case] patterns: Value) {
+    let manifest = deployment(&["nginx"], json!(null), None);
+    let created = answer(&create(manifest.clone()), &mut Script::new());
+    let stored = created.mutated_object.unwrap();
+    let mut request = create(manifest);
+    request["operation"] = "UPDATE".into();
+    request["oldObject"] = stored.clone();
+    let settings = json!({ "images": patterns });
+    let answer = answer_with(&request, &mut Script::new(), settings);
+    assert_eq!(answer.mutated_object, Some(stored));
+}
+
+/// Containers with the same image keep what each of them uses.
+#[rstest]
+#[case::an_original_and_a_copy(excluded(), "nginx:1")]
+#[case::two_copies(
+    mirrored("backup.test/acme/docker.io-library-nginx:1", TAG_DIGEST),
+    "backup.test/acme/docker.io-library-nginx:1"
+)]
+fn containers_of_the_same_image_are_decided_one_by_one(#[case] reply: Reply, #[case] first: &str) {
+    let note = json!({FORMER: "nginx:1", first: "nginx:1", "imagePullSecret": SECRET});
+    let secrets = json!([{ "name": SECRET }]);
+    let old = deployment(&[first, FORMER], secrets.clone(), Some(note));
+    let mut request = create(old.clone());
+    request["operation"] = "UPDATE".into();
+    request["object"] = deployment(&["nginx:1", "nginx:1"], secrets, None);
+    request["oldObject"] = old;
+    let mut script = Script::new().reply("tag/docker.io/library/nginx:1", reply);
+    let object = answer_with(&request, &mut script, former_settings()).mutated_object;
+    let object = object.as_ref().unwrap_or(&request["object"]);
+    assert_eq!(images(&object["spec"]["template"]["spec"]), [first, FORMER]);
 }

@@ -141,10 +141,10 @@ name in the values, the Secret.
   value: {{ $v.cluster.maxWorkloads | int64 | quote }}
 - name: ON_MOVED_TAG
   value: {{ $v.cluster.onMovedTag | quote }}
+{{- end }}
 {{- with $v.policy.settings.backups }}
 - name: FORMER_BACKUPS
   value: {{ join "," . | quote }}
-{{- end }}
 {{- end }}
 {{- if eq $mode "on" }}
 - name: READMIT

@@ -16,7 +16,7 @@ use crate::support::{self, COPY_DEADLINE, REPOSITORY, Stock, World};
 pub const MARK: &str = "image-mirror.dev/readmitted";
 
 /// How long anything may take on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(90);
+const DEADLINE: Duration = Duration::from_mins(4);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 

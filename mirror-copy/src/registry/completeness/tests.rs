@@ -89,7 +89,7 @@ async fn check(
     found
 }
 
-/// A check that is ended says where the next one goes on.
+/// A check that is cancelled returns the position at which the next one continues.
 #[tokio::test]
 async fn a_check_that_is_ended_keeps_its_progress() {
     let (registry, log, root) = two_platforms("").await;

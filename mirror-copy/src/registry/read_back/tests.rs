@@ -21,7 +21,7 @@ fn written() -> Manifest {
     }
 }
 
-/// Reads back from a registry that shows these bodies and media types one after the other, and the last one for ever. An
+/// Reads back from a registry that shows these bodies and media types one after the other, and then the last one again. An
 /// empty body stands for 404.
 async fn read_back(shown: &'static [(&str, &str)]) -> (Result<(), RegistryError>, Log) {
     let place = Arc::new(AtomicUsize::new(0));

@@ -40,7 +40,8 @@ pub struct Due {
 
 impl Model {
     /// The workloads that another admission might help, in their order: top-level ones of a mutable kind, active, not left
-    /// alone, with at least one image that its copy could replace, or a former pull Secret, and no image to wait for or to withhold.
+    /// alone, with at least one image that its copy could replace, or a former pull Secret, and no image to wait for or to
+    /// withhold.
     ///
     /// `state` is asked once for each image.
     pub fn due(
@@ -63,6 +64,15 @@ impl Model {
                 images,
                 missing_secret: missing_secret.map(Box::from),
             })
+        })
+    }
+
+    /// Whether a workload names copies or a pull Secret as they were called before.
+    #[must_use]
+    pub fn has_former_names(&self, key: &Key) -> bool {
+        let entry = self.workloads.get(key);
+        entry.is_some_and(|entry| {
+            entry.has_outdated_secret() || entry.noted().iter().any(|noted| !noted.is_present)
         })
     }
 

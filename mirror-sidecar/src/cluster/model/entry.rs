@@ -310,8 +310,8 @@ fn is_outdated(noted: &[Noted]) -> bool {
 /// The original of `image`, written as `text`, and whether that is where copies are now. `None` if its name tells its
 /// original, or if nothing does.
 ///
-/// Whoever may edit the workload may write its annotation. That is no more than to name the original: the copy of it that is
-/// kept is none of whoever wrote that.
+/// The author of the workload can forge its annotation. That only names an original, which is copied like any other that a
+/// workload names.
 fn noted_original(
     workload: &Workload,
     rules: &Rules,

@@ -85,8 +85,8 @@ impl Namespaces {
         was_seen
     }
 
-    /// A workload is told in a namespace; gives the name as all share it. It is there although its namespace may not be
-    /// known, so the limit of workloads bounds this.
+    /// Adds a workload to its namespace, which need not be known; returns the shared name. The limit of workloads bounds the
+    /// number of namespaces that come in here.
     pub(super) fn enter(&mut self, name: &Arc<str>, secrets: SecretNames) -> Arc<str> {
         let shared = self
             .0

@@ -1,7 +1,7 @@
 //! One image in use: what is known about it, what follows from what was seen, and when to look next. No I/O: time is given.
 
 mod backup;
-mod parts;
+mod part_checks;
 mod upstream;
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::notices::Alarm;
 use super::rhythm::{Phase, Rhythm};
 use crate::cluster::inventory::{Record, State};
-use parts::Parts;
+use part_checks::PartChecks;
 
 /// Longest time between two looks at an image that has no copy: by then somebody may have mended what is wrong.
 const LONGEST_WAIT: Duration = Duration::from_mins(15);
@@ -51,7 +51,7 @@ pub(super) struct Item {
     made_at: Option<Instant>,
     /// When to look at the backup; `None` if that is of no use.
     look_at: Option<Instant>,
-    parts: Parts,
+    part_checks: PartChecks,
     upstream_at: Instant,
     /// The turn in which it last followed its tag.
     updated_in: Option<u128>,
@@ -169,7 +169,7 @@ impl Item {
             under_way: UnderWay::default(),
             made_at: None,
             look_at: Some(first),
-            parts: Parts::default(),
+            part_checks: PartChecks::default(),
             upstream_at: clock.rhythm.next(phase, clock.now),
             updated_in: None,
             vain: 0,

@@ -24,9 +24,9 @@ use super::rhythm::Rhythm;
 use crate::catalog::Upstream;
 use crate::cluster::inventory::{Record, State};
 use crate::cluster::model::Image;
-use crate::cluster::pace::Pace;
 use crate::copy_queue::Task;
 use crate::metrics::{BackupCheck, UpstreamCheck};
+use crate::token_bucket::TokenBucket;
 use entry::{Entry, namespaces};
 
 /// Rest between two readings of the whole model: a first list of the cluster is thousands of changes.
@@ -61,8 +61,8 @@ pub(super) struct Keeper {
     under_way: UnderWay,
     /// When to look at which of the items; each change of one is noted there.
     agenda: Agenda,
-    pace: Pace,
-    upstream_pace: Pace,
+    pace: TokenBucket,
+    upstream_pace: TokenBucket,
     backup: Rest,
     hosts: Hosts,
     /// Images about which there may be something to say.
@@ -93,8 +93,8 @@ impl Keeper {
             looked_at: HashMap::new(),
             under_way: UnderWay::default(),
             agenda: Agenda::default(),
-            pace: Pace::new(LOOK_EVERY, BURST),
-            upstream_pace: Pace::new(LOOK_EVERY, BURST),
+            pace: TokenBucket::new(LOOK_EVERY, BURST),
+            upstream_pace: TokenBucket::new(LOOK_EVERY, BURST),
             backup: Rest::of_backup(),
             hosts: Hosts::default(),
             changed: BTreeSet::new(),

@@ -96,7 +96,7 @@ async fn a_large_isolated_image_stops_the_others_for_two_minutes() {
     assert!(is_copied(), "nobody waits, so nothing ends it");
 }
 
-/// Copies that never end do not keep an isolated image waiting for ever.
+/// Copies that never end make room for an isolated image.
 #[tokio::test(start_paused = true)]
 async fn long_copies_make_room_for_an_isolated_image() {
     let queue = CopyQueue::new(

@@ -190,7 +190,7 @@ fn workloads_that_are_left_out_keep_their_secret() {
     assert_eq!(model.namespaces_with_pull_secret().count(), 0);
 }
 
-/// Whoever may write workloads can annotate a copy that is pinned to a digest with any number of tags of its original.
+/// The author of a workload can annotate a copy that is pinned to a digest with any number of tags of its original.
 #[test]
 fn originals_of_one_copy_are_bounded() {
     let digest = "a".repeat(64);

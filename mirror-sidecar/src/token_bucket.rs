@@ -1,10 +1,10 @@
-//! How fast things may follow each other.
+//! A token bucket.
 
 use std::time::{Duration, Instant};
 
 /// A token bucket, kept as the time at which it will be full again. Time is given.
 #[derive(Debug)]
-pub struct Pace {
+pub struct TokenBucket {
     /// Between two tokens.
     each: Duration,
     /// How far ahead of the clock [`Self::full_at`] may be for one more token.
@@ -12,7 +12,7 @@ pub struct Pace {
     full_at: Option<Instant>,
 }
 
-impl Pace {
+impl TokenBucket {
     /// A full bucket that holds `burst` tokens, one at least, and gets another one after `each`.
     #[must_use]
     pub fn new(each: Duration, burst: u32) -> Self {
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_flood_becomes_a_burst_and_then_a_steady_flow() {
-        let mut pace = Pace::new(Duration::from_millis(100), 30);
+        let mut pace = TokenBucket::new(Duration::from_millis(100), 30);
         let start = Instant::now();
         let mut taken = |second| {
             let now = start + SECOND * second;
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn what_is_taken_ahead_of_time_is_missing_later() {
-        let mut pace = Pace::new(SECOND, 1);
+        let mut pace = TokenBucket::new(SECOND, 1);
         let start = Instant::now();
         assert_eq!(pace.next_token(start), None);
         for taken in 1..=3 {
@@ -91,6 +91,6 @@ mod tests {
     #[test]
     fn there_is_always_room_for_one() {
         let now = Instant::now();
-        assert!(Pace::new(SECOND, 0).try_take(now));
+        assert!(TokenBucket::new(SECOND, 0).try_take(now));
     }
 }

@@ -19,7 +19,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is known of the parts of a copy.
 #[derive(Debug)]
-pub(super) struct Parts {
+pub(super) struct PartChecks {
     blobs: Blobs,
     /// The number of the turn that was done last, counted as the rhythm counts them.
     done: Option<u128>,
@@ -40,7 +40,7 @@ enum Blobs {
     RestOf { number: u64, skip: usize },
 }
 
-impl Default for Parts {
+impl Default for PartChecks {
     /// Nothing is known after a start: the backup may have lost anything before.
     fn default() -> Self {
         Self {
@@ -56,14 +56,14 @@ impl Item {
     /// When to look for the parts.
     pub(super) fn parts_at(&self) -> Option<Instant> {
         let is_kept = self.owner == Owner::Ours && self.is_mirrored() && self.job == Job::None;
-        self.parts.at.filter(|_| is_kept)
+        self.part_checks.at.filter(|_| is_kept)
     }
 
     /// Which of them to look for.
     pub(in crate::cluster::upkeep) fn parts_plan(&self, clock: Clock<'_>) -> PartsPlan {
         let of = turns(clock);
         let number = u64::try_from(self.due_turn(clock) % u128::from(of)).unwrap_or_default();
-        match self.parts.blobs {
+        match self.part_checks.blobs {
             Blobs::All(skip) => PartsPlan {
                 turn: Turn::Everything,
                 skip,
@@ -83,7 +83,7 @@ impl Item {
     fn due_turn(&self, clock: Clock<'_>) -> u128 {
         let current = clock.rhythm.turn(self.phase, clock.now);
         let oldest = (current + 1).saturating_sub(turns(clock).into());
-        let due = self.parts.done.map_or(current, |done| done + 1);
+        let due = self.part_checks.done.map_or(current, |done| done + 1);
         due.clamp(oldest, current.max(oldest))
     }
 
@@ -96,28 +96,31 @@ impl Item {
             Turn::Part { number, of } => {
                 // The check may have begun in an earlier turn.
                 let (number, of) = (u128::from(number), u128::from(of.max(1)));
-                let first = self.parts.done.unwrap_or((current + 1).saturating_sub(of));
+                let first = self
+                    .part_checks
+                    .done
+                    .unwrap_or((current + 1).saturating_sub(of));
                 first + (number + of - first % of) % of
             }
         };
-        self.parts.done = Some(done);
+        self.part_checks.done = Some(done);
         if done < current {
-            self.parts.at = Some(clock.now);
+            self.part_checks.at = Some(clock.now);
         }
     }
 
     /// The copy itself was seen.
     pub(super) fn copy_was_seen(&mut self, now: Instant) {
-        let pause = match self.parts.losses {
+        let pause = match self.part_checks.losses {
             0 => Duration::ZERO,
             losses => doubling(FIRST_PAUSE, LONGEST_WAIT, losses),
         };
-        self.parts.at = Some(now + pause);
+        self.part_checks.at = Some(now + pause);
     }
 
     /// The backup may have lost anything: it was away, or somebody else kept the copy.
     pub(in crate::cluster::upkeep) fn recheck_parts(&mut self, now: Instant) {
-        self.parts.blobs = Blobs::All(0);
+        self.part_checks.blobs = Blobs::All(0);
         if self.owner == Owner::Ours && self.is_mirrored() && self.look_at.is_some() {
             self.look_at = Some(now);
         }
@@ -131,41 +134,41 @@ impl Item {
         clock: Clock<'_>,
     ) -> Option<Task> {
         // Until the copy itself is looked at again.
-        self.parts.at = None;
+        self.part_checks.at = None;
         match seen {
             Err(blind) => {
                 if blind.is_outage {
-                    self.parts.at = Some(clock.now + clock.at_most(LONGEST_WAIT));
+                    self.part_checks.at = Some(clock.now + clock.at_most(LONGEST_WAIT));
                 }
                 None
             }
             Ok(Completeness::Complete { next }) => {
-                self.parts.losses = 0;
+                self.part_checks.losses = 0;
                 if next.is_none() {
                     self.turn_was_done(plan.turn, clock);
                 }
-                self.parts.blobs = match (plan.turn, next) {
+                self.part_checks.blobs = match (plan.turn, next) {
                     (_, None) => Blobs::OfTurn,
                     (Turn::Part { number, .. }, Some(skip)) => Blobs::RestOf { number, skip },
                     (Turn::Nothing | Turn::Everything, Some(skip)) => {
-                        self.parts.at = Some(clock.now);
+                        self.part_checks.at = Some(clock.now);
                         Blobs::All(skip)
                     }
                 };
                 None
             }
             Ok(Completeness::Unfinished { next: skip }) => {
-                self.parts.losses = 0;
-                self.parts.blobs = match plan.turn {
+                self.part_checks.losses = 0;
+                self.part_checks.blobs = match plan.turn {
                     Turn::Part { number, .. } => Blobs::RestOf { number, skip },
                     Turn::Nothing | Turn::Everything => Blobs::All(skip),
                 };
-                self.parts.at = Some(clock.now + clock.at_most(LONGEST_WAIT));
+                self.part_checks.at = Some(clock.now + clock.at_most(LONGEST_WAIT));
                 None
             }
             Ok(Completeness::Missing(_)) => {
-                self.parts.losses = self.parts.losses.saturating_add(1);
-                self.parts.blobs = Blobs::All(0);
+                self.part_checks.losses = self.part_checks.losses.saturating_add(1);
+                self.part_checks.blobs = Blobs::All(0);
                 if self.owner == Owner::Ours && self.is_mirrored() {
                     self.lost(clock)
                 } else {
