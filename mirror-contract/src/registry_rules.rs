@@ -3,7 +3,7 @@
 //! Only the name of the host can tell: a registry says no more than that a name is invalid, and only when it is pushed to.
 
 use alloc::borrow::Cow;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use core::fmt;
 
 use crate::grammar;
@@ -135,7 +135,9 @@ fn escape(name: &str) -> String {
         match token.as_bytes() {
             [first, _, ..] if is_separator(*first) => {
                 let (separator, count) = (char::from(*first), token.len());
-                escaped.push_str(&alloc::format!("{separator}sep{count}{separator}"));
+                escaped.extend([separator, 's', 'e', 'p']);
+                escaped.push_str(&count.to_string());
+                escaped.push(separator);
             }
             _ => match word(token) {
                 Some((start, number)) => {

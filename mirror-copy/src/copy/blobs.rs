@@ -104,7 +104,7 @@ impl Job<'_> {
         session: Option<Session>,
         reader: Option<BlobReader>,
     ) -> Result<(), CopyError> {
-        self.transfer(blob, session, reader).await?;
+        Box::pin(self.transfer(blob, session, reader)).await?;
         self.sent.add(&blob.digest);
         self.remember(blob);
         one_more(&self.tally.copied);

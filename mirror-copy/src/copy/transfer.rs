@@ -146,12 +146,11 @@ impl Job<'_> {
         };
         let session = session.map_err(CopyError::Target)?;
         let (session, reader) = self.opened(session, reader, opening).await?;
-        let session = match session {
-            Some(session) => session,
-            None => {
-                let session = self.target.start_upload(&blob.digest).await;
-                session.map_err(CopyError::Target)?
-            }
+        let session = if let Some(session) = session {
+            session
+        } else {
+            let session = self.target.start_upload(&blob.digest).await;
+            session.map_err(CopyError::Target)?
         };
         Ok((reader, session))
     }

@@ -155,23 +155,19 @@ fn link_parameter(text: &str) -> Option<(&str, &str, &str)> {
         return Some((name, "", after));
     };
     let value = value.trim_start();
-    match value.strip_prefix('"') {
-        Some(quoted) => {
-            let mut escaped = false;
-            let end = quoted.find(|c| {
-                let is_end = c == '"' && !escaped;
-                escaped = c == '\\' && !escaped;
-                is_end
-            })?;
-            let (value, rest) = quoted.split_at_checked(end)?;
-            Some((name, value, rest.strip_prefix('"')?))
-        }
-        None => {
-            let end = value.find([';', ',', ' ', '\t']);
-            let (value, rest) = value.split_at_checked(end.unwrap_or(value.len()))?;
-            Some((name, value, rest))
-        }
-    }
+    let Some(quoted) = value.strip_prefix('"') else {
+        let end = value.find([';', ',', ' ', '\t']);
+        let (value, rest) = value.split_at_checked(end.unwrap_or(value.len()))?;
+        return Some((name, value, rest));
+    };
+    let mut escaped = false;
+    let end = quoted.find(|c| {
+        let is_end = c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        is_end
+    })?;
+    let (value, rest) = quoted.split_at_checked(end)?;
+    Some((name, value, rest.strip_prefix('"')?))
 }
 
 #[cfg(test)]

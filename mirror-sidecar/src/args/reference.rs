@@ -200,16 +200,13 @@ fn page() -> String {
     }
     out.push_str("\n## Exit codes\n\n| code | meaning |\n|---|---|\n");
     for line in super::EXIT_CODES.lines().skip(1) {
-        match line.strip_prefix("     ") {
-            Some(rest) => {
-                let end = out.trim_end_matches([' ', '|', '\n']).len();
-                out.truncate(end);
-                writeln!(out, " {rest} |").unwrap();
-            }
-            None => {
-                let (code, meaning) = line.trim().split_once("  ").unwrap();
-                writeln!(out, "| {code} | {meaning} |").unwrap();
-            }
+        if let Some(rest) = line.strip_prefix("     ") {
+            let end = out.trim_end_matches([' ', '|', '\n']).len();
+            out.truncate(end);
+            writeln!(out, " {rest} |").unwrap();
+        } else {
+            let (code, meaning) = line.trim().split_once("  ").unwrap();
+            writeln!(out, "| {code} | {meaning} |").unwrap();
         }
     }
     out

@@ -38,10 +38,10 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         .map_err(|error| UsageError(format!("--registry: {error}")))?;
     let mut passed = true;
     if let Some(url) = &args.ready_url {
-        passed &= report("readiness", ready(url).await);
+        passed &= report("readiness", &ready(url).await);
     }
-    passed &= report("push login", push_login(&images, &image).await);
-    passed &= report("dry run", dry_run(&images, &targets, &image).await);
+    passed &= report("push login", &push_login(&images, &image).await);
+    passed &= report("dry run", &dry_run(&images, &targets, &image).await);
     Ok(if passed {
         ExitCode::SUCCESS
     } else {
@@ -49,8 +49,8 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn report(check: &str, result: anyhow::Result<String>) -> bool {
-    match &result {
+fn report(check: &str, result: &anyhow::Result<String>) -> bool {
+    match result {
         Ok(text) => output::line(&format!("ok      {check}: {text}")),
         Err(error) => output::line(&output::escape::escape(&format!(
             "failed  {check}: {error:#}"

@@ -36,7 +36,7 @@ impl Job<'_> {
                 Ok(Some((digest, listing))) => {
                     match listing {
                         Listing::Listed => self.remember_manifest(&digest),
-                        Listing::Missing(entry) => unlisted.push(entry),
+                        Listing::Missing(entry) => unlisted.push(*entry),
                         Listing::Unknown => unknown.push(digest.clone()),
                     }
                     brought.push(digest);
@@ -170,10 +170,8 @@ impl Job<'_> {
         let work = async {
             match self.find(&child, Part::Referrers).await? {
                 // Somebody may have pushed it and not lived to list it.
-                Found::Present => Ok(match self.lists_by_itself(subject).await? {
-                    true => Listing::Listed,
-                    false => Listing::Unknown,
-                }),
+                Found::Present if self.lists_by_itself(subject).await? => Ok(Listing::Listed),
+                Found::Present => Ok(Listing::Unknown),
                 Found::LeftOut | Found::Blob => Err(CopyError::SourceIncomplete {
                     parent: subject.clone(),
                     missing: digest.clone(),
@@ -188,7 +186,8 @@ impl Job<'_> {
                     }
                     // A source's list may lack the artifact type and annotations, or give a wrong size.
                     let entry = fallback::describe(&node.manifest, &node.media_type);
-                    Ok(Listing::Missing(entry.unwrap_or_else(|| referrer.clone())))
+                    let entry = entry.unwrap_or_else(|| referrer.clone());
+                    Ok(Listing::Missing(Box::new(entry)))
                 }
             }
         };
@@ -212,7 +211,7 @@ impl Job<'_> {
 enum Listing {
     Listed,
     /// It needs this entry in the list that clients keep.
-    Missing(Referrer),
+    Missing(Box<Referrer>),
     /// It may need one.
     Unknown,
 }

@@ -108,7 +108,6 @@ fn label_matches(pattern: &[u8], label: &[u8]) -> bool {
 fn byte_matches(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     match pattern {
         [b'?', rest @ ..] => Some(rest),
-        [b'\\', literal, rest @ ..] => (*literal == byte).then_some(rest),
         [b'[', class @ ..] => {
             let (is_negated, mut class) = match class {
                 [b'^', rest @ ..] => (true, rest),
@@ -133,7 +132,7 @@ fn byte_matches(pattern: &[u8], byte: u8) -> Option<&[u8]> {
                 is_first = false;
             }
         }
-        [literal, rest @ ..] => (*literal == byte).then_some(rest),
+        [b'\\', literal, rest @ ..] | [literal, rest @ ..] => (*literal == byte).then_some(rest),
         [] => None,
     }
 }

@@ -449,22 +449,23 @@ async fn each_path_has_its_own_login(#[case] has_token_service: bool) {
         let bearer = format!("Bearer {team}");
         if path == "/token" {
             let is_alone = !(query.contains("team-a") && query.contains("team-b"));
-            return match sent("authorization") == Some(&basic) && is_alone {
-                true => respond(200, &[], format!(r#"{{"token":"{team}"}}"#)),
-                false => respond(401, &[], ""),
+            return if sent("authorization") == Some(&basic) && is_alone {
+                respond(200, &[], format!(r#"{{"token":"{team}"}}"#))
+            } else {
+                respond(401, &[], "")
             };
         }
         let host = sent("host").unwrap();
-        let (expected, challenge) = match has_token_service {
-            true => (
-                bearer,
-                format!(r#"Bearer realm="http://{host}/token",service="s""#),
-            ),
-            false => (basic, r#"Basic realm="r""#.to_owned()),
+        let (expected, challenge) = if has_token_service {
+            let realm = format!(r#"Bearer realm="http://{host}/token",service="s""#);
+            (bearer, realm)
+        } else {
+            (basic, r#"Basic realm="r""#.to_owned())
         };
-        match sent("authorization") == Some(&expected) {
-            true => respond(200, &[], r#"{"schemaVersion":2}"#),
-            false => respond(401, &[("www-authenticate", &challenge)], ""),
+        if sent("authorization") == Some(&expected) {
+            respond(200, &[], r#"{"schemaVersion":2}"#)
+        } else {
+            respond(401, &[("www-authenticate", &challenge)], "")
         }
     })
     .await;
