@@ -830,7 +830,7 @@ fn a_signal_stops_a_copy_immediately(#[case] signal: Signal, #[case] code: i32) 
         .unwrap();
     assert_eq!(status.code(), Some(code), "{complaint}");
     assert!(
-        complaint.contains("nothing incomplete has a tag"),
+        complaint.contains("interrupted; run the command again to continue"),
         "{complaint}"
     );
     assert!(took < Duration::from_secs(1), "{took:?}");

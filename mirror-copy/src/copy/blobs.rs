@@ -171,7 +171,7 @@ impl Job<'_> {
         seen.forget(&blob.digest, self.target.name());
     }
 
-    fn same_repository(&self) -> bool {
+    pub(super) fn same_repository(&self) -> bool {
         self.source.registry().same_host(self.target.registry())
             && self.source.name() == self.target.name()
     }

@@ -81,7 +81,7 @@ impl Job<'_> {
     /// Brings what was attached to an image after it was copied: to the image itself, and to what is new. That never
     /// fails a copy that is complete.
     pub(super) async fn bring_late_referrers(&self, root: &Digest) {
-        if !self.options.referrers {
+        if !self.options.referrers || self.same_repository() {
             return;
         }
         self.sums.image_weighed();

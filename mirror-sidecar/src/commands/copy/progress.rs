@@ -29,8 +29,7 @@ use lines::Lines;
 use picture::Picture;
 
 /// What everybody is told when a run is cut short.
-const INTERRUPTED: &str =
-    "interrupted; nothing incomplete has a tag, run the command again to continue";
+const INTERRUPTED: &str = "interrupted; run the command again to continue";
 
 /// The progress of one run.
 pub(super) struct Progress {
