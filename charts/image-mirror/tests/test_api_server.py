@@ -92,6 +92,10 @@ def readmission(kind):
     return {"metadata": {"annotations": {READMITTED: "2026-01-01T00:00:00Z"}}, "spec": spec}
 
 
+# The operator's, which the values name.
+OWN_SECRETS = {"a", "mine"}
+
+
 class RealServer(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -121,7 +125,11 @@ class RealServer(unittest.TestCase):
     def generated(self):
         """The Secrets of the chart with their data, and the authorities that the policy server trusts."""
         found = {**self.objects("secrets"), **self.objects("secrets", namespace="kubewarden")}
-        data = {name: item["data"] for (_, name), item in found.items() if item["type"] != "helm.sh/release.v1"}
+        data = {
+            name: item["data"]
+            for (_, name), item in found.items()
+            if item["type"] != "helm.sh/release.v1" and name not in OWN_SECRETS
+        }
         server = json.loads(self.kubectl("get", "policyserver", "image-mirror", "--output", "json"))
         return data, server["spec"]["sourceAuthorities"]
 
@@ -215,7 +223,7 @@ class RealServer(unittest.TestCase):
         with self.subTest("nothing stays"):
             helm("uninstall", "image-mirror", "--namespace", NAMESPACE, env=self.env)
             left = self.objects("secrets,services,deployments,networkpolicies,serviceaccounts,roles,rolebindings")
-            ours = {("ServiceAccount", "default"), ("Secret", "a"), ("Secret", "mine")}
+            ours = {("ServiceAccount", "default"), *(("Secret", name) for name in OWN_SECRETS)}
             self.assertEqual(set(left) - ours, set())
             self.assertEqual(self.objects("secrets", namespace="kubewarden"), {})
             self.assertEqual(self.kubectl("get", "policyservers,clusteradmissionpolicies", "--output", "name"), "")
