@@ -22,7 +22,15 @@ FOREIGN_FLAGS = {
     "--replay-host-capabilities-interactions",
 }
 # Not ours: variables of programs beside which ours work, and words that only look like variables.
-FOREIGN_VARIABLES = {"CREATE_ON_PUSH", "MANIFEST_UNKNOWN", "NAME_INVALID", "MANIFEST_BLOB_UNKNOWN", "SIGKILL", "SIGTERM"}
+FOREIGN_VARIABLES = {
+    "CREATE_ON_PUSH",
+    "FEATURE_EXTENDED_REPOSITORY_NAMES",
+    "MANIFEST_BLOB_UNKNOWN",
+    "MANIFEST_UNKNOWN",
+    "NAME_INVALID",
+    "SIGKILL",
+    "SIGTERM",
+}
 # Where variables are read.
 SOURCES = ("Makefile", ".mk", ".sh", ".rs", ".py", ".bats", ".tpl", ".ci/run")
 # What else begins like a value of the chart, and is a file.

@@ -18,7 +18,7 @@ const MAX_ECR_PUBLIC: usize = 205;
 pub(crate) enum RegistryRules {
     /// What the distribution specification allows.
     Standard,
-    /// One level below an account: Docker Hub, quay.io.
+    /// One level below an account: Docker Hub.
     OneLevel,
     /// Any depth, but never two separators in a row: Amazon ECR, `(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*`
     /// (API reference, `CreateRepository`), with at most this many characters.
@@ -30,6 +30,8 @@ pub(crate) enum RegistryRules {
 pub enum NamingError {
     /// The registry has no nested repositories.
     Nested,
+    /// The registry has no nested repositories, and copies would be two levels below the account.
+    NestedRepository,
     /// The registry allows no two separators in a row.
     DoubleSeparator,
 }
@@ -39,7 +41,7 @@ impl RegistryRules {
     pub(crate) fn of(registry: &str) -> Self {
         let (host, _) = grammar::split_port(registry);
         match host {
-            DOCKER_HUB | "quay.io" => return Self::OneLevel,
+            DOCKER_HUB => return Self::OneLevel,
             "public.ecr.aws" | "ecr-public.aws.com" => {
                 return Self::SingleSeparators(MAX_ECR_PUBLIC);
             }
@@ -72,6 +74,7 @@ impl RegistryRules {
     pub(crate) fn check(self, repository: &str, naming: Naming) -> Result<(), NamingError> {
         match (self, naming) {
             (Self::OneLevel, Naming::Nested) => Err(NamingError::Nested),
+            (Self::OneLevel, _) if repository.contains('/') => Err(NamingError::NestedRepository),
             (Self::SingleSeparators(_), _) if has_double_separators(repository) => {
                 Err(NamingError::DoubleSeparator)
             }
@@ -215,6 +218,9 @@ impl fmt::Display for NamingError {
         f.write_str(match self {
             Self::Nested => {
                 "this registry has no nested repositories; use the naming `auto` or `flat`"
+            }
+            Self::NestedRepository => {
+                "this registry has no nested repositories; set the repository to the account alone"
             }
             Self::DoubleSeparator => {
                 "this registry allows no two of `.`, `_`, `-` in a row in the name of a repository"

@@ -8,9 +8,11 @@ Sets .Values.found: .cluster, whether helm can look objects up (`helm template` 
 {{- if not (hasKey .Values "found") }}
   {{- $found := dict "cluster" false "namespace" "" "version" "" }}
   {{- $_ := set .Values "found" $found }}
-  {{- if and (or .Values.policy.create .Values.policyServer.create) (lookup "v1" "Namespace" "" "kube-system") }}
+  {{- if and .Values.kubewarden.lookup (or .Values.policy.create .Values.policyServer.create) (lookup "v1" "Namespace" "" "kube-system") }}
     {{- $_ := set $found "cluster" true }}
-    {{- $_ := include "image-mirror.findNamespace" . | trim | set $found "namespace" }}
+    {{- if not .Values.kubewarden.namespace }}
+      {{- $_ := include "image-mirror.findNamespace" . | trim | set $found "namespace" }}
+    {{- end }}
     {{- $_ := include "image-mirror.findVersion" . | trim | set $found "version" }}
   {{- end }}
 {{- end }}

@@ -6,8 +6,13 @@
   {{- $wrong = append $wrong "registry.host is missing: set it to the registry that keeps the copies, for example --set registry.host=ghcr.io --set registry.repository=acme" }}
 {{- end }}
 {{- $host := regexReplaceAll ":443$" (lower $v.registry.host) "" }}
-{{- if and (eq $v.registry.naming "nested") (has $host (list "docker.io" "index.docker.io" "registry-1.docker.io" "registry.hub.docker.com" "quay.io")) }}
-  {{- $wrong = append $wrong (printf "registry.naming: %s has no nested repositories; use auto or flat" $v.registry.host) }}
+{{- if has $host (list "docker.io" "index.docker.io" "registry-1.docker.io" "registry.hub.docker.com") }}
+  {{- if eq $v.registry.naming "nested" }}
+    {{- $wrong = append $wrong (printf "registry.naming: %s has no nested repositories; use auto or flat" $v.registry.host) }}
+  {{- end }}
+  {{- if contains "/" $v.registry.repository }}
+    {{- $wrong = append $wrong (printf "registry.repository: %s has no nested repositories; set it to the account alone" $v.registry.host) }}
+  {{- end }}
 {{- end }}
 {{- if and (regexMatch "[._-][._-]" $v.registry.repository) (regexMatch "^([^.]+\\.(dkr\\.ecr(-fips)?|dkr-ecr(-fips)?)\\.|public\\.ecr\\.aws$|ecr-public\\.aws\\.com$)" $host) }}
   {{- $wrong = append $wrong "registry.repository: Amazon ECR allows no two of `.`, `_`, `-` in a row" }}

@@ -88,6 +88,11 @@ class Lookup(unittest.TestCase):
         self.start(FakeCluster(without=[CRDS]))
         self.refused("Kubewarden is not installed in this cluster")
 
+    def test_nothing_is_looked_up_without_the_rights(self):
+        self.install("kubewarden.lookup=false", "kubewarden.namespace=mine", "registry.existingSecret=absent")
+        server = self.cluster.get("PolicyServer", "image-mirror")
+        self.assertTrue(server["spec"]["image"].endswith("adm-controller/policy-server:v1.37.2"), server)
+
     def test_secrets_that_values_name(self):
         self.kubewarden("kubewarden", "ghcr.io/kubewarden/adm-controller/controller:v1.37.2")
         push = "registry.existingSecret=push"

@@ -201,7 +201,8 @@ class Sense(unittest.TestCase):
         cases = [
             ("registry.username and registry.password belong together", sets(registry__username="bot")),
             ("no nested repositories", sets(registry__host="docker.io", registry__naming="nested")),
-            ("no nested repositories", sets(registry__host="quay.io:443", registry__naming="nested")),
+            ("no nested repositories", sets(registry__host="index.docker.io:443", registry__naming="nested")),
+            ("the account alone", sets(registry__host="docker.io", registry__repository="acme/mirror")),
             (
                 "no two of",
                 sets(registry__host="123456789012.dkr.ecr.eu-west-1.amazonaws.com", registry__repository="a--b"),
@@ -381,6 +382,7 @@ class Names(unittest.TestCase):
         known = {"port", "containerPort", "replicas", "minAvailable", "maxUnavailable", "weight", "timeoutSeconds"}
         known |= {"timeoutEvalSeconds", "terminationGracePeriodSeconds", "periodSeconds", "timeBudgetMs"}
         known |= {"runAsUser", "runAsGroup", "fsGroup", "backoffLimit", "activeDeadlineSeconds"}
+        known.add("ttlSecondsAfterFinished")
         for item in found.values():
             self.assertEqual(set(numbers(item)) - known, set(), item["kind"])
 

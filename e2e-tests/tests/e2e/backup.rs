@@ -1,8 +1,10 @@
 //! Backups and sources that do not say what they have, lose parts, or limit uploads: `serve` asks, copies and repairs all
 //! the same, and never reports a copy that is not whole.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use e2e_tests::artifacts;
 use e2e_tests::blocking;
 use e2e_tests::registry::{Credential, RegistryClient};
 use e2e_tests::scripted::{Action, Auth, Fake, Image, digest_of, image, index, noise};
@@ -161,6 +163,31 @@ fn a_backup_that_hides_missing_repositories_gets_them_made(
     let tokens = scene.backup.asked(&Method::GET, "shop-app");
     let mut tokens = tokens.iter().filter(|asked| asked.path == "/token");
     assert!(tokens.all(|asked| asked.query.contains("push")));
+}
+
+#[rstest]
+#[case::right(PASSWORD, 0)]
+#[case::wrong("wrong", 1)]
+fn a_dry_run_takes_a_hidden_repository_for_a_missing_one_but_no_wrong_login(
+    #[case] password: &str,
+    #[case] code: i32,
+) {
+    let scene = Scene::new();
+    scene.backup.set(|knobs| {
+        knobs.auth = bearer();
+        knobs.hides = Some(401);
+    });
+    scene.put("shop/app", 1);
+    let (from, to) = (scene.upstream.host(), scene.backup.host());
+    let mut copy = Command::new(artifacts::sidecar_program().unwrap());
+    copy.env_clear()
+        .args(["copy", "--dry-run", "--repository", REPOSITORY])
+        .args(["--registry", &to, "--insecure-registry", &from])
+        .args(["--insecure-registry", &to, "--registry-username", USER])
+        .args(["--registry-password", password])
+        .arg(format!("{from}/shop/app:v1"));
+    let output = copy.output().unwrap();
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
 }
 
 /// The login may not push: nothing is wrong with the image, and the log says what to do.

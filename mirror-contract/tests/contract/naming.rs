@@ -276,16 +276,22 @@ fn a_registry_gets_a_naming_that_fits(#[case] registry: &str, #[case] naming: Na
 }
 
 #[rstest]
-#[case("docker.io", "acme", NamingError::Nested)]
-#[case("index.docker.io", "acme", NamingError::Nested)]
-#[case("quay.io:443", "acme", NamingError::Nested)]
-#[case(ECR, "acme--mirror", NamingError::DoubleSeparator)]
+#[case("docker.io", "acme", Naming::Nested, NamingError::Nested)]
+#[case("index.docker.io:443", "acme", Naming::Nested, NamingError::Nested)]
+#[case(
+    "docker.io",
+    "acme/mirror",
+    Naming::Flat,
+    NamingError::NestedRepository
+)]
+#[case(ECR, "acme--mirror", Naming::Nested, NamingError::DoubleSeparator)]
 fn names_that_a_registry_refuses_are_an_error(
     #[case] registry: &str,
     #[case] repository: &str,
+    #[case] naming: Naming,
     #[case] error: NamingError,
 ) {
-    let backup = Backup::new(registry, repository, Naming::Nested).unwrap();
+    let backup = Backup::new(registry, repository, naming).unwrap();
     assert_eq!(backup.check_naming(), Err(error));
 }
 

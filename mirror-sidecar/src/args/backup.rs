@@ -157,15 +157,13 @@ mod tests {
     #[case(ECR, "auto", Ok(Naming::Nested))]
     #[case(ECR, "flat", Ok(Naming::Flat))]
     #[case("ghcr.io", "nested", Ok(Naming::Nested))]
-    #[case(
-        "quay.io",
-        "nested",
-        Err("--naming nested: this registry has no nested repositories")
-    )]
+    #[case("quay.io", "nested", Ok(Naming::Nested))]
     #[case(
         "registry-1.docker.io",
         "nested",
-        Err("use the naming `auto` or `flat`")
+        Err(
+            "--naming nested: this registry has no nested repositories; use the naming `auto` or `flat`"
+        )
     )]
     fn a_naming_that_cannot_work_is_refused(
         #[case] registry: &str,

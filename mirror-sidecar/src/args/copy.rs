@@ -33,8 +33,9 @@ pub struct CopyArgs {
     ///
     /// A tag is copied if it matches one of the filters, or there are only filters with `!`, and none of those with `!`. A
     /// regular expression matches anywhere in the tag, a glob the whole tag. For `semver:` and `newest:`, 1.27 counts as
-    /// 1.27.0, a `v` in front is ignored, and tags that are no versions are left out; a tag with a suffix, such as
-    /// 1.27.0-alpine, is a pre-release, which a range matches only if it names a pre-release of the same version. A
+    /// 1.27.0, a leading `v` and leading zeros (24.04) are ignored, and tags that are no versions are left out; a tag with a
+    /// suffix, such as 1.27.0-alpine, is a pre-release, which a range matches only if it names a pre-release of the same
+    /// version. `semver:1.27` matches 1.27.x only. `newest:` leaves out dates and build numbers if there are versions. A
     /// repository without a matching tag is an error.
     #[arg(long, value_name = "FILTER", requires = "all_tags")]
     pub tags: Vec<TagFilter>,

@@ -9,6 +9,9 @@ use semver::{Version, VersionReq};
 /// Memory of one compiled expression. Tags have at most 128 characters, so nothing useful is larger.
 const MAX_COMPILED: usize = 1 << 20;
 
+/// Digits of a number that is a version by itself, as in `16` and `v120`. Longer ones are dates and numbers of builds.
+const LONGEST_MAJOR: usize = 4;
+
 /// One `--tags`.
 #[derive(Clone, Debug)]
 pub enum TagFilter {
@@ -72,7 +75,9 @@ impl Pattern {
     fn matches(&self, tag: &str) -> bool {
         match self {
             Self::Expression(expression) => expression.is_match(tag.as_bytes()),
-            Self::Versions(range) => version(tag).is_some_and(|version| range.matches(&version)),
+            Self::Versions(range) => {
+                TagVersion::of(tag).is_some_and(|tag| range.matches(&tag.version))
+            }
         }
     }
 }
@@ -112,12 +117,15 @@ impl TagFilters<'_> {
 /// Keeps the tags with the `number` highest versions. Registries do not say when a tag was pushed, so the version decides;
 /// tags that are no version are dropped.
 fn keep_highest(tags: &mut Vec<String>, number: usize) {
-    let mut ranked: Vec<_> = tags
-        .iter()
-        .enumerate()
-        .filter_map(|(index, tag)| Some((version(tag)?, index)))
+    let versions = tags.iter().enumerate();
+    let mut ranked: Vec<_> = versions
+        .filter_map(|(index, tag)| Some((TagVersion::of(tag)?, index)))
         .collect();
-    ranked.sort_by(|(a, first), (b, second)| match a.cmp_precedence(b) {
+    // A date or the number of a build is higher than any version, and not newer.
+    if ranked.iter().any(|(version, _)| !version.is_serial) {
+        ranked.retain(|(version, _)| !version.is_serial);
+    }
+    ranked.sort_by(|(a, first), (b, second)| match a.precedence(b) {
         // Of 1.27 and 1.27.0 the one that names more comes first.
         Ordering::Equal => length(tags, *first).cmp(&length(tags, *second)),
         order => order.reverse(),
@@ -137,18 +145,48 @@ fn length(tags: &[String], index: usize) -> Reverse<usize> {
     Reverse(tags.get(index).map_or(0, String::len))
 }
 
-/// The version that a tag names: `1.27.3`, `v1.27.3-rc.1`; `1.27` and `1.27-alpine` count as `1.27.0` and `1.27.0-alpine`.
-fn version(tag: &str) -> Option<Version> {
-    let text = tag.strip_prefix(['v', 'V']).unwrap_or(tag);
-    let numbers_end = text.find(['-', '+', '_']).unwrap_or(text.len());
-    let (numbers, rest) = text.split_at_checked(numbers_end)?;
-    let missing = 2_usize.checked_sub(numbers.matches('.').count())?;
-    // `_` stands for `+`, which no tag may contain.
-    let rest = rest.replace('_', "+");
-    Version::parse(&format!("{numbers}{}{rest}", ".0".repeat(missing))).ok()
+/// The version that a tag names.
+struct TagVersion {
+    version: Version,
+    /// The fourth number, which semantic versions do not have: `8.0.1.2`.
+    revision: u64,
+    /// A single long number, or a date with hyphens: `20240101`, `2024-05-01`.
+    is_serial: bool,
 }
 
-/// Both spaces and commas separate the conditions of a range.
+impl TagVersion {
+    /// Reads `1.27.3` and `v1.27.3-rc.1`. `1.27` and `1.27-alpine` count as `1.27.0` and `1.27.0-alpine`; leading zeros as in
+    /// `24.04` do not matter.
+    fn of(tag: &str) -> Option<Self> {
+        let text = tag.strip_prefix(['v', 'V']).unwrap_or(tag);
+        let numbers_end = text.find(['-', '+', '_']).unwrap_or(text.len());
+        let (numbers, rest) = text.split_at_checked(numbers_end)?;
+        let parsed: Result<Vec<u64>, _> = numbers.split('.').map(str::parse).collect();
+        let parsed = parsed.ok()?;
+        let at = |index: usize| parsed.get(index).copied().unwrap_or_default();
+        if parsed.len() > 4 || numbers.contains('+') {
+            return None;
+        }
+        // `_` stands for `+`, which no tag may contain.
+        let rest = rest.replace('_', "+");
+        let version = format!("{}.{}.{}{rest}", at(0), at(1), at(2));
+        let is_date = rest
+            .strip_prefix('-')
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        Some(Self {
+            version: Version::parse(&version).ok()?,
+            revision: at(3),
+            is_serial: parsed.len() == 1 && (numbers.len() > LONGEST_MAJOR || is_date),
+        })
+    }
+
+    fn precedence(&self, other: &Self) -> Ordering {
+        let by_version = self.version.cmp_precedence(&other.version);
+        by_version.then(self.revision.cmp(&other.revision))
+    }
+}
+
+/// Both spaces and commas separate the conditions of a range. A version without an operator is that version, `1.27` any `1.27.x`.
 fn parse_range(range: &str) -> Result<VersionReq, String> {
     let mut text = String::with_capacity(range.len());
     for word in range.split([' ', ',']).filter(|word| !word.is_empty()) {
@@ -159,8 +197,12 @@ fn parse_range(range: &str) -> Result<VersionReq, String> {
         // `>=v1.2` is what people write after their tags.
         let operator = word.trim_start_matches(['>', '<', '=', '^', '~']);
         let number = operator.strip_prefix('v').unwrap_or(operator);
-        text.push_str(word.strip_suffix(operator).unwrap_or_default());
-        text.push_str(number);
+        let written = word.strip_suffix(operator).unwrap_or_default();
+        if written.is_empty() && !is_after_operator {
+            text.push('=');
+        }
+        text.push_str(written);
+        text.push_str(&without_leading_zeros(number));
     }
     if text.is_empty() {
         return Err("semver: needs a range, such as semver:>=1.26 <2".into());
@@ -168,6 +210,20 @@ fn parse_range(range: &str) -> Result<VersionReq, String> {
     VersionReq::parse(&text).map_err(|error| {
         format!("semver:{range}: {error}; a range is such as >=1.26 <2, ^1.27 or ~1.27.3")
     })
+}
+
+/// `24.04` as `24.4`: semantic versions have no leading zeros, tags have.
+fn without_leading_zeros(version: &str) -> String {
+    let end = version.find(['-', '+']).unwrap_or(version.len());
+    let (numbers, rest) = version.split_at_checked(end).unwrap_or((version, ""));
+    let numbers: Vec<_> = numbers
+        .split('.')
+        .map(|number| match number.trim_start_matches('0') {
+            "" if !number.is_empty() => "0",
+            number => number,
+        })
+        .collect();
+    numbers.join(".") + rest
 }
 
 fn compile(expression: &str) -> Result<Regex, String> {
@@ -208,7 +264,9 @@ fn glob(text: &str) -> Result<String, String> {
                     Some(class) => ("^", class),
                     None => ("", class.as_str()),
                 };
+                // Two hyphens would be a difference of sets; as a range they are an error, or match nothing else.
                 let class = class.replace(['\\', '[', '&', '~', '^'], "");
+                let class = class.replace("--", r"-\-");
                 for part in ["[", negation, &class, "]"] {
                     expression.push_str(part);
                 }
@@ -251,12 +309,30 @@ mod tests {
     #[case::range_with_commas(&["semver:>=1.27.1, <2"], "1.27.1 v1.28.0 1.27.1_build5")]
     #[case::range_with_v(&["semver:>= v1.28 <3"], "v1.28.0 2.0.0")]
     #[case::caret(&["semver:^2"], "2.0.0")]
-    #[case::newest(&["newest:2", "!20*"], "v1.28.0 2.0.0")]
+    #[case::bare_version(&["semver:1.27"], "1.27 1.27.0 1.27.1 1.27.1_build5")]
+    #[case::bare_full_version(&["semver:1.27.0"], "1.27 1.27.0")]
+    #[case::newest(&["newest:2"], "v1.28.0 2.0.0")]
+    #[case::newest_of_dates(&["20*", "edge*", "newest:2", "!2.*"], "20240101")]
     #[case::newest_of_a_form(&["1.2*", "newest:1"], "1.27.1_build5")]
     #[case::newest_of_a_variant(&["*-alpine", "newest:5"], "1.27.0-alpine")]
     #[case::nothing(&["none-*"], "")]
     fn filters_select_tags(#[case] filters: &[&str], #[case] selected: &str) {
         assert_eq!(select(filters), selected);
+    }
+
+    #[rstest]
+    #[case::months(&["newest:3"], "22.04 23.10 24.04 24.10 25.04 latest", "24.04 24.10 25.04")]
+    #[case::from_a_month(&["semver:>=24.04"], "22.04 23.10 24.04 24.10 25.04", "24.04 24.10 25.04")]
+    #[case::four_numbers(&["newest:2"], "8.0.1.9 8.0.1.10 8.0.0.11", "8.0.1.9 8.0.1.10")]
+    #[case::dates_and_builds(&["newest:2"], "1.28.0 1.29.0 20240101 3141592 2024-05-01", "1.28.0 1.29.0")]
+    fn versions_of_many_kinds_are_understood(
+        #[case] filters: &[&str],
+        #[case] tags: &str,
+        #[case] selected: &str,
+    ) {
+        let filters: Vec<TagFilter> = filters.iter().map(|text| text.parse().unwrap()).collect();
+        let tags = tags.split_whitespace().map(str::to_owned).collect();
+        assert_eq!(TagFilters(&filters).select(tags).join(" "), selected);
     }
 
     #[rstest]
@@ -269,6 +345,7 @@ mod tests {
     #[case("regex:(a{1000}){1000}", "too large")]
     #[case("glob:1.*", "glob: is no kind of filter")]
     #[case("1.[0-", "without its ]")]
+    #[case("[a--b]", "range")]
     fn mistakes_are_named(#[case] filter: &str, #[case] words: &str) {
         let error = filter.parse::<TagFilter>().unwrap_err();
         assert!(error.contains(words), "{error}");

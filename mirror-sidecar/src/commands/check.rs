@@ -118,7 +118,7 @@ async fn dry_run(
     };
     let present = target
         .registry
-        .resolve(&target.repository, &reference)
+        .resolve_to_write(&target.repository, &reference)
         .await?;
     let words = match present {
         Some(present) if present.digest == digest => "already there",

@@ -68,10 +68,15 @@ async fn present(target: &Target, original: &Digest) -> Result<Option<Digest>, C
         Some(tag) => TagOrDigest::Tag(tag.clone()),
         None => TagOrDigest::Digest(original.clone()),
     };
-    let resolved = target
-        .registry
-        .resolve(&target.repository, &reference)
-        .await
-        .map_err(CopyError::Target)?;
-    Ok(resolved.map(|resolved| resolved.digest))
+    let registry = &target.registry;
+    let resolved = registry.resolve_to_write(&target.repository, &reference);
+    match resolved.await {
+        Ok(resolved) => Ok(resolved.map(|resolved| resolved.digest)),
+        // Some registries hide that there is no such repository: only a wrong login is an error.
+        Err(error) if error.is_denied() => {
+            let accepted = registry.ping().await;
+            accepted.map(|()| None).map_err(CopyError::Target)
+        }
+        Err(error) => Err(CopyError::Target(error)),
+    }
 }
