@@ -96,8 +96,12 @@ impl Repository {
 struct Unreadable;
 
 /// The target of the link with the relation `next`.
+///
+/// A link without a relation is to be ignored (RFC 8288, section 3.3). Without any parameter, or with a relation that is
+/// none, it may be meant as the next page.
 fn next_link(headers: &HeaderMap) -> Result<Option<&str>, Unreadable> {
     let mut number = 0;
+    let mut is_unclear = false;
     for value in headers.get_all(LINK) {
         let mut rest = value.to_str().map_err(|_| Unreadable)?;
         loop {
@@ -112,16 +116,22 @@ fn next_link(headers: &HeaderMap) -> Result<Option<&str>, Unreadable> {
             let target;
             (target, rest) = link_target(rest).ok_or(Unreadable)?;
             let mut relations = None;
+            let mut has_parameters = false;
             while let Some(parameter) = rest.trim_start().strip_prefix(';') {
+                has_parameters = true;
                 let (name, value);
                 (name, value, rest) = link_parameter(parameter).ok_or(Unreadable)?;
                 if name.eq_ignore_ascii_case("rel") {
                     relations = relations.or(Some(value));
                 }
             }
-            let mut relations = relations.ok_or(Unreadable)?.split_ascii_whitespace();
-            if relations.any(|relation| relation.eq_ignore_ascii_case("next")) {
-                return Ok(Some(target));
+            let relations = relations.map(str::split_ascii_whitespace);
+            is_unclear |= relations.is_none() && !has_parameters;
+            for relation in relations.into_iter().flatten() {
+                if relation.eq_ignore_ascii_case("next") {
+                    return Ok(Some(target));
+                }
+                is_unclear |= !is_relation(relation);
             }
             rest = rest.trim_start();
             if !rest.is_empty() && !rest.starts_with(',') {
@@ -129,7 +139,17 @@ fn next_link(headers: &HeaderMap) -> Result<Option<&str>, Unreadable> {
             }
         }
     }
-    Ok(None)
+    if is_unclear {
+        Err(Unreadable)
+    } else {
+        Ok(None)
+    }
+}
+
+/// Whether this is a registered relation or a URI (RFC 8288, section 3.3), and not a word in quotes of another kind.
+fn is_relation(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| byte.is_ascii_graphic() && !b"'`\"<>".contains(&byte))
 }
 
 /// Splits off `<target>`, or a path or URL without the brackets, as older versions of Quay write it.
@@ -192,6 +212,9 @@ mod tests {
         Some("/v2/a/tags/list?n=2&last=b")
     )]
     #[case("<a>; rel=next, <unfinished", Some("a"))]
+    #[case("<x.css>; as=style, <b>; rel=next", Some("b"))]
+    #[case("<x.css>; as=style", None)]
+    #[case("<a>, <b>; rel=next", Some("b"))]
     fn links(#[case] header: &str, #[case] next: Option<&str>) {
         let mut headers = HeaderMap::new();
         headers.insert(LINK, header.parse().unwrap());
@@ -206,6 +229,8 @@ mod tests {
     #[case("<a>; rel=prev; <b>")]
     #[case("<a>; rel=prev <b>; rel=next")]
     #[case("next")]
+    #[case("<a>; rel='next'")]
+    #[case("<a>; rel=`next`")]
     #[case(&"<a>; rel=prev,".repeat(17))]
     fn links_that_cannot_be_read(#[case] header: &str) {
         let mut headers = HeaderMap::new();
