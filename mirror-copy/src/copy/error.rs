@@ -81,6 +81,14 @@ pub enum CopyError {
         /// How many of the entries that were read.
         count: usize,
     },
+    /// An entry of a list of referrers refers to another manifest.
+    #[error("{object} is listed as a referrer of {subject}, but refers to another manifest")]
+    OtherSubject {
+        /// `host/repository@digest` of the entry.
+        object: String,
+        /// The manifest whose list it is in.
+        subject: Digest,
+    },
     /// The image is deeper or larger than anything sane.
     #[error("the image {object} goes beyond a limit: {limit}")]
     Limit {

@@ -44,6 +44,18 @@ enum Referrers {
     Unknown,
     Has,
     HasNot { until: Instant },
+    Silent { until: Instant },
+}
+
+/// What is known about the referrers API of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReferrersApi {
+    /// A request may have a response.
+    Usable,
+    /// The host does not know it.
+    Absent,
+    /// The host did not respond lately.
+    Silent,
 }
 
 impl Default for Abilities {
@@ -114,11 +126,13 @@ impl Abilities {
         self.whole.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether asking for referrers may be answered.
-    pub(super) fn may_have_referrers(&self) -> bool {
+    /// Returns what is known about the referrers API.
+    pub(super) fn referrers_api(&self) -> ReferrersApi {
+        let now = Instant::now();
         match *self.referrers() {
-            Referrers::HasNot { until } => until <= Instant::now(),
-            Referrers::Unknown | Referrers::Has => true,
+            Referrers::HasNot { until } if until > now => ReferrersApi::Absent,
+            Referrers::Silent { until } if until > now => ReferrersApi::Silent,
+            _ => ReferrersApi::Usable,
         }
     }
 
@@ -135,10 +149,14 @@ impl Abilities {
         }
     }
 
-    /// The host does not respond to such a request in time, whatever it was seen to do before.
+    /// The host did not respond to such a request in time. Not believed of one that was seen to have the API: a list of one
+    /// repository may take long.
     pub(super) fn referrers_hang(&self) {
-        let until = Instant::now() + LIFE;
-        *self.referrers() = Referrers::HasNot { until };
+        let mut referrers = self.referrers();
+        if *referrers != Referrers::Has {
+            let until = Instant::now() + LIFE;
+            *referrers = Referrers::Silent { until };
+        }
     }
 
     fn referrers(&self) -> MutexGuard<'_, Referrers> {
@@ -205,11 +223,14 @@ mod tests {
     async fn the_lack_of_referrers_is_forgotten() {
         let abilities = Abilities::default();
         abilities.has_no_referrers();
-        assert!(!abilities.may_have_referrers());
+        assert_eq!(abilities.referrers_api(), ReferrersApi::Absent);
         tokio::time::advance(LIFE).await;
-        assert!(abilities.may_have_referrers());
+        assert_eq!(abilities.referrers_api(), ReferrersApi::Usable);
+        abilities.referrers_hang();
+        assert_eq!(abilities.referrers_api(), ReferrersApi::Silent);
         abilities.has_referrers();
         abilities.has_no_referrers();
-        assert!(abilities.may_have_referrers());
+        abilities.referrers_hang();
+        assert_eq!(abilities.referrers_api(), ReferrersApi::Usable);
     }
 }

@@ -8,6 +8,7 @@ use crate::registries::Leased;
 use crate::text::public_url;
 use reqwest::header::{ACCEPT, HeaderMap, LINK};
 use reqwest::{Method, StatusCode, Url};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Most pages of one list. A list that goes on longer goes round in circles.
 pub(super) const MAX_PAGES: usize = 1000;
@@ -31,13 +32,15 @@ pub(super) struct Page {
 }
 
 impl Repository {
-    /// Reads the page at this address. `answers`: statuses that are no errors, besides 2xx.
+    /// Reads the page at this address. `answers`: statuses that are no errors, besides 2xx. `has_responded` becomes true with
+    /// the first response, also if the request is made again.
     pub(super) async fn page(
         &self,
         subject: &Subject,
         url: Url,
         accept: &str,
         answers: &'static [u16],
+        has_responded: Option<&AtomicBool>,
     ) -> Result<Page, RegistryError> {
         let call = Call::new(subject, Method::GET, url, &self.scopes, Lane::Small)
             .header(ACCEPT, accept)
@@ -46,7 +49,15 @@ impl Repository {
         // The body is part of the attempt: a connection may break within it.
         super::retrying(self.registry.retry_policy(), || async {
             let _permit = self.metadata_permit().await;
-            let response = self.registry.attempt(&call).await?;
+            let response = self.registry.attempt(&call).await;
+            let is_silent = matches!(
+                response,
+                Err(RegistryError::Timeout { .. } | RegistryError::Transport { .. })
+            );
+            if let (Some(has_responded), false) = (has_responded, is_silent) {
+                has_responded.store(true, Ordering::Relaxed);
+            }
+            let response = response?;
             let status = response.status();
             let (next, is_cut) = if status.is_success() {
                 let headers = response.headers();

@@ -1,5 +1,6 @@
 //! What refers to a manifest (distribution-spec, "Listing Referrers").
 
+use super::abilities::ReferrersApi;
 use super::answer::first_error;
 use super::referrer_list::{MAX_REFERRERS, ReferrerList};
 use super::repository::Repository;
@@ -7,6 +8,7 @@ use crate::error::{Operation, RegistryError, Subject};
 use crate::hash::Hasher;
 use crate::manifest::OCI_INDEX;
 use oci_spec::image::Digest;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -33,19 +35,26 @@ impl Repository {
         loop {
             // A pause that the host asked for is no failure of its.
             self.registry.shared.gates.pass(subject.operation).await;
-            if !abilities.may_have_referrers() {
-                return Ok(None);
-            }
             let patience = self.registry.timeouts().list;
-            let listing = self.list_referrers(&subject, digest, patience);
+            let no_response = |after| RegistryError::Timeout {
+                subject: subject.clone(),
+                after,
+            };
+            match abilities.referrers_api() {
+                ReferrersApi::Usable => {}
+                ReferrersApi::Absent => return Ok(None),
+                ReferrersApi::Silent => return Err(no_response(patience)),
+            }
+            let has_responded = AtomicBool::new(false);
+            let listing = self.list_referrers(&subject, digest, patience, &has_responded);
             let error = match timeout(patience * PAGES_TAKE, listing).await {
                 Ok(Err(error @ RegistryError::Timeout { .. })) => error,
                 Ok(done) => return done,
-                Err(_) => RegistryError::Timeout {
-                    subject: subject.clone(),
-                    after: patience * PAGES_TAKE,
-                },
+                Err(_) => no_response(patience * PAGES_TAKE),
             };
+            if has_responded.into_inner() {
+                return Err(error);
+            }
             if !self.registry.is_paused() {
                 abilities.referrers_hang();
                 return Err(error);
@@ -58,6 +67,7 @@ impl Repository {
         subject: &Subject,
         digest: &Digest,
         patience: Duration,
+        has_responded: &AtomicBool,
     ) -> Result<Option<ReferrerList>, RegistryError> {
         let abilities = &self.registry.shared.abilities;
         let (mut found, mut bytes) = (ReferrerList::default(), 0);
@@ -66,7 +76,8 @@ impl Repository {
             let Some(url) = next else {
                 return Ok(Some(found));
             };
-            let page = timeout(patience, self.page(subject, url, OCI_INDEX, NOT_KNOWN)).await;
+            let page = self.page(subject, url, OCI_INDEX, NOT_KNOWN, Some(has_responded));
+            let page = timeout(patience, page).await;
             let page = page.map_err(|_| RegistryError::Timeout {
                 subject: subject.clone(),
                 after: patience,

@@ -158,7 +158,9 @@ impl Repository {
     }
 
     async fn tags_page(&self, subject: &Subject, url: Url) -> Result<TagsPage, RegistryError> {
-        let page = self.page(subject, url, "application/json", &[]).await?;
+        let page = self
+            .page(subject, url, "application/json", &[], None)
+            .await?;
         let list: TagList = json::from_slice(page.body.as_ref())
             .map_err(|_| RegistryError::protocol(subject, "the answer is not a list of tags"))?;
         let list = list.tags.unwrap_or_default();

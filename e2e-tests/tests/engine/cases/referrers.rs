@@ -1,13 +1,14 @@
 //! Cases 6 and 7 where it gets difficult: lists of referrers that fail half-way, hang, lie or never end.
 
 use crate::support::{
-    arrived, copy_app, nothing_tagged, pair_with, raw, registries, source, target,
+    arrived, copy_app, nothing_tagged, options, pair_with, raw, registries, source, target,
 };
 use axum::http::Method;
 use e2e_tests::scripted::{
     Action, Fake, Image, Latch, OCI_INDEX, blob, digest_of, image, index, noise, referrer,
 };
-use mirror_copy::{CopyOptions, Digest, Event, Progress, copy};
+use mirror_copy::{CopyOptions, Digest, Event, Progress, Registries, copy};
+use std::time::Duration;
 
 fn fallback_tag(subject: &Image) -> String {
     subject.digest().to_string().replace(':', "-")
@@ -212,6 +213,56 @@ async fn case_07_referrers_that_cannot_be_listed_do_not_keep_an_image_back() {
     let asked = asked_by_ten_copies("/referrers/").await;
     // Each image has a list of its own.
     assert!((10..=50).contains(&asked), "{asked}");
+}
+
+/// A host that never responded to such a request is not asked again for a while, and each image says what it lacks. One that
+/// did is asked for each image: one long list must not cost the signatures of all others.
+#[rstest::rstest]
+#[case::never_responded(false, 1, [1, 1])]
+#[case::responded(true, 3, [1, 0])]
+#[tokio::test]
+async fn case_07_a_list_that_hangs_costs_other_images_nothing(
+    #[case] has_responded: bool,
+    #[case] lists_read: usize,
+    #[case] left_out: [u64; 2],
+) {
+    let (from, to) = (Fake::start().await, Fake::start().await);
+    let mut options = options(&[&from, &to]);
+    options.timeouts.list = Duration::from_millis(300);
+    let registries = Registries::new(options).unwrap();
+    let copy_of = async |name: &str, seed| {
+        let app = image(seed, &[noise(seed, 10)]);
+        from.put_tagged(name, "1", &app);
+        from.put(name, &referrer(&app, "example/signature", &blob(name)));
+        let source = source(&registries, &from, name, "1");
+        let target = target(&registries, &to, name, "1");
+        let report = copy(&source, &target, &CopyOptions::default(), &()).await;
+        report.unwrap()
+    };
+    if has_responded {
+        copy_of("first", 1).await;
+        from.clear_log();
+    }
+    from.fault(Method::GET, "/slow/referrers/", usize::MAX, Action::Hang);
+    let reports = [copy_of("slow", 2).await, copy_of("other", 3).await];
+    assert_eq!(reports.map(|report| report.referrers_left_out), left_out);
+    assert_eq!(from.count(&Method::GET, "/referrers/"), lists_read);
+}
+
+/// A list may name anything. What says of itself that it is about another image is not attached to this one.
+#[tokio::test]
+async fn case_07_what_is_about_another_image_is_left_out() {
+    let app = image(1, &[noise(1, 10)]);
+    let other = image(2, &[noise(2, 10)]);
+    let of_other = referrer(&other, "example/signature", &blob("other"));
+    let (from, to) = with_list(&app, &index(&[&of_other])).await;
+    from.put("app", &of_other);
+    let report = copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap();
+    assert!(arrived(&to, &[app]));
+    assert_eq!((report.referrers, report.referrers_left_out), (0, 1));
+    assert!(!to.has("copy", &of_other));
 }
 
 /// Anybody can push an index that says of itself what it likes.

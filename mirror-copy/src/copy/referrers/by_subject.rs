@@ -7,9 +7,10 @@ use super::super::error::CopyError;
 use super::super::fallback;
 use super::super::limits::{PER_OBJECT, Part};
 use crate::error::RegistryError;
+use crate::manifest;
 use crate::reference::TagOrDigest;
 use crate::registries::Lease;
-use crate::registry::{DigestTags, Referrer, ReferrerList};
+use crate::registry::{DigestTags, Manifest, Referrer, ReferrerList};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use oci_spec::image::Digest;
 
@@ -176,6 +177,12 @@ impl Job<'_> {
                     parent: subject.clone(),
                     missing: digest.clone(),
                 }),
+                Found::Manifest(manifest, _) if refers_to_another(&manifest, subject) => {
+                    Err(CopyError::OtherSubject {
+                        object: self.source.object(&format!("@{digest}")),
+                        subject: subject.clone(),
+                    })
+                }
                 Found::Manifest(manifest, lease) => {
                     let node = Closure::of_referrer(self).bring(manifest, lease).await?;
                     let by_digest = TagOrDigest::Digest(node.manifest.digest.clone());
@@ -205,6 +212,12 @@ impl Job<'_> {
             Err(_) => Ok(false),
         }
     }
+}
+
+/// Whether a manifest says that its subject is another one than `subject`.
+fn refers_to_another(manifest: &Manifest, subject: &Digest) -> bool {
+    let contents = manifest::read(&manifest.bytes, &manifest.media_type);
+    contents.is_ok_and(|contents| contents.subject.is_some_and(|of| of != *subject))
 }
 
 /// How the target lists a referrer that it has.
