@@ -171,6 +171,36 @@ impl Namespace {
         self.send_patch(manifest, PatchParams::default(), &Patch::Merge(fields))
     }
 
+    /// Replaces an object as `kubectl replace` does, whatever its resource version is, and returns what is stored.
+    ///
+    /// # Errors
+    /// What the API server answers, a refusal of a webhook included.
+    pub fn replace(&self, manifest: &Value) -> Result<Value, Error> {
+        let mut object = manifest.clone();
+        let stored = self.get(manifest)?;
+        object["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"].clone();
+        let params = PostParams {
+            dry_run: self.dry_run,
+            ..PostParams::default()
+        };
+        let object = serde_json::from_value(object).map_err(Error::SerdeError)?;
+        let api: Api<DynamicObject> = self.api(manifest)?;
+        to_value(call(api.replace(name(manifest), &params, &object)))
+    }
+
+    /// Changes an object by the operations of a JSON patch (RFC 6902), and returns what is stored.
+    ///
+    /// # Errors
+    /// What the API server answers, a refusal of a webhook included.
+    pub fn json_patch(&self, manifest: &Value, operations: &Value) -> Result<Value, Error> {
+        let path = format!("{}/{}", self.api(manifest)?.resource_url(), name(manifest));
+        let request = axum::http::Request::patch(path)
+            .header("content-type", "application/json-patch+json")
+            .body(operations.to_string().into_bytes())
+            .map_err(|error| Error::Service(error.into()))?;
+        call(self.client.request::<Value>(request))
+    }
+
     /// Merges fields into an object's status, as a controller or a kubelet does.
     ///
     /// # Errors

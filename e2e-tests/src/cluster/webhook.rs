@@ -98,6 +98,11 @@ impl Webhook {
         self.shared.seen().clone()
     }
 
+    /// Forgets the cached responses of the sidecar, as a restart of the policy server does.
+    pub fn clear_cache(&self) {
+        self.shared.host.clear_cache();
+    }
+
     /// Closes the port; the webhook stays registered.
     pub fn go_down(&mut self) {
         self.server = None;

@@ -2,13 +2,17 @@
 
 mod admission;
 mod chaos;
+mod custom_kinds;
 mod drill;
 mod external;
 mod former_secret;
 mod installations;
+mod jobs;
+mod losing_backup;
 mod managed_secrets;
 mod manifests;
 mod moves;
+mod originals_annotation;
 mod pull_secrets;
 mod readmission;
 mod replicas;

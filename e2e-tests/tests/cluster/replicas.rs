@@ -254,6 +254,23 @@ fn without_the_api_server_each_replica_does_everything() {
     let images = group.use_images(IMAGES);
     let shares = group.wait_until_copied(&images);
     assert!(shares.values().all(|share| !share.is_empty()), "{shares:?}");
+
+    // The outage is one line with the address of the API server, its end another.
+    let address = cluster.address().to_string();
+    let events = group.sidecars["a"].events();
+    let warnings: Vec<_> = events
+        .iter()
+        .filter(|event| matches!(event["level"].as_str(), Some("WARN" | "ERROR")))
+        .collect();
+    let begins = |event: &Value, words| {
+        let server = event["server"].as_str().unwrap_or_default();
+        event["message"].as_str().unwrap().starts_with(words) && server.contains(&address)
+    };
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(begins(warnings[0], "API server is unreachable"));
+    let ends = events.iter();
+    let ends = ends.filter(|event| begins(event, "API server is reachable again"));
+    assert_eq!(ends.count(), 1);
 }
 
 /// The Events about an object, by their reasons.

@@ -26,6 +26,16 @@ impl Stage {
 
     /// A stage whose policy has more settings.
     pub fn with(cluster: &Cluster, settings: Value, failure_policy: FailurePolicy) -> Self {
+        Self::with_rules(cluster, settings, failure_policy, |webhook| webhook)
+    }
+
+    /// A stage whose policy has more settings and rules.
+    pub fn with_rules(
+        cluster: &Cluster,
+        settings: Value,
+        failure_policy: FailurePolicy,
+        add_rules: impl FnOnce(WebhookBuilder) -> WebhookBuilder,
+    ) -> Self {
         let world = World::with(|sidecar| sidecar.argument("--pull-secret").argument(PULL_SECRET));
         let mut all = world.settings();
         if let (Value::Object(all), Value::Object(settings)) = (&mut all, settings) {
@@ -35,7 +45,7 @@ impl Stage {
         let has_v1 = cluster.serves("batch/v1", "CronJob").unwrap();
         let builder = Webhook::builder(support::policy(&world.sidecar), all);
         let builder = builder.failure_policy(failure_policy);
-        let webhook = with_cron_jobs(builder, has_v1)
+        let webhook = with_cron_jobs(add_rules(builder), has_v1)
             .start(&namespace, cluster.admin())
             .unwrap();
         Self {

@@ -1,13 +1,15 @@
-//! A backup registry that claims what is not so: the service never says that an image is mirrored there.
+//! Registries that claim what is not so: the service never says that an image is mirrored when it is not, and a list of
+//! tags is never taken for a complete one when it is not.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::{Method, Response, header};
 use e2e_tests::attack::Setup;
 use e2e_tests::attack::site::Site;
-use e2e_tests::blocking;
 use e2e_tests::scripted::{Action, Fake, image, noise};
+use e2e_tests::{artifacts, blocking};
 
 use crate::support::COPY_DEADLINE;
 
@@ -80,4 +82,33 @@ fn a_copy_that_is_not_kept_is_not_mirrored() {
     assert!(!site.sidecar.lines().iter().any(copied));
     site.backup.forget_faults();
     site.wait_until_mirrored(&name, COPY_DEADLINE).unwrap();
+}
+
+/// No page names the next one.
+#[test]
+fn all_tags_are_copied_from_full_pages_without_links() {
+    let (source, _) = source();
+    let backup = blocking::run(Fake::start());
+    for n in 0..120 {
+        let tag = format!("1.{n}");
+        source.put_tagged("app", &tag, &image(1, &[noise(1, 100)]));
+    }
+    source.set(|knobs| knobs.page = 50);
+    let no_link = Action::Without("link");
+    source.fault(Method::GET, "/tags/list", usize::MAX, no_link);
+    let copied = Command::new(artifacts::sidecar_program().unwrap())
+        .args(["copy", "--all-tags", "--no-referrers"])
+        .arg(format!("{}/app", source.host()))
+        .arg(format!("--to={}/copy", backup.host()))
+        .arg(format!("--insecure-registry={}", source.host()))
+        .arg(format!("--insecure-registry={}", backup.host()))
+        .env_clear()
+        .output()
+        .unwrap();
+    assert_eq!(copied.status.code(), Some(0), "{copied:?}");
+    let expected = source.state().tags.clone();
+    assert_eq!(expected.len(), 121);
+    for ((_, tag), digest) in expected {
+        assert_eq!(backup.tag("copy", &tag), Some(digest), "{tag}");
+    }
 }
