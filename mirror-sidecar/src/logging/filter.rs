@@ -4,7 +4,7 @@ use tracing_subscriber::EnvFilter;
 
 /// The client of the API server logs by itself what is logged here too, and at each attempt instead of once; and it shows
 /// whole responses that it cannot parse. A filter that names these modules replaces this.
-const QUIET: &str = "kube_client=error,kube_runtime=error";
+const QUIET: &str = "kube_client=off,kube_runtime=error";
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
