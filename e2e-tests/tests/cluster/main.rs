@@ -6,6 +6,7 @@ mod drill;
 mod external;
 mod former_secret;
 mod installations;
+mod late_referrers;
 mod managed_secrets;
 mod manifests;
 mod moves;
