@@ -6,6 +6,7 @@ pub(crate) mod host;
 mod memory;
 mod metadata_budget;
 mod options;
+mod p521;
 mod tls;
 mod traffic;
 

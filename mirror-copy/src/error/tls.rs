@@ -37,7 +37,7 @@ fn advice_on(error: &Error) -> Option<&'static str> {
             AlertDescription::HandshakeFailure | AlertDescription::ProtocolVersion,
         ) => Some(
             "the registry and this client have no TLS version, cipher or kind of key in common; use TLS 1.2 or later and a \
-             certificate with an RSA, P-256, P-384 or Ed25519 key (P-521 is not supported)",
+             certificate with an RSA, P-256, P-384, P-521 or Ed25519 key",
         ),
         error if is_about_client_certificate(error) => Some(
             "the registry requires a client certificate that it trusts; put client.cert and client.key into the folder of this \
@@ -78,8 +78,8 @@ fn advice_on_certificate(error: &CertificateError) -> Option<&'static str> {
         }
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            "the certificate has a key or a signature that is not supported (P-521, RSA below 2048 bits, SHA-1); use RSA, \
-             P-256, P-384 or Ed25519 with SHA-256 or better"
+            "the certificate has a key or a signature that is not supported (RSA below 2048 bits, SHA-1, other \
+             curves); use RSA, P-256, P-384, P-521 or Ed25519 with SHA-256 or better"
         }
         CertificateError::Other(error) if error.0.to_string() == CA_AS_SERVER => {
             "the certificate is that of an authority (CA:TRUE); give this very certificate with --ca-file, or use one with \
@@ -110,7 +110,7 @@ mod tests {
     )]
     #[case(
         Error::AlertReceived(AlertDescription::HandshakeFailure),
-        "P-521 is not supported"
+        "no TLS version"
     )]
     #[case(
         Error::AlertReceived(AlertDescription::CertificateRequired),

@@ -2,6 +2,7 @@
 
 use super::SetupError;
 use super::certificates::ClientCertificates;
+use super::p521;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{
@@ -28,7 +29,7 @@ pub(super) struct Tls {
 impl Tls {
     /// Reads the platform's root certificates.
     pub(super) fn new(extra_pem: &[Vec<u8>]) -> Result<Self, SetupError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(provider());
         let trusted = extra_roots(extra_pem)?;
         let platform = Verifier::new_with_extra_roots(trusted.clone(), Arc::clone(&provider));
         let common: Option<Arc<dyn ServerCertVerifier>> = match platform {
@@ -91,6 +92,14 @@ impl Tls {
             Some(client) => builder.with_client_cert_resolver(client),
             None => builder.with_no_client_auth(),
         })
+    }
+}
+
+/// ring, with what it cannot verify.
+fn provider() -> CryptoProvider {
+    CryptoProvider {
+        signature_verification_algorithms: p521::algorithms(),
+        ..rustls::crypto::ring::default_provider()
     }
 }
 
@@ -249,9 +258,16 @@ mod tests {
     fn a_self_signed_certificate_is_accepted_where_it_is_itself_trusted() {
         let own = extra_roots(&[SELF_SIGNED.to_vec()]).unwrap();
         assert_eq!(verify(&own, "registry.test", IN_2030), "accepted");
+        let another = extra_roots(&[include_bytes!("p521/root.pem").to_vec()]).unwrap();
         for (trusted, name, now, reason) in [
             (&own[..], "other.test", IN_2030, "NotValidForName"),
             (&own[..], "registry.test", IN_2200, "Expired"),
+            (
+                &another[..],
+                "registry.test",
+                IN_2030,
+                crate::error::CA_AS_SERVER,
+            ),
             (
                 &[][..],
                 "registry.test",
