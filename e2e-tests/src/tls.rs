@@ -29,6 +29,7 @@ pub struct Tls {
     ca_pem: String,
     issuer: Issuer<'static, KeyPair>,
     names: Vec<String>,
+    requires_client_certificate: bool,
 }
 
 impl Tls {
@@ -56,10 +57,31 @@ impl Tls {
                 .into_iter()
                 .chain(names.iter().cloned())
                 .collect(),
+            requires_client_certificate: false,
         };
         std::fs::write(tls.ca_path(), &tls.ca_pem)?;
         tls.renew()?;
         Ok(tls)
+    }
+
+    /// Servers with this configuration accept only clients that have a certificate of this CA.
+    #[must_use]
+    pub fn requiring_client_certificates(mut self) -> Self {
+        self.requires_client_certificate = true;
+        self
+    }
+
+    /// Makes a client certificate of this CA; answers with it and its key as PEM.
+    pub fn client_certificate(&self) -> anyhow::Result<(String, String)> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "image-mirror test client");
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok((certificate.pem(), key.serialize_pem()))
     }
 
     /// Replaces the server certificate and its key by new ones of the same CA, in the same files.
@@ -115,9 +137,16 @@ impl Tls {
             .context("the server certificate cannot be read")?;
         let key = PrivateKeyDer::from_pem_file(self.key_path())
             .context("the server key cannot be read")?;
-        let mut config = rustls::ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)?;
+        let builder = rustls::ServerConfig::builder();
+        let builder = if self.requires_client_certificate {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_slice(self.ca_pem.as_bytes())?)?;
+            let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots));
+            builder.with_client_cert_verifier(verifier.build()?)
+        } else {
+            builder.with_no_client_auth()
+        };
+        let mut config = builder.with_single_cert(vec![certificate], key)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }

@@ -35,7 +35,9 @@ mod registry;
 mod text;
 
 pub use address_policy::{Resolver, SystemResolver};
-pub use copy::{CopyError, CopyOptions, CopyReport, Event, Progress, Source, Target, copy};
+pub use copy::{
+    CopyError, CopyOptions, CopyReport, Event, ListedReferrers, Progress, Source, Target, copy,
+};
 pub use credentials::{Credential, CredentialError, Credentials, DockerConfig, Login};
 pub use error::{Operation, RegistryError, Retry, Subject};
 pub use ipnet::IpNet;

@@ -1,10 +1,12 @@
 //! The process's set of registries: one [`Registry`] per host, made on first use.
 
+mod certificates;
 mod clients;
 pub(crate) mod host;
 mod memory;
 mod metadata_budget;
 mod options;
+mod p521;
 mod tls;
 mod traffic;
 
@@ -21,6 +23,7 @@ pub(crate) use memory::{Memory, Share};
 pub(crate) use metadata_budget::{BeyondLimit, Lease, Leased, Reservation};
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Hosts remembered at once. Over this, those that nobody uses are forgotten with their tokens.
@@ -40,6 +43,14 @@ pub enum SetupError {
         /// Which one of the list, from 1.
         number: usize,
         /// Why.
+        reason: String,
+    },
+    /// The certificates of a registry, in [`RegistryOptions::certificates`], cannot be used.
+    #[error("{}: {reason}", path.display())]
+    HostCertificates {
+        /// The file or folder.
+        path: PathBuf,
+        /// Says nothing of what a key's file holds.
         reason: String,
     },
     /// Not `host` or `host:port`.
@@ -81,6 +92,11 @@ impl Registries {
             .insecure_hosts
             .iter()
             .map(|name| host::spelled(name))
+            .collect();
+        options.hosts_without_client_certificate = options
+            .hosts_without_client_certificate
+            .iter()
+            .map(|name| host::canonical(name))
             .collect();
         if let PrivateHosts::Only(names) = &mut options.private_hosts {
             *names = names.iter().map(|name| host::canonical(name)).collect();

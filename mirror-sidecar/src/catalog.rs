@@ -31,7 +31,7 @@ use crate::images::{Images, anchor};
 use crate::logging::Throttle;
 use crate::metrics::{Jobs, Metrics};
 use crate::reason::Reason;
-pub use in_use::{LookError, Presence, Upstream};
+pub use in_use::{LookError, Presence, Upstream, UpstreamReferrers};
 use losses::Losses;
 use parts::{Pacing, Parts};
 pub use parts::{PartsPlan, Turn};

@@ -116,6 +116,9 @@ Sets .Values.found: .cluster, whether helm can look objects up (`helm template` 
   {{- $needed = append $needed (list "pull.existingSecret" $v.pull.existingSecret $namespace $login) }}
   {{- $needed = append $needed (list "pull.dockerConfigSecret" $v.pull.dockerConfigSecret $namespace $docker) }}
   {{- $needed = append $needed (list "upstream.dockerConfigSecret" $v.upstream.dockerConfigSecret $namespace $docker) }}
+  {{- range $host, $secret := $v.upstream.registryCertificates }}
+    {{- $needed = append $needed (list (printf "upstream.registryCertificates.%s" $host) $secret $namespace list) }}
+  {{- end }}
   {{- $needed = append $needed (list "facade.existingSecret" $v.facade.existingSecret $namespace $login) }}
   {{- $needed = append $needed (list "tls.existingSecret" $v.tls.existingSecret $namespace (list "tls.crt" "tls.key")) }}
   {{- if $v.policyServer.create }}

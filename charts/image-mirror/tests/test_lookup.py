@@ -100,6 +100,7 @@ class Lookup(unittest.TestCase):
         self.put("v1", "Secret", NAMESPACE, "push", data={"username": "Ym90"})
         self.refused("has no key password", push)
         self.refused("in the namespace kubewarden", "policyServer.imagePullSecret=absent")
+        self.refused("there is no Secret absent", r"upstream.registryCertificates.a\.example:5000=absent")
         self.refused("there is no ConfigMap absent", "upstream.caConfigMap=absent")
         self.put("v1", "Secret", NAMESPACE, "push", data={"username": "Ym90", "password": "cA=="})
         self.install(push)

@@ -9,6 +9,7 @@ mod former_secret;
 mod installations;
 mod jobs;
 mod losing_backup;
+mod late_referrers;
 mod managed_secrets;
 mod manifests;
 mod moves;

@@ -5,6 +5,7 @@ mod auth;
 mod cases;
 mod catalog;
 mod child;
+mod client_certificates;
 mod closure;
 mod copying;
 mod docker_config;

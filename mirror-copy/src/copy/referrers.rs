@@ -6,6 +6,9 @@
 
 mod by_subject;
 mod by_tag;
+mod listed;
+
+pub use listed::ListedReferrers;
 
 use super::Job;
 use super::error::CopyError;

@@ -72,12 +72,12 @@ pub(super) fn transport_retry(error: &reqwest::Error) -> Retry {
     }
 }
 
-/// Whether the peer's certificate is the cause: no time heals that.
+/// Whether a certificate is the cause, the registry's or ours: no time heals that.
 fn certificate_refused(error: &(dyn std::error::Error + 'static)) -> bool {
-    matches!(
-        super::tls::cause(error),
-        Some(rustls::Error::InvalidCertificate(_))
-    )
+    super::tls::cause(error).is_some_and(|error| {
+        matches!(error, rustls::Error::InvalidCertificate(_))
+            || super::tls::is_about_client_certificate(error)
+    })
 }
 
 #[cfg(test)]

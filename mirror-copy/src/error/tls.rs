@@ -37,22 +37,35 @@ fn advice_on(error: &Error) -> Option<&'static str> {
             AlertDescription::HandshakeFailure | AlertDescription::ProtocolVersion,
         ) => Some(
             "the registry and this client have no TLS version, cipher or kind of key in common; use TLS 1.2 or later and a \
-             certificate with an RSA, P-256, P-384 or Ed25519 key (P-521 is not supported)",
+             certificate with an RSA, P-256, P-384, P-521 or Ed25519 key",
         ),
-        Error::AlertReceived(
-            AlertDescription::CertificateRequired
-            | AlertDescription::BadCertificate
-            | AlertDescription::UnknownCA
-            | AlertDescription::AccessDenied,
-        ) => Some("the registry wants a client certificate, which is not supported"),
+        error if is_about_client_certificate(error) => Some(
+            "the registry requires a client certificate that it trusts; put client.cert and client.key into the folder of this \
+             registry in --certs-dir, or renew them",
+        ),
         _ => None,
     }
+}
+
+/// Whether the registry wants a client certificate, or another one than it got.
+pub(super) fn is_about_client_certificate(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::AlertReceived(
+            AlertDescription::CertificateRequired
+                | AlertDescription::BadCertificate
+                | AlertDescription::CertificateExpired
+                | AlertDescription::UnknownCA
+                | AlertDescription::AccessDenied
+        )
+    )
 }
 
 fn advice_on_certificate(error: &CertificateError) -> Option<&'static str> {
     Some(match error {
         CertificateError::UnknownIssuer => {
-            "no authority that is trusted here signed the certificate; give the authority with --ca-file"
+            "no authority that is trusted here signed the certificate; give the authority with --ca-file, or as \
+             ca.crt in --certs-dir"
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "the certificate is for another host; it must have this one in subjectAltName"
@@ -65,8 +78,8 @@ fn advice_on_certificate(error: &CertificateError) -> Option<&'static str> {
         }
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            "the certificate has a key or a signature that is not supported (P-521, RSA below 2048 bits, SHA-1); use RSA, \
-             P-256, P-384 or Ed25519 with SHA-256 or better"
+            "the certificate has a key or a signature that is not supported (RSA below 2048 bits, SHA-1, other \
+             curves); use RSA, P-256, P-384, P-521 or Ed25519 with SHA-256 or better"
         }
         CertificateError::Other(error) if error.0.to_string() == CA_AS_SERVER => {
             "the certificate is that of an authority (CA:TRUE); give this very certificate with --ca-file, or use one with \
@@ -97,7 +110,11 @@ mod tests {
     )]
     #[case(
         Error::AlertReceived(AlertDescription::HandshakeFailure),
-        "P-521 is not supported"
+        "no TLS version"
+    )]
+    #[case(
+        Error::AlertReceived(AlertDescription::CertificateRequired),
+        "--certs-dir"
     )]
     fn a_refusal_says_what_to_do(#[case] error: Error, #[case] words: &str) {
         let wrapped = io::Error::other(io::Error::other(error));

@@ -1,11 +1,15 @@
 //! The HTTP clients of a set of registries: connections that differ in what they may be made to are never shared.
 
-use super::{RegistryOptions, SetupError, tls};
+use super::certificates::{self, HostCertificates};
+use super::tls::Tls;
+use super::{RegistryOptions, SetupError, host};
 use crate::address_policy::{AddressPolicy, Allowance};
-use reqwest::Client;
+use reqwest::{Client, Url};
 use rustls::ClientConfig;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Idle connections kept per host: at least what one copy uses at once.
 const IDLE_PER_HOST: usize = 32;
@@ -20,14 +24,29 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 /// memory hold up no other. Half of it bounds what frames that carry next to nothing may cost.
 const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
 
-/// One pair of clients for each [`Allowance`].
+/// The HTTP clients of all hosts.
 pub(crate) struct Clients {
+    maker: ClientMaker,
+    common: ClientSet,
+    certificates: Option<Certificates>,
+}
+
+/// What all clients share.
+struct ClientMaker {
+    options: RegistryOptions,
+    policy: Arc<AddressPolicy>,
+    tls: Tls,
+}
+
+/// The clients of one TLS configuration: one pair for each [`Allowance`].
+struct ClientSet {
     public: Pair,
     private: Pair,
     any: Pair,
 }
 
-/// Two clients with the same allowance.
+/// Two clients with the same allowance. Cheap to clone; clones share connections.
+#[derive(Clone)]
 pub(crate) struct Pair {
     /// HTTP/1.1 only: one connection per running blob, because one HTTP/2 connection's flow-control
     /// window caps the sum of all its streams.
@@ -36,15 +55,72 @@ pub(crate) struct Pair {
     pub(crate) small: Client,
 }
 
+/// The folder with certificates of single registries, and what it held when it was last read.
+struct Certificates {
+    folder: PathBuf,
+    read: Mutex<ReadCertificates>,
+}
+
+struct ReadCertificates {
+    at: Instant,
+    hosts: HashMap<String, Arc<HostClients>>,
+    /// Logged once.
+    last_error: Option<String>,
+}
+
+/// The clients for one host with certificates of its own.
+struct HostClients {
+    fingerprint: String,
+    /// Present the client certificate, if there is one.
+    authenticated: ClientSet,
+    /// For requests that somebody else sends to this host, by a redirect: only the host's authorities are trusted too.
+    anonymous: ClientSet,
+}
+
 impl Clients {
-    /// Makes the clients. Reads the platform's root certificates once; contacts nobody.
+    /// Makes the clients. Reads the platform's root certificates and the folder with certificates; contacts nobody.
     pub(super) fn new(
         options: &RegistryOptions,
         policy: &Arc<AddressPolicy>,
     ) -> Result<Self, SetupError> {
-        let tls = tls::client_config(&options.extra_root_certificates_pem)?;
+        let maker = ClientMaker {
+            options: options.clone(),
+            policy: Arc::clone(policy),
+            tls: Tls::new(&options.extra_root_certificates_pem)?,
+        };
+        let common = ClientSet::new(&maker.tls.config()?, &maker)?;
+        let certificates = match &options.certificates {
+            Some(folder) => Some(Certificates::new(folder, &maker)?),
+            None => None,
+        };
+        Ok(Self {
+            maker,
+            common,
+            certificates,
+        })
+    }
+
+    /// The clients for a URL. `is_own` says that the registry whose host this is sends the request itself, so that its
+    /// client certificate is presented.
+    pub(crate) fn for_url(&self, url: &Url, is_own: bool, allowance: Allowance) -> Pair {
+        let host = self
+            .certificates
+            .as_ref()
+            .and_then(|certificates| Some((certificates, host_with_tls(url)?)))
+            .and_then(|(certificates, host)| certificates.of(&host, &self.maker));
+        let clients = match &host {
+            None => &self.common,
+            Some(host) if is_own => &host.authenticated,
+            Some(host) => &host.anonymous,
+        };
+        clients.with(allowance)
+    }
+}
+
+impl ClientSet {
+    fn new(tls: &ClientConfig, maker: &ClientMaker) -> Result<Self, SetupError> {
         let pair = |allowance| -> Result<Pair, SetupError> {
-            let client = |http2| client(options, &tls, policy, allowance, http2);
+            let client = |http2| client(&maker.options, tls, &maker.policy, allowance, http2);
             Ok(Pair {
                 bulk: client(false)?,
                 small: client(true)?,
@@ -57,13 +133,100 @@ impl Clients {
         })
     }
 
-    pub(crate) fn with(&self, allowance: Allowance) -> &Pair {
-        match allowance {
+    fn with(&self, allowance: Allowance) -> Pair {
+        let pair = match allowance {
             Allowance::Public => &self.public,
             Allowance::Private => &self.private,
             Allowance::Any => &self.any,
-        }
+        };
+        pair.clone()
     }
+}
+
+impl Certificates {
+    fn new(folder: &Path, maker: &ClientMaker) -> Result<Self, SetupError> {
+        let mut read = ReadCertificates {
+            at: Instant::now(),
+            hosts: HashMap::new(),
+            last_error: None,
+        };
+        read.hosts = read.read(folder, maker)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            read: Mutex::new(read),
+        })
+    }
+
+    /// The clients of a host that has a folder. The files are read again as often as credentials, since certificates are
+    /// renewed; as long as they cannot be used, the previous ones stay in use.
+    fn of(&self, host: &str, maker: &ClientMaker) -> Option<Arc<HostClients>> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if read.at.elapsed() >= maker.options.credential_life {
+            read.at = Instant::now();
+            match read.read(&self.folder, maker) {
+                Ok(hosts) => {
+                    read.hosts = hosts;
+                    read.last_error = None;
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    if read.last_error.as_ref() != Some(&error) {
+                        tracing::warn!(
+                            %error,
+                            "cannot read the certificates of registries again; the previous ones stay in use until this is \
+                             corrected"
+                        );
+                    }
+                    read.last_error = Some(error);
+                }
+            }
+        }
+        read.hosts.get(host).cloned()
+    }
+}
+
+impl ReadCertificates {
+    /// Hosts whose files did not change keep their clients and connections.
+    fn read(
+        &self,
+        folder: &Path,
+        maker: &ClientMaker,
+    ) -> Result<HashMap<String, Arc<HostClients>>, SetupError> {
+        let mut hosts = HashMap::new();
+        for (host, certificates) in certificates::read_all(folder, &maker.tls.provider)? {
+            let known = self.hosts.get(&host);
+            let clients = match known {
+                Some(known) if known.fingerprint == certificates.fingerprint => Arc::clone(known),
+                _ => Arc::new(HostClients::new(certificates, maker)?),
+            };
+            hosts.insert(host, clients);
+        }
+        Ok(hosts)
+    }
+}
+
+impl HostClients {
+    fn new(certificates: HostCertificates, maker: &ClientMaker) -> Result<Self, SetupError> {
+        let HostCertificates {
+            roots,
+            client,
+            fingerprint,
+        } = certificates;
+        Ok(Self {
+            fingerprint,
+            authenticated: ClientSet::new(&maker.tls.config_with(&roots, client)?, maker)?,
+            anonymous: ClientSet::new(&maker.tls.config_with(&roots, None)?, maker)?,
+        })
+    }
+}
+
+/// The canonical name of the host that a URL leads to by TLS.
+fn host_with_tls(url: &Url) -> Option<String> {
+    if url.scheme() != "https" {
+        return None;
+    }
+    let (host, port) = (url.host_str()?, url.port_or_known_default()?);
+    Some(host::canonical(&format!("{host}:{port}")))
 }
 
 fn client(

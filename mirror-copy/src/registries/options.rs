@@ -5,6 +5,7 @@ use crate::address_policy::{Resolver, SystemResolver};
 use crate::credentials::Credentials;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,12 @@ pub struct RegistryOptions {
     pub insecure_hosts: BTreeSet<String>,
     /// PEM files with root certificates trusted in addition to the platform's.
     pub extra_root_certificates_pem: Vec<Vec<u8>>,
+    /// A folder with certificates of single registries, as docker's `certs.d`: in `<host>` or `<host>:<port>` (or
+    /// `<host>_<port>`) every `*.crt` is an authority that is trusted for that registry too, and every `*.cert` with its
+    /// `*.key`, or `tls.crt` with `tls.key`, a client certificate. Read again every [`Self::credential_life`].
+    pub certificates: Option<PathBuf>,
+    /// Hosts to which no client certificate is presented.
+    pub hosts_without_client_certificate: BTreeSet<String>,
     /// The `User-Agent` header.
     pub user_agent: String,
     /// When to give up waiting.
@@ -61,6 +68,8 @@ impl Default for RegistryOptions {
             credentials: Credentials::anonymous(),
             insecure_hosts: BTreeSet::new(),
             extra_root_certificates_pem: Vec::new(),
+            certificates: None,
+            hosts_without_client_certificate: BTreeSet::new(),
             user_agent: concat!("image-mirror/", env!("CARGO_PKG_VERSION")).to_owned(),
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
@@ -83,6 +92,7 @@ impl std::fmt::Debug for RegistryOptions {
                 "extra_root_certificates",
                 &self.extra_root_certificates_pem.len(),
             )
+            .field("certificates", &self.certificates)
             .field("user_agent", &self.user_agent)
             .field("timeouts", &self.timeouts)
             .field("retry", &self.retry)

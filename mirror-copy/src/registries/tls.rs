@@ -1,8 +1,13 @@
 //! TLS by rustls with the ring provider, whatever provider the process installed.
 
 use super::SetupError;
+use super::certificates::ClientCertificates;
+use super::p521;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_name;
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -12,38 +17,102 @@ use rustls::{
 use rustls_platform_verifier::Verifier;
 use std::sync::Arc;
 
-/// The platform's roots plus the given ones.
-pub(super) fn client_config(extra_pem: &[Vec<u8>]) -> Result<ClientConfig, SetupError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let extra = extra_roots(extra_pem)?;
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| SetupError::Client(error.to_string()))?;
-    let config = match Verifier::new_with_extra_roots(extra.clone(), provider) {
-        Ok(platform) => builder
-            .dangerous() // rustls' name for "a verifier of one's own"
-            .with_custom_certificate_verifier(Arc::new(RegistryVerifier {
-                platform,
-                trusted: extra,
-            })),
-        // A container without certificates can still talk to insecure hosts; for all others the
-        // handshake fails and says why.
-        Err(error) => {
-            tracing::warn!(%error, "no root certificates: no HTTPS registry can be trusted");
-            builder.with_root_certificates(RootCertStore::empty())
-        }
-    };
-    Ok(config.with_no_client_auth())
+/// What all connections share.
+pub(super) struct Tls {
+    pub(super) provider: Arc<CryptoProvider>,
+    /// The platform's roots plus those for all registries; `None` where there are none at all.
+    common: Option<Arc<dyn ServerCertVerifier>>,
+    /// The roots for all registries, without the platform's.
+    trusted: Vec<CertificateDer<'static>>,
 }
 
-/// The platform's verifier, which also accepts a server certificate that is itself trusted.
+impl Tls {
+    /// Reads the platform's root certificates.
+    pub(super) fn new(extra_pem: &[Vec<u8>]) -> Result<Self, SetupError> {
+        let provider = Arc::new(provider());
+        let trusted = extra_roots(extra_pem)?;
+        let platform = Verifier::new_with_extra_roots(trusted.clone(), Arc::clone(&provider));
+        let common: Option<Arc<dyn ServerCertVerifier>> = match platform {
+            Ok(platform) => Some(Arc::new(platform)),
+            // A container without certificates can still talk to insecure hosts; for all others the
+            // handshake fails and says why.
+            Err(error) => {
+                tracing::warn!(%error, "no root certificates: no HTTPS registry can be trusted");
+                None
+            }
+        };
+        Ok(Self {
+            provider,
+            common,
+            trusted,
+        })
+    }
+
+    /// The configuration for registries that have no certificates of their own.
+    pub(super) fn config(&self) -> Result<ClientConfig, SetupError> {
+        self.config_with(&[], None)
+    }
+
+    /// The configuration for a registry that may have a certificate of these authorities too. Each configuration remembers
+    /// its sessions apart, so that none is resumed with a client certificate that must not be presented.
+    pub(super) fn config_with(
+        &self,
+        roots: &[CertificateDer<'static>],
+        client: Option<Arc<ClientCertificates>>,
+    ) -> Result<ClientConfig, SetupError> {
+        let failed = |error: Error| SetupError::Client(error.to_string());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_safe_default_protocol_versions()
+            .map_err(failed)?;
+        let mut verifiers = Vec::new();
+        if !roots.is_empty() {
+            let mut store = RootCertStore::empty();
+            for root in roots {
+                store.add(root.clone()).map_err(failed)?;
+            }
+            let provider = Arc::clone(&self.provider);
+            let verifier = WebPkiServerVerifier::builder_with_provider(store.into(), provider)
+                .build()
+                .map_err(|error| SetupError::Client(error.to_string()))?;
+            verifiers.push(verifier as Arc<dyn ServerCertVerifier>);
+        }
+        verifiers.extend(self.common.clone());
+        let builder = if verifiers.is_empty() {
+            builder.with_root_certificates(RootCertStore::empty())
+        } else {
+            builder
+                .dangerous() // rustls' name for "a verifier of one's own"
+                .with_custom_certificate_verifier(Arc::new(RegistryVerifier {
+                    verifiers,
+                    trusted: [roots, &self.trusted].concat(),
+                    provider: Arc::clone(&self.provider),
+                }))
+        };
+        Ok(match client {
+            Some(client) => builder.with_client_cert_resolver(client),
+            None => builder.with_no_client_auth(),
+        })
+    }
+}
+
+/// ring, with what it cannot verify.
+fn provider() -> CryptoProvider {
+    CryptoProvider {
+        signature_verification_algorithms: p521::algorithms(),
+        ..rustls::crypto::ring::default_provider()
+    }
+}
+
+/// Accepts what one of several verifiers accepts, and a server certificate that is itself trusted.
 ///
 /// `openssl req -x509` makes certificates with CA:TRUE, which RFC 5280 does not forbid for a server, and webpki refuses. All
 /// other rules hold for them: the name, the time, and the proof that the server has the key.
 #[derive(Debug)]
 struct RegistryVerifier {
-    platform: Verifier,
+    /// Not empty.
+    verifiers: Vec<Arc<dyn ServerCertVerifier>>,
     trusted: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
 }
 
 impl RegistryVerifier {
@@ -53,6 +122,38 @@ impl RegistryVerifier {
             return false;
         };
         error.0.to_string() == crate::error::CA_AS_SERVER
+    }
+
+    fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
+        &self.provider.signature_verification_algorithms
+    }
+
+    /// The error of the verifier that knows the issuer, else that of the last one.
+    fn verify_chain(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let mut result = Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        for verifier in &self.verifiers {
+            result = verifier.verify_server_cert(
+                end_entity,
+                intermediates,
+                server_name,
+                ocsp_response,
+                now,
+            );
+            if !matches!(
+                result,
+                Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))
+            ) {
+                break;
+            }
+        }
+        result
     }
 }
 
@@ -65,13 +166,8 @@ impl ServerCertVerifier for RegistryVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verified = self.platform.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        );
+        let verified =
+            self.verify_chain(end_entity, intermediates, server_name, ocsp_response, now);
         match verified {
             Err(error) if Self::is_about_use(&error) && self.trusted.contains(end_entity) => {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
@@ -87,7 +183,7 @@ impl ServerCertVerifier for RegistryVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.platform.verify_tls12_signature(message, cert, dss)
+        verify_tls12_signature(message, cert, dss, self.algorithms())
     }
 
     fn verify_tls13_signature(
@@ -96,11 +192,11 @@ impl ServerCertVerifier for RegistryVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.platform.verify_tls13_signature(message, cert, dss)
+        verify_tls13_signature(message, cert, dss, self.algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.platform.supported_verify_schemes()
+        self.algorithms().supported_schemes()
     }
 }
 
@@ -143,10 +239,12 @@ mod tests {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         // Some root must be there, as on every machine with certificates.
         let certificate = CertificateDer::from_pem_slice(SELF_SIGNED).unwrap();
-        let platform = Verifier::new_with_extra_roots([certificate.clone()], provider).unwrap();
+        let platform =
+            Verifier::new_with_extra_roots([certificate.clone()], Arc::clone(&provider)).unwrap();
         let verifier = RegistryVerifier {
-            platform,
+            verifiers: vec![Arc::new(platform)],
             trusted: trusted.to_vec(),
+            provider,
         };
         let name = ServerName::try_from(name).unwrap();
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
@@ -160,9 +258,16 @@ mod tests {
     fn a_self_signed_certificate_is_accepted_where_it_is_itself_trusted() {
         let own = extra_roots(&[SELF_SIGNED.to_vec()]).unwrap();
         assert_eq!(verify(&own, "registry.test", IN_2030), "accepted");
+        let another = extra_roots(&[include_bytes!("p521/root.pem").to_vec()]).unwrap();
         for (trusted, name, now, reason) in [
             (&own[..], "other.test", IN_2030, "NotValidForName"),
             (&own[..], "registry.test", IN_2200, "Expired"),
+            (
+                &another[..],
+                "registry.test",
+                IN_2030,
+                crate::error::CA_AS_SERVER,
+            ),
             (
                 &[][..],
                 "registry.test",

@@ -138,13 +138,20 @@ impl Registry {
         url: &Url,
         lane: Lane,
         allowance: Allowance,
-    ) -> Result<&Client, RegistryError> {
+    ) -> Result<Client, RegistryError> {
         self.check(subject, url, allowance, "address")?;
-        let clients = self.shared.common.clients.with(allowance);
+        let common = &self.shared.common;
+        // A registry that sends us on to another one must not borrow the certificate for that.
+        let is_own = self.shared.endpoint.owns(url)
+            && !common
+                .options
+                .hosts_without_client_certificate
+                .contains(self.host());
+        let clients = common.clients.for_url(url, is_own, allowance);
         Ok(if self.has_one_pool(lane) {
-            &clients.bulk
+            clients.bulk
         } else {
-            &clients.small
+            clients.small
         })
     }
 

@@ -32,6 +32,11 @@ pub struct SourceArgs {
     /// File of PEM certificates to trust besides the system's, for registries with a private authority (repeatable)
     #[arg(long, env = "CA_FILE", value_delimiter = ',', value_name = "FILE")]
     ca_file: Vec<PathBuf>,
+    /// Folder with certificates of single registries, as docker's certs.d: HOST[:PORT]/ca.crt is trusted for that registry,
+    /// and client.cert with client.key is presented to it. A Secret of type kubernetes.io/tls (tls.crt, tls.key, ca.crt)
+    /// works too. Changed files are used within a minute
+    #[arg(long, env = "CERTS_DIR", value_name = "FOLDER")]
+    certs_dir: Option<PathBuf>,
     /// Follow a registry that is not in a private network when it sends us to an address that is: its redirects, upload
     /// addresses and token services
     #[arg(long, env = "ALLOW_PRIVATE_REDIRECTS", value_parser = clap::builder::FalseyValueParser::new())]
@@ -109,7 +114,7 @@ impl SourceArgs {
     /// # Errors
     /// [`UsageError`] when a named file cannot be read or understood.
     pub fn registries(&self, credentials: Credentials) -> Result<Registries, UsageError> {
-        self.registries_in(credentials, PrivateHosts::All, Vec::new())
+        self.registries_in(credentials, RegistryOptions::default())
     }
 
     /// The registries of originals that somebody else names, for a backup at the host `backup`. They are spoken to with
@@ -123,10 +128,14 @@ impl SourceArgs {
         backup: &str,
     ) -> Result<Registries, UsageError> {
         let credentials = self.credentials()?;
-        let credentials = if allowed.docker_config_reads_backup_host {
-            credentials
+        // A client certificate is a login as well.
+        let (credentials, without_certificate) = if allowed.docker_config_reads_backup_host {
+            (credentials, BTreeSet::new())
         } else {
-            credentials.without(backup)
+            (
+                credentials.without(backup),
+                BTreeSet::from([backup.to_owned()]),
+            )
         };
         // The backup is spoken to anyway.
         let mut hosts = BTreeSet::from([backup.to_owned()]);
@@ -139,14 +148,19 @@ impl SourceArgs {
                 PrivateRegistry::Network(network) => networks.push(*network),
             }
         }
-        self.registries_in(credentials, PrivateHosts::Only(hosts), networks)
+        let options = RegistryOptions {
+            private_hosts: PrivateHosts::Only(hosts),
+            private_networks: networks,
+            hosts_without_client_certificate: without_certificate,
+            ..RegistryOptions::default()
+        };
+        self.registries_in(credentials, options)
     }
 
     fn registries_in(
         &self,
         credentials: Credentials,
-        private_hosts: PrivateHosts,
-        private_networks: Vec<IpNet>,
+        options: RegistryOptions,
     ) -> Result<Registries, UsageError> {
         let certificates = self.ca_file.iter().map(|file| {
             std::fs::read(file)
@@ -156,15 +170,14 @@ impl SourceArgs {
             credentials,
             insecure_hosts: self.insecure_registry.iter().cloned().collect(),
             extra_root_certificates_pem: certificates.collect::<Result<_, _>>()?,
+            certificates: self.certs_dir.clone(),
             allow_private_redirects: self.allow_private_redirects,
-            private_hosts,
-            private_networks,
             timeouts: Timeouts {
                 first_byte: self.first_byte_timeout,
                 ..Timeouts::default()
             },
             user_agent: concat!("mirror-sidecar/", env!("CARGO_PKG_VERSION")).into(),
-            ..RegistryOptions::default()
+            ..options
         };
         Registries::new(options).map_err(|error| match error {
             SetupError::Certificate { number, reason } => {
@@ -174,6 +187,7 @@ impl SourceArgs {
                 let file = file.map_or_else(String::new, |file| format!(" {}", file.display()));
                 UsageError(format!("--ca-file{file}: {reason}"))
             }
+            SetupError::HostCertificates { .. } => UsageError(format!("--certs-dir: {error}")),
             error => UsageError(error.to_string()),
         })
     }

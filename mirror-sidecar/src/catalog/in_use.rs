@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use mirror_contract::naming::anchor_tag;
 use mirror_contract::{Digest, ImageRef};
-use mirror_copy::{Completeness, Registry, RegistryError, Resolved, SetupError, TagOrDigest};
+use mirror_copy::{
+    Completeness, ListedReferrers, Registry, RegistryError, Resolved, SetupError, TagOrDigest,
+};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, timeout};
 
@@ -27,6 +29,10 @@ const LAST_PART_WITHIN: Duration = Duration::from_mins(4);
 /// How long a look at an original may take. Its registry is anybody's: one that never answers must not keep the slots of
 /// the others for long.
 const ASK_UPSTREAM_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the list of an original's referrers may take. The engine gives up a list that does not begin within 10 s, and
+/// then remembers that about the host.
+const LIST_REFERRERS_WITHIN: Duration = Duration::from_secs(15);
 
 /// What the backup has of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +64,15 @@ pub enum Upstream {
         /// Whether it will say the same until somebody changes something.
         lasting: bool,
     },
+}
+
+/// The referrers of an original, such as signatures, compared with those of its copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpstreamReferrers {
+    /// Stands for the list of the original's registry.
+    pub fingerprint: u64,
+    /// The copy lacks some of them.
+    pub are_missing: bool,
 }
 
 /// The backup registry could not be looked at, so nothing is known.
@@ -254,6 +269,54 @@ impl Catalog {
             Err(_) => {
                 tracing::debug!(%image, within = ?ASK_UPSTREAM_WITHIN, "the original's registry does not answer");
                 unknown("the registry cannot be reached".to_owned(), false)
+            }
+        }
+    }
+
+    /// Compares the referrers of an original with those of its copy, which has the same digest. This is one request to the
+    /// original's registry, and further ones to the backup only if the list is not the `known` one. `None` if there are no
+    /// referrers, the registry has no API for them, or something could not be found out.
+    pub async fn check_referrers(
+        &self,
+        image: &ImageRef<'static>,
+        copy: &ImageRef<'static>,
+        digest: &Digest<'static>,
+        known: Option<u64>,
+    ) -> Option<UpstreamReferrers> {
+        let source = self.images.source(image).ok()?;
+        let digest = digest.to_string().parse().ok()?;
+        let listing = ListedReferrers::by_api(&source.registry, &source.repository, &digest);
+        let listed = match timeout(LIST_REFERRERS_WITHIN, listing).await {
+            Ok(Ok(listed)) => listed,
+            Ok(Err(error)) => {
+                tracing::debug!(%image, %error, "cannot list the referrers of the original");
+                return None;
+            }
+            Err(_) => {
+                tracing::debug!(%image, within = ?LIST_REFERRERS_WITHIN, "the list of the original's referrers takes too long");
+                return None;
+            }
+        };
+        if listed.is_empty() {
+            return None;
+        }
+        let fingerprint = listed.fingerprint();
+        if known == Some(fingerprint) {
+            let are_missing = false;
+            return Some(UpstreamReferrers {
+                fingerprint,
+                are_missing,
+            });
+        }
+        let copied = ListedReferrers::of_copy(&self.registry, copy.path(), &digest);
+        match within(LOOK_WITHIN, copied).await {
+            Ok(copied) => Some(UpstreamReferrers {
+                fingerprint,
+                are_missing: !listed.are_all_in(&copied),
+            }),
+            Err(error) => {
+                tracing::debug!(%image, %error, "cannot list the referrers of the copy");
+                None
             }
         }
     }

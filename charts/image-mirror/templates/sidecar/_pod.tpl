@@ -1,4 +1,4 @@
-{{/* What the sidecar is told, by variables and files. Each volume is mounted at /etc/image-mirror/<its name>. */}}
+{{/* What the sidecar is told, by variables and files. Each volume is mounted at /etc/image-mirror/<its name>, certificates of registries in certs.d. */}}
 
 {{/* The Secret with the credentials that Pods pull with, if they are a user and a password. */}}
 {{- define "image-mirror.pullLoginSecret" -}}
@@ -48,6 +48,33 @@
   configMap:
     name: {{ . | quote }}
 {{- end }}
+{{- range $host, $secret := .Values.upstream.registryCertificates }}
+- name: {{ include "image-mirror.certificatesVolume" $host }}
+  secret:
+    secretName: {{ $secret | quote }}
+{{- end }}
+{{- end }}
+
+{{/* The name of the volume with a registry's certificates: hosts may be longer than names of volumes. */}}
+{{- define "image-mirror.certificatesVolume" -}}
+certs-{{ . | sha256sum | trunc 16 }}
+{{- end }}
+
+{{/*
+Where the volumes are mounted. The path of a mount cannot hold a colon, so the sidecar reads `_` in the name of a registry's
+folder. Takes a list: the root, the volumes.
+*/}}
+{{- define "image-mirror.mounts" -}}
+{{- $folders := dict }}
+{{- range $host, $_ := (index . 0).Values.upstream.registryCertificates }}
+  {{- $folder := printf "certs.d/%s" ($host | replace ":" "_") }}
+  {{- $folders = set $folders (include "image-mirror.certificatesVolume" $host) $folder }}
+{{- end }}
+{{- range index . 1 }}
+- name: {{ .name }}
+  mountPath: {{ printf "/etc/image-mirror/%s" (get $folders .name | default .name) }}
+  readOnly: true
+{{- end }}
 {{- end }}
 
 {{/*
@@ -95,6 +122,12 @@ name in the values, the Secret.
 - name: CA_FILE
   value: {{ join "," $files | quote }}
 {{- end }}
+{{- if $v.upstream.registryCertificates }}
+- name: CERTS_DIR
+  value: /etc/image-mirror/certs.d
+{{- end }}
+- name: FIRST_BYTE_TIMEOUT
+  value: {{ $v.upstream.firstByteTimeout | quote }}
 {{- with $v.upstream.privateRegistries }}
 - name: PRIVATE_REGISTRIES
   value: {{ join "," . | quote }}

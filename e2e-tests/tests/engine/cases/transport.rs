@@ -953,6 +953,55 @@ async fn case_38_a_stalled_source_is_given_up() {
     assert!(nothing_tagged(&to));
 }
 
+/// Opens the latch after this much silence, and counts the upload sessions that are open then.
+struct ScanEnds {
+    after: tokio::time::Instant,
+    latch: Latch,
+    to: Fake,
+    open_sessions: AtomicU64,
+}
+
+impl Progress for ScanEnds {
+    fn event(&self, event: Event<'_>) {
+        let is_silent = matches!(event, Event::WaitingForSource { .. });
+        if is_silent && tokio::time::Instant::now() >= self.after {
+            let open = self.to.state().sessions.len() as u64;
+            self.open_sessions.fetch_add(open, Ordering::Relaxed);
+            self.latch.open();
+        }
+    }
+}
+
+/// A proxy that scans a layer holds it back for minutes, longer than anything else may be silent.
+#[tokio::test(start_paused = true)]
+async fn case_38_a_blob_that_is_scanned_is_waited_for() {
+    let app = with_layer(1000);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    let latch = Latch::closed();
+    let late = Action::Late(latch.clone(), None);
+    from.fault(Method::GET, &layer_path(&app), 1, late);
+    let silence = 5 * Timeouts::default().idle;
+    let progress = ScanEnds {
+        after: tokio::time::Instant::now() + silence,
+        latch,
+        to: to.clone(),
+        open_sessions: AtomicU64::new(0),
+    };
+    let registries = registries(&[&from, &to]);
+    copy(
+        &source(&registries, &from, "app", "1"),
+        &target(&registries, &to, "copy", "1"),
+        &CopyOptions::default(),
+        &progress,
+    )
+    .await
+    .unwrap();
+    assert!(tokio::time::Instant::now() >= progress.after);
+    assert_eq!(progress.open_sessions.into_inner(), 0);
+    assert_eq!(from.count(&Method::GET, &layer_path(&app)), 1);
+    assert!(arrived(&to, &[app]));
+}
+
 #[tokio::test]
 async fn case_38_a_target_that_never_answers_the_upload_is_given_up() {
     let (from, to) = pair_with(&[with_layer(1000)]).await;

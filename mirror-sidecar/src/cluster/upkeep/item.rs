@@ -2,6 +2,7 @@
 
 mod backup;
 mod part_checks;
+mod referrers;
 mod upstream;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use super::notices::Alarm;
 use super::rhythm::{Phase, Rhythm};
 use crate::cluster::inventory::{Record, State};
 use part_checks::PartChecks;
+use referrers::Referrers;
 
 /// Longest time between two looks at an image that has no copy: by then somebody may have mended what is wrong.
 const LONGEST_WAIT: Duration = Duration::from_mins(15);
@@ -52,6 +54,7 @@ pub(super) struct Item {
     /// When to look at the backup; `None` if that is of no use.
     look_at: Option<Instant>,
     part_checks: PartChecks,
+    referrers: Referrers,
     upstream_at: Instant,
     /// The turn in which it last followed its tag.
     updated_in: Option<u128>,
@@ -170,6 +173,7 @@ impl Item {
             made_at: None,
             look_at: Some(first),
             part_checks: PartChecks::default(),
+            referrers: Referrers::default(),
             upstream_at: clock.rhythm.next(phase, clock.now),
             updated_in: None,
             vain: 0,

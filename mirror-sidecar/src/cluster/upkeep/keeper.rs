@@ -221,6 +221,7 @@ impl Keeper {
             rhythm: &self.rhythm,
             now: Instant::now(),
         });
+        let known_referrers = item.known_referrers();
         item.begin(look);
         self.agenda.note(image, item);
         let question = Question {
@@ -228,6 +229,7 @@ impl Keeper {
             subject,
             look,
             plan,
+            known_referrers,
         };
         let task = find_out(self.with.catalog.clone(), question);
         let id = self.looks.spawn(task).id();
@@ -252,7 +254,7 @@ impl Keeper {
             Answer::of_nothing(look)
         });
         match &answer {
-            Answer::Upstream(upstream) => {
+            Answer::Upstream(upstream, _) => {
                 let answered = !matches!(upstream, Upstream::Unknown { lasting: false, .. });
                 self.hosts.asked(image.host(), answered, now);
             }
@@ -310,7 +312,7 @@ impl Keeper {
                 }
                 item.parts_seen(plan, found, clock)
             }
-            Answer::Upstream(upstream) => {
+            Answer::Upstream(upstream, referrers) => {
                 item.end(Look::Upstream);
                 if let Upstream::Unknown { reason, .. } = &upstream {
                     tracing::debug!(%image, reason, "cannot look at the original");
@@ -318,7 +320,12 @@ impl Keeper {
                 let (result, task) = item.asked(upstream, self.with.on_moved_tag, clock);
                 self.with.metrics.upstream_checked(result);
                 log_original(image, item, result);
-                task
+                let referrers = referrers.filter(|_| result == UpstreamCheck::Current);
+                let bring = || {
+                    let task = item.referrers_seen(referrers?);
+                    task.inspect(|_| tracing::info!(%image, "found new referrers of the original"))
+                };
+                task.or_else(bring)
             }
         };
         if let Some(task) = task {

@@ -4,7 +4,7 @@ use mirror_contract::{Digest, ImageAnswer, ImageRef, Mode, RefusalKind};
 use mirror_copy::Completeness;
 
 use super::item::Look;
-use crate::catalog::{Catalog, LookError, PartsPlan, Presence, Turn, Upstream};
+use crate::catalog::{Catalog, LookError, PartsPlan, Presence, Turn, Upstream, UpstreamReferrers};
 use crate::cluster::model::Image;
 
 /// What to find out, and what is known before.
@@ -14,6 +14,8 @@ pub(super) struct Question {
     pub(super) look: Look,
     /// Which parts to look for.
     pub(super) plan: PartsPlan,
+    /// The list of referrers that the copy is known to have.
+    pub(super) known_referrers: Option<u64>,
 }
 
 /// Which look at the backup it is to be.
@@ -35,7 +37,7 @@ pub(super) enum Subject {
 /// What was found out.
 pub(super) enum Answer {
     Backup(Result<Presence, Blind>),
-    Upstream(Upstream),
+    Upstream(Upstream, Option<UpstreamReferrers>),
     Parts(PartsPlan, Result<Completeness, Blind>),
 }
 
@@ -56,10 +58,10 @@ impl Answer {
                 };
                 Self::Parts(plan, Err(blind(reason)))
             }
-            Look::Upstream => Self::Upstream(Upstream::Unknown {
-                reason,
-                lasting: false,
-            }),
+            Look::Upstream => {
+                let lasting = false;
+                Self::Upstream(Upstream::Unknown { reason, lasting }, None)
+            }
         }
     }
 }
@@ -79,10 +81,29 @@ pub(super) async fn look(catalog: Catalog, question: Question) -> Answer {
         subject,
         look,
         plan,
+        known_referrers,
     } = question;
     match look {
         Look::Backup => Answer::Backup(look_in_backup(&catalog, &image, &subject).await),
-        Look::Upstream => Answer::Upstream(catalog.look_upstream(&image).await),
+        Look::Upstream => {
+            let upstream = catalog.look_upstream(&image).await;
+            let referrers = match (&upstream, &subject) {
+                (
+                    Upstream::Is(original),
+                    Subject::Ours {
+                        copy,
+                        known: Some(known),
+                        ..
+                    },
+                ) if original == known => {
+                    catalog
+                        .check_referrers(&image, copy, known, known_referrers)
+                        .await
+                }
+                _ => None,
+            };
+            Answer::Upstream(upstream, referrers)
+        }
         Look::Parts => {
             let found = match &subject {
                 Subject::Ours {

@@ -13,7 +13,7 @@ use super::notices::{Alarm, top_level};
 use super::rhythm::{Phase, Rhythm};
 use super::used::{Use, used};
 use crate::args::OnMovedTag;
-use crate::catalog::{PartsPlan, Presence, Turn, Upstream};
+use crate::catalog::{PartsPlan, Presence, Turn, Upstream, UpstreamReferrers};
 use crate::cluster::inventory::State;
 use crate::cluster::kind::WorkloadKind;
 use crate::cluster::model::Image;
@@ -285,6 +285,45 @@ fn a_moved_tag_is_followed_once_an_interval_at_most() {
         bench.sleep();
     }
     assert!((5..=11).contains(&updates), "{updates}");
+}
+
+#[test]
+fn missing_referrers_are_brought_three_times_at_most() {
+    let mut bench = Bench::mirrored(Owner::Ours);
+    bench.found(complete('a'));
+    let missing = |fingerprint| UpstreamReferrers {
+        fingerprint,
+        are_missing: true,
+    };
+    for list in [1, 2] {
+        for _ in 0..3 {
+            let task = bench.item.referrers_seen(missing(list));
+            assert_eq!(task, Some(Task::Update));
+            assert_eq!(bench.item.referrers_seen(missing(list)), None, "under way");
+            bench.follow(None);
+            bench.found(complete('a'));
+        }
+        assert_ne!(bench.item.known_referrers(), Some(list));
+        assert_eq!(bench.item.referrers_seen(missing(list)), None);
+        assert_eq!(bench.item.known_referrers(), Some(list));
+    }
+    let there = UpstreamReferrers {
+        fingerprint: 3,
+        are_missing: false,
+    };
+    assert_eq!(bench.item.referrers_seen(there), None);
+    assert_eq!(bench.item.known_referrers(), Some(3));
+    // What waits for a budget was not tried.
+    for _ in 0..5 {
+        let task = bench.item.referrers_seen(missing(4));
+        assert_eq!(task, Some(Task::Update));
+        bench.hold_back(HOUR);
+    }
+    for owner in [Owner::Others, Owner::Foreign] {
+        let mut bench = Bench::mirrored(owner);
+        bench.found(complete('a'));
+        assert_eq!(bench.item.referrers_seen(missing(1)), None);
+    }
 }
 
 #[test]

@@ -184,6 +184,7 @@ impl Item {
     /// It may not be copied yet, but from then on.
     pub(in crate::cluster::upkeep) fn hold_back(&mut self, until: Instant, clock: Clock<'_>) {
         self.job = Job::None;
+        self.referrers.were_not_copied();
         if !self.is_mirrored() {
             self.state = State::Missing;
             let longest = clock.now + clock.at_most(LONGEST_WAIT);
