@@ -63,7 +63,7 @@ pub struct Workload {
     /// Whether it has the policy's note on what was rewritten, on itself: on a Pod, that is where the policy put it, or the
     /// template of the Pod.
     pub is_noted: bool,
-    /// The images as they are written, without those that are never pulled.
+    /// The images as they are written, without those that are never pulled, and without placeholders.
     pub images: Vec<String>,
     /// The images that the policy's annotation names as copies, each with its original. The author of the object can forge
     /// them.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::core::DynamicResourceScope;
+use mirror_contract::placeholder;
 use serde::{Deserialize, Deserializer};
 
 use super::read::{self, Originals, Raw, Spec, Status, Template};
@@ -80,7 +81,7 @@ fn workload(raw: Raw, kind: WorkloadKind) -> Workload {
     };
     let Template {
         metadata: template,
-        spec: pod,
+        spec: mut pod,
     } = match kind {
         WorkloadKind::Pod => Template {
             spec: spec.pod,
@@ -89,10 +90,14 @@ fn workload(raw: Raw, kind: WorkloadKind) -> Workload {
         WorkloadKind::CronJob => spec.job_template.spec.template,
         _ => spec.template,
     };
-    let annotation = match kind {
-        WorkloadKind::Pod => &metadata.annotations.originals,
-        _ => &template.annotations.originals,
+    let marked = match kind {
+        WorkloadKind::Pod => &metadata,
+        _ => &template,
     };
+    let annotation = &marked.annotations.originals;
+    let is_injected = marked.requests_injection() || pod.has_customised_sidecar;
+    pod.images
+        .retain(|image| !placeholder::is_placeholder(image, is_injected));
     let secrets = pod.pull_secrets.into_iter();
     Workload {
         life,
