@@ -5,6 +5,7 @@ mod chaos;
 mod drill;
 mod external;
 mod former_secret;
+mod injected;
 mod installations;
 mod managed_secrets;
 mod manifests;

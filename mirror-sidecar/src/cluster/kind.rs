@@ -41,6 +41,16 @@ impl WorkloadKind {
         !matches!(self, Self::Job | Self::Pod)
     }
 
+    /// The kind of this name; all watched names are unique among the groups of Kubernetes.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let kinds = Kind::ALL.into_iter().filter_map(|kind| match kind {
+            Kind::Workload(kind) => Some(kind),
+            Kind::Namespace => None,
+        });
+        kinds.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// The group, empty for the core group.
     #[must_use]
     pub const fn group(self) -> &'static str {

@@ -32,6 +32,7 @@ pub(super) fn is_wanted(name: &str) -> bool {
             | "annotations"
             | "labels"
             | "controller"
+            | "kind"
             | SKIP
             | STATIC_POD
             | NOTE
@@ -79,6 +80,8 @@ pub(super) struct Metadata {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Owner {
     pub is_controller: bool,
+    pub kind: String,
+    pub name: String,
 }
 
 /// The annotations or the labels that mean something here.
@@ -130,8 +133,16 @@ pub(super) struct JobSpec {
 #[derive(Clone, Debug, Default)]
 pub(super) struct PodSpec {
     pub images: Vec<String>,
+    pub containers: Vec<Container>,
     pub has_customised_sidecar: bool,
     pub pull_secrets: Vec<Named>,
+}
+
+/// A container or an init container; an ephemeral one is no part of a template.
+#[derive(Clone, Debug)]
+pub(super) struct Container {
+    pub name: String,
+    pub image: String,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -177,6 +188,16 @@ impl Metadata {
 }
 
 impl PodSpec {
+    fn add_containers(&mut self, sources: Vec<Source>) {
+        for source in &sources {
+            self.containers.push(Container {
+                name: source.name.clone(),
+                image: source.image.clone(),
+            });
+        }
+        self.add(sources);
+    }
+
     fn add(&mut self, sources: impl IntoIterator<Item = Source>) {
         for Source {
             name,
@@ -204,7 +225,7 @@ fields!(Metadata {
     "annotations" => annotations,
     "labels" => labels,
 });
-fields!(Owner { "controller" => is_controller });
+fields!(Owner { "controller" => is_controller, "kind" => kind, "name" => name });
 fields!(Template { "metadata" => metadata, "spec" => spec });
 fields!(JobTemplate { "spec" => spec });
 fields!(JobSpec { "template" => template });
@@ -274,7 +295,10 @@ impl Lenient for PodSpec {
         object: &mut A,
     ) -> Result<(), A::Error> {
         match name {
-            "containers" | "initContainers" | "ephemeralContainers" => {
+            "containers" | "initContainers" => {
+                self.add_containers(value::<Vec<Source>, A>(object)?);
+            }
+            "ephemeralContainers" => {
                 self.add(value::<Vec<Source>, A>(object)?);
             }
             "volumes" => {

@@ -103,9 +103,13 @@ fn everything_else_is_read() {
         created: Some("2026-11-23T01:02:03Z".parse().unwrap()),
         life: Life::Active,
         is_owned: false,
+        owner: None,
         is_exempt: false,
         is_noted: true,
         images: vec!["a".into(), "a".into(), "e".into(), "v".into()],
+        containers: ["a", "a", "", ""]
+            .map(|image| (String::new(), image.into()))
+            .into(),
         originals: Vec::new(),
         pull_secrets: vec!["one".into(), "two".into(), String::new()],
     };
