@@ -172,7 +172,10 @@ fn a_second_registration_of_the_policy_rewrites_injected_images() {
     shop.uninstall_policy();
     shop.wait_until("the registration to be emptied", |_| webhook().is_null());
     shop.wait_for_log("images of injected containers are not rewritten");
-    create_pod(&shop.namespace, &owner, "without-policy");
+    let pod = pod_of(&owner, "without-policy");
+    shop.wait_until("Pods to be admitted", |shop| {
+        shop.namespace.create(&pod).is_ok()
+    });
 
     // What helm does when the option is switched off.
     drop(second);
