@@ -1,7 +1,7 @@
 //! Images that something else fills in before the container starts: the policy and the sidecar leave them alone.
 //!
 //! - Istio's injector replaces the image `auto` of gateways and of customised sidecars (Istio, "Customizing injection").
-//! - OpenShift's image change triggers replace a blank image, by convention `" "` (openshift/origin#14659); the API server
+//! - The image change triggers of `OpenShift` replace a blank image, by convention `" "` (openshift/origin#14659); the API server
 //!   accepts it in Pod templates.
 
 /// The image that Istio's injector replaces.

@@ -100,8 +100,8 @@ pub struct ClusterArgs {
         value_parser = positive::<NonZeroU32>
     )]
     pub readmit_per_minute: NonZeroU32,
-    /// Name of the ClusterAdmissionPolicy whose webhook is called once more for new Pods, after all other webhooks, so that
-    /// images of containers that these inject are rewritten too (with --kubernetes=on). The MutatingWebhookConfiguration
+    /// Name of the `ClusterAdmissionPolicy` whose webhook is called once more for new Pods, after all other webhooks, so that
+    /// images of containers that these inject are rewritten too (with --kubernetes=on). The `MutatingWebhookConfiguration`
     /// zz-NAME-reinvocation must exist, and is kept in step with the policy's own. The chart's policy.reinvocation does all
     /// that
     #[arg(long, env = "REINVOKE_POLICY", value_name = "NAME", value_parser = policy_name)]

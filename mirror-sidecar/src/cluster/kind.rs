@@ -44,11 +44,10 @@ impl WorkloadKind {
     /// The kind of this name; all watched names are unique among the groups of Kubernetes.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        let kinds = Kind::ALL.into_iter().filter_map(|kind| match kind {
-            Kind::Workload(kind) => Some(kind),
+        Kind::ALL.into_iter().find_map(|kind| match kind {
+            Kind::Workload(kind) => Some(kind).filter(|kind| kind.name() == name),
             Kind::Namespace => None,
-        });
-        kinds.into_iter().find(|kind| kind.name() == name)
+        })
     }
 
     /// The group, empty for the core group.

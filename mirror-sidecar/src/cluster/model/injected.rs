@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::containers::Containers;
-use super::entry::Image;
+use super::entry::{Entry, Image};
 use super::{Key, Model};
 use crate::cluster::kind::WorkloadKind;
 
@@ -25,7 +25,7 @@ impl Model {
     pub fn injected(&self) -> Vec<InjectedImages> {
         let mut found: BTreeMap<Key, InjectedImages> = BTreeMap::new();
         for pod in &self.maybe_injected {
-            let containers = self.workloads.get(pod).and_then(|pod| pod.containers());
+            let containers = self.workloads.get(pod).and_then(Entry::containers);
             let Some(Containers::Pod {
                 owner,
                 owner_name,
@@ -39,10 +39,7 @@ impl Model {
                 namespace: Arc::clone(&pod.namespace),
                 name: owner_name.clone(),
             };
-            let template = self
-                .workloads
-                .get(&owner)
-                .and_then(|owner| owner.containers());
+            let template = self.workloads.get(&owner).and_then(Entry::containers);
             let Some(Containers::Template(names)) = template else {
                 continue;
             };
