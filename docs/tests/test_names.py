@@ -30,6 +30,7 @@ FOREIGN_VARIABLES = {
     "NAME_INVALID",
     "SIGKILL",
     "SIGTERM",
+}
 # Values of other charts whose first word is one of ours.
 FOREIGN_VALUES = {
     "global.hub",
