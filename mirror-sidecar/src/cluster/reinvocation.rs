@@ -156,21 +156,27 @@ impl Reinvocation {
 }
 
 fn webhooks(configuration: &DynamicObject) -> Vec<Value> {
-    let webhooks = configuration.data["webhooks"].as_array();
-    webhooks.cloned().unwrap_or_default()
+    list(&configuration.data, "webhooks").to_vec()
+}
+
+/// The elements of a list in `object`, none if there is no list.
+fn list<'a>(object: &'a Value, field: &str) -> &'a [Value] {
+    let list = object.get(field).and_then(Value::as_array);
+    list.map(Vec::as_slice).unwrap_or_default()
 }
 
 /// The webhooks of a configuration, as they are registered a second time: those for new Pods.
 fn reinvoked(original: &DynamicObject) -> Vec<Value> {
     let webhooks = webhooks(original).into_iter();
     let reinvoked = webhooks.filter_map(|mut webhook| {
-        let rules = webhook["rules"].as_array().into_iter().flatten();
+        let rules = list(&webhook, "rules").iter();
         let rules: Vec<_> = rules.filter_map(for_new_pods).collect();
         if rules.is_empty() {
             return None;
         }
-        webhook["rules"] = rules.into();
-        webhook["reinvocationPolicy"] = "IfNeeded".into();
+        let fields = webhook.as_object_mut()?;
+        fields.insert("rules".into(), rules.into());
+        fields.insert("reinvocationPolicy".into(), "IfNeeded".into());
         Some(webhook)
     });
     reinvoked.collect()
@@ -179,22 +185,21 @@ fn reinvoked(original: &DynamicObject) -> Vec<Value> {
 /// The part of a rule that is about the creation of Pods.
 fn for_new_pods(rule: &Value) -> Option<Value> {
     let names = |field: &str, names: &[&str]| {
-        let listed = rule[field].as_array().into_iter().flatten();
-        listed
-            .filter_map(Value::as_str)
-            .any(|name| names.contains(&name))
+        let mut listed = list(rule, field).iter().filter_map(Value::as_str);
+        listed.any(|name| names.contains(&name))
     };
     let is_for_pods = names("apiGroups", &["", "*"])
         && names("resources", &["pods", "*", "*/*"])
         && names("operations", &["CREATE", "*"])
         && names("apiVersions", &["v1", "*"]);
     is_for_pods.then(|| {
+        let scope = rule.get("scope").and_then(Value::as_str);
         json!({
             "apiGroups": [""],
             "apiVersions": ["v1"],
             "resources": ["pods"],
             "operations": ["CREATE"],
-            "scope": rule["scope"].as_str().unwrap_or("*"),
+            "scope": scope.unwrap_or("*"),
         })
     })
 }
