@@ -50,6 +50,8 @@ pub struct Workload<'a> {
     pub secrets: PullSecrets<'a>,
     /// Its annotation with the original images.
     pub annotation: &'a OriginalsAnnotation,
+    /// Istio injects containers into its Pods.
+    pub is_injected: bool,
     /// What it replaces.
     pub old_object: &'a OldObject<'a>,
     /// Whether its pod spec is new, or differs from what it replaces.

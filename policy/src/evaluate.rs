@@ -104,6 +104,7 @@ fn admit<'a>(
         namespace: request.namespace.as_deref().unwrap_or_default(),
         secrets: PullSecrets::of(spec, target),
         annotation: &annotation,
+        is_injected: object.is_injected(),
         old_object: &old_object,
         is_new: &|| old_object.spec().map(|spec| spec.text) != Some(spec.text),
         may_rename: &|| *may_rename,

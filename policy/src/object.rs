@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::images::{Images, List};
+use mirror_contract::placeholder;
+
+use crate::images::{Images, List, Slot};
 use crate::json::{Cursor, Holder, Member};
 use crate::originals_annotation;
 use crate::pull_secrets::{self, ListedSecrets};
@@ -56,6 +58,8 @@ pub struct Metadata<'a> {
     pub is_deleted: bool,
     /// The skip annotation or label is set.
     pub opts_out: bool,
+    /// A label or annotation makes Istio inject containers.
+    pub requests_injection: bool,
     /// The settings name one of the labels.
     pub has_skipped_label: bool,
     /// The settings name one of the owners.
@@ -119,6 +123,17 @@ impl<'a> Object<'a> {
     /// The spec of the Pod template.
     pub fn spec(&self) -> Option<&PodSpec<'a>> {
         self.template()?.spec.as_ref()
+    }
+
+    /// Whether Istio injects containers into its Pods, as far as the object says.
+    pub fn is_injected(&self) -> bool {
+        let is_customised =
+            |slot: &Slot<'_>| placeholder::is_customised_sidecar(&slot.name, &slot.image);
+        let template = self.template();
+        template.is_some_and(|template| template.metadata.requests_injection)
+            || self
+                .spec()
+                .is_some_and(|spec| spec.images.slots.iter().any(is_customised))
     }
 
     /// The text of the Pod template.
@@ -210,6 +225,8 @@ impl<'a> Metadata<'a> {
             }
             self.is_static_pod |= key.name == STATIC_POD;
             self.opts_out |= key.name == SKIP && value.as_deref() == Some("true");
+            self.requests_injection |=
+                placeholder::requests_injection(&key.name, value.as_deref().unwrap_or_default());
             self.other_annotations +=
                 key.name.len() + value.as_ref().map_or(0, |value| value.len());
             if key.name == READMITTED {
@@ -225,6 +242,7 @@ impl<'a> Metadata<'a> {
         while let Some(key) = cursor.next_key() {
             if let Some(value) = cursor.string() {
                 self.opts_out |= key.name == SKIP && value == "true";
+                self.requests_injection |= placeholder::requests_injection(&key.name, &value);
                 self.has_skipped_label |= settings.skips_label(&key.name, &value);
             }
         }

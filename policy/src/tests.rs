@@ -6,6 +6,7 @@ mod forged_annotations;
 mod images;
 mod moves;
 mod other_installation;
+mod placeholders;
 mod properties;
 mod pull_secrets;
 mod refusals;

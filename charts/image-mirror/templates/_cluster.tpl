@@ -54,6 +54,10 @@
 {{- printf "[%s]" (join ", " $names) }}
 {{- end }}
 
+{{- define "image-mirror.reinvokes" -}}
+{{- if and .Values.policy.reinvocation (eq (include "image-mirror.mode" .) "on") }}true{{ end }}
+{{- end }}
+
 {{/* The rights that the mode of work needs, of those in a file, as YAML. Takes a list: the context and the file. */}}
 {{- define "image-mirror.rules" -}}
 {{- $file := last . }}
@@ -67,6 +71,11 @@
   {{- $reads := not (without .verbs "get" "list" "watch") }}
   {{- $onSecrets := has "secrets" .resources }}
   {{- if or (and (eq $mode "on") (or (not $onSecrets) $secrets)) (and (eq $mode "watch") $reads) }}
+    {{- $needed = append $needed . }}
+  {{- end }}
+{{- end }}
+{{- if and (eq $file "files/cluster-rules.yaml") (include "image-mirror.reinvokes" .) }}
+  {{- range .Files.Get "files/reinvocation-rules.yaml" | replace "image-mirror" (include "image-mirror.policyName" .) | fromYamlArray }}
     {{- $needed = append $needed . }}
   {{- end }}
 {{- end }}

@@ -31,6 +31,11 @@
 {{- default (include "image-mirror.fullname" .) .Values.policy.name }}
 {{- end }}
 
+{{/* The second registration of the policy's webhook: names of the program's flag REINVOKE_POLICY. */}}
+{{- define "image-mirror.reinvocationName" -}}
+zz-{{ include "image-mirror.policyName" . }}-reinvocation
+{{- end }}
+
 {{- define "image-mirror.policyServerName" -}}
 {{- default (include "image-mirror.fullname" .) .Values.policyServer.name }}
 {{- end }}

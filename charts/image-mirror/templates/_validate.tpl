@@ -38,6 +38,14 @@
 {{- if and (include "image-mirror.makesPullSecrets" .) (ne (include "image-mirror.mode" .) "on") }}
   {{- $wrong = append $wrong "pull Secrets are made with cluster.mode on only: without it, give pull.secretName alone, the name of a Secret that is in every namespace" }}
 {{- end }}
+{{- if $v.policy.reinvocation }}
+  {{- if ne (include "image-mirror.mode" .) "on" }}
+    {{- $wrong = append $wrong "policy.reinvocation needs cluster.mode on: the sidecar registers the policy's webhook a second time" }}
+  {{- end }}
+  {{- if not (include "image-mirror.hasAdmissionPolicies" .) }}
+    {{- $wrong = append $wrong "policy.reinvocation needs admissionPolicies.enabled and Kubernetes 1.30 or newer: nothing else limits which webhook the sidecar may register (with helm template, set admissionPolicies.enabled=true)" }}
+  {{- end }}
+{{- end }}
 {{- /* Helm would delete what the chart made under such a name, and the Pods would miss it. */}}
 {{- $sidecar := include "image-mirror.sidecar" . }}
 {{- $own := list }}

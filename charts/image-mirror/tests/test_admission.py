@@ -502,6 +502,85 @@ class Namespaces(unittest.TestCase):
         self.assertIsNone(policy.refusals("UPDATE", {}, {}, resource=self.PODS, userInfo={}))
 
 
+def webhook(**changes):
+    """The policy's webhook as the sidecar registers it a second time."""
+    service = {"namespace": "kubewarden", "name": "policy-server-image-mirror", "path": "/validate/clusterwide-image-mirror"}
+    made = {
+        "name": "image-mirror.kubewarden.admission",
+        "clientConfig": {"caBundle": "Y2E=", "service": {**service, "port": 443}},
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}],
+        "reinvocationPolicy": "IfNeeded",
+    }
+    made["clientConfig"]["service"].update(changes.pop("service", {}))
+    made["rules"][0].update(changes.pop("rule", {}))
+    return {**made, **changes}
+
+
+class Webhooks(unittest.TestCase):
+    NAME = "zz-image-mirror-reinvocation"
+    RESOURCE = {"group": "admissionregistration.k8s.io", "resource": "mutatingwebhookconfigurations"}
+
+    def setUp(self):
+        self.policy = Policy("webhooks", "--set", "policy.reinvocation=true")
+
+    def refusals(self, webhooks, operation="UPDATE", name=NAME, before=None, metadata=None, **fields):
+        after = {"metadata": {"name": name, **(metadata or {})}, "webhooks": webhooks}
+        before = before or {"metadata": {"name": name}}
+        fields = {"resource": self.RESOURCE, "name": name, **fields}
+        return self.policy.refusals(operation, before, after, kind="MutatingWebhookConfiguration", **fields)
+
+    def test_what_the_sidecar_does(self):
+        self.assertEqual(self.refusals([webhook()]), [])
+        self.assertEqual(self.refusals([webhook(clientConfig={**webhook()["clientConfig"], "caBundle": "bmV3"})]), [])
+        self.assertEqual(self.refusals([], before={"metadata": {"name": self.NAME}, "webhooks": [webhook()]}), [])
+        without = {"metadata": {"name": self.NAME, "generation": 2}}
+        fields = {"resource": self.RESOURCE, "name": self.NAME}
+        self.assertEqual(self.policy.refusals("UPDATE", {"metadata": {"name": self.NAME}}, without, **fields), [])
+
+    def test_what_it_must_not_do(self):
+        url = {"caBundle": "Y2E=", "url": "https://evil.example/"}
+        evil = [
+            ("that of the policy", webhook(clientConfig=url)),
+            ("that of the policy", webhook(clientConfig={**webhook()["clientConfig"], **url})),
+            ("that of the policy", webhook(service={"namespace": "default"})),
+            ("that of the policy", webhook(service={"name": "policy-server-default"})),
+            ("that of the policy", webhook(service={"path": "/validate/clusterwide-other"})),
+            ("new Pods", webhook(rule={"resources": ["secrets"]})),
+            ("new Pods", webhook(rule={"resources": ["pods", "secrets"]})),
+            ("new Pods", webhook(rule={"resources": ["*"]})),
+            ("new Pods", webhook(rule={"apiGroups": ["*"]})),
+            ("new Pods", webhook(rule={"operations": ["CREATE", "UPDATE"]})),
+        ]
+        for words, second in evil:
+            for webhooks in ([second], [webhook(), second]):
+                refusals = self.refusals(webhooks)
+                with self.subTest(words=words, second=second):
+                    self.assertEqual(len(refusals), 1, refusals)
+                    self.assertIn(words, refusals[0])
+        for fields in [
+            {"operation": "CREATE"},
+            {"name": "clusterwide-image-mirror"},
+            {"resource": {**self.RESOURCE, "resource": "validatingwebhookconfigurations"}},
+        ]:
+            refusals = self.refusals([webhook()], **fields)
+            self.assertEqual(len(refusals), 1, fields)
+            self.assertIn("no webhook configuration but", refusals[0])
+        for metadata in ({"labels": {"a": "b"}}, {"finalizers": ["a/b"]}):
+            self.assertIn("no metadata", self.refusals([webhook()], metadata=metadata)[0])
+        deletion = self.policy.refusals("DELETE", {"metadata": {}}, None, resource=self.RESOURCE, name=self.NAME)
+        self.assertEqual(len(deletion), 1)
+
+    def test_names_are_those_of_the_values(self):
+        values = ["policy.reinvocation=true", "policy.name=p", "policyServer.name=s", "kubewarden.namespace=n"]
+        self.policy = Policy("webhooks", *(part for value in values for part in ("--set", value)))
+        service = {"namespace": "n", "name": "policy-server-s", "path": "/validate/clusterwide-p"}
+        self.assertEqual(self.refusals([webhook(service=service)], name="zz-p-reinvocation"), [])
+        self.assertEqual(len(self.refusals([webhook()])), 2)
+
+    def test_nobody_else_is_looked_at(self):
+        self.assertIsNone(self.refusals([webhook(rule={"resources": ["*"]})], user="admin"))
+
+
 class WhereTheyAre(unittest.TestCase):
     def names(self, *flags):
         found = objects(render_text("--set", "registry.host=a.example", *flags))
@@ -518,6 +597,8 @@ class WhereTheyAre(unittest.TestCase):
         self.assertEqual(self.names(*pull, *served, "--set", "admissionPolicies.workloads=None")[0], all_of_them[:2])
         self.assertEqual(self.names(*served)[0], all_of_them[::2], "without credentials no Secret is written")
         self.assertEqual(self.names(*served, "--set", "cluster.mode=watch")[0], [])
+        reinvocation = self.names(*pull, *served, "--set", "policy.reinvocation=true")[0]
+        self.assertEqual(reinvocation, sorted([*all_of_them, "image-mirror-webhooks"]))
 
     def test_everything_is_refused_unless_workloads_are_to_be_audited_only(self):
         for value, action in [(None, "Deny"), ("Audit", "Audit")]:

@@ -151,6 +151,31 @@ class Rights(unittest.TestCase):
     def test_they_are_those_of_the_files(self):
         self.assertEqual(self.rules("--set", "pull.existingSecret=a"), self.files())
 
+    def test_a_second_registration_of_the_webhook_is_the_users_choice(self):
+        flags = ("--set", "policy.reinvocation=true", "--set", "admissionPolicies.enabled=true")
+        names = {"admissionregistration.k8s.io"}
+
+        def webhook_rules(*flags):
+            return [rule for rule in self.rules(*flags)["ClusterRole"] if names & set(rule["apiGroups"])]
+
+        self.assertEqual(webhook_rules(), [])
+        self.assertEqual(webhook_rules(*flags), document("charts/image-mirror/files/reinvocation-rules.yaml"))
+        for policy in ("image-mirror", "p"):
+            found = render(*REGISTRY, *flags, "--set", f"policy.name={policy}")
+            self.assertEqual(environment(found)["REINVOKE_POLICY"], policy)
+            # Without webhooks: helm leaves those alone that the sidecar writes.
+            self.assertNotIn("webhooks", found["MutatingWebhookConfiguration", f"zz-{policy}-reinvocation"])
+            rules = found["ClusterRole", "image-mirror"]["rules"]
+            written = [rule["resourceNames"] for rule in rules if names & set(rule["apiGroups"])]
+            second = f"zz-{policy}-reinvocation"
+            self.assertEqual(written, [[f"clusterwide-{policy}", second], [second]])
+        found = render(*REGISTRY)
+        self.assertNotIn("REINVOKE_POLICY", environment(found))
+        self.assertNotIn("MutatingWebhookConfiguration", {kind for kind, _ in found})
+        module = source("mirror-sidecar/src/cluster/reinvocation.rs")
+        for name in ('"clusterwide-{policy}"', '"zz-{policy}-reinvocation"'):
+            self.assertIn(name, module)
+
     def test_the_name_of_the_pull_secret_follows_the_value(self):
         for flags, name in [((), "image-mirror-pull"), (("--set", "pull.secretName=other"), "other")]:
             found = render(*REGISTRY, "--set", "pull.existingSecret=a", *flags)

@@ -269,6 +269,11 @@ class Sense(unittest.TestCase):
                 ["--set-json", 'policyServer.env=[{"name": "NO_PROXY", "value": "a"}]'],
             ),
             ("networkPolicy.egress.apiServer is missing", sets(networkPolicy__egress__enabled="true")),
+            ("reinvocation needs admissionPolicies", sets(policy__reinvocation="true")),
+            (
+                "reinvocation needs cluster.mode on",
+                sets(policy__reinvocation="true", cluster__mode="watch", admissionPolicies__enabled="true"),
+            ),
             ("must be below policyServer.replicas", sets(policyServer__minAvailable=2)),
             ("must be below policyServer.replicas", sets(policyServer__minAvailable="100%")),
         ]

@@ -278,6 +278,27 @@ pub(super) fn create_global(client: &Client, manifest: &Value) -> anyhow::Result
     Ok(())
 }
 
+/// What is stored of an object that lives in no namespace.
+pub(super) fn get_global(client: &Client, manifest: &Value) -> Result<Value, Error> {
+    let api = Api::<DynamicObject>::all_with(client.clone(), &resource(manifest)?);
+    to_value(call(api.get(name(manifest))))
+}
+
+/// Merges fields into an object that lives in no namespace.
+pub(super) fn merge_global(
+    client: &Client,
+    manifest: &Value,
+    fields: &Value,
+) -> Result<Value, Error> {
+    let api = Api::<DynamicObject>::all_with(client.clone(), &resource(manifest)?);
+    let params = PatchParams::default();
+    to_value(call(api.patch(
+        name(manifest),
+        &params,
+        &Patch::Merge(fields),
+    )))
+}
+
 /// Deletes an object that lives in no namespace.
 pub(super) fn delete_global(client: &Client, manifest: &Value) -> Result<(), Error> {
     let api = Api::<DynamicObject>::all_with(client.clone(), &resource(manifest)?);

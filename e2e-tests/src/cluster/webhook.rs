@@ -62,6 +62,7 @@ pub struct WebhookBuilder {
     rules: Vec<Value>,
     namespaces: Vec<String>,
     name: &'static str,
+    is_whole_name: bool,
 }
 
 /// A registered webhook. It is removed when this is dropped.
@@ -89,6 +90,7 @@ impl Webhook {
             rules: Vec::new(),
             namespaces: Vec::new(),
             name: "image-mirror",
+            is_whole_name: false,
         }
     }
 
@@ -134,6 +136,14 @@ impl WebhookBuilder {
         self
     }
 
+    /// The whole name of its registration, for a cluster that no other test uses.
+    #[must_use]
+    pub fn whole_name(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self.is_whole_name = true;
+        self
+    }
+
     /// Answers for this namespace too.
     #[must_use]
     pub fn also_in(mut self, namespace: &Namespace) -> Self {
@@ -156,10 +166,15 @@ impl WebhookBuilder {
         let port = listener.local_addr()?.port();
         self.rules.extend(rules()?);
         self.namespaces.push(namespace.name().to_owned());
+        let name = if self.is_whole_name {
+            self.name.to_owned()
+        } else {
+            format!("{}-{}", self.name, namespace.name())
+        };
         let registration = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "MutatingWebhookConfiguration",
-            "metadata": { "name": format!("{}-{}", self.name, namespace.name()) },
+            "metadata": { "name": name },
             "webhooks": [{
                 "name": "image-mirror.kubewarden.admission",
                 "admissionReviewVersions": ["v1"],

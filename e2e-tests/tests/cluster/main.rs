@@ -6,6 +6,7 @@ mod custom_kinds;
 mod drill;
 mod external;
 mod former_secret;
+mod injected;
 mod installations;
 mod jobs;
 mod losing_backup;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use e2e_tests::cluster::{self, Account, Cluster, Namespace, Request, Rights};
+use e2e_tests::cluster::{self, Account, Cluster, GlobalObject, Namespace, Request, Rights};
 use e2e_tests::sidecar::{Sidecar, SidecarBuilder};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde_json::{Value, json};
@@ -113,6 +113,7 @@ fn it_uses_each_right_and_asks_for_no_other() {
 
     let with_cluster =
         |sidecar: SidecarBuilder, replica: &str| replica_of(sidecar, &account, &home, replica);
+    let _webhooks = registrations(&cluster);
     let world = World::with(|sidecar| with_cluster(sidecar, "mirror-sidecar-0"));
     let mut kinds = vec![
         Kind::Deployment,
@@ -171,9 +172,33 @@ fn replica_of(
         .argument("--kubernetes=on")
         .argument("--readmit-per-minute=1000")
         .argument("--recheck-interval=1s")
+        .argument("--reinvoke-policy=image-mirror")
         .argument(format!("--pull-secret={PULL_SECRET}"))
         .argument("--pull-username=puller")
         .argument("--pull-password=p4ss word")
+}
+
+/// The policy as Kubewarden registers it, here for no namespace, and what the chart creates for its second registration.
+fn registrations(cluster: &Cluster) -> [GlobalObject; 2] {
+    let webhook = json!({
+        "name": "image-mirror.kubewarden.admission",
+        "admissionReviewVersions": ["v1"],
+        "clientConfig": { "service": { "namespace": "kubewarden", "name": "policy-server-image-mirror" } },
+        "namespaceSelector": { "matchLabels": { "no": "namespace" } },
+        "rules": [{ "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"] }],
+        "sideEffects": "None",
+    });
+    let configurations = [
+        ("clusterwide-image-mirror", json!([webhook])),
+        ("zz-image-mirror-reinvocation", json!([])),
+    ];
+    configurations.map(|(name, webhooks)| {
+        let configuration = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+            "metadata": { "name": name }, "webhooks": webhooks,
+        });
+        GlobalObject::create(cluster, configuration).unwrap()
+    })
 }
 
 /// A Pod asks for the pull Secret, which is made, made again when it is deleted, repaired when it is changed, and replaced

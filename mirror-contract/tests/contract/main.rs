@@ -3,6 +3,7 @@
 mod answer;
 mod namespace;
 mod naming;
+mod placeholder;
 mod query;
 mod reference;
 mod support;

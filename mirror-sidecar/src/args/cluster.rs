@@ -22,6 +22,9 @@ const MIN_RECHECK: Duration = Duration::from_secs(1);
 /// Longest name of a replica: what is before it in the name of its Lease leaves this much of 253.
 const MAX_REPLICA: usize = 238;
 
+/// Longest name of a policy: what is added to it in the names of webhook configurations leaves this much of 253.
+const MAX_POLICY: usize = 237;
+
 /// How the service works with a Kubernetes cluster.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Kubernetes")]
@@ -97,6 +100,12 @@ pub struct ClusterArgs {
         value_parser = positive::<NonZeroU32>
     )]
     pub readmit_per_minute: NonZeroU32,
+    /// Name of the `ClusterAdmissionPolicy` whose webhook is called once more for new Pods, after all other webhooks, so that
+    /// images of containers that these inject are rewritten too (with --kubernetes=on). The `MutatingWebhookConfiguration`
+    /// zz-NAME-reinvocation must exist, and is kept in step with the policy's own. The chart's policy.reinvocation does all
+    /// that
+    #[arg(long, env = "REINVOKE_POLICY", value_name = "NAME", value_parser = policy_name)]
+    pub reinvoke_policy: Option<String>,
     /// How often each image in use is re-checked: is its copy there, did its tag move, does the original still exist
     #[arg(long, env = "RECHECK_INTERVAL", default_value = "1h", value_name = "TIME", value_parser = recheck_interval)]
     pub recheck_interval: Duration,
@@ -195,6 +204,14 @@ fn replica_name(text: &str) -> Result<String, &'static str> {
         .ok()
         .filter(|name| name.len() <= MAX_REPLICA);
     name.ok_or("must be lower-case letters, digits, hyphens and dots, as names of Pods are")
+}
+
+/// Names of webhook configurations are made of it, which may have 253 characters.
+fn policy_name(text: &str) -> Result<String, &'static str> {
+    let name = secret_name(text)
+        .ok()
+        .filter(|name| name.len() <= MAX_POLICY);
+    name.ok_or("must be lower-case letters, digits, hyphens and dots, as names of policies are")
 }
 
 /// The rule for names of namespaces (RFC 1123 label): it becomes part of a URL.

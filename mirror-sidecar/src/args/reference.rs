@@ -19,7 +19,7 @@ This page is generated from the program's `--help`: `IMAGE_MIRROR_ACCEPT=1 cargo
 ";
 
 /// Pages that explain a flag further.
-const SEE: [(&str, &str); 8] = [
+const SEE: [(&str, &str); 9] = [
     (
         "private-registry",
         "registries.md#registries-in-private-networks",
@@ -27,6 +27,10 @@ const SEE: [(&str, &str); 8] = [
     ("parallel-copies", "fairness.md"),
     ("kubernetes", "cluster.md"),
     ("max-workloads", "cluster.md#limits"),
+    (
+        "reinvoke-policy",
+        "injected-containers.md#call-the-policy-again",
+    ),
     ("docker-config", "credentials.md"),
     ("max-image-size", "copying.md"),
     ("former-backup", "changing-the-backup.md"),

@@ -69,6 +69,11 @@ pub enum Notice {
         /// The originals that it still names.
         images: Vec<String>,
     },
+    /// Injected containers of the workload's Pods run originals although there are copies.
+    InjectedNotRewritten {
+        /// The originals.
+        images: Vec<String>,
+    },
     /// The namespace has more than is looked after.
     TooMuch {
         /// How many images of its workloads are not looked after.

@@ -41,6 +41,15 @@ impl WorkloadKind {
         !matches!(self, Self::Job | Self::Pod)
     }
 
+    /// The kind of this name; all watched names are unique among the groups of Kubernetes.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Kind::ALL.into_iter().find_map(|kind| match kind {
+            Kind::Workload(kind) => Some(kind).filter(|kind| kind.name() == name),
+            Kind::Namespace => None,
+        })
+    }
+
     /// The group, empty for the core group.
     #[must_use]
     pub const fn group(self) -> &'static str {

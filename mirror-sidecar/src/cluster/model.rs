@@ -4,8 +4,10 @@
 //! the history of Deployments are not kept. It changes by [`Change`]s only and does no I/O, so every query is a pure
 //! function of what was told.
 
+mod containers;
 mod due;
 mod entry;
+mod injected;
 mod limits;
 mod lists;
 #[cfg(test)]
@@ -26,9 +28,11 @@ use super::excluded::ExcludedNamespaces;
 use super::kind::{Kind, WorkloadKind};
 use super::workload::{Key, Object, Workload};
 use crate::former_backups::FormerBackups;
+use containers::Containers;
 pub use due::{CopyState, Due};
 pub use entry::{Entry, Image};
 use entry::{Noted, Place};
+pub use injected::InjectedImages;
 pub use limits::{Amounts, Limits};
 pub use lists::ListState;
 use lists::Lists;
@@ -91,6 +95,8 @@ pub struct Model {
     candidates: BTreeSet<Arc<Key>>,
     /// The workloads that another installation has rewritten.
     of_others: BTreeSet<Arc<Key>>,
+    /// Pods that may have injected containers with original images.
+    maybe_injected: BTreeSet<Arc<Key>>,
     /// The workloads of which images are not remembered.
     cut: BTreeSet<Arc<Key>>,
     lists: Lists,
@@ -153,6 +159,7 @@ impl Model {
             namespaces: Namespaces::default(),
             candidates: BTreeSet::new(),
             of_others: BTreeSet::new(),
+            maybe_injected: BTreeSet::new(),
             cut: BTreeSet::new(),
             lists: Lists::default(),
             policy_seen: None,
@@ -458,6 +465,9 @@ impl Model {
         if entry.is_candidate() {
             self.candidates.insert(Arc::clone(&key));
         }
+        if entry.containers().is_some_and(Containers::has_images) {
+            self.maybe_injected.insert(Arc::clone(&key));
+        }
         self.workloads.insert(key, entry);
         true
     }
@@ -494,6 +504,7 @@ impl Model {
         }
         self.candidates.remove(&key);
         self.of_others.remove(&key);
+        self.maybe_injected.remove(&key);
         self.namespaces.leave(&key.namespace, entry.secret_names());
         true
     }

@@ -11,8 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::api_server::ApiServer;
 use super::hosts::most_used;
+use super::injected::InjectedContainers;
 use super::model::Limits;
 use super::readmitting::Readmitting;
+use super::reinvocation::Reinvocation;
 use super::replicas::Group;
 use super::secrets::Setup;
 use super::supervision::supervise;
@@ -94,6 +96,12 @@ pub async fn start(
         interval: args.recheck_interval,
         on_moved_tag: args.on_moved_tag,
     };
+    let injected = InjectedContainers {
+        cluster: Arc::clone(&cluster),
+        inventory: inventory.clone(),
+        replicas: replicas.clone(),
+        events: events.clone(),
+    };
     let readmitting = Readmitting {
         server: server.clone(),
         cluster: Arc::clone(&cluster),
@@ -104,10 +112,13 @@ pub async fn start(
         secrets: provision.clone(),
         home: args.own_namespace,
     };
-    let parts: &[Part] = if is_on {
-        &[Part::Upkeep, Part::Readmitting]
-    } else {
-        &[Part::Upkeep]
+    let reinvocation = args
+        .reinvoke_policy
+        .map(|policy| Reinvocation::new(server.clone(), replicas.clone(), &policy));
+    let parts: &[Part] = match (is_on, &reinvocation) {
+        (false, _) => &[Part::Upkeep],
+        (true, None) => &[Part::Upkeep, Part::Readmitting, Part::Injected],
+        (true, Some(_)) => &[Part::Upkeep, Part::Readmitting, Part::Reinvocation],
     };
     let (mode, rate) = (args.readmit, args.readmit_per_minute);
     let parts = supervise(parts, move |part| match part {
@@ -116,6 +127,11 @@ pub async fn start(
             let readmissions = Readmissions::new(mode, rate);
             readmitting.clone().run(readmissions).boxed()
         }
+        Part::Injected => injected.clone().run().boxed(),
+        Part::Reinvocation => match reinvocation.clone() {
+            Some(reinvocation) => reinvocation.run().boxed(),
+            None => std::future::pending().boxed(),
+        },
     });
     tokio::spawn(watch(server, cluster, stop.clone()));
     tokio::spawn(stop.run_until_cancelled_owned(parts));
@@ -127,6 +143,8 @@ pub async fn start(
 enum Part {
     Upkeep,
     Readmitting,
+    Injected,
+    Reinvocation,
 }
 
 impl fmt::Display for Part {
@@ -134,6 +152,8 @@ impl fmt::Display for Part {
         f.write_str(match self {
             Self::Upkeep => "upkeep",
             Self::Readmitting => "re-admission",
+            Self::Injected => "injected containers",
+            Self::Reinvocation => "reinvocation",
         })
     }
 }

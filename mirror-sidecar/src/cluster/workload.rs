@@ -58,13 +58,17 @@ pub struct Workload {
     pub life: Life,
     /// Whether a controller owns it (`ownerReferences[].controller`).
     pub is_owned: bool,
+    /// The kind and name of that controller, if it is of a kind that is watched.
+    pub owner: Option<(WorkloadKind, Box<str>)>,
     /// Whether the policy leaves it alone: its owner said so, on it or on its Pod template, or it is a static Pod.
     pub is_exempt: bool,
     /// Whether it has the policy's note on what was rewritten, on itself: on a Pod, that is where the policy put it, or the
     /// template of the Pod.
     pub is_noted: bool,
-    /// The images as they are written, without those that are never pulled.
+    /// The images as they are written, without those that are never pulled, and without placeholders.
     pub images: Vec<String>,
+    /// The names and images of containers and init containers, without placeholders.
+    pub containers: Vec<(String, String)>,
     /// The images that the policy's annotation names as copies, each with its original. The author of the object can forge
     /// them.
     pub originals: Vec<(String, String)>,

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use mirror_contract::{Digest, ImageRef};
+use mirror_contract::{Digest, ImageRef, placeholder};
 
 use super::Workload;
 use crate::host::Host;
@@ -94,6 +94,9 @@ impl Workload<'_> {
         // It cannot change any more, so nobody needs to be asked.
         if slot.is_volume() && self.secrets.are_of_running_pod() {
             return self.remembered(slot, None).unwrap_or(Fate::Unwanted);
+        }
+        if placeholder::is_placeholder(text, self.is_injected) {
+            return Fate::Unwanted;
         }
         let original = match ImageRef::parse(text) {
             Ok(original) => original,

@@ -143,3 +143,34 @@ metadata before this validation: `generation`, `managedFields`, and the annotati
     variables.beforeSecrets.all(s, s in variables.afterSecrets || (has(s.name) && s.name in {{ $secrets }}))
     && variables.afterSecrets.all(s, s in variables.beforeSecrets || (has(s.name) && s.name in {{ $secrets }}))
 {{- end }}
+
+{{/* The second registration of the policy's webhook, and nothing else: its server, its path, new Pods. */}}
+{{- define "image-mirror.webhookVariables" -}}
+- name: webhooks
+  expression: "request.operation != 'DELETE' && has(dyn(object).webhooks) ? dyn(object).webhooks : []"
+{{- range $name, $object := dict "before" "oldObject" "after" "object" }}
+- name: {{ $name }}
+  expression: "request.operation == 'UPDATE' ? dyn({{ $object }}).metadata : {}"
+{{- end }}
+{{- end }}
+
+{{- define "image-mirror.webhookValidations" -}}
+- message: mirror-sidecar writes no webhook configuration but {{ include "image-mirror.reinvocationName" . }}
+  expression: >-
+    request.operation == 'UPDATE' && request.resource.resource == 'mutatingwebhookconfigurations'
+    && request.name == '{{ include "image-mirror.reinvocationName" . }}'
+- message: mirror-sidecar registers no webhook but that of the policy {{ include "image-mirror.policyName" . }}
+  expression: >-
+    variables.webhooks.all(w, !has(w.clientConfig.url) && has(w.clientConfig.service)
+    && w.clientConfig.service.namespace == '{{ include "image-mirror.kubewardenNamespace" . }}'
+    && w.clientConfig.service.name == 'policy-server-{{ include "image-mirror.policyServerName" . }}'
+    && has(w.clientConfig.service.path)
+    && w.clientConfig.service.path == '/validate/clusterwide-{{ include "image-mirror.policyName" . }}')
+- message: mirror-sidecar registers webhooks for new Pods only
+  expression: >-
+    variables.webhooks.all(w, !has(w.rules) || w.rules.all(r, r.apiGroups == [''] && r.resources == ['pods']
+    && r.operations == ['CREATE']))
+- message: mirror-sidecar changes no metadata of a webhook configuration
+  expression: >-
+    {{ include "image-mirror.sameBut" (list "variables.before" "variables.after" "['generation', 'managedFields', 'resourceVersion']") }}
+{{- end }}

@@ -184,6 +184,10 @@ name in the values, the Secret.
   value: {{ include "image-mirror.readmit" . | quote }}
 - name: READMIT_PER_MINUTE
   value: {{ $v.cluster.readmitPerMinute | int64 | quote }}
+{{- if include "image-mirror.reinvokes" . }}
+- name: REINVOKE_POLICY
+  value: {{ include "image-mirror.policyName" . | quote }}
+{{- end }}
 # Replicas share the work by these.
 - name: POD_NAME
   valueFrom:

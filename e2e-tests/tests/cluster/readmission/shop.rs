@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use e2e_tests::cluster::{Account, Cluster, Namespace, Request, Webhook};
+use e2e_tests::cluster::{Account, Cluster, Namespace, Request, Webhook, WebhookBuilder};
 use e2e_tests::fixtures::images_of;
 use e2e_tests::sidecar::{Sidecar, SidecarBuilder};
 use serde_json::{Value, json};
@@ -61,18 +61,32 @@ impl<'a> Shop<'a> {
 
     /// The same with more settings.
     pub fn install_policy_with(&mut self, more: Value) {
+        self.install_policy_as(more, |webhook| webhook);
+    }
+
+    /// The same with a webhook that is registered in another way.
+    pub fn install_policy_as(
+        &mut self,
+        more: Value,
+        configure: impl FnOnce(WebhookBuilder) -> WebhookBuilder,
+    ) {
         let host = support::policy(&self.world.sidecar);
         let mut settings = self.world.settings();
         if let (Value::Object(settings), Value::Object(more)) = (&mut settings, more) {
             settings.extend(more);
         }
         let builder = Webhook::builder(host, settings);
-        let webhook = with_cron_jobs(builder, self.has_cron_jobs);
+        let webhook = configure(with_cron_jobs(builder, self.has_cron_jobs));
         self.webhook = Some(
             webhook
                 .start(&self.namespace, self.cluster.admin())
                 .unwrap(),
         );
+    }
+
+    /// Removes the policy and its registration.
+    pub fn uninstall_policy(&mut self) {
+        self.webhook = None;
     }
 
     /// Ends the sidecar and starts one in its place, which works with the cluster.

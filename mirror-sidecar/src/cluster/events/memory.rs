@@ -140,7 +140,8 @@ impl Name {
                 }
             }
             // Reasons have figures in them, and one of them at a time is enough.
-            Notice::TooMuch { .. }
+            Notice::InjectedNotRewritten { .. }
+            | Notice::TooMuch { .. }
             | Notice::NoBudget
             | Notice::ForeignSecret
             | Notice::SecretRefused { .. }

@@ -25,6 +25,7 @@ impl Notice {
             Self::NotMirrored { .. } => "NotMirrored",
             Self::LastCopy { .. } => "LastCopy",
             Self::NotRewritten { .. } => "NotRewritten",
+            Self::InjectedNotRewritten { .. } => "InjectedNotRewritten",
             Self::TooMuch { .. } => "LimitExceeded",
             Self::NoBudget => "BudgetExceeded",
             Self::ForeignSecret => "ForeignSecret",
@@ -42,6 +43,7 @@ impl Notice {
             | Self::NotMirrored { .. }
             | Self::TooMuch { .. }
             | Self::NoBudget
+            | Self::InjectedNotRewritten { .. }
             | Self::OtherInstallation { .. } => "Mirror",
             Self::LastCopy { .. } | Self::ImageLost { .. } => "Check",
             Self::NotRewritten { .. } | Self::ReadmissionRefused { .. } => "Readmit",
@@ -87,6 +89,9 @@ impl Notice {
                 reason: tidy(&reason, MAX_REASON),
             },
             Self::NotRewritten { images } => Self::NotRewritten {
+                images: images.into_iter().take(MAX_LISTED).map(image).collect(),
+            },
+            Self::InjectedNotRewritten { images } => Self::InjectedNotRewritten {
                 images: images.into_iter().take(MAX_LISTED).map(image).collect(),
             },
             other @ (Self::TooMuch { .. } | Self::NoBudget | Self::ForeignSecret) => other,
@@ -136,6 +141,12 @@ impl Notice {
             Self::NotRewritten { images } => format!(
                 "There are copies of these images, but the policy leaves them: {}. \
                  Check that the image-mirror policy is active and covers this kind and namespace.",
+                list(images)
+            ),
+            Self::InjectedNotRewritten { images } => format!(
+                "Containers that another webhook injects into Pods of this workload run original images although there are \
+                 copies: {}. If new Pods do so too, the injector runs after the policy: set the image in the injector's own \
+                 settings, or set policy.reinvocation in the chart.",
                 list(images)
             ),
             Self::TooMuch { images, has_workloads } => {

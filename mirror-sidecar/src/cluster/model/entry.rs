@@ -7,6 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use mirror_contract::{Backup, ImageRef};
 
 use super::Rules;
+use super::containers::Containers;
 use super::secret_names::SecretNames;
 use crate::cluster::workload::{Life, Workload};
 
@@ -20,6 +21,7 @@ pub struct Entry {
     originals: Box<[Image]>,
     in_backup: Box<[Image]>,
     noted: Box<[Noted]>,
+    containers: Option<Box<Containers>>,
     left_out: LeftOut,
     /// Which list it was told in last.
     epoch: u32,
@@ -145,7 +147,8 @@ impl Entry {
         noted_copies.sort_unstable();
         // A pinned copy has one name here for all tags that its author can think of.
         noted_copies.dedup_by(|next, first| next.copy == first.copy);
-        let images = hash_of(&originals, &in_backup, &noted_copies);
+        let containers = Containers::of(workload, &originals, !in_backup.is_empty());
+        let images = hash_of(&originals, &in_backup, &noted_copies, containers.as_ref());
         let count = originals.len().saturating_add(in_backup.len());
         in_backup.truncate(MAX_IMAGES);
         originals.truncate(MAX_IMAGES.saturating_sub(in_backup.len()));
@@ -167,6 +170,7 @@ impl Entry {
             originals: originals.into_boxed_slice(),
             in_backup: in_backup.into_boxed_slice(),
             noted: noted_copies.into_boxed_slice(),
+            containers: containers.map(Box::new),
             left_out: LeftOut {
                 beyond_object: u32::try_from(count.saturating_sub(kept)).unwrap_or(u32::MAX),
                 beyond_namespace: 0,
@@ -219,11 +223,20 @@ impl Entry {
             *images = kept.into_boxed_slice();
         }
         self.left_out.beyond_namespace = left_out;
+        let originals = &self.originals;
+        if let Some(containers) = &mut self.containers {
+            containers.retain_images(|image| originals.contains(image));
+        }
         let in_backup = &self.in_backup;
         let noted = std::mem::take(&mut self.noted).into_iter();
         self.noted = noted
             .filter(|noted| in_backup.contains(&noted.copy))
             .collect();
+    }
+
+    /// Its containers, as far as they matter.
+    pub(super) fn containers(&self) -> Option<&Containers> {
+        self.containers.as_deref()
     }
 
     /// Forgets what is noted of the copies for which `keep` says so.
@@ -338,8 +351,13 @@ fn noted_original(
     Some((original.without_redundant_tag(), is_present))
 }
 
-fn hash_of(originals: &[Image], in_backup: &[Image], noted: &[Noted]) -> u64 {
+fn hash_of(
+    originals: &[Image],
+    in_backup: &[Image],
+    noted: &[Noted],
+    containers: Option<&Containers>,
+) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (originals, in_backup, noted).hash(&mut hasher);
+    (originals, in_backup, noted, containers).hash(&mut hasher);
     hasher.finish()
 }

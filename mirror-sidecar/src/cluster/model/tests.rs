@@ -1,6 +1,7 @@
 //! What the queries say after changes.
 
 mod due;
+mod injected;
 mod limits;
 mod random;
 
@@ -38,9 +39,15 @@ pub fn workload(kind: WorkloadKind, name: &str, images: &[&str]) -> Workload {
         created: Some("2026-11-23T00:00:00Z".parse().unwrap()),
         life: Life::Active,
         is_owned: false,
+        owner: None,
         is_exempt: false,
         is_noted: false,
         images: images.iter().map(ToString::to_string).collect(),
+        containers: images
+            .iter()
+            .enumerate()
+            .map(|(index, image)| (format!("c{index}"), (*image).to_owned()))
+            .collect(),
         originals: Vec::new(),
         pull_secrets: Vec::new(),
     }

@@ -2,6 +2,7 @@
 //!
 //! The places are those of the policy (`pod_template`, `images`, `exempt` there), so that both sides mean the same.
 
+use mirror_contract::placeholder;
 use serde::de::MapAccess;
 
 use crate::cluster::lenient::{Lenient, Present, fields, skip, value};
@@ -31,6 +32,7 @@ pub(super) fn is_wanted(name: &str) -> bool {
             | "annotations"
             | "labels"
             | "controller"
+            | "kind"
             | SKIP
             | STATIC_POD
             | NOTE
@@ -51,7 +53,7 @@ pub(super) fn is_wanted(name: &str) -> bool {
             | "phase"
             | "conditions"
             | "type"
-    )
+    ) || placeholder::is_injection_key(name)
 }
 
 /// An object of any kind, with all that may matter.
@@ -78,6 +80,8 @@ pub(super) struct Metadata {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Owner {
     pub is_controller: bool,
+    pub kind: String,
+    pub name: String,
 }
 
 /// The annotations or the labels that mean something here.
@@ -86,6 +90,7 @@ pub(super) struct Marks {
     pub skip: String,
     pub is_static: Present,
     pub originals: Originals,
+    pub requests_injection: bool,
 }
 
 /// The policy's annotation with the original images, as JSON. The text is empty if it is too long to be read.
@@ -128,7 +133,16 @@ pub(super) struct JobSpec {
 #[derive(Clone, Debug, Default)]
 pub(super) struct PodSpec {
     pub images: Vec<String>,
+    pub containers: Vec<Container>,
+    pub has_customised_sidecar: bool,
     pub pull_secrets: Vec<Named>,
+}
+
+/// A container or an init container; an ephemeral one is no part of a template.
+#[derive(Clone, Debug)]
+pub(super) struct Container {
+    pub name: String,
+    pub image: String,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -139,6 +153,7 @@ pub(super) struct Named {
 /// A container, or the source of a volume that is made of an image. They write the same in different words.
 #[derive(Default)]
 struct Source {
+    name: String,
     image: String,
     pull_policy: String,
 }
@@ -165,11 +180,32 @@ impl Metadata {
     pub(super) fn is_opted_out(&self) -> bool {
         self.annotations.skip == "true" || self.labels.skip == "true"
     }
+
+    /// Whether a label or annotation makes Istio inject containers.
+    pub(super) fn requests_injection(&self) -> bool {
+        self.annotations.requests_injection || self.labels.requests_injection
+    }
 }
 
 impl PodSpec {
+    fn add_containers(&mut self, sources: Vec<Source>) {
+        for source in &sources {
+            self.containers.push(Container {
+                name: source.name.clone(),
+                image: source.image.clone(),
+            });
+        }
+        self.add(sources);
+    }
+
     fn add(&mut self, sources: impl IntoIterator<Item = Source>) {
-        for Source { image, pull_policy } in sources {
+        for Source {
+            name,
+            image,
+            pull_policy,
+        } in sources
+        {
+            self.has_customised_sidecar |= placeholder::is_customised_sidecar(&name, &image);
             if !image.is_empty() && pull_policy != NEVER {
                 self.images.push(image);
             }
@@ -189,13 +225,12 @@ fields!(Metadata {
     "annotations" => annotations,
     "labels" => labels,
 });
-fields!(Owner { "controller" => is_controller });
-fields!(Marks { SKIP => skip, STATIC_POD => is_static, NOTE => originals });
+fields!(Owner { "controller" => is_controller, "kind" => kind, "name" => name });
 fields!(Template { "metadata" => metadata, "spec" => spec });
 fields!(JobTemplate { "spec" => spec });
 fields!(JobSpec { "template" => template });
 fields!(Named { "name" => name });
-fields!(Source { "image" | "reference" => image, "imagePullPolicy" | "pullPolicy" => pull_policy });
+fields!(Source { "name" => name, "image" | "reference" => image, "imagePullPolicy" | "pullPolicy" => pull_policy });
 fields!(Volume { "image" => image });
 fields!(Status { "phase" => phase, "conditions" => conditions });
 fields!(Condition { "type" => name, "status" => status });
@@ -212,6 +247,26 @@ impl Lenient for Originals {
     fn take_text(&mut self, text: &str) {
         self.is_there = true;
         text.clone_into(&mut self.text);
+    }
+}
+
+impl Lenient for Marks {
+    fn take_field<'de, A: MapAccess<'de>>(
+        &mut self,
+        name: &str,
+        object: &mut A,
+    ) -> Result<(), A::Error> {
+        match name {
+            SKIP => self.skip = value(object)?,
+            STATIC_POD => self.is_static = value(object)?,
+            NOTE => self.originals = value(object)?,
+            name if placeholder::is_injection_key(name) => {
+                let text: String = value(object)?;
+                self.requests_injection |= placeholder::requests_injection(name, &text);
+            }
+            _ => skip(object)?,
+        }
+        Ok(())
     }
 }
 
@@ -240,7 +295,10 @@ impl Lenient for PodSpec {
         object: &mut A,
     ) -> Result<(), A::Error> {
         match name {
-            "containers" | "initContainers" | "ephemeralContainers" => {
+            "containers" | "initContainers" => {
+                self.add_containers(value::<Vec<Source>, A>(object)?);
+            }
+            "ephemeralContainers" => {
                 self.add(value::<Vec<Source>, A>(object)?);
             }
             "volumes" => {

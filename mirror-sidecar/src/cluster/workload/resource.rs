@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::core::DynamicResourceScope;
+use mirror_contract::placeholder;
 use serde::{Deserialize, Deserializer};
 
-use super::read::{self, Originals, Raw, Spec, Status, Template};
+use super::read::{self, Container, Originals, Owner, Raw, Spec, Status, Template};
 use super::{Key, Life, NamespaceObject, Object, Workload};
 use crate::cluster::api_response::is_envelope;
 use crate::cluster::json_filter::Keep;
@@ -71,6 +72,7 @@ fn workload(raw: Raw, kind: WorkloadKind) -> Workload {
         status,
     } = raw;
     let is_owned = metadata.owners.iter().any(|owner| owner.is_controller);
+    let owner = metadata.owners.iter().find_map(controller);
     let life = if metadata.deleted.0 || is_done(kind, is_owned, &spec, &status) {
         Life::Done
     } else if is_paused(kind, &spec) {
@@ -80,7 +82,7 @@ fn workload(raw: Raw, kind: WorkloadKind) -> Workload {
     };
     let Template {
         metadata: template,
-        spec: pod,
+        spec: mut pod,
     } = match kind {
         WorkloadKind::Pod => Template {
             spec: spec.pod,
@@ -89,20 +91,33 @@ fn workload(raw: Raw, kind: WorkloadKind) -> Workload {
         WorkloadKind::CronJob => spec.job_template.spec.template,
         _ => spec.template,
     };
-    let annotation = match kind {
-        WorkloadKind::Pod => &metadata.annotations.originals,
-        _ => &template.annotations.originals,
+    let marked = match kind {
+        WorkloadKind::Pod => &metadata,
+        _ => &template,
     };
+    let annotation = &marked.annotations.originals;
+    let is_injected = marked.requests_injection() || pod.has_customised_sidecar;
+    let is_image = |image: &str| !placeholder::is_placeholder(image, is_injected);
+    pod.images.retain(|image| is_image(image));
+    // What replaces a placeholder is not in the template.
+    pod.containers
+        .retain(|container| is_image(&container.image));
     let secrets = pod.pull_secrets.into_iter();
     Workload {
         life,
         is_owned,
+        owner,
         is_exempt: metadata.is_opted_out()
             || template.is_opted_out()
             || metadata.annotations.is_static.0,
         is_noted: metadata.annotations.originals.is_there,
         originals: originals_of(&pod.images, annotation),
         images: pod.images,
+        containers: pod
+            .containers
+            .into_iter()
+            .map(|Container { name, image }| (name, image))
+            .collect(),
         pull_secrets: secrets.map(|secret| secret.name).collect(),
         uid: metadata.uid.into(),
         created: metadata.created.parse().ok(),
@@ -112,6 +127,12 @@ fn workload(raw: Raw, kind: WorkloadKind) -> Workload {
             name: metadata.name.into(),
         },
     }
+}
+
+/// The owner, if it is a controller of a kind that is watched.
+fn controller(owner: &Owner) -> Option<(WorkloadKind, Box<str>)> {
+    let kind = WorkloadKind::named(&owner.kind).filter(|_| owner.is_controller)?;
+    Some((kind, owner.name.as_str().into()))
 }
 
 /// The images that the annotation names as copies, each with its original.

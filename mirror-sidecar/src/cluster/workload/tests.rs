@@ -7,6 +7,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::cluster::json_filter::{JsonFilter, Part};
 use crate::cluster::kind::Kind;
 
 /// The object of a real API server's request: `e2e-tests/fixtures/admission/<name>.json`.
@@ -102,9 +103,13 @@ fn everything_else_is_read() {
         created: Some("2026-11-23T01:02:03Z".parse().unwrap()),
         life: Life::Active,
         is_owned: false,
+        owner: None,
         is_exempt: false,
         is_noted: true,
         images: vec!["a".into(), "a".into(), "e".into(), "v".into()],
+        containers: ["a", "a", "", ""]
+            .map(|image| (String::new(), image.into()))
+            .into(),
         originals: Vec::new(),
         pull_secrets: vec!["one".into(), "two".into(), String::new()],
     };
@@ -142,6 +147,44 @@ fn exemptions_are_those_of_the_policy(
     object["metadata"]["name"] = json!("web");
     object["metadata"]["namespace"] = json!("shop");
     assert_eq!(read(kind, &object).is_exempt, is_exempt);
+}
+
+/// Nothing is called `docker.io/library/auto`, or nothing at all.
+#[rstest]
+#[case(json!({"annotations": {"inject.istio.io/templates": "gateway"}}), json!({"image": "auto"}), true)]
+#[case(json!({"labels": {"sidecar.istio.io/inject": "true"}}), json!({"image": "auto"}), true)]
+#[case(json!({"labels": {"sidecar.istio.io/inject": "false"}}), json!({"image": "auto"}), false)]
+#[case(json!({}), json!({"name": "istio-proxy", "image": "auto"}), true)]
+#[case(json!({}), json!({"image": "auto"}), false)]
+#[case(json!({}), json!({"image": " "}), true)]
+fn placeholders_are_no_images(
+    #[values(WorkloadKind::Deployment, WorkloadKind::Pod)] kind: WorkloadKind,
+    #[case] mut metadata: Value,
+    #[case] container: Value,
+    #[case] is_placeholder: bool,
+) {
+    let spec = json!({ "containers": [container, {"image": "a"}] });
+    let mut object = if kind == WorkloadKind::Pod {
+        json!({ "metadata": metadata.take(), "spec": spec })
+    } else {
+        json!({ "metadata": {}, "spec": { "template": { "metadata": metadata.take(), "spec": spec } } })
+    };
+    object["metadata"]["name"] = json!("web");
+    object["metadata"]["namespace"] = json!("shop");
+    let images = read(kind, &object).images;
+    assert_eq!(
+        images.len(),
+        if is_placeholder { 1 } else { 2 },
+        "{images:?}"
+    );
+    // The filter of the watch keeps all that this needs.
+    let mut filter = JsonFilter::new(Watched::KEEP, None);
+    let text = object.to_string();
+    let Some(Part::Value(kept)) = filter.next(&mut text.as_bytes()) else {
+        panic!("no value");
+    };
+    let kept: Value = serde_json::from_slice(&kept).unwrap();
+    assert_eq!(read(kind, &kept).images, images);
 }
 
 #[rstest]

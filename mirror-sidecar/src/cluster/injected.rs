@@ -1,0 +1,66 @@
+//! Reports injected containers whose images the policy does not rewrite.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::events::{About, Events, Notice};
+use super::inventory::Inventory;
+use super::model::{CopyState, InjectedImages, Model};
+use super::replicas::Replicas;
+use super::shared::Cluster;
+
+/// Between two passes: a first list of the cluster is thousands of changes.
+const REST: Duration = Duration::from_secs(5);
+
+/// Reports injected containers by Events.
+#[derive(Clone)]
+pub(super) struct InjectedContainers {
+    pub cluster: Arc<Cluster>,
+    pub inventory: Inventory,
+    pub replicas: Replicas,
+    pub events: Events,
+}
+
+impl InjectedContainers {
+    /// Reports for ever. Sleeps while nothing changes.
+    pub(super) async fn run(self) {
+        let mut model = self.cluster.subscribe();
+        let mut copies = self.inventory.subscribe();
+        let mut shares = self.replicas.subscribe();
+        loop {
+            self.report();
+            tokio::select! {
+                _ = model.changed() => {}
+                _ = copies.changed() => {}
+                _ = shares.changed() => {}
+            }
+            sleep(REST).await;
+        }
+    }
+
+    fn report(&self) {
+        for InjectedImages { key, uid, images } in self.cluster.read(Model::injected) {
+            if !self.replicas.owns(&format!("workload/{uid}")) {
+                continue;
+            }
+            let images = images.into_iter();
+            let images =
+                images.filter(|image| self.inventory.copy_state(image) == CopyState::Mirrored);
+            let images: Vec<_> = images.map(|image| image.to_string()).collect();
+            let Some(image) = images.first().cloned() else {
+                continue;
+            };
+            let notice = Notice::InjectedNotRewritten { images };
+            if self.events.tell(About::workload(&key, &uid), notice) {
+                tracing::info!(
+                    workload = %key,
+                    image,
+                    "image of an injected container is not rewritten; set the image in the injector's own settings, or set \
+                     --reinvoke-policy"
+                );
+            }
+        }
+    }
+}
