@@ -18,11 +18,13 @@
 //! - [`secrets`]: makes the pull Secrets;
 //! - [`replicas`]: which share of the work is this replica's;
 //! - [`events`]: tells people what happened;
+//! - `own_workload`, `backup_events`: Events about this service, at its own Deployment;
 //! - `supervision`: tasks that are started again when they break off;
 //! - [`run`]: sets all this to work.
 
 mod api_response;
 pub mod api_server;
+mod backup_events;
 pub mod events;
 pub mod excluded;
 pub mod hosts;
@@ -32,6 +34,7 @@ pub mod kind;
 mod lenient;
 pub mod model;
 pub mod namespace_budget;
+mod own_workload;
 pub mod readmission;
 pub mod readmitting;
 pub mod replicas;

@@ -1,6 +1,7 @@
 //! What a real API server stores when it asks the policy. Without a server these tests say that they are skipped.
 
 mod admission;
+mod backup_events;
 mod chaos;
 mod drill;
 mod external;

@@ -175,6 +175,18 @@ pub enum Kubernetes {
     On,
 }
 
+impl Kubernetes {
+    /// The value of the flag.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Watch => "watch",
+            Self::On => "on",
+        }
+    }
+}
+
 /// What becomes of the copy when the tag of its original moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnMovedTag {

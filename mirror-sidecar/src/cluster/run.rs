@@ -10,6 +10,7 @@ use kube::{Client, Config};
 use tokio_util::sync::CancellationToken;
 
 use super::api_server::ApiServer;
+use super::backup_events::BackupEvents;
 use super::hosts::most_used;
 use super::model::Limits;
 use super::readmitting::Readmitting;
@@ -63,7 +64,16 @@ pub async fn start(
     };
     let limits = Limits::of(args.max_workloads);
     catalog.limit_in_use(limits.namespace.images, limits.cluster.images);
-    let cluster = Arc::new(Cluster::new(Model::with_limits(rules, limits)));
+    let mut cluster = Cluster::new(Model::with_limits(rules, limits));
+    if let (Some(namespace), Some(pod)) = (&args.own_namespace, &args.replica) {
+        cluster = cluster.within_pod(namespace, pod);
+    }
+    let cluster = Arc::new(cluster);
+    let backup_events = BackupEvents {
+        trouble: catalog.health().subscribe(),
+        cluster: Arc::clone(&cluster),
+        events: events.clone(),
+    };
     let provision = match plan {
         PullPlan::NotNeeded | PullPlan::Existing { .. } => Provision::given(plan.name()),
         PullPlan::Managed { name, credentials } => {
@@ -105,13 +115,14 @@ pub async fn start(
         home: args.own_namespace,
     };
     let parts: &[Part] = if is_on {
-        &[Part::Upkeep, Part::Readmitting]
+        &[Part::Upkeep, Part::Readmitting, Part::BackupEvents]
     } else {
         &[Part::Upkeep]
     };
     let (mode, rate) = (args.readmit, args.readmit_per_minute);
     let parts = supervise(parts, move |part| match part {
         Part::Upkeep => upkeep.clone().run().boxed(),
+        Part::BackupEvents => backup_events.clone().run().boxed(),
         Part::Readmitting => {
             let readmissions = Readmissions::new(mode, rate);
             readmitting.clone().run(readmissions).boxed()
@@ -127,6 +138,7 @@ pub async fn start(
 enum Part {
     Upkeep,
     Readmitting,
+    BackupEvents,
 }
 
 impl fmt::Display for Part {
@@ -134,6 +146,7 @@ impl fmt::Display for Part {
         f.write_str(match self {
             Self::Upkeep => "upkeep",
             Self::Readmitting => "re-admission",
+            Self::BackupEvents => "backup events",
         })
     }
 }

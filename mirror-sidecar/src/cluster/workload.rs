@@ -58,6 +58,8 @@ pub struct Workload {
     pub life: Life,
     /// Whether a controller owns it (`ownerReferences[].controller`).
     pub is_owned: bool,
+    /// That controller, as far as it is named completely.
+    pub controller: Option<Owner>,
     /// Whether the policy leaves it alone: its owner said so, on it or on its Pod template, or it is a static Pod.
     pub is_exempt: bool,
     /// Whether it has the policy's note on what was rewritten, on itself: on a Pod, that is where the policy put it, or the
@@ -70,6 +72,19 @@ pub struct Workload {
     pub originals: Vec<(String, String)>,
     /// The names of the pull Secrets that it lists itself, which may be empty texts.
     pub pull_secrets: Vec<String>,
+}
+
+/// An owner of an object, in the same namespace, as `ownerReferences` names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The API version, such as `apps/v1`.
+    pub api_version: Box<str>,
+    /// The kind.
+    pub kind: Box<str>,
+    /// The name.
+    pub name: Box<str>,
+    /// Its identity.
+    pub uid: Box<str>,
 }
 
 /// A namespace.
@@ -90,6 +105,18 @@ pub enum Object {
     Namespace(NamespaceObject),
     /// An object that names images.
     Workload(Workload),
+}
+
+impl Owner {
+    /// Its kind, if that is a watched one.
+    #[must_use]
+    pub fn workload_kind(&self) -> Option<WorkloadKind> {
+        let group = self.api_version.rsplit_once('/');
+        let group = group.map_or("", |(group, _)| group);
+        WorkloadKind::ALL
+            .into_iter()
+            .find(|kind| kind.name() == &*self.kind && kind.group() == group)
+    }
 }
 
 impl fmt::Display for Key {

@@ -145,7 +145,9 @@ impl Name {
             | Notice::ForeignSecret
             | Notice::SecretRefused { .. }
             | Notice::ReadmissionRefused { .. }
-            | Notice::OtherInstallation { .. } => {}
+            | Notice::OtherInstallation { .. }
+            | Notice::BackupTrouble { .. }
+            | Notice::BackupRecovered => {}
         }
         let hash = hash.finalize();
         let first = hash.iter().take(8);

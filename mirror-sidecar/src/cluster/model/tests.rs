@@ -38,6 +38,7 @@ pub fn workload(kind: WorkloadKind, name: &str, images: &[&str]) -> Workload {
         created: Some("2026-11-23T00:00:00Z".parse().unwrap()),
         life: Life::Active,
         is_owned: false,
+        controller: None,
         is_exempt: false,
         is_noted: false,
         images: images.iter().map(ToString::to_string).collect(),

@@ -30,6 +30,8 @@ pub(super) fn is_wanted(name: &str) -> bool {
             | "ownerReferences"
             | "annotations"
             | "labels"
+            | "apiVersion"
+            | "kind"
             | "controller"
             | SKIP
             | STATIC_POD
@@ -77,6 +79,10 @@ pub(super) struct Metadata {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Owner {
+    pub api_version: String,
+    pub kind: String,
+    pub name: String,
+    pub uid: String,
     pub is_controller: bool,
 }
 
@@ -189,7 +195,13 @@ fields!(Metadata {
     "annotations" => annotations,
     "labels" => labels,
 });
-fields!(Owner { "controller" => is_controller });
+fields!(Owner {
+    "apiVersion" => api_version,
+    "kind" => kind,
+    "name" => name,
+    "uid" => uid,
+    "controller" => is_controller,
+});
 fields!(Marks { SKIP => skip, STATIC_POD => is_static, NOTE => originals });
 fields!(Template { "metadata" => metadata, "spec" => spec });
 fields!(JobTemplate { "spec" => spec });

@@ -9,7 +9,7 @@ use kube::core::DynamicResourceScope;
 use serde::{Deserialize, Deserializer};
 
 use super::read::{self, Originals, Raw, Spec, Status, Template};
-use super::{Key, Life, NamespaceObject, Object, Workload};
+use super::{Key, Life, NamespaceObject, Object, Owner, Workload};
 use crate::cluster::api_response::is_envelope;
 use crate::cluster::json_filter::Keep;
 use crate::cluster::kind::{Kind, WorkloadKind};
@@ -66,11 +66,13 @@ fn namespace(raw: Raw) -> NamespaceObject {
 
 fn workload(raw: Raw, kind: WorkloadKind) -> Workload {
     let Raw {
-        metadata,
+        mut metadata,
         spec,
         status,
     } = raw;
-    let is_owned = metadata.owners.iter().any(|owner| owner.is_controller);
+    let mut owners = std::mem::take(&mut metadata.owners).into_iter();
+    let controller = owners.find(|owner| owner.is_controller);
+    let is_owned = controller.is_some();
     let life = if metadata.deleted.0 || is_done(kind, is_owned, &spec, &status) {
         Life::Done
     } else if is_paused(kind, &spec) {
@@ -97,6 +99,7 @@ fn workload(raw: Raw, kind: WorkloadKind) -> Workload {
     Workload {
         life,
         is_owned,
+        controller: controller.and_then(owner),
         is_exempt: metadata.is_opted_out()
             || template.is_opted_out()
             || metadata.annotations.is_static.0,
@@ -112,6 +115,19 @@ fn workload(raw: Raw, kind: WorkloadKind) -> Workload {
             name: metadata.name.into(),
         },
     }
+}
+
+/// Returns `None` if something is missing that the API server asks for.
+fn owner(raw: read::Owner) -> Option<Owner> {
+    let is_complete = [&raw.api_version, &raw.kind, &raw.name, &raw.uid]
+        .iter()
+        .all(|part| !part.is_empty());
+    is_complete.then(|| Owner {
+        api_version: raw.api_version.into(),
+        kind: raw.kind.into(),
+        name: raw.name.into(),
+        uid: raw.uid.into(),
+    })
 }
 
 /// The images that the annotation names as copies, each with its original.

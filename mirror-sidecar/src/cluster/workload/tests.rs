@@ -102,6 +102,7 @@ fn everything_else_is_read() {
         created: Some("2026-11-23T01:02:03Z".parse().unwrap()),
         life: Life::Active,
         is_owned: false,
+        controller: None,
         is_exempt: false,
         is_noted: true,
         images: vec!["a".into(), "a".into(), "e".into(), "v".into()],
