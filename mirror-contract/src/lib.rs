@@ -1,11 +1,12 @@
 //! What the policy and the sidecar must agree on.
 //!
-//! This crate owns five rules, each in one module:
+//! This crate owns six rules, each in one module:
 //! - [`reference`]: what an image reference is and how it is normalised;
 //! - [`query`]: how the policy asks the sidecar, as the reference of a manifest;
 //! - [`answer`]: what the sidecar replies, as annotations of that manifest or as an OCI error message;
 //! - [`naming`]: what a copy is called in the backup registry;
-//! - [`namespace`]: which namespaces are left alone.
+//! - [`namespace`]: which namespaces are left alone;
+//! - [`owners`]: which owners are.
 //!
 //! It does no I/O, compiles no regular expression and builds for `wasm32-wasip1` as well as natively:
 //! the policy runs it in a fresh instance for every admission request.
@@ -27,6 +28,7 @@ mod grammar;
 pub mod inexpressible;
 pub mod namespace;
 pub mod naming;
+pub mod owners;
 pub mod query;
 pub mod reference;
 mod registry_rules;
@@ -36,6 +38,7 @@ pub use digest::{Algorithm, Digest};
 pub use inexpressible::Inexpressible;
 pub use namespace::NamespacePattern;
 pub use naming::{Backup, Naming, Relation};
+pub use owners::OwnerPattern;
 pub use query::{Mode, Query, Sidecar};
 pub use reference::ImageRef;
 

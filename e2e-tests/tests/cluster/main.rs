@@ -13,6 +13,7 @@ mod moves;
 mod pull_secrets;
 mod readmission;
 mod replicas;
+mod rewrite_loops;
 mod rights;
 mod server;
 mod stage;

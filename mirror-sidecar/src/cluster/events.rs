@@ -99,6 +99,8 @@ pub enum Notice {
         /// A copy in its backup.
         copy: String,
     },
+    /// The Pods of the workload are re-created again and again after a rewrite, so it is left alone.
+    RewriteLoop,
     /// The backup registry cannot be used.
     BackupTrouble {
         /// What sort of trouble it is.

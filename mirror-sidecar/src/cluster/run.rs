@@ -30,8 +30,8 @@ use crate::metrics::Metrics;
 /// is dead, which nobody says.
 const SILENCE: Duration = Duration::from_mins(6);
 
-/// Works with the cluster in the background, until `stop`. Gives the replicas, of which this one must take leave at the
-/// end, and what there is to say about pull Secrets.
+/// Works with the cluster in the background, until `stop`. Returns the replicas, of which this one must take leave at the
+/// end, what there is to say about pull Secrets, and what the watches tell.
 ///
 /// # Errors
 /// [`UsageError`] when there is no cluster to be found. One that does not answer is waited for.
@@ -42,7 +42,7 @@ pub async fn start(
     catalog: Catalog,
     metrics: Metrics,
     stop: CancellationToken,
-) -> anyhow::Result<(Replicas, Provision)> {
+) -> anyhow::Result<(Replicas, Provision, Arc<Cluster>)> {
     let server = connect().await?;
     let former_pull_secrets = args.former_pull_secrets(plan.name());
     let rules = Rules {
@@ -51,6 +51,7 @@ pub async fn start(
         excluded_namespaces: excluded_namespaces.clone(),
         pull_secret: plan.name().map(str::to_owned),
         former_pull_secrets: former_pull_secrets.clone(),
+        skip_owners: args.skip_owners.iter().flatten().cloned().collect(),
     };
     let is_on = args.kubernetes == Kubernetes::On;
     let (replicas, events) = if is_on {
@@ -128,9 +129,9 @@ pub async fn start(
             readmitting.clone().run(readmissions).boxed()
         }
     });
-    tokio::spawn(watch(server, cluster, stop.clone()));
+    tokio::spawn(watch(server, Arc::clone(&cluster), stop.clone()));
     tokio::spawn(stop.run_until_cancelled_owned(parts));
-    Ok((replicas, provision))
+    Ok((replicas, provision, cluster))
 }
 
 /// What goes on by itself, besides the watches.

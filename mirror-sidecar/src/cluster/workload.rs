@@ -46,6 +46,7 @@ pub enum Life {
 }
 
 /// An object that names images.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
     /// Which one.
@@ -60,6 +61,12 @@ pub struct Workload {
     pub is_owned: bool,
     /// That controller, as far as it is named completely.
     pub controller: Option<Owner>,
+    /// Whether it is being deleted.
+    pub is_deleted: bool,
+    /// Whether it has ended, or is kept without Pods as the history of its owner.
+    pub has_ended: bool,
+    /// Which template of its controller a Pod was made of, where the controller says so (`controller-revision-hash`).
+    pub revision: Box<str>,
     /// Whether the policy leaves it alone: its owner said so, on it or on its Pod template, or it is a static Pod.
     pub is_exempt: bool,
     /// Whether it has the policy's note on what was rewritten, on itself: on a Pod, that is where the policy put it, or the

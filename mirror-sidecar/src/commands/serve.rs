@@ -63,10 +63,10 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let plan = cluster_args.pull_plan(catalog.backup().registry())?;
     let excluded = cluster_args.exclude_namespaces.iter().cloned();
     let excluded_namespaces: ExcludedNamespaces = excluded.collect();
-    let (replicas, provision) = if cluster_args.kubernetes == Kubernetes::Off {
-        (Replicas::alone(), Provision::given(plan.name()))
+    let (replicas, provision, cluster) = if cluster_args.kubernetes == Kubernetes::Off {
+        (Replicas::alone(), Provision::given(plan.name()), None)
     } else {
-        run::start(
+        let (replicas, provision, cluster) = run::start(
             cluster_args,
             plan,
             excluded_namespaces.clone(),
@@ -74,7 +74,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             metrics.clone(),
             stop.clone(),
         )
-        .await?
+        .await?;
+        (replicas, provision, Some(cluster))
     };
     let health = catalog.health().clone();
     tokio::spawn(stop.clone().run_until_cancelled_owned(health.run()));
@@ -82,6 +83,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         catalog: catalog.clone(),
         auth: login.as_ref().map(FacadeAuth::new),
         metrics: metrics.clone(),
+        cluster,
         pull_secrets: PullSecrets {
             provision,
             excluded_namespaces,

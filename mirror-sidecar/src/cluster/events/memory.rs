@@ -147,7 +147,8 @@ impl Name {
             | Notice::ReadmissionRefused { .. }
             | Notice::OtherInstallation { .. }
             | Notice::BackupTrouble { .. }
-            | Notice::BackupRecovered => {}
+            | Notice::BackupRecovered
+            | Notice::RewriteLoop => {}
         }
         let hash = hash.finalize();
         let first = hash.iter().take(8);

@@ -40,6 +40,7 @@ impl Notice {
                 TroubleKind::Uploads => "BackupUploadsDenied",
             },
             Self::BackupRecovered => "BackupRecovered",
+            Self::RewriteLoop => "RewriteLoop",
         }
     }
 
@@ -50,6 +51,7 @@ impl Notice {
             | Self::NotMirrored { .. }
             | Self::TooMuch { .. }
             | Self::NoBudget
+            | Self::RewriteLoop
             | Self::OtherInstallation { .. } => "Mirror",
             Self::LastCopy { .. }
             | Self::ImageLost { .. }
@@ -107,6 +109,7 @@ impl Notice {
             other @ (Self::TooMuch { .. }
             | Self::NoBudget
             | Self::ForeignSecret
+            | Self::RewriteLoop
             | Self::BackupRecovered) => other,
         }
     }
@@ -178,6 +181,13 @@ impl Notice {
                  checked every few seconds.",
                 tidy(reason, MAX_REASON).trim_end_matches(is_end)
             ),
+            Self::RewriteLoop => {
+                "Pods of this workload are deleted and re-created again and again after their images were replaced by copies, \
+                 as operators do that compare images. Its Pods keep their original images for a day. Keep it so with the label \
+                 or annotation image-mirror.dev/skip: \"true\" on the Pod template, or add its owner to \
+                 policy.settings.skipOwners."
+                    .to_owned()
+            }
             Self::BackupRecovered => "the backup registry can be used again.".to_owned(),
             Self::ForeignSecret => {
                 "There is a Secret of this name that image-mirror did not make, so Pods here cannot pull copies: \

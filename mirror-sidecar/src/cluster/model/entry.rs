@@ -40,6 +40,8 @@ struct Facts {
     other_installation: Option<Box<str>>,
     is_candidate: bool,
     is_owned: bool,
+    /// Its controller is one of those whose workloads are left alone.
+    is_skipped: bool,
 }
 
 /// A copy whose name does not tell its original now.
@@ -161,6 +163,7 @@ impl Entry {
             other_installation,
             is_candidate,
             is_owned: workload.is_owned,
+            is_skipped: rules.skips(workload),
         };
         Some(Self {
             facts,
@@ -276,6 +279,11 @@ impl Entry {
     /// Whether a controller owns it.
     pub(super) fn is_owned(&self) -> bool {
         self.facts.is_owned
+    }
+
+    /// Whether its Pods are left alone, because of its controller.
+    pub(super) fn is_skipped(&self) -> bool {
+        self.facts.is_skipped
     }
 
     pub(super) fn epoch(&self) -> u32 {

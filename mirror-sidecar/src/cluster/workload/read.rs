@@ -11,6 +11,8 @@ const NOTE: &str = "image-mirror.dev/original-images";
 const SKIP: &str = "image-mirror.dev/skip";
 /// Marks the API server's image of a Pod that a kubelet reads from a file; it cannot be changed.
 const STATIC_POD: &str = "kubernetes.io/config.mirror";
+/// A `StatefulSet` or `DaemonSet` marks each Pod with its template.
+const REVISION: &str = "controller-revision-hash";
 /// Images with this pull policy are expected on the node.
 const NEVER: &str = "Never";
 
@@ -34,6 +36,7 @@ pub(super) fn is_wanted(name: &str) -> bool {
             | "kind"
             | "controller"
             | SKIP
+            | REVISION
             | STATIC_POD
             | NOTE
             | "template"
@@ -90,6 +93,7 @@ pub(super) struct Owner {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Marks {
     pub skip: String,
+    pub revision: String,
     pub is_static: Present,
     pub originals: Originals,
 }
@@ -202,7 +206,7 @@ fields!(Owner {
     "uid" => uid,
     "controller" => is_controller,
 });
-fields!(Marks { SKIP => skip, STATIC_POD => is_static, NOTE => originals });
+fields!(Marks { SKIP => skip, REVISION => revision, STATIC_POD => is_static, NOTE => originals });
 fields!(Template { "metadata" => metadata, "spec" => spec });
 fields!(JobTemplate { "spec" => spec });
 fields!(JobSpec { "template" => template });

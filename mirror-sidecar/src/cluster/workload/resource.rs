@@ -73,7 +73,9 @@ fn workload(raw: Raw, kind: WorkloadKind) -> Workload {
     let mut owners = std::mem::take(&mut metadata.owners).into_iter();
     let controller = owners.find(|owner| owner.is_controller);
     let is_owned = controller.is_some();
-    let life = if metadata.deleted.0 || is_done(kind, is_owned, &spec, &status) {
+    let is_deleted = metadata.deleted.0;
+    let has_ended = is_done(kind, is_owned, &spec, &status);
+    let life = if is_deleted || has_ended {
         Life::Done
     } else if is_paused(kind, &spec) {
         Life::Paused
@@ -98,6 +100,9 @@ fn workload(raw: Raw, kind: WorkloadKind) -> Workload {
     let secrets = pod.pull_secrets.into_iter();
     Workload {
         life,
+        is_deleted,
+        has_ended,
+        revision: metadata.labels.revision.as_str().into(),
         is_owned,
         controller: controller.and_then(owner),
         is_exempt: metadata.is_opted_out()
