@@ -202,6 +202,14 @@ impl Drop for Sidecar {
 impl Sidecar {
     /// The two addresses come from the log, then `/readyz` decides.
     fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        self.wait_until(|sidecar| matches!(sidecar.admin_get("/readyz"), Ok((200, _))))
+    }
+
+    fn wait_until_listening(&mut self) -> anyhow::Result<()> {
+        self.wait_until(|_| true)
+    }
+
+    fn wait_until(&mut self, is_ready: impl Fn(&Self) -> bool) -> anyhow::Result<()> {
         let start = Instant::now();
         loop {
             let address = |message: &str| {
@@ -217,7 +225,7 @@ impl Sidecar {
             ) {
                 self.facade_address = facade;
                 self.admin_address = admin;
-                if matches!(self.admin_get("/readyz"), Ok((200, _))) {
+                if is_ready(self) {
                     return Ok(());
                 }
             }

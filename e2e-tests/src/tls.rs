@@ -8,7 +8,7 @@ use std::sync::{Arc, Once};
 use anyhow::Context as _;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -86,7 +86,18 @@ impl Tls {
 
     /// Replaces the server certificate and its key by new ones of the same CA, in the same files.
     pub fn renew(&self) -> anyhow::Result<()> {
+        self.issue(CertificateParams::new(self.names.clone())?)
+    }
+
+    /// The same with a certificate that has expired.
+    pub fn expire(&self) -> anyhow::Result<()> {
         let mut params = CertificateParams::new(self.names.clone())?;
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2021, 1, 1);
+        self.issue(params)
+    }
+
+    fn issue(&self, mut params: CertificateParams) -> anyhow::Result<()> {
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

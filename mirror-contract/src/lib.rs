@@ -6,6 +6,7 @@
 //! - [`answer`]: what the sidecar replies, as annotations of that manifest or as an OCI error message;
 //! - [`naming`]: what a copy is called in the backup registry;
 //! - [`namespace`]: which namespaces are left alone;
+//! - [`owners`]: which owners are;
 //! - [`placeholder`]: which images are filled in by something else.
 //!
 //! It does no I/O, compiles no regular expression and builds for `wasm32-wasip1` as well as natively:
@@ -28,6 +29,7 @@ mod grammar;
 pub mod inexpressible;
 pub mod namespace;
 pub mod naming;
+pub mod owners;
 pub mod placeholder;
 pub mod query;
 pub mod reference;
@@ -38,6 +40,7 @@ pub use digest::{Algorithm, Digest};
 pub use inexpressible::Inexpressible;
 pub use namespace::NamespacePattern;
 pub use naming::{Backup, Naming, Relation};
+pub use owners::OwnerPattern;
 pub use query::{Mode, Query, Sidecar};
 pub use reference::ImageRef;
 

@@ -357,6 +357,15 @@ impl RegistryError {
         }
     }
 
+    /// Whether the certificate of the registry is not accepted: it has expired, or nothing trusted here signed it.
+    #[must_use]
+    pub fn is_certificate(&self) -> bool {
+        match self {
+            Self::Transport { source, .. } => tls::is_certificate(source),
+            _ => false,
+        }
+    }
+
     /// The registry's own error code, where the answer had one, such as `MANIFEST_UNKNOWN`.
     #[must_use]
     pub fn code(&self) -> Option<&str> {

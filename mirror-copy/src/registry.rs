@@ -145,6 +145,11 @@ impl Registry {
     /// Whether this host speaks the registry protocol and accepts the configured credentials:
     /// `GET /v2/` (distribution-spec, "Determining Support"), with a login if it asks for one. A login page is no registry.
     pub async fn ping(&self) -> Result<(), RegistryError> {
+        retrying(self.retry_policy(), || self.probe()).await
+    }
+
+    /// The same with a single attempt, for those who ask again anyway.
+    pub async fn probe(&self) -> Result<(), RegistryError> {
         let subject = Subject {
             operation: Operation::Ping,
             object: format!("registry {}", self.host()),
@@ -152,7 +157,7 @@ impl Registry {
         let url = self.shared.endpoint.base.clone();
         let scopes = Scopes::default();
         let call = Call::new(&subject, Method::GET, url, &scopes, Lane::Small);
-        let response = self.send(&call).await?;
+        let response = self.attempt(&call).await?;
         answer::check_registry(response, &subject, self.timeouts().idle).await
     }
 

@@ -22,6 +22,7 @@ use moka::future::Cache;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
+use crate::backup_health::BackupHealth;
 use crate::cluster::NamespaceBudgets;
 use crate::copy_queue::{
     Copier, CopyQueue, CrashRecord, Failure, JobProgress, Requester, SourceState, Status, Task,
@@ -79,6 +80,9 @@ const MAX_SEEN: u64 = 10_000;
 /// Shortest time between two log lines about the backup registry: every request of the policy may find the same outage.
 const OUTAGE_LOG_EVERY: Duration = Duration::from_secs(30);
 
+/// How long after a failed lookup it is known whether the backup registry can be used at all.
+const PROBED_WITHIN: Duration = Duration::from_secs(8);
+
 const NO_BUDGET: &str = "the daily budget of new images is used up";
 
 type Seen = Cache<ImageRef<'static>, Digest<'static>>;
@@ -100,6 +104,7 @@ pub struct Catalog {
     login: Cache<(), bool>,
     budgets: NamespaceBudgets,
     queue: CopyQueue<Recorder>,
+    health: BackupHealth,
     /// Whoever asks for images does not read why the backup registry gives no response.
     outage: Arc<Throttle>,
 }
@@ -110,7 +115,7 @@ struct Recorder {
     seen: Seen,
     parts: Parts,
     denied: Cache<ImageRef<'static>, ()>,
-    denial: Throttle,
+    health: BackupHealth,
     /// Hosts of former backups that did not respond.
     silent_former: Cache<String, ()>,
     losses: Losses,
@@ -143,11 +148,12 @@ impl Catalog {
             .max_capacity(MAX_SEEN)
             .time_to_live(DENIED_FOR)
             .build();
+        let health = BackupHealth::new(images.backup_registry().clone());
         let recorder = Recorder {
             losses: losses.clone(),
             parts: parts.clone(),
             denied: denied.clone(),
-            denial: Throttle::new(OUTAGE_LOG_EVERY),
+            health: health.clone(),
             silent_former: Cache::builder()
                 .max_capacity(MAX_FORMER_HOSTS)
                 .time_to_live(SILENT_FOR)
@@ -174,6 +180,7 @@ impl Catalog {
                 .build(),
             budgets,
             queue: CopyQueue::new(recorder, parallel, metrics),
+            health,
             outage: Arc::new(Throttle::new(OUTAGE_LOG_EVERY)),
             images,
         }
@@ -183,6 +190,12 @@ impl Catalog {
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Whether the backup registry can be used.
+    #[must_use]
+    pub fn health(&self) -> &BackupHealth {
+        &self.health
     }
 
     /// Where copies go and what they are called.
@@ -309,9 +322,7 @@ impl Catalog {
                 Unseen::Incomplete => catalog.missing(&image, Task::Restore, mode),
                 Unseen::TooSlow => unavailable("the backup registry does not answer"),
                 Unseen::Broken(error) => {
-                    if let Some(times) = catalog.outage.count() {
-                        tracing::warn!(%error, times, "cannot look up copies in the backup registry; check the registry and its credentials");
-                    }
+                    catalog.report_failed_lookup(error);
                     unavailable("the backup registry cannot be reached")
                 }
             })
@@ -321,6 +332,27 @@ impl Catalog {
             Ok(Err(_)) => Err(unavailable("the query to the backup registry was aborted")),
             Err(_) => Err(unavailable("the backup registry is slow to answer")),
         }
+    }
+
+    /// Logs why a copy cannot be looked up, unless the state of the backup registry explains it, which is logged by itself.
+    fn report_failed_lookup(&self, error: &RegistryError) {
+        self.health.suspect();
+        let Some(times) = self.outage.count() else {
+            return;
+        };
+        let (health, error) = (self.health.clone(), error.to_string());
+        tokio::spawn(async move {
+            tokio::time::sleep(PROBED_WITHIN).await;
+            if health.is_in_trouble() {
+                tracing::debug!(error, "cannot look up copies in the backup registry");
+            } else {
+                tracing::warn!(
+                    error,
+                    times,
+                    "cannot look up copies in the backup registry; check the registry and its credentials"
+                );
+            }
+        });
     }
 
     /// Whether parts of the copy that `copy` names, which is this digest, were missing a while ago.
@@ -584,16 +616,25 @@ impl Recorder {
         match copied {
             Err(CopyError::Target(error)) if error.is_denied() => {
                 self.denied.insert(image.clone(), ()).await;
-                if let Some(times) = self.denial.count() {
-                    tracing::warn!(
-                        %error, times, repository,
-                        "the backup registry denies uploads; check that its login may push there and create repositories, \
-                         or create them by hand"
-                    );
+                self.health.upload_denied(repository, error);
+            }
+            Err(_) => self.denied.invalidate(image).await,
+            Ok(report) => {
+                self.denied.invalidate(image).await;
+                if report.manifests > 0 {
+                    self.health.uploaded(repository);
                 }
             }
-            _ => self.denied.invalidate(image).await,
         }
+    }
+
+    /// Whether the state of the backup registry explains why an image was not copied; that is logged by itself.
+    fn is_reported(&self, error: &CopyError) -> bool {
+        let CopyError::Target(error) = error else {
+            return false;
+        };
+        self.health.suspect();
+        error.is_denied() || self.health.is_in_trouble()
     }
 
     /// A copy that was made although its original lacks parts (`copy --allow-sparse`) cannot become better. Whatever the
@@ -704,6 +745,7 @@ impl Copier for Recorder {
             reason: reason.into(),
             retry: Retry::Permanent,
             is_absent: false,
+            is_reported: false,
         };
         if task == Task::Copy
             && let Err(after) = self.budgets.allows(image, Instant::now())
@@ -712,6 +754,7 @@ impl Copier for Recorder {
                 reason: NO_BUDGET.to_owned().into(),
                 retry: Retry::Transient { after: Some(after) },
                 is_absent: false,
+                is_reported: true,
             });
         }
         let source = self
@@ -728,6 +771,7 @@ impl Copier for Recorder {
                     .into(),
                 retry: Retry::Transient { after: Some(after) },
                 is_absent: false,
+                is_reported: true,
             });
         }
         let progress = self.metrics.counting(progress);
@@ -761,6 +805,7 @@ impl Copier for Recorder {
             },
             retry: error.retry(),
             is_absent: is_unseen(&error),
+            is_reported: self.is_reported(&error),
         })?;
         if report.is_verified() {
             self.parts.copied(&target.repository, &report.digest).await;

@@ -5,6 +5,7 @@
 //! - [`model`]: who uses which image where, in memory; images to copy, pull Secrets and re-admissions are read from it;
 //! - [`readmission`]: which workloads to send through admission again now, and whether it helped;
 //! - [`readmitting`]: sends them, and tells what came of it;
+//! - `loop_guard`: workloads whose Pods are re-created again and again after a rewrite, which are left alone;
 //! - [`hosts`]: from which registries the images come;
 //! - [`excluded`]: which namespaces are left alone;
 //! - [`namespace_budget`]: how many new images a namespace may have copied in a day;
@@ -20,11 +21,13 @@
 //! - [`secrets`]: makes the pull Secrets;
 //! - [`replicas`]: which share of the work is this replica's;
 //! - [`events`]: tells people what happened;
+//! - `own_workload`, `backup_events`: Events about this service, at its own Deployment;
 //! - `supervision`: tasks that are started again when they break off;
 //! - [`run`]: sets all this to work.
 
 mod api_response;
 pub mod api_server;
+mod backup_events;
 pub mod events;
 pub mod excluded;
 pub mod hosts;
@@ -33,8 +36,10 @@ pub mod inventory;
 mod json_filter;
 pub mod kind;
 mod lenient;
+mod loop_guard;
 pub mod model;
 pub mod namespace_budget;
+mod own_workload;
 pub mod readmission;
 pub mod readmitting;
 mod reinvocation;

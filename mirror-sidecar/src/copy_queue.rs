@@ -115,6 +115,8 @@ pub struct Failure {
     pub retry: Retry,
     /// Whether the source says that it has no such image, or does not say whether it has it.
     pub is_absent: bool,
+    /// What is behind it is logged elsewhere, once for all images that it concerns.
+    pub is_reported: bool,
 }
 
 /// How far the copy of an image is.
@@ -544,6 +546,7 @@ impl Failure {
             reason: reason.into(),
             retry: Retry::Transient { after: None },
             is_absent: false,
+            is_reported: false,
         }
     }
 
@@ -553,6 +556,15 @@ impl Failure {
             Retry::Permanent if self.is_absent => Outlook::Absent,
             Retry::Permanent => Outlook::Lasting,
         }
+    }
+}
+
+/// When an image is tried again after the pause, in words. Images in use are requested again by their re-checks.
+fn next_attempt(is_automatic: bool, lane: Option<Lane>) -> &'static str {
+    match lane {
+        _ if is_automatic => "by itself",
+        Some(Lane::Asked) => "when a workload requests or uses the image",
+        _ => "by itself, with the next check of the image",
     }
 }
 
@@ -671,14 +683,17 @@ impl<C: Copier> End<'_, C> {
         let image = self.image;
         let lane = state.jobs.by_id(self.id).map(|job| job.lane);
         let times = match lane {
+            _ if failure.is_reported => None,
             Some(Lane::Asked) => self.inner.asked_failures.count(),
             _ => Some(1),
         };
-        if let Some(times) = times {
-            tracing::warn!(
-                %image, failures, pause_s = pause.as_secs(), automatic = is_automatic,
-                not_logged = times.saturating_sub(1), reason = failure.reason.detail, "copy failed"
-            );
+        let reason = &failure.reason.detail;
+        let (pause_s, next) = (pause.as_secs(), next_attempt(is_automatic, lane));
+        if failure.is_reported {
+            tracing::debug!(%image, failures, pause_s, next, reason, "copy failed");
+        } else if let Some(times) = times {
+            let not_logged = times.saturating_sub(1);
+            tracing::warn!(%image, failures, pause_s, next, not_logged, reason, "copy failed");
         }
         if let Some(job) = state.jobs.by_id_mut(self.id) {
             job.failures = failures;

@@ -16,10 +16,10 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{Method, header};
 use axum::response::Response;
-use mirror_contract::Query;
+use mirror_contract::{Query, owners};
 
 use crate::catalog::Catalog;
-use crate::cluster::PullSecrets;
+use crate::cluster::{Cluster, PullSecrets};
 use crate::metrics::{Answer, Metrics};
 use crate::server::Connection;
 pub use auth::FacadeAuth;
@@ -34,6 +34,8 @@ pub struct Facade {
     pub auth: Option<FacadeAuth>,
     /// What to say about pull Secrets.
     pub pull_secrets: PullSecrets,
+    /// What the cluster runs, if there is one.
+    pub cluster: Option<Arc<Cluster>>,
     /// Counts the answers.
     pub metrics: Metrics,
 }
@@ -84,6 +86,12 @@ impl Facade {
         }
     }
 
+    /// The annotation with the workloads whose Pods are left alone.
+    fn skipped_owners(&self, namespace: &str) -> Option<(&'static str, String)> {
+        let list = self.cluster.as_ref()?.skipped_owners(namespace);
+        (!list.is_empty()).then_some((owners::SKIPPED_OWNERS, list))
+    }
+
     async fn manifest(
         &self,
         name: &str,
@@ -107,7 +115,11 @@ impl Facade {
             }
             Query::PullSecret { namespace, mode } => {
                 let answer = self.pull_secrets.answer(namespace, *mode).await;
-                answer.map(|answer| (Answer::from(&answer), answer.annotations()))
+                answer.map(|answer| {
+                    let mut annotations = answer.annotations();
+                    annotations.extend(self.skipped_owners(namespace));
+                    (Answer::from(&answer), annotations)
+                })
             }
         };
         tracing::debug!(name, reference, refused = answer.is_err(), "answered");

@@ -3,6 +3,7 @@
 //! - [`args`]: flags and environment, parsed into types once, here at the edge;
 //! - [`commands`]: what `serve`, `copy`, `name`, `check`, `completion` and `man` do: the wiring;
 //! - [`facade`]: the endpoint that looks like an OCI registry and answers the policy;
+//! - [`backup_health`]: whether the backup registry can be used;
 //! - [`catalog`]: what is mirrored; the backup registry is the truth;
 //! - [`copy_queue`]: the copies to make;
 //! - [`cluster`]: who uses which image in the Kubernetes cluster, and what follows from it;
@@ -26,6 +27,7 @@
 pub mod admin;
 pub mod args;
 pub mod backoff;
+pub mod backup_health;
 pub mod catalog;
 pub mod cluster;
 pub mod commands;

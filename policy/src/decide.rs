@@ -236,6 +236,11 @@ impl Workload<'_> {
 }
 
 impl Plan<'_> {
+    /// Whether an image is replaced by its copy.
+    pub fn rewrites_anything(&self) -> bool {
+        self.any(Fate::is_rewritten)
+    }
+
     fn any(&self, is: fn(&Fate) -> bool) -> bool {
         self.decisions.iter().any(|decision| is(&decision.fate))
     }

@@ -110,6 +110,15 @@ fn admit<'a>(
         may_rename: &|| *may_rename,
     };
     let plan = decide(&workload, &mut mirror, settings);
+    let controller = &object.metadata().controller;
+    if target.is_pod
+        && target.scope == Scope::Everything
+        && plan.rewrites_anything()
+        && !controller.name.is_empty()
+        && mirror.skips_owner(workload.namespace, controller)
+    {
+        return response::left_alone();
+    }
     let (host, trouble) = mirror.into_parts();
 
     // What is odd about a running Pod was admitted before.

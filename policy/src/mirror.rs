@@ -4,10 +4,13 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use mirror_contract::{Digest, ImageAnswer, ImageRef, Mode, Query, Refusal, SecretAnswer, Sidecar};
+use mirror_contract::{
+    Digest, ImageAnswer, ImageRef, Mode, Query, Refusal, SecretAnswer, Sidecar, owners,
+};
 use serde::Deserialize;
 
 use crate::host::{Host, HostError};
+use crate::object::Controller;
 use crate::why::Why;
 
 /// Images that one request may ask about. Kubewarden's host keeps every reference that was ever asked for in memory, so a
@@ -48,6 +51,8 @@ pub struct Mirror<'a, H> {
     /// How many images were asked about.
     asked: usize,
     secret: Option<Result<Option<String>, Why>>,
+    /// The list of [`owners`] that came with the response about the Secret.
+    skipped_owners: String,
     /// What the host said when the sidecar could not be reached.
     trouble: Option<String>,
 }
@@ -69,6 +74,7 @@ impl<'a, H: Host> Mirror<'a, H> {
             images: HashMap::new(),
             asked: 0,
             secret: None,
+            skipped_owners: String::new(),
             trouble: None,
         }
     }
@@ -120,18 +126,29 @@ impl<'a, H: Host> Mirror<'a, H> {
         self.secret.insert(secret).clone()
     }
 
+    /// Whether the sidecar says that Pods of this controller in `namespace` are left alone. What it does not say is not so.
+    pub fn skips_owner(&mut self, namespace: &str, controller: &Controller<'_>) -> bool {
+        let _ = self.pull_secret(namespace);
+        owners::lists(&self.skipped_owners, &controller.kind, &controller.name)
+    }
+
     fn ask_for_secret(&mut self, namespace: &str) -> Result<Option<String>, Why> {
         let query = Query::pull_secret(namespace, self.mode)
             .and_then(|query| query.encode(&self.sidecar).ok())
             .ok_or(Why::NoNamespace)?;
-        self.ask(&query, |manifest| {
+        let mut skipped_owners = String::new();
+        let secret = self.ask(&query, |manifest| {
+            let list = manifest.get(owners::SKIPPED_OWNERS);
+            list.unwrap_or_default().clone_into(&mut skipped_owners);
             Some(
                 match SecretAnswer::from_annotations(|key| manifest.get(key))? {
                     SecretAnswer::Ready { name } => Some(name.into_owned()),
                     SecretAnswer::NotNeeded => None,
                 },
             )
-        })
+        });
+        self.skipped_owners = skipped_owners;
+        secret
     }
 
     /// The host, and its own words about the last failure to reach the sidecar.

@@ -66,6 +66,15 @@ pub struct Metadata<'a> {
     pub has_skipped_owner: bool,
     /// One of the owners is a controller.
     pub has_controller: bool,
+    /// That controller.
+    pub controller: Controller<'a>,
+}
+
+/// The kind and the name of a controller; empty where it says nothing.
+#[derive(Default)]
+pub struct Controller<'a> {
+    pub kind: Cow<'a, str>,
+    pub name: Cow<'a, str>,
 }
 
 /// What a pod spec says.
@@ -254,6 +263,7 @@ impl<'a> Metadata<'a> {
         }
         while cursor.next_element() {
             let (mut api_version, mut kind) = (Cow::default(), Cow::default());
+            let (mut name, mut is_controller) = (Cow::default(), false);
             if !cursor.enter_object() {
                 continue;
             }
@@ -261,11 +271,16 @@ impl<'a> Metadata<'a> {
                 match &*key.name {
                     "apiVersion" => api_version = cursor.string().unwrap_or_default(),
                     "kind" => kind = cursor.string().unwrap_or_default(),
-                    "controller" => self.has_controller |= cursor.raw() == "true",
+                    "name" => name = cursor.string().unwrap_or_default(),
+                    "controller" => is_controller = cursor.raw() == "true",
                     _ => cursor.skip(),
                 }
             }
             self.has_skipped_owner |= settings.skips_owner(&api_version, &kind);
+            if is_controller {
+                self.has_controller = true;
+                self.controller = Controller { kind, name };
+            }
         }
     }
 }

@@ -12,15 +12,14 @@ use std::time::Duration;
 use kubewarden_policy_sdk::settings::SettingsValidationResponse;
 use mirror_contract::answer::is_secret_name;
 use mirror_contract::namespace::DEFAULT_EXCLUDED;
-use mirror_contract::{Backup, NamespacePattern, Sidecar};
+use mirror_contract::owners::DEFAULT_SKIPPED;
+use mirror_contract::{Backup, NamespacePattern, OwnerPattern, Sidecar};
 use serde_json::Value;
 
-pub use patterns::{ImagePattern, LabelPattern, OwnerPattern};
+pub use patterns::{ImagePattern, LabelPattern};
 use reader::Reader;
 
-/// They compare the image of a Pod with the one in their own resource, and replace the Pod for ever if these differ.
-const DEFAULT_OWNERS: [&str; 2] = ["postgresql.cnpg.io/Cluster", "acid.zalan.do/postgresql"];
-/// The Zalando operator does the same, and its Pods do not name it as an owner: it marks all that is its own like this.
+/// The Zalando operator compares images, and its Pods do not name it as an owner: it marks all that is its own like this.
 const DEFAULT_LABELS: [&str; 1] = ["application=spilo"];
 /// The name that the sidecar gives it, unless it is told another.
 const DEFAULT_PULL_SECRETS: [&str; 1] = ["image-mirror-pull"];
@@ -165,7 +164,7 @@ impl<'a> Settings<'a> {
         let skip_owners = reader.list(
             "skipOwners",
             "a list of `<API group>/<kind>`",
-            &DEFAULT_OWNERS,
+            &DEFAULT_SKIPPED,
             OwnerPattern::parse,
         );
         let skip_labels = reader.list(

@@ -140,6 +140,22 @@ impl SidecarBuilder {
     /// # Errors
     /// When it cannot be built, ends at once or is not ready in time; its log is in the error then.
     pub fn start(self) -> anyhow::Result<Sidecar> {
+        let mut sidecar = self.spawn()?;
+        sidecar.wait_until_ready()?;
+        Ok(sidecar)
+    }
+
+    /// Runs it and waits until it listens, ready or not.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn start_listening(self) -> anyhow::Result<Sidecar> {
+        let mut sidecar = self.spawn()?;
+        sidecar.wait_until_listening()?;
+        Ok(sidecar)
+    }
+
+    fn spawn(self) -> anyhow::Result<Sidecar> {
         let program = artifacts::sidecar_program()?;
         let folder = TempDir::new()?;
         let mut command = match self.launcher.split_first() {
@@ -183,7 +199,7 @@ impl SidecarBuilder {
             .spawn()
             .with_context(|| format!("{} cannot be run", program.display()))?;
         let output = Output::collect(&mut process);
-        let mut sidecar = Sidecar {
+        Ok(Sidecar {
             process,
             output,
             facade: self.facade,
@@ -192,9 +208,7 @@ impl SidecarBuilder {
             tls,
             encrypted: self.encrypted,
             folder,
-        };
-        sidecar.wait_until_ready()?;
-        Ok(sidecar)
+        })
     }
 
     /// Passwords go through files, as they do in a cluster.

@@ -1,6 +1,7 @@
 //! What a real API server stores when it asks the policy. Without a server these tests say that they are skipped.
 
 mod admission;
+mod backup_events;
 mod chaos;
 mod custom_kinds;
 mod drill;
@@ -9,8 +10,8 @@ mod former_secret;
 mod injected;
 mod installations;
 mod jobs;
-mod losing_backup;
 mod late_referrers;
+mod losing_backup;
 mod managed_secrets;
 mod manifests;
 mod moves;
@@ -18,6 +19,7 @@ mod originals_annotation;
 mod pull_secrets;
 mod readmission;
 mod replicas;
+mod rewrite_loops;
 mod rights;
 mod server;
 mod stage;

@@ -331,11 +331,11 @@ fn an_image_that_cannot_be_copied_stops_no_other() {
     };
     let scene = Scene::start(&cluster, &["--parallel-copies=1"]);
     scene.deploy("absent", &scene.original("absent"));
-    let told = scene.wait_for_log("an image in use is not mirrored", &scene.original("absent"));
+    let told = scene.wait_for_log("copy failed", &scene.original("absent"));
     let reason = told["reason"].as_str().unwrap();
-    assert!(reason.contains("the registry has no"), "{reason}");
+    assert!(reason.contains("the source has no"), "{reason}");
     scene.run("app", &Image::index(1));
-    for state in ["never", "mirrored"] {
+    for state in ["failed", "mirrored"] {
         let figure = format!("image_mirror_images_in_use{{state=\"{state}\"}}");
         scene.wait(&figure, || scene.metric(&figure) >= 1);
     }

@@ -55,7 +55,9 @@ fn behind_a_login_page_nothing_is_mirrored_and_the_service_is_not_ready() {
     });
     assert!(reason.contains("of type text/html"), "{reason}");
     let warned = |line: &String| line.contains("WARN") && line.contains("text/html");
-    assert!(site.sidecar.lines().iter().any(warned));
+    until("a warning", || {
+        site.sidecar.lines().iter().any(warned).then_some(())
+    });
     // The page is gone, and everything is as it should be.
     site.backup.set(|knobs| knobs.other = None);
     site.wait_until_mirrored(&name, COPY_DEADLINE).unwrap();

@@ -2,6 +2,7 @@
 
 mod attack;
 mod backup;
+mod backup_health;
 mod claims;
 mod command_line;
 mod connections;

@@ -26,6 +26,11 @@ pub(super) fn advice(error: &(dyn std::error::Error + 'static)) -> Option<&'stat
     cause(error).and_then(advice_on)
 }
 
+/// Whether the certificate of the other side is not accepted.
+pub(super) fn is_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(cause(error), Some(Error::InvalidCertificate(_)))
+}
+
 fn advice_on(error: &Error) -> Option<&'static str> {
     match error {
         Error::InvalidMessage(InvalidMessage::InvalidContentType) => {

@@ -67,11 +67,7 @@ impl BackupArgs {
         let registry = self.registry().ok_or_else(|| {
             UsageError("which registry keeps the copies? Give --registry or REGISTRY".into())
         })?;
-        let naming = match self.naming {
-            NamingArg::Auto => Naming::auto(registry),
-            NamingArg::Flat => Naming::Flat,
-            NamingArg::Nested => Naming::Nested,
-        };
+        let naming = self.naming(registry);
         let backup = Backup::new(registry, &self.repository, naming).map_err(|error| {
             UsageError(format!(
                 "--registry {registry:?} with --repository {:?}: {error}",
@@ -82,14 +78,27 @@ impl BackupArgs {
             UsageError(format!(
                 "--registry {registry:?} with --repository {:?} and --naming {}: {error}",
                 self.repository,
-                if naming == Naming::Flat {
-                    "flat"
-                } else {
-                    "nested"
-                }
+                naming_name(naming)
             ))
         })?;
         Ok(backup)
+    }
+
+    /// The place and the naming in words, for the log.
+    #[must_use]
+    pub fn describe(&self) -> (String, &'static str) {
+        let registry = self.registry().unwrap_or_default();
+        let place = format!("{registry}/{}", self.repository);
+        let place = place.trim_end_matches('/').to_owned();
+        (place, naming_name(self.naming(registry)))
+    }
+
+    fn naming(&self, registry: &str) -> Naming {
+        match self.naming {
+            NamingArg::Auto => Naming::auto(registry),
+            NamingArg::Flat => Naming::Flat,
+            NamingArg::Nested => Naming::Nested,
+        }
     }
 
     /// The registry as it was given, if it was.
@@ -114,6 +123,13 @@ impl BackupArgs {
             password_file: self.registry_password_file.as_ref(),
         };
         login.add_to(credentials, host)
+    }
+}
+
+const fn naming_name(naming: Naming) -> &'static str {
+    match naming {
+        Naming::Flat => "flat",
+        Naming::Nested => "nested",
     }
 }
 

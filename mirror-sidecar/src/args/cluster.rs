@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::builder::TypedValueParser as _;
 use clap::{Args, ValueEnum};
 use mirror_contract::namespace::DEFAULT_EXCLUDED;
-use mirror_contract::{Backup, NamespacePattern};
+use mirror_contract::owners::DEFAULT_SKIPPED;
+use mirror_contract::{Backup, NamespacePattern, OwnerPattern};
 use secrecy::SecretString;
 
 use super::sources::{SizeLimit, size_limit};
@@ -69,6 +70,17 @@ pub struct ClusterArgs {
         value_parser = secret_name
     )]
     pub former_pull_secrets: Vec<String>,
+    /// Owner that compares images itself, as API group and kind (repeatable, or separated by commas): the Pods of its
+    /// workloads are left alone. The `skipOwners` of the policy are for the direct owners of Pods
+    #[arg(
+        long = "skip-owner",
+        env = "SKIP_OWNERS",
+        value_delimiter = ',',
+        value_name = "GROUP/KIND,…",
+        default_values = DEFAULT_SKIPPED,
+        value_parser = owner_pattern
+    )]
+    pub skip_owners: Vec<Option<OwnerPattern<'static>>>,
     /// User that Pods pull copies as; needs no right but to read
     #[arg(long, env = "PULL_USERNAME", value_name = "NAME")]
     pub pull_username: Option<String>,
@@ -184,6 +196,18 @@ pub enum Kubernetes {
     On,
 }
 
+impl Kubernetes {
+    /// The value of the flag.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Watch => "watch",
+            Self::On => "on",
+        }
+    }
+}
+
 /// What becomes of the copy when the tag of its original moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnMovedTag {
@@ -196,6 +220,15 @@ pub enum OnMovedTag {
 /// A backup may have been filled with either naming. Spaces around a comma are forgiven.
 fn place(text: &str) -> Result<[Backup; 2], &'static str> {
     Backup::with_both_namings(text.trim()).ok_or("must be registry/repository, in lower case")
+}
+
+/// `None` for an empty text, which a list without entries is in a variable.
+fn owner_pattern(text: &str) -> Result<Option<OwnerPattern<'static>>, &'static str> {
+    match (text.trim(), OwnerPattern::parse(text.trim())) {
+        ("", _) => Ok(None),
+        (_, Some(pattern)) => Ok(Some(pattern.into_owned())),
+        (_, None) => Err("must be an API group and a kind, such as postgresql.cnpg.io/Cluster"),
+    }
 }
 
 /// The name of a Lease is made of it.

@@ -18,7 +18,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::api_server::ApiServer;
-use super::workload::Key;
+use super::workload::{Key, Owner};
+use crate::backup_health::TroubleKind;
 use crate::metrics::{EventResult, Metrics};
 use memory::{Memory, Name};
 use writer::{Item, Writer};
@@ -103,6 +104,17 @@ pub enum Notice {
         /// A copy in its backup.
         copy: String,
     },
+    /// The Pods of the workload are re-created again and again after a rewrite, so it is left alone.
+    RewriteLoop,
+    /// The backup registry cannot be used.
+    BackupTrouble {
+        /// What sort of trouble it is.
+        kind: TroubleKind,
+        /// Why.
+        reason: String,
+    },
+    /// The backup registry can be used again.
+    BackupRecovered,
     /// There is a Secret of the pull Secret's name that is not managed here; it is left alone.
     ForeignSecret,
 }
@@ -224,6 +236,20 @@ impl About {
             namespace: key.namespace.to_string(),
             name: key.name.to_string(),
             uid: uid.into(),
+        }
+    }
+}
+
+impl Owner {
+    /// About this owner of an object in `namespace`.
+    #[must_use]
+    pub fn about(&self, namespace: &str) -> About {
+        About {
+            api_version: self.api_version.to_string(),
+            kind: self.kind.to_string(),
+            namespace: namespace.to_owned(),
+            name: self.name.to_string(),
+            uid: self.uid.to_string(),
         }
     }
 }

@@ -35,6 +35,18 @@ pub enum Kind {
 }
 
 impl WorkloadKind {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Deployment,
+        Self::StatefulSet,
+        Self::DaemonSet,
+        Self::CronJob,
+        Self::ReplicationController,
+        Self::ReplicaSet,
+        Self::Job,
+        Self::Pod,
+    ];
+
     /// Whether the Pod template of such an object can change, so that another admission can rewrite it.
     #[must_use]
     pub const fn is_mutable(self) -> bool {

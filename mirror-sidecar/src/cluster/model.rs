@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
-use mirror_contract::{Backup, ImageRef};
+use mirror_contract::{Backup, ImageRef, OwnerPattern, owners};
 
 use super::excluded::ExcludedNamespaces;
 use super::kind::{Kind, WorkloadKind};
@@ -59,6 +59,8 @@ pub struct Rules {
     pub pull_secret: Option<String>,
     /// Names that this Secret had before.
     pub former_pull_secrets: Vec<String>,
+    /// Owners whose workloads are left alone.
+    pub skip_owners: Vec<OwnerPattern<'static>>,
 }
 
 /// What a watch tells.
@@ -97,6 +99,8 @@ pub struct Model {
     of_others: BTreeSet<Arc<Key>>,
     /// Pods that may have injected containers with original images.
     maybe_injected: BTreeSet<Arc<Key>>,
+    /// The workloads that an owner has whose workloads are left alone, by namespace.
+    skipped: BTreeMap<Arc<str>, BTreeSet<Arc<Key>>>,
     /// The workloads of which images are not remembered.
     cut: BTreeSet<Arc<Key>>,
     lists: Lists,
@@ -129,6 +133,17 @@ pub struct LeftOut {
 }
 
 impl Rules {
+    /// Whether the controller of `workload` is one of those whose workloads are left alone. The policy sees that of a Pod
+    /// itself.
+    fn skips(&self, workload: &Workload) -> bool {
+        let is_pod = workload.key.kind == WorkloadKind::Pod;
+        let owner = workload.controller.as_ref().filter(|_| !is_pod);
+        owner.is_some_and(|owner| {
+            let mut patterns = self.skip_owners.iter();
+            patterns.any(|pattern| pattern.matches(&owner.api_version, &owner.kind))
+        })
+    }
+
     /// Whether `copy`, which an annotation names as the copy of `original`, is in the backup of another installation.
     fn is_of_other_installation(&self, copy: &str, original: &str) -> bool {
         let (Ok(copy), Ok(original)) = (ImageRef::parse(copy), ImageRef::parse(original)) else {
@@ -160,6 +175,7 @@ impl Model {
             candidates: BTreeSet::new(),
             of_others: BTreeSet::new(),
             maybe_injected: BTreeSet::new(),
+            skipped: BTreeMap::new(),
             cut: BTreeSet::new(),
             lists: Lists::default(),
             policy_seen: None,
@@ -308,6 +324,19 @@ impl Model {
         examples.collect()
     }
 
+    /// The workloads of a namespace whose Pods the policy leaves alone, although it cannot know that by itself: their owner
+    /// is one of those that are left alone. As many as a list of [`owners`] holds.
+    #[must_use]
+    pub fn skipped_owners(&self, namespace: &str) -> String {
+        let mut list = String::new();
+        for key in self.skipped.get(namespace).into_iter().flatten() {
+            if !owners::add(&mut list, key.kind.name(), &key.name) {
+                break;
+            }
+        }
+        list
+    }
+
     /// When a namespace was created, if that is known.
     #[must_use]
     pub fn namespace_created(&self, name: &str) -> Option<Timestamp> {
@@ -452,6 +481,11 @@ impl Model {
         if entry.other_installation().is_some() {
             self.of_others.insert(Arc::clone(&key));
         }
+        if entry.is_skipped() {
+            let namespace = Arc::clone(&key.namespace);
+            let skipped = self.skipped.entry(namespace).or_default();
+            skipped.insert(Arc::clone(&key));
+        }
         entry.keep_noted(|noted| {
             let originals = self.noted.get(&noted.copy);
             originals.is_none_or(|originals| {
@@ -505,6 +539,12 @@ impl Model {
         self.candidates.remove(&key);
         self.of_others.remove(&key);
         self.maybe_injected.remove(&key);
+        if let Some(skipped) = self.skipped.get_mut(&key.namespace) {
+            skipped.remove(&key);
+            if skipped.is_empty() {
+                self.skipped.remove(&key.namespace);
+            }
+        }
         self.namespaces.leave(&key.namespace, entry.secret_names());
         true
     }

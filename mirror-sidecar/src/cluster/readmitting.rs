@@ -18,6 +18,7 @@ use super::api_server::ApiServer;
 use super::events::{About, Events, Notice};
 use super::inventory::Inventory;
 use super::kind::Kind;
+use super::loop_guard::Loop;
 use super::model::{Due, ListState, Model};
 use super::readmission::{News, Outcome, Readmissions, works_since};
 use super::replicas::Replicas;
@@ -40,7 +41,7 @@ const SECRET_POLL: Duration = Duration::from_millis(200);
 /// other names (Kubewarden caches them for a minute).
 const FORMER_RESPONSES_LAST: Duration = Duration::from_secs(62);
 
-/// Between two reports of workloads that another installation has rewritten. The Event is written once an hour.
+/// Between two reports of workloads that are left alone. The Event is written once an hour.
 const REPORT_EVERY: Duration = Duration::from_mins(2);
 
 /// What is looked at, and who is told.
@@ -74,7 +75,7 @@ impl Readmitting {
         let mut shares = self.replicas.subscribe();
         let mut report_at = Instant::now();
         loop {
-            let report_again = self.report_other_installations(&mut report_at);
+            let report_again = self.report(&mut report_at);
             while let Some(due) = self.next(&mut readmissions, started, renames_from) {
                 self.send(&mut readmissions, &due).await;
             }
@@ -100,13 +101,20 @@ impl Readmitting {
         }
     }
 
-    /// Reports workloads that another installation has rewritten, again and again; returns when to do so next.
-    fn report_other_installations(&self, report_at: &mut Instant) -> Option<std::time::Instant> {
+    /// Reports workloads that are left alone for a reason that people should know, again and again; returns when to do so
+    /// next.
+    fn report(&self, report_at: &mut Instant) -> Option<std::time::Instant> {
         let now = Instant::now();
         if *report_at <= now {
             let found = self.cluster.read(Model::of_other_installations);
-            if found.is_empty() {
+            let loops = self.cluster.all_loops();
+            if found.is_empty() && loops.is_empty() {
                 return None;
+            }
+            for found in loops {
+                if self.replicas.owns(&format!("workload/{}", found.owner.uid)) {
+                    self.report_loop(&found);
+                }
             }
             for (key, uid, copy) in found {
                 if self.replicas.owns(&format!("namespace/{}", key.namespace)) {
@@ -116,6 +124,22 @@ impl Readmitting {
             *report_at = now + REPORT_EVERY;
         }
         Some(report_at.into_std())
+    }
+
+    fn report_loop(&self, found: &Loop) {
+        let (namespace, owner) = (&*found.namespace, &found.owner);
+        if self
+            .events
+            .tell(owner.about(namespace), Notice::RewriteLoop)
+        {
+            tracing::warn!(
+                namespace,
+                kind = &*owner.kind,
+                name = &*owner.name,
+                "its Pods are deleted and re-created again and again after a rewrite, so it is left alone for a day; add \
+                 image-mirror.dev/skip: \"true\" to its Pod template, or its owner to policy.settings.skipOwners"
+            );
+        }
     }
 
     fn report_other_installation(&self, key: &Key, uid: &str, copy: &str) {
@@ -159,6 +183,7 @@ impl Readmitting {
     fn due(&self, model: &Model, may_rename: bool) -> impl Iterator<Item = Due> {
         let due = model.due(|image| self.inventory.copy_state(image));
         due.filter(|due| self.replicas.owns(&format!("workload/{}", due.uid)))
+            .filter(|due| !self.cluster.is_in_loop(&due.key))
             .filter(move |due| may_rename || !model.has_former_names(&due.key))
     }
 

@@ -10,6 +10,7 @@ use kube::{Client, Config};
 use tokio_util::sync::CancellationToken;
 
 use super::api_server::ApiServer;
+use super::backup_events::BackupEvents;
 use super::hosts::most_used;
 use super::injected::InjectedContainers;
 use super::model::Limits;
@@ -31,8 +32,8 @@ use crate::metrics::Metrics;
 /// is dead, which nobody says.
 const SILENCE: Duration = Duration::from_mins(6);
 
-/// Works with the cluster in the background, until `stop`. Gives the replicas, of which this one must take leave at the
-/// end, and what there is to say about pull Secrets.
+/// Works with the cluster in the background, until `stop`. Returns the replicas, of which this one must take leave at the
+/// end, what there is to say about pull Secrets, and what the watches tell.
 ///
 /// # Errors
 /// [`UsageError`] when there is no cluster to be found. One that does not answer is waited for.
@@ -43,7 +44,7 @@ pub async fn start(
     catalog: Catalog,
     metrics: Metrics,
     stop: CancellationToken,
-) -> anyhow::Result<(Replicas, Provision)> {
+) -> anyhow::Result<(Replicas, Provision, Arc<Cluster>)> {
     let server = connect().await?;
     let former_pull_secrets = args.former_pull_secrets(plan.name());
     let rules = Rules {
@@ -52,6 +53,7 @@ pub async fn start(
         excluded_namespaces: excluded_namespaces.clone(),
         pull_secret: plan.name().map(str::to_owned),
         former_pull_secrets: former_pull_secrets.clone(),
+        skip_owners: args.skip_owners.iter().flatten().cloned().collect(),
     };
     let is_on = args.kubernetes == Kubernetes::On;
     let (replicas, events) = if is_on {
@@ -65,7 +67,16 @@ pub async fn start(
     };
     let limits = Limits::of(args.max_workloads);
     catalog.limit_in_use(limits.namespace.images, limits.cluster.images);
-    let cluster = Arc::new(Cluster::new(Model::with_limits(rules, limits)));
+    let mut cluster = Cluster::new(Model::with_limits(rules, limits));
+    if let (Some(namespace), Some(pod)) = (&args.own_namespace, &args.replica) {
+        cluster = cluster.within_pod(namespace, pod);
+    }
+    let cluster = Arc::new(cluster);
+    let backup_events = BackupEvents {
+        trouble: catalog.health().subscribe(),
+        cluster: Arc::clone(&cluster),
+        events: events.clone(),
+    };
     let provision = match plan {
         PullPlan::NotNeeded | PullPlan::Existing { .. } => Provision::given(plan.name()),
         PullPlan::Managed { name, credentials } => {
@@ -117,12 +128,23 @@ pub async fn start(
         .map(|policy| Reinvocation::new(server.clone(), replicas.clone(), &policy));
     let parts: &[Part] = match (is_on, &reinvocation) {
         (false, _) => &[Part::Upkeep],
-        (true, None) => &[Part::Upkeep, Part::Readmitting, Part::Injected],
-        (true, Some(_)) => &[Part::Upkeep, Part::Readmitting, Part::Reinvocation],
+        (true, None) => &[
+            Part::Upkeep,
+            Part::Readmitting,
+            Part::Injected,
+            Part::BackupEvents,
+        ],
+        (true, Some(_)) => &[
+            Part::Upkeep,
+            Part::Readmitting,
+            Part::Reinvocation,
+            Part::BackupEvents,
+        ],
     };
     let (mode, rate) = (args.readmit, args.readmit_per_minute);
     let parts = supervise(parts, move |part| match part {
         Part::Upkeep => upkeep.clone().run().boxed(),
+        Part::BackupEvents => backup_events.clone().run().boxed(),
         Part::Readmitting => {
             let readmissions = Readmissions::new(mode, rate);
             readmitting.clone().run(readmissions).boxed()
@@ -133,9 +155,9 @@ pub async fn start(
             None => std::future::pending().boxed(),
         },
     });
-    tokio::spawn(watch(server, cluster, stop.clone()));
+    tokio::spawn(watch(server, Arc::clone(&cluster), stop.clone()));
     tokio::spawn(stop.run_until_cancelled_owned(parts));
-    Ok((replicas, provision))
+    Ok((replicas, provision, cluster))
 }
 
 /// What goes on by itself, besides the watches.
@@ -145,6 +167,7 @@ enum Part {
     Readmitting,
     Injected,
     Reinvocation,
+    BackupEvents,
 }
 
 impl fmt::Display for Part {
@@ -154,6 +177,7 @@ impl fmt::Display for Part {
             Self::Readmitting => "re-admission",
             Self::Injected => "injected containers",
             Self::Reinvocation => "reinvocation",
+            Self::BackupEvents => "backup events",
         })
     }
 }

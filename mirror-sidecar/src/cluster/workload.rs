@@ -46,6 +46,7 @@ pub enum Life {
 }
 
 /// An object that names images.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
     /// Which one.
@@ -58,8 +59,14 @@ pub struct Workload {
     pub life: Life,
     /// Whether a controller owns it (`ownerReferences[].controller`).
     pub is_owned: bool,
-    /// The kind and name of that controller, if it is of a kind that is watched.
-    pub owner: Option<(WorkloadKind, Box<str>)>,
+    /// That controller, as far as it is named completely.
+    pub controller: Option<Owner>,
+    /// Whether it is being deleted.
+    pub is_deleted: bool,
+    /// Whether it has ended, or is kept without Pods as the history of its owner.
+    pub has_ended: bool,
+    /// Which template of its controller a Pod was made of, where the controller says so (`controller-revision-hash`).
+    pub revision: Box<str>,
     /// Whether the policy leaves it alone: its owner said so, on it or on its Pod template, or it is a static Pod.
     pub is_exempt: bool,
     /// Whether it has the policy's note on what was rewritten, on itself: on a Pod, that is where the policy put it, or the
@@ -74,6 +81,19 @@ pub struct Workload {
     pub originals: Vec<(String, String)>,
     /// The names of the pull Secrets that it lists itself, which may be empty texts.
     pub pull_secrets: Vec<String>,
+}
+
+/// An owner of an object, in the same namespace, as `ownerReferences` names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The API version, such as `apps/v1`.
+    pub api_version: Box<str>,
+    /// The kind.
+    pub kind: Box<str>,
+    /// The name.
+    pub name: Box<str>,
+    /// Its identity.
+    pub uid: Box<str>,
 }
 
 /// A namespace.
@@ -94,6 +114,18 @@ pub enum Object {
     Namespace(NamespaceObject),
     /// An object that names images.
     Workload(Workload),
+}
+
+impl Owner {
+    /// Its kind, if that is a watched one.
+    #[must_use]
+    pub fn workload_kind(&self) -> Option<WorkloadKind> {
+        let group = self.api_version.rsplit_once('/');
+        let group = group.map_or("", |(group, _)| group);
+        WorkloadKind::ALL
+            .into_iter()
+            .find(|kind| kind.name() == &*self.kind && kind.group() == group)
+    }
 }
 
 impl fmt::Display for Key {

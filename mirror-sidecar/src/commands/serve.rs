@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
-use crate::args::{FacadeLogin, Kubernetes, ServeArgs, Transport, UsageError};
+use crate::args::{BackupArgs, FacadeLogin, Kubernetes, ServeArgs, Transport, UsageError};
 use crate::catalog::Catalog;
 use crate::cluster::{ExcludedNamespaces, Provision, PullSecrets, Replicas, run};
 use crate::facade::{self, Facade, FacadeAuth};
@@ -38,21 +38,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         cluster: cluster_args,
     } = args;
     let place = backup.backup()?;
+    log_start(&backup, cluster_args.kubernetes);
     let credentials = backup.add_login(sources.credentials()?, place.registry())?;
     let targets = sources.registries(credentials)?;
     let sources = sources.originals(&originals, place.registry())?;
-    let certificates = match facade_args.transport()? {
-        Transport::Tls { certificate, key } => Some(
-            Certificates::load(certificate, key)
-                .map_err(|error| UsageError(format!("--tls-cert and --tls-key: {error}")))?,
-        ),
-        Transport::PlainHttp => {
-            tracing::warn!(
-                "serving plain HTTP: questions, answers and credentials can be read on the way"
-            );
-            None
-        }
-    };
+    let certificates = certificates(facade_args.transport()?)?;
     let login: Option<FacadeLogin> = facade_args.login()?;
     if login.is_none() {
         tracing::warn!(
@@ -73,10 +63,10 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let plan = cluster_args.pull_plan(catalog.backup().registry())?;
     let excluded = cluster_args.exclude_namespaces.iter().cloned();
     let excluded_namespaces: ExcludedNamespaces = excluded.collect();
-    let (replicas, provision) = if cluster_args.kubernetes == Kubernetes::Off {
-        (Replicas::alone(), Provision::given(plan.name()))
+    let (replicas, provision, cluster) = if cluster_args.kubernetes == Kubernetes::Off {
+        (Replicas::alone(), Provision::given(plan.name()), None)
     } else {
-        run::start(
+        let (replicas, provision, cluster) = run::start(
             cluster_args,
             plan,
             excluded_namespaces.clone(),
@@ -84,12 +74,16 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             metrics.clone(),
             stop.clone(),
         )
-        .await?
+        .await?;
+        (replicas, provision, Some(cluster))
     };
+    let health = catalog.health().clone();
+    tokio::spawn(stop.clone().run_until_cancelled_owned(health.run()));
     let facade = facade::router(Facade {
         catalog: catalog.clone(),
         auth: login.as_ref().map(FacadeAuth::new),
         metrics: metrics.clone(),
+        cluster,
         pull_secrets: PullSecrets {
             provision,
             excluded_namespaces,
@@ -122,6 +116,29 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     };
     serve(facade, admin, &catalog, &replicas, end).await;
     Ok(ExitCode::SUCCESS)
+}
+
+fn log_start(backup: &BackupArgs, kubernetes: Kubernetes) {
+    let (place, naming) = backup.describe();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        backup = place,
+        naming,
+        kubernetes = kubernetes.as_str(),
+        "starting mirror-sidecar"
+    );
+}
+
+fn certificates(transport: Transport) -> anyhow::Result<Option<Certificates>> {
+    let Transport::Tls { certificate, key } = transport else {
+        tracing::warn!(
+            "serving plain HTTP: questions, answers and credentials can be read on the way"
+        );
+        return Ok(None);
+    };
+    let certificates = Certificates::load(certificate, key)
+        .map_err(|error| UsageError(format!("--tls-cert and --tls-key: {error}")))?;
+    Ok(Some(certificates))
 }
 
 /// How the service ends.

@@ -80,6 +80,7 @@ impl Copier for Arc<Sources> {
                     reason: "the source has no such image".into(),
                     retry: Retry::Permanent,
                     is_absent: true,
+                    is_reported: false,
                 });
             }
         };

@@ -87,6 +87,7 @@ fn failure(retry: Retry) -> Failure {
         reason: "the registry is on fire".into(),
         retry,
         is_absent: false,
+        is_reported: false,
     }
 }
 
@@ -523,6 +524,7 @@ async fn what_the_source_does_not_have_is_called_absent() {
     let script = Arc::new(Script::default());
     let absent = Failure {
         is_absent: true,
+        is_reported: false,
         ..failure(Retry::Permanent)
     };
     script.outcomes.lock().unwrap().push_back(absent);

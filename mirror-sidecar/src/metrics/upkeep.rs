@@ -159,8 +159,8 @@ impl Upkeep {
             ("missing", counts.missing),
             ("copying", counts.copying),
             ("mirrored", counts.mirrored),
-            ("failed", counts.failed),
-            ("never", counts.never),
+            // What nobody tries again soon has failed, too.
+            ("failed", counts.failed.saturating_add(counts.never)),
         ];
         for (state, count) in states {
             let label: Label = [("state", state)];

@@ -1,4 +1,4 @@
-//! What a setting can pick out: images, owners, labels. No regular expressions; compiling one costs more than the rest of
+//! What a setting can pick out: images and labels. No regular expressions; compiling one costs more than the rest of
 //! an evaluation.
 
 use mirror_contract::ImageRef;
@@ -9,13 +9,6 @@ use super::ImageFilter;
 /// reference such as `docker.io/library/nginx:1.27@sha256:…`, or that without the digest, or without tag and digest.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ImagePattern<'a>(&'a str);
-
-/// A type of owners: `<API group>/<kind>`, or `<kind>` in the core group.
-#[derive(Debug, PartialEq, Eq)]
-pub struct OwnerPattern<'a> {
-    group: &'a str,
-    kind: &'a str,
-}
 
 /// A label: `<key>=<value>`.
 #[derive(Debug, PartialEq, Eq)]
@@ -81,27 +74,6 @@ impl ImageFilter<'_> {
 fn name<'a>(image: &ImageRef<'_>, canonical: &'a str) -> &'a str {
     let length = image.host().len() + "/".len() + image.path().len();
     canonical.get(..length).unwrap_or(canonical)
-}
-
-impl<'a> OwnerPattern<'a> {
-    /// Reads a pattern; `None` if there can be no such type.
-    pub fn parse(text: &'a str) -> Option<Self> {
-        let (group, kind) = text.split_once('/').unwrap_or(("", text));
-        let is_group = group.bytes().all(|byte| {
-            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte)
-        });
-        let is_kind = !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        let is_type = is_group && is_kind && (!group.is_empty() || !text.starts_with('/'));
-        is_type.then_some(Self { group, kind })
-    }
-
-    /// Whether an owner of this `apiVersion`, `<group>/<version>`, and kind is meant.
-    pub fn matches(&self, api_version: &str, kind: &str) -> bool {
-        let group = api_version
-            .split_once('/')
-            .map_or("", |(group, _version)| group);
-        (group, kind) == (self.group, self.kind)
-    }
 }
 
 impl<'a> LabelPattern<'a> {

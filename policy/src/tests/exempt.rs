@@ -1,10 +1,12 @@
 //! Objects that are not to be touched.
 
+use mirror_contract::SecretAnswer;
+use mirror_contract::owners::SKIPPED_OWNERS;
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::fixtures::{answer, answer_with, create, fixture, pod_of, warnings};
-use super::script::{Script, pending};
+use super::script::{Reply, Script, manifest, pending};
 
 #[test]
 fn what_is_being_deleted_stays() {
@@ -141,4 +143,40 @@ fn what_a_controller_owns_between_workload_and_pod(#[case] is_controller: bool) 
     );
     let answer = answer(&request, &mut Script::new());
     assert_eq!(answer.mutated_object.is_none(), is_controller);
+}
+
+/// The sidecar knows the owners of owners, and workloads whose Pods are replaced again and again.
+#[rstest]
+#[case::listed("apps/v1", "StatefulSet", "db", "StatefulSet/db", true)]
+#[case::among_others(
+    "apps/v1",
+    "ReplicaSet",
+    "web-5d4f",
+    "StatefulSet/db,Deployment/web",
+    true
+)]
+#[case::not_listed("apps/v1", "StatefulSet", "db", "StatefulSet/db-2", false)]
+#[case::nothing_listed("apps/v1", "StatefulSet", "db", "", false)]
+fn pods_of_owners_that_the_sidecar_names(
+    #[case] api_version: &str,
+    #[case] kind: &str,
+    #[case] name: &str,
+    #[case] list: &str,
+    #[case] is_skipped: bool,
+) {
+    let mut request = owned(pod_of(&["nginx"]), api_version, kind, true);
+    request["object"]["metadata"]["ownerReferences"][1]["name"] = name.into();
+    let mut annotations = SecretAnswer::NotNeeded.annotations();
+    annotations.push((SKIPPED_OWNERS, list.to_owned()));
+    let reply = Reply::Manifest(manifest(&annotations));
+    let question = "pull-secret/shop:latest";
+    let mut script = Script::new().reply(question, reply);
+    let response = answer(&request, &mut script);
+    assert_eq!(response.mutated_object.is_none(), is_skipped);
+    let asked = script.asked.iter().filter(|asked| *asked == question);
+    assert_eq!(asked.count(), 1);
+    // A Pod that stays what it is needs no such question.
+    let mut script = Script::new().otherwise(pending());
+    answer(&request, &mut script);
+    assert!(!script.asked.iter().any(|asked| asked == question));
 }

@@ -175,6 +175,10 @@ name in the values, the Secret.
 - name: ON_MOVED_TAG
   value: {{ $v.cluster.onMovedTag | quote }}
 {{- end }}
+{{- if ne $mode "off" }}
+- name: SKIP_OWNERS
+  value: {{ join "," $v.policy.settings.skipOwners | quote }}
+{{- end }}
 {{- with $v.policy.settings.backups }}
 - name: FORMER_BACKUPS
   value: {{ join "," . | quote }}

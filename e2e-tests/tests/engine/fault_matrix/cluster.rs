@@ -105,6 +105,7 @@ impl World {
             pull_secret: Some(NAME.into()),
             former_backups: mirror_sidecar::former_backups::FormerBackups::default(),
             former_pull_secrets: Vec::new(),
+            skip_owners: Vec::new(),
         }));
         Self {
             server,

@@ -146,7 +146,10 @@ impl Name {
             | Notice::ForeignSecret
             | Notice::SecretRefused { .. }
             | Notice::ReadmissionRefused { .. }
-            | Notice::OtherInstallation { .. } => {}
+            | Notice::OtherInstallation { .. }
+            | Notice::BackupTrouble { .. }
+            | Notice::BackupRecovered
+            | Notice::RewriteLoop => {}
         }
         let hash = hash.finalize();
         let first = hash.iter().take(8);

@@ -1,6 +1,7 @@
 //! What an Event says.
 
 use super::Notice;
+use crate::backup_health::TroubleKind;
 
 /// Longest note that an API server takes, in bytes.
 pub(super) const MAX_NOTE: usize = 1024;
@@ -33,6 +34,14 @@ impl Notice {
             Self::SecretRefused { .. } => "PullSecretRefused",
             Self::ReadmissionRefused { .. } => "ReadmissionRefused",
             Self::OtherInstallation { .. } => "OtherInstallation",
+            Self::BackupTrouble { kind, .. } => match kind {
+                TroubleKind::Unavailable => "BackupUnavailable",
+                TroubleKind::Certificate => "BackupCertificateRejected",
+                TroubleKind::Login => "BackupLoginRefused",
+                TroubleKind::Uploads => "BackupUploadsDenied",
+            },
+            Self::BackupRecovered => "BackupRecovered",
+            Self::RewriteLoop => "RewriteLoop",
         }
     }
 
@@ -44,8 +53,12 @@ impl Notice {
             | Self::TooMuch { .. }
             | Self::NoBudget
             | Self::InjectedNotRewritten { .. }
+            | Self::RewriteLoop
             | Self::OtherInstallation { .. } => "Mirror",
-            Self::LastCopy { .. } | Self::ImageLost { .. } => "Check",
+            Self::LastCopy { .. }
+            | Self::ImageLost { .. }
+            | Self::BackupTrouble { .. }
+            | Self::BackupRecovered => "Check",
             Self::NotRewritten { .. } | Self::ReadmissionRefused { .. } => "Readmit",
             Self::ForeignSecret | Self::SecretRefused { .. } => "ProvidePullSecret",
         }
@@ -53,7 +66,7 @@ impl Notice {
 
     /// Whether somebody should do something.
     pub(super) fn is_warning(&self) -> bool {
-        !matches!(self, Self::Mirrored { .. })
+        !matches!(self, Self::Mirrored { .. } | Self::BackupRecovered)
     }
 
     /// Whether it is about the namespace as a whole; the object is one of many in it.
@@ -94,7 +107,15 @@ impl Notice {
             Self::InjectedNotRewritten { images } => Self::InjectedNotRewritten {
                 images: images.into_iter().take(MAX_LISTED).map(image).collect(),
             },
-            other @ (Self::TooMuch { .. } | Self::NoBudget | Self::ForeignSecret) => other,
+            Self::BackupTrouble { kind, reason } => Self::BackupTrouble {
+                kind,
+                reason: tidy(&reason, MAX_REASON),
+            },
+            other @ (Self::TooMuch { .. }
+            | Self::NoBudget
+            | Self::ForeignSecret
+            | Self::RewriteLoop
+            | Self::BackupRecovered) => other,
         }
     }
 
@@ -166,6 +187,19 @@ impl Notice {
                  --max-new-bytes-per-namespace."
                     .to_owned()
             }
+            Self::BackupTrouble { kind, reason } => format!(
+                "{kind}: {}. Until then nothing is copied, and workloads keep the images that they have. The registry is \
+                 checked every few seconds.",
+                tidy(reason, MAX_REASON).trim_end_matches(is_end)
+            ),
+            Self::RewriteLoop => {
+                "Pods of this workload are deleted and re-created again and again after their images were replaced by copies, \
+                 as operators do that compare images. Its Pods keep their original images for a day. Keep it so with the label \
+                 or annotation image-mirror.dev/skip: \"true\" on the Pod template, or add its owner to \
+                 policy.settings.skipOwners."
+                    .to_owned()
+            }
+            Self::BackupRecovered => "the backup registry can be used again.".to_owned(),
             Self::ForeignSecret => {
                 "There is a Secret of this name that image-mirror did not make, so Pods here cannot pull copies: \
                  delete it, or remove what creates it. Another name with --pull-secret needs other RBAC rules as well."

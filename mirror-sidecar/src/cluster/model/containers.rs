@@ -32,7 +32,9 @@ impl Containers {
         let containers = workload.containers.iter().take(MAX_CONTAINERS);
         match workload.key.kind {
             WorkloadKind::Pod => {
-                let (owner, owner_name) = workload.owner.clone()?;
+                let controller = workload.controller.as_ref()?;
+                let owner = WorkloadKind::named(&controller.kind)?;
+                let owner_name = controller.name.clone();
                 if !workload.is_noted || !has_copies || originals.is_empty() {
                     return None;
                 }

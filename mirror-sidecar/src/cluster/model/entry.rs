@@ -42,6 +42,8 @@ struct Facts {
     other_installation: Option<Box<str>>,
     is_candidate: bool,
     is_owned: bool,
+    /// Its controller is one of those whose workloads are left alone.
+    is_skipped: bool,
 }
 
 /// A copy whose name does not tell its original now.
@@ -164,6 +166,7 @@ impl Entry {
             other_installation,
             is_candidate,
             is_owned: workload.is_owned,
+            is_skipped: rules.skips(workload),
         };
         Some(Self {
             facts,
@@ -289,6 +292,11 @@ impl Entry {
     /// Whether a controller owns it.
     pub(super) fn is_owned(&self) -> bool {
         self.facts.is_owned
+    }
+
+    /// Whether its Pods are left alone, because of its controller.
+    pub(super) fn is_skipped(&self) -> bool {
+        self.facts.is_skipped
     }
 
     pub(super) fn epoch(&self) -> u32 {

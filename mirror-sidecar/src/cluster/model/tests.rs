@@ -10,7 +10,7 @@ use rstest::rstest;
 use mirror_contract::{NamespacePattern, Naming};
 
 use super::*;
-use crate::cluster::workload::{Life, NamespaceObject};
+use crate::cluster::workload::{Life, NamespaceObject, Owner};
 
 pub const SECRET: &str = "image-mirror-pull";
 pub const POD: Kind = Kind::Workload(WorkloadKind::Pod);
@@ -24,6 +24,7 @@ pub fn rules() -> Rules {
         excluded_namespaces: [excluded.into_owned()].into_iter().collect(),
         pull_secret: Some(SECRET.into()),
         former_pull_secrets: Vec::new(),
+        skip_owners: Vec::new(),
     }
 }
 
@@ -39,7 +40,10 @@ pub fn workload(kind: WorkloadKind, name: &str, images: &[&str]) -> Workload {
         created: Some("2026-11-23T00:00:00Z".parse().unwrap()),
         life: Life::Active,
         is_owned: false,
-        owner: None,
+        controller: None,
+        is_deleted: false,
+        has_ended: false,
+        revision: "".into(),
         is_exempt: false,
         is_noted: false,
         images: images.iter().map(ToString::to_string).collect(),
@@ -474,4 +478,39 @@ fn a_kind_that_cannot_be_watched_any_more_is_not_complete() {
     assert!(!model.is_complete());
     assert!(model.apply(Change::Trouble(POD, false)));
     assert!(model.is_complete());
+}
+
+/// The policy sees the direct owner of a Pod only.
+#[test]
+fn workloads_whose_owners_are_left_alone_are_listed_by_namespace() {
+    let mut rules = rules();
+    rules.skip_owners = vec![OwnerPattern::parse("example.com/Db").unwrap()];
+    let mut model = Model::new(rules);
+    let owned = |kind, name: &str, owner: &str| Workload {
+        is_owned: true,
+        controller: Some(Owner {
+            api_version: "example.com/v1".into(),
+            kind: owner.into(),
+            name: "o".into(),
+            uid: "u".into(),
+        }),
+        ..workload(kind, name, &["nginx"])
+    };
+    for (kind, name, owner) in [
+        (WorkloadKind::StatefulSet, "db", "Db"),
+        (WorkloadKind::Deployment, "proxy", "Db"),
+        (WorkloadKind::StatefulSet, "queue", "Queue"),
+        // The policy sees that itself.
+        (WorkloadKind::Pod, "db-0", "Db"),
+    ] {
+        model.apply(seen(owned(kind, name, owner)));
+    }
+    assert_eq!(
+        model.skipped_owners("shop"),
+        "Deployment/proxy,StatefulSet/db"
+    );
+    assert_eq!(model.skipped_owners("other"), "");
+    model.apply(gone(owned(WorkloadKind::Deployment, "proxy", "Db")));
+    model.apply(seen(workload(WorkloadKind::StatefulSet, "db", &["nginx"])));
+    assert_eq!(model.skipped_owners("shop"), "");
 }

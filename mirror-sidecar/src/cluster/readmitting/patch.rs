@@ -69,6 +69,11 @@ impl ReadmitError {
             tracing::debug!(error = %self, "not sent through admission again");
             return Outcome::Failed;
         }
+        if let Self::Secret { .. } = self {
+            // The pull Secrets log that themselves.
+            tracing::debug!(error = %self, "not sent through admission again; tried later");
+            return Outcome::Failed;
+        }
         tracing::warn!(error = %self, "not sent through admission again; tried later");
         Outcome::Failed
     }

@@ -189,6 +189,7 @@ fn rules(repository: &str, excluded: &[&'static str], pull_secret: Option<&str>)
         excluded_namespaces: excluded.iter().copied().map(pattern).collect(),
         pull_secret: pull_secret.map(str::to_owned),
         former_pull_secrets: Vec::new(),
+        skip_owners: Vec::new(),
     }
 }
 

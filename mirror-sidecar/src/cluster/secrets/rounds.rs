@@ -296,6 +296,8 @@ impl Done<'_> {
         // The first failure may be the beginning of an outage of the API server, which is logged as such.
         let (reported_at, is_explained) = match trouble {
             Trouble::Away { .. } => (2, self.inner.api.server().is_away()),
+            // It was reported as such.
+            Trouble::Refused { .. } => (1, true),
             _ => (1, false),
         };
         if failures == reported_at && !is_explained {

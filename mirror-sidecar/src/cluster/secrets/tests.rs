@@ -64,6 +64,7 @@ impl World {
             excluded_namespaces: ExcludedNamespaces::default(),
             pull_secret: Some(NAME.to_owned()),
             former_pull_secrets: Vec::new(),
+            skip_owners: Vec::new(),
         })));
         let (secrets, guard) = manage(&server, &cluster, REGISTRY, &file).await;
         Self {

@@ -265,6 +265,11 @@ impl Item {
         }
     }
 
+    /// Whether an attempt to copy it has failed, and none succeeded since.
+    pub(super) fn has_failed_copy(&self) -> bool {
+        self.failing_since.is_some()
+    }
+
     /// Whether the copy is there.
     pub(super) fn is_mirrored(&self) -> bool {
         matches!(self.state, State::Mirrored { .. })

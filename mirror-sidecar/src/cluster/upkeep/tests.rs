@@ -630,6 +630,7 @@ fn people_are_told_about_what_they_wrote() {
         excluded_namespaces: ExcludedNamespaces::default(),
         pull_secret: None,
         former_pull_secrets: Vec::new(),
+        skip_owners: Vec::new(),
     });
     let original = Image::new(image("quay.io/a/b:1"));
     let copy = Image::new(backup().target(&original).unwrap());

@@ -106,6 +106,7 @@ fn start(
         excluded_namespaces: ExcludedNamespaces::default(),
         pull_secret: None,
         former_pull_secrets: Vec::new(),
+        skip_owners: Vec::new(),
     })));
     let stop = CancellationToken::new();
     let client = Client::new(router, "default");

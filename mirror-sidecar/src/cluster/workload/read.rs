@@ -12,6 +12,8 @@ const NOTE: &str = "image-mirror.dev/original-images";
 const SKIP: &str = "image-mirror.dev/skip";
 /// Marks the API server's image of a Pod that a kubelet reads from a file; it cannot be changed.
 const STATIC_POD: &str = "kubernetes.io/config.mirror";
+/// A `StatefulSet` or `DaemonSet` marks each Pod with its template.
+const REVISION: &str = "controller-revision-hash";
 /// Images with this pull policy are expected on the node.
 const NEVER: &str = "Never";
 
@@ -31,9 +33,11 @@ pub(super) fn is_wanted(name: &str) -> bool {
             | "ownerReferences"
             | "annotations"
             | "labels"
-            | "controller"
+            | "apiVersion"
             | "kind"
+            | "controller"
             | SKIP
+            | REVISION
             | STATIC_POD
             | NOTE
             | "template"
@@ -79,15 +83,18 @@ pub(super) struct Metadata {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Owner {
-    pub is_controller: bool,
+    pub api_version: String,
     pub kind: String,
     pub name: String,
+    pub uid: String,
+    pub is_controller: bool,
 }
 
 /// The annotations or the labels that mean something here.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Marks {
     pub skip: String,
+    pub revision: String,
     pub is_static: Present,
     pub originals: Originals,
     pub requests_injection: bool,
@@ -225,7 +232,13 @@ fields!(Metadata {
     "annotations" => annotations,
     "labels" => labels,
 });
-fields!(Owner { "controller" => is_controller, "kind" => kind, "name" => name });
+fields!(Owner {
+    "apiVersion" => api_version,
+    "kind" => kind,
+    "name" => name,
+    "uid" => uid,
+    "controller" => is_controller,
+});
 fields!(Template { "metadata" => metadata, "spec" => spec });
 fields!(JobTemplate { "spec" => spec });
 fields!(JobSpec { "template" => template });
@@ -258,6 +271,7 @@ impl Lenient for Marks {
     ) -> Result<(), A::Error> {
         match name {
             SKIP => self.skip = value(object)?,
+            REVISION => self.revision = value(object)?,
             STATIC_POD => self.is_static = value(object)?,
             NOTE => self.originals = value(object)?,
             name if placeholder::is_injection_key(name) => {

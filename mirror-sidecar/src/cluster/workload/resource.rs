@@ -9,8 +9,8 @@ use kube::core::DynamicResourceScope;
 use mirror_contract::placeholder;
 use serde::{Deserialize, Deserializer};
 
-use super::read::{self, Container, Originals, Owner, Raw, Spec, Status, Template};
-use super::{Key, Life, NamespaceObject, Object, Workload};
+use super::read::{self, Container, Originals, Raw, Spec, Status, Template};
+use super::{Key, Life, NamespaceObject, Object, Owner, Workload};
 use crate::cluster::api_response::is_envelope;
 use crate::cluster::json_filter::Keep;
 use crate::cluster::kind::{Kind, WorkloadKind};
@@ -67,13 +67,16 @@ fn namespace(raw: Raw) -> NamespaceObject {
 
 fn workload(raw: Raw, kind: WorkloadKind) -> Workload {
     let Raw {
-        metadata,
+        mut metadata,
         spec,
         status,
     } = raw;
-    let is_owned = metadata.owners.iter().any(|owner| owner.is_controller);
-    let owner = metadata.owners.iter().find_map(controller);
-    let life = if metadata.deleted.0 || is_done(kind, is_owned, &spec, &status) {
+    let mut owners = std::mem::take(&mut metadata.owners).into_iter();
+    let controller = owners.find(|owner| owner.is_controller);
+    let is_owned = controller.is_some();
+    let is_deleted = metadata.deleted.0;
+    let has_ended = is_done(kind, is_owned, &spec, &status);
+    let life = if is_deleted || has_ended {
         Life::Done
     } else if is_paused(kind, &spec) {
         Life::Paused
@@ -105,8 +108,11 @@ fn workload(raw: Raw, kind: WorkloadKind) -> Workload {
     let secrets = pod.pull_secrets.into_iter();
     Workload {
         life,
+        is_deleted,
+        has_ended,
+        revision: metadata.labels.revision.as_str().into(),
         is_owned,
-        owner,
+        controller: controller.and_then(owner),
         is_exempt: metadata.is_opted_out()
             || template.is_opted_out()
             || metadata.annotations.is_static.0,
@@ -129,10 +135,17 @@ fn workload(raw: Raw, kind: WorkloadKind) -> Workload {
     }
 }
 
-/// The owner, if it is a controller of a kind that is watched.
-fn controller(owner: &Owner) -> Option<(WorkloadKind, Box<str>)> {
-    let kind = WorkloadKind::named(&owner.kind).filter(|_| owner.is_controller)?;
-    Some((kind, owner.name.as_str().into()))
+/// Returns `None` if something is missing that the API server asks for.
+fn owner(raw: read::Owner) -> Option<Owner> {
+    let is_complete = [&raw.api_version, &raw.kind, &raw.name, &raw.uid]
+        .iter()
+        .all(|part| !part.is_empty());
+    is_complete.then(|| Owner {
+        api_version: raw.api_version.into(),
+        kind: raw.kind.into(),
+        name: raw.name.into(),
+        uid: raw.uid.into(),
+    })
 }
 
 /// The images that the annotation names as copies, each with its original.

@@ -110,6 +110,7 @@ fn a_template_with_a_former_secret_is_moved_to_the_present_one(
 ) {
     let mut model = Model::new(Rules {
         former_pull_secrets: vec!["older".into(), "former".into()],
+        skip_owners: Vec::new(),
         ..rules()
     });
     let workload = |is_exempt| Workload {

@@ -10,7 +10,12 @@ fn pod_of(owner: &Workload, containers: &[(&str, &str)]) -> Workload {
     Workload {
         is_owned: true,
         is_noted: true,
-        owner: Some((owner.key.kind, owner.key.name.clone())),
+        controller: Some(Owner {
+            api_version: "apps/v1".into(),
+            kind: owner.key.kind.name().into(),
+            name: owner.key.name.clone(),
+            uid: owner.uid.clone(),
+        }),
         containers: containers
             .iter()
             .map(|(name, image)| ((*name).to_owned(), (*image).to_owned()))
@@ -57,7 +62,7 @@ fn containers_that_are_not_in_the_template_are_injected() {
 #[case::rewritten(pod_of(&replica_set(), &[("c0", COPY), ("proxy", COPY)]))]
 #[case::not_seen_by_the_policy(Workload { is_noted: false, ..pod_of(&replica_set(), &[("c0", COPY), ("proxy", "mesh/proxy:1")]) })]
 #[case::opted_out(Workload { is_exempt: true, ..pod_of(&replica_set(), &[("c0", COPY), ("proxy", "mesh/proxy:1")]) })]
-#[case::owner_is_not_known(Workload { owner: None, ..pod_of(&replica_set(), &[("c0", COPY), ("proxy", "mesh/proxy:1")]) })]
+#[case::owner_is_not_known(Workload { controller: None, ..pod_of(&replica_set(), &[("c0", COPY), ("proxy", "mesh/proxy:1")]) })]
 fn other_containers_are_not(#[case] pod: Workload) {
     assert_eq!(found(&model([replica_set(), pod])), [""; 0]);
 }

@@ -63,7 +63,7 @@ impl Entry {
             is_news |= with.events.tell(user, notice.clone());
         }
         if is_news {
-            log(&notice);
+            log(&notice, self.item.has_failed_copy());
         }
     }
 
@@ -93,8 +93,12 @@ impl Entry {
     }
 }
 
-fn log(notice: &Notice) {
+/// `has_failed_copy`: the queue has logged why there is no copy.
+fn log(notice: &Notice, has_failed_copy: bool) {
     match notice {
+        Notice::NotMirrored { image, reason } if has_failed_copy => {
+            tracing::debug!(image, reason, "an image in use is not mirrored");
+        }
         Notice::NotMirrored { image, reason } => {
             tracing::warn!(image, reason, "an image in use is not mirrored");
         }

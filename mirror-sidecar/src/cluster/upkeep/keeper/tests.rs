@@ -80,6 +80,7 @@ fn keeper(events: Events) -> Keeper {
         excluded_namespaces: ExcludedNamespaces::default(),
         pull_secret: None,
         former_pull_secrets: Vec::new(),
+        skip_owners: Vec::new(),
     })));
     cluster.apply(seen(deployment("web", &[IMAGE])));
     let registries = || Registries::new(RegistryOptions::default()).unwrap();

@@ -1,0 +1,135 @@
+//! Owners whose workloads are left alone, because they compare images themselves.
+//!
+//! The policy sees the direct owner of an object only. The sidecar knows more of the chain, and which workloads are
+//! re-created again and again after a rewrite. It names what the Pods of a namespace must not be rewritten for in an
+//! annotation of the response about the pull Secret: that names a namespace and no workload, and to learn of an owner a
+//! minute late does no harm.
+
+use alloc::borrow::Cow;
+use alloc::string::String;
+
+use crate::grammar;
+
+/// The annotation of a response about a pull Secret that lists workloads whose Pods are left alone: `<kind>/<name>`,
+/// separated by commas.
+pub const SKIPPED_OWNERS: &str = "image-mirror.dev/skipped-owners";
+
+/// Longest list, in bytes.
+pub const MAX_LIST: usize = 16 * 1024;
+
+/// They compare the image of a Pod with the one in their own resource, and replace the Pod for ever if these differ.
+pub const DEFAULT_SKIPPED: [&str; 2] = ["postgresql.cnpg.io/Cluster", "acid.zalan.do/postgresql"];
+
+/// A type of owners: `<API group>/<kind>`, or `<kind>` in the core group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnerPattern<'a>(Cow<'a, str>);
+
+impl<'a> OwnerPattern<'a> {
+    /// Reads a pattern; `None` if there can be no such type.
+    #[must_use]
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let (group, kind) = text.split_once('/').unwrap_or(("", text));
+        let is_group = group.bytes().all(|byte| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte)
+        });
+        let is_type = is_group && is_kind(kind) && (!group.is_empty() || !text.starts_with('/'));
+        is_type.then_some(Self(Cow::Borrowed(text)))
+    }
+
+    /// Whether an owner of this `apiVersion`, `<group>/<version>`, and kind is meant.
+    #[must_use]
+    pub fn matches(&self, api_version: &str, kind: &str) -> bool {
+        let group = api_version
+            .split_once('/')
+            .map_or("", |(group, _version)| group);
+        self.0.split_once('/').unwrap_or(("", &self.0)) == (group, kind)
+    }
+
+    /// The same without a borrowed text.
+    #[must_use]
+    pub fn into_owned(self) -> OwnerPattern<'static> {
+        OwnerPattern(Cow::Owned(self.0.into_owned()))
+    }
+}
+
+/// Adds a workload to a list; `false` if it has no room there, or no name that a list can hold.
+pub fn add(list: &mut String, kind: &str, name: &str) -> bool {
+    let length = list.len() + ",/".len() + kind.len() + name.len();
+    if !is_kind(kind) || !grammar::is_object_name(name) || length > MAX_LIST {
+        return false;
+    }
+    if !list.is_empty() {
+        list.push(',');
+    }
+    list.extend([kind, "/", name]);
+    true
+}
+
+/// Whether a list names the controller of a Pod, or what made that: the names of `ReplicaSet`s and Jobs are those of
+/// their Deployment or `CronJob` with a hyphen and something without one.
+#[must_use]
+pub fn lists(list: &str, kind: &str, name: &str) -> bool {
+    let maker = match kind {
+        "ReplicaSet" => Some("Deployment"),
+        "Job" => Some("CronJob"),
+        _ => None,
+    };
+    let maker = maker.and_then(|maker| Some((maker, name.rsplit_once('-')?.0)));
+    let mut listed = list.split(',').filter_map(|entry| entry.split_once('/'));
+    listed.any(|entry| entry == (kind, name) || Some(entry) == maker)
+}
+
+fn is_kind(kind: &str) -> bool {
+    !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_known_by_its_controller_or_by_what_made_that() {
+        let mut list = String::new();
+        for (kind, name) in [
+            ("StatefulSet", "db"),
+            ("Deployment", "web-a"),
+            ("CronJob", "c"),
+        ] {
+            assert!(add(&mut list, kind, name));
+        }
+        assert_eq!(list, "StatefulSet/db,Deployment/web-a,CronJob/c");
+        for (kind, name) in [
+            ("StatefulSet", "db"),
+            ("ReplicaSet", "web-a-5d4f"),
+            ("Job", "c-29"),
+        ] {
+            assert!(lists(&list, kind, name), "{kind}/{name}");
+        }
+        for (kind, name) in [
+            ("StatefulSet", "db-2"),
+            ("ReplicaSet", "web-b-5d4f"),
+            ("ReplicaSet", "web-5d4f"),
+            ("DaemonSet", "db"),
+            ("Job", "web-a-5d4f"),
+        ] {
+            assert!(!lists(&list, kind, name), "{kind}/{name}");
+        }
+        assert!(!lists("", "", "") && !lists("", "Pod", "a"));
+    }
+
+    #[test]
+    fn a_list_is_bounded_and_holds_names_only() {
+        let mut list = String::new();
+        for (kind, name) in [
+            ("", "a"),
+            ("A", ""),
+            ("A/B", "a"),
+            ("A", "a,B/b"),
+            ("A,B", "a"),
+        ] {
+            assert!(!add(&mut list, kind, name), "{kind}/{name}");
+        }
+        while add(&mut list, "StatefulSet", "a-name-of-some-length") {}
+        assert!(list.len() <= MAX_LIST && list.len() > MAX_LIST - 40);
+    }
+}

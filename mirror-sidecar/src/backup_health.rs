@@ -1,0 +1,226 @@
+//! Whether the backup registry can be used: it responds, its certificate is accepted, and so is the login.
+//!
+//! The registry is probed every few seconds, whether or not anybody needs it. Each change is logged once, with the next
+//! step, and published for the Events of the cluster. Uploads that are denied count as well, since some registries show
+//! only then that a login may not push.
+
+mod state;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mirror_copy::{Registry, RegistryError};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use state::{Change, State};
+
+/// Pause between two probes of a registry that can be used. One request to its root; registries do not count that.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+
+/// Pause while it cannot be used, or while the last probe failed for the first time.
+const PROBE_AGAIN: Duration = Duration::from_secs(2);
+
+/// How long a probe may take.
+const PROBE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Whether the backup registry can be used. Clones share what they know.
+#[derive(Clone)]
+pub struct BackupHealth {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    registry: Registry,
+    state: Mutex<State>,
+    trouble: watch::Sender<Option<Trouble>>,
+    probe_now: Notify,
+}
+
+/// Why the backup registry cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What sort of trouble it is.
+    pub kind: TroubleKind,
+    /// The error, without secrets.
+    pub reason: String,
+}
+
+/// What sort of trouble there is with the backup registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TroubleKind {
+    /// It does not respond, or not as a registry does.
+    Unavailable,
+    /// Its certificate is not accepted.
+    Certificate,
+    /// It refuses the login.
+    Login,
+    /// It accepts the login and denies uploads.
+    Uploads,
+}
+
+impl BackupHealth {
+    /// Nothing is known of `registry`.
+    #[must_use]
+    pub fn new(registry: Registry) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                registry,
+                state: Mutex::new(State::default()),
+                trouble: watch::Sender::new(None),
+                probe_now: Notify::new(),
+            }),
+        }
+    }
+
+    /// Probes the registry, for ever.
+    pub async fn run(self) {
+        loop {
+            self.probe().await;
+            let pause = if self.state().is_settled() {
+                PROBE_EVERY
+            } else {
+                PROBE_AGAIN
+            };
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.inner.probe_now.notified() => {}
+            }
+        }
+    }
+
+    /// Why the registry cannot be used; follows each change.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Option<Trouble>> {
+        self.inner.trouble.subscribe()
+    }
+
+    /// Whether it is known, and logged, that the registry cannot be used.
+    #[must_use]
+    pub fn is_in_trouble(&self) -> bool {
+        self.inner.trouble.borrow().is_some()
+    }
+
+    /// A request to the registry failed: it is probed soon.
+    pub fn suspect(&self) {
+        self.inner.probe_now.notify_one();
+    }
+
+    /// The registry denied an upload to `repository`.
+    pub fn upload_denied(&self, repository: &str, error: &RegistryError) {
+        let change = self
+            .state()
+            .upload_denied(repository, error.to_string(), Instant::now());
+        self.report(change);
+    }
+
+    /// The registry accepted an upload to `repository`.
+    pub fn uploaded(&self, repository: &str) {
+        let change = self.state().uploaded(repository);
+        self.report(change);
+    }
+
+    async fn probe(&self) {
+        // It responds, and wants fewer requests. A probe would wait for the end of the pause.
+        if self.inner.registry.is_paused() {
+            return;
+        }
+        let result = match timeout(PROBE_WITHIN, self.inner.registry.probe()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) if error.status() == Some(429) => return,
+            Err(_) if self.inner.registry.is_paused() => return,
+            Ok(Err(error)) => Err(Trouble::of(&error)),
+            Err(_) => Err(Trouble {
+                kind: TroubleKind::Unavailable,
+                reason: format!(
+                    "registry {} does not respond within {} s",
+                    self.inner.registry.host(),
+                    PROBE_WITHIN.as_secs()
+                ),
+            }),
+        };
+        let change = self.state().probed(result, Instant::now());
+        self.report(change);
+    }
+
+    fn report(&self, change: Option<Change>) {
+        let registry = self.inner.registry.host();
+        match change {
+            None => {}
+            Some(Change::Trouble(trouble)) => {
+                tracing::warn!(registry, reason = trouble.reason, "{}", trouble.kind);
+                self.inner.trouble.send_replace(Some(trouble));
+            }
+            Some(Change::Recovered) => {
+                tracing::info!(registry, "the backup registry can be used again");
+                self.inner.trouble.send_replace(None);
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for BackupHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackupHealth")
+            .field("registry", &self.inner.registry.host())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Trouble {
+    fn of(error: &RegistryError) -> Self {
+        let kind = if error.is_certificate() {
+            TroubleKind::Certificate
+        } else if error.is_denied() {
+            TroubleKind::Login
+        } else {
+            TroubleKind::Unavailable
+        };
+        Self {
+            kind,
+            reason: error.to_string(),
+        }
+    }
+}
+
+impl TroubleKind {
+    /// Whether one response is enough to know it.
+    const fn is_definite(self) -> bool {
+        !matches!(self, Self::Unavailable)
+    }
+
+    /// What an operator does about it.
+    #[must_use]
+    pub const fn next_step(self) -> &'static str {
+        match self {
+            Self::Unavailable => {
+                "check the registry, --registry, and the network between it and mirror-sidecar"
+            }
+            Self::Certificate => "renew it, or name the authority that signed it with --ca-file",
+            Self::Login => "correct --registry-username and its password",
+            Self::Uploads => {
+                "check that its login may push there and create repositories, or create them by hand"
+            }
+        }
+    }
+}
+
+impl fmt::Display for TroubleKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self {
+            Self::Unavailable => "the backup registry cannot be reached or used",
+            Self::Certificate => "the certificate of the backup registry is not accepted",
+            Self::Login => "the backup registry refuses the login",
+            Self::Uploads => "the backup registry denies uploads",
+        };
+        write!(f, "{what}; {}", self.next_step())
+    }
+}

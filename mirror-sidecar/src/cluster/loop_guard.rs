@@ -1,0 +1,377 @@
+//! Workloads whose Pods are deleted and re-created again and again after a rewrite.
+//!
+//! Some operators compare the image of a Pod with the one in their own resource, and replace the Pod if these differ. It is
+//! rewritten again, and so on for ever. The evidence: several times in a row, a rewritten Pod of a controller was deleted
+//! before it ended, and lived for minutes at most until its successor, which had the same images and the same template, was
+//! rewritten too. Such a workload is left alone for a day: the policy keeps the images of its Pods, and it is not sent
+//! through admission again. Then it is tried once more.
+//!
+//! Times are those of the API server, from one Pod to the next: neither another clock nor a busy machine makes a loop. No
+//! I/O; nothing is stored, so a restart needs the evidence again.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::kind::WorkloadKind;
+use super::workload::{Owner, Workload};
+
+/// Replaced Pods in a row that make a loop.
+const ROUNDS: u32 = 5;
+
+/// The longest time from a Pod to its successor, in seconds, that counts. Autoscalers wait that long before they remove
+/// what they added.
+const LONGEST_LIFE: i64 = 300;
+
+/// How long a workload is left alone.
+const LEFT_ALONE_FOR: Duration = Duration::from_hours(24);
+
+/// Controllers that are remembered, each with about 300 bytes, and those of one namespace.
+const MAX_CONTROLLERS: usize = 2_000;
+const MAX_IN_NAMESPACE: usize = 200;
+
+/// How long a controller is remembered whose Pods are not replaced.
+const FORGET_AFTER: Duration = Duration::from_mins(15);
+
+/// Workloads whose Pods are re-created again and again.
+#[derive(Debug, Default)]
+pub(super) struct LoopGuard {
+    /// By the uid of the controller.
+    controllers: HashMap<Box<str>, Controller>,
+    in_namespace: HashMap<Arc<str>, usize>,
+}
+
+/// A controller of Pods of which one was deleted early.
+#[derive(Debug)]
+struct Controller {
+    namespace: Arc<str>,
+    owner: Owner,
+    /// What its Pods are.
+    form: u64,
+    /// When the newest rewritten Pod was created.
+    newest: Timestamp,
+    /// When a Pod was created that was deleted and has no successor yet.
+    deleted: Option<Timestamp>,
+    rounds: u32,
+    touched: Instant,
+    left_alone_until: Option<Instant>,
+}
+
+/// A workload that is left alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Loop {
+    pub(super) namespace: Arc<str>,
+    pub(super) owner: Owner,
+}
+
+impl LoopGuard {
+    /// A Pod is there, or was changed.
+    pub(super) fn see(&mut self, workload: &Workload, now: Instant) {
+        let Some((owner, created)) = rewritten_pod(workload) else {
+            return;
+        };
+        if workload.is_deleted {
+            self.deleted(workload, owner, created, now);
+            return;
+        }
+        let Some(controller) = self.controllers.get_mut(&owner.uid) else {
+            return;
+        };
+        if created <= controller.newest {
+            return;
+        }
+        controller.newest = created;
+        controller.touched = now;
+        let form = form(workload);
+        let is_same = std::mem::replace(&mut controller.form, form) == form;
+        let Some(deleted) = controller.deleted.take() else {
+            return;
+        };
+        let is_early = created.as_second() - deleted.as_second() <= LONGEST_LIFE;
+        controller.rounds = if is_same && is_early {
+            controller.rounds.saturating_add(1)
+        } else {
+            0
+        };
+        if controller.rounds >= ROUNDS {
+            controller.rounds = 0;
+            controller.left_alone_until = Some(now + LEFT_ALONE_FOR);
+        }
+    }
+
+    /// An object is gone.
+    pub(super) fn lose(&mut self, workload: &Workload, now: Instant) {
+        if workload.key.kind != WorkloadKind::Pod {
+            self.forget(&workload.uid);
+        } else if let Some((owner, created)) = rewritten_pod(workload) {
+            self.deleted(workload, owner, created, now);
+        }
+    }
+
+    /// The workloads of a namespace that are left alone.
+    pub(super) fn of_namespace(&self, namespace: &str, now: Instant) -> Vec<Loop> {
+        self.left_alone(now)
+            .filter(|found| &*found.namespace == namespace)
+            .map(Controller::to_loop)
+            .collect()
+    }
+
+    /// All workloads that are left alone.
+    pub(super) fn all(&self, now: Instant) -> Vec<Loop> {
+        self.left_alone(now).map(Controller::to_loop).collect()
+    }
+
+    fn left_alone(&self, now: Instant) -> impl Iterator<Item = &Controller> {
+        self.controllers
+            .values()
+            .filter(move |controller| controller.left_alone_until.is_some_and(|until| now < until))
+    }
+
+    /// A rewritten Pod is being deleted before it ended.
+    fn deleted(&mut self, pod: &Workload, owner: &Owner, created: Timestamp, now: Instant) {
+        if !self.controllers.contains_key(&owner.uid) && !self.make_room(&pod.key.namespace, now) {
+            return;
+        }
+        let controller = self
+            .controllers
+            .entry(owner.uid.clone())
+            .or_insert_with(|| {
+                *self
+                    .in_namespace
+                    .entry(Arc::clone(&pod.key.namespace))
+                    .or_default() += 1;
+                Controller {
+                    namespace: Arc::clone(&pod.key.namespace),
+                    owner: owner.clone(),
+                    form: form(pod),
+                    newest: created,
+                    deleted: None,
+                    rounds: 0,
+                    touched: now,
+                    left_alone_until: None,
+                }
+            });
+        controller.newest = controller.newest.max(created);
+        // Of several Pods that are replaced together the newest counts. One that is replaced already is told once more.
+        if created >= controller.newest {
+            controller.deleted = Some(created);
+            controller.touched = now;
+        }
+    }
+
+    fn make_room(&mut self, namespace: &Arc<str>, now: Instant) -> bool {
+        let has_room = |guard: &Self| {
+            let in_namespace = guard.in_namespace.get(namespace).copied();
+            guard.controllers.len() < MAX_CONTROLLERS
+                && in_namespace.unwrap_or_default() < MAX_IN_NAMESPACE
+        };
+        if has_room(self) {
+            return true;
+        }
+        let is_over = |controller: &Controller| {
+            let is_quiet = now.saturating_duration_since(controller.touched) >= FORGET_AFTER;
+            is_quiet && controller.left_alone_until.is_none_or(|until| until <= now)
+        };
+        let over: Vec<_> = self
+            .controllers
+            .iter()
+            .filter(|(_, controller)| is_over(controller))
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in over {
+            self.forget(&uid);
+        }
+        has_room(self)
+    }
+
+    fn forget(&mut self, uid: &str) {
+        let Some(controller) = self.controllers.remove(uid) else {
+            return;
+        };
+        if let Some(count) = self.in_namespace.get_mut(&controller.namespace) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.in_namespace.remove(&controller.namespace);
+            }
+        }
+    }
+}
+
+impl Controller {
+    fn to_loop(&self) -> Loop {
+        Loop {
+            namespace: Arc::clone(&self.namespace),
+            owner: self.owner.clone(),
+        }
+    }
+}
+
+/// The controller and the creation of a Pod that the policy has rewritten and that has not ended.
+fn rewritten_pod(workload: &Workload) -> Option<(&Owner, Timestamp)> {
+    let is_rewritten = workload.key.kind == WorkloadKind::Pod
+        && !workload.has_ended
+        && !workload.originals.is_empty();
+    let owner = workload.controller.as_ref().filter(|_| is_rewritten)?;
+    Some((owner, workload.created?))
+}
+
+/// What a Pod is, apart from its name.
+fn form(pod: &Workload) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&pod.images, &pod.revision).hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::model::tests::pod;
+
+    const COPY: &str = "ghcr.io/acme/docker.io-library-db:1";
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_790_000_000 + second).unwrap()
+    }
+
+    fn owner(name: &str) -> Owner {
+        Owner {
+            api_version: "apps/v1".into(),
+            kind: "StatefulSet".into(),
+            name: name.into(),
+            uid: format!("uid-{name}").into(),
+        }
+    }
+
+    /// A Pod of the `StatefulSet` `db` that was created then, rewritten.
+    fn pod_at(second: i64) -> Workload {
+        Workload {
+            created: Some(at(second)),
+            controller: Some(owner("db")),
+            originals: vec![(COPY.to_owned(), "docker.io/library/db:1".to_owned())],
+            ..pod("db-0", &[COPY])
+        }
+    }
+
+    fn deleted(pod: Workload) -> Workload {
+        Workload {
+            is_deleted: true,
+            ..pod
+        }
+    }
+
+    struct Scene {
+        guard: LoopGuard,
+        now: Instant,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let now = Instant::now();
+            let guard = LoopGuard::default();
+            Self { guard, now }
+        }
+
+        /// Each Pod is created, and deleted before the next one.
+        fn replace(&mut self, pods: impl IntoIterator<Item = Workload>) {
+            for pod in pods {
+                self.guard.see(&pod, self.now);
+                // Its status changes.
+                self.guard.see(&pod, self.now);
+                let deleted = deleted(pod);
+                self.guard.see(&deleted, self.now);
+                self.guard.lose(&deleted, self.now);
+            }
+        }
+
+        fn is_left_alone(&self) -> bool {
+            !self.guard.of_namespace("shop", self.now).is_empty()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pods_that_are_replaced_again_and_again_make_a_loop() {
+        let mut scene = Scene::new();
+        scene.replace((0..5).map(|round| pod_at(round * 10)));
+        assert!(!scene.is_left_alone());
+        scene.replace([pod_at(50)]);
+        let expected = Loop {
+            namespace: "shop".into(),
+            owner: owner("db"),
+        };
+        assert_eq!(scene.guard.of_namespace("shop", scene.now), [expected]);
+        assert!(scene.guard.of_namespace("other", scene.now).is_empty());
+        // It is tried again after a day.
+        scene.now += LEFT_ALONE_FOR;
+        assert!(!scene.is_left_alone());
+        scene.replace((0..6).map(|round| pod_at(100_000 + round * 10)));
+        assert!(scene.is_left_alone());
+        // The controller is gone.
+        let gone = Workload {
+            uid: "uid-db".into(),
+            ..crate::cluster::model::tests::workload(WorkloadKind::StatefulSet, "db", &[])
+        };
+        scene.guard.lose(&gone, scene.now);
+        assert!(!scene.is_left_alone() && scene.guard.in_namespace.is_empty());
+    }
+
+    #[rstest::rstest]
+    #[case::old_pods(|round: i64| pod_at(round * 301))]
+    #[case::another_template(|round: i64| Workload { revision: round.to_string().into(), ..pod_at(round) })]
+    #[case::other_images(|round: i64| Workload { images: vec![format!("{COPY}.{round}")], ..pod_at(round) })]
+    #[case::ended(|round: i64| Workload { has_ended: true, ..pod_at(round) })]
+    #[case::not_rewritten(|round: i64| Workload { originals: Vec::new(), ..pod_at(round) })]
+    #[case::other_controllers(|round: i64| {
+        let controller = Some(owner(&format!("db-{round}")));
+        Workload { controller, ..pod_at(round) }
+    })]
+    #[tokio::test(start_paused = true)]
+    async fn what_is_no_loop(#[case] pod: fn(i64) -> Workload) {
+        let mut scene = Scene::new();
+        scene.replace((0..50).map(pod));
+        assert!(!scene.is_left_alone());
+    }
+
+    /// Many replicas that are replaced in one rollout are one round at most.
+    #[tokio::test(start_paused = true)]
+    async fn replicas_that_are_deleted_together_are_one_round() {
+        let mut scene = Scene::new();
+        for round in 0..4 {
+            let replicas: Vec<_> = (0..50).map(|_| pod_at(round)).collect();
+            for pod in &replicas {
+                scene.guard.see(pod, scene.now);
+            }
+            for pod in replicas {
+                scene.guard.see(&deleted(pod), scene.now);
+            }
+        }
+        assert!(!scene.is_left_alone());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tenant_cannot_fill_the_memory_of_others() {
+        let mut scene = Scene::new();
+        let many = |namespace: &str, count: usize| -> Vec<_> {
+            let namespace: Arc<str> = namespace.into();
+            let pods = (0..count).map(|number| {
+                let mut pod = pod_at(0);
+                pod.key.namespace = Arc::clone(&namespace);
+                pod.controller = Some(owner(&format!("{namespace}-{number}")));
+                pod
+            });
+            pods.collect()
+        };
+        scene.replace(many("evil", 10 * MAX_IN_NAMESPACE));
+        assert_eq!(scene.guard.controllers.len(), MAX_IN_NAMESPACE);
+        for number in 0..20 {
+            scene.replace(many(&format!("evil-{number}"), MAX_IN_NAMESPACE));
+        }
+        assert_eq!(scene.guard.controllers.len(), MAX_CONTROLLERS);
+        scene.now += FORGET_AFTER;
+        scene.replace((0..6).map(|round| pod_at(round * 10)));
+        assert!(scene.is_left_alone());
+    }
+}
