@@ -51,7 +51,7 @@ Examples:
   mirror-sidecar name - --output json < images.txt                   a list of images, one a line
   mirror-sidecar name --reverse ghcr.io/acme/docker.io-library-nginx:1.27 --registry ghcr.io --repository acme";
 
-const EXIT_CODES: &str = "\
+pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  everything was done
   1  something could not be done: a copy failed, a port is taken, the registry does not answer, the results cannot be

@@ -123,15 +123,23 @@ fn completion_and_manual_pages_know_the_flags() {
     let folder = tempfile::tempdir().unwrap();
     let output = sidecar(&["man", folder.path().to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    for (page, words) in [
-        ("mirror-sidecar.1", "completion"),
-        ("mirror-sidecar-copy.1", "all\\-tags"),
-    ] {
-        let page = std::fs::read_to_string(folder.path().join(page)).unwrap();
-        assert!(page.contains(words), "{page}");
+    let copy: &[&str] = &["all\\-tags", ".SH EXAMPLES", "\nREGISTRY_PASSWORD"];
+    let all = [copy, &["max\\-workloads", "ready\\-url", "MAX_WORKLOADS"]].concat();
+    let pages = [
+        ("mirror-sidecar.1", vec!["completion"]),
+        ("mirror-sidecar-copy.1", copy.to_vec()),
+    ];
+    let read = |page| std::fs::read_to_string(folder.path().join(page)).unwrap();
+    let pages = pages.map(|(page, words)| (read(page), words));
+    let whole = text(&sidecar(&["man"]).stdout);
+    assert!(whole.starts_with(".ie"), "{whole}");
+    for (page, words) in pages.into_iter().chain([(whole, all)]) {
+        for word in words.into_iter().chain([".SH \"EXIT STATUS\"", "SIGINT"]) {
+            assert!(page.contains(word), "{word}: {page}");
+        }
+        assert!(!page.contains("EXTRA"), "{page}");
+        assert_eq!(page.matches(".ds Aq").count(), 2, "{page}");
     }
-    let page = text(&sidecar(&["man"]).stdout);
-    assert!(page.starts_with(".ie"), "{page}");
     let nowhere = sidecar(&["man", "/nonexistent"]);
     assert_eq!(nowhere.status.code(), Some(1));
     assert!(text(&nowhere.stderr).contains("/nonexistent/mirror-sidecar.1"));
