@@ -178,6 +178,7 @@ fn one_bad_name_does_not_hide_the_others() {
 #[case::no_platform(&["copy", "nginx", "--platform", "linux", "--to", "localhost:1/x"], "linux/arm64")]
 #[case::empty_list(&["copy", "-", "--registry", "ghcr.io", "--repository", "a"], "empty")]
 #[case::to_with_digest(&["copy", "a", "--to", "localhost:1/x@sha256:4cb2b9019f1757be8482419002cb7afe028fdba35d47958829e4cfeaf6246d80"], "--to")]
+#[case::to_without_any_tag(&["copy", "a@sha256:4cb2b9019f1757be8482419002cb7afe028fdba35d47958829e4cfeaf6246d80", "--to", "localhost:1/x"], "add a tag to --to")]
 #[case::no_password_file(&["copy", "a", "--registry", "ghcr.io", "--repository", "a", "--registry-username", "u", "--registry-password-file", "/nonexistent"], "/nonexistent")]
 #[case::user_without_password(&["copy", "a", "--registry", "ghcr.io", "--repository", "a", "--registry-username", "u"], "--registry-password")]
 #[case::bad_insecure_registry(&["copy", "a", "--to", "localhost:1/x", "--insecure-registry", "http://localhost:1"], "http://localhost:1")]
@@ -216,7 +217,8 @@ fn copy_makes_a_named_copy_and_reports_it() {
     let image = Image::with_attestations(7);
     image.push(&upstream.client(), "team/app", "v1").unwrap();
     let source = format!("{}/team/app:v1", upstream.address());
-    let target = format!("{}/copies/app:v1", backup.address());
+    // The tag is that of the original.
+    let target = format!("{}/copies/app", backup.address());
     let arguments = [
         "copy",
         &source,
