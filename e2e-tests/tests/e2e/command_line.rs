@@ -696,6 +696,12 @@ fn an_installation_is_checked(
         .map(|line| line.split(':').next().unwrap())
         .collect();
     assert_eq!(starts, lines, "{shown}");
+    // The words of copy, once.
+    let failed = |line: &&str| line.starts_with("failed  push") || line.starts_with("failed  dry");
+    for line in shown.lines().filter(failed) {
+        assert!(line.contains(": target: registry"), "{line}");
+        assert_eq!(line.matches("refused the credentials").count(), 1, "{line}");
+    }
     assert!(serving.join().unwrap().starts_with("GET /readyz HTTP/1.1"));
     let copies = format!("acme/{}-team-app", from.replace(':', "_"));
     assert!(tags(backup.as_ref(), &copies).is_empty());
