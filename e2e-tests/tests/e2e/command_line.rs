@@ -567,6 +567,8 @@ fn all_tags_of_a_repository_are_copied_but_those_made_of_digests() {
         .unwrap();
     assert_eq!(missing.status.code(), Some(1), "{missing:?}");
     assert!(text(&missing.stderr).contains("team/none"), "{missing:?}");
+    let summary = "3 images: 0 copied, 3 already there, 0 failed, 1 repository failed";
+    assert!(text(&missing.stderr).contains(summary), "{missing:?}");
     assert!(text(&missing.stdout).contains("team/app:v2"), "{missing:?}");
 }
 
@@ -771,6 +773,14 @@ fn progress_for_programs_is_json_on_standard_error() {
     assert_eq!((&last["copied"], &last["failed"]), (&1.into(), &1.into()));
     let bytes: u64 = image.blobs().map(|(_, size)| size).sum();
     assert_eq!(last["bytes"], bytes);
+
+    let again = copy_command(&from, &to)
+        .args(["--progress", "json", &there])
+        .output()
+        .unwrap();
+    let events = objects(&again.stderr);
+    let kinds: Vec<_> = events.iter().map(|event| &event["event"]).collect();
+    assert!(kinds.ends_with(&[&"present".into(), &"finished".into()]), "{kinds:?}");
 }
 
 /// A terminal gets bars, which are gone when the results are there; the results go elsewhere.
