@@ -194,6 +194,10 @@ fn one_bad_name_does_not_hide_the_others() {
 #[case::scheme_in_to(&["copy", "nginx", "--to", "docker://ghcr.io/a/b:v1"], "--to \"docker://ghcr.io/a/b:v1\": image references have no docker://")]
 #[case::scheme_of_repository(&["copy", "--all-tags", "docker://nginx", "--to", "ghcr.io/a/b"], "use nginx")]
 #[case::no_copies(&["copy", "a", "--parallel-copies", "0"], "'--parallel-copies <NUMBER>': must be a whole number, 1 or more")]
+#[case::no_time(&["copy", "a", "--first-byte-timeout", "0s"], "'--first-byte-timeout <DURATION>': must be longer than 0s")]
+#[case::few_workloads(&["serve", "--max-workloads", "0"], "must be a whole number, 1000 or more")]
+#[case::repository_without_registry(&["name", "nginx:1.27", "--repository", "acme"], "no backup registry; set --registry or REGISTRY")]
+#[case::registry_with_repository(&["name", "nginx", "--registry", "ghcr.io/acme"], "use --registry ghcr.io --repository acme")]
 #[case::listen(&["serve", "--listen", "here"], "'--listen <[ADDRESS:]PORT>': must be a port")]
 #[case::size(&["serve", "--max-image-size", "20X"], "'--max-image-size <BYTES>': must be a number of bytes")]
 #[case::time_without_unit(&["serve", "--recheck-interval", "30"], "30s are seconds")]
@@ -209,6 +213,22 @@ fn mistakes_are_named(#[case] arguments: &[&str], #[case] named: &str) {
     assert_eq!(output.status.code(), Some(2), "{complaint}");
     assert!(complaint.contains(named), "{complaint}");
     assert!(!complaint.contains("panicked"), "{complaint}");
+}
+
+/// A value that is wrong is not looked for on the command line in vain.
+#[test]
+fn a_variable_that_is_wrong_is_named() {
+    let complaint = |arguments: &[&str]| {
+        let mut command = Command::new(artifacts::sidecar_program().unwrap());
+        let command = command.args(["copy", "nginx"]).args(arguments);
+        let command = command.env_clear().env("PARALLEL_COPIES", "0");
+        text(&command.output().unwrap().stderr)
+    };
+    let of_variable = complaint(&[]);
+    let words = "'--parallel-copies <NUMBER>' from the variable 'PARALLEL_COPIES': must be";
+    assert!(of_variable.contains(words), "{of_variable}");
+    let of_flag = complaint(&["--parallel-copies", "0"]);
+    assert!(!of_flag.contains("PARALLEL_COPIES"), "{of_flag}");
 }
 
 #[test]
