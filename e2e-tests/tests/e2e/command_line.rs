@@ -528,6 +528,21 @@ fn a_list_on_standard_input_is_copied_each_image_once() {
 }
 
 #[test]
+fn a_list_is_not_taken_for_an_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("list.txt");
+    std::fs::write(list, "nginx:1.27\n").unwrap();
+    let output = Command::new(artifacts::sidecar_program().unwrap())
+        .args(["copy", "list.txt", "--to", "localhost:1/x"])
+        .current_dir(folder.path())
+        .env_clear()
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(text(&output.stderr).contains("use - < list.txt"), "{output:?}");
+}
+
+#[test]
 fn every_mistake_in_a_list_is_told_before_anything_is_copied() {
     let (upstream, backup) = (start_registry().unwrap(), start_registry().unwrap());
     let (from, to) = (upstream.address(), backup.address());
