@@ -198,6 +198,7 @@ fn one_bad_name_does_not_hide_the_others() {
 #[case::few_workloads(&["serve", "--max-workloads", "0"], "must be a whole number, 1000 or more")]
 #[case::repository_without_registry(&["name", "nginx:1.27", "--repository", "acme"], "no backup registry; set --registry or REGISTRY")]
 #[case::registry_with_repository(&["name", "nginx", "--registry", "ghcr.io/acme"], "use --registry ghcr.io --repository acme")]
+#[case::no_cluster(&["serve", "--registry", "ghcr.io", "--repository", "a", "--insecure-http", "--kubernetes=on"], "cannot find a cluster for --kubernetes=on: no ServiceAccount, and")]
 #[case::listen(&["serve", "--listen", "here"], "'--listen <[ADDRESS:]PORT>': must be a port")]
 #[case::size(&["serve", "--max-image-size", "20X"], "'--max-image-size <BYTES>': must be a number of bytes")]
 #[case::time_without_unit(&["serve", "--recheck-interval", "30"], "30s are seconds")]

@@ -52,7 +52,7 @@ fn advice_on(error: &Error) -> Option<&'static str> {
 fn advice_on_certificate(error: &CertificateError) -> Option<&'static str> {
     Some(match error {
         CertificateError::UnknownIssuer => {
-            "no authority that is trusted here signed the certificate; give the authority with --ca-file"
+            "the certificate is not signed by a trusted CA; pass its CA with --ca-file"
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "the certificate is for another host; it must have this one in subjectAltName"
