@@ -198,7 +198,6 @@ fn one_bad_name_does_not_hide_the_others() {
 #[case::few_workloads(&["serve", "--max-workloads", "0"], "must be a whole number, 1000 or more")]
 #[case::repository_without_registry(&["name", "nginx:1.27", "--repository", "acme"], "no backup registry; set --registry or REGISTRY")]
 #[case::registry_with_repository(&["name", "nginx", "--registry", "ghcr.io/acme"], "use --registry ghcr.io --repository acme")]
-#[case::no_cluster(&["serve", "--registry", "ghcr.io", "--repository", "a", "--insecure-http", "--kubernetes=on"], "cannot find a cluster for --kubernetes=on: no ServiceAccount, and")]
 #[case::listen(&["serve", "--listen", "here"], "'--listen <[ADDRESS:]PORT>': must be a port")]
 #[case::size(&["serve", "--max-image-size", "20X"], "'--max-image-size <BYTES>': must be a number of bytes")]
 #[case::time_without_unit(&["serve", "--recheck-interval", "30"], "30s are seconds")]
@@ -230,6 +229,23 @@ fn a_variable_that_is_wrong_is_named() {
     assert!(of_variable.contains(words), "{of_variable}");
     let of_flag = complaint(&["--parallel-copies", "0"]);
     assert!(!of_flag.contains("PARALLEL_COPIES"), "{of_flag}");
+}
+
+#[test]
+fn a_missing_cluster_is_reported_with_the_next_step() {
+    let home = tempfile::tempdir().unwrap();
+    let output = Command::new(artifacts::sidecar_program().unwrap())
+        .args(["serve", "--registry", "localhost:1", "--insecure-http", "--kubernetes=on"])
+        .env_clear()
+        .env("HOME", home.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let words = format!(
+        "cannot find a cluster for --kubernetes=on: no ServiceAccount, and {}/.kube/config does not exist; set KUBECONFIG",
+        home.path().display()
+    );
+    assert!(text(&output.stderr).contains(&words), "{output:?}");
 }
 
 #[test]
