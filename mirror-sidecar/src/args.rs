@@ -124,7 +124,9 @@ fn with_variable(mut error: clap::Error) -> clap::Error {
         return error;
     };
     let is_flag = |text: &str| {
-        let rest = text.strip_prefix("--").and_then(|text| text.strip_prefix(flag));
+        let rest = text
+            .strip_prefix("--")
+            .and_then(|text| text.strip_prefix(flag));
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
     };
     let is_given = std::env::args_os().any(|text| text.to_str().is_some_and(is_flag));

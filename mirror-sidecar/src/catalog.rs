@@ -15,8 +15,8 @@ use std::time::Duration;
 use mirror_contract::naming::anchor_tag;
 use mirror_contract::{Backup, Digest, ImageAnswer, ImageRef, Mode, Refusal, RefusalKind};
 use mirror_copy::{
-    Completeness, CopyError, CopyOptions, CopyReport, Operation, Progress, Registry, RegistryError, Resolved,
-    Retry, Source, TagOrDigest, Target, copy,
+    Completeness, CopyError, CopyOptions, CopyReport, Operation, Progress, Registry, RegistryError,
+    Resolved, Retry, Source, TagOrDigest, Target, copy,
 };
 use moka::future::Cache;
 use tokio::sync::Semaphore;

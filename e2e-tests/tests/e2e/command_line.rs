@@ -235,7 +235,13 @@ fn a_variable_that_is_wrong_is_named() {
 fn a_missing_cluster_is_reported_with_the_next_step() {
     let home = tempfile::tempdir().unwrap();
     let output = Command::new(artifacts::sidecar_program().unwrap())
-        .args(["serve", "--registry", "localhost:1", "--insecure-http", "--kubernetes=on"])
+        .args([
+            "serve",
+            "--registry",
+            "localhost:1",
+            "--insecure-http",
+            "--kubernetes=on",
+        ])
         .env_clear()
         .env("HOME", home.path())
         .output()
@@ -556,7 +562,10 @@ fn a_list_is_not_taken_for_an_image() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(2), "{output:?}");
-    assert!(text(&output.stderr).contains("use - < list.txt"), "{output:?}");
+    assert!(
+        text(&output.stderr).contains("use - < list.txt"),
+        "{output:?}"
+    );
 }
 
 #[test]
@@ -832,7 +841,10 @@ fn progress_for_programs_is_json_on_standard_error() {
         .unwrap();
     let events = objects(&again.stderr);
     let kinds: Vec<_> = events.iter().map(|event| &event["event"]).collect();
-    assert!(kinds.ends_with(&[&"present".into(), &"finished".into()]), "{kinds:?}");
+    assert!(
+        kinds.ends_with(&[&"present".into(), &"finished".into()]),
+        "{kinds:?}"
+    );
 }
 
 /// A terminal gets bars, which are gone when the results are there; the results go elsewhere.

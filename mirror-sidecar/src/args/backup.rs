@@ -64,9 +64,9 @@ impl BackupArgs {
     /// # Errors
     /// [`UsageError`] when the registry is missing, it or the repository is malformed, or the registry refuses the names.
     pub fn backup(&self) -> Result<Backup, UsageError> {
-        let registry = self.registry().ok_or_else(|| {
-            UsageError("no backup registry; set --registry or REGISTRY".into())
-        })?;
+        let registry = self
+            .registry()
+            .ok_or_else(|| UsageError("no backup registry; set --registry or REGISTRY".into()))?;
         let naming = match self.naming {
             NamingArg::Auto => Naming::auto(registry),
             NamingArg::Flat => Naming::Flat,

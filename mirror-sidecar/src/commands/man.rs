@@ -107,10 +107,7 @@ fn examples(command: &Command) -> Roff {
 /// All variables of these commands, each with the flag that it stands for.
 fn environment(commands: &[&Command]) -> Roff {
     let mut flags = BTreeMap::new();
-    for arg in commands
-        .iter()
-        .flat_map(|command| command.get_arguments())
-    {
+    for arg in commands.iter().flat_map(|command| command.get_arguments()) {
         if let (Some(variable), Some(flag)) = (arg.get_env(), arg.get_long()) {
             flags.insert(variable.to_string_lossy().into_owned(), flag);
         }
