@@ -26,6 +26,9 @@ const FORMER: &str = "former";
 /// Longest reason that is passed on, in characters. Error texts of registries can be pages long.
 const MAX_REASON: usize = 200;
 
+/// Bytes that are left out at most so that no word of a reason is cut.
+const LONGEST_WORD: usize = 64;
+
 /// The lasting answer about an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageAnswer<'a> {
@@ -226,7 +229,8 @@ impl RefusalKind {
 }
 
 impl<'a> Refusal<'a> {
-    /// A refusal of one line. Whatever would end the reason early in the host's wrapping is replaced.
+    /// A refusal of one line. Whatever would end the reason early in the host's wrapping is replaced; a long reason is cut
+    /// after a word.
     #[must_use]
     pub fn new(kind: RefusalKind, reason: &str) -> Refusal<'static> {
         let plain = |c: char| match c {
@@ -236,9 +240,19 @@ impl<'a> Refusal<'a> {
             c if c.is_control() => ' ',
             c => c,
         };
+        let mut reason: String = reason.chars().map(plain).collect();
+        if reason.chars().count() > MAX_REASON {
+            // The mark takes two characters.
+            let mut ends = reason.char_indices().skip(MAX_REASON - 2);
+            let end = ends.next().map_or(0, |(end, _)| end);
+            let words = reason.get(..end).and_then(|start| start.rfind(' '));
+            let words = words.filter(|words| end - words <= LONGEST_WORD);
+            reason.truncate(words.unwrap_or(end));
+            reason.push_str(" …");
+        }
         Refusal {
             kind,
-            reason: Cow::Owned(reason.chars().map(plain).take(MAX_REASON).collect()),
+            reason: Cow::Owned(reason),
         }
     }
 

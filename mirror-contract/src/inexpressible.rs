@@ -27,7 +27,9 @@ impl fmt::Display for Inexpressible {
             Self::LongDigest => {
                 "only sha256 and sha384 digests can be mirrored, others do not fit into a tag"
             }
-            Self::ReservedTag => "tags like sha256-….mirror are reserved for anchors",
+            Self::ReservedTag => {
+                "tags like sha256-….mirror are reserved for image-mirror's own tags"
+            }
         })
     }
 }

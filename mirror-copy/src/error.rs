@@ -3,6 +3,7 @@
 mod answer;
 pub(crate) mod public;
 mod retry;
+mod status;
 mod subject;
 mod tls;
 
@@ -21,7 +22,10 @@ pub(crate) use tls::CA_AS_SERVER;
 #[non_exhaustive]
 pub enum RegistryError {
     /// The registry answered with an error status.
-    #[error("cannot {subject}: the registry answered {status}{}", detail(.code, .message))]
+    #[error(
+        "cannot {subject}: the registry answered {status}{}{}",
+        detail(.code, .message), status::advice(subject.operation, *status, .code)
+    )]
     Status {
         /// What was tried.
         subject: Subject,

@@ -49,5 +49,7 @@ pub use registries::{
     MemoryPlace, MetadataBudget, PrivateHosts, Registries, RegistryOptions, RetryPolicy,
     SetupError, Timeouts, Traffic,
 };
-pub use registry::{BlobReader, Completeness, Manifest, PartsQuery, RateLimit, Registry, Resolved};
+pub use registry::{
+    BlobReader, Completeness, LastFailure, Manifest, PartsQuery, RateLimit, Registry, Resolved,
+};
 pub use text::is_printable;

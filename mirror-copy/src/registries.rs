@@ -58,8 +58,8 @@ pub enum SetupError {
     Host(String),
     /// A host in a private network that was not allowed.
     #[error(
-        "registry {0} is in a private network or on the machine itself, by its name or address, and was not allowed: \
-         the operator can allow it with --private-registry {0}, or --insecure-registry {0} if it speaks plain HTTP"
+        "registry {0} is in a private network; the operator can allow it with --private-registry {0}, or with \
+         --insecure-registry for plain HTTP"
     )]
     Private(String),
     /// The TLS or HTTP client cannot be made.

@@ -15,6 +15,7 @@ mod cutter;
 mod destinations;
 mod digest_tags;
 mod gate;
+mod last_failure;
 mod manifests;
 mod own_mount;
 mod pages;
@@ -44,6 +45,7 @@ pub(crate) use call::retrying;
 pub use completeness::{Completeness, PartsQuery};
 pub(crate) use content::{Content, Flow, content};
 pub(crate) use digest_tags::{DigestTagLists, DigestTags};
+pub use last_failure::LastFailure;
 pub(crate) use manifests::{Located, Pushed};
 pub use manifests::{Manifest, Resolved};
 pub(crate) use own_mount::OwnMount;
@@ -65,6 +67,7 @@ use call::{Call, Lane};
 use completeness::CheckState;
 use destinations::Peers;
 use gate::Gates;
+use last_failure::LastFailures;
 use oci_spec::image::Digest;
 use places::Places;
 use quota::Quota;
@@ -101,6 +104,7 @@ struct Shared {
     /// Whether the host refused a TLS connection for HTTP/1.1, so that blobs go by HTTP/2 as well.
     refuses_http1: AtomicBool,
     abilities: Abilities,
+    last_failures: LastFailures,
     counters: Counters,
     checks: CheckState,
     /// Of the requests that belong to no copy, one at a time holds a large body.
@@ -125,6 +129,7 @@ impl Registry {
             places: Places::default(),
             own_mount: own_mount::Learned::default(),
             abilities: Abilities::default(),
+            last_failures: LastFailures::default(),
             counters: Counters::default(),
             checks: CheckState::default(),
             large_body: Arc::new(Semaphore::new(1)),
@@ -231,6 +236,18 @@ impl Registry {
         let session = repository.open_upload("").await?;
         repository.cancel(&session).await;
         Ok(())
+    }
+
+    /// Returns the transient failure with which the last attempt at this operation, [`Operation::Ping`] or
+    /// [`Operation::ReadManifest`], ended, if it was not longer ago than `within`. Requests are sent again after such
+    /// failures; a caller that stopped waiting for one reads here what is wrong.
+    #[must_use]
+    pub fn last_failure(
+        &self,
+        operation: Operation,
+        within: std::time::Duration,
+    ) -> Option<LastFailure> {
+        self.shared.last_failures.get(operation, within)
     }
 
     /// All tags of a repository, in the registry's order (distribution-spec, "Listing Tags"), page by page;

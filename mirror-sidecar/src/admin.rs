@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use mirror_copy::Registry;
+use mirror_copy::{Operation, Registry};
 use moka::future::Cache;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -90,10 +90,16 @@ async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
         match timeout(PROBE_WITHIN, readiness.registry.ping()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!(
-                "registry {} does not answer",
-                readiness.registry.host()
-            )),
+            // The registry may respond fast with errors, after which the request is sent again.
+            Err(_) => {
+                let failure = readiness
+                    .registry
+                    .last_failure(Operation::Ping, PROBE_WITHIN);
+                Err(failure.map_or_else(
+                    || format!("registry {} does not answer", readiness.registry.host()),
+                    |failure| failure.detail,
+                ))
+            }
         }
     };
     // Single-flight: many probes at once are one request to the registry.

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use mirror_contract::{NamespacePattern, Sidecar};
 
@@ -51,7 +52,7 @@ Examples:
   mirror-sidecar name - --output json < images.txt                   a list of images, one a line
   mirror-sidecar name --reverse ghcr.io/acme/docker.io-library-nginx:1.27 --registry ghcr.io --repository acme";
 
-const EXIT_CODES: &str = "\
+pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  everything was done
   1  something could not be done: a copy failed, a port is taken, the registry does not answer, the results cannot be
@@ -96,6 +97,7 @@ pub fn parse() -> Result<Cli, ExitCode> {
     let matches = forget_empty(Cli::command()).try_get_matches();
     matches
         .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(with_variable)
         .map_err(|error| match (error.print(), error.use_stderr()) {
             (_, true) => ExitCode::from(USAGE),
             (Ok(()), false) => ExitCode::SUCCESS,
@@ -104,6 +106,35 @@ pub fn parse() -> Result<Cli, ExitCode> {
             }
             (Err(_), false) => ExitCode::from(FAILURE),
         })
+}
+
+/// Names the variable that the value came from beside the flag that it is wrong for.
+fn with_variable(mut error: clap::Error) -> clap::Error {
+    let mut root = Cli::command();
+    root.build();
+    let name = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(name)) => name.clone(),
+        _ => return error,
+    };
+    let commands = std::iter::once(&root).chain(root.get_subcommands());
+    let arg = commands
+        .flat_map(clap::Command::get_arguments)
+        .find(|arg| arg.to_string() == name);
+    let Some((flag, variable)) = arg.and_then(|arg| Some((arg.get_long()?, arg.get_env()?))) else {
+        return error;
+    };
+    let is_flag = |text: &str| {
+        let rest = text
+            .strip_prefix("--")
+            .and_then(|text| text.strip_prefix(flag));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    };
+    let is_given = std::env::args_os().any(|text| text.to_str().is_some_and(is_flag));
+    if !is_given && std::env::var_os(variable).is_some() {
+        let name = format!("{name}' from the variable '{}", variable.to_string_lossy());
+        error.insert(ContextKind::InvalidArg, ContextValue::String(name));
+    }
+    error
 }
 
 /// The commands.
@@ -153,7 +184,7 @@ pub struct ServeArgs {
         value_parser = listen_address
     )]
     pub admin_listen: SocketAddr,
-    /// Keep serving this long after SIGTERM while /readyz fails; 5s in a cluster
+    /// Keep serving this long after SIGTERM while /readyz fails, such as 30s or 1m30s; 5s in a cluster
     #[arg(
         long,
         env = "SHUTDOWN_DELAY",
@@ -266,7 +297,7 @@ fn shutdown_delay(text: &str) -> Result<Duration, String> {
 fn sidecar(text: &str) -> Result<String, &'static str> {
     Sidecar::parse(text)
         .map(|sidecar| sidecar.as_str().to_owned())
-        .ok_or("must be a lower-case host name with a port, such as mirror-sidecar.kubewarden.svc:5000")
+        .ok_or("must be a lower-case host name with a port, such as mirror-sidecar.image-mirror.svc:5000")
 }
 
 fn http_url(text: &str) -> Result<hyper::Uri, &'static str> {
@@ -280,7 +311,7 @@ fn http_url(text: &str) -> Result<hyper::Uri, &'static str> {
 fn namespace_pattern(text: &str) -> Result<NamespacePattern<'static>, &'static str> {
     NamespacePattern::parse(text.trim())
         .map(NamespacePattern::into_owned)
-        .ok_or("must be the name of a namespace; a * at its end stands for any ending")
+        .ok_or("must be the name of a namespace; a trailing * is a wildcard")
 }
 
 /// The rule for names of Secrets (RFC 1123 subdomain).

@@ -15,8 +15,8 @@ use std::time::Duration;
 use mirror_contract::naming::anchor_tag;
 use mirror_contract::{Backup, Digest, ImageAnswer, ImageRef, Mode, Refusal, RefusalKind};
 use mirror_copy::{
-    Completeness, CopyError, CopyOptions, CopyReport, Progress, Registry, RegistryError, Resolved,
-    Retry, Source, TagOrDigest, Target, copy,
+    Completeness, CopyError, CopyOptions, CopyReport, Operation, Progress, Registry, RegistryError,
+    Resolved, Retry, Source, TagOrDigest, Target, copy,
 };
 use moka::future::Cache;
 use tokio::sync::Semaphore;
@@ -320,17 +320,28 @@ impl Catalog {
             found.map_err(|unseen| match &*unseen {
                 Unseen::Missing => catalog.missing(&image, Task::Copy, mode),
                 Unseen::Incomplete => catalog.missing(&image, Task::Restore, mode),
-                Unseen::TooSlow => unavailable("the backup registry does not answer"),
+                Unseen::TooSlow => catalog.too_slow("the backup registry does not answer"),
                 Unseen::Broken(error) => {
                     catalog.report_failed_lookup(error);
-                    unavailable("the backup registry cannot be reached")
+                    unavailable(&error.public_text("the backup registry"))
                 }
             })
         });
         match timeout(ANSWER_WITHIN, look).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(unavailable("the query to the backup registry was aborted")),
-            Err(_) => Err(unavailable("the backup registry is slow to answer")),
+            Err(_) => Err(self.too_slow("the backup registry is slow to answer")),
+        }
+    }
+
+    /// The registry may respond fast with errors, after which the request is sent again.
+    fn too_slow(&self, otherwise: &str) -> Refusal<'static> {
+        let failure = self
+            .registry
+            .last_failure(Operation::ReadManifest, LOOKUP_WITHIN);
+        match failure {
+            Some(failure) => unavailable(&failure.public),
+            None => unavailable(otherwise),
         }
     }
 

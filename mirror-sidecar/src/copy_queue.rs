@@ -58,6 +58,9 @@ const AUTOMATIC_ATTEMPTS: u32 = 12;
 /// Shortest time between two log lines about failed copies that admission asked for. Those of images in use are all logged.
 const ASKED_FAILURE_LOG_EVERY: Duration = Duration::from_secs(1);
 
+/// Images that admission asked for of which the first failure is logged, in a minute.
+const FIRST_FAILURES_LOGGED: u32 = 100;
+
 /// Namespaces in whose turns one image is served.
 const MAX_GROUPS: usize = 16;
 
@@ -162,6 +165,8 @@ struct Inner<C> {
     is_ticking: AtomicBool,
     /// Anybody may ask for any number of names that do not exist.
     asked_failures: Throttle,
+    /// The first failure of each of them. Later ones repeat its reason.
+    first_asked_failures: Throttle,
     /// Wakes the task that checks running copies and pauses.
     changed: Arc<Notify>,
 }
@@ -202,6 +207,10 @@ impl<C: Copier> CopyQueue<C> {
             stop: CancellationToken::new(),
             is_ticking: AtomicBool::new(false),
             asked_failures: Throttle::new(ASKED_FAILURE_LOG_EVERY),
+            first_asked_failures: Throttle::with_burst(
+                Duration::from_mins(1),
+                FIRST_FAILURES_LOGGED,
+            ),
             changed: Arc::default(),
         };
         Self {
@@ -684,16 +693,17 @@ impl<C: Copier> End<'_, C> {
         let lane = state.jobs.by_id(self.id).map(|job| job.lane);
         let times = match lane {
             _ if failure.is_reported => None,
+            Some(Lane::Asked) if failures == 1 => self.inner.first_asked_failures.count(),
             Some(Lane::Asked) => self.inner.asked_failures.count(),
             _ => Some(1),
         };
         let reason = &failure.reason.detail;
         let (pause_s, next) = (pause.as_secs(), next_attempt(is_automatic, lane));
-        if failure.is_reported {
-            tracing::debug!(%image, failures, pause_s, next, reason, "copy failed");
-        } else if let Some(times) = times {
+        if let Some(times) = times {
             let not_logged = times.saturating_sub(1);
             tracing::warn!(%image, failures, pause_s, next, not_logged, reason, "copy failed");
+        } else {
+            tracing::debug!(%image, failures, pause_s, next, reason, "copy failed");
         }
         if let Some(job) = state.jobs.by_id_mut(self.id) {
             job.failures = failures;

@@ -123,15 +123,23 @@ fn completion_and_manual_pages_know_the_flags() {
     let folder = tempfile::tempdir().unwrap();
     let output = sidecar(&["man", folder.path().to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    for (page, words) in [
-        ("mirror-sidecar.1", "completion"),
-        ("mirror-sidecar-copy.1", "all\\-tags"),
-    ] {
-        let page = std::fs::read_to_string(folder.path().join(page)).unwrap();
-        assert!(page.contains(words), "{page}");
+    let copy: &[&str] = &["all\\-tags", ".SH EXAMPLES", "\nREGISTRY_PASSWORD"];
+    let all = [copy, &["max\\-workloads", "ready\\-url", "MAX_WORKLOADS"]].concat();
+    let pages = [
+        ("mirror-sidecar.1", vec!["completion"]),
+        ("mirror-sidecar-copy.1", copy.to_vec()),
+    ];
+    let read = |page| std::fs::read_to_string(folder.path().join(page)).unwrap();
+    let pages = pages.map(|(page, words)| (read(page), words));
+    let whole = text(&sidecar(&["man"]).stdout);
+    assert!(whole.starts_with(".ie"), "{whole}");
+    for (page, words) in pages.into_iter().chain([(whole, all)]) {
+        for word in words.into_iter().chain([".SH \"EXIT STATUS\"", "SIGINT"]) {
+            assert!(page.contains(word), "{word}: {page}");
+        }
+        assert!(!page.contains("EXTRA"), "{page}");
+        assert_eq!(page.matches(".ds Aq").count(), 2, "{page}");
     }
-    let page = text(&sidecar(&["man"]).stdout);
-    assert!(page.starts_with(".ie"), "{page}");
     let nowhere = sidecar(&["man", "/nonexistent"]);
     assert_eq!(nowhere.status.code(), Some(1));
     assert!(text(&nowhere.stderr).contains("/nonexistent/mirror-sidecar.1"));
@@ -170,6 +178,7 @@ fn one_bad_name_does_not_hide_the_others() {
 #[case::no_platform(&["copy", "nginx", "--platform", "linux", "--to", "localhost:1/x"], "linux/arm64")]
 #[case::empty_list(&["copy", "-", "--registry", "ghcr.io", "--repository", "a"], "empty")]
 #[case::to_with_digest(&["copy", "a", "--to", "localhost:1/x@sha256:4cb2b9019f1757be8482419002cb7afe028fdba35d47958829e4cfeaf6246d80"], "--to")]
+#[case::to_without_any_tag(&["copy", "a@sha256:4cb2b9019f1757be8482419002cb7afe028fdba35d47958829e4cfeaf6246d80", "--to", "localhost:1/x"], "add a tag to --to")]
 #[case::no_password_file(&["copy", "a", "--registry", "ghcr.io", "--repository", "a", "--registry-username", "u", "--registry-password-file", "/nonexistent"], "/nonexistent")]
 #[case::user_without_password(&["copy", "a", "--registry", "ghcr.io", "--repository", "a", "--registry-username", "u"], "--registry-password")]
 #[case::bad_insecure_registry(&["copy", "a", "--to", "localhost:1/x", "--insecure-registry", "http://localhost:1"], "http://localhost:1")]
@@ -185,6 +194,10 @@ fn one_bad_name_does_not_hide_the_others() {
 #[case::scheme_in_to(&["copy", "nginx", "--to", "docker://ghcr.io/a/b:v1"], "--to \"docker://ghcr.io/a/b:v1\": image references have no docker://")]
 #[case::scheme_of_repository(&["copy", "--all-tags", "docker://nginx", "--to", "ghcr.io/a/b"], "use nginx")]
 #[case::no_copies(&["copy", "a", "--parallel-copies", "0"], "'--parallel-copies <NUMBER>': must be a whole number, 1 or more")]
+#[case::no_time(&["copy", "a", "--first-byte-timeout", "0s"], "'--first-byte-timeout <DURATION>': must be longer than 0s")]
+#[case::few_workloads(&["serve", "--max-workloads", "0"], "must be a whole number, 1000 or more")]
+#[case::repository_without_registry(&["name", "nginx:1.27", "--repository", "acme"], "no backup registry; set --registry or REGISTRY")]
+#[case::registry_with_repository(&["name", "nginx", "--registry", "ghcr.io/acme"], "use --registry ghcr.io --repository acme")]
 #[case::listen(&["serve", "--listen", "here"], "'--listen <[ADDRESS:]PORT>': must be a port")]
 #[case::size(&["serve", "--max-image-size", "20X"], "'--max-image-size <BYTES>': must be a number of bytes")]
 #[case::time_without_unit(&["serve", "--recheck-interval", "30"], "30s are seconds")]
@@ -202,13 +215,53 @@ fn mistakes_are_named(#[case] arguments: &[&str], #[case] named: &str) {
     assert!(!complaint.contains("panicked"), "{complaint}");
 }
 
+/// A value that is wrong is not looked for on the command line in vain.
+#[test]
+fn a_variable_that_is_wrong_is_named() {
+    let complaint = |arguments: &[&str]| {
+        let mut command = Command::new(artifacts::sidecar_program().unwrap());
+        let command = command.args(["copy", "nginx"]).args(arguments);
+        let command = command.env_clear().env("PARALLEL_COPIES", "0");
+        text(&command.output().unwrap().stderr)
+    };
+    let of_variable = complaint(&[]);
+    let words = "'--parallel-copies <NUMBER>' from the variable 'PARALLEL_COPIES': must be";
+    assert!(of_variable.contains(words), "{of_variable}");
+    let of_flag = complaint(&["--parallel-copies", "0"]);
+    assert!(!of_flag.contains("PARALLEL_COPIES"), "{of_flag}");
+}
+
+#[test]
+fn a_missing_cluster_is_reported_with_the_next_step() {
+    let home = tempfile::tempdir().unwrap();
+    let output = Command::new(artifacts::sidecar_program().unwrap())
+        .args([
+            "serve",
+            "--registry",
+            "localhost:1",
+            "--insecure-http",
+            "--kubernetes=on",
+        ])
+        .env_clear()
+        .env("HOME", home.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let words = format!(
+        "cannot find a cluster for --kubernetes=on: no ServiceAccount, and {}/.kube/config does not exist; set KUBECONFIG",
+        home.path().display()
+    );
+    assert!(text(&output.stderr).contains(&words), "{output:?}");
+}
+
 #[test]
 fn copy_makes_a_named_copy_and_reports_it() {
     let (upstream, backup) = (start_registry().unwrap(), start_registry().unwrap());
     let image = Image::with_attestations(7);
     image.push(&upstream.client(), "team/app", "v1").unwrap();
     let source = format!("{}/team/app:v1", upstream.address());
-    let target = format!("{}/copies/app:v1", backup.address());
+    // The tag is that of the original.
+    let target = format!("{}/copies/app", backup.address());
     let arguments = [
         "copy",
         &source,
@@ -498,6 +551,24 @@ fn a_list_on_standard_input_is_copied_each_image_once() {
 }
 
 #[test]
+fn a_list_is_not_taken_for_an_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("list.txt");
+    std::fs::write(list, "nginx:1.27\n").unwrap();
+    let output = Command::new(artifacts::sidecar_program().unwrap())
+        .args(["copy", "list.txt", "--to", "localhost:1/x"])
+        .current_dir(folder.path())
+        .env_clear()
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(
+        text(&output.stderr).contains("use - < list.txt"),
+        "{output:?}"
+    );
+}
+
+#[test]
 fn every_mistake_in_a_list_is_told_before_anything_is_copied() {
     let (upstream, backup) = (start_registry().unwrap(), start_registry().unwrap());
     let (from, to) = (upstream.address(), backup.address());
@@ -557,6 +628,8 @@ fn all_tags_of_a_repository_are_copied_but_those_made_of_digests() {
         .unwrap();
     assert_eq!(missing.status.code(), Some(1), "{missing:?}");
     assert!(text(&missing.stderr).contains("team/none"), "{missing:?}");
+    let summary = "3 images: 0 copied, 3 already there, 0 failed, 1 repository failed";
+    assert!(text(&missing.stderr).contains(summary), "{missing:?}");
     assert!(text(&missing.stdout).contains("team/app:v2"), "{missing:?}");
 }
 
@@ -686,6 +759,12 @@ fn an_installation_is_checked(
         .map(|line| line.split(':').next().unwrap())
         .collect();
     assert_eq!(starts, lines, "{shown}");
+    // The words of copy, once.
+    let failed = |line: &&str| line.starts_with("failed  push") || line.starts_with("failed  dry");
+    for line in shown.lines().filter(failed) {
+        assert!(line.contains(": target: registry"), "{line}");
+        assert_eq!(line.matches("refused the credentials").count(), 1, "{line}");
+    }
     assert!(serving.join().unwrap().starts_with("GET /readyz HTTP/1.1"));
     let copies = format!("acme/{}-team-app", from.replace(':', "_"));
     assert!(tags(backup.as_ref(), &copies).is_empty());
@@ -755,6 +834,17 @@ fn progress_for_programs_is_json_on_standard_error() {
     assert_eq!((&last["copied"], &last["failed"]), (&1.into(), &1.into()));
     let bytes: u64 = image.blobs().map(|(_, size)| size).sum();
     assert_eq!(last["bytes"], bytes);
+
+    let again = copy_command(&from, &to)
+        .args(["--progress", "json", &there])
+        .output()
+        .unwrap();
+    let events = objects(&again.stderr);
+    let kinds: Vec<_> = events.iter().map(|event| &event["event"]).collect();
+    assert!(
+        kinds.ends_with(&[&"present".into(), &"finished".into()]),
+        "{kinds:?}"
+    );
 }
 
 /// A terminal gets bars, which are gone when the results are there; the results go elsewhere.

@@ -241,7 +241,9 @@ fn health_and_readiness_are_told_apart() {
         // No synchronisation, only politeness: the answer is what decides.
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    assert!(unready().1.starts_with("not ready: "), "{}", unready().1);
+    let reason = unready().1;
+    assert!(reason.starts_with("not ready: "), "{reason}");
+    assert!(reason.contains("Connection refused"), "{reason}");
     assert_eq!(
         world.sidecar.admin_get("/healthz").unwrap(),
         (200, "ok\n".into())

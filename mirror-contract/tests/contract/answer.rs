@@ -128,6 +128,9 @@ fn a_reason_is_one_short_line() {
     );
     assert!(refusal.reason.starts_with("a 'b' (c) d xxx"));
     assert_eq!(refusal.reason.chars().count(), 200);
+    let words = Refusal::new(RefusalKind::Failed, &"word ".repeat(100));
+    assert!(words.reason.ends_with("word …"), "{words}");
+    assert!(words.reason.chars().count() <= 200, "{words}");
 }
 
 proptest! {

@@ -3,7 +3,7 @@
 //! Everybody who may create a Pod names images. If refused, reset and unanswered connections could be told apart, this
 //! process would scan networks for them.
 
-use super::RegistryError;
+use super::{Operation, RegistryError};
 
 impl RegistryError {
     /// Returns one sentence for whoever named the image, about `registry` (such as "the registry"). All that keeps a
@@ -13,7 +13,8 @@ impl RegistryError {
     #[must_use]
     pub fn public_text(&self, registry: &str) -> String {
         match self {
-            Self::LoginNeeded { .. } | Self::Credentials { .. } => denied(registry),
+            Self::LoginNeeded { .. } => denied(registry),
+            Self::Credentials { .. } => format!("{registry} refused the credentials"),
             Self::Quota { .. } => limited(registry),
             Self::NotKept { .. } => format!("{registry} does not keep what it accepts"),
             // Properties of the content, in words of our own.
@@ -22,11 +23,15 @@ impl RegistryError {
             | Self::Size { .. }
             | Self::Algorithm { .. }
             | Self::Manifest { .. } => self.to_string(),
+            // Such as a login page. Any HTTP server is told from a closed port by its status already.
+            Self::Protocol { subject, .. } if subject.operation == Operation::ReadManifest => {
+                format!("{registry} did not return a manifest")
+            }
             _ => match self.status() {
                 Some(404) => missing(registry),
                 Some(401 | 403) => denied(registry),
                 Some(429) => limited(registry),
-                Some(status) => format!("{registry} answered with HTTP status {status}"),
+                Some(status) => format!("{registry} returned HTTP {status}"),
                 None => unreachable(registry),
             },
         }
@@ -52,7 +57,7 @@ fn limited(registry: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Operation, Subject};
+    use crate::Subject;
     use reqwest::StatusCode;
     use std::time::Duration;
 
@@ -68,7 +73,7 @@ mod tests {
     #[case(401, "it denies access to the image, or has no such image")]
     #[case(403, "it denies access to the image, or has no such image")]
     #[case(429, "it allows no more requests for now")]
-    #[case(502, "it answered with HTTP status 502")]
+    #[case(502, "it returned HTTP 502")]
     fn statuses_are_told_without_foreign_words(#[case] status: u16, #[case] text: &str) {
         let error = RegistryError::Status {
             subject: subject(),
@@ -78,6 +83,17 @@ mod tests {
             retry_after: None,
         };
         assert_eq!(error.public_text("it"), text);
+    }
+
+    #[test]
+    fn pages_and_refused_logins_are_told_apart() {
+        let page = RegistryError::protocol(&subject(), "10.0.0.7");
+        assert_eq!(page.public_text("it"), "it did not return a manifest");
+        let refused = RegistryError::Credentials {
+            host: "10.0.0.7".to_owned(),
+            user: "s3cret".to_owned(),
+        };
+        assert_eq!(refused.public_text("it"), "it refused the credentials");
     }
 
     #[test]
@@ -97,7 +113,10 @@ mod tests {
                 reason: reason(),
             },
             RegistryError::Protocol {
-                subject: subject(),
+                subject: Subject {
+                    operation: Operation::ReadBlob,
+                    ..subject()
+                },
                 reason: reason(),
             },
             RegistryError::Challenge {

@@ -69,8 +69,7 @@ pub(super) fn is_about_client_certificate(error: &Error) -> bool {
 fn advice_on_certificate(error: &CertificateError) -> Option<&'static str> {
     Some(match error {
         CertificateError::UnknownIssuer => {
-            "no authority that is trusted here signed the certificate; give the authority with --ca-file, or as \
-             ca.crt in --certs-dir"
+            "the certificate is not signed by a trusted CA; pass its CA with --ca-file, or as ca.crt in --certs-dir"
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "the certificate is for another host; it must have this one in subjectAltName"

@@ -123,7 +123,13 @@ where
 impl Registry {
     /// Sends a request, again if need be, and answers with a 2xx or one of the call's `answers`.
     pub(super) async fn send(&self, call: &Call<'_>) -> Result<Response, RegistryError> {
-        retrying(self.retry_policy(), || self.attempt(call)).await
+        retrying(self.retry_policy(), || async {
+            let attempt = self.attempt(call).await;
+            let operation = call.subject.operation;
+            self.shared.last_failures.note(operation, &attempt);
+            attempt
+        })
+        .await
     }
 
     pub(super) async fn attempt(&self, call: &Call<'_>) -> Result<Response, RegistryError> {

@@ -188,7 +188,11 @@ impl Repository {
     fn session(&self, subject: &Subject, response: &Response) -> Result<Session, RegistryError> {
         let url = self
             .location(subject, response.url(), response.headers())?
-            .ok_or_else(|| RegistryError::protocol(subject, "the answer has no upload location"))?;
+            .ok_or_else(|| {
+                let reason = "the response has no upload location; check that the address is that of a registry, and what \
+                     responds in its place (a web page, a proxy)";
+                RegistryError::protocol(subject, reason)
+            })?;
         Ok(Session {
             url: Mutex::new(url),
             min_chunk: min_chunk(response.headers()).unwrap_or_default(),

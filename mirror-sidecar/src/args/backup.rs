@@ -64,15 +64,21 @@ impl BackupArgs {
     /// # Errors
     /// [`UsageError`] when the registry is missing, it or the repository is malformed, or the registry refuses the names.
     pub fn backup(&self) -> Result<Backup, UsageError> {
-        let registry = self.registry().ok_or_else(|| {
-            UsageError("which registry keeps the copies? Give --registry or REGISTRY".into())
-        })?;
+        let registry = self
+            .registry()
+            .ok_or_else(|| UsageError("no backup registry; set --registry or REGISTRY".into()))?;
         let naming = self.naming(registry);
         let backup = Backup::new(registry, &self.repository, naming).map_err(|error| {
-            UsageError(format!(
-                "--registry {registry:?} with --repository {:?}: {error}",
-                self.repository
-            ))
+            let repository = &self.repository;
+            UsageError(match self.split_registry() {
+                Some((host, path)) => format!(
+                    "--registry {registry:?} is not a host; use --registry {host} --repository {path}"
+                ),
+                None if repository.is_empty() => format!("--registry {registry:?}: {error}"),
+                None => {
+                    format!("--registry {registry:?} with --repository {repository:?}: {error}")
+                }
+            })
         })?;
         backup.check_naming().map_err(|error| {
             UsageError(format!(
@@ -105,6 +111,22 @@ impl BackupArgs {
     #[must_use]
     pub fn registry(&self) -> Option<&str> {
         self.registry.as_deref()
+    }
+
+    /// Whether a repository below the registry was given.
+    #[must_use]
+    pub fn has_repository(&self) -> bool {
+        !self.repository.is_empty()
+    }
+
+    /// Splits a registry that was given with the repository behind it.
+    fn split_registry(&self) -> Option<(&str, String)> {
+        let registry = self.registry()?;
+        let (_, address) = registry.split_once("://").unwrap_or(("", registry));
+        let (host, path) = address.split_once('/')?;
+        let parts = [path.trim_matches('/'), self.repository.trim_matches('/')];
+        let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        (!host.is_empty() && !parts.is_empty()).then(|| (host, parts.join("/")))
     }
 
     /// Adds the credentials that are given here to `credentials`, for `host`.

@@ -36,7 +36,7 @@ pub struct ClusterArgs {
     #[arg(long, env = "KUBERNETES", value_enum, default_value = "off")]
     pub kubernetes: Kubernetes,
     /// Namespaces that are left alone: nothing is copied for them, no pull Secret is made or named there; a trailing *
-    /// stands for any ending
+    /// is a wildcard
     #[arg(
         long,
         env = "EXCLUDE_NAMESPACES",
@@ -118,7 +118,8 @@ pub struct ClusterArgs {
     /// that
     #[arg(long, env = "REINVOKE_POLICY", value_name = "NAME", value_parser = policy_name)]
     pub reinvoke_policy: Option<String>,
-    /// How often each image in use is re-checked: is its copy there, did its tag move, does the original still exist
+    /// How often each image in use is re-checked, such as 30m, 1h30m or 1d: is its copy there, did its tag move, does the
+    /// original still exist
     #[arg(long, env = "RECHECK_INTERVAL", default_value = "1h", value_name = "TIME", value_parser = recheck_interval)]
     pub recheck_interval: Duration,
     /// What to do when a tag stands for another image than when it was copied
@@ -131,7 +132,7 @@ pub struct ClusterArgs {
         env = "MAX_WORKLOADS",
         default_value_t = Limits::DEFAULT_WORKLOADS,
         value_name = "NUMBER",
-        value_parser = clap::value_parser!(u32).range(1_000..)
+        value_parser = max_workloads
     )]
     pub max_workloads: u32,
     /// How many new images of one namespace are copied in a day; 0: any number. What the policy asks for has no namespace and
@@ -252,6 +253,14 @@ fn namespace_name(text: &str) -> Result<String, &'static str> {
     let name = secret_name(text).ok();
     let name = name.filter(|name| name.len() <= 63 && !name.contains('.'));
     name.ok_or("must be lower-case letters, digits and hyphens, as names of namespaces are")
+}
+
+/// Below that, the limits of a namespace would be too small for any.
+fn max_workloads(text: &str) -> Result<u32, &'static str> {
+    let number = text.parse().ok();
+    number
+        .filter(|number| *number >= 1_000)
+        .ok_or("must be a whole number, 1000 or more")
 }
 
 /// Not so short that registries are flooded.

@@ -42,7 +42,8 @@ pub struct CopyArgs {
     /// Show what would be copied, and write nothing: reads the original and the copy of each image, but no layers
     #[arg(long)]
     pub dry_run: bool,
-    /// Where to copy a single image to, instead of to its name in the backup; with --all-tags the repository for the tags
+    /// Where to copy a single image to, instead of to its name in the backup; without a tag, the copy has the tag of the
+    /// original; with --all-tags the repository for the tags
     #[arg(long, value_name = "REFERENCE")]
     pub to: Option<String>,
     /// How many images are copied at the same time

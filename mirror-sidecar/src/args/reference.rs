@@ -15,7 +15,7 @@ const INTRODUCTION: &str = "\
 
 This page is generated from the program's `--help`: `IMAGE_MIRROR_ACCEPT=1 cargo test --workspace --lib flags_page` writes it.
 
-`mirror-sidecar man` prints the same as a manual page, and `mirror-sidecar completion` a script for the shell. A variable that is empty counts as not set; a flag wins over its variable.
+`mirror-sidecar man` prints the same as a manual page, `mirror-sidecar man FOLDER` writes one for each command, and `mirror-sidecar completion` a script for the shell. A variable that is empty counts as not set; a flag wins over its variable.
 ";
 
 /// Pages that explain a flag further.

@@ -17,7 +17,8 @@ use super::values::bytes;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Registries")]
 pub struct SourceArgs {
-    /// Speak plain HTTP to this registry (repeatable)
+    /// Speak plain HTTP to this registry (repeatable, or separated by commas); `serve` then also reads originals from it if it
+    /// is in a private network
     #[arg(
         long,
         env = "INSECURE_REGISTRIES",
@@ -29,7 +30,8 @@ pub struct SourceArgs {
     /// Docker config with credentials for registries; by default that of docker itself
     #[arg(long, env = "DOCKER_CONFIG_FILE", value_name = "FILE")]
     docker_config: Option<PathBuf>,
-    /// File of PEM certificates to trust besides the system's, for registries with a private authority (repeatable)
+    /// File of PEM certificates to trust besides the system's, for registries with a private CA (repeatable, or
+    /// separated by commas)
     #[arg(long, env = "CA_FILE", value_delimiter = ',', value_name = "FILE")]
     ca_file: Vec<PathBuf>,
     /// Folder with certificates of single registries, as docker's certs.d: HOST[:PORT]/ca.crt is trusted for that registry,
@@ -41,13 +43,14 @@ pub struct SourceArgs {
     /// addresses and token services
     #[arg(long, env = "ALLOW_PRIVATE_REDIRECTS", value_parser = clap::builder::FalseyValueParser::new())]
     allow_private_redirects: bool,
-    /// Wait this long for the first byte of a layer: a proxy that scans layers holds each back until it has seen all of it
+    /// Wait this long for the first byte of a layer, such as 30s or 1h30m: a proxy that scans layers holds each back until it
+    /// has seen all of it
     #[arg(
         long,
         env = "FIRST_BYTE_TIMEOUT",
         value_name = "DURATION",
         default_value = "10m",
-        value_parser = super::duration
+        value_parser = first_byte_timeout
     )]
     first_byte_timeout: Duration,
 }
@@ -64,7 +67,7 @@ enum PrivateRegistry {
 #[command(next_help_heading = "Originals")]
 pub struct OriginalsArgs {
     /// Read originals from this registry although it is in a private network or on this machine, by its name or by what that
-    /// resolves to; or from all addresses of a network, such as 10.20.0.0/16 (repeatable)
+    /// resolves to; or from all addresses of a network, such as 10.20.0.0/16 (repeatable, or separated by commas)
     #[arg(
         long,
         env = "PRIVATE_REGISTRIES",
@@ -78,7 +81,8 @@ pub struct OriginalsArgs {
     #[arg(long, env = "DOCKER_CONFIG_READS_BACKUP_HOST", value_parser = clap::builder::FalseyValueParser::new())]
     docker_config_reads_backup_host: bool,
     /// Copy no image that has more bytes than this, the layers of all platforms and of signatures and other referrers
-    /// together: a number, with K, M, G or T for powers of 1024; 0 or none for no limit
+    /// together: a number, with K, M, G or T (also Ki, KiB, …) for powers of 1024, or KB, MB, … for powers of 1000; 0 or none
+    /// for no limit
     #[arg(
         long,
         env = "MAX_IMAGE_SIZE",
@@ -207,6 +211,15 @@ pub(super) fn check_docker_config(file: &Path, flag: &str) -> Result<(), UsageEr
                 error.column()
             ))
         })
+}
+
+/// Without any time, nothing could be copied.
+fn first_byte_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = super::duration(text)?;
+    if timeout.is_zero() {
+        return Err("must be longer than 0s".into());
+    }
+    Ok(timeout)
 }
 
 /// A registry, or a network in the notation of CIDR.

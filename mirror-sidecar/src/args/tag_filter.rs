@@ -48,6 +48,9 @@ impl FromStr for TagFilter {
                 .ok_or_else(|| "newest: needs a number, such as newest:5".into());
         }
         match text.strip_prefix('!') {
+            Some(pattern) if pattern.starts_with("newest:") => {
+                Err("newest: cannot be negated".into())
+            }
             Some(pattern) => pattern.parse().map(Self::Excluding),
             None => text.parse().map(Self::Matching),
         }
@@ -339,6 +342,7 @@ mod tests {
     #[case("", "empty")]
     #[case("newest:0", "newest:5")]
     #[case("newest:many", "newest:5")]
+    #[case("!newest:2", "newest: cannot be negated")]
     #[case("semver:", "semver:>=1.26 <2")]
     #[case("semver:>=one", "semver:>=one: ")]
     #[case("regex:(", "regex:(: unclosed group")]

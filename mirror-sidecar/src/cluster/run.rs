@@ -1,11 +1,14 @@
 //! Sets the parts to work that deal with the cluster.
 
+use std::error::Error as _;
 use std::fmt;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
+use kube::config::{InferConfigError, KubeconfigError};
 use kube::{Client, Config};
 use tokio_util::sync::CancellationToken;
 
@@ -45,7 +48,7 @@ pub async fn start(
     metrics: Metrics,
     stop: CancellationToken,
 ) -> anyhow::Result<(Replicas, Provision, Arc<Cluster>)> {
-    let server = connect().await?;
+    let server = connect(args.kubernetes).await?;
     let former_pull_secrets = args.former_pull_secrets(plan.name());
     let rules = Rules {
         backup: catalog.backup().clone(),
@@ -182,12 +185,28 @@ impl fmt::Display for Part {
     }
 }
 
-async fn connect() -> anyhow::Result<ApiServer> {
-    let mut config = Config::infer().await.map_err(|error| {
-        UsageError(format!(
-            "--kubernetes finds no cluster, neither KUBECONFIG nor a ServiceAccount: {error}"
-        ))
-    })?;
+fn no_cluster(mode: Kubernetes, error: &InferConfigError) -> String {
+    let mode = match mode {
+        Kubernetes::On => "on",
+        Kubernetes::Watch => "watch",
+        Kubernetes::Off => "off",
+    };
+    let kubeconfig = error.source().and_then(|source| source.downcast_ref());
+    let reason = match kubeconfig {
+        Some(KubeconfigError::ReadConfig(cause, file)) if cause.kind() == ErrorKind::NotFound => {
+            format!("no ServiceAccount, and {} does not exist", file.display())
+        }
+        Some(KubeconfigError::FindPath) => "no ServiceAccount, and no kubeconfig".to_owned(),
+        _ => error.to_string(),
+    };
+    format!(
+        "cannot find a cluster for --kubernetes={mode}: {reason}; set KUBECONFIG, or use --kubernetes=off"
+    )
+}
+
+async fn connect(mode: Kubernetes) -> anyhow::Result<ApiServer> {
+    let inferred = Config::infer().await;
+    let mut config = inferred.map_err(|error| UsageError(no_cluster(mode, &error)))?;
     config.read_timeout = Some(SILENCE);
     config.reset_reader_on_write = true;
     tracing::info!(server = %config.cluster_url, "working with the cluster");

@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use hyper::Uri;
 use mirror_contract::ImageRef;
-use mirror_copy::{Registries, TagOrDigest};
+use mirror_copy::{CopyError, Registries};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::copy::{dry_run, missing};
 use crate::FAILURE;
 use crate::args::image::parse_image;
 use crate::args::{CheckArgs, UsageError};
@@ -41,7 +42,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         passed &= report("readiness", &ready(url).await);
     }
     passed &= report("push login", &push_login(&images, &image).await);
-    passed &= report("dry run", &dry_run(&images, &targets, &image).await);
+    passed &= report("dry run", &planned(&images, &targets, &image).await);
     Ok(if passed {
         ExitCode::SUCCESS
     } else {
@@ -87,11 +88,12 @@ async fn get(url: &Uri) -> std::io::Result<String> {
 async fn push_login(images: &Images, image: &ImageRef<'_>) -> anyhow::Result<String> {
     let repository = images.backup().repository_for(image)?;
     let registry = images.backup_registry();
-    registry.check_push(&repository).await?;
+    let checked = registry.check_push(&repository).await;
+    checked.map_err(|error| anyhow!("{}", CopyError::Target(error)))?;
     Ok(format!("may push to {}/{repository}", registry.host()))
 }
 
-async fn dry_run(
+async fn planned(
     images: &Images,
     targets: &Registries,
     image: &ImageRef<'_>,
@@ -102,26 +104,19 @@ async fn dry_run(
     } else {
         images.source(image)?
     };
-    let original = source
-        .registry
-        .resolve(&source.repository, &source.reference)
-        .await?
-        .with_context(|| format!("the source has no {image}"))?;
+    let name = image.to_string();
+    let digest = match dry_run::original(&source, &name).await {
+        Ok(digest) => digest,
+        Err(error) => bail!("{}", missing::explain(error, &source).await),
+    };
     if images.contains(image) {
         return Ok(format!("{image} is in the backup"));
     }
     let target = images.target(image)?;
-    let digest = original.digest;
-    let reference = match target.tag {
-        Some(tag) => TagOrDigest::Tag(tag),
-        None => TagOrDigest::Digest(digest.clone()),
-    };
-    let present = target
-        .registry
-        .resolve_to_write(&target.repository, &reference)
-        .await?;
+    let present = dry_run::present(&target, &digest).await;
+    let present = present.map_err(|error| anyhow!("{error}"))?;
     let words = match present {
-        Some(present) if present.digest == digest => "already there",
+        Some(present) if present == digest => "already there",
         Some(_) => "would be replaced",
         None => "would be copied",
     };

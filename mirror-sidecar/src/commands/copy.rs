@@ -1,7 +1,7 @@
 //! `copy`: images, now.
 
-mod dry_run;
-mod missing;
+pub(super) mod dry_run;
+pub(super) mod missing;
 mod plan;
 mod progress;
 mod result;

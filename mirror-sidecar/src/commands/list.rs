@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, BufRead, IsTerminal as _, Read as _};
+use std::path::Path;
 
 use mirror_contract::ImageRef;
 
@@ -14,6 +15,9 @@ use crate::output;
 
 /// The argument that stands for the list on standard input.
 const STANDARD_INPUT: &str = "-";
+
+/// What the names of lists end with.
+const LIST_EXTENSIONS: [&str; 6] = ["csv", "json", "list", "txt", "yaml", "yml"];
 
 /// Longest line of a list, in bytes. A reference has at most some 600; what is longer is no list of images.
 const LONGEST_LINE: u64 = 4096;
@@ -159,6 +163,7 @@ pub(in crate::commands) fn parsed<T>(
     let mut input_is_read = false;
     for argument in arguments {
         if argument != STANDARD_INPUT {
+            check_list(argument)?;
             add(Origin::Argument, argument);
         } else if !std::mem::replace(&mut input_is_read, true) {
             if io::stdin().is_terminal() {
@@ -171,6 +176,19 @@ pub(in crate::commands) fn parsed<T>(
         return Err(UsageError("the list on standard input is empty".into()));
     }
     Ok(List { entries, mistakes })
+}
+
+/// Refuses the name of a file that looks like a list: as an image, it would be one of Docker Hub.
+fn check_list(argument: &str) -> Result<(), UsageError> {
+    let path = Path::new(argument);
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    let is_list = extension.is_some_and(|extension| LIST_EXTENSIONS.contains(&extension));
+    if is_list && path.is_file() {
+        return Err(UsageError(format!(
+            "{argument:?} is a file, not an image; to read a list of images, use - < {argument}"
+        )));
+    }
+    Ok(())
 }
 
 /// Hands out what each line holds, without comment and spaces. Lines with nothing left are passed over.

@@ -35,7 +35,7 @@ struct Original<'a> {
 /// [`UsageError`](crate::args::UsageError) for the backup's flags and invalid images.
 pub fn run(args: &NameArgs) -> anyhow::Result<ExitCode> {
     let backup = match args.backup.registry() {
-        None if !args.reverse => None,
+        None if !args.reverse && !args.backup.has_repository() => None,
         _ => Some(args.backup.backup()?),
     };
     let sidecar = Sidecar::parse(&args.sidecar).context("--sidecar is not a host and port")?;

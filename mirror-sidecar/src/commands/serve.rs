@@ -46,7 +46,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let login: Option<FacadeLogin> = facade_args.login()?;
     if login.is_none() {
         tracing::warn!(
-            "no --facade-username: everybody who reaches the facade can have images copied"
+            "facade has no authentication: anyone who can connect can request copies; set --facade-username and \
+             --facade-password-file"
         );
     }
 
@@ -132,7 +133,7 @@ fn log_start(backup: &BackupArgs, kubernetes: Kubernetes) {
 fn certificates(transport: Transport) -> anyhow::Result<Option<Certificates>> {
     let Transport::Tls { certificate, key } = transport else {
         tracing::warn!(
-            "serving plain HTTP: questions, answers and credentials can be read on the way"
+            "serving plain HTTP: requests and credentials are not encrypted; set --tls-cert and --tls-key"
         );
         return Ok(None);
     };
@@ -161,9 +162,7 @@ async fn serve(facade: Server, admin: Server, catalog: &Catalog, replicas: &Repl
         let (stop, is_ending) = (stop.clone(), is_ending.clone());
         async move {
             stop_signal().await;
-            tracing::info!(
-                "stopping; what is half copied has no tag and is completed after the next start"
-            );
+            tracing::info!("shutting down; unfinished copies are resumed after restart");
             is_ending.cancel();
             // Whoever opens connections here has to hear of the end first.
             tokio::time::sleep(delay).await;

@@ -5,16 +5,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Lets an event be logged at most once in a while, and counts the others.
+/// Lets an event be logged at most once in a while, or a few times, and counts the others.
 #[derive(Debug)]
 pub struct Throttle {
     every: Duration,
+    burst: u32,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    last: Option<Instant>,
+    since: Option<Instant>,
+    /// Events since then that could be logged.
+    logged: u32,
+    /// Events since the last one that could be logged.
     events: u64,
 }
 
@@ -22,8 +26,15 @@ impl Throttle {
     /// Allows one event in this time.
     #[must_use]
     pub fn new(every: Duration) -> Self {
+        Self::with_burst(every, 1)
+    }
+
+    /// Allows so many events in this time.
+    #[must_use]
+    pub fn with_burst(every: Duration, burst: u32) -> Self {
         Self {
             every,
+            burst,
             state: Mutex::default(),
         }
     }
@@ -33,11 +44,14 @@ impl Throttle {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.events = state.events.saturating_add(1);
         let now = Instant::now();
-        let is_due = |last| now.saturating_duration_since(last) >= self.every;
-        if !state.last.is_none_or(is_due) {
+        let is_over = |since| now.saturating_duration_since(since) >= self.every;
+        if state.since.is_none_or(is_over) {
+            (state.since, state.logged) = (Some(now), 0);
+        }
+        if state.logged >= self.burst {
             return None;
         }
-        state.last = Some(now);
+        state.logged += 1;
         Some(std::mem::take(&mut state.events))
     }
 }
@@ -56,5 +70,15 @@ mod tests {
         tokio::time::advance(Duration::from_secs(10)).await;
         assert_eq!(throttle.count(), Some(6));
         assert_eq!(throttle.count(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_in_a_while() {
+        let throttle = Throttle::with_burst(Duration::from_secs(10), 2);
+        let counts = [(); 4].map(|()| throttle.count());
+        assert_eq!(counts, [Some(1), Some(1), None, None]);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let counts = [(); 3].map(|()| throttle.count());
+        assert_eq!(counts, [Some(3), Some(1), None]);
     }
 }

@@ -310,3 +310,27 @@ async fn a_pause_of_writes_holds_up_no_reads(#[case] status: u16) {
     reads.unwrap();
     assert_eq!((log.count("POST"), registry.traffic().pauses), (1, 1));
 }
+
+/// A probe stops waiting while the request is sent again; the reason is known all the same, until the registry recovers.
+#[tokio::test]
+async fn the_failure_that_is_retried_is_known() {
+    let is_healthy = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let healthy = std::sync::Arc::clone(&is_healthy);
+    let (registry, _) = registry(move |_, _| {
+        if healthy.load(std::sync::atomic::Ordering::Relaxed) {
+            respond(200, &[], "{}")
+        } else {
+            respond(500, &[], "")
+        }
+    })
+    .await;
+    let last = |operation| registry.last_failure(operation, Duration::from_secs(60));
+    registry.ping().await.unwrap_err();
+    let failure = last(Operation::Ping).unwrap();
+    assert!(failure.detail.contains("500"), "{failure:?}");
+    assert_eq!(failure.public, "the backup registry returned HTTP 500");
+    assert_eq!(last(Operation::ReadManifest), None);
+    is_healthy.store(true, std::sync::atomic::Ordering::Relaxed);
+    registry.ping().await.unwrap();
+    assert_eq!(last(Operation::Ping), None);
+}

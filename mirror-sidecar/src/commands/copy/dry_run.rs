@@ -1,7 +1,7 @@
 //! `--dry-run`: what a run would do. Reads manifests by their names, and writes nothing.
 
 use futures_util::StreamExt as _;
-use mirror_copy::{CopyError, Digest, TagOrDigest, Target};
+use mirror_copy::{CopyError, Digest, Source, TagOrDigest, Target};
 
 use super::missing::{self, Failure};
 use super::plan::Plan;
@@ -30,7 +30,7 @@ pub(super) async fn run(plans: Vec<Plan>, args: &CopyArgs) -> bool {
 }
 
 async fn preview(plan: &Plan, with_all_platforms: bool) -> Result<Preview, Failure> {
-    let original = match original(plan).await {
+    let original = match original(&plan.source, &plan.image).await {
         Ok(original) => original,
         Err(error) => return Err(missing::explain(error, &plan.source).await),
     };
@@ -49,21 +49,27 @@ async fn preview(plan: &Plan, with_all_platforms: bool) -> Result<Preview, Failu
     }
 }
 
-async fn original(plan: &Plan) -> Result<Digest, CopyError> {
-    let source = &plan.source;
+/// The digest of `image` at its source.
+pub(in crate::commands) async fn original(
+    source: &Source,
+    image: &str,
+) -> Result<Digest, CopyError> {
     let resolved = source
         .registry
         .resolve(&source.repository, &source.reference)
         .await
         .map_err(CopyError::Source)?;
     let missing = || CopyError::SourceMissing {
-        object: plan.image.clone(),
+        object: image.to_owned(),
     };
     resolved.map(|resolved| resolved.digest).ok_or_else(missing)
 }
 
 /// The image that the target has under the name of the copy.
-async fn present(target: &Target, original: &Digest) -> Result<Option<Digest>, CopyError> {
+pub(in crate::commands) async fn present(
+    target: &Target,
+    original: &Digest,
+) -> Result<Option<Digest>, CopyError> {
     let reference = match &target.tag {
         Some(tag) => TagOrDigest::Tag(tag.clone()),
         None => TagOrDigest::Digest(original.clone()),

@@ -10,7 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A failed copy, and what more is known of the reason.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(in crate::commands) struct Failure {
     error: CopyError,
     hint: Option<String>,
 }
@@ -26,7 +26,7 @@ impl fmt::Display for Failure {
 
 /// Adds what is missing to the error: registries answer 404 for a repository and for a tag alike, so the list of tags
 /// decides.
-pub(super) async fn explain(error: CopyError, source: &Source) -> Failure {
+pub(in crate::commands) async fn explain(error: CopyError, source: &Source) -> Failure {
     let hint = match &error {
         CopyError::SourceMissing { .. } => of_manifest(source).await,
         CopyError::Source(error) => hidden(error).map(str::to_owned),

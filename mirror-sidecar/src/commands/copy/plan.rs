@@ -37,7 +37,7 @@ enum To {
     Backup(Box<Images>),
     /// The name that the user chose for the one image.
     Image(Named<ImageRef<'static>>),
-    /// The same tags in the repository that the user chose.
+    /// The same tag in the repository that the user chose.
     Repository(Named<RepositoryName>),
 }
 
@@ -79,9 +79,14 @@ impl Planner {
                 &"the copy has the digest of the original, give it a tag only",
             ));
         }
-        Ok(Self {
-            to: To::Image(Named::new(args, copy.clone(), &copy)?),
-        })
+        let names_tag = to.rsplit('/').next().is_some_and(|last| last.contains(':'));
+        let to = if names_tag {
+            To::Image(Named::new(args, copy.clone(), &copy)?)
+        } else {
+            let name = RepositoryName::parse(to).map_err(|reason| wrong(&reason))?;
+            To::Repository(Named::new(args, name, &copy)?)
+        };
+        Ok(Self { to })
     }
 
     /// The copies of these images. All mistakes are told together.
@@ -140,7 +145,8 @@ impl Planner {
             To::Image(named) => named.plan(image, &named.name),
             To::Repository(named) => {
                 let copy = image.tag().and_then(|tag| named.name.image(tag));
-                named.plan(image, &copy.ok_or("no tag fits")?)
+                let copy = copy.ok_or("it has no tag that the copy could have; add a tag to --to");
+                named.plan(image, &copy?)
             }
         }
     }

@@ -111,6 +111,7 @@ impl Progress {
 
     /// The tags of a repository cannot be had.
     pub(super) fn not_listed(&self, repository: &RepositoryName, reason: &str) {
+        self.news().board.failed_repositories += 1;
         match &self.view {
             View::Json(_) => output::note(&events::not_listed(repository, reason)),
             _ => output::error(&format!("tags of {repository} were not copied: {reason}")),
@@ -179,7 +180,9 @@ impl Progress {
         match &self.view {
             View::Json(_) => Some(events::finished(board)),
             // The result of a single image says it all.
-            View::Bars(_) | View::Lines(_) if board.total > 1 => Some(board.summary()),
+            View::Bars(_) | View::Lines(_) if board.total > 1 || board.failed_repositories > 0 => {
+                Some(board.summary())
+            }
             _ => None,
         }
     }

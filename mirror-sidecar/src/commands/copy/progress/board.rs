@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use mirror_copy::{CopyReport, Event};
 
-use crate::output::human_bytes;
+use crate::output::{count, human_bytes};
 pub(super) use image::Image;
 pub(super) use rate::Rate;
 
@@ -25,6 +25,8 @@ pub(super) struct Board {
     /// Images that their targets already had.
     pub(super) present: usize,
     pub(super) failed: usize,
+    /// Repositories whose tags could not be listed.
+    pub(super) failed_repositories: usize,
     /// Bytes sent, those of failed attempts included.
     pub(super) sent: u64,
     pub(super) rate: Rate,
@@ -40,6 +42,7 @@ impl Board {
             copied: 0,
             present: 0,
             failed: 0,
+            failed_repositories: 0,
             sent: 0,
             rate: Rate::new(now),
             running: BTreeMap::new(),
@@ -89,9 +92,14 @@ impl Board {
 
     /// The whole run in one line.
     pub(super) fn summary(&self) -> String {
+        let repositories = match self.failed_repositories {
+            0 => String::new(),
+            1 => ", 1 repository failed".to_owned(),
+            several => format!(", {several} repositories failed"),
+        };
         format!(
-            "{} images: {} copied, {} already there, {} failed; {} sent in {:.1} s",
-            self.total,
+            "{}: {} copied, {} already there, {} failed{repositories}; {} sent in {:.1} s",
+            count(self.total as u64, "image"),
             self.copied,
             self.present,
             self.failed,

@@ -103,6 +103,11 @@ enum Object<'a> {
         digest: &'a Digest,
         bytes: u64,
     },
+    Present {
+        image: &'a str,
+        target: &'a str,
+        digest: &'a Digest,
+    },
     Failed {
         image: &'a str,
         target: &'a str,
@@ -113,6 +118,7 @@ enum Object<'a> {
         copied: usize,
         present: usize,
         failed: usize,
+        failed_repositories: usize,
         bytes: u64,
     },
     Interrupted,
@@ -225,6 +231,11 @@ pub(super) fn not_listed(repository: &RepositoryName, error: &str) -> String {
 pub(super) fn ended(copied: &Copied) -> String {
     let (image, target) = (copied.plan.image.as_str(), copied.plan.copy.as_str());
     let object = match &copied.result {
+        Ok(report) if report.manifests == 0 => Object::Present {
+            image,
+            target,
+            digest: &report.digest,
+        },
         Ok(report) => Object::Copied {
             image,
             target,
@@ -247,6 +258,7 @@ pub(super) fn finished(board: &Board) -> String {
         copied: board.copied,
         present: board.present,
         failed: board.failed,
+        failed_repositories: board.failed_repositories,
         bytes: board.sent,
     };
     object.line()

@@ -71,19 +71,19 @@ pub(super) fn line(image: &Image, event: &Event<'_>) -> Option<String> {
             bytes,
             manifests,
         } => format!(
-            "{} and {} with {}",
-            count(manifests, "manifest"),
+            "copying {} ({}), {}",
             count(blobs, "blob"),
-            human_bytes(bytes)
+            human_bytes(bytes),
+            count(manifests, "manifest")
         ),
         Event::ManifestSkipped { digest } if is_root(digest) => "already there".into(),
         Event::BlobFailed { digest, error, .. } => format!("{digest} is sent again: {error}"),
         Event::ManifestPushed { digest } if is_root(digest) => "pushed".into(),
         Event::ReferrerCopied { subject, digest } => {
-            format!("{digest} is copied, which refers to {subject}")
+            format!("copied referrer {digest} of {subject}")
         }
         Event::ReferrerLeftOut { subject, error } => {
-            format!("something that refers to {subject} is left out: {error}")
+            format!("left out a referrer of {subject}: {error}")
         }
         // An anchor is nothing that anybody would look for.
         Event::Tagged { tag, .. } if anchored_digest(tag).is_none() => format!("tagged {tag}"),
@@ -137,13 +137,13 @@ mod tests {
         let said = |event| line(&board.running[&0], &event).unwrap();
         assert_eq!(
             said(Event::ReferrerCopied { subject, digest }),
-            format!("a: {digest} is copied, which refers to {subject}")
+            format!("a: copied referrer {digest} of {subject}")
         );
         let object = "x".into();
         let error = &mirror_copy::CopyError::SourceMissing { object };
         assert_eq!(
             said(Event::ReferrerLeftOut { subject, error }),
-            format!("a: something that refers to {subject} is left out: {error}")
+            format!("a: left out a referrer of {subject}: {error}")
         );
     }
 }

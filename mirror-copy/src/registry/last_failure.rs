@@ -1,0 +1,58 @@
+//! The failure for which a request is being sent again.
+//!
+//! A caller that cannot wait for the last attempt would otherwise report a slow registry, whatever is wrong with it.
+
+use crate::error::{Operation, RegistryError};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A failed attempt, in words for two readers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastFailure {
+    /// For the operator: the error's own text.
+    pub detail: String,
+    /// For whoever named the image: [`RegistryError::public_text`] about "the backup registry".
+    pub public: String,
+}
+
+#[derive(Default)]
+pub(super) struct LastFailures {
+    ping: Slot,
+    manifest: Slot,
+}
+
+type Slot = Mutex<Option<(Instant, LastFailure)>>;
+
+impl LastFailures {
+    fn slot(&self, operation: Operation) -> Option<&Slot> {
+        match operation {
+            Operation::Ping => Some(&self.ping),
+            Operation::ReadManifest => Some(&self.manifest),
+            _ => None,
+        }
+    }
+
+    /// Remembers an attempt that failed and is made again, until the next one.
+    pub(super) fn note<T>(&self, operation: Operation, attempt: &Result<T, RegistryError>) {
+        let Some(slot) = self.slot(operation) else {
+            return;
+        };
+        let error = attempt.as_ref().err();
+        let failure = error
+            .filter(|error| error.retry().is_transient())
+            .map(|error| LastFailure {
+                detail: error.to_string(),
+                public: error.public_text("the backup registry"),
+            });
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) =
+            failure.map(|failure| (Instant::now(), failure));
+    }
+
+    pub(super) fn get(&self, operation: Operation, within: Duration) -> Option<LastFailure> {
+        let slot = self.slot(operation)?;
+        let last = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, failure) = last.as_ref().filter(|(at, _)| at.elapsed() <= within)?;
+        Some(failure.clone())
+    }
+}
