@@ -117,12 +117,12 @@ mod tests {
         let mut roots = RootCertStore::empty();
         let root = CertificateDer::from_pem_slice(ROOT).unwrap();
         roots.add(root).unwrap();
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider)
+        let by_root = WebPkiServerVerifier::builder_with_provider(roots.into(), provider)
             .build()
             .unwrap();
         let name = ServerName::try_from("registry.test").unwrap();
         let now = UnixTime::since_unix_epoch(Duration::from_secs(IN_2030));
-        let verified = verifier.verify_server_cert(leaf, &[], &name, &[], now);
+        let verified = by_root.verify_server_cert(leaf, &[], &name, &[], now);
         verified.map(|_| ())
     }
 

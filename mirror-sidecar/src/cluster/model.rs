@@ -196,7 +196,7 @@ impl Model {
             }
             Change::NotServed(kind) => self.lists.not_served(kind),
             Change::Trouble(kind, has_trouble) => self.lists.trouble(kind, has_trouble),
-            Change::Seen(Object::Workload(workload)) => self.see(workload),
+            Change::Seen(Object::Workload(workload)) => self.see(*workload),
             Change::Gone(Object::Workload(workload)) => self.lose(&workload),
             Change::Seen(Object::Namespace(namespace)) => {
                 let epoch = self.lists.epoch(Kind::Namespace);

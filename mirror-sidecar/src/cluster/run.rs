@@ -50,14 +50,7 @@ pub async fn start(
 ) -> anyhow::Result<(Replicas, Provision, Arc<Cluster>)> {
     let server = connect(args.kubernetes).await?;
     let former_pull_secrets = args.former_pull_secrets(plan.name());
-    let rules = Rules {
-        backup: catalog.backup().clone(),
-        former_backups: catalog.former_backups().clone(),
-        excluded_namespaces: excluded_namespaces.clone(),
-        pull_secret: plan.name().map(str::to_owned),
-        former_pull_secrets: former_pull_secrets.clone(),
-        skip_owners: args.skip_owners.iter().flatten().cloned().collect(),
-    };
+    let rules = rules(&args, &plan, &excluded_namespaces, &catalog);
     let is_on = args.kubernetes == Kubernetes::On;
     let (replicas, events) = if is_on {
         (
@@ -129,21 +122,7 @@ pub async fn start(
     let reinvocation = args
         .reinvoke_policy
         .map(|policy| Reinvocation::new(server.clone(), replicas.clone(), &policy));
-    let parts: &[Part] = match (is_on, &reinvocation) {
-        (false, _) => &[Part::Upkeep],
-        (true, None) => &[
-            Part::Upkeep,
-            Part::Readmitting,
-            Part::Injected,
-            Part::BackupEvents,
-        ],
-        (true, Some(_)) => &[
-            Part::Upkeep,
-            Part::Readmitting,
-            Part::Reinvocation,
-            Part::BackupEvents,
-        ],
-    };
+    let parts = Part::of(is_on, reinvocation.is_some());
     let (mode, rate) = (args.readmit, args.readmit_per_minute);
     let parts = supervise(parts, move |part| match part {
         Part::Upkeep => upkeep.clone().run().boxed(),
@@ -163,6 +142,22 @@ pub async fn start(
     Ok((replicas, provision, cluster))
 }
 
+fn rules(
+    args: &ClusterArgs,
+    plan: &PullPlan,
+    excluded_namespaces: &ExcludedNamespaces,
+    catalog: &Catalog,
+) -> Rules {
+    Rules {
+        backup: catalog.backup().clone(),
+        former_backups: catalog.former_backups().clone(),
+        excluded_namespaces: excluded_namespaces.clone(),
+        pull_secret: plan.name().map(str::to_owned),
+        former_pull_secrets: args.former_pull_secrets(plan.name()),
+        skip_owners: args.skip_owners.iter().flatten().cloned().collect(),
+    }
+}
+
 /// What goes on by itself, besides the watches.
 #[derive(Clone, Copy)]
 enum Part {
@@ -171,6 +166,27 @@ enum Part {
     Injected,
     Reinvocation,
     BackupEvents,
+}
+
+impl Part {
+    /// The parts that run where the cluster may be changed, or not. Injected images that are rewritten need no report.
+    const fn of(is_on: bool, has_reinvocation: bool) -> &'static [Self] {
+        match (is_on, has_reinvocation) {
+            (false, _) => &[Self::Upkeep],
+            (true, false) => &[
+                Self::Upkeep,
+                Self::Readmitting,
+                Self::Injected,
+                Self::BackupEvents,
+            ],
+            (true, true) => &[
+                Self::Upkeep,
+                Self::Readmitting,
+                Self::Reinvocation,
+                Self::BackupEvents,
+            ],
+        }
+    }
 }
 
 impl fmt::Display for Part {

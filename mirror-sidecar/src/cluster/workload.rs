@@ -113,7 +113,7 @@ pub enum Object {
     /// A namespace.
     Namespace(NamespaceObject),
     /// An object that names images.
-    Workload(Workload),
+    Workload(Box<Workload>),
 }
 
 impl Owner {

@@ -24,10 +24,8 @@ impl ListedReferrers {
         digest: &Digest,
     ) -> Result<Self, RegistryError> {
         let repository = registry.repository(repository, Access::Pull)?;
-        Ok(repository
-            .referrers(digest)
-            .await?
-            .map_or_else(Self::default, Self::of))
+        let list = repository.referrers(digest).await?;
+        Ok(list.as_ref().map_or_else(Self::default, Self::of))
     }
 
     /// Lists the referrers that a copy in this repository has, by the API or by the tag that clients keep where there is
@@ -49,10 +47,10 @@ impl ListedReferrers {
             }
             Err(error) => return Err(error),
         };
-        Ok(list.map_or_else(Self::default, Self::of))
+        Ok(list.as_ref().map_or_else(Self::default, Self::of))
     }
 
-    fn of(list: ReferrerList) -> Self {
+    fn of(list: &ReferrerList) -> Self {
         let digests = list.referrers.iter();
         let digests = digests.map(|referrer| referrer.descriptor.digest.to_string());
         Self(digests.collect())

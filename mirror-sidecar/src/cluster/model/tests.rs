@@ -66,11 +66,11 @@ pub fn deployment(name: &str, images: &[&str]) -> Workload {
 }
 
 pub fn seen(workload: Workload) -> Change {
-    Change::Seen(Object::Workload(workload))
+    Change::Seen(Object::Workload(Box::new(workload)))
 }
 
 pub fn gone(workload: Workload) -> Change {
-    Change::Gone(Object::Workload(workload))
+    Change::Gone(Object::Workload(Box::new(workload)))
 }
 
 pub fn namespace(name: &str, is_terminating: bool) -> Object {

@@ -52,7 +52,7 @@ impl Watched {
         match kind {
             Kind::Namespace => Some(Object::Namespace(namespace(self.raw))),
             Kind::Workload(_) if self.raw.metadata.namespace.is_empty() => None,
-            Kind::Workload(kind) => Some(Object::Workload(workload(self.raw, kind))),
+            Kind::Workload(kind) => Some(Object::Workload(Box::new(workload(self.raw, kind)))),
         }
     }
 }
