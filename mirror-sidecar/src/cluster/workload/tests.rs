@@ -110,9 +110,7 @@ fn everything_else_is_read() {
         is_exempt: false,
         is_noted: true,
         images: vec!["a".into(), "a".into(), "e".into(), "v".into()],
-        containers: ["a", "a", "", ""]
-            .map(|image| (String::new(), image.into()))
-            .into(),
+        containers: vec![(String::new(), "a".into()), (String::new(), "a".into())],
         originals: Vec::new(),
         pull_secrets: vec!["one".into(), "two".into(), String::new()],
     };
