@@ -190,7 +190,7 @@ fn a_file_that_cannot_be_used_is_named(#[case] files: &[&str], #[case] message: 
         let content = match kind {
             "key" => &key,
             "other" => &other,
-            "" if name.ends_with(".key") => &key,
+            "" if name.contains(".key") => &key,
             _ => &certificate,
         };
         write(&host, &[(name, content)]);

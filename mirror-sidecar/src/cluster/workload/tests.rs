@@ -24,7 +24,7 @@ fn fixture(name: &str) -> Value {
 fn read(kind: WorkloadKind, object: &Value) -> Workload {
     let watched: Watched = serde_json::from_str(&object.to_string()).unwrap();
     match watched.into_object(Kind::Workload(kind)) {
-        Some(Object::Workload(workload)) => workload,
+        Some(Object::Workload(workload)) => *workload,
         other => panic!("not a workload: {other:?}"),
     }
 }

@@ -99,7 +99,7 @@ impl Naive {
             Change::Seen(Object::Workload(workload)) => {
                 let list = self.list(Kind::Workload(workload.key.kind));
                 self.workloads
-                    .insert(workload.key.clone(), (workload, list));
+                    .insert(workload.key.clone(), (*workload, list));
             }
             Change::Gone(Object::Workload(workload)) => {
                 let old = self.workloads.get(&workload.key);
