@@ -123,7 +123,7 @@ fn completion_and_manual_pages_know_the_flags() {
     let folder = tempfile::tempdir().unwrap();
     let output = sidecar(&["man", folder.path().to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let copy: &[&str] = &["all\\-tags", ".SH EXAMPLES", "\nREGISTRY_PASSWORD"];
+    let copy: &[&str] = &["all\\-tags", "EXAMPLES\n", "\\fBREGISTRY_PASSWORD\\fR\n"];
     let all = [copy, &["max\\-workloads", "ready\\-url", "MAX_WORKLOADS"]].concat();
     let pages = [
         ("mirror-sidecar.1", vec!["completion"]),
