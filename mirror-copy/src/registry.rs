@@ -150,7 +150,12 @@ impl Registry {
     /// Whether this host speaks the registry protocol and accepts the configured credentials:
     /// `GET /v2/` (distribution-spec, "Determining Support"), with a login if it asks for one. A login page is no registry.
     pub async fn ping(&self) -> Result<(), RegistryError> {
-        retrying(self.retry_policy(), || self.probe()).await
+        retrying(self.retry_policy(), || async {
+            let attempt = self.probe().await;
+            self.shared.last_failures.note(Operation::Ping, &attempt);
+            attempt
+        })
+        .await
     }
 
     /// The same with a single attempt, for those who ask again anyway.

@@ -36,7 +36,7 @@ pub struct Settings<'a> {
     /// `sidecar`: host and port of mirror-sidecar, in lower case, as the policy server reaches it.
     /// Required.
     pub sidecar: Sidecar<'a>,
-    /// `excludedNamespaces`: namespaces whose workloads are left alone; a `*` at the end stands for any ending.
+    /// `excludedNamespaces`: namespaces whose workloads are left alone; a trailing `*` is a wildcard.
     /// Default: `[kube-system, local-path-storage, image-mirror, kubewarden]`
     excluded_namespaces: Vec<NamespacePattern<'a>>,
     /// `images`: which images are mirrored.
@@ -71,7 +71,7 @@ pub struct ImageFilter<'a> {
     /// `images.include`: only images that fit such a pattern are mirrored; without any, all are.
     /// Default: `[]`
     include: Vec<ImagePattern<'a>>,
-    /// `images.exclude`: images that fit such a pattern are not mirrored, whatever else is said.
+    /// `images.exclude`: images that match one of these patterns are never mirrored, even if `images.include` matches them.
     /// Default: `[]`
     exclude: Vec<ImagePattern<'a>>,
 }
@@ -139,7 +139,7 @@ impl<'a> Settings<'a> {
         );
         let excluded_namespaces = reader.list(
             "excludedNamespaces",
-            "a list of namespaces (lower-case letters, digits and `-`, a `*` at the end stands for any ending)",
+            "a list of namespaces (lower-case letters, digits and `-`, a trailing `*` is a wildcard)",
             &DEFAULT_EXCLUDED,
             NamespacePattern::parse,
         );
