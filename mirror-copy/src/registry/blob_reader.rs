@@ -57,19 +57,22 @@ impl BlobReader {
             _ => Some(repository.open_blob(&digest, size, 0).await?),
         };
         let mut reader = Self::new(repository, digest, size, Origin::Registry, open)?;
-        reader.wait_for_first().await;
+        reader.wait_for_first().await?;
         Ok(reader)
     }
 
-    /// Waits for the first byte of the body.
-    async fn wait_for_first(&mut self) {
+    /// Waits for the first byte of the body. A source that was silent for so long is not asked again.
+    async fn wait_for_first(&mut self) -> Result<(), RegistryError> {
         let patience = self.repository.registry().timeouts().first_byte;
         if let Some(open) = &mut self.open {
-            // A body that ends or breaks here is resumed by `next`.
-            if let Ok(first) = next_chunk(&mut open.response, &self.subject, patience).await {
-                self.first = first;
+            match next_chunk(&mut open.response, &self.subject, patience).await {
+                Ok(first) => self.first = first,
+                Err(error @ RegistryError::Timeout { .. }) => return Err(error),
+                // A body that breaks here is resumed by `next`.
+                Err(_) => {}
             }
         }
+        Ok(())
     }
 
     /// Reads what the caller has already. It is verified all the same.
@@ -91,7 +94,7 @@ impl BlobReader {
     ) -> Result<Self, RegistryError> {
         let (url, open) = repository.open_foreign(&digest, size, urls).await?;
         let mut reader = Self::new(repository, digest, size, Origin::Url(url), Some(open))?;
-        reader.wait_for_first().await;
+        reader.wait_for_first().await?;
         Ok(reader)
     }
 

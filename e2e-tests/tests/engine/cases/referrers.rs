@@ -308,6 +308,33 @@ async fn case_07_what_is_attached_later_follows_with_the_next_copy(
     assert!(target_has_api || lists(&to, &app, &[&late]));
 }
 
+/// Copying again what is complete costs one list at each side, however many signatures there are.
+#[rstest::rstest]
+#[tokio::test]
+async fn case_07_referrers_that_are_there_cost_no_requests(
+    #[values(true, false)] target_has_api: bool,
+) {
+    let app = image(1, &[noise(1, 10)]);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    to.set(|knobs| knobs.referrers = target_has_api);
+    for number in 0..20 {
+        let signature = referrer(&app, "example/signature", &blob(&number.to_string()));
+        from.put("app", &signature);
+    }
+    copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap();
+    for fake in [&from, &to] {
+        fake.clear_log();
+    }
+    let report = copy_app(&registries(&[&from, &to]), &from, &to)
+        .await
+        .unwrap();
+    assert_eq!((report.referrers, report.referrers_left_out), (0, 0));
+    assert!(to.log().len() <= 5, "{:?}", to.log());
+    assert!(from.log().len() <= 3, "{:?}", from.log());
+}
+
 /// Harbor before 2.8 responds with 404 to a signature whose image it does not have.
 #[tokio::test]
 async fn case_07_a_signature_that_needs_its_image_is_pushed_after_it() {

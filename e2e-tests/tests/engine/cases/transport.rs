@@ -868,6 +868,24 @@ fn patient(fakes: &[&Fake], idle: Duration) -> RegistryOptions {
 }
 
 #[tokio::test]
+async fn case_38_a_body_that_does_not_begin_in_time_is_the_sources_failure() {
+    let app = with_layer(MIB);
+    let (from, to) = pair_with(std::slice::from_ref(&app)).await;
+    let held_back = Action::Drip(1, Duration::from_hours(1));
+    from.fault(Method::GET, &layer_path(&app), usize::MAX, held_back);
+    let mut options = patient(&[&from, &to], Duration::from_mins(1));
+    options.timeouts.first_byte = Duration::from_millis(300);
+    let registries = Registries::new(options).unwrap();
+    let error = copy_app(&registries, &from, &to).await.unwrap_err();
+    assert!(
+        matches!(error, CopyError::Source(RegistryError::Timeout { .. })),
+        "{error}"
+    );
+    assert_eq!(from.count(&Method::GET, &layer_path(&app)), 1);
+    assert!(nothing_tagged(&to));
+}
+
+#[tokio::test]
 async fn case_38_slow_is_not_stalled() {
     let idle = Duration::from_millis(1500);
     let app = with_layer(MIB);

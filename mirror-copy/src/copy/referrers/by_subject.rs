@@ -13,6 +13,8 @@ use crate::registries::Lease;
 use crate::registry::{DigestTags, Manifest, Referrer, ReferrerList};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use oci_spec::image::Digest;
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 
 impl Job<'_> {
     /// Brings the referrers of one manifest; answers with them.
@@ -23,6 +25,11 @@ impl Job<'_> {
         tags: &DigestTags,
     ) -> Result<Vec<Digest>, CopyError> {
         let mut referrers = self.find_referrers(subject, is_root, tags).await;
+        if !referrers.is_empty() && self.referring.root_is_there.load(Ordering::Relaxed) {
+            // Most of them came with an earlier copy, and one request tells which.
+            let listed = self.listed_at_target(subject).await;
+            referrers.retain(|referrer| !listed.contains(&referrer.descriptor.digest));
+        }
         referrers.retain(|referrer| self.referring.admit(&referrer.descriptor.digest));
         let _held = self.hold_list(subject, &mut referrers).await?;
         let mut working = FuturesUnordered::new();
@@ -57,6 +64,23 @@ impl Job<'_> {
             Some(error) => Err(error),
             None => Ok(brought),
         }
+    }
+
+    /// The referrers that the target lists; none if it cannot list them.
+    async fn listed_at_target(&self, subject: &Digest) -> HashSet<Digest> {
+        let list = match self.target.referrers(subject).await {
+            Ok(Some(list)) => Ok(Some(list)),
+            Ok(None) => fallback::read(&self.target, subject).await,
+            Err(error) => Err(error),
+        };
+        let list = list.unwrap_or_else(|error| {
+            tracing::debug!(%subject, %error, "the target does not list its referrers");
+            None
+        });
+        let referrers = list.into_iter().flat_map(|list| list.referrers);
+        referrers
+            .map(|referrer| referrer.descriptor.digest)
+            .collect()
     }
 
     /// The referrers of a manifest, as the API or the fallback tag lists them. A source that cannot list
