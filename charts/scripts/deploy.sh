@@ -29,7 +29,7 @@ OLDEST=1.35.0
 
 main() {
   [ -n "${REGISTRY-}" ] || [ -n "${VALUES-}" ] ||
-    stop "which registry keeps the copies? For example: REGISTRY_PASSWORD=... make deploy REGISTRY=ghcr.io REPOSITORY=acme REGISTRY_USERNAME=bot (passwords before make: who lists processes sees what is after it)"
+    stop "no backup registry; set REGISTRY, for example: REGISTRY_PASSWORD=... make deploy REGISTRY=ghcr.io REPOSITORY=acme REGISTRY_USERNAME=bot (passwords before make: who lists processes sees what is after it)"
   find_programs
   # Passwords go through a file that nobody else can read: flags can be seen by others.
   umask 077
