@@ -73,6 +73,11 @@ def pod_environment(found, others, folder):
             for file in CERTIFICATES:
                 (place / file).write_text(secrets["mirror-sidecar-tls"]["ca.crt"])
             continue
+        if "items" not in volume["secret"]:
+            # A client certificate, as cert-manager makes it.
+            for file, text in secrets["mirror-sidecar-tls"].items():
+                (place / file).write_text(text)
+            continue
         for item in volume["secret"]["items"]:
             secret = secrets.get(volume["secret"]["secretName"], others)
             (place / item["path"]).write_text(secret[item["key"]])

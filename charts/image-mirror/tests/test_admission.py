@@ -411,8 +411,8 @@ class Workloads(unittest.TestCase):
     def test_the_names_of_copies_are_those_of_the_values(self):
         for flags, copies in [
             (("--set", "registry.repository="), "registry.example.com/a:1"),
-            (("--set", "registry.host=registry-1.docker.io"), "docker.io/acme/mirror/a:1"),
-            (("--set", "registry.host=index.docker.io"), "docker.io/acme/mirror/a:1"),
+            (("--set", "registry.host=registry-1.docker.io,registry.repository=acme"), "docker.io/acme/a:1"),
+            (("--set", "registry.host=index.docker.io,registry.repository=acme"), "docker.io/acme/a:1"),
             (("--set", "registry.host=registry.example.com:5000"), "registry.example.com:5000/acme/mirror/a:1"),
         ]:
             policy = Policy("workloads", *flags)
