@@ -33,7 +33,7 @@ ANYWHERE = [
     # The chart in an Application of Argo CD.
     r"^ +chart: image-mirror\n +targetRevision: (VERSION)$",
     r"image-mirror/releases/download/v(VERSION)",
-    r"`git checkout v(VERSION)`",
+    r"git checkout v(VERSION)",
     r"release\.yml@refs/tags/v(VERSION)",
     r'^ +app\.kubernetes\.io/version: "v(VERSION)"$',
     r'^ +helm\.sh/chart: "?image-mirror-(VERSION)"?$',

