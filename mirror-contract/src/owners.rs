@@ -17,7 +17,7 @@ pub const SKIPPED_OWNERS: &str = "image-mirror.dev/skipped-owners";
 /// Longest list, in bytes.
 pub const MAX_LIST: usize = 16 * 1024;
 
-/// They compare the image of a Pod with the one in their own resource, and replace the Pod for ever if these differ.
+/// They compare the image of a Pod with the one in their own resource, and replace the Pod again and again if these differ.
 pub const DEFAULT_SKIPPED: [&str; 2] = ["postgresql.cnpg.io/Cluster", "acid.zalan.do/postgresql"];
 
 /// A type of owners: `<API group>/<kind>`, or `<kind>` in the core group.

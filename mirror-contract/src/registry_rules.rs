@@ -1,6 +1,6 @@
 //! What registries allow in repository names beyond the distribution specification.
 //!
-//! Only the name of the host can tell: a registry says no more than that a name is invalid, and only when it is pushed to.
+//! The name of the host decides: a registry reports only that a name is invalid, and only on a push.
 
 use alloc::borrow::Cow;
 use alloc::string::{String, ToString};

@@ -74,7 +74,7 @@ impl BackupHealth {
         }
     }
 
-    /// Probes the registry, for ever.
+    /// Probes the registry until the task is dropped.
     pub async fn run(self) {
         loop {
             self.probe().await;

@@ -215,7 +215,7 @@ fn mistakes_are_named(#[case] arguments: &[&str], #[case] named: &str) {
     assert!(!complaint.contains("panicked"), "{complaint}");
 }
 
-/// A value that is wrong is not looked for on the command line in vain.
+/// An invalid value names the variable that it came from.
 #[test]
 fn a_variable_that_is_wrong_is_named() {
     let complaint = |arguments: &[&str]| {
@@ -666,7 +666,7 @@ fn filters_choose_among_all_tags() {
     );
 }
 
-/// A dry run tells what would happen, and writes nothing.
+/// A dry run reports what would happen, and writes nothing.
 #[test]
 fn a_dry_run_writes_nothing() {
     let (upstream, backup) = (start_registry().unwrap(), start_registry().unwrap());

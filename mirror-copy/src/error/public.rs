@@ -23,7 +23,7 @@ impl RegistryError {
             | Self::Size { .. }
             | Self::Algorithm { .. }
             | Self::Manifest { .. } => self.to_string(),
-            // Such as a login page. Any HTTP server is told from a closed port by its status already.
+            // Such as a login page.
             Self::Protocol { subject, .. } if subject.operation == Operation::ReadManifest => {
                 format!("{registry} did not return a manifest")
             }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 pub struct LastFailure {
     /// For the operator: the error's own text.
     pub detail: String,
-    /// For whoever named the image: [`RegistryError::public_text`] about "the backup registry".
+    /// For the user who named the image: [`RegistryError::public_text`] about "the backup registry".
     pub public: String,
 }
 

@@ -24,7 +24,7 @@ pub(super) struct InjectedContainers {
 }
 
 impl InjectedContainers {
-    /// Reports for ever. Sleeps while nothing changes.
+    /// Reports until the task is dropped. Sleeps while nothing changes.
     pub(super) async fn run(self) {
         let mut model = self.cluster.subscribe();
         let mut copies = self.inventory.subscribe();

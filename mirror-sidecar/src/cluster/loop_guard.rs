@@ -1,7 +1,7 @@
 //! Workloads whose Pods are deleted and re-created again and again after a rewrite.
 //!
 //! Some operators compare the image of a Pod with the one in their own resource, and replace the Pod if these differ. It is
-//! rewritten again, and so on for ever. The evidence: several times in a row, a rewritten Pod of a controller was deleted
+//! rewritten again, and so on. The evidence: several times in a row, a rewritten Pod of a controller was deleted
 //! before it ended, and lived for minutes at most until its successor, which had the same images and the same template, was
 //! rewritten too. Such a workload is left alone for a day: the policy keeps the images of its Pods, and it is not sent
 //! through admission again. Then it is tried once more.
@@ -156,7 +156,7 @@ impl LoopGuard {
                 }
             });
         controller.newest = controller.newest.max(created);
-        // Of several Pods that are replaced together the newest counts. One that is replaced already is told once more.
+        // Of several Pods that are replaced together the newest counts. One that is replaced already may be reported again.
         if created >= controller.newest {
             controller.deleted = Some(created);
             controller.touched = now;

@@ -2,7 +2,7 @@
 //!
 //! Kubewarden registers the webhook without a `reinvocationPolicy`, and the API server calls webhooks in the order of the names
 //! of their configurations. The second configuration sorts last, has `reinvocationPolicy: IfNeeded`, and is for new Pods only.
-//! Whoever installs this service creates it without webhooks; this module copies them from Kubewarden's configuration and
+//! The installation creates it without webhooks; this module copies them from Kubewarden's configuration and
 //! follows its changes, since its CA is rotated. Nothing is created or deleted, so no right to do so is needed.
 
 use std::time::Duration;
@@ -67,7 +67,7 @@ impl Reinvocation {
         }
     }
 
-    /// Follows the original for ever, if that is this replica's work.
+    /// Follows the original until the task is dropped, if that is this replica's work.
     pub(super) async fn run(self) {
         let mut shares = self.replicas.subscribe();
         let mut reported = None;

@@ -26,7 +26,7 @@ impl Job<'_> {
     ) -> Result<Vec<Digest>, CopyError> {
         let mut referrers = self.find_referrers(subject, is_root, tags).await;
         if !referrers.is_empty() && self.referring.root_is_there.load(Ordering::Relaxed) {
-            // Most of them came with an earlier copy, and one request tells which.
+            // Most of them were copied earlier; one request lists those.
             let listed = self.listed_at_target(subject).await;
             referrers.retain(|referrer| !listed.contains(&referrer.descriptor.digest));
         }
