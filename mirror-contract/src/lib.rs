@@ -23,10 +23,8 @@
 
 extern crate alloc;
 
-pub mod answer;
 pub mod digest;
 mod grammar;
-pub mod inexpressible;
 pub mod namespace;
 pub mod naming;
 pub mod owners;
@@ -34,15 +32,17 @@ pub mod placeholder;
 pub mod query;
 pub mod reference;
 mod registry_rules;
+pub mod response;
+pub mod unsupported;
 
-pub use answer::{ImageAnswer, Refusal, RefusalKind, SecretAnswer};
 pub use digest::{Algorithm, Digest};
-pub use inexpressible::Inexpressible;
 pub use namespace::NamespacePattern;
 pub use naming::{Backup, Naming, Relation};
 pub use owners::OwnerPattern;
 pub use query::{Mode, Query, Sidecar};
 pub use reference::ImageRef;
+pub use response::{ImageStatus, PullSecretStatus, Refusal, RefusalKind};
+pub use unsupported::Unsupported;
 
 /// Longest repository name, in characters (distribution specification, "Pulling manifests";
 /// `RepositoryNameTotalLengthMax` of distribution/reference).

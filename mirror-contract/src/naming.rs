@@ -17,7 +17,7 @@ use crate::query::{canonical, decode_host, encode_host};
 use crate::reference::{DOCKER_HUB, ImageRef, is_docker_hub};
 pub use crate::registry_rules::NamingError;
 use crate::registry_rules::RegistryRules;
-use crate::{Inexpressible, MAX_REPOSITORY, MAX_TAG, grammar};
+use crate::{MAX_REPOSITORY, MAX_TAG, Unsupported, grammar};
 
 const ANCHOR_SUFFIX: &str = ".mirror";
 /// 128 bits: enough that nobody finds two names with the same hash, short enough to leave room for the name itself.
@@ -173,8 +173,8 @@ impl Backup {
     /// The repository in the backup registry that holds the copies of `image`: `acme/docker.io-library-nginx`.
     ///
     /// # Errors
-    /// [`Inexpressible`] when no such name exists.
-    pub fn repository_for(&self, image: &ImageRef<'_>) -> Result<String, Inexpressible> {
+    /// [`Unsupported`] when no such name exists.
+    pub fn repository_for(&self, image: &ImageRef<'_>) -> Result<String, Unsupported> {
         let host = encode_host(image.host())?;
         let prefix = match self.repository.as_str() {
             "" => String::new(),
@@ -197,24 +197,24 @@ impl Backup {
     /// The reference of the copy: the tag and the digest of `image` in [`Self::repository_for`] it.
     ///
     /// # Errors
-    /// [`Inexpressible`] when no such reference exists.
-    pub fn target(&self, image: &ImageRef<'_>) -> Result<ImageRef<'static>, Inexpressible> {
+    /// [`Unsupported`] when no such reference exists.
+    pub fn target(&self, image: &ImageRef<'_>) -> Result<ImageRef<'static>, Unsupported> {
         let mut text = format!("{}/{}", self.registry, self.repository_for(image)?);
         if let Some(tag) = image.tag() {
             if anchored_digest(tag).is_some() {
-                return Err(Inexpressible::ReservedTag);
+                return Err(Unsupported::ReservedTag);
             }
             text = format!("{text}:{tag}");
         }
         if let Some(digest) = image.digest() {
             if !digest.fits_into_tag() {
-                return Err(Inexpressible::LongDigest);
+                return Err(Unsupported::LongDigest);
             }
             text = format!("{text}@{digest}");
         }
         ImageRef::parse(&text)
             .map(ImageRef::into_owned)
-            .map_err(|_| Inexpressible::TooLong)
+            .map_err(|_| Unsupported::TooLong)
     }
 
     /// The image that `copy` was made of, if [`Self::target`] gives its copy this repository.
@@ -308,7 +308,7 @@ impl Backup {
             .strip_prefix('/')
     }
 
-    fn shortened(&self, host: &str, path: &str, room: usize) -> Result<String, Inexpressible> {
+    fn shortened(&self, host: &str, path: &str, room: usize) -> Result<String, Unsupported> {
         let digest = Sha256::digest(format!("{host}/{path}"));
         let start = digest.iter().take(HASH_BYTES);
         let hash = start.fold(0u128, |hash, &byte| (hash << 8) | u128::from(byte));
@@ -322,7 +322,7 @@ impl Backup {
         let path = self.rules.escape(&path);
         let left = room
             .checked_sub(host.len() + 1)
-            .ok_or(Inexpressible::TooLong)?;
+            .ok_or(Unsupported::TooLong)?;
         let cut: String = path.chars().take(left).collect();
         // A name must not end in a separator.
         let cut = cut.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());

@@ -10,7 +10,7 @@ use core::fmt;
 
 use crate::digest::Digest;
 use crate::reference::ImageRef;
-use crate::{Inexpressible, MAX_REPOSITORY, grammar};
+use crate::{MAX_REPOSITORY, Unsupported, grammar};
 
 const TAG: &str = "tag/";
 const DIGEST: &str = "digest/";
@@ -115,8 +115,8 @@ impl<'a> Query<'a> {
     /// The reference to ask the host for.
     ///
     /// # Errors
-    /// [`Inexpressible`] when the image cannot be written as such a reference.
-    pub fn encode(&self, sidecar: &Sidecar<'_>) -> Result<String, Inexpressible> {
+    /// [`Unsupported`] when the image cannot be written as such a reference.
+    pub fn encode(&self, sidecar: &Sidecar<'_>) -> Result<String, Unsupported> {
         let (repository, tag) = match self {
             Self::PullSecret { namespace, mode } => (
                 format!("{}{PULL_SECRET}{namespace}", mode.prefix()),
@@ -125,7 +125,7 @@ impl<'a> Query<'a> {
             Self::Image { image, mode } => {
                 let (kind, tag) = match image.digest() {
                     Some(digest) if !digest.fits_into_tag() => {
-                        return Err(Inexpressible::LongDigest);
+                        return Err(Unsupported::LongDigest);
                     }
                     Some(digest) => (DIGEST, Cow::Owned(digest.to_tag_form())),
                     None => (TAG, Cow::Borrowed(image.tag().unwrap_or_default())),
@@ -138,7 +138,7 @@ impl<'a> Query<'a> {
             }
         };
         if repository.len() > MAX_REPOSITORY {
-            return Err(Inexpressible::TooLong);
+            return Err(Unsupported::TooLong);
         }
         Ok(format!("{}/{repository}:{tag}", sidecar.as_str()))
     }
@@ -179,9 +179,9 @@ impl<'a> Query<'a> {
 }
 
 /// A host as a path component: `host:5000` becomes `host_5000`, and `_` never occurs in a host name.
-pub(crate) fn encode_host(host: &str) -> Result<String, Inexpressible> {
+pub(crate) fn encode_host(host: &str) -> Result<String, Unsupported> {
     if host.starts_with('[') {
-        return Err(Inexpressible::Ipv6Host);
+        return Err(Unsupported::Ipv6Host);
     }
     Ok(host.replacen(':', "_", 1))
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mirror_contract::naming::anchor_tag;
-use mirror_contract::{Backup, Digest, ImageAnswer, ImageRef, Mode, Refusal, RefusalKind};
+use mirror_contract::{Backup, Digest, ImageRef, ImageStatus, Mode, Refusal, RefusalKind};
 use mirror_copy::{
     Completeness, CopyError, CopyOptions, CopyReport, Operation, Progress, Registry, RegistryError,
     Resolved, Retry, Source, TagOrDigest, Target, copy,
@@ -230,9 +230,9 @@ impl Catalog {
         &self,
         image: &ImageRef<'static>,
         mode: Mode,
-    ) -> Result<ImageAnswer<'static>, Refusal<'static>> {
+    ) -> Result<ImageStatus<'static>, Refusal<'static>> {
         if self.images.contains(image) {
-            return Ok(ImageAnswer::InBackup {
+            return Ok(ImageStatus::InBackup {
                 secret: None,
                 is_former: self.backup().original(image).is_none(),
             });
@@ -250,7 +250,7 @@ impl Catalog {
             return Err(self.refusal(image, status));
         }
         let digest = self.find(image, &copy, mode).await?;
-        Ok(ImageAnswer::Mirrored {
+        Ok(ImageStatus::Mirrored {
             image: copy,
             digest,
             secret: None,

@@ -4,7 +4,7 @@
 
 use crate::former_backups::FormerBackups;
 use mirror_contract::naming::anchor_tag;
-use mirror_contract::{Backup, Digest, ImageRef, Inexpressible};
+use mirror_contract::{Backup, Digest, ImageRef, Unsupported};
 use mirror_copy::{CopyOptions, Registries, Registry, SetupError, Source, TagOrDigest, Target};
 
 /// The backup, and the ways to the registries.
@@ -27,7 +27,7 @@ pub struct Images {
 pub enum PlanError {
     /// The contract has no name for the copy.
     #[error(transparent)]
-    Name(#[from] Inexpressible),
+    Name(#[from] Unsupported),
     /// The original is a copy already.
     #[error("it already is in the backup repository")]
     Copy,

@@ -3,7 +3,7 @@
 //! A copy can only be pulled with its pull Secret. So if that Secret is not certain, or cannot be added to this object, every
 //! image keeps its upstream, and the same settings decide as for an image that has no copy.
 
-mod fate;
+mod outcome;
 mod template;
 
 use std::collections::HashMap;
@@ -11,14 +11,14 @@ use std::rc::Rc;
 
 use crate::host::Host;
 use crate::images::Slot;
-use crate::mirror::Mirror;
 use crate::old_object::OldObject;
 use crate::originals_annotation::OriginalsAnnotation;
 use crate::pull_secrets::{PullSecrets, SecretChange};
+use crate::reason::Reason;
 use crate::settings::Settings;
-use crate::why::Why;
+use crate::sidecar_client::SidecarClient;
 
-pub use fate::{Copy, Fate, Remembered};
+pub use outcome::{Copy, Outcome, Remembered};
 
 /// An image and what becomes of it.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct Decision<'a> {
     /// Where it is named, and as what.
     pub slot: &'a Slot<'a>,
     /// What becomes of it.
-    pub fate: Fate,
+    pub outcome: Outcome,
     /// There was the same decision about the same image before.
     pub is_repeated: bool,
 }
@@ -63,40 +63,40 @@ pub struct Workload<'a> {
 /// Decides about a workload.
 pub fn decide<'a, H: Host>(
     workload: &Workload<'a>,
-    mirror: &mut Mirror<'_, H>,
+    sidecar: &mut SidecarClient<'_, H>,
     settings: &Settings<'_>,
 ) -> Plan<'a> {
     // Asked as soon as it matters: were it asked last, images that took up all the time would cost the others their copy.
     let mut missing = Ok(None);
-    // Fates that do not depend on what the entry of this name was before.
-    let mut decided: HashMap<(&str, bool), Fate> = HashMap::new();
+    // Outcomes that do not depend on what the entry of this name was before.
+    let mut decided: HashMap<(&str, bool), Outcome> = HashMap::new();
     let decisions: Vec<_> = workload
         .slots
         .iter()
         .map(|&slot| {
             let key = (&*slot.image, slot.is_volume());
-            if let Some(fate) = decided.get(&key) {
+            if let Some(outcome) = decided.get(&key) {
                 return Decision {
                     slot,
-                    fate: fate.clone(),
+                    outcome: outcome.clone(),
                     is_repeated: true,
                 };
             }
-            let fate = workload.fate(slot, mirror, settings);
+            let outcome = workload.outcome(slot, sidecar, settings);
             if missing == Ok(None) {
-                missing = workload.missing_secret(mirror, slot, &fate);
+                missing = workload.missing_secret(sidecar, slot, &outcome);
             }
-            let depends_on_name = match &fate {
-                Fate::Remembered(_) => true,
-                Fate::InBackup { .. } => false,
+            let depends_on_name = match &outcome {
+                Outcome::Remembered(_) => true,
+                Outcome::InBackup { .. } => false,
                 _ => !workload.old_object.annotation().is_empty(),
             };
             if !depends_on_name {
-                decided.insert(key, fate.clone());
+                decided.insert(key, outcome.clone());
             }
             Decision {
                 slot,
-                fate,
+                outcome,
                 is_repeated: false,
             }
         })
@@ -108,21 +108,21 @@ pub fn decide<'a, H: Host>(
     match missing {
         Ok(None) => {}
         Ok(Some(name)) => plan.secret = workload.add(name, &plan),
-        Err(why) => {
-            let why = Rc::new(why);
+        Err(reason) => {
+            let reason = Rc::new(reason);
             plan.take_back_rewrites(|slot, _| {
                 // A former copy has a Secret already: it is no image that stays upstream.
                 let remembered = match workload.annotation_of_copy(&slot.image) {
-                    Some(_) => workload.remembered(slot, Some(&why)),
-                    None => workload.remembered_in_use(slot, Some(&why)),
+                    Some(_) => workload.remembered(slot, Some(&reason)),
+                    None => workload.remembered_in_use(slot, Some(&reason)),
                 };
-                remembered.unwrap_or_else(|| Fate::Keep(Rc::clone(&why)))
+                remembered.unwrap_or_else(|| Outcome::Keep(Rc::clone(&reason)))
             });
             plan.secret = workload.add_annotated(&plan);
         }
     }
     // While nobody responds, nothing is taken back, whatever becomes of the rest.
-    let is_outage = plan.any(Fate::is_silence);
+    let is_outage = plan.any(Outcome::is_silence);
     if workload.secrets.are_of_template() && !is_outage {
         workload.spare_service_account(&mut plan);
     }
@@ -130,18 +130,18 @@ pub fn decide<'a, H: Host>(
 }
 
 impl Workload<'_> {
-    /// The pull Secret that must be added, if any, so that an image of this fate can be pulled.
+    /// The pull Secret that must be added, if any, so that an image with this outcome can be pulled.
     ///
     /// A template that merely names copies need not list it: its Pods get it, and no rollout is worth it.
     fn missing_secret<H: Host>(
         &self,
-        mirror: &mut Mirror<'_, H>,
+        sidecar: &mut SidecarClient<'_, H>,
         slot: &Slot<'_>,
-        fate: &Fate,
-    ) -> Result<Option<String>, Why> {
+        outcome: &Outcome,
+    ) -> Result<Option<String>, Reason> {
         let is_pod = !self.secrets.are_of_template();
-        let known = match fate {
-            Fate::Rewrite(copy) => {
+        let known = match outcome {
+            Outcome::Rewrite(copy) => {
                 // It has one already. The one of another name waits for its turn.
                 if let Some(name) = self.secret_in_use(slot)
                     && copy.secret.as_deref() != Some(name)
@@ -151,13 +151,13 @@ impl Workload<'_> {
                 }
                 copy.secret.as_deref()
             }
-            Fate::InBackup { secret: Some(name) } if is_pod || self.is_to_list(name) => {
+            Outcome::InBackup { secret: Some(name) } if is_pod || self.is_to_list(name) => {
                 Some(&**name)
             }
             // It ran there before.
-            Fate::Remembered(_) if self.secrets.are_of_running_pod() => return Ok(None),
+            Outcome::Remembered(_) if self.secrets.are_of_running_pod() => return Ok(None),
             // Good enough for what was there before, and there is nobody to ask.
-            Fate::Remembered(remembered) if is_pod || remembered.copy.is_some() => {
+            Outcome::Remembered(remembered) if is_pod || remembered.copy.is_some() => {
                 let name = remembered.secret.as_deref();
                 let Some(name) = name.filter(|name| self.had_secret(name)) else {
                     return Ok(None);
@@ -171,9 +171,9 @@ impl Workload<'_> {
         {
             return Ok(None);
         }
-        let name = mirror
+        let name = sidecar
             .pull_secret(self.namespace)
-            .map_err(|why| Why::NoSecret(Box::new(why)))?;
+            .map_err(|reason| Reason::NoSecret(Box::new(reason)))?;
         let Some(name) = name else { return Ok(None) };
         Ok(self.secrets.lack(&name)?.then_some(name))
     }
@@ -203,11 +203,11 @@ impl Workload<'_> {
     fn add_annotated(&self, plan: &Plan<'_>) -> SecretChange {
         let is_pod = !self.secrets.are_of_template();
         let missing = plan.decisions.iter().find_map(|decision| {
-            let name = match &decision.fate {
-                Fate::Remembered(remembered) if is_pod || remembered.copy.is_some() => {
+            let name = match &decision.outcome {
+                Outcome::Remembered(remembered) if is_pod || remembered.copy.is_some() => {
                     remembered.secret.as_deref()?
                 }
-                Fate::InBackup { .. } if is_pod => self
+                Outcome::InBackup { .. } if is_pod => self
                     .annotation_of_copy(&decision.slot.image)?
                     .secret
                     .as_deref()?,
@@ -224,9 +224,9 @@ impl Workload<'_> {
 
     /// The change that adds `name`. The Secret that was given before goes if no image needs it any more.
     fn add(&self, name: String, plan: &Plan<'_>) -> SecretChange {
-        let needs_it = |decision: &Decision<'_>| match &decision.fate {
-            Fate::Rewrite(_) => true,
-            Fate::InBackup { secret } => secret.as_deref() == Some(name.as_str()),
+        let needs_it = |decision: &Decision<'_>| match &decision.outcome {
+            Outcome::Rewrite(_) => true,
+            Outcome::InBackup { secret } => secret.as_deref() == Some(name.as_str()),
             _ => false,
         };
         let given = self.annotation.secret.clone();
@@ -238,18 +238,18 @@ impl Workload<'_> {
 impl Plan<'_> {
     /// Whether an image is replaced by its copy.
     pub fn rewrites_anything(&self) -> bool {
-        self.any(Fate::is_rewritten)
+        self.any(Outcome::is_rewritten)
     }
 
-    fn any(&self, is: fn(&Fate) -> bool) -> bool {
-        self.decisions.iter().any(|decision| is(&decision.fate))
+    fn any(&self, is: fn(&Outcome) -> bool) -> bool {
+        self.decisions.iter().any(|decision| is(&decision.outcome))
     }
 
-    fn take_back_rewrites(&mut self, instead: impl Fn(&Slot<'_>, Rc<Copy>) -> Fate) {
+    fn take_back_rewrites(&mut self, instead: impl Fn(&Slot<'_>, Rc<Copy>) -> Outcome) {
         for decision in &mut self.decisions {
-            decision.fate = match std::mem::replace(&mut decision.fate, Fate::Unwanted) {
-                Fate::Rewrite(copy) => instead(decision.slot, copy),
-                fate => fate,
+            decision.outcome = match std::mem::replace(&mut decision.outcome, Outcome::Unwanted) {
+                Outcome::Rewrite(copy) => instead(decision.slot, copy),
+                outcome => outcome,
             };
         }
     }

@@ -7,11 +7,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::decide::{Workload, decide};
-use crate::exempt::{Exemption, exemption};
+use crate::exclusions::{Exclusion, exclusion};
 use crate::host::Host;
-use crate::immutable;
+use crate::job_update;
 use crate::log;
-use crate::mirror::Mirror;
 use crate::object::Object;
 use crate::old_object::OldObject;
 use crate::originals_annotation::OriginalsAnnotation;
@@ -23,6 +22,7 @@ use crate::response::{self, Report, Response};
 use crate::rewrite::rewrite;
 use crate::rollout;
 use crate::settings::{self, Settings};
+use crate::sidecar_client::SidecarClient;
 
 /// Answers an admission request: `payload` is the JSON that Kubewarden hands to the function `validate`.
 ///
@@ -76,14 +76,14 @@ fn admit<'a>(
         log::unknown_shape(request, host);
         return response::left_alone();
     };
-    match exemption(object, target) {
-        Exemption::None => {}
-        Exemption::Whole => return response::left_alone(),
-        Exemption::ButForPods => return response::left_alone_but_for_pods(),
+    match exclusion(object, target) {
+        Exclusion::None => {}
+        Exclusion::Whole => return response::left_alone(),
+        Exclusion::ButForPods => return response::left_alone_but_for_pods(),
     }
     let old_object = OldObject::new(request.old_object.map(RawValue::get), target, settings);
     if target.scope == Scope::Nothing {
-        return response::without_a_word(immutable::put_back(object, &old_object));
+        return response::without_a_word(job_update::put_back(object, &old_object));
     }
     if other_installation::has_rewritten(object, &old_object, &settings.known_copies) {
         return response::left_alone();
@@ -95,7 +95,8 @@ fn admit<'a>(
     } else {
         Mode::Ensure
     };
-    let mut mirror = Mirror::new(host, settings.sidecar.clone(), mode, settings.time_budget);
+    let mut sidecar =
+        SidecarClient::new(host, settings.sidecar.clone(), mode, settings.time_budget);
     let annotation = OriginalsAnnotation::verified(template, &settings.known_copies);
     // It compares the whole template, so it is done once at most.
     let may_rename = LazyCell::new(|| rollout::is_due(object, &old_object, target));
@@ -109,23 +110,23 @@ fn admit<'a>(
         is_new: &|| old_object.spec().map(|spec| spec.text) != Some(spec.text),
         may_rename: &|| *may_rename,
     };
-    let plan = decide(&workload, &mut mirror, settings);
+    let plan = decide(&workload, &mut sidecar, settings);
     let controller = &object.metadata().controller;
     if target.is_pod
         && target.scope == Scope::Everything
         && plan.rewrites_anything()
         && !controller.name.is_empty()
-        && mirror.skips_owner(workload.namespace, controller)
+        && sidecar.skips_owner(workload.namespace, controller)
     {
         return response::left_alone();
     }
-    let (host, trouble) = mirror.into_parts();
+    let (host, error) = sidecar.into_parts();
 
     // What is odd about a running Pod was admitted before.
     let is_new = target.scope == Scope::Everything;
     let oddities = is_new.then_some(&spec.images.oddities);
     let report = Report::new(&plan, oddities, settings, &old_object);
-    log::report(&report, request, trouble.as_deref(), host);
+    log::report(&report, request, error.as_deref(), host);
     if report.is_rejection() {
         return report.into_rejection();
     }

@@ -3,7 +3,7 @@
 //! [`validate`] is a function of the admission request and of what the sidecar says through the [`Host`]:
 //!
 //! 1. [`request`]: read the request; [`pod_template`]: what of it may be changed; [`exempt`]: whether nothing is to be;
-//! 2. [`object`]: read what matters of the object; [`images`]: which images it names; [`mirror`]: what the sidecar knows
+//! 2. [`object`]: read what matters of the object; [`images`]: which images it names; [`sidecar_client`]: what the sidecar knows
 //!    about them; [`originals_annotation`]: what is known without it;
 //! 3. [`decide`]: what becomes of each image and of the [`pull_secrets`]; [`rewrite`]: the edit of the object's text;
 //! 4. [`response`]: the response, with warnings and audit annotations.
@@ -23,30 +23,30 @@
 
 mod decide;
 mod evaluate;
-mod exempt;
+mod exclusions;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 #[cfg(target_arch = "wasm32")]
 mod guest;
 mod host;
 mod images;
-mod immutable;
+mod job_update;
 mod json;
 mod log;
-mod mirror;
 mod object;
 mod old_object;
 mod originals_annotation;
 mod other_installation;
 mod pod_template;
 mod pull_secrets;
+mod reason;
 mod request;
 mod response;
 mod rewrite;
 mod rollout;
 mod settings;
-mod text;
-mod why;
+mod sidecar_client;
+mod truncate;
 
 pub use evaluate::evaluate;
 pub use host::{Host, HostError};

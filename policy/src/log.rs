@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::host::Host;
 use crate::request::Request;
 use crate::response::Report;
-use crate::text::cut;
+use crate::truncate::cut;
 
 /// Error texts of the host may carry a stack backtrace.
 const MAX_TROUBLE: usize = 500;

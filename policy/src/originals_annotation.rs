@@ -21,7 +21,7 @@ const SECRET: &str = "imagePullSecret";
 /// Bytes of all keys and values of an object's annotations. The API server refuses an object with more
 /// (`TotalAnnotationSizeLimitB` in Kubernetes' apimachinery).
 const MAX_ANNOTATIONS: usize = 256 * 1024;
-/// Entries that are checked; the policy asks for [`crate::mirror::MAX_IMAGES`] images at a time.
+/// Entries that are checked; the policy asks for [`crate::sidecar_client::MAX_IMAGES`] images at a time.
 const MAX_ENTRIES: usize = 250;
 
 /// The originals of the copies on a template or a Pod.

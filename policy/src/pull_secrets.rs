@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::json::{self, Cursor, Edited, Member, Texts};
 use crate::object::PodSpec;
 use crate::pod_template::{Scope, Target};
-use crate::why::Why;
+use crate::reason::Reason;
 
 /// The key of the list.
 pub const KEY: &str = "imagePullSecrets";
@@ -121,15 +121,15 @@ impl<'a> PullSecrets<'a> {
     ///
     /// # Errors
     /// Why it cannot be added though it is missing.
-    pub fn lack(&self, name: &str) -> Result<bool, Why> {
+    pub fn lack(&self, name: &str) -> Result<bool, Reason> {
         if self.listed.shape == Shape::Other {
-            return Err(Why::SecretsUnreadable);
+            return Err(Reason::SecretsUnreadable);
         }
         let is_listed = self.listed.names.contains_key(name);
         if is_listed || self.owner != Owner::RunningPod {
             Ok(!is_listed)
         } else {
-            Err(Why::SecretNotListed(name.to_owned()))
+            Err(Reason::SecretNotListed(name.to_owned()))
         }
     }
 

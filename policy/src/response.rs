@@ -4,14 +4,14 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use crate::decide::{Copy, Decision, Fate, Plan, Remembered};
+use crate::decide::{Copy, Decision, Outcome, Plan, Remembered};
 use crate::images::Oddities;
 use crate::json::Edited;
 use crate::old_object::OldObject;
 use crate::pull_secrets::SecretChange;
+use crate::reason::Reason;
 use crate::settings::{Otherwise, Settings};
-use crate::text::{Lines, cut, shorten};
-use crate::why::Why;
+use crate::truncate::{Lines, cut, shorten};
 
 const SPEAKER: &str = "image-mirror: ";
 /// `AdmissionResponse.warnings`: "Limit warnings to 120 characters if possible".
@@ -105,25 +105,25 @@ impl Report {
         let mut beyond_limit = 0;
         let mut is_beyond_limit_tolerable = true;
         let decisions = plan.decisions.iter();
-        for Decision { slot, fate, .. } in decisions.filter(|decision| !decision.is_repeated) {
+        for Decision { slot, outcome, .. } in decisions.filter(|decision| !decision.is_repeated) {
             let image = &*slot.image;
-            match fate {
-                Fate::InBackup { .. } | Fate::Unwanted => {}
-                Fate::Remembered(remembered) => report.remember(image, remembered),
-                Fate::Rewrite(copy) => _ = report.rewritten.add(copy.line(image)),
-                Fate::RewriteInPods(copy) => _ = report.left_to_pods.add(copy.line(image)),
-                Fate::Keep(why) => {
-                    let otherwise = if why.is_unavailable() {
+            match outcome {
+                Outcome::InBackup { .. } | Outcome::Unwanted => {}
+                Outcome::Remembered(remembered) => report.remember(image, remembered),
+                Outcome::Rewrite(copy) => _ = report.rewritten.add(copy.line(image)),
+                Outcome::RewriteInPods(copy) => _ = report.left_to_pods.add(copy.line(image)),
+                Outcome::Keep(reason) => {
+                    let otherwise = if reason.is_unavailable() {
                         settings.when_unavailable
                     } else {
                         settings.when_not_mirrored
                     };
                     let is_tolerable = otherwise == Otherwise::Keep || old_object.had(image);
-                    if **why == Why::TooMany {
+                    if **reason == Reason::TooMany {
                         beyond_limit += 1;
                         is_beyond_limit_tolerable &= is_tolerable;
                     } else {
-                        report.keep(image, why, is_tolerable);
+                        report.keep(image, reason, is_tolerable);
                     }
                 }
             }
@@ -161,13 +161,16 @@ impl Report {
         self.warn(&format!("{image} {what}: {reason}"));
     }
 
-    fn keep(&mut self, image: &str, why: &Why, is_tolerable: bool) {
-        let line = format!("{} {why}", shorten(image, MAX_IMAGE));
+    fn keep(&mut self, image: &str, reason: &Reason, is_tolerable: bool) {
+        let line = format!("{} {reason}", shorten(image, MAX_IMAGE));
         if !is_tolerable {
             self.intolerable.add(line.clone());
         }
         if self.kept.add(line) {
-            self.warn(&format!("{} {why}", shorten(image, MAX_IMAGE_IN_WARNING)));
+            self.warn(&format!(
+                "{} {reason}",
+                shorten(image, MAX_IMAGE_IN_WARNING)
+            ));
         }
     }
 
@@ -178,7 +181,7 @@ impl Report {
             1 => "1 image".to_owned(),
             count => format!("{count} images"),
         };
-        let line = format!("{images}: {}", Why::TooMany.reason());
+        let line = format!("{images}: {}", Reason::TooMany.reason());
         self.warn(&format!("not mirrored, {line}"));
         if !is_tolerable {
             self.intolerable.add(line.clone());

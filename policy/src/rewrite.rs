@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::decide::{Fate, Plan};
+use crate::decide::{Outcome, Plan};
 use crate::json::Edited;
 use crate::object::{Object, PodSpec};
 use crate::old_object::OldObject;
@@ -25,9 +25,9 @@ pub fn rewrite<'a>(
     let mut edits = Vec::new();
     for decision in &plan.decisions {
         let slot = decision.slot;
-        let image = match &decision.fate {
-            Fate::Rewrite(copy) => &copy.image,
-            Fate::Remembered(remembered) => match &remembered.copy {
+        let image = match &decision.outcome {
+            Outcome::Rewrite(copy) => &copy.image,
+            Outcome::Remembered(remembered) => match &remembered.copy {
                 Some(copy) => copy,
                 None => continue,
             },
@@ -105,7 +105,7 @@ fn restore(
     match target.scope {
         Scope::Everything => {
             for decision in &plan.decisions {
-                if let Fate::InBackup { .. } | Fate::Remembered(_) = decision.fate {
+                if let Outcome::InBackup { .. } | Outcome::Remembered(_) = decision.outcome {
                     add(&decision.slot.image);
                 }
             }

@@ -10,9 +10,9 @@ mod reader;
 use std::time::Duration;
 
 use kubewarden_policy_sdk::settings::SettingsValidationResponse;
-use mirror_contract::answer::is_secret_name;
 use mirror_contract::namespace::DEFAULT_EXCLUDED;
 use mirror_contract::owners::DEFAULT_SKIPPED;
+use mirror_contract::response::is_secret_name;
 use mirror_contract::{Backup, NamespacePattern, OwnerPattern, Sidecar};
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
 //! Whole evaluations, from the bytes that the host sends to the answer that it gets, with a scripted sidecar.
 
-mod exempt;
+mod exclusions;
 mod fixtures;
 mod forged_annotations;
 mod images;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context as _, ensure};
 use mirror_contract::{
-    Backup, Digest, ImageAnswer, ImageRef, Mode, Naming, Query, SecretAnswer, Sidecar,
+    Backup, Digest, ImageRef, ImageStatus, Mode, Naming, PullSecretStatus, Query, Sidecar,
 };
 use serde_json::{Map, Value, json};
 
@@ -244,7 +244,7 @@ fn answers(images: &[String], namespace: &str) -> anyhow::Result<HashMap<Vec<u8>
         let digest = image.digest().cloned();
         let digest = digest.or(Digest::parse(DIGEST)).context("a digest")?;
         let copy = backup.target(&image)?;
-        let answer = ImageAnswer::Mirrored {
+        let answer = ImageStatus::Mirrored {
             image: copy,
             digest,
             secret: None,
@@ -254,7 +254,7 @@ fn answers(images: &[String], namespace: &str) -> anyhow::Result<HashMap<Vec<u8>
             answer.annotations(),
         )?;
     }
-    let secret = SecretAnswer::Ready {
+    let secret = PullSecretStatus::Ready {
         name: "image-mirror-pull".into(),
     };
     let query = Query::pull_secret(namespace, Mode::Ensure).context("a namespace")?;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, anyhow};
 use mirror_contract::{
-    Backup, Digest, ImageAnswer, ImageRef, Naming, Query, Refusal, RefusalKind, SecretAnswer,
+    Backup, Digest, ImageRef, ImageStatus, Naming, PullSecretStatus, Query, Refusal, RefusalKind,
 };
 use oci_client::manifest::OciManifest;
 use serde::Deserialize;
@@ -98,13 +98,13 @@ impl Answers {
         match self.images.get(&name).unwrap_or(&self.others) {
             Fate::Mirrored => self.mirrored(image, &digest_of(image)),
             Fate::OtherDigest => self.mirrored(image, &digest::of(b"another image")),
-            Fate::InBackup => self.lasting(ImageAnswer::InBackup {
+            Fate::InBackup => self.lasting(ImageStatus::InBackup {
                 secret: None,
                 is_former: false,
             }),
             Fate::Excluded => {
                 let reason = "its registry is not mirrored".into();
-                self.lasting(ImageAnswer::Excluded { reason })
+                self.lasting(ImageStatus::Excluded { reason })
             }
             Fate::Pending => refuse(RefusalKind::Pending, "queued"),
             Fate::Failed => refuse(RefusalKind::Failed, "the registry has no such image"),
@@ -121,7 +121,7 @@ impl Answers {
     fn mirrored(&self, image: &ImageRef<'_>, digest: &str) -> anyhow::Result<Response> {
         let backup = Backup::new(BACKUP.0, BACKUP.1, Naming::Flat)
             .map_err(|error| anyhow!("the backup is at no place: {error:?}"))?;
-        self.lasting(ImageAnswer::Mirrored {
+        self.lasting(ImageStatus::Mirrored {
             image: backup.target(image)?,
             digest: Digest::parse(digest).context("a digest is none")?,
             secret: None,
@@ -129,7 +129,7 @@ impl Answers {
     }
 
     /// Names the pull Secret, which the sidecar knows whether or not it can make one.
-    fn lasting(&self, answer: ImageAnswer<'_>) -> anyhow::Result<Response> {
+    fn lasting(&self, answer: ImageStatus<'_>) -> anyhow::Result<Response> {
         let secret = (self.secret != Secret::NotNeeded).then_some(PULL_SECRET);
         success(&answer.naming_secret(secret).annotations())
     }
@@ -138,9 +138,9 @@ impl Answers {
         match self.secret {
             Secret::Ready => {
                 let name = PULL_SECRET.into();
-                success(&SecretAnswer::Ready { name }.annotations())
+                success(&PullSecretStatus::Ready { name }.annotations())
             }
-            Secret::NotNeeded => success(&SecretAnswer::NotNeeded.annotations()),
+            Secret::NotNeeded => success(&PullSecretStatus::NotNeeded.annotations()),
             Secret::Failed => {
                 let reason = format!("namespace {namespace} is excluded");
                 Ok(refusal(RefusalKind::Failed, &reason, url))

@@ -5,7 +5,7 @@ use e2e_tests::blocking;
 use e2e_tests::image::Image;
 use e2e_tests::registry::{Credential, RegistryClient, start_registry, start_registry_with};
 use e2e_tests::sidecar::Sidecar;
-use mirror_contract::{ImageAnswer, SecretAnswer};
+use mirror_contract::{ImageStatus, PullSecretStatus};
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -120,8 +120,8 @@ fn lasting_answers_are_manifests_and_others_are_errors() {
     let mirrored = ask(&client, Method::GET, &path);
     assert_eq!(mirrored.status, 200);
     let annotations = mirrored.body["annotations"].as_object().unwrap();
-    let answer = ImageAnswer::from_annotations(|key| annotations.get(key)?.as_str()).unwrap();
-    let ImageAnswer::Mirrored {
+    let answer = ImageStatus::from_annotations(|key| annotations.get(key)?.as_str()).unwrap();
+    let ImageStatus::Mirrored {
         image: copy,
         digest,
         secret: None,
@@ -197,8 +197,8 @@ fn a_pull_secret_is_named_where_there_is_one() {
     };
     let answer = secret(&World::start(), "shop");
     let annotations = answer.body["annotations"].as_object().unwrap();
-    let parsed = SecretAnswer::from_annotations(|key| annotations.get(key)?.as_str());
-    assert_eq!(parsed, Some(SecretAnswer::NotNeeded));
+    let parsed = PullSecretStatus::from_annotations(|key| annotations.get(key)?.as_str());
+    assert_eq!(parsed, Some(PullSecretStatus::NotNeeded));
 
     let world = World::with(|sidecar| {
         let sidecar = sidecar.argument("--pull-secret").argument("backup-pull");

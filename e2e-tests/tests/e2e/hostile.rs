@@ -12,7 +12,7 @@ use e2e_tests::fixtures::images_of;
 use e2e_tests::host::{Evaluation, PolicyHost};
 use e2e_tests::session::manifest;
 use mirror_contract::{
-    Backup, Digest, ImageAnswer, Naming, Query, Refusal, RefusalKind, SecretAnswer,
+    Backup, Digest, ImageStatus, Naming, PullSecretStatus, Query, Refusal, RefusalKind,
 };
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ fn answer(reference: &str) -> Result<String, String> {
     let (repository, tag) = question.trim_start_matches('/').rsplit_once(':').unwrap();
     let image = match Query::decode(repository, tag).unwrap() {
         Query::PullSecret { .. } => {
-            return Ok(manifest(&SecretAnswer::NotNeeded.annotations()).unwrap());
+            return Ok(manifest(&PullSecretStatus::NotNeeded.annotations()).unwrap());
         }
         Query::Image { image, .. } => image,
     };
@@ -45,7 +45,7 @@ fn answer(reference: &str) -> Result<String, String> {
     let digest = image.digest().cloned().or(digest).unwrap();
     let backup = Backup::new("backup.test", "acme", Naming::Flat).unwrap();
     let copy = backup.target(&image).unwrap();
-    let mirrored = ImageAnswer::Mirrored {
+    let mirrored = ImageStatus::Mirrored {
         image: copy,
         digest,
         secret: None,

@@ -3,7 +3,7 @@
 use crate::support::{anchor_of, registries};
 use axum::http::Method;
 use e2e_tests::scripted::{Action, Fake, Image, digest_of, image, index, noise};
-use mirror_contract::{Backup, ImageAnswer, ImageRef, Mode, Naming};
+use mirror_contract::{Backup, ImageRef, ImageStatus, Mode, Naming};
 use mirror_sidecar::catalog::Catalog;
 use mirror_sidecar::former_backups::FormerBackups;
 use mirror_sidecar::images::Images;
@@ -101,7 +101,7 @@ impl Scene {
 
 async fn is_mirrored(catalog: &Catalog, image: &ImageRef<'static>) -> bool {
     let answer = catalog.image(image, Mode::Ensure).await;
-    matches!(answer, Ok(ImageAnswer::Mirrored { .. }))
+    matches!(answer, Ok(ImageStatus::Mirrored { .. }))
 }
 
 async fn wait(catalog: &Catalog, image: &ImageRef<'static>) {

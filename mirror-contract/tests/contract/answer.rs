@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use mirror_contract::{Digest, ImageAnswer, ImageRef, Refusal, RefusalKind, SecretAnswer};
+use mirror_contract::{Digest, ImageRef, ImageStatus, PullSecretStatus, Refusal, RefusalKind};
 use proptest::prelude::*;
 use rstest::rstest;
 
 const SHA256: &str = "sha256:4cb2b9019f1757be8482419002cb7afe028fdba35d47958829e4cfeaf6246d80";
 
-fn image_round_trip(answer: &ImageAnswer<'_>) {
+fn image_round_trip(answer: &ImageStatus<'_>) {
     let annotations: BTreeMap<_, _> = answer.annotations().into_iter().collect();
-    let read = ImageAnswer::from_annotations(|key| annotations.get(key).map(String::as_str));
+    let read = ImageStatus::from_annotations(|key| annotations.get(key).map(String::as_str));
     assert_eq!(read.as_ref(), Some(answer));
 }
 
@@ -22,7 +22,7 @@ fn mirrored_survives(
     #[case] copy: String,
     #[values(None, Some("image-mirror-pull"))] secret: Option<&str>,
 ) {
-    image_round_trip(&ImageAnswer::Mirrored {
+    image_round_trip(&ImageStatus::Mirrored {
         image: ImageRef::parse(&copy).unwrap(),
         digest: Digest::parse(SHA256).unwrap(),
         secret: secret.map(Into::into),
@@ -31,7 +31,7 @@ fn mirrored_survives(
 
 #[test]
 fn the_other_answers_survive() {
-    image_round_trip(&ImageAnswer::Excluded {
+    image_round_trip(&ImageStatus::Excluded {
         reason: "not wanted".into(),
     });
     let secrets: [Option<std::borrow::Cow<'static, str>>; 2] =
@@ -39,17 +39,18 @@ fn the_other_answers_survive() {
     for secret in secrets {
         for is_former in [false, true] {
             let secret = secret.clone();
-            image_round_trip(&ImageAnswer::InBackup { secret, is_former });
+            image_round_trip(&ImageStatus::InBackup { secret, is_former });
         }
     }
     for answer in [
-        SecretAnswer::NotNeeded,
-        SecretAnswer::Ready {
+        PullSecretStatus::NotNeeded,
+        PullSecretStatus::Ready {
             name: "image-mirror-pull".into(),
         },
     ] {
         let annotations: BTreeMap<_, _> = answer.annotations().into_iter().collect();
-        let read = SecretAnswer::from_annotations(|key| annotations.get(key).map(String::as_str));
+        let read =
+            PullSecretStatus::from_annotations(|key| annotations.get(key).map(String::as_str));
         assert_eq!(read, Some(answer));
     }
 }
@@ -69,7 +70,7 @@ fn nonsense_is_no_answer(#[case] annotations: &[(&str, &'static str)]) {
             .find(|(name, _)| key == format!("image-mirror.dev/{name}"))
             .map(|&(_, value)| value)
     };
-    assert_eq!(ImageAnswer::from_annotations(get), None);
+    assert_eq!(ImageStatus::from_annotations(get), None);
 }
 
 /// The policy writes the name into workloads, warnings and audit logs.
@@ -88,7 +89,7 @@ fn a_secret_has_the_name_of_one(#[case] name: &str, #[case] is_answer: bool) {
         "image-mirror.dev/secret" => Some(name),
         _ => None,
     };
-    assert_eq!(SecretAnswer::from_annotations(get).is_some(), is_answer);
+    assert_eq!(PullSecretStatus::from_annotations(get).is_some(), is_answer);
 }
 
 /// The texts in which the host wraps an OCI error's message.

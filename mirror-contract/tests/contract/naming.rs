@@ -1,7 +1,7 @@
 //! Names of copies: legal, never shared by two images, and readable back.
 
 use mirror_contract::naming::{BackupError, NamingError, anchor_tag, anchored_digest};
-use mirror_contract::{Backup, Digest, ImageRef, Inexpressible, Naming, Relation};
+use mirror_contract::{Backup, Digest, ImageRef, Naming, Relation, Unsupported};
 use oci_spec::distribution::Reference;
 use proptest::prelude::*;
 use rstest::rstest;
@@ -78,7 +78,7 @@ fn an_original_cannot_be_tagged_like_an_anchor() {
     let text = format!("quay.io/app:sha256-{HEX}.mirror");
     assert_eq!(
         backup(Naming::Flat).target(&ImageRef::parse(&text).unwrap()),
-        Err(Inexpressible::ReservedTag)
+        Err(Unsupported::ReservedTag)
     );
 }
 

@@ -1,7 +1,7 @@
 //! Queries: every one decodes back, and is itself a reference that the host can parse.
 
 use mirror_contract::query::DecodeError;
-use mirror_contract::{Digest, ImageRef, Inexpressible, Mode, Query, Sidecar};
+use mirror_contract::{Digest, ImageRef, Mode, Query, Sidecar, Unsupported};
 use oci_spec::distribution::Reference;
 use proptest::prelude::*;
 use rstest::rstest;
@@ -9,7 +9,7 @@ use rstest::rstest;
 const SIDECAR: &str = "mirror-sidecar.kubewarden.svc:5000";
 const HEX: &str = "4cb2b9019f1757be8482419002cb7afe028fdba35d47958829e4cfeaf6246d80";
 
-fn encode(image: &str, mode: Mode) -> Result<String, Inexpressible> {
+fn encode(image: &str, mode: Mode) -> Result<String, Unsupported> {
     Query::image(ImageRef::parse(image).unwrap(), mode).encode(&Sidecar::parse(SIDECAR).unwrap())
 }
 
@@ -45,10 +45,10 @@ fn asks_for_a_pull_secret_by_namespace() {
 }
 
 #[rstest]
-#[case::ipv6("[::1]:5000/app:1".to_owned(), Inexpressible::Ipv6Host)]
-#[case::long_digest(format!("ghcr.io/app@sha512:{}", "a".repeat(128)), Inexpressible::LongDigest)]
-#[case::too_long(format!("ghcr.io/{}:1", "a".repeat(250)), Inexpressible::TooLong)]
-fn cannot_be_asked(#[case] image: String, #[case] error: Inexpressible) {
+#[case::ipv6("[::1]:5000/app:1".to_owned(), Unsupported::Ipv6Host)]
+#[case::long_digest(format!("ghcr.io/app@sha512:{}", "a".repeat(128)), Unsupported::LongDigest)]
+#[case::too_long(format!("ghcr.io/{}:1", "a".repeat(250)), Unsupported::TooLong)]
+fn cannot_be_asked(#[case] image: String, #[case] error: Unsupported) {
     assert_eq!(encode(&image, Mode::Ensure), Err(error));
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mirror_contract::{ImageAnswer, RefusalKind, SecretAnswer};
+use mirror_contract::{ImageStatus, PullSecretStatus, RefusalKind};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
@@ -70,21 +70,21 @@ impl Answer {
     }
 }
 
-impl From<&ImageAnswer<'_>> for Answer {
-    fn from(answer: &ImageAnswer<'_>) -> Self {
+impl From<&ImageStatus<'_>> for Answer {
+    fn from(answer: &ImageStatus<'_>) -> Self {
         match answer {
-            ImageAnswer::Mirrored { .. } => Self::Mirrored,
-            ImageAnswer::InBackup { .. } => Self::InBackup,
-            ImageAnswer::Excluded { .. } => Self::Excluded,
+            ImageStatus::Mirrored { .. } => Self::Mirrored,
+            ImageStatus::InBackup { .. } => Self::InBackup,
+            ImageStatus::Excluded { .. } => Self::Excluded,
         }
     }
 }
 
-impl From<&SecretAnswer<'_>> for Answer {
-    fn from(answer: &SecretAnswer<'_>) -> Self {
+impl From<&PullSecretStatus<'_>> for Answer {
+    fn from(answer: &PullSecretStatus<'_>) -> Self {
         match answer {
-            SecretAnswer::Ready { .. } => Self::Ready,
-            SecretAnswer::NotNeeded => Self::NotNeeded,
+            PullSecretStatus::Ready { .. } => Self::Ready,
+            PullSecretStatus::NotNeeded => Self::NotNeeded,
         }
     }
 }

@@ -6,13 +6,13 @@
 
 use std::rc::Rc;
 
-use super::{Fate, Plan, Workload};
+use super::{Outcome, Plan, Workload};
 use crate::pull_secrets::SecretChange;
 
 impl Workload<'_> {
     pub(super) fn spare_service_account(&self, plan: &mut Plan<'_>) {
         if self.secrets.are_left_to_service_account() {
-            if plan.secret != SecretChange::None && plan.any(Fate::stays_upstream) {
+            if plan.secret != SecretChange::None && plan.any(Outcome::stays_upstream) {
                 plan.secret = SecretChange::None;
                 self.leave_to_pods(plan);
             }
@@ -23,8 +23,8 @@ impl Workload<'_> {
         };
         // Where the pod spec would stay as it is, a change would start a rollout for nothing.
         if self.annotated_secret() == Some(name)
-            && plan.any(Fate::stays_for_a_reason)
-            && (plan.any(Fate::is_rewritten) || (self.is_new)())
+            && plan.any(Outcome::stays_for_a_reason)
+            && (plan.any(Outcome::is_rewritten) || (self.is_new)())
         {
             plan.secret = SecretChange::Remove {
                 name: name.to_owned(),
@@ -39,9 +39,9 @@ impl Workload<'_> {
             let is_copy = self.annotation_of_copy(&slot.image).is_some()
                 || self.old_object.copy_in_use(slot).is_some();
             if is_copy {
-                Fate::Rewrite(Rc::clone(&copy))
+                Outcome::Rewrite(Rc::clone(&copy))
             } else {
-                Fate::RewriteInPods(copy)
+                Outcome::RewriteInPods(copy)
             }
         });
     }

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mirror_contract::{
-    Backup, Digest, ImageAnswer, ImageRef, Mode, Naming, Query, Refusal, RefusalKind, SecretAnswer,
+    Backup, Digest, ImageRef, ImageStatus, Mode, Naming, PullSecretStatus, Query, Refusal,
+    RefusalKind,
 };
 use serde_json::{Value, json};
 
@@ -154,10 +155,10 @@ fn name(image: &ImageRef<'_>) -> String {
 /// The copy that a manifest names.
 fn announced(manifest: &str) -> Option<String> {
     let manifest: Value = serde_json::from_str(manifest).ok()?;
-    let answer = ImageAnswer::from_annotations(|key| manifest["annotations"][key].as_str())?;
+    let answer = ImageStatus::from_annotations(|key| manifest["annotations"][key].as_str())?;
     match answer {
-        ImageAnswer::Mirrored { image, .. } => Some(name(&image)),
-        ImageAnswer::InBackup { .. } | ImageAnswer::Excluded { .. } => None,
+        ImageStatus::Mirrored { image, .. } => Some(name(&image)),
+        ImageStatus::InBackup { .. } | ImageStatus::Excluded { .. } => None,
     }
 }
 
@@ -166,7 +167,7 @@ fn mirrored(query: &Query<'_>) -> String {
     let image = match query {
         Query::PullSecret { .. } => {
             let name = "image-mirror-pull".into();
-            return manifest(&SecretAnswer::Ready { name }.annotations());
+            return manifest(&PullSecretStatus::Ready { name }.annotations());
         }
         Query::Image { image, .. } => image,
     };
@@ -174,7 +175,7 @@ fn mirrored(query: &Query<'_>) -> String {
     match (backup.target(image), digest) {
         (Ok(image), Some(digest)) => {
             let secret = None;
-            let answer = ImageAnswer::Mirrored {
+            let answer = ImageStatus::Mirrored {
                 image,
                 digest,
                 secret,
@@ -187,7 +188,7 @@ fn mirrored(query: &Query<'_>) -> String {
 
 fn in_backup() -> String {
     manifest(
-        &ImageAnswer::InBackup {
+        &ImageStatus::InBackup {
             secret: None,
             is_former: false,
         }
@@ -197,7 +198,7 @@ fn in_backup() -> String {
 
 fn excluded() -> String {
     let reason = "denied".into();
-    manifest(&ImageAnswer::Excluded { reason }.annotations())
+    manifest(&ImageStatus::Excluded { reason }.annotations())
 }
 
 fn manifest(annotations: &[(&str, String)]) -> String {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::{DEFAULT_BUDGET, ImagePattern, MAX_BUDGET, MIN_BUDGET, Otherwise};
-use crate::text::shorten;
+use crate::truncate::shorten;
 
 /// Characters of a wrong value that are repeated.
 const MAX_ECHO: usize = 60;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mirror_contract::{
-    Backup, Digest, ImageAnswer, ImageRef, Mode, Query, Refusal, RefusalKind, SecretAnswer,
+    Backup, Digest, ImageRef, ImageStatus, Mode, PullSecretStatus, Query, Refusal, RefusalKind,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -192,18 +192,18 @@ impl Host for World {
             }
             Query::PullSecret { .. } => {
                 let name = self.secret.into();
-                return Ok(manifest(&SecretAnswer::Ready { name }.annotations()));
+                return Ok(manifest(&PullSecretStatus::Ready { name }.annotations()));
             }
         };
         let answer = if self.backups.iter().any(|backup| backup.contains(&image)) {
             let is_former = self.backups[self.current].original(&image).is_none();
-            ImageAnswer::InBackup {
+            ImageStatus::InBackup {
                 secret: Some(self.secret.into()),
                 is_former,
             }
         } else if self.copies.contains(&self.copy(&image)) {
             let digest = Digest::parse(TAG_DIGEST).unwrap();
-            ImageAnswer::Mirrored {
+            ImageStatus::Mirrored {
                 image: self.backups[self.current].target(&image).unwrap(),
                 digest,
                 secret: Some(self.secret.into()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mirror_contract::{
-    Backup, Digest, ImageAnswer, Naming, Query, Refusal, RefusalKind, SecretAnswer,
+    Backup, Digest, ImageStatus, Naming, PullSecretStatus, Query, Refusal, RefusalKind,
 };
 use serde_json::{Value, json};
 
@@ -89,7 +89,7 @@ impl Script {
         self
     }
 
-    fn answer(&self, answer: ImageAnswer<'_>) -> Vec<(&'static str, String)> {
+    fn answer(&self, answer: ImageStatus<'_>) -> Vec<(&'static str, String)> {
         answer
             .naming_secret(self.hints.then_some(SECRET))
             .annotations()
@@ -100,13 +100,13 @@ impl Script {
         let (repository, tag) = question.rsplit_once(':').expect("a tag");
         Reply::Manifest(match Query::decode(repository, tag).expect("a query") {
             Query::PullSecret { .. } => manifest(
-                &SecretAnswer::Ready {
+                &PullSecretStatus::Ready {
                     name: SECRET.into(),
                 }
                 .annotations(),
             ),
             Query::Image { image, .. } if self.backup.contains(&image) => {
-                manifest(&self.answer(ImageAnswer::InBackup {
+                manifest(&self.answer(ImageStatus::InBackup {
                     secret: None,
                     is_former: false,
                 }))
@@ -119,7 +119,7 @@ impl Script {
                 let digest = digest.unwrap_or_else(|| Digest::parse(TAG_DIGEST).unwrap());
                 let image = self.backup.target(&image).unwrap();
                 let secret = None;
-                manifest(&self.answer(ImageAnswer::Mirrored {
+                manifest(&self.answer(ImageStatus::Mirrored {
                     image,
                     digest,
                     secret,
@@ -175,7 +175,7 @@ pub fn manifest<K: AsRef<str>>(annotations: &[(K, String)]) -> String {
 
 pub fn excluded() -> Reply {
     Reply::Manifest(manifest(
-        &ImageAnswer::Excluded {
+        &ImageStatus::Excluded {
             reason: "denied".into(),
         }
         .annotations(),
@@ -191,7 +191,7 @@ pub fn mirrored(image: &str, digest: &str) -> Reply {
 }
 
 pub fn secret_not_needed() -> Reply {
-    Reply::Manifest(manifest(&SecretAnswer::NotNeeded.annotations()))
+    Reply::Manifest(manifest(&PullSecretStatus::NotNeeded.annotations()))
 }
 
 /// A refusal in the words of the real host.

@@ -1,6 +1,6 @@
 //! What there is to say about pull Secrets, wherever they come from.
 
-use mirror_contract::{Mode, Refusal, RefusalKind, SecretAnswer};
+use mirror_contract::{Mode, PullSecretStatus, Refusal, RefusalKind};
 
 use super::ManagedSecrets;
 use crate::cluster::excluded::ExcludedNamespaces;
@@ -51,9 +51,9 @@ impl PullSecrets {
         &self,
         namespace: &str,
         mode: Mode,
-    ) -> Result<SecretAnswer<'_>, Refusal<'static>> {
+    ) -> Result<PullSecretStatus<'_>, Refusal<'static>> {
         let Some(name) = self.name() else {
-            return Ok(SecretAnswer::NotNeeded);
+            return Ok(PullSecretStatus::NotNeeded);
         };
         if self.excluded_namespaces.contains(namespace) {
             let reason = format!("namespace {namespace} is excluded");
@@ -62,6 +62,6 @@ impl PullSecrets {
         if let Provision::Managed(secrets) = &self.provision {
             secrets.answer(namespace, mode).await?;
         }
-        Ok(SecretAnswer::Ready { name: name.into() })
+        Ok(PullSecretStatus::Ready { name: name.into() })
     }
 }

@@ -1,6 +1,6 @@
 //! Asks the registries about one image in use.
 
-use mirror_contract::{Digest, ImageAnswer, ImageRef, Mode, RefusalKind};
+use mirror_contract::{Digest, ImageRef, ImageStatus, Mode, RefusalKind};
 use mirror_copy::Completeness;
 
 use super::item::Look;
@@ -159,7 +159,7 @@ impl Blind {
 
 async fn peek(catalog: &Catalog, image: &Image) -> Result<Presence, Blind> {
     match catalog.image(image, Mode::Peek).await {
-        Ok(ImageAnswer::Mirrored { digest, .. }) => Ok(Presence::Complete {
+        Ok(ImageStatus::Mirrored { digest, .. }) => Ok(Presence::Complete {
             digest,
             repaired: false,
         }),

@@ -3,17 +3,17 @@
 use std::fmt;
 
 use mirror_contract::reference::ParseError;
-use mirror_contract::{Inexpressible, Refusal, RefusalKind};
+use mirror_contract::{Refusal, RefusalKind, Unsupported};
 
-use crate::mirror::MAX_IMAGES;
-use crate::text::cut;
+use crate::sidecar_client::MAX_IMAGES;
+use crate::truncate::cut;
 
 /// Characters, as many as the sidecar's own reasons have. Other texts that its marker got into may go on for pages.
 const MAX_REASON: usize = 200;
 
 /// Why an image keeps its upstream. Displayed, it continues a sentence that begins with the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum Reason {
     /// The copy is being made.
     Pending(String),
     /// The copy could not be made.
@@ -21,7 +21,7 @@ pub enum Why {
     /// The text is not an image reference.
     Unparseable(ParseError),
     /// The contract has no words for this image.
-    Inexpressible(Inexpressible),
+    Unsupported(Unsupported),
     /// The time budget was used up.
     NoTime,
     /// The request names more images than it may ask about.
@@ -35,19 +35,19 @@ pub enum Why {
     /// The object is in no namespace that could have a pull Secret.
     NoNamespace,
     /// The copy cannot be pulled, since it is not certain that there is a pull Secret.
-    NoSecret(Box<Why>),
+    NoSecret(Box<Reason>),
     /// The copy cannot be pulled, since the Secret of this name cannot be added to a Pod that exists.
     SecretNotListed(String),
     /// The copy cannot be pulled, since the pod spec's `imagePullSecrets` is not a list.
     SecretsUnreadable,
 }
 
-impl Why {
+impl Reason {
     /// Whether this is a failure of the sidecar (`whenUnavailable`), and not the state of the image (`whenNotMirrored`).
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Unavailable(_) | Self::Silent | Self::Unusable => true,
-            Self::NoSecret(why) => why.is_unavailable(),
+            Self::NoSecret(reason) => reason.is_unavailable(),
             _ => false,
         }
     }
@@ -55,8 +55,8 @@ impl Why {
     /// Whether nobody said anything about the image: it may have a copy.
     pub fn is_silence(&self) -> bool {
         match self {
-            Self::NoSecret(why) => why.is_silence(),
-            why => why.is_unavailable() || *why == Self::NoTime,
+            Self::NoSecret(reason) => reason.is_silence(),
+            reason => reason.is_unavailable() || *reason == Self::NoTime,
         }
     }
 
@@ -67,7 +67,7 @@ impl Why {
                 reason.clone()
             }
             Self::Unparseable(error) => error.to_string(),
-            Self::Inexpressible(reason) => reason.to_string(),
+            Self::Unsupported(reason) => reason.to_string(),
             Self::NoTime => "no time left to ask".into(),
             Self::TooMany => {
                 format!("an object is asked about {MAX_IMAGES} different images at most")
@@ -75,7 +75,7 @@ impl Why {
             Self::Silent => "the sidecar does not answer".into(),
             Self::Unusable => "the sidecar's answer makes no sense".into(),
             Self::NoNamespace => "the object is in no namespace".into(),
-            Self::NoSecret(why) => why.reason(),
+            Self::NoSecret(reason) => reason.reason(),
             Self::SecretNotListed(name) => {
                 format!("{name} cannot be added to a Pod that exists")
             }
@@ -84,7 +84,7 @@ impl Why {
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Pending(_) => "is not mirrored yet: ",
@@ -98,7 +98,7 @@ impl fmt::Display for Why {
     }
 }
 
-impl From<Refusal<'_>> for Why {
+impl From<Refusal<'_>> for Reason {
     fn from(refusal: Refusal<'_>) -> Self {
         let reason = cut(&refusal.reason, MAX_REASON);
         match refusal.kind {

@@ -4,7 +4,7 @@ use core::fmt;
 
 /// A legal image reference that the contract has no words for. The image is then not mirrored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inexpressible {
+pub enum Unsupported {
     /// The registry is an IPv6 literal, which cannot become part of a repository name.
     Ipv6Host,
     /// The name would be longer than a repository may be ([`crate::MAX_REPOSITORY`]).
@@ -15,7 +15,7 @@ pub enum Inexpressible {
     ReservedTag,
 }
 
-impl fmt::Display for Inexpressible {
+impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ipv6Host => {
@@ -34,4 +34,4 @@ impl fmt::Display for Inexpressible {
     }
 }
 
-impl core::error::Error for Inexpressible {}
+impl core::error::Error for Unsupported {}

@@ -7,14 +7,14 @@ use mirror_contract::{Digest, ImageRef, placeholder};
 use super::Workload;
 use crate::host::Host;
 use crate::images::Slot;
-use crate::mirror::{Known, Mirror};
 use crate::originals_annotation::OriginalsAnnotation;
+use crate::reason::Reason;
 use crate::settings::Settings;
-use crate::why::Why;
+use crate::sidecar_client::{KnownStatus, SidecarClient};
 
 /// What becomes of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Outcome {
     /// It is replaced by its copy.
     Rewrite(Rc<Copy>),
     /// It has a copy, but the pull Secrets of the template stay as they are: it is replaced in the Pods.
@@ -29,7 +29,7 @@ pub enum Fate {
     /// It stays, since it is not to be mirrored.
     Unwanted,
     /// It stays, though it should not.
-    Keep(Rc<Why>),
+    Keep(Rc<Reason>),
 }
 
 /// The copy that an image is replaced by.
@@ -51,17 +51,17 @@ pub struct Remembered {
     /// The pull Secret that was given with it.
     pub secret: Option<String>,
     /// Why the sidecar did not decide; `None` if it was not asked, since the image cannot change any more.
-    pub reason: Option<Why>,
+    pub reason: Option<Reason>,
 }
 
-impl Fate {
+impl Outcome {
     /// Whether an annotation decides because nobody responds.
     pub(super) fn is_silence(&self) -> bool {
         let Self::Remembered(remembered) = self else {
             return false;
         };
         let reason = remembered.reason.as_ref();
-        reason.is_some_and(|why| why.is_silence() || *why == Why::TooMany)
+        reason.is_some_and(|reason| reason.is_silence() || *reason == Reason::TooMany)
     }
 
     pub(super) fn is_rewritten(&self) -> bool {
@@ -77,47 +77,51 @@ impl Fate {
     pub(super) fn stays_for_a_reason(&self) -> bool {
         match self {
             Self::Unwanted => true,
-            Self::Keep(why) => !why.is_silence(),
+            Self::Keep(reason) => !reason.is_silence(),
             _ => false,
         }
     }
 }
 
 impl Workload<'_> {
-    pub(super) fn fate<H: Host>(
+    pub(super) fn outcome<H: Host>(
         &self,
         slot: &Slot<'_>,
-        mirror: &mut Mirror<'_, H>,
+        sidecar: &mut SidecarClient<'_, H>,
         settings: &Settings<'_>,
-    ) -> Fate {
+    ) -> Outcome {
         let text = &*slot.image;
         // It cannot change any more, so nobody needs to be asked.
         if slot.is_volume() && self.secrets.are_of_running_pod() {
-            return self.remembered(slot, None).unwrap_or(Fate::Unwanted);
+            return self.remembered(slot, None).unwrap_or(Outcome::Unwanted);
         }
         if placeholder::is_placeholder(text, self.is_injected) {
-            return Fate::Unwanted;
+            return Outcome::Unwanted;
         }
         let original = match ImageRef::parse(text) {
             Ok(original) => original,
-            Err(error) => return Fate::Keep(Rc::new(Why::Unparseable(error))),
+            Err(error) => return Outcome::Keep(Rc::new(Reason::Unparseable(error))),
         };
         if let Some(annotated) = self.annotation_of_copy(text) {
             let annotated = annotated.original(text).unwrap_or_default();
-            return self.fate_of_copy(slot, &original, annotated, mirror, settings);
+            return self.outcome_of_copy(slot, &original, annotated, sidecar, settings);
         }
         // The patterns are about originals.
         if !settings.images.takes(&original) {
             // The copy in use stays: the original may be gone.
-            return self.remembered_in_use(slot, None).unwrap_or(Fate::Unwanted);
+            return self
+                .remembered_in_use(slot, None)
+                .unwrap_or(Outcome::Unwanted);
         }
-        match mirror.image(&original) {
-            Ok(Known::InBackup { secret, .. }) => Fate::InBackup {
+        match sidecar.image(&original) {
+            Ok(KnownStatus::InBackup { secret, .. }) => Outcome::InBackup {
                 secret: secret.map(Rc::from),
             },
             // It keeps the copy that it has until there is another one, and until it is its turn.
-            Ok(Known::Excluded) => self.remembered_in_use(slot, None).unwrap_or(Fate::Unwanted),
-            Ok(Known::Mirrored {
+            Ok(KnownStatus::Excluded) => self
+                .remembered_in_use(slot, None)
+                .unwrap_or(Outcome::Unwanted),
+            Ok(KnownStatus::Mirrored {
                 copy,
                 digest,
                 secret,
@@ -126,61 +130,61 @@ impl Workload<'_> {
                 let kept = match &rewrite {
                     Ok(copy) if !self.is_renamed(slot, copy) || (self.may_rename)() => None,
                     Ok(_) => self.remembered_in_use(slot, None),
-                    Err(why) => self.remembered_in_use(slot, Some(why)),
+                    Err(reason) => self.remembered_in_use(slot, Some(reason)),
                 };
                 kept.unwrap_or_else(|| match rewrite {
-                    Ok(copy) if *copy.image == *text => Fate::InBackup {
+                    Ok(copy) if *copy.image == *text => Outcome::InBackup {
                         secret: copy.secret.map(Rc::from),
                     },
-                    Ok(copy) => Fate::Rewrite(Rc::new(copy)),
-                    Err(why) => Fate::Keep(Rc::new(why)),
+                    Ok(copy) => Outcome::Rewrite(Rc::new(copy)),
+                    Err(reason) => Outcome::Keep(Rc::new(reason)),
                 })
             }
-            Err(why) if why.is_silence() || why == Why::TooMany => self
-                .remembered(slot, Some(&why))
-                .unwrap_or_else(|| Fate::Keep(Rc::new(why))),
-            Err(why) => self
-                .remembered_in_use(slot, Some(&why))
-                .unwrap_or_else(|| Fate::Keep(Rc::new(why))),
+            Err(reason) if reason.is_silence() || reason == Reason::TooMany => self
+                .remembered(slot, Some(&reason))
+                .unwrap_or_else(|| Outcome::Keep(Rc::new(reason))),
+            Err(reason) => self
+                .remembered_in_use(slot, Some(&reason))
+                .unwrap_or_else(|| Outcome::Keep(Rc::new(reason))),
         }
     }
 
     /// What becomes of `image`, a copy that is annotated with its original. It is used until there is a copy of another name.
-    fn fate_of_copy<H: Host>(
+    fn outcome_of_copy<H: Host>(
         &self,
         slot: &Slot<'_>,
         image: &ImageRef<'_>,
         original: &str,
-        mirror: &mut Mirror<'_, H>,
+        sidecar: &mut SidecarClient<'_, H>,
         settings: &Settings<'_>,
-    ) -> Fate {
-        let secret = match mirror.image(image) {
-            Ok(Known::InBackup { secret, is_former }) => {
+    ) -> Outcome {
+        let secret = match sidecar.image(image) {
+            Ok(KnownStatus::InBackup { secret, is_former }) => {
                 let secret = secret.map(Rc::from);
                 if !is_former {
-                    return Fate::InBackup { secret };
+                    return Outcome::InBackup { secret };
                 }
                 secret
             }
             // The sidecar does not know where copies were before.
-            Ok(Known::Mirrored { secret, .. }) => secret.map(Rc::from),
-            Ok(Known::Excluded) => None,
-            Err(why) => {
+            Ok(KnownStatus::Mirrored { secret, .. }) => secret.map(Rc::from),
+            Ok(KnownStatus::Excluded) => None,
+            Err(reason) => {
                 // A copy that cannot be asked about is one all the same.
                 return self
-                    .remembered(slot, Some(&why))
-                    .unwrap_or_else(|| Fate::Keep(Rc::new(why)));
+                    .remembered(slot, Some(&reason))
+                    .unwrap_or_else(|| Outcome::Keep(Rc::new(reason)));
             }
         };
         let copy = (self.may_rename)()
-            .then(|| copy_of_original(original, mirror, settings))
+            .then(|| copy_of_original(original, sidecar, settings))
             .flatten();
         match copy {
             Some(copy) if repository(&copy.image) != repository(&slot.image) => {
-                Fate::Rewrite(Rc::new(copy))
+                Outcome::Rewrite(Rc::new(copy))
             }
             // The pull Secret of now may have no login for where it is.
-            _ => Fate::InBackup {
+            _ => Outcome::InBackup {
                 secret: self.annotated_secret().map(Rc::from).or(secret),
             },
         }
@@ -194,9 +198,13 @@ impl Workload<'_> {
 
     /// The copy that the old object uses for the image in `slot`: it stays until there is another one. There may be no
     /// original any more, whatever is known about the copy that there should be by now.
-    pub(super) fn remembered_in_use(&self, slot: &Slot<'_>, reason: Option<&Why>) -> Option<Fate> {
+    pub(super) fn remembered_in_use(
+        &self,
+        slot: &Slot<'_>,
+        reason: Option<&Reason>,
+    ) -> Option<Outcome> {
         let copy = self.old_object.copy_in_use(slot)?;
-        Some(Fate::Remembered(Rc::new(Remembered {
+        Some(Outcome::Remembered(Rc::new(Remembered {
             copy: Some(copy.into()),
             secret: self.old_object.annotation().secret.clone(),
             reason: reason.cloned(),
@@ -205,14 +213,14 @@ impl Workload<'_> {
 
     /// What the annotations say about an image about which nobody says anything. Without them, whatever is applied or rolled
     /// back during an outage would go back to the upstream that may be gone for good.
-    pub(super) fn remembered(&self, slot: &Slot<'_>, reason: Option<&Why>) -> Option<Fate> {
+    pub(super) fn remembered(&self, slot: &Slot<'_>, reason: Option<&Reason>) -> Option<Outcome> {
         let (copy, annotation) = if let Some(annotation) = self.annotation_of_copy(&slot.image) {
             (None, annotation)
         } else {
             let copy = self.old_object.copy_of(slot)?;
             (Some(copy.into()), self.old_object.annotation())
         };
-        Some(Fate::Remembered(Rc::new(Remembered {
+        Some(Outcome::Remembered(Rc::new(Remembered {
             copy,
             secret: annotation.secret.clone(),
             reason: reason.cloned(),
@@ -232,12 +240,12 @@ impl Workload<'_> {
 /// Returns the copy of an annotated original, if the sidecar knows it.
 fn copy_of_original<H: Host>(
     original: &str,
-    mirror: &mut Mirror<'_, H>,
+    sidecar: &mut SidecarClient<'_, H>,
     settings: &Settings<'_>,
 ) -> Option<Copy> {
     let original = ImageRef::parse(original).ok()?;
-    match mirror.image(&original) {
-        Ok(Known::Mirrored {
+    match sidecar.image(&original) {
+        Ok(KnownStatus::Mirrored {
             copy,
             digest,
             secret,
@@ -253,8 +261,9 @@ fn rewrite(
     digest: &Digest<'_>,
     secret: Option<String>,
     settings: &Settings<'_>,
-) -> Result<Copy, Why> {
-    let image = name_of_copy(original, copy, digest, settings.pin_digest).ok_or(Why::Unusable)?;
+) -> Result<Copy, Reason> {
+    let image =
+        name_of_copy(original, copy, digest, settings.pin_digest).ok_or(Reason::Unusable)?;
     Ok(Copy {
         image: image.into(),
         digest: digest.to_string(),

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use mirror_contract::{
-    Digest, ImageAnswer, ImageRef, Mode, Query, Refusal, SecretAnswer, Sidecar, owners,
+    Digest, ImageRef, ImageStatus, Mode, PullSecretStatus, Query, Refusal, Sidecar, owners,
 };
 use serde::Deserialize;
 
 use crate::host::{Host, HostError};
 use crate::object::Controller;
-use crate::why::Why;
+use crate::reason::Reason;
 
 /// Images that one request may ask about. Kubewarden's host keeps every reference that was ever asked for in memory, so a
 /// Pod of a million invented names would stay there for ever; no real workload has a tenth of this.
@@ -19,7 +19,7 @@ pub const MAX_IMAGES: usize = 100;
 
 /// What the sidecar knows about an image for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum KnownStatus {
     /// There is a copy.
     Mirrored {
         /// The copy, with its tag if one was asked for.
@@ -41,16 +41,16 @@ pub enum Known {
 }
 
 /// The sidecar, as one request sees it.
-pub struct Mirror<'a, H> {
+pub struct SidecarClient<'a, H> {
     host: &'a mut H,
     sidecar: Sidecar<'a>,
     mode: Mode,
     budget: Duration,
     /// By query. All queries begin alike, so comparing them would take longer than hashing them.
-    images: HashMap<String, Result<Known, Why>>,
+    images: HashMap<String, Result<KnownStatus, Reason>>,
     /// How many images were asked about.
     asked: usize,
-    secret: Option<Result<Option<String>, Why>>,
+    secret: Option<Result<Option<String>, Reason>>,
     /// The list of [`owners`] that came with the response about the Secret.
     skipped_owners: String,
     /// What the host said when the sidecar could not be reached.
@@ -63,7 +63,7 @@ struct Manifest {
     annotations: BTreeMap<String, String>,
 }
 
-impl<'a, H: Host> Mirror<'a, H> {
+impl<'a, H: Host> SidecarClient<'a, H> {
     /// Asks `sidecar` through `host` until `budget` has passed since the evaluation began.
     pub fn new(host: &'a mut H, sidecar: Sidecar<'a>, mode: Mode, budget: Duration) -> Self {
         Self {
@@ -80,37 +80,37 @@ impl<'a, H: Host> Mirror<'a, H> {
     }
 
     /// What is known about `image`. The tag next to a digest does not matter.
-    pub fn image(&mut self, image: &ImageRef<'_>) -> Result<Known, Why> {
+    pub fn image(&mut self, image: &ImageRef<'_>) -> Result<KnownStatus, Reason> {
         let query = Query::image(image.clone(), self.mode)
             .encode(&self.sidecar)
-            .map_err(Why::Inexpressible)?;
+            .map_err(Reason::Unsupported)?;
         if let Some(known) = self.images.get(&query) {
             return known.clone();
         }
         if self.asked == MAX_IMAGES {
-            return Err(Why::TooMany);
+            return Err(Reason::TooMany);
         }
         let known = self.ask(&query, |manifest| {
             Some(
-                match ImageAnswer::from_annotations(|key| manifest.get(key))? {
-                    ImageAnswer::Mirrored {
+                match ImageStatus::from_annotations(|key| manifest.get(key))? {
+                    ImageStatus::Mirrored {
                         image,
                         digest,
                         secret,
-                    } => Known::Mirrored {
+                    } => KnownStatus::Mirrored {
                         copy: image.into_owned(),
                         digest: digest.into_owned(),
                         secret: secret.map(Cow::into_owned),
                     },
-                    ImageAnswer::InBackup { secret, is_former } => Known::InBackup {
+                    ImageStatus::InBackup { secret, is_former } => KnownStatus::InBackup {
                         is_former,
                         secret: secret.map(Cow::into_owned),
                     },
-                    ImageAnswer::Excluded { .. } => Known::Excluded,
+                    ImageStatus::Excluded { .. } => KnownStatus::Excluded,
                 },
             )
         });
-        if !matches!(known, Err(Why::NoTime)) {
+        if !matches!(known, Err(Reason::NoTime)) {
             self.asked += 1;
             self.images.insert(query, known.clone());
         }
@@ -118,7 +118,7 @@ impl<'a, H: Host> Mirror<'a, H> {
     }
 
     /// The name of the pull Secret that copies need in `namespace`; `None` if they need none.
-    pub fn pull_secret(&mut self, namespace: &str) -> Result<Option<String>, Why> {
+    pub fn pull_secret(&mut self, namespace: &str) -> Result<Option<String>, Reason> {
         if let Some(secret) = &self.secret {
             return secret.clone();
         }
@@ -132,18 +132,18 @@ impl<'a, H: Host> Mirror<'a, H> {
         owners::lists(&self.skipped_owners, &controller.kind, &controller.name)
     }
 
-    fn ask_for_secret(&mut self, namespace: &str) -> Result<Option<String>, Why> {
+    fn ask_for_secret(&mut self, namespace: &str) -> Result<Option<String>, Reason> {
         let query = Query::pull_secret(namespace, self.mode)
             .and_then(|query| query.encode(&self.sidecar).ok())
-            .ok_or(Why::NoNamespace)?;
+            .ok_or(Reason::NoNamespace)?;
         let mut skipped_owners = String::new();
         let secret = self.ask(&query, |manifest| {
             let list = manifest.get(owners::SKIPPED_OWNERS);
             list.unwrap_or_default().clone_into(&mut skipped_owners);
             Some(
-                match SecretAnswer::from_annotations(|key| manifest.get(key))? {
-                    SecretAnswer::Ready { name } => Some(name.into_owned()),
-                    SecretAnswer::NotNeeded => None,
+                match PullSecretStatus::from_annotations(|key| manifest.get(key))? {
+                    PullSecretStatus::Ready { name } => Some(name.into_owned()),
+                    PullSecretStatus::NotNeeded => None,
                 },
             )
         });
@@ -156,25 +156,29 @@ impl<'a, H: Host> Mirror<'a, H> {
         (self.host, self.trouble)
     }
 
-    fn ask<T>(&mut self, query: &str, read: impl FnOnce(&Manifest) -> Option<T>) -> Result<T, Why> {
+    fn ask<T>(
+        &mut self,
+        query: &str,
+        read: impl FnOnce(&Manifest) -> Option<T>,
+    ) -> Result<T, Reason> {
         // A sidecar that could not be reached would cost the time to find that out again for every image.
         if self.trouble.is_some() {
-            return Err(Why::Silent);
+            return Err(Reason::Silent);
         }
         if self.host.elapsed() >= self.budget {
-            return Err(Why::NoTime);
+            return Err(Reason::NoTime);
         }
         match self.host.manifest(query) {
             Ok(body) => serde_json::from_str(&body)
                 .ok()
                 .and_then(|manifest| read(&manifest))
-                .ok_or(Why::Unusable),
+                .ok_or(Reason::Unusable),
             Err(HostError(text)) => {
                 if let Some(refusal) = Refusal::find(&text) {
                     return Err(refusal.into());
                 }
                 self.trouble = Some(text);
-                Err(Why::Silent)
+                Err(Reason::Silent)
             }
         }
     }

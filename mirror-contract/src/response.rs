@@ -31,7 +31,7 @@ const LONGEST_WORD: usize = 64;
 
 /// The lasting answer about an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ImageAnswer<'a> {
+pub enum ImageStatus<'a> {
     /// There is a copy.
     Mirrored {
         /// The copy: with its tag if a tag was asked for, else with its digest.
@@ -57,7 +57,7 @@ pub enum ImageAnswer<'a> {
 
 /// The lasting answer about the pull Secret of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SecretAnswer<'a> {
+pub enum PullSecretStatus<'a> {
     /// A Secret of this name is there.
     Ready {
         /// The name of the Secret.
@@ -87,7 +87,7 @@ pub enum RefusalKind {
     Unavailable,
 }
 
-impl<'a> ImageAnswer<'a> {
+impl<'a> ImageStatus<'a> {
     /// The same answer, naming the pull Secret that whoever uses the backup needs.
     #[must_use]
     pub fn naming_secret(mut self, name: Option<&'a str>) -> Self {
@@ -191,7 +191,7 @@ fn copy_from_name<'a>(name: &'a str, digest: &Digest<'a>) -> Option<ImageRef<'a>
     ImageRef::parse(&pinned).ok().map(ImageRef::into_owned)
 }
 
-impl<'a> SecretAnswer<'a> {
+impl<'a> PullSecretStatus<'a> {
     /// The annotations that carry this answer.
     #[must_use]
     pub fn annotations(&self) -> Vec<(&'static str, String)> {

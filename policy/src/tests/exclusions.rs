@@ -1,6 +1,6 @@
 //! Objects that are not to be touched.
 
-use mirror_contract::SecretAnswer;
+use mirror_contract::PullSecretStatus;
 use mirror_contract::owners::SKIPPED_OWNERS;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -166,7 +166,7 @@ fn pods_of_owners_that_the_sidecar_names(
 ) {
     let mut request = owned(pod_of(&["nginx"]), api_version, kind, true);
     request["object"]["metadata"]["ownerReferences"][1]["name"] = name.into();
-    let mut annotations = SecretAnswer::NotNeeded.annotations();
+    let mut annotations = PullSecretStatus::NotNeeded.annotations();
     annotations.push((SKIPPED_OWNERS, list.to_owned()));
     let reply = Reply::Manifest(manifest(&annotations));
     let question = "pull-secret/shop:latest";

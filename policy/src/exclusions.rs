@@ -5,7 +5,7 @@ use crate::pod_template::Target;
 
 /// Whether an object is to be touched.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Exemption {
+pub enum Exclusion {
     /// It is.
     None,
     /// It is not.
@@ -20,7 +20,7 @@ pub enum Exemption {
 ///
 /// What a controller owns between the workload and its Pods (the `ReplicaSet` of a Deployment, the `Job` of a `CronJob`, the
 /// `StatefulSet` of an operator) would be changed back by that controller. The Pods at the end are rewritten anyway.
-pub fn exemption(object: &Object<'_>, target: &Target) -> Exemption {
+pub fn exclusion(object: &Object<'_>, target: &Target) -> Exclusion {
     let metadata = object.metadata();
     let template = object.template().map(|template| &template.metadata);
     if metadata.is_static_pod
@@ -30,10 +30,10 @@ pub fn exemption(object: &Object<'_>, target: &Target) -> Exemption {
         || metadata.has_skipped_label
         || template.is_some_and(|template| template.opts_out || template.has_skipped_label)
     {
-        Exemption::Whole
+        Exclusion::Whole
     } else if metadata.opts_out {
-        Exemption::ButForPods
+        Exclusion::ButForPods
     } else {
-        Exemption::None
+        Exclusion::None
     }
 }
