@@ -13,7 +13,7 @@ use moka::future::Cache;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::Catalog;
+use crate::lookup::Lookup;
 use crate::metrics::{MEDIA_TYPE, Metrics};
 
 /// How long one look at the backup registry counts: probes come from every node's kubelet and from people.
@@ -35,19 +35,19 @@ const METRICS_FRESH_FOR: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
 struct Figures {
-    catalog: Catalog,
+    lookup: Lookup,
     metrics: Metrics,
     last: Cache<(), Result<Bytes, String>>,
 }
 
 /// `/healthz`: the process runs. `/readyz`: it can answer, because the backup registry answers, and is not about to end.
 /// `/metrics`: what it did.
-pub fn router(catalog: Catalog, metrics: Metrics, is_ending: CancellationToken) -> Router {
+pub fn router(lookup: Lookup, metrics: Metrics, is_ending: CancellationToken) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(Readiness {
-            registry: catalog.registry().clone(),
+            registry: lookup.registry().clone(),
             last: cache(FRESH_FOR),
             is_ending,
         })
@@ -55,7 +55,7 @@ pub fn router(catalog: Catalog, metrics: Metrics, is_ending: CancellationToken) 
             Router::new()
                 .route("/metrics", get(figures))
                 .with_state(Figures {
-                    catalog,
+                    lookup,
                     metrics,
                     last: cache(METRICS_FRESH_FOR),
                 }),
@@ -70,7 +70,7 @@ fn cache<T: Clone + Send + Sync + 'static>(fresh_for: Duration) -> Cache<(), T> 
 
 async fn figures(State(figures): State<Figures>) -> impl IntoResponse {
     let encode = async {
-        let encoded = figures.metrics.encode(figures.catalog.jobs());
+        let encoded = figures.metrics.encode(figures.lookup.jobs());
         encoded.map(Bytes::from).map_err(|error| error.to_string())
     };
     match figures.last.get_with((), encode).await {

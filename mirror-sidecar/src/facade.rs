@@ -18,8 +18,8 @@ use axum::http::{Method, header};
 use axum::response::Response;
 use mirror_contract::{Query, owners};
 
-use crate::catalog::Catalog;
-use crate::cluster::{Cluster, PullSecrets};
+use crate::cluster::{PullSecrets, SharedIndex};
+use crate::lookup::Lookup;
 use crate::metrics::{Answer, Metrics};
 use crate::server::Connection;
 pub use auth::FacadeAuth;
@@ -29,13 +29,13 @@ use route::Route;
 /// What the facade answers from.
 pub struct Facade {
     /// What is mirrored.
-    pub catalog: Catalog,
+    pub lookup: Lookup,
     /// Who may ask; `None` lets everybody.
     pub auth: Option<FacadeAuth>,
     /// What to say about pull Secrets.
     pub pull_secrets: PullSecrets,
     /// What the cluster runs, if there is one.
-    pub cluster: Option<Arc<Cluster>>,
+    pub cluster: Option<Arc<SharedIndex>>,
     /// Counts the answers.
     pub metrics: Metrics,
 }
@@ -107,7 +107,7 @@ impl Facade {
         let answer = match &query {
             Query::Image { image, mode } => {
                 let secret = self.pull_secrets.name();
-                let answer = self.catalog.image(image, *mode).await;
+                let answer = self.lookup.image(image, *mode).await;
                 answer.map(|answer| {
                     let kind = Answer::from(&answer);
                     (kind, answer.naming_secret(secret).annotations())

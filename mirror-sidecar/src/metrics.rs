@@ -10,11 +10,11 @@ mod events;
 mod hosts;
 mod limits;
 mod readmissions;
+mod reconciler;
 mod replicas;
 mod secrets;
 #[cfg(test)]
 mod tests;
-mod upkeep;
 
 use std::fmt;
 use std::sync::Arc;
@@ -33,11 +33,11 @@ use hosts::Hosts;
 pub use limits::BudgetGroup;
 use limits::Limits;
 use readmissions::Readmissions;
+use reconciler::Reconciler;
+pub use reconciler::{BackupCheck, UpstreamCheck};
 use replicas::Replicas;
 pub use secrets::SecretWrite;
 use secrets::Secrets;
-use upkeep::Upkeep;
-pub use upkeep::{BackupCheck, UpstreamCheck};
 
 /// The media type of what [`Metrics::encode`] gives (`OpenMetrics` 1.0, "Protocol Negotiation").
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -55,7 +55,7 @@ struct Inner {
     hosts: Hosts,
     limits: Limits,
     readmissions: Readmissions,
-    upkeep: Upkeep,
+    reconciler: Reconciler,
     secrets: Secrets,
 }
 
@@ -80,7 +80,7 @@ impl Metrics {
             hosts: Hosts::register(&mut registry),
             limits: Limits::register(&mut registry),
             readmissions: Readmissions::register(&mut registry),
-            upkeep: Upkeep::register(&mut registry),
+            reconciler: Reconciler::register(&mut registry),
             secrets: Secrets::register(&mut registry),
             registry,
         }))

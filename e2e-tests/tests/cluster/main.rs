@@ -18,6 +18,7 @@ mod moves;
 mod originals_annotation;
 mod pull_secrets;
 mod readmission;
+mod reconciler;
 mod replicas;
 mod rewrite_loops;
 mod rights;
@@ -29,5 +30,4 @@ mod stage;
     reason = "some of it is for tests that call the policy themselves"
 )]
 mod support;
-mod upkeep;
 mod watching;

@@ -3,7 +3,6 @@
 mod addresses;
 mod auth;
 mod cases;
-mod catalog;
 mod child;
 mod client_certificates;
 mod closure;
@@ -11,4 +10,5 @@ mod copying;
 mod docker_config;
 mod fault_matrix;
 mod faults;
+mod lookup;
 mod support;

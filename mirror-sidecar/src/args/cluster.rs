@@ -14,7 +14,7 @@ use secrecy::SecretString;
 use super::sources::{SizeLimit, size_limit};
 use super::values::{duration, positive};
 use super::{namespace_pattern, secret_name};
-use crate::cluster::model::Limits;
+use crate::cluster::index::Limits;
 use crate::cluster::{DailyBudget, Readmit};
 
 /// Shortest time between two looks at an image: registries count what they are asked.

@@ -5,7 +5,7 @@ use mirror_copy::{Credentials, DockerConfig};
 use super::login::LoginFlags;
 use super::sources::check_docker_config;
 use super::{ClusterArgs, Kubernetes, UsageError};
-use crate::cluster::model::MAX_SECRET_NAMES;
+use crate::cluster::index::MAX_SECRET_NAMES;
 
 /// The name of Secrets that are made here, unless a flag says another.
 const DEFAULT_NAME: &str = "image-mirror-pull";

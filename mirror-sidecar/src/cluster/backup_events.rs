@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::events::{Events, Notice};
-use super::shared::Cluster;
+use super::shared_index::SharedIndex;
 use crate::backup_health::Trouble;
 
 /// Between two reports of what holds: what was dropped must be reported again. The Event is written once an hour.
@@ -20,7 +20,7 @@ const WAIT_FOR_OWN: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(super) struct BackupEvents {
     pub(super) trouble: watch::Receiver<Option<Trouble>>,
-    pub(super) cluster: Arc<Cluster>,
+    pub(super) cluster: Arc<SharedIndex>,
     pub(super) events: Events,
 }
 

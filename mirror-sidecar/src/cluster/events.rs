@@ -4,7 +4,7 @@
 //! and each notice once in a while ([`memory`]). What it reads like is in [`notice`]. Whoever has something to tell does so
 //! as long as it holds: what the queue or the API server does not take is told the next time.
 
-mod memory;
+mod dedup;
 mod notice;
 mod shares;
 #[cfg(test)]
@@ -21,7 +21,7 @@ use super::api_server::ApiServer;
 use super::workload::{Key, Owner};
 use crate::backup_health::TroubleKind;
 use crate::metrics::{EventResult, Metrics};
-use memory::{Memory, Name};
+use dedup::{Memory, Name};
 use writer::{Item, Writer};
 
 /// Notices that wait to be written: about five minutes of writing, at 1 KiB each.

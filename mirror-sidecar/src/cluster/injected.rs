@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::copy_status::CopyStatuses;
 use super::events::{About, Events, Notice};
-use super::inventory::Inventory;
-use super::model::{CopyState, InjectedImages, Model};
+use super::index::{CopyState, Index, InjectedImages};
 use super::replicas::Replicas;
-use super::shared::Cluster;
+use super::shared_index::SharedIndex;
 
 /// Between two passes: a first list of the cluster is thousands of changes.
 const REST: Duration = Duration::from_secs(5);
@@ -17,8 +17,8 @@ const REST: Duration = Duration::from_secs(5);
 /// Reports injected containers by Events.
 #[derive(Clone)]
 pub(super) struct InjectedContainers {
-    pub cluster: Arc<Cluster>,
-    pub inventory: Inventory,
+    pub cluster: Arc<SharedIndex>,
+    pub copy_status: CopyStatuses,
     pub replicas: Replicas,
     pub events: Events,
 }
@@ -26,13 +26,13 @@ pub(super) struct InjectedContainers {
 impl InjectedContainers {
     /// Reports until the task is dropped. Sleeps while nothing changes.
     pub(super) async fn run(self) {
-        let mut model = self.cluster.subscribe();
-        let mut copies = self.inventory.subscribe();
+        let mut index = self.cluster.subscribe();
+        let mut copies = self.copy_status.subscribe();
         let mut shares = self.replicas.subscribe();
         loop {
             self.report();
             tokio::select! {
-                _ = model.changed() => {}
+                _ = index.changed() => {}
                 _ = copies.changed() => {}
                 _ = shares.changed() => {}
             }
@@ -41,13 +41,13 @@ impl InjectedContainers {
     }
 
     fn report(&self) {
-        for InjectedImages { key, uid, images } in self.cluster.read(Model::injected) {
+        for InjectedImages { key, uid, images } in self.cluster.read(Index::injected) {
             if !self.replicas.owns(&format!("workload/{uid}")) {
                 continue;
             }
             let images = images.into_iter();
             let images =
-                images.filter(|image| self.inventory.copy_state(image) == CopyState::Mirrored);
+                images.filter(|image| self.copy_status.copy_state(image) == CopyState::Mirrored);
             let images: Vec<_> = images.map(|image| image.to_string()).collect();
             let Some(image) = images.first().cloned() else {
                 continue;

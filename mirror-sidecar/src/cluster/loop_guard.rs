@@ -17,8 +17,8 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::kind::WorkloadKind;
 use super::workload::{Owner, Workload};
+use super::workload_kind::WorkloadKind;
 
 /// Replaced Pods in a row that make a loop.
 const ROUNDS: u32 = 5;
@@ -229,7 +229,7 @@ fn form(pod: &Workload) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::model::tests::pod;
+    use crate::cluster::index::tests::pod;
 
     const COPY: &str = "ghcr.io/acme/docker.io-library-db:1";
 
@@ -312,7 +312,7 @@ mod tests {
         // The controller is gone.
         let gone = Workload {
             uid: "uid-db".into(),
-            ..crate::cluster::model::tests::workload(WorkloadKind::StatefulSet, "db", &[])
+            ..crate::cluster::index::tests::workload(WorkloadKind::StatefulSet, "db", &[])
         };
         scene.guard.lose(&gone, scene.now);
         assert!(!scene.is_left_alone() && scene.guard.in_namespace.is_empty());

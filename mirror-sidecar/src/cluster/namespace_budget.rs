@@ -15,7 +15,7 @@ use mirror_contract::ImageRef;
 use mirror_copy::{Event, Progress};
 use tokio::time::Instant;
 
-use super::model::Image;
+use super::index::Image;
 use crate::metrics::{BudgetGroup, Metrics};
 
 /// In this time an empty budget is full again.

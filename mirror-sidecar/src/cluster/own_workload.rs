@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 
 use super::events::About;
-use super::kind::WorkloadKind;
 use super::workload::{Key, Owner, Workload};
+use super::workload_kind::WorkloadKind;
 
 /// Objects of the own namespace whose owners are remembered. It is the operator's own namespace.
 const MAX_OWNED: usize = 1024;
@@ -92,7 +92,7 @@ impl OwnWorkload {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::model::tests::workload;
+    use crate::cluster::index::tests::workload;
 
     fn owner(kind: &str, name: &str) -> Owner {
         Owner {

@@ -5,7 +5,7 @@
 //! shared this way; what the policy asks for is done by the replica that was asked.
 
 mod lease;
-mod members;
+mod membership;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -22,11 +22,11 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::api_server::ApiServer;
-use super::model::Rules;
+use super::index::Rules;
 use crate::copy_queue::CrashRecord;
 use crate::metrics::Metrics;
 use lease::{LeaseError, OwnLease};
-use members::Members;
+use membership::Membership;
 
 /// How long a replica counts as alive after its last sign of life: a crash costs no more than this. Three renewals may
 /// be lost.
@@ -72,7 +72,7 @@ pub struct Group(String);
 /// This replica among the others.
 #[derive(Debug)]
 struct Team {
-    members: Mutex<Members>,
+    members: Mutex<Membership>,
     leave: CancellationToken,
     left: CancellationToken,
 }
@@ -111,7 +111,7 @@ impl Replicas {
         crash_record: CrashRecord,
     ) -> Self {
         let team = Arc::new(Team {
-            members: Mutex::new(Members::new(name, now())),
+            members: Mutex::new(Membership::new(name, now())),
             leave: CancellationToken::new(),
             left: CancellationToken::new(),
         });
@@ -189,7 +189,7 @@ impl Replicas {
 }
 
 impl Team {
-    fn members(&self) -> MutexGuard<'_, Members> {
+    fn members(&self) -> MutexGuard<'_, Membership> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,21 +14,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::api_server::ApiServer;
 use super::backup_events::BackupEvents;
-use super::hosts::most_used;
+use super::index::Limits;
 use super::injected::InjectedContainers;
-use super::model::Limits;
-use super::readmitting::Readmitting;
+use super::pull_secrets::Setup;
+use super::readmission::ReadmissionController;
+use super::registry_usage::most_used;
 use super::reinvocation::Reinvocation;
 use super::replicas::Group;
-use super::secrets::Setup;
 use super::supervision::supervise;
 use super::watch::watch;
 use super::{
-    Cluster, Events, ExcludedNamespaces, Inventory, ManagedSecrets, Model, Provision, Readmissions,
-    Replicas, Rules, Upkeep,
+    CopyStatuses, Events, ExcludedNamespaces, Index, ManagedSecrets, Provision, Readmissions,
+    Reconciler, Replicas, Rules, SharedIndex,
 };
 use crate::args::{ClusterArgs, Kubernetes, PullPlan, UsageError};
-use crate::catalog::Catalog;
+use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 
 /// Longest silence of the API server. It ends a watch after less than five minutes; a longer silence is a connection that
@@ -44,17 +44,17 @@ pub async fn start(
     args: ClusterArgs,
     plan: PullPlan,
     excluded_namespaces: ExcludedNamespaces,
-    catalog: Catalog,
+    lookup: Lookup,
     metrics: Metrics,
     stop: CancellationToken,
-) -> anyhow::Result<(Replicas, Provision, Arc<Cluster>)> {
+) -> anyhow::Result<(Replicas, Provision, Arc<SharedIndex>)> {
     let server = connect(args.kubernetes).await?;
     let former_pull_secrets = args.former_pull_secrets(plan.name());
-    let rules = rules(&args, &plan, &excluded_namespaces, &catalog);
+    let rules = rules(&args, &plan, &excluded_namespaces, &lookup);
     let is_on = args.kubernetes == Kubernetes::On;
     let (replicas, events) = if is_on {
         (
-            replicas(&args, &server, &rules, &metrics, &catalog),
+            replicas(&args, &server, &rules, &metrics, &lookup),
             Events::start(server.clone(), args.replica.as_deref(), metrics.clone()),
         )
     } else {
@@ -62,14 +62,14 @@ pub async fn start(
         (Replicas::alone(), Events::none())
     };
     let limits = Limits::of(args.max_workloads);
-    catalog.limit_in_use(limits.namespace.images, limits.cluster.images);
-    let mut cluster = Cluster::new(Model::with_limits(rules, limits));
+    lookup.limit_in_use(limits.namespace.images, limits.cluster.images);
+    let mut cluster = SharedIndex::new(Index::with_limits(rules, limits));
     if let (Some(namespace), Some(pod)) = (&args.own_namespace, &args.replica) {
         cluster = cluster.within_pod(namespace, pod);
     }
     let cluster = Arc::new(cluster);
     let backup_events = BackupEvents {
-        trouble: catalog.health().subscribe(),
+        trouble: lookup.health().subscribe(),
         cluster: Arc::clone(&cluster),
         events: events.clone(),
     };
@@ -80,7 +80,7 @@ pub async fn start(
                 name,
                 former_names: former_pull_secrets,
                 credentials,
-                registry: catalog.backup().registry().to_owned(),
+                registry: lookup.backup().registry().to_owned(),
                 excluded_namespaces,
                 cluster: Arc::clone(&cluster),
                 replicas: replicas.clone(),
@@ -92,11 +92,11 @@ pub async fn start(
     };
     let used = Arc::clone(&cluster);
     metrics.name_used_hosts(move || used.read(most_used));
-    let inventory = Inventory::new();
-    let upkeep = Upkeep {
+    let copy_status = CopyStatuses::new();
+    let reconciler = Reconciler {
         cluster: Arc::clone(&cluster),
-        catalog,
-        inventory: inventory.clone(),
+        lookup,
+        copy_status: copy_status.clone(),
         replicas: replicas.clone(),
         events: events.clone(),
         metrics: metrics.clone(),
@@ -105,14 +105,14 @@ pub async fn start(
     };
     let injected = InjectedContainers {
         cluster: Arc::clone(&cluster),
-        inventory: inventory.clone(),
+        copy_status: copy_status.clone(),
         replicas: replicas.clone(),
         events: events.clone(),
     };
-    let readmitting = Readmitting {
+    let readmitting = ReadmissionController {
         server: server.clone(),
         cluster: Arc::clone(&cluster),
-        inventory,
+        copy_status,
         replicas: replicas.clone(),
         events,
         metrics,
@@ -125,9 +125,9 @@ pub async fn start(
     let parts = Part::of(is_on, reinvocation.is_some());
     let (mode, rate) = (args.readmit, args.readmit_per_minute);
     let parts = supervise(parts, move |part| match part {
-        Part::Upkeep => upkeep.clone().run().boxed(),
+        Part::Reconciler => reconciler.clone().run().boxed(),
         Part::BackupEvents => backup_events.clone().run().boxed(),
-        Part::Readmitting => {
+        Part::ReadmissionController => {
             let readmissions = Readmissions::new(mode, rate);
             readmitting.clone().run(readmissions).boxed()
         }
@@ -146,11 +146,11 @@ fn rules(
     args: &ClusterArgs,
     plan: &PullPlan,
     excluded_namespaces: &ExcludedNamespaces,
-    catalog: &Catalog,
+    lookup: &Lookup,
 ) -> Rules {
     Rules {
-        backup: catalog.backup().clone(),
-        former_backups: catalog.former_backups().clone(),
+        backup: lookup.backup().clone(),
+        former_backups: lookup.former_backups().clone(),
         excluded_namespaces: excluded_namespaces.clone(),
         pull_secret: plan.name().map(str::to_owned),
         former_pull_secrets: args.former_pull_secrets(plan.name()),
@@ -161,8 +161,8 @@ fn rules(
 /// What goes on by itself, besides the watches.
 #[derive(Clone, Copy)]
 enum Part {
-    Upkeep,
-    Readmitting,
+    Reconciler,
+    ReadmissionController,
     Injected,
     Reinvocation,
     BackupEvents,
@@ -172,16 +172,16 @@ impl Part {
     /// The parts that run where the cluster may be changed, or not. Injected images that are rewritten need no report.
     const fn of(is_on: bool, has_reinvocation: bool) -> &'static [Self] {
         match (is_on, has_reinvocation) {
-            (false, _) => &[Self::Upkeep],
+            (false, _) => &[Self::Reconciler],
             (true, false) => &[
-                Self::Upkeep,
-                Self::Readmitting,
+                Self::Reconciler,
+                Self::ReadmissionController,
                 Self::Injected,
                 Self::BackupEvents,
             ],
             (true, true) => &[
-                Self::Upkeep,
-                Self::Readmitting,
+                Self::Reconciler,
+                Self::ReadmissionController,
                 Self::Reinvocation,
                 Self::BackupEvents,
             ],
@@ -192,8 +192,8 @@ impl Part {
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Upkeep => "upkeep",
-            Self::Readmitting => "re-admission",
+            Self::Reconciler => "upkeep",
+            Self::ReadmissionController => "re-admission",
             Self::Injected => "injected containers",
             Self::Reinvocation => "reinvocation",
             Self::BackupEvents => "backup events",
@@ -236,7 +236,7 @@ fn replicas(
     server: &ApiServer,
     rules: &Rules,
     metrics: &Metrics,
-    catalog: &Catalog,
+    lookup: &Lookup,
 ) -> Replicas {
     let (Some(name), Some(namespace)) = (&args.replica, &args.own_namespace) else {
         tracing::info!(
@@ -246,7 +246,7 @@ fn replicas(
         return Replicas::alone();
     };
     let group = Group::of(rules);
-    let record = catalog.crash_record().clone();
+    let record = lookup.crash_record().clone();
     Replicas::join(
         server.clone(),
         namespace,

@@ -1,4 +1,4 @@
-//! The watch streams of the API server, which keep the model true.
+//! The watch streams of the API server, which keep the index true.
 //!
 //! One task a kind. A task that breaks off is started again, and a kind that cannot be watched never stops the others.
 
@@ -15,18 +15,22 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::api_server::ApiServer;
+use super::index::Change;
 use super::json_filter::Keep;
-use super::kind::{Kind, WorkloadKind};
-use super::model::Change;
-use super::shared::Cluster;
+use super::shared_index::SharedIndex;
 use super::supervision::supervise;
 use super::workload::Watched;
+use super::workload_kind::{Kind, WorkloadKind};
 
 /// Kinds that are listed at the same time. Each list is work for the API server, and none is urgent.
 const LISTS_AT_A_TIME: usize = 1;
 
-/// Watches all kinds until `stop`, and keeps the model true.
-pub async fn watch(server: impl Into<ApiServer>, cluster: Arc<Cluster>, stop: CancellationToken) {
+/// Watches all kinds until `stop`, and keeps the index true.
+pub async fn watch(
+    server: impl Into<ApiServer>,
+    cluster: Arc<SharedIndex>,
+    stop: CancellationToken,
+) {
     let server = server.into();
     let lists = Arc::new(Semaphore::new(LISTS_AT_A_TIME));
     let watches = supervise(&Kind::ALL, move |kind| {
@@ -37,9 +41,9 @@ pub async fn watch(server: impl Into<ApiServer>, cluster: Arc<Cluster>, stop: Ca
     stop.run_until_cancelled_owned(watches).await;
 }
 
-/// The objects of a kind, which the model is told of.
+/// The objects of a kind, which the index is told of.
 struct OfKind {
-    cluster: Arc<Cluster>,
+    cluster: Arc<SharedIndex>,
     kind: Kind,
 }
 

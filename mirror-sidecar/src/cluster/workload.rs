@@ -15,7 +15,7 @@ use k8s_openapi::jiff::Timestamp;
 
 pub use resource::Watched;
 
-use super::kind::WorkloadKind;
+use super::workload_kind::WorkloadKind;
 
 /// Says of a workload, in an annotation, when it was sent through admission again. It is for people: nothing here reads it.
 pub const READMITTED: &str = "image-mirror.dev/readmitted";

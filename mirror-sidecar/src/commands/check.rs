@@ -14,7 +14,7 @@ use super::copy::{dry_run, missing};
 use crate::FAILURE;
 use crate::args::image::parse_image;
 use crate::args::{CheckArgs, UsageError};
-use crate::images::Images;
+use crate::locations::Locations;
 use crate::output;
 
 /// How long the service may take to respond.
@@ -35,7 +35,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let sources = args.sources.registries(credentials.clone())?;
     let targets = args.backup.add_login(credentials, backup.registry())?;
     let targets = args.sources.registries(targets)?;
-    let images = Images::new(backup, &targets, sources)
+    let images = Locations::new(backup, &targets, sources)
         .map_err(|error| UsageError(format!("--registry: {error}")))?;
     let mut passed = true;
     if let Some(url) = &args.ready_url {
@@ -85,7 +85,7 @@ async fn get(url: &Uri) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&response).into_owned())
 }
 
-async fn push_login(images: &Images, image: &ImageRef<'_>) -> anyhow::Result<String> {
+async fn push_login(images: &Locations, image: &ImageRef<'_>) -> anyhow::Result<String> {
     let repository = images.backup().repository_for(image)?;
     let registry = images.backup_registry();
     let checked = registry.check_push(&repository).await;
@@ -94,13 +94,13 @@ async fn push_login(images: &Images, image: &ImageRef<'_>) -> anyhow::Result<Str
 }
 
 async fn planned(
-    images: &Images,
+    images: &Locations,
     targets: &Registries,
     image: &ImageRef<'_>,
 ) -> anyhow::Result<String> {
     // An image that comes from the backup itself has no copy; the login that pushes reads it.
     let source = if images.contains(image) {
-        crate::images::source(targets, image)?
+        crate::locations::source(targets, image)?
     } else {
         images.source(image)?
     };

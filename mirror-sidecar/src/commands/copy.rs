@@ -43,7 +43,7 @@ pub async fn run(args: CopyArgs) -> anyhow::Result<ExitCode> {
     } else {
         let images = list::images(&args.images)?;
         let planner = Planner::new(&args, images.len())?;
-        Work::Images(planner.images(images)?)
+        Work::Locations(planner.images(images)?)
     };
     // Until here the signals end the program by themselves; from here on there may be bars to clear.
     let mut interrupted = std::pin::pin!(stop_signal());
@@ -91,7 +91,7 @@ fn exit_code(signal: StopSignal) -> u8 {
 /// What the command line asks for, checked.
 enum Work {
     /// These copies.
-    Images(Vec<Plan>),
+    Locations(Vec<Plan>),
     /// Copies of all tags of these.
     Repositories(Vec<plan::Repository>),
 }
@@ -116,7 +116,7 @@ struct Copied {
 impl Run {
     async fn work(&mut self, work: Work) -> ExitCode {
         let plans = match work {
-            Work::Images(plans) => plans,
+            Work::Locations(plans) => plans,
             Work::Repositories(repositories) => self.list_tags(repositories).await,
         };
         if self.args.dry_run {

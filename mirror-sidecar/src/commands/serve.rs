@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::args::{BackupArgs, FacadeLogin, Kubernetes, ServeArgs, Transport, UsageError};
-use crate::catalog::Catalog;
 use crate::cluster::{ExcludedNamespaces, Provision, PullSecrets, Replicas, run};
 use crate::facade::{self, Facade, FacadeAuth};
 use crate::former_backups::FormerBackups;
-use crate::images::Images;
+use crate::locations::Locations;
+use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::server::{Certificates, Limits, Server};
 
@@ -54,14 +54,14 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let metrics = Metrics::new();
     metrics.follow_registries(place.registry(), vec![targets.clone(), sources.clone()]);
     let former_backups = FormerBackups::new(&place, cluster_args.former_backups.clone());
-    let images = Images::new(place, &targets, sources)
+    let images = Locations::new(place, &targets, sources)
         .map_err(|error| UsageError(format!("--registry: {error}")))?
         .with_former_backups(former_backups)
         .with_max_bytes(originals.max_image_size.0);
-    let catalog = Catalog::new(Arc::new(images), parallel_copies, metrics.clone());
-    catalog.budgets().set(cluster_args.daily_budget());
+    let lookup = Lookup::new(Arc::new(images), parallel_copies, metrics.clone());
+    lookup.budgets().set(cluster_args.daily_budget());
     let (stop, is_ending) = (CancellationToken::new(), CancellationToken::new());
-    let plan = cluster_args.pull_plan(catalog.backup().registry())?;
+    let plan = cluster_args.pull_plan(lookup.backup().registry())?;
     let excluded = cluster_args.exclude_namespaces.iter().cloned();
     let excluded_namespaces: ExcludedNamespaces = excluded.collect();
     let (replicas, provision, cluster) = if cluster_args.kubernetes == Kubernetes::Off {
@@ -71,17 +71,17 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             cluster_args,
             plan,
             excluded_namespaces.clone(),
-            catalog.clone(),
+            lookup.clone(),
             metrics.clone(),
             stop.clone(),
         )
         .await?;
         (replicas, provision, Some(cluster))
     };
-    let health = catalog.health().clone();
+    let health = lookup.health().clone();
     tokio::spawn(stop.clone().run_until_cancelled_owned(health.run()));
     let facade = facade::router(Facade {
-        catalog: catalog.clone(),
+        lookup: lookup.clone(),
         auth: login.as_ref().map(FacadeAuth::new),
         metrics: metrics.clone(),
         cluster,
@@ -101,7 +101,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let admin = Server::bind(
         admin_listen,
         None,
-        admin::router(catalog.clone(), metrics.clone(), is_ending.clone()),
+        admin::router(lookup.clone(), metrics.clone(), is_ending.clone()),
         Limits::admin(),
     )
     .with_context(|| listen("--admin-listen", admin_listen))?;
@@ -115,7 +115,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         is_ending,
         delay: shutdown_delay,
     };
-    serve(facade, admin, &catalog, &replicas, end).await;
+    serve(facade, admin, &lookup, &replicas, end).await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -152,7 +152,7 @@ struct End {
     delay: Duration,
 }
 
-async fn serve(facade: Server, admin: Server, catalog: &Catalog, replicas: &Replicas, end: End) {
+async fn serve(facade: Server, admin: Server, lookup: &Lookup, replicas: &Replicas, end: End) {
     let End {
         stop,
         is_ending,
@@ -175,7 +175,7 @@ async fn serve(facade: Server, admin: Server, catalog: &Catalog, replicas: &Repl
             // The others begin with what is broken off here.
             replicas.leave().await;
             stop.cancelled().await;
-            catalog.shutdown().await;
+            lookup.shutdown().await;
         };
         // Copies stop, questions that were already asked are still answered.
         tokio::join!(facade.run(stop.clone()), admin.run(stop.clone()), stopped);

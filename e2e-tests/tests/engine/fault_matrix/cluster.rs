@@ -20,8 +20,8 @@ use mirror_contract::{Backup, Mode, Naming};
 use mirror_copy::{Credentials, Login};
 use mirror_sidecar::cluster::watch::watch;
 use mirror_sidecar::cluster::{
-    Cluster, Events, ExcludedNamespaces, Kind, ListState, ManagedSecrets, Model, Replicas, Rules,
-    WorkloadKind,
+    Events, ExcludedNamespaces, Index, Kind, ManagedSecrets, Replicas, Rules, SharedIndex,
+    SyncState, WorkloadKind,
 };
 use mirror_sidecar::metrics::Metrics;
 use serde_json::{Value, json};
@@ -45,7 +45,7 @@ const POD: Kind = Kind::Workload(WorkloadKind::Pod);
 struct World {
     server: Fake,
     secret: Arc<Mutex<Value>>,
-    cluster: Arc<Cluster>,
+    cluster: Arc<SharedIndex>,
     client: Client,
     stop: CancellationToken,
 }
@@ -99,7 +99,7 @@ impl World {
         let idle = if fault.is_about_time() { 700 } else { 10_000 };
         config.read_timeout = Some(Duration::from_millis(idle));
         config.connect_timeout = Some(Duration::from_secs(5));
-        let cluster = Cluster::new(Model::new(Rules {
+        let cluster = SharedIndex::new(Index::new(Rules {
             backup: Backup::new(BACKUP, "mirror", Naming::Flat).unwrap(),
             excluded_namespaces: ExcludedNamespaces::default(),
             pull_secret: Some(NAME.into()),
@@ -135,7 +135,7 @@ impl World {
             // Long enough for several attempts.
             tokio::time::sleep(Duration::from_secs(4)).await;
             return match self.state() {
-                ListState::Complete => Err("the list is complete without a server".into()),
+                SyncState::Complete => Err("the list is complete without a server".into()),
                 _ => Ok("waits"),
             };
         }
@@ -147,25 +147,25 @@ impl World {
         self.until("the fault", || self.server.count(method, part) >= met)
             .await?;
         let delivers = matches!(fault, Fault::Slow | Fault::Extra | Fault::Truncated);
-        if request == Request::ApiList && !delivers && self.state() == ListState::Complete {
+        if request == Request::ApiList && !delivers && self.state() == SyncState::Complete {
             return Err("a list that failed counts as complete".into());
         }
         self.server.forget_faults();
         self.until("both Pods", || {
-            self.state() == ListState::Complete
+            self.state() == SyncState::Complete
                 && self.images() == ["library/listed", "library/watched"]
         })
         .await?;
         Ok("read")
     }
 
-    fn state(&self) -> ListState {
-        self.cluster.read(|model| model.list_state(POD))
+    fn state(&self) -> SyncState {
+        self.cluster.read(|index| index.list_state(POD))
     }
 
     fn images(&self) -> Vec<String> {
-        let mut images: Vec<_> = self.cluster.read(|model| {
-            model
+        let mut images: Vec<_> = self.cluster.read(|index| {
+            index
                 .images()
                 .map(|used| used.image.path().to_owned())
                 .collect()
@@ -185,7 +185,7 @@ impl World {
             username: "user".into(),
             password: PASSWORD.to_owned().into(),
         };
-        let setup = mirror_sidecar::cluster::secrets::Setup {
+        let setup = mirror_sidecar::cluster::pull_secrets::Setup {
             name: NAME.into(),
             former_names: Vec::new(),
             credentials: Credentials::anonymous().with_login(BACKUP, login),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use super::memory::AGAIN_AFTER;
+use super::dedup::AGAIN_AFTER;
 
 /// New notices about one namespace in the time after which the same is news again.
 const MOST: u32 = 240;

@@ -10,7 +10,7 @@ use kube::Client;
 use proptest::prelude::*;
 use rstest::rstest;
 
-use super::memory::{AGAIN_AFTER, Due, MAX_REMEMBERED, Memory, Name};
+use super::dedup::{AGAIN_AFTER, Due, MAX_REMEMBERED, Memory, Name};
 use super::notice::MAX_NOTE;
 use super::{About, Events, Notice, QUEUE};
 use crate::cluster::testing::refusal;

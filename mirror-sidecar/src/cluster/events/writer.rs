@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::memory::{Memory, Name};
+use super::dedup::{Memory, Name};
 use super::{About, Notice};
 use crate::cluster::api_server::{ApiServer, is_unreachable};
 use crate::metrics::{EventResult, Metrics};

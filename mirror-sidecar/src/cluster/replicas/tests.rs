@@ -9,7 +9,7 @@ use mirror_contract::{Backup, NamespacePattern, Naming};
 use proptest::collection::btree_set;
 use proptest::prelude::*;
 
-use super::members::{DEAD_AFTER, Dead, JOIN_WITHIN, MAX_OTHERS, Members};
+use super::membership::{DEAD_AFTER, Dead, JOIN_WITHIN, MAX_OTHERS, Membership};
 use super::{DURATION, Group, Replicas};
 use crate::cluster::Rules;
 
@@ -21,15 +21,15 @@ fn key(number: usize) -> String {
 }
 
 /// The numbers of the first 300 keys that are this replica's.
-fn owned(members: &Members, now: Instant) -> BTreeSet<usize> {
+fn owned(members: &Membership, now: Instant) -> BTreeSet<usize> {
     (0..300)
         .filter(|number| members.owns(&key(*number), now))
         .collect()
 }
 
 /// A replica that just saw all these.
-fn view(own: &str, all: &BTreeSet<String>, now: Instant) -> Members {
-    let mut members = Members::new(own, now);
+fn view(own: &str, all: &BTreeSet<String>, now: Instant) -> Membership {
+    let mut members = Membership::new(own, now);
     for name in all {
         members.seen(name, "1", now);
     }
@@ -44,7 +44,7 @@ fn names<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
 #[test]
 fn until_the_others_are_known_nothing_is_owned_but_not_for_long() {
     let start = Instant::now();
-    let mut members = Members::new("a", start);
+    let mut members = Membership::new("a", start);
     assert_eq!(owned(&members, start).len(), 0);
     assert_eq!(members.refresh(start), None);
     assert_eq!(members.next_change(start), Some(start + JOIN_WITHIN));
@@ -59,7 +59,7 @@ fn until_the_others_are_known_nothing_is_owned_but_not_for_long() {
     assert_eq!(members.refresh(late), Some(vec!["a".to_owned()]));
 
     // It does.
-    let mut members = Members::new("a", start);
+    let mut members = Membership::new("a", start);
     members.seen("a", "1", start);
     members.listed(&names(["a"]));
     assert_eq!(owned(&members, start).len(), 300);
@@ -153,7 +153,7 @@ fn long_dead_leases_are_deleted_at_the_version_at_which_they_were_dead() {
 #[test]
 fn there_is_an_end_to_the_members() {
     let now = Instant::now();
-    let mut members = Members::new("a", now);
+    let mut members = Membership::new("a", now);
     for number in 0..MAX_OTHERS + 10 {
         members.seen(&format!("b-{number}"), "1", now);
     }
@@ -255,7 +255,7 @@ proptest! {
     ) {
         let start = Instant::now();
         let mut now = start;
-        let mut members = Members::new("a", start);
+        let mut members = Membership::new("a", start);
         for (what, who, seconds) in steps {
             now += Duration::from_secs(seconds);
             let name = ["a", "b", "c", "d"][usize::from(who)];

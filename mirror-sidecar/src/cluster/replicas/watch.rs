@@ -13,7 +13,7 @@ use kube::runtime::watcher::{Config, Event};
 use tokio::time::{sleep_until, timeout, timeout_at};
 
 use super::lease::record;
-use super::members::{Dead, Members};
+use super::membership::{Dead, Membership};
 use super::{Context, PREFIX, RENEW_EVERY, now};
 use crate::backoff::doubling;
 use crate::cluster::api_server::is_unreachable;
@@ -139,7 +139,7 @@ fn take(context: &Context, event: Event<Metadata>, listed: &mut BTreeSet<String>
 }
 
 impl Context {
-    fn see(&self, members: &mut Members, name: &str, version: &str, lease: &Metadata) {
+    fn see(&self, members: &mut Membership, name: &str, version: &str, lease: &Metadata) {
         // A Lease whose replica died stays as it is until it is deleted; what it says is known then.
         if members.seen(name, version, now()) {
             self.crash_record.see(name, record(&lease.metadata));

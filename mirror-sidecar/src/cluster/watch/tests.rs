@@ -20,9 +20,9 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::cluster::excluded::ExcludedNamespaces;
-use crate::cluster::kind::WorkloadKind;
-use crate::cluster::model::{ListState, Model, Rules};
+use crate::cluster::index::{Index, Rules, SyncState};
 use crate::cluster::supervision::RESTART_AFTER;
+use crate::cluster::workload_kind::WorkloadKind;
 
 const PODS: &str = "/api/v1/pods";
 const CRON_JOBS: &str = "/apis/batch/v1/cronjobs";
@@ -94,13 +94,13 @@ fn refusal(code: u16, reason: &str) -> Answer {
 /// A cluster that is watched, until the guard goes.
 fn start(
     script: impl Fn(&str, &str, usize) -> Option<Answer> + Send + Sync + 'static,
-) -> (Arc<Cluster>, Server, tokio_util::sync::DropGuard) {
+) -> (Arc<SharedIndex>, Server, tokio_util::sync::DropGuard) {
     let server = Server {
         script: Arc::new(script),
         asked: Arc::default(),
     };
     let router = Router::new().fallback(answer).with_state(server.clone());
-    let cluster = Arc::new(Cluster::new(Model::new(Rules {
+    let cluster = Arc::new(SharedIndex::new(Index::new(Rules {
         backup: Backup::new("ghcr.io", "acme", Naming::Flat).unwrap(),
         former_backups: crate::former_backups::FormerBackups::default(),
         excluded_namespaces: ExcludedNamespaces::default(),
@@ -114,15 +114,15 @@ fn start(
     (cluster, server, stop.drop_guard())
 }
 
-fn images(model: &Model) -> Vec<String> {
-    model
+fn images(index: &Index) -> Vec<String> {
+    index
         .images()
         .map(|usage| usage.image.path().to_owned())
         .collect()
 }
 
-/// Waits for the model to be like this, without looking at it when nothing was told.
-async fn until(cluster: &Cluster, what: &str, is_so: impl Fn(&Model) -> bool) {
+/// Waits for the index to be like this, without looking at it when nothing was told.
+async fn until(cluster: &SharedIndex, what: &str, is_so: impl Fn(&Index) -> bool) {
     let mut changes = cluster.subscribe();
     let wait = async {
         while !cluster.read(&is_so) {
@@ -152,11 +152,11 @@ async fn pages_and_events_reach_the_model() {
         }
         _ => None,
     });
-    until(&cluster, "the events", |model| {
-        images(model) == ["library/b2", "library/c"]
+    until(&cluster, "the events", |index| {
+        images(index) == ["library/b2", "library/c"]
     })
     .await;
-    until(&cluster, "all kinds", Model::is_complete).await;
+    until(&cluster, "all kinds", Index::is_complete).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -166,15 +166,15 @@ async fn a_kind_that_is_not_served_stops_nothing_and_is_asked_for_slowly() {
         CRON_JOBS if number <= 3 => Some(refusal(404, "NotFound")),
         _ => None,
     });
-    until(&cluster, "all other kinds", Model::is_complete).await;
+    until(&cluster, "all other kinds", Index::is_complete).await;
     assert_eq!(
-        cluster.read(|model| model.list_state(CRON_JOB)),
-        ListState::NotServed
+        cluster.read(|index| index.list_state(CRON_JOB)),
+        SyncState::NotServed
     );
     assert!(started.elapsed() < Duration::from_secs(1));
 
-    until(&cluster, "it is served", |model| {
-        model.list_state(CRON_JOB) == ListState::Complete
+    until(&cluster, "it is served", |index| {
+        index.list_state(CRON_JOB) == SyncState::Complete
     })
     .await;
     assert_eq!(
@@ -194,7 +194,7 @@ async fn pods_are_always_served() {
         PODS if number == 4 => Some(list(&[pod("a", "a")], None)),
         _ => None,
     });
-    until(&cluster, "all kinds", Model::is_complete).await;
+    until(&cluster, "all kinds", Index::is_complete).await;
     assert!(started.elapsed() < Duration::from_mins(1));
     assert_eq!(cluster.read(images), ["library/a"]);
 }
@@ -225,7 +225,7 @@ async fn one_kind_is_listed_at_a_time() {
             Some(Body::from_stream(page).into_response())
         })
     };
-    until(&cluster, "all kinds", Model::is_complete).await;
+    until(&cluster, "all kinds", Index::is_complete).await;
     assert_eq!(most.load(Ordering::Relaxed), 1);
     assert!(server.asked.lock().unwrap()[PODS] >= 4);
 }
@@ -237,12 +237,12 @@ async fn a_watch_that_fails_makes_the_model_incomplete_for_a_while() {
         PODS if query.contains("watch=true") && number < 6 => Some(refusal(500, "broken")),
         _ => None,
     });
-    until(&cluster, "the trouble", |model| {
-        model.list_state(POD) == ListState::Complete && !model.is_complete()
+    until(&cluster, "the trouble", |index| {
+        index.list_state(POD) == SyncState::Complete && !index.is_complete()
     })
     .await;
     let since = Instant::now();
-    until(&cluster, "its end", Model::is_complete).await;
+    until(&cluster, "its end", Index::is_complete).await;
     assert!(since.elapsed() >= Duration::from_mins(10));
 }
 
@@ -263,8 +263,8 @@ async fn a_watch_from_too_long_ago_begins_with_a_new_list(#[case] in_stream: boo
         PODS => Some(list(&[pod("b", "b"), pod("c", "c")], None)),
         _ => None,
     });
-    until(&cluster, "the second list", |model| {
-        images(model) == ["library/b", "library/c"]
+    until(&cluster, "the second list", |index| {
+        images(index) == ["library/b", "library/c"]
     })
     .await;
 }
@@ -282,14 +282,14 @@ async fn errors_are_survived(#[case] code: u16, #[case] reason: &'static str) {
         (PODS, _) => Some(list(&[pod("a", "a")], None)),
         _ => None,
     });
-    let others = |model: &Model| {
+    let others = |index: &Index| {
         let mut kinds = Kind::ALL.into_iter().filter(|kind| kind.name() != "Pod");
-        kinds.all(|kind| model.list_state(kind) == ListState::Complete)
+        kinds.all(|kind| index.list_state(kind) == SyncState::Complete)
     };
     until(&cluster, "the other kinds", others).await;
     assert!(server.asked.lock().unwrap()[PODS] <= 3, "with pauses");
-    until(&cluster, "everything", |model| {
-        images(model) == ["library/a", "library/b"]
+    until(&cluster, "everything", |index| {
+        images(index) == ["library/a", "library/b"]
     })
     .await;
 }
@@ -310,8 +310,8 @@ async fn odd_objects_do_not_break_the_stream() {
         )),
         _ => None,
     });
-    until(&cluster, "what follows them", |model| {
-        images(model) == ["library/a", "library/b"]
+    until(&cluster, "what follows them", |index| {
+        images(index) == ["library/a", "library/b"]
     })
     .await;
     assert_eq!(
@@ -355,7 +355,7 @@ async fn a_task_that_breaks_off_is_started_again() {
 #[tokio::test(start_paused = true)]
 async fn stopping_ends_every_task() {
     let (cluster, _, guard) = start(|_, _, _| None);
-    until(&cluster, "all kinds", Model::is_complete).await;
+    until(&cluster, "all kinds", Index::is_complete).await;
     drop(guard);
     // The tasks hold the cluster.
     let wait = async {
@@ -426,8 +426,8 @@ async fn pages_are_bounded_in_bytes(
         let pieces = stream::iter(pieces.map(Ok::<_, std::io::Error>));
         Some(Body::from_stream(pieces).into_response())
     });
-    until(&cluster, "all of them", |model| {
-        model.is_complete() && model.len() == count
+    until(&cluster, "all of them", |index| {
+        index.is_complete() && index.len() == count
     })
     .await;
     let pages = pages.lock().unwrap();

@@ -13,8 +13,8 @@ use super::read::{self, Container, Originals, Raw, Spec, Status, Template};
 use super::{Key, Life, NamespaceObject, Object, Owner, Workload};
 use crate::cluster::api_response::is_envelope;
 use crate::cluster::json_filter::Keep;
-use crate::cluster::kind::{Kind, WorkloadKind};
 use crate::cluster::lenient;
+use crate::cluster::workload_kind::{Kind, WorkloadKind};
 
 /// Longest string of an object that is read: an image reference has at most some 600 bytes, a token that continues a list
 /// about a thousand, the annotation with the originals of fifty copies ten thousand.

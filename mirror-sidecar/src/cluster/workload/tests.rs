@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::cluster::json_filter::{JsonFilter, Part};
-use crate::cluster::kind::Kind;
+use crate::cluster::workload_kind::Kind;
 
 /// The object of a real API server's request: `e2e-tests/fixtures/admission/<name>.json`.
 fn fixture(name: &str) -> Value {

@@ -6,7 +6,7 @@ use mirror_copy::{Registries, Source, Target};
 use crate::args::image::parse_image;
 use crate::args::{CopyArgs, UsageError};
 use crate::commands::list::{Entry, List, RepositoryName};
-use crate::images::{self, Images};
+use crate::locations::{self, Locations};
 
 /// One copy to make.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(super) struct Planner {
 
 enum To {
     /// Their names in the backup.
-    Backup(Box<Images>),
+    Backup(Box<Locations>),
     /// The name that the user chose for the one image.
     Image(Named<ImageRef<'static>>),
     /// The same tag in the repository that the user chose.
@@ -53,7 +53,7 @@ impl Planner {
         let Some(to) = &args.to else {
             let backup = args.backup.backup()?;
             let (sources, targets) = registries(args, backup.registry())?;
-            let images = Images::new(backup, &targets, sources)
+            let images = Locations::new(backup, &targets, sources)
                 .map_err(|error| UsageError(format!("--registry: {error}")))?;
             return Ok(Self {
                 to: To::Backup(Box::new(images)),
@@ -168,8 +168,8 @@ impl<T> Named<T> {
         Ok(Plan {
             image: image.to_string(),
             copy: copy.to_string(),
-            source: images::source(&self.sources, image).map_err(text)?,
-            target: images::named_target(&self.targets, copy).map_err(text)?,
+            source: locations::source(&self.sources, image).map_err(text)?,
+            target: locations::named_target(&self.targets, copy).map_err(text)?,
         })
     }
 }

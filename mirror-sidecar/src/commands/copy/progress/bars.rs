@@ -51,7 +51,7 @@ impl Bars {
     /// Brings the bars up to date. Takes as long as the terminal does.
     pub(super) fn draw(&mut self, picture: &Picture) {
         match &picture.below {
-            Below::Images(images) => self.draw_images(images),
+            Below::Locations(images) => self.draw_images(images),
             Below::Run(run) => self.draw_run(run),
         }
         self.draw_layers(&picture.layers);

@@ -152,7 +152,7 @@ impl Events {
     }
 }
 
-/// The object for one of the engine's events. Bytes have a rhythm of their own.
+/// The object for one of the engine's events. Bytes have a schedule of their own.
 pub(super) fn line(image: &str, event: &Event<'_>) -> Option<String> {
     let object = match *event {
         Event::Resolved { digest } => Object::Resolved { image, digest },

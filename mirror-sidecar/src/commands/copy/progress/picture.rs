@@ -24,7 +24,7 @@ pub(super) struct Picture {
 #[derive(Debug)]
 pub(super) enum Below {
     /// Few images, each with its number.
-    Images(Vec<(usize, TextBar)>),
+    Locations(Vec<(usize, TextBar)>),
     /// All images as one.
     Run(TextBar),
 }
@@ -84,7 +84,7 @@ fn layers(board: &Board) -> Vec<LayerBar> {
 fn below(board: &Board) -> Below {
     if board.is_few() {
         let bar = |(number, image): (&usize, &Image)| (*number, image_bar(image));
-        return Below::Images(board.running.iter().map(bar).collect());
+        return Below::Locations(board.running.iter().map(bar).collect());
     }
     let done = (board.done() as u64).saturating_mul(STEPS);
     Below::Run(TextBar {

@@ -1,0 +1,212 @@
+//! What the sidecar's lookup believes about copies that lost parts, against scripted registries.
+
+use crate::support::{anchor_of, registries};
+use axum::http::Method;
+use e2e_tests::scripted::{Action, Fake, Image, digest_of, image, index, noise};
+use mirror_contract::{Backup, ImageRef, ImageStatus, Mode, Naming};
+use mirror_sidecar::former_backups::FormerBackups;
+use mirror_sidecar::locations::Locations;
+use mirror_sidecar::lookup::Lookup;
+use mirror_sidecar::metrics::Metrics;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const DEADLINE: Duration = Duration::from_mins(1);
+
+struct Scene {
+    upstream: Fake,
+    backup: Fake,
+    /// The index, and its two platforms.
+    images: [Image; 3],
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let (upstream, backup) = (Fake::start().await, Fake::start().await);
+        let platforms = [1, 2].map(|seed| image(seed, &[noise(seed, 3000)]));
+        let root = index(&[&platforms[0], &platforms[1]]);
+        for platform in &platforms {
+            upstream.put("app", platform);
+        }
+        upstream.put_tagged("app", "v1", &root);
+        let [first, second] = platforms;
+        Self {
+            upstream,
+            backup,
+            images: [root, first, second],
+        }
+    }
+
+    fn place(&self) -> Backup {
+        Backup::new(&self.backup.host(), "acme", Naming::Flat).unwrap()
+    }
+
+    fn image(&self) -> ImageRef<'static> {
+        let name = format!("{}/app:v1", self.upstream.host());
+        name.parse().unwrap()
+    }
+
+    /// A sidecar that has just started.
+    fn lookup(&self) -> Lookup {
+        let registries = registries(&[&self.upstream, &self.backup]);
+        let images = Locations::new(self.place(), &registries, registries.clone()).unwrap();
+        let parallel = NonZeroUsize::new(2).unwrap();
+        Lookup::new(Arc::new(images), parallel, Metrics::new())
+    }
+
+    /// The same, after the backup was in the former one.
+    fn catalog_after(&self, former: &Fake) -> Lookup {
+        let registries = registries(&[&self.upstream, &self.backup, former]);
+        let images = Locations::new(self.place(), &registries, registries.clone()).unwrap();
+        let place = format!("{}/acme", former.host());
+        let places = Backup::with_both_namings(&place);
+        let former = FormerBackups::new(&self.place(), places);
+        let parallel = NonZeroUsize::new(2).unwrap();
+        let images = Arc::new(images.with_former_backups(former));
+        Lookup::new(images, parallel, Metrics::new())
+    }
+
+    fn repository(&self) -> String {
+        let copy = self.place().target(&self.image()).unwrap();
+        copy.path().to_owned()
+    }
+
+    /// A clean-up rule removes a manifest and everything that names it.
+    fn lose_manifest(&self, image: &Image) {
+        let digest = image.digest().to_string();
+        let mut state = self.backup.state();
+        state
+            .manifests
+            .retain(|(_, reference), _| *reference != digest);
+        state.tags.retain(|_, found| *found != digest);
+    }
+
+    fn lose_tag(&self, tag: &str) {
+        let key = (self.repository(), tag.to_owned());
+        self.backup.state().tags.remove(&key);
+    }
+
+    fn lose_layer(&self, image: &Image) {
+        let layer = digest_of(&image.blobs[1]);
+        self.backup.lose_blob(&self.repository(), &layer);
+    }
+
+    fn is_whole(&self) -> bool {
+        let repository = self.repository();
+        let mut images = self.images.iter();
+        images.all(|image| self.backup.has(&repository, image))
+    }
+}
+
+async fn is_mirrored(lookup: &Lookup, image: &ImageRef<'static>) -> bool {
+    let answer = lookup.image(image, Mode::Ensure).await;
+    matches!(answer, Ok(ImageStatus::Mirrored { .. }))
+}
+
+async fn wait(lookup: &Lookup, image: &ImageRef<'static>) {
+    let start = Instant::now();
+    while !is_mirrored(lookup, image).await {
+        assert!(start.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The tags are gone, a platform, and a layer of the other platform, which the copy believes to be complete.
+#[tokio::test]
+async fn what_a_copy_believes_is_checked_before_it_counts() {
+    let scene = Scene::new().await;
+    let image = scene.image();
+    wait(&scene.lookup(), &image).await;
+    let [root, first, second] = &scene.images;
+    scene.lose_tag("v1");
+    scene.lose_tag(&anchor_of(&root.digest()));
+    scene.lose_layer(first);
+    scene.lose_manifest(second);
+    wait(&scene.lookup(), &image).await;
+    assert!(scene.is_whole());
+}
+
+/// The tag is gone and a layer, and the anchor is there: the copy puts back the tag alone.
+#[tokio::test]
+async fn a_tag_that_is_put_back_does_not_count_as_a_copy() {
+    let scene = Scene::new().await;
+    let image = scene.image();
+    wait(&scene.lookup(), &image).await;
+    scene.lose_tag("v1");
+    scene.lose_layer(&scene.images[1]);
+    wait(&scene.lookup(), &image).await;
+    assert!(scene.is_whole());
+}
+
+/// A copy whose original lacks a platform is as good as it gets; one that lacks a layer besides is not.
+#[tokio::test]
+async fn only_what_the_original_lacks_may_be_missing() {
+    let scene = Scene::new().await;
+    let (image, repository) = (scene.image(), scene.repository());
+    let [root, first, second] = &scene.images;
+    let key = ("app".to_owned(), second.digest().to_string());
+    scene.upstream.state().manifests.remove(&key);
+    let anchor = anchor_of(&root.digest());
+    scene.backup.put(&repository, first);
+    scene.backup.put_tagged(&repository, "v1", root);
+    scene.backup.put_tagged(&repository, &anchor, root);
+    wait(&scene.lookup(), &image).await;
+
+    scene.lose_layer(first);
+    let lookup = scene.lookup();
+    let mut attempts = lookup.attempts();
+    assert!(!is_mirrored(&lookup, &image).await);
+    attempts.recv().await.unwrap();
+    assert!(!is_mirrored(&lookup, &image).await || scene.backup.has(&repository, first));
+}
+
+/// The tag may have moved on since the former copy was made.
+#[tokio::test]
+async fn an_original_that_is_only_busy_is_not_replaced_by_its_former_copy() {
+    let scene = Scene::new().await;
+    let former = Fake::start().await;
+    former.put_tagged(&scene.repository(), "v1", &image(7, &[noise(7, 100)]));
+    for method in [Method::HEAD, Method::GET] {
+        let busy = Action::Status(503, Vec::new(), "");
+        scene.upstream.fault(method, "/v2/app/", usize::MAX, busy);
+    }
+    let lookup = scene.catalog_after(&former);
+    let mut attempts = lookup.attempts();
+    assert!(!is_mirrored(&lookup, &scene.image()).await);
+    attempts.recv().await.unwrap();
+    assert_eq!((former.log().len(), scene.backup.tags()), (0, 0));
+}
+
+/// Former backups that fail are left alone for a while, whatever else was in them.
+#[tokio::test]
+async fn a_former_backup_that_fails_is_not_asked_for_each_image() {
+    let scene = Scene::new().await;
+    let former = Fake::start().await;
+    let busy = Action::Status(503, Vec::new(), "");
+    former.fault(Method::HEAD, "/v2/", usize::MAX, busy);
+    let lookup = scene.catalog_after(&former);
+    let mut attempts = lookup.attempts();
+    let mut requests = Vec::new();
+    for name in ["gone/a:1", "gone/b:1"] {
+        let image = format!("{}/{name}", scene.upstream.host());
+        assert!(!is_mirrored(&lookup, &image.parse().unwrap()).await);
+        attempts.recv().await.unwrap();
+        requests.push(former.log().len());
+    }
+    assert!(requests[0] > 0);
+    assert_eq!(requests[0], requests[1]);
+}
+
+#[tokio::test]
+async fn an_original_that_is_gone_is_copied_from_a_former_backup() {
+    let scene = Scene::new().await;
+    let former = Fake::start().await;
+    let copy = image(7, &[noise(7, 100)]);
+    former.put_tagged(&scene.repository(), "v1", &copy);
+    let key = ("app".to_owned(), "v1".to_owned());
+    scene.upstream.state().tags.remove(&key);
+    let lookup = scene.catalog_after(&former);
+    wait(&lookup, &scene.image()).await;
+    assert!(scene.backup.has(&scene.repository(), &copy));
+}

@@ -1,0 +1,98 @@
+//! The users of each image.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use mirror_contract::ImageRef;
+
+use super::entry::Image;
+use super::limits::Amounts;
+use crate::cluster::workload::Key;
+
+/// The users of each image. An image without users is not in it.
+#[derive(Debug, Default)]
+pub(super) struct ImageUsers {
+    by_image: BTreeMap<Image, Users>,
+    amounts: Amounts,
+}
+
+#[derive(Debug)]
+struct Users {
+    /// The key of this entry once more: a look-up with a borrowing reference does not give the key as what it is.
+    image: Image,
+    keys: BTreeSet<Arc<Key>>,
+}
+
+/// An image in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageUse<'a> {
+    /// The image, without the tag if it is pinned to a digest.
+    pub image: &'a Image,
+    /// How many objects use it: workloads, what controllers made of them, and Pods.
+    pub users: usize,
+    /// One of them, of the most interesting kind.
+    pub example: &'a Key,
+}
+
+impl ImageUsers {
+    /// The image as its users share it.
+    pub(super) fn shared(&self, image: &ImageRef<'_>) -> Option<Image> {
+        self.get(image).map(|users| Arc::clone(&users.image))
+    }
+
+    /// How many images and uses there are.
+    pub(super) fn amounts(&self) -> Amounts {
+        self.amounts
+    }
+
+    /// What one more use of `image` adds to them.
+    pub(super) fn addition(&self, image: &Image) -> Amounts {
+        Amounts::image(image, !self.by_image.contains_key(image))
+    }
+
+    pub(super) fn add(&mut self, image: &Image, user: &Arc<Key>) {
+        let addition = self.addition(image);
+        let users = self.by_image.entry(Arc::clone(image));
+        let users = users.or_insert_with(|| Users {
+            image: Arc::clone(image),
+            keys: BTreeSet::new(),
+        });
+        if users.keys.insert(Arc::clone(user)) {
+            self.amounts = self.amounts.plus(addition);
+        }
+    }
+
+    pub(super) fn remove(&mut self, image: &Image, user: &Arc<Key>) {
+        let Some(users) = self.by_image.get_mut(image) else {
+            return;
+        };
+        let is_removed = users.keys.remove(user);
+        let is_last = users.keys.is_empty();
+        if is_last {
+            self.by_image.remove(image);
+        }
+        if is_removed {
+            self.amounts = self.amounts.minus(Amounts::image(image, is_last));
+        }
+    }
+
+    /// The users of `image`, in their order.
+    pub(super) fn users<'a>(&'a self, image: &ImageRef<'a>) -> impl Iterator<Item = &'a Arc<Key>> {
+        self.get(image).into_iter().flat_map(|users| &users.keys)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = ImageUse<'_>> {
+        self.by_image.values().filter_map(|users| {
+            Some(ImageUse {
+                image: &users.image,
+                users: users.keys.len(),
+                example: users.keys.first()?,
+            })
+        })
+    }
+
+    fn get<'a>(&'a self, image: &ImageRef<'a>) -> Option<&'a Users> {
+        let map: &BTreeMap<Arc<ImageRef<'a>>, Users> = &self.by_image;
+        map.get(image)
+    }
+}

@@ -1,0 +1,68 @@
+//! Which images count as injected.
+
+use super::*;
+
+const COPY: &str = "ghcr.io/acme/docker.io-library-app:1";
+
+/// The Pod of a controller, with a rewritten container and one that keeps its original.
+fn pod_of(owner: &Workload, containers: &[(&str, &str)]) -> Workload {
+    let images: Vec<_> = containers.iter().map(|(_, image)| *image).collect();
+    Workload {
+        is_owned: true,
+        is_noted: true,
+        controller: Some(Owner {
+            api_version: "apps/v1".into(),
+            kind: owner.key.kind.name().into(),
+            name: owner.key.name.clone(),
+            uid: owner.uid.clone(),
+        }),
+        containers: containers
+            .iter()
+            .map(|(name, image)| ((*name).to_owned(), (*image).to_owned()))
+            .collect(),
+        ..pod("web-5d4f-x7", &images)
+    }
+}
+
+fn found(index: &Index) -> Vec<String> {
+    let found = index.injected().into_iter();
+    found
+        .map(|InjectedImages { key, images, .. }| {
+            let images: Vec<_> = images.iter().map(ToString::to_string).collect();
+            format!("{key}: {}", images.join(" "))
+        })
+        .collect()
+}
+
+fn replica_set() -> Workload {
+    Workload {
+        is_owned: true,
+        ..workload(WorkloadKind::ReplicaSet, "web-5d4f", &[COPY])
+    }
+}
+
+#[test]
+fn containers_that_are_not_in_the_template_are_injected() {
+    let pod = pod_of(&replica_set(), &[("c0", COPY), ("proxy", "mesh/proxy:1")]);
+    let expected = "docker.io/mesh/proxy:1";
+    // In any order.
+    let mut index = index([pod.clone(), replica_set()]);
+    assert_eq!(
+        found(&index),
+        [format!("ReplicaSet shop/web-5d4f: {expected}")]
+    );
+    index.apply(seen(deployment("web", &[COPY])));
+    assert_eq!(found(&index), [format!("Deployment shop/web: {expected}")]);
+    index.apply(gone(pod));
+    assert_eq!(found(&index), [""; 0]);
+}
+
+#[rstest]
+#[case::in_the_template(pod_of(&replica_set(), &[("sidecar", COPY), ("c0", "mesh/proxy:1")]))]
+#[case::rewritten(pod_of(&replica_set(), &[("c0", COPY), ("proxy", COPY)]))]
+#[case::not_seen_by_the_policy(Workload { is_noted: false, ..pod_of(&replica_set(), &[("c0", COPY), ("proxy", "mesh/proxy:1")]) })]
+#[case::opted_out(Workload { is_exempt: true, ..pod_of(&replica_set(), &[("c0", COPY), ("proxy", "mesh/proxy:1")]) })]
+#[case::owner_is_not_known(Workload { controller: None, ..pod_of(&replica_set(), &[("c0", COPY), ("proxy", "mesh/proxy:1")]) })]
+fn other_containers_are_not(#[case] pod: Workload) {
+    assert_eq!(found(&index([replica_set(), pod])), [""; 0]);
+}

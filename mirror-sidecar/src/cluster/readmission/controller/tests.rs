@@ -1,0 +1,296 @@
+//! The patches, against a scripted API server and with a clock that jumps.
+
+use std::sync::{Mutex, PoisonError};
+
+use axum::Router;
+use axum::body::to_bytes;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use kube::Client;
+use mirror_contract::Digest;
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::cluster::Readmit;
+use crate::cluster::copy_status::{Record, State};
+use crate::cluster::index::Change;
+use crate::cluster::index::tests::{deployment, index, namespace, seen};
+use crate::cluster::workload::Workload;
+use crate::metrics::Jobs;
+
+const NAMESPACE: Kind = Kind::Namespace;
+const COPY: &str = "ghcr.io/acme/docker.io-library-nginx:latest";
+
+/// What was patched: the path with its query, and the body.
+type Log = Arc<Mutex<Vec<(String, Value)>>>;
+
+/// What the API server answers.
+#[derive(Clone, Copy)]
+enum Answer {
+    Refused(u16),
+    /// The workload, with this image after a dry run, and with that one after a patch.
+    Image(&'static str, &'static str),
+    /// Something else.
+    Odd,
+}
+
+/// An index of one namespace with a Deployment in it, and what patches it.
+struct World {
+    cluster: Arc<SharedIndex>,
+    metrics: Metrics,
+    patches: Log,
+    events: Log,
+}
+
+fn mirrored() -> Record {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let digest = Digest::parse(&digest).unwrap().into_owned();
+    Record {
+        state: State::Mirrored { digest },
+        is_last_copy: false,
+        is_kept: false,
+        appeared_late: false,
+    }
+}
+
+impl Answer {
+    fn to(self, query: &str) -> (StatusCode, String) {
+        let image = match self {
+            Self::Refused(code) => {
+                let status = json!({"kind": "Status", "status": "Failure", "message": "no", "reason": "", "code": code});
+                return (StatusCode::from_u16(code).unwrap(), status.to_string());
+            }
+            Self::Odd => return (StatusCode::OK, "{}".to_owned()),
+            Self::Image(dry, _) if query.contains("dryRun=All") => dry,
+            Self::Image(_, stored) => stored,
+        };
+        let stored = json!({
+            "metadata": {"name": "web", "namespace": "shop", "uid": "web"},
+            "spec": {"template": {"spec": {"containers": [{"image": image}]}}},
+        });
+        (StatusCode::OK, stored.to_string())
+    }
+}
+
+impl World {
+    /// The copy is there, but no list is complete.
+    fn start(answer: Answer) -> Self {
+        Self::with(deployment("web", &["nginx"]), answer)
+    }
+
+    fn with(workload: Workload, answer: Answer) -> Self {
+        let world = Self {
+            cluster: Arc::new(SharedIndex::new(index([workload]))),
+            metrics: Metrics::new(),
+            patches: Log::default(),
+            events: Log::default(),
+        };
+        let copy_status = CopyStatuses::new();
+        world.cluster.read(|index| {
+            for used in index.images() {
+                copy_status.set(used.image, mirrored());
+            }
+        });
+        let (log, told) = (Arc::clone(&world.patches), Arc::clone(&world.events));
+        let server = Router::new().fallback(move |request: Request| {
+            let (log, told) = (Arc::clone(&log), Arc::clone(&told));
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = to_bytes(body, 64 * 1024).await.unwrap();
+                let body: Value = serde_json::from_slice(&body).unwrap();
+                let uri = parts.uri.to_string();
+                if uri.starts_with("/apis/events.k8s.io/") {
+                    told.lock().unwrap().push((uri, body.clone()));
+                    return (StatusCode::CREATED, body.to_string());
+                }
+                assert_eq!(parts.method, "PATCH");
+                log.lock().unwrap().push((uri.clone(), body));
+                answer.to(&uri)
+            }
+        });
+        let client = Client::new(server, "default");
+        let events = Events::start(client.clone(), None, world.metrics.clone());
+        let readmitting = ReadmissionController {
+            server: client.into(),
+            cluster: Arc::clone(&world.cluster),
+            copy_status,
+            replicas: Replicas::alone(),
+            events,
+            metrics: world.metrics.clone(),
+            secrets: Provision::NotNeeded,
+            home: None,
+        };
+        let readmissions = Readmissions::new(Readmit::On, 1000.try_into().unwrap());
+        tokio::spawn(readmitting.run(readmissions));
+        world
+    }
+
+    fn apply(&self, changes: impl IntoIterator<Item = Change>) {
+        for change in changes {
+            self.cluster.apply(change);
+        }
+    }
+
+    fn know_namespaces(&self) {
+        self.apply([
+            Change::Begin(NAMESPACE),
+            Change::Seen(namespace("shop", false)),
+            Change::End(NAMESPACE),
+        ]);
+    }
+
+    fn patches(&self) -> Vec<(String, Value)> {
+        let patches = self.patches.lock();
+        patches.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The reasons of the Events so far, each with the name of its object and its note.
+    fn events(&self) -> Vec<[String; 3]> {
+        let events = self.events.lock();
+        let events = events.unwrap_or_else(PoisonError::into_inner);
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let shown = events.iter().map(|(_, event)| {
+            [
+                text(&event["reason"]),
+                text(&event["regarding"]["name"]),
+                text(&event["note"]),
+            ]
+        });
+        shown.collect()
+    }
+
+    fn count(&self, result: &str) -> usize {
+        let text = self.metrics.encode(Jobs::default()).unwrap();
+        let start = format!("image_mirror_readmissions_total{{result=\"{result}\"}} ");
+        let mut counts = text.lines().filter_map(|line| line.strip_prefix(&start));
+        counts.next().unwrap().parse().unwrap()
+    }
+}
+
+async fn seconds(seconds: u64) {
+    sleep(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_annotation_of_this_object_is_patched_after_a_dry_run() {
+    let world = World::start(Answer::Image(COPY, COPY));
+    world.know_namespaces();
+    seconds(10).await;
+    let patches = world.patches();
+    let [(dry, tried), (real, sent)] = &patches[..] else {
+        panic!("{patches:?}");
+    };
+    for uri in [dry, real] {
+        let path = "/apis/apps/v1/namespaces/shop/deployments/web?";
+        assert!(uri.starts_with(path), "{uri}");
+        assert!(uri.contains("fieldManager=mirror-sidecar"), "{uri}");
+    }
+    assert!(dry.contains("dryRun=All") && !real.contains("dryRun"));
+    assert_eq!(tried, sent);
+    let mark = &sent["metadata"]["annotations"]["image-mirror.dev/readmitted"];
+    assert!(
+        mark.as_str().unwrap().parse::<Timestamp>().is_ok(),
+        "{mark}"
+    );
+    let annotations = json!({ "image-mirror.dev/readmitted": mark });
+    assert_eq!(
+        *sent,
+        json!({ "metadata": { "uid": "web", "annotations": annotations } })
+    );
+    assert_eq!(world.count("rewritten"), 1);
+
+    world.apply([seen(deployment("web", &[COPY]))]);
+    seconds(100_000).await;
+    assert_eq!(world.patches().len(), 2);
+}
+
+/// What the policy leaves alone is never changed.
+#[tokio::test(start_paused = true)]
+async fn what_is_in_vain_is_not_stored() {
+    let world = World::start(Answer::Image("nginx", COPY));
+    world.know_namespaces();
+    seconds(8 * 3600).await;
+    // At once, after half a minute, and after 10, 20, 40, 80 and 160 minutes more.
+    assert_eq!(world.count("in_vain"), 7);
+    let patches = world.patches();
+    assert_eq!(patches.len(), 7);
+    assert!(patches.iter().all(|(uri, _)| uri.contains("dryRun=All")));
+}
+
+/// Somebody undoes what the dry run showed.
+#[tokio::test(start_paused = true)]
+async fn what_does_not_last_is_repeated_seldom() {
+    let world = World::start(Answer::Image(COPY, "nginx"));
+    world.know_namespaces();
+    seconds(8 * 3600).await;
+    assert_eq!(world.count("in_vain"), 7);
+    assert_eq!(world.patches().len(), 14);
+}
+
+/// No list of any kind of workload is complete here: one that may not be listed must not hold up the others.
+#[tokio::test(start_paused = true)]
+async fn only_the_namespaces_must_be_known() {
+    let world = World::start(Answer::Image(COPY, COPY));
+    world.apply([Change::Begin(NAMESPACE)]);
+    seconds(100).await;
+    assert_eq!(world.patches(), []);
+    world.apply([
+        Change::Seen(namespace("shop", true)),
+        Change::End(NAMESPACE),
+    ]);
+    seconds(100).await;
+    assert_eq!(world.patches(), [], "it is being deleted");
+    world.apply([Change::Seen(namespace("shop", false))]);
+    seconds(10).await;
+    assert_eq!(world.count("rewritten"), 1);
+}
+
+#[rstest]
+#[case(Answer::Refused(404), "outdated", false)]
+#[case(Answer::Refused(409), "outdated", false)]
+#[case(Answer::Refused(422), "failed", true)]
+#[case(Answer::Refused(403), "failed", true)]
+#[case(Answer::Refused(500), "failed", false)]
+#[case(Answer::Odd, "failed", false)]
+#[tokio::test(start_paused = true)]
+async fn what_fails_is_repeated_later_and_later(
+    #[case] answer: Answer,
+    #[case] result: &str,
+    #[case] is_told: bool,
+) {
+    let world = World::start(answer);
+    world.know_namespaces();
+    seconds(30).await;
+    assert_eq!(world.count(result), 1);
+    let events = world.events();
+    assert_eq!(events.len(), usize::from(is_told), "{events:?}");
+    if let Some([reason, name, note]) = events.first() {
+        assert_eq!((&**reason, &**name), ("ReadmissionRefused", "web"));
+        assert!(note.contains("is refused: no."), "{note}");
+    }
+    // After 1, 2, 4, 8, 16, 32, 64, 128 and 256 minutes.
+    seconds(10 * 3600).await;
+    assert_eq!(world.count(result), 10);
+    assert_eq!(world.patches().len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_installation_rewrote_is_told_once_an_hour_and_left_alone() {
+    let copy = "other.example/x/docker.io-library-redis:1";
+    let workload = Workload {
+        originals: vec![(copy.to_owned(), "redis:1".to_owned())],
+        ..deployment("web", &[copy, "nginx"])
+    };
+    let world = World::with(workload, Answer::Image(COPY, COPY));
+    world.know_namespaces();
+    seconds(30).await;
+    let events = world.events();
+    assert_eq!(events.len(), 1, "{events:?}");
+    let [reason, name, note] = &events[0];
+    assert_eq!((&**reason, &**name), ("OtherInstallation", "web"));
+    assert!(note.contains(copy), "{note}");
+    seconds(3600 + 300).await;
+    assert_eq!(world.events().len(), 2);
+    assert_eq!(world.patches(), []);
+}

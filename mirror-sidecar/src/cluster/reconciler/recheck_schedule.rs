@@ -1,0 +1,70 @@
+//! When each image has its turn.
+//!
+//! The turns of all images are spread evenly over the interval. They follow the clock on the wall and a hash of the image's
+//! name, so they stay what they are after a restart, and all replicas have the same ones.
+
+use std::time::Duration;
+
+use mirror_contract::ImageRef;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+/// A schedule in which every image has one turn in each interval.
+#[derive(Clone, Debug)]
+pub(super) struct RecheckSchedule {
+    /// In nanoseconds, at least 1.
+    interval: u128,
+    started: Instant,
+    /// What the clock on the wall said then, in nanoseconds since 1970.
+    started_at: u128,
+}
+
+/// Where in the interval an image has its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Phase(u64);
+
+impl Phase {
+    /// The phase of an image. It only depends on the name, in every version of this program.
+    pub(super) fn of(image: &ImageRef<'_>) -> Self {
+        let hash = Sha256::digest(image.to_string());
+        let bytes = hash.iter().take(8);
+        Self(bytes.fold(0, |number, byte| (number << 8) | u64::from(*byte)))
+    }
+}
+
+impl RecheckSchedule {
+    /// A schedule with this interval; at `started` it was `since_1970`.
+    pub(super) fn new(interval: Duration, started: Instant, since_1970: Duration) -> Self {
+        Self {
+            interval: interval.as_nanos().max(1),
+            started,
+            started_at: since_1970.as_nanos(),
+        }
+    }
+
+    /// The interval.
+    pub(super) fn interval(&self) -> Duration {
+        nanos(self.interval)
+    }
+
+    /// The number of the turn that began last. It grows by one with each turn.
+    pub(super) fn turn(&self, phase: Phase, now: Instant) -> u128 {
+        self.position(phase, now) / self.interval
+    }
+
+    /// When the next turn begins; always later than `now`.
+    pub(super) fn next(&self, phase: Phase, now: Instant) -> Instant {
+        let passed = self.position(phase, now) % self.interval;
+        now + nanos(self.interval - passed)
+    }
+
+    /// Nanoseconds since a turn of the image long ago.
+    fn position(&self, phase: Phase, now: Instant) -> u128 {
+        let elapsed = now.saturating_duration_since(self.started).as_nanos();
+        self.started_at + elapsed + u128::from(phase.0) % self.interval
+    }
+}
+
+fn nanos(nanos: u128) -> Duration {
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,412 @@
+//! Closer looks at images in use: is the whole copy there, is the original still there, and is it the same?
+//!
+//! They pass by what is remembered, put back what can be put back from the backup itself, and have no hurry: nobody waits
+//! for an answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mirror_contract::naming::anchor_tag;
+use mirror_contract::{Digest, ImageRef};
+use mirror_copy::{
+    Completeness, ListedReferrers, Registry, RegistryError, Resolved, SetupError, TagOrDigest,
+};
+use tokio::sync::broadcast;
+use tokio::time::{Instant, timeout};
+
+use super::parts::Pacing;
+use super::{Lookup, PartsPlan, contract_digest};
+use crate::copy_queue::{Requester, Status, Task};
+
+/// How long a look at the backup may take, the client's own retries included.
+const LOOK_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long the check of an image's parts may take, and when it sends its last request: it waits for its turns, and the
+/// rest is left to the next check.
+const CHECK_WITHIN: Duration = Duration::from_mins(5);
+const LAST_PART_WITHIN: Duration = Duration::from_mins(4);
+
+/// How long a look at an original may take. Its registry is anybody's: one that never answers must not keep the slots of
+/// the others for long.
+const ASK_UPSTREAM_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the list of an original's referrers may take. The engine gives up a list that does not begin within 10 s, and
+/// then remembers that about the host.
+const LIST_REFERRERS_WITHIN: Duration = Duration::from_secs(15);
+
+/// What the backup has of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// The copy, with its anchor.
+    Complete {
+        /// What it is.
+        digest: Digest<'static>,
+        /// Whether its tag or anchor was missing and was put back.
+        repaired: bool,
+    },
+    /// No copy.
+    Missing,
+    /// The registry does not say whether there is one: it responds with 401 or 403, and accepts the login otherwise.
+    Hidden,
+}
+
+/// What the registry of the original says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upstream {
+    /// The original is this now.
+    Is(Digest<'static>),
+    /// It has no such image.
+    Absent,
+    /// Nothing that could be relied on: it does not answer, or does not let us see the image (any more).
+    Unknown {
+        /// Why, in one sentence that everybody may read.
+        reason: String,
+        /// Whether it will say the same until somebody changes something.
+        lasting: bool,
+    },
+}
+
+/// The referrers of an original, such as signatures, compared with those of its copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpstreamReferrers {
+    /// Stands for the list of the original's registry.
+    pub fingerprint: u64,
+    /// The copy lacks some of them.
+    pub are_missing: bool,
+}
+
+/// The backup registry could not be looked at, so nothing is known.
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    /// It answered with an error, or not at all.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// It took too long.
+    #[error("the backup registry did not respond within {} s", .0.as_secs())]
+    TooSlow(Duration),
+}
+
+impl Lookup {
+    /// How far the copy of `image` is; `None` when none is being made.
+    #[must_use]
+    pub fn job(&self, image: &ImageRef<'static>) -> Option<Status> {
+        self.queue.status(image)
+    }
+
+    /// Tells of which image an attempt to copy it ended. Who lags behind must look at the [`Self::job`] of all.
+    #[must_use]
+    pub fn attempts(&self) -> broadcast::Receiver<ImageRef<'static>> {
+        self.queue.ended()
+    }
+
+    /// Requests a copy of an image that these namespaces use; it is made in their turns.
+    #[must_use]
+    pub fn copy_in_use(
+        &self,
+        image: &ImageRef<'static>,
+        task: Task,
+        namespaces: Vec<Arc<str>>,
+    ) -> Status {
+        let requester = Requester::Namespaces(namespaces);
+        self.queue.request(image, task, &requester)
+    }
+
+    /// These namespaces use an image whose copy was requested.
+    pub fn join_in_use(&self, image: &ImageRef<'static>, namespaces: Vec<Arc<str>>) {
+        if self.queue.status(image).is_some() {
+            let _ = self.copy_in_use(image, Task::Copy, namespaces);
+        }
+    }
+
+    /// Looks for the copy that `copy` names, and for its anchor. What is missing of the two is put back if the manifest is
+    /// there: by the other one, or as the digest that a lost tag was `known` to stand for.
+    ///
+    /// # Errors
+    /// [`LookError`] when nothing can be said.
+    pub async fn inspect(
+        &self,
+        image: &ImageRef<'static>,
+        copy: &ImageRef<'static>,
+        known: Option<&Digest<'static>>,
+    ) -> Result<Presence, LookError> {
+        let asked_at = Instant::now();
+        let inspection = async {
+            match copy.digest() {
+                Some(digest) => self.with_anchor(copy.path(), digest).await,
+                None => self.with_tag(copy, known).await,
+            }
+        };
+        let presence = match within(LOOK_WITHIN, inspection).await {
+            Err(LookError::Registry(error)) if error.is_denied() && self.accepts_login().await => {
+                tracing::debug!(%image, %error, "the backup registry shows no such copy");
+                Presence::Hidden
+            }
+            presence => presence?,
+        };
+        match &presence {
+            // Otherwise the facade checks the parts itself.
+            Presence::Complete { digest, .. } if self.is_whole(copy, digest) => {
+                self.seen.insert(image.clone(), digest.clone()).await;
+            }
+            Presence::Complete { .. } => {}
+            Presence::Missing | Presence::Hidden => {
+                self.seen.invalidate(image).await;
+                self.losses.missing(image, asked_at);
+            }
+        }
+        Ok(presence)
+    }
+
+    /// Looks for the parts of the copy that `copy` names, which is this digest.
+    ///
+    /// # Errors
+    /// [`LookError`] when nothing can be said.
+    pub async fn check_parts(
+        &self,
+        image: &ImageRef<'static>,
+        copy: &ImageRef<'static>,
+        digest: &Digest<'static>,
+        plan: PartsPlan,
+    ) -> Result<Completeness, LookError> {
+        let Ok(digest) = digest.to_string().parse() else {
+            return Ok(Completeness::Complete { next: None });
+        };
+        let root = Resolved {
+            digest,
+            media_type: String::new(),
+            size: 0,
+        };
+        let until = Instant::now() + LAST_PART_WITHIN;
+        let found = within(
+            CHECK_WITHIN,
+            self.parts
+                .check(copy.path(), &root, plan, Pacing::InUse(until)),
+        )
+        .await?;
+        if let Completeness::Missing(part) = &found {
+            tracing::debug!(%image, %part, "a part of the copy is missing");
+            self.seen.invalidate(image).await;
+        }
+        Ok(found)
+    }
+
+    fn is_whole(&self, copy: &ImageRef<'static>, digest: &Digest<'static>) -> bool {
+        let digest = digest.to_string().parse();
+        digest.is_ok_and(|digest| self.parts.is_whole(copy.path(), &digest))
+    }
+
+    /// Makes the tag that `copy` names stand for `digest` again, if the backup still has that, and looks what it is then.
+    ///
+    /// # Errors
+    /// [`LookError`] when nothing can be said.
+    pub async fn reset(
+        &self,
+        image: &ImageRef<'static>,
+        copy: &ImageRef<'static>,
+        digest: &Digest<'static>,
+    ) -> Result<Presence, LookError> {
+        let tag = copy.tag().unwrap_or_default();
+        let reset = self.put_back(copy.path(), digest, tag);
+        let is_back = within(LOOK_WITHIN, reset).await?;
+        let presence = self.inspect(image, copy, Some(digest)).await?;
+        Ok(if is_back {
+            presence.as_repaired()
+        } else {
+            presence
+        })
+    }
+
+    /// Looks for an image in the backup that is no copy: only whether it is there.
+    ///
+    /// # Errors
+    /// [`LookError`] when nothing can be said.
+    pub async fn look_for(&self, image: &ImageRef<'static>) -> Result<Presence, LookError> {
+        let reference = match (image.digest(), image.tag()) {
+            (Some(digest), _) => TagOrDigest::parse(&digest.to_string()),
+            (None, tag) => TagOrDigest::Tag(tag.unwrap_or_default().to_owned()),
+        };
+        let found = within(LOOK_WITHIN, self.digest_of(image.path(), &reference)).await?;
+        Ok(
+            found.map_or(Presence::Missing, |digest| Presence::Complete {
+                digest,
+                repaired: false,
+            }),
+        )
+    }
+
+    /// The registry of the original.
+    ///
+    /// # Errors
+    /// [`SetupError`] when its name is not usable.
+    pub fn upstream_of(&self, image: &ImageRef<'static>) -> Result<Registry, SetupError> {
+        Ok(self.images.source(image)?.registry)
+    }
+
+    /// Asks the registry of the original what it has, without reading it.
+    pub async fn look_upstream(&self, image: &ImageRef<'static>) -> Upstream {
+        let unknown = |reason: String, lasting| Upstream::Unknown { reason, lasting };
+        let source = match self.images.source(image) {
+            Ok(source) => source,
+            Err(error) => return unknown(error.to_string(), true),
+        };
+        let look = source
+            .registry
+            .resolve(&source.repository, &source.reference);
+        match timeout(ASK_UPSTREAM_WITHIN, look).await {
+            Ok(Ok(Some(found))) => match contract_digest(&found.digest) {
+                Some(digest) => Upstream::Is(digest),
+                None => unknown(
+                    "its digest is of a kind that is not known here".into(),
+                    true,
+                ),
+            },
+            Ok(Ok(None)) => Upstream::Absent,
+            Ok(Err(error)) => {
+                tracing::debug!(%image, %error, "cannot check the original");
+                let reason = source.registry.public_text(&error);
+                unknown(reason, !error.retry().is_transient())
+            }
+            Err(_) => {
+                tracing::debug!(%image, within = ?ASK_UPSTREAM_WITHIN, "the original's registry does not answer");
+                unknown("the registry cannot be reached".to_owned(), false)
+            }
+        }
+    }
+
+    /// Compares the referrers of an original with those of its copy, which has the same digest. This is one request to the
+    /// original's registry, and further ones to the backup only if the list is not the `known` one. `None` if there are no
+    /// referrers, the registry has no API for them, or something could not be found out.
+    pub async fn check_referrers(
+        &self,
+        image: &ImageRef<'static>,
+        copy: &ImageRef<'static>,
+        digest: &Digest<'static>,
+        known: Option<u64>,
+    ) -> Option<UpstreamReferrers> {
+        let source = self.images.source(image).ok()?;
+        let digest = digest.to_string().parse().ok()?;
+        let listing = ListedReferrers::by_api(&source.registry, &source.repository, &digest);
+        let listed = match timeout(LIST_REFERRERS_WITHIN, listing).await {
+            Ok(Ok(listed)) => listed,
+            Ok(Err(error)) => {
+                tracing::debug!(%image, %error, "cannot list the referrers of the original");
+                return None;
+            }
+            Err(_) => {
+                tracing::debug!(%image, within = ?LIST_REFERRERS_WITHIN, "the list of the original's referrers takes too long");
+                return None;
+            }
+        };
+        if listed.is_empty() {
+            return None;
+        }
+        let fingerprint = listed.fingerprint();
+        if known == Some(fingerprint) {
+            let are_missing = false;
+            return Some(UpstreamReferrers {
+                fingerprint,
+                are_missing,
+            });
+        }
+        let copied = ListedReferrers::of_copy(&self.registry, copy.path(), &digest);
+        match within(LOOK_WITHIN, copied).await {
+            Ok(copied) => Some(UpstreamReferrers {
+                fingerprint,
+                are_missing: !listed.are_all_in(&copied),
+            }),
+            Err(error) => {
+                tracing::debug!(%image, %error, "cannot list the referrers of the copy");
+                None
+            }
+        }
+    }
+
+    async fn with_tag(
+        &self,
+        copy: &ImageRef<'static>,
+        known: Option<&Digest<'static>>,
+    ) -> Result<Presence, RegistryError> {
+        let tag = copy.tag().unwrap_or_default();
+        let reference = TagOrDigest::Tag(tag.to_owned());
+        if let Some(digest) = self.digest_of(copy.path(), &reference).await? {
+            return self.with_anchor(copy.path(), &digest).await;
+        }
+        match known {
+            Some(digest) if self.put_back(copy.path(), digest, tag).await? => {
+                let found = self.with_anchor(copy.path(), digest).await?;
+                Ok(found.as_repaired())
+            }
+            _ => Ok(Presence::Missing),
+        }
+    }
+
+    async fn with_anchor(
+        &self,
+        repository: &str,
+        digest: &Digest<'_>,
+    ) -> Result<Presence, RegistryError> {
+        let anchor = anchor_tag(digest);
+        let complete = |repaired| Presence::Complete {
+            digest: digest.clone().into_owned(),
+            repaired,
+        };
+        let reference = TagOrDigest::Tag(anchor.clone());
+        if self.digest_of(repository, &reference).await?.as_ref() == Some(digest) {
+            return Ok(complete(false));
+        }
+        if self.put_back(repository, digest, &anchor).await? {
+            Ok(complete(true))
+        } else {
+            Ok(Presence::Missing)
+        }
+    }
+
+    /// Gives a manifest of the backup a tag that it lost; `false` if there is no such manifest.
+    async fn put_back(
+        &self,
+        repository: &str,
+        digest: &Digest<'_>,
+        tag: &str,
+    ) -> Result<bool, RegistryError> {
+        let Ok(own) = digest.to_string().parse() else {
+            return Ok(false);
+        };
+        let is_back = self.registry.tag(repository, &own, tag).await?;
+        if is_back {
+            tracing::warn!(repository, %digest, tag, "the backup had lost or changed this tag; it was put back");
+        }
+        Ok(is_back)
+    }
+
+    async fn digest_of(
+        &self,
+        repository: &str,
+        reference: &TagOrDigest,
+    ) -> Result<Option<Digest<'static>>, RegistryError> {
+        let found = self
+            .registry
+            .resolve_to_write(repository, reference)
+            .await?;
+        Ok(found.and_then(|found| contract_digest(&found.digest)))
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    look: impl Future<Output = Result<T, RegistryError>>,
+) -> Result<T, LookError> {
+    let result = timeout(limit, look).await;
+    Ok(result.map_err(|_| LookError::TooSlow(limit))??)
+}
+
+impl Presence {
+    fn as_repaired(&self) -> Self {
+        match self {
+            Self::Complete { digest, .. } => Self::Complete {
+                digest: digest.clone(),
+                repaired: true,
+            },
+            other => other.clone(),
+        }
+    }
+}
