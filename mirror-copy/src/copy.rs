@@ -2,28 +2,28 @@
 //! and the tag last of all.
 
 mod blobs;
-mod children;
-mod closure;
+mod child_manifests;
+mod copy_graph;
 mod error;
-mod fallback;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod graph;
 mod limits;
 mod manifests;
 mod node;
-mod offer;
 mod options;
-mod pace;
 mod platforms;
-mod present;
+mod probe_blob;
 mod progress;
 mod queue;
 mod referrers;
+mod referrers_tag;
 mod report;
 mod root;
 mod sent;
 mod sessions;
+mod slow_source;
+mod target_state;
 mod transfer;
 
 pub use error::CopyError;
@@ -35,11 +35,10 @@ pub use report::CopyReport;
 use crate::reference::TagOrDigest;
 use crate::registries::Reservation;
 use crate::registry::{Access, Located, Manifest, Registry, Repository};
-use closure::Closure;
+use copy_graph::CopyGraph;
 use limits::{Part, Sums};
 use manifests::may_lack_parts;
 use oci_spec::image::Digest;
-use present::{Names, wanted};
 use referrers::Referring;
 use report::{Tally, one_more};
 use sent::Sent;
@@ -48,6 +47,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use target_state::{Names, wanted};
 use tokio::time::sleep;
 
 /// Requests for manifests and lists that one copy sends to its source at a time: with headers of 400 KiB each, as many
@@ -211,7 +211,7 @@ impl Job<'_> {
             self.progress
                 .event(Event::ManifestSkipped { digest: &digest });
             one_more(&self.tally.manifests_trusted);
-            self.bring_late_referrers(&digest).await;
+            self.copy_late_referrers(&digest).await;
             return Ok(Root {
                 digest,
                 media_type: located.resolved.media_type,
@@ -226,7 +226,7 @@ impl Job<'_> {
                     Err(error) => return Err(error),
                     Ok(root) => {
                         one_more(&self.tally.manifests_trusted);
-                        self.bring_late_referrers(&root.digest).await;
+                        self.copy_late_referrers(&root.digest).await;
                         return Ok(root);
                     }
                 },
@@ -243,33 +243,33 @@ impl Job<'_> {
         if root.digest != digest {
             missing.references = wanted(target, &root.digest);
         }
-        match self.bring_all(&root, &missing).await {
+        match self.copy_all(&root, &missing).await {
             Err(error) if self.was_misled() => {
                 tracing::warn!(%error, "the target misses manifests that it had; bringing all again");
-                self.bring_all(&root, &missing).await
+                self.copy_all(&root, &missing).await
             }
             result => result,
         }
     }
 
     /// Brings everything that the root names and that refers to it, then the root itself.
-    async fn bring_all(&self, root: &Manifest, names: &Names) -> Result<Root, CopyError> {
+    async fn copy_all(&self, root: &Manifest, names: &Names) -> Result<Root, CopyError> {
         self.sums.reset();
         self.tally.manifests_trusted.store(0, Ordering::Relaxed);
         let lease = self.hold(Part::Image, root, 0).await?;
         let referrers = async {
             if self.options.referrers {
-                self.bring_referrers(root).await
+                self.copy_referrers(root).await
             } else {
                 Ok(())
             }
         };
         let (root, ()) = tokio::try_join!(
-            Closure::of_image(self).bring(root.clone(), lease),
+            CopyGraph::of_image(self).copy_closure(root.clone(), lease),
             referrers
         )?;
         self.push_root(&root, names).await?;
-        self.bring_refused_referrers(&root.manifest).await;
+        self.copy_refused_referrers(&root.manifest).await;
         Ok(Root {
             digest: root.manifest.digest,
             media_type: root.media_type,

@@ -1,7 +1,7 @@
 //! What can go wrong with one registry, and whether trying again makes sense.
 
-mod answer;
 pub(crate) mod public;
+mod response;
 mod retry;
 mod status;
 mod subject;
@@ -197,7 +197,7 @@ pub enum RegistryError {
     #[error(
         "cannot {subject}: with it the manifests of this image exceed the limit of {limit} bytes of memory"
     )]
-    Memory {
+    MemoryBudget {
         /// What was tried.
         subject: Subject,
         /// The limit in bytes.

@@ -3,7 +3,7 @@
 mod certificates;
 mod clients;
 pub(crate) mod host;
-mod memory;
+mod memory_budget;
 mod metadata_budget;
 mod options;
 mod p521;
@@ -19,7 +19,7 @@ use crate::address_policy::AddressPolicy;
 use crate::registry::{DigestTagLists, Registry};
 use clients::Clients;
 use host::Endpoint;
-pub(crate) use memory::{Memory, Share};
+pub(crate) use memory_budget::{MemoryBudget, Share};
 pub(crate) use metadata_budget::{BeyondLimit, Lease, Leased, Reservation};
 use std::collections::HashMap;
 use std::fmt;
@@ -72,7 +72,7 @@ pub(crate) struct Common {
     pub(crate) options: RegistryOptions,
     pub(crate) address_policy: Arc<AddressPolicy>,
     pub(crate) clients: Clients,
-    pub(crate) memory: Memory,
+    pub(crate) memory: MemoryBudget,
     pub(crate) digest_tags: DigestTagLists,
     /// Of all hosts together, those that were forgotten included.
     pub(crate) counters: Counters,
@@ -106,7 +106,7 @@ impl Registries {
             clients: Clients::new(&options, &address_policy)?,
             address_policy,
             options,
-            memory: Memory::default(),
+            memory: MemoryBudget::default(),
             digest_tags: DigestTagLists::default(),
             counters: Counters::default(),
         };

@@ -1,38 +1,38 @@
 //! One registry host: its connections, tokens, back-pressure, and what is known about it.
 
-mod abilities;
-mod answer;
+mod aimd;
 mod auth;
 mod auth_schemes;
+mod blob_locations;
 mod blob_reader;
 mod blobs;
-mod call;
+mod capabilities;
 mod challenge;
 mod chunked;
+mod chunker;
 mod completeness;
 mod content;
-mod cutter;
 mod destinations;
 mod digest_tags;
-mod gate;
+mod host_pause;
 mod last_failure;
 mod manifests;
-mod own_mount;
 mod pages;
-mod places;
-mod quota;
+mod rate_limit;
 mod read_back;
 mod redirect;
 mod referrer_list;
 mod referrers;
 mod repository;
-mod seen;
-mod streamed;
-mod streams;
+mod request;
+mod response;
+mod self_mount;
+mod streaming_upload;
 mod tags;
 mod token;
 mod token_cache;
 mod token_service;
+mod transfer_permits;
 mod uploads;
 
 #[cfg(any(fuzzing, test))]
@@ -41,19 +41,19 @@ pub(crate) mod fuzzing;
 mod testing;
 
 pub use blob_reader::BlobReader;
-pub(crate) use call::retrying;
 pub use completeness::{Completeness, PartsQuery};
 pub(crate) use content::{Content, Flow, content};
 pub(crate) use digest_tags::{DigestTagLists, DigestTags};
 pub use last_failure::LastFailure;
 pub(crate) use manifests::{Located, Pushed};
 pub use manifests::{Manifest, Resolved};
-pub(crate) use own_mount::OwnMount;
-pub(crate) use places::BlobPlace;
-pub use quota::RateLimit;
+pub use rate_limit::RateLimit;
 pub(crate) use read_back::visibility_pauses;
 pub(crate) use referrer_list::{Referrer, ReferrerList};
 pub(crate) use repository::{Access, Repository};
+pub(crate) use request::retrying;
+pub(crate) use self_mount::SelfMount;
+pub(crate) use transfer_permits::TransferPermit;
 pub(crate) use uploads::{MountAnswer, Session};
 
 use crate::address_policy::Allowance;
@@ -61,23 +61,23 @@ use crate::error::{Operation, RegistryError, Subject};
 use crate::reference::TagOrDigest;
 use crate::registries::host::Endpoint;
 use crate::registries::{Common, Counters, Reservation, RetryPolicy, Timeouts, Traffic};
-use abilities::Abilities;
 use auth::Auth;
-use call::{Call, Lane};
+use blob_locations::BlobLocations;
+use capabilities::Capabilities;
 use completeness::CheckState;
 use destinations::Peers;
-use gate::Gates;
+use host_pause::HostPauses;
 use last_failure::LastFailures;
 use oci_spec::image::Digest;
-use places::Places;
-use quota::Quota;
+use rate_limit::Quota;
+use request::{Pool, RegistryRequest};
 use reqwest::Method;
-use seen::Seen;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use token::Scopes;
 use tokio::sync::Semaphore;
+use transfer_permits::TransferPermits;
 
 /// One registry host. Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -94,16 +94,16 @@ struct Shared {
     common: Arc<Common>,
     peers: Peers,
     auth: Auth,
-    gates: Gates,
+    gates: HostPauses,
     quota: Quota,
-    seen: Seen,
-    places: Places,
-    own_mount: own_mount::Learned,
+    seen: BlobLocations,
+    places: TransferPermits,
+    own_mount: self_mount::Learned,
     /// Whether the host may speak HTTP/2; only TLS can tell.
     multiplexes: AtomicBool,
     /// Whether the host refused a TLS connection for HTTP/1.1, so that blobs go by HTTP/2 as well.
     refuses_http1: AtomicBool,
-    abilities: Abilities,
+    capabilities: Capabilities,
     last_failures: LastFailures,
     counters: Counters,
     checks: CheckState,
@@ -123,12 +123,12 @@ impl Registry {
             common,
             peers: Peers::default(),
             auth: Auth::default(),
-            gates: Gates::default(),
+            gates: HostPauses::default(),
             quota: Quota::default(),
-            seen: Seen::default(),
-            places: Places::default(),
-            own_mount: own_mount::Learned::default(),
-            abilities: Abilities::default(),
+            seen: BlobLocations::default(),
+            places: TransferPermits::default(),
+            own_mount: self_mount::Learned::default(),
+            capabilities: Capabilities::default(),
             last_failures: LastFailures::default(),
             counters: Counters::default(),
             checks: CheckState::default(),
@@ -152,7 +152,7 @@ impl Registry {
     pub async fn ping(&self) -> Result<(), RegistryError> {
         retrying(self.retry_policy(), || async {
             let attempt = self.probe().await;
-            self.shared.last_failures.note(Operation::Ping, &attempt);
+            self.shared.last_failures.record(Operation::Ping, &attempt);
             attempt
         })
         .await
@@ -166,9 +166,9 @@ impl Registry {
         };
         let url = self.shared.endpoint.base.clone();
         let scopes = Scopes::default();
-        let call = Call::new(&subject, Method::GET, url, &scopes, Lane::Small);
+        let call = RegistryRequest::new(&subject, Method::GET, url, &scopes, Pool::Small);
         let response = self.attempt(&call).await?;
-        answer::check_registry(response, &subject, self.timeouts().idle).await
+        response::check_registry(response, &subject, self.timeouts().idle).await
     }
 
     /// What a tag or digest stands for now, or `None` where the registry has no such manifest. By
@@ -350,7 +350,7 @@ impl Registry {
     }
 
     /// Whether a mount from the repository itself tells what is there.
-    pub(crate) fn own_mount(&self) -> &own_mount::Learned {
+    pub(crate) fn own_mount(&self) -> &self_mount::Learned {
         &self.shared.own_mount
     }
 
@@ -361,9 +361,9 @@ impl Registry {
 
     /// Returns whether a lane uses the connections for blobs. A host without HTTP/2 has one pool for everything, so that
     /// no connection is idle while another one is opened.
-    fn has_one_pool(&self, lane: Lane) -> bool {
+    fn has_one_pool(&self, pool: Pool) -> bool {
         let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-        !flag(&self.shared.refuses_http1) && (lane == Lane::Bulk || !flag(&self.shared.multiplexes))
+        !flag(&self.shared.refuses_http1) && (pool == Pool::Bulk || !flag(&self.shared.multiplexes))
     }
 
     /// A TLS connection was refused because HTTP/1.1 alone was offered. The next attempt offers HTTP/2.
@@ -376,8 +376,8 @@ impl Registry {
         }
     }
 
-    fn learn_version(&self, lane: Lane, response: &reqwest::Response) {
-        if lane == Lane::Small && response.version() < reqwest::Version::HTTP_2 {
+    fn learn_version(&self, pool: Pool, response: &reqwest::Response) {
+        if pool == Pool::Small && response.version() < reqwest::Version::HTTP_2 {
             self.shared.multiplexes.store(false, Ordering::Relaxed);
         }
     }
@@ -395,7 +395,7 @@ impl Registry {
     }
 
     /// In which repositories of this host blobs were seen.
-    pub(crate) fn seen(&self) -> &Seen {
+    pub(crate) fn seen(&self) -> &BlobLocations {
         &self.shared.seen
     }
 }

@@ -395,7 +395,7 @@ impl Lookup {
         };
         let is_limit = matches!(&found, Err(Unseen::Broken(error)) if is_rate_limit(error));
         if !is_limit {
-            self.parts.note_lookup(has_failed);
+            self.parts.record_lookup(has_failed);
         }
         let found = found?.ok_or(Unseen::Missing)?;
         let digest = contract_digest(&found.digest).ok_or(Unseen::Missing)?;
@@ -618,7 +618,7 @@ fn is_gone(error: &CopyError) -> bool {
 
 impl Recorder {
     /// Remembers whether the backup refused a copy.
-    async fn note_denial(
+    async fn record_denial(
         &self,
         image: &ImageRef<'static>,
         repository: &str,
@@ -804,7 +804,7 @@ impl Copier for Recorder {
                 .ok_or(error),
             copied => copied,
         };
-        self.note_denial(image, &target.repository, &copied).await;
+        self.record_denial(image, &target.repository, &copied).await;
         if let (Task::Restore, Err(CopyError::SourceIncomplete { .. })) = (task, &copied) {
             let accepting = self.accept_incomplete(&source, &target);
             let _ = timeout(ACCEPT_WITHIN, accepting).await;

@@ -3,10 +3,10 @@
 use super::Job;
 use super::error::CopyError;
 use super::node::Blob;
-use super::offer::Offer;
+use super::probe_blob::BlobProbe;
 use super::progress::Event;
 use super::report::one_more;
-use crate::registry::{BlobPlace, BlobReader, Registry, Session};
+use crate::registry::{BlobReader, Registry, Session, TransferPermit};
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 
@@ -16,7 +16,7 @@ pub(super) const BLOBS_AT_ONCE: usize = 64;
 impl Job<'_> {
     /// Brings a blob to the target. Copies that run at the same time share it: the first one sends it,
     /// the others find it there.
-    pub(super) async fn bring(&self, blob: &Blob) -> Result<(), CopyError> {
+    pub(super) async fn copy_closure(&self, blob: &Blob) -> Result<(), CopyError> {
         if self.same_repository() {
             self.skipped(blob);
             return Ok(());
@@ -30,30 +30,30 @@ impl Job<'_> {
         let may_mount = self.mount_candidate(&blob.digest).is_some();
         let turn = (!may_mount).then_some(turn);
         if may_mount || self.found_something.load(Ordering::Relaxed) {
-            Box::pin(self.bring_if_missing(blob, turn)).await
+            Box::pin(self.copy_if_missing(blob, turn)).await
         } else {
             let _place = self.place(blob).await;
-            Box::pin(self.bring_expectedly(blob)).await
+            Box::pin(self.copy_expectedly(blob)).await
         }
     }
 
     /// Asks the target first, which takes no memory, since it most likely has the blob or can mount it.
-    async fn bring_if_missing<T>(&self, blob: &Blob, turn: Option<T>) -> Result<(), CopyError> {
+    async fn copy_if_missing<T>(&self, blob: &Blob, turn: Option<T>) -> Result<(), CopyError> {
         let offer = {
             let (source, target) = (self.source.registry(), self.target.registry());
             let _place = Registry::place_to_ask(source, target).await;
             self.offer(blob).await?
         };
         let session = match offer {
-            Offer::Present => {
+            BlobProbe::Present => {
                 self.found(blob);
                 return Ok(());
             }
-            Offer::Mounted(from) => {
+            BlobProbe::Mounted(from) => {
                 self.mounted(blob, &from);
                 return Ok(());
             }
-            Offer::Wanted(session) => session,
+            BlobProbe::Wanted(session) => session,
         };
         let _turn = if turn.is_none() {
             // Not mounted after all: only one sends it, and the others find it there.
@@ -73,7 +73,7 @@ impl Job<'_> {
 
     /// Asks the target and opens the source at the same time: the answer most likely is that the blob is
     /// needed.
-    async fn bring_expectedly(&self, blob: &Blob) -> Result<(), CopyError> {
+    async fn copy_expectedly(&self, blob: &Blob) -> Result<(), CopyError> {
         let (mut offering, mut opening) = (pin!(self.offer(blob)), pin!(self.open(blob)));
         let (offer, reader) = tokio::select! {
             // Nobody waits for a source that is not needed.
@@ -81,9 +81,9 @@ impl Job<'_> {
             reader = &mut opening => (offering.await?, Some(reader)),
         };
         match offer {
-            Offer::Present => self.found(blob),
-            Offer::Mounted(from) => self.mounted(blob, &from),
-            Offer::Wanted(session) => {
+            BlobProbe::Present => self.found(blob),
+            BlobProbe::Mounted(from) => self.mounted(blob, &from),
+            BlobProbe::Wanted(session) => {
                 let (session, reader) = self.opened(session, reader, opening).await?;
                 self.send(blob, session, Some(reader)).await?;
             }
@@ -123,7 +123,7 @@ impl Job<'_> {
     }
 
     /// Waits until this blob may travel.
-    async fn place(&self, blob: &Blob) -> BlobPlace<'_> {
+    async fn place(&self, blob: &Blob) -> TransferPermit<'_> {
         let (source, target) = (self.source.registry(), self.target.registry());
         Registry::place_between(source, target, blob.size).await
     }

@@ -1,11 +1,11 @@
 //! Pushes manifests: the root under all its names, the tag last of all, which is read back.
 
 use super::error::CopyError;
-use super::fallback;
 use super::node::{Blob, Node};
-use super::present::Names;
 use super::progress::Event;
+use super::referrers_tag;
 use super::report::one_more;
+use super::target_state::Names;
 use super::{Job, Root};
 use crate::error::RegistryError;
 use crate::manifest;
@@ -100,9 +100,9 @@ impl Job<'_> {
         let pushed = self.push(node, reference).await?;
         if let Some(subject) = &node.subject
             && !pushed.subject_known
-            && let Some(referrer) = fallback::describe(&node.manifest, &node.media_type)
+            && let Some(referrer) = referrers_tag::describe(&node.manifest, &node.media_type)
         {
-            let listed = fallback::list(&self.target, subject, &[referrer]).await;
+            let listed = referrers_tag::list(&self.target, subject, &[referrer]).await;
             listed.map_err(CopyError::Target)?;
         }
         Ok(())

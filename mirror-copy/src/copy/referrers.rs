@@ -76,21 +76,21 @@ impl Referring {
 
 impl Job<'_> {
     /// Brings what refers to `root`, to the manifests that it names, and to what was found.
-    pub(super) async fn bring_referrers(&self, root: &Manifest) -> Result<(), CopyError> {
-        self.bring_all_about(&root.digest, subjects(root), false)
+    pub(super) async fn copy_referrers(&self, root: &Manifest) -> Result<(), CopyError> {
+        self.copy_all_about(&root.digest, subjects(root), false)
             .await
     }
 
     /// Brings what was attached to an image after it was copied: to the image itself, and to what is new. That never
     /// fails a copy that is complete.
-    pub(super) async fn bring_late_referrers(&self, root: &Digest) {
+    pub(super) async fn copy_late_referrers(&self, root: &Digest) {
         if !self.options.referrers || self.same_repository() {
             return;
         }
         self.sums.image_weighed();
         self.referring.root_is_there.store(true, Ordering::Relaxed);
         self.found_something.store(true, Ordering::Relaxed);
-        let brought = self.bring_all_about(root, vec![root.clone()], true).await;
+        let brought = self.copy_all_about(root, vec![root.clone()], true).await;
         if let Err(error) = brought {
             self.left_out(root, &error);
         }
@@ -98,20 +98,20 @@ impl Job<'_> {
 
     /// Brings what the target refused while it did not have the image: Harbor before 2.8 accepts no signature without
     /// its subject. The image is complete already, so this does not fail its copy.
-    pub(super) async fn bring_refused_referrers(&self, root: &Manifest) {
+    pub(super) async fn copy_refused_referrers(&self, root: &Manifest) {
         self.referring.root_is_there.store(true, Ordering::Relaxed);
         if !self.referring.was_refused.swap(false, Ordering::Relaxed) {
             return;
         }
         self.found_something.store(true, Ordering::Relaxed);
         self.sums.forget_referrers();
-        if let Err(error) = self.bring_referrers(root).await {
+        if let Err(error) = self.copy_referrers(root).await {
             self.left_out(&root.digest, &error);
         }
     }
 
     /// Brings what refers to these manifests and to what was found, or only to what was pushed now.
-    async fn bring_all_about(
+    async fn copy_all_about(
         &self,
         root: &Digest,
         mut subjects: Vec<Digest>,
@@ -123,7 +123,7 @@ impl Job<'_> {
         for _ in 0..MAX_STEPS {
             let mut working = FuturesUnordered::new();
             for subject in &subjects {
-                working.push(self.bring_about(subject, subject == root, &tags));
+                working.push(self.copy_about(subject, subject == root, &tags));
             }
             let mut found = Vec::new();
             while let Some(done) = working.next().await {
@@ -174,15 +174,15 @@ impl Job<'_> {
     }
 
     /// Brings what refers to one manifest; answers with what that is.
-    async fn bring_about(
+    async fn copy_about(
         &self,
         subject: &Digest,
         is_root: bool,
         tags: &DigestTags,
     ) -> Result<Vec<Digest>, CopyError> {
         let (by_subject, by_tag) = tokio::try_join!(
-            self.bring_by_subject(subject, is_root, tags),
-            self.bring_by_tag(subject, is_root, tags)
+            self.copy_by_subject(subject, is_root, tags),
+            self.copy_by_tag(subject, is_root, tags)
         )?;
         Ok([by_subject, by_tag].concat())
     }

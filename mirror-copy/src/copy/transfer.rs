@@ -2,8 +2,8 @@
 
 use super::error::CopyError;
 use super::node::{Blob, Origin};
-use super::pace::Pace;
 use super::progress::Event;
+use super::slow_source::SlowSource;
 use super::{Job, REPORT_EVERY};
 use crate::error::{Operation, RegistryError, Retry};
 use crate::registries::Timeouts;
@@ -39,7 +39,7 @@ impl Job<'_> {
             reader.map_err(CopyError::Source)
         };
         let mut opening = pin!(opening);
-        let mut pace = Pace::new(Instant::now());
+        let mut pace = SlowSource::new(Instant::now());
         let mut silence = Some(Instant::now() + SILENT_AFTER);
         let mut look = interval(REPORT_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -192,7 +192,7 @@ impl Job<'_> {
         let content: Content = content(reader, Arc::clone(&flow));
         let mut put = pin!(self.target.put_blob(session, digest, *size, content));
         let mut watch = Watch::new(&flow, *size, *self.target.registry().timeouts());
-        let mut pace = Pace::new(Instant::now());
+        let mut pace = SlowSource::new(Instant::now());
         let mut look = interval(REPORT_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let answer = loop {
@@ -238,7 +238,7 @@ impl Job<'_> {
     fn too_slow(
         &self,
         blob: &Blob,
-        pace: &mut Pace,
+        pace: &mut SlowSource,
         bytes: u64,
         waits_for_source: bool,
     ) -> Option<CopyError> {

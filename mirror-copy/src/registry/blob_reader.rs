@@ -1,8 +1,8 @@
 //! A blob as a verified stream that survives broken connections.
 
-use super::answer::{compressed, next_chunk};
 use super::blobs::{OpenBlob, wrong_size};
 use super::repository::Repository;
+use super::response::{compressed, next_chunk};
 use crate::error::{Operation, RegistryError, Subject};
 use crate::hash::Hasher;
 use bytes::{Buf as _, Bytes};

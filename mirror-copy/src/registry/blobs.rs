@@ -1,9 +1,9 @@
 //! Blobs of a repository: whether they are there, and their content from a byte on.
 
-use super::answer::{compressed, compression};
-use super::call::{Call, Lane};
 use super::manifests::{content_length, content_type, said_digest};
 use super::repository::Repository;
+use super::request::{Pool, RegistryRequest};
+use super::response::{compressed, compression};
 use crate::error::{Operation, RegistryError, Subject};
 use crate::manifest;
 use oci_spec::image::Digest;
@@ -32,7 +32,7 @@ impl Repository {
         let subject = self.subject(Operation::FindBlob, &format!("@{digest}"));
         let url = self.url(&format!("blobs/{digest}"));
         // A redirect to the content says as much as 200, and signed addresses may refuse a HEAD.
-        let mut call = Call::new(&subject, Method::HEAD, url, &self.scopes, Lane::Small)
+        let mut call = RegistryRequest::new(&subject, Method::HEAD, url, &self.scopes, Pool::Small)
             .answers(&[301, 302, 303, 307, 308, 404]);
         call.follow = false;
         let response = self.registry.send(&call).await?;
@@ -85,12 +85,12 @@ impl Repository {
         offset: u64,
     ) -> Result<OpenBlob, RegistryError> {
         let subject = self.subject(Operation::ReadBlob, &format!("@{digest}"));
-        let lane = if size < SMALL {
-            Lane::Small
+        let pool = if size < SMALL {
+            Pool::Small
         } else {
-            Lane::Bulk
+            Pool::Bulk
         };
-        let mut call = Call::new(&subject, Method::GET, url.clone(), &self.scopes, lane);
+        let mut call = RegistryRequest::new(&subject, Method::GET, url.clone(), &self.scopes, pool);
         if offset > 0 {
             call = call.header(RANGE, &format!("bytes={offset}-"));
         }

@@ -1,11 +1,11 @@
 //! Uploads in chunks, for registries that refuse a blob in one request (distribution-spec, "Pushing a blob
 //! in chunks"). Chunks are cut out of the running content: none of them is ever in memory as a whole.
 
-use super::call::{Call, Lane};
+use super::chunker::Chunker;
 use super::content::Content;
-use super::cutter::Cutter;
 use super::repository::Repository;
-use super::streamed::Streamed;
+use super::request::{Pool, RegistryRequest};
+use super::streaming_upload::Streamed;
 use super::uploads::{Session, closing_url, is_about_wholeness};
 use crate::error::{Operation, RegistryError, Subject};
 use oci_spec::image::Digest;
@@ -25,27 +25,27 @@ impl Repository {
         content: Content,
     ) -> Result<(), RegistryError> {
         let subject = self.subject(Operation::WriteBlob, &format!("@{digest}"));
-        let abilities = &self.registry.shared.abilities;
-        let chunk = chunk_size(&subject, session.min_chunk, abilities.chunk())?;
-        let cutter = Cutter::new(content);
+        let capabilities = &self.registry.shared.capabilities;
+        let chunk = chunk_size(&subject, session.min_chunk, capabilities.chunk())?;
+        let chunker = Chunker::new(content);
         let mut sent = 0;
         let mut certain = true;
         while sent < size {
             let length = chunk.min(size - sent);
             match self
-                .put_chunk(session, &subject, &cutter, sent, length)
+                .put_chunk(session, &subject, &chunker, sent, length)
                 .await
             {
                 Ok(status) => certain &= status != StatusCode::CREATED,
                 Err(error) => {
-                    cutter.give_up();
+                    chunker.give_up();
                     return Err(self.smaller_next(error, &subject, length, session.min_chunk));
                 }
             }
             sent += length;
         }
         let url = closing_url(&session.url(), digest);
-        let call = Call::new(&subject, Method::PUT, url, &self.scopes, Lane::Bulk);
+        let call = RegistryRequest::new(&subject, Method::PUT, url, &self.scopes, Pool::Bulk);
         let response = self.registry.attempt(&call).await?;
         self.committed(&subject, digest, &response, certain).await
     }
@@ -64,14 +64,14 @@ impl Repository {
             RegistryError::Status { status: refused, code, message, .. }
                 if *refused == status && is_about_wholeness(status, code, message)
         );
-        let abilities = &self.registry.shared.abilities;
-        if !is_for_size || !abilities.refused_chunk(length, least) {
+        let capabilities = &self.registry.shared.capabilities;
+        if !is_for_size || !capabilities.refused_chunk(length, least) {
             return error;
         }
         tracing::info!(
             host = self.registry.host(),
             refused = length,
-            chunk = abilities.chunk(),
+            chunk = capabilities.chunk(),
             "sending smaller chunks from now on"
         );
         RegistryError::Whole {
@@ -86,7 +86,7 @@ impl Repository {
         &self,
         session: &Session,
         subject: &Subject,
-        cutter: &Cutter,
+        chunker: &Chunker,
         first: u64,
         length: u64,
     ) -> Result<StatusCode, RegistryError> {
@@ -97,7 +97,7 @@ impl Repository {
             scopes: &self.scopes,
             length,
             chunk_at: Some(first),
-            body: Body::wrap_stream(cutter.body(length)),
+            body: Body::wrap_stream(chunker.body(length)),
         };
         let end = first + length;
         let (status, kept) = match self.registry.send_stream(request).await {
@@ -118,7 +118,7 @@ impl Repository {
             }
             Err(error) => return Err(error),
         };
-        if cutter.taken() < end {
+        if chunker.taken() < end {
             return Err(RegistryError::protocol(
                 subject,
                 "it took a chunk before it was complete",
@@ -140,12 +140,12 @@ impl Repository {
         session: &Session,
         subject: &Subject,
     ) -> Result<Response, RegistryError> {
-        let call = Call::new(
+        let call = RegistryRequest::new(
             subject,
             Method::GET,
             session.url(),
             &self.scopes,
-            Lane::Small,
+            Pool::Small,
         );
         let response = self.registry.attempt(&call).await?;
         self.follow(session, subject, &response)?;

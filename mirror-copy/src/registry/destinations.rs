@@ -1,6 +1,6 @@
 //! Where requests on behalf of a registry may go: its own host, and what it sends us on to.
 
-use super::{Lane, Registry};
+use super::{Pool, Registry};
 use crate::address_policy::{
     AddressClass, AddressPolicy, AddressRefused, Allowance, group, of_address,
 };
@@ -115,7 +115,7 @@ impl Registry {
     }
 
     /// Notes which address responded, and of which kind it is.
-    pub(super) fn note_peer(&self, url: &Url, response: &Response) {
+    pub(super) fn record_peer(&self, url: &Url, response: &Response) {
         let peers = &self.shared.peers;
         let is_proxied = self.shared.common.address_policy.is_proxied(url);
         if self.is_own_host(url) && !is_proxied {
@@ -136,7 +136,7 @@ impl Registry {
         &self,
         subject: &Subject,
         url: &Url,
-        lane: Lane,
+        pool: Pool,
         allowance: Allowance,
     ) -> Result<Client, RegistryError> {
         self.check(subject, url, allowance, "address")?;
@@ -148,7 +148,7 @@ impl Registry {
                 .hosts_without_client_certificate
                 .contains(self.host());
         let clients = common.clients.for_url(url, is_own, allowance);
-        Ok(if self.has_one_pool(lane) {
+        Ok(if self.has_one_pool(pool) {
             clients.bulk
         } else {
             clients.small

@@ -34,7 +34,7 @@ impl LastFailures {
     }
 
     /// Remembers an attempt that failed and is made again, until the next one.
-    pub(super) fn note<T>(&self, operation: Operation, attempt: &Result<T, RegistryError>) {
+    pub(super) fn record<T>(&self, operation: Operation, attempt: &Result<T, RegistryError>) {
         let Some(slot) = self.slot(operation) else {
             return;
         };

@@ -1,9 +1,9 @@
 //! Manifests of a repository: what a reference stands for, their bytes, and pushing them.
 
-use super::answer::bounded_body;
 use super::blobs::wrong_size;
-use super::call::{Call, Lane};
 use super::repository::Repository;
+use super::request::{Pool, RegistryRequest};
+use super::response::bounded_body;
 use crate::error::{Operation, RegistryError, Subject};
 use crate::hash::Hasher;
 use crate::manifest::{
@@ -96,7 +96,7 @@ impl Repository {
         let subject = self.subject(Operation::ReadManifest, &reference.suffix());
         let url = self.manifest_url(reference)?;
         // 405: a few proxies know no HEAD.
-        let call = Call::new(&subject, Method::HEAD, url, &self.scopes, Lane::Small)
+        let call = RegistryRequest::new(&subject, Method::HEAD, url, &self.scopes, Pool::Small)
             .header(ACCEPT, manifest::ACCEPT)
             .answers(&[404, 405]);
         let permit = self.metadata_permit().await;
@@ -185,7 +185,7 @@ impl Repository {
     ) -> Result<Manifest, RegistryError> {
         let subject = self.subject(Operation::ReadManifest, &reference.suffix());
         let url = self.manifest_url(reference)?;
-        let call = Call::new(&subject, Method::GET, url, &self.scopes, Lane::Small)
+        let call = RegistryRequest::new(&subject, Method::GET, url, &self.scopes, Pool::Small)
             .header(ACCEPT, manifest::ACCEPT);
         let limit = size.unwrap_or(MAX_MANIFEST).min(MAX_MANIFEST);
         let idle = self.registry.timeouts().idle;
@@ -269,7 +269,7 @@ impl Repository {
     ) -> Result<Pushed, RegistryError> {
         let subject = self.subject(Operation::WriteManifest, &reference.suffix());
         let url = self.manifest_url(reference)?;
-        let mut call = Call::new(&subject, Method::PUT, url, &self.scopes, Lane::Small)
+        let mut call = RegistryRequest::new(&subject, Method::PUT, url, &self.scopes, Pool::Small)
             .header(CONTENT_TYPE, media_type)
             .answers(refusals);
         call.body = found.bytes.clone();

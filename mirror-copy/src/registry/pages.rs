@@ -1,8 +1,8 @@
 //! Lists that come page by page, each naming the next in `Link` (RFC 8288; distribution-spec, "Listing Tags").
 
-use super::answer::bounded_body;
-use super::call::{Call, Lane};
 use super::repository::Repository;
+use super::request::{Pool, RegistryRequest};
+use super::response::bounded_body;
 use crate::error::{RegistryError, Subject};
 use crate::registries::Leased;
 use crate::text::public_url;
@@ -42,7 +42,7 @@ impl Repository {
         answers: &'static [u16],
         has_responded: Option<&AtomicBool>,
     ) -> Result<Page, RegistryError> {
-        let call = Call::new(subject, Method::GET, url, &self.scopes, Lane::Small)
+        let call = RegistryRequest::new(subject, Method::GET, url, &self.scopes, Pool::Small)
             .header(ACCEPT, accept)
             .answers(answers);
         let idle = self.registry.timeouts().idle;

@@ -1,10 +1,10 @@
 //! Reading back what was written. A success response to a write is a claim: proxies respond 200 to everything, registries
 //! show writes seconds later, store other bytes, or store nothing.
 
-use super::answer::has_body;
-use super::call::{Call, Lane};
 use super::manifests::{Manifest, content_type, said_digest};
 use super::repository::Repository;
+use super::request::{Pool, RegistryRequest};
+use super::response::has_body;
 use crate::error::{Operation, RegistryError};
 use crate::manifest;
 use crate::reference::TagOrDigest;
@@ -89,7 +89,7 @@ impl Repository {
         }
         let subject = self.subject(Operation::ReadManifest, &reference.suffix());
         let url = self.manifest_url(reference)?;
-        let call = Call::new(&subject, Method::GET, url, &self.scopes, Lane::Small)
+        let call = RegistryRequest::new(&subject, Method::GET, url, &self.scopes, Pool::Small)
             .header(ACCEPT, manifest::ACCEPT)
             .answers(&[404]);
         let idle = self.registry.timeouts().idle;

@@ -1,9 +1,9 @@
 //! What refers to a manifest (distribution-spec, "Listing Referrers").
 
-use super::abilities::ReferrersApi;
-use super::answer::first_error;
+use super::capabilities::ReferrersApi;
 use super::referrer_list::{MAX_REFERRERS, ReferrerList};
 use super::repository::Repository;
+use super::response::first_error;
 use crate::error::{Operation, RegistryError, Subject};
 use crate::hash::Hasher;
 use crate::manifest::OCI_INDEX;
@@ -30,7 +30,7 @@ impl Repository {
         &self,
         digest: &Digest,
     ) -> Result<Option<ReferrerList>, RegistryError> {
-        let abilities = &self.registry.shared.abilities;
+        let capabilities = &self.registry.shared.capabilities;
         let subject = self.subject(Operation::ListReferrers, &format!("@{digest}"));
         loop {
             // A pause that the host asked for is no failure of its.
@@ -40,7 +40,7 @@ impl Repository {
                 subject: subject.clone(),
                 after,
             };
-            match abilities.referrers_api() {
+            match capabilities.referrers_api() {
                 ReferrersApi::Usable => {}
                 ReferrersApi::Absent => return Ok(None),
                 ReferrersApi::Silent => return Err(no_response(patience)),
@@ -56,7 +56,7 @@ impl Repository {
                 return Err(error);
             }
             if !self.registry.is_paused() {
-                abilities.referrers_hang();
+                capabilities.referrers_hang();
                 return Err(error);
             }
         }
@@ -69,7 +69,7 @@ impl Repository {
         patience: Duration,
         has_responded: &AtomicBool,
     ) -> Result<Option<ReferrerList>, RegistryError> {
-        let abilities = &self.registry.shared.abilities;
+        let capabilities = &self.registry.shared.capabilities;
         let (mut found, mut bytes) = (ReferrerList::default(), 0);
         let mut next = Some(self.url(&format!("referrers/{digest}")));
         for page_number in 0..MAX_PAGES {
@@ -93,12 +93,12 @@ impl Repository {
                 }
                 _ => {
                     if !is_about_repository(page.status.as_u16(), body) {
-                        abilities.has_no_referrers();
+                        capabilities.has_no_referrers();
                     }
                     return Ok(None);
                 }
             };
-            abilities.has_referrers();
+            capabilities.has_referrers();
             bytes += body.len();
             found.append(list);
             next = page.next;

@@ -89,7 +89,7 @@ impl Repository {
         let reservation = reservation.unwrap_or_else(|| self.registry.reservation());
         let mut lease = reservation.lease();
         let grown = lease.grow(bytes as u64).await;
-        grown.map_err(|BeyondLimit(limit)| RegistryError::Memory {
+        grown.map_err(|BeyondLimit(limit)| RegistryError::MemoryBudget {
             subject: subject.clone(),
             limit,
         })?;

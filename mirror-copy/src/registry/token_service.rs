@@ -1,9 +1,9 @@
 //! Asking a token service for a token (distribution's token specification and its OAuth 2 variant).
 
 use super::Registry;
-use super::answer::{bounded_body, error_text, retry_after};
 use super::auth::basic;
-use super::call::Lane;
+use super::request::Pool;
+use super::response::{bounded_body, error_text, retry_after};
 use super::token::{Scopes, Token, TokenAnswer};
 use crate::address_policy::Allowance;
 use crate::credentials::Credential;
@@ -84,7 +84,7 @@ impl Registry {
     ) -> Result<Response, RegistryError> {
         let subject = self.token_subject();
         let mut url = service.realm.clone();
-        let client = self.client_for(&subject, &url, Lane::Small, service.allowance)?;
+        let client = self.client_for(&subject, &url, Pool::Small, service.allowance)?;
         let request = if let Some(Credential::IdentityToken(secret)) = credential {
             let mut form = url::form_urlencoded::Serializer::new(String::new());
             form.append_pair("grant_type", "refresh_token")
@@ -120,7 +120,7 @@ impl Registry {
         let idle = self.timeouts().idle;
         match timeout(idle, request.send()).await {
             Ok(Ok(response)) => {
-                self.note_peer(&service.realm, &response);
+                self.record_peer(&service.realm, &response);
                 Ok(response)
             }
             Ok(Err(error)) => Err(self.unanswered(&subject, &service.realm, error)),

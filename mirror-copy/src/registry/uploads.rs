@@ -1,9 +1,9 @@
 //! Upload sessions of a repository: opening, mounting instead, filling, cancelling.
 
-use super::call::{Call, Lane};
 use super::content::Content;
 use super::repository::Repository;
-use super::streamed::Streamed;
+use super::request::{Pool, RegistryRequest};
+use super::streaming_upload::Streamed;
 use crate::error::{Operation, RegistryError, Subject};
 use crate::manifest::parse_digest;
 use bytes::Bytes;
@@ -54,7 +54,7 @@ impl Repository {
     pub(crate) async fn open_upload(&self, object: &str) -> Result<Session, RegistryError> {
         let subject = self.subject(Operation::StartUpload, object);
         let url = self.url("blobs/uploads/");
-        let call = Call::new(&subject, Method::POST, url, &self.scopes, Lane::Small);
+        let call = RegistryRequest::new(&subject, Method::POST, url, &self.scopes, Pool::Small);
         let response = self.registry.send(&call).await?;
         self.session(&subject, &response)
     }
@@ -77,7 +77,7 @@ impl Repository {
         } else {
             self.scopes.and_pull(from)
         };
-        let call = Call::new(&subject, Method::POST, url, &scopes, Lane::Small);
+        let call = RegistryRequest::new(&subject, Method::POST, url, &scopes, Pool::Small);
         let response = self.registry.send(&call).await?;
         if response.status() == 201 {
             return Ok(MountAnswer::Mounted);
@@ -94,7 +94,7 @@ impl Repository {
         size: u64,
         content: Content,
     ) -> Result<(), RegistryError> {
-        let sent = if self.registry.shared.abilities.takes_whole(size) {
+        let sent = if self.registry.shared.capabilities.takes_whole(size) {
             self.put_whole(session, digest, size, content).await
         } else {
             self.put_in_chunks(session, digest, size, content).await
@@ -134,7 +134,10 @@ impl Repository {
                 ref message,
                 ..
             }) if size > 0 && is_about_wholeness(status, code, message) => {
-                self.registry.shared.abilities.refused_whole(size, status);
+                self.registry
+                    .shared
+                    .capabilities
+                    .refused_whole(size, status);
                 tracing::info!(host = self.registry.host(), %status, size, "sending large blobs in chunks from now on");
                 Err(RegistryError::Whole { subject, status })
             }
@@ -178,7 +181,7 @@ impl Repository {
     pub(crate) async fn cancel(&self, session: &Session) {
         let subject = self.subject(Operation::CancelUpload, "");
         let url = session.url();
-        let call = Call::new(&subject, Method::DELETE, url, &self.scopes, Lane::Small);
+        let call = RegistryRequest::new(&subject, Method::DELETE, url, &self.scopes, Pool::Small);
         if let Err(error) = self.registry.attempt(&call).await {
             tracing::debug!(%error, "upload session left to expire");
         }

@@ -387,7 +387,7 @@ impl Index {
         let Some(new) = self.read(&workload, epoch) else {
             return self.remove(&workload.key);
         };
-        let shows_policy = self.see_policy(&workload, &new);
+        let shows_policy = self.observe_policy(&workload, &new);
         let has_room = self.has_room_for_an_image(&workload.key.namespace);
         match self.workloads.get_mut(&workload.key) {
             Some(old) if old.means_the_same(&new) && !(has_room && old.lacks_room()) => {
@@ -408,7 +408,7 @@ impl Index {
     }
 
     /// `true` if the policy is known to have worked earlier than was known before.
-    fn see_policy(&mut self, workload: &Workload, entry: &Entry) -> bool {
+    fn observe_policy(&mut self, workload: &Workload, entry: &Entry) -> bool {
         let is_proof = workload.key.kind == WorkloadKind::Pod
             && workload.is_noted
             && !entry.in_backup().is_empty();

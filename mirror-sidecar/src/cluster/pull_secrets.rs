@@ -280,7 +280,7 @@ impl Inner {
         let outcome = Arc::clone(&self).fly(&namespace, mode).await;
         if let (Mode::Ensure, Err(trouble)) = (mode, &outcome) {
             if let PullSecretError::Foreign { .. } = trouble {
-                self.tell_foreign(&namespace);
+                self.report_foreign(&namespace);
             }
             self.report_refusal(&namespace, trouble);
         }
@@ -323,7 +323,7 @@ impl Inner {
     }
 
     /// Tells that a Secret is in the way, if one is.
-    fn tell_foreign(&self, namespace: &str) {
+    fn report_foreign(&self, namespace: &str) {
         let Some(uid) = self.state().there.foreign(namespace).map(str::to_owned) else {
             return;
         };

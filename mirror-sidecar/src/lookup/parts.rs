@@ -223,7 +223,7 @@ impl Parts {
     }
 
     /// A lookup succeeded or failed. After the backup was away for a while, it may have lost parts of any copy.
-    pub(super) fn note_lookup(&self, has_failed: bool) {
+    pub(super) fn record_lookup(&self, has_failed: bool) {
         let now = Instant::now();
         let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
         if has_failed {
@@ -304,11 +304,11 @@ mod tests {
         parts.copied("app", &digest).await;
         for failures in [1, AWAY_FAILURES - 1, AWAY_FAILURES] {
             for _ in 0..failures {
-                parts.note_lookup(true);
+                parts.record_lookup(true);
                 tokio::time::advance(AWAY_AFTER).await;
             }
             assert!(parts.is_whole("app", &digest));
-            parts.note_lookup(false);
+            parts.record_lookup(false);
             let was_away = failures == AWAY_FAILURES;
             assert_eq!(parts.is_whole("app", &digest), !was_away, "{failures}");
         }

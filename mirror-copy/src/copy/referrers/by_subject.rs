@@ -1,11 +1,11 @@
 //! Manifests that name an image as their `subject`.
 
 use super::super::Job;
-use super::super::children::{Child, Found};
-use super::super::closure::Closure;
+use super::super::child_manifests::{Child, Found};
+use super::super::copy_graph::CopyGraph;
 use super::super::error::CopyError;
-use super::super::fallback;
 use super::super::limits::{PER_OBJECT, Part};
+use super::super::referrers_tag;
 use crate::error::RegistryError;
 use crate::manifest;
 use crate::reference::TagOrDigest;
@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 
 impl Job<'_> {
     /// Brings the referrers of one manifest; answers with them.
-    pub(super) async fn bring_by_subject(
+    pub(super) async fn copy_by_subject(
         &self,
         subject: &Digest,
         is_root: bool,
@@ -34,7 +34,7 @@ impl Job<'_> {
         let _held = self.hold_list(subject, &mut referrers).await?;
         let mut working = FuturesUnordered::new();
         for referrer in &referrers {
-            working.push(self.bring_referrer(subject, referrer));
+            working.push(self.copy_referrer(subject, referrer));
         }
         let (mut brought, mut unlisted, mut unknown, mut failed) =
             (Vec::new(), Vec::new(), Vec::new(), None);
@@ -70,7 +70,7 @@ impl Job<'_> {
     async fn listed_at_target(&self, subject: &Digest) -> HashSet<Digest> {
         let list = match self.target.referrers(subject).await {
             Ok(Some(list)) => Ok(Some(list)),
-            Ok(None) => fallback::read(&self.target, subject).await,
+            Ok(None) => referrers_tag::read(&self.target, subject).await,
             Err(error) => Err(error),
         };
         let list = list.unwrap_or_else(|error| {
@@ -97,11 +97,11 @@ impl Job<'_> {
             Ok(None) => None,
             Err(error) => Some(error),
         };
-        let tag = fallback::tag(subject);
+        let tag = referrers_tag::tag(subject);
         let found = match failed {
             Some(error) => Err(error),
             None if is_worth_asking(&tag, is_root, tags) => {
-                fallback::read(&self.source, subject).await
+                referrers_tag::read(&self.source, subject).await
             }
             None => Ok(None),
         };
@@ -165,19 +165,19 @@ impl Job<'_> {
         unknown: Vec<Digest>,
     ) -> Result<(), RegistryError> {
         if !unknown.is_empty() {
-            for digest in fallback::missing(&self.target, subject, unknown).await? {
+            for digest in referrers_tag::missing(&self.target, subject, unknown).await? {
                 let manifest = self.target.manifest(&TagOrDigest::Digest(digest)).await?;
-                unlisted.extend(fallback::describe(&manifest, &manifest.media_type));
+                unlisted.extend(referrers_tag::describe(&manifest, &manifest.media_type));
             }
         }
         if unlisted.is_empty() {
             return Ok(());
         }
-        fallback::list(&self.target, subject, &unlisted).await
+        referrers_tag::list(&self.target, subject, &unlisted).await
     }
 
     /// Brings one referrer. Answers with its digest, and how the target lists it.
-    async fn bring_referrer(
+    async fn copy_referrer(
         &self,
         subject: &Digest,
         referrer: &Referrer,
@@ -208,7 +208,9 @@ impl Job<'_> {
                     })
                 }
                 Found::Manifest(manifest, lease) => {
-                    let node = Closure::of_referrer(self).bring(manifest, lease).await?;
+                    let node = CopyGraph::of_referrer(self)
+                        .copy_closure(manifest, lease)
+                        .await?;
                     let by_digest = TagOrDigest::Digest(node.manifest.digest.clone());
                     let pushed = self.push_referrer(&node, &by_digest).await?;
                     self.referrer_done(subject, &node);
@@ -216,7 +218,7 @@ impl Job<'_> {
                         return Ok(Listing::Listed);
                     }
                     // A source's list may lack the artifact type and annotations, or give a wrong size.
-                    let entry = fallback::describe(&node.manifest, &node.media_type);
+                    let entry = referrers_tag::describe(&node.manifest, &node.media_type);
                     let entry = entry.unwrap_or_else(|| referrer.clone());
                     Ok(Listing::Missing(Box::new(entry)))
                 }

@@ -1,10 +1,10 @@
 //! What has a tag made of an image's digest, as cosign makes them.
 
 use super::super::Job;
-use super::super::closure::Closure;
+use super::super::copy_graph::CopyGraph;
 use super::super::error::CopyError;
-use super::super::fallback;
 use super::super::limits::Part;
+use super::super::referrers_tag;
 use crate::reference::TagOrDigest;
 use crate::registry::{DigestTags, Located};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -19,13 +19,13 @@ const SUFFIXES: [&str; 3] = [".sig", ".att", ".sbom"];
 impl Job<'_> {
     /// Brings what has a tag made of this digest. The fallback tag is not among it: it is a list, kept at
     /// either side for itself.
-    pub(super) async fn bring_by_tag(
+    pub(super) async fn copy_by_tag(
         &self,
         subject: &Digest,
         is_root: bool,
         tags: &DigestTags,
     ) -> Result<Vec<Digest>, CopyError> {
-        let stem = fallback::tag(subject);
+        let stem = referrers_tag::tag(subject);
         let wanted: Vec<String> = match tags {
             Some(tags) => {
                 let about = |tag: &&String| tag.strip_prefix(&stem).is_some_and(is_suffix);
@@ -38,7 +38,7 @@ impl Job<'_> {
         for tag in wanted {
             working.push(async move {
                 let _turn = self.referring.turns.acquire().await;
-                let brought = Box::pin(self.bring_tagged(subject, tag)).await;
+                let brought = Box::pin(self.copy_tagged(subject, tag)).await;
                 self.tolerate(subject, brought)
             });
         }
@@ -49,7 +49,7 @@ impl Job<'_> {
         Ok(brought)
     }
 
-    async fn bring_tagged(
+    async fn copy_tagged(
         &self,
         subject: &Digest,
         tag: String,
@@ -77,7 +77,9 @@ impl Job<'_> {
                 manifest.map_err(CopyError::Source)?
             };
             let lease = self.hold(Part::Referrers, &manifest, resolved.size).await?;
-            let node = Closure::of_referrer(self).bring(manifest, lease).await?;
+            let node = CopyGraph::of_referrer(self)
+                .copy_closure(manifest, lease)
+                .await?;
             self.push_referrer(&node, &reference).await?;
             self.referrer_done(subject, &node);
         }

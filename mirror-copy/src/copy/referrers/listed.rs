@@ -1,6 +1,6 @@
 //! What a registry lists as attached to an image, without reading any of it.
 
-use super::super::fallback;
+use super::super::referrers_tag;
 use crate::error::RegistryError;
 use crate::registry::{Access, ReferrerList, Registry};
 use oci_spec::image::Digest;
@@ -43,7 +43,7 @@ impl ListedReferrers {
             Ok(Some(list)) => Some(list),
             // A list that does not come in time is remembered like one that does not exist.
             Ok(None) | Err(RegistryError::Timeout { .. }) => {
-                fallback::read(&repository, digest).await?
+                referrers_tag::read(&repository, digest).await?
             }
             Err(error) => return Err(error),
         };

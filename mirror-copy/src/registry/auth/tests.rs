@@ -408,7 +408,7 @@ async fn a_password_that_expires_under_an_upload_is_replaced_for_the_next_attemp
     let url = repository.url("blobs/uploads/1");
     let subject = repository.subject(crate::Operation::WriteBlob, "");
     let send = || {
-        registry.send_stream(super::super::streamed::Streamed {
+        registry.send_stream(super::super::streaming_upload::Streamed {
             subject: &subject,
             method: reqwest::Method::PUT,
             url: url.clone(),

@@ -3,7 +3,7 @@ use super::super::{Access, Registry};
 use super::*;
 use crate::hash::Hasher;
 use axum::http::request::Parts;
-use axum::response::Response as Answer;
+use axum::response::Response as RegistryResponse;
 use bytes::Bytes;
 use futures_util::stream;
 use std::sync::{Arc, Mutex};
@@ -27,7 +27,12 @@ enum Way {
 }
 
 /// A target that refuses blobs over 5 MiB in one request.
-fn target(way: Way) -> (impl Fn(Parts, Bytes) -> Answer + Clone, Arc<Mutex<Vec<u8>>>) {
+fn target(
+    way: Way,
+) -> (
+    impl Fn(Parts, Bytes) -> RegistryResponse + Clone,
+    Arc<Mutex<Vec<u8>>>,
+) {
     let kept: Arc<Mutex<Vec<u8>>> = Arc::default();
     let seen = Arc::clone(&kept);
     let answer = move |parts: Parts, body: Bytes| {
@@ -246,7 +251,7 @@ async fn a_content_that_breaks_is_never_committed() {
     let (registry, log) = registry(answer).await;
     registry
         .shared
-        .abilities
+        .capabilities
         .refused_whole(1, StatusCode::NOT_IMPLEMENTED);
     let repository = registry.repository("a/b", Access::Push).unwrap();
     let (digest, bytes) = blob(5 * MIB);

@@ -1,5 +1,5 @@
-use super::super::answer::first_error;
 use super::super::referrer_list::{MAX_REFERRERS, ReferrerList};
+use super::super::response::first_error;
 use super::super::token::TokenAnswer;
 use crate::fuzzing::check_digest;
 use crate::json;

@@ -3,12 +3,12 @@
 use super::{check_text, chosen, headers, subject};
 use crate::fuzzing::check_digest;
 use crate::registry::Access;
-use crate::registry::abilities::CHUNK;
-use crate::registry::answer::retry_after;
 use crate::registry::blobs::first_byte;
+use crate::registry::capabilities::CHUNK;
 use crate::registry::chunked::{MAX_CHUNK, chunk_size, kept};
 use crate::registry::manifests::{content_length, said_digest};
-use crate::registry::quota::{MAX_WINDOW, Quota};
+use crate::registry::rate_limit::{MAX_WINDOW, Quota};
+use crate::registry::response::retry_after;
 use crate::registry::uploads::min_chunk;
 use reqwest::header::HeaderMap;
 use std::time::Duration;
@@ -57,7 +57,7 @@ fn check_waits(headers: &HeaderMap) {
     let cap = Duration::from_mins(1);
     assert!(retry_after(headers, cap).is_none_or(|wait| wait <= cap));
     let quota = Quota::default();
-    quota.note(headers);
+    quota.record(headers);
     if let Err((_, wait)) = quota.take() {
         assert!(wait <= Duration::from_secs(MAX_WINDOW));
     }

@@ -138,7 +138,7 @@ impl Inner {
             (_, Mode::Peek) => Ok(()),
             (how, Mode::Ensure) => {
                 let written = self.write(how, namespace, seen, content).await?;
-                self.note_write(namespace, seen, content);
+                self.record_write(namespace, seen, content);
                 self.note(namespace, Some(written));
                 Ok(())
             }
@@ -146,7 +146,7 @@ impl Inner {
     }
 
     /// Notes that it was written, and tells if others do not leave it so.
-    fn note_write(&self, namespace: &Arc<str>, seen: Option<&Seen>, content: &DesiredLogin) {
+    fn record_write(&self, namespace: &Arc<str>, seen: Option<&Seen>, content: &DesiredLogin) {
         let (before, now) = (login_in(seen, &self.key), Instant::now());
         let conflicts = &mut self.state().conflicts;
         if conflicts.wrote(namespace, content.fingerprint(), before, now) {

@@ -92,7 +92,7 @@ impl Cache {
     }
 
     /// Notes which of them something names.
-    pub(super) fn note_needs(&mut self, needed: &BTreeSet<Arc<str>>, now: Instant) {
+    pub(super) fn record_needs(&mut self, needed: &BTreeSet<Arc<str>>, now: Instant) {
         for (namespace, record) in &mut self.records {
             if needed.contains(namespace) {
                 record.idle_since = None;
@@ -161,15 +161,15 @@ mod tests {
         let (mut there, start) = (Cache::default(), Instant::now());
         there.see("shop".into(), seen("a"));
         let useless_from = |there: &Cache| there.get("shop").unwrap().useless_from();
-        there.note_needs(&BTreeSet::new(), start);
+        there.record_needs(&BTreeSet::new(), start);
         let later = start + Duration::from_mins(30);
-        there.note_needs(&BTreeSet::new(), later);
+        there.record_needs(&BTreeSet::new(), later);
         assert_eq!(useless_from(&there), Some(start + IDLE_FOR));
         there.doubt_needs();
         assert_eq!(useless_from(&there), None);
-        there.note_needs(&BTreeSet::new(), later);
+        there.record_needs(&BTreeSet::new(), later);
         assert_eq!(useless_from(&there), Some(later + IDLE_FOR));
-        there.note_needs(&BTreeSet::from(["shop".into()]), later);
+        there.record_needs(&BTreeSet::from(["shop".into()]), later);
         assert_eq!(useless_from(&there), None);
     }
 

@@ -119,7 +119,7 @@ impl Inner {
         loop {
             let round = self.round(Instant::now());
             for namespace in &round.in_the_way {
-                self.tell_foreign(namespace);
+                self.report_foreign(namespace);
             }
             for (namespace, job) in round.jobs {
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
@@ -177,7 +177,7 @@ impl Inner {
             return round;
         }
         if knows_all {
-            state.there.note_needs(&needed, now);
+            state.there.record_needs(&needed, now);
         } else {
             state.there.doubt_needs();
         }

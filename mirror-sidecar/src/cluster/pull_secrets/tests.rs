@@ -39,7 +39,7 @@ impl World {
         for kind in Kind::ALL {
             world.cluster.apply(Change::Begin(kind));
             if kind == Kind::Namespace {
-                world.tell_namespace("shop", false);
+                world.report_namespace("shop", false);
             }
             world.cluster.apply(Change::End(kind));
         }
@@ -76,7 +76,7 @@ impl World {
         }
     }
 
-    fn tell_lists(&self) {
+    fn report_lists(&self) {
         for kind in Kind::ALL {
             self.cluster.apply(Change::Begin(kind));
             self.cluster.apply(Change::End(kind));
@@ -90,13 +90,13 @@ impl World {
         manage(&self.server, &self.cluster, registry, &file).await
     }
 
-    fn tell_namespace(&self, name: &str, is_terminating: bool) {
+    fn report_namespace(&self, name: &str, is_terminating: bool) {
         self.cluster
             .apply(Change::Seen(namespace(name, is_terminating)));
     }
 
     /// A Pod that names the Secret comes or goes.
-    fn tell_pod(&self, namespace: &str, is_there: bool) {
+    fn report_pod(&self, namespace: &str, is_there: bool) {
         let mut pod = pod("web", &["registry.example/acme/docker.io-library-nginx:1"]);
         pod.key.namespace = namespace.into();
         pod.pull_secrets = vec![NAME.to_owned()];
@@ -210,7 +210,7 @@ async fn nothing_must_be_known_to_answer() {
 #[tokio::test(start_paused = true)]
 async fn it_is_made_where_something_names_it_and_stays_so() {
     let world = World::start().await;
-    world.tell_pod("shop", true);
+    world.report_pod("shop", true);
     let is_right = |server: &Server| server.login("shop").as_deref() == Some("robot:first");
     world.server.until("made", is_right).await;
     world.server.delete("shop");
@@ -247,7 +247,7 @@ async fn what_is_somebody_elses_is_never_touched(#[case] there: Value) {
     let world = World::start().await;
     world.server.put("shop", there);
     let before = world.server.get("shop");
-    world.tell_pod("shop", true);
+    world.report_pod("shop", true);
     pass(Duration::from_hours(3)).await;
     for mode in [Mode::Ensure, Mode::Peek] {
         let answer = world.answer("shop", mode).await;
@@ -272,8 +272,8 @@ async fn new_credentials_are_everywhere_within_a_minute() {
     let namespaces: Vec<_> = (0..300).map(|number| format!("team-{number}")).collect();
     for namespace in &namespaces {
         world.server.add_namespace(namespace);
-        world.tell_namespace(namespace, false);
-        world.tell_pod(namespace, true);
+        world.report_namespace(namespace, false);
+        world.report_pod(namespace, true);
     }
     let all = |login: &'static str| {
         let namespaces = namespaces.clone();
@@ -303,18 +303,18 @@ async fn new_credentials_are_everywhere_within_a_minute() {
 #[tokio::test(start_paused = true)]
 async fn what_nothing_names_goes_after_an_hour() {
     let world = World::start().await;
-    world.tell_pod("shop", true);
+    world.report_pod("shop", true);
     world
         .server
         .until("made", |server| server.get("shop").is_some())
         .await;
     pass(Duration::from_hours(2)).await;
-    world.tell_pod("shop", false);
+    world.report_pod("shop", false);
     pass(Duration::from_mins(59)).await;
     // A Pod for a moment, and the time begins anew.
-    world.tell_pod("shop", true);
+    world.report_pod("shop", true);
     pass(Duration::from_secs(2)).await;
-    world.tell_pod("shop", false);
+    world.report_pod("shop", false);
     world.goes_after_an_hour().await;
     pass(Duration::from_mins(30)).await;
     assert_eq!(world.server.writes(), ["POST shop", "DELETE shop"]);
@@ -340,7 +340,7 @@ async fn nothing_is_removed_before_all_workloads_are_known_for_an_hour() {
     world.server.put("kube-system", ours());
     pass(Duration::from_hours(5)).await;
     assert!(world.server.get("shop").is_some());
-    world.tell_lists();
+    world.report_lists();
     world.goes_after_an_hour().await;
     pass(Duration::from_hours(5)).await;
     // Excluded namespaces are left alone.
@@ -359,15 +359,15 @@ async fn what_may_be_removed_is_decided_last_when_it_is() {
     inner
         .state()
         .there
-        .note_needs(&BTreeSet::new(), an_hour_ago);
+        .record_needs(&BTreeSet::new(), an_hour_ago);
     inner.remove(&shop).await.unwrap();
     assert!(world.server.get("shop").is_some(), "not all is known");
-    world.tell_lists();
-    world.tell_namespace("shop", false);
-    world.tell_pod("shop", true);
+    world.report_lists();
+    world.report_namespace("shop", false);
+    world.report_pod("shop", true);
     inner.remove(&shop).await.unwrap();
     assert!(world.server.get("shop").is_some(), "a Pod names it");
-    world.tell_pod("shop", false);
+    world.report_pod("shop", false);
     inner.remove(&shop).await.unwrap();
     assert_eq!(world.server.get("shop"), None);
 }
@@ -375,12 +375,12 @@ async fn what_may_be_removed_is_decided_last_when_it_is() {
 #[tokio::test(start_paused = true)]
 async fn who_asks_while_it_is_removed_gets_a_new_one() {
     let world = World::start().await;
-    world.tell_pod("shop", true);
+    world.report_pod("shop", true);
     world
         .server
         .until("made", |server| server.get("shop").is_some())
         .await;
-    world.tell_pod("shop", false);
+    world.report_pod("shop", false);
     pass(Duration::from_secs(3599)).await;
     world.server.fail(Fault::Slow(Duration::from_millis(150)));
     let removing = async {
@@ -415,7 +415,7 @@ async fn absent_and_ending_namespaces_get_a_clear_answer() {
     }
     assert_eq!(world.ensure("shop").await, "ready");
     world.server.terminate("shop");
-    world.tell_namespace("shop", true);
+    world.report_namespace("shop", true);
     for mode in [Mode::Ensure, Mode::Peek] {
         let answer = world.answer("shop", mode).await;
         assert_eq!(
@@ -433,7 +433,7 @@ async fn absent_and_ending_namespaces_get_a_clear_answer() {
 #[tokio::test(start_paused = true)]
 async fn a_namespace_that_came_back_works_before_the_watch_tells() {
     let world = World::start().await;
-    world.tell_namespace("shop", true);
+    world.report_namespace("shop", true);
     assert_eq!(world.ensure("shop").await, "ready");
     assert!(world.server.get("shop").is_some());
 }
@@ -490,12 +490,12 @@ async fn what_fails_is_tried_again_and_seldom() {
     let world = World::start().await;
     pass(Duration::from_secs(1)).await;
     world.server.terminate("shop");
-    world.tell_pod("shop", true);
+    world.report_pod("shop", true);
     pass(Duration::from_hours(1)).await;
     let tries = world.server.writes().len();
     assert!((10..40).contains(&tries), "{tries}");
     assert_eq!(world.secrets.0.state().rests.failed(), 1);
-    world.tell_pod("shop", false);
+    world.report_pod("shop", false);
     pass(Duration::from_mins(10)).await;
     assert_eq!(world.secrets.0.state().rests.failed(), 0, "forgotten");
 }
@@ -547,7 +547,7 @@ async fn a_quarrel_costs_little_and_leaves_the_secret_usable() {
     let world = World::start().await;
     let (other, guard) = world.join(REGISTRY, "other").await;
     pass(Duration::from_secs(1)).await;
-    world.tell_pod("shop", true);
+    world.report_pod("shop", true);
     for _ in 0..3600 {
         pass(Duration::from_secs(1)).await;
         assert_eq!(world.ensure("shop").await, "ready");
@@ -571,7 +571,7 @@ async fn a_quarrel_costs_little_and_leaves_the_secret_usable() {
 #[tokio::test(start_paused = true)]
 async fn who_deletes_it_again_and_again_is_a_quarrel_too() {
     let world = World::start().await;
-    world.tell_pod("shop", true);
+    world.report_pod("shop", true);
     for _ in 0..3600 {
         pass(Duration::from_secs(1)).await;
         world.server.delete("shop");
@@ -587,7 +587,7 @@ async fn who_deletes_it_again_and_again_is_a_quarrel_too() {
 #[tokio::test(start_paused = true)]
 async fn what_is_our_own_news_is_written_at_once() {
     let world = World::start().await;
-    world.tell_pod("shop", true);
+    world.report_pod("shop", true);
     for round in 0..20 {
         let password = format!("password-{round}");
         std::fs::write(world.password_file(), &password).unwrap();
@@ -596,11 +596,11 @@ async fn what_is_our_own_news_is_written_at_once() {
         assert_eq!(world.server.login("shop").unwrap(), expected);
     }
     for _ in 0..20 {
-        world.tell_namespace("shop", true);
+        world.report_namespace("shop", true);
         pass(Duration::from_secs(1)).await;
         world.server.delete("shop");
         pass(Duration::from_secs(1)).await;
-        world.tell_namespace("shop", false);
+        world.report_namespace("shop", false);
         pass(Duration::from_secs(1)).await;
         assert!(world.server.login("shop").is_some());
     }
@@ -612,7 +612,7 @@ async fn logins_for_other_registries_stay() {
     let world = World::start().await;
     world.server.put("shop", ours_for(&["old.example"], "old"));
     let (_other, _guard) = world.join("other.example", "theirs").await;
-    world.tell_pod("shop", true);
+    world.report_pod("shop", true);
     pass(Duration::from_mins(5)).await;
     let logins = || {
         ["old.example", "other.example", REGISTRY]
@@ -644,7 +644,7 @@ async fn logins_for_other_registries_stay() {
 #[tokio::test(start_paused = true)]
 async fn what_could_hide_the_login_does_not_stay(#[case] key: &str) {
     let world = World::start().await;
-    world.tell_pod("shop", true);
+    world.report_pod("shop", true);
     let odd = ours_for(&[REGISTRY, key, "old.example"], "old");
     world.server.put("shop", odd);
     pass(Duration::from_secs(5)).await;
@@ -683,10 +683,10 @@ async fn without_credentials_what_is_there_is_named() {
         .server
         .put("broken", ours_for(&["old.example"], "old"));
     world.server.put("taken", secret(TYPE, &Value::Null));
-    world.tell_lists();
+    world.report_lists();
     for namespace in ["shop", "other"] {
-        world.tell_namespace(namespace, false);
-        world.tell_pod(namespace, true);
+        world.report_namespace(namespace, false);
+        world.report_pod(namespace, true);
     }
     pass(Duration::from_mins(5)).await;
     for mode in [Mode::Ensure, Mode::Peek] {
@@ -729,7 +729,7 @@ async fn in_excluded_namespaces_only_the_login_is_kept_new() {
     put(secret("Opaque", &json!(MANAGER)));
     pass(Duration::from_mins(5)).await;
     world.server.delete("kube-system");
-    world.tell_pod("kube-system", true);
+    world.report_pod("kube-system", true);
     pass(Duration::from_hours(3)).await;
     assert_eq!(world.server.get("kube-system"), None);
     assert_eq!(world.server.writes(), before);

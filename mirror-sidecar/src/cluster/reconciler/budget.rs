@@ -55,7 +55,7 @@ impl Reconciler {
     }
 
     /// Tells which namespaces have more than is looked after.
-    pub(super) fn tell_left_out(&self) {
+    pub(super) fn report_left_out(&self) {
         let left_out = self.cluster.read(Index::left_out);
         let images = left_out.iter().map(|left_out| left_out.images).sum();
         self.metrics.left_out(images, left_out.len());

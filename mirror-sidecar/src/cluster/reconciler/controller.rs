@@ -381,7 +381,7 @@ impl Controller {
     fn publish(&mut self, now: Instant) {
         if self.tell_at <= now {
             self.tell_at = now + TELL_EVERY;
-            self.with.tell_left_out();
+            self.with.report_left_out();
             let budgets = self.with.lookup.budgets();
             let without = budgets.tidy(|image| self.items.contains_key(image), now);
             self.with.metrics.without_budget(without);

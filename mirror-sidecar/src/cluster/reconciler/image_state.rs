@@ -333,7 +333,7 @@ impl ImageState {
     }
 
     /// There was nothing to copy. What was there once is no stranger.
-    fn note_absence(&mut self) {
+    fn record_absence(&mut self) {
         if self.name == Name::Tag && self.known.is_none() {
             self.name = Name::LateTag;
         }

@@ -18,7 +18,7 @@ impl Controller {
     /// Takes over what is in use now, and whose it is.
     pub(super) fn read_model(&mut self, now: Instant) {
         self.read_at = None;
-        self.with.tell_left_out();
+        self.with.report_left_out();
         self.with.lookup.budgets().share(self.with.replicas.live());
         let (originals, in_backup, noted) = self.with.cluster.read(|index| {
             let image = |images_in_use: ImageUse<'_>| Arc::clone(images_in_use.image);

@@ -198,7 +198,7 @@ impl ImageState {
 
     fn failed(&mut self, reason: &str, outlook: Outlook, clock: Clock<'_>) {
         if outlook == Outlook::Absent {
-            self.note_absence();
+            self.record_absence();
             self.absences = self.absences.saturating_add(1);
         }
         if self.is_mirrored() {

@@ -122,7 +122,7 @@ impl ImageState {
             upstream,
             Upstream::Absent | Upstream::Unknown { lasting: true, .. }
         ) {
-            self.note_absence();
+            self.record_absence();
         }
         match upstream {
             Upstream::Absent => self.state = never("its registry has no such image"),

@@ -3,7 +3,7 @@
 //! A source that trickles must not keep the blobs of all others from being sent. So no host can take everything, and one
 //! that was slow while others waited gets no more than one large blob at a time.
 
-mod ledger;
+mod shares;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use ledger::{Ledger, Want};
+use shares::{Shares, Want};
 
 /// What one transfer keeps at most, in KiB: the HTTP client reads up to about 400 KiB at once, and as much
 /// again waits to be written.
@@ -34,13 +34,13 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A share of the memory for each transfer: little for a small blob, so that many of them fly at once.
 #[derive(Default)]
-pub(crate) struct Memory {
+pub(crate) struct MemoryBudget {
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    ledger: Ledger,
+    shares: Shares,
     /// Who waits, by number: who came first goes first, unless its host may have no more. None of them is empty.
     lines: BTreeMap<Line, BTreeMap<u64, Waiting>>,
     next_number: u64,
@@ -61,13 +61,13 @@ struct Waiting {
 
 /// A share that was taken, or is waited for; dropping it gives it back.
 pub(crate) struct Share<'a> {
-    memory: &'a Memory,
+    memory: &'a MemoryBudget,
     host: &'a str,
     want: Want,
     number: u64,
 }
 
-impl Memory {
+impl MemoryBudget {
     /// Waits for a share for a blob of `size` bytes that comes from `host`.
     pub(crate) async fn take<'a>(&'a self, host: &'a str, size: u64) -> Share<'a> {
         let (turn, share) = self.enter(host, Want::of(size));
@@ -81,9 +81,9 @@ impl Memory {
     /// a link that is slow for everybody still gets everything done, one blob after the other.
     pub(crate) fn must_yield(&self, host: &str) -> bool {
         let mut state = self.state();
-        let must = state.ledger.has_more_than_one(host) && state.hinders_others(host);
+        let must = state.shares.has_more_than_one(host) && state.hinders_others(host);
         if must {
-            state.ledger.was_slow(host, Instant::now());
+            state.shares.was_slow(host, Instant::now());
         }
         must
     }
@@ -136,10 +136,10 @@ impl State {
         let mut firsts: Vec<_> = firsts.collect();
         firsts.sort_unstable_by_key(|(number, ..)| *number);
         for (number, line, want) in firsts {
-            if self.ledger.take(&line.host, want, now) {
+            if self.shares.take(&line.host, want, now) {
                 return Some((line.clone(), number));
             }
-            if self.ledger.lacks_memory(want) {
+            if self.shares.lacks_memory(want) {
                 // Were small blobs let past, a large one would wait for ever.
                 return None;
             }
@@ -163,7 +163,7 @@ impl State {
             line.host != host
                 && first.is_some_and(|(_, first)| {
                     first.since.elapsed() >= PATIENCE
-                        && self.ledger.would_fit_alone(&line.host, first.want)
+                        && self.shares.would_fit_alone(&line.host, first.want)
                 })
         })
     }
@@ -174,7 +174,7 @@ impl Drop for Share<'_> {
         let mut state = self.memory.state();
         let line = Line::of(self.host, self.want);
         if state.remove(&line, self.number).is_none() {
-            state.ledger.give_back(self.host, self.want);
+            state.shares.give_back(self.host, self.want);
         }
         state.admit();
     }
@@ -209,13 +209,13 @@ mod tests {
     const BIG: u64 = 1 << 30;
     const SMALL: u64 = 100 << 10;
 
-    fn as_many_as_fit<'a>(memory: &'a Memory, host: &'a str, size: u64) -> Vec<Share<'a>> {
+    fn as_many_as_fit<'a>(memory: &'a MemoryBudget, host: &'a str, size: u64) -> Vec<Share<'a>> {
         std::iter::from_fn(|| memory.take(host, size).now_or_never()).collect()
     }
 
     #[test]
     fn large_blobs_leave_memory_for_small_ones() {
-        let memory = Memory::default();
+        let memory = MemoryBudget::default();
         let hosts = ["a", "b", "c", "d"];
         let large: Vec<_> = hosts.map(|host| as_many_as_fit(&memory, host, BIG)).into();
         let large: Vec<_> = large.iter().map(Vec::len).collect();
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn no_host_takes_everything() {
-        let memory = Memory::default();
+        let memory = MemoryBudget::default();
         let small = as_many_as_fit(&memory, "a", SMALL);
         assert_eq!(as_many_as_fit(&memory, "b", BIG).len(), 1);
         drop(small);
@@ -235,7 +235,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_came_first_goes_first_but_nobody_waits_for_anothers_limit() {
-        let memory = Memory::default();
+        let memory = MemoryBudget::default();
         let mut large = as_many_as_fit(&memory, "a", BIG);
         let mut first = Box::pin(memory.take("a", BIG));
         assert!(first.as_mut().now_or_never().is_none());
@@ -248,13 +248,13 @@ mod tests {
         drop(second.await);
         drop(large);
         assert_eq!(as_many_as_fit(&memory, "a", BIG).len(), 6);
-        assert_eq!(memory.state().ledger, Ledger::default());
+        assert_eq!(memory.state().shares, Shares::default());
     }
 
     /// Three hosts hold all that large blobs may have, and the fourth comes.
     #[tokio::test(start_paused = true)]
     async fn slow_hosts_make_room_for_who_waits_but_keep_one() {
-        let memory = Memory::default();
+        let memory = MemoryBudget::default();
         let mut a = as_many_as_fit(&memory, "a", BIG);
         let _b = as_many_as_fit(&memory, "b", BIG);
         let _c = as_many_as_fit(&memory, "c", BIG);
@@ -278,7 +278,7 @@ mod tests {
         assert!(!memory.must_yield("a"));
         drop(a);
         assert_eq!(as_many_as_fit(&memory, "a", BIG).len(), 1);
-        tokio::time::advance(ledger::SLOW_FOR).await;
+        tokio::time::advance(shares::SLOW_FOR).await;
         assert_eq!(as_many_as_fit(&memory, "a", BIG).len(), 4);
     }
 }

@@ -10,12 +10,12 @@ use tokio::time::{Instant, sleep_until};
 
 /// The gates of one host.
 #[derive(Default)]
-pub(super) struct Gates {
-    reads: Gate,
-    writes: Gate,
+pub(super) struct HostPauses {
+    reads: HostPause,
+    writes: HostPause,
 }
 
-impl Gates {
+impl HostPauses {
     /// Waits until a request for this operation may be sent.
     pub(super) async fn pass(&self, operation: Operation) {
         self.of(operation).pass().await;
@@ -36,7 +36,7 @@ impl Gates {
         is_new
     }
 
-    fn of(&self, operation: Operation) -> &Gate {
+    fn of(&self, operation: Operation) -> &HostPause {
         if operation.is_write() {
             &self.writes
         } else {
@@ -47,11 +47,11 @@ impl Gates {
 
 /// Open unless paused. One 429 concerns all requests: going on with the others only prolongs it.
 #[derive(Default)]
-struct Gate {
+struct HostPause {
     closed_until: Mutex<Option<Instant>>,
 }
 
-impl Gate {
+impl HostPause {
     /// Returns when the gate is open. A pause that grows meanwhile is waited for, too.
     async fn pass(&self) {
         loop {
@@ -114,7 +114,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_holds_everybody_and_the_longest_wins() {
-        let gate = Gate::default();
+        let gate = HostPause::default();
         let start = Instant::now();
         gate.pass().await;
         assert_eq!(start.elapsed(), Duration::ZERO);
@@ -128,7 +128,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn reads_do_not_wait_for_writes() {
-        let gates = Gates::default();
+        let gates = HostPauses::default();
         let start = Instant::now();
         assert!(gates.pause(Operation::StartUpload, Duration::from_secs(30)));
         assert!(!gates.pause(Operation::WriteManifest, Duration::from_secs(5)));

@@ -81,7 +81,7 @@ pub(super) async fn bounded_body(
             let capacity = (2 * length).max(FIRST_PIECE).min(most).max(length);
             let more = (capacity - body.capacity()) as u64;
             let grown = lease.grow(more).await;
-            grown.map_err(|BeyondLimit(limit)| RegistryError::Memory {
+            grown.map_err(|BeyondLimit(limit)| RegistryError::MemoryBudget {
                 subject: subject.clone(),
                 limit,
             })?;
@@ -337,7 +337,7 @@ mod tests {
         assert!(slow.retry().is_transient());
         let limit = 33 << 20;
         let much = read(5, 9 << 20, limit).await.err().unwrap();
-        assert!(matches!(much, RegistryError::Memory { .. }), "{much}");
+        assert!(matches!(much, RegistryError::MemoryBudget { .. }), "{much}");
         assert!(!much.retry().is_transient());
     }
 

@@ -35,7 +35,7 @@ struct Have {
 
 /// Who has how much.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Ledger {
+pub(super) struct Shares {
     all: Have,
     /// Only hosts that have something.
     hosts: HashMap<String, Have>,
@@ -43,7 +43,7 @@ pub(super) struct Ledger {
     slow: HashMap<String, Instant>,
 }
 
-impl Ledger {
+impl Shares {
     /// Gives `host` what it wants, if it may have it.
     pub(super) fn take(&mut self, host: &str, want: Want, now: Instant) -> bool {
         if self

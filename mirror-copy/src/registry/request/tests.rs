@@ -1,5 +1,5 @@
 use super::super::Access;
-use super::super::streamed::Streamed;
+use super::super::streaming_upload::Streamed;
 use super::super::testing::{Log, registry, respond};
 use super::*;
 use crate::{Digest, Registries, RegistryOptions, TagOrDigest};
@@ -185,7 +185,7 @@ async fn only_the_registry_itself_can_pause_us(#[case] status: u16) {
     };
     let scopes = Scopes::default();
     let get = |registry: &Registry, url: Url| {
-        let call = Call::new(&subject, Method::GET, url, &scopes, Lane::Small);
+        let call = RegistryRequest::new(&subject, Method::GET, url, &scopes, Pool::Small);
         let registry = registry.clone();
         async move { registry.attempt(&call).await.unwrap_err().status() }
     };
@@ -275,7 +275,7 @@ async fn patience(#[case] operation: Operation, #[case] hundredths: u64) {
         object: String::new(),
     };
     let (scopes, url) = (Scopes::default(), registry.shared.endpoint.base.clone());
-    let call = Call::new(&subject, Method::POST, url, &scopes, Lane::Small);
+    let call = RegistryRequest::new(&subject, Method::POST, url, &scopes, Pool::Small);
     let RegistryError::Timeout { after, .. } = registry.attempt(&call).await.unwrap_err() else {
         panic!("nobody answers there");
     };
@@ -297,7 +297,7 @@ async fn a_pause_of_writes_holds_up_no_reads(#[case] status: u16) {
     let digest: Digest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
     let subject = repository.subject(Operation::StartUpload, "");
     let url = repository.url("blobs/uploads/");
-    let call = Call::new(&subject, Method::POST, url, &repository.scopes, Lane::Small);
+    let call = RegistryRequest::new(&subject, Method::POST, url, &repository.scopes, Pool::Small);
     let refused = registry.attempt(&call).await.unwrap_err();
     assert_eq!(refused.status(), Some(status));
     assert!(!is_open(&registry) && !registry.is_paused());

@@ -7,12 +7,12 @@ use super::Job;
 use super::error::CopyError;
 use super::node::Blob;
 use super::queue::LARGE;
-use crate::registry::{MountAnswer, OwnMount, Session};
+use crate::registry::{MountAnswer, SelfMount, Session};
 use oci_spec::image::Digest;
 use std::sync::Arc;
 
 /// What the target makes of a blob.
-pub(super) enum Offer {
+pub(super) enum BlobProbe {
     /// It has it.
     Present,
     /// It took it from this repository.
@@ -22,38 +22,38 @@ pub(super) enum Offer {
 }
 
 impl Job<'_> {
-    pub(super) async fn offer(&self, blob: &Blob) -> Result<Offer, CopyError> {
+    pub(super) async fn offer(&self, blob: &Blob) -> Result<BlobProbe, CopyError> {
         if let Some(offer) = self.offer_mount(blob).await? {
             return Ok(offer);
         }
         let learned = self.target.registry().own_mount();
         let offer = match learned.get() {
-            OwnMount::Useless | OwnMount::Never => None,
-            OwnMount::Unknown if blob.size >= LARGE => self.ask_twice(blob).await?,
-            OwnMount::Unknown | OwnMount::Works => self.ask_once(&blob.digest).await?,
+            SelfMount::Useless | SelfMount::Never => None,
+            SelfMount::Unknown if blob.size >= LARGE => self.ask_twice(blob).await?,
+            SelfMount::Unknown | SelfMount::Works => self.ask_once(&blob.digest).await?,
         };
         match offer {
             Some(offer) => Ok(offer),
-            None if self.is_there(&blob.digest).await? => Ok(Offer::Present),
+            None if self.is_there(&blob.digest).await? => Ok(BlobProbe::Present),
             None => self.plain_session(&blob.digest).await,
         }
     }
 
     /// Tries to mount from another repository that is known to have the blob. A refusal is not final: a
     /// plain upload does the same, only slower.
-    async fn offer_mount(&self, blob: &Blob) -> Result<Option<Offer>, CopyError> {
+    async fn offer_mount(&self, blob: &Blob) -> Result<Option<BlobProbe>, CopyError> {
         let digest = &blob.digest;
         let Some(from) = self.mount_candidate(digest) else {
             return Ok(None);
         };
         let seen = self.target.registry().seen();
         match self.target.mount(digest, &from).await {
-            Ok(MountAnswer::Mounted) => Ok(Some(Offer::Mounted(from))),
+            Ok(MountAnswer::Mounted) => Ok(Some(BlobProbe::Mounted(from))),
             Ok(MountAnswer::Session(session)) => {
                 // Either the blob is gone from there, or this registry mounts nothing.
                 seen.forget(digest, &from);
                 if blob.size < LARGE {
-                    return Ok(Some(Offer::Wanted(session)));
+                    return Ok(Some(BlobProbe::Wanted(session)));
                 }
                 self.unless_there(digest, session).await.map(Some)
             }
@@ -62,7 +62,7 @@ impl Job<'_> {
                 tracing::debug!(%digest, %from, %error, "not mounted");
                 seen.forget(digest, &from);
                 if let Some(405 | 501) = error.status() {
-                    self.target.registry().own_mount().refused(OwnMount::Never);
+                    self.target.registry().own_mount().refused(SelfMount::Never);
                 }
                 Ok(None)
             }
@@ -70,7 +70,7 @@ impl Job<'_> {
     }
 
     pub(super) fn mount_candidate(&self, digest: &Digest) -> Option<Arc<str>> {
-        if self.target.registry().own_mount().get() == OwnMount::Never {
+        if self.target.registry().own_mount().get() == SelfMount::Never {
             return None;
         }
         if self.source.registry().same_host(self.target.registry()) {
@@ -82,20 +82,20 @@ impl Job<'_> {
 
     /// The mount from the repository itself, on its own. A registry that does not know it opens a session
     /// even if the blob is there; the blob is sent in vain then, which is cheap for small ones.
-    async fn ask_once(&self, digest: &Digest) -> Result<Option<Offer>, CopyError> {
+    async fn ask_once(&self, digest: &Digest) -> Result<Option<BlobProbe>, CopyError> {
         let learned = self.target.registry().own_mount();
         match self.target.mount(digest, self.target.name()).await {
             Ok(MountAnswer::Mounted) => {
-                learned.set(OwnMount::Works);
-                Ok(Some(Offer::Present))
+                learned.set(SelfMount::Works);
+                Ok(Some(BlobProbe::Present))
             }
-            Ok(MountAnswer::Session(session)) => Ok(Some(Offer::Wanted(session))),
+            Ok(MountAnswer::Session(session)) => Ok(Some(BlobProbe::Wanted(session))),
             Err(error) if error.retry().is_transient() => Err(CopyError::Target(error)),
             Err(error) => {
                 tracing::debug!(%digest, %error, "no mount from the repository itself");
                 learned.refused(match error.status() {
-                    Some(405 | 501) => OwnMount::Never,
-                    _ => OwnMount::Useless,
+                    Some(405 | 501) => SelfMount::Never,
+                    _ => SelfMount::Useless,
                 });
                 Ok(None)
             }
@@ -103,28 +103,32 @@ impl Job<'_> {
     }
 
     /// Uses a session that was opened in place of a mount, unless the blob turns out to be there.
-    async fn unless_there(&self, digest: &Digest, session: Session) -> Result<Offer, CopyError> {
+    async fn unless_there(
+        &self,
+        digest: &Digest,
+        session: Session,
+    ) -> Result<BlobProbe, CopyError> {
         match self.is_there(digest).await {
-            Ok(false) => Ok(Offer::Wanted(session)),
+            Ok(false) => Ok(BlobProbe::Wanted(session)),
             there => {
                 self.target.cancel(&session).await;
-                there.map(|_| Offer::Present)
+                there.map(|_| BlobProbe::Present)
             }
         }
     }
 
     /// The same, and `HEAD` at the same time: for a blob that is too large to be sent in vain.
-    async fn ask_twice(&self, blob: &Blob) -> Result<Option<Offer>, CopyError> {
+    async fn ask_twice(&self, blob: &Blob) -> Result<Option<BlobProbe>, CopyError> {
         let digest = &blob.digest;
         let (there, offer) = tokio::join!(self.is_there(digest), self.ask_once(digest));
         match (there, offer?) {
-            (Ok(true), Some(Offer::Wanted(session))) => {
-                self.target.registry().own_mount().set(OwnMount::Useless);
+            (Ok(true), Some(BlobProbe::Wanted(session))) => {
+                self.target.registry().own_mount().set(SelfMount::Useless);
                 self.target.cancel(&session).await;
-                Ok(Some(Offer::Present))
+                Ok(Some(BlobProbe::Present))
             }
-            (Ok(true), _) => Ok(Some(Offer::Present)),
-            (Err(error), Some(Offer::Wanted(session))) => {
+            (Ok(true), _) => Ok(Some(BlobProbe::Present)),
+            (Err(error), Some(BlobProbe::Wanted(session))) => {
                 self.target.cancel(&session).await;
                 Err(error)
             }
@@ -133,9 +137,9 @@ impl Job<'_> {
         }
     }
 
-    async fn plain_session(&self, digest: &Digest) -> Result<Offer, CopyError> {
+    async fn plain_session(&self, digest: &Digest) -> Result<BlobProbe, CopyError> {
         let session = self.target.start_upload(digest).await;
-        session.map(Offer::Wanted).map_err(CopyError::Target)
+        session.map(BlobProbe::Wanted).map_err(CopyError::Target)
     }
 
     async fn is_there(&self, digest: &Digest) -> Result<bool, CopyError> {

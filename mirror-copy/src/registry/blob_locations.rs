@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A bounded memory of digest → repositories. A hint only: what it says is tried, never trusted.
 #[derive(Default)]
-pub(crate) struct Seen {
+pub(crate) struct BlobLocations {
     inner: Mutex<Inner>,
 }
 
@@ -42,7 +42,7 @@ struct Sighting {
 /// The right to bring a blob to a host; dropping it passes it on.
 pub(crate) struct Turn(#[expect(dead_code, reason = "held, never looked at")] OwnedMutexGuard<()>);
 
-impl Seen {
+impl BlobLocations {
     /// Remembers that this repository has this blob.
     pub(crate) fn add(&self, digest: &Digest, repository: &Arc<str>) {
         let mut guard = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn it_finds_another_repository_and_forgets() {
-        let seen = Seen::default();
+        let seen = BlobLocations::default();
         seen.add(&digest(1), &"a".into());
         assert!(seen.find(&digest(1), "a").is_none());
         assert_eq!(seen.find(&digest(1), "b").as_deref(), Some("a"));
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn it_is_bounded() {
-        let seen = Seen::default();
+        let seen = BlobLocations::default();
         for number in 0..=MAX_DIGESTS {
             seen.add(&digest(number), &"a".into());
         }

@@ -10,7 +10,7 @@ const ENOUGH: u64 = 3 * 1024 * 1024;
 const PERIOD: Duration = Duration::from_mins(3);
 
 /// What one transfer moved lately.
-pub(super) struct Pace {
+pub(super) struct SlowSource {
     /// When the present period began, and what had moved by then.
     since: Instant,
     before: u64,
@@ -20,7 +20,7 @@ pub(super) struct Pace {
     waits: u32,
 }
 
-impl Pace {
+impl SlowSource {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             since: now,
@@ -73,7 +73,7 @@ mod tests {
         #[case] slow: bool,
     ) {
         let start = Instant::now();
-        let mut pace = Pace::new(start);
+        let mut pace = SlowSource::new(start);
         let mut seen = false;
         for second in 1..=seconds {
             let now = start + Duration::from_secs(second);
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn who_becomes_slow_is_found_out() {
         let start = Instant::now();
-        let mut pace = Pace::new(start);
+        let mut pace = SlowSource::new(start);
         pace.look(start, 10 * ENOUGH, false);
         assert!(pace.slow(start + PERIOD - Duration::from_secs(1)).is_none());
         for second in 0..180 {

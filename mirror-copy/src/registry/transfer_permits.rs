@@ -1,7 +1,7 @@
 //! The right to move one blob between two registries: memory for it, and a place at either end.
 
 use super::Registry;
-use super::streams::{Place, Streams};
+use super::aimd::{AimdLimit, Place};
 use crate::error::Operation;
 use crate::registries::Share;
 
@@ -13,21 +13,21 @@ const READING: usize = 48;
 const WRITING: (usize, usize) = (64, 96);
 
 /// The places of one host.
-pub(super) struct Places {
-    reading: Streams,
-    writing: Streams,
+pub(super) struct TransferPermits {
+    reading: AimdLimit,
+    writing: AimdLimit,
 }
 
-impl Default for Places {
+impl Default for TransferPermits {
     fn default() -> Self {
         Self {
-            reading: Streams::new(READING, READING),
-            writing: Streams::new(WRITING.0, WRITING.1),
+            reading: AimdLimit::new(READING, READING),
+            writing: AimdLimit::new(WRITING.0, WRITING.1),
         }
     }
 }
 
-impl Places {
+impl TransferPermits {
     /// The host refused this operation because there were too many.
     pub(super) fn too_many(&self, operation: Operation) {
         if !operation.is_write() {
@@ -38,7 +38,7 @@ impl Places {
 }
 
 /// The right to move one blob; dropping it gives everything back.
-pub(crate) struct BlobPlace<'a> {
+pub(crate) struct TransferPermit<'a> {
     _memory: Share<'a>,
     _reading: Place<'a>,
     _writing: Place<'a>,
@@ -62,7 +62,7 @@ impl Registry {
         source: &'a Self,
         target: &'a Self,
         size: u64,
-    ) -> BlobPlace<'a> {
+    ) -> TransferPermit<'a> {
         let host = source.host();
         let share = target.shared.common.memory.take(host, size).await;
         let (source, target) = (&source.shared.places.reading, &target.shared.places.writing);
@@ -77,7 +77,7 @@ impl Registry {
                 break (reading, writing);
             }
         };
-        BlobPlace {
+        TransferPermit {
             _memory: share,
             _reading: reading,
             _writing: writing,

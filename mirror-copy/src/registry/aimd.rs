@@ -10,7 +10,7 @@ const OF_EACH_SOURCE: usize = 4;
 
 /// Places for blob transfers. Every transfer that went well makes room for more, up to a limit; a host
 /// that says it is too much is given half at once (additive increase, multiplicative decrease).
-pub(crate) struct Streams {
+pub(crate) struct AimdLimit {
     most: usize,
     state: Mutex<State>,
 }
@@ -39,14 +39,14 @@ struct Waiting {
 
 /// A place that was taken, or is waited for; dropping it gives it back.
 pub(crate) struct Place<'a> {
-    streams: &'a Streams,
+    streams: &'a AimdLimit,
     source: &'a str,
     number: u64,
     /// `lowered` when it was taken.
     since: Option<u64>,
 }
 
-impl Streams {
+impl AimdLimit {
     /// `first` places at the beginning, never more than `most`.
     pub(crate) fn new(first: usize, most: usize) -> Self {
         let state = State {
@@ -194,17 +194,17 @@ mod tests {
     use super::*;
     use futures_util::FutureExt as _;
 
-    fn taken(streams: &Streams) -> Vec<Place<'_>> {
+    fn taken(streams: &AimdLimit) -> Vec<Place<'_>> {
         taken_from(streams, "a")
     }
 
-    fn taken_from<'a>(streams: &'a Streams, source: &'a str) -> Vec<Place<'a>> {
+    fn taken_from<'a>(streams: &'a AimdLimit, source: &'a str) -> Vec<Place<'a>> {
         std::iter::from_fn(|| streams.try_take(source)).collect()
     }
 
     #[test]
     fn one_overload_halves_once_however_many_hear_of_it() {
-        let streams = Streams::new(48, 64);
+        let streams = AimdLimit::new(48, 64);
         let mut places = taken(&streams);
         assert_eq!(places.len(), 48);
         streams.too_many();
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn there_is_always_one_place_and_never_more_than_the_most() {
-        let streams = Streams::new(48, 64);
+        let streams = AimdLimit::new(48, 64);
         for _ in 0..20 {
             drop(streams.try_take("a"));
             streams.too_many();
@@ -233,7 +233,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_gets_the_place_that_is_given_back() {
-        let streams = Streams::new(48, 64);
+        let streams = AimdLimit::new(48, 64);
         let mut places = taken(&streams);
         let waiting = streams.take("a");
         let give_back = async { drop(places.pop()) };
@@ -243,7 +243,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_source_that_holds_all_places_leaves_some_for_each_other() {
-        let streams = Streams::new(48, 64);
+        let streams = AimdLimit::new(48, 64);
         let held = taken_from(&streams, "hostile");
         assert_eq!(held.len(), 48);
         // Who waits for a place behind the hostile source's own is not held up by it.
@@ -262,7 +262,7 @@ mod tests {
     /// A transfer that was stopped while it waited, or in the moment in which it got its place, holds none.
     #[tokio::test]
     async fn who_stops_waiting_holds_nothing() {
-        let streams = Streams::new(1, 1);
+        let streams = AimdLimit::new(1, 1);
         let held = streams.try_take("a");
         let mut waiting = Box::pin(streams.take("a"));
         assert!(waiting.as_mut().now_or_never().is_none());

@@ -3,7 +3,7 @@
 
 use super::Job;
 use super::blobs::BLOBS_AT_ONCE;
-use super::children::{Child, Found};
+use super::child_manifests::{Child, Found};
 use super::error::CopyError;
 use super::graph::Graph;
 use super::limits::Part;
@@ -37,7 +37,7 @@ const MAX_BLOBS: usize = 20_000;
 const LARGE_AT_ONCE: usize = 6;
 
 /// The work below one manifest.
-pub(super) struct Closure<'a> {
+pub(super) struct CopyGraph<'a> {
     job: &'a Job<'a>,
     graph: Graph,
     blobs: Queue,
@@ -63,7 +63,7 @@ enum Done {
     Pushed(Digest),
 }
 
-impl<'a> Closure<'a> {
+impl<'a> CopyGraph<'a> {
     /// The work below the image itself.
     pub(super) fn of_image(job: &'a Job<'a>) -> Self {
         Self::new(job, Part::Image)
@@ -94,19 +94,23 @@ impl<'a> Closure<'a> {
 
     /// Returns when everything that `root` names is at the target, and pushes nothing of itself. `lease` is the memory for
     /// what is read from the root.
-    pub(super) async fn bring(mut self, root: Manifest, lease: Lease) -> Result<Node, CopyError> {
+    pub(super) async fn copy_closure(
+        mut self,
+        root: Manifest,
+        lease: Lease,
+    ) -> Result<Node, CopyError> {
         self.held.push(lease);
         if self.part == Part::Referrers {
             self.job.image_weighed().await;
         }
-        let brought = self.bring_all(root).await;
+        let brought = self.copy_all(root).await;
         if brought.is_err() {
             self.job.sums.unweigh(self.weighed);
         }
         brought
     }
 
-    async fn bring_all(&mut self, root: Manifest) -> Result<Node, CopyError> {
+    async fn copy_all(&mut self, root: Manifest) -> Result<Node, CopyError> {
         self.asked.insert(root.digest.clone());
         let root = self.read(root, 1)?;
         loop {
@@ -161,7 +165,7 @@ impl<'a> Closure<'a> {
             self.sending += 1;
             self.sending_large += usize::from(blob.size >= LARGE);
             self.running.push(Box::pin(async move {
-                job.bring(&blob).await?;
+                job.copy_closure(&blob).await?;
                 Ok(Done::Sent(blob))
             }));
         }

@@ -1,10 +1,10 @@
 //! One request: the gate, the proof, redirects without credentials, the status, and trying again.
 
 use super::Registry;
-use super::answer::{error_text, retry_after};
 use super::auth::Proof;
 use super::challenge;
 use super::redirect::{checked_hop, redirect_target};
+use super::response::{error_text, retry_after};
 use super::token::Scopes;
 use crate::address_policy::Allowance;
 use crate::error::{Operation, RegistryError, Retry, Subject};
@@ -27,7 +27,7 @@ const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Which connections a request uses.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lane {
+pub(super) enum Pool {
     /// Metadata: HTTP/2 where possible.
     Small,
     /// Blob content: HTTP/1.1, a connection each.
@@ -35,12 +35,12 @@ pub(super) enum Lane {
 }
 
 /// A request that can be sent again: its body, if any, is small and in memory.
-pub(super) struct Call<'a> {
+pub(super) struct RegistryRequest<'a> {
     pub(super) subject: &'a Subject,
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) scopes: &'a Scopes,
-    pub(super) lane: Lane,
+    pub(super) pool: Pool,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
     /// Statuses that are answers, not errors, besides 2xx.
@@ -49,13 +49,13 @@ pub(super) struct Call<'a> {
     pub(super) follow: bool,
 }
 
-impl<'a> Call<'a> {
+impl<'a> RegistryRequest<'a> {
     pub(super) fn new(
         subject: &'a Subject,
         method: Method,
         url: Url,
         scopes: &'a Scopes,
-        lane: Lane,
+        pool: Pool,
     ) -> Self {
         let follow = method == Method::GET || method == Method::HEAD;
         let (headers, body) = (HeaderMap::new(), Bytes::new());
@@ -64,7 +64,7 @@ impl<'a> Call<'a> {
             method,
             url,
             scopes,
-            lane,
+            pool,
             headers,
             body,
             answers: &[],
@@ -87,7 +87,7 @@ impl<'a> Call<'a> {
 
 /// An answer, and whether the registry itself gave it: not a redirect's target, not a foreign layer's address
 /// and not another host that takes its uploads.
-pub(super) struct Answer {
+pub(super) struct RegistryResponse {
     pub(super) response: Response,
     pub(super) own: bool,
 }
@@ -122,17 +122,20 @@ where
 
 impl Registry {
     /// Sends a request, again if need be, and answers with a 2xx or one of the call's `answers`.
-    pub(super) async fn send(&self, call: &Call<'_>) -> Result<Response, RegistryError> {
+    pub(super) async fn send(&self, call: &RegistryRequest<'_>) -> Result<Response, RegistryError> {
         retrying(self.retry_policy(), || async {
             let attempt = self.attempt(call).await;
             let operation = call.subject.operation;
-            self.shared.last_failures.note(operation, &attempt);
+            self.shared.last_failures.record(operation, &attempt);
             attempt
         })
         .await
     }
 
-    pub(super) async fn attempt(&self, call: &Call<'_>) -> Result<Response, RegistryError> {
+    pub(super) async fn attempt(
+        &self,
+        call: &RegistryRequest<'_>,
+    ) -> Result<Response, RegistryError> {
         self.shared.gates.pass(call.subject.operation).await;
         let reads_manifest = call.subject.operation == Operation::ReadManifest;
         if reads_manifest && call.method == Method::GET {
@@ -176,7 +179,7 @@ impl Registry {
     pub(super) async fn failure(
         &self,
         subject: &Subject,
-        Answer { response, own }: Answer,
+        RegistryResponse { response, own }: RegistryResponse,
         proof: Option<&Proof>,
     ) -> RegistryError {
         let proof = proof.filter(|_| own);
@@ -205,15 +208,16 @@ impl Registry {
     /// The error that a response of the registry itself stands for, which the call expected as an answer.
     pub(super) async fn refusal(&self, subject: &Subject, response: Response) -> RegistryError {
         let own = true;
-        self.failure(subject, Answer { response, own }, None).await
+        self.failure(subject, RegistryResponse { response, own }, None)
+            .await
     }
 
     /// Sends, and follows redirects. The proof goes to the registry itself only.
     async fn exchange(
         &self,
-        call: &Call<'_>,
+        call: &RegistryRequest<'_>,
         proof: Option<&Proof>,
-    ) -> Result<Answer, RegistryError> {
+    ) -> Result<RegistryResponse, RegistryError> {
         let mut url = call.url.clone();
         let mut beyond = self.beyond();
         for _ in 0..=MAX_REDIRECTS {
@@ -222,13 +226,13 @@ impl Registry {
             let allowance = self.allowance_at(&url, beyond);
             let response = self.transmit(call, url.clone(), allowance, proof).await?;
             if own && call.subject.operation == Operation::ReadManifest {
-                self.shared.quota.note(response.headers());
+                self.shared.quota.record(response.headers());
             }
             let next = Some(&response)
                 .filter(|_| call.follow)
                 .and_then(redirect_target);
             match next {
-                None => return Ok(Answer { response, own }),
+                None => return Ok(RegistryResponse { response, own }),
                 Some(next) => {
                     beyond = self.beyond_after(beyond, &url, &response);
                     url = checked_hop(call.subject, &url, next)?;
@@ -245,7 +249,7 @@ impl Registry {
 
     async fn transmit(
         &self,
-        call: &Call<'_>,
+        call: &RegistryRequest<'_>,
         url: Url,
         allowance: Allowance,
         proof: Option<&Proof>,
@@ -253,7 +257,7 @@ impl Registry {
         let length = call.body.len();
         let wants_length = call.method != Method::GET && call.method != Method::HEAD;
         let mut request = self
-            .client_for(call.subject, &url, call.lane, allowance)?
+            .client_for(call.subject, &url, call.pool, allowance)?
             .request(call.method.clone(), url.clone())
             .headers(call.headers.clone())
             // Content is copied as it is; a transparently compressed answer would not verify.
@@ -276,7 +280,7 @@ impl Registry {
         let spare = request.try_clone();
         let answer = self.once(call.subject, &url, patience, request).await;
         if let Ok(response) = &answer {
-            self.learn_version(call.lane, response);
+            self.learn_version(call.pool, response);
         }
         match (answer, spare) {
             // The peer may close an idle connection just when it is used again: that is no failure of its.
@@ -299,7 +303,7 @@ impl Registry {
         tracing::trace!(url = %public_url(url), "request");
         match timeout(patience, request.send()).await {
             Ok(Ok(response)) => {
-                self.note_peer(url, &response);
+                self.record_peer(url, &response);
                 Ok(response)
             }
             Ok(Err(error)) => Err(self.unanswered(subject, url, error)),

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 /// A content that several requests take their bodies from, one after the other.
 #[derive(Clone)]
-pub(super) struct Cutter(Arc<Mutex<Inner>>);
+pub(super) struct Chunker(Arc<Mutex<Inner>>);
 
 struct Inner {
     /// `None` once given up.
@@ -20,7 +20,7 @@ struct Inner {
     taken: u64,
 }
 
-impl Cutter {
+impl Chunker {
     pub(super) fn new(content: Content) -> Self {
         let inner = Inner {
             content: Some(content),
@@ -32,13 +32,13 @@ impl Cutter {
 
     /// The next `length` bytes as a body. A content that ends before is an error within it.
     pub(super) fn body(&self, length: u64) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
-        let cutter = self.clone();
+        let chunker = self.clone();
         let mut left = length;
         stream::poll_fn(move |context| {
             if left == 0 {
                 return Poll::Ready(None);
             }
-            let next = cutter.inner().poll_next(context, left);
+            let next = chunker.inner().poll_next(context, left);
             if let Poll::Ready(Ok(piece)) = &next {
                 left -= piece.len() as u64;
             }
@@ -95,8 +95,8 @@ mod tests {
         Box::pin(stream::iter(pieces))
     }
 
-    async fn text(cutter: &Cutter, length: u64) -> Result<String, io::Error> {
-        let mut body = Box::pin(cutter.body(length));
+    async fn text(chunker: &Chunker, length: u64) -> Result<String, io::Error> {
+        let mut body = Box::pin(chunker.body(length));
         let mut text = String::new();
         while let Some(piece) = body.next().await {
             text.push_str(std::str::from_utf8(&piece?).unwrap());
@@ -106,20 +106,20 @@ mod tests {
 
     #[tokio::test]
     async fn bodies_are_cut_at_their_borders() {
-        let cutter = Cutter::new(content(&["ab", "", "cdefg", "h"]));
-        assert_eq!(text(&cutter, 3).await.unwrap(), "abc");
-        assert_eq!(text(&cutter, 3).await.unwrap(), "def");
-        assert_eq!(cutter.taken(), 6);
-        assert_eq!(text(&cutter, 2).await.unwrap(), "gh");
-        assert_eq!(text(&cutter, 0).await.unwrap(), "");
+        let chunker = Chunker::new(content(&["ab", "", "cdefg", "h"]));
+        assert_eq!(text(&chunker, 3).await.unwrap(), "abc");
+        assert_eq!(text(&chunker, 3).await.unwrap(), "def");
+        assert_eq!(chunker.taken(), 6);
+        assert_eq!(text(&chunker, 2).await.unwrap(), "gh");
+        assert_eq!(text(&chunker, 0).await.unwrap(), "");
     }
 
     #[tokio::test]
     async fn an_early_end_breaks_the_body() {
-        let cutter = Cutter::new(content(&["ab"]));
-        assert!(text(&cutter, 3).await.is_err());
-        let cutter = Cutter::new(content(&["ab"]));
-        cutter.give_up();
-        assert!(text(&cutter, 1).await.is_err());
+        let chunker = Chunker::new(content(&["ab"]));
+        assert!(text(&chunker, 3).await.is_err());
+        let chunker = Chunker::new(content(&["ab"]));
+        chunker.give_up();
+        assert!(text(&chunker, 1).await.is_err());
     }
 }

@@ -8,7 +8,7 @@ use crate::registry::Located;
 use oci_spec::image::Digest;
 
 /// What the target knows of the image before the copy.
-pub(super) struct Present {
+pub(super) struct TargetState {
     /// The wanted references that do not yet stand for the image.
     pub(super) missing: Names,
     /// Whether one of the wanted references does, so that the whole image is there.
@@ -46,13 +46,13 @@ impl Job<'_> {
         target: &Target,
         tagged: Option<Located>,
         digest: &Digest,
-    ) -> Result<Present, CopyError> {
+    ) -> Result<TargetState, CopyError> {
         let is_it = |found: &Option<Located>| {
             let found = found.as_ref().map(|found| &found.resolved.digest);
             found == Some(digest)
         };
         let tag_was = tagged.as_ref().map(|found| found.resolved.digest.clone());
-        let mut present = Present {
+        let mut present = TargetState {
             missing: Names {
                 references: Vec::new(),
                 tag_was,

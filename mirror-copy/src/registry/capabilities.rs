@@ -16,7 +16,7 @@ pub(super) const SMALLEST_CHUNK: u64 = 64 * 1024;
 const LIFE: Duration = Duration::from_hours(1);
 
 /// What is known of a host.
-pub(super) struct Abilities {
+pub(super) struct Capabilities {
     whole: Mutex<Option<WholeUpTo>>,
     chunk: Mutex<Option<ChunkUpTo>>,
     referrers: Mutex<Referrers>,
@@ -58,7 +58,7 @@ pub(super) enum ReferrersApi {
     Silent,
 }
 
-impl Default for Abilities {
+impl Default for Capabilities {
     fn default() -> Self {
         Self {
             whole: Mutex::new(None),
@@ -68,7 +68,7 @@ impl Default for Abilities {
     }
 }
 
-impl Abilities {
+impl Capabilities {
     /// Whether a blob of this size in bytes is sent in one request.
     pub(super) fn takes_whole(&self, size: u64) -> bool {
         self.refusal().is_none_or(|refusal| size <= refusal.size)
@@ -172,65 +172,65 @@ mod tests {
 
     #[test]
     fn a_refusal_for_size_leaves_small_blobs_whole() {
-        let abilities = Abilities::default();
-        assert!(abilities.takes_whole(u64::MAX));
-        abilities.refused_whole(CHUNK + 1, StatusCode::PAYLOAD_TOO_LARGE);
-        assert!(abilities.takes_whole(CHUNK) && !abilities.takes_whole(CHUNK + 1));
-        abilities.refused_whole(CHUNK + 1, StatusCode::METHOD_NOT_ALLOWED);
-        assert!(abilities.takes_whole(0) && !abilities.takes_whole(1));
-        abilities.refused_whole(CHUNK + 1, StatusCode::PAYLOAD_TOO_LARGE);
-        assert!(!abilities.takes_whole(1), "what was learned stays");
+        let capabilities = Capabilities::default();
+        assert!(capabilities.takes_whole(u64::MAX));
+        capabilities.refused_whole(CHUNK + 1, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(capabilities.takes_whole(CHUNK) && !capabilities.takes_whole(CHUNK + 1));
+        capabilities.refused_whole(CHUNK + 1, StatusCode::METHOD_NOT_ALLOWED);
+        assert!(capabilities.takes_whole(0) && !capabilities.takes_whole(1));
+        capabilities.refused_whole(CHUNK + 1, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(!capabilities.takes_whole(1), "what was learned stays");
     }
 
     #[test]
     fn chunks_are_halved_down_to_the_smallest() {
-        let abilities = Abilities::default();
-        abilities.refused_whole(100 * CHUNK, StatusCode::PAYLOAD_TOO_LARGE);
+        let capabilities = Capabilities::default();
+        capabilities.refused_whole(100 * CHUNK, StatusCode::PAYLOAD_TOO_LARGE);
         for size in [CHUNK / 2, CHUNK / 4, CHUNK / 8] {
-            assert!(abilities.refused_chunk(abilities.chunk(), 0));
-            assert_eq!(abilities.chunk(), size);
-            assert!(abilities.takes_whole(size) && !abilities.takes_whole(size + 1));
+            assert!(capabilities.refused_chunk(capabilities.chunk(), 0));
+            assert_eq!(capabilities.chunk(), size);
+            assert!(capabilities.takes_whole(size) && !capabilities.takes_whole(size + 1));
         }
         assert!(
-            abilities.refused_chunk(CHUNK, 0),
+            capabilities.refused_chunk(CHUNK, 0),
             "a larger one that was sent before"
         );
-        assert_eq!(abilities.chunk(), CHUNK / 8);
+        assert_eq!(capabilities.chunk(), CHUNK / 8);
         assert!(
-            !abilities.refused_chunk(CHUNK / 8, CHUNK / 8),
+            !capabilities.refused_chunk(CHUNK / 8, CHUNK / 8),
             "the registry wants no smaller ones"
         );
-        while abilities.refused_chunk(abilities.chunk(), 0) {}
-        assert_eq!(abilities.chunk(), SMALLEST_CHUNK);
+        while capabilities.refused_chunk(capabilities.chunk(), 0) {}
+        assert_eq!(capabilities.chunk(), SMALLEST_CHUNK);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_refusal_is_forgotten() {
-        let abilities = Abilities::default();
-        abilities.refused_whole(CHUNK + 1, StatusCode::METHOD_NOT_ALLOWED);
+        let capabilities = Capabilities::default();
+        capabilities.refused_whole(CHUNK + 1, StatusCode::METHOD_NOT_ALLOWED);
         tokio::time::advance(LIFE / 2).await;
-        assert!(!abilities.takes_whole(1));
+        assert!(!capabilities.takes_whole(1));
         tokio::time::advance(LIFE / 2).await;
-        assert!(abilities.takes_whole(u64::MAX));
-        abilities.refused_whole(CHUNK + 1, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(capabilities.takes_whole(u64::MAX));
+        capabilities.refused_whole(CHUNK + 1, StatusCode::PAYLOAD_TOO_LARGE);
         assert!(
-            abilities.takes_whole(CHUNK),
+            capabilities.takes_whole(CHUNK),
             "the old refusal does not come back"
         );
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_lack_of_referrers_is_forgotten() {
-        let abilities = Abilities::default();
-        abilities.has_no_referrers();
-        assert_eq!(abilities.referrers_api(), ReferrersApi::Absent);
+        let capabilities = Capabilities::default();
+        capabilities.has_no_referrers();
+        assert_eq!(capabilities.referrers_api(), ReferrersApi::Absent);
         tokio::time::advance(LIFE).await;
-        assert_eq!(abilities.referrers_api(), ReferrersApi::Usable);
-        abilities.referrers_hang();
-        assert_eq!(abilities.referrers_api(), ReferrersApi::Silent);
-        abilities.has_referrers();
-        abilities.has_no_referrers();
-        abilities.referrers_hang();
-        assert_eq!(abilities.referrers_api(), ReferrersApi::Usable);
+        assert_eq!(capabilities.referrers_api(), ReferrersApi::Usable);
+        capabilities.referrers_hang();
+        assert_eq!(capabilities.referrers_api(), ReferrersApi::Silent);
+        capabilities.has_referrers();
+        capabilities.has_no_referrers();
+        capabilities.referrers_hang();
+        assert_eq!(capabilities.referrers_api(), ReferrersApi::Usable);
     }
 }

@@ -90,7 +90,7 @@ impl Registry {
 
 impl Quota {
     /// Notes what an answer about a manifest says.
-    pub(super) fn note(&self, headers: &HeaderMap) {
+    pub(super) fn record(&self, headers: &HeaderMap) {
         let Some(reading) = Reading::of(headers) else {
             return;
         };
@@ -234,18 +234,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_left_is_believed_for_a_while_and_then_one_may_try() {
         let quota = Quota::default();
-        quota.note(&headers(&[("ratelimit-remaining", "0;w=21600")]));
+        quota.record(&headers(&[("ratelimit-remaining", "0;w=21600")]));
         assert_eq!(quota.take().unwrap_err().1, LIMITLESS_WAIT);
         let spent = headers(&[
             ("ratelimit-limit", "100;w=21600"),
             ("ratelimit-remaining", "0;w=21600"),
         ]);
-        quota.note(&spent);
+        quota.record(&spent);
         assert_eq!(quota.take().unwrap_err().1, Duration::from_secs(216));
         tokio::time::advance(Duration::from_secs(216)).await;
         assert!(quota.take().is_ok());
         assert!(quota.take().is_err(), "only one may try");
-        quota.note(&headers(&[
+        quota.record(&headers(&[
             ("ratelimit-limit", "100;w=21600"),
             ("ratelimit-remaining", "1;w=21600"),
         ]));
@@ -310,11 +310,11 @@ mod tests {
                 .filter(|(_, until)| Instant::now() < *until);
             last.map(|(said, _)| said.remaining)
         };
-        quota.note(&headers(&[("ratelimit-remaining", "7;w=21600")]));
+        quota.record(&headers(&[("ratelimit-remaining", "7;w=21600")]));
         assert_eq!(said(), Some(7));
         tokio::time::advance(BELIEVED_FOR).await;
         assert_eq!(said(), None);
-        quota.note(&headers(&[("ratelimit-remaining", "8;w=60")]));
+        quota.record(&headers(&[("ratelimit-remaining", "8;w=60")]));
         assert_eq!(said(), Some(8));
         tokio::time::advance(Duration::from_mins(1)).await;
         assert_eq!(said(), None, "the window is over");

@@ -2,8 +2,8 @@
 
 use super::Registry;
 use super::blobs::SMALL;
-use super::call::{Answer, Lane};
 use super::challenge;
+use super::request::{Pool, RegistryResponse};
 use super::token::Scopes;
 use crate::error::{RegistryError, Subject};
 use reqwest::header::{
@@ -64,21 +64,21 @@ impl Registry {
         }
         self.count_request();
         let url = request.url;
-        let lane = if request.length < SMALL {
-            Lane::Small
+        let pool = if request.length < SMALL {
+            Pool::Small
         } else {
-            Lane::Bulk
+            Pool::Bulk
         };
         let allowance = self.allowance_for(&url);
         let response = self
-            .client_for(subject, &url, lane, allowance)?
+            .client_for(subject, &url, pool, allowance)?
             .request(request.method, url.clone())
             .headers(headers)
             .body(request.body)
             .send()
             .await
             .map_err(|error| self.unanswered(subject, &url, error))?;
-        self.note_peer(&url, &response);
+        self.record_peer(&url, &response);
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -91,7 +91,9 @@ impl Registry {
             self.renewed(subject, scopes, challenge, proof.as_ref())
                 .await?;
         }
-        let error = self.failure(subject, Answer { response, own }, None).await;
+        let error = self
+            .failure(subject, RegistryResponse { response, own }, None)
+            .await;
         if status == StatusCode::FORBIDDEN
             && let Some(proof) = &proof
             && self

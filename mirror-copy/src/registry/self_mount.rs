@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// What is known of `POST …/blobs/uploads/?mount=<digest>&from=<the same repository>`. The specification
 /// leaves it open; registries built on distribution answer 201 for a blob that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OwnMount {
+pub(crate) enum SelfMount {
     Unknown,
     /// It said 201 at least once, so 202 means that the blob is not there.
     Works,
@@ -20,28 +20,28 @@ pub(crate) enum OwnMount {
 pub(crate) struct Learned(AtomicU8);
 
 impl Learned {
-    pub(crate) fn get(&self) -> OwnMount {
+    pub(crate) fn get(&self) -> SelfMount {
         match self.0.load(Ordering::Relaxed) {
-            0 => OwnMount::Unknown,
-            1 => OwnMount::Works,
-            2 => OwnMount::Useless,
-            _ => OwnMount::Never,
+            0 => SelfMount::Unknown,
+            1 => SelfMount::Works,
+            2 => SelfMount::Useless,
+            _ => SelfMount::Never,
         }
     }
 
     /// It was refused, for good. That says nothing where it was seen to work.
-    pub(crate) fn refused(&self, found: OwnMount) {
-        if self.get() != OwnMount::Works {
+    pub(crate) fn refused(&self, found: SelfMount) {
+        if self.get() != SelfMount::Works {
             self.set(found);
         }
     }
 
-    pub(crate) fn set(&self, found: OwnMount) {
+    pub(crate) fn set(&self, found: SelfMount) {
         let number = match found {
-            OwnMount::Unknown => 0,
-            OwnMount::Works => 1,
-            OwnMount::Useless => 2,
-            OwnMount::Never => 3,
+            SelfMount::Unknown => 0,
+            SelfMount::Works => 1,
+            SelfMount::Useless => 2,
+            SelfMount::Never => 3,
         };
         self.0.fetch_max(number, Ordering::Relaxed);
     }
