@@ -54,7 +54,7 @@ pub mod workload_kind;
 pub use copy_status::CopyStatuses;
 pub use events::{About, Events, Notice};
 pub use excluded::ExcludedNamespaces;
-pub use index::{Change, CopyState, Due, Index, NamespaceState, Rules, SyncState};
+pub use index::{Candidate, Change, CopyState, Index, NamespaceState, Rules, SyncState};
 pub use namespace_budget::{DailyBudget, NamespaceBudgets};
 pub use pull_secrets::{ManagedSecrets, Provision, PullSecrets};
 pub use readmission::{News, Outcome, Readmissions, Readmit};

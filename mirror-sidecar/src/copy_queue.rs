@@ -352,7 +352,7 @@ impl<C: Copier> Inner<C> {
     /// Makes room for one more job.
     fn make_room(&self, state: &mut State, lane: Lane, groups: &[Arc<str>], now: Instant) -> bool {
         let room = match lane {
-            Lane::Asked => {
+            Lane::Requested => {
                 let sources = &state.slots.sources;
                 state.jobs.room_for_asked(|job| {
                     sources.class(&Source::of(&job.image), now) == Class::Proven
@@ -539,7 +539,7 @@ impl State {
 impl Requester {
     fn groups(&self) -> (Lane, Vec<Arc<str>>) {
         match self {
-            Self::Admission => (Lane::Asked, vec![Arc::from("")]),
+            Self::Admission => (Lane::Requested, vec![Arc::from("")]),
             Self::Namespaces(names) if names.is_empty() => (Lane::InUse, vec![Arc::from("")]),
             Self::Namespaces(names) => {
                 let names = names.iter().take(MAX_GROUPS).cloned();
@@ -572,7 +572,7 @@ impl Failure {
 fn next_attempt(is_automatic: bool, lane: Option<Lane>) -> &'static str {
     match lane {
         _ if is_automatic => "by itself",
-        Some(Lane::Asked) => "when a workload requests or uses the image",
+        Some(Lane::Requested) => "when a workload requests or uses the image",
         _ => "by itself, with the next check of the image",
     }
 }
@@ -693,8 +693,8 @@ impl<C: Copier> End<'_, C> {
         let lane = state.jobs.by_id(self.id).map(|job| job.lane);
         let times = match lane {
             _ if failure.is_reported => None,
-            Some(Lane::Asked) if failures == 1 => self.inner.first_asked_failures.count(),
-            Some(Lane::Asked) => self.inner.asked_failures.count(),
+            Some(Lane::Requested) if failures == 1 => self.inner.first_asked_failures.count(),
+            Some(Lane::Requested) => self.inner.asked_failures.count(),
             _ => Some(1),
         };
         let reason = &failure.reason.detail;

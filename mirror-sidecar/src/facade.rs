@@ -20,7 +20,7 @@ use mirror_contract::{Query, owners};
 
 use crate::cluster::{PullSecrets, SharedIndex};
 use crate::lookup::Lookup;
-use crate::metrics::{Answer, Metrics};
+use crate::metrics::{FacadeStatus, Metrics};
 use crate::server::Connection;
 pub use auth::FacadeAuth;
 use reply::{Code, Reply};
@@ -65,7 +65,7 @@ impl Facade {
                 // The host always asks for the challenge first; that is no failure.
                 let is_first = authorization.is_none() && request.uri.path() == "/v2/";
                 let reply = Reply::unauthorized();
-                let reply = reply.counted_as((!is_first).then_some(Answer::RefusedRequest));
+                let reply = reply.counted_as((!is_first).then_some(FacadeStatus::RefusedRequest));
                 let is_last = connection.is_some_and(Connection::unauthorized);
                 return if is_last { reply.closing() } else { reply };
             }
@@ -109,7 +109,7 @@ impl Facade {
                 let secret = self.pull_secrets.name();
                 let answer = self.lookup.image(image, *mode).await;
                 answer.map(|answer| {
-                    let kind = Answer::from(&answer);
+                    let kind = FacadeStatus::from(&answer);
                     (kind, answer.naming_secret(secret).annotations())
                 })
             }
@@ -118,7 +118,7 @@ impl Facade {
                 answer.map(|answer| {
                     let mut annotations = answer.annotations();
                     annotations.extend(self.skipped_owners(namespace));
-                    (Answer::from(&answer), annotations)
+                    (FacadeStatus::from(&answer), annotations)
                 })
             }
         };

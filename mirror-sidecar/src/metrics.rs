@@ -4,9 +4,9 @@
 //! without a bound, so their number never grows. A figure that is not there is something else than zero, and who watches
 //! for growth needs both ends: so each one is shown from the start.
 
-mod answers;
 mod copying;
 mod events;
+mod facade;
 mod hosts;
 mod limits;
 mod readmissions;
@@ -23,12 +23,12 @@ use prometheus_client::encoding::text;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-pub use answers::Answer;
-use answers::Answers;
 use copying::Copying;
 pub use copying::{Counting, Jobs};
 pub use events::EventResult;
 use events::Events;
+use facade::FacadeMetrics;
+pub use facade::FacadeStatus;
 use hosts::Hosts;
 pub use limits::BudgetGroup;
 use limits::Limits;
@@ -48,7 +48,7 @@ pub struct Metrics(Arc<Inner>);
 
 struct Inner {
     registry: Registry,
-    answers: Answers,
+    answers: FacadeMetrics,
     copying: Copying,
     events: Events,
     replicas: Replicas,
@@ -73,7 +73,7 @@ impl Metrics {
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
         Self(Arc::new(Inner {
-            answers: Answers::register(&mut registry),
+            answers: FacadeMetrics::register(&mut registry),
             copying: Copying::register(&mut registry),
             events: Events::register(&mut registry),
             replicas: Replicas::register(&mut registry),

@@ -103,7 +103,7 @@ fn all_at_once(setup: Setup) -> anyhow::Result<Measured> {
     blocking::run(connections::run(&service, connections))?;
     let is_watched = wait(LASTING, || {
         let (_, metrics) = site.sidecar.admin_get("/metrics").unwrap_or_default();
-        let metric = "image_mirror_namespaces_left_out ";
+        let metric = "image_mirror_namespaces_over_limit ";
         let mut lines = metrics.lines();
         lines.any(|line| line.starts_with(metric) && !line.ends_with(" 0"))
     });

@@ -56,7 +56,7 @@ fn only_the_policy_server_may_ask() {
     assert!(world.upstream.requests().is_empty());
     // The challenge is asked for before each question, and is no refusal.
     let (_, figures) = world.sidecar.admin_get("/metrics").unwrap();
-    let line = "image_mirror_answers_total{answer=\"refused_request\"} 1";
+    let line = "image_mirror_facade_responses_total{status=\"refused_request\"} 1";
     assert!(figures.lines().any(|found| found == line), "{figures}");
 }
 

@@ -4,8 +4,8 @@
 //! the history of Deployments are not kept. It changes by [`Change`]s only and does no I/O, so every query is a pure
 //! function of what was told.
 
+mod candidates;
 mod containers;
-mod due;
 mod entry;
 mod image_users;
 mod injected;
@@ -28,8 +28,8 @@ use super::excluded::ExcludedNamespaces;
 use super::workload::{Key, Object, Workload};
 use super::workload_kind::{Kind, WorkloadKind};
 use crate::former_backups::FormerBackups;
+pub use candidates::{Candidate, CopyState};
 use containers::Containers;
-pub use due::{CopyState, Due};
 pub use entry::{Entry, Image};
 use entry::{Noted, Place};
 pub use image_users::ImageUse;

@@ -46,7 +46,7 @@ pub(super) enum Lane {
     /// Something in the cluster runs it.
     InUse,
     /// Admission asked for it.
-    Asked,
+    Requested,
 }
 
 /// What happened to the image before. Those that differ in it do not wait for each other.
@@ -186,9 +186,9 @@ impl FairSlots {
             return isolated().map(|(id, _)| id);
         }
         let lanes = if self.was_in_use {
-            [Lane::Asked, Lane::InUse]
+            [Lane::Requested, Lane::InUse]
         } else {
-            [Lane::InUse, Lane::Asked]
+            [Lane::InUse, Lane::Requested]
         };
         let best = |lane, is_penalty| {
             let candidates = self.waiting.candidates(lane, self, now);
@@ -423,7 +423,7 @@ impl FairSlots {
             return true;
         }
         let own = &running.ticket;
-        [Lane::InUse, Lane::Asked].into_iter().any(|lane| {
+        [Lane::InUse, Lane::Requested].into_iter().any(|lane| {
             let mut candidates = self.waiting.candidates(lane, self, now);
             candidates.any(|candidate| {
                 let other = candidate.ticket;
@@ -561,14 +561,14 @@ impl Taken {
     fn add(&mut self, lane: Lane) {
         match lane {
             Lane::InUse => self.in_use += 1,
-            Lane::Asked => self.asked += 1,
+            Lane::Requested => self.asked += 1,
         }
     }
 
     fn of(self, lane: Lane) -> usize {
         match lane {
             Lane::InUse => self.in_use,
-            Lane::Asked => self.asked,
+            Lane::Requested => self.asked,
         }
     }
 
@@ -581,7 +581,7 @@ impl Limits {
     fn of(self, lane: Lane) -> usize {
         match lane {
             Lane::InUse => self.in_use,
-            Lane::Asked => self.asked,
+            Lane::Requested => self.asked,
         }
     }
 
@@ -594,7 +594,7 @@ impl Limits {
     fn admit_source(self, lane: Lane, taken: Taken) -> bool {
         let of_lane = match lane {
             Lane::InUse => self.in_use_of_source,
-            Lane::Asked => self.asked_of_source,
+            Lane::Requested => self.asked_of_source,
         };
         taken.sum() < self.of_source && taken.of(lane) < of_lane
     }

@@ -97,7 +97,7 @@ impl Jobs {
     pub(super) fn add(&mut self, job: Job) {
         let id = job.id;
         match job.lane {
-            Lane::Asked => self.asked += 1,
+            Lane::Requested => self.asked += 1,
             Lane::InUse => *self.in_use.entry(home(&job)).or_default() += 1,
         }
         self.images.insert(id, Arc::clone(&job.image));
@@ -157,7 +157,7 @@ impl Jobs {
         let Some(job) = self.by_id_mut(id) else {
             return false;
         };
-        let was_asked = job.lane == Lane::Asked;
+        let was_asked = job.lane == Lane::Requested;
         let new: Vec<_> = if was_asked {
             groups.to_vec()
         } else {
@@ -224,7 +224,10 @@ impl Jobs {
 
     fn make_displaceable(&mut self, id: u64, order: Order) {
         self.protect(id);
-        if self.by_id(id).is_some_and(|job| job.lane == Lane::Asked) {
+        if self
+            .by_id(id)
+            .is_some_and(|job| job.lane == Lane::Requested)
+        {
             self.displaceable.insert((order, id));
         }
     }
@@ -243,7 +246,7 @@ impl Jobs {
 
     fn count_out(&mut self, job: &Job) {
         match job.lane {
-            Lane::Asked => self.asked = self.asked.saturating_sub(1),
+            Lane::Requested => self.asked = self.asked.saturating_sub(1),
             Lane::InUse => {
                 let home = home(job);
                 if let Some(count) = self.in_use.get_mut(&home) {

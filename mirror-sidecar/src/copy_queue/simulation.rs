@@ -147,7 +147,7 @@ impl Scene {
         let _ = queue.request(&other.parse().unwrap(), Task::Copy, &namespace("honest"));
         tokio::time::sleep(Duration::from_secs(10)).await;
         let hostile = match self.hostile {
-            Lane::Asked => Requester::Admission,
+            Lane::Requested => Requester::Admission,
             Lane::InUse => namespace("hostile"),
         };
         for number in 0..self.number {
@@ -182,7 +182,7 @@ impl Scene {
 
     fn row(&self, simulated: Duration) -> String {
         let hostile = match self.hostile {
-            Lane::Asked => "asked for",
+            Lane::Requested => "asked for",
             Lane::InUse => "in use, one namespace",
         };
         let honest = match self.honest {
@@ -221,7 +221,7 @@ fn scenes() -> Vec<Scene> {
         (Kind::Subdomains, 10_000, RESPONSE_WITHIN),
         (Kind::OneAddress, 2_000, RESPONSE_WITHIN),
     ] {
-        for hostile in [Lane::Asked, Lane::InUse] {
+        for hostile in [Lane::Requested, Lane::InUse] {
             if hostile == Lane::InUse && number > 2_000 {
                 // A namespace has no more.
                 continue;
@@ -252,7 +252,7 @@ fn scenes() -> Vec<Scene> {
         scenes.push(Scene {
             kind,
             number,
-            hostile: Lane::Asked,
+            hostile: Lane::Requested,
             honest: Honest::AskedOfNew,
             bound: (hold + margin) * turns,
         });

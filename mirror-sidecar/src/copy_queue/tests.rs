@@ -187,7 +187,7 @@ async fn the_figures_say_what_becomes_of_images() {
     for line in [
         "image_mirror_copies_total{result=\"failed\"} 1",
         "image_mirror_copies_total{result=\"copied\"} 1",
-        "image_mirror_jobs{state=\"resting\"} 1",
+        "image_mirror_copy_jobs{state=\"backoff\"} 1",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}: {text}");
     }

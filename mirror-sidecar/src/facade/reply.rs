@@ -8,7 +8,7 @@ use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::metrics::Answer;
+use crate::metrics::FacadeStatus;
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const ANSWER_TYPE: &str = "application/vnd.image-mirror.answer.v1+json";
@@ -33,7 +33,7 @@ pub(super) struct Reply {
     status: StatusCode,
     body: Vec<u8>,
     headers: Vec<(HeaderName, HeaderValue)>,
-    counts_as: Option<Answer>,
+    counts_as: Option<FacadeStatus>,
 }
 
 impl Reply {
@@ -69,17 +69,17 @@ impl Reply {
     pub(super) fn error(code: Code, message: &str) -> Self {
         let envelope = json!({ "errors": [{ "code": code.name(), "message": message }] });
         Self::json(code.status(), "application/json", &envelope)
-            .counted_as(Some(Answer::RefusedRequest))
+            .counted_as(Some(FacadeStatus::RefusedRequest))
     }
 
     /// The same answer, but counted as this.
-    pub(super) fn counted_as(mut self, answer: Option<Answer>) -> Self {
+    pub(super) fn counted_as(mut self, answer: Option<FacadeStatus>) -> Self {
         self.counts_as = answer;
         self
     }
 
     /// What it is in the figures; an error is a refused request unless somebody said otherwise.
-    pub(super) fn counts_as(&self) -> Option<Answer> {
+    pub(super) fn counts_as(&self) -> Option<FacadeStatus> {
         self.counts_as
     }
 

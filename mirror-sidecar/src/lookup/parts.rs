@@ -188,11 +188,15 @@ impl Parts {
     ) -> Result<Completeness, RegistryError> {
         let key = key(repository, &root.digest);
         // The Pods of the cluster need what is left of it more.
-        let is_spared = self.registry.rate_limit().is_some_and(|limit| {
+        let is_throttled = self.registry.rate_limit().is_some_and(|limit| {
             let half = limit.limit.unwrap_or_default() / 2;
             limit.remaining <= half
         });
-        let turn = if is_spared { Turn::Nothing } else { plan.turn };
+        let turn = if is_throttled {
+            Turn::Nothing
+        } else {
+            plan.turn
+        };
         let query = PartsQuery {
             blobs_of: |digest: &Digest| turn.has(digest),
             skip: plan.skip,

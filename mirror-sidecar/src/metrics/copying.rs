@@ -26,7 +26,7 @@ const BLOB_SKIPPED: Label = [("outcome", "skipped")];
 
 const WAITING: Label = [("state", "waiting")];
 const RUNNING: Label = [("state", "running")];
-const RESTING: Label = [("state", "resting")];
+const IN_BACKOFF: Label = [("state", "backoff")];
 
 /// How many images are in which state, at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl Copying {
             copying.seconds.0.clone(),
         );
         registry.register(
-            "jobs",
+            "copy_jobs",
             "Images that wait to be copied, are being copied, or rest after a failure",
             copying.jobs.clone(),
         );
@@ -138,7 +138,7 @@ impl Copying {
         let states = [
             (WAITING, jobs.waiting),
             (RUNNING, jobs.running),
-            (RESTING, jobs.resting),
+            (IN_BACKOFF, jobs.resting),
         ];
         for (state, count) in states {
             let count = i64::try_from(count).unwrap_or(i64::MAX);

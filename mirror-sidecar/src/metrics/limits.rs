@@ -19,8 +19,8 @@ pub enum BudgetGroup {
 
 #[derive(Default)]
 pub(super) struct Limits {
-    images_left_out: Gauge,
-    namespaces_left_out: Gauge,
+    images_over_limit: Gauge,
+    namespaces_over_limit: Gauge,
     budget_images: Family<Label, Counter>,
     budget_bytes: Family<Label, Counter>,
     budget_refused: Family<Label, Counter>,
@@ -33,7 +33,7 @@ impl BudgetGroup {
     const fn label(self) -> Label {
         let group = match self {
             Self::Namespace => "namespace",
-            Self::Asked => "asked",
+            Self::Asked => "requested",
         };
         [("group", group)]
     }
@@ -43,8 +43,8 @@ impl Metrics {
     /// So many images are in use and not looked after, in so many namespaces.
     pub fn left_out(&self, images: usize, namespaces: usize) {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.0.limits.images_left_out.set(gauge(images));
-        self.0.limits.namespaces_left_out.set(gauge(namespaces));
+        self.0.limits.images_over_limit.set(gauge(images));
+        self.0.limits.namespaces_over_limit.set(gauge(namespaces));
     }
 
     /// So many new images and bytes were taken from a budget.
@@ -80,14 +80,14 @@ impl Limits {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let limits = Self::default();
         registry.register(
-            "images_left_out",
+            "images_over_limit",
             "Images of workloads that are not looked after, because their namespace or the cluster has too many",
-            limits.images_left_out.clone(),
+            limits.images_over_limit.clone(),
         );
         registry.register(
-            "namespaces_left_out",
+            "namespaces_over_limit",
             "Namespaces of which images or workloads are not looked after",
-            limits.namespaces_left_out.clone(),
+            limits.namespaces_over_limit.clone(),
         );
         registry.register(
             "budget_images",

@@ -12,7 +12,7 @@ pub(super) struct Readmissions(Family<Label, Counter>);
 
 const ALL: [Outcome; 4] = [
     Outcome::Rewritten,
-    Outcome::InVain,
+    Outcome::Unchanged,
     Outcome::Outdated,
     Outcome::Failed,
 ];
@@ -20,7 +20,7 @@ const ALL: [Outcome; 4] = [
 const fn label(outcome: Outcome) -> Label {
     let value = match outcome {
         Outcome::Rewritten => "rewritten",
-        Outcome::InVain => "in_vain",
+        Outcome::Unchanged => "unchanged",
         Outcome::Outdated => "outdated",
         Outcome::Failed => "failed",
     };

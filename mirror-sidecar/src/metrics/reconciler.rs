@@ -39,7 +39,7 @@ pub enum UpstreamCheck {
     /// The registry said nothing that could be relied on.
     Unknown,
     /// The registry was not asked, to spare its rate limit or because it does not answer.
-    Spared,
+    Throttled,
 }
 
 #[derive(Default)]
@@ -81,7 +81,7 @@ impl UpstreamCheck {
         Self::Kept,
         Self::Gone,
         Self::Unknown,
-        Self::Spared,
+        Self::Throttled,
     ];
 
     const fn label(self) -> Label {
@@ -91,7 +91,7 @@ impl UpstreamCheck {
             Self::Kept => "kept",
             Self::Gone => "gone",
             Self::Unknown => "unknown",
-            Self::Spared => "spared",
+            Self::Throttled => "throttled",
         };
         [("result", result)]
     }

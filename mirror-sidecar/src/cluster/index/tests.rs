@@ -1,6 +1,6 @@
 //! What the queries say after changes.
 
-mod due;
+mod candidates;
 mod injected;
 mod limits;
 mod random;

@@ -1,6 +1,6 @@
 //! Sends workloads through admission again, by patching one annotation of theirs.
 //!
-//! Which and when is decided elsewhere: [`Index::due`](super::super::Index::due) and [`Readmissions`]. This module tries by a dry
+//! Which and when is decided elsewhere: [`Index::candidate`](super::super::Index::due) and [`Readmissions`]. This module tries by a dry
 //! run, patches what that helps, and tells what came of it.
 
 #[cfg(test)]
@@ -17,7 +17,7 @@ use super::patch::{Effect, Patch, ReadmitError};
 use crate::cluster::api_server::ApiServer;
 use crate::cluster::copy_status::CopyStatuses;
 use crate::cluster::events::{About, Events, Notice};
-use crate::cluster::index::{Due, Index, SyncState};
+use crate::cluster::index::{Candidate, Index, SyncState};
 use crate::cluster::loop_guard::Loop;
 use crate::cluster::pull_secrets::Provision;
 use crate::cluster::readmission::policy::{News, Outcome, Readmissions, works_since};
@@ -75,8 +75,8 @@ impl ReadmissionController {
         let mut report_at = Instant::now();
         loop {
             let report_again = self.report(&mut report_at);
-            while let Some(due) = self.next(&mut readmissions, started, renames_from) {
-                self.send(&mut readmissions, &due).await;
+            while let Some(candidate) = self.next(&mut readmissions, started, renames_from) {
+                self.send(&mut readmissions, &candidate).await;
             }
             let now = Instant::now();
             let again = readmissions.look_again(now.into_std());
@@ -160,7 +160,7 @@ impl ReadmissionController {
         readmissions: &mut Readmissions,
         started: Timestamp,
         renames_from: Instant,
-    ) -> Option<Due> {
+    ) -> Option<Candidate> {
         let may_rename = Instant::now() >= renames_from;
         let now = Instant::now().into_std();
         if !readmissions.is_open(now) {
@@ -174,41 +174,42 @@ impl ReadmissionController {
                 return None;
             }
             let works_since = works_since(index, started, self.home.as_deref());
-            readmissions.next(self.due(index, may_rename), works_since, now)
+            readmissions.next(self.candidates(index, may_rename), works_since, now)
         })
     }
 
     /// What is due, and this replica's work.
-    fn due(&self, index: &Index, may_rename: bool) -> impl Iterator<Item = Due> {
-        let due = index.due(|image| self.copy_status.copy_state(image));
-        due.filter(|due| self.replicas.owns(&format!("workload/{}", due.uid)))
-            .filter(|due| !self.cluster.is_in_loop(&due.key))
-            .filter(move |due| may_rename || !index.has_former_names(&due.key))
+    fn candidates(&self, index: &Index, may_rename: bool) -> impl Iterator<Item = Candidate> {
+        let candidate = index.candidates(|image| self.copy_status.copy_state(image));
+        candidate
+            .filter(|candidate| self.replicas.owns(&format!("workload/{}", candidate.uid)))
+            .filter(|candidate| !self.cluster.is_in_loop(&candidate.key))
+            .filter(move |candidate| may_rename || !index.has_former_names(&candidate.key))
     }
 
-    async fn send(&self, readmissions: &mut Readmissions, due: &Due) {
-        let workload = &due.key;
-        let result = self.try_and_patch(readmissions, due).await;
+    async fn send(&self, readmissions: &mut Readmissions, candidate: &Candidate) {
+        let workload = &candidate.key;
+        let result = self.try_and_patch(readmissions, candidate).await;
         if let Some(reason) = result.as_ref().err().and_then(ReadmitError::refusal) {
-            let about = About::workload(workload, &due.uid);
+            let about = About::workload(workload, &candidate.uid);
             self.events
                 .tell(about, Notice::ReadmissionRefused { reason });
         }
         let (outcome, remaining) = match result {
             Ok(effect) if effect.is_helped => (Outcome::Rewritten, effect.remaining),
-            Ok(effect) => (Outcome::InVain, effect.remaining),
+            Ok(effect) => (Outcome::Unchanged, effect.remaining),
             Err(error) => (error.outcome(), Vec::new()),
         };
         if outcome == Outcome::Rewritten {
             tracing::info!(%workload, "sent through admission again");
         }
         self.metrics.readmission(outcome);
-        match readmissions.ended(due, outcome, Instant::now().into_std()) {
+        match readmissions.ended(candidate, outcome, Instant::now().into_std()) {
             None => {}
             Some(News::NotRewritten) => {
                 tracing::info!(%workload, "the policy leaves its images although there are copies");
                 let images = remaining.iter().map(ToString::to_string).collect();
-                let about = About::workload(workload, &due.uid);
+                let about = About::workload(workload, &candidate.uid);
                 self.events.tell(about, Notice::NotRewritten { images });
             }
             Some(News::NothingIsRewritten) => tracing::warn!(
@@ -222,10 +223,10 @@ impl ReadmissionController {
     async fn try_and_patch(
         &self,
         readmissions: &mut Readmissions,
-        due: &Due,
+        candidate: &Candidate,
     ) -> Result<Effect, ReadmitError> {
-        self.provide_secret(due).await?;
-        let patch = Patch::new(&self.server, due);
+        self.provide_secret(candidate).await?;
+        let patch = Patch::new(&self.server, candidate);
         let effect = patch.try_out().await?;
         if !effect.is_helped {
             return Ok(effect);
@@ -235,11 +236,11 @@ impl ReadmissionController {
     }
 
     /// Makes the pull Secret first. The policy waits for it only for a moment, and would leave the images then.
-    async fn provide_secret(&self, due: &Due) -> Result<(), ReadmitError> {
+    async fn provide_secret(&self, candidate: &Candidate) -> Result<(), ReadmitError> {
         let Provision::Managed(secrets) = &self.secrets else {
             return Ok(());
         };
-        let key = &due.key;
+        let key = &candidate.key;
         let until = Instant::now() + SECRET_WITHIN;
         loop {
             match secrets.answer(&key.namespace, Mode::Ensure).await {

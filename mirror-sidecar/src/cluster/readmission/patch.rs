@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::cluster::api_response;
 use crate::cluster::api_server::{ApiServer, is_unreachable};
-use crate::cluster::index::{Due, Image};
+use crate::cluster::index::{Candidate, Image};
 use crate::cluster::readmission::policy::Outcome;
 use crate::cluster::workload::{Key, Object, READMITTED, Watched};
 use crate::cluster::workload_kind::Kind;
@@ -91,7 +91,7 @@ impl ReadmitError {
 /// changed is the policy's to see, and it does.
 pub(super) struct Patch<'a> {
     server: &'a ApiServer,
-    due: &'a Due,
+    candidate: &'a Candidate,
     /// The value of the annotation: it must differ from the one before.
     now: String,
 }
@@ -105,10 +105,10 @@ pub(super) struct Effect {
 }
 
 impl<'a> Patch<'a> {
-    pub(super) fn new(server: &'a ApiServer, due: &'a Due) -> Self {
+    pub(super) fn new(server: &'a ApiServer, candidate: &'a Candidate) -> Self {
         Self {
             server,
-            due,
+            candidate,
             now: Timestamp::now().to_string(),
         }
     }
@@ -124,14 +124,14 @@ impl<'a> Patch<'a> {
     }
 
     async fn request(&self, dry_run: bool) -> Result<Effect, ReadmitError> {
-        let key = &*self.due.key;
+        let key = &*self.candidate.key;
         let params = PatchParams {
             dry_run,
             field_manager: Some(FIELD_MANAGER.into()),
             ..PatchParams::default()
         };
         let fields = Body::Merge(json!({
-            "metadata": { "uid": self.due.uid, "annotations": { READMITTED: self.now } },
+            "metadata": { "uid": self.candidate.uid, "annotations": { READMITTED: self.now } },
         }));
         let kind = Kind::Workload(key.kind);
         let path = Watched::url_path(&kind, Some(&key.namespace));
@@ -154,8 +154,8 @@ impl<'a> Patch<'a> {
         };
         match stored.into_object(kind) {
             Some(Object::Workload(workload)) => Ok(Effect {
-                is_helped: self.due.is_helped(&workload),
-                remaining: self.due.remaining(&workload),
+                is_helped: self.candidate.is_helped(&workload),
+                remaining: self.candidate.remaining(&workload),
             }),
             _ => Err(ReadmitError::Odd { key: key.clone() }),
         }

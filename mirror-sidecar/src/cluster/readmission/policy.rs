@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::cluster::index::{Due, Index, NamespaceState};
+use crate::cluster::index::{Candidate, Index, NamespaceState};
 use crate::token_bucket::TokenBucket;
 use attempt::Attempt;
 pub use attempt::Outcome;
@@ -38,7 +38,7 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(500);
 
 /// Workloads in a row that were all tried in vain, without one ever having helped, after which the policy seems not to be
 /// installed.
-const IN_VAIN_IN_A_ROW: u32 = 10;
+const UNCHANGED_IN_A_ROW: u32 = 10;
 
 /// Between two tries then.
 const BETWEEN_HOPELESS_TRIES: Duration = Duration::from_secs(30);
@@ -69,7 +69,7 @@ pub struct Readmissions {
     turns: HashMap<Arc<str>, u64>,
     turn: u64,
     next_try: Option<Instant>,
-    in_vain_in_a_row: u32,
+    unchanged_in_a_row: u32,
     has_helped: bool,
     /// How many rewrites the index told of.
     rewrites: u64,
@@ -107,7 +107,7 @@ impl Readmissions {
             turns: HashMap::new(),
             turn: 0,
             next_try: None,
-            in_vain_in_a_row: 0,
+            unchanged_in_a_row: 0,
             has_helped: false,
             rewrites: 0,
         }
@@ -135,39 +135,41 @@ impl Readmissions {
         }
     }
 
-    /// The one of `due` to try now, and to patch if the try helps. Tell by [`Self::ended`] what became of it before
+    /// The one of `candidate` to try now, and to patch if the try helps. Tell by [`Self::ended`] what became of it before
     /// asking for the next. `works_since` is for [`Readmit::New`].
     pub fn next(
         &self,
-        due: impl Iterator<Item = Due>,
+        candidate: impl Iterator<Item = Candidate>,
         works_since: Timestamp,
         now: Instant,
-    ) -> Option<Due> {
+    ) -> Option<Candidate> {
         if !self.is_open(now) {
             return None;
         }
-        let is_wanted = |due: &Due| match self.mode {
+        let is_wanted = |candidate: &Candidate| match self.mode {
             Readmit::On => true,
-            Readmit::New => due.created.is_some_and(|created| created >= works_since),
+            Readmit::New => candidate
+                .created
+                .is_some_and(|created| created >= works_since),
             Readmit::Off => false,
         };
-        let mut best: Option<((u32, u64), Due)> = None;
-        for due in due.filter(is_wanted) {
-            let before = self.attempts.get(&due.uid);
-            if before.is_some_and(|attempt| attempt.forbids(&due, now)) {
+        let mut best: Option<((u32, u64), Candidate)> = None;
+        for candidate in candidate.filter(is_wanted) {
+            let before = self.attempts.get(&candidate.uid);
+            if before.is_some_and(|attempt| attempt.forbids(&candidate, now)) {
                 continue;
             }
             // What was never tried comes before what is tried again, then the namespaces take turns.
-            let turn = self.turns.get(&due.key.namespace).copied();
+            let turn = self.turns.get(&candidate.key.namespace).copied();
             let rank = (
-                before.map_or(0, |attempt| attempt.tries(&due)),
+                before.map_or(0, |attempt| attempt.tries(&candidate)),
                 turn.unwrap_or_default(),
             );
             if best.as_ref().is_none_or(|(lowest, _)| rank < *lowest) {
-                best = Some((rank, due));
+                best = Some((rank, candidate));
             }
         }
-        best.map(|(_, due)| due)
+        best.map(|(_, candidate)| candidate)
     }
 
     /// Takes the place of a patch that is to be sent now, on behalf of each of the live `replicas`: together they keep to
@@ -179,22 +181,23 @@ impl Readmissions {
     }
 
     /// What became of a workload that was given out.
-    pub fn ended(&mut self, due: &Due, outcome: Outcome, now: Instant) -> Option<News> {
+    pub fn ended(&mut self, candidate: &Candidate, outcome: Outcome, now: Instant) -> Option<News> {
         self.turn += 1;
-        self.turns.insert(Arc::clone(&due.key.namespace), self.turn);
-        let before = self.attempts.remove(&due.uid);
-        let mut attempt = Attempt::after(before, due, outcome, now);
+        self.turns
+            .insert(Arc::clone(&candidate.key.namespace), self.turn);
+        let before = self.attempts.remove(&candidate.uid);
+        let mut attempt = Attempt::after(before, candidate, outcome, now);
         let news = match outcome {
             // A template that lists a former pull Secret by itself is its owner's.
-            Outcome::InVain if due.images.is_empty() => None,
-            Outcome::InVain => self.in_vain(&mut attempt),
+            Outcome::Unchanged if candidate.images.is_empty() => None,
+            Outcome::Unchanged => self.unchanged(&mut attempt),
             Outcome::Rewritten => {
                 self.helped();
                 None
             }
             Outcome::Outdated | Outcome::Failed => None,
         };
-        self.attempts.insert(due.uid.clone(), attempt);
+        self.attempts.insert(candidate.uid.clone(), attempt);
         self.next_try = match outcome {
             // The rate of patches is pause enough.
             Outcome::Rewritten => None,
@@ -219,14 +222,14 @@ impl Readmissions {
     }
 
     fn is_hopeless(&self) -> bool {
-        !self.has_helped && self.in_vain_in_a_row >= IN_VAIN_IN_A_ROW
+        !self.has_helped && self.unchanged_in_a_row >= UNCHANGED_IN_A_ROW
     }
 
-    fn in_vain(&mut self, attempt: &mut Attempt) -> Option<News> {
+    fn unchanged(&mut self, attempt: &mut Attempt) -> Option<News> {
         let was_hopeless = self.is_hopeless();
         // Each of them counts once.
         let is_another = u32::from(attempt.is_in_doubt());
-        self.in_vain_in_a_row = self.in_vain_in_a_row.saturating_add(is_another);
+        self.unchanged_in_a_row = self.unchanged_in_a_row.saturating_add(is_another);
         match (was_hopeless, self.is_hopeless()) {
             // It is not about this workload.
             (true, _) => None,
@@ -237,9 +240,9 @@ impl Readmissions {
 
     /// The policy works. If that is new, what was tried before need not rest.
     fn helped(&mut self) {
-        self.in_vain_in_a_row = 0;
+        self.unchanged_in_a_row = 0;
         if !std::mem::replace(&mut self.has_helped, true) {
-            self.attempts.retain(|_, attempt| !attempt.was_in_vain());
+            self.attempts.retain(|_, attempt| !attempt.was_unchanged());
         }
     }
 }

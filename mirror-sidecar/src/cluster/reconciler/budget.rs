@@ -46,7 +46,7 @@ impl Reconciler {
             if self.events.tell(user, Notice::NoBudget) {
                 tracing::warn!(
                     namespace,
-                    "the daily budget of new images is images_in_use up; raise --max-new-images-per-namespace or \
+                    "the daily budget of new images is used up; raise --max-new-images-per-namespace or \
                      --max-new-bytes-per-namespace if the images are wanted"
                 );
             }

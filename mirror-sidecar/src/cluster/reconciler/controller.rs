@@ -169,7 +169,7 @@ impl Controller {
                 }
                 Leave::Busy(until) => until,
                 Leave::Spared(until) => {
-                    self.with.metrics.upstream_checked(UpstreamCheck::Spared);
+                    self.with.metrics.upstream_checked(UpstreamCheck::Throttled);
                     until
                 }
             };

@@ -218,14 +218,14 @@ impl Waiting {
     fn line(&self, lane: Lane) -> &Line {
         match lane {
             Lane::InUse => &self.in_use,
-            Lane::Asked => &self.asked,
+            Lane::Requested => &self.asked,
         }
     }
 
     fn line_mut(&mut self, lane: Lane) -> &mut Line {
         match lane {
             Lane::InUse => &mut self.in_use,
-            Lane::Asked => &mut self.asked,
+            Lane::Requested => &mut self.asked,
         }
     }
 

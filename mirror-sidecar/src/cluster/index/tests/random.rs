@@ -163,7 +163,7 @@ struct Answers {
     in_backup: Vec<String>,
     noted: Vec<String>,
     namespaces: Vec<String>,
-    due: Vec<Due>,
+    due: Vec<Candidate>,
     len: usize,
 }
 
@@ -181,7 +181,7 @@ fn answers(index: &Index) -> Answers {
             .collect(),
         namespaces: namespaces.map(str::to_owned).collect(),
         due: index
-            .due(|image| match image.host() {
+            .candidates(|image| match image.host() {
                 "quay.io" => CopyState::Never,
                 _ => CopyState::Mirrored,
             })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::backoff::doubling;
-use crate::cluster::index::{Due, Image};
+use crate::cluster::index::{Candidate, Image};
 use crate::cluster::workload::Key;
 
 /// Rest after the first attempt that could not be made; it doubles with each further one.
@@ -26,7 +26,7 @@ pub enum Outcome {
     /// Copies are in the place of images.
     Rewritten,
     /// Nothing was replaced, or would have been.
-    InVain,
+    Unchanged,
     /// The workload is not there any more, or not the same.
     Outdated,
     /// The API server or another webhook refused, or nobody answered.
@@ -36,7 +36,7 @@ pub enum Outcome {
 impl Outcome {
     /// Whether the policy was heard.
     const fn was_made(self) -> bool {
-        matches!(self, Self::Rewritten | Self::InVain)
+        matches!(self, Self::Rewritten | Self::Unchanged)
     }
 }
 
@@ -56,14 +56,19 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    /// After an attempt with `due`, if there was another one `before`.
-    pub(super) fn after(before: Option<Self>, due: &Due, outcome: Outcome, now: Instant) -> Self {
-        let before = before.filter(|attempt| attempt.images == due.images);
+    /// After an attempt with `candidate`, if there was another one `before`.
+    pub(super) fn after(
+        before: Option<Self>,
+        candidate: &Candidate,
+        outcome: Outcome,
+        now: Instant,
+    ) -> Self {
+        let before = before.filter(|attempt| attempt.images == candidate.images);
         let is_told = before.as_ref().is_some_and(|attempt| attempt.is_told);
         // Outages must not lengthen the rests of what was tried, and the other way round.
         let before = before.filter(|attempt| attempt.outcome.was_made() == outcome.was_made());
-        let was_in_vain = before.as_ref().is_some_and(Self::was_in_vain);
-        let is_in_doubt = outcome == Outcome::InVain && !was_in_vain;
+        let was_unchanged = before.as_ref().is_some_and(Self::was_unchanged);
+        let is_in_doubt = outcome == Outcome::Unchanged && !was_unchanged;
         let tries = before.map_or(0, |attempt| attempt.tries);
         let tries = tries.saturating_add(u32::from(!is_in_doubt));
         let rest = if is_in_doubt {
@@ -74,8 +79,8 @@ impl Attempt {
             doubling(REST_AFTER_FAILURE, LONGEST_REST, tries)
         };
         Self {
-            key: Arc::clone(&due.key),
-            images: due.images.clone(),
+            key: Arc::clone(&candidate.key),
+            images: candidate.images.clone(),
             outcome,
             tries,
             is_in_doubt,
@@ -93,8 +98,8 @@ impl Attempt {
         !self.is_in_doubt && !std::mem::replace(&mut self.is_told, true)
     }
 
-    pub(super) fn was_in_vain(&self) -> bool {
-        self.outcome == Outcome::InVain
+    pub(super) fn was_unchanged(&self) -> bool {
+        self.outcome == Outcome::Unchanged
     }
 
     /// Whether it was in vain for the first time.
@@ -106,17 +111,17 @@ impl Attempt {
         self.rests_until
     }
 
-    /// How often this was tried with the images of `due`.
-    pub(super) fn tries(&self, due: &Due) -> u32 {
-        if self.images == due.images {
+    /// How often this was tried with the images of `candidate`.
+    pub(super) fn tries(&self, candidate: &Candidate) -> u32 {
+        if self.images == candidate.images {
             self.tries
         } else {
             0
         }
     }
 
-    /// Whether `due`, of the same workload, must rest.
-    pub(super) fn forbids(&self, due: &Due, now: Instant) -> bool {
-        self.images == due.images && now < self.rests_until
+    /// Whether `candidate`, of the same workload, must rest.
+    pub(super) fn forbids(&self, candidate: &Candidate, now: Instant) -> bool {
+        self.images == candidate.images && now < self.rests_until
     }
 }

@@ -19,9 +19,9 @@ fn readmissions() -> Readmissions {
     Readmissions::new(Readmit::On, per_minute(10_000))
 }
 
-fn next(readmissions: &Readmissions, index: &Index, now: Instant) -> Option<Due> {
-    let due = index.due(|_| CopyState::Mirrored);
-    readmissions.next(due, Timestamp::UNIX_EPOCH, now)
+fn next(readmissions: &Readmissions, index: &Index, now: Instant) -> Option<Candidate> {
+    let candidate = index.candidates(|_| CopyState::Mirrored);
+    readmissions.next(candidate, Timestamp::UNIX_EPOCH, now)
 }
 
 /// All that are given out from `now` on, at the earliest times, each with this end; until `limit` or until nothing is.
@@ -34,13 +34,13 @@ fn run(
 ) -> Vec<(String, Option<News>)> {
     let mut all = Vec::new();
     while all.len() < limit
-        && let Some(due) = next(readmissions, index, *now)
+        && let Some(candidate) = next(readmissions, index, *now)
     {
         if outcome == Outcome::Rewritten {
             readmissions.patching(1, *now);
         }
-        let news = readmissions.ended(&due, outcome, *now);
-        all.push((due.key.name.to_string(), news));
+        let news = readmissions.ended(&candidate, outcome, *now);
+        all.push((candidate.key.name.to_string(), news));
         *now += BETWEEN_TRIES;
     }
     all
@@ -72,9 +72,9 @@ fn the_rate_of_patches_is_kept(#[case] rate: u32, #[case] burst: usize) {
     let mut now = start;
     let mut patched = Vec::new();
     while now < start + 10 * MINUTE {
-        if let Some(due) = next(&readmissions, &index, now) {
+        if let Some(candidate) = next(&readmissions, &index, now) {
             readmissions.patching(1, now);
-            readmissions.ended(&due, Outcome::Rewritten, now);
+            readmissions.ended(&candidate, Outcome::Rewritten, now);
             patched.push(now);
         }
         now += BETWEEN_TRIES;
@@ -101,25 +101,25 @@ fn tries_in_vain_cost_no_place() {
     readmissions.has_helped = true;
     let start = Instant::now();
     let mut now = start;
-    let tried = run(&mut readmissions, &index, &mut now, 100, Outcome::InVain);
+    let tried = run(&mut readmissions, &index, &mut now, 100, Outcome::Unchanged);
     assert_eq!(tried.len(), 30);
     assert_eq!(now - start, 30 * BETWEEN_TRIES);
 }
 
 #[rstest]
 #[case(Outcome::Rewritten, REST_MINUTES)]
-#[case(Outcome::InVain, REST_MINUTES)]
+#[case(Outcome::Unchanged, REST_MINUTES)]
 #[case(Outcome::Failed, &[1, 2, 4, 8, 16, 32, 64, 128, 256, 360, 360])]
 fn the_same_images_rest_longer_and_longer(#[case] outcome: Outcome, #[case] minutes: &[u64]) {
     let index = many(1);
     let mut readmissions = readmissions();
     let mut now = Instant::now();
-    if outcome == Outcome::InVain {
+    if outcome == Outcome::Unchanged {
         in_doubt(&mut readmissions, &index, &mut now);
     }
     for minutes in minutes {
-        let due = next(&readmissions, &index, now).unwrap();
-        readmissions.ended(&due, outcome, now);
+        let candidate = next(&readmissions, &index, now).unwrap();
+        readmissions.ended(&candidate, outcome, now);
         let rest = Duration::from_mins(*minutes);
         let early = now + rest.saturating_sub(SECOND);
         assert_eq!(
@@ -133,8 +133,11 @@ fn the_same_images_rest_longer_and_longer(#[case] outcome: Outcome, #[case] minu
 
 /// The first try of the only workload: it is in vain, nothing is told, and soon it is tried again.
 fn in_doubt(readmissions: &mut Readmissions, index: &Index, now: &mut Instant) {
-    let due = next(readmissions, index, *now).unwrap();
-    assert_eq!(readmissions.ended(&due, Outcome::InVain, *now), None);
+    let candidate = next(readmissions, index, *now).unwrap();
+    assert_eq!(
+        readmissions.ended(&candidate, Outcome::Unchanged, *now),
+        None
+    );
     let soon = *now + Duration::from_secs(30);
     assert_eq!(
         next(readmissions, index, soon.checked_sub(SECOND).unwrap()),
@@ -187,17 +190,17 @@ fn it_says_when_to_look_again() {
     let mut readmissions = Readmissions::new(Readmit::On, per_minute(1));
     let now = Instant::now();
     assert_eq!(readmissions.look_again(now), None);
-    let due = next(&readmissions, &index, now).unwrap();
+    let candidate = next(&readmissions, &index, now).unwrap();
     readmissions.patching(1, now);
-    readmissions.ended(&due, Outcome::Rewritten, now);
+    readmissions.ended(&candidate, Outcome::Rewritten, now);
     assert_eq!(
         readmissions.look_again(now),
         Some(now + MINUTE),
         "the next place"
     );
     let now = now + MINUTE;
-    let due = next(&readmissions, &index, now).unwrap();
-    readmissions.ended(&due, Outcome::Failed, now);
+    let candidate = next(&readmissions, &index, now).unwrap();
+    readmissions.ended(&candidate, Outcome::Failed, now);
     assert_eq!(readmissions.look_again(now), Some(now + BETWEEN_TRIES));
     let now = now + BETWEEN_TRIES;
     assert_eq!(
@@ -259,7 +262,7 @@ fn what_is_not_rewritten_is_told_once() {
     let mut readmissions = readmissions();
     let mut now = Instant::now();
     for expected in [None, Some(News::NotRewritten), None, None] {
-        let tried = run(&mut readmissions, &index, &mut now, 1, Outcome::InVain);
+        let tried = run(&mut readmissions, &index, &mut now, 1, Outcome::Unchanged);
         assert_eq!(tried, [("web-000".to_owned(), expected)]);
         now += Duration::from_hours(6);
     }
@@ -271,18 +274,18 @@ fn what_others_rewrote_shows_that_the_policy_works() {
     let mut index = many(2);
     let mut readmissions = readmissions();
     let mut now = Instant::now();
-    run(&mut readmissions, &index, &mut now, 9, Outcome::InVain);
+    run(&mut readmissions, &index, &mut now, 9, Outcome::Unchanged);
     readmissions.follow(&index);
     assert!(next(&readmissions, &index, now).is_none());
     let copy = "ghcr.io/acme/docker.io-library-nginx:latest";
     index.apply(seen(deployment("web-001", &[copy])));
     readmissions.follow(&index);
-    let due = next(&readmissions, &index, now).unwrap();
-    assert_eq!(&*due.key.name, "web-000");
+    let candidate = next(&readmissions, &index, now).unwrap();
+    assert_eq!(&*candidate.key.name, "web-000");
     // Once is enough: from now on each rests.
-    readmissions.ended(&due, Outcome::InVain, now);
+    readmissions.ended(&candidate, Outcome::Unchanged, now);
     now += Duration::from_secs(30);
-    readmissions.ended(&due, Outcome::InVain, now);
+    readmissions.ended(&candidate, Outcome::Unchanged, now);
     index.apply(seen(deployment("web-001", &["nginx"])));
     index.apply(seen(deployment("web-001", &[copy])));
     readmissions.follow(&index);
@@ -296,14 +299,14 @@ fn failures_before_count_apart() {
     let mut readmissions = readmissions();
     let mut now = Instant::now();
     for _ in 0..6 {
-        let due = next(&readmissions, &index, now).unwrap();
-        assert_eq!(readmissions.ended(&due, Outcome::Failed, now), None);
+        let candidate = next(&readmissions, &index, now).unwrap();
+        assert_eq!(readmissions.ended(&candidate, Outcome::Failed, now), None);
         now += Duration::from_hours(6);
     }
     in_doubt(&mut readmissions, &index, &mut now);
-    let due = next(&readmissions, &index, now).unwrap();
+    let candidate = next(&readmissions, &index, now).unwrap();
     assert_eq!(
-        readmissions.ended(&due, Outcome::InVain, now),
+        readmissions.ended(&candidate, Outcome::Unchanged, now),
         Some(News::NotRewritten)
     );
     assert!(next(&readmissions, &index, now + 10 * MINUTE).is_some());
@@ -318,9 +321,9 @@ fn the_rate_is_that_of_all_replicas() {
     let mut now = start;
     let mut patched = 0;
     while now < start + 10 * MINUTE {
-        if let Some(due) = next(&readmissions, &index, now) {
+        if let Some(candidate) = next(&readmissions, &index, now) {
             readmissions.patching(3, now);
-            readmissions.ended(&due, Outcome::Rewritten, now);
+            readmissions.ended(&candidate, Outcome::Rewritten, now);
             patched += 1;
         }
         now += BETWEEN_TRIES;
@@ -334,10 +337,10 @@ fn some_in_vain_do_not_mean_that_there_is_no_policy() {
     let index = many(9);
     let mut readmissions = readmissions();
     let mut now = Instant::now();
-    let doubts = run(&mut readmissions, &index, &mut now, 9, Outcome::InVain);
+    let doubts = run(&mut readmissions, &index, &mut now, 9, Outcome::Unchanged);
     assert!(doubts.iter().all(|(_, news)| news.is_none()));
     now += Duration::from_secs(30);
-    let tried = run(&mut readmissions, &index, &mut now, 9, Outcome::InVain);
+    let tried = run(&mut readmissions, &index, &mut now, 9, Outcome::Unchanged);
     assert_eq!(tried.len(), 9);
     assert!(
         tried
@@ -352,15 +355,18 @@ fn without_a_policy_it_is_tried_seldom_and_told_once() {
     let index = many(100);
     let mut readmissions = readmissions();
     let mut now = Instant::now();
-    let tried = run(&mut readmissions, &index, &mut now, 100, Outcome::InVain);
+    let tried = run(&mut readmissions, &index, &mut now, 100, Outcome::Unchanged);
     let told: Vec<_> = tried.iter().map(|(_, news)| *news).collect();
     let (last, first) = told.split_last().unwrap();
     assert_eq!(first, [None; 9]);
     assert_eq!(*last, Some(News::NothingIsRewritten));
 
     now += BETWEEN_HOPELESS_TRIES;
-    let due = next(&readmissions, &index, now).unwrap();
-    assert_eq!(readmissions.ended(&due, Outcome::InVain, now), None);
+    let candidate = next(&readmissions, &index, now).unwrap();
+    assert_eq!(
+        readmissions.ended(&candidate, Outcome::Unchanged, now),
+        None
+    );
     assert_eq!(
         next(
             &readmissions,
@@ -403,9 +409,11 @@ fn the_mode_decides_which(#[case] mode: Readmit, #[case] expected: &[&str]) {
     let mut readmissions = Readmissions::new(mode, per_minute(1000));
     let mut now = Instant::now();
     let mut tried = Vec::new();
-    while let Some(due) = readmissions.next(index.due(|_| CopyState::Mirrored), works_since, now) {
-        readmissions.ended(&due, Outcome::Rewritten, now);
-        tried.push(due.key.name.to_string());
+    while let Some(candidate) =
+        readmissions.next(index.candidates(|_| CopyState::Mirrored), works_since, now)
+    {
+        readmissions.ended(&candidate, Outcome::Rewritten, now);
+        tried.push(candidate.key.name.to_string());
         now += BETWEEN_TRIES;
     }
     assert_eq!(tried, expected);

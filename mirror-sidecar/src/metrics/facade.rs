@@ -15,7 +15,7 @@ const ANSWER_SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 
 /// The kinds of answers. All but the last are answers to queries of the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum FacadeStatus {
     /// There is a copy.
     Mirrored,
     /// The image is in the backup itself.
@@ -36,12 +36,12 @@ pub enum Answer {
     RefusedRequest,
 }
 
-pub(super) struct Answers {
+pub(super) struct FacadeMetrics {
     kinds: Family<Label, Counter>,
     seconds: Histogram,
 }
 
-impl Answer {
+impl FacadeStatus {
     const ALL: [Self; 9] = [
         Self::Mirrored,
         Self::InBackup,
@@ -66,11 +66,11 @@ impl Answer {
             Self::Unavailable => "unavailable",
             Self::RefusedRequest => "refused_request",
         };
-        [("answer", value)]
+        [("status", value)]
     }
 }
 
-impl From<&ImageStatus<'_>> for Answer {
+impl From<&ImageStatus<'_>> for FacadeStatus {
     fn from(answer: &ImageStatus<'_>) -> Self {
         match answer {
             ImageStatus::Mirrored { .. } => Self::Mirrored,
@@ -80,7 +80,7 @@ impl From<&ImageStatus<'_>> for Answer {
     }
 }
 
-impl From<&PullSecretStatus<'_>> for Answer {
+impl From<&PullSecretStatus<'_>> for FacadeStatus {
     fn from(answer: &PullSecretStatus<'_>) -> Self {
         match answer {
             PullSecretStatus::Ready { .. } => Self::Ready,
@@ -89,7 +89,7 @@ impl From<&PullSecretStatus<'_>> for Answer {
     }
 }
 
-impl From<RefusalKind> for Answer {
+impl From<RefusalKind> for FacadeStatus {
     fn from(kind: RefusalKind) -> Self {
         match kind {
             RefusalKind::Pending => Self::Pending,
@@ -101,31 +101,31 @@ impl From<RefusalKind> for Answer {
 
 impl Metrics {
     /// The facade gave an answer, after that time.
-    pub fn answered(&self, answer: Answer, elapsed: Duration) {
-        let Answers { kinds, seconds } = &self.0.answers;
+    pub fn answered(&self, answer: FacadeStatus, elapsed: Duration) {
+        let FacadeMetrics { kinds, seconds } = &self.0.answers;
         kinds.get_or_create(&answer.label()).inc();
         seconds.observe(elapsed.as_secs_f64());
     }
 }
 
-impl Answers {
+impl FacadeMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let answers = Self {
             kinds: Family::default(),
             seconds: Histogram::new(ANSWER_SECONDS),
         };
         registry.register(
-            "answers",
+            "facade_responses",
             "Answers to the policy, by kind",
             answers.kinds.clone(),
         );
         registry.register_with_unit(
-            "answer_duration",
+            "facade_response_duration",
             "Duration of answers to the policy",
             Unit::Seconds,
             answers.seconds.clone(),
         );
-        for answer in Answer::ALL {
+        for answer in FacadeStatus::ALL {
             drop(answers.kinds.get_or_create(&answer.label()));
         }
         answers

@@ -25,7 +25,7 @@ pub enum CopyState {
 
 /// A workload that another admission might help. Whether it does only the policy knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Due {
+pub struct Candidate {
     /// Which one.
     pub key: Arc<Key>,
     /// Its identity; a patch must name it as a precondition, so that it never meets a successor of the same name.
@@ -44,10 +44,10 @@ impl Index {
     /// withhold.
     ///
     /// `state` is asked once for each image.
-    pub fn due(
+    pub fn candidates(
         &self,
         state: impl Fn(&ImageRef<'static>) -> CopyState,
-    ) -> impl Iterator<Item = Due> {
+    ) -> impl Iterator<Item = Candidate> {
         let mut states: HashMap<&Image, CopyState> = HashMap::new();
         let candidates = self.candidates.iter();
         let candidates = candidates.filter(|key| !self.namespaces.is_terminating(&key.namespace));
@@ -57,7 +57,7 @@ impl Index {
             let images = self.replaceable(entry, state_of)?;
             let secret = self.rules.pull_secret.as_deref();
             let missing_secret = secret.filter(|_| entry.has_outdated_secret());
-            (!images.is_empty() || missing_secret.is_some()).then(|| Due {
+            (!images.is_empty() || missing_secret.is_some()).then(|| Candidate {
                 key: Arc::clone(key),
                 uid: entry.uid().into(),
                 created: entry.created(),
@@ -112,7 +112,7 @@ impl Index {
     }
 }
 
-impl Due {
+impl Candidate {
     /// Whether an admission that gave `workload` has changed what it should.
     #[must_use]
     pub fn is_helped(&self, workload: &Workload) -> bool {

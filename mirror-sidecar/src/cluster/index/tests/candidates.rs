@@ -14,8 +14,8 @@ fn state(image: &ImageRef<'_>) -> CopyState {
     }
 }
 
-fn due(index: &Index) -> Vec<Due> {
-    index.due(state).collect()
+fn due(index: &Index) -> Vec<Candidate> {
+    index.candidates(state).collect()
 }
 
 fn is_due(workload: Workload) -> bool {
@@ -247,7 +247,7 @@ fn images_are_named_in_their_normal_form_and_order() {
 fn each_image_is_asked_for_once() {
     let asked = std::cell::Cell::new(0);
     let index = index((0..100).map(|number| deployment(&format!("web-{number}"), &["mirrored"])));
-    let due = index.due(|image| {
+    let due = index.candidates(|image| {
         asked.set(asked.get() + 1);
         state(image)
     });
