@@ -1,9 +1,59 @@
-//! How long to wait before something that failed is tried again.
+//! Exponential backoff: how long to wait before a failed operation is retried.
 
 use std::time::Duration;
 
-/// The pause after so many `failures` in a row: `first` after the first one, doubled with each further one, but never more
-/// than `longest`.
+use tokio::time::Instant;
+
+/// Backoff of one host or one object, without jitter. The time is passed in.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    first: Duration,
+    longest: Duration,
+    failures: u32,
+    until: Option<Instant>,
+}
+
+impl Backoff {
+    /// A backoff that waits `first` after the first failure, then twice as long each time, up to `longest`.
+    #[must_use]
+    pub fn new(first: Duration, longest: Duration) -> Self {
+        Self {
+            first,
+            longest,
+            failures: 0,
+            until: None,
+        }
+    }
+
+    /// The end of the current wait, if `now` is before it.
+    #[must_use]
+    pub fn until(&self, now: Instant) -> Option<Instant> {
+        self.until.filter(|until| *until > now)
+    }
+
+    /// Failures in a row, not counting those during a wait.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Records a failure. Operations that were started before the current wait do not extend it.
+    pub fn fail(&mut self, now: Instant) {
+        if self.until(now).is_none() {
+            self.failures = self.failures.saturating_add(1);
+            self.until = Some(now + doubling(self.first, self.longest, self.failures));
+        }
+    }
+
+    /// Records a success; returns the number of failures in a row before it.
+    pub fn succeed(&mut self) -> u32 {
+        self.until = None;
+        std::mem::take(&mut self.failures)
+    }
+}
+
+/// Returns the wait after this many `failures` in a row: `first`, doubled with each failure after the first, at most
+/// `longest`.
 #[must_use]
 pub fn doubling(first: Duration, longest: Duration, failures: u32) -> Duration {
     let doublings = failures.saturating_sub(1);
@@ -11,8 +61,8 @@ pub fn doubling(first: Duration, longest: Duration, failures: u32) -> Duration {
     first.saturating_mul(factor).min(longest)
 }
 
-/// The pause or up to a quarter more, at random: what failed together must not come back together. Never less, since who
-/// asked for a pause means it.
+/// Adds up to a quarter at random, so that operations that failed together are not retried together. Never less than
+/// `pause`, which may be what a server asked for.
 #[must_use]
 pub fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(1.0 + fastrand::f64() / 4.0)

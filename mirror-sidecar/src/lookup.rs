@@ -32,7 +32,7 @@ use crate::locations::{Locations, anchor};
 use crate::logging::Throttle;
 use crate::metrics::{Jobs, Metrics};
 use crate::reason::Reason;
-pub use in_use::{LookError, Presence, Upstream, UpstreamReferrers};
+pub use in_use::{CheckError, Presence, Upstream, UpstreamReferrers};
 use losses::Losses;
 use parts::{Pacing, Parts};
 pub use parts::{PartsPlan, Turn};

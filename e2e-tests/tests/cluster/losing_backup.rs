@@ -118,7 +118,7 @@ fn copies_that_are_lost_again_and_again_are_one_warning_and_pauses() {
         scene.wait_for_copies(round);
         lose_everything(&scene.backup);
     }
-    let losses = "its copy is gone from the backup";
+    let losses = "copy is gone from the backup and is restored; find out what deletes it there";
     scene.wait("the last loss", |scene| scene.count(losses) == PATIENCE);
     // Each manifest has two tags.
     let uploads = scene.uploads();

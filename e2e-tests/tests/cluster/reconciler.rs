@@ -159,7 +159,10 @@ fn a_copy_that_is_deleted_comes_back(#[case] is_rewritten: bool) {
     let client = scene.world.backup.client();
     let path = scene.copy_of("app").path().to_owned();
     client.delete_manifest(&path, &image.digest()).unwrap();
-    scene.wait_for_log("its copy is gone from the backup", &scene.original("app"));
+    scene.wait_for_log(
+        "copy is gone from the backup and is restored; find out what deletes it there",
+        &scene.original("app"),
+    );
     scene.wait_for_copy("app", &image);
     // What the policy would be told was right the whole time, but for what it may remember.
     assert_eq!(scene.backup_checks("unavailable"), 0);
@@ -318,8 +321,10 @@ fn an_outage_of_the_backup_is_waited_for() {
     // Only the new one was ever missing; other tests' images are not copied from here, and are never there.
     assert!(scene.backup_checks("missing") > missing);
     let events = scene.world.sidecar.events();
-    let is_gone =
-        |event: &&serde_json::Value| event["message"] == "its copy is gone from the backup";
+    let is_gone = |event: &&serde_json::Value| {
+        event["message"]
+            == "copy is gone from the backup and is restored; find out what deletes it there"
+    };
     assert_eq!(events.iter().find(is_gone), None);
     scene.wait_for_copy("first", &first);
 }
@@ -342,7 +347,7 @@ fn an_image_that_cannot_be_copied_stops_no_other() {
     // An image of the backup that nobody can make is reported as well.
     let foreign = format!("{}/{REPOSITORY}/own:1", scene.world.backup.address());
     scene.deploy("own", &foreign);
-    let told = scene.wait_for_log("an image in use is not mirrored", &foreign);
+    let told = scene.wait_for_log("image in use is not mirrored", &foreign);
     let reason = told["reason"].as_str().unwrap();
     assert!(reason.contains("not in the backup"), "{reason}");
 }
@@ -370,7 +375,7 @@ fn a_copy_that_somebody_changed_is_what_it_was_again(#[case] is_gone: bool) {
     let path = scene.copy_of("app").path().to_owned();
     Image::single(7).push(&client, &path, "1").unwrap();
     scene.wait_for_log(
-        "its copy in the backup was changed by somebody else",
+        "copy in the backup was changed by somebody else; find out who pushes there",
         &scene.original("app"),
     );
     scene.wait_for_copy("app", &image);

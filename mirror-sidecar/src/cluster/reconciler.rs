@@ -1,21 +1,21 @@
-//! Keeps a copy of every image that the cluster uses, whether or not anybody asks for it.
+//! Keeps a copy of every image that the cluster uses.
 //!
-//! Each image in use is looked for in the backup as soon as it is in use, and copied at once if it is not there. From then
-//! on it is looked at once in every interval, at a moment of its own: is the copy still there, does the tag still stand for
-//! the same, does the original still exist? One replica owns each image and does all that; the others only look whether
-//! its copy is there, because their own re-admissions depend on it.
+//! An image that comes into use is checked in the backup and copied if it is missing there. After that it is re-checked
+//! once per interval: is the copy complete, does its tag still refer to the same digest, does the original still exist? One
+//! replica owns each image and does this work; the others only check whether the copy exists, because their re-admissions
+//! depend on it.
 //!
-//! - [`images_in_use`]: what is in use, from the index;
-//! - [`item`]: one image in use, and what follows from what was seen of it; no I/O;
+//! - [`controller`]: the loop that connects the others;
+//! - [`images_in_use`]: the images in use, derived from the index;
+//! - [`image_state`]: the state of one image and its transitions; no I/O;
 //! - [`recheck_schedule`]: when each image has its turn;
 //! - [`work_queue`]: which image is next;
-//! - [`limits`]: how much may be asked of the registries;
-//! - [`budget`]: what namespaces may have;
-//! - [`look`]: asks the registries;
-//! - [`notices`]: what is to be told, and to whom;
-//! - [`controller`]: puts all that together.
+//! - [`rate_limits`]: how often registries are asked;
+//! - [`budget`]: new images per namespace;
+//! - [`probe`]: the checks at the registries;
+//! - [`conditions`]: what is reported, and to which objects.
 //!
-//! What is copied when, and what a registry is asked how, is the matter of the copy queue and the lookup.
+//! The copy queue decides when an image is copied; the lookup decides which requests a check sends.
 
 mod budget;
 mod conditions;
@@ -40,29 +40,29 @@ use crate::args::OnMovedTag;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 
-/// What the reconciler works with.
+/// What the reconciler works ctx.
 #[derive(Clone)]
 pub struct Reconciler {
-    /// What is in use.
+    /// The index of the cluster.
     pub cluster: Arc<SharedIndex>,
-    /// Looks for copies and has them made.
+    /// Looks up and requests copies.
     pub lookup: Lookup,
-    /// Where what is known about the copies goes.
+    /// The published state of each copy.
     pub copy_status: CopyStatuses,
-    /// Which images are this replica's.
+    /// The images that this replica owns.
     pub replicas: Replicas,
-    /// Tells the users of an image what became of it.
+    /// Events for the users of images.
     pub events: Events,
-    /// Counts what looks found.
+    /// Counts checks and their results.
     pub metrics: Metrics,
-    /// In which time every image is looked at once.
+    /// How often each image is re-checked.
     pub interval: Duration,
-    /// What becomes of the copy when a tag moved.
+    /// What happens to a copy whose tag moved upstream.
     pub on_moved_tag: OnMovedTag,
 }
 
 impl Reconciler {
-    /// Does all that, for ever.
+    /// Runs until the process ends.
     pub async fn run(self) {
         controller::Controller::new(self).run().await;
     }

@@ -19,20 +19,20 @@ use super::{Lookup, PartsPlan, contract_digest};
 use crate::copy_queue::{Requester, Status, Task};
 
 /// How long a look at the backup may take, the client's own retries included.
-const LOOK_WITHIN: Duration = Duration::from_secs(30);
+const BACKUP_CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the check of an image's parts may take, and when it sends its last request: it waits for its turns, and the
 /// rest is left to the next check.
-const CHECK_WITHIN: Duration = Duration::from_mins(5);
-const LAST_PART_WITHIN: Duration = Duration::from_mins(4);
+const PARTS_CHECK_TIMEOUT: Duration = Duration::from_mins(5);
+const LAST_PART_TIMEOUT: Duration = Duration::from_mins(4);
 
 /// How long a look at an original may take. Its registry is anybody's: one that never answers must not keep the slots of
 /// the others for long.
-const ASK_UPSTREAM_WITHIN: Duration = Duration::from_secs(10);
+const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the list of an original's referrers may take. The engine gives up a list that does not begin within 10 s, and
 /// then remembers that about the host.
-const LIST_REFERRERS_WITHIN: Duration = Duration::from_secs(15);
+const REFERRERS_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What the backup has of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ pub struct UpstreamReferrers {
 
 /// The backup registry could not be looked at, so nothing is known.
 #[derive(Debug, thiserror::Error)]
-pub enum LookError {
+pub enum CheckError {
     /// It answered with an error, or not at all.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -122,13 +122,13 @@ impl Lookup {
     /// there: by the other one, or as the digest that a lost tag was `known` to stand for.
     ///
     /// # Errors
-    /// [`LookError`] when nothing can be said.
+    /// [`CheckError`] when nothing can be said.
     pub async fn inspect(
         &self,
         image: &ImageRef<'static>,
         copy: &ImageRef<'static>,
         known: Option<&Digest<'static>>,
-    ) -> Result<Presence, LookError> {
+    ) -> Result<Presence, CheckError> {
         let asked_at = Instant::now();
         let inspection = async {
             match copy.digest() {
@@ -136,8 +136,8 @@ impl Lookup {
                 None => self.with_tag(copy, known).await,
             }
         };
-        let presence = match within(LOOK_WITHIN, inspection).await {
-            Err(LookError::Registry(error)) if error.is_denied() && self.accepts_login().await => {
+        let presence = match within(BACKUP_CHECK_TIMEOUT, inspection).await {
+            Err(CheckError::Registry(error)) if error.is_denied() && self.accepts_login().await => {
                 tracing::debug!(%image, %error, "the backup registry shows no such copy");
                 Presence::Hidden
             }
@@ -160,14 +160,14 @@ impl Lookup {
     /// Looks for the parts of the copy that `copy` names, which is this digest.
     ///
     /// # Errors
-    /// [`LookError`] when nothing can be said.
+    /// [`CheckError`] when nothing can be said.
     pub async fn check_parts(
         &self,
         image: &ImageRef<'static>,
         copy: &ImageRef<'static>,
         digest: &Digest<'static>,
         plan: PartsPlan,
-    ) -> Result<Completeness, LookError> {
+    ) -> Result<Completeness, CheckError> {
         let Ok(digest) = digest.to_string().parse() else {
             return Ok(Completeness::Complete { next: None });
         };
@@ -176,9 +176,9 @@ impl Lookup {
             media_type: String::new(),
             size: 0,
         };
-        let until = Instant::now() + LAST_PART_WITHIN;
+        let until = Instant::now() + LAST_PART_TIMEOUT;
         let found = within(
-            CHECK_WITHIN,
+            PARTS_CHECK_TIMEOUT,
             self.parts
                 .check(copy.path(), &root, plan, Pacing::InUse(until)),
         )
@@ -198,16 +198,16 @@ impl Lookup {
     /// Makes the tag that `copy` names stand for `digest` again, if the backup still has that, and looks what it is then.
     ///
     /// # Errors
-    /// [`LookError`] when nothing can be said.
+    /// [`CheckError`] when nothing can be said.
     pub async fn reset(
         &self,
         image: &ImageRef<'static>,
         copy: &ImageRef<'static>,
         digest: &Digest<'static>,
-    ) -> Result<Presence, LookError> {
+    ) -> Result<Presence, CheckError> {
         let tag = copy.tag().unwrap_or_default();
         let reset = self.put_back(copy.path(), digest, tag);
-        let is_back = within(LOOK_WITHIN, reset).await?;
+        let is_back = within(BACKUP_CHECK_TIMEOUT, reset).await?;
         let presence = self.inspect(image, copy, Some(digest)).await?;
         Ok(if is_back {
             presence.as_repaired()
@@ -219,13 +219,17 @@ impl Lookup {
     /// Looks for an image in the backup that is no copy: only whether it is there.
     ///
     /// # Errors
-    /// [`LookError`] when nothing can be said.
-    pub async fn look_for(&self, image: &ImageRef<'static>) -> Result<Presence, LookError> {
+    /// [`CheckError`] when nothing can be said.
+    pub async fn look_for(&self, image: &ImageRef<'static>) -> Result<Presence, CheckError> {
         let reference = match (image.digest(), image.tag()) {
             (Some(digest), _) => TagOrDigest::parse(&digest.to_string()),
             (None, tag) => TagOrDigest::Tag(tag.unwrap_or_default().to_owned()),
         };
-        let found = within(LOOK_WITHIN, self.digest_of(image.path(), &reference)).await?;
+        let found = within(
+            BACKUP_CHECK_TIMEOUT,
+            self.digest_of(image.path(), &reference),
+        )
+        .await?;
         Ok(
             found.map_or(Presence::Missing, |digest| Presence::Complete {
                 digest,
@@ -252,7 +256,7 @@ impl Lookup {
         let look = source
             .registry
             .resolve(&source.repository, &source.reference);
-        match timeout(ASK_UPSTREAM_WITHIN, look).await {
+        match timeout(UPSTREAM_TIMEOUT, look).await {
             Ok(Ok(Some(found))) => match contract_digest(&found.digest) {
                 Some(digest) => Upstream::Is(digest),
                 None => unknown(
@@ -267,7 +271,7 @@ impl Lookup {
                 unknown(reason, !error.retry().is_transient())
             }
             Err(_) => {
-                tracing::debug!(%image, within = ?ASK_UPSTREAM_WITHIN, "the original's registry does not answer");
+                tracing::debug!(%image, within = ?UPSTREAM_TIMEOUT, "the original's registry does not answer");
                 unknown("the registry cannot be reached".to_owned(), false)
             }
         }
@@ -286,14 +290,14 @@ impl Lookup {
         let source = self.images.source(image).ok()?;
         let digest = digest.to_string().parse().ok()?;
         let listing = ListedReferrers::by_api(&source.registry, &source.repository, &digest);
-        let listed = match timeout(LIST_REFERRERS_WITHIN, listing).await {
+        let listed = match timeout(REFERRERS_TIMEOUT, listing).await {
             Ok(Ok(listed)) => listed,
             Ok(Err(error)) => {
                 tracing::debug!(%image, %error, "cannot list the referrers of the original");
                 return None;
             }
             Err(_) => {
-                tracing::debug!(%image, within = ?LIST_REFERRERS_WITHIN, "the list of the original's referrers takes too long");
+                tracing::debug!(%image, within = ?REFERRERS_TIMEOUT, "the list of the original's referrers takes too long");
                 return None;
             }
         };
@@ -309,7 +313,7 @@ impl Lookup {
             });
         }
         let copied = ListedReferrers::of_copy(&self.registry, copy.path(), &digest);
-        match within(LOOK_WITHIN, copied).await {
+        match within(BACKUP_CHECK_TIMEOUT, copied).await {
             Ok(copied) => Some(UpstreamReferrers {
                 fingerprint,
                 are_missing: !listed.are_all_in(&copied),
@@ -394,9 +398,9 @@ impl Lookup {
 async fn within<T>(
     limit: Duration,
     look: impl Future<Output = Result<T, RegistryError>>,
-) -> Result<T, LookError> {
+) -> Result<T, CheckError> {
     let result = timeout(limit, look).await;
-    Ok(result.map_err(|_| LookError::TooSlow(limit))??)
+    Ok(result.map_err(|_| CheckError::TooSlow(limit))??)
 }
 
 impl Presence {

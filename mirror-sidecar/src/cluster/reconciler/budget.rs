@@ -1,4 +1,4 @@
-//! What namespaces may have: the budget of new images, and what is not looked after because it is too much.
+//! Limits of namespaces: the budget of new images, and images beyond the limits of the index.
 
 use std::iter::once;
 
@@ -8,17 +8,17 @@ use super::Reconciler;
 use crate::cluster::events::{About, Notice};
 use crate::cluster::index::{Image, Index, User};
 
-/// Users of an image that are looked at to find a namespace with a budget. It takes less than a millisecond.
+/// Users of an image that are searched for a namespace with a budget. It takes less than a millisecond.
 const MAX_USERS: usize = 10_000;
 
-/// Users of an image among whom namespaces are told that they have no budget left.
-const MAX_TOLD: usize = 64;
+/// Users of an image that get an Event when there is no budget left.
+const MAX_REPORTED: usize = 64;
 
 impl Reconciler {
-    /// Takes a new image, which is used by its own name and those of its copies, from the budget of one of its namespaces.
+    /// Charges a new image to the budget of one of the namespaces that use it or its `copies`.
     ///
     /// # Errors
-    /// When none of them has one left: the time from which one has. They are told.
+    /// The time at which one of them has a budget again, if none has. Their workloads get an Event.
     pub(super) fn take_budget(
         &self,
         image: &Image,
@@ -33,11 +33,11 @@ impl Reconciler {
                 self.lookup
                     .budgets()
                     .take(image, is_update, namespaces.take(MAX_USERS), now);
-            let users = names().flat_map(|name| index.users(name, MAX_TOLD));
+            let users = names().flat_map(|name| index.users(name, MAX_REPORTED));
             let about = |User { key, uid, .. }: User<'_>| About::workload(key, uid);
             let users: Vec<_> = match taken {
                 Ok(()) => Vec::new(),
-                Err(_) => users.take(MAX_TOLD).map(about).collect(),
+                Err(_) => users.take(MAX_REPORTED).map(about).collect(),
             };
             (taken, users)
         });
@@ -54,7 +54,7 @@ impl Reconciler {
         taken
     }
 
-    /// Tells which namespaces have more than is looked after.
+    /// Reports namespaces with images or workloads beyond the limits.
     pub(super) fn report_left_out(&self) {
         let left_out = self.cluster.read(Index::left_out);
         let images = left_out.iter().map(|left_out| left_out.images).sum();
@@ -74,7 +74,7 @@ impl Reconciler {
                     %namespace,
                     images = left_out.images,
                     workloads = left_out.has_workloads,
-                    "a namespace has more images or workloads than are looked after; find out what creates them"
+                    "namespace has more images or workloads than the limits allow; find out what creates them"
                 );
             }
         }

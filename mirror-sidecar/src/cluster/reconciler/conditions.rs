@@ -1,26 +1,26 @@
-//! What is to be told about an image, and to whom.
+//! What is reported about an image, and to which objects.
 
 use crate::cluster::events::About;
 use crate::cluster::index::{Image, Index, User};
 
-/// Users of an image that are looked at. The interesting kinds come first, so that none of them is beyond.
+/// Users of an image that are considered. Top-level kinds come first.
 const MAX_USERS: usize = 64;
 
-/// Users of an image that are told. More would not help anybody more.
-const MAX_TOLD: usize = 10;
+/// Users of an image that get an Event.
+const MAX_REPORTED: usize = 10;
 
-/// What is wrong with an image.
+/// A condition that an operator must know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Condition {
-    /// There is no copy, for this reason.
+    /// There is no copy; with the reason.
     NotMirrored(String),
-    /// The copy is the last one.
+    /// The original is gone; there is only the copy.
     LastCopy,
-    /// Neither the original nor the copy is there any more.
+    /// Both the original and the copy are gone.
     Lost,
 }
 
-/// The users of an image, by any of its names, whom people look at: what controllers made only if there is nothing else.
+/// The users of an image by any of its names: objects that people manage or, if there are none, those of controllers.
 pub(super) fn top_level<'a>(index: &Index, names: impl Iterator<Item = &'a Image>) -> Vec<About> {
     let mut own = Vec::new();
     let mut made = Vec::new();
@@ -28,7 +28,7 @@ pub(super) fn top_level<'a>(index: &Index, names: impl Iterator<Item = &'a Image
         for User { key, uid, is_owned } in index.users(name, MAX_USERS) {
             let list = if is_owned { &mut made } else { &mut own };
             let about = About::workload(key, uid);
-            if list.len() < MAX_TOLD && !list.contains(&about) {
+            if list.len() < MAX_REPORTED && !list.contains(&about) {
                 list.push(about);
             }
         }

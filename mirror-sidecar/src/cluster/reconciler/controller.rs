@@ -1,4 +1,4 @@
-//! Puts the parts of the reconciler together: what is in use, when to look, what follows, and who is told.
+//! The loop of the reconciler: it syncs the images in use, starts checks that are due, applies their results, and reports.
 
 mod entry;
 mod sync;
@@ -16,11 +16,14 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::Reconciler;
-use super::image_state::{Clock, ImageState, Look, Owner};
-use super::probe::{Answer, Question, Subject, look as find_out};
-use super::rate_limits::{BURST, Hosts, LOOK_EVERY, Leave, Rest};
+use super::image_state::{Check, Clock, ImageState, Owner};
+use super::probe::{ProbeRequest, ProbeResult, Subject, probe};
+use super::rate_limits::{
+    BURST, CHECK_SPACING, HostLimits, OUTAGE_FAILURES, UpstreamPermit, backup_backoff,
+};
 use super::recheck_schedule::RecheckSchedule;
 use super::work_queue::WorkQueue;
+use crate::backoff::Backoff;
 use crate::cluster::copy_status::{Record, State};
 use crate::cluster::index::Image;
 use crate::copy_queue::Task;
@@ -29,364 +32,363 @@ use crate::metrics::{BackupCheck, UpstreamCheck};
 use crate::token_bucket::TokenBucket;
 use entry::{Entry, namespaces};
 
-/// Rest between two readings of the whole index: a first list of the cluster is thousands of changes.
-const REST: Duration = Duration::from_secs(1);
+/// Shortest time between two syncs with the index: the first list of a cluster is thousands of changes.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Looks at the backup under way. More would only wait for the same registry.
-const MAX_LOOKS: usize = 16;
+/// Backup checks in flight. More would only wait for the same registry.
+const MAX_BACKUP_CHECKS: usize = 16;
 
-/// Looks at originals under way. Many of their registries may hang at a time.
-const MAX_UPSTREAM_LOOKS: usize = 8;
+/// Upstream checks in flight. Many of these registries may hang at a time.
+const MAX_UPSTREAM_CHECKS: usize = 8;
 
-/// Checks of the parts of copies under way. They wait for their turns, and nobody waits for them.
-const MAX_PARTS_LOOKS: usize = 4;
+/// Parts checks in flight. They are not urgent.
+const MAX_PARTS_CHECKS: usize = 4;
 
-/// Originals for whose registries to see at once whether they may be asked: all images may be of one that may not.
-const MAX_TRIES: usize = 64;
+/// Images that are considered for an upstream check in one pass: all of them may be from one throttled registry.
+const MAX_CANDIDATES: usize = 64;
 
-/// Shortest time between two tries to begin looks that were held back.
+/// Shortest time between two passes over checks that were held back.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
 
-/// Between two times that the users of images are told what they must know: what was dropped must be told again, and so
-/// must what goes on. It is also the longest sleep.
-const TELL_EVERY: Duration = Duration::from_mins(2);
+/// How often conditions that still hold, and reports that were dropped, are reported again. It is also the longest sleep.
+const REPORT_INTERVAL: Duration = Duration::from_mins(2);
 
-/// Keeps the copies of the images in use.
+/// The state of the loop.
 pub(super) struct Controller {
-    with: Reconciler,
+    ctx: Reconciler,
     recheck_schedule: RecheckSchedule,
-    items: BTreeMap<Image, Entry>,
-    looks: JoinSet<Answer>,
-    looked_at: HashMap<Id, (Image, Look)>,
-    under_way: UnderWay,
-    /// When to look at which of the items; each change of one is noted there.
+    images: BTreeMap<Image, Entry>,
+    checks: JoinSet<ProbeResult>,
+    running: HashMap<Id, (Image, Check)>,
+    in_flight: ChecksInFlight,
+    /// When the checks of each image are due; set after each change of its state.
     work_queue: WorkQueue,
-    pace: TokenBucket,
-    upstream_pace: TokenBucket,
-    backup: Rest,
-    hosts: Hosts,
-    /// Images about which there may be something to say.
+    backup_rate: TokenBucket,
+    upstream_rate: TokenBucket,
+    backup: Backoff,
+    hosts: HostLimits,
+    /// Images whose state may have changed since it was last published.
     changed: BTreeSet<Image>,
-    /// When to read the index, if it changed.
-    read_at: Option<Instant>,
-    /// When to tell again.
-    tell_at: Instant,
+    /// When to sync with the index, if it changed.
+    sync_at: Option<Instant>,
+    /// When to report again.
+    report_at: Instant,
 }
 
-/// Looks under way, at each sort of registry.
+/// The number of checks in flight.
 #[derive(Debug, Default)]
-struct UnderWay {
+struct ChecksInFlight {
     backup: usize,
     upstream: usize,
     parts: usize,
 }
 
 impl Controller {
-    pub(super) fn new(with: Reconciler) -> Self {
+    pub(super) fn new(ctx: Reconciler) -> Self {
         let now = Instant::now();
         let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         Self {
-            recheck_schedule: RecheckSchedule::new(with.interval, now, since_1970),
-            with,
-            items: BTreeMap::new(),
-            looks: JoinSet::new(),
-            looked_at: HashMap::new(),
-            under_way: UnderWay::default(),
+            recheck_schedule: RecheckSchedule::new(ctx.interval, now, since_1970),
+            ctx,
+            images: BTreeMap::new(),
+            checks: JoinSet::new(),
+            running: HashMap::new(),
+            in_flight: ChecksInFlight::default(),
             work_queue: WorkQueue::default(),
-            pace: TokenBucket::new(LOOK_EVERY, BURST),
-            upstream_pace: TokenBucket::new(LOOK_EVERY, BURST),
-            backup: Rest::of_backup(),
-            hosts: Hosts::default(),
+            backup_rate: TokenBucket::new(CHECK_SPACING, BURST),
+            upstream_rate: TokenBucket::new(CHECK_SPACING, BURST),
+            backup: backup_backoff(),
+            hosts: HostLimits::default(),
             changed: BTreeSet::new(),
-            read_at: Some(now),
-            tell_at: now + TELL_EVERY,
+            sync_at: Some(now),
+            report_at: now + REPORT_INTERVAL,
         }
     }
 
     pub(super) async fn run(mut self) {
-        // Their senders live as long as this does.
-        let mut cluster = self.with.cluster.subscribe();
-        let mut shares = self.with.replicas.subscribe();
-        let mut attempts = self.with.lookup.attempts();
-        let mut last_read = Instant::now();
+        // Their senders live as long as this loop.
+        let mut cluster = self.ctx.cluster.subscribe();
+        let mut shares = self.ctx.replicas.subscribe();
+        let mut attempts = self.ctx.lookup.attempts();
+        let mut last_sync = Instant::now();
         loop {
             let now = Instant::now();
-            if self.read_at.is_some_and(|at| at <= now) {
-                self.read_model(now);
-                last_read = now;
+            if self.sync_at.is_some_and(|at| at <= now) {
+                self.sync_images(now);
+                last_sync = now;
             }
-            self.begin_looks(now);
+            self.begin_checks(now);
             self.publish(now);
             let wake_at = self.wake_at(now);
             tokio::select! {
-                Some(ended) = self.looks.join_next_with_id() => self.take(ended, Instant::now()),
-                _ = cluster.changed() => self.read_at = Some(last_read + REST),
-                _ = shares.changed() => self.read_at = Some(last_read + REST),
+                Some(ended) = self.checks.join_next_with_id() => self.probe_ended(ended, Instant::now()),
+                _ = cluster.changed() => self.sync_at = Some(last_sync + SYNC_INTERVAL),
+                _ = shares.changed() => self.sync_at = Some(last_sync + SYNC_INTERVAL),
                 ended = attempts.recv() => match ended {
-                    Ok(image) => self.follow_job(&image, Instant::now()),
-                    // What was missed is there to be seen.
-                    Err(RecvError::Lagged(_) | RecvError::Closed) => self.follow_jobs(Instant::now()),
+                    Ok(image) => self.update_job(&image, Instant::now()),
+                    // The queue still knows the results that were missed.
+                    Err(RecvError::Lagged(_) | RecvError::Closed) => self.update_jobs(Instant::now()),
                 },
                 () = sleep_until(wake_at) => {}
             }
         }
     }
 
-    /// Begins the looks that are due, as many as may be. Those at the backup do not wait for originals, whose registries
+    /// Starts as many due checks as the limits allow. Checks of the backup do not wait for upstream registries, which
     /// may be anybody's.
-    fn begin_looks(&mut self, now: Instant) {
+    fn begin_checks(&mut self, now: Instant) {
         if self.backup.until(now).is_none() {
-            while self.under_way.backup < self.most_in_backup()
-                && self.pace.has_token(now.into_std())
+            while self.in_flight.backup < self.most_in_backup()
+                && self.backup_rate.has_token(now.into_std())
             {
                 let Some(image) = self.work_queue.due_in_backup(now) else {
                     break;
                 };
-                self.pace.take(now.into_std());
-                self.begin(&image, Look::Backup);
+                self.backup_rate.take(now.into_std());
+                self.begin(&image, Check::Backup);
             }
-            while self.under_way.parts < MAX_PARTS_LOOKS && !self.backup.is_in_doubt() {
+            while self.in_flight.parts < MAX_PARTS_CHECKS && !self.backup.failures() > 0 {
                 let Some(image) = self.work_queue.due_parts(now) else {
                     break;
                 };
-                self.begin(&image, Look::Parts);
+                self.begin(&image, Check::Parts);
             }
         }
-        for _ in 0..MAX_TRIES {
-            if self.under_way.upstream >= MAX_UPSTREAM_LOOKS
-                || !self.upstream_pace.has_token(now.into_std())
+        for _ in 0..MAX_CANDIDATES {
+            if self.in_flight.upstream >= MAX_UPSTREAM_CHECKS
+                || !self.upstream_rate.has_token(now.into_std())
             {
                 return;
             }
             let Some(image) = self.work_queue.due_upstream(now) else {
                 return;
             };
-            let until = match self.leave_to_ask(&image, now) {
-                Leave::Ask => {
-                    self.upstream_pace.take(now.into_std());
-                    self.begin(&image, Look::Upstream);
+            let until = match self.permit_upstream_check(&image, now) {
+                UpstreamPermit::Granted => {
+                    self.upstream_rate.take(now.into_std());
+                    self.begin(&image, Check::Upstream);
                     continue;
                 }
-                Leave::Busy(until) => until,
-                Leave::Spared(until) => {
-                    self.with.metrics.upstream_checked(UpstreamCheck::Throttled);
+                UpstreamPermit::Busy(until) => until,
+                UpstreamPermit::Throttled(until) => {
+                    self.ctx.metrics.upstream_checked(UpstreamCheck::Throttled);
                     until
                 }
             };
-            if let Some(entry) = self.items.get_mut(&image) {
-                entry.item.spare(until);
-                self.work_queue.note(&image, &entry.item);
+            if let Some(entry) = self.images.get_mut(&image) {
+                entry.state.postpone_upstream_check(until);
+                self.work_queue.set(&image, &entry.state);
             }
         }
     }
 
-    /// Looks at the backup that may be under way now.
+    /// Backup checks that may be in flight now.
     fn most_in_backup(&self) -> usize {
-        if self.backup.is_in_doubt() {
+        if self.backup.failures() > 0 {
             1
         } else {
-            MAX_LOOKS
+            MAX_BACKUP_CHECKS
         }
     }
 
-    fn leave_to_ask(&mut self, image: &Image, now: Instant) -> Leave {
-        match self.with.lookup.upstream_of(image) {
+    fn permit_upstream_check(&mut self, image: &Image, now: Instant) -> UpstreamPermit {
+        match self.ctx.lookup.upstream_of(image) {
             Ok(registry) => {
                 let (limit, is_paused) = (registry.rate_limit(), registry.is_paused());
                 self.hosts.ask(image.host(), limit, is_paused, now)
             }
-            // The look itself will say what is wrong with the name.
-            Err(_) => Leave::Ask,
+            // The check itself reports what is wrong with the name.
+            Err(_) => UpstreamPermit::Granted,
         }
     }
 
-    /// Begins a look.
-    fn begin(&mut self, image: &Image, look: Look) {
-        let Some(entry) = self.items.get_mut(image) else {
+    /// Starts a check.
+    fn begin(&mut self, image: &Image, check: Check) {
+        let Some(entry) = self.images.get_mut(image) else {
             self.work_queue.forget(image);
             return;
         };
-        let item = &mut entry.item;
-        let subject = match (item.owner(), self.with.lookup.backup().target(image)) {
+        let state = &mut entry.state;
+        let subject = match (state.owner(), self.ctx.lookup.backup().target(image)) {
             (Owner::Foreign, _) => Subject::Foreign,
-            // Without a name for its copy there is nothing to keep; the look says so.
+            // Without a name for its copy there is nothing to maintain; the check reports that.
             (Owner::Others, _) | (Owner::Ours, Err(_)) => Subject::Others,
             (Owner::Ours, Ok(copy)) => Subject::Ours {
                 copy,
-                known: item.known().cloned(),
-                is_to_put_back: item.to_put_back().is_some(),
+                known: state.known().cloned(),
+                is_to_put_back: state.digest_to_restore().is_some(),
             },
         };
-        let plan = item.parts_plan(Clock {
+        let plan = state.parts_plan(Clock {
             recheck_schedule: &self.recheck_schedule,
             now: Instant::now(),
         });
-        let known_referrers = item.known_referrers();
-        item.begin(look);
-        self.work_queue.note(image, item);
-        let question = Question {
+        let known_referrers = state.settled_referrers();
+        state.begin(check);
+        self.work_queue.set(image, state);
+        let question = ProbeRequest {
             image: Arc::clone(image),
             subject,
-            look,
+            check,
             plan,
             known_referrers,
         };
-        let task = find_out(self.with.lookup.clone(), question);
-        let id = self.looks.spawn(task).id();
-        self.looked_at.insert(id, (Arc::clone(image), look));
-        *self.under_way.of(look) += 1;
+        let task = probe(self.ctx.lookup.clone(), question);
+        let id = self.checks.spawn(task).id();
+        self.running.insert(id, (Arc::clone(image), check));
+        *self.in_flight.of(check) += 1;
     }
 
-    /// Draws the conclusions of a look that ended.
-    fn take(&mut self, ended: Result<(Id, Answer), JoinError>, now: Instant) {
+    /// Applies the result of a check that ended.
+    fn probe_ended(&mut self, ended: Result<(Id, ProbeResult), JoinError>, now: Instant) {
         let (id, answer) = match ended {
             Ok((id, answer)) => (id, Some(answer)),
-            // A defect. It counts as having seen nothing.
+            // A panic in the check: there is no result.
             Err(error) => (error.id(), None),
         };
-        let Some((image, look)) = self.looked_at.remove(&id) else {
+        let Some((image, check)) = self.running.remove(&id) else {
             return;
         };
-        let under_way = self.under_way.of(look);
-        *under_way = under_way.saturating_sub(1);
+        let in_flight = self.in_flight.of(check);
+        *in_flight = in_flight.saturating_sub(1);
         let answer = answer.unwrap_or_else(|| {
-            tracing::error!(%image, "a look broke off");
-            Answer::of_nothing(look)
+            tracing::error!(%image, "check panicked; report this defect");
+            ProbeResult::aborted(check)
         });
         match &answer {
-            Answer::Upstream(upstream, _) => {
+            ProbeResult::Upstream(upstream, _) => {
                 let answered = !matches!(upstream, Upstream::Unknown { lasting: false, .. });
-                self.hosts.asked(image.host(), answered, now);
+                self.hosts.ended(image.host(), answered, now);
             }
-            Answer::Backup(Ok(_)) | Answer::Parts(_, Ok(_)) => {
-                if self.backup.answered() {
+            ProbeResult::Backup(Ok(_)) | ProbeResult::Parts(_, Ok(_)) => {
+                if self.backup.succeed() >= OUTAGE_FAILURES {
                     self.recheck_parts(now);
                 }
             }
-            Answer::Backup(Err(blind)) | Answer::Parts(_, Err(blind)) => {
-                if blind.is_outage {
-                    self.backup.failed(now);
+            ProbeResult::Backup(Err(error)) | ProbeResult::Parts(_, Err(error)) => {
+                if error.is_outage {
+                    self.backup.fail(now);
                 }
-                tracing::debug!(%image, reason = blind.reason, "cannot look for the copy");
+                tracing::debug!(%image, reason = error.reason, "cannot check the copy");
             }
         }
-        self.conclude(&image, answer, now);
+        self.apply(&image, answer, now);
         self.changed.insert(image);
     }
 
-    /// The backup was away, and may have lost parts of any copy.
+    /// The backup was unreachable, and may have lost parts of any copy.
     fn recheck_parts(&mut self, now: Instant) {
         tracing::info!("the backup registry is back; checking all copies");
-        for (image, entry) in &mut self.items {
-            entry.item.recheck_parts(now);
-            self.work_queue.note(image, &entry.item);
+        for (image, entry) in &mut self.images {
+            entry.state.recheck_parts(now);
+            self.work_queue.set(image, &entry.state);
         }
     }
 
-    fn conclude(&mut self, image: &Image, answer: Answer, now: Instant) {
-        let Some(entry) = self.items.get_mut(image) else {
+    fn apply(&mut self, image: &Image, answer: ProbeResult, now: Instant) {
+        let Some(entry) = self.images.get_mut(image) else {
             return;
         };
         let clock = Clock {
             recheck_schedule: &self.recheck_schedule,
             now,
         };
-        let item = &mut entry.item;
-        let before = item.record();
+        let state = &mut entry.state;
+        let before = state.record();
         let task = match answer {
-            Answer::Backup(presence) => {
-                item.end(Look::Backup);
-                let (result, task) = item.found(presence, clock);
-                self.with.metrics.backup_checked(result);
-                log_copy(image, &before, item, result);
+            ProbeResult::Backup(presence) => {
+                state.end(Check::Backup);
+                let (result, task) = state.backup_checked(presence, clock);
+                self.ctx.metrics.backup_checked(result);
+                log_copy(image, &before, state, result);
                 task
             }
-            Answer::Parts(plan, found) => {
-                item.end(Look::Parts);
+            ProbeResult::Parts(plan, found) => {
+                state.end(Check::Parts);
                 if let Ok(Completeness::Missing(part)) = &found {
-                    self.with.metrics.backup_checked(BackupCheck::Incomplete);
+                    self.ctx.metrics.backup_checked(BackupCheck::Incomplete);
                     tracing::warn!(
                         %image, %part,
                         "the copy in the backup lacks parts and is restored; find out what deletes there"
                     );
                 }
-                item.parts_seen(plan, found, clock)
+                state.parts_checked(plan, found, clock)
             }
-            Answer::Upstream(upstream, referrers) => {
-                item.end(Look::Upstream);
+            ProbeResult::Upstream(upstream, referrers) => {
+                state.end(Check::Upstream);
                 if let Upstream::Unknown { reason, .. } = &upstream {
-                    tracing::debug!(%image, reason, "cannot look at the original");
+                    tracing::debug!(%image, reason, "cannot check the original");
                 }
-                let (result, task) = item.asked(upstream, self.with.on_moved_tag, clock);
-                self.with.metrics.upstream_checked(result);
-                log_original(image, item, result);
+                let (result, task) = state.upstream_checked(upstream, self.ctx.on_moved_tag, clock);
+                self.ctx.metrics.upstream_checked(result);
+                log_original(image, state, result);
                 let referrers = referrers.filter(|_| result == UpstreamCheck::Current);
-                let bring = || {
-                    let task = item.referrers_seen(referrers?);
+                let copy_referrers = || {
+                    let task = state.referrers_checked(referrers?);
                     task.inspect(|_| tracing::info!(%image, "found new referrers of the original"))
                 };
-                task.or_else(bring)
+                task.or_else(copy_referrers)
             }
         };
         if let Some(task) = task {
             let allowed = match task {
-                // What was there once is put back whoever pays.
+                // Restoring a lost copy costs no budget.
                 Task::Restore => Ok(()),
                 Task::Copy | Task::Update => {
                     let is_update = task == Task::Update;
-                    self.with.take_budget(image, &entry.copies, is_update, now)
+                    self.ctx.take_budget(image, &entry.copies, is_update, now)
                 }
             };
             match allowed {
                 Ok(()) => {
-                    let namespaces = namespaces(&self.with, image, &entry.copies);
-                    let status = self.with.lookup.copy_in_use(image, task, namespaces);
-                    item.follow(Some(status), clock);
+                    let namespaces = namespaces(&self.ctx, image, &entry.copies);
+                    let status = self.ctx.lookup.copy_in_use(image, task, namespaces);
+                    state.job_changed(Some(status), clock);
                 }
-                Err(opens_at) => item.hold_back(opens_at, clock),
+                Err(opens_at) => state.wait_for_budget(opens_at, clock),
             }
         }
-        self.work_queue.note(image, item);
+        self.work_queue.set(image, state);
     }
 
-    /// Sees what became of the copy of an image that was being made.
-    fn follow_job(&mut self, image: &ImageRef<'static>, now: Instant) {
+    /// Applies the status of the image's copy job.
+    fn update_job(&mut self, image: &ImageRef<'static>, now: Instant) {
         let clock = Clock {
             recheck_schedule: &self.recheck_schedule,
             now,
         };
-        let found = self.items.get_key_value(image);
+        let found = self.images.get_key_value(image);
         let Some(image) = found.map(|(image, _)| Arc::clone(image)) else {
             return;
         };
-        if let Some(entry) = self.items.get_mut(&image)
-            && entry.item.follows_a_job()
+        if let Some(entry) = self.images.get_mut(&image)
+            && entry.state.follows_job()
         {
-            let job = self.with.lookup.job(&image);
-            entry.item.follow(job, clock);
-            self.work_queue.note(&image, &entry.item);
+            let job = self.ctx.lookup.job(&image);
+            entry.state.job_changed(job, clock);
+            self.work_queue.set(&image, &entry.state);
             self.changed.insert(image);
         }
     }
 
-    /// Sees what became of all copies that were being made.
-    fn follow_jobs(&mut self, now: Instant) {
-        let images: Vec<_> = self.items.keys().map(Arc::clone).collect();
+    /// Applies the status of all copy jobs.
+    fn update_jobs(&mut self, now: Instant) {
+        let images: Vec<_> = self.images.keys().map(Arc::clone).collect();
         for image in images {
-            self.follow_job(&image, now);
+            self.update_job(&image, now);
         }
     }
 
-    /// Tells what changed, and from time to time what still holds.
+    /// Publishes and reports changes, and repeats the reports that still hold.
     fn publish(&mut self, now: Instant) {
-        if self.tell_at <= now {
-            self.tell_at = now + TELL_EVERY;
-            self.with.report_left_out();
-            let budgets = self.with.lookup.budgets();
-            let without = budgets.tidy(|image| self.items.contains_key(image), now);
-            self.with.metrics.without_budget(without);
-            let items = self.items.iter();
-            let told = items.filter(|(_, entry)| entry.has_something_to_tell(now));
+        if self.report_at <= now {
+            self.report_at = now + REPORT_INTERVAL;
+            self.ctx.report_left_out();
+            let budgets = self.ctx.lookup.budgets();
+            let without = budgets.tidy(|image| self.images.contains_key(image), now);
+            self.ctx.metrics.without_budget(without);
+            let images = self.images.iter();
+            let told = images.filter(|(_, entry)| entry.has_report(now));
             self.changed
                 .extend(told.map(|(image, _)| Arc::clone(image)));
         }
@@ -394,74 +396,74 @@ impl Controller {
             return;
         }
         for image in std::mem::take(&mut self.changed) {
-            if let Some(entry) = self.items.get(&image) {
-                self.with.copy_status.set(&image, entry.item.record());
-                entry.tell(&self.with, &image, now);
+            if let Some(entry) = self.images.get(&image) {
+                self.ctx.copy_status.set(&image, entry.state.record());
+                entry.report(&self.ctx, &image, now);
             }
         }
-        self.with.metrics.in_use(self.with.copy_status.counts());
+        self.ctx.metrics.in_use(self.ctx.copy_status.counts());
     }
 
     fn wake_at(&self, now: Instant) -> Instant {
-        // What is due already was held back by the pace. For one of the looks under way to end nobody need wake up.
+        // A check that is due already was held back by a limit. The end of a check wakes the loop anyway.
         let soonest = now + SHORTEST_WAIT;
         let in_backup = self
             .work_queue
-            .next(Look::Backup)
-            .filter(|_| self.under_way.backup < self.most_in_backup())
+            .next(Check::Backup)
+            .filter(|_| self.in_flight.backup < self.most_in_backup())
             .map(|next| next.max(self.backup.until(now).unwrap_or(soonest)));
         let upstream = self
             .work_queue
-            .next(Look::Upstream)
-            .filter(|_| self.under_way.upstream < MAX_UPSTREAM_LOOKS)
+            .next(Check::Upstream)
+            .filter(|_| self.in_flight.upstream < MAX_UPSTREAM_CHECKS)
             .map(|next| next.max(soonest));
         let parts = self
             .work_queue
-            .next(Look::Parts)
-            .filter(|_| self.under_way.parts < MAX_PARTS_LOOKS && !self.backup.is_in_doubt())
+            .next(Check::Parts)
+            .filter(|_| self.in_flight.parts < MAX_PARTS_CHECKS && !self.backup.failures() > 0)
             .map(|next| next.max(self.backup.until(now).unwrap_or(soonest)));
-        let others = [in_backup, upstream, parts, self.read_at];
+        let others = [in_backup, upstream, parts, self.sync_at];
         others
             .into_iter()
             .flatten()
-            .fold(self.tell_at, Instant::min)
+            .fold(self.report_at, Instant::min)
     }
 }
 
-impl UnderWay {
-    fn of(&mut self, look: Look) -> &mut usize {
-        match look {
-            Look::Backup => &mut self.backup,
-            Look::Upstream => &mut self.upstream,
-            Look::Parts => &mut self.parts,
+impl ChecksInFlight {
+    fn of(&mut self, check: Check) -> &mut usize {
+        match check {
+            Check::Backup => &mut self.backup,
+            Check::Upstream => &mut self.upstream,
+            Check::Parts => &mut self.parts,
         }
     }
 }
 
-/// Tells the operator what somebody should look into about a copy.
-fn log_copy(image: &Image, before: &Record, item: &ImageState, result: BackupCheck) {
+/// Logs what an operator should know about a copy.
+fn log_copy(image: &Image, before: &Record, state: &ImageState, result: BackupCheck) {
     let was_there = matches!(before.state, State::Mirrored { .. });
     match result {
         BackupCheck::Missing if was_there => {
-            tracing::warn!(%image, "its copy is gone from the backup");
+            tracing::warn!(%image, "copy is gone from the backup and is restored; find out what deletes it there");
         }
         BackupCheck::Changed => {
-            tracing::warn!(%image, "its copy in the backup was changed by somebody else");
+            tracing::warn!(%image, "copy in the backup was changed by somebody else; find out who pushes there");
         }
-        _ if !was_there && item.record().appeared_late => tracing::warn!(
+        _ if !was_there && state.record().appeared_late => tracing::warn!(
             %image,
-            "its original did not exist when a workload named it first; it is mirrored, but nothing is re-admitted for it"
+            "the original did not exist when a workload first named it; it is mirrored, but no workload is re-admitted for it"
         ),
         _ => {}
     }
 }
 
-/// Tells the operator what follows from what the original is.
-fn log_original(image: &Image, item: &ImageState, result: UpstreamCheck) {
+/// Logs what follows from a check of the original.
+fn log_original(image: &Image, state: &ImageState, result: UpstreamCheck) {
     if result == UpstreamCheck::Updated {
-        tracing::info!(%image, "its tag moved; the copy follows");
+        tracing::info!(%image, "tag moved upstream; updating the copy");
     }
-    if item.to_put_back().is_some() {
-        tracing::warn!(%image, "what its copy was before is put back");
+    if state.digest_to_restore().is_some() {
+        tracing::warn!(%image, "resetting the tag of the copy to its former digest");
     }
 }

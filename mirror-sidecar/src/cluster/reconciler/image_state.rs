@@ -1,6 +1,11 @@
-//! One image in use: what is known about it, what follows from what was seen, and when to look next. No I/O: time is given.
+//! The state of one image in use: what is known, what follows from each check, and when the next one is due. No I/O; the
+//! time is passed in.
+//!
+//! Transitions stand beside the part of the state that they change: [`backup_check`], [`upstream_check`], [`part_checks`],
+//! [`referrers`], [`job`].
 
 mod backup_check;
+mod job;
 mod part_checks;
 mod referrers;
 mod upstream_check;
@@ -14,142 +19,92 @@ use tokio::time::Instant;
 use super::conditions::Condition;
 use super::recheck_schedule::{Phase, RecheckSchedule};
 use crate::cluster::copy_status::{Record, State};
+use backup_check::{BackupState, Integrity};
+use job::{JobStage, JobState};
 use part_checks::PartChecks;
 use referrers::Referrers;
+use upstream_check::{Original, UpstreamState};
 
-/// Longest time between two looks at an image that has no copy: by then somebody may have mended what is wrong.
+/// Longest time between two checks of an image without a copy: the cause may have been fixed by then.
 const LONGEST_WAIT: Duration = Duration::from_mins(15);
 
-/// Looks in vain after which a replica asks by itself whether the original of another one's image exists at all. The owner
-/// does not tell the others why there is no copy.
-const PATIENCE: u32 = 3;
+/// Misses in a row after which a replica asks upstream itself about another replica's image. The owner does not publish why
+/// there is no copy.
+const MISSES_BEFORE_UPSTREAM: u32 = 3;
 
-/// How often the original must be found to be gone, in a row and with a pause in between, before that is believed.
-const ABSENCES: u8 = 2;
+/// Absences in a row, with a pause in between, that confirm that an original is gone.
+const CONFIRMING_ABSENCES: u8 = 2;
 
-/// How long failures that may pass are kept from people.
-const PASSING: Duration = Duration::from_mins(1);
+/// How long transient failures are not reported.
+const TRANSIENT_FOR: Duration = Duration::from_mins(1);
 
-/// How long it is told that a copy was made: long enough for a first start, where thousands are, and not so long that it is
-/// told twice, since what was told is known for an hour.
-pub(super) const NEWS_FOR: Duration = Duration::from_mins(45);
+/// How long a new copy is reported: long enough for the thousands of a first start, and less than the hour for which
+/// reported Events are remembered.
+pub(super) const REPORT_COPY_FOR: Duration = Duration::from_mins(45);
 
 /// One image in use.
 #[derive(Debug)]
 pub(super) struct ImageState {
     phase: Phase,
     owner: Owner,
+    name: NameKind,
+    /// A workload names the image's copy, so there was one.
+    is_named_as_copy: bool,
     state: State,
-    original: Original,
-    job: Job,
-    /// What the copy was when it was last seen.
-    known: Option<Digest<'static>>,
-    /// Whether this replica has seen `known` since it keeps the copy.
-    is_witness: bool,
-    doubt: Doubt,
-    name: Name,
-    under_way: UnderWay,
-    /// When this replica made the copy.
-    made_at: Option<Instant>,
-    /// When to look at the backup; `None` if that is of no use.
-    look_at: Option<Instant>,
+    backup: BackupState,
+    upstream: UpstreamState,
+    job: JobState,
     part_checks: PartChecks,
     referrers: Referrers,
-    upstream_at: Instant,
-    /// The turn in which it last followed its tag.
-    updated_in: Option<u128>,
-    /// Looks in a row that did not find what should be there.
-    vain: u32,
-    /// Looks in a row that saw nothing.
-    blind: u32,
-    failing_since: Option<Instant>,
-    /// How often the original was not there, in a row, while there was no copy.
-    absences: u8,
-    /// A workload names the image as its copy, so there was one.
-    is_named_as_copy: bool,
+    running: RunningChecks,
 }
 
-/// Who keeps the copy.
+/// Who maintains the copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     /// This replica.
     Ours,
-    /// Another one.
+    /// Another replica.
     Others,
-    /// The owner of the backup: it may be no copy at all.
+    /// The owner of the backup: the image may be no copy.
     Foreign,
 }
 
-/// What is known of the original.
+/// What the image's name guarantees about its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Original {
-    /// Nothing that would matter.
-    Fine,
-    /// Its tag moved, and the copy stays.
-    Moved,
-    /// It was not there, so many times in a row.
-    Absent(u8),
-}
-
-/// What became of the last copy that was to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Job {
-    None,
-    /// The copy is to follow its tag.
-    Updating,
-    /// It was made just now, and must be seen.
-    Made,
-    /// It followed its tag just now.
-    Updated,
-}
-
-/// Whether the copy is what it should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doubt {
-    None,
-    /// It is not what is known, and nothing that was done here explains that.
-    Changed,
-    /// What is known is to be put back.
-    PutBack,
-}
-
-/// What the image's name says about its content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Name {
-    /// It is a digest: nobody can change what it is.
+enum NameKind {
+    /// A digest: the content cannot change.
     Digest,
-    /// It is a tag alone.
+    /// A tag.
     Tag,
-    /// The same, and there was nothing to copy when it was looked for: whoever took the name since may have made what is
-    /// there now.
+    /// A tag that did not exist upstream when it was first looked up: the current content may be from anybody who registered
+    /// the name since.
     ///
-    /// This is forgotten with the image, when nothing uses it any more, and in a restart. What has a copy by then counts as
-    /// mirrored as any other copy does; what has none is asked for anew, and if its original is still absent that is noted
-    /// again before there is anything to copy. What appeared late and was copied before the restart is therefore as good as
-    /// any other afterwards.
+    /// Forgotten when nothing uses the image any more, and on restart. After a restart, an image that has a copy counts as
+    /// mirrored; one without a copy is looked up again, and its absence is recorded again before there is anything to copy.
     LateTag,
 }
 
-/// Which looks are under way.
+/// The checks that are running.
 #[derive(Clone, Copy, Debug, Default)]
-struct UnderWay {
+struct RunningChecks {
     backup: bool,
     upstream: bool,
     parts: bool,
 }
 
-/// What to find out.
+/// A kind of check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
-    /// Whether the copy is there.
+pub(super) enum Check {
+    /// Is the copy in the backup?
     Backup,
-    /// What the original is.
+    /// What is the original now?
     Upstream,
-    /// Whether everything is there that the copy names.
+    /// Are all manifests and blobs that the copy refers to in the backup?
     Parts,
 }
 
-/// The time, and when turns are.
+/// The current time and the schedule of re-checks.
 #[derive(Clone, Copy)]
 pub(super) struct Clock<'a> {
     pub(super) recheck_schedule: &'a RecheckSchedule,
@@ -157,107 +112,92 @@ pub(super) struct Clock<'a> {
 }
 
 impl ImageState {
-    /// An image about which nothing is known; it is to be looked at then for the first time.
+    /// An image about which nothing is known; its first check is due at `first`.
     pub(super) fn new(phase: Phase, owner: Owner, first: Instant, clock: Clock<'_>) -> Self {
         Self {
             phase,
             owner,
+            name: NameKind::Tag,
+            is_named_as_copy: false,
             state: State::Unknown,
-            original: Original::Fine,
-            job: Job::None,
-            known: None,
-            is_witness: false,
-            doubt: Doubt::None,
-            name: Name::Tag,
-            under_way: UnderWay::default(),
-            made_at: None,
-            look_at: Some(first),
+            backup: BackupState::new(first),
+            upstream: UpstreamState::new(clock.recheck_schedule.next(phase, clock.now)),
+            job: JobState::default(),
             part_checks: PartChecks::default(),
             referrers: Referrers::default(),
-            upstream_at: clock.recheck_schedule.next(phase, clock.now),
-            updated_in: None,
-            vain: 0,
-            blind: 0,
-            failing_since: None,
-            absences: 0,
-            is_named_as_copy: false,
+            running: RunningChecks::default(),
         }
     }
 
-    /// An image that cannot have a copy, for this reason.
-    pub(super) fn hopeless(mut self, reason: &str) -> Self {
+    /// Marks an image that cannot have a copy.
+    pub(super) fn never_mirrored(mut self, reason: &str) -> Self {
         self.state = never(reason);
-        self.look_at = None;
+        self.backup.check_at = None;
         self
     }
 
-    /// An image that is named by its digest.
-    pub(super) fn pinned(mut self) -> Self {
-        self.name = Name::Digest;
+    /// Marks an image that is named by its digest.
+    pub(super) fn named_by_digest(mut self) -> Self {
+        self.name = NameKind::Digest;
         self
     }
 
-    /// Records whether a workload names the image as its copy.
     pub(super) fn set_named_as_copy(&mut self, is_named_as_copy: bool) {
         self.is_named_as_copy = is_named_as_copy;
     }
 
-    /// Who keeps the copy.
     pub(super) fn owner(&self) -> Owner {
         self.owner
     }
 
-    /// What the copy was when it was last seen.
+    /// The digest of the copy when it was last seen.
     pub(super) fn known(&self) -> Option<&Digest<'static>> {
-        self.known.as_ref()
+        self.backup.known.as_ref()
     }
 
-    /// What the copy's tag is to stand for again.
-    pub(super) fn to_put_back(&self) -> Option<&Digest<'static>> {
-        self.known().filter(|_| self.doubt == Doubt::PutBack)
+    /// The digest that the copy's tag must be reset to.
+    pub(super) fn digest_to_restore(&self) -> Option<&Digest<'static>> {
+        self.known()
+            .filter(|_| self.backup.integrity == Integrity::Restoring)
     }
 
-    /// Whether nobody has looked for its copy yet.
+    /// No check has ended yet.
     pub(super) fn is_new(&self) -> bool {
         self.state == State::Unknown
     }
 
-    /// What others may know.
+    /// The part of the state that other components read.
     pub(super) fn record(&self) -> Record {
         let is_mirrored = self.is_mirrored();
         Record {
             state: self.state.clone(),
-            is_last_copy: self.is_lost()
-                || is_mirrored
-                    && matches!(self.original, Original::Absent(times) if times >= ABSENCES),
-            is_kept: is_mirrored && self.original == Original::Moved,
-            appeared_late: is_mirrored && self.name == Name::LateTag,
+            is_last_copy: self.is_lost() || is_mirrored && self.upstream.is_gone(),
+            is_kept: is_mirrored && self.upstream.original == Original::Moved,
+            appeared_late: is_mirrored && self.name == NameKind::LateTag,
         }
     }
 
-    /// Whether a copy is being made, or may be tried again by itself.
-    pub(super) fn follows_a_job(&self) -> bool {
-        let is_open = !self.is_mirrored() || self.job == Job::Updating;
-        is_open && self.owner != Owner::Foreign && self.look_at.is_some()
+    /// A copy is being made, or may be retried by the queue.
+    pub(super) fn follows_job(&self) -> bool {
+        let is_open = !self.is_mirrored() || self.job.stage == JobStage::Updating;
+        is_open && self.owner != Owner::Foreign && self.backup.check_at.is_some()
     }
 
-    /// Whether its copy is being made, or waits for its turn.
     pub(super) fn is_copying(&self) -> bool {
         self.state == State::Copying
     }
 
-    /// What is wrong and should be told, if it is this replica's to tell.
-    pub(super) fn alarm(&self, now: Instant) -> Option<Condition> {
+    /// The condition that this replica reports to the image's users.
+    pub(super) fn condition(&self, now: Instant) -> Option<Condition> {
         if self.owner == Owner::Others {
             return None;
         }
-        let has_lasted = |since: Instant| now.saturating_duration_since(since) >= PASSING;
         if self.is_lost() {
             return Some(Condition::Lost);
         }
         match &self.state {
             State::Never { reason } => Some(Condition::NotMirrored(reason.to_string())),
-            State::Failed { reason } if self.failing_since.is_some_and(has_lasted) => {
+            State::Failed { reason } if self.job.has_failed_for(TRANSIENT_FOR, now) => {
                 Some(Condition::NotMirrored(reason.to_string()))
             }
             State::Mirrored { .. } if self.record().is_last_copy => Some(Condition::LastCopy),
@@ -265,105 +205,105 @@ impl ImageState {
         }
     }
 
-    /// Whether an attempt to copy it has failed, and none succeeded since.
+    /// An attempt to copy it failed, and none has succeeded since.
     pub(super) fn has_failed_copy(&self) -> bool {
-        self.failing_since.is_some()
+        self.job.failing_since.is_some()
     }
 
-    /// Whether the copy is there.
     pub(super) fn is_mirrored(&self) -> bool {
         matches!(self.state, State::Mirrored { .. })
     }
 
-    /// Whether there was a copy once, and neither it nor the original is there any more.
+    /// There was a copy once, and now both copy and original are gone.
     fn is_lost(&self) -> bool {
-        let was_there = self.known.is_some() || self.is_named_as_copy;
-        was_there && !self.is_mirrored() && self.absences >= ABSENCES
+        let had_copy = self.backup.known.is_some() || self.is_named_as_copy;
+        had_copy && !self.is_mirrored() && self.upstream.absences >= CONFIRMING_ABSENCES
     }
 
-    /// Whether this replica made the copy just now.
-    pub(super) fn has_news(&self, now: Instant) -> bool {
-        let is_new = |made: Instant| now.saturating_duration_since(made) < NEWS_FOR;
-        self.owner == Owner::Ours && self.is_mirrored() && self.made_at.is_some_and(is_new)
+    /// This replica has just made the copy.
+    pub(super) fn is_newly_mirrored(&self, now: Instant) -> bool {
+        let is_new = |copied: Instant| now.saturating_duration_since(copied) < REPORT_COPY_FOR;
+        self.owner == Owner::Ours && self.is_mirrored() && self.job.copied_at.is_some_and(is_new)
     }
 
-    /// When that is to be found out next; `None` while it is, or if it is of no use.
-    pub(super) fn next(&self, look: Look) -> Option<Instant> {
-        let at = match look {
-            Look::Backup => self.look_at,
-            Look::Upstream => self.wants_upstream().then_some(self.upstream_at),
-            Look::Parts => self.parts_at(),
+    /// When this check is due; `None` while it runs or is not needed.
+    pub(super) fn next(&self, check: Check) -> Option<Instant> {
+        let at = match check {
+            Check::Backup => self.backup.check_at,
+            Check::Upstream => self.wants_upstream().then_some(self.upstream.check_at),
+            Check::Parts => self.parts_check_at(),
         };
-        at.filter(|_| !self.under_way.is(look))
+        at.filter(|_| !self.running.is(check))
     }
 
-    /// It is being looked at.
-    pub(super) fn begin(&mut self, look: Look) {
-        *self.under_way.of(look) = true;
+    /// Records that a check has started.
+    pub(super) fn begin(&mut self, check: Check) {
+        *self.running.of(check) = true;
     }
 
-    /// It is not being looked at any more.
-    pub(super) fn end(&mut self, look: Look) {
-        *self.under_way.of(look) = false;
+    /// Records that a check has ended.
+    pub(super) fn end(&mut self, check: Check) {
+        *self.running.of(check) = false;
     }
 
-    /// The original's registry cannot be asked before then.
-    pub(super) fn spare(&mut self, until: Instant) {
-        self.upstream_at = until;
+    /// The upstream registry cannot be asked before `until`.
+    pub(super) fn postpone_upstream_check(&mut self, until: Instant) {
+        self.upstream.check_at = until;
     }
 
-    /// The shares of the replicas are like this now.
-    pub(super) fn give_to(&mut self, owner: Owner, clock: Clock<'_>) {
+    /// Sets the owner after replicas changed.
+    pub(super) fn set_owner(&mut self, owner: Owner, clock: Clock<'_>) {
         if self.owner == owner || self.owner == Owner::Foreign {
             return;
         }
         self.owner = owner;
-        self.original = Original::Fine;
-        self.absences = 0;
-        self.job = Job::None;
-        // Whoever kept it until now may have changed it; the next look believes what it sees.
-        self.is_witness = false;
-        self.doubt = Doubt::None;
-        self.vain = 0;
+        self.job.stage = JobStage::None;
+        // The previous owner may have changed the copy; the next check accepts what it finds.
+        self.backup.distrust();
         self.recheck_parts(clock.now);
-        self.upstream_at = clock.recheck_schedule.next(self.phase, clock.now);
-        if !self.is_mirrored() && self.look_at.is_some() {
-            self.look_at = self.look_at.map(|at| at.min(clock.now));
+        self.upstream
+            .reset(clock.recheck_schedule.next(self.phase, clock.now));
+        if !self.is_mirrored() && self.backup.check_at.is_some() {
+            self.backup.check_at = self.backup.check_at.map(|at| at.min(clock.now));
         }
     }
 
-    /// There was nothing to copy. What was there once is no stranger.
-    fn record_absence(&mut self) {
-        if self.name == Name::Tag && self.known.is_none() {
-            self.name = Name::LateTag;
+    /// Records that there was nothing to copy. An image that had a copy before keeps its trust.
+    fn mark_late_tag(&mut self) {
+        if self.name == NameKind::Tag && self.backup.known.is_none() {
+            self.name = NameKind::LateTag;
         }
     }
 
     fn wants_upstream(&self) -> bool {
         match self.owner {
-            Owner::Ours => self.is_mirrored() && self.job != Job::Updating,
-            Owner::Others => !self.is_mirrored() && self.vain >= PATIENCE && self.look_at.is_some(),
+            Owner::Ours => self.is_mirrored() && self.job.stage != JobStage::Updating,
+            Owner::Others => {
+                !self.is_mirrored()
+                    && self.backup.misses >= MISSES_BEFORE_UPSTREAM
+                    && self.backup.check_at.is_some()
+            }
             Owner::Foreign => false,
         }
     }
 }
 
-impl UnderWay {
-    fn is(mut self, look: Look) -> bool {
-        *self.of(look)
+impl RunningChecks {
+    fn is(mut self, check: Check) -> bool {
+        *self.of(check)
     }
 
-    fn of(&mut self, look: Look) -> &mut bool {
-        match look {
-            Look::Backup => &mut self.backup,
-            Look::Upstream => &mut self.upstream,
-            Look::Parts => &mut self.parts,
+    fn of(&mut self, check: Check) -> &mut bool {
+        match check {
+            Check::Backup => &mut self.backup,
+            Check::Upstream => &mut self.upstream,
+            Check::Parts => &mut self.parts,
         }
     }
 }
 
 impl Clock<'_> {
-    /// That long, but not longer than an interval.
+    /// `wait`, or the re-check interval if that is shorter.
     fn at_most(self, wait: Duration) -> Duration {
         wait.min(self.recheck_schedule.interval())
     }

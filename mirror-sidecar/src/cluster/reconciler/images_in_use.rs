@@ -1,4 +1,4 @@
-//! What is in use: originals, and copies that stand for them.
+//! The images in use: originals, and the originals of copies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,26 +7,25 @@ use mirror_contract::{Backup, ImageRef};
 
 use crate::cluster::index::Image;
 
-/// The images in use by the name of the original, or their own if the original is not known.
+/// Images in use by the name of the original, or by their own name if the original is unknown.
 pub(super) type ImagesInUse = BTreeMap<Image, Use>;
 
 /// How an image is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Use {
-    /// By its own name, or by those of its copies.
+    /// By its own name, by names of its copies, or both.
     Original {
-        /// The names of copies that are used.
+        /// The names of its copies that are in use.
         copies: Vec<Image>,
     },
-    /// It is in the backup, and nobody can tell of what it is a copy, if it is one.
+    /// An image in the backup that is no copy, or whose original is unknown.
     Foreign,
 }
 
-/// What is in use, if workloads name these `originals`, and these images that are `in_backup`; of some of these, originals are
-/// `noted`.
+/// Derives the images in use from the images that workloads name: `originals`, those `in_backup`, and the pairs of copy and
+/// original that annotations record (`noted`).
 ///
-/// After the policy rewrote a workload it names copies only. What they were made of must be known all the same, or a copy
-/// that is lost would never be made again.
+/// A rewritten workload names copies only. Their originals must be known, or a lost copy could not be made again.
 pub(super) fn images_in_use(
     originals: Vec<Image>,
     in_backup: Vec<Image>,
@@ -60,7 +59,7 @@ pub(super) fn images_in_use(
     images_in_use
 }
 
-/// The image that `copy` was made of, if its copy would really have that name.
+/// The original of `copy`, if the name of its copy is `copy`.
 fn original_of(copy: &ImageRef<'static>, backup: &Backup) -> Option<ImageRef<'static>> {
     Some(backup.original(copy)?.without_redundant_tag())
 }

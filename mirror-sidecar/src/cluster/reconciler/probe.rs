@@ -1,64 +1,64 @@
-//! Asks the registries about one image in use.
+//! Checks of one image in use at the registries.
 
 use mirror_contract::{Digest, ImageRef, ImageStatus, Mode, RefusalKind};
 use mirror_copy::Completeness;
 
-use super::image_state::Look;
+use super::image_state::Check;
 use crate::cluster::index::Image;
-use crate::lookup::{LookError, Lookup, PartsPlan, Presence, Turn, Upstream, UpstreamReferrers};
+use crate::lookup::{CheckError, Lookup, PartsPlan, Presence, Turn, Upstream, UpstreamReferrers};
 
-/// What to find out, and what is known before.
-pub(super) struct Question {
+/// A check of one image, and what is known before it.
+pub(super) struct ProbeRequest {
     pub(super) image: Image,
     pub(super) subject: Subject,
-    pub(super) look: Look,
-    /// Which parts to look for.
+    pub(super) check: Check,
+    /// The parts to check.
     pub(super) plan: PartsPlan,
-    /// The list of referrers that the copy is known to have.
+    /// The list of referrers that needs no update.
     pub(super) known_referrers: Option<u64>,
 }
 
-/// Which look at the backup it is to be.
+/// How the backup is checked.
 #[derive(Clone, Debug)]
 pub(super) enum Subject {
-    /// At the whole copy, which is this replica's to keep; the tag was known to stand for a digest.
+    /// The whole copy, which this replica maintains.
     Ours {
         copy: ImageRef<'static>,
         known: Option<Digest<'static>>,
-        /// Whether the tag is to stand for that again.
+        /// The tag must be reset to `known`.
         is_to_put_back: bool,
     },
-    /// Only whether there is a copy; what was seen not long ago counts.
+    /// Only whether there is a copy; a cached result counts.
     Others,
-    /// At an image that may be no copy.
+    /// An image that may be no copy.
     Foreign,
 }
 
-/// What was found out.
-pub(super) enum Answer {
-    Backup(Result<Presence, Blind>),
+/// The result of a check.
+pub(super) enum ProbeResult {
+    Backup(Result<Presence, ProbeError>),
     Upstream(Upstream, Option<UpstreamReferrers>),
-    Parts(PartsPlan, Result<Completeness, Blind>),
+    Parts(PartsPlan, Result<Completeness, ProbeError>),
 }
 
-impl Answer {
-    /// Nothing was found out.
-    pub(super) fn of_nothing(look: Look) -> Self {
-        let reason = "the look broke off".to_owned();
-        let blind = |reason| Blind {
+impl ProbeResult {
+    /// The result of a check that was aborted.
+    pub(super) fn aborted(check: Check) -> Self {
+        let reason = "the check was aborted".to_owned();
+        let error = |reason| ProbeError {
             reason,
             is_outage: false,
         };
-        match look {
-            Look::Backup => Self::Backup(Err(blind(reason))),
-            Look::Parts => {
+        match check {
+            Check::Backup => Self::Backup(Err(error(reason))),
+            Check::Parts => {
                 let plan = PartsPlan {
                     turn: Turn::Nothing,
                     skip: 0,
                 };
-                Self::Parts(plan, Err(blind(reason)))
+                Self::Parts(plan, Err(error(reason)))
             }
-            Look::Upstream => {
+            Check::Upstream => {
                 let lasting = false;
                 Self::Upstream(Upstream::Unknown { reason, lasting }, None)
             }
@@ -66,26 +66,26 @@ impl Answer {
     }
 }
 
-/// Nothing could be seen of the backup.
+/// The backup could not be checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Blind {
+pub(super) struct ProbeError {
     pub(super) reason: String,
-    /// Whether that goes for other images as well, most likely.
+    /// Other images are most likely affected as well.
     pub(super) is_outage: bool,
 }
 
-/// Finds it out.
-pub(super) async fn look(lookup: Lookup, question: Question) -> Answer {
-    let Question {
+/// Runs one check.
+pub(super) async fn probe(lookup: Lookup, question: ProbeRequest) -> ProbeResult {
+    let ProbeRequest {
         image,
         subject,
-        look,
+        check,
         plan,
         known_referrers,
     } = question;
-    match look {
-        Look::Backup => Answer::Backup(look_in_backup(&lookup, &image, &subject).await),
-        Look::Upstream => {
+    match check {
+        Check::Backup => ProbeResult::Backup(probe_backup(&lookup, &image, &subject).await),
+        Check::Upstream => {
             let upstream = lookup.look_upstream(&image).await;
             let referrers = match (&upstream, &subject) {
                 (
@@ -102,9 +102,9 @@ pub(super) async fn look(lookup: Lookup, question: Question) -> Answer {
                 }
                 _ => None,
             };
-            Answer::Upstream(upstream, referrers)
+            ProbeResult::Upstream(upstream, referrers)
         }
-        Look::Parts => {
+        Check::Parts => {
             let found = match &subject {
                 Subject::Ours {
                     copy,
@@ -113,16 +113,16 @@ pub(super) async fn look(lookup: Lookup, question: Question) -> Answer {
                 } => lookup.check_parts(&image, copy, digest, plan).await,
                 _ => Ok(Completeness::Complete { next: None }),
             };
-            Answer::Parts(plan, found.map_err(|error| Blind::of_parts(&error)))
+            ProbeResult::Parts(plan, found.map_err(|error| ProbeError::of_parts(&error)))
         }
     }
 }
 
-async fn look_in_backup(
+async fn probe_backup(
     lookup: &Lookup,
     image: &Image,
     subject: &Subject,
-) -> Result<Presence, Blind> {
+) -> Result<Presence, ProbeError> {
     let found = match subject {
         Subject::Ours {
             copy,
@@ -131,39 +131,39 @@ async fn look_in_backup(
         } => lookup.reset(image, copy, known).await,
         Subject::Ours { copy, known, .. } => lookup.inspect(image, copy, known.as_ref()).await,
         Subject::Foreign => lookup.look_for(image).await,
-        Subject::Others => return peek(lookup, image).await,
+        Subject::Others => return probe_cached(lookup, image).await,
     };
-    found.map_err(|error| Blind::of(&error))
+    found.map_err(|error| ProbeError::of(&error))
 }
 
-impl Blind {
-    /// A check of parts waits for its turns, so a slow one says nothing about the registry.
-    fn of_parts(error: &LookError) -> Self {
-        let blind = Self::of(error);
+impl ProbeError {
+    /// A check of parts waits for its turns, so its time says nothing about the registry.
+    fn of_parts(error: &CheckError) -> Self {
+        let probe_error = Self::of(error);
         Self {
-            is_outage: blind.is_outage && matches!(error, LookError::Registry(_)),
-            ..blind
+            is_outage: probe_error.is_outage && matches!(error, CheckError::Registry(_)),
+            ..probe_error
         }
     }
 
-    fn of(error: &LookError) -> Self {
+    fn of(error: &CheckError) -> Self {
         Self {
             is_outage: match error {
-                LookError::TooSlow(_) => true,
-                LookError::Registry(error) => error.retry().is_transient(),
+                CheckError::TooSlow(_) => true,
+                CheckError::Registry(error) => error.retry().is_transient(),
             },
             reason: error.to_string(),
         }
     }
 }
 
-async fn peek(lookup: &Lookup, image: &Image) -> Result<Presence, Blind> {
+async fn probe_cached(lookup: &Lookup, image: &Image) -> Result<Presence, ProbeError> {
     match lookup.image(image, Mode::Peek).await {
         Ok(ImageStatus::Mirrored { digest, .. }) => Ok(Presence::Complete {
             digest,
             repaired: false,
         }),
-        Err(refusal) if refusal.kind == RefusalKind::Unavailable => Err(Blind {
+        Err(refusal) if refusal.kind == RefusalKind::Unavailable => Err(ProbeError {
             reason: refusal.reason.to_string(),
             is_outage: true,
         }),

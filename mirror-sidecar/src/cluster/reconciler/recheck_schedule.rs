@@ -1,7 +1,7 @@
-//! When each image has its turn.
+//! When each image is re-checked.
 //!
-//! The turns of all images are spread evenly over the interval. They follow the clock on the wall and a hash of the image's
-//! name, so they stay what they are after a restart, and all replicas have the same ones.
+//! Turns are spread evenly over the interval. They depend on the wall clock and a hash of the image's name, so they survive
+//! a restart and are the same in all replicas.
 
 use std::time::Duration;
 
@@ -15,16 +15,16 @@ pub(super) struct RecheckSchedule {
     /// In nanoseconds, at least 1.
     interval: u128,
     started: Instant,
-    /// What the clock on the wall said then, in nanoseconds since 1970.
+    /// The wall clock at that moment, in nanoseconds since 1970.
     started_at: u128,
 }
 
-/// Where in the interval an image has its turn.
+/// The place of an image's turn in the interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Phase(u64);
 
 impl Phase {
-    /// The phase of an image. It only depends on the name, in every version of this program.
+    /// Derives the phase from the name alone, in the same way in every version.
     pub(super) fn of(image: &ImageRef<'_>) -> Self {
         let hash = Sha256::digest(image.to_string());
         let bytes = hash.iter().take(8);
@@ -33,7 +33,7 @@ impl Phase {
 }
 
 impl RecheckSchedule {
-    /// A schedule with this interval; at `started` it was `since_1970`.
+    /// A schedule whose wall clock was `since_1970` at `started`.
     pub(super) fn new(interval: Duration, started: Instant, since_1970: Duration) -> Self {
         Self {
             interval: interval.as_nanos().max(1),
@@ -42,23 +42,22 @@ impl RecheckSchedule {
         }
     }
 
-    /// The interval.
     pub(super) fn interval(&self) -> Duration {
         nanos(self.interval)
     }
 
-    /// The number of the turn that began last. It grows by one with each turn.
+    /// The number of the current turn.
     pub(super) fn turn(&self, phase: Phase, now: Instant) -> u128 {
         self.position(phase, now) / self.interval
     }
 
-    /// When the next turn begins; always later than `now`.
+    /// The start of the next turn, later than `now`.
     pub(super) fn next(&self, phase: Phase, now: Instant) -> Instant {
         let passed = self.position(phase, now) % self.interval;
         now + nanos(self.interval - passed)
     }
 
-    /// Nanoseconds since a turn of the image long ago.
+    /// Nanoseconds since the image's turn number 0.
     fn position(&self, phase: Phase, now: Instant) -> u128 {
         let elapsed = now.saturating_duration_since(self.started).as_nanos();
         self.started_at + elapsed + u128::from(phase.0) % self.interval

@@ -7,9 +7,9 @@ use mirror_copy::Completeness;
 use tokio::time::Instant;
 
 use super::conditions::{Condition, top_level};
-use super::image_state::{Clock, ImageState, Look, NEWS_FOR, Owner};
+use super::image_state::{Check, Clock, ImageState, Owner, REPORT_COPY_FOR};
 use super::images_in_use::{Use, images_in_use};
-use super::probe::Blind;
+use super::probe::ProbeError;
 use super::recheck_schedule::{Phase, RecheckSchedule};
 use super::work_queue::WorkQueue;
 use crate::args::OnMovedTag;
@@ -81,12 +81,12 @@ impl Bench {
         self.seen(Ok(presence)).1
     }
 
-    fn seen(&mut self, presence: Result<Presence, Blind>) -> (BackupCheck, Option<Task>) {
+    fn seen(&mut self, presence: Result<Presence, ProbeError>) -> (BackupCheck, Option<Task>) {
         let clock = Clock {
             recheck_schedule: &self.recheck_schedule,
             now: self.now,
         };
-        self.item.found(presence, clock)
+        self.item.backup_checked(presence, clock)
     }
 
     fn asked(&mut self, upstream: Upstream) -> (UpstreamCheck, Option<Task>) {
@@ -94,7 +94,7 @@ impl Bench {
             recheck_schedule: &self.recheck_schedule,
             now: self.now,
         };
-        self.item.asked(upstream, self.on_moved, clock)
+        self.item.upstream_checked(upstream, self.on_moved, clock)
     }
 
     fn follow(&mut self, status: impl Into<Option<Status>>) {
@@ -102,7 +102,7 @@ impl Bench {
             recheck_schedule: &self.recheck_schedule,
             now: self.now,
         };
-        self.item.follow(status.into(), clock);
+        self.item.job_changed(status.into(), clock);
     }
 
     fn hold_back(&mut self, wait: Duration) {
@@ -110,7 +110,7 @@ impl Bench {
             recheck_schedule: &self.recheck_schedule,
             now: self.now,
         };
-        self.item.hold_back(self.now + wait, clock);
+        self.item.wait_for_budget(self.now + wait, clock);
     }
 
     fn give_to(&mut self, owner: Owner) {
@@ -118,7 +118,7 @@ impl Bench {
             recheck_schedule: &self.recheck_schedule,
             now: self.now,
         };
-        self.item.give_to(owner, clock);
+        self.item.set_owner(owner, clock);
     }
 
     /// Until there is something to find out; how long that is, and what.
@@ -130,7 +130,7 @@ impl Bench {
     }
 
     fn next(&self) -> Option<Instant> {
-        let looks = [Look::Backup, Look::Upstream].map(|look| self.item.next(look));
+        let looks = [Check::Backup, Check::Upstream].map(|look| self.item.next(look));
         looks.into_iter().flatten().min()
     }
 
@@ -138,13 +138,13 @@ impl Bench {
     fn wish(&self) -> Wish {
         let is_due = |look| self.item.next(look).is_some_and(|at| at <= self.now);
         Wish {
-            presence: is_due(Look::Backup),
-            upstream: is_due(Look::Upstream),
+            presence: is_due(Check::Backup),
+            upstream: is_due(Check::Upstream),
         }
     }
 
     fn has_news(&self) -> bool {
-        self.item.has_news(self.now)
+        self.item.is_newly_mirrored(self.now)
     }
 
     fn state(&self) -> State {
@@ -212,7 +212,7 @@ fn a_missing_copy_is_made_and_then_seen() {
     assert_eq!(bench.sleep(), (Duration::ZERO, ONLY_BACKUP));
     bench.found(complete('a'));
     assert!(bench.has_news());
-    bench.now += NEWS_FOR;
+    bench.now += REPORT_COPY_FOR;
     assert!(!bench.has_news());
     // What vanished afterwards is not believed to be whole.
     bench.sleep();
@@ -238,7 +238,7 @@ fn a_copy_that_is_never_seen_is_made_more_and_more_seldom() {
 
 #[test]
 fn nothing_is_missing_while_the_backup_cannot_be_seen() {
-    let blind = |is_outage| Blind {
+    let blind = |is_outage| ProbeError {
         reason: "503".into(),
         is_outage,
     };
@@ -297,32 +297,36 @@ fn missing_referrers_are_brought_three_times_at_most() {
     };
     for list in [1, 2] {
         for _ in 0..3 {
-            let task = bench.item.referrers_seen(missing(list));
+            let task = bench.item.referrers_checked(missing(list));
             assert_eq!(task, Some(Task::Update));
-            assert_eq!(bench.item.referrers_seen(missing(list)), None, "under way");
+            assert_eq!(
+                bench.item.referrers_checked(missing(list)),
+                None,
+                "under way"
+            );
             bench.follow(None);
             bench.found(complete('a'));
         }
-        assert_ne!(bench.item.known_referrers(), Some(list));
-        assert_eq!(bench.item.referrers_seen(missing(list)), None);
-        assert_eq!(bench.item.known_referrers(), Some(list));
+        assert_ne!(bench.item.settled_referrers(), Some(list));
+        assert_eq!(bench.item.referrers_checked(missing(list)), None);
+        assert_eq!(bench.item.settled_referrers(), Some(list));
     }
     let there = UpstreamReferrers {
         fingerprint: 3,
         are_missing: false,
     };
-    assert_eq!(bench.item.referrers_seen(there), None);
-    assert_eq!(bench.item.known_referrers(), Some(3));
+    assert_eq!(bench.item.referrers_checked(there), None);
+    assert_eq!(bench.item.settled_referrers(), Some(3));
     // What waits for a budget was not tried.
     for _ in 0..5 {
-        let task = bench.item.referrers_seen(missing(4));
+        let task = bench.item.referrers_checked(missing(4));
         assert_eq!(task, Some(Task::Update));
         bench.hold_back(HOUR);
     }
     for owner in [Owner::Others, Owner::Foreign] {
         let mut bench = Bench::mirrored(owner);
         bench.found(complete('a'));
-        assert_eq!(bench.item.referrers_seen(missing(1)), None);
+        assert_eq!(bench.item.referrers_checked(missing(1)), None);
     }
 }
 
@@ -355,7 +359,7 @@ fn a_failed_update_leaves_the_older_copy() {
             digest: digest('a')
         }
     );
-    assert_eq!(bench.item.alarm(bench.now + HOUR), None);
+    assert_eq!(bench.item.condition(bench.now + HOUR), None);
     let (slept, _) = bench.sleep();
     assert_eq!(slept, HOUR);
     assert_eq!(
@@ -374,22 +378,22 @@ fn the_last_copy_is_known_after_two_absences_in_a_row_and_ends_with_them() {
     let mut bench = Bench::mirrored(Owner::Ours);
     bench.found(complete('a'));
     assert!(gone(&mut bench));
-    assert_eq!(bench.item.alarm(bench.now), None);
+    assert_eq!(bench.item.condition(bench.now), None);
     let (slept, wish) = bench.sleep();
     assert_eq!(slept, Duration::from_mins(1));
     assert!(wish.upstream);
     // A registry that refuses to say says nothing about that.
     bench.asked(unknown());
-    assert_eq!(bench.item.alarm(bench.now), None);
+    assert_eq!(bench.item.condition(bench.now), None);
     assert!(gone(&mut bench));
-    assert_eq!(bench.item.alarm(bench.now), Some(Condition::LastCopy));
+    assert_eq!(bench.item.condition(bench.now), Some(Condition::LastCopy));
     assert!(bench.item.record().is_last_copy);
     bench.asked(unknown());
-    assert_eq!(bench.item.alarm(bench.now), Some(Condition::LastCopy));
+    assert_eq!(bench.item.condition(bench.now), Some(Condition::LastCopy));
     bench.asked(Upstream::Is(digest('a')));
-    assert_eq!(bench.item.alarm(bench.now), None);
+    assert_eq!(bench.item.condition(bench.now), None);
     assert!(gone(&mut bench));
-    assert_eq!(bench.item.alarm(bench.now), None, "it begins anew");
+    assert_eq!(bench.item.condition(bench.now), None, "it begins anew");
 }
 
 #[test]
@@ -406,7 +410,7 @@ fn an_image_without_original_and_copy_is_lost_until_either_is_back() {
     }
     assert_eq!(bench.found(Presence::Missing), Some(Task::Restore));
     bench.follow(absent());
-    assert_eq!(bench.item.alarm(bench.now), Some(Condition::Lost));
+    assert_eq!(bench.item.condition(bench.now), Some(Condition::Lost));
     bench.sleep();
     bench.found(Presence::Missing);
     assert!(
@@ -414,7 +418,7 @@ fn an_image_without_original_and_copy_is_lost_until_either_is_back() {
         "also while it is tried again"
     );
     bench.found(complete('a'));
-    assert_eq!(bench.item.alarm(bench.now), None);
+    assert_eq!(bench.item.condition(bench.now), None);
     assert!(!bench.item.record().is_last_copy);
 
     // After a restart only the workload knows that there was a copy.
@@ -426,7 +430,7 @@ fn an_image_without_original_and_copy_is_lost_until_either_is_back() {
             bench.follow(absent());
             bench.sleep();
         }
-        let told = bench.item.alarm(bench.now);
+        let told = bench.item.condition(bench.now);
         assert_eq!(told.filter(|told| *told == Condition::Lost), alarm);
     }
 }
@@ -448,7 +452,7 @@ fn what_another_replica_keeps_is_only_looked_for() {
     assert!(wish.upstream);
     bench.asked(Upstream::Absent);
     assert_eq!(bench.item.record().state.copy_state(), CopyState::Never);
-    assert_eq!(bench.item.alarm(bench.now), None, "others tell");
+    assert_eq!(bench.item.condition(bench.now), None, "others tell");
     bench.sleep();
     bench.found(Presence::Missing);
     assert_eq!(bench.item.record().state.copy_state(), CopyState::Never);
@@ -483,20 +487,20 @@ fn failures_are_told_when_they_last() {
     let mut bench = Bench::new(Owner::Ours);
     bench.found(Presence::Missing);
     bench.follow(failed(false));
-    assert_eq!(bench.item.alarm(bench.now), None);
+    assert_eq!(bench.item.condition(bench.now), None);
     assert_eq!(bench.item.record().state.copy_state(), CopyState::Missing);
     bench.now += Duration::from_mins(1);
     bench.follow(pending());
     bench.follow(failed(false));
     let reason = "the registry is on fire".to_owned();
     assert_eq!(
-        bench.item.alarm(bench.now),
+        bench.item.condition(bench.now),
         Some(Condition::NotMirrored(reason.clone()))
     );
     bench.follow(failed(true));
     assert_eq!(bench.item.record().state.copy_state(), CopyState::Never);
     assert_eq!(
-        bench.item.alarm(bench.now),
+        bench.item.condition(bench.now),
         Some(Condition::NotMirrored(reason))
     );
     let (slept, _) = bench.sleep();
@@ -505,7 +509,7 @@ fn failures_are_told_when_they_last() {
     bench.follow(pending());
     bench.follow(None);
     bench.found(complete('a'));
-    assert_eq!(bench.item.alarm(bench.now), None);
+    assert_eq!(bench.item.condition(bench.now), None);
     assert!(bench.has_news());
 }
 
@@ -514,14 +518,14 @@ fn an_image_that_is_no_copy_is_only_reported() {
     let mut bench = Bench::new(Owner::Foreign);
     assert_eq!(bench.found(Presence::Missing), None);
     assert!(matches!(
-        bench.item.alarm(bench.now),
+        bench.item.condition(bench.now),
         Some(Condition::NotMirrored(reason)) if reason.contains("not in the backup")
     ));
-    assert!(!bench.item.follows_a_job());
+    assert!(!bench.item.follows_job());
     bench.give_to(Owner::Ours);
     bench.sleep();
     bench.found(complete('a'));
-    assert_eq!(bench.item.alarm(bench.now), None);
+    assert_eq!(bench.item.condition(bench.now), None);
     assert_eq!(bench.sleep().1, ONLY_BACKUP);
 }
 
@@ -687,16 +691,16 @@ fn a_copy_that_somebody_else_changed_is_put_back() {
     for upstream in [Upstream::Absent, unknown(true)] {
         let mut bench = tampered();
         assert!(bench.wish().upstream, "it is asked at once");
-        assert_eq!(bench.item.to_put_back(), None);
+        assert_eq!(bench.item.digest_to_restore(), None);
         bench.asked(upstream.clone());
-        assert_eq!(bench.item.to_put_back(), Some(&digest('a')));
+        assert_eq!(bench.item.digest_to_restore(), Some(&digest('a')));
         assert!(bench.wish().presence, "at once");
         let back = Presence::Complete {
             digest: digest('a'),
             repaired: true,
         };
         assert_eq!(bench.seen(Ok(back)), (BackupCheck::Repaired, None));
-        assert_eq!(bench.item.to_put_back(), None);
+        assert_eq!(bench.item.digest_to_restore(), None);
         assert_eq!(bench.item.known(), Some(&digest('a')));
         // Whoever does it again is found out again.
         bench.sleep();
@@ -709,7 +713,7 @@ fn what_cannot_be_put_back_stays() {
     let mut bench = tampered();
     bench.asked(Upstream::Absent);
     assert_eq!(bench.seen(Ok(complete('c'))), (BackupCheck::Changed, None));
-    assert_eq!(bench.item.to_put_back(), None);
+    assert_eq!(bench.item.digest_to_restore(), None);
     assert_eq!(bench.item.known(), Some(&digest('c')));
     bench.sleep();
     assert_eq!(bench.seen(Ok(complete('c'))), (BackupCheck::Present, None));
@@ -744,7 +748,7 @@ fn a_kept_copy_that_was_changed_is_put_back_whatever_the_original_is() {
         bench.on_moved = OnMovedTag::Keep;
         let (_, task) = bench.asked(upstream);
         assert_eq!(task, None);
-        assert_eq!(bench.item.to_put_back(), Some(&digest('a')));
+        assert_eq!(bench.item.digest_to_restore(), Some(&digest('a')));
         assert_eq!(bench.item.record().is_kept, is_kept);
     }
 }
@@ -774,12 +778,12 @@ fn a_change_that_others_made_is_believed() {
 fn nothing_is_decided_while_the_original_cannot_be_seen() {
     let mut bench = tampered();
     bench.asked(unknown(false));
-    assert_eq!(bench.item.to_put_back(), None);
+    assert_eq!(bench.item.digest_to_restore(), None);
     assert_eq!(bench.item.known(), Some(&digest('a')));
     bench.now += Duration::from_mins(15);
     assert!(bench.wish().upstream);
     bench.asked(Upstream::Absent);
-    assert_eq!(bench.item.to_put_back(), Some(&digest('a')));
+    assert_eq!(bench.item.digest_to_restore(), Some(&digest('a')));
 }
 
 fn absent() -> Status {
@@ -829,7 +833,7 @@ fn what_appears_late_is_mirrored_but_nothing_is_readmitted_for_it() {
 
     // A digest cannot become something else.
     let mut bench = Bench::new(Owner::Ours);
-    bench.item = bench.item.pinned();
+    bench.item = bench.item.named_by_digest();
     bench.found(Presence::Missing);
     bench.follow(absent());
     appear(&mut bench);
@@ -870,8 +874,8 @@ fn next_looks(
     while let Some(image) = work_queue.due_in_backup(now) {
         looks.push(image.path().to_owned());
         for (_, item) in items.iter_mut().filter(|(name, _)| *name == image) {
-            item.begin(Look::Backup);
-            work_queue.note(&image, item);
+            item.begin(Check::Backup);
+            work_queue.set(&image, item);
         }
     }
     looks
@@ -894,15 +898,15 @@ fn new_images_go_first_but_do_not_end_the_rounds() {
             };
             let mut item = ImageState::new(Phase::of(&name), Owner::Others, first, clock);
             if !is_new {
-                item.found(Ok(complete('a')), clock);
+                item.backup_checked(Ok(complete('a')), clock);
             }
-            work_queue.note(&name, &item);
+            work_queue.set(&name, &item);
             items.push((name, item));
         }
     }
     assert_eq!(next_looks(&mut work_queue, &mut items, now), ["new0"]);
     assert_eq!(
-        work_queue.next(Look::Backup),
+        work_queue.next(Check::Backup),
         Some(now + Duration::from_secs(1))
     );
     let looks = next_looks(&mut work_queue, &mut items, later);
@@ -912,23 +916,23 @@ fn new_images_go_first_but_do_not_end_the_rounds() {
     ];
     assert_eq!(sorts, expected);
     // All are being looked at.
-    assert_eq!(work_queue.next(Look::Backup), None);
+    assert_eq!(work_queue.next(Check::Backup), None);
     for (name, item) in &mut items {
-        item.end(Look::Backup);
-        work_queue.note(name, item);
+        item.end(Check::Backup);
+        work_queue.set(name, item);
         work_queue.forget(name);
     }
-    assert_eq!(work_queue.next(Look::Backup), None);
+    assert_eq!(work_queue.next(Check::Backup), None);
 }
 
 #[test]
 fn an_original_that_hangs_holds_up_no_look_at_the_copy() {
     let mut bench = Bench::mirrored(Owner::Ours);
     assert_eq!(bench.wish(), BOTH);
-    bench.item.begin(Look::Upstream);
+    bench.item.begin(Check::Upstream);
     assert_eq!(bench.wish(), ONLY_BACKUP);
     assert_eq!(bench.found(Presence::Missing), Some(Task::Restore));
-    bench.item.end(Look::Upstream);
+    bench.item.end(Check::Upstream);
     assert_eq!(bench.asked(Upstream::Absent), (UpstreamCheck::Gone, None));
     assert_eq!(bench.state(), State::Copying);
 }
@@ -941,7 +945,7 @@ async fn what_is_held_back_is_tried_again() {
         assert_eq!(bench.found(Presence::Missing), Some(Task::Copy));
         bench.hold_back(Duration::from_secs(wait));
         assert_eq!(bench.state(), State::Missing);
-        assert_eq!(bench.item.alarm(bench.now + HOUR), None);
+        assert_eq!(bench.item.condition(bench.now + HOUR), None);
         let (slept, wish) = bench.sleep();
         assert!(wish.presence);
         assert_eq!(slept.as_secs(), pause);
@@ -956,7 +960,7 @@ async fn what_is_held_back_is_tried_again() {
 /// Looks for the parts, as the controller does; returns what was looked for and what must be done.
 fn look_for_parts(
     bench: &mut Bench,
-    seen: Result<Completeness, Blind>,
+    seen: Result<Completeness, ProbeError>,
 ) -> (PartsPlan, Option<Task>) {
     let clock = Clock {
         recheck_schedule: &bench.recheck_schedule,
@@ -965,20 +969,20 @@ fn look_for_parts(
     assert!(
         bench
             .item
-            .next(Look::Parts)
+            .next(Check::Parts)
             .is_some_and(|at| at <= bench.now)
     );
     let plan = bench.item.parts_plan(clock);
-    (plan, bench.item.parts_seen(plan, seen, clock))
+    (plan, bench.item.parts_checked(plan, seen, clock))
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "it is what a check returns")]
-fn whole(next: Option<usize>) -> Result<Completeness, Blind> {
+fn whole(next: Option<usize>) -> Result<Completeness, ProbeError> {
     Ok(Completeness::Complete { next })
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "it is what a check returns")]
-fn part_is_missing() -> Result<Completeness, Blind> {
+fn part_is_missing() -> Result<Completeness, ProbeError> {
     let part = digest('f').to_string().parse().unwrap();
     Ok(Completeness::Missing(part))
 }
@@ -992,7 +996,7 @@ const EVERYTHING: PartsPlan = PartsPlan {
 #[test]
 fn parts_are_looked_for_in_turns() {
     let mut bench = Bench::new(Owner::Ours);
-    assert_eq!(bench.item.next(Look::Parts), None);
+    assert_eq!(bench.item.next(Check::Parts), None);
     bench.found(complete('a'));
     assert_eq!(
         look_for_parts(&mut bench, whole(Some(500))),
@@ -1004,7 +1008,7 @@ fn parts_are_looked_for_in_turns() {
     };
     assert_eq!(look_for_parts(&mut bench, whole(None)), (rest, None));
     assert_eq!(
-        bench.item.next(Look::Parts),
+        bench.item.next(Check::Parts),
         None,
         "until the next interval"
     );
@@ -1016,7 +1020,7 @@ fn parts_are_looked_for_in_turns() {
         bench.sleep();
         bench.found(complete('a'));
         bench.asked(Upstream::Is(digest('a')));
-        while bench.item.next(Look::Parts).is_some() {
+        while bench.item.next(Check::Parts).is_some() {
             // The rest follows in the next interval.
             let next = (number == 3).then_some(500);
             let (plan, _) = look_for_parts(&mut bench, whole(next));
@@ -1041,7 +1045,7 @@ fn a_check_of_parts_that_takes_too_long_goes_on_later() {
     bench.found(complete('a'));
     let unfinished = Ok(Completeness::Unfinished { next: 40 });
     look_for_parts(&mut bench, unfinished);
-    bench.now = bench.item.next(Look::Parts).unwrap();
+    bench.now = bench.item.next(Check::Parts).unwrap();
     let rest = PartsPlan {
         skip: 40,
         ..EVERYTHING
@@ -1056,7 +1060,7 @@ fn a_copy_that_lacks_parts_is_restored_more_and_more_seldom() {
     let mut restored = 0;
     while bench.now < start + HOUR {
         bench.found(complete('a'));
-        bench.now = bench.item.next(Look::Parts).unwrap().max(bench.now);
+        bench.now = bench.item.next(Check::Parts).unwrap().max(bench.now);
         let (plan, task) = look_for_parts(&mut bench, part_is_missing());
         assert_eq!((plan, task), (EVERYTHING, Some(Task::Restore)));
         assert_eq!(bench.state(), State::Copying);
@@ -1074,17 +1078,17 @@ fn after_an_outage_all_parts_are_looked_for() {
     bench.item.recheck_parts(bench.now);
     assert!(bench.wish().presence, "immediately");
     bench.found(complete('a'));
-    let outage = Err(Blind {
+    let outage = Err(ProbeError {
         reason: "503".into(),
         is_outage: true,
     });
     assert_eq!(look_for_parts(&mut bench, outage), (EVERYTHING, None));
     assert!(bench.item.is_mirrored());
-    bench.now = bench.item.next(Look::Parts).unwrap();
+    bench.now = bench.item.next(Check::Parts).unwrap();
     assert_eq!(look_for_parts(&mut bench, whole(None)), (EVERYTHING, None));
     // Those of other replicas are theirs to look for.
     let mut others = Bench::mirrored(Owner::Others);
-    assert_eq!(others.item.next(Look::Parts), None);
+    assert_eq!(others.item.next(Check::Parts), None);
     others.give_to(Owner::Ours);
     others.found(complete('a'));
     assert_eq!(look_for_parts(&mut others, whole(None)), (EVERYTHING, None));

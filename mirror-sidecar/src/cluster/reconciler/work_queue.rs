@@ -1,60 +1,59 @@
-//! Which images are to be looked at, in the order of time. No I/O: time is given.
+//! The images whose checks are due, in the order of time. No I/O; the time is passed in.
 //!
-//! A cluster may use very many images, so nothing here goes over all of them to find the next.
+//! Nothing here iterates over all images: a cluster may use very many.
 
 use std::collections::{BTreeSet, HashMap};
 
 use tokio::time::Instant;
 
-use super::image_state::{ImageState, Look};
+use super::image_state::{Check, ImageState};
 use crate::cluster::index::Image;
 
-/// New images that are looked for in a row while others wait: workloads that just came must not wait for the rounds, but
-/// whoever makes ever new names must not end the rounds either.
+/// New images that are checked in a row while re-checks wait: new workloads must not wait for re-checks, and a tenant who
+/// keeps creating image names must not starve them.
 const NEW_IN_A_ROW: u32 = 3;
 
-/// What is to be looked at, and when.
+/// When each check of each image is due.
 #[derive(Debug, Default)]
 pub(super) struct WorkQueue {
-    /// Images for whose copies nobody has looked yet.
-    new: Line,
-    /// Images whose copies are looked at again.
-    again: Line,
-    upstream: Line,
-    parts: Line,
+    /// First checks of the backup.
+    new: Timers,
+    /// Re-checks of the backup.
+    again: Timers,
+    upstream: Timers,
+    parts: Timers,
     new_in_a_row: u32,
 }
 
-/// Images in the order of time.
+/// Images ordered by time.
 #[derive(Debug, Default)]
-struct Line {
+struct Timers {
     in_order: BTreeSet<(Instant, Image)>,
     times: HashMap<Image, Instant>,
 }
 
 impl WorkQueue {
-    /// Notes when an image is to be looked at. Must be called whenever it changed.
-    pub(super) fn note(&mut self, image: &Image, item: &ImageState) {
-        let at = item.next(Look::Backup);
-        self.new.set(image, at.filter(|_| item.is_new()));
-        self.again.set(image, at.filter(|_| !item.is_new()));
-        self.upstream.set(image, item.next(Look::Upstream));
-        self.parts.set(image, item.next(Look::Parts));
+    /// Sets when the checks of an image are due. Must be called after each change of its state.
+    pub(super) fn set(&mut self, image: &Image, state: &ImageState) {
+        let at = state.next(Check::Backup);
+        self.new.set(image, at.filter(|_| state.is_new()));
+        self.again.set(image, at.filter(|_| !state.is_new()));
+        self.upstream.set(image, state.next(Check::Upstream));
+        self.parts.set(image, state.next(Check::Parts));
     }
 
-    /// Forgets an image.
     pub(super) fn forget(&mut self, image: &Image) {
-        for line in [
+        for timers in [
             &mut self.new,
             &mut self.again,
             &mut self.upstream,
             &mut self.parts,
         ] {
-            line.set(image, None);
+            timers.set(image, None);
         }
     }
 
-    /// The next image for whose copy to look now. Whoever asks begins that.
+    /// The next image whose backup check is due. The caller starts the check.
     pub(super) fn due_in_backup(&mut self, now: Instant) -> Option<Image> {
         let (new, again) = (self.new.due(now), self.again.due(now));
         let is_new_ones_turn = again.is_none() || self.new_in_a_row < NEW_IN_A_ROW;
@@ -67,27 +66,27 @@ impl WorkQueue {
         new.or(again)
     }
 
-    /// The next image whose original is to be asked for now.
+    /// The next image whose upstream check is due.
     pub(super) fn due_upstream(&self, now: Instant) -> Option<Image> {
         self.upstream.due(now)
     }
 
-    /// The next image whose parts are to be looked for now.
+    /// The next image whose parts check is due.
     pub(super) fn due_parts(&self, now: Instant) -> Option<Image> {
         self.parts.due(now)
     }
 
-    /// When there is something to look at next.
-    pub(super) fn next(&self, look: Look) -> Option<Instant> {
-        match look {
-            Look::Backup => self.new.next().into_iter().chain(self.again.next()).min(),
-            Look::Upstream => self.upstream.next(),
-            Look::Parts => self.parts.next(),
+    /// When the next check of this kind is due.
+    pub(super) fn next(&self, check: Check) -> Option<Instant> {
+        match check {
+            Check::Backup => self.new.next().into_iter().chain(self.again.next()).min(),
+            Check::Upstream => self.upstream.next(),
+            Check::Parts => self.parts.next(),
         }
     }
 }
 
-impl Line {
+impl Timers {
     fn set(&mut self, image: &Image, at: Option<Instant>) {
         let before = match at {
             Some(at) => self.times.insert(Image::clone(image), at),

@@ -1,4 +1,4 @@
-//! An image in use with its users, who are told what became of it.
+//! An image in use, and the reports to its users.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use crate::cluster::reconciler::conditions::{Condition, top_level};
 use crate::cluster::reconciler::image_state::{ImageState, Owner};
 use crate::cluster::replicas::Replicas;
 
-/// One image in use, and what goes with it.
+/// One image in use.
 pub(super) struct Entry {
-    pub(super) item: ImageState,
+    pub(super) state: ImageState,
     /// Other names by which it is used.
     pub(super) copies: Vec<Image>,
 }
 
-/// Whether this replica looks after the image.
+/// Whether this replica maintains the image's copy.
 pub(super) fn is_ours(replicas: &Replicas, image: &Image) -> bool {
     replicas.owns(&format!("image/{image}"))
 }
@@ -26,12 +26,12 @@ pub(super) fn is_ours(replicas: &Replicas, image: &Image) -> bool {
 /// Users of an image that are searched for namespaces.
 const MAX_USERS: usize = 4096;
 
-/// Namespaces of an image that the queue is told.
+/// Namespaces of an image that are passed to the queue.
 const MAX_NAMESPACES: usize = 16;
 
-/// The namespaces that use an image or one of its copies, as many as the queue counts.
-pub(super) fn namespaces(with: &Reconciler, image: &Image, copies: &[Image]) -> Vec<Arc<str>> {
-    with.cluster.read(|index| {
+/// The namespaces that use an image or one of its copies, at most [`MAX_NAMESPACES`].
+pub(super) fn namespaces(ctx: &Reconciler, image: &Image, copies: &[Image]) -> Vec<Arc<str>> {
+    ctx.cluster.read(|index| {
         let mut found: Vec<Arc<str>> = Vec::new();
         for name in std::iter::once(image).chain(copies) {
             for user in index.users(name, MAX_USERS) {
@@ -46,39 +46,39 @@ pub(super) fn namespaces(with: &Reconciler, image: &Image, copies: &[Image]) -> 
 }
 
 impl Entry {
-    /// Whether the users of the image must know something, of which they may have been told already.
-    pub(super) fn has_something_to_tell(&self, now: Instant) -> bool {
-        self.item.has_news(now) || self.item.alarm(now).is_some()
+    /// Whether there is something to report, which may have been reported already.
+    pub(super) fn has_report(&self, now: Instant) -> bool {
+        self.state.is_newly_mirrored(now) || self.state.condition(now).is_some()
     }
 
-    /// Tells the users of the image what they must know. Who was told is known to [`Events`](crate::cluster::Events).
-    pub(super) fn tell(&self, with: &Reconciler, image: &Image, now: Instant) {
-        let Some(notice) = self.notice(&with.replicas, image, now) else {
+    /// Reports to the users of the image. [`Events`](crate::cluster::Events) drops what was reported already.
+    pub(super) fn report(&self, ctx: &Reconciler, image: &Image, now: Instant) {
+        let Some(notice) = self.notice(&ctx.replicas, image, now) else {
             return;
         };
         let names = std::iter::once(image).chain(&self.copies);
-        let users = with.cluster.read(|index| top_level(index, names));
+        let users = ctx.cluster.read(|index| top_level(index, names));
         let mut is_news = false;
         for user in users {
-            is_news |= with.events.tell(user, notice.clone());
+            is_news |= ctx.events.tell(user, notice.clone());
         }
         if is_news {
-            log(&notice, self.item.has_failed_copy());
+            log(&notice, self.state.has_failed_copy());
         }
     }
 
     fn notice(&self, replicas: &Replicas, image: &Image, now: Instant) -> Option<Notice> {
-        // An image of nobody has no owner that would know more; one replica tells.
-        let is_told_here = match self.item.owner() {
+        // Every replica knows the same about a foreign image; one of them reports it.
+        let is_reported_here = match self.state.owner() {
             Owner::Ours => true,
             Owner::Others => false,
             Owner::Foreign => is_ours(replicas, image),
         };
-        if !is_told_here {
+        if !is_reported_here {
             return None;
         }
         let name = || image.to_string();
-        match self.item.alarm(now) {
+        match self.state.condition(now) {
             Some(Condition::NotMirrored(reason)) => Some(Notice::NotMirrored {
                 image: name(),
                 reason,
@@ -86,21 +86,21 @@ impl Entry {
             Some(Condition::Lost) => Some(Notice::ImageLost { image: name() }),
             Some(Condition::LastCopy) => Some(Notice::LastCopy { image: name() }),
             None => self
-                .item
-                .has_news(now)
+                .state
+                .is_newly_mirrored(now)
                 .then(|| Notice::Mirrored { image: name() }),
         }
     }
 }
 
-/// `has_failed_copy`: the queue has logged why there is no copy.
+/// With `has_failed_copy`, the queue has logged the reason already.
 fn log(notice: &Notice, has_failed_copy: bool) {
     match notice {
         Notice::NotMirrored { image, reason } if has_failed_copy => {
-            tracing::debug!(image, reason, "an image in use is not mirrored");
+            tracing::debug!(image, reason, "image in use is not mirrored");
         }
         Notice::NotMirrored { image, reason } => {
-            tracing::warn!(image, reason, "an image in use is not mirrored");
+            tracing::warn!(image, reason, "image in use is not mirrored");
         }
         Notice::LastCopy { image } => tracing::warn!(
             image,

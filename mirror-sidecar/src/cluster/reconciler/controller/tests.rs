@@ -103,15 +103,15 @@ fn controller(events: Events) -> Controller {
 /// Shows the image to the controller.
 fn look(controller: &mut Controller, see: impl FnOnce(&mut ImageState, Clock<'_>)) {
     let now = Instant::now();
-    if controller.items.is_empty() {
-        controller.read_model(now);
+    if controller.images.is_empty() {
+        controller.sync_images(now);
     }
     let clock = Clock {
         recheck_schedule: &controller.recheck_schedule,
         now,
     };
-    let (image, entry) = controller.items.iter_mut().next().unwrap();
-    see(&mut entry.item, clock);
+    let (image, entry) = controller.images.iter_mut().next().unwrap();
+    see(&mut entry.state, clock);
     controller.changed.insert(Arc::clone(image));
 }
 
@@ -126,16 +126,16 @@ fn complete() -> Presence {
 }
 
 fn is_last_copy(item: &mut ImageState, clock: Clock<'_>) {
-    item.found(Ok(complete()), clock);
+    item.backup_checked(Ok(complete()), clock);
     for _ in 0..2 {
-        item.asked(Upstream::Absent, OnMovedTag::Update, clock);
+        item.upstream_checked(Upstream::Absent, OnMovedTag::Update, clock);
     }
 }
 
 fn is_made(item: &mut ImageState, clock: Clock<'_>) {
-    item.found(Ok(Presence::Missing), clock);
-    item.follow(None, clock);
-    item.found(Ok(complete()), clock);
+    item.backup_checked(Ok(Presence::Missing), clock);
+    item.job_changed(None, clock);
+    item.backup_checked(Ok(complete()), clock);
 }
 
 /// Lets the controller do what it does without news.
@@ -162,7 +162,7 @@ async fn the_last_copy_is_told_each_hour_while_it_lasts() {
     pass(&mut controller, 150).await;
     assert_eq!(server.count("LastCopy"), 4);
     look(&mut controller, |item, clock| {
-        item.asked(Upstream::Is(known(item)), OnMovedTag::Update, clock);
+        item.upstream_checked(Upstream::Is(known(item)), OnMovedTag::Update, clock);
     });
     pass(&mut controller, 150).await;
     assert_eq!(server.count("LastCopy"), 4);
@@ -209,10 +209,10 @@ async fn a_copy_is_requested_for_the_namespaces_that_use_it() {
     ] {
         let mut workload = deployment("other", &[image]);
         workload.key.namespace = namespace.into();
-        controller.with.cluster.apply(seen(workload));
+        controller.ctx.cluster.apply(seen(workload));
     }
     let image = |name: &str| Arc::new(name.parse::<ImageRef<'static>>().unwrap());
-    let found = namespaces(&controller.with, &image(IMAGE), &[image(copy)]);
+    let found = namespaces(&controller.ctx, &image(IMAGE), &[image(copy)]);
     let mut found: Vec<_> = found.iter().map(|name| &**name).collect();
     found.sort_unstable();
     let own = deployment("web", &[]).key.namespace;

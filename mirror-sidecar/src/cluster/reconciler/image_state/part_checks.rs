@@ -1,38 +1,38 @@
-//! What follows from what was seen of the parts of a copy: the platforms below an index, configs and layers.
+//! Checks of the parts of a copy: the manifests of an index, configs and layers.
 
 use std::time::Duration;
 
 use mirror_copy::Completeness;
 use tokio::time::Instant;
 
-use super::{Clock, ImageState, Job, LONGEST_WAIT, Owner};
+use super::{Clock, ImageState, JobStage, LONGEST_WAIT, Owner};
 use crate::backoff::doubling;
-use crate::cluster::reconciler::probe::Blind;
+use crate::cluster::reconciler::probe::ProbeError;
 use crate::copy_queue::Task;
 use crate::lookup::{PartsPlan, Turn};
 
-/// In which time each config and layer is looked for once.
+/// The time in which each config and layer is checked once.
 const ALL_WITHIN: Duration = Duration::from_hours(7 * 24);
 
-/// Pause before the parts of a copy are looked for again that lacked some and was restored.
+/// First backoff before the parts of a restored copy are checked again.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// What is known of the parts of a copy.
+/// What is known about the parts of a copy.
 #[derive(Debug)]
 pub(super) struct PartChecks {
     blobs: Blobs,
-    /// The number of the turn that was done last, counted as the schedule counts them.
+    /// The number of the last completed turn of the re-check schedule.
     done: Option<u128>,
-    /// When to look for them; `None` until the copy itself was seen.
+    /// `None` until the copy itself was seen.
     at: Option<Instant>,
     /// Checks in a row that found some missing.
     losses: u32,
 }
 
-/// Which configs and layers to look for next.
+/// The configs and layers to check next.
 #[derive(Clone, Copy, Debug)]
 enum Blobs {
-    /// All; so many were looked for.
+    /// All; this many are checked already.
     All(usize),
     /// Those whose turn it is.
     OfTurn,
@@ -41,7 +41,7 @@ enum Blobs {
 }
 
 impl Default for PartChecks {
-    /// Nothing is known after a start: the backup may have lost anything before.
+    /// After a start, everything is checked: the backup may have lost anything before.
     fn default() -> Self {
         Self {
             blobs: Blobs::All(0),
@@ -53,13 +53,13 @@ impl Default for PartChecks {
 }
 
 impl ImageState {
-    /// When to look for the parts.
-    pub(super) fn parts_at(&self) -> Option<Instant> {
-        let is_kept = self.owner == Owner::Ours && self.is_mirrored() && self.job == Job::None;
+    pub(super) fn parts_check_at(&self) -> Option<Instant> {
+        let is_kept =
+            self.owner == Owner::Ours && self.is_mirrored() && self.job.stage == JobStage::None;
         self.part_checks.at.filter(|_| is_kept)
     }
 
-    /// Which of them to look for.
+    /// The parts that the next check covers.
     pub(in crate::cluster::reconciler) fn parts_plan(&self, clock: Clock<'_>) -> PartsPlan {
         let of = turns(clock);
         let number = u64::try_from(self.due_turn(clock) % u128::from(of)).unwrap_or_default();
@@ -79,7 +79,7 @@ impl ImageState {
         }
     }
 
-    /// The turn after the one that was done last, so that none is left out; at most those of one round are made up for.
+    /// The turn after the last completed one, so that none is skipped; at most one round is made up for.
     fn due_turn(&self, clock: Clock<'_>) -> u128 {
         let current = clock.recheck_schedule.turn(self.phase, clock.now);
         let oldest = (current + 1).saturating_sub(turns(clock).into());
@@ -87,14 +87,14 @@ impl ImageState {
         due.clamp(oldest, current.max(oldest))
     }
 
-    /// Everything was looked for whose turn it was. Turns that were left out follow immediately.
+    /// Records a completed turn. Missed turns follow immediately.
     fn turn_was_done(&mut self, turn: Turn, clock: Clock<'_>) {
         let current = clock.recheck_schedule.turn(self.phase, clock.now);
         let done = match turn {
             Turn::Nothing => return,
             Turn::Everything => current,
             Turn::Part { number, of } => {
-                // The check may have begun in an earlier turn.
+                // The check may have started in an earlier turn.
                 let (number, of) = (u128::from(number), u128::from(of.max(1)));
                 let first = self
                     .part_checks
@@ -109,8 +109,8 @@ impl ImageState {
         }
     }
 
-    /// The copy itself was seen.
-    pub(super) fn copy_was_seen(&mut self, now: Instant) {
+    /// The copy itself was seen; its parts are checked next.
+    pub(super) fn schedule_parts_check(&mut self, now: Instant) {
         let pause = match self.part_checks.losses {
             0 => Duration::ZERO,
             losses => doubling(FIRST_PAUSE, LONGEST_WAIT, losses),
@@ -118,26 +118,26 @@ impl ImageState {
         self.part_checks.at = Some(now + pause);
     }
 
-    /// The backup may have lost anything: it was away, or somebody else kept the copy.
+    /// Checks everything again: the backup was down, or another replica maintained the copy.
     pub(in crate::cluster::reconciler) fn recheck_parts(&mut self, now: Instant) {
         self.part_checks.blobs = Blobs::All(0);
-        if self.owner == Owner::Ours && self.is_mirrored() && self.look_at.is_some() {
-            self.look_at = Some(now);
+        if self.owner == Owner::Ours && self.is_mirrored() && self.backup.check_at.is_some() {
+            self.backup.check_at = Some(now);
         }
     }
 
-    /// What was seen of the parts; returns what must be done.
-    pub(in crate::cluster::reconciler) fn parts_seen(
+    /// Applies the result of a parts check; returns the task that follows.
+    pub(in crate::cluster::reconciler) fn parts_checked(
         &mut self,
         plan: PartsPlan,
-        seen: Result<Completeness, Blind>,
+        seen: Result<Completeness, ProbeError>,
         clock: Clock<'_>,
     ) -> Option<Task> {
-        // Until the copy itself is looked at again.
+        // Set again when the copy itself is seen.
         self.part_checks.at = None;
         match seen {
-            Err(blind) => {
-                if blind.is_outage {
+            Err(error) => {
+                if error.is_outage {
                     self.part_checks.at = Some(clock.now + clock.at_most(LONGEST_WAIT));
                 }
                 None
@@ -170,7 +170,7 @@ impl ImageState {
                 self.part_checks.losses = self.part_checks.losses.saturating_add(1);
                 self.part_checks.blobs = Blobs::All(0);
                 if self.owner == Owner::Ours && self.is_mirrored() {
-                    self.lost(clock)
+                    self.copy_missing(clock)
                 } else {
                     None
                 }

@@ -1,42 +1,43 @@
-//! Referrers that appear after the copy: CI pushes an image and signs it then.
+//! Referrers that appear after the copy: CI pushes an image, then signs it.
 
-use super::{Doubt, ImageState, Job, Owner};
+use super::{ImageState, Integrity, JobStage, Owner};
 use crate::copy_queue::Task;
 use crate::lookup::UpstreamReferrers;
 
-/// Copies requested for one list of referrers. What is still missing then cannot be copied.
+/// Updates requested for one list of referrers. Referrers that are still missing then cannot be copied.
 const MAX_TRIES: u8 = 3;
 
-/// The referrers of one image. Lists are known by their fingerprints.
+/// What is known about the referrers of an image. Lists are compared by fingerprint.
 #[derive(Debug, Default)]
 pub(super) struct Referrers {
-    /// The copy has all of this list, or cannot have them.
+    /// The list that needs no further update: the copy has all of it, or cannot.
     settled: Option<u64>,
-    /// The list that copies were requested for.
+    /// The list that updates were requested for.
     tried: Option<u64>,
     tries: u8,
 }
 
 impl Referrers {
-    /// The copy that was requested last was not allowed yet.
-    pub(super) fn were_not_copied(&mut self) {
+    /// The requested update was not allowed yet.
+    pub(super) fn not_copied(&mut self) {
         self.tries = self.tries.saturating_sub(1);
     }
 }
 
 impl ImageState {
-    /// The list of referrers with which there is nothing to do.
-    pub(in crate::cluster::reconciler) fn known_referrers(&self) -> Option<u64> {
+    /// The list that needs no further update.
+    pub(in crate::cluster::reconciler) fn settled_referrers(&self) -> Option<u64> {
         self.referrers.settled
     }
 
-    /// Records a comparison of the referrers; returns the task that brings missing ones.
-    pub(in crate::cluster::reconciler) fn referrers_seen(
+    /// Applies a comparison of the referrers; returns the task that copies missing ones.
+    pub(in crate::cluster::reconciler) fn referrers_checked(
         &mut self,
         seen: UpstreamReferrers,
     ) -> Option<Task> {
         let list = Some(seen.fingerprint);
-        let is_busy = self.job != Job::None || self.doubt != Doubt::None;
+        let is_busy =
+            self.job.stage != JobStage::None || self.backup.integrity != Integrity::Intact;
         if self.owner != Owner::Ours || !self.is_mirrored() || is_busy {
             return None;
         }
@@ -50,7 +51,7 @@ impl ImageState {
             return None;
         }
         referrers.tries += 1;
-        self.job = Job::Updating;
+        self.job.stage = JobStage::Updating;
         Some(Task::Update)
     }
 }

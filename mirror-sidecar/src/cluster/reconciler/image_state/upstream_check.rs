@@ -1,28 +1,76 @@
-//! What follows from what the registry of the original said.
+//! Checks of the original in its own registry.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ABSENCES, Clock, Doubt, ImageState, Job, LONGEST_WAIT, Original, Owner, never};
+use super::{
+    CONFIRMING_ABSENCES, Clock, ImageState, Integrity, JobStage, LONGEST_WAIT, Owner, never,
+};
 use crate::args::OnMovedTag;
 use crate::cluster::copy_status::State;
 use crate::copy_queue::Task;
 use crate::lookup::Upstream;
 use crate::metrics::UpstreamCheck;
 
-/// Pause before a second look at an original that is gone. A registry may have a bad moment.
+/// Pause before an absence is confirmed: a registry may have a bad moment.
 const ABSENCE_PAUSE: Duration = Duration::from_mins(1);
 
+/// What is known about the original.
+#[derive(Debug)]
+pub(super) struct UpstreamState {
+    pub(super) original: Original,
+    pub(super) check_at: Instant,
+    /// Absences in a row while there was no copy.
+    pub(super) absences: u8,
+    /// The turn of the re-check schedule in which the copy last followed its tag.
+    updated_in: Option<u128>,
+}
+
+/// The original while there is a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Original {
+    /// It is what the copy is, or nothing else is known.
+    Present,
+    /// Its tag moved, and the copy stays.
+    Moved,
+    /// It was not found this many times in a row.
+    Absent(u8),
+}
+
+impl UpstreamState {
+    pub(super) fn new(check_at: Instant) -> Self {
+        Self {
+            original: Original::Present,
+            check_at,
+            absences: 0,
+            updated_in: None,
+        }
+    }
+
+    /// Forgets the results of earlier checks.
+    pub(super) fn reset(&mut self, check_at: Instant) {
+        *self = Self {
+            updated_in: self.updated_in,
+            ..Self::new(check_at)
+        };
+    }
+
+    /// The original of a copy is confirmed to be gone.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.original, Original::Absent(times) if times >= CONFIRMING_ABSENCES)
+    }
+}
+
 impl ImageState {
-    /// What the original's registry said; gives what must be done.
-    pub(in crate::cluster::reconciler) fn asked(
+    /// Applies the response of the original's registry; returns the task that follows.
+    pub(in crate::cluster::reconciler) fn upstream_checked(
         &mut self,
         upstream: Upstream,
         on_moved: OnMovedTag,
         clock: Clock<'_>,
     ) -> (UpstreamCheck, Option<Task>) {
-        self.upstream_at = clock.recheck_schedule.next(self.phase, clock.now);
+        self.upstream.check_at = clock.recheck_schedule.next(self.phase, clock.now);
         let result = match &upstream {
             Upstream::Is(_) => UpstreamCheck::Current,
             Upstream::Absent => UpstreamCheck::Gone,
@@ -30,99 +78,106 @@ impl ImageState {
         };
         match (&self.state, upstream) {
             (State::Mirrored { digest }, Upstream::Is(original)) if *digest == original => {
-                self.original = Original::Fine;
-                // That explains it: the copy is what the original is.
-                self.doubt = Doubt::None;
-                self.known = Some(original);
+                self.upstream.original = Original::Present;
+                // The copy is what the original is, whoever changed it.
+                self.backup.integrity = Integrity::Intact;
+                self.backup.known = Some(original);
                 (result, None)
             }
             (State::Mirrored { .. }, Upstream::Is(original)) => {
-                if on_moved == OnMovedTag::Keep && self.put_back(clock.now) {
-                    let is_old = self.known.as_ref() == Some(&original);
-                    self.original = if is_old {
-                        Original::Fine
+                if on_moved == OnMovedTag::Keep && self.restore_known(clock.now) {
+                    let is_old = self.backup.known.as_ref() == Some(&original);
+                    self.upstream.original = if is_old {
+                        Original::Present
                     } else {
                         Original::Moved
                     };
                     return (UpstreamCheck::Kept, None);
                 }
-                self.moved(on_moved, clock)
+                self.tag_moved(on_moved, clock)
             }
             (State::Mirrored { .. }, Upstream::Absent) => {
-                self.absent(clock);
-                self.put_back(clock.now);
+                self.original_absent(clock);
+                self.restore_known(clock.now);
                 (result, None)
             }
             (State::Mirrored { .. }, Upstream::Unknown { lasting, .. }) => {
-                if self.doubt == Doubt::Changed && !lasting && on_moved == OnMovedTag::Update {
-                    self.upstream_at = clock.now + clock.at_most(LONGEST_WAIT);
+                if self.backup.integrity == Integrity::Changed
+                    && !lasting
+                    && on_moved == OnMovedTag::Update
+                {
+                    self.upstream.check_at = clock.now + clock.at_most(LONGEST_WAIT);
                 } else {
-                    // Many registries refuse to say that an image is gone.
-                    self.put_back(clock.now);
+                    // Many registries do not disclose that an image is gone.
+                    self.restore_known(clock.now);
                 }
                 (result, None)
             }
             (_, upstream) => {
-                self.explain(upstream, clock);
+                self.explain_missing(upstream, clock);
                 (result, None)
             }
         }
     }
 
-    /// Has the copy put back that was known, if it was changed; says whether it was.
-    fn put_back(&mut self, now: Instant) -> bool {
-        let was_changed = self.doubt == Doubt::Changed;
+    /// Schedules a restore of the known digest if the copy was changed; returns whether it was.
+    fn restore_known(&mut self, now: Instant) -> bool {
+        let was_changed = self.backup.integrity == Integrity::Changed;
         if was_changed {
-            self.doubt = Doubt::PutBack;
-            self.look_at = Some(now);
+            self.backup.integrity = Integrity::Restoring;
+            self.backup.check_at = Some(now);
         }
         was_changed
     }
 
-    fn moved(&mut self, on_moved: OnMovedTag, clock: Clock<'_>) -> (UpstreamCheck, Option<Task>) {
+    fn tag_moved(
+        &mut self,
+        on_moved: OnMovedTag,
+        clock: Clock<'_>,
+    ) -> (UpstreamCheck, Option<Task>) {
         let turn = clock.recheck_schedule.turn(self.phase, clock.now);
         match on_moved {
             OnMovedTag::Keep => {
-                self.original = Original::Moved;
+                self.upstream.original = Original::Moved;
                 (UpstreamCheck::Kept, None)
             }
-            // Two servers of one registry may disagree; the copy must not go to and fro with them.
-            OnMovedTag::Update if self.updated_in == Some(turn) => {
-                self.original = Original::Fine;
+            // Two servers of one registry may disagree; the copy must not flap between them.
+            OnMovedTag::Update if self.upstream.updated_in == Some(turn) => {
+                self.upstream.original = Original::Present;
                 (UpstreamCheck::Kept, None)
             }
             OnMovedTag::Update => {
-                self.original = Original::Fine;
-                self.updated_in = Some(turn);
-                self.job = Job::Updating;
+                self.upstream.original = Original::Present;
+                self.upstream.updated_in = Some(turn);
+                self.job.stage = JobStage::Updating;
                 (UpstreamCheck::Updated, Some(Task::Update))
             }
         }
     }
 
-    fn absent(&mut self, clock: Clock<'_>) {
-        let before = match self.original {
+    fn original_absent(&mut self, clock: Clock<'_>) {
+        let before = match self.upstream.original {
             Original::Absent(times) => times,
-            Original::Fine | Original::Moved => 0,
+            Original::Present | Original::Moved => 0,
         };
         let times = before.saturating_add(1);
-        self.original = Original::Absent(times);
-        if times < ABSENCES {
-            self.upstream_at = clock.now + clock.at_most(ABSENCE_PAUSE);
+        self.upstream.original = Original::Absent(times);
+        if times < CONFIRMING_ABSENCES {
+            self.upstream.check_at = clock.now + clock.at_most(ABSENCE_PAUSE);
         }
     }
 
-    /// Finds out why another replica has made no copy.
-    fn explain(&mut self, upstream: Upstream, clock: Clock<'_>) {
+    /// Records why another replica has made no copy.
+    fn explain_missing(&mut self, upstream: Upstream, clock: Clock<'_>) {
         if self.owner != Owner::Others {
             return;
         }
-        self.upstream_at = clock.now + clock.at_most(LONGEST_WAIT);
+        self.upstream.check_at = clock.now + clock.at_most(LONGEST_WAIT);
         if matches!(
             upstream,
             Upstream::Absent | Upstream::Unknown { lasting: true, .. }
         ) {
-            self.record_absence();
+            self.mark_late_tag();
         }
         match upstream {
             Upstream::Absent => self.state = never("its registry has no such image"),
