@@ -288,7 +288,7 @@ fn a_registry_that_is_down_has_lost_nothing() {
     scene.wait("a look in vain", || scene.upstream_checks("unknown") >= 1);
     // It is left alone then, and the copy is looked at all the same.
     scene.wait("one that is spared", || {
-        scene.upstream_checks("spared") >= 1
+        scene.upstream_checks("throttled") >= 1
     });
     let before = scene.backup_checks("present");
     scene.wait("two more looks", || {
