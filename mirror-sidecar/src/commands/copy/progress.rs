@@ -223,14 +223,14 @@ impl mirror_copy::Progress for Watch {
     fn event(&self, event: Event<'_>) {
         let mut news = self.progress.news();
         let News { board, pending } = &mut *news;
-        board.apply(self.number, &event, Instant::now());
+        let is_news = board.apply(self.number, &event, Instant::now());
         let few = board.is_few();
         let Some(image) = board.running.get(&self.number) else {
             return;
         };
         match &self.progress.view {
             View::Lines(_) if few => pending.extend(lines::line(image, &event)),
-            View::Json(_) => pending.extend(events::line(&image.name, &event)),
+            View::Json(_) if is_news => pending.extend(events::line(&image.name, &event)),
             _ => {}
         }
         drop(news);

@@ -64,13 +64,13 @@ impl Board {
         self.running.insert(number, image);
     }
 
-    pub(super) fn apply(&mut self, number: usize, event: &Event<'_>, now: Instant) {
+    /// Returns whether the event is news of a running copy.
+    pub(super) fn apply(&mut self, number: usize, event: &Event<'_>, now: Instant) -> bool {
         if let Event::Bytes { bytes, .. } = event {
             self.sent = self.sent.saturating_add(*bytes);
         }
-        if let Some(image) = self.running.get_mut(&number) {
-            image.apply(event, now);
-        }
+        let image = self.running.get_mut(&number);
+        image.is_some_and(|image| image.apply(event, now))
     }
 
     pub(super) fn tick(&mut self, now: Instant) {
@@ -114,8 +114,13 @@ impl Board {
             0 => String::new(),
             failed => format!(", {failed} failed"),
         };
+        let is_waiting = |image: &&Image| image.waits_for_source();
+        let waiting = match self.running.values().filter(is_waiting).count() {
+            0 => String::new(),
+            waiting => format!(", {waiting} waiting for the source"),
+        };
         format!(
-            "{} of {} images done{failed}, {} sent, {}",
+            "{} of {} images done{failed}, {} sent, {}{waiting}",
             self.done(),
             self.total,
             human_bytes(self.sent),

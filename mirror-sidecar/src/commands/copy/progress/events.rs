@@ -57,6 +57,11 @@ enum Object<'a> {
         size: u64,
         from: &'a str,
     },
+    /// The source holds back the first byte of a blob; reported once for each wait.
+    WaitingForSource {
+        image: &'a str,
+        digest: &'a Digest,
+    },
     BlobStarted {
         image: &'a str,
         digest: &'a Digest,
@@ -178,6 +183,7 @@ pub(super) fn line(image: &str, event: &Event<'_>) -> Option<String> {
             size,
             from,
         },
+        Event::WaitingForSource { digest } => Object::WaitingForSource { image, digest },
         Event::BlobStarted { digest, size } => Object::BlobStarted {
             image,
             digest,

@@ -1,6 +1,7 @@
-//! A terminal that stands still, as with Ctrl-S.
+//! A terminal that stands still, as with Ctrl-S, and a source that is silent.
 
 use std::io;
+use std::slice;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -92,4 +93,23 @@ fn a_terminal_that_stands_still_does_not_hold_up_copies() {
     copying.join().unwrap();
     in_time.expect("the copy waits for the terminal");
     assert_eq!(progress.news().board.running[&0].sent(), 60);
+}
+
+#[test]
+fn a_source_that_holds_back_a_blob_is_reported_once_for_each_wait() {
+    let progress = Arc::new(Progress::shown_by(View::Json(Mutex::default())));
+    progress.start(1);
+    let image = watch(Arc::clone(&progress), 0, "nginx:1");
+    let digest = &format!("sha256:{}", "a".repeat(64)).parse().unwrap();
+    image.event(Event::WaitingForSource { digest });
+    image.event(Event::WaitingForSource { digest });
+    let waiting =
+        format!(r#"{{"event":"waiting_for_source","image":"nginx:1","digest":"{digest}"}}"#);
+    let lines = || std::mem::take(&mut progress.news().pending);
+    assert_eq!(lines(), slice::from_ref(&waiting));
+
+    image.event(Event::BlobStarted { digest, size: 100 });
+    assert_eq!(lines().len(), 1);
+    image.event(Event::WaitingForSource { digest });
+    assert_eq!(lines(), [waiting]);
 }

@@ -8,8 +8,8 @@ use mirror_copy::{Digest, Event};
 use super::rate::Rate;
 use crate::output::{count, human_bytes};
 
-/// How long a layer may be silent before it is taken for one that was given up with its referrer. The engine tells what
-/// moved four times a second; a layer that does move again comes back.
+/// How long nothing may be reported of a layer before it counts as given up. The engine reports four times a second which
+/// layers move and which are waited for; a layer that is reported again comes back.
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// How far the copy of one image is.
@@ -32,6 +32,8 @@ pub(in super::super) struct Image {
     layers: HashMap<Digest, Layer>,
     /// The blobs that were on their way and that nothing is heard of.
     lost: HashMap<Digest, Layer>,
+    /// The blobs whose first byte the source holds back, and when that was last reported.
+    waiting: HashMap<Digest, Instant>,
 }
 
 /// Blobs and their size in bytes.
@@ -78,11 +80,16 @@ impl Image {
             rate: Rate::new(now),
             layers: HashMap::new(),
             lost: HashMap::new(),
+            waiting: HashMap::new(),
         }
     }
 
-    pub(super) fn apply(&mut self, event: &Event<'_>, now: Instant) {
+    /// Returns whether the event is news: it is not if it only repeats that the source is waited for.
+    pub(super) fn apply(&mut self, event: &Event<'_>, now: Instant) -> bool {
         match *event {
+            Event::WaitingForSource { digest } => {
+                return self.waiting.insert(digest.clone(), now).is_none();
+            }
             Event::Resolved { digest } => self.root = Some(digest.clone()),
             Event::Planned { blobs, bytes, .. } => {
                 self.planned = true;
@@ -93,6 +100,7 @@ impl Image {
             }
             // Also after a failure: then the blob is sent from its beginning.
             Event::BlobStarted { digest, size } => {
+                self.waiting.remove(digest);
                 self.lost.remove(digest);
                 self.layers.insert(digest.clone(), Layer::new(size, now));
             }
@@ -119,6 +127,12 @@ impl Image {
             }
             _ => {}
         }
+        true
+    }
+
+    /// Whether the source holds back the first byte of a blob.
+    pub(in super::super) fn waits_for_source(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     /// The layer that this event is about, which is on its way beyond doubt.
@@ -134,6 +148,8 @@ impl Image {
     pub(super) fn tick(&mut self, now: Instant) {
         self.lost
             .extend(self.layers.extract_if(|_, layer| layer.is_lost(now)));
+        self.waiting
+            .retain(|_, reported| now.saturating_duration_since(*reported) < SILENCE);
         let sent = self.sent();
         self.rate.update(sent, now);
         for layer in self.layers.values_mut() {
@@ -181,8 +197,16 @@ impl Image {
         }
     }
 
-    /// What is going on, in words.
+    /// The progress in words.
     pub(in super::super) fn state(&self) -> String {
+        let state = self.transfer_state();
+        if self.waits_for_source() {
+            return format!("{state}, waiting for the source");
+        }
+        state
+    }
+
+    fn transfer_state(&self) -> String {
         if !self.planned {
             return "reading manifests".into();
         }

@@ -174,6 +174,37 @@ fn a_layer_that_was_only_slow_comes_back() {
     );
 }
 
+#[test]
+fn a_source_that_is_waited_for_is_named_until_it_responds_or_is_given_up() {
+    let (mut board, start) = board();
+    let (a, b, size) = (&digest('a'), &digest('b'), 100);
+    let planned = Event::Planned {
+        blobs: 2,
+        bytes: 200,
+        manifests: 1,
+    };
+    let waits = |board: &Board| image(board).state().ends_with(", waiting for the source");
+    board.apply(0, &planned, start);
+    assert!(!waits(&board));
+    for digest in [a, b] {
+        board.apply(0, &Event::WaitingForSource { digest }, start);
+    }
+    board.apply(0, &Event::BlobStarted { digest: a, size }, start);
+    assert!(waits(&board), "{}", image(&board).state());
+    let state = board.state();
+    assert!(state.ends_with(", 1 waiting for the source"), "{state}");
+    let mut given_up = start;
+    while waits(&board) {
+        given_up += Duration::from_millis(250);
+        board.tick(given_up);
+        assert!(given_up < start + Duration::from_secs(5));
+    }
+    assert!(!board.state().contains("waiting"), "{}", board.state());
+    board.apply(0, &Event::WaitingForSource { digest: b }, given_up);
+    board.apply(0, &Event::BlobStarted { digest: b, size }, given_up);
+    assert!(!waits(&board));
+}
+
 /// The bytes of the failed attempt were sent all the same, but the layer's bar begins again.
 #[test]
 fn a_layer_that_failed_begins_again() {
