@@ -14,6 +14,7 @@ use crate::credentials::CredentialError;
 use crate::manifest::ManifestError;
 use reqwest::StatusCode;
 use retry::{status_retry, transport_retry};
+pub(crate) use status::{BAD_CLIENT_CERTIFICATE, NO_CLIENT_CERTIFICATE};
 use std::time::Duration;
 pub(crate) use tls::CA_AS_SERVER;
 
@@ -24,7 +25,7 @@ pub enum RegistryError {
     /// The registry answered with an error status.
     #[error(
         "cannot {subject}: the registry answered {status}{}{}",
-        detail(.code, .message), status::advice(subject.operation, *status, .code)
+        detail(.code, .message), status::advice(subject.operation, *status, .code, .message)
     )]
     Status {
         /// What was tried.

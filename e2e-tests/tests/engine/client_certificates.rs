@@ -1,6 +1,6 @@
 //! Certificates of single registries, from a folder like docker's `certs.d`.
 
-use crate::support::{arrived, copy_app};
+use crate::support::{arrived, copy_app, pair_with, registries};
 use axum::http::Method;
 use e2e_tests::scripted::{Action, Fake, Image, digest_of, image, noise};
 use e2e_tests::tls::Tls;
@@ -103,6 +103,31 @@ async fn a_missing_certificate_is_named() {
     let text = error.to_string();
     assert!(text.contains("client certificate"), "{text}");
     assert!(text.contains("--certs-dir"), "{text}");
+}
+
+/// nginx accepts the connection and refuses the request (`ssl_verify_client on`).
+#[rstest]
+#[case::missing(
+    "<html><head><title>400 No required SSL certificate was sent</title></head></html>"
+)]
+#[case::refused("<html><head><title>400 The SSL certificate error</title></head></html>")]
+#[tokio::test]
+async fn a_certificate_that_nginx_requires_is_named(#[case] page: &'static str) {
+    let (from, to) = pair_with(&[app()]).await;
+    let registries = registries(&[&from, &to]);
+    for fake in [&to, &from] {
+        for method in [Method::GET, Method::HEAD, Method::POST] {
+            let headers = vec![("content-type", "text/html".to_owned())];
+            fake.fault(
+                method,
+                "/v2/",
+                usize::MAX,
+                Action::Status(400, headers, page),
+            );
+        }
+        let error = copy_app(&registries, &from, &to).await.unwrap_err();
+        assert!(error.to_string().contains("--certs-dir"), "{error}");
+    }
 }
 
 /// Neither the certificate of the first registry is presented to the second one, nor that of the second one on behalf of

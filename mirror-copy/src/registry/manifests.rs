@@ -95,10 +95,10 @@ impl Repository {
     ) -> Result<Option<Located>, RegistryError> {
         let subject = self.subject(Operation::ReadManifest, &reference.suffix());
         let url = self.manifest_url(reference)?;
-        // 405: a few proxies know no HEAD.
+        // 400: only the body, which a response to HEAD does not have, explains it. 405: a few proxies know no HEAD.
         let call = RegistryRequest::new(&subject, Method::HEAD, url, &self.scopes, Pool::Small)
             .header(ACCEPT, manifest::ACCEPT)
-            .answers(&[404, 405]);
+            .answers(&[400, 404, 405]);
         let permit = self.metadata_permit().await;
         let response = self.registry.send(&call).await?;
         drop(permit);

@@ -23,13 +23,16 @@ const FIRST_PIECE: usize = 4 * 1024;
 /// As much of an error's body as is read, in bytes.
 const MAX_ERROR_BODY: usize = 16 * 1024;
 
-/// What registries, and proxies before them, say in bodies of their own making that is acted upon.
-const KNOWN_WORDS: [&str; 5] = [
+/// Words in bodies of registries, and of proxies before them, that are acted upon, in lower case. Two are of nginx (its
+/// status codes 496 and 495, sent as 400).
+const KNOWN_WORDS: [&str; 7] = [
     "expired",
     "immutable",
     "media type",
     "unsupported",
     "not supported",
+    crate::error::NO_CLIENT_CERTIFICATE,
+    crate::error::BAD_CLIENT_CERTIFICATE,
 ];
 
 /// How content in gzip begins (RFC 1952). No JSON does.
