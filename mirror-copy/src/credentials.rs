@@ -1,4 +1,4 @@
-//! Where credentials come from. Looks them up; never sends, stores or prints them.
+//! Sources of credentials. Looks them up; never sends, stores or prints them.
 
 mod docker_config;
 mod host_logins;
@@ -31,7 +31,7 @@ impl fmt::Debug for Login {
     }
 }
 
-/// What a registry is shown.
+/// The credential that is presented to a registry.
 #[derive(Clone, Debug)]
 pub enum Credential {
     /// Sent by Basic authentication, to the registry or to its token service.
@@ -40,20 +40,20 @@ pub enum Credential {
     IdentityToken(SecretString),
 }
 
-/// A login that was given for one host.
+/// A login that was configured for one host.
 #[derive(Clone, Debug)]
 enum Explicit {
     Login(Login),
     File { username: String, password: PathBuf },
 }
 
-/// Where credentials come from, looked up by registry host. Explicit logins win over the docker
-/// configuration; a host that is in neither, or was taken out, is spoken to anonymously.
+/// Sources of credentials, looked up by registry host. Explicit logins win over the docker configuration; a host that is
+/// in neither, or was removed with [`Credentials::without`], is accessed anonymously.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
     logins: BTreeMap<String, Explicit>,
     docker_config: Option<DockerConfig>,
-    /// Hosts spoken to anonymously whatever else is known of them.
+    /// Hosts that are accessed anonymously, even if there is a login for them.
     anonymous: BTreeSet<String>,
 }
 
@@ -72,8 +72,8 @@ impl Credentials {
         self
     }
 
-    /// Uses this user for one host, with the password in a file, which is read again each time: it may be replaced. One
-    /// final line break does not belong to the password.
+    /// Uses this user for one host, with the password in a file, which is read for each lookup, so that it may be replaced.
+    /// One final line break is not part of the password.
     #[must_use]
     pub fn with_login_file(mut self, host: &str, username: &str, password: PathBuf) -> Self {
         let login = Explicit::File {
@@ -91,15 +91,15 @@ impl Credentials {
         self
     }
 
-    /// Speaks to one host anonymously under all its names, whatever login there is for it, here or in the docker
-    /// configuration. No credential helper is asked for it either.
+    /// Accesses one host anonymously under all its names, even if there is a login for it, here or in the docker
+    /// configuration. No credential helper is run for it either.
     #[must_use]
     pub fn without(mut self, host: &str) -> Self {
         self.anonymous.insert(host::canonical(host));
         self
     }
 
-    /// The credential for a host as a whole, for somebody else than this crate to show; `None` for anonymous. Reads files anew and
+    /// Returns the credential for a host as a whole, for use outside this crate; `None` for anonymous. Reads files again and
     /// may run a credential helper, for 30 s at most.
     ///
     /// # Errors
@@ -108,8 +108,8 @@ impl Credentials {
         self.lookup(&host::canonical(host)).await?.find("").await
     }
 
-    /// Whether a credential helper is asked for this host. What a helper gives may end without notice: its protocol
-    /// knows no expiry.
+    /// Whether a credential helper is run for this host. A helper's credential may expire without notice: its protocol
+    /// has no expiry.
     ///
     /// # Errors
     /// [`CredentialError`] when the docker configuration cannot be read or understood.
@@ -123,9 +123,9 @@ impl Credentials {
         }
     }
 
-    /// The logins of a host in canonical form; none means anonymous. Reads files anew; helpers are not asked yet.
+    /// Returns the logins of a host in canonical form; none means anonymous. Reads files again; helpers are not run yet.
     pub(crate) async fn lookup(&self, host: &str) -> Result<HostLogins, CredentialError> {
-        // A host spoken to by plain HTTP may keep port 443 in its name.
+        // A host accessed by plain HTTP may keep port 443 in its name.
         let name = host::canonical(host);
         if self.anonymous.contains(&name) {
             return Ok(HostLogins::default());
@@ -214,7 +214,7 @@ pub enum CredentialError {
         helper: String,
         /// The registry.
         host: String,
-        /// What the helper said, cleaned and bounded.
+        /// The helper's output, cleaned and bounded.
         reason: String,
     },
 }
@@ -240,7 +240,7 @@ mod tests {
         }
     }
 
-    /// Under whatever name, from whatever place the login comes.
+    /// Under all names, and for all sources of the login.
     #[rstest::rstest]
     #[case("ghcr.io", "ghcr.io")]
     #[case("ghcr.io", "GHCR.io:443")]

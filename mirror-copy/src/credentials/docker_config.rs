@@ -86,8 +86,8 @@ impl DockerConfig {
 }
 
 impl Config {
-    /// What the file says of one host: a helper of its own goes before an entry for the whole host, which goes before the
-    /// common store. A longer path goes before a shorter one, an exact name before a wildcard.
+    /// Returns the logins of the file for one host: its own helper precedes an entry for the whole host, which precedes the
+    /// common store. A longer path precedes a shorter one, an exact name a wildcard.
     fn logins(&self, path: &Path, host: &str) -> HostLogins {
         let unusable = |key: &str, reason| CredentialError::Entry {
             path: path.to_owned(),

@@ -97,7 +97,7 @@ fn get(program: &str, key: &str, running: &Running) -> Result<Option<Credential>
         return Err("it has no standard input and output".to_owned());
     };
     let stderr = thread::spawn(move || read_bounded(stderr));
-    // One that ended already says more by its output than a broken pipe does.
+    // The output of a helper that ended already explains more than a broken pipe does.
     let _ = stdin.write_all(key.as_bytes());
     drop(stdin);
     let stdout = read_bounded(stdout);
