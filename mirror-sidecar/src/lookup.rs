@@ -463,7 +463,12 @@ impl Lookup {
             let is_in_doubt = was_incomplete || lacks_anchor;
             match manifests {
                 Ok(Completeness::Complete { .. } | Completeness::Unfinished { .. }) => {}
-                found => return Ok(lookup.concludes(&image, found, was_incomplete)),
+                found => {
+                    let is_there = lookup
+                        .concludes(&image, &repository, &root.digest, found, was_incomplete)
+                        .await;
+                    return Ok(is_there);
+                }
             }
             let rest = tokio::spawn(async move {
                 let _permit = permit;
@@ -472,7 +477,9 @@ impl Lookup {
                     .parts
                     .check(&repository, &root, everything, Pacing::Lookup)
                     .await;
-                let is_there = lookup.concludes(&image, found, was_incomplete);
+                let is_there = lookup
+                    .concludes(&image, &repository, &root.digest, found, was_incomplete)
+                    .await;
                 if !is_there {
                     lookup.seen.invalidate(&image).await;
                 }
@@ -512,9 +519,11 @@ impl Lookup {
     }
 
     /// Returns whether the copy is whole as far as is known; has it restored if not.
-    fn concludes(
+    async fn concludes(
         &self,
         image: &ImageRef<'static>,
+        repository: &str,
+        digest: &mirror_copy::Digest,
         found: Result<Completeness, RegistryError>,
         was_incomplete: bool,
     ) -> bool {
@@ -522,12 +531,9 @@ impl Lookup {
             Ok(Completeness::Complete { .. }) => true,
             Ok(Completeness::Unfinished { .. }) => !was_incomplete,
             Ok(Completeness::Missing(part)) => {
-                if !was_incomplete {
-                    tracing::warn!(
-                        %image, %part,
-                        "the copy in the backup lacks parts and is restored; find out what deletes there"
-                    );
-                }
+                self.parts
+                    .report_missing(image, repository, digest, &part)
+                    .await;
                 self.ask(image, Task::Restore);
                 false
             }

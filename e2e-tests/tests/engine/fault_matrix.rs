@@ -9,7 +9,7 @@
 mod cluster;
 mod copy;
 mod fault;
-mod log;
+pub mod log;
 mod page;
 mod request;
 

@@ -1,12 +1,14 @@
 //! What the sidecar's lookup believes about copies that lost parts, against scripted registries.
 
+use crate::fault_matrix::log::Captured;
 use crate::support::{anchor_of, registries};
 use axum::http::Method;
 use e2e_tests::scripted::{Action, Fake, Image, digest_of, image, index, noise};
 use mirror_contract::{Backup, ImageRef, ImageStatus, Mode, Naming};
+use mirror_copy::Completeness;
 use mirror_sidecar::former_backups::FormerBackups;
 use mirror_sidecar::locations::Locations;
-use mirror_sidecar::lookup::Lookup;
+use mirror_sidecar::lookup::{Lookup, PartsPlan, Turn};
 use mirror_sidecar::metrics::Metrics;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -137,6 +139,41 @@ async fn a_tag_that_is_put_back_does_not_count_as_a_copy() {
     scene.lose_layer(&scene.images[1]);
     wait(&scene.lookup(), &image).await;
     assert!(scene.is_whole());
+}
+
+/// A lookup and the check of images in use find the same loss.
+#[rstest::rstest]
+#[case::lookup_first(true)]
+#[case::check_first(false)]
+#[tokio::test]
+async fn a_loss_is_logged_once(#[case] is_lookup_first: bool) {
+    let scene = Scene::new().await;
+    let (image, copy) = (scene.image(), scene.place().target(&scene.image()).unwrap());
+    wait(&scene.lookup(), &image).await;
+    scene.lose_layer(&scene.images[1]);
+    // The copy is not restored meanwhile.
+    let reads = "/v2/app/manifests/";
+    scene
+        .upstream
+        .fault(Method::HEAD, reads, usize::MAX, Action::Hang);
+    let lookup = scene.lookup();
+    let log = Captured::default();
+    let _guard = log.subscribe();
+    let digest = scene.images[0].digest().to_string();
+    let digest = mirror_contract::Digest::parse(&digest)
+        .unwrap()
+        .into_owned();
+    for is_lookup in [is_lookup_first, !is_lookup_first] {
+        if is_lookup {
+            assert!(!is_mirrored(&lookup, &image).await);
+        } else {
+            let (turn, skip) = (Turn::Everything, 0);
+            let plan = PartsPlan { turn, skip };
+            let found = lookup.check_parts(&image, &copy, &digest, plan).await;
+            assert!(matches!(found, Ok(Completeness::Missing(_))));
+        }
+        assert_eq!(log.count("WARN"), 1);
+    }
 }
 
 /// A copy whose original lacks a platform is as good as it gets; one that lacks a layer besides is not.

@@ -184,7 +184,9 @@ impl Lookup {
         )
         .await?;
         if let Completeness::Missing(part) = &found {
-            tracing::debug!(%image, %part, "a part of the copy is missing");
+            self.parts
+                .report_missing(image, copy.path(), &root.digest, part)
+                .await;
             self.seen.invalidate(image).await;
         }
         Ok(found)
@@ -377,7 +379,10 @@ impl Lookup {
         };
         let is_back = self.registry.tag(repository, &own, tag).await?;
         if is_back {
-            tracing::warn!(repository, %digest, tag, "the backup had lost or changed this tag; it was put back");
+            tracing::warn!(
+                repository, %digest, tag,
+                "the backup registry lost or changed this tag and it was restored; check what deletes or overwrites tags there"
+            );
         }
         Ok(is_back)
     }

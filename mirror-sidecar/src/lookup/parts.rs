@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use mirror_contract::ImageRef;
 use mirror_copy::{Completeness, Digest, PartsQuery, Registry, RegistryError, Resolved};
 use moka::future::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -94,6 +95,8 @@ pub(super) struct Parts {
     /// Copies that were whole when they were checked last, however long ago.
     was_whole: Cache<Key, ()>,
     incomplete: Cache<Key, ()>,
+    /// Copies whose missing parts were logged.
+    reported: Cache<Key, ()>,
     /// Parts that copies lack because their originals do.
     lacked_by_originals: Cache<Key, Arc<HashSet<Digest>>>,
     lookup_pace: Arc<Mutex<TokenBucket>>,
@@ -114,6 +117,7 @@ impl Parts {
             whole: cache(WHOLE_FOR),
             was_whole: Cache::new(MAX_COPIES),
             incomplete: cache(REMEMBERED_FOR),
+            reported: cache(REMEMBERED_FOR),
             lacked_by_originals: Cache::builder()
                 .max_capacity(MAX_LACKING)
                 .time_to_live(WHOLE_FOR)
@@ -147,7 +151,25 @@ impl Parts {
         self.mark_whole(key).await;
     }
 
+    /// Logs that a copy lacks a part, once until it is whole again, whichever check finds it first.
+    pub(super) async fn report_missing(
+        &self,
+        image: &ImageRef<'static>,
+        repository: &str,
+        digest: &Digest,
+        part: &Digest,
+    ) {
+        let entry = self.reported.entry(key(repository, digest));
+        if entry.or_insert(()).await.is_fresh() {
+            tracing::warn!(
+                %image, %part,
+                "the copy in the backup lacks parts and is restored; find out what deletes there"
+            );
+        }
+    }
+
     async fn mark_whole(&self, key: Key) {
+        self.reported.invalidate(&key).await;
         self.was_whole.insert(key.clone(), ()).await;
         self.whole.insert(key, ()).await;
     }

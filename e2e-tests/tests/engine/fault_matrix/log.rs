@@ -23,6 +23,13 @@ impl Captured {
         tracing::subscriber::set_default(subscriber)
     }
 
+    /// How many lines have these words.
+    pub fn count(&self, words: &str) -> usize {
+        let bytes = self.0.lock().unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        text.lines().filter(|line| line.contains(words)).count()
+    }
+
     /// The lines with a secret in them.
     pub fn leaks(&self) -> Vec<String> {
         let bytes = self.0.lock().unwrap();

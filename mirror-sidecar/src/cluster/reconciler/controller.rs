@@ -305,12 +305,8 @@ impl Controller {
             }
             ProbeResult::Parts(plan, found) => {
                 state.end(Check::Parts);
-                if let Ok(Completeness::Missing(part)) = &found {
+                if let Ok(Completeness::Missing(_)) = &found {
                     self.ctx.metrics.backup_checked(BackupCheck::Incomplete);
-                    tracing::warn!(
-                        %image, %part,
-                        "the copy in the backup lacks parts and is restored; find out what deletes there"
-                    );
                 }
                 state.parts_checked(plan, found, clock)
             }
@@ -321,7 +317,7 @@ impl Controller {
                 }
                 let (result, task) = state.upstream_checked(upstream, self.ctx.on_moved_tag, clock);
                 self.ctx.metrics.upstream_checked(result);
-                log_original(image, state, result);
+                log_original(image, result);
                 let referrers = referrers.filter(|_| result == UpstreamCheck::Current);
                 let copy_referrers = || {
                     let task = state.referrers_checked(referrers?);
@@ -458,12 +454,8 @@ fn log_copy(image: &Image, before: &Record, state: &ImageState, result: BackupCh
     }
 }
 
-/// Logs what follows from a check of the original.
-fn log_original(image: &Image, state: &ImageState, result: UpstreamCheck) {
+fn log_original(image: &Image, result: UpstreamCheck) {
     if result == UpstreamCheck::Updated {
         tracing::info!(%image, "tag moved upstream; updating the copy");
-    }
-    if state.digest_to_restore().is_some() {
-        tracing::warn!(%image, "resetting the tag of the copy to its former digest");
     }
 }
