@@ -19,13 +19,12 @@
 //! - [`pull_secrets`]: makes the pull Secrets;
 //! - [`replicas`]: which share of the work is this replica's;
 //! - [`events`]: tells people what happened;
-//! - `own_workload`, `backup_events`: Events about this service, at its own Deployment;
+//! - `own_workload`, `trouble_events`: Events about this service, at its own Deployment;
 //! - `supervision`: tasks that are started again when they break off;
 //! - [`run`]: sets all this to work.
 
 mod api_response;
 pub mod api_server;
-mod backup_events;
 pub mod copy_status;
 pub mod events;
 pub mod excluded;
@@ -47,6 +46,7 @@ pub mod shared_index;
 mod supervision;
 #[cfg(test)]
 mod testing;
+mod trouble_events;
 pub mod watch;
 pub mod workload;
 pub mod workload_kind;

@@ -1,11 +1,13 @@
 //! Events about the backup registry, at the Deployment of the sidecar.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use e2e_tests::blocking;
 use e2e_tests::cluster;
 use e2e_tests::scripted::{Auth, Fake};
 use e2e_tests::sidecar::Sidecar;
+use e2e_tests::tls::Tls;
 use serde_json::{Value, json};
 
 use crate::manifests::Kind;
@@ -22,7 +24,7 @@ fn controller(owner: &Value) -> Value {
 }
 
 #[test]
-fn a_refused_login_is_an_event_at_the_deployment_and_so_is_its_end() {
+fn a_refused_login_and_an_expired_certificate_are_events_at_the_deployment() {
     let Some(cluster) = cluster::alone() else {
         return;
     };
@@ -47,11 +49,14 @@ fn a_refused_login_is_an_event_at_the_deployment_and_so_is_its_end() {
     pod["metadata"]["ownerReferences"] = controller(&set);
     home.create(&pod).unwrap();
 
+    let tls = Arc::new(Tls::generate().unwrap());
+    tls.expire().unwrap();
     let host = backup.host();
     let sidecar = Sidecar::builder()
         .argument(format!("--registry={host}"))
         .argument(format!("--repository={REPOSITORY}"))
         .insecure_registry(&host)
+        .tls(tls)
         .argument("--registry-username=pusher")
         .argument("--registry-password=wrong")
         .argument("--kubernetes=on")
@@ -78,6 +83,10 @@ fn a_refused_login_is_an_event_at_the_deployment_and_so_is_its_end() {
     assert_eq!(regarding["uid"], deployment["metadata"]["uid"]);
     let note = event["note"].as_str().unwrap();
     assert!(note.contains("correct --registry-username"), "{note}");
+
+    let event = wait("FacadeCertificateExpired");
+    assert_eq!(event["type"], "Warning");
+    assert_eq!(event["regarding"]["uid"], deployment["metadata"]["uid"]);
 
     backup.set(|knobs| knobs.auth = auth("wrong"));
     assert_eq!(wait("BackupRecovered")["type"], "Normal");

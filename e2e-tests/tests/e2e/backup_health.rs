@@ -2,6 +2,7 @@
 //! with the next step, and one when it is well again.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use e2e_tests::blocking;
@@ -140,4 +141,32 @@ fn an_expired_certificate_is_reported_with_what_to_do() {
     let events = sidecar.events();
     let reason = events.iter().find_map(|event| event["reason"].as_str());
     assert!(reason.unwrap().contains("has expired"), "{reason:?}");
+}
+
+#[test]
+fn an_expired_certificate_of_the_facade_is_reported_until_it_is_renewed() {
+    let backup = blocking::run(Fake::start());
+    let host = backup.host();
+    let tls = Arc::new(Tls::generate().unwrap());
+    tls.expire().unwrap();
+    let sidecar = serve(&host)
+        .insecure_registry(&host)
+        .tls(Arc::clone(&tls))
+        .start_listening()
+        .unwrap();
+    let wait = |message: &str| {
+        let is_it = |event: &Value| event["message"] == message;
+        sidecar.wait_for(SOON, is_it).unwrap()
+    };
+    let expired =
+        "the certificate of the facade has expired; renew the files of --tls-cert and --tls-key";
+    let warning = wait(expired);
+    assert_eq!(warning["level"], "WARN");
+    let period = "it is valid from 2020-01-01T00:00:00Z to 2021-01-01T00:00:00Z";
+    assert_eq!(warning["reason"], period);
+    tls.renew().unwrap();
+    wait("the certificate of the facade is valid");
+    let events = sidecar.events();
+    let warnings = events.iter().filter(|event| event["message"] == expired);
+    assert_eq!(warnings.count(), 1);
 }

@@ -21,6 +21,7 @@ use super::api_server::ApiServer;
 use super::workload::{Key, Owner};
 use crate::backup_health::TroubleKind;
 use crate::metrics::{EventResult, Metrics};
+use crate::server::CertificateTroubleKind;
 use dedup::{Memory, Name};
 use writer::{Item, Writer};
 
@@ -115,6 +116,15 @@ pub enum Notice {
     },
     /// The backup registry can be used again.
     BackupRecovered,
+    /// Clients refuse the certificate of the facade, or soon will.
+    FacadeCertificate {
+        /// What sort of trouble it is.
+        kind: CertificateTroubleKind,
+        /// The period of validity.
+        reason: String,
+    },
+    /// The certificate of the facade is valid again.
+    FacadeCertificateRenewed,
     /// There is a Secret of the pull Secret's name that is not managed here; it is left alone.
     ForeignSecret,
 }

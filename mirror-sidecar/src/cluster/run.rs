@@ -10,10 +10,10 @@ use anyhow::Context as _;
 use futures_util::FutureExt as _;
 use kube::config::{InferConfigError, KubeconfigError};
 use kube::{Client, Config};
+use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use super::api_server::ApiServer;
-use super::backup_events::BackupEvents;
 use super::index::Limits;
 use super::injected::InjectedContainers;
 use super::pull_secrets::Setup;
@@ -22,14 +22,17 @@ use super::registry_usage::most_used;
 use super::reinvocation::Reinvocation;
 use super::replicas::Group;
 use super::supervision::supervise;
+use super::trouble_events::TroubleEvents;
 use super::watch::watch;
 use super::{
-    CopyStatuses, Events, ExcludedNamespaces, Index, ManagedSecrets, Provision, Readmissions,
-    Reconciler, Replicas, Rules, SharedIndex,
+    CopyStatuses, Events, ExcludedNamespaces, Index, ManagedSecrets, Notice, Provision,
+    Readmissions, Reconciler, Replicas, Rules, SharedIndex,
 };
 use crate::args::{ClusterArgs, Kubernetes, PullPlan, UsageError};
+use crate::backup_health::Trouble;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
+use crate::server::CertificateTrouble;
 
 /// Longest silence of the API server. It ends a watch after less than five minutes; a longer silence is a connection that
 /// is dead, which nobody says.
@@ -46,6 +49,7 @@ pub async fn start(
     excluded_namespaces: ExcludedNamespaces,
     lookup: Lookup,
     metrics: Metrics,
+    certificate: Option<Receiver<Option<CertificateTrouble>>>,
     stop: CancellationToken,
 ) -> anyhow::Result<(Replicas, Provision, Arc<SharedIndex>)> {
     let server = connect(args.kubernetes).await?;
@@ -68,11 +72,20 @@ pub async fn start(
         cluster = cluster.within_pod(namespace, pod);
     }
     let cluster = Arc::new(cluster);
-    let backup_events = BackupEvents {
+    let backup_events = TroubleEvents {
         trouble: lookup.health().subscribe(),
+        describe: |Trouble { kind, reason }| Notice::BackupTrouble { kind, reason },
+        recovered: Notice::BackupRecovered,
         cluster: Arc::clone(&cluster),
         events: events.clone(),
     };
+    let certificate_events = certificate.map(|trouble| TroubleEvents {
+        trouble,
+        describe: |CertificateTrouble { kind, reason }| Notice::FacadeCertificate { kind, reason },
+        recovered: Notice::FacadeCertificateRenewed,
+        cluster: Arc::clone(&cluster),
+        events: events.clone(),
+    });
     let provision = match plan {
         PullPlan::NotNeeded | PullPlan::Existing { .. } => Provision::given(plan.name()),
         PullPlan::Managed { name, credentials } => {
@@ -127,6 +140,10 @@ pub async fn start(
     let parts = supervise(parts, move |part| match part {
         Part::Reconciler => reconciler.clone().run().boxed(),
         Part::BackupEvents => backup_events.clone().run().boxed(),
+        Part::CertificateEvents => match certificate_events.clone() {
+            Some(events) => events.run().boxed(),
+            None => std::future::pending().boxed(),
+        },
         Part::ReadmissionController => {
             let readmissions = Readmissions::new(mode, rate);
             readmitting.clone().run(readmissions).boxed()
@@ -166,6 +183,7 @@ enum Part {
     Injected,
     Reinvocation,
     BackupEvents,
+    CertificateEvents,
 }
 
 impl Part {
@@ -178,12 +196,14 @@ impl Part {
                 Self::ReadmissionController,
                 Self::Injected,
                 Self::BackupEvents,
+                Self::CertificateEvents,
             ],
             (true, true) => &[
                 Self::Reconciler,
                 Self::ReadmissionController,
                 Self::Reinvocation,
                 Self::BackupEvents,
+                Self::CertificateEvents,
             ],
         }
     }
@@ -197,6 +217,7 @@ impl fmt::Display for Part {
             Self::Injected => "injected containers",
             Self::Reinvocation => "reinvocation",
             Self::BackupEvents => "backup events",
+            Self::CertificateEvents => "certificate events",
         })
     }
 }

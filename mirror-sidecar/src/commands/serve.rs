@@ -73,6 +73,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             excluded_namespaces.clone(),
             lookup.clone(),
             metrics.clone(),
+            certificates.as_ref().map(Certificates::subscribe),
             stop.clone(),
         )
         .await?;

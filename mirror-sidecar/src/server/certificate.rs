@@ -1,5 +1,7 @@
 //! The server's certificate, which may be replaced while it runs.
 
+mod validity;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -7,9 +9,12 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use rustls::crypto::ring::{default_provider, sign::any_supported_type};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use tokio::sync::watch;
+
+pub use validity::{CertificateTrouble, CertificateTroubleKind};
 
 /// How often the files are compared. A mounted Secret takes about a minute to arrive, so this adds little.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
@@ -22,6 +27,7 @@ const CHECK_EVERY: Duration = Duration::from_secs(10);
 pub struct Certificates {
     files: Arc<Files>,
     current: Arc<Current>,
+    trouble: watch::Sender<Option<CertificateTrouble>>,
 }
 
 #[derive(Debug)]
@@ -79,6 +85,7 @@ impl Certificates {
         Ok(Self {
             files: Arc::new(files),
             current: Arc::new(Current(RwLock::new(Arc::new(certified)))),
+            trouble: watch::Sender::new(None),
         })
     }
 
@@ -125,9 +132,42 @@ impl Certificates {
         Ok(true)
     }
 
-    /// Keeps the certificate fresh, for ever.
+    /// Why clients refuse the certificate, or soon will; follows each change.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Option<CertificateTrouble>> {
+        self.trouble.subscribe()
+    }
+
+    /// Checks the validity of the certificate, and logs each change.
+    fn check(&self) {
+        let current = Arc::clone(
+            &self
+                .current
+                .0
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        let trouble = validity::check(&current.cert, UnixTime::now());
+        let file = self.files.certificate.display();
+        self.trouble.send_if_modified(|last| {
+            if *last == trouble {
+                return false;
+            }
+            match &trouble {
+                Some(CertificateTrouble { kind, reason }) => {
+                    tracing::warn!(%file, reason, "{kind}");
+                }
+                None => tracing::info!(%file, "the certificate of the facade is valid"),
+            }
+            *last = trouble;
+            true
+        });
+    }
+
+    /// Checks the certificate and reloads changed files until the task is dropped.
     pub async fn watch(self) {
         loop {
+            self.check();
             tokio::time::sleep(CHECK_EVERY).await;
             match self.reload() {
                 Ok(false) => {}

@@ -149,6 +149,8 @@ impl Name {
             | Notice::OtherInstallation { .. }
             | Notice::BackupTrouble { .. }
             | Notice::BackupRecovered
+            | Notice::FacadeCertificate { .. }
+            | Notice::FacadeCertificateRenewed
             | Notice::RewriteLoop => {}
         }
         let hash = hash.finalize();

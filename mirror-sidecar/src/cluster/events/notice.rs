@@ -2,6 +2,7 @@
 
 use super::Notice;
 use crate::backup_health::TroubleKind;
+use crate::server::CertificateTroubleKind;
 
 /// Longest note that an API server takes, in bytes.
 pub(super) const MAX_NOTE: usize = 1024;
@@ -41,6 +42,12 @@ impl Notice {
                 TroubleKind::Uploads => "BackupUploadsDenied",
             },
             Self::BackupRecovered => "BackupRecovered",
+            Self::FacadeCertificate { kind, .. } => match kind {
+                CertificateTroubleKind::ExpiresSoon => "FacadeCertificateExpiresSoon",
+                CertificateTroubleKind::NotValidYet => "FacadeCertificateNotValidYet",
+                CertificateTroubleKind::Expired => "FacadeCertificateExpired",
+            },
+            Self::FacadeCertificateRenewed => "FacadeCertificateRenewed",
             Self::RewriteLoop => "RewriteLoop",
         }
     }
@@ -58,7 +65,9 @@ impl Notice {
             Self::LastCopy { .. }
             | Self::ImageLost { .. }
             | Self::BackupTrouble { .. }
-            | Self::BackupRecovered => "Check",
+            | Self::BackupRecovered
+            | Self::FacadeCertificate { .. }
+            | Self::FacadeCertificateRenewed => "Check",
             Self::NotRewritten { .. } | Self::ReadmissionRefused { .. } => "Readmit",
             Self::ForeignSecret | Self::SecretRefused { .. } => "ProvidePullSecret",
         }
@@ -66,7 +75,10 @@ impl Notice {
 
     /// Whether somebody should do something.
     pub(super) fn is_warning(&self) -> bool {
-        !matches!(self, Self::Mirrored { .. } | Self::BackupRecovered)
+        !matches!(
+            self,
+            Self::Mirrored { .. } | Self::BackupRecovered | Self::FacadeCertificateRenewed
+        )
     }
 
     /// Whether it is about the namespace as a whole; the object is one of many in it.
@@ -115,7 +127,9 @@ impl Notice {
             | Self::NoBudget
             | Self::ForeignSecret
             | Self::RewriteLoop
-            | Self::BackupRecovered) => other,
+            | Self::BackupRecovered
+            | Self::FacadeCertificate { .. }
+            | Self::FacadeCertificateRenewed) => other,
         }
     }
 
@@ -200,6 +214,11 @@ impl Notice {
                     .to_owned()
             }
             Self::BackupRecovered => "the backup registry can be used again.".to_owned(),
+            Self::FacadeCertificate { kind, reason } => format!(
+                "{kind}: {reason}. Policy servers accept it only within this time; otherwise new workloads keep their original \
+                 images or are rejected, as whenUnavailable says."
+            ),
+            Self::FacadeCertificateRenewed => "the certificate of the facade is valid.".to_owned(),
             Self::ForeignSecret => {
                 "There is a Secret of this name that image-mirror did not make, so Pods here cannot pull copies: \
                  delete it, or remove what creates it. Another name with --pull-secret needs other RBAC rules as well."

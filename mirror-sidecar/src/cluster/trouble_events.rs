@@ -1,4 +1,4 @@
-//! Events about the backup registry, at the Deployment of this service.
+//! Events about what this service needs, such as the backup registry, at its own Deployment.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,6 @@ use tokio::time::sleep;
 
 use super::events::{Events, Notice};
 use super::shared_index::SharedIndex;
-use crate::backup_health::Trouble;
 
 /// Between two reports of what holds: what was dropped must be reported again. The Event is written once an hour.
 const REPORT_EVERY: Duration = Duration::from_mins(2);
@@ -18,22 +17,25 @@ const WAIT_FOR_OWN: Duration = Duration::from_secs(1);
 
 /// What is reported, and where.
 #[derive(Clone)]
-pub(super) struct BackupEvents {
-    pub(super) trouble: watch::Receiver<Option<Trouble>>,
+pub(super) struct TroubleEvents<T> {
+    pub(super) trouble: watch::Receiver<Option<T>>,
+    pub(super) describe: fn(T) -> Notice,
+    /// Reported when the trouble is over.
+    pub(super) recovered: Notice,
     pub(super) cluster: Arc<SharedIndex>,
     pub(super) events: Events,
 }
 
-impl BackupEvents {
-    /// Reports each change, and what holds from time to time; ends with the health checks.
+impl<T: Clone> TroubleEvents<T> {
+    /// Reports each change, and what holds from time to time; ends with the checks.
     pub(super) async fn run(mut self) {
         let mut was_in_trouble = false;
         loop {
             let trouble = self.trouble.borrow_and_update().clone();
             let is_in_trouble = trouble.is_some();
             let notice = match trouble {
-                Some(Trouble { kind, reason }) => Some(Notice::BackupTrouble { kind, reason }),
-                None => was_in_trouble.then_some(Notice::BackupRecovered),
+                Some(trouble) => Some((self.describe)(trouble)),
+                None => was_in_trouble.then(|| self.recovered.clone()),
             };
             let pause = match (notice, self.cluster.own_workload()) {
                 (Some(notice), Some(own)) => {
