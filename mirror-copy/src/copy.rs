@@ -29,7 +29,7 @@ mod transfer;
 pub use error::CopyError;
 pub use options::CopyOptions;
 pub use progress::{Event, Progress};
-pub use referrers::ListedReferrers;
+pub use referrers::{DigestTag, ListedReferrers};
 pub use report::CopyReport;
 
 use crate::reference::TagOrDigest;

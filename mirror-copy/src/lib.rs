@@ -36,7 +36,8 @@ mod text;
 
 pub use address_policy::{Resolver, SystemResolver};
 pub use copy::{
-    CopyError, CopyOptions, CopyReport, Event, ListedReferrers, Progress, Source, Target, copy,
+    CopyError, CopyOptions, CopyReport, DigestTag, Event, ListedReferrers, Progress, Source,
+    Target, copy,
 };
 pub use credentials::{Credential, CredentialError, Credentials, DockerConfig, Login};
 pub use error::{Operation, RegistryError, Retry, Subject};

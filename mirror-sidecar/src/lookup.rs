@@ -7,6 +7,7 @@
 mod in_use;
 mod losses;
 mod parts;
+mod referrers;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -32,10 +33,11 @@ use crate::locations::{Locations, anchor};
 use crate::logging::Throttle;
 use crate::metrics::{Jobs, Metrics};
 use crate::reason::Reason;
-pub use in_use::{CheckError, Presence, Upstream, UpstreamReferrers};
+pub use in_use::{CheckError, Presence, Upstream};
 use losses::Losses;
 use parts::{Pacing, Parts};
 pub use parts::{PartsPlan, Turn};
+pub use referrers::{ByKind, ReferrerKind, ReferrersPlan, UpstreamReferrers};
 
 /// Longest time for an answer. The policy's whole budget is 800 ms by default, and the host adds its own share.
 pub const ANSWER_WITHIN: Duration = Duration::from_millis(400);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use axum::http::Method;
 use e2e_tests::blocking;
 use e2e_tests::cluster::{self, Cluster, Namespace};
-use e2e_tests::scripted::{Fake, Image, blob, image, noise, referrer};
+use e2e_tests::scripted::{Action, Fake, Image, blob, image, index, noise, referrer};
 use e2e_tests::sidecar::Sidecar;
 use mirror_contract::{Backup, ImageRef, Naming};
 use serde_json::json;
@@ -78,6 +78,33 @@ impl Scene {
         self.wait("the checks", || self.current() >= before + count);
     }
 
+    /// Counts the requests of re-checks that find nothing new: one for the tag, and at most one list and two tags of the
+    /// digest. The backup is not asked for referrers, and nothing is copied. Returns the number of lists.
+    fn lists_of_checks(&self) -> usize {
+        self.wait_for_checks(4);
+        self.upstream.clear_log();
+        self.backup.clear_log();
+        self.wait_for_checks(4);
+        let log = self.upstream.log();
+        let count = |part: &str| log.iter().filter(|entry| entry.path.contains(part)).count();
+        let (checks, lists) = (count("/manifests/1"), count("/referrers/"));
+        let tags = count("/manifests/sha256-");
+        // A re-check may be under way at either end.
+        assert!(lists <= checks + 1, "{log:?}");
+        assert!((checks..=2 * checks + 2).contains(&(tags + 1)), "{log:?}");
+        assert_eq!(log.len(), checks + lists + tags, "{log:?}");
+        let reads = log.iter().filter(|entry| entry.method == Method::GET);
+        assert_eq!(reads.count(), lists, "{log:?}");
+        let backup = self.backup.log();
+        let is_more = |path: &str| path.contains("/referrers/") || path.contains("/tags/");
+        assert!(
+            !backup.iter().any(|entry| is_more(&entry.path)),
+            "{backup:?}"
+        );
+        assert_eq!(self.backup.count(&Method::PUT, ""), 0);
+        lists
+    }
+
     fn wait(&self, what: &str, is_so: impl Fn() -> bool) {
         let start = Instant::now();
         while !is_so() {
@@ -92,6 +119,11 @@ impl Scene {
     }
 }
 
+/// The tag that clients make of the digest of an image.
+fn tag_of(image: &Image, suffix: &str) -> String {
+    image.digest().to_string().replace(':', "-") + suffix
+}
+
 #[test]
 fn a_later_signature_is_copied_at_a_recheck() {
     let Some(cluster) = cluster::alone() else {
@@ -104,17 +136,9 @@ fn a_later_signature_is_copied_at_a_recheck() {
         scene.upstream.put("app", &attached);
         scene.wait(content, || scene.backup.has(&scene.copy, &attached));
     }
-    // Afterwards a re-check is a look at the tag and one list.
-    scene.wait_for_checks(2);
-    scene.upstream.clear_log();
-    scene.backup.clear_log();
-    scene.wait_for_checks(3);
-    let lists = scene.upstream.count(&Method::GET, "/referrers/");
-    let all = scene.upstream.log().len();
-    assert!((2..=5).contains(&lists), "{lists}");
-    assert!(all <= 2 * lists + 1, "{all}: {:?}", scene.upstream.log());
-    assert_eq!(scene.backup.count(&Method::GET, "/referrers/"), 0);
-    assert_eq!(scene.backup.count(&Method::PUT, ""), 0);
+    // Afterwards a re-check is a HEAD for the tag, one list and two HEADs for tags of the digest.
+    let lists = scene.lists_of_checks();
+    assert!((3..=5).contains(&lists), "{lists}");
 }
 
 /// What the copy found out about the host holds for an hour.
@@ -125,8 +149,72 @@ fn a_registry_without_referrers_is_not_asked_for_them() {
     };
     let app = image(2, &[noise(2, 1000)]);
     let scene = Scene::start(&cluster, &app, false);
+    assert_eq!(scene.lists_of_checks(), 0);
+}
+
+#[test]
+fn a_later_fallback_tag_is_followed_at_a_recheck() {
+    let Some(cluster) = cluster::alone() else {
+        return;
+    };
+    let app = image(3, &[noise(3, 1000)]);
+    let scene = Scene::start(&cluster, &app, false);
+    let attached = ["signature", "sbom"];
+    let attached = attached.map(|content| referrer(&app, "example/attached", &blob(content)));
+    let lists = [index(&[&attached[0]]), index(&[&attached[0], &attached[1]])];
+    for (attached, list) in attached.iter().zip(&lists) {
+        scene.upstream.put("app", attached);
+        scene.upstream.put_tagged("app", &tag_of(&app, ""), list);
+        scene.wait("the referrer", || scene.backup.has(&scene.copy, attached));
+    }
+    assert_eq!(scene.lists_of_checks(), 0);
+}
+
+#[test]
+fn later_cosign_tags_are_followed_at_a_recheck() {
+    let Some(cluster) = cluster::alone() else {
+        return;
+    };
+    let app = image(4, &[noise(4, 1000)]);
+    let scene = Scene::start(&cluster, &app, false);
+    // The second signature replaces the manifest of the first one, as cosign does.
+    let suffixes = [".sig", ".sig", ".att", ".sbom"];
+    for (seed, suffix) in (5..).zip(suffixes) {
+        let attached = image(seed, &[noise(seed, 100)]);
+        let tag = tag_of(&app, suffix);
+        scene.upstream.put_tagged("app", &tag, &attached);
+        let digest = attached.digest().to_string();
+        let is_there = || scene.backup.tag(&scene.copy, &tag).as_ref() == Some(&digest);
+        scene.wait(suffix, is_there);
+    }
+    assert_eq!(scene.lists_of_checks(), 0);
+}
+
+/// Requests for tags of the digest that fail or hang keep no re-check, and no other referrer, from ending.
+#[test]
+fn tags_of_a_digest_that_cannot_be_read_hold_nothing_back() {
+    let Some(cluster) = cluster::alone() else {
+        return;
+    };
+    let app = image(9, &[noise(9, 1000)]);
+    let scene = Scene::start(&cluster, &app, true);
+    let fails = |suffix, action: Action| {
+        let (tag, forever) = (tag_of(&app, suffix), usize::MAX);
+        for method in [Method::HEAD, Method::GET] {
+            scene.upstream.fault(method, &tag, forever, action.clone());
+        }
+    };
+    fails(".sig", Action::Status(500, Vec::new(), ""));
+    scene.wait_for_checks(3);
+    let attached = referrer(&app, "example/attached", &blob("signature"));
+    scene.upstream.put("app", &attached);
+    scene.wait("the list", || scene.backup.has(&scene.copy, &attached));
+    scene.upstream.forget_faults();
+    fails("", Action::Hang);
+    scene.wait_for_checks(2);
+    // The host is known not to respond to them, so none is waited for any more.
     scene.upstream.clear_log();
     scene.wait_for_checks(3);
-    assert_eq!(scene.upstream.count(&Method::GET, "/referrers/"), 0);
-    assert_eq!(scene.upstream.count(&Method::GET, "/tags/"), 0);
+    let tags = scene.upstream.count(&Method::HEAD, &tag_of(&app, ""));
+    assert_eq!(tags, 0, "{:?}", scene.upstream.log());
 }

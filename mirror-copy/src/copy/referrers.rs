@@ -6,8 +6,10 @@
 
 mod by_subject;
 mod by_tag;
+mod digest_tag;
 mod listed;
 
+pub use digest_tag::DigestTag;
 pub use listed::ListedReferrers;
 
 use super::Job;

@@ -20,6 +20,8 @@ pub(super) struct Capabilities {
     whole: Mutex<Option<WholeUpTo>>,
     chunk: Mutex<Option<ChunkUpTo>>,
     referrers: Mutex<Referrers>,
+    /// Until when requests for tags of digests are not sent because one had no response.
+    no_digest_tags_until: Mutex<Option<Instant>>,
 }
 
 /// A refusal of a blob in one request.
@@ -64,6 +66,7 @@ impl Default for Capabilities {
             whole: Mutex::new(None),
             chunk: Mutex::new(None),
             referrers: Mutex::new(Referrers::Unknown),
+            no_digest_tags_until: Mutex::new(None),
         }
     }
 }
@@ -157,6 +160,23 @@ impl Capabilities {
             let until = Instant::now() + LIFE;
             *referrers = Referrers::Silent { until };
         }
+    }
+
+    /// Whether the host responds to requests for tags of digests, as far as is known.
+    pub(super) fn shows_digest_tags(&self) -> bool {
+        let until = *self.no_digest_tags_until();
+        until.is_none_or(|until| until <= Instant::now())
+    }
+
+    /// The host did not respond to a request for a tag of a digest in time.
+    pub(super) fn digest_tags_hang(&self) {
+        *self.no_digest_tags_until() = Some(Instant::now() + LIFE);
+    }
+
+    fn no_digest_tags_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.no_digest_tags_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn referrers(&self) -> MutexGuard<'_, Referrers> {

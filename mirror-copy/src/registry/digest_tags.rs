@@ -1,6 +1,11 @@
-//! The tags of a repository that are made of digests, asked for once however many images need them.
+//! The tags of a repository that are made of digests: their list, asked for once however many images need it, and single
+//! ones.
 
-use super::repository::Repository;
+use super::Registry;
+use super::repository::{Access, Repository};
+use crate::error::{Operation, RegistryError};
+use crate::reference::TagOrDigest;
+use oci_spec::image::Digest;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -52,6 +57,52 @@ impl Repository {
     }
 }
 
+impl Repository {
+    /// Returns the digest of what has this tag, or `None` if there is no such tag. This is one `HEAD`, and a `GET` if that
+    /// names no digest. A failure is not retried.
+    pub(crate) async fn digest_tag(&self, tag: &str) -> Result<Option<Digest>, RegistryError> {
+        let reference = TagOrDigest::Tag(tag.to_owned());
+        let located = self
+            .within_patience(tag, self.locate_once(&reference))
+            .await?;
+        Ok(located.map(|located| located.resolved.digest))
+    }
+
+    /// Waits for the response to a request for a tag of a digest as long as for a list. After a host that did not respond in
+    /// time, none is sent to it for a while: nobody waits for that twice.
+    pub(crate) async fn within_patience<T>(
+        &self,
+        tag: &str,
+        request: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, RegistryError> {
+        let subject = self.subject(Operation::ReadManifest, &format!(":{tag}"));
+        let capabilities = &self.registry.shared.capabilities;
+        // A pause that the host asked for is no failure of its.
+        self.registry.shared.gates.pass(subject.operation).await;
+        let after = self.registry.timeouts().list;
+        if capabilities.shows_digest_tags() {
+            if let Ok(done) = timeout(after, request).await {
+                return done;
+            }
+            if !self.registry.is_paused() {
+                capabilities.digest_tags_hang();
+            }
+        }
+        Err(RegistryError::Timeout { subject, after })
+    }
+}
+
+impl Registry {
+    /// Forgets which tags of digests a repository has, so that the next copy from it lists them. Use it after a tag was seen
+    /// that copies are to bring.
+    pub fn forget_digest_tags(&self, repository: &str) {
+        if let Ok(repository) = self.repository(repository, Access::Pull) {
+            let lists = &self.shared.common.digest_tags;
+            lists.lock().remove(&repository.object(""));
+        }
+    }
+}
+
 impl DigestTagLists {
     fn slot(&self, repository: String) -> Slot {
         let mut lists = self.lock();
@@ -86,7 +137,6 @@ fn bytes(slot: &Slot) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Access;
     use super::super::tags::MAX_WITH_PREFIX;
     use super::super::testing::{registry, respond};
     use super::*;
@@ -112,6 +162,45 @@ mod tests {
             assert_eq!(bad.digest_tags().await, None);
         }
         assert_eq!((log.count("/good/"), log.count("/bad/")), (1, 3));
+        registry.forget_digest_tags("good");
+        assert!(good.digest_tags().await.is_some());
+        assert_eq!(log.count("/good/"), 2);
+    }
+
+    #[rstest::rstest]
+    #[case::absent(404, true)]
+    #[case::refused(403, false)]
+    #[case::broken(500, false)]
+    #[tokio::test]
+    async fn a_tag_costs_one_request(#[case] status: u16, #[case] is_certain: bool) {
+        let (registry, log) = registry(move |_, _| respond(status, &[], "")).await;
+        let repository = registry.repository("a", Access::Pull).unwrap();
+        let found = repository.digest_tag("sha256-b.sig").await;
+        assert_eq!(matches!(found, Ok(None)), is_certain, "{found:?}");
+        assert_eq!(log.lines(), ["HEAD /v2/a/manifests/sha256-b.sig"]);
+    }
+
+    /// A host that does not respond costs one wait.
+    #[tokio::test]
+    async fn a_tag_that_does_not_come_is_waited_for_once() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let options = crate::RegistryOptions {
+            insecure_hosts: [host.clone()].into(),
+            timeouts: crate::Timeouts {
+                list: Duration::from_millis(200),
+                ..crate::Timeouts::default()
+            },
+            ..crate::RegistryOptions::default()
+        };
+        let registry = crate::Registries::new(options).unwrap().get(&host).unwrap();
+        let repository = registry.repository("a/b", Access::Pull).unwrap();
+        let error = repository.digest_tag("sha256-b").await.unwrap_err();
+        assert!(matches!(error, RegistryError::Timeout { .. }), "{error}");
+        // Nothing is sent for the next one.
+        drop(listener);
+        let error = repository.digest_tag("sha256-c").await.unwrap_err();
+        assert!(matches!(error, RegistryError::Timeout { .. }), "{error}");
     }
 
     #[tokio::test]

@@ -87,11 +87,34 @@ pub(crate) struct Pushed {
     pub(crate) subject_known: bool,
 }
 
+/// How often a request is sent until it succeeds.
+#[derive(Clone, Copy)]
+enum Attempts {
+    One,
+    OfPolicy,
+}
+
 impl Repository {
     /// Finds out what a reference stands for.
     pub(crate) async fn locate(
         &self,
         reference: &TagOrDigest,
+    ) -> Result<Option<Located>, RegistryError> {
+        self.locate_with(reference, Attempts::OfPolicy).await
+    }
+
+    /// Finds out what a reference stands for, without a second attempt if the first one fails.
+    pub(super) async fn locate_once(
+        &self,
+        reference: &TagOrDigest,
+    ) -> Result<Option<Located>, RegistryError> {
+        self.locate_with(reference, Attempts::One).await
+    }
+
+    async fn locate_with(
+        &self,
+        reference: &TagOrDigest,
+        attempts: Attempts,
     ) -> Result<Option<Located>, RegistryError> {
         let subject = self.subject(Operation::ReadManifest, &reference.suffix());
         let url = self.manifest_url(reference)?;
@@ -100,7 +123,10 @@ impl Repository {
             .header(ACCEPT, manifest::ACCEPT)
             .answers(&[400, 404, 405]);
         let permit = self.metadata_permit().await;
-        let response = self.registry.send(&call).await?;
+        let response = match attempts {
+            Attempts::One => self.registry.attempt(&call).await?,
+            Attempts::OfPolicy => self.registry.send(&call).await?,
+        };
         drop(permit);
         if response.status() == 404 {
             return Ok(None);

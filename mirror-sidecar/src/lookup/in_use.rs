@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use mirror_contract::naming::anchor_tag;
 use mirror_contract::{Digest, ImageRef};
-use mirror_copy::{
-    Completeness, ListedReferrers, Registry, RegistryError, Resolved, SetupError, TagOrDigest,
-};
+use mirror_copy::{Completeness, Registry, RegistryError, Resolved, SetupError, TagOrDigest};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, timeout};
 
@@ -19,7 +17,7 @@ use super::{Lookup, PartsPlan, contract_digest};
 use crate::copy_queue::{Requester, Status, Task};
 
 /// How long a look at the backup may take, the client's own retries included.
-const BACKUP_CHECK_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const BACKUP_CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the check of an image's parts may take, and when it sends its last request: it waits for its turns, and the
 /// rest is left to the next check.
@@ -29,10 +27,6 @@ const LAST_PART_TIMEOUT: Duration = Duration::from_mins(4);
 /// How long a look at an original may take. Its registry is anybody's: one that never answers must not keep the slots of
 /// the others for long.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long the list of an original's referrers may take. The engine gives up a list that does not begin within 10 s, and
-/// then remembers that about the host.
-const REFERRERS_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What the backup has of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,15 +58,6 @@ pub enum Upstream {
         /// Whether it will say the same until somebody changes something.
         lasting: bool,
     },
-}
-
-/// The referrers of an original, such as signatures, compared with those of its copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UpstreamReferrers {
-    /// Stands for the list of the original's registry.
-    pub fingerprint: u64,
-    /// The copy lacks some of them.
-    pub are_missing: bool,
 }
 
 /// The backup registry could not be looked at, so nothing is known.
@@ -279,54 +264,6 @@ impl Lookup {
         }
     }
 
-    /// Compares the referrers of an original with those of its copy, which has the same digest. This is one request to the
-    /// original's registry, and further ones to the backup only if the list is not the `known` one. `None` if there are no
-    /// referrers, the registry has no API for them, or something could not be found out.
-    pub async fn check_referrers(
-        &self,
-        image: &ImageRef<'static>,
-        copy: &ImageRef<'static>,
-        digest: &Digest<'static>,
-        known: Option<u64>,
-    ) -> Option<UpstreamReferrers> {
-        let source = self.images.source(image).ok()?;
-        let digest = digest.to_string().parse().ok()?;
-        let listing = ListedReferrers::by_api(&source.registry, &source.repository, &digest);
-        let listed = match timeout(REFERRERS_TIMEOUT, listing).await {
-            Ok(Ok(listed)) => listed,
-            Ok(Err(error)) => {
-                tracing::debug!(%image, %error, "cannot list the referrers of the original");
-                return None;
-            }
-            Err(_) => {
-                tracing::debug!(%image, within = ?REFERRERS_TIMEOUT, "the list of the original's referrers takes too long");
-                return None;
-            }
-        };
-        if listed.is_empty() {
-            return None;
-        }
-        let fingerprint = listed.fingerprint();
-        if known == Some(fingerprint) {
-            let are_missing = false;
-            return Some(UpstreamReferrers {
-                fingerprint,
-                are_missing,
-            });
-        }
-        let copied = ListedReferrers::of_copy(&self.registry, copy.path(), &digest);
-        match within(BACKUP_CHECK_TIMEOUT, copied).await {
-            Ok(copied) => Some(UpstreamReferrers {
-                fingerprint,
-                are_missing: !listed.are_all_in(&copied),
-            }),
-            Err(error) => {
-                tracing::debug!(%image, %error, "cannot list the referrers of the copy");
-                None
-            }
-        }
-    }
-
     async fn with_tag(
         &self,
         copy: &ImageRef<'static>,
@@ -400,7 +337,7 @@ impl Lookup {
     }
 }
 
-async fn within<T>(
+pub(super) async fn within<T>(
     limit: Duration,
     look: impl Future<Output = Result<T, RegistryError>>,
 ) -> Result<T, CheckError> {

@@ -5,6 +5,7 @@ use super::super::copy_graph::CopyGraph;
 use super::super::error::CopyError;
 use super::super::limits::Part;
 use super::super::referrers_tag;
+use super::DigestTag;
 use crate::reference::TagOrDigest;
 use crate::registry::{DigestTags, Located};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -12,9 +13,6 @@ use oci_spec::image::Digest;
 
 /// Most digest tags about one manifest.
 const MAX_TAGS: usize = 64;
-
-/// What cosign appends to the tag of a digest, looked for one by one where tags cannot be listed.
-const SUFFIXES: [&str; 3] = [".sig", ".att", ".sbom"];
 
 impl Job<'_> {
     /// Brings what has a tag made of this digest. The fallback tag is not among it: it is a list, kept at
@@ -31,7 +29,8 @@ impl Job<'_> {
                 let about = |tag: &&String| tag.strip_prefix(&stem).is_some_and(is_suffix);
                 tags.iter().filter(about).take(MAX_TAGS).cloned().collect()
             }
-            None if is_root => SUFFIXES.iter().map(|end| format!("{stem}{end}")).collect(),
+            // Looked for one by one where tags cannot be listed.
+            None if is_root => DigestTag::OF_COSIGN.map(|tag| tag.name(subject)).into(),
             None => Vec::new(),
         };
         let mut working = FuturesUnordered::new();

@@ -13,7 +13,7 @@ pub struct ListedReferrers(BTreeSet<String>);
 
 impl ListedReferrers {
     /// Lists the referrers of a manifest by the referrers API (distribution-spec, "Listing Referrers"). This is one request
-    /// for each page. It lists nothing, and sends no request, where the registry is known not to have the API; that is
+    /// for each page. It returns `None`, and sends no request, where the registry is known not to have the API; that is
     /// remembered for an hour.
     ///
     /// # Errors
@@ -22,9 +22,28 @@ impl ListedReferrers {
         registry: &Registry,
         repository: &str,
         digest: &Digest,
-    ) -> Result<Self, RegistryError> {
+    ) -> Result<Option<Self>, RegistryError> {
         let repository = registry.repository(repository, Access::Pull)?;
         let list = repository.referrers(digest).await?;
+        Ok(list.as_ref().map(Self::of))
+    }
+
+    /// Lists the referrers of a manifest by the tag that clients keep where there is no API ("Referrers Tag Schema"), by one
+    /// `GET`. As for [`DigestTag::resolve`], a host that did not respond is remembered.
+    ///
+    /// # Errors
+    /// [`RegistryError`] when the registry does not respond, refuses the request, or has something else under the tag.
+    ///
+    /// [`DigestTag::resolve`]: super::DigestTag::resolve
+    pub async fn by_tag(
+        registry: &Registry,
+        repository: &str,
+        digest: &Digest,
+    ) -> Result<Self, RegistryError> {
+        let repository = registry.repository(repository, Access::Pull)?;
+        let reading = referrers_tag::read(&repository, digest);
+        let tag = referrers_tag::tag(digest);
+        let list = repository.within_patience(&tag, reading).await?;
         Ok(list.as_ref().map_or_else(Self::default, Self::of))
     }
 

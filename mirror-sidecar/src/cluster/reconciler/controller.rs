@@ -219,11 +219,12 @@ impl Controller {
                 is_to_put_back: state.digest_to_restore().is_some(),
             },
         };
-        let plan = state.parts_plan(Clock {
+        let clock = Clock {
             recheck_schedule: &self.recheck_schedule,
             now: Instant::now(),
-        });
-        let known_referrers = state.settled_referrers();
+        };
+        let plan = state.parts_plan(clock);
+        let referrers = state.referrers_plan(clock);
         state.begin(check);
         self.work_queue.set(image, state);
         let question = ProbeRequest {
@@ -231,7 +232,7 @@ impl Controller {
             subject,
             check,
             plan,
-            known_referrers,
+            referrers,
         };
         let task = probe(self.ctx.lookup.clone(), question);
         let id = self.checks.spawn(task).id();
@@ -318,12 +319,12 @@ impl Controller {
                 let (result, task) = state.upstream_checked(upstream, self.ctx.on_moved_tag, clock);
                 self.ctx.metrics.upstream_checked(result);
                 log_original(image, result);
-                let referrers = referrers.filter(|_| result == UpstreamCheck::Current);
+                let is_current = result == UpstreamCheck::Current;
                 let copy_referrers = || {
-                    let task = state.referrers_checked(referrers?);
+                    let task = state.referrers_checked(&referrers);
                     task.inspect(|_| tracing::info!(%image, "found new referrers of the original"))
                 };
-                task.or_else(copy_referrers)
+                task.or_else(|| is_current.then(copy_referrers).flatten())
             }
         };
         if let Some(task) = task {

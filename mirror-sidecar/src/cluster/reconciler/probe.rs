@@ -5,7 +5,9 @@ use mirror_copy::Completeness;
 
 use super::image_state::Check;
 use crate::cluster::index::Image;
-use crate::lookup::{CheckError, Lookup, PartsPlan, Presence, Turn, Upstream, UpstreamReferrers};
+use crate::lookup::{
+    CheckError, Lookup, PartsPlan, Presence, ReferrersPlan, Turn, Upstream, UpstreamReferrers,
+};
 
 /// A check of one image, and what is known before it.
 pub(super) struct ProbeRequest {
@@ -14,8 +16,8 @@ pub(super) struct ProbeRequest {
     pub(super) check: Check,
     /// The parts to check.
     pub(super) plan: PartsPlan,
-    /// The list of referrers that needs no update.
-    pub(super) known_referrers: Option<u64>,
+    /// The referrers to check.
+    pub(super) referrers: ReferrersPlan,
 }
 
 /// How the backup is checked.
@@ -37,7 +39,7 @@ pub(super) enum Subject {
 /// The result of a check.
 pub(super) enum ProbeResult {
     Backup(Result<Presence, ProbeError>),
-    Upstream(Upstream, Option<UpstreamReferrers>),
+    Upstream(Upstream, Vec<UpstreamReferrers>),
     Parts(PartsPlan, Result<Completeness, ProbeError>),
 }
 
@@ -60,7 +62,7 @@ impl ProbeResult {
             }
             Check::Upstream => {
                 let lasting = false;
-                Self::Upstream(Upstream::Unknown { reason, lasting }, None)
+                Self::Upstream(Upstream::Unknown { reason, lasting }, Vec::new())
             }
         }
     }
@@ -81,7 +83,7 @@ pub(super) async fn probe(lookup: Lookup, question: ProbeRequest) -> ProbeResult
         subject,
         check,
         plan,
-        known_referrers,
+        referrers,
     } = question;
     match check {
         Check::Backup => ProbeResult::Backup(probe_backup(&lookup, &image, &subject).await),
@@ -96,11 +98,10 @@ pub(super) async fn probe(lookup: Lookup, question: ProbeRequest) -> ProbeResult
                         ..
                     },
                 ) if original == known => {
-                    lookup
-                        .check_referrers(&image, copy, known, known_referrers)
-                        .await
+                    let check = lookup.check_referrers(&image, copy, known, referrers);
+                    Box::pin(check).await
                 }
-                _ => None,
+                _ => Vec::new(),
             };
             ProbeResult::Upstream(upstream, referrers)
         }

@@ -19,7 +19,7 @@ use crate::cluster::index::tests::{seen, workload};
 use crate::cluster::workload_kind::WorkloadKind;
 use crate::cluster::{Change, CopyState, ExcludedNamespaces, Index, Rules, Workload};
 use crate::copy_queue::{Outlook, Status, Task};
-use crate::lookup::{PartsPlan, Presence, Turn, Upstream, UpstreamReferrers};
+use crate::lookup::{PartsPlan, Presence, ReferrerKind, Turn, Upstream, UpstreamReferrers};
 use crate::metrics::{BackupCheck, UpstreamCheck};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -291,42 +291,56 @@ fn a_moved_tag_is_followed_once_an_interval_at_most() {
 fn missing_referrers_are_brought_three_times_at_most() {
     let mut bench = Bench::mirrored(Owner::Ours);
     bench.found(complete('a'));
-    let missing = |fingerprint| UpstreamReferrers {
+    let seen = |kind, fingerprint, are_missing| UpstreamReferrers {
+        kind,
         fingerprint,
-        are_missing: true,
+        are_missing,
+    };
+    let kind = ReferrerKind::Listed;
+    let missing = |fingerprint| [seen(kind, fingerprint, true)];
+    let known = |bench: &Bench, kind| {
+        let plan = bench.item.referrers_plan(Clock {
+            recheck_schedule: &bench.recheck_schedule,
+            now: bench.now,
+        });
+        *plan.known.of(kind)
     };
     for list in [1, 2] {
         for _ in 0..3 {
-            let task = bench.item.referrers_checked(missing(list));
+            let task = bench.item.referrers_checked(&missing(list));
             assert_eq!(task, Some(Task::Update));
-            assert_eq!(
-                bench.item.referrers_checked(missing(list)),
-                None,
-                "under way"
-            );
+            let again = bench.item.referrers_checked(&missing(list));
+            assert_eq!(again, None, "under way");
             bench.follow(None);
             bench.found(complete('a'));
         }
-        assert_ne!(bench.item.settled_referrers(), Some(list));
-        assert_eq!(bench.item.referrers_checked(missing(list)), None);
-        assert_eq!(bench.item.settled_referrers(), Some(list));
+        assert_ne!(known(&bench, kind), Some(list));
+        assert_eq!(bench.item.referrers_checked(&missing(list)), None);
+        assert_eq!(known(&bench, kind), Some(list));
+        assert_eq!(bench.item.referrers_checked(&missing(list)), None);
     }
-    let there = UpstreamReferrers {
-        fingerprint: 3,
-        are_missing: false,
-    };
-    assert_eq!(bench.item.referrers_checked(there), None);
-    assert_eq!(bench.item.settled_referrers(), Some(3));
-    // What waits for a budget was not tried.
-    for _ in 0..5 {
-        let task = bench.item.referrers_checked(missing(4));
+    assert_eq!(bench.item.referrers_checked(&[seen(kind, 3, false)]), None);
+    assert_eq!(known(&bench, kind), Some(3));
+    // What waits for a budget was not tried. Other kinds keep their count.
+    let signature = ReferrerKind::Signature;
+    let both = [seen(kind, 4, true), seen(signature, 5, true)];
+    for _ in 0..3 {
+        let task = bench.item.referrers_checked(&both[1..]);
         assert_eq!(task, Some(Task::Update));
+        bench.follow(None);
+        bench.found(complete('a'));
+    }
+    for _ in 0..5 {
+        let task = bench.item.referrers_checked(&both);
+        assert_eq!(task, Some(Task::Update));
+        assert_eq!(known(&bench, signature), Some(5));
         bench.hold_back(HOUR);
     }
+    assert_eq!(bench.item.referrers_checked(&[]), None);
     for owner in [Owner::Others, Owner::Foreign] {
         let mut bench = Bench::mirrored(owner);
         bench.found(complete('a'));
-        assert_eq!(bench.item.referrers_checked(missing(1)), None);
+        assert_eq!(bench.item.referrers_checked(&missing(1)), None);
     }
 }
 
