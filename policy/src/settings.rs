@@ -1,7 +1,7 @@
 //! The policy's settings. They are read by hand, so that every error is found at once and named in plain words.
 //!
-//! The comment of a setting is its documentation: its key, what it means, its default. The README and the form for
-//! Rancher's user interface say the same, word for word; a test compares.
+//! The comment of a setting is its documentation: its key, what it means, its default. docs/policy-settings.md and the form
+//! for Rancher's user interface have the same text; a test compares them.
 
 mod known_copies;
 mod patterns;
@@ -43,24 +43,25 @@ pub struct Settings<'a> {
     pub images: ImageFilter<'a>,
     /// Where copies are and which pull Secrets they need, if the sidecar does not tell.
     pub known_copies: KnownCopies<'a>,
-    /// `skipOwners`: what such an owner, `<API group>/<kind>`, owns is left alone, because it compares images itself.
+    /// `skipOwners`: objects with such an owner, `<API group>/<kind>`, are left alone, because the owner compares
+    /// images itself.
     /// Default: `[postgresql.cnpg.io/Cluster, acid.zalan.do/postgresql]`
     skip_owners: Vec<OwnerPattern<'a>>,
-    /// `skipLabels`: what has such a label, `<key>=<value>`, is left alone, itself or its Pod template.
+    /// `skipLabels`: objects with such a label, `<key>=<value>`, on themselves or on their Pod template are left alone.
     /// Default: `[application=spilo]`
     skip_labels: Vec<LabelPattern<'a>>,
     /// `whenNotMirrored`: what happens to a workload with an image that has no copy yet: `keep` the original, with a
     /// warning, or `reject` the request.
     /// Default: `keep`
     pub when_not_mirrored: Otherwise,
-    /// `whenUnavailable`: the same when the sidecar gives no usable answer.
+    /// `whenUnavailable`: the same if the sidecar returns no usable response.
     /// Default: `keep`
     pub when_unavailable: Otherwise,
     /// `pinDigest`: add the digest of the copy to every rewritten image, so that a moved tag cannot change what runs.
     /// Default: `false`
     pub pin_digest: bool,
-    /// `timeBudgetMs`: how many milliseconds one request may ask the sidecar, 50 to 25000; what was not asked by then
-    /// counts as not mirrored.
+    /// `timeBudgetMs`: total time for requests to the sidecar during one admission request, in milliseconds, 50 to
+    /// 25000; further images count as not mirrored.
     /// Default: `800`
     pub time_budget: Duration,
 }
@@ -68,7 +69,7 @@ pub struct Settings<'a> {
 /// Which images are mirrored.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ImageFilter<'a> {
-    /// `images.include`: only images that fit such a pattern are mirrored; without any, all are.
+    /// `images.include`: only images that match one of these patterns are mirrored; an empty list matches all images.
     /// Default: `[]`
     include: Vec<ImagePattern<'a>>,
     /// `images.exclude`: images that match one of these patterns are never mirrored, even if `images.include` matches them.
@@ -79,11 +80,12 @@ pub struct ImageFilter<'a> {
 /// What an annotation with original images is checked against: whoever may edit a workload may write it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct KnownCopies<'a> {
-    /// `backups`: where copies are, and where they were before, as `registry/repository`; without this list, what a
-    /// container becomes during an outage is at most the copy that it ran before.
+    /// `backups`: current and former locations of copies, as `registry/repository`; without this list, a container can
+    /// only get back the copy that it ran before during an outage.
     /// Default: `[]`
     backups: Vec<[Backup; 2]>,
-    /// `pullSecrets`: names of the pull Secrets of the backups, and former names; during an outage no other Secret is added.
+    /// `pullSecrets`: current and former names of the pull Secrets of the backups; during an outage no other Secret is
+    /// added.
     /// Default: `[image-mirror-pull]`
     pull_secrets: Vec<&'a str>,
 }

@@ -47,7 +47,7 @@ class Versions(unittest.TestCase):
             "metadata.yml": f"policy.version: {version}",
             "artifacthub-pkg.yml": f"version: {version}",
             "charts/image-mirror/Chart.yaml": f"appVersion: v{version}",
-            "README.md": f"policies/image-mirror:v{version}",
+            "docs/policy-settings.md": f"policies/image-mirror:v{version}",
             "docs/gitops.md": f"targetRevision: {version}",
             "Cargo.lock": f'name = "mirror-sidecar"\nversion = "{version}"',
         }.items():

@@ -210,7 +210,7 @@ class Rights(unittest.TestCase):
 
 class Figures(unittest.TestCase):
     def test_alerts_and_dashboard_use_figures_that_there_are(self):
-        documented = words(r"`(image_mirror_[a-z_]+)", (ROOT / "README.md").read_text())
+        documented = words(r"`(image_mirror_[a-z_]+)", (ROOT / "docs/metrics.md").read_text())
         used = words(
             r"\b(image_mirror_[a-z_]+)",
             source("charts/image-mirror/files/alerts.yaml", "charts/image-mirror/files/dashboard.json"),

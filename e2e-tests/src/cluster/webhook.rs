@@ -27,7 +27,7 @@ use crate::host::{Evaluation, PolicyHost};
 use crate::server::Server;
 use crate::tls::Tls;
 
-/// Seconds: what the README tells to set.
+/// Seconds: the `timeoutSeconds` that docs/policy-settings.md sets.
 const TIMEOUT: u32 = 15;
 /// Where a policy server has the policy.
 const PATH: &str = "/validate/clusterwide-image-mirror";

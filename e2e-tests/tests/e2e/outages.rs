@@ -82,7 +82,7 @@ fn nobody() -> String {
     format!("localhost:{}", listener.local_addr().unwrap().port())
 }
 
-/// With the deadline that the README recommends: a host call cannot be interrupted, and on a busy machine the three
+/// With the deadline of docs/policy-settings.md: a host call cannot be interrupted, and on a busy machine the three
 /// attempts that the host makes for an insecure source can outlast the default of two seconds.
 fn plain_host(sidecar: &str) -> PolicyHost {
     let host = policy_builder().insecure_source(sidecar).epoch_ticks(10);

@@ -54,7 +54,7 @@ fn the_version_is_the_same_everywhere() {
         package["annotations"]["kubewarden/questions-ui"],
         read("questions-ui.yml")
     );
-    assert!(read("README.md").contains(&format!("policies/image-mirror:v{version}")));
+    assert!(read("docs/policy-settings.md").contains(&format!("policies/image-mirror:v{version}")));
 }
 
 /// What the form offers is what the module takes; that all settings are in it is a test of the policy's own.

@@ -112,7 +112,7 @@ fn not_json(#[case] payload: &[u8]) {
     );
 }
 
-/// The comments of the settings, the README's table, the form for Rancher's user interface, and what really happens.
+/// The comments of the settings, the table of docs/policy-settings.md, the form for Rancher's user interface, and what really happens.
 mod documentation {
     use super::*;
     use crate::settings::Settings;
@@ -170,10 +170,9 @@ mod documentation {
     }
 
     #[test]
-    fn the_readme_says_the_same() {
-        let readme = file("README.md");
-        let (_, rest) = readme.split_once("## Settings of the policy").unwrap();
-        let mut rows: Vec<_> = rest
+    fn the_page_says_the_same() {
+        let page = file("docs/policy-settings.md");
+        let mut rows: Vec<_> = page
             .lines()
             .skip_while(|line| !line.starts_with("| `"))
             .take_while(|line| line.starts_with('|'))
