@@ -52,6 +52,7 @@ FOLDERS = (
     "mirror-copy/",
     "mirror-sidecar/",
     "policy/",
+    "publish/",
 )
 
 
@@ -172,3 +173,9 @@ class Names(unittest.TestCase):
         named = [(place, text.split()[0]) for place, text in self.spans() if text.startswith(FOLDERS)]
         self.assertGreater(len(named), 20)
         self.none(f"{place}: {path}" for place, path in named if not any(ROOT.glob(path.rstrip("/"))))
+
+    def test_the_architecture_names_files_from_the_root(self):
+        spans = [text for _, text in code_spans("docs/architecture.md") if "/" in text and "." in text]
+        self.assertGreater(len(spans), 50)
+        # `test_files` looks these up.
+        self.none(text for text in spans if re.search(r"\.(rs|py|sh)$", text) and not text.startswith(FOLDERS))
