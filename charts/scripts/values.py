@@ -10,7 +10,7 @@ from pathlib import Path
 
 SHARED_LOGIN = """
 WARNING: Pods will pull with REGISTRY_USERNAME and REGISTRY_PASSWORD, which may push. They go into a Secret in every namespace
-WARNING: with workloads. Whoever can read Secrets in one of them can replace the images that all namespaces run.
+WARNING: with workloads. Anyone who can read Secrets in one of them can replace the images that all namespaces run.
 WARNING: Set PULL_USERNAME and PULL_PASSWORD to a user that may only read, and run this again.
 """
 

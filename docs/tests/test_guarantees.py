@@ -5,7 +5,7 @@ import unittest
 import test_security
 
 PAGE = "docs/guarantees.md"
-SECTIONS = ["A copy that is promised is there", "What was protected stays protected", "What you learn"]
+SECTIONS = ["Copies exist and are complete", "Protected workloads stay protected", "Failures are reported"]
 
 
 class Promises(test_security.TestsOfStatements):

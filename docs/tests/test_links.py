@@ -42,4 +42,4 @@ class Links(unittest.TestCase):
         self.assertEqual(pages - seen, set())
 
     def test_anchors_are_those_of_github(self):
-        self.assertLessEqual({"several-replicas", "copies-of-what-is-in-use"}, anchors("docs/cluster.md"))
+        self.assertLessEqual({"several-replicas", "copies-of-images-in-use"}, anchors("docs/cluster.md"))

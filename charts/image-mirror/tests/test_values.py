@@ -454,4 +454,4 @@ class Texts(unittest.TestCase):
         kinds = {kind.lower(): name for kind, name in found}
         for kind, name in commands:
             self.assertEqual(kinds[kind], name)
-        self.assertIn("no pull Secret is made", notes)
+        self.assertIn("no pull Secret is created", notes)
