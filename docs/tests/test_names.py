@@ -16,6 +16,7 @@ FOREIGN_FLAGS = {
     "--all-namespaces",
     "--docker-config-json-path",
     "--server-side",
+    "--user",
     "--functions",
     "--namespace",
     "--referrers",
