@@ -1,14 +1,43 @@
-//! Which Secrets of our name are there, as the watch and our own writes tell.
+//! The Secrets of one name in all namespaces, as the watch and our own writes show them.
+//!
+//! Of a Secret only its owner, its version and the hashes of its logins are kept.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::{Deserialize, Deserializer};
 use tokio::time::Instant;
 
-use super::object::Seen;
-use super::plan::IDLE_FOR;
+use super::dockerconfigjson::HeldLogins;
+use crate::cluster::api_response::is_envelope;
+use crate::cluster::json_filter::Keep;
+use crate::cluster::lenient::{self, Present, fields};
 
-/// The Secrets of our name, by namespace. There are as many as the cluster has, whatever anybody asks.
+/// The label of all Secrets that are made here. One without it is somebody else's.
+pub(super) const LABEL: &str = "app.kubernetes.io/managed-by";
+/// Its value.
+pub(super) const MANAGER: &str = "image-mirror";
+/// The type that kubelets read logins from.
+pub(super) const TYPE: &str = "kubernetes.io/dockerconfigjson";
+/// Where such a Secret keeps them.
+pub(super) const KEY: &str = ".dockerconfigjson";
+
+/// Longest content of a Secret that is read, in Base64: a few logins, whose tokens have some thousand bytes. One with more
+/// counts as holding nothing.
+const MAX_CONTENT: usize = 512 * 1024;
+/// How long a Secret that no workload names is kept. A tool that deletes a workload and creates it again takes minutes,
+/// short-lived Pods need not wait for it each time, and a workload that any replica has just answered for may name it in a
+/// moment.
+pub(super) const IDLE_FOR: Duration = Duration::from_hours(1);
+
+/// The Secrets by namespace. There are as many as the cluster has, whatever requests ask for.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     records: BTreeMap<Arc<str>, Record>,
@@ -16,68 +45,86 @@ pub(super) struct Cache {
     is_listed: bool,
 }
 
-/// What is known about one.
 #[derive(Clone, Debug)]
 pub(super) struct Record {
-    pub seen: Seen,
-    /// Since when nothing names it.
+    pub secret: StoredSecret,
+    /// Since when no workload names it.
     pub idle_since: Option<Instant>,
-    /// Which list it was told in last.
+    /// The list that showed it last.
     epoch: u32,
 }
 
-impl Record {
-    pub(super) fn new(seen: Seen, epoch: u32) -> Self {
-        Self {
-            seen,
-            idle_since: None,
-            epoch,
-        }
-    }
+/// What is kept of a Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StoredSecret {
+    pub version: Version,
+    pub state: State,
+}
 
-    /// From when on nobody needs it, unless something happens until then; `None` while something names it.
-    pub(super) fn useless_from(&self) -> Option<Instant> {
-        Some(self.idle_since? + IDLE_FOR)
-    }
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Version {
+    pub uid: Box<str>,
+    pub resource_version: Box<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Somebody else's.
+    Foreign,
+    /// Ours, and deleted as soon as its finalizers are gone.
+    Leaving,
+    /// Ours, and of a type that kubelets do not read; the type of a Secret cannot change.
+    WrongType,
+    Ours {
+        held: HeldLogins,
+        is_immutable: bool,
+    },
+}
+
+/// A Secret as the API server returns it.
+#[derive(Clone, Debug)]
+pub(super) struct SecretObject {
+    metadata: ObjectMeta,
+    secret: StoredSecret,
 }
 
 impl Cache {
-    /// All of them will be told.
+    /// A list begins.
     pub(super) fn begin(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
     }
 
-    /// They were told; those that were not exist no more.
+    /// The list is complete; Secrets that it did not show exist no more.
     pub(super) fn end(&mut self) {
         let epoch = self.epoch;
         self.records.retain(|_, record| record.epoch == epoch);
         self.is_listed = true;
     }
 
-    /// Whether all of them were told, at least once.
+    /// Returns whether at least one list was complete.
     pub(super) fn is_listed(&self) -> bool {
         self.is_listed
     }
 
-    /// One is there, as the watch, an answer of the API server or our own write says.
-    pub(super) fn see(&mut self, namespace: Arc<str>, seen: Seen) {
+    /// Records a Secret that the watch, a response of the API server or our own write shows.
+    pub(super) fn insert(&mut self, namespace: Arc<str>, secret: StoredSecret) {
         let epoch = self.epoch;
         let record = self.records.entry(namespace);
-        let record = record.or_insert_with(|| Record::new(seen.clone(), epoch));
-        record.seen = seen;
+        let record = record.or_insert_with(|| Record::new(secret.clone(), epoch));
+        record.secret = secret;
         record.epoch = epoch;
     }
 
-    /// One is gone; a successor of its name is not.
-    pub(super) fn lose(&mut self, namespace: &str, uid: &str) {
-        let is_it = |record: &Record| uid.is_empty() || &*record.seen.version.uid == uid;
+    /// Removes the Secret with this uid, but no successor of its name.
+    pub(super) fn remove(&mut self, namespace: &str, uid: &str) {
+        let is_it = |record: &Record| uid.is_empty() || &*record.secret.version.uid == uid;
         if self.records.get(namespace).is_some_and(is_it) {
             self.records.remove(namespace);
         }
     }
 
-    /// None is there.
-    pub(super) fn forget(&mut self, namespace: &str) {
+    /// Records that a namespace has no Secret.
+    pub(super) fn clear(&mut self, namespace: &str) {
         self.records.remove(namespace);
     }
 
@@ -85,13 +132,15 @@ impl Cache {
         self.records.get(namespace)
     }
 
-    /// The uid of the one that is in the way.
+    /// The uid of somebody else's Secret.
     pub(super) fn foreign(&self, namespace: &str) -> Option<&str> {
-        let foreign = self.get(namespace).filter(|record| !record.seen.is_ours());
-        foreign.map(|record| &*record.seen.version.uid)
+        let foreign = self
+            .get(namespace)
+            .filter(|record| !record.secret.is_ours());
+        foreign.map(|record| &*record.secret.version.uid)
     }
 
-    /// Notes which of them something names.
+    /// Records the namespaces in which a workload names the Secret.
     pub(super) fn record_needs(&mut self, needed: &BTreeSet<Arc<str>>, now: Instant) {
         for (namespace, record) in &mut self.records {
             if needed.contains(namespace) {
@@ -102,7 +151,7 @@ impl Cache {
         }
     }
 
-    /// Something may have named any of them without being seen.
+    /// Restarts the idle time of all: a workload may have named any of them unseen.
     pub(super) fn doubt_needs(&mut self) {
         for record in self.records.values_mut() {
             record.idle_since = None;
@@ -113,73 +162,190 @@ impl Cache {
         self.records.keys()
     }
 
-    /// How many are ours.
-    pub(super) fn ours(&self) -> usize {
+    pub(super) fn count_ours(&self) -> usize {
         let records = self.records.values();
-        records.filter(|record| record.seen.is_ours()).count()
+        records.filter(|record| record.secret.is_ours()).count()
+    }
+}
+
+impl Record {
+    pub(super) fn new(secret: StoredSecret, epoch: u32) -> Self {
+        Self {
+            secret,
+            idle_since: None,
+            epoch,
+        }
+    }
+
+    /// When the Secret may be removed, unless a workload names it until then.
+    pub(super) fn expires(&self) -> Option<Instant> {
+        Some(self.idle_since? + IDLE_FOR)
+    }
+}
+
+impl StoredSecret {
+    pub(super) fn is_ours(&self) -> bool {
+        self.state != State::Foreign
+    }
+
+    /// The logins in it, if it is ours and of the right type.
+    pub(super) fn held(&self) -> Option<&HeldLogins> {
+        match &self.state {
+            State::Ours { held, .. } => Some(held),
+            State::Foreign | State::Leaving | State::WrongType => None,
+        }
+    }
+}
+
+impl SecretObject {
+    /// What is read of a Secret.
+    pub(super) const KEEP: Keep = Keep {
+        is_wanted: |name| {
+            is_envelope(name)
+                || matches!(
+                    name,
+                    "name"
+                        | "namespace"
+                        | "uid"
+                        | "deletionTimestamp"
+                        | "labels"
+                        | "immutable"
+                        | "data"
+                        | LABEL
+                        | KEY
+                )
+        },
+        string: MAX_CONTENT,
+        elements: 16,
+        bytes: 2 * MAX_CONTENT,
+    };
+
+    /// Returns the namespace and what is kept; `None` without a name or a namespace.
+    pub(super) fn into_stored(self) -> Option<(Arc<str>, StoredSecret)> {
+        self.metadata.name?;
+        Some((self.metadata.namespace?.into(), self.secret))
+    }
+}
+
+/// The docker configuration in a Secret; empty if there is none.
+pub(super) fn dockerconfigjson(secret: &[u8]) -> Vec<u8> {
+    let mut deserializer = serde_json::Deserializer::from_slice(secret);
+    let raw: Raw<String> = lenient::read(&mut deserializer).unwrap_or_default();
+    STANDARD.decode(raw.data.config).unwrap_or_default()
+}
+
+/// The fields of a Secret, with its content as text or as hashes.
+#[derive(Default)]
+struct Raw<C> {
+    metadata: Metadata,
+    kind: String,
+    immutable: bool,
+    data: Data<C>,
+}
+
+#[derive(Default)]
+struct Metadata {
+    name: String,
+    namespace: String,
+    uid: String,
+    resource_version: String,
+    deleted: Present,
+    labels: Labels,
+}
+
+#[derive(Default)]
+struct Labels {
+    managed_by: String,
+}
+
+#[derive(Default)]
+struct Data<C> {
+    config: C,
+}
+
+fields!(Raw<HeldLogins> { "metadata" => metadata, "type" => kind, "immutable" => immutable, "data" => data });
+fields!(Raw<String> { "data" => data });
+fields!(Metadata {
+    "name" => name,
+    "namespace" => namespace,
+    "uid" => uid,
+    "resourceVersion" => resource_version,
+    "deletionTimestamp" => deleted,
+    "labels" => labels,
+});
+fields!(Labels { LABEL => managed_by });
+fields!(Data<HeldLogins> { KEY => config });
+fields!(Data<String> { KEY => config });
+
+impl Raw<HeldLogins> {
+    fn state(&mut self) -> State {
+        if self.metadata.labels.managed_by != MANAGER {
+            State::Foreign
+        } else if self.metadata.deleted.0 {
+            State::Leaving
+        } else if self.kind == TYPE {
+            State::Ours {
+                held: std::mem::take(&mut self.data.config),
+                is_immutable: self.immutable,
+            }
+        } else {
+            State::WrongType
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretObject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut raw: Raw<HeldLogins> = lenient::read(deserializer)?;
+        let state = raw.state();
+        let present = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        let metadata = raw.metadata;
+        Ok(Self {
+            metadata: ObjectMeta {
+                name: present(&metadata.name),
+                namespace: present(&metadata.namespace),
+                resource_version: present(&metadata.resource_version),
+                ..ObjectMeta::default()
+            },
+            secret: StoredSecret {
+                version: Version {
+                    uid: metadata.uid.into(),
+                    resource_version: metadata.resource_version.into(),
+                },
+                state,
+            },
+        })
+    }
+}
+
+impl Resource for SecretObject {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        "Secret".into()
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        "".into()
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        "v1".into()
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        "secrets".into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::cluster::pull_secrets::object::{State, Version};
-
-    fn seen(uid: &str) -> Seen {
-        Seen {
-            version: Version {
-                uid: uid.into(),
-                resource_version: "7".into(),
-            },
-            state: State::Foreign,
-        }
-    }
-
-    #[test]
-    fn a_list_forgets_what_it_does_not_tell_but_not_what_was_made_meanwhile() {
-        let mut there = Cache::default();
-        there.begin();
-        there.see("gone".into(), seen("a"));
-        there.see("stays".into(), seen("b"));
-        there.end();
-        assert!(there.is_listed());
-        there.begin();
-        there.see("made".into(), seen("c"));
-        there.see("stays".into(), seen("b"));
-        assert_eq!(there.namespaces().count(), 3);
-        there.end();
-        assert_eq!(
-            there.namespaces().map(|name| &**name).collect::<Vec<_>>(),
-            ["made", "stays"]
-        );
-    }
-
-    #[test]
-    fn the_time_without_a_need_begins_when_nothing_can_be_missed() {
-        let (mut there, start) = (Cache::default(), Instant::now());
-        there.see("shop".into(), seen("a"));
-        let useless_from = |there: &Cache| there.get("shop").unwrap().useless_from();
-        there.record_needs(&BTreeSet::new(), start);
-        let later = start + Duration::from_mins(30);
-        there.record_needs(&BTreeSet::new(), later);
-        assert_eq!(useless_from(&there), Some(start + IDLE_FOR));
-        there.doubt_needs();
-        assert_eq!(useless_from(&there), None);
-        there.record_needs(&BTreeSet::new(), later);
-        assert_eq!(useless_from(&there), Some(later + IDLE_FOR));
-        there.record_needs(&BTreeSet::from(["shop".into()]), later);
-        assert_eq!(useless_from(&there), None);
-    }
-
-    #[test]
-    fn the_end_of_a_predecessor_is_not_the_end_of_its_successor() {
-        let mut there = Cache::default();
-        there.see("shop".into(), seen("new"));
-        there.lose("shop", "old");
-        assert!(there.get("shop").is_some());
-        there.lose("shop", "new");
-        assert!(there.get("shop").is_none());
-    }
-}
+mod tests;

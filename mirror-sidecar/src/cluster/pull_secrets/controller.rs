@@ -1,231 +1,265 @@
-//! Looks at all Secrets again and again, and has done what is to be done.
+//! Keeps the Secrets of one name in all namespaces as they should be, and creates them on request.
+//!
+//! Everything is derived from what the watches show, so that no event can be lost. Requests of the policy do not wait for
+//! the watches, because a namespace may be newer than what they have shown.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared, join};
+use kube::Resource as _;
+use kube::runtime::watcher::Event;
 use mirror_contract::Mode;
 use tokio::select;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 
-use super::conflict_backoff::login_in;
+use super::apply::{Applier, Known};
+use super::cache::SecretObject;
+use super::dockerconfigjson::DesiredLogin;
 use super::error::PullSecretError;
-use super::login::DesiredLogin;
-use super::plan::{Duty, Step, duty, renewal};
-use super::{Inner, State};
-use crate::backoff::{doubling, jittered};
+use super::plan::{Action, Step, action, backoff, renewal, step};
+use crate::cluster::events::{About, Events, Notice};
 use crate::cluster::index::{NamespaceState, PRESENT_NAME};
+use crate::cluster::json_filter::Keep;
+use crate::cluster::supervision::supervise;
+use crate::cluster::watch::stream;
+use crate::token_bucket::TokenBucket;
 
-/// Rest between two rounds: a first list of the cluster is thousands of changes.
-const REST: Duration = Duration::from_millis(250);
+/// Between two rounds: a first list of the cluster is thousands of changes.
+const ROUND_INTERVAL: Duration = Duration::from_millis(250);
 /// A round without a reason, should one have been missed. It costs no request.
-const AT_LATEST: Duration = Duration::from_hours(1);
-/// When to tell again of what is in the way; it is told until it is heard.
-const TELL_AGAIN: Duration = Duration::from_mins(2);
+const RESYNC_INTERVAL: Duration = Duration::from_hours(1);
+/// Between two reports of a foreign Secret, until an Event is accepted.
+const REPORT_INTERVAL: Duration = Duration::from_mins(2);
 /// Namespaces that are worked on at a time: with 10 ms for a write a thousand take two seconds, and an API server has
 /// others to serve.
 const PARALLEL: usize = 8;
-/// Namespaces of one round. What a round found out grows old while it waits for its turn.
+/// Namespaces of one round. What a round found grows old while it waits for its turn.
 const BATCH: usize = 256;
-/// Pause after the first failure in a namespace, doubled with each further one.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+/// Jobs that may be under way. Policy servers send one request at a time, so more means that the API server hangs, and then
+/// one more call helps nobody.
+const MAX_JOBS: usize = 64;
+/// Between two calls about namespaces that no watch has shown. Namespaces are not created by the dozen, and a new one is
+/// shown within a second.
+const UNKNOWN_INTERVAL: Duration = Duration::from_millis(100);
+/// Such calls that may come together.
+const UNKNOWN_BURST: u32 = 30;
 
-/// Namespaces in which something failed, and those that are worked on.
-#[derive(Debug, Default)]
-pub(super) struct Rests {
-    failed: BTreeMap<Arc<str>, Rest>,
-    busy: HashSet<Arc<str>>,
+/// Locks: `jobs` before those of `applier`.
+pub(super) struct Controller {
+    pub applier: Applier,
+    pub events: Events,
+    pub jobs: Mutex<Jobs>,
 }
 
+pub(super) struct Jobs {
+    running: HashMap<(Arc<str>, Job), SharedJob>,
+    /// Namespaces in which a round has a job, from its turn to its end.
+    busy: HashSet<Arc<str>>,
+    failures: BTreeMap<Arc<str>, Failures>,
+    unknown_namespaces: TokenBucket,
+    /// Managed Secrets that the metrics count.
+    counted: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Job {
+    Apply,
+    Peek,
+    Remove,
+}
+
+type JobResult = Result<(), PullSecretError>;
+type SharedJob = Shared<BoxFuture<'static, JobResult>>;
+
 #[derive(Clone, Copy, Debug)]
-struct Rest {
-    failures: u32,
+struct Failures {
+    count: u32,
+    /// End of the backoff.
     until: Instant,
 }
 
-/// What a round found.
-struct Controller {
+/// What the controller found in all namespaces.
+struct Round {
     jobs: Vec<(Arc<str>, Job)>,
-    in_the_way: Vec<Arc<str>>,
+    foreign: Vec<Arc<str>>,
     /// When the next round is due without a change.
     next: Instant,
 }
 
-/// What is the same for all namespaces of a round.
-struct Look<'a> {
-    content: Option<&'a DesiredLogin>,
-    knows_all: bool,
-    now: Instant,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Job {
-    Bring,
-    Remove,
-}
-
-impl Rests {
-    /// In how many namespaces something failed.
-    #[cfg(test)]
-    pub(super) fn failed(&self) -> usize {
-        self.failed.len()
+impl Controller {
+    /// Watches and reconciles in the background, until `stop`.
+    pub(super) fn start(self: &Arc<Self>, stop: CancellationToken) {
+        let (watching, reconciling) = (Arc::clone(self), Arc::clone(self));
+        let parts = join(
+            supervise(&["the watch of pull Secrets"], move |_| {
+                let lists = Arc::new(Semaphore::new(1));
+                let server = watching.applier.api.server.clone();
+                stream::watch(server, SecretWatch(Arc::clone(&watching)), lists)
+            }),
+            supervise(&["the pull Secret controller"], move |_| {
+                Arc::clone(&reconciling).reconcile()
+            }),
+        );
+        tokio::spawn(stop.run_until_cancelled_owned(parts));
     }
 
-    /// The end of the pause in a namespace; `None` if there is none.
-    fn until(&self, namespace: &str, now: Instant) -> Option<Instant> {
-        let rest = self.failed.get(namespace)?;
-        (rest.until > now).then_some(rest.until)
-    }
-
-    /// Records that a job ended; returns how many failed in a row.
-    fn end(&mut self, namespace: &Arc<str>, is_failure: bool, now: Instant) -> u32 {
-        self.busy.remove(namespace);
-        if !is_failure {
-            self.failed.remove(namespace);
-            return 0;
+    /// Creates or repairs the Secret of a namespace; with [`Mode::Peek`] only checks whether that would succeed.
+    pub(super) async fn request(self: Arc<Self>, namespace: Arc<str>, mode: Mode) -> JobResult {
+        let applier = &self.applier;
+        let login = applier.login();
+        let state = applier
+            .cluster
+            .read(|index| index.namespace_state(&namespace));
+        {
+            let mut jobs = self.jobs();
+            let known = applier.known();
+            let stored = known.cache.get(&namespace).map(|record| &record.secret);
+            let desired = applier.desired(&known, &namespace, stored, login.as_deref());
+            let is_known = stored.is_some() || state != NamespaceState::Unknown;
+            let is_leaving = jobs.is_removing(&namespace) || state == NamespaceState::Terminating;
+            if step(stored, desired) == Step::Nothing && !is_leaving {
+                return Ok(());
+            }
+            let now = Instant::now().into_std();
+            if !is_known && !jobs.unknown_namespaces.try_take(now) {
+                return Err(PullSecretError::Busy);
+            }
         }
-        let rest = self.failed.entry(Arc::clone(namespace)).or_insert(Rest {
-            failures: 0,
-            until: now,
-        });
-        rest.failures = rest.failures.saturating_add(1);
-        let pause = doubling(FIRST_PAUSE, LONGEST_PAUSE, rest.failures);
-        rest.until = now + jittered(pause);
-        rest.failures
+        let job = match mode {
+            Mode::Ensure => Job::Apply,
+            Mode::Peek => Job::Peek,
+        };
+        let result = self.run(&namespace, job).await;
+        if let (Mode::Ensure, Err(error)) = (mode, &result) {
+            if let PullSecretError::Foreign(_) = error {
+                self.report_foreign(&namespace);
+            }
+            self.report_refusal(&namespace, error);
+        }
+        result
     }
-}
 
-/// The pause after so many failures.
-pub(super) fn pause(failures: u32) -> Duration {
-    let doubled = FIRST_PAUSE.saturating_mul(1_u32 << failures.saturating_sub(1).min(16));
-    // Replicas and namespaces that failed together must not come back together.
-    let jitter = 0.75 + fastrand::f64() / 2.0;
-    doubled.min(LONGEST_PAUSE).mul_f64(jitter)
-}
-
-impl Inner {
-    /// For ever.
-    pub(super) async fn rounds(self: Arc<Self>) {
+    /// Runs rounds, for ever.
+    async fn reconcile(self: Arc<Self>) {
         let permits = Arc::new(Semaphore::new(PARALLEL));
-        let mut index = self.cluster.subscribe();
-        let mut there = self.changed.subscribe();
-        let mut shares = self.replicas.subscribe();
-        let mut content = self.content.clone();
-        // Should this have broken off between finding a job and starting it.
-        self.state().rests.busy.clear();
+        let mut index = self.applier.cluster.subscribe();
+        let mut secrets = self.applier.changed.subscribe();
+        let mut shares = self.applier.replicas.subscribe();
+        let mut login = self.applier.login.clone();
+        // Should this have been aborted between finding a job and starting it.
+        self.jobs().busy.clear();
         loop {
             let round = self.round(Instant::now());
-            for namespace in &round.in_the_way {
+            for namespace in &round.foreign {
                 self.report_foreign(namespace);
             }
             for (namespace, job) in round.jobs {
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
                     return;
                 };
-                let inner = Arc::clone(&self);
+                let turn = Turn {
+                    controller: Arc::clone(&self),
+                    namespace,
+                };
                 tokio::spawn(async move {
-                    inner.carry_out(&namespace, job).await;
+                    let result = turn.controller.run(&turn.namespace, job).await;
+                    turn.end(result.err());
                     drop(permit);
                 });
             }
-            // All senders live at least as long as `self`, but for that of the content, whose part ends with this one.
+            // All senders live at least as long as `self`, but for that of the login, which ends with the service.
             select! {
                 _ = index.changed() => {}
-                _ = there.changed() => {}
+                _ = secrets.changed() => {}
                 _ = shares.changed() => {}
-                Ok(()) = content.changed() => {}
+                Ok(()) = login.changed() => {}
                 () = sleep_until(round.next) => {}
             }
-            sleep(REST).await;
+            sleep(ROUND_INTERVAL).await;
         }
     }
 
-    fn round(&self, now: Instant) -> Controller {
-        let mut round = Controller {
+    fn round(&self, now: Instant) -> Round {
+        let applier = &self.applier;
+        let mut round = Round {
             jobs: Vec::new(),
-            in_the_way: Vec::new(),
-            next: now + AT_LATEST,
+            foreign: Vec::new(),
+            next: now + RESYNC_INTERVAL,
         };
-        let known: Vec<_> = {
-            let state = self.state();
-            let written = state.conflicts.namespaces();
-            state.there.namespaces().chain(written).cloned().collect()
+        let shown: Vec<_> = {
+            let known = applier.known();
+            let written = known.conflicts.namespaces();
+            known.cache.namespaces().chain(written).cloned().collect()
         };
-        let (needed, ending, knows_all) = self.cluster.read(|index| {
-            let needed = index.namespaces_naming(self.place).map(Arc::from);
-            let ending = known.iter().filter(|namespace| {
+        let (needed, terminating, knows_all) = applier.cluster.read(|index| {
+            let needed = index.namespaces_naming(applier.name_index).map(Arc::from);
+            let terminating = shown.iter().filter(|namespace| {
                 index.namespace_state(namespace) == NamespaceState::Terminating
             });
-            let ending = ending.cloned().collect::<HashSet<Arc<str>>>();
+            let terminating = terminating.cloned().collect::<HashSet<Arc<str>>>();
             (
                 needed.collect::<BTreeSet<Arc<str>>>(),
-                ending,
+                terminating,
                 index.is_complete(),
             )
         });
-        let content = self.content();
-        let mut guard = self.state();
-        let state = &mut *guard;
-        let ours = state.there.ours();
-        let counted = std::mem::replace(&mut state.counted, ours);
-        self.metrics.managed_secrets(counted, ours);
-        // Before that, everything would be made that is there already.
-        if !state.there.is_listed() {
+        let login = applier.login();
+        let jobs = &mut *self.jobs();
+        let known = &mut *applier.known();
+        let count = known.cache.count_ours();
+        let counted = std::mem::replace(&mut jobs.counted, count);
+        applier.metrics.managed_secrets(counted, count);
+        // Before that, every Secret that exists would be created again.
+        if !known.cache.is_listed() {
             return round;
         }
         if knows_all {
-            state.there.record_needs(&needed, now);
+            known.cache.record_needs(&needed, now);
         } else {
-            state.there.doubt_needs();
+            known.cache.doubt_needs();
         }
-        state
+        known
             .conflicts
-            .forget(now, |namespace| ending.contains(namespace));
+            .prune(now, |namespace| terminating.contains(namespace));
         let all: BTreeSet<_> = needed
             .iter()
-            .chain(state.there.namespaces())
+            .chain(known.cache.namespaces())
             .cloned()
             .collect();
-        state
-            .rests
-            .failed
-            .retain(|namespace, _| all.contains(namespace));
-        let look = Look {
-            content: content.as_deref(),
-            knows_all,
-            now,
-        };
+        jobs.failures.retain(|namespace, _| all.contains(namespace));
         for namespace in all {
-            if !self.owns(&namespace)
-                || ending.contains(&namespace)
-                || state.rests.busy.contains(&namespace)
+            if !applier.owns(&namespace)
+                || terminating.contains(&namespace)
+                || jobs.busy.contains(&namespace)
             {
                 continue;
             }
-            let duty = self.duty_in(state, &namespace, needed.contains(&namespace), &look);
-            let job = match duty {
-                Duty::Nothing => continue,
-                // Somebody may have made the Secret of a former name before image-mirror made any.
-                Duty::Tell if self.place != PRESENT_NAME => continue,
-                Duty::Tell => {
-                    round.in_the_way.push(namespace);
-                    round.next = round.next.min(now + TELL_AGAIN);
+            let needs = (needed.contains(&namespace), knows_all);
+            let job = match self.action(known, &namespace, login.as_deref(), needs, now) {
+                Action::Nothing => continue,
+                // Somebody else may have created the Secret of a former name before image-mirror created any.
+                Action::ReportForeign if applier.name_index != PRESENT_NAME => continue,
+                Action::ReportForeign => {
+                    round.foreign.push(namespace);
+                    round.next = round.next.min(now + REPORT_INTERVAL);
                     continue;
                 }
-                Duty::Later(from) => {
+                Action::After(from) => {
                     round.next = round.next.min(from);
                     continue;
                 }
-                Duty::Bring => Job::Bring,
-                Duty::Remove => Job::Remove,
+                Action::Apply => Job::Apply,
+                Action::Remove => Job::Remove,
             };
-            if let Some(until) = state.rests.until(&namespace, now) {
+            if let Some(until) = jobs.backoff_until(&namespace, now) {
                 round.next = round.next.min(until);
             } else if round.jobs.len() < BATCH {
-                state.rests.busy.insert(Arc::clone(&namespace));
+                jobs.busy.insert(Arc::clone(&namespace));
                 round.jobs.push((namespace, job));
             } else {
                 round.next = now;
@@ -234,107 +268,287 @@ impl Inner {
         round
     }
 
-    fn duty_in(&self, state: &State, namespace: &str, is_needed: bool, look: &Look<'_>) -> Duty {
-        let &Look {
-            content,
-            knows_all,
-            now,
-        } = look;
-        let there = state.there.get(namespace);
-        let seen = there.map(|record| &record.seen);
-        let wanted = self.wanted(state, namespace, seen, content);
-        let duty = if self.excluded.contains(namespace) {
-            match renewal(seen, wanted) {
-                Step::Write(_) => Duty::Bring,
-                Step::Nothing | Step::Wait | Step::LeaveAlone => Duty::Nothing,
+    fn action(
+        &self,
+        known: &Known,
+        namespace: &str,
+        login: Option<&DesiredLogin>,
+        (is_needed, knows_all): (bool, bool),
+        now: Instant,
+    ) -> Action {
+        let applier = &self.applier;
+        let record = known.cache.get(namespace);
+        let stored = record.map(|record| &record.secret);
+        let desired = applier.desired(known, namespace, stored, login);
+        let action = if applier.excluded.contains(namespace) {
+            match renewal(stored, desired) {
+                Step::Write(_) => Action::Apply,
+                Step::Nothing | Step::Wait | Step::LeaveAlone => Action::Nothing,
             }
         } else {
-            duty(is_needed, there, wanted, knows_all, now)
+            action(is_needed, record, desired, knows_all, now)
         };
-        let login = login_in(seen, &self.key);
-        match (duty, state.conflicts.until(namespace, login, now)) {
+        match (
+            action,
+            applier.conflict_until(known, namespace, stored, now),
+        ) {
             // New credentials are a reason for a round.
-            (Duty::Bring, _) if content.is_none() => Duty::Nothing,
-            (Duty::Bring | Duty::Nothing, Some(until)) => Duty::Later(until),
-            (Duty::Later(from), Some(until)) => Duty::Later(from.min(until)),
-            (duty, _) => duty,
+            (Action::Apply, _) if login.is_none() => Action::Nothing,
+            (Action::Apply | Action::Nothing, Some(until)) => Action::After(until),
+            (Action::After(from), Some(until)) => Action::After(from.min(until)),
+            (action, _) => action,
         }
     }
 
-    async fn carry_out(self: Arc<Self>, namespace: &Arc<str>, job: Job) {
-        let done = Done {
-            inner: &self,
-            namespace,
+    /// Runs a job once for all that wait for it, after an opposite one that is under way. It continues when nobody waits
+    /// any more.
+    async fn run(self: &Arc<Self>, namespace: &Arc<str>, job: Job) -> JobResult {
+        loop {
+            let (is_it, running) = self.find_or_start(namespace, job)?;
+            let result = running.await;
+            if is_it {
+                return result;
+            }
+        }
+    }
+
+    /// Returns `false` with the opposite job.
+    fn find_or_start(
+        self: &Arc<Self>,
+        namespace: &Arc<str>,
+        job: Job,
+    ) -> Result<(bool, SharedJob), PullSecretError> {
+        let opposite = match job {
+            Job::Apply | Job::Peek => Job::Remove,
+            Job::Remove => Job::Apply,
         };
-        let outcome = match job {
-            Job::Bring => Arc::clone(&self).fly(namespace, Mode::Ensure).await,
-            Job::Remove => Arc::clone(&self).fly_away(namespace).await,
+        let key = (Arc::clone(namespace), job);
+        let mut jobs = self.jobs();
+        if let Some(opposite) = jobs.running.get(&(Arc::clone(namespace), opposite)) {
+            return Ok((false, opposite.clone()));
+        }
+        if let Some(running) = jobs.running.get(&key) {
+            return Ok((true, running.clone()));
+        }
+        if jobs.running.len() >= MAX_JOBS {
+            return Err(PullSecretError::Busy);
+        }
+        let running = RunningJob {
+            controller: Arc::clone(self),
+            key: key.clone(),
         };
-        done.tell(&outcome);
+        let task = tokio::spawn(running.run());
+        let result = async { task.await.unwrap_or(Err(PullSecretError::Aborted)) };
+        let running = result.boxed().shared();
+        jobs.running.insert(key, running.clone());
+        Ok((true, running))
+    }
+
+    fn report_foreign(&self, namespace: &str) {
+        let uid = {
+            let known = self.applier.known();
+            known.cache.foreign(namespace).map(str::to_owned)
+        };
+        let Some(uid) = uid else { return };
+        if self.tell(namespace, uid, Notice::ForeignSecret) {
+            tracing::warn!(
+                namespace,
+                name = self.applier.api.name,
+                "this Secret is not managed here and stays as it is; Pods there lack the credentials for copies"
+            );
+        }
+    }
+
+    /// Reports a refusal by a quota or an admission policy to the people of the namespace.
+    fn report_refusal(&self, namespace: &str, error: &PullSecretError) {
+        let PullSecretError::Refused { reason, .. } = error else {
+            return;
+        };
+        let notice = Notice::SecretRefused {
+            reason: reason.clone(),
+        };
+        // There is no Secret, so there is no uid.
+        if self.tell(namespace, String::new(), notice) {
+            tracing::warn!(
+                namespace,
+                name = self.applier.api.name,
+                reason,
+                "the API server refuses the pull Secret; raise the quota of the namespace or change the admission policy"
+            );
+        }
+    }
+
+    /// Returns whether this was reported for the first time.
+    fn tell(&self, namespace: &str, uid: String, notice: Notice) -> bool {
+        let secret = About {
+            api_version: "v1".into(),
+            kind: "Secret".into(),
+            namespace: namespace.into(),
+            name: self.applier.api.name.as_str().into(),
+            uid,
+        };
+        self.events.tell(secret, notice)
+    }
+
+    pub(super) fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A job that ends, also if it breaks off.
-struct Done<'a> {
-    inner: &'a Inner,
-    namespace: &'a Arc<str>,
+impl Default for Jobs {
+    fn default() -> Self {
+        Self {
+            running: HashMap::new(),
+            busy: HashSet::new(),
+            failures: BTreeMap::new(),
+            unknown_namespaces: TokenBucket::new(UNKNOWN_INTERVAL, UNKNOWN_BURST),
+            counted: 0,
+        }
+    }
 }
 
-impl Done<'_> {
-    fn tell(self, outcome: &Result<(), PullSecretError>) {
+impl Jobs {
+    pub(super) fn is_removing(&self, namespace: &Arc<str>) -> bool {
+        let key = (Arc::clone(namespace), Job::Remove);
+        self.running.contains_key(&key)
+    }
+
+    /// The numbers of jobs under way and of namespaces with failures.
+    #[cfg(test)]
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.running.len(), self.failures.len())
+    }
+
+    fn backoff_until(&self, namespace: &str, now: Instant) -> Option<Instant> {
+        let failures = self.failures.get(namespace)?;
+        (failures.until > now).then_some(failures.until)
+    }
+
+    /// Records the end of a job of a round; returns how many failed in a row.
+    fn record_end(&mut self, namespace: &Arc<str>, is_failure: bool, now: Instant) -> u32 {
+        if !is_failure {
+            self.failures.remove(namespace);
+            return 0;
+        }
+        let failures = self.failures.entry(Arc::clone(namespace));
+        let failures = failures.or_insert(Failures {
+            count: 0,
+            until: now,
+        });
+        failures.count = failures.count.saturating_add(1);
+        failures.until = now + backoff(failures.count);
+        failures.count
+    }
+}
+
+/// Removes the job from those that are under way, also if it is aborted.
+struct RunningJob {
+    controller: Arc<Controller>,
+    key: (Arc<str>, Job),
+}
+
+impl RunningJob {
+    async fn run(self) -> JobResult {
+        let (namespace, job) = &self.key;
+        let applier = &self.controller.applier;
+        match job {
+            Job::Apply => applier.apply(namespace, Mode::Ensure).await,
+            Job::Peek => applier.apply(namespace, Mode::Peek).await,
+            Job::Remove => applier.remove(namespace).await,
+        }
+    }
+}
+
+impl Drop for RunningJob {
+    fn drop(&mut self) {
+        let job = self.controller.jobs().running.remove(&self.key);
+        // It may hold the last handle of the task, which must not be dropped under the lock.
+        drop(job);
+    }
+}
+
+/// The turn of a namespace in a round. It ends also if its job is aborted.
+struct Turn {
+    controller: Arc<Controller>,
+    namespace: Arc<str>,
+}
+
+impl Turn {
+    fn end(&self, error: Option<PullSecretError>) {
+        // A foreign Secret is no reason to try again, and the next round reports it.
+        let error = error.filter(|error| !matches!(error, PullSecretError::Foreign(_)));
+        let (controller, namespace) = (&self.controller, &self.namespace);
         let now = Instant::now();
-        // One that is in the way is no reason to try again, and the next round tells of it.
-        let failure = outcome
-            .as_ref()
-            .err()
-            .filter(|trouble| !matches!(trouble, PullSecretError::Foreign { .. }));
-        let mut state = self.inner.state();
-        let failures = state.rests.end(self.namespace, failure.is_some(), now);
-        drop(state);
-        let Some(trouble) = failure else { return };
-        self.inner.report_refusal(self.namespace, trouble);
+        let failures = controller
+            .jobs()
+            .record_end(namespace, error.is_some(), now);
+        let Some(error) = error else { return };
+        controller.report_refusal(namespace, &error);
         // The first failure may be the beginning of an outage of the API server, which is logged as such.
-        let (reported_at, is_explained) = match trouble {
-            PullSecretError::Away { .. } => (2, self.inner.api.server().is_away()),
+        let (reported_at, is_explained) = match error {
+            PullSecretError::Unreachable { .. } => (2, controller.applier.api.server.is_away()),
             // It was reported as such.
             PullSecretError::Refused { .. } => (1, true),
             _ => (1, false),
         };
         if failures == reported_at && !is_explained {
-            tracing::warn!(namespace = %self.namespace, reason = %trouble, "cannot keep the pull Secret; it is tried again");
+            tracing::warn!(%namespace, reason = %error, "cannot keep the pull Secret; it is tried again");
         }
     }
 }
 
-impl Drop for Done<'_> {
+impl Drop for Turn {
     fn drop(&mut self) {
-        self.inner.state().rests.busy.remove(self.namespace);
-        self.inner.wake();
+        self.controller.jobs().busy.remove(&self.namespace);
+        self.controller.applier.changed.send_replace(());
+    }
+}
+
+/// The watch of all Secrets of the name.
+struct SecretWatch(Arc<Controller>);
+
+impl stream::Subject for SecretWatch {
+    type Object = SecretObject;
+
+    fn kind(&self) -> &'static str {
+        "Secret"
+    }
+
+    fn path(&self) -> String {
+        SecretObject::url_path(&(), None)
+    }
+
+    fn keep(&self) -> Keep {
+        SecretObject::KEEP
+    }
+
+    /// The roles allow no watch of other Secrets.
+    fn field_selector(&self) -> Option<String> {
+        Some(format!("metadata.name={}", self.0.applier.api.name))
+    }
+
+    fn take(&self, event: Event<SecretObject>) {
+        let applier = &self.0.applier;
+        {
+            let cache = &mut applier.known().cache;
+            match event {
+                Event::Init => cache.begin(),
+                Event::InitDone => cache.end(),
+                Event::InitApply(object) | Event::Apply(object) => {
+                    if let Some((namespace, secret)) = object.into_stored() {
+                        cache.insert(namespace, secret);
+                    }
+                }
+                Event::Delete(object) => {
+                    if let Some((namespace, secret)) = object.into_stored() {
+                        cache.remove(&namespace, &secret.version.uid);
+                    }
+                }
+            }
+        }
+        applier.changed.send_replace(());
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_minutes_and_end_with_success() {
-        let mut rests = Rests::default();
-        let now = Instant::now();
-        let shop: Arc<str> = "shop".into();
-        let mut pauses = Vec::new();
-        for round in 0..20 {
-            assert_eq!(rests.end(&shop, true, now), round + 1);
-            pauses.push(rests.until("shop", now).unwrap() - now);
-        }
-        assert!(pauses[0] <= Duration::from_millis(1250), "{pauses:?}");
-        assert!(pauses[19] >= LONGEST_PAUSE, "{pauses:?}");
-        assert!(
-            pauses
-                .iter()
-                .all(|pause| *pause <= Duration::from_secs(375))
-        );
-        assert_eq!(rests.end(&shop, false, now), 0);
-        assert_eq!(rests.until("shop", now), None);
-    }
-}
+mod tests;

@@ -1,39 +1,168 @@
-//! The logins that a docker configuration holds, by registry.
+//! The value of a pull Secret: a docker configuration with logins by registry.
 //!
 //! A Secret may hold logins for other registries than ours: another installation's, or the one for a former backup, which
-//! workloads that still name its copies need. These stay as long as the Secret does, if they are just like those that are
-//! written here: any other entry could hide ours from kubelets, or make them refuse the whole configuration.
+//! workloads that still name its copies need. These are kept as long as the Secret exists, if they have the form of those
+//! that are written here: any other entry could hide ours from kubelets, or make them refuse the whole configuration.
+
+use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mirror_contract::ImageRef;
+use mirror_copy::Credential;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::MapAccess;
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 
-use super::login::Fingerprint;
 use crate::cluster::lenient::{self, Lenient, skip, value};
 
 /// The key under which kubelets look up Docker Hub, as docker itself does.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
-/// Logins for other registries that stay. Who moves to yet another backup has the copies of the first one long behind.
+/// The user name that a registry expects with an identity token as password (Azure Container Registry). Kubelets send
+/// nothing but a user and a password.
+const TOKEN_USER: &str = "00000000-0000-0000-0000-000000000000";
+/// Logins for other registries that are kept. An installation that moves to yet another backup has the copies of the first
+/// one long behind.
 const MAX_OTHERS: usize = 4;
-/// Bytes of a login that stays. Tokens have some thousand; a Secret has at most a million, and ours must fit in.
+/// Bytes of a kept login. Tokens have some thousand; a Secret has at most a million, and ours must fit in.
 const MAX_OTHER: usize = 64 * 1024;
-
-/// Logins of a configuration that are read. One with more is not as it should be, whatever is in it.
+/// Logins of a configuration that are read. One with more is rewritten, whatever they are.
 const MAX_READ: usize = 32;
 
-/// Which logins a configuration holds. Only their hashes are kept.
+/// The SHA-256 of a login in a Secret, compared and kept instead of the login.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fingerprint([u8; 32]);
+
+/// The login for the registry that keeps the copies.
+#[derive(Debug)]
+pub(super) struct DesiredLogin {
+    key: Box<str>,
+    /// JSON.
+    login: SecretString,
+    fingerprint: Fingerprint,
+}
+
+/// The logins in a configuration. Only their hashes are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct HeldLogins {
     logins: Box<[(Box<str>, Fingerprint)]>,
-    /// Whether it holds nothing else, and not too much.
+    /// The configuration holds nothing else, and not too many.
     is_clean: bool,
 }
 
-/// The logins for other registries that stay.
+/// The logins for other registries that are kept.
 #[derive(Default)]
-pub(super) struct Others(Map<String, Value>);
+pub(super) struct OtherLogins(Map<String, Value>);
+
+impl Fingerprint {
+    pub(super) fn of(text: &[u8]) -> Self {
+        Self(Sha256::digest(text).into())
+    }
+}
+
+/// Hidden, since the hash of a short password can be reversed.
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fingerprint(..)")
+    }
+}
+
+impl DesiredLogin {
+    /// `registry` is named as in references.
+    pub(super) fn new(registry: &str, credential: &Credential) -> Self {
+        let login = match credential {
+            Credential::Login(found) => {
+                login(&found.username, found.password.expose_secret(), None)
+            }
+            Credential::IdentityToken(token) => {
+                let token = token.expose_secret();
+                login(TOKEN_USER, token, Some(token))
+            }
+        };
+        let login = login.to_string();
+        Self {
+            key: key_of(registry).into(),
+            fingerprint: Fingerprint::of(login.as_bytes()),
+            login: login.into(),
+        }
+    }
+
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// The value of the Secret's `.dockerconfigjson`.
+    pub(super) fn encoded(&self, others: OtherLogins) -> SecretString {
+        // It was made from a value, so it is one.
+        let login: Value = serde_json::from_str(self.login.expose_secret()).unwrap_or_default();
+        STANDARD
+            .encode(others.with(&self.key, login).to_string())
+            .into()
+    }
+}
+
+impl HeldLogins {
+    /// The logins in a configuration; none if it cannot be read.
+    pub(super) fn of(config: &[u8]) -> Self {
+        let (logins, is_clean) = read(config);
+        let hashed = |(key, login): (String, Value)| {
+            let fingerprint = Fingerprint::of(login.to_string().as_bytes());
+            (key.into_boxed_str(), fingerprint)
+        };
+        Self {
+            is_clean: is_clean && logins.len() <= MAX_OTHERS + 1,
+            logins: logins
+                .into_iter()
+                .take(MAX_OTHERS + 1)
+                .map(hashed)
+                .collect(),
+        }
+    }
+
+    /// The login with this key, if nothing in the configuration can hide it from kubelets.
+    pub(super) fn usable(&self, key: &str) -> Option<Fingerprint> {
+        let login = self.logins.iter().find(|(held, _)| **held == *key);
+        login
+            .filter(|_| self.is_clean)
+            .map(|(_, fingerprint)| *fingerprint)
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.logins.iter().any(|(held, _)| **held == *key)
+    }
+
+    pub(super) fn has_others(&self, key: &str) -> bool {
+        self.logins.iter().any(|(held, _)| **held != *key)
+    }
+}
+
+/// The value of a Secret as the API server returns it, in Base64.
+impl Lenient for HeldLogins {
+    fn take_text(&mut self, text: &str) {
+        *self = STANDARD
+            .decode(text)
+            .map_or_else(|_| Self::default(), |config| Self::of(&config));
+    }
+}
+
+impl OtherLogins {
+    /// The logins of a configuration that are kept beside the one with this key: the first few in the order of their keys.
+    pub(super) fn of(config: &[u8], key: &str) -> Self {
+        let (mut logins, _) = read(config);
+        logins.retain(|(other, login)| other != key && login.to_string().len() <= MAX_OTHER);
+        logins.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        logins.truncate(MAX_OTHERS);
+        Self(logins.into_iter().collect())
+    }
+
+    /// A configuration with these and one more.
+    pub(super) fn with(self, key: &str, login: Value) -> Value {
+        let mut logins = self.0;
+        logins.insert(key.to_owned(), login);
+        json!({ "auths": logins })
+    }
+}
 
 /// The key of the login for a registry, which is named as in references.
 pub(super) fn key_of(registry: &str) -> &str {
@@ -63,63 +192,7 @@ fn auth_of(username: &str, password: &str) -> String {
     STANDARD.encode(format!("{username}:{password}"))
 }
 
-impl Held {
-    /// What is in a configuration. One that cannot be read holds nothing.
-    pub(super) fn of(config: &[u8]) -> Self {
-        let (logins, is_clean) = read(config);
-        let hashed = |(key, login): (String, Value)| {
-            let fingerprint = Fingerprint::of(login.to_string().as_bytes());
-            (key.into_boxed_str(), fingerprint)
-        };
-        Self {
-            is_clean: is_clean && logins.len() <= MAX_OTHERS + 1,
-            // With more than that it is not as it should be, whichever they are.
-            logins: logins
-                .into_iter()
-                .take(MAX_OTHERS + 1)
-                .map(hashed)
-                .collect(),
-        }
-    }
-
-    /// The login with this key, if kubelets can be relied on to use it.
-    pub(super) fn usable(&self, key: &str) -> Option<Fingerprint> {
-        let login = self.logins.iter().find(|(held, _)| **held == *key);
-        login
-            .filter(|_| self.is_clean)
-            .map(|(_, fingerprint)| *fingerprint)
-    }
-
-    /// Whether there is a login with this key.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.logins.iter().any(|(held, _)| **held == *key)
-    }
-
-    /// Whether there are logins with other keys.
-    pub(super) fn has_others(&self, key: &str) -> bool {
-        self.logins.iter().any(|(held, _)| **held != *key)
-    }
-}
-
-impl Others {
-    /// Those of a configuration that stay beside the login with this key: the first few in the order of their names.
-    pub(super) fn of(config: &[u8], key: &str) -> Self {
-        let (mut logins, _) = read(config);
-        logins.retain(|(other, login)| other != key && login.to_string().len() <= MAX_OTHER);
-        logins.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        logins.truncate(MAX_OTHERS);
-        Self(logins.into_iter().collect())
-    }
-
-    /// A configuration with these and one more.
-    pub(super) fn with(self, key: &str, login: Value) -> Value {
-        let mut logins = self.0;
-        logins.insert(key.to_owned(), login);
-        json!({ "auths": logins })
-    }
-}
-
-/// The logins that are like ours, and whether there is nothing else.
+/// The logins of the form that is written here, and whether there is nothing else.
 fn read(config: &[u8]) -> (Vec<(String, Value)>, bool) {
     let mut deserializer = serde_json::Deserializer::from_slice(config);
     let read: Result<Config, _> = lenient::read(&mut deserializer);
@@ -132,7 +205,7 @@ fn read(config: &[u8]) -> (Vec<(String, Value)>, bool) {
     }
 }
 
-/// A docker configuration, of which only what is like ours is kept: whoever may write a Secret is its author.
+/// A docker configuration, of which only logins of our form are kept: its author may be anybody who may write Secrets.
 #[derive(Default)]
 struct Config {
     auths: Auths,
@@ -154,7 +227,7 @@ struct Login {
     has_more: bool,
 }
 
-/// A text; `None` if it is anything else.
+/// `None` if the value is no text.
 #[derive(Default)]
 struct Text(Option<String>);
 
@@ -186,7 +259,7 @@ impl Lenient for Auths {
         name: &str,
         object: &mut A,
     ) -> Result<(), A::Error> {
-        let login = value::<Login, A>(object)?.if_like_ours();
+        let login = value::<Login, A>(object)?.if_well_formed();
         let is_new = self.logins.iter().all(|(key, _)| key != name);
         match login.filter(|_| is_new && is_key(name)) {
             Some(login) if self.logins.len() < MAX_READ => {
@@ -222,7 +295,7 @@ impl Lenient for Login {
 
 impl Login {
     /// A kubelet refuses the whole configuration if one `auth` in it cannot be read.
-    fn if_like_ours(self) -> Option<Value> {
+    fn if_well_formed(self) -> Option<Value> {
         let Self {
             username: Text(Some(username)),
             password: Text(Some(password)),
@@ -240,76 +313,11 @@ impl Login {
     }
 }
 
-/// No pattern, no part of a registry, no second name of the same one: of two keys that match, kubelets choose one.
+/// Returns whether a key names a whole registry, by its only name: of two keys that match, kubelets choose one.
 fn is_key(key: &str) -> bool {
     let names_registry = |image: ImageRef<'_>| key_of(image.host()) == key;
     key == DOCKER_HUB_KEY || ImageRef::parse(&format!("{key}/any")).is_ok_and(names_registry)
 }
 
 #[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    fn held(config: &Value) -> Held {
-        Held::of(config.to_string().as_bytes())
-    }
-
-    #[rstest]
-    #[case::one(json!({ "auths": { "a.example": login("u", "p", None) } }), true)]
-    #[case::two(json!({ "auths": { "a.example": login("u", "p", None), "b.example:5000": login("u", "p", None) } }), true)]
-    #[case::docker_hub(json!({ "auths": { "a.example": login("u", "p", None), DOCKER_HUB_KEY: login("u", "p", None) } }), true)]
-    #[case::none(json!({ "auths": {} }), false)]
-    #[case::nothing(json!({}), false)]
-    #[case::a_list(json!([]), false)]
-    #[case::something_else(json!({ "auths": { "a.example": login("u", "p", None) }, "credsStore": "x" }), false)]
-    #[case::in_another_case(json!({ "auths": { "a.example": login("u", "p", None) }, "Auths": {} }), false)]
-    #[case::a_broken_login(json!({ "auths": { "a.example": login("u", "p", None), "b.example": { "auth": "%" } } }), false)]
-    #[case::two_passwords(json!({ "auths": { "a.example": { "username": "u", "password": "p", "auth": "dTpx" } } }), false)]
-    #[case::a_part(json!({ "auths": { "a.example": login("u", "p", None), "a.example/b": login("u", "p", None) } }), false)]
-    #[case::a_pattern(json!({ "auths": { "a.example": login("u", "p", None), "*.example": login("u", "p", None) } }), false)]
-    #[case::upper_case(json!({ "auths": { "a.example": login("u", "p", None), "A.example": login("u", "p", None) } }), false)]
-    #[case::docker_hub_by_its_name(json!({ "auths": { "a.example": login("u", "p", None), "docker.io": login("u", "p", None) } }), false)]
-    #[case::nobodys(json!({ "auths": { "a.example": login("u", "p", None), "": login("u", "p", None) } }), false)]
-    fn a_login_is_usable_if_nothing_can_hide_it(#[case] config: Value, #[case] is_usable: bool) {
-        assert_eq!(held(&config).usable("a.example").is_some(), is_usable);
-    }
-
-    #[test]
-    fn what_stays_is_small() {
-        let mut logins = Map::new();
-        for number in 0..9 {
-            logins.insert(format!("{number}.example"), login("u", "p", None));
-        }
-        logins.insert(
-            "0.example".to_owned(),
-            login("u", &"p".repeat(MAX_OTHER), None),
-        );
-        let config = json!({ "auths": logins });
-        let others = Others::of(config.to_string().as_bytes(), "2.example");
-        let merged = others.with("2.example", login("u", "new", None));
-        let keys: Vec<_> = merged["auths"].as_object().unwrap().keys().collect();
-        assert_eq!(
-            keys,
-            [
-                "1.example",
-                "2.example",
-                "3.example",
-                "4.example",
-                "5.example"
-            ]
-        );
-        let expected = Fingerprint::of(login("u", "new", None).to_string().as_bytes());
-        assert!(held(&merged).usable("2.example") == Some(expected));
-        assert!(held(&config).usable("2.example").is_none());
-    }
-
-    #[test]
-    fn a_password_is_never_shown() {
-        let config = json!({ "auths": { "a.example": login("u", "s3cret", None) } });
-        let printed = format!("{:?}", held(&config));
-        assert!(printed.contains("a.example") && printed.contains("Fingerprint(..)"));
-        assert!(!printed.contains("s3cret"), "{printed}");
-    }
-}
+mod tests;

@@ -1,72 +1,80 @@
-//! Why there is no pull Secret in a namespace.
+//! Why a namespace has no usable pull Secret.
+
+use std::fmt;
 
 use mirror_contract::{Refusal, RefusalKind};
 
-/// Why there is none, in words for who made the request.
+/// Names one Secret in messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SecretId {
+    pub name: String,
+    pub namespace: String,
+}
+
+/// The messages are read by the author of the admission request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PullSecretError {
     #[error("namespace {namespace} does not exist")]
     NoNamespace { namespace: String },
     #[error("namespace {namespace} is being deleted")]
     Terminating { namespace: String },
-    #[error("the Secret {name} in namespace {namespace} is not managed by image-mirror; delete it")]
-    Foreign { name: String, namespace: String },
-    #[error("the old Secret {name} in namespace {namespace} is still being deleted")]
-    Leaving { name: String, namespace: String },
-    /// It exists already, was changed since, or is gone: look again.
-    #[error("the Secret {name} in namespace {namespace} is being changed by others")]
-    Contended { name: String, namespace: String },
-    #[error(
-        "the API server does not let it {operation} the Secret {name} in namespace {namespace}: {reason}"
-    )]
+    #[error("the {0} is not managed by image-mirror; delete it")]
+    Foreign(SecretId),
+    #[error("the old {0} is still being deleted")]
+    Leaving(SecretId),
+    /// It was created, changed or deleted meanwhile: read it again.
+    #[error("the {0} is being changed by others")]
+    Contended(SecretId),
+    #[error("the API server does not let it {operation} the {secret}: {reason}")]
     Refused {
         operation: &'static str,
-        name: String,
-        namespace: String,
+        secret: SecretId,
         reason: String,
     },
     #[error(
-        "mirror-sidecar may not {operation} the Secret {name} in namespace {namespace}; its roles must name this Secret: {reason}"
+        "mirror-sidecar may not {operation} the {secret}; its roles must name this Secret: {reason}"
     )]
     NoRights {
         operation: &'static str,
-        name: String,
-        namespace: String,
+        secret: SecretId,
         reason: String,
     },
-    #[error("cannot {operation} the Secret {name} in namespace {namespace}: {reason}")]
-    Away {
+    #[error("cannot {operation} the {secret}: {reason}")]
+    Unreachable {
         operation: &'static str,
-        name: String,
-        namespace: String,
+        secret: SecretId,
         reason: String,
     },
     #[error("the credentials for pulling cannot be read")]
     NoCredentials,
     #[error("many namespaces wait for their pull Secret")]
     Busy,
-    #[error("the making of the pull Secret broke off")]
-    BrokeOff,
+    #[error("creating the pull Secret was aborted")]
+    Aborted,
+}
+
+impl fmt::Display for SecretId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret {} in namespace {}", self.name, self.namespace)
+    }
 }
 
 impl PullSecretError {
-    /// The answer to the policy.
+    /// The response to the policy.
     pub(super) fn refusal(&self) -> Refusal<'static> {
-        Refusal::new(self.kind(), &self.to_string())
-    }
-
-    fn kind(&self) -> RefusalKind {
-        match self {
+        let kind = match self {
             Self::NoNamespace { .. }
             | Self::Terminating { .. }
-            | Self::Foreign { .. }
+            | Self::Foreign(_)
             | Self::Refused { .. } => RefusalKind::Failed,
-            // Not "unavailable": somebody who floods us must not choose which of the policy's rules applies.
-            Self::Busy | Self::Leaving { .. } | Self::Contended { .. } => RefusalKind::Pending,
+            // Not "unavailable": a flood of requests must not choose which of the policy's rules applies.
+            Self::Busy | Self::Leaving(_) | Self::Contended(_) => RefusalKind::Pending,
             // Another replica may have the rights.
-            Self::NoRights { .. } | Self::Away { .. } | Self::NoCredentials | Self::BrokeOff => {
-                RefusalKind::Unavailable
-            }
-        }
+            Self::NoRights { .. }
+            | Self::Unreachable { .. }
+            | Self::NoCredentials
+            | Self::Aborted => RefusalKind::Unavailable,
+        };
+        Refusal::new(kind, &self.to_string())
     }
 }

@@ -1,267 +1,224 @@
-//! What is to be done about a Secret. Pure functions of what is there and what is wanted.
+//! What is to be done about a Secret, as pure functions of what is stored, what is desired and the time.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::cache::Record;
-use super::login::Fingerprint;
-use super::object::{Seen, State, Version};
+use super::cache::{Record, State, StoredSecret, Version};
+use super::dockerconfigjson::Fingerprint;
+use crate::backoff::{doubling, jittered};
 
-/// How long nothing names a Secret before it is removed. A tool that deletes a workload and makes it anew takes minutes,
-/// whoever runs short-lived Pods need not wait for it each time, and what the policy was told just now, by whichever
-/// replica, may name it in a moment.
-pub(super) const IDLE_FOR: Duration = Duration::from_hours(1);
+/// Wait after the first failure in a namespace, doubled with each further one.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_mins(5);
+/// Time without an undone write that ends a conflict. Longer than any backoff in one.
+const CONFLICT_ENDS_AFTER: Duration = Duration::from_mins(10);
+/// A write that is undone within this time after the backoff makes the next one longer, a later one makes it shorter: two
+/// programs in conflict undo it all the time, and people take longer.
+const UNDONE_WITHIN: Duration = Duration::from_mins(1);
+/// Once may be somebody's mistake. Twice within minutes is a conflict.
+const REPORT_AT: u32 = 2;
 
-/// What a Secret must hold.
+/// The login that a Secret must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wanted<'a> {
-    /// Under which key.
+pub(super) struct Desired<'a> {
     pub key: &'a str,
-    /// Which login; `None` if any will do: another replica sees to that, whose credential helper may give another token.
+    /// `None` if any login will do: another replica keeps it current, whose credential helper may return another token.
     pub login: Option<Fingerprint>,
 }
 
-/// How a Secret becomes as it should be.
+/// The step that brings a Secret to the desired state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// It is.
     Nothing,
-    /// By a write.
-    Write(How),
-    /// It can come when its predecessor is gone.
+    Write(Write),
+    /// Its predecessor is still being deleted.
     Wait,
     /// It is somebody else's.
     LeaveAlone,
 }
 
-/// What is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum How {
-    /// A new one, since there is none.
+pub(super) enum Write {
     Create,
-    /// Another content for this one, as it is now.
     Change(Version),
-    /// This one cannot be changed, so it goes and another one comes.
+    /// This version cannot be changed, so it is deleted and created.
     Replace(Version),
 }
 
-/// What is to be done in a namespace without being asked.
+/// What the controller does in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Duty {
-    /// Nothing.
+pub(super) enum Action {
     Nothing,
     /// Nothing before that moment.
-    Later(Instant),
-    /// To make the Secret as it should be.
-    Bring,
-    /// To remove it.
+    After(Instant),
+    Apply,
     Remove,
-    /// To tell that a Secret of somebody else is in the way.
-    Tell,
+    ReportForeign,
 }
 
-/// How the Secret that is there becomes as it should be.
-pub(super) fn step(there: Option<&Seen>, wanted: Wanted<'_>) -> Step {
-    let Some(Seen { version, state }) = there else {
-        return Step::Write(How::Create);
+/// Writes that others undo: another sidecar with another login, or a tool that deletes what it does not know.
+///
+/// A write that is undone is repeated immediately, and then with exponential backoff, until nothing was undone for a while.
+/// The backoff counts from our own last write, so that what is seldom undone never waits. Neither does a write because of
+/// new credentials.
+#[derive(Debug, Default)]
+pub(super) struct ConflictBackoff(HashMap<Arc<str>, Conflict>);
+
+#[derive(Clone, Copy, Debug)]
+struct Conflict {
+    /// The login of the last write.
+    login: Fingerprint,
+    written: Instant,
+    /// Number of writes that were undone.
+    undone: u32,
+    /// The backoff is that of so many failures.
+    failures: u32,
+    /// End of the backoff.
+    until: Instant,
+}
+
+/// Returns the next step for a Secret.
+pub(super) fn step(stored: Option<&StoredSecret>, desired: Desired<'_>) -> Step {
+    let Some(StoredSecret { version, state }) = stored else {
+        return Step::Write(Write::Create);
     };
     match state {
         State::Foreign => Step::LeaveAlone,
         State::Leaving => Step::Wait,
-        State::WrongType => Step::Write(How::Replace(version.clone())),
+        State::WrongType => Step::Write(Write::Replace(version.clone())),
         State::Ours { held, is_immutable } => {
-            let login = held.usable(wanted.key);
-            let is_right = login.is_some_and(|login| wanted.login.is_none_or(|it| it == login));
+            let login = held.usable(desired.key);
+            let is_right = login.is_some_and(|login| desired.login.is_none_or(|it| it == login));
             match (is_right, *is_immutable) {
                 (true, _) => Step::Nothing,
-                (false, false) => Step::Write(How::Change(version.clone())),
-                (false, true) => Step::Write(How::Replace(version.clone())),
+                (false, false) => Step::Write(Write::Change(version.clone())),
+                (false, true) => Step::Write(Write::Replace(version.clone())),
             }
         }
     }
 }
 
-/// The same in a namespace that is to be left alone. A login that is there already, from before that was said, is kept new:
-/// it would fail one day, and Pods with it. Nothing else is done.
-pub(super) fn renewal(there: Option<&Seen>, wanted: Wanted<'_>) -> Step {
-    let is_there = there
-        .and_then(Seen::held)
-        .is_some_and(|held| held.has(wanted.key));
-    match step(there, wanted) {
-        renewal @ Step::Write(How::Change(_)) if is_there => renewal,
+/// Returns the next step in an excluded namespace. A login that was written before the namespace was excluded is kept
+/// current, since it would expire one day, and Pods would fail. Nothing else is done.
+pub(super) fn renewal(stored: Option<&StoredSecret>, desired: Desired<'_>) -> Step {
+    let has_login = stored
+        .and_then(StoredSecret::held)
+        .is_some_and(|held| held.has(desired.key));
+    match step(stored, desired) {
+        renewal @ Step::Write(Write::Change(_)) if has_login => renewal,
         _ => Step::Nothing,
     }
 }
 
-/// What is to be done in a namespace. Only who knows all workloads can tell that nothing names the Secret.
-pub(super) fn duty(
+/// Returns what to do in a namespace. Only if all workloads are known can it be known that none names the Secret.
+pub(super) fn action(
     is_needed: bool,
-    there: Option<&Record>,
-    wanted: Wanted<'_>,
+    record: Option<&Record>,
+    desired: Desired<'_>,
     knows_all: bool,
     now: Instant,
-) -> Duty {
-    let step = step(there.map(|record| &record.seen), wanted);
+) -> Action {
+    let step = step(record.map(|record| &record.secret), desired);
     if is_needed {
         return match step {
-            Step::Nothing | Step::Wait => Duty::Nothing,
-            Step::LeaveAlone => Duty::Tell,
-            Step::Write(_) => Duty::Bring,
+            Step::Nothing | Step::Wait => Action::Nothing,
+            Step::LeaveAlone => Action::ReportForeign,
+            Step::Write(_) => Action::Apply,
         };
     }
-    let Some(record) = there.filter(|record| record.seen.is_ours()) else {
-        return Duty::Nothing;
+    let Some(record) = record.filter(|record| record.secret.is_ours()) else {
+        return Action::Nothing;
     };
-    match (knows_all.then(|| record.useless_from()).flatten(), step) {
-        (_, Step::Wait) => Duty::Nothing,
-        (Some(from), _) if from <= now => Duty::Remove,
-        (_, Step::Write(_)) => Duty::Bring,
-        (Some(from), _) => Duty::Later(from),
-        (None, _) => Duty::Nothing,
+    match (knows_all.then(|| record.expires()).flatten(), step) {
+        (_, Step::Wait) => Action::Nothing,
+        (Some(from), _) if from <= now => Action::Remove,
+        (_, Step::Write(_)) => Action::Apply,
+        (Some(from), _) => Action::After(from),
+        (None, _) => Action::Nothing,
+    }
+}
+
+/// The wait after so many failures in a row.
+pub(super) fn backoff(failures: u32) -> Duration {
+    jittered(doubling(FIRST_BACKOFF, MAX_BACKOFF, failures))
+}
+
+impl ConflictBackoff {
+    /// Records a write of a login where `before` was stored; returns `true` if a conflict must be reported now.
+    pub(super) fn record_write(
+        &mut self,
+        namespace: &Arc<str>,
+        login: Fingerprint,
+        before: Option<Fingerprint>,
+        now: Instant,
+    ) -> bool {
+        let last = self.0.remove(namespace);
+        let last = last.filter(|last| now < last.written + CONFLICT_ENDS_AFTER);
+        let is_undone = last.is_some_and(|last| before != Some(last.login));
+        let mut conflict = Conflict {
+            login,
+            written: now,
+            ..last.unwrap_or(Conflict {
+                login,
+                written: now,
+                undone: 0,
+                failures: 0,
+                until: now,
+            })
+        };
+        if is_undone {
+            conflict.record_undone(now);
+        }
+        self.0.insert(Arc::clone(namespace), conflict);
+        is_undone && conflict.undone == REPORT_AT
+    }
+
+    /// The end of the backoff in a namespace in which this login is stored; `None` if there is none.
+    pub(super) fn until(
+        &self,
+        namespace: &str,
+        stored: Option<Fingerprint>,
+        now: Instant,
+    ) -> Option<Instant> {
+        let conflict = self.0.get(namespace)?;
+        let is_ours = stored == Some(conflict.login);
+        (conflict.until > now && !is_ours).then_some(conflict.until)
+    }
+
+    /// Removes conflicts that ended, by themselves or with their namespaces.
+    pub(super) fn prune(&mut self, now: Instant, is_over: impl Fn(&str) -> bool) {
+        self.0.retain(|namespace, conflict| {
+            now < conflict.written + CONFLICT_ENDS_AFTER && !is_over(namespace)
+        });
+    }
+
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0.keys()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Conflict {
+    fn record_undone(&mut self, now: Instant) {
+        self.undone = self.undone.saturating_add(1);
+        self.failures = if now < self.until + UNDONE_WITHIN {
+            self.failures.saturating_add(1)
+        } else {
+            self.failures.saturating_sub(1)
+        };
+        self.until = match self.failures {
+            0 => now,
+            failures => now + backoff(failures),
+        };
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::super::dockerconfigjson::{Held, Others, login};
-    use super::*;
-
-    const KEY: &str = "registry.example";
-
-    fn held(password: &str) -> Held {
-        Held::of(&config(password))
-    }
-
-    fn config(password: &str) -> Vec<u8> {
-        let config = Others::default().with(KEY, login("u", password, None));
-        config.to_string().into_bytes()
-    }
-
-    fn exactly() -> Wanted<'static> {
-        Wanted {
-            key: KEY,
-            login: held("new").usable(KEY),
-        }
-    }
-
-    fn version() -> Version {
-        Version {
-            uid: "u".into(),
-            resource_version: "7".into(),
-        }
-    }
-
-    fn any_state() -> impl Strategy<Value = State> {
-        let other = Others::default().with("other.example", login("u", "p", None));
-        let held = prop_oneof![
-            Just(Held::default()),
-            Just(held("new")),
-            Just(held("old")),
-            Just(Held::of(other.to_string().as_bytes())),
-        ];
-        prop_oneof![
-            Just(State::Foreign),
-            Just(State::Leaving),
-            Just(State::WrongType),
-            (held, any::<bool>())
-                .prop_map(|(held, is_immutable)| State::Ours { held, is_immutable }),
-        ]
-    }
-
-    fn any_wanted() -> impl Strategy<Value = Wanted<'static>> {
-        let anything = Wanted {
-            key: KEY,
-            login: None,
-        };
-        prop_oneof![Just(exactly()), Just(anything)]
-    }
-
-    /// The state that a step leads to, if nobody interferes.
-    fn after(state: Option<State>, step: &Step) -> Option<State> {
-        let fresh = State::Ours {
-            held: held("new"),
-            is_immutable: false,
-        };
-        match step {
-            Step::Nothing | Step::LeaveAlone => state,
-            Step::Write(How::Create | How::Replace(_)) => Some(fresh),
-            Step::Write(How::Change(_)) => match state {
-                Some(State::Ours {
-                    is_immutable: false,
-                    ..
-                }) => Some(fresh),
-                other => panic!("{other:?} cannot be changed"),
-            },
-            Step::Wait => None,
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn every_secret_but_a_foreign_one_becomes_right(state in proptest::option::of(any_state()), wanted in any_wanted()) {
-            let mut now = state.clone();
-            for _ in 0..3 {
-                let seen = now.clone().map(|state| Seen { version: version(), state });
-                let step = step(seen.as_ref(), wanted);
-                if let Step::Write(How::Change(touched) | How::Replace(touched)) = &step {
-                    prop_assert_eq!(touched, &version());
-                }
-                now = after(now, &step);
-            }
-            if state == Some(State::Foreign) {
-                prop_assert_eq!(now, state);
-            } else {
-                let seen = now.map(|state| Seen { version: version(), state });
-                prop_assert_eq!(step(seen.as_ref(), wanted), Step::Nothing);
-            }
-        }
-
-        #[test]
-        fn only_what_is_ours_and_useless_is_removed(
-            state in any_state(),
-            wanted in any_wanted(),
-            is_needed: bool,
-            knows_all: bool,
-            idle in proptest::option::of(0_u64..7200),
-        ) {
-            let now = Instant::now() + Duration::from_hours(2);
-            let ago = |seconds: Option<u64>| seconds.map(|seconds| now - Duration::from_secs(seconds));
-            let mut record = Record::new(Seen { version: version(), state: state.clone() }, 0);
-            record.idle_since = ago(idle);
-            let is_useless = idle.is_some_and(|idle| idle >= 3600);
-            let may_go = !is_needed && knows_all && is_useless && !matches!(state, State::Foreign | State::Leaving);
-            let duty = duty(is_needed, Some(&record), wanted, knows_all, now);
-            prop_assert_eq!(duty == Duty::Remove, may_go, "{:?}", duty);
-            if state == State::Foreign {
-                prop_assert!(matches!(duty, Duty::Nothing | Duty::Tell));
-            }
-            if let Duty::Later(from) = duty {
-                prop_assert!(from > now);
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn where_it_is_to_be_left_alone_only_its_own_login_is_changed(
-            state in proptest::option::of(any_state()), wanted in any_wanted(),
-        ) {
-            let old = State::Ours { held: held("old"), is_immutable: false };
-            let is_old = wanted == exactly() && state == Some(old);
-            let seen = state.map(|state| Seen { version: version(), state });
-            let expected = if is_old { Step::Write(How::Change(version())) } else { Step::Nothing };
-            prop_assert_eq!(renewal(seen.as_ref(), wanted), expected);
-        }
-    }
-
-    #[test]
-    fn what_is_needed_and_not_there_is_made() {
-        let now = Instant::now();
-        let wanted = exactly();
-        assert_eq!(duty(true, None, wanted, false, now), Duty::Bring);
-        assert_eq!(duty(false, None, wanted, true, now), Duty::Nothing);
-    }
-}
+mod tests;

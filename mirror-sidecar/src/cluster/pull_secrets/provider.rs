@@ -1,31 +1,105 @@
-//! What there is to say about pull Secrets, wherever they come from.
+//! The pull Secrets as others use them: where they come from, and the credentials in them.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use mirror_contract::{Mode, PullSecretStatus, Refusal, RefusalKind};
+use mirror_copy::{Credential, CredentialError, Credentials};
+use secrecy::ExposeSecret as _;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
-use super::ManagedSecrets;
+use super::apply::{Applier, Known, SecretApi};
+use super::controller::{Controller, Jobs};
+use super::dockerconfigjson::{DesiredLogin, key_of};
+use crate::args::UsageError;
+use crate::cluster::api_server::ApiServer;
+use crate::cluster::events::Events;
 use crate::cluster::excluded::ExcludedNamespaces;
+use crate::cluster::index::PRESENT_NAME;
+use crate::cluster::replicas::Replicas;
+use crate::cluster::shared_index::SharedIndex;
+use crate::cluster::supervision::supervise;
+use crate::lookup::ANSWER_WITHIN;
+use crate::metrics::Metrics;
 
-/// What Pods need to pull copies, and where.
+/// How long the start waits for the credentials. A credential helper may take longer, and then the start continues.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two reads of a file. New credentials must be in every namespace within a minute.
+const READ_INTERVAL: Duration = Duration::from_secs(15);
+/// Between two calls of a credential helper. The shortest notice is that of Google's metadata server, which returns a new
+/// token five minutes before the old one expires.
+const HELPER_INTERVAL: Duration = Duration::from_mins(2);
+/// Between two calls after a new login. A helper without a cache creates a new token each time, all of which are valid for
+/// hours, and each is a write in every namespace.
+const HELPER_PAUSE_AFTER_NEW: Duration = Duration::from_mins(10);
+
+/// The pull Secret that Pods need for copies, and the namespaces where it is used.
 pub struct PullSecrets {
     /// Where the Secret comes from.
     pub provision: Provision,
-    /// Namespaces for which none is named.
+    /// Namespaces in which workloads get no pull Secret.
     pub excluded_namespaces: ExcludedNamespaces,
 }
 
 /// Where the pull Secret comes from.
 #[derive(Clone)]
 pub enum Provision {
-    /// Nobody needs one.
+    /// Copies can be pulled without one.
     NotNeeded,
     /// The Secret of this name is in every namespace.
     Existing(String),
-    /// It is made where it is needed.
+    /// It is created where it is needed.
     Managed(ManagedSecrets),
 }
 
+/// The pull Secrets that are created here. Clones share them.
+#[derive(Clone)]
+pub struct ManagedSecrets(pub(super) Arc<Controller>);
+
+/// Settings and collaborators of [`ManagedSecrets`].
+pub struct Setup {
+    /// The name of the Secrets.
+    pub name: String,
+    /// Names that they had before: where a workload lists one, it is kept, but no response names it.
+    pub former_names: Vec<String>,
+    /// Where the login for the registry is looked up.
+    pub credentials: Credentials,
+    /// The registry that keeps the copies, named as in references.
+    pub registry: String,
+    /// Namespaces that are left alone.
+    pub excluded_namespaces: ExcludedNamespaces,
+    /// The workloads that name the Secret, and the namespaces.
+    pub cluster: Arc<SharedIndex>,
+    /// This replica's share of the work.
+    pub replicas: Replicas,
+    /// Receives Events about Secrets that are in the way.
+    pub events: Events,
+    /// Counts writes.
+    pub metrics: Metrics,
+}
+
+/// The login for one registry.
+#[derive(Clone, Debug)]
+pub(super) struct CredentialSource {
+    pub credentials: Credentials,
+    /// Named as in references.
+    pub registry: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SourceError {
+    #[error(transparent)]
+    Broken(#[from] CredentialError),
+    #[error("--pull-docker-config holds no login for {registry}")]
+    Absent { registry: String },
+    #[error("the password for pulling from {registry} is empty")]
+    Empty { registry: String },
+}
+
 impl Provision {
-    /// Of what nobody makes here: the Secret of this name, if one is needed.
+    /// A Secret that exists already, if one is needed.
     #[must_use]
     pub fn given(name: Option<&str>) -> Self {
         name.map_or(Self::NotNeeded, |name| Self::Existing(name.to_owned()))
@@ -43,10 +117,10 @@ impl PullSecrets {
         }
     }
 
-    /// What Pods in a namespace need. A Secret that is made here is made for that, as [`ManagedSecrets::answer`] says.
+    /// Returns what Pods in a namespace need; see [`ManagedSecrets::answer`].
     ///
     /// # Errors
-    /// [`Refusal`] is the answer for now.
+    /// [`Refusal`] is the response for now.
     pub async fn answer(
         &self,
         namespace: &str,
@@ -63,5 +137,187 @@ impl PullSecrets {
             secrets.answer(namespace, mode).await?;
         }
         Ok(PullSecretStatus::Ready { name: name.into() })
+    }
+}
+
+impl ManagedSecrets {
+    /// Keeps the Secrets in the background, until `stop`.
+    ///
+    /// # Errors
+    /// [`UsageError`] when the credentials hold no login for the registry.
+    pub async fn start(
+        setup: Setup,
+        server: impl Into<ApiServer>,
+        stop: CancellationToken,
+    ) -> Result<Self, UsageError> {
+        let key = key_of(&setup.registry).to_owned();
+        let source = CredentialSource {
+            credentials: setup.credentials,
+            registry: setup.registry,
+        };
+        let first = match timeout(START_TIMEOUT, source.read()).await {
+            Ok(Ok(login)) => Some(Arc::new(login)),
+            Ok(Err(error @ SourceError::Absent { .. })) => {
+                return Err(UsageError(error.to_string()));
+            }
+            // It is tried again, and then logged.
+            Ok(Err(_)) | Err(_) => None,
+        };
+        let sender = watch::Sender::new(first);
+        let server = server.into();
+        let start = |name_index: usize, name: String| {
+            let controller = Arc::new(Controller {
+                applier: Applier {
+                    api: SecretApi {
+                        server: server.clone(),
+                        name,
+                    },
+                    name_index,
+                    key: key.clone(),
+                    login: sender.subscribe(),
+                    excluded: setup.excluded_namespaces.clone(),
+                    cluster: Arc::clone(&setup.cluster),
+                    replicas: setup.replicas.clone(),
+                    metrics: setup.metrics.clone(),
+                    known: Mutex::new(Known::default()),
+                    changed: watch::Sender::new(()),
+                },
+                events: setup.events.clone(),
+                jobs: Mutex::new(Jobs::default()),
+            });
+            controller.start(stop.clone());
+            controller
+        };
+        let present = start(PRESENT_NAME, setup.name);
+        for (index, name) in setup.former_names.into_iter().enumerate() {
+            start(PRESENT_NAME + 1 + index, name);
+        }
+        let follow = supervise(&["the credentials for pulling"], move |_| {
+            source.clone().follow(sender.clone())
+        });
+        tokio::spawn(stop.run_until_cancelled_owned(follow));
+        Ok(Self(present))
+    }
+
+    /// The name of the Secrets.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.applier.api.name
+    }
+
+    /// Checks that the Secret is in a namespace, and creates it if not; with [`Mode::Peek`] it is enough that it could be
+    /// created. Returns within [`ANSWER_WITHIN`]; the work continues.
+    ///
+    /// # Errors
+    /// [`Refusal`] is the response for now.
+    pub async fn answer(&self, namespace: &str, mode: Mode) -> Result<(), Refusal<'static>> {
+        let request = Arc::clone(&self.0).request(namespace.into(), mode);
+        match timeout(ANSWER_WITHIN, request).await {
+            Ok(result) => result.map_err(|error| error.refusal()),
+            Err(_) => Err(Refusal::new(
+                RefusalKind::Pending,
+                "the pull Secret is being made",
+            )),
+        }
+    }
+}
+
+impl CredentialSource {
+    pub(super) async fn read(&self) -> Result<DesiredLogin, SourceError> {
+        let registry = || self.registry.clone();
+        let found = self.credentials.find(&self.registry).await?;
+        let credential = found.ok_or_else(|| SourceError::Absent {
+            registry: registry(),
+        })?;
+        // A file that is being replaced may be empty for a moment.
+        if is_empty(&credential) {
+            return Err(SourceError::Empty {
+                registry: registry(),
+            });
+        }
+        Ok(DesiredLogin::new(&self.registry, &credential))
+    }
+
+    /// Reads it periodically, and publishes new logins. A failed read changes nothing.
+    async fn follow(self, current: watch::Sender<Option<Arc<DesiredLogin>>>) {
+        let mut is_failing = false;
+        let mut helper_due = Instant::now();
+        if current.borrow().is_some() {
+            helper_due += helper_pause(false, true);
+            sleep(READ_INTERVAL).await;
+        }
+        loop {
+            let asks_helper = self.credentials.asks_helper(&self.registry).await;
+            if !matches!(asks_helper, Ok(true)) || helper_due <= Instant::now() {
+                let had_one = current.borrow().is_some();
+                let pause = match self.read().await {
+                    Ok(login) => {
+                        if std::mem::take(&mut is_failing) {
+                            tracing::info!("the credentials for pulling can be read again");
+                        }
+                        helper_pause(had_one, publish(&current, login))
+                    }
+                    Err(error) => {
+                        if !std::mem::replace(&mut is_failing, true) {
+                            tracing::warn!(%error, "cannot read the credentials for pulling; pull Secrets stay as they are");
+                        }
+                        if had_one {
+                            HELPER_INTERVAL
+                        } else {
+                            READ_INTERVAL
+                        }
+                    }
+                };
+                helper_due = Instant::now() + pause;
+            }
+            sleep(READ_INTERVAL).await;
+        }
+    }
+}
+
+/// The time until the next call of a helper, after a response that `is_new`, or is the first one if there was none before.
+/// The age of the first one is not known: a cached token may be about to be replaced.
+fn helper_pause(had_one: bool, is_new: bool) -> Duration {
+    if had_one && is_new {
+        HELPER_PAUSE_AFTER_NEW
+    } else {
+        HELPER_INTERVAL
+    }
+}
+
+fn is_empty(credential: &Credential) -> bool {
+    let secret = match credential {
+        Credential::Login(login) => &login.password,
+        Credential::IdentityToken(token) => token,
+    };
+    secret.expose_secret().is_empty()
+}
+
+/// Returns whether the login is new.
+fn publish(current: &watch::Sender<Option<Arc<DesiredLogin>>>, login: DesiredLogin) -> bool {
+    current.send_if_modified(|old| {
+        let is_new = old
+            .as_ref()
+            .is_none_or(|old| old.fingerprint() != login.fingerprint());
+        if is_new {
+            *old = Some(Arc::new(login));
+        }
+        is_new
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Google's metadata server.
+    const SHORTEST_NOTICE: Duration = Duration::from_mins(5);
+
+    #[test]
+    fn only_what_a_helper_just_made_is_known_to_be_fresh() {
+        for (had_one, is_new) in [(false, true), (true, false)] {
+            assert!(helper_pause(had_one, is_new) + READ_INTERVAL < SHORTEST_NOTICE);
+        }
+        assert_eq!(helper_pause(true, true), HELPER_PAUSE_AFTER_NEW);
     }
 }

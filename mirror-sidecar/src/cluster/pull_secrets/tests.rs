@@ -4,21 +4,32 @@ mod server;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future::join_all;
-use mirror_contract::{Backup, NamespacePattern, Naming};
+use mirror_contract::{Backup, Mode, NamespacePattern, Naming};
+use mirror_copy::Credentials;
 use rstest::rstest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio_util::sync::DropGuard;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::object::{KEY, LABEL, MANAGER, TYPE};
+use super::cache::{KEY, LABEL, MANAGER, TYPE};
+use super::provider::{CredentialSource, SourceError};
 use super::*;
+use crate::cluster::events::Events;
+use crate::cluster::excluded::ExcludedNamespaces;
 use crate::cluster::index::tests::{gone, namespace, pod, seen};
 use crate::cluster::index::{Change, Index, Rules};
+use crate::cluster::replicas::Replicas;
+use crate::cluster::shared_index::SharedIndex;
 use crate::cluster::workload_kind::Kind;
+use crate::lookup::ANSWER_WITHIN;
+use crate::metrics::Metrics;
 use server::{Fault, NAME, Server};
 
 const REGISTRY: &str = "registry.example";
@@ -353,22 +364,22 @@ async fn what_may_be_removed_is_decided_last_when_it_is() {
     let world = World::start_before_the_lists().await;
     world.server.put("shop", ours());
     pass(Duration::from_hours(2)).await;
-    let inner = &world.secrets.0;
+    let applier = &world.secrets.0.applier;
     let shop: Arc<str> = "shop".into();
     let an_hour_ago = Instant::now() - Duration::from_hours(1);
-    inner
-        .state()
-        .there
+    applier
+        .known()
+        .cache
         .record_needs(&BTreeSet::new(), an_hour_ago);
-    inner.remove(&shop).await.unwrap();
+    applier.remove(&shop).await.unwrap();
     assert!(world.server.get("shop").is_some(), "not all is known");
     world.report_lists();
     world.report_namespace("shop", false);
     world.report_pod("shop", true);
-    inner.remove(&shop).await.unwrap();
+    applier.remove(&shop).await.unwrap();
     assert!(world.server.get("shop").is_some(), "a Pod names it");
     world.report_pod("shop", false);
-    inner.remove(&shop).await.unwrap();
+    applier.remove(&shop).await.unwrap();
     assert_eq!(world.server.get("shop"), None);
 }
 
@@ -384,13 +395,7 @@ async fn who_asks_while_it_is_removed_gets_a_new_one() {
     pass(Duration::from_secs(3599)).await;
     world.server.fail(Fault::Slow(Duration::from_millis(150)));
     let removing = async {
-        while !world
-            .secrets
-            .0
-            .state()
-            .in_flight
-            .is_removing(&"shop".into())
-        {
+        while !world.secrets.0.jobs().is_removing(&"shop".into()) {
             pass(Duration::from_millis(10)).await;
         }
     };
@@ -494,10 +499,10 @@ async fn what_fails_is_tried_again_and_seldom() {
     pass(Duration::from_hours(1)).await;
     let tries = world.server.writes().len();
     assert!((10..40).contains(&tries), "{tries}");
-    assert_eq!(world.secrets.0.state().rests.failed(), 1);
+    assert_eq!(world.secrets.0.jobs().counts(), (0, 1));
     world.report_pod("shop", false);
     pass(Duration::from_mins(10)).await;
-    assert_eq!(world.secrets.0.state().rests.failed(), 0, "forgotten");
+    assert_eq!(world.secrets.0.jobs().counts(), (0, 0), "forgotten");
 }
 
 #[tokio::test(start_paused = true)]
@@ -520,9 +525,9 @@ async fn invented_namespaces_cost_nothing_that_lasts() {
     // Those that exist are served meanwhile.
     assert_eq!(world.ensure("shop").await, "ready");
     pass(Duration::from_secs(5)).await;
-    let state = world.secrets.0.state();
-    assert_eq!(state.there.namespaces().count(), 1);
-    assert_eq!((state.rests.failed(), state.in_flight.len()), (0, 0));
+    let controller = &world.secrets.0;
+    assert_eq!(controller.applier.known().cache.namespaces().count(), 1);
+    assert_eq!(controller.jobs().counts(), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -543,7 +548,7 @@ async fn a_login_for_another_registry_is_a_mistake_at_the_start() {
 
 /// Two sidecars that own everything, with logins that differ.
 #[tokio::test(start_paused = true)]
-async fn a_quarrel_costs_little_and_leaves_the_secret_usable() {
+async fn a_conflict_costs_little_and_leaves_the_secret_usable() {
     let world = World::start().await;
     let (other, guard) = world.join(REGISTRY, "other").await;
     pass(Duration::from_secs(1)).await;
@@ -565,11 +570,14 @@ async fn a_quarrel_costs_little_and_leaves_the_secret_usable() {
     assert_eq!(world.server.login("shop").unwrap(), "robot:second");
     assert_eq!(world.server.writes().len(), writes + 1);
     pass(Duration::from_hours(3)).await;
-    assert!(world.secrets.0.state().conflicts.is_empty(), "forgotten");
+    assert!(
+        world.secrets.0.applier.known().conflicts.is_empty(),
+        "forgotten"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_deletes_it_again_and_again_is_a_quarrel_too() {
+async fn who_deletes_it_again_and_again_is_a_conflict_too() {
     let world = World::start().await;
     world.report_pod("shop", true);
     for _ in 0..3600 {

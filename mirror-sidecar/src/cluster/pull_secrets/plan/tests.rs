@@ -1,0 +1,235 @@
+//! Random Secrets become as they should be, and conflicts with others cost little.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::cluster::pull_secrets::dockerconfigjson::{HeldLogins, OtherLogins, login};
+
+const KEY: &str = "registry.example";
+
+fn held(password: &str) -> HeldLogins {
+    HeldLogins::of(&config(password))
+}
+
+fn config(password: &str) -> Vec<u8> {
+    let config = OtherLogins::default().with(KEY, login("u", password, None));
+    config.to_string().into_bytes()
+}
+
+fn exactly() -> Desired<'static> {
+    Desired {
+        key: KEY,
+        login: held("new").usable(KEY),
+    }
+}
+
+fn version() -> Version {
+    Version {
+        uid: "u".into(),
+        resource_version: "7".into(),
+    }
+}
+
+fn any_state() -> impl Strategy<Value = State> {
+    let other = OtherLogins::default().with("other.example", login("u", "p", None));
+    let held = prop_oneof![
+        Just(HeldLogins::default()),
+        Just(held("new")),
+        Just(held("old")),
+        Just(HeldLogins::of(other.to_string().as_bytes())),
+    ];
+    prop_oneof![
+        Just(State::Foreign),
+        Just(State::Leaving),
+        Just(State::WrongType),
+        (held, any::<bool>()).prop_map(|(held, is_immutable)| State::Ours { held, is_immutable }),
+    ]
+}
+
+fn any_desired() -> impl Strategy<Value = Desired<'static>> {
+    let anything = Desired {
+        key: KEY,
+        login: None,
+    };
+    prop_oneof![Just(exactly()), Just(anything)]
+}
+
+/// The state that a step leads to, if nobody interferes.
+fn after(state: Option<State>, step: &Step) -> Option<State> {
+    let fresh = State::Ours {
+        held: held("new"),
+        is_immutable: false,
+    };
+    match step {
+        Step::Nothing | Step::LeaveAlone => state,
+        Step::Write(Write::Create | Write::Replace(_)) => Some(fresh),
+        Step::Write(Write::Change(_)) => match state {
+            Some(State::Ours {
+                is_immutable: false,
+                ..
+            }) => Some(fresh),
+            other => panic!("{other:?} cannot be changed"),
+        },
+        Step::Wait => None,
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_secret_but_a_foreign_one_becomes_right(state in proptest::option::of(any_state()), desired in any_desired()) {
+        let mut now = state.clone();
+        for _ in 0..3 {
+            let seen = now.clone().map(|state| StoredSecret { version: version(), state });
+            let step = step(seen.as_ref(), desired);
+            if let Step::Write(Write::Change(touched) | Write::Replace(touched)) = &step {
+                prop_assert_eq!(touched, &version());
+            }
+            now = after(now, &step);
+        }
+        if state == Some(State::Foreign) {
+            prop_assert_eq!(now, state);
+        } else {
+            let seen = now.map(|state| StoredSecret { version: version(), state });
+            prop_assert_eq!(step(seen.as_ref(), desired), Step::Nothing);
+        }
+    }
+
+    #[test]
+    fn only_what_is_ours_and_useless_is_removed(
+        state in any_state(),
+        desired in any_desired(),
+        is_needed: bool,
+        knows_all: bool,
+        idle in proptest::option::of(0_u64..7200),
+    ) {
+        let now = Instant::now() + Duration::from_hours(2);
+        let ago = |seconds: Option<u64>| seconds.map(|seconds| now - Duration::from_secs(seconds));
+        let mut record = Record::new(StoredSecret { version: version(), state: state.clone() }, 0);
+        record.idle_since = ago(idle);
+        let is_useless = idle.is_some_and(|idle| idle >= 3600);
+        let may_go = !is_needed && knows_all && is_useless && !matches!(state, State::Foreign | State::Leaving);
+        let action = action(is_needed, Some(&record), desired, knows_all, now);
+        prop_assert_eq!(action == Action::Remove, may_go, "{:?}", action);
+        if state == State::Foreign {
+            prop_assert!(matches!(action, Action::Nothing | Action::ReportForeign));
+        }
+        if let Action::After(from) = action {
+            prop_assert!(from > now);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn where_it_is_to_be_left_alone_only_its_own_login_is_changed(
+        state in proptest::option::of(any_state()), desired in any_desired(),
+    ) {
+        let old = State::Ours { held: held("old"), is_immutable: false };
+        let is_old = desired == exactly() && state == Some(old);
+        let seen = state.map(|state| StoredSecret { version: version(), state });
+        let expected = if is_old { Step::Write(Write::Change(version())) } else { Step::Nothing };
+        prop_assert_eq!(renewal(seen.as_ref(), desired), expected);
+    }
+}
+
+#[test]
+fn what_is_needed_and_not_there_is_made() {
+    let now = Instant::now();
+    let desired = exactly();
+    assert_eq!(action(true, None, desired, false, now), Action::Apply);
+    assert_eq!(action(false, None, desired, true, now), Action::Nothing);
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const NEARLY_OVER: Duration = Duration::from_secs(599);
+
+fn ours() -> Fingerprint {
+    Fingerprint::of(b"ours")
+}
+
+fn theirs() -> Fingerprint {
+    Fingerprint::of(b"theirs")
+}
+
+#[test]
+fn it_is_told_once_and_grows_slow_until_nothing_is_undone() {
+    let (mut conflicts, shop) = (ConflictBackoff::default(), Arc::from("shop"));
+    let mut now = Instant::now();
+    assert!(!conflicts.record_write(&shop, ours(), None, now));
+    assert_eq!(
+        conflicts.until("shop", Some(theirs()), now),
+        None,
+        "the first is mended"
+    );
+    let mut told = Vec::new();
+    for _ in 0..20 {
+        told.push(conflicts.record_write(&shop, ours(), Some(theirs()), now));
+        assert_eq!(conflicts.until("shop", Some(ours()), now), None);
+        let until = conflicts.until("shop", Some(theirs()), now).unwrap();
+        assert_eq!(
+            conflicts.until("shop", None, now),
+            Some(until),
+            "also if it is gone"
+        );
+        assert!(until - now < CONFLICT_ENDS_AFTER);
+        now = until;
+        assert_eq!(conflicts.until("shop", Some(theirs()), now), None);
+    }
+    assert_eq!(told.iter().filter(|told| **told).count(), 1, "{told:?}");
+    assert!(told[1], "{told:?}");
+    now += CONFLICT_ENDS_AFTER;
+    assert!(!conflicts.record_write(&shop, ours(), Some(theirs()), now));
+    assert_eq!(conflicts.until("shop", Some(theirs()), now), None);
+}
+
+#[test]
+fn new_credentials_are_no_conflict_and_end_none() {
+    let (mut conflicts, shop) = (ConflictBackoff::default(), Arc::from("shop"));
+    let now = Instant::now();
+    conflicts.record_write(&shop, ours(), None, now);
+    let newer = Fingerprint::of(b"newer");
+    conflicts.record_write(&shop, newer, Some(ours()), now);
+    assert_eq!(conflicts.until("shop", Some(theirs()), now), None);
+    conflicts.record_write(&shop, newer, Some(theirs()), now);
+    let until = conflicts.until("shop", Some(theirs()), now);
+    assert!(until.is_some());
+    conflicts.record_write(&shop, ours(), Some(newer), now);
+    assert_eq!(conflicts.until("shop", Some(theirs()), now), until);
+}
+
+#[test]
+fn what_is_seldom_undone_is_mended_at_once_and_told_too() {
+    let (mut conflicts, shop) = (ConflictBackoff::default(), Arc::from("shop"));
+    let mut now = Instant::now();
+    conflicts.record_write(&shop, ours(), None, now);
+    for _ in 0..4 {
+        conflicts.record_write(&shop, ours(), None, now);
+    }
+    let mut told = 0;
+    for _ in 0..20 {
+        now += NEARLY_OVER;
+        assert_eq!(conflicts.until("shop", None, now), None);
+        told += u32::from(conflicts.record_write(&shop, ours(), None, now));
+    }
+    assert_eq!(conflicts.until("shop", None, now), None, "no pause by now");
+    assert_eq!(told, 0, "that was told before");
+    now += CONFLICT_ENDS_AFTER;
+    for undone in 0..3 {
+        let is_told = conflicts.record_write(&shop, ours(), None, now);
+        assert_eq!(is_told, undone == 2);
+        now += NEARLY_OVER;
+    }
+}
+
+#[test]
+fn what_is_over_is_forgotten() {
+    let mut conflicts = ConflictBackoff::default();
+    let now = Instant::now();
+    for namespace in ["shop", "ending"] {
+        conflicts.record_write(&namespace.into(), ours(), None, now);
+    }
+    conflicts.prune(now + SECOND, |namespace| namespace == "ending");
+    assert_eq!(conflicts.0.len(), 1);
+    conflicts.prune(now + CONFLICT_ENDS_AFTER, |_| false);
+    assert!(conflicts.is_empty());
+}
