@@ -1,13 +1,14 @@
 //! What the policy and the sidecar must agree on.
 //!
-//! This crate owns six rules, each in one module:
+//! This crate owns seven rules, each in one module:
 //! - [`reference`]: what an image reference is and how it is normalised;
 //! - [`query`]: how the policy asks the sidecar, as the reference of a manifest;
-//! - [`answer`]: what the sidecar replies, as annotations of that manifest or as an OCI error message;
+//! - [`response`]: what the sidecar replies, as annotations of that manifest or as an OCI error message;
 //! - [`naming`]: what a copy is called in the backup registry;
 //! - [`namespace`]: which namespaces are left alone;
 //! - [`owners`]: which owners are;
-//! - [`placeholder`]: which images are filled in by something else.
+//! - [`placeholder`]: which images are filled in by something else;
+//! - [`workload`]: where a workload keeps its images, and the annotations on it.
 //!
 //! It does no I/O, compiles no regular expression and builds for `wasm32-wasip1` as well as natively:
 //! the policy runs it in a fresh instance for every admission request.
@@ -34,6 +35,7 @@ pub mod reference;
 mod registry_rules;
 pub mod response;
 pub mod unsupported;
+pub mod workload;
 
 pub use digest::{Algorithm, Digest};
 pub use namespace::NamespacePattern;

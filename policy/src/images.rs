@@ -3,23 +3,14 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use mirror_contract::workload::{ImageList, PULL_NEVER};
+
 use crate::json::Cursor;
 use crate::old_object::OldObject;
 use crate::pod_template::Scope;
 
-/// Images with this pull policy are expected on the node; a copy in a registry is of no use to them.
-const NEVER: &str = "Never";
 /// More are only counted: a list of a million numbers is not worth a million sentences.
 const MAX_ODDITIES: usize = 5;
-
-/// The lists of a pod spec whose entries name images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum List {
-    Containers,
-    InitContainers,
-    EphemeralContainers,
-    Volumes,
-}
 
 /// An image that a pod spec names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +19,7 @@ pub struct Slot<'a> {
     pub image: Cow<'a, str>,
     /// Where in the object's text it is written, with its quotes.
     pub range: Range<usize>,
-    pub list: List,
+    pub list: ImageList,
     /// What the entry is called: entries may change their positions, names stay.
     pub name: Cow<'a, str>,
     never_pulled: bool,
@@ -54,42 +45,6 @@ pub struct Oddities {
     pub more: usize,
 }
 
-impl List {
-    /// The list of this key.
-    pub fn of(key: &str) -> Option<Self> {
-        match key {
-            "containers" => Some(Self::Containers),
-            "initContainers" => Some(Self::InitContainers),
-            "ephemeralContainers" => Some(Self::EphemeralContainers),
-            "volumes" => Some(Self::Volumes),
-            _ => None,
-        }
-    }
-
-    const fn key(self) -> &'static str {
-        match self {
-            Self::Containers => "containers",
-            Self::InitContainers => "initContainers",
-            Self::EphemeralContainers => "ephemeralContainers",
-            Self::Volumes => "volumes",
-        }
-    }
-
-    pub const fn image_key(self) -> &'static str {
-        match self {
-            Self::Volumes => "reference",
-            _ => "image",
-        }
-    }
-
-    const fn policy_key(self) -> &'static str {
-        match self {
-            Self::Volumes => "pullPolicy",
-            _ => "imagePullPolicy",
-        }
-    }
-}
-
 impl Oddities {
     fn add(&mut self, describe: impl FnOnce() -> String) {
         if self.shown.len() < MAX_ODDITIES {
@@ -102,7 +57,7 @@ impl Oddities {
 
 impl<'a> Images<'a> {
     /// Reads one of the lists.
-    pub fn read(&mut self, list: List, cursor: &mut Cursor<'a>) {
+    pub fn read(&mut self, list: ImageList, cursor: &mut Cursor<'a>) {
         let mut slots = Vec::new();
         if cursor.null() {
             // As good as missing.
@@ -141,11 +96,11 @@ impl<'a> Images<'a> {
         let may_change = |slot: &Slot<'a>| match (scope, slot.list) {
             (Scope::Everything, _) => true,
             // It is immutable: whoever applies the Pod once more means what is there.
-            (Scope::ChangedImages, List::Volumes) => old_object.copy_of(slot).is_some(),
-            (Scope::ChangedImages, List::Containers | List::InitContainers) => {
+            (Scope::ChangedImages, ImageList::Volumes) => old_object.copy_of(slot).is_some(),
+            (Scope::ChangedImages, ImageList::Containers | ImageList::InitContainers) => {
                 old_object.image_at(slot) != Some(&*slot.image)
             }
-            (Scope::NewEphemeralContainers, List::EphemeralContainers) => {
+            (Scope::NewEphemeralContainers, ImageList::EphemeralContainers) => {
                 old_object.image_at(slot).is_none()
             }
             _ => false,
@@ -158,7 +113,7 @@ impl<'a> Images<'a> {
 
     fn read_entry(
         &mut self,
-        list: List,
+        list: ImageList,
         index: usize,
         cursor: &mut Cursor<'a>,
         slots: &mut Vec<Slot<'a>>,
@@ -180,7 +135,7 @@ impl<'a> Images<'a> {
         while let Some(key) = cursor.next_key() {
             match &*key.name {
                 "name" => entry.name = cursor.string().unwrap_or_default(),
-                "image" if list == List::Volumes => {
+                "image" if list == ImageList::Volumes => {
                     // Of volumes, this is the object that names the image.
                     entry.image = Cow::default();
                     entry.never_pulled = false;
@@ -191,7 +146,7 @@ impl<'a> Images<'a> {
                         }
                     }
                 }
-                _ if list == List::Volumes => cursor.skip(),
+                _ if list == ImageList::Volumes => cursor.skip(),
                 name => is_odd |= entry.read_member(name, cursor),
             }
         }
@@ -207,7 +162,7 @@ impl<'a> Images<'a> {
 impl<'a> Slot<'a> {
     /// Whether it is a volume that is made of the image.
     pub fn is_volume(&self) -> bool {
-        self.list == List::Volumes
+        self.list == ImageList::Volumes
     }
 
     /// Reads a member of what names the image; `true` if it is an image that is not a string. Templates may leave the image
@@ -225,8 +180,8 @@ impl<'a> Slot<'a> {
             self.image = image.unwrap_or_default();
             return is_odd;
         }
-        if key == self.list.policy_key() {
-            self.never_pulled = cursor.string().as_deref() == Some(NEVER);
+        if key == self.list.pull_policy_key() {
+            self.never_pulled = cursor.string().as_deref() == Some(PULL_NEVER);
         } else {
             cursor.skip();
         }

@@ -4,18 +4,12 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use mirror_contract::placeholder;
+use mirror_contract::workload::{ImageList, ORIGINAL_IMAGES, READMITTED, SKIP, STATIC_POD};
 
-use crate::images::{Images, List, Slot};
+use crate::images::{Images, Slot};
 use crate::json::{Cursor, Holder, Member};
-use crate::originals_annotation;
 use crate::pull_secrets::{self, ListedSecrets};
 use crate::settings::Settings;
-
-const SKIP: &str = "image-mirror.dev/skip";
-/// The sidecar changes it to send a workload through admission again.
-const READMITTED: &str = "image-mirror.dev/readmitted";
-/// Marks the API server's image of a Pod that a kubelet reads from a file; it cannot be changed.
-const STATIC_POD: &str = "kubernetes.io/config.mirror";
 
 /// An object.
 pub struct Object<'a> {
@@ -227,7 +221,7 @@ impl<'a> Metadata<'a> {
         while let Some(key) = cursor.next_key() {
             let start = cursor.position();
             let value = cursor.string();
-            if key.name == originals_annotation::KEY {
+            if key.name == ORIGINAL_IMAGES {
                 self.originals = Some(key.member(start, cursor));
                 self.originals_text = value;
                 continue;
@@ -297,7 +291,7 @@ impl<'a> PodSpec<'a> {
         let mut has_containers = false;
         while let Some(key) = cursor.next_key() {
             has_containers |= key.name == "containers";
-            if let Some(list) = List::of(&key.name) {
+            if let Some(list) = ImageList::of(&key.name) {
                 images.read(list, cursor);
             } else if key.name == pull_secrets::KEY {
                 secrets = ListedSecrets::read(&key, cursor);

@@ -9,14 +9,13 @@
 
 use std::collections::BTreeMap;
 
+use mirror_contract::workload::ORIGINAL_IMAGES;
 use serde_json::json;
 
 use crate::json::Edited;
 use crate::object::Part;
 use crate::settings::KnownCopies;
 
-/// The key of the annotation.
-pub const KEY: &str = "image-mirror.dev/original-images";
 const SECRET: &str = "imagePullSecret";
 /// Bytes of all keys and values of an object's annotations. The API server refuses an object with more
 /// (`TotalAnnotationSizeLimitB` in Kubernetes' apimachinery).
@@ -106,7 +105,7 @@ impl OriginalsAnnotation {
         self.originals
             .extend(secret.map(|name| (SECRET.to_owned(), name)));
         let text = json!(self.originals).to_string();
-        let size = metadata.other_annotations + KEY.len() + text.len();
+        let size = metadata.other_annotations + ORIGINAL_IMAGES.len() + text.len();
         if is_empty || size > MAX_ANNOTATIONS {
             if let Some(member) = &metadata.originals {
                 edited.remove(member);
@@ -118,10 +117,10 @@ impl OriginalsAnnotation {
             edited.replace(member.value.clone(), text);
             return;
         }
-        let annotations = format!("{{\"{KEY}\":{text}}}");
+        let annotations = format!("{{\"{ORIGINAL_IMAGES}\":{text}}}");
         let is_missing = |holder: &_| *holder == crate::json::Holder::Absent;
         if !is_missing(&metadata.annotations) {
-            edited.add(&metadata.annotations, KEY, &text);
+            edited.add(&metadata.annotations, ORIGINAL_IMAGES, &text);
         } else if !is_missing(&metadata.holder) {
             edited.add(&metadata.holder, "annotations", &annotations);
         } else {

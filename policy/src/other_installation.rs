@@ -3,11 +3,12 @@
 //! Two installations with different backups take each other's copies for originals, and would replace them again and again.
 //! So an installation skips a workload that uses copies of another one.
 
+use mirror_contract::workload::ORIGINAL_IMAGES;
 use mirror_contract::{Backup, ImageRef};
 
 use crate::object::{Object, PodSpec};
 use crate::old_object::{OldObject, canonical};
-use crate::originals_annotation::{self, OriginalsAnnotation};
+use crate::originals_annotation::OriginalsAnnotation;
 use crate::settings::KnownCopies;
 
 /// Images whose annotation is checked. Objects with more are not written by people.
@@ -28,7 +29,7 @@ pub fn has_rewritten(
         return true;
     }
     // A manifest that is applied again names the originals, and the other installation writes its copies again.
-    let Some(old) = old_object.text_with(originals_annotation::KEY) else {
+    let Some(old) = old_object.text_with(ORIGINAL_IMAGES) else {
         return false;
     };
     copies(old, known).any(|(copy, original)| uses(spec, &copy, &original))

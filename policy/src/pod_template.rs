@@ -2,6 +2,8 @@
 //!
 //! A Pod is its own template: both have `metadata` and `spec`.
 
+use mirror_contract::workload::pod_template_path;
+
 use crate::request::{Operation, Request};
 
 /// The part of an object that a request may change.
@@ -45,14 +47,8 @@ impl Target {
             (Operation::Update, "ephemeralcontainers") if is_pod => Scope::NewEphemeralContainers,
             _ => return None,
         };
-        let path: &'static [&'static str] = match group_and_kind {
-            ("", "Pod") => &[],
-            ("", "PodTemplate") => &["template"],
-            ("batch", "CronJob") => &["spec", "jobTemplate", "spec", "template"],
-            _ => &["spec", "template"],
-        };
         Some(Self {
-            path,
+            path: pod_template_path(group_and_kind.0, group_and_kind.1),
             scope,
             is_pod,
             is_custom: !matches!(group_and_kind.0, "" | "apps" | "batch"),

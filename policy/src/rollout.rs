@@ -6,11 +6,12 @@
 
 use std::borrow::Cow;
 
-use crate::images::List;
+use mirror_contract::workload::{ImageList, ORIGINAL_IMAGES};
+
 use crate::json::{Cursor, Texts};
 use crate::object::Object;
 use crate::old_object::{OldObject, canonical};
-use crate::originals_annotation::{self, OriginalsAnnotation};
+use crate::originals_annotation::OriginalsAnnotation;
 use crate::pod_template::{Scope, Target};
 use crate::pull_secrets;
 
@@ -44,7 +45,7 @@ impl Comparison<'_> {
         are_same(old, new, |key, old, new| match key {
             "metadata" => are_same(old, new, |key, old, new| match key {
                 "annotations" => are_same(old, new, |key, old, new| {
-                    key == originals_annotation::KEY || old == new
+                    key == ORIGINAL_IMAGES || old == new
                 }),
                 _ => old == new,
             }),
@@ -56,7 +57,7 @@ impl Comparison<'_> {
     fn are_same_specs(&self, old: &str, new: &str) -> bool {
         are_same(old, new, |key, old, new| {
             let is_given = self.annotation.secret.is_some() && !old.is_empty();
-            match List::of(key) {
+            match ImageList::of(key) {
                 _ if old == new => true,
                 Some(list) => self.are_same_lists(list, old, new),
                 None => key == pull_secrets::KEY && is_given,
@@ -64,7 +65,7 @@ impl Comparison<'_> {
         })
     }
 
-    fn are_same_lists(&self, list: List, old: &str, new: &str) -> bool {
+    fn are_same_lists(&self, list: ImageList, old: &str, new: &str) -> bool {
         let (mut old, mut new) = (Cursor::new(old), Cursor::new(new));
         if old.null() || new.null() || !old.enter_array() || !new.enter_array() {
             return false;
@@ -81,8 +82,8 @@ impl Comparison<'_> {
             let (old, new) = (old.raw(), new.raw());
             let is_same = old == new
                 || are_same(old, new, |key, old, new| match list {
-                    List::Volumes if key == "image" => are_same(old, new, is_same_image),
-                    List::Volumes => old == new,
+                    ImageList::Volumes if key == "image" => are_same(old, new, is_same_image),
+                    ImageList::Volumes => old == new,
                     _ => is_same_image(key, old, new),
                 });
             if !is_same {

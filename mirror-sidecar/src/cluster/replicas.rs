@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use mirror_contract::ImageRef;
+use mirror_contract::workload::GROUP;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch as channel;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -43,9 +44,6 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the names of all Leases of replicas begin with.
 const PREFIX: &str = "mirror-sidecar-";
-
-/// The label of replicas that share work, besides `app.kubernetes.io/name`; its value is a [`Group`].
-const GROUP_LABEL: &str = "image-mirror.dev/group";
 
 /// The annotation of a Lease that says which images its replica is copying, and which it copies alone.
 const RECORD_ANNOTATION: &str = "image-mirror.dev/copies";
@@ -230,7 +228,7 @@ impl Group {
     }
 
     fn selector(&self) -> String {
-        format!("{GROUP_LABEL}={}", self.0)
+        format!("{GROUP}={}", self.0)
     }
 }
 

@@ -17,9 +17,6 @@ pub use resource::Watched;
 
 use super::workload_kind::WorkloadKind;
 
-/// Says of a workload, in an annotation, when it was sent through admission again. It is for people: nothing here reads it.
-pub const READMITTED: &str = "image-mirror.dev/readmitted";
-
 /// Which workload: its kind, namespace and name. A deleted one and its successor may share it; their uids differ.
 ///
 /// The order is by kind first, so that what a person wrote comes before what was made of it.

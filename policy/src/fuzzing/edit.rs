@@ -2,17 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use mirror_contract::workload::{ImageList, ORIGINAL_IMAGES};
 use serde_json::Value;
 
 use crate::request::Kind;
-
-const NOTE: &str = "image-mirror.dev/original-images";
-const LISTS: [&str; 4] = [
-    "containers",
-    "initContainers",
-    "ephemeralContainers",
-    "volumes",
-];
 
 /// The edit of an object.
 pub(crate) struct Edit {
@@ -51,7 +44,7 @@ impl Edit {
         let path = format!("{template}/spec");
         let (mut images, mut secret, mut note) = (Vec::new(), None, None);
         let noted = before.pointer(template).and_then(|template| {
-            let text = template["metadata"]["annotations"][NOTE].as_str()?;
+            let text = template["metadata"]["annotations"][ORIGINAL_IMAGES].as_str()?;
             serde_json::from_str(text).ok()
         });
         if let (Some(old), Some(new)) = (before.pointer(&path), rest.pointer_mut(&path)) {
@@ -73,7 +66,7 @@ impl Edit {
 
 fn put_back_images(before: &Value, after: &mut Value) -> Vec<(String, String)> {
     let mut images = Vec::new();
-    for list in LISTS {
+    for list in ImageList::ALL.map(ImageList::key) {
         let count = before[list].as_array().map_or(0, Vec::len);
         for index in 0..count {
             let key = if list == "volumes" {
@@ -118,17 +111,17 @@ fn put_back_note(before: &Value, after: &mut Value) -> Option<BTreeMap<String, S
     let old = old_metadata.and_then(|metadata| metadata.get("annotations"));
     let metadata = after.get_mut("metadata")?.as_object_mut()?;
     let annotations = metadata.get_mut("annotations")?.as_object_mut()?;
-    let old_text = old.and_then(|old| old.get(NOTE));
-    let Some(text) = annotations.get(NOTE) else {
+    let old_text = old.and_then(|old| old.get(ORIGINAL_IMAGES));
+    let Some(text) = annotations.get(ORIGINAL_IMAGES) else {
         // It goes with the last copy.
-        put_back(annotations, NOTE, old_text);
+        put_back(annotations, ORIGINAL_IMAGES, old_text);
         return None;
     };
     let text = text.as_str()?.to_owned();
     if old_text.and_then(Value::as_str) == Some(text.as_str()) {
         return None;
     }
-    put_back(annotations, NOTE, old_text);
+    put_back(annotations, ORIGINAL_IMAGES, old_text);
     if annotations.is_empty() {
         put_back(metadata, "annotations", old);
     }

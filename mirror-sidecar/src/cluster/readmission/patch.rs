@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch as Body, PatchParams};
 use kube::{Resource as _, core};
+use mirror_contract::workload::READMITTED;
 use mirror_contract::{Refusal, RefusalKind};
 use serde_json::json;
 use tokio::time::timeout;
@@ -13,7 +14,7 @@ use crate::cluster::api_response;
 use crate::cluster::api_server::{ApiServer, is_unreachable};
 use crate::cluster::index::{Candidate, Image};
 use crate::cluster::readmission::policy::Outcome;
-use crate::cluster::workload::{Key, Object, READMITTED, Watched};
+use crate::cluster::workload::{Key, Object, Watched};
 use crate::cluster::workload_kind::Kind;
 
 /// Who owns the annotation, as `metadata.managedFields` says.

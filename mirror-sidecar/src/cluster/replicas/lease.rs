@@ -8,9 +8,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
+use mirror_contract::workload::GROUP;
 use tokio::time::timeout;
 
-use super::{DURATION, GROUP_LABEL, Group, PREFIX, RECORD_ANNOTATION};
+use super::{DURATION, Group, PREFIX, RECORD_ANNOTATION};
 use crate::cluster::api_server::is_unreachable;
 use crate::copy_queue::CrashRecord;
 
@@ -76,7 +77,7 @@ impl OwnLease {
     ) -> Self {
         let labels = [
             ("app.kubernetes.io/name", "mirror-sidecar"),
-            (GROUP_LABEL, group.as_str()),
+            (GROUP, group.as_str()),
         ];
         Self {
             api,

@@ -1,25 +1,19 @@
 //! Where the parts of an object are, and how they are read.
 //!
-//! The places are those of the policy (`pod_template`, `images`, `exempt` there), so that both sides mean the same.
+//! The places are those of the policy (`pod_template`, `images`, `exclusions` there), so that both sides mean the same.
 
 use mirror_contract::placeholder;
+use mirror_contract::workload::{ImageList, ORIGINAL_IMAGES, PULL_NEVER, SKIP, STATIC_POD};
 use serde::de::MapAccess;
 
 use crate::cluster::lenient::{Lenient, Present, fields, skip, value};
 
-/// The policy's note on what it rewrote.
-const NOTE: &str = "image-mirror.dev/original-images";
-const SKIP: &str = "image-mirror.dev/skip";
-/// Marks the API server's image of a Pod that a kubelet reads from a file; it cannot be changed.
-const STATIC_POD: &str = "kubernetes.io/config.mirror";
 /// A `StatefulSet` or `DaemonSet` marks each Pod with its template.
 const REVISION: &str = "controller-revision-hash";
-/// Images with this pull policy are expected on the node.
-const NEVER: &str = "Never";
 
 /// Returns whether fields of this name may matter in some place: all that is read below, and no more.
 pub(super) fn is_wanted(name: &str) -> bool {
-    matches!(
+    let is_read = matches!(
         name,
         "metadata"
             | "spec"
@@ -39,16 +33,12 @@ pub(super) fn is_wanted(name: &str) -> bool {
             | SKIP
             | REVISION
             | STATIC_POD
-            | NOTE
+            | ORIGINAL_IMAGES
             | "template"
             | "jobTemplate"
             | "paused"
             | "suspend"
             | "replicas"
-            | "containers"
-            | "initContainers"
-            | "ephemeralContainers"
-            | "volumes"
             | "imagePullSecrets"
             | "image"
             | "reference"
@@ -57,7 +47,8 @@ pub(super) fn is_wanted(name: &str) -> bool {
             | "phase"
             | "conditions"
             | "type"
-    ) || placeholder::is_injection_key(name)
+    );
+    is_read || ImageList::of(name).is_some() || placeholder::is_injection_key(name)
 }
 
 /// An object of any kind, with all that may matter.
@@ -213,7 +204,7 @@ impl PodSpec {
         } in sources
         {
             self.has_customised_sidecar |= placeholder::is_customised_sidecar(&name, &image);
-            if !image.is_empty() && pull_policy != NEVER {
+            if !image.is_empty() && pull_policy != PULL_NEVER {
                 self.images.push(image);
             }
         }
@@ -273,7 +264,7 @@ impl Lenient for Marks {
             SKIP => self.skip = value(object)?,
             REVISION => self.revision = value(object)?,
             STATIC_POD => self.is_static = value(object)?,
-            NOTE => self.originals = value(object)?,
+            ORIGINAL_IMAGES => self.originals = value(object)?,
             name if placeholder::is_injection_key(name) => {
                 let text: String = value(object)?;
                 self.requests_injection |= placeholder::requests_injection(name, &text);
@@ -309,18 +300,20 @@ impl Lenient for PodSpec {
         object: &mut A,
     ) -> Result<(), A::Error> {
         match name {
-            "containers" | "initContainers" => {
-                self.add_containers(value::<Vec<Source>, A>(object)?);
-            }
-            "ephemeralContainers" => {
-                self.add(value::<Vec<Source>, A>(object)?);
-            }
-            "volumes" => {
-                let volumes = value::<Vec<Volume>, A>(object)?;
-                self.add(volumes.into_iter().map(|volume| volume.image));
-            }
             "imagePullSecrets" => self.pull_secrets = value(object)?,
-            _ => skip(object)?,
+            _ => match ImageList::of(name) {
+                Some(ImageList::Volumes) => {
+                    let volumes = value::<Vec<Volume>, A>(object)?;
+                    self.add(volumes.into_iter().map(|volume| volume.image));
+                }
+                Some(ImageList::EphemeralContainers) => {
+                    self.add(value::<Vec<Source>, A>(object)?);
+                }
+                Some(ImageList::Containers | ImageList::InitContainers) => {
+                    self.add_containers(value::<Vec<Source>, A>(object)?);
+                }
+                None => skip(object)?,
+            },
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::core::DynamicResourceScope;
 use mirror_contract::placeholder;
+use mirror_contract::workload::pod_template_path;
 use serde::{Deserialize, Deserializer};
 
 use super::read::{self, Container, Originals, Raw, Spec, Status, Template};
@@ -86,12 +87,12 @@ fn workload(raw: Raw, kind: WorkloadKind) -> Workload {
     let Template {
         metadata: template,
         spec: mut pod,
-    } = match kind {
-        WorkloadKind::Pod => Template {
+    } = match pod_template_path(kind.group(), kind.name()) {
+        [] => Template {
             spec: spec.pod,
             ..Template::default()
         },
-        WorkloadKind::CronJob => spec.job_template.spec.template,
+        ["spec", "jobTemplate", ..] => spec.job_template.spec.template,
         _ => spec.template,
     };
     let marked = match kind {
