@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use mirror_contract::response::is_secret_name;
 use mirror_contract::{NamespacePattern, Sidecar};
 
 pub use backup::BackupArgs;
@@ -314,16 +315,8 @@ fn namespace_pattern(text: &str) -> Result<NamespacePattern<'static>, &'static s
         .ok_or("must be the name of a namespace; a trailing * is a wildcard")
 }
 
-/// The rule for names of Secrets (RFC 1123 subdomain).
 fn secret_name(text: &str) -> Result<String, &'static str> {
-    let is_label = |label: &str| {
-        let bytes = label.as_bytes();
-        let alnum = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        bytes.first().is_some_and(alnum)
-            && bytes.last().is_some_and(alnum)
-            && bytes.iter().all(|byte| alnum(byte) || *byte == b'-')
-    };
-    (text.len() <= 253 && text.split('.').all(is_label))
+    is_secret_name(text)
         .then(|| text.to_owned())
         .ok_or("must be lower-case letters, digits, hyphens and dots, as names of Secrets are")
 }
