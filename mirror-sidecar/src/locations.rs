@@ -161,19 +161,35 @@ pub fn named_target(registries: &Registries, copy: &ImageRef<'_>) -> Result<Targ
     })
 }
 
-fn reference(image: &ImageRef<'_>) -> TagOrDigest {
+/// The engine's form of the tag or digest of an image.
+#[must_use]
+pub fn reference(image: &ImageRef<'_>) -> TagOrDigest {
     match (image.digest(), image.tag()) {
         (Some(digest), _) => TagOrDigest::parse(&digest.to_string()),
         (None, tag) => TagOrDigest::Tag(tag.unwrap_or_default().to_owned()),
     }
 }
 
+/// The engine's form of a digest; `None` for an algorithm that the engine does not verify.
+#[must_use]
+pub fn engine_digest(digest: &Digest<'_>) -> Option<mirror_copy::Digest> {
+    digest.to_string().parse().ok()
+}
+
+/// The contract's form of a digest; `None` for an algorithm that the contract does not know.
+#[must_use]
+pub fn contract_digest(digest: &mirror_copy::Digest) -> Option<Digest<'static>> {
+    Digest::parse(digest.as_ref()).map(Digest::into_owned)
+}
+
 /// The second tag of a copy with this digest.
 #[must_use]
 pub fn anchor(digest: &mirror_copy::Digest) -> String {
-    let text = digest.to_string();
     // The engine verifies no other algorithms than the contract knows.
-    Digest::parse(&text).map_or_else(|| text.replace(':', "-"), |digest| anchor_tag(&digest))
+    contract_digest(digest).map_or_else(
+        || digest.to_string().replace(':', "-"),
+        |digest| anchor_tag(&digest),
+    )
 }
 
 #[cfg(test)]

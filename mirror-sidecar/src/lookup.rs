@@ -29,7 +29,7 @@ use crate::copy_queue::{
     Copier, CopyQueue, CrashRecord, Failure, JobProgress, Requester, SourceState, Status, Task,
 };
 use crate::former_backups::FormerBackups;
-use crate::locations::{Locations, anchor};
+use crate::locations::{Locations, anchor, contract_digest, engine_digest};
 use crate::logging::Throttle;
 use crate::metrics::{Jobs, Metrics};
 use crate::reason::Reason;
@@ -370,8 +370,7 @@ impl Lookup {
 
     /// Whether parts of the copy that `copy` names, which is this digest, were missing a while ago.
     fn lacks_parts(&self, copy: &ImageRef<'static>, digest: &Digest<'static>) -> bool {
-        let digest = digest.to_string().parse();
-        digest.is_ok_and(|digest| self.parts.is_incomplete(copy.path(), &digest))
+        engine_digest(digest).is_some_and(|digest| self.parts.is_incomplete(copy.path(), &digest))
     }
 
     /// Looks for the copy: by its tag, or for a pinned image by the anchor that keeps its digest from being collected.
@@ -583,11 +582,6 @@ fn no_budget() -> Refusal<'static> {
 
 fn unavailable(reason: &str) -> Refusal<'static> {
     Refusal::new(RefusalKind::Unavailable, reason)
-}
-
-/// The digest in the words of the contract; `None` if it is of a kind that is not known there.
-fn contract_digest(digest: &mirror_copy::Digest) -> Option<Digest<'static>> {
-    Digest::parse(digest.as_ref()).map(Digest::into_owned)
 }
 
 fn refusal(status: Status) -> Refusal<'static> {
@@ -836,9 +830,9 @@ impl Copier for Recorder {
             }
         }
         if report.is_verified()
-            && let Some(digest) = Digest::parse(report.digest.as_ref())
+            && let Some(digest) = contract_digest(&report.digest)
         {
-            self.seen.insert(image.clone(), digest.into_owned()).await;
+            self.seen.insert(image.clone(), digest).await;
         }
         Ok(report)
     }

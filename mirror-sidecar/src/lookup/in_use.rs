@@ -13,8 +13,9 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, timeout};
 
 use super::parts::Pacing;
-use super::{Lookup, PartsPlan, contract_digest};
+use super::{Lookup, PartsPlan};
 use crate::copy_queue::{Requester, Status, Task};
+use crate::locations::{contract_digest, engine_digest, reference};
 
 /// How long a look at the backup may take, the client's own retries included.
 pub(super) const BACKUP_CHECK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -153,7 +154,7 @@ impl Lookup {
         digest: &Digest<'static>,
         plan: PartsPlan,
     ) -> Result<Completeness, CheckError> {
-        let Ok(digest) = digest.to_string().parse() else {
+        let Some(digest) = engine_digest(digest) else {
             return Ok(Completeness::Complete { next: None });
         };
         let root = Resolved {
@@ -178,8 +179,7 @@ impl Lookup {
     }
 
     fn is_whole(&self, copy: &ImageRef<'static>, digest: &Digest<'static>) -> bool {
-        let digest = digest.to_string().parse();
-        digest.is_ok_and(|digest| self.parts.is_whole(copy.path(), &digest))
+        engine_digest(digest).is_some_and(|digest| self.parts.is_whole(copy.path(), &digest))
     }
 
     /// Makes the tag that `copy` names stand for `digest` again, if the backup still has that, and looks what it is then.
@@ -208,10 +208,7 @@ impl Lookup {
     /// # Errors
     /// [`CheckError`] when nothing can be said.
     pub async fn look_for(&self, image: &ImageRef<'static>) -> Result<Presence, CheckError> {
-        let reference = match (image.digest(), image.tag()) {
-            (Some(digest), _) => TagOrDigest::parse(&digest.to_string()),
-            (None, tag) => TagOrDigest::Tag(tag.unwrap_or_default().to_owned()),
-        };
+        let reference = reference(image);
         let found = within(
             BACKUP_CHECK_TIMEOUT,
             self.digest_of(image.path(), &reference),
@@ -311,7 +308,7 @@ impl Lookup {
         digest: &Digest<'_>,
         tag: &str,
     ) -> Result<bool, RegistryError> {
-        let Ok(own) = digest.to_string().parse() else {
+        let Some(own) = engine_digest(digest) else {
             return Ok(false);
         };
         let is_back = self.registry.tag(repository, &own, tag).await?;

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::Lookup;
 use super::in_use::{BACKUP_CHECK_TIMEOUT, within};
+use crate::locations::engine_digest;
 
 /// How long requests to the registry of the original may take: for the list, and for the tags of the digest together. The
 /// engine gives up a response that does not begin within 10 s, and then remembers that about the host.
@@ -78,8 +79,7 @@ impl Lookup {
         digest: &Digest<'static>,
         plan: ReferrersPlan,
     ) -> Vec<UpstreamReferrers> {
-        let (Ok(source), Ok(digest)) = (self.images.source(image), digest.to_string().parse())
-        else {
+        let (Ok(source), Some(digest)) = (self.images.source(image), engine_digest(digest)) else {
             return Vec::new();
         };
         let check = Check {
