@@ -1,6 +1,6 @@
 //! What the policy and the sidecar must agree on.
 //!
-//! This crate owns seven rules, each in one module:
+//! This crate owns eight rules, each in one module:
 //! - [`reference`]: what an image reference is and how it is normalised;
 //! - [`query`]: how the policy asks the sidecar, as the reference of a manifest;
 //! - [`response`]: what the sidecar replies, as annotations of that manifest or as an OCI error message;
@@ -8,6 +8,7 @@
 //! - [`namespace`]: which namespaces are left alone;
 //! - [`owners`]: which owners are;
 //! - [`placeholder`]: which images are filled in by something else;
+//! - [`text`]: how foreign text is shown;
 //! - [`workload`]: where a workload keeps its images, and the annotations on it.
 //!
 //! It does no I/O, compiles no regular expression and builds for `wasm32-wasip1` as well as natively:
@@ -34,6 +35,7 @@ pub mod query;
 pub mod reference;
 mod registry_rules;
 pub mod response;
+pub mod text;
 pub mod unsupported;
 pub mod workload;
 

@@ -13,6 +13,7 @@ use core::fmt;
 use crate::digest::Digest;
 use crate::grammar;
 use crate::reference::ImageRef;
+use crate::text::on_one_line;
 
 const STATE: &str = "image-mirror.dev/state";
 const IMAGE: &str = "image-mirror.dev/image";
@@ -237,8 +238,7 @@ impl<'a> Refusal<'a> {
             ']' => ')',
             '[' => '(',
             '"' | '\\' => '\'',
-            c if c.is_control() => ' ',
-            c => c,
+            c => on_one_line(c),
         };
         let mut reason: String = reason.chars().map(plain).collect();
         if reason.chars().count() > MAX_REASON {

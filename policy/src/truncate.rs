@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use mirror_contract::text::on_one_line;
+
 /// What stands for the part that was cut out. ASCII, since warnings travel in an HTTP header.
 const CUT: &str = "...";
 
@@ -12,20 +14,22 @@ const MAX_BYTES: usize = 32 * 1024;
 /// `text` on one line and at most `max` characters long; the middle goes first, since an image's registry and tag say more.
 pub fn shorten(text: &str, max: usize) -> String {
     let count = text.chars().count();
-    let line = |c: char| if c.is_control() { ' ' } else { c };
     if count <= max {
-        return text.chars().map(line).collect();
+        return text.chars().map(on_one_line).collect();
     }
     let kept = max.saturating_sub(CUT.len());
     let tail = kept / 2;
     let head = text.chars().take(kept - tail);
     let end = text.chars().skip(count - tail);
-    head.chain(CUT.chars()).chain(end).map(line).collect()
+    head.chain(CUT.chars())
+        .chain(end)
+        .map(on_one_line)
+        .collect()
 }
 
 /// `text` on one line and at most `max` characters long; the end goes first.
 pub fn cut(text: &str, max: usize) -> String {
-    let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let line = text.chars().map(on_one_line);
     if text.chars().nth(max).is_none() {
         return line.collect();
     }

@@ -1,5 +1,7 @@
 //! What an Event says.
 
+use mirror_contract::text::on_one_line;
+
 use super::Notice;
 use crate::backup_health::TroubleKind;
 use crate::server::CertificateTroubleKind;
@@ -255,8 +257,7 @@ fn tidy_image(image: &str) -> String {
 /// The text in one line, and cut to that many bytes.
 fn tidy(text: &str, limit: usize) -> String {
     let mut tidy = String::with_capacity(text.len().min(limit));
-    for part in text.chars() {
-        let part = if part.is_control() { ' ' } else { part };
+    for part in text.chars().map(on_one_line) {
         if limit < tidy.len() + part.len_utf8() {
             // The mark of the cut has its place too.
             while limit < tidy.len() + '…'.len_utf8() && tidy.pop().is_some() {}
