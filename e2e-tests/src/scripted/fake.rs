@@ -10,6 +10,7 @@ use crate::tls::Tls;
 use axum::http::Method;
 use bytes::Bytes;
 use oci_spec::image::Digest;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::net::TcpListener;
@@ -31,7 +32,7 @@ impl Fake {
 
     /// Starts one at this address, plain HTTP.
     pub async fn start_at(address: &str) -> Self {
-        let (fake, listener) = Self::bound(address).await;
+        let (fake, listener) = Self::bound(address).await.expect("the address is free");
         let service =
             handlers::router(fake.clone()).into_make_service_with_connect_info::<Switch>();
         let (listener, closing) = PlainListener::new(listener, fake.address);
@@ -43,23 +44,29 @@ impl Fake {
     /// Starts one behind TLS (HTTP/1.1), with the certificate for loopback. It thinks that it is spoken to by plain
     /// HTTP, like many behind a proxy.
     pub async fn start_tls(tls: &Tls) -> Self {
-        Self::start_tls_at("127.0.0.1:0", tls).await
+        let started = Self::start_tls_at("127.0.0.1:0", tls).await;
+        started.expect("there is a free port")
     }
 
-    /// The same at this address.
-    pub async fn start_tls_at(address: &str, tls: &Tls) -> Self {
-        let (fake, inner) = Self::bound(address).await;
+    /// Starts one behind TLS at this address.
+    ///
+    /// # Errors
+    /// The address cannot be bound, for example because it is in use.
+    pub async fn start_tls_at(address: &str, tls: &Tls) -> io::Result<Self> {
+        let (fake, inner) = Self::bound(address).await?;
         let service =
             handlers::router(fake.clone()).into_make_service_with_connect_info::<Switch>();
         let config = tls.server_config().expect("the certificate is usable");
         let acceptor = TlsAcceptor::from(config);
         tokio::spawn(async move { axum::serve(TlsListener { inner, acceptor }, service).await });
-        fake
+        Ok(fake)
     }
 
     /// Starts one behind TLS that speaks HTTP/2 with clients that want it.
     pub async fn start_http2(tls: &Tls) -> Self {
-        let (fake, listener) = Self::bound("127.0.0.1:0").await;
+        let (fake, listener) = Self::bound("127.0.0.1:0")
+            .await
+            .expect("there is a free port");
         let router = handlers::router(fake.clone());
         tokio::spawn(http2::serve(listener, http2::acceptor(tls), router));
         fake
@@ -67,7 +74,9 @@ impl Fake {
 
     /// Starts one behind TLS that speaks HTTP/2 only.
     pub async fn start_http2_only(tls: &Tls) -> Self {
-        let (fake, listener) = Self::bound("127.0.0.1:0").await;
+        let (fake, listener) = Self::bound("127.0.0.1:0")
+            .await
+            .expect("there is a free port");
         let router = handlers::router(fake.clone());
         tokio::spawn(http2::serve(listener, http2::only(tls), router));
         fake
@@ -80,12 +89,10 @@ impl Fake {
         Self { address, state }
     }
 
-    async fn bound(address: &str) -> (Self, TcpListener) {
-        let listener = TcpListener::bind(address)
-            .await
-            .expect("the address is free");
-        let fake = Self::unserved(listener.local_addr().expect("it is bound"));
-        (fake, listener)
+    async fn bound(address: &str) -> io::Result<(Self, TcpListener)> {
+        let listener = TcpListener::bind(address).await?;
+        let fake = Self::unserved(listener.local_addr()?);
+        Ok((fake, listener))
     }
 
     /// `127.0.0.1:port`, as image references name it.

@@ -100,10 +100,15 @@ impl World {
     async fn new() -> Self {
         let names = [REGISTRY, THERE, HARBOR, MINIO, SERVICE, INSIDE].map(str::to_owned);
         let tls = Tls::generate_for(&names).unwrap();
-        let outside = Fake::start_tls(&tls).await;
-        // Nobody else listens at that address, so the port is free there.
-        let port = outside.address.port();
-        let inside = Fake::start_tls_at(&format!("{INSIDE}:{port}"), &tls).await;
+        // A port that is free at one address may be in use at the other.
+        let (outside, inside) = loop {
+            let outside = Fake::start_tls(&tls).await;
+            let inside = format!("{INSIDE}:{}", outside.address.port());
+            match Fake::start_tls_at(&inside, &tls).await {
+                Ok(inside) => break (outside, inside),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{error}"),
+            }
+        };
         let world = Self {
             registry: Fake::start_tls(&tls).await,
             plain: Fake::start().await,
