@@ -8,22 +8,22 @@
 //! Connections of different [`Allowance`]s are never shared: each has an HTTP client of its own.
 
 mod class;
+mod client_resolver;
+mod private_hosts;
 mod proxies;
 mod public_suffix;
 mod resolver;
 
 pub(crate) use class::{AddressClass, of_address};
+pub use private_hosts::PrivateHosts;
 pub use public_suffix::registrable_domain;
 pub(crate) use resolver::AddressRefused;
 pub use resolver::{Resolver, SystemResolver};
 
 use crate::registries::host::Endpoint;
-use crate::registries::{PrivateHosts, RegistryOptions};
 use ipnet::IpNet;
 use proxies::Proxies;
 use reqwest::Url;
-use reqwest::dns::Resolve;
-use resolver::PolicyResolver;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
@@ -63,12 +63,16 @@ pub(crate) struct AddressPolicy {
 }
 
 impl AddressPolicy {
-    pub(crate) fn new(options: &RegistryOptions) -> Self {
+    pub(crate) fn new(
+        private_hosts: PrivateHosts,
+        private_networks: Vec<IpNet>,
+        resolver: Arc<dyn Resolver>,
+    ) -> Self {
         Self {
-            private_hosts: options.private_hosts.clone(),
-            private_networks: options.private_networks.clone(),
+            private_hosts,
+            private_networks,
             proxies: Proxies::from_system(),
-            resolver: Arc::clone(&options.resolver),
+            resolver,
             resolved: Mutex::default(),
         }
     }
@@ -129,12 +133,6 @@ impl AddressPolicy {
     /// Returns whether a literal address or a name without a public suffix says that this host is private.
     pub(crate) fn is_private(url: &Url) -> bool {
         class::of_url(url) != AddressClass::Public
-    }
-
-    /// Returns the resolver for an HTTP client all of whose connections have this allowance.
-    pub(crate) fn resolver(self: &Arc<Self>, allowance: Allowance) -> Arc<dyn Resolve> {
-        let policy = Arc::clone(self);
-        Arc::new(PolicyResolver { policy, allowance })
     }
 
     /// Returns the group of the only address that the host of a URL last resolved to, whether or not it may be connected

@@ -1,44 +1,21 @@
 //! Sources of credentials. Looks them up; never sends, stores or prints them.
 
 mod docker_config;
+mod error;
+mod helper;
 mod host_logins;
+mod login;
 
 pub use docker_config::DockerConfig;
+pub use error::CredentialError;
 pub(crate) use host_logins::HostLogins;
+pub use login::{Credential, Login};
 
-use crate::error::Retry;
 use crate::registries::host;
 use secrecy::SecretString;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// A user name and its password, or a robot account and its token.
-#[derive(Clone)]
-pub struct Login {
-    /// The user name. It may appear in errors.
-    pub username: String,
-    /// The password. It never appears anywhere.
-    pub password: SecretString,
-}
-
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Login")
-            .field("username", &self.username)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The credential that is presented to a registry.
-#[derive(Clone, Debug)]
-pub enum Credential {
-    /// Sent by Basic authentication, to the registry or to its token service.
-    Login(Login),
-    /// An OAuth 2 refresh token, sent to the token service only.
-    IdentityToken(SecretString),
-}
 
 /// A login that was configured for one host.
 #[derive(Clone, Debug)]
@@ -161,72 +138,6 @@ async fn read_password(path: &Path) -> Result<SecretString, CredentialError> {
     })?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(SecretString::from(text.strip_suffix('\r').unwrap_or(text)))
-}
-
-/// The credentials of a host could not be looked up. A broken configuration is never read as "no
-/// credentials".
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CredentialError {
-    /// The file with a password cannot be read.
-    #[error("cannot read the password file {}: {source}", .path.display())]
-    Password {
-        /// The file.
-        path: PathBuf,
-        /// Why; shared, because the error is handed to every waiting caller.
-        source: Arc<std::io::Error>,
-    },
-    /// The file cannot be read.
-    #[error("cannot read the docker configuration {}: {source}", .path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why; shared, because the error is handed to every waiting caller.
-        source: Arc<std::io::Error>,
-    },
-    /// The file is not a docker configuration.
-    #[error(
-        "the docker configuration {} is malformed at line {line}, column {column}",
-        .path.display()
-    )]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// Where the reader stopped.
-        line: usize,
-        /// Where the reader stopped.
-        column: usize,
-    },
-    /// The entry of this host cannot be used.
-    #[error("the docker configuration {} has an unusable entry for {host}: {reason}", .path.display())]
-    Entry {
-        /// The file.
-        path: PathBuf,
-        /// The registry.
-        host: String,
-        /// Why.
-        reason: &'static str,
-    },
-    /// A credential helper failed.
-    #[error("the credential helper docker-credential-{helper} failed for {host}: {reason}")]
-    Helper {
-        /// The helper's name, as in the configuration.
-        helper: String,
-        /// The registry.
-        host: String,
-        /// The helper's output, cleaned and bounded.
-        reason: String,
-    },
-}
-
-impl CredentialError {
-    /// Whether looking again may help: helpers talk to clouds, and files are replaced while read.
-    pub(crate) fn retry(&self) -> Retry {
-        match self {
-            Self::Helper { .. } | Self::Password { .. } => Retry::SOON,
-            _ => Retry::Permanent,
-        }
-    }
 }
 
 #[cfg(test)]

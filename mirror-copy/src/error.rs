@@ -2,7 +2,7 @@
 
 pub(crate) mod public;
 mod response;
-mod retry;
+pub(crate) mod retry;
 mod status;
 mod subject;
 mod tls;

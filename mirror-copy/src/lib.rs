@@ -34,7 +34,7 @@ mod registries;
 mod registry;
 mod text;
 
-pub use address_policy::{Resolver, SystemResolver};
+pub use address_policy::{PrivateHosts, Resolver, SystemResolver};
 pub use copy::{
     CopyError, CopyOptions, CopyReport, DigestTag, Event, ListedReferrers, Progress, Source,
     Target, copy,
@@ -47,8 +47,8 @@ pub use oci_spec::image::Digest;
 pub use platform::{Platform, PlatformError};
 pub use reference::TagOrDigest;
 pub use registries::{
-    MemoryPlace, MetadataBudget, PrivateHosts, Registries, RegistryOptions, RetryPolicy,
-    SetupError, Timeouts, Traffic,
+    MemoryPlace, MetadataBudget, Registries, RegistryOptions, RetryPolicy, SetupError, Timeouts,
+    Traffic,
 };
 pub use registry::{
     BlobReader, Completeness, LastFailure, Manifest, PartsQuery, RateLimit, Registry, Resolved,

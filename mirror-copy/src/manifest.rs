@@ -2,112 +2,27 @@
 //! travel as the bytes they came in.
 
 mod descriptor;
+mod digest;
+mod error;
+mod media_type;
 
 pub use descriptor::{Annotations, Descriptor};
+pub(crate) use digest::{is_verifiable, parse_digest};
+pub(crate) use error::MAX_DESCRIPTORS;
+pub use error::ManifestError;
+pub(crate) use media_type::{
+    ACCEPT, DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, bare_type, is_image, is_index,
+    is_manifest_type, is_page_type,
+};
 
-use crate::hash::Hasher;
-use crate::json::{self, Bounded, JsonError, NoText};
+use crate::json::{self, Bounded};
 use crate::text::clean;
 use descriptor::Entry;
+use media_type::{Kind, kind_of, media_type};
 use oci_spec::image::Digest;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
-
-pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub(crate) const OCI_ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
-pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-
-const SCHEMA1_PREFIX: &str = "application/vnd.docker.distribution.manifest.v1+";
-
-/// What is asked for: every known type first, then anything, since some registries answer an
-/// unlisted type with 404.
-pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
-application/vnd.docker.distribution.manifest.list.v2+json, \
-application/vnd.oci.image.manifest.v1+json, \
-application/vnd.docker.distribution.manifest.v2+json, \
-application/vnd.oci.artifact.manifest.v1+json, */*";
-
-/// Most descriptors in one manifest. Docker stops at 127 layers; build caches go to some thousands.
-pub(crate) const MAX_DESCRIPTORS: usize = 10_000;
-
-/// Longest media type, in bytes: twice the longest name that can be registered (RFC 6838, section 4.2), and a slash.
-const MAX_MEDIA_TYPE: usize = 255;
-
-/// Longest digest, in bytes. A sha512 has 135.
-const MAX_DIGEST: usize = 256;
-
-/// Why a manifest is not usable.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ManifestError {
-    /// Not JSON, or not the structure of a manifest.
-    #[error("it is not a well-formed manifest (line {line}, column {column})")]
-    Malformed {
-        /// Line of the first fault, from 1.
-        line: usize,
-        /// Column of the first fault, from 1.
-        column: usize,
-    },
-    /// Nested deeper, or with longer names of fields, than anything sane.
-    #[error("it is not a well-formed manifest: {0}")]
-    Structure(
-        /// The limit.
-        String,
-    ),
-    /// A field that copying needs has a value that it cannot have.
-    #[error("it is not a well-formed manifest: its field {field} {problem}")]
-    Field {
-        /// The name of the field; of an entry of a list with the name of the list, such as `layers.digest`.
-        field: String,
-        /// What is wrong with the value.
-        problem: &'static str,
-    },
-    /// The value of a field is longer than anything sane.
-    #[error("its field {field} is longer than {limit} bytes")]
-    TooLong {
-        /// The name of the field, as in [`Self::Field`].
-        field: String,
-        /// The limit in bytes.
-        limit: usize,
-    },
-    /// JSON, but nothing that could be a manifest of any format: a login page's cousin.
-    #[error("it is not a manifest: it has neither a schemaVersion of 2 nor names anything")]
-    NotAManifest,
-    /// Docker schema 1.
-    #[error(
-        "it is a Docker schema 1 manifest, a format that current registries refuse; \
-         rebuild the image or push it again with a current tool"
-    )]
-    Schema1,
-    /// The type in the answer's header is not the one in the body, or the body mixes the fields of
-    /// an index and of an image (CVE-2021-41190).
-    #[error("it is ambiguous: {0}")]
-    Ambiguous(String),
-    /// More descriptors than anything sane has.
-    #[error("it names more than {MAX_DESCRIPTORS} objects in config, layers, blobs and manifests")]
-    TooManyDescriptors,
-    /// It names something that could not be verified.
-    #[error(
-        "it names {0}, a digest whose algorithm is not known here (sha256, sha384 and sha512 are), so that \
-         its content could not be verified"
-    )]
-    UnknownAlgorithm(
-        /// The digest, cleaned.
-        String,
-    ),
-}
-
-impl From<JsonError> for ManifestError {
-    fn from(error: JsonError) -> Self {
-        match error {
-            JsonError::Malformed { line, column } => Self::Malformed { line, column },
-            JsonError::Depth | JsonError::Name => Self::Structure(error.to_string()),
-        }
-    }
-}
 
 /// What a manifest names.
 #[derive(Debug)]
@@ -154,48 +69,6 @@ impl Fields<'_> {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Index,
-    Image,
-    Artifact,
-    Schema1,
-    /// A type that says nothing: the body decides.
-    Generic,
-    /// A specific type that is not known here.
-    Other,
-}
-
-fn kind_of(media_type: &str) -> Kind {
-    match media_type {
-        OCI_INDEX | DOCKER_LIST => Kind::Index,
-        OCI_MANIFEST | DOCKER_MANIFEST => Kind::Image,
-        OCI_ARTIFACT => Kind::Artifact,
-        "" | "text/plain" | "application/json" | "application/octet-stream" => Kind::Generic,
-        other if other.starts_with(SCHEMA1_PREFIX) => Kind::Schema1,
-        _ => Kind::Other,
-    }
-}
-
-/// Whether this media type is that of an index.
-pub(crate) fn is_index(media_type: &str) -> bool {
-    kind_of(media_type) == Kind::Index
-}
-
-/// Whether this media type is that of an image or artifact, which names no further manifests.
-pub(crate) fn is_image(media_type: &str) -> bool {
-    matches!(kind_of(media_type), Kind::Image | Kind::Artifact)
-}
-
-/// A `Content-Type` without its parameters, lower case; empty, which is to say unknown, if it is too long for one.
-pub(crate) fn bare_type(content_type: &str) -> String {
-    let bare = content_type.split(';').next().unwrap_or_default().trim();
-    if bare.len() > MAX_MEDIA_TYPE {
-        return String::new();
-    }
-    bare.to_ascii_lowercase()
-}
-
 /// The fields that tell whether a document can be a manifest. Their values are skipped.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -231,19 +104,6 @@ pub(crate) fn check_shape(bytes: &[u8]) -> Result<(), ManifestError> {
     } else {
         Err(ManifestError::NotAManifest)
     }
-}
-
-/// Returns whether a response of this media type is meant for people: a login page, the error page of a proxy, a web UI.
-pub(crate) fn is_page_type(media_type: &str) -> bool {
-    matches!(media_type, "text/html" | "application/xhtml+xml")
-}
-
-/// Returns whether this media type can only be that of a manifest.
-pub(crate) fn is_manifest_type(media_type: &str) -> bool {
-    matches!(
-        kind_of(media_type),
-        Kind::Index | Kind::Image | Kind::Artifact | Kind::Schema1
-    )
 }
 
 /// Reads what a manifest names.
@@ -302,39 +162,6 @@ fn descriptors(list: Option<Entries>, name: &str) -> Result<Vec<Descriptor>, Man
     }
     let entries = list.items.into_iter();
     entries.map(|entry| entry.named(name)).collect()
-}
-
-/// Reads the media type in this field.
-fn media_type(raw: &RawValue, field: &str) -> Result<String, ManifestError> {
-    let problem = |problem| ManifestError::Field {
-        field: field.to_owned(),
-        problem,
-    };
-    match json::text(raw, MAX_MEDIA_TYPE) {
-        // It is sent in a header again.
-        Ok(text) if text.bytes().all(|b| matches!(b, b' '..=b'~')) => Ok(text),
-        Ok(_) => Err(problem("has characters that no media type can have")),
-        Err(NoText::OtherType) => Err(problem("is not a text")),
-        Err(NoText::Long) => Err(ManifestError::TooLong {
-            field: field.to_owned(),
-            limit: MAX_MEDIA_TYPE,
-        }),
-    }
-}
-
-/// Reads a digest that a registry sent, of any algorithm. Its characters are those of the OCI image specification
-/// (descriptor.md, "Digests"), so that it can be part of addresses and messages.
-pub(crate) fn parse_digest(text: &str) -> Option<Digest> {
-    if text.len() > MAX_DIGEST {
-        return None;
-    }
-    text.parse().ok()
-}
-
-/// Whether content can be checked against this digest. The grammar of digests alone allows for much:
-/// `1.27:alpine` is one. With a known algorithm the rest has that algorithm's length.
-pub(crate) fn is_verifiable(digest: &Digest) -> bool {
-    Hasher::for_digest(digest).is_some()
 }
 
 fn agreed_type(fields: &Fields<'_>, content_type: &str) -> Result<String, ManifestError> {

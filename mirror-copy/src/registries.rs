@@ -11,11 +11,11 @@ mod tls;
 mod traffic;
 
 pub use metadata_budget::{MemoryPlace, MetadataBudget};
-pub use options::{PrivateHosts, RegistryOptions, RetryPolicy, Timeouts};
+pub use options::{RegistryOptions, RetryPolicy, Timeouts};
 pub(crate) use traffic::Counters;
 pub use traffic::Traffic;
 
-use crate::address_policy::AddressPolicy;
+use crate::address_policy::{AddressPolicy, PrivateHosts};
 use crate::registry::{DigestTagLists, Registry};
 use clients::Clients;
 use host::Endpoint;
@@ -101,7 +101,11 @@ impl Registries {
         if let PrivateHosts::Only(names) = &mut options.private_hosts {
             *names = names.iter().map(|name| host::canonical(name)).collect();
         }
-        let address_policy = Arc::new(AddressPolicy::new(&options));
+        let address_policy = Arc::new(AddressPolicy::new(
+            options.private_hosts.clone(),
+            options.private_networks.clone(),
+            Arc::clone(&options.resolver),
+        ));
         let common = Common {
             clients: Clients::new(&options, &address_policy)?,
             address_policy,

@@ -1,14 +1,11 @@
-//! Resolving names, and connecting to no other addresses than the policy allows.
+//! Resolving names.
 
-use super::{AddressPolicy, Allowance};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 
 /// Resolves host names.
 pub trait Resolver: Send + Sync {
@@ -47,26 +44,6 @@ fn lists(hosts: &str, name: &str) -> bool {
         let mut names = entry.split_ascii_whitespace().skip(1);
         names.any(|listed| listed.eq_ignore_ascii_case(name))
     })
-}
-
-/// Resolves names for one HTTP client, whose connections all have the same allowance.
-pub(super) struct PolicyResolver {
-    pub(super) policy: Arc<AddressPolicy>,
-    pub(super) allowance: Allowance,
-}
-
-impl Resolve for PolicyResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let (policy, allowance) = (Arc::clone(&self.policy), self.allowance);
-        async move {
-            let addresses = policy.resolve(name.as_str(), allowance).await?;
-            // The port of the URL takes the place of 0.
-            let addresses = addresses.into_iter().map(|ip| SocketAddr::new(ip, 0));
-            let addresses: Addrs = Box::new(addresses);
-            Ok(addresses)
-        }
-        .boxed()
-    }
 }
 
 /// A name resolves to no address that may be connected to.

@@ -2,13 +2,12 @@
 //! identity tokens. An entry is decoded only for the host that it belongs to, so a broken one affects no other host.
 
 mod entry;
-mod helper;
 mod key;
 
-use super::CredentialError;
+use super::error::CredentialError;
+use super::helper::Helper;
 use super::host_logins::{HostLogins, ScopedLogin};
 use entry::Entry;
-use helper::Helper;
 use key::Key;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -16,8 +15,6 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-pub(super) use helper::Helper as CredentialHelper;
 
 /// Largest configuration read, in bytes: a Kubernetes Secret's limit.
 const MAX_CONFIG: u64 = 1024 * 1024;

@@ -1,7 +1,8 @@
 //! The logins of one registry host, each for a part of its repositories.
 
-use super::docker_config::CredentialHelper;
-use super::{Credential, CredentialError};
+use super::error::CredentialError;
+use super::helper::Helper;
+use super::login::Credential;
 
 /// See the module's documentation. Looked up once, it serves all repositories of the host.
 #[derive(Debug, Default)]
@@ -9,7 +10,7 @@ pub(crate) struct HostLogins {
     /// The first one that is for a repository and holds a credential is used.
     logins: Vec<ScopedLogin>,
     /// Asked if none is.
-    helper: Option<CredentialHelper>,
+    helper: Option<Helper>,
     /// What the helper responded.
     from_helper: Option<Credential>,
 }
@@ -24,7 +25,7 @@ pub(super) struct ScopedLogin {
 }
 
 impl HostLogins {
-    pub(super) fn new(logins: Vec<ScopedLogin>, helper: Option<CredentialHelper>) -> Self {
+    pub(super) fn new(logins: Vec<ScopedLogin>, helper: Option<Helper>) -> Self {
         Self {
             logins,
             helper,

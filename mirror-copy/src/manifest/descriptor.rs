@@ -1,6 +1,8 @@
 //! The part of a descriptor that copying needs, read from a slice of its document.
 
-use super::{Kind, ManifestError, kind_of, media_type, parse_digest};
+use super::digest::{MAX_DIGEST, parse_digest};
+use super::error::ManifestError;
+use super::media_type::{Kind, kind_of, media_type};
 use crate::json::{self, Bounded, NoText};
 use crate::platform::Platform;
 use base64::Engine as _;
@@ -194,7 +196,7 @@ impl Descriptor {
 
 fn digest_of(raw: &RawValue) -> Result<Digest, ManifestError> {
     let field = || "digest".to_owned();
-    match json::text(raw, super::MAX_DIGEST) {
+    match json::text(raw, MAX_DIGEST) {
         Ok(text) => parse_digest(&text).ok_or_else(|| ManifestError::Field {
             field: field(),
             problem: "is not a digest",
@@ -205,7 +207,7 @@ fn digest_of(raw: &RawValue) -> Result<Digest, ManifestError> {
         }),
         Err(NoText::Long) => Err(ManifestError::TooLong {
             field: field(),
-            limit: super::MAX_DIGEST,
+            limit: MAX_DIGEST,
         }),
     }
 }
@@ -230,5 +232,5 @@ fn platform(raw: Option<&RawValue>) -> Option<Platform> {
 
 fn describes(raw: Option<&RawValue>) -> Option<String> {
     let fields: AnnotationFields<'_> = json::object(raw?)?;
-    json::optional_text(fields.describes, super::MAX_DIGEST)
+    json::optional_text(fields.describes, MAX_DIGEST)
 }

@@ -11,23 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use shares::{Shares, Want};
-
-/// What one transfer keeps at most, in KiB: the HTTP client reads up to about 400 KiB at once, and as much
-/// again waits to be written.
-const PER_TRANSFER: u32 = 1024;
-
-/// What a transfer costs besides its content, in KiB: two connections and their tasks.
-const OVERHEAD: u32 = 32;
-
-/// A full share, in KiB.
-const FULL: u32 = PER_TRANSFER + OVERHEAD;
-
-/// What all transfers may keep together, in KiB. The process stays below 32 MiB with it.
-const ALL: u32 = 13 * 1024;
-
-/// Transfers that may have a full share at once. The rest of the memory is for small blobs only.
-const LARGE: u32 = 9;
+use shares::{OVERHEAD, PER_TRANSFER, Shares, Want};
 
 /// How long a blob has to wait before slow transfers of other hosts make room for it: most end by themselves in that time.
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -1,7 +1,7 @@
 //! What the operator may choose about talking to registries.
 
 use super::metadata_budget::MetadataBudget;
-use crate::address_policy::{Resolver, SystemResolver};
+use crate::address_policy::{PrivateHosts, Resolver, SystemResolver};
 use crate::credentials::Credentials;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
@@ -47,19 +47,6 @@ pub struct RegistryOptions {
     pub resolver: Arc<dyn Resolver>,
     /// Memory for manifests, lists and other answers. The default is shared by the whole process.
     pub metadata_budget: MetadataBudget,
-}
-
-/// The registries that may have addresses which are not public: private, loopback, link-local and all other special
-/// ranges, by a literal address or by what their name resolves to. A name without a public suffix (`localhost`,
-/// `harbor.registry.svc`) is private whatever it resolves to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum PrivateHosts {
-    /// All of them: whoever names the registries may reach what this process can reach. Only metadata services and
-    /// link-local addresses stay out of reach of names with a public suffix.
-    #[default]
-    All,
-    /// These (`host` or `host:port`) and the insecure hosts: somebody else names the registries.
-    Only(BTreeSet<String>),
 }
 
 impl Default for RegistryOptions {

@@ -1,6 +1,6 @@
 //! One entry of `auths`.
 
-use super::super::{Credential, Login};
+use super::super::login::{Credential, Login};
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};

@@ -1,7 +1,8 @@
 //! Credential helpers: programs named `docker-credential-NAME` that are given a registry on standard input and print a
 //! login (docker-credential-helpers, "Development").
 
-use super::super::{Credential, CredentialError, Login};
+use super::error::CredentialError;
+use super::login::{Credential, Login};
 use crate::text::clean;
 use serde::Deserialize;
 use std::io::{Read, Write as _};
@@ -21,7 +22,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(5);
 
 /// A credential helper, and what it is asked for.
 #[derive(Clone, Debug)]
-pub(in crate::credentials) struct Helper {
+pub(super) struct Helper {
     name: String,
     host: String,
     /// Keys of this host, tried in this order.
@@ -48,7 +49,7 @@ impl Helper {
     }
 
     /// Runs the helper until it knows one of the keys. `None` if it knows none.
-    pub(in crate::credentials) async fn ask(&self) -> Result<Option<Credential>, CredentialError> {
+    pub(super) async fn ask(&self) -> Result<Option<Credential>, CredentialError> {
         let failed = |reason: String| CredentialError::Helper {
             helper: clean(&self.name),
             host: self.host.clone(),

@@ -1,0 +1,30 @@
+//! Credentials as they are presented to a registry.
+
+use secrecy::SecretString;
+use std::fmt;
+
+/// A user name and its password, or a robot account and its token.
+#[derive(Clone)]
+pub struct Login {
+    /// The user name. It may appear in errors.
+    pub username: String,
+    /// The password. It never appears anywhere.
+    pub password: SecretString,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login")
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The credential that is presented to a registry.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// Sent by Basic authentication, to the registry or to its token service.
+    Login(Login),
+    /// An OAuth 2 refresh token, sent to the token service only.
+    IdentityToken(SecretString),
+}
