@@ -4,10 +4,12 @@
 mod blobs;
 mod child_manifests;
 mod copy_graph;
+mod endpoints;
 mod error;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod graph;
+mod job;
 mod limits;
 mod manifests;
 mod node;
@@ -18,14 +20,17 @@ mod progress;
 mod queue;
 mod referrers;
 mod referrers_tag;
+mod referring;
 mod report;
 mod root;
 mod sent;
 mod sessions;
 mod slow_source;
+mod sums;
 mod target_state;
 mod transfer;
 
+pub use endpoints::{Source, Target};
 pub use error::CopyError;
 pub use options::CopyOptions;
 pub use progress::{Event, Progress};
@@ -34,54 +39,25 @@ pub use report::CopyReport;
 
 use crate::reference::TagOrDigest;
 use crate::registries::Reservation;
-use crate::registry::{Access, Located, Manifest, Registry, Repository};
+use crate::registry::{Access, Located, Manifest};
 use copy_graph::CopyGraph;
-use limits::{Part, Sums};
+use job::{Job, REPORT_EVERY};
+use limits::Part;
 use manifests::may_lack_parts;
-use oci_spec::image::Digest;
-use referrers::Referring;
-use report::{Tally, one_more};
+use referring::Referring;
+use report::{Root, Tally, one_more};
 use sent::Sent;
 use sessions::Abandoned;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+use sums::Sums;
 use target_state::{Names, wanted};
 use tokio::time::sleep;
 
 /// Requests for manifests and lists that one copy sends to its source at a time: with headers of 400 KiB each, as many
 /// as the HTTP client reads, they take 6.4 MiB.
 const SOURCE_METADATA_REQUESTS: usize = 16;
-
-/// How often a copy is looked at while it runs: what moves, and what it waits for.
-const REPORT_EVERY: Duration = Duration::from_millis(250);
-
-/// Where an image is copied from.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// The registry.
-    pub registry: Registry,
-    /// The repository in it, such as `library/nginx`.
-    pub repository: String,
-    /// What to copy. A tag is resolved once, at the beginning.
-    pub reference: TagOrDigest,
-}
-
-/// Where an image is copied to. With neither tag nor anchor it is pushed by digest only, and the
-/// registry's garbage collection may take it.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// The registry.
-    pub registry: Registry,
-    /// The repository in it.
-    pub repository: String,
-    /// The tag to give to the copy; written last of all.
-    pub tag: Option<String>,
-    /// Makes one more tag from the copy's digest; written just before `tag`. It holds the digest
-    /// when `tag` moves on.
-    pub anchor: Option<fn(&Digest) -> String>,
-}
 
 /// Copies an image with everything that it names, all platforms, byte for byte.
 ///
@@ -129,7 +105,7 @@ pub async fn copy(
         never = report_memory(&job.reservation, progress) => match never {},
     };
     if result.is_err() {
-        job.close_abandoned().await;
+        job.abandoned.close(&job.target).await;
     }
     let root = result?;
     Ok(job
@@ -157,34 +133,6 @@ async fn report_memory(reservation: &Reservation, progress: &dyn Progress) -> In
             std::future::pending::<()>().await;
         }
     }
-}
-
-/// One copy in progress.
-struct Job<'a> {
-    source: Repository,
-    target: Repository,
-    options: &'a CopyOptions,
-    progress: &'a dyn Progress,
-    tally: Tally,
-    /// Whether the target turned out to have parts of the image.
-    found_something: AtomicBool,
-    /// Whether the target refused an index because parts of it are missing.
-    parts_are_missing: AtomicBool,
-    /// Whether the target said that it has what it does not have.
-    misled: AtomicBool,
-    /// Blobs and manifests that the target accepted from this copy.
-    sent: Sent,
-    /// Memory for all that is read, at both sides.
-    reservation: Arc<Reservation>,
-    sums: Sums,
-    referring: Referring,
-    abandoned: Abandoned,
-}
-
-/// What was copied in the end.
-struct Root {
-    digest: Digest,
-    media_type: String,
 }
 
 impl Job<'_> {

@@ -2,6 +2,8 @@
 
 mod certificates;
 mod clients;
+pub(crate) mod common;
+mod error;
 pub(crate) mod host;
 mod memory_budget;
 mod metadata_budget;
@@ -10,6 +12,7 @@ mod p521;
 mod tls;
 mod traffic;
 
+pub use error::SetupError;
 pub use metadata_budget::{MemoryPlace, MetadataBudget};
 pub use options::{RegistryOptions, RetryPolicy, Timeouts};
 pub(crate) use traffic::Counters;
@@ -18,12 +21,12 @@ pub use traffic::Traffic;
 use crate::address_policy::{AddressPolicy, PrivateHosts};
 use crate::registry::{DigestTagLists, Registry};
 use clients::Clients;
+use common::Common;
 use host::Endpoint;
 pub(crate) use memory_budget::{MemoryBudget, Share};
 pub(crate) use metadata_budget::{BeyondLimit, Lease, Leased, Reservation};
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Hosts remembered at once. Over this, those that nobody uses are forgotten with their tokens.
@@ -32,51 +35,6 @@ const MAX_HOSTS: usize = 128;
 /// Of these, hosts that nobody uses and that asked for a pause or turned out to be private: invented names must not make
 /// us forget that.
 const MAX_NOTED_HOSTS: usize = 256;
-
-/// Registries could not be set up, or a host cannot be one.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SetupError {
-    /// An extra root certificate cannot be read.
-    #[error("extra root certificate {number} cannot be used: {reason}")]
-    Certificate {
-        /// Which one of the list, from 1.
-        number: usize,
-        /// Why.
-        reason: String,
-    },
-    /// The certificates of a registry, in [`RegistryOptions::certificates`], cannot be used.
-    #[error("{}: {reason}", path.display())]
-    HostCertificates {
-        /// The file or folder.
-        path: PathBuf,
-        /// Says nothing of what a key's file holds.
-        reason: String,
-    },
-    /// Not `host` or `host:port`.
-    #[error("{0:?} is not a registry host (want host or host:port)")]
-    Host(String),
-    /// A host in a private network that was not allowed.
-    #[error(
-        "registry {0} is in a private network; the operator can allow it with --private-registry {0}, or with \
-         --insecure-registry for plain HTTP"
-    )]
-    Private(String),
-    /// The TLS or HTTP client cannot be made.
-    #[error("the HTTP client cannot be made: {0}")]
-    Client(String),
-}
-
-/// What all hosts share.
-pub(crate) struct Common {
-    pub(crate) options: RegistryOptions,
-    pub(crate) address_policy: Arc<AddressPolicy>,
-    pub(crate) clients: Clients,
-    pub(crate) memory: MemoryBudget,
-    pub(crate) digest_tags: DigestTagLists,
-    /// Of all hosts together, those that were forgotten included.
-    pub(crate) counters: Counters,
-}
 
 /// The process's set of registries. Cheap to clone; clones share connections and tokens.
 #[derive(Clone)]

@@ -1,23 +1,30 @@
 //! One registry host: its connections, tokens, back-pressure, and what is known about it.
 
 mod aimd;
+mod api;
 mod auth;
 mod auth_schemes;
+mod auth_state;
 mod blob_locations;
 mod blob_reader;
 mod blobs;
 mod capabilities;
 mod challenge;
+mod check_state;
 mod chunked;
 mod chunker;
 mod completeness;
 mod content;
 mod destinations;
+mod digest_tag;
 mod digest_tags;
 mod host_pause;
 mod last_failure;
 mod manifests;
 mod pages;
+mod peers;
+mod pool;
+mod proof;
 mod rate_limit;
 mod read_back;
 mod redirect;
@@ -32,6 +39,7 @@ mod tags;
 mod token;
 mod token_cache;
 mod token_service;
+mod transfer_limits;
 mod transfer_permits;
 mod uploads;
 
@@ -57,27 +65,24 @@ pub(crate) use transfer_permits::TransferPermit;
 pub(crate) use uploads::{MountAnswer, Session};
 
 use crate::address_policy::Allowance;
-use crate::error::{Operation, RegistryError, Subject};
-use crate::reference::TagOrDigest;
+use crate::error::Operation;
+use crate::registries::common::Common;
 use crate::registries::host::Endpoint;
-use crate::registries::{Common, Counters, Reservation, RetryPolicy, Timeouts, Traffic};
-use auth::Auth;
+use crate::registries::{Counters, Reservation, RetryPolicy, Timeouts, Traffic};
+use auth_state::Auth;
 use blob_locations::BlobLocations;
 use capabilities::Capabilities;
-use completeness::CheckState;
-use destinations::Peers;
+use check_state::CheckState;
 use host_pause::HostPauses;
 use last_failure::LastFailures;
-use oci_spec::image::Digest;
+use peers::Peers;
+use pool::Pool;
 use rate_limit::Quota;
-use request::{Pool, RegistryRequest};
-use reqwest::Method;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use token::Scopes;
 use tokio::sync::Semaphore;
-use transfer_permits::TransferPermits;
+use transfer_limits::TransferPermits;
 
 /// One registry host. Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -147,102 +152,6 @@ impl Registry {
         &self.shared.endpoint.name
     }
 
-    /// Whether this host speaks the registry protocol and accepts the configured credentials:
-    /// `GET /v2/` (distribution-spec, "Determining Support"), with a login if it asks for one. A login page is no registry.
-    pub async fn ping(&self) -> Result<(), RegistryError> {
-        retrying(self.retry_policy(), || async {
-            let attempt = self.probe().await;
-            self.shared.last_failures.record(Operation::Ping, &attempt);
-            attempt
-        })
-        .await
-    }
-
-    /// The same with a single attempt, for those who ask again anyway.
-    pub async fn probe(&self) -> Result<(), RegistryError> {
-        let subject = Subject {
-            operation: Operation::Ping,
-            object: format!("registry {}", self.host()),
-        };
-        let url = self.shared.endpoint.base.clone();
-        let scopes = Scopes::default();
-        let call = RegistryRequest::new(&subject, Method::GET, url, &scopes, Pool::Small);
-        let response = self.attempt(&call).await?;
-        response::check_registry(response, &subject, self.timeouts().idle).await
-    }
-
-    /// What a tag or digest stands for now, or `None` where the registry has no such manifest. By
-    /// `HEAD`, which registries with a pull quota do not count; by `GET` and the content's own hash
-    /// where the answer names no digest.
-    pub async fn resolve(
-        &self,
-        repository: &str,
-        reference: &TagOrDigest,
-    ) -> Result<Option<Resolved>, RegistryError> {
-        let repository = self.repository(repository, Access::Pull)?;
-        let located = repository.locate(reference).await?;
-        Ok(located.map(|located| located.resolved))
-    }
-
-    /// As [`Self::resolve`], with the right to push requested along with the right to pull. What may be pushed to may be
-    /// read by registries that hide everything else, and copies use the same tokens.
-    pub async fn resolve_to_write(
-        &self,
-        repository: &str,
-        reference: &TagOrDigest,
-    ) -> Result<Option<Resolved>, RegistryError> {
-        let repository = self.repository(repository, Access::Push)?;
-        let located = repository.locate(reference).await?;
-        Ok(located.map(|located| located.resolved))
-    }
-
-    /// A manifest as the bytes that the registry keeps: at most 8 MiB, verified when asked for by
-    /// digest; a tag's digest is the hash of what came.
-    pub async fn manifest(
-        &self,
-        repository: &str,
-        reference: &TagOrDigest,
-    ) -> Result<Manifest, RegistryError> {
-        self.repository(repository, Access::Pull)?
-            .manifest(reference)
-            .await
-    }
-
-    /// Gives one more tag to a manifest that is in the repository, byte for byte, and reads it back by that tag; the tag
-    /// may stand for another one so far. `false` if there is no such manifest, or not all of what it names; then nothing
-    /// was changed.
-    pub async fn tag(
-        &self,
-        repository: &str,
-        digest: &Digest,
-        tag: &str,
-    ) -> Result<bool, RegistryError> {
-        let repository = self.repository(repository, Access::Push)?;
-        let reference = TagOrDigest::Digest(digest.clone());
-        let manifest = match repository.manifest(&reference).await {
-            Ok(manifest) => manifest,
-            Err(error) if error.is_wrong_or_missing() => return Ok(false),
-            Err(error) => return Err(error),
-        };
-        let tag = TagOrDigest::Tag(tag.to_owned());
-        let media_type = manifest.media_type.as_str();
-        match repository.put_manifest(&tag, media_type, &manifest).await {
-            Ok(_) => {}
-            Err(error) if error.is_of_incomplete_content() => return Ok(false),
-            Err(error) => return Err(error),
-        }
-        let read_back = repository.read_back(&tag, media_type, &manifest, |_| true);
-        read_back.await.map(|()| true)
-    }
-
-    /// Checks that the credentials may push to a repository: opens an upload, and cancels it. Writes nothing.
-    pub async fn check_push(&self, repository: &str) -> Result<(), RegistryError> {
-        let repository = self.repository(repository, Access::Push)?;
-        let session = repository.open_upload("").await?;
-        repository.cancel(&session).await;
-        Ok(())
-    }
-
     /// Returns the transient failure with which the last attempt at this operation, [`Operation::Ping`] or
     /// [`Operation::ReadManifest`], ended, if it was not longer ago than `within`. Requests are sent again after such
     /// failures; a caller that stopped waiting for one reads here what is wrong.
@@ -253,28 +162,6 @@ impl Registry {
         within: std::time::Duration,
     ) -> Option<LastFailure> {
         self.shared.last_failures.get(operation, within)
-    }
-
-    /// All tags of a repository, in the registry's order (distribution-spec, "Listing Tags"), page by page;
-    /// at most 100 000.
-    pub async fn tags(&self, repository: &str) -> Result<Vec<String>, RegistryError> {
-        self.repository(repository, Access::Pull)?.tags().await
-    }
-
-    /// Opens a blob for reading. What comes is verified: the last bytes are only handed out when
-    /// size and digest are right.
-    pub async fn blob(
-        &self,
-        repository: &str,
-        digest: &Digest,
-        size: u64,
-    ) -> Result<BlobReader, RegistryError> {
-        BlobReader::open(
-            self.repository(repository, Access::Pull)?,
-            digest.clone(),
-            size,
-        )
-        .await
     }
 
     /// HTTP requests sent through this handle and its clones so far, those to token services and
@@ -312,14 +199,6 @@ impl Registry {
             shared: Arc::clone(&self.shared),
             sent: Arc::default(),
         }
-    }
-
-    pub(crate) fn repository(
-        &self,
-        name: &str,
-        access: Access,
-    ) -> Result<Repository, RegistryError> {
-        Repository::new(self.clone(), name, access)
     }
 
     pub(crate) fn same_host(&self, other: &Self) -> bool {

@@ -1,7 +1,7 @@
 //! Brings one blob to the target: it is there, it is mounted, or it is sent.
 
-use super::Job;
 use super::error::CopyError;
+use super::job::Job;
 use super::node::Blob;
 use super::probe_blob::BlobProbe;
 use super::progress::Event;

@@ -1,7 +1,7 @@
 //! Finds the manifests that an index names: at the target, else at the source.
 
-use super::Job;
 use super::error::CopyError;
+use super::job::Job;
 use super::limits::Part;
 use super::report::one_more;
 use crate::error::RegistryError;

@@ -1,11 +1,11 @@
 //! Brings everything below one manifest to the target: reads manifests, sends blobs and pushes manifests,
 //! all at the same time, each as soon as it can be.
 
-use super::Job;
 use super::blobs::BLOBS_AT_ONCE;
 use super::child_manifests::{Child, Found};
 use super::error::CopyError;
 use super::graph::Graph;
+use super::job::Job;
 use super::limits::Part;
 use super::node::{Blob, Node, Origin, Read};
 use super::progress::Event;

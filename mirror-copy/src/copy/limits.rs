@@ -1,15 +1,14 @@
 //! What one copy may keep in memory, and what it may send in all.
 
-use super::Job;
 use super::error::CopyError;
+use super::job::Job;
 use super::node::Blob;
 use crate::json;
 use crate::manifest::MAX_DESCRIPTORS;
 use crate::registries::{BeyondLimit, Lease};
 use crate::registry::Manifest;
 use oci_spec::image::Digest;
-use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::watch;
+use std::sync::atomic::Ordering;
 
 /// Most memory for the manifests of an image, in bytes: each counts twice, as it came and as what was read from it, and
 /// each object that it names with [`PER_OBJECT`]. Large images have 100 KiB, and a hundred platforms 3 MiB.
@@ -26,48 +25,6 @@ pub(super) const PER_OBJECT: u64 = 1024;
 pub(super) enum Part {
     Image,
     Referrers,
-}
-
-/// What one copy has so far.
-#[derive(Default)]
-pub(super) struct Sums {
-    image_memory: AtomicU64,
-    referrer_memory: AtomicU64,
-    /// Bytes of the blobs of the image and of all that refers to it.
-    blobs: AtomicU64,
-    /// Bytes of the blobs of the image alone.
-    image_blobs: AtomicU64,
-    /// Whether all blobs of the image are in the sum.
-    image_is_weighed: watch::Sender<bool>,
-}
-
-impl Sums {
-    pub(super) fn reset(&self) {
-        for sum in [&self.image_memory, &self.referrer_memory, &self.blobs] {
-            sum.store(0, Ordering::Relaxed);
-        }
-        self.image_is_weighed.send_replace(false);
-    }
-
-    /// Everything that the image has is in the sum: what is left of the limit is for what refers to it.
-    pub(super) fn image_weighed(&self) {
-        let image = self.blobs.load(Ordering::Relaxed);
-        self.image_blobs.store(image, Ordering::Relaxed);
-        self.image_is_weighed.send_replace(true);
-    }
-
-    /// Starts again to add up what refers to the image.
-    pub(super) fn forget_referrers(&self) {
-        let image = self.image_blobs.load(Ordering::Relaxed);
-        self.blobs.store(image, Ordering::Relaxed);
-        self.referrer_memory.store(0, Ordering::Relaxed);
-        self.image_is_weighed.send_replace(true);
-    }
-
-    /// Takes a sum back, of something that is left out.
-    pub(super) fn unweigh(&self, bytes: u64) {
-        self.blobs.fetch_sub(bytes, Ordering::Relaxed);
-    }
 }
 
 impl Job<'_> {

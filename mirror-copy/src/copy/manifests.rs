@@ -1,12 +1,13 @@
 //! Pushes manifests: the root under all its names, the tag last of all, which is read back.
 
 use super::error::CopyError;
+use super::job::Job;
 use super::node::{Blob, Node};
 use super::progress::Event;
 use super::referrers_tag;
+use super::report::Root;
 use super::report::one_more;
 use super::target_state::Names;
-use super::{Job, Root};
 use crate::error::RegistryError;
 use crate::manifest;
 use crate::reference::TagOrDigest;

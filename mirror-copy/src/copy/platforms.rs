@@ -1,7 +1,7 @@
 //! Leaves out platforms of an image, on request only: what is left has another digest.
 
-use super::Job;
 use super::error::CopyError;
+use super::job::Job;
 use crate::hash::Hasher;
 use crate::json;
 use crate::manifest::{self, Contents, Descriptor, MAX_DESCRIPTORS};

@@ -3,8 +3,8 @@
 //! One request does it where possible: a mount from the repository itself answers 201 if the blob is there
 //! and opens an upload session if it is not. Not every registry plays along; each is watched.
 
-use super::Job;
 use super::error::CopyError;
+use super::job::Job;
 use super::node::Blob;
 use super::queue::LARGE;
 use crate::registry::{MountAnswer, SelfMount, Session};

@@ -12,11 +12,12 @@ mod listed;
 pub use digest_tag::DigestTag;
 pub use listed::ListedReferrers;
 
-use super::Job;
 use super::error::CopyError;
+use super::job::Job;
 use super::manifests::names_missing_parts;
 use super::node::Node;
 use super::progress::Event;
+use super::referring::MAX_SUBJECTS;
 use super::report::one_more;
 use crate::error::RegistryError;
 use crate::manifest::{self, Descriptor};
@@ -24,57 +25,10 @@ use crate::reference::TagOrDigest;
 use crate::registry::{DigestTags, Manifest, Pushed};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use oci_spec::image::Digest;
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-use tokio::sync::Semaphore;
+use std::sync::atomic::Ordering;
 
 /// How far it goes: the signature of a bill of materials of an image is two steps away.
 const MAX_STEPS: usize = 3;
-
-/// Most manifests of one copy whose referrers are looked for.
-const MAX_SUBJECTS: usize = 256;
-
-/// Most referrers and digest tags of one copy. An image has a handful.
-const MAX_REFERRERS: usize = 1000;
-
-/// Referrers, and lists of them, that are read at once.
-const AT_ONCE: usize = 12;
-
-/// What one copy knows of its referrers.
-pub(super) struct Referring {
-    /// Everything that was brought, or whose referrers were looked for: each is brought once.
-    known: Mutex<HashSet<Digest>>,
-    turns: Semaphore,
-    /// The target has the image itself.
-    root_is_there: AtomicBool,
-    /// The target refused something because it does not have the image yet.
-    was_refused: AtomicBool,
-}
-
-impl Default for Referring {
-    fn default() -> Self {
-        Self {
-            known: Mutex::default(),
-            turns: Semaphore::new(AT_ONCE),
-            root_is_there: AtomicBool::new(false),
-            was_refused: AtomicBool::new(false),
-        }
-    }
-}
-
-impl Referring {
-    /// Whether this is new, and one copy may have one more.
-    fn admit(&self, digest: &Digest) -> bool {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.len() < MAX_SUBJECTS + MAX_REFERRERS && known.insert(digest.clone())
-    }
-
-    fn forget_all(&self) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.clear();
-    }
-}
 
 impl Job<'_> {
     /// Brings what refers to `root`, to the manifests that it names, and to what was found.

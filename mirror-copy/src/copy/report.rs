@@ -1,10 +1,15 @@
 //! What a copy did, counted while it runs.
 
-use super::Root;
 use oci_spec::image::Digest;
 use serde::{Serialize, Serializer};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+/// What was copied in the end.
+pub(super) struct Root {
+    pub(super) digest: Digest,
+    pub(super) media_type: String,
+}
 
 /// What a copy did.
 #[derive(Clone, Debug, Serialize)]

@@ -1,7 +1,7 @@
 //! What the source's reference stands for.
 
-use super::Job;
 use super::error::CopyError;
+use super::job::Job;
 use super::progress::Event;
 use crate::reference::TagOrDigest;
 use crate::registry::{Located, Manifest};

@@ -1,7 +1,6 @@
 //! Upload sessions of a copy that failed: they are closed, so that the target need not keep what was sent.
 
-use super::Job;
-use crate::registry::Session;
+use crate::registry::{Repository, Session};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -55,20 +54,16 @@ impl Drop for InUse<'_> {
     }
 }
 
-impl Job<'_> {
+impl Abandoned {
     /// Closes what was abandoned, as well as it goes.
-    pub(super) async fn close_abandoned(&self) {
+    pub(super) async fn close(&self, target: &Repository) {
         let sessions = {
-            let mut abandoned = self
-                .abandoned
-                .0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut abandoned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *abandoned)
         };
         let mut closing: FuturesUnordered<_> = sessions
             .iter()
-            .map(|session| self.target.cancel(session))
+            .map(|session| target.cancel(session))
             .collect();
         let all = async { while closing.next().await.is_some() {} };
         if timeout(PATIENCE, all).await.is_err() {

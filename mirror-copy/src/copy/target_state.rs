@@ -1,7 +1,8 @@
 //! What the target has of an image before the copy, and what the copy is to be called there.
 
+use super::endpoints::Target;
 use super::error::CopyError;
-use super::{Job, Target};
+use super::job::Job;
 use crate::error::RegistryError;
 use crate::reference::TagOrDigest;
 use crate::registry::Located;

@@ -1,10 +1,10 @@
 //! Sends one blob: a verified stream from the source into an upload session of the target.
 
 use super::error::CopyError;
+use super::job::{Job, REPORT_EVERY};
 use super::node::{Blob, Origin};
 use super::progress::Event;
 use super::slow_source::SlowSource;
-use super::{Job, REPORT_EVERY};
 use crate::error::{Operation, RegistryError, Retry};
 use crate::registries::Timeouts;
 use crate::registry::{BlobReader, Content, Flow, Registry, Session, content};

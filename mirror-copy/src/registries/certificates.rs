@@ -1,7 +1,7 @@
 //! Certificates of single registries, laid out as docker does it: `<folder>/<host>[:<port>]/{ca.crt,client.cert,client.key}`
 //! (docs.docker.com, "Verify repository client with certificates").
 
-use super::SetupError;
+use super::error::SetupError;
 use super::host;
 use crate::hash::Hasher;
 use rustls::client::ResolvesClientCert;

@@ -1,8 +1,10 @@
 //! The HTTP clients of a set of registries: connections that differ in what they may be made to are never shared.
 
 use super::certificates::{self, HostCertificates};
+use super::error::SetupError;
+use super::host;
+use super::options::RegistryOptions;
 use super::tls::Tls;
-use super::{RegistryOptions, SetupError, host};
 use crate::address_policy::{AddressPolicy, Allowance};
 use reqwest::{Client, Url};
 use rustls::ClientConfig;

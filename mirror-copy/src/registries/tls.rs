@@ -1,7 +1,7 @@
 //! TLS by rustls with the ring provider, whatever provider the process installed.
 
-use super::SetupError;
 use super::certificates::ClientCertificates;
+use super::error::SetupError;
 use super::p521;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};

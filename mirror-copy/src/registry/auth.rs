@@ -7,41 +7,19 @@
 //! else.
 
 use super::Registry;
-use super::auth_schemes::{AuthSchemes, Scheme};
+use super::auth_schemes::{AuthSchemes, Scheme, TokenService};
 use super::challenge::Challenge;
+use super::proof::{Proof, basic};
 use super::repository::Access;
 use super::token::{Scopes, Token};
 use super::token_cache::{Batch, TokenCache};
-use super::token_service::TokenService;
-use crate::credentials::{Credential, HostLogins, Login};
+use crate::credentials::{Credential, Login};
 use crate::error::{RegistryError, Subject};
 use crate::text::clean;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use reqwest::header::HeaderValue;
 use secrecy::ExposeSecret as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Mutex as AsyncMutex;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use tokio::time::Instant;
-
-/// What is known about logging in to one registry.
-#[derive(Default)]
-pub(super) struct Auth {
-    schemes: Mutex<AuthSchemes>,
-    tokens: Mutex<TokenCache>,
-    logins: AsyncMutex<Option<(Instant, HostLogins)>>,
-}
-
-/// What goes into `Authorization`.
-pub(super) struct Proof {
-    pub(super) header: HeaderValue,
-    /// Whose it is; `None` for an anonymous token.
-    pub(super) user: Option<String>,
-    /// Whether the header is the password itself, so that a 401 means that it is wrong.
-    pub(super) is_password: bool,
-    /// Whether it is a token for several callers' scopes.
-    pub(super) batched: bool,
-}
 
 impl Registry {
     /// Announces that this access will be wanted soon. If a token is fetched before, this is asked for in
@@ -354,13 +332,6 @@ fn is_refusal(error: &RegistryError) -> bool {
 
 fn password_of(login: &Login) -> Option<HeaderValue> {
     basic(&login.username, login.password.expose_secret())
-}
-
-pub(super) fn basic(user: &str, password: &str) -> Option<HeaderValue> {
-    let encoded = STANDARD.encode(format!("{user}:{password}"));
-    let mut header = HeaderValue::try_from(format!("Basic {encoded}")).ok()?;
-    header.set_sensitive(true);
-    Some(header)
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //! asked. Only a scheme whose login the registry accepted holds for the whole host.
 
 use super::token::Scopes;
-use super::token_service::TokenService;
+use crate::address_policy::Allowance;
+use reqwest::Url;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -17,6 +18,22 @@ const MAX_SERVICES: usize = 4;
 
 /// Longest realm and service of a token service that is remembered, in bytes.
 const MAX_SERVICE_BYTES: usize = 2048;
+
+/// The token service that a registry named.
+#[derive(PartialEq, Eq)]
+pub(super) struct TokenService {
+    pub(super) realm: Url,
+    pub(super) service: Option<String>,
+    /// What the realm's host may be.
+    pub(super) allowance: Allowance,
+}
+
+impl TokenService {
+    /// Bytes of its names.
+    pub(super) fn length(&self) -> usize {
+        self.realm.as_str().len() + self.service.as_ref().map_or(0, String::len)
+    }
+}
 
 /// How a registry wants to be shown a credential.
 #[derive(Clone)]

@@ -1,7 +1,8 @@
 //! A blob as a verified stream that survives broken connections.
 
-use super::blobs::{OpenBlob, wrong_size};
+use super::blobs::OpenBlob;
 use super::repository::Repository;
+use super::response::wrong_size;
 use super::response::{compressed, next_chunk};
 use crate::error::{Operation, RegistryError, Subject};
 use crate::hash::Hasher;

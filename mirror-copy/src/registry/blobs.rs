@@ -1,10 +1,12 @@
 //! Blobs of a repository: whether they are there, and their content from a byte on.
 
-use super::manifests::{content_length, content_type, said_digest};
+use super::pool::Pool;
 use super::repository::Repository;
-use super::request::{Pool, RegistryRequest};
-use super::response::{compressed, compression};
-use crate::error::{Operation, RegistryError, Subject};
+use super::request::RegistryRequest;
+use super::response::{
+    compressed, compression, content_length, content_type, said_digest, wrong_size,
+};
+use crate::error::{Operation, RegistryError};
 use crate::manifest;
 use oci_spec::image::Digest;
 use reqwest::header::{CONTENT_RANGE, HeaderMap, RANGE};
@@ -118,14 +120,6 @@ impl Repository {
                 compression,
             }),
         }
-    }
-}
-
-pub(super) fn wrong_size(subject: &Subject, expected: u64, actual: u64) -> RegistryError {
-    RegistryError::Size {
-        subject: subject.clone(),
-        expected,
-        actual,
     }
 }
 

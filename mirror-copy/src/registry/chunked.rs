@@ -3,8 +3,9 @@
 
 use super::chunker::Chunker;
 use super::content::Content;
+use super::pool::Pool;
 use super::repository::Repository;
-use super::request::{Pool, RegistryRequest};
+use super::request::RegistryRequest;
 use super::streaming_upload::Streamed;
 use super::uploads::{Session, closing_url, is_about_wholeness};
 use crate::error::{Operation, RegistryError, Subject};

@@ -1,21 +1,19 @@
 //! Whether a repository has everything that an image names, without reading its layers.
 
+use super::Registry;
+use super::check_state::Entry;
+use super::manifests::Resolved;
 use super::repository::{Access, Repository};
-use super::{Registry, Resolved};
 use crate::error::RegistryError;
-use crate::manifest::{self, Descriptor};
+use crate::manifest;
 use crate::reference::TagOrDigest;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use oci_spec::image::Digest;
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::Semaphore;
+use std::collections::HashSet;
+use std::sync::Arc;
 
 /// Requests of one check at a time.
 const AT_ONCE: usize = 8;
-
-/// Manifests of all checks of one registry that are read at a time: each may have 8 MiB.
-const READS_AT_ONCE: usize = 2;
 
 /// Most manifests of an image that are looked for. Large indexes have some dozen.
 const MAX_MANIFESTS: usize = 1000;
@@ -25,9 +23,6 @@ const MAX_BLOBS: usize = 500;
 
 /// Deepest nesting of indexes, as for copies.
 const MAX_DEPTH: usize = 8;
-
-/// Entries of indexes remembered per registry, at about 200 bytes each.
-const MAX_REMEMBERED: usize = 8192;
 
 /// Which parts of an image to look for, and how fast.
 #[derive(Clone, Debug)]
@@ -57,32 +52,6 @@ pub enum Completeness {
         /// The number of blobs to [`skip`](PartsQuery::skip) next.
         next: usize,
     },
-}
-
-/// What a registry needs for checks.
-pub(super) struct CheckState {
-    reads: Semaphore,
-    /// Reading a manifest may be limited where looking for it is not.
-    indexes: Mutex<Indexes>,
-}
-
-/// The entries of manifests that were read, by digest; only indexes have some.
-#[derive(Default)]
-struct Indexes {
-    entries: HashMap<Digest, Arc<[Entry]>>,
-    /// The oldest first.
-    order: VecDeque<Digest>,
-    count: usize,
-}
-
-/// A manifest to look for.
-#[derive(Clone)]
-struct Entry {
-    digest: Digest,
-    /// Whether it may name further manifests.
-    may_be_index: bool,
-    /// Whether it may be a blob: build caches put them into an index.
-    may_be_blob: bool,
 }
 
 /// What was seen of a manifest or blob.
@@ -120,7 +89,7 @@ impl Registry {
         let repository = &self.repository(repository, Access::Push)?;
         let mut known: HashSet<Digest> = HashSet::from([root.digest.clone()]);
         let is_excused = |digest: &Digest| query.excused.contains(digest);
-        let mut level = vec![Entry::of_root(root)];
+        let mut level = vec![Entry::of_root(&root.digest, &root.media_type)];
         let mut blobs = Vec::new();
         let mut number = 0_usize;
         for depth in 0..MAX_DEPTH {
@@ -288,56 +257,6 @@ impl Named {
         Self {
             presence: Presence::NotAsked,
             ..Self::default()
-        }
-    }
-}
-
-impl Entry {
-    fn of_root(root: &Resolved) -> Self {
-        Self {
-            digest: root.digest.clone(),
-            may_be_index: !manifest::is_image(&root.media_type),
-            may_be_blob: false,
-        }
-    }
-
-    fn of_child(child: &Descriptor) -> Self {
-        Self {
-            digest: child.digest.clone(),
-            may_be_index: manifest::is_index(&child.media_type),
-            may_be_blob: !child.is_manifest(),
-        }
-    }
-}
-
-impl Default for CheckState {
-    fn default() -> Self {
-        Self {
-            reads: Semaphore::new(READS_AT_ONCE),
-            indexes: Mutex::default(),
-        }
-    }
-}
-
-impl CheckState {
-    fn indexes(&self) -> std::sync::MutexGuard<'_, Indexes> {
-        self.indexes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Indexes {
-    fn insert(&mut self, digest: &Digest, entries: &Arc<[Entry]>) {
-        if entries.len() > MAX_REMEMBERED / 8 || self.entries.contains_key(digest) {
-            return;
-        }
-        self.count += entries.len().max(1);
-        self.entries.insert(digest.clone(), Arc::clone(entries));
-        self.order.push_back(digest.clone());
-        while self.count > MAX_REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-            && let Some(entries) = self.entries.remove(&oldest)
-        {
-            self.count = self.count.saturating_sub(entries.len().max(1));
         }
     }
 }

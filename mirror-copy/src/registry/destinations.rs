@@ -1,6 +1,7 @@
 //! Where requests on behalf of a registry may go: its own host, and what it sends us on to.
 
-use super::{Pool, Registry};
+use super::Registry;
+use super::pool::Pool;
 use crate::address_policy::{
     AddressClass, AddressPolicy, AddressRefused, Allowance, group, of_address,
 };
@@ -8,8 +9,7 @@ use crate::error::{RegistryError, Subject, public};
 use crate::text::public_url;
 use reqwest::{Client, Response, Url};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
 
 const PRIVATE: &str = "is in a private network, where this registry must not send us \
                        (the operator can allow it with --allow-private-redirects)";
@@ -18,22 +18,6 @@ const LINK_LOCAL: &str = "is a link-local address or a metadata service: clouds 
                           so no registry may send us there";
 
 const USERINFO: &str = "holds a user name or password, which no registry may choose for us";
-
-/// The kinds of addresses that answered requests on behalf of a registry.
-#[derive(Default)]
-pub(super) struct Peers {
-    own_public: AtomicBool,
-    own_private: AtomicBool,
-    other_private: AtomicBool,
-    /// The group of the address of the registry itself that responded last.
-    address: Mutex<Option<IpAddr>>,
-}
-
-impl Peers {
-    fn address(&self) -> MutexGuard<'_, Option<IpAddr>> {
-        self.address.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 impl Registry {
     /// Returns the address that this registry is at, an IPv6 address cut to its network of 64 bits: the only one that its

@@ -1,19 +1,13 @@
-//! The tags of a repository that are made of digests: their list, asked for once however many images need it, and single
-//! ones.
+//! The tags of a repository that are made of digests: their list, asked for once however many images need it.
 
-use super::Registry;
-use super::repository::{Access, Repository};
-use crate::error::{Operation, RegistryError};
-use crate::reference::TagOrDigest;
-use oci_spec::image::Digest;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 /// Where digest tags begin. Only this algorithm is in use for them.
-const DIGEST_TAG: &str = "sha256-";
+pub(super) const DIGEST_TAG: &str = "sha256-";
 
 /// How long a list is used: as long as copying the tags of one repository takes, and short enough that a
 /// signature made since is seen by the next round.
@@ -32,79 +26,10 @@ pub(crate) type DigestTags = Option<Arc<[String]>>;
 #[derive(Default)]
 pub(crate) struct DigestTagLists(Mutex<HashMap<String, (Instant, Slot)>>);
 
-type Slot = Arc<OnceCell<DigestTags>>;
-
-impl Repository {
-    /// The digest tags of this repository, not older than half a minute. A list that failed is not asked for
-    /// again in that time: all who wait for it would only repeat the failure, each with all its attempts.
-    pub(crate) async fn digest_tags(&self) -> DigestTags {
-        let lists = &self.registry.shared.common.digest_tags;
-        let slot = lists.slot(self.object(""));
-        let list = slot.get_or_init(|| async {
-            let patience = self.registry.timeouts().list;
-            let tags = timeout(patience, self.tags_with_prefix(DIGEST_TAG)).await;
-            let tags = tags.map_err(|_| "the registry does not respond".to_owned());
-            tags.and_then(|tags| tags.map_err(|error| error.to_string()))
-                .unwrap_or_else(|error| {
-                    tracing::debug!(error, "tags cannot be listed");
-                    None
-                })
-                .map(Arc::from)
-        });
-        let list = list.await.clone();
-        lists.make_room(&slot);
-        list
-    }
-}
-
-impl Repository {
-    /// Returns the digest of what has this tag, or `None` if there is no such tag. This is one `HEAD`, and a `GET` if that
-    /// names no digest. A failure is not retried.
-    pub(crate) async fn digest_tag(&self, tag: &str) -> Result<Option<Digest>, RegistryError> {
-        let reference = TagOrDigest::Tag(tag.to_owned());
-        let located = self
-            .within_patience(tag, self.locate_once(&reference))
-            .await?;
-        Ok(located.map(|located| located.resolved.digest))
-    }
-
-    /// Waits for the response to a request for a tag of a digest as long as for a list. After a host that did not respond in
-    /// time, none is sent to it for a while: nobody waits for that twice.
-    pub(crate) async fn within_patience<T>(
-        &self,
-        tag: &str,
-        request: impl Future<Output = Result<T, RegistryError>>,
-    ) -> Result<T, RegistryError> {
-        let subject = self.subject(Operation::ReadManifest, &format!(":{tag}"));
-        let capabilities = &self.registry.shared.capabilities;
-        // A pause that the host asked for is no failure of its.
-        self.registry.shared.gates.pass(subject.operation).await;
-        let after = self.registry.timeouts().list;
-        if capabilities.shows_digest_tags() {
-            if let Ok(done) = timeout(after, request).await {
-                return done;
-            }
-            if !self.registry.is_paused() {
-                capabilities.digest_tags_hang();
-            }
-        }
-        Err(RegistryError::Timeout { subject, after })
-    }
-}
-
-impl Registry {
-    /// Forgets which tags of digests a repository has, so that the next copy from it lists them. Use it after a tag was seen
-    /// that copies are to bring.
-    pub fn forget_digest_tags(&self, repository: &str) {
-        if let Ok(repository) = self.repository(repository, Access::Pull) {
-            let lists = &self.shared.common.digest_tags;
-            lists.lock().remove(&repository.object(""));
-        }
-    }
-}
+pub(super) type Slot = Arc<OnceCell<DigestTags>>;
 
 impl DigestTagLists {
-    fn slot(&self, repository: String) -> Slot {
+    pub(super) fn slot(&self, repository: String) -> Slot {
         let mut lists = self.lock();
         lists.retain(|_, (since, _)| since.elapsed() < LIFE);
         if lists.len() >= MAX_LISTS {
@@ -116,14 +41,14 @@ impl DigestTagLists {
     }
 
     /// Forgets all other lists that were received if they are too much together with this one.
-    fn make_room(&self, own: &Slot) {
+    pub(super) fn make_room(&self, own: &Slot) {
         let mut lists = self.lock();
         if lists.values().map(|(_, slot)| bytes(slot)).sum::<usize>() > MAX_BYTES {
             lists.retain(|_, (_, slot)| Arc::ptr_eq(slot, own) || bytes(slot) == 0);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, (Instant, Slot)>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<String, (Instant, Slot)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,9 +1,9 @@
 //! Manifests of a repository: what a reference stands for, their bytes, and pushing them.
 
-use super::blobs::wrong_size;
+use super::pool::Pool;
 use super::repository::Repository;
-use super::request::{Pool, RegistryRequest};
-use super::response::bounded_body;
+use super::request::RegistryRequest;
+use super::response::{bounded_body, content_length, content_type, said_digest, wrong_size};
 use crate::error::{Operation, RegistryError, Subject};
 use crate::hash::Hasher;
 use crate::manifest::{
@@ -13,15 +13,13 @@ use crate::reference::TagOrDigest;
 use crate::text::clean;
 use bytes::Bytes;
 use oci_spec::image::{Digest, DigestAlgorithm};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, Response};
 use std::sync::atomic::Ordering;
 
 /// Largest manifest read, in bytes. The specification's floor is 4 MiB; larger ones exist, and most
 /// registries refuse them.
 const MAX_MANIFEST: u64 = 8 * 1024 * 1024;
-
-const CONTENT_DIGEST: &str = "docker-content-digest";
 
 /// What a tag or digest stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -422,29 +420,6 @@ pub(super) fn page(subject: &Subject, media_type: &str) -> RegistryError {
              responds in its place (a login page, a proxy)"
         ),
     )
-}
-
-pub(super) fn said_digest(headers: &HeaderMap) -> Option<Digest> {
-    let text = headers.get(CONTENT_DIGEST)?.to_str().ok()?;
-    manifest::parse_digest(text.trim())
-}
-
-pub(super) fn content_type(response: &Response) -> String {
-    let value = response
-        .headers()
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    manifest::bare_type(value.unwrap_or_default())
-}
-
-/// The length that the header says: of a `HEAD` answer the client itself only sees an empty body.
-pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers
-        .get(reqwest::header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Lists that come page by page, each naming the next in `Link` (RFC 8288; distribution-spec, "Listing Tags").
 
+use super::pool::Pool;
 use super::repository::Repository;
-use super::request::{Pool, RegistryRequest};
+use super::request::RegistryRequest;
 use super::response::bounded_body;
 use crate::error::{RegistryError, Subject};
 use crate::registries::Leased;

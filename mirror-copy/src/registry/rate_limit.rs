@@ -4,8 +4,6 @@
 //! A registry that says that nothing is left is believed: asking on would be refused, and some prolong the
 //! wait for it.
 
-use super::Registry;
-use crate::error::{RegistryError, Subject};
 use reqwest::header::HeaderMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,12 +32,12 @@ pub struct RateLimit {
 pub(super) struct Quota(Mutex<State>);
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// Whether the host ever spoke of a quota.
-    seen: bool,
+    pub(super) seen: bool,
     /// What it said last, and until when that is believed.
-    last: Option<(RateLimit, Instant)>,
-    spent: Option<Spent>,
+    pub(super) last: Option<(RateLimit, Instant)>,
+    pub(super) spent: Option<Spent>,
 }
 
 /// Nothing is left.
@@ -54,38 +52,9 @@ struct Spent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     /// Some only say what remains.
-    limit: Option<u64>,
-    remaining: u64,
-    window: Duration,
-}
-
-impl Registry {
-    /// Whether reading a manifest is counted against a quota here, so that `HEAD` is the better question.
-    pub(crate) fn counts_reads(&self) -> bool {
-        self.shared.endpoint.is_docker_hub() || self.shared.quota.state().seen
-    }
-
-    /// How many manifests this host still lets us read, as it said within the last quarter of an hour; `None` if it
-    /// did not. Those who need not read now can leave the rest to those who must.
-    #[must_use]
-    pub fn rate_limit(&self) -> Option<RateLimit> {
-        let (said, until) = self.shared.quota.state().last?;
-        (Instant::now() < until).then_some(said)
-    }
-
-    /// Refuses to read a manifest where the registry is known to refuse it.
-    pub(super) fn check_quota(&self, subject: &Subject) -> Result<(), RegistryError> {
-        let Err((reading, after)) = self.shared.quota.take() else {
-            return Ok(());
-        };
-        Err(RegistryError::Quota {
-            host: self.host().to_owned(),
-            subject: subject.clone(),
-            limit: reading.limit,
-            window: reading.window,
-            after,
-        })
-    }
+    pub(super) limit: Option<u64>,
+    pub(super) remaining: u64,
+    pub(super) window: Duration,
 }
 
 impl Quota {
@@ -122,7 +91,7 @@ impl Quota {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

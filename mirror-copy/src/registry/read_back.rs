@@ -1,10 +1,12 @@
 //! Reading back what was written. A success response to a write is a claim: proxies respond 200 to everything, registries
 //! show writes seconds later, store other bytes, or store nothing.
 
-use super::manifests::{Manifest, content_type, said_digest};
+use super::manifests::Manifest;
+use super::pool::Pool;
 use super::repository::Repository;
-use super::request::{Pool, RegistryRequest};
+use super::request::RegistryRequest;
 use super::response::has_body;
+use super::response::{content_type, said_digest};
 use crate::error::{Operation, RegistryError};
 use crate::manifest;
 use crate::reference::TagOrDigest;

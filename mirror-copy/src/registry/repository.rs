@@ -29,6 +29,16 @@ pub(crate) struct Repository {
     metadata_permits: Option<Arc<Semaphore>>,
 }
 
+impl Registry {
+    pub(crate) fn repository(
+        &self,
+        name: &str,
+        access: Access,
+    ) -> Result<Repository, RegistryError> {
+        Repository::new(self.clone(), name, access)
+    }
+}
+
 impl Repository {
     pub(super) fn new(
         registry: Registry,

@@ -1,8 +1,10 @@
 //! One request: the gate, the proof, redirects without credentials, the status, and trying again.
 
 use super::Registry;
-use super::auth::Proof;
 use super::challenge;
+use super::pool::Pool;
+use super::proof::Proof;
+use super::rate_limit::RateLimit;
 use super::redirect::{checked_hop, redirect_target};
 use super::response::{error_text, retry_after};
 use super::token::Scopes;
@@ -24,15 +26,6 @@ const MAX_REDIRECTS: usize = 5;
 
 /// Pause of a host that answered 429 and named no time.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
-
-/// Which connections a request uses.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pool {
-    /// Metadata: HTTP/2 where possible.
-    Small,
-    /// Blob content: HTTP/1.1, a connection each.
-    Bulk,
-}
 
 /// A request that can be sent again: its body, if any, is small and in memory.
 pub(super) struct RegistryRequest<'a> {
@@ -121,6 +114,33 @@ where
 }
 
 impl Registry {
+    /// Whether reading a manifest is counted against a quota here, so that `HEAD` is the better question.
+    pub(crate) fn counts_reads(&self) -> bool {
+        self.shared.endpoint.is_docker_hub() || self.shared.quota.state().seen
+    }
+
+    /// How many manifests this host still lets us read, as it said within the last quarter of an hour; `None` if it
+    /// did not. Those who need not read now can leave the rest to those who must.
+    #[must_use]
+    pub fn rate_limit(&self) -> Option<RateLimit> {
+        let (said, until) = self.shared.quota.state().last?;
+        (Instant::now() < until).then_some(said)
+    }
+
+    /// Refuses to read a manifest where the registry is known to refuse it.
+    pub(super) fn check_quota(&self, subject: &Subject) -> Result<(), RegistryError> {
+        let Err((reading, after)) = self.shared.quota.take() else {
+            return Ok(());
+        };
+        Err(RegistryError::Quota {
+            host: self.host().to_owned(),
+            subject: subject.clone(),
+            limit: reading.limit,
+            window: reading.window,
+            after,
+        })
+    }
+
     /// Sends a request, again if need be, and answers with a 2xx or one of the call's `answers`.
     pub(super) async fn send(&self, call: &RegistryRequest<'_>) -> Result<Response, RegistryError> {
         retrying(self.retry_policy(), || async {

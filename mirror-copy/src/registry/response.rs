@@ -2,10 +2,11 @@
 
 use crate::error::{RegistryError, Subject};
 use crate::json::{self, Bounded};
-use crate::manifest::bare_type;
+use crate::manifest::{self, bare_type};
 use crate::registries::{BeyondLimit, Leased, Reservation};
 use crate::text::{clean, public_url};
 use bytes::Bytes;
+use oci_spec::image::Digest;
 use reqwest::Response;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
 use serde::Deserialize;
@@ -268,6 +269,39 @@ pub(super) fn first_error(body: &[u8]) -> Option<(String, String)> {
         Some(raw) => Some(clean(&json::text(raw, MAX_ERROR_BODY).ok()?)),
     };
     Some((text(first.code)?, text(first.message)?))
+}
+
+const CONTENT_DIGEST: &str = "docker-content-digest";
+
+pub(super) fn said_digest(headers: &HeaderMap) -> Option<Digest> {
+    let text = headers.get(CONTENT_DIGEST)?.to_str().ok()?;
+    manifest::parse_digest(text.trim())
+}
+
+pub(super) fn content_type(response: &Response) -> String {
+    let value = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    manifest::bare_type(value.unwrap_or_default())
+}
+
+/// The length that the header says: of a `HEAD` answer the client itself only sees an empty body.
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers
+        .get(reqwest::header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}
+
+pub(super) fn wrong_size(subject: &Subject, expected: u64, actual: u64) -> RegistryError {
+    RegistryError::Size {
+        subject: subject.clone(),
+        expected,
+        actual,
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use super::Registry;
 use super::blobs::SMALL;
 use super::challenge;
-use super::request::{Pool, RegistryResponse};
+use super::pool::Pool;
+use super::request::RegistryResponse;
 use super::token::Scopes;
 use crate::error::{RegistryError, Subject};
 use reqwest::header::{

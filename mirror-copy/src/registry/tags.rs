@@ -1,5 +1,6 @@
 //! Lists of tags (distribution-spec, "Listing Tags").
 
+use super::digest_tags::{DIGEST_TAG, DigestTags};
 use super::pages::MAX_PAGES;
 use super::repository::Repository;
 use crate::error::{Operation, RegistryError, Subject};
@@ -8,6 +9,8 @@ use crate::reference::{MAX_TAG, is_tag};
 use reqwest::Url;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+use std::sync::Arc;
+use tokio::time::timeout;
 
 /// Most tags of one repository: some 10 MiB of names.
 const MAX_TAGS: usize = 100_000;
@@ -214,6 +217,29 @@ fn is_full(tags: &[String]) -> bool {
 fn ends_past(tags: &[String], prefix: &str) -> bool {
     let is_past = |tag: &String| tag.as_str() > prefix && !tag.starts_with(prefix);
     tags.is_sorted() && tags.last().is_some_and(is_past)
+}
+
+impl Repository {
+    /// The digest tags of this repository, not older than half a minute. A list that failed is not asked for
+    /// again in that time: all who wait for it would only repeat the failure, each with all its attempts.
+    pub(crate) async fn digest_tags(&self) -> DigestTags {
+        let lists = &self.registry.shared.common.digest_tags;
+        let slot = lists.slot(self.object(""));
+        let list = slot.get_or_init(|| async {
+            let patience = self.registry.timeouts().list;
+            let tags = timeout(patience, self.tags_with_prefix(DIGEST_TAG)).await;
+            let tags = tags.map_err(|_| "the registry does not respond".to_owned());
+            tags.and_then(|tags| tags.map_err(|error| error.to_string()))
+                .unwrap_or_else(|error| {
+                    tracing::debug!(error, "tags cannot be listed");
+                    None
+                })
+                .map(Arc::from)
+        });
+        let list = list.await.clone();
+        lists.make_room(&slot);
+        list
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Asking a token service for a token (distribution's token specification and its OAuth 2 variant).
 
 use super::Registry;
-use super::auth::basic;
-use super::request::Pool;
+use super::auth_schemes::TokenService;
+use super::pool::Pool;
+use super::proof::basic;
 use super::response::{bounded_body, error_text, retry_after};
 use super::token::{Scopes, Token, TokenAnswer};
 use crate::address_policy::Allowance;
@@ -17,22 +18,6 @@ use tokio::time::{Instant, timeout};
 /// Largest answer of a token service, in bytes: two tokens of the largest size, and what nobody reads. It is what a
 /// request may hold without waiting for others.
 const MAX_TOKEN_ANSWER: u64 = 64 * 1024;
-
-/// The token service that a registry named.
-#[derive(PartialEq, Eq)]
-pub(super) struct TokenService {
-    pub(super) realm: Url,
-    pub(super) service: Option<String>,
-    /// What the realm's host may be.
-    pub(super) allowance: Allowance,
-}
-
-impl TokenService {
-    /// Bytes of its names.
-    pub(super) fn length(&self) -> usize {
-        self.realm.as_str().len() + self.service.as_ref().map_or(0, String::len)
-    }
-}
 
 impl Registry {
     /// Fetches a token with the login for the scopes of `login_of`, as it was last read.

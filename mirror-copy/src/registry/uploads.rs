@@ -1,8 +1,9 @@
 //! Upload sessions of a repository: opening, mounting instead, filling, cancelling.
 
 use super::content::Content;
+use super::pool::Pool;
 use super::repository::Repository;
-use super::request::{Pool, RegistryRequest};
+use super::request::RegistryRequest;
 use super::streaming_upload::Streamed;
 use crate::error::{Operation, RegistryError, Subject};
 use crate::manifest::parse_digest;

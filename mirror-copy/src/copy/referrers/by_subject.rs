@@ -1,9 +1,9 @@
 //! Manifests that name an image as their `subject`.
 
-use super::super::Job;
 use super::super::child_manifests::{Child, Found};
 use super::super::copy_graph::CopyGraph;
 use super::super::error::CopyError;
+use super::super::job::Job;
 use super::super::limits::{PER_OBJECT, Part};
 use super::super::referrers_tag;
 use crate::error::RegistryError;

@@ -1,8 +1,8 @@
 //! What has a tag made of an image's digest, as cosign makes them.
 
-use super::super::Job;
 use super::super::copy_graph::CopyGraph;
 use super::super::error::CopyError;
+use super::super::job::Job;
 use super::super::limits::Part;
 use super::super::referrers_tag;
 use super::DigestTag;

@@ -1,0 +1,89 @@
+//! What the checks of one registry share: a limit of what they read, and the entries of indexes.
+
+use crate::manifest::{self, Descriptor};
+use oci_spec::image::Digest;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
+
+/// Manifests of all checks of one registry that are read at a time: each may have 8 MiB.
+const READS_AT_ONCE: usize = 2;
+
+/// Entries of indexes remembered per registry, at about 200 bytes each.
+const MAX_REMEMBERED: usize = 8192;
+
+/// What a registry needs for checks.
+pub(super) struct CheckState {
+    pub(super) reads: Semaphore,
+    /// Reading a manifest may be limited where looking for it is not.
+    pub(super) indexes: Mutex<Indexes>,
+}
+
+/// The entries of manifests that were read, by digest; only indexes have some.
+#[derive(Default)]
+pub(super) struct Indexes {
+    pub(super) entries: HashMap<Digest, Arc<[Entry]>>,
+    /// The oldest first.
+    pub(super) order: VecDeque<Digest>,
+    pub(super) count: usize,
+}
+
+/// A manifest to look for.
+#[derive(Clone)]
+pub(super) struct Entry {
+    pub(super) digest: Digest,
+    /// Whether it may name further manifests.
+    pub(super) may_be_index: bool,
+    /// Whether it may be a blob: build caches put them into an index.
+    pub(super) may_be_blob: bool,
+}
+
+impl Default for CheckState {
+    fn default() -> Self {
+        Self {
+            reads: Semaphore::new(READS_AT_ONCE),
+            indexes: Mutex::default(),
+        }
+    }
+}
+
+impl CheckState {
+    pub(super) fn indexes(&self) -> std::sync::MutexGuard<'_, Indexes> {
+        self.indexes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    pub(super) fn of_root(digest: &Digest, media_type: &str) -> Self {
+        Self {
+            digest: digest.clone(),
+            may_be_index: !manifest::is_image(media_type),
+            may_be_blob: false,
+        }
+    }
+
+    pub(super) fn of_child(child: &Descriptor) -> Self {
+        Self {
+            digest: child.digest.clone(),
+            may_be_index: manifest::is_index(&child.media_type),
+            may_be_blob: !child.is_manifest(),
+        }
+    }
+}
+
+impl Indexes {
+    pub(super) fn insert(&mut self, digest: &Digest, entries: &Arc<[Entry]>) {
+        if entries.len() > MAX_REMEMBERED / 8 || self.entries.contains_key(digest) {
+            return;
+        }
+        self.count += entries.len().max(1);
+        self.entries.insert(digest.clone(), Arc::clone(entries));
+        self.order.push_back(digest.clone());
+        while self.count > MAX_REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+            && let Some(entries) = self.entries.remove(&oldest)
+        {
+            self.count = self.count.saturating_sub(entries.len().max(1));
+        }
+    }
+}
