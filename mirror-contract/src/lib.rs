@@ -29,6 +29,7 @@ pub mod digest;
 mod grammar;
 pub mod namespace;
 pub mod naming;
+mod naming_scheme;
 pub mod owners;
 pub mod placeholder;
 pub mod query;

@@ -13,6 +13,7 @@ use core::fmt;
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
+pub use crate::naming_scheme::Naming;
 use crate::query::{canonical, decode_host, encode_host};
 use crate::reference::{DOCKER_HUB, ImageRef, is_docker_hub};
 pub use crate::registry_rules::NamingError;
@@ -22,16 +23,6 @@ use crate::{MAX_REPOSITORY, MAX_TAG, Unsupported, grammar};
 const ANCHOR_SUFFIX: &str = ".mirror";
 /// 128 bits: enough that nobody finds two names with the same hash, short enough to leave room for the name itself.
 const HASH_BYTES: usize = 16;
-
-/// How the name of an image becomes the name of its copy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Naming {
-    /// One level: `docker.io/library/nginx` becomes `docker.io-library-nginx`. For registries without nested repositories.
-    #[default]
-    Flat,
-    /// The original's path: `docker.io/library/nginx`.
-    Nested,
-}
 
 /// The place where copies go: a registry, a repository prefix there, and how names are made below it.
 #[derive(Clone, Debug, PartialEq, Eq)]

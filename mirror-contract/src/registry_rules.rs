@@ -7,7 +7,7 @@ use alloc::string::{String, ToString};
 use core::fmt;
 
 use crate::grammar;
-use crate::naming::Naming;
+use crate::naming_scheme::Naming;
 use crate::reference::DOCKER_HUB;
 
 /// Longest repository name of ECR Public, in characters (API reference, `CreateRepository`).

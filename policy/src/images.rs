@@ -6,8 +6,6 @@ use std::ops::Range;
 use mirror_contract::workload::{ImageList, PULL_NEVER};
 
 use crate::json::Cursor;
-use crate::old_object::OldObject;
-use crate::pod_template::Scope;
 
 /// More are only counted: a list of a million numbers is not worth a million sentences.
 const MAX_ODDITIES: usize = 5;
@@ -22,7 +20,7 @@ pub struct Slot<'a> {
     pub list: ImageList,
     /// What the entry is called: entries may change their positions, names stay.
     pub name: Cow<'a, str>,
-    never_pulled: bool,
+    pub(crate) never_pulled: bool,
 }
 
 /// What was found in a pod spec.
@@ -85,30 +83,6 @@ impl<'a> Images<'a> {
         self.slots.extend(init);
         self.slots.extend(ephemeral);
         self.slots.extend(volumes);
-    }
-
-    /// Those that a request of this scope may change, compared to the object that it replaces, but for those that are never
-    /// pulled.
-    pub fn changeable(&self, scope: Scope, old_object: &OldObject<'_>) -> Vec<&Slot<'a>> {
-        if scope != Scope::Everything && old_object.spec().is_none() {
-            return Vec::new();
-        }
-        let may_change = |slot: &Slot<'a>| match (scope, slot.list) {
-            (Scope::Everything, _) => true,
-            // It is immutable: whoever applies the Pod once more means what is there.
-            (Scope::ChangedImages, ImageList::Volumes) => old_object.copy_of(slot).is_some(),
-            (Scope::ChangedImages, ImageList::Containers | ImageList::InitContainers) => {
-                old_object.image_at(slot) != Some(&*slot.image)
-            }
-            (Scope::NewEphemeralContainers, ImageList::EphemeralContainers) => {
-                old_object.image_at(slot).is_none()
-            }
-            _ => false,
-        };
-        let slots = self.slots.iter();
-        slots
-            .filter(|slot| !slot.never_pulled && may_change(slot))
-            .collect()
     }
 
     fn read_entry(

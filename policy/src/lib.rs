@@ -32,6 +32,7 @@ mod host;
 mod images;
 mod job_update;
 mod json;
+mod listed_secrets;
 mod log;
 mod object;
 mod old_object;

@@ -8,7 +8,7 @@ use mirror_contract::workload::{ImageList, ORIGINAL_IMAGES, READMITTED, SKIP, ST
 
 use crate::images::{Images, Slot};
 use crate::json::{Cursor, Holder, Member};
-use crate::pull_secrets::{self, ListedSecrets};
+use crate::listed_secrets::{self, ListedSecrets};
 use crate::settings::Settings;
 
 /// An object.
@@ -293,7 +293,7 @@ impl<'a> PodSpec<'a> {
             has_containers |= key.name == "containers";
             if let Some(list) = ImageList::of(&key.name) {
                 images.read(list, cursor);
-            } else if key.name == pull_secrets::KEY {
+            } else if key.name == listed_secrets::KEY {
                 secrets = ListedSecrets::read(&key, cursor);
             } else {
                 cursor.skip();

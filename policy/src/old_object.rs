@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mirror_contract::{ImageRef, Relation};
 
-use crate::images::Slot;
+use mirror_contract::workload::ImageList;
+
+use crate::images::{Images, Slot};
 use crate::json::Texts;
 use crate::object::{Object, PodSpec};
 use crate::originals_annotation::OriginalsAnnotation;
-use crate::pod_template::Target;
+use crate::pod_template::{Scope, Target};
 use crate::settings::{KnownCopies, Settings};
 
 /// The object that a request replaces, if any. One that cannot be read is none: then nothing is known to have changed.
@@ -181,6 +183,32 @@ impl<'a> OldObject<'a> {
             }
         }
         images
+    }
+}
+
+impl<'a> Images<'a> {
+    /// Those that a request of this scope may change, compared to the object that it replaces, but for those that are never
+    /// pulled.
+    pub fn changeable(&self, scope: Scope, old_object: &OldObject<'_>) -> Vec<&Slot<'a>> {
+        if scope != Scope::Everything && old_object.spec().is_none() {
+            return Vec::new();
+        }
+        let may_change = |slot: &Slot<'a>| match (scope, slot.list) {
+            (Scope::Everything, _) => true,
+            // It is immutable: whoever applies the Pod once more means what is there.
+            (Scope::ChangedImages, ImageList::Volumes) => old_object.copy_of(slot).is_some(),
+            (Scope::ChangedImages, ImageList::Containers | ImageList::InitContainers) => {
+                old_object.image_at(slot) != Some(&*slot.image)
+            }
+            (Scope::NewEphemeralContainers, ImageList::EphemeralContainers) => {
+                old_object.image_at(slot).is_none()
+            }
+            _ => false,
+        };
+        let slots = self.slots.iter();
+        slots
+            .filter(|slot| !slot.never_pulled && may_change(slot))
+            .collect()
     }
 }
 

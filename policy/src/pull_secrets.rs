@@ -4,37 +4,13 @@
 //! `ServiceAccount`, which runs before webhooks). So a template that lists none must not get the backup's Secret while any
 //! of its images stays upstream: that image might need the others. Its Pods are rewritten instead, once they have them.
 
-use std::borrow::Cow;
-
 use serde_json::json;
 
-use crate::json::{self, Cursor, Edited, Member, Texts};
+use crate::json::{Cursor, Edited};
+use crate::listed_secrets::{KEY, ListedSecrets, Shape, read_name};
 use crate::object::PodSpec;
 use crate::pod_template::{Scope, Target};
 use crate::reason::Reason;
-
-/// The key of the list.
-pub const KEY: &str = "imagePullSecrets";
-
-/// The list as it is written.
-#[derive(Default)]
-pub struct ListedSecrets<'a> {
-    /// `None` if it is missing.
-    member: Option<Member>,
-    shape: Shape,
-    entries: usize,
-    /// As keys.
-    names: Texts<'a>,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Shape {
-    /// It is missing or `null`.
-    #[default]
-    Empty,
-    List,
-    Other,
-}
 
 /// The pull Secrets that a pod spec lists, and what may be done to them.
 pub struct PullSecrets<'a> {
@@ -71,34 +47,6 @@ pub enum SecretChange {
         /// Its name.
         name: String,
     },
-}
-
-impl<'a> ListedSecrets<'a> {
-    /// Reads the list, which is the value of `key`.
-    pub fn read(key: &json::Key<'_>, cursor: &mut Cursor<'a>) -> Self {
-        let start = cursor.position();
-        let mut listed = Self::default();
-        if cursor.null() {
-            // As good as missing.
-        } else if cursor.enter_array() {
-            listed.shape = Shape::List;
-            while cursor.next_element() {
-                listed.entries += 1;
-                if let Some(name) = read_name(cursor) {
-                    listed.names.insert(name, Cow::default());
-                }
-            }
-        } else {
-            listed.shape = Shape::Other;
-        }
-        listed.member = Some(key.member(start, cursor));
-        listed
-    }
-
-    /// Whether the list has this name.
-    pub fn has(&self, name: &str) -> bool {
-        self.names.contains_key(name)
-    }
 }
 
 impl<'a> PullSecrets<'a> {
@@ -223,19 +171,4 @@ fn with(list: &str, name: &str, given: Option<&str>) -> String {
     new.push_str(&json!({ "name": name }).to_string());
     new.push(']');
     new
-}
-
-/// The name in an entry of the list.
-fn read_name<'a>(cursor: &mut Cursor<'a>) -> Option<Cow<'a, str>> {
-    let mut name = None;
-    if cursor.enter_object() {
-        while let Some(key) = cursor.next_key() {
-            if key.name == "name" {
-                name = cursor.string();
-            } else {
-                cursor.skip();
-            }
-        }
-    }
-    name
 }

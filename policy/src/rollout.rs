@@ -9,11 +9,11 @@ use std::borrow::Cow;
 use mirror_contract::workload::{ImageList, ORIGINAL_IMAGES};
 
 use crate::json::{Cursor, Texts};
+use crate::listed_secrets;
 use crate::object::Object;
 use crate::old_object::{OldObject, canonical};
 use crate::originals_annotation::OriginalsAnnotation;
 use crate::pod_template::{Scope, Target};
-use crate::pull_secrets;
 
 /// Returns whether the copies of `object` may get other names.
 pub fn is_due(object: &Object<'_>, old_object: &OldObject<'_>, target: &Target) -> bool {
@@ -60,7 +60,7 @@ impl Comparison<'_> {
             match ImageList::of(key) {
                 _ if old == new => true,
                 Some(list) => self.are_same_lists(list, old, new),
-                None => key == pull_secrets::KEY && is_given,
+                None => key == listed_secrets::KEY && is_given,
             }
         })
     }

@@ -3,6 +3,7 @@
 //! The comment of a setting is its documentation: its key, what it means, its default. docs/policy-settings.md and the form
 //! for Rancher's user interface have the same text; a test compares them.
 
+mod image_filter;
 mod known_copies;
 mod patterns;
 mod reader;
@@ -17,18 +18,13 @@ use mirror_contract::{Backup, NamespacePattern, OwnerPattern, Sidecar};
 use serde_json::Value;
 
 pub use patterns::{ImagePattern, LabelPattern};
+pub use reader::Otherwise;
 use reader::Reader;
 
 /// The Zalando operator compares images, and its Pods do not name it as an owner: it marks all that is its own like this.
 const DEFAULT_LABELS: [&str; 1] = ["application=spilo"];
 /// The name that the sidecar gives it, unless it is told another.
 const DEFAULT_PULL_SECRETS: [&str; 1] = ["image-mirror-pull"];
-/// Milliseconds. Together with one last call it stays below the host's default limit of two seconds.
-const DEFAULT_BUDGET: u64 = 800;
-/// Milliseconds: less than one call takes is no time at all.
-const MIN_BUDGET: u64 = 50;
-/// Milliseconds: the longest that the host can be told to wait is 30 seconds.
-const MAX_BUDGET: u64 = 25_000;
 
 /// The settings, checked.
 #[derive(Debug, PartialEq, Eq)]
@@ -88,15 +84,6 @@ pub struct KnownCopies<'a> {
     /// added.
     /// Default: `[image-mirror-pull]`
     pull_secrets: Vec<&'a str>,
-}
-
-/// What to do with an object when an image cannot be replaced by its copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Otherwise {
-    /// The upstream image stays.
-    Keep,
-    /// The object is denied.
-    Reject,
 }
 
 /// Checks the settings: `payload` is the JSON that Kubewarden hands to the function `validate_settings`.

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use mirror_contract::{Digest, ImageRef, placeholder};
 
-use super::Workload;
+use super::workload::Workload;
 use crate::host::Host;
 use crate::images::Slot;
 use crate::originals_annotation::OriginalsAnnotation;

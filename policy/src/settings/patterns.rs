@@ -3,8 +3,6 @@
 
 use mirror_contract::ImageRef;
 
-use super::ImageFilter;
-
 /// A pattern for images, in which `*` stands for any characters, `/` included. It describes the whole of a canonical
 /// reference such as `docker.io/library/nginx:1.27@sha256:…`, or that without the digest, or without tag and digest.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,7 +33,7 @@ impl<'a> ImagePattern<'a> {
         is_possible.then_some(Self(text))
     }
 
-    fn fits(&self, text: &str) -> bool {
+    pub(super) fn fits(&self, text: &str) -> bool {
         let Some((start, rest)) = self.0.split_once('*') else {
             return self.0 == text;
         };
@@ -53,29 +51,6 @@ impl<'a> ImagePattern<'a> {
     }
 }
 
-impl ImageFilter<'_> {
-    /// Whether `image` is mirrored.
-    pub fn takes(&self, image: &ImageRef<'_>) -> bool {
-        if self.include.is_empty() && self.exclude.is_empty() {
-            return true;
-        }
-        let canonical = image.to_string();
-        let (undigested, _) = canonical.split_once('@').unwrap_or((&canonical, ""));
-        let forms = [&canonical, undigested, name(image, &canonical)];
-        let any = |patterns: &[ImagePattern<'_>]| {
-            let mut patterns = patterns.iter();
-            patterns.any(|pattern| forms.into_iter().any(|form| pattern.fits(form)))
-        };
-        (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
-    }
-}
-
-/// The registry and repository at the beginning of a canonical reference.
-fn name<'a>(image: &ImageRef<'_>, canonical: &'a str) -> &'a str {
-    let length = image.host().len() + "/".len() + image.path().len();
-    canonical.get(..length).unwrap_or(canonical)
-}
-
 impl<'a> LabelPattern<'a> {
     /// Reads a pattern; `None` if there can be no such label.
     pub fn parse(text: &'a str) -> Option<Self> {
@@ -87,4 +62,10 @@ impl<'a> LabelPattern<'a> {
         (!key.is_empty() && is_label(key, b"._-/") && is_label(value, b"._-"))
             .then_some(Self { key, value })
     }
+}
+
+/// The registry and repository at the beginning of a canonical reference.
+pub(super) fn name<'a>(image: &ImageRef<'_>, canonical: &'a str) -> &'a str {
+    let length = image.host().len() + "/".len() + image.path().len();
+    canonical.get(..length).unwrap_or(canonical)
 }

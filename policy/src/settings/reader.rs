@@ -4,8 +4,26 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{DEFAULT_BUDGET, ImagePattern, MAX_BUDGET, MIN_BUDGET, Otherwise};
+use super::patterns::ImagePattern;
 use crate::truncate::shorten;
+
+/// Milliseconds. Together with one last call it stays below the host's default limit of two seconds.
+const DEFAULT_BUDGET: u64 = 800;
+
+/// Milliseconds: less than one call takes is no time at all.
+const MIN_BUDGET: u64 = 50;
+
+/// Milliseconds: the longest that the host can be told to wait is 30 seconds.
+const MAX_BUDGET: u64 = 25_000;
+
+/// What to do with an object when an image cannot be replaced by its copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Otherwise {
+    /// The upstream image stays.
+    Keep,
+    /// The object is denied.
+    Reject,
+}
 
 /// Characters of a wrong value that are repeated.
 const MAX_ECHO: usize = 60;
