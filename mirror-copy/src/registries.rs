@@ -6,11 +6,11 @@ pub(crate) mod common;
 mod error;
 pub(crate) mod host;
 mod memory_budget;
-mod metadata_budget;
-mod options;
+pub(crate) mod metadata_budget;
+pub(crate) mod options;
 mod p521;
 mod tls;
-mod traffic;
+pub(crate) mod traffic;
 
 pub use error::SetupError;
 pub use metadata_budget::{MemoryPlace, MetadataBudget};

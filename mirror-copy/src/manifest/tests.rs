@@ -1,4 +1,5 @@
 use super::descriptor::EMPTY_JSON;
+use super::media_type::OCI_ARTIFACT;
 use super::*;
 use bytes::Bytes;
 use proptest::prelude::*;

@@ -5,7 +5,7 @@ use super::memory_budget::MemoryBudget;
 use super::options::RegistryOptions;
 use super::traffic::Counters;
 use crate::address_policy::AddressPolicy;
-use crate::registry::DigestTagLists;
+use crate::registry::digest_tags::DigestTagLists;
 use std::sync::Arc;
 
 /// What all hosts share.

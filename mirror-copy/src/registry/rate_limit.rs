@@ -37,7 +37,7 @@ pub(super) struct State {
     pub(super) seen: bool,
     /// What it said last, and until when that is believed.
     pub(super) last: Option<(RateLimit, Instant)>,
-    pub(super) spent: Option<Spent>,
+    spent: Option<Spent>,
 }
 
 /// Nothing is left.

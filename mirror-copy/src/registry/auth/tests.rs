@@ -3,7 +3,10 @@ use super::*;
 use crate::TagOrDigest;
 use axum::http::request::Parts;
 use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How a registry with a token service treats tokens. Tokens are numbered: t1, t2, …
