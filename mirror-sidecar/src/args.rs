@@ -24,21 +24,21 @@ use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use mirror_contract::response::is_secret_name;
-use mirror_contract::{NamespacePattern, Sidecar};
+use mirror_contract::Sidecar;
 
 pub use backup::BackupArgs;
-pub use cluster::{ClusterArgs, Kubernetes, OnMovedTag};
+pub use cluster::ClusterArgs;
 pub use copy::{CopyArgs, ProgressArg};
 pub use facade::{FacadeArgs, FacadeLogin, Transport};
-pub use pull::PullPlan;
 pub use sources::{OriginalsArgs, SourceArgs};
 pub use tag_filter::TagFilters;
 use values::{duration, listen_address, positive};
 
+use crate::exit::{FAILURE, USAGE};
 use crate::logging::{self, LogFormat};
 use crate::output::OutputFormat;
-use crate::{FAILURE, USAGE};
+
+pub use crate::exit::UsageError;
 
 const COMPLETION_EXAMPLES: &str = "\
 Examples:
@@ -281,11 +281,6 @@ pub struct NameArgs {
     pub backup: BackupArgs,
 }
 
-/// The user can mend this: a flag, a variable or a file that one of them names is wrong.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct UsageError(pub String);
-
 /// Kubernetes kills after 30 seconds by default, and stopping takes some of them.
 fn shutdown_delay(text: &str) -> Result<Duration, String> {
     let delay = duration(text)?;
@@ -306,17 +301,4 @@ fn http_url(text: &str) -> Result<hyper::Uri, &'static str> {
         .ok()
         .filter(|url: &hyper::Uri| url.scheme_str() == Some("http") && url.host().is_some())
         .ok_or("must be a URL such as http://mirror-sidecar.image-mirror.svc:8080/readyz")
-}
-
-/// Spaces around a comma are forgiven.
-fn namespace_pattern(text: &str) -> Result<NamespacePattern<'static>, &'static str> {
-    NamespacePattern::parse(text.trim())
-        .map(NamespacePattern::into_owned)
-        .ok_or("must be the name of a namespace; a trailing * is a wildcard")
-}
-
-fn secret_name(text: &str) -> Result<String, &'static str> {
-    is_secret_name(text)
-        .then(|| text.to_owned())
-        .ok_or("must be lower-case letters, digits, hyphens and dots, as names of Secrets are")
 }

@@ -5,6 +5,7 @@
 //! only then that a login may not push.
 
 mod state;
+mod trouble;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use state::{Change, State};
+pub use trouble::{Trouble, TroubleKind};
 
 /// Pause between two probes of a registry that can be used. One request to its root; registries do not count that.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
@@ -36,28 +38,6 @@ struct Inner {
     state: Mutex<State>,
     trouble: watch::Sender<Option<Trouble>>,
     probe_now: Notify,
-}
-
-/// Why the backup registry cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// What sort of trouble it is.
-    pub kind: TroubleKind,
-    /// The error, without secrets.
-    pub reason: String,
-}
-
-/// What sort of trouble there is with the backup registry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TroubleKind {
-    /// It does not respond, or not as a registry does.
-    Unavailable,
-    /// Its certificate is not accepted.
-    Certificate,
-    /// It refuses the login.
-    Login,
-    /// It accepts the login and denies uploads.
-    Uploads,
 }
 
 impl BackupHealth {

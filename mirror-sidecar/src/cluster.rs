@@ -15,6 +15,7 @@
 //! - [`reconciler`]: keeps a copy of every image that is used;
 //! - `injected`: reports injected containers whose images are not rewritten;
 //! - `reinvocation`: registers the policy's webhook once more, after those that inject containers;
+//! - [`config`]: the settings of all this;
 //! - [`copy_status`]: what is known about these copies;
 //! - [`pull_secrets`]: makes the pull Secrets;
 //! - [`replicas`]: which share of the work is this replica's;
@@ -25,6 +26,7 @@
 
 mod api_response;
 pub mod api_server;
+pub mod config;
 pub mod copy_status;
 pub mod events;
 pub mod excluded;

@@ -19,6 +19,7 @@ mod progress;
 #[cfg(test)]
 mod simulation;
 mod sources;
+mod task;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -47,6 +48,7 @@ use jobs::{InUseLimits, Jobs, Room};
 use limits::TICK;
 pub use progress::JobProgress;
 use sources::{Class, Source};
+pub use task::{Outlook, Status, Task};
 use verdict::{Blame, Verdict};
 
 /// Ends of attempts that wait for receivers. A receiver that lags behind by more checks all images instead.
@@ -89,17 +91,6 @@ pub struct SourceState {
     pub is_paused: bool,
 }
 
-/// What is to be done for an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Task {
-    /// Make its copy. What the backup has of it is believed to be whole.
-    Copy,
-    /// Make its copy again, which was there and vanished: everything that the backup still has of it is checked.
-    Restore,
-    /// Make the copy follow its original. The older copy stays in place meanwhile, and also if that fails.
-    Update,
-}
-
 /// Who needs a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Requester {
@@ -120,33 +111,6 @@ pub struct Failure {
     pub is_absent: bool,
     /// What is behind it is logged elsewhere, once for all images that it concerns.
     pub is_reported: bool,
-}
-
-/// How far the copy of an image is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// Being made or waiting for its turn, in words.
-    Pending(String),
-    /// The last attempt failed.
-    Failed {
-        /// Why, in one sentence.
-        reason: String,
-        /// What is to be expected of the next one.
-        outlook: Outlook,
-    },
-    /// Not accepted: its namespace has too many images in the queue. It must be requested again.
-    Full,
-}
-
-/// What is to be expected after a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outlook {
-    /// It may pass by itself.
-    Passing,
-    /// It will fail again until somebody changes something.
-    Lasting,
-    /// The same, because the source has no such image, or shows none to this client.
-    Absent,
 }
 
 /// The copies to make. Clones share the work.

@@ -13,6 +13,7 @@
 //! - [`server`]: HTTP and TLS connections, for both;
 //! - [`backoff`]: how long to wait after failures;
 //! - [`reason`]: why something failed, for those who asked and for the log;
+//! - [`exit`]: exit codes and usage errors;
 //! - [`logging`]: structured logs on standard error;
 //! - [`output`]: the only place that writes to standard output, and the bars and sentences on standard error.
 
@@ -31,6 +32,7 @@ pub mod backup_health;
 pub mod cluster;
 pub mod commands;
 pub mod copy_queue;
+pub mod exit;
 pub mod facade;
 pub mod former_backups;
 pub mod locations;
@@ -45,13 +47,7 @@ mod token_bucket;
 use std::process::ExitCode;
 
 use args::Command;
-
-/// Something could not be done: a copy failed, a port is taken.
-pub const FAILURE: u8 = 1;
-/// The command line, the environment or a file it names is wrong. The same code that clap uses.
-pub const USAGE: u8 = 2;
-/// A signal ended the command: this and its number, as shells report it.
-pub const SIGNAL: u8 = 128;
+use exit::{FAILURE, USAGE, UsageError};
 
 /// Runs the program to its end: parses the command line, and carries out one command.
 #[must_use]
@@ -71,7 +67,7 @@ pub fn run() -> ExitCode {
     };
     let exit = result.unwrap_or_else(|error| {
         output::error(&format!("{error:#}"));
-        let code = if error.is::<args::UsageError>() {
+        let code = if error.is::<UsageError>() {
             USAGE
         } else {
             FAILURE

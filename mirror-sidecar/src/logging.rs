@@ -6,20 +6,10 @@ mod throttle;
 
 use std::io::IsTerminal as _;
 
-use clap::ValueEnum;
-
 use crate::output::LogWriter;
 use format::LineFormat;
+pub use format::LogFormat;
 pub use throttle::Throttle;
-
-/// Form of the log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
 
 /// Starts logging with a level that [`filter::check`] accepts. A second call in the same process changes nothing.
 pub fn init(level: &str, format: LogFormat) {

@@ -1,6 +1,6 @@
 //! Where copies go, under the flag and variable names of image-clone-controller.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::TypedValueParser as _;
@@ -8,8 +8,8 @@ use mirror_contract::{Backup, Naming};
 use mirror_copy::Credentials;
 use secrecy::SecretString;
 
-use super::UsageError;
 use super::login::LoginFlags;
+use crate::exit::UsageError;
 
 /// Where copies go.
 #[derive(Debug, Args)]
@@ -153,24 +153,6 @@ const fn naming_name(naming: Naming) -> &'static str {
         Naming::Flat => "flat",
         Naming::Nested => "nested",
     }
-}
-
-/// Reads a password from a file that `flag` names. One final line break does not belong to it.
-///
-/// # Errors
-/// [`UsageError`] when the file cannot be read, is empty, or is no text.
-pub(super) fn read_secret(file: &Path, flag: &str) -> Result<SecretString, UsageError> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| UsageError(format!("{flag} {}: {error}", file.display())))?;
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    let text = text.strip_suffix('\r').unwrap_or(text);
-    if text.is_empty() {
-        return Err(UsageError(format!(
-            "{flag} {}: the file is empty",
-            file.display()
-        )));
-    }
-    Ok(SecretString::from(text))
 }
 
 #[cfg(test)]

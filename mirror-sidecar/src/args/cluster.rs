@@ -4,16 +4,16 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
 use clap::builder::TypedValueParser as _;
-use clap::{Args, ValueEnum};
 use mirror_contract::namespace::DEFAULT_EXCLUDED;
 use mirror_contract::owners::DEFAULT_SKIPPED;
 use mirror_contract::{Backup, NamespacePattern, OwnerPattern};
 use secrecy::SecretString;
 
 use super::sources::{SizeLimit, size_limit};
-use super::values::{duration, positive};
-use super::{namespace_pattern, secret_name};
+use super::values::{duration, namespace_pattern, positive, secret_name};
+use crate::cluster::config::{ClusterConfig, Kubernetes, OnMovedTag, PullPlan};
 use crate::cluster::index::Limits;
 use crate::cluster::{DailyBudget, Readmit};
 
@@ -164,9 +164,27 @@ pub struct ClusterArgs {
 }
 
 impl ClusterArgs {
-    /// The former names of the pull Secret whose name is now `present`.
+    /// The settings of the parts that work with the cluster.
     #[must_use]
-    pub fn former_pull_secrets(&self, present: Option<&str>) -> Vec<String> {
+    pub fn config(self, pull_plan: PullPlan) -> ClusterConfig {
+        ClusterConfig {
+            mode: self.kubernetes,
+            former_pull_secrets: self.former_pull_secrets(pull_plan.name()),
+            pull_plan,
+            skip_owners: self.skip_owners.into_iter().flatten().collect(),
+            readmit: self.readmit,
+            readmit_per_minute: self.readmit_per_minute,
+            reinvoke_policy: self.reinvoke_policy,
+            recheck_interval: self.recheck_interval,
+            on_moved_tag: self.on_moved_tag,
+            max_workloads: self.max_workloads,
+            replica: self.replica,
+            own_namespace: self.own_namespace,
+        }
+    }
+
+    /// The former names of the pull Secret whose name is now `present`.
+    fn former_pull_secrets(&self, present: Option<&str>) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         for name in &self.former_pull_secrets {
             if present != Some(name.as_str()) && !names.contains(name) {
@@ -184,38 +202,6 @@ impl ClusterArgs {
             bytes: self.max_new_bytes_per_namespace.0.unwrap_or(0),
         }
     }
-}
-
-/// Whether the service works with a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Kubernetes {
-    /// It does not
-    Off,
-    /// It watches workloads and namespaces, and writes nothing there
-    Watch,
-    /// It watches, and writes pull Secrets, annotations, Events and Leases
-    On,
-}
-
-impl Kubernetes {
-    /// The value of the flag.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Watch => "watch",
-            Self::On => "on",
-        }
-    }
-}
-
-/// What becomes of the copy when the tag of its original moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum OnMovedTag {
-    /// The copy follows; the older image keeps its anchor
-    Update,
-    /// The copy stays as it is
-    Keep,
 }
 
 /// A backup may have been filled with either naming. Spaces around a comma are forgiven.

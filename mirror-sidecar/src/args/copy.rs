@@ -7,7 +7,8 @@ use mirror_copy::{CopyOptions, Platform};
 
 use super::tag_filter::TagFilter;
 use super::values::positive;
-use super::{BackupArgs, SourceArgs, UsageError};
+use super::{BackupArgs, SourceArgs};
+use crate::exit::UsageError;
 use crate::output::OutputFormat;
 
 const EXAMPLES: &str = "\

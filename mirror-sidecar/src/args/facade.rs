@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 use secrecy::SecretString;
 
-use super::UsageError;
-use super::backup::read_secret;
 use super::login::check_username;
-use super::values::listen_address;
+use super::values::{listen_address, read_secret};
+use crate::exit::UsageError;
 
 /// How the policy reaches the sidecar.
 #[derive(Debug, Args)]

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use mirror_copy::{Credentials, Login};
 use secrecy::SecretString;
 
-use super::UsageError;
-use super::backup::read_secret;
+use super::values::read_secret;
+use crate::exit::UsageError;
 
 /// What was given of a login.
 pub(super) struct LoginFlags<'a> {

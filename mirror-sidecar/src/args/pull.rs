@@ -2,43 +2,15 @@
 
 use mirror_copy::{Credentials, DockerConfig};
 
+use super::ClusterArgs;
 use super::login::LoginFlags;
 use super::sources::check_docker_config;
-use super::{ClusterArgs, Kubernetes, UsageError};
+use crate::cluster::config::{Kubernetes, PullPlan};
 use crate::cluster::index::MAX_SECRET_NAMES;
+use crate::exit::UsageError;
 
 /// The name of Secrets that are made here, unless a flag says another.
 const DEFAULT_NAME: &str = "image-mirror-pull";
-
-/// Where the pull Secret comes from.
-#[derive(Clone, Debug)]
-pub enum PullPlan {
-    /// Copies are pulled without one.
-    NotNeeded,
-    /// Somebody else puts it into every namespace.
-    Existing {
-        /// Its name.
-        name: String,
-    },
-    /// It is made here, where it is needed.
-    Managed {
-        /// Its name.
-        name: String,
-        /// What is put into it, looked up again and again. They hold a login for the backup registry only.
-        credentials: Credentials,
-    },
-}
-
-impl PullPlan {
-    /// The name of the Secret, if one is needed.
-    #[must_use]
-    pub fn name(&self) -> Option<&str> {
-        match self {
-            Self::NotNeeded => None,
-            Self::Existing { name } | Self::Managed { name, .. } => Some(name),
-        }
-    }
-}
 
 impl ClusterArgs {
     /// Where the pull Secret comes from, for copies that are in `registry`.

@@ -10,8 +10,8 @@ use mirror_copy::{
     Timeouts,
 };
 
-use super::UsageError;
 use super::values::bytes;
+use crate::exit::UsageError;
 
 /// How registries are spoken to.
 #[derive(Debug, Args)]

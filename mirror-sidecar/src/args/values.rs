@@ -1,10 +1,16 @@
 //! Values of flags and variables: numbers, sizes, times, addresses.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
 use k8s_openapi::jiff::SignedDuration;
+use mirror_contract::NamespacePattern;
+use mirror_contract::response::is_secret_name;
+use secrecy::SecretString;
+
+use crate::exit::UsageError;
 
 const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
 
@@ -76,6 +82,38 @@ pub(super) fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
     };
     let port = port.parse().map_err(|_| WRONG)?;
     Ok(SocketAddr::new(IpAddr::V4(ip), port))
+}
+
+/// Spaces around a comma are forgiven.
+pub(super) fn namespace_pattern(text: &str) -> Result<NamespacePattern<'static>, &'static str> {
+    NamespacePattern::parse(text.trim())
+        .map(NamespacePattern::into_owned)
+        .ok_or("must be the name of a namespace; a trailing * is a wildcard")
+}
+
+/// Parses the name of a Secret.
+pub(super) fn secret_name(text: &str) -> Result<String, &'static str> {
+    is_secret_name(text)
+        .then(|| text.to_owned())
+        .ok_or("must be lower-case letters, digits, hyphens and dots, as names of Secrets are")
+}
+
+/// Reads a password from a file that `flag` names. One final line break does not belong to it.
+///
+/// # Errors
+/// [`UsageError`] when the file cannot be read, is empty, or is no text.
+pub(super) fn read_secret(file: &Path, flag: &str) -> Result<SecretString, UsageError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| UsageError(format!("{flag} {}: {error}", file.display())))?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() {
+        return Err(UsageError(format!(
+            "{flag} {}: the file is empty",
+            file.display()
+        )));
+    }
+    Ok(SecretString::from(text))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Trouble, TroubleKind};
+use super::trouble::{Trouble, TroubleKind};
 
 /// Failed probes in a row that make trouble of what one bad moment can cause.
 const FAILURES_OF_AN_OUTAGE: u32 = 2;

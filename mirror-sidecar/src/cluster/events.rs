@@ -19,10 +19,9 @@ use tokio::time::Instant;
 
 use super::api_server::ApiServer;
 use super::workload::{Key, Owner};
-use crate::backup_health::TroubleKind;
 use crate::metrics::{EventResult, Metrics};
-use crate::server::CertificateTroubleKind;
 use dedup::{Memory, Name};
+pub use notice::{About, Notice};
 use writer::{Item, Writer};
 
 /// Notices that wait to be written: about five minutes of writing, at 1 KiB each.
@@ -30,104 +29,6 @@ const QUEUE: usize = 500;
 
 /// Room in the queue that good news leave to the bad.
 const ROOM_FOR_WARNINGS: usize = QUEUE / 2;
-
-/// What an Event is about.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct About {
-    /// The API version, such as `apps/v1`.
-    pub api_version: String,
-    /// The kind.
-    pub kind: String,
-    /// The namespace; empty for what is in none, whose Events are in `default`.
-    pub namespace: String,
-    /// The name.
-    pub name: String,
-    /// Its identity; empty if it is not known.
-    pub uid: String,
-}
-
-/// What happened, one line for people. Image references and reasons are short texts without secrets.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Notice {
-    /// The image is mirrored.
-    Mirrored {
-        /// The original.
-        image: String,
-    },
-    /// The image could not be copied.
-    NotMirrored {
-        /// The original.
-        image: String,
-        /// Why.
-        reason: String,
-    },
-    /// The original is gone, so the copy is the last one.
-    LastCopy {
-        /// The original.
-        image: String,
-    },
-    /// There are copies of images of the workload, but the policy leaves them.
-    NotRewritten {
-        /// The originals that it still names.
-        images: Vec<String>,
-    },
-    /// Injected containers of the workload's Pods run originals although there are copies.
-    InjectedNotRewritten {
-        /// The originals.
-        images: Vec<String>,
-    },
-    /// The namespace has more than is looked after.
-    TooMuch {
-        /// How many images of its workloads are not looked after.
-        images: usize,
-        /// Whether whole workloads are not.
-        has_workloads: bool,
-    },
-    /// The namespace has used up its budget of new images.
-    NoBudget,
-    /// Neither the original nor the copy is there.
-    ImageLost {
-        /// The original.
-        image: String,
-    },
-    /// The API server refuses the pull Secret, by a quota or an admission policy.
-    SecretRefused {
-        /// Why.
-        reason: String,
-    },
-    /// The API server refuses the update that would make the workload use its copies.
-    ReadmissionRefused {
-        /// Why.
-        reason: String,
-    },
-    /// Another installation of image-mirror rewrites workloads of the namespace.
-    OtherInstallation {
-        /// A copy in its backup.
-        copy: String,
-    },
-    /// The Pods of the workload are re-created again and again after a rewrite, so it is left alone.
-    RewriteLoop,
-    /// The backup registry cannot be used.
-    BackupTrouble {
-        /// What sort of trouble it is.
-        kind: TroubleKind,
-        /// Why.
-        reason: String,
-    },
-    /// The backup registry can be used again.
-    BackupRecovered,
-    /// Clients refuse the certificate of the facade, or soon will.
-    FacadeCertificate {
-        /// What sort of trouble it is.
-        kind: CertificateTroubleKind,
-        /// The period of validity.
-        reason: String,
-    },
-    /// The certificate of the facade is valid again.
-    FacadeCertificateRenewed,
-    /// There is a Secret of the pull Secret's name that is not managed here; it is left alone.
-    ForeignSecret,
-}
 
 /// Tells what happened. Clones tell through the same channel.
 #[derive(Clone)]

@@ -7,12 +7,14 @@
 mod candidates;
 mod containers;
 mod entry;
+mod image;
 mod image_users;
 mod injected;
 mod limits;
 #[cfg(test)]
 mod memory;
 mod namespaces;
+mod rules;
 mod secret_names;
 mod sync_state;
 #[cfg(test)]
@@ -22,22 +24,22 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
-use mirror_contract::{Backup, ImageRef, OwnerPattern, owners};
+use mirror_contract::{ImageRef, owners};
 
-use super::excluded::ExcludedNamespaces;
 use super::workload::{Key, Object, Workload};
 use super::workload_kind::{Kind, WorkloadKind};
-use crate::former_backups::FormerBackups;
 pub use candidates::{Candidate, CopyState};
 use containers::Containers;
-pub use entry::{Entry, Image};
+pub use entry::Entry;
 use entry::{Noted, Place};
+pub use image::Image;
 pub use image_users::ImageUse;
 use image_users::ImageUsers;
 pub use injected::InjectedImages;
 pub use limits::{Amounts, Limits};
 pub use namespaces::NamespaceState;
 use namespaces::Namespaces;
+pub use rules::Rules;
 pub use secret_names::{MAX_SECRET_NAMES, PRESENT_NAME};
 use sync_state::Lists;
 pub use sync_state::SyncState;
@@ -45,23 +47,6 @@ pub use sync_state::SyncState;
 /// Originals that are kept of one copy: several tags can stand for one digest. The author of a workload can annotate any
 /// number.
 const MAX_ORIGINALS: usize = 2;
-
-/// What the index must know to tell what matters.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    /// Where copies are.
-    pub backup: Backup,
-    /// Where copies were before.
-    pub former_backups: FormerBackups,
-    /// Namespaces that are left alone.
-    pub excluded_namespaces: ExcludedNamespaces,
-    /// The name of the pull Secret that copies need, if they need one.
-    pub pull_secret: Option<String>,
-    /// Names that this Secret had before.
-    pub former_pull_secrets: Vec<String>,
-    /// Owners whose workloads are left alone.
-    pub skip_owners: Vec<OwnerPattern<'static>>,
-}
 
 /// What a watch tells.
 #[derive(Clone, Debug)]
@@ -130,28 +115,6 @@ pub struct LeftOut {
     pub images: usize,
     /// Whether there are workloads that are not remembered at all.
     pub has_workloads: bool,
-}
-
-impl Rules {
-    /// Whether the controller of `workload` is one of those whose workloads are left alone. The policy sees that of a Pod
-    /// itself.
-    fn skips(&self, workload: &Workload) -> bool {
-        let is_pod = workload.key.kind == WorkloadKind::Pod;
-        let owner = workload.controller.as_ref().filter(|_| !is_pod);
-        owner.is_some_and(|owner| {
-            let mut patterns = self.skip_owners.iter();
-            patterns.any(|pattern| pattern.matches(&owner.api_version, &owner.kind))
-        })
-    }
-
-    /// Whether `copy`, which an annotation names as the copy of `original`, is in the backup of another installation.
-    fn is_of_other_installation(&self, copy: &str, original: &str) -> bool {
-        let (Ok(copy), Ok(original)) = (ImageRef::parse(copy), ImageRef::parse(original)) else {
-            return false;
-        };
-        let is_known = self.backup.contains(&copy) || self.former_backups.contains(&copy);
-        !is_known && Backup::any_relation(&copy, &original).is_some()
-    }
 }
 
 impl Index {

@@ -36,7 +36,7 @@ use super::copy_status::CopyStatuses;
 use super::events::Events;
 use super::replicas::Replicas;
 use super::shared_index::SharedIndex;
-use crate::args::OnMovedTag;
+use crate::cluster::config::OnMovedTag;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 
@@ -59,11 +59,4 @@ pub struct Reconciler {
     pub interval: Duration,
     /// What happens to a copy whose tag moved upstream.
     pub on_moved_tag: OnMovedTag,
-}
-
-impl Reconciler {
-    /// Runs until the process ends.
-    pub async fn run(self) {
-        controller::Controller::new(self).run().await;
-    }
 }

@@ -14,6 +14,7 @@ use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use super::api_server::ApiServer;
+use super::config::{ClusterConfig, Kubernetes, PullPlan};
 use super::index::Limits;
 use super::injected::InjectedContainers;
 use super::pull_secrets::Setup;
@@ -28,8 +29,8 @@ use super::{
     CopyStatuses, Events, ExcludedNamespaces, Index, ManagedSecrets, Notice, Provision,
     Readmissions, Reconciler, Replicas, Rules, SharedIndex,
 };
-use crate::args::{ClusterArgs, Kubernetes, PullPlan, UsageError};
 use crate::backup_health::Trouble;
+use crate::exit::UsageError;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::server::CertificateTrouble;
@@ -44,31 +45,29 @@ const SILENCE: Duration = Duration::from_mins(6);
 /// # Errors
 /// [`UsageError`] when there is no cluster to be found. One that does not answer is waited for.
 pub async fn start(
-    args: ClusterArgs,
-    plan: PullPlan,
+    config: ClusterConfig,
     excluded_namespaces: ExcludedNamespaces,
     lookup: Lookup,
     metrics: Metrics,
     certificate: Option<Receiver<Option<CertificateTrouble>>>,
     stop: CancellationToken,
 ) -> anyhow::Result<(Replicas, Provision, Arc<SharedIndex>)> {
-    let server = connect(args.kubernetes).await?;
-    let former_pull_secrets = args.former_pull_secrets(plan.name());
-    let rules = rules(&args, &plan, &excluded_namespaces, &lookup);
-    let is_on = args.kubernetes == Kubernetes::On;
+    let server = connect(config.mode).await?;
+    let rules = rules(&config, &excluded_namespaces, &lookup);
+    let is_on = config.mode == Kubernetes::On;
     let (replicas, events) = if is_on {
         (
-            replicas(&args, &server, &rules, &metrics, &lookup),
-            Events::start(server.clone(), args.replica.as_deref(), metrics.clone()),
+            replicas(&config, &server, &rules, &metrics, &lookup),
+            Events::start(server.clone(), config.replica.as_deref(), metrics.clone()),
         )
     } else {
         metrics.replicas(1);
         (Replicas::alone(), Events::none())
     };
-    let limits = Limits::of(args.max_workloads);
+    let limits = Limits::of(config.max_workloads);
     lookup.limit_in_use(limits.namespace.images, limits.cluster.images);
     let mut cluster = SharedIndex::new(Index::with_limits(rules, limits));
-    if let (Some(namespace), Some(pod)) = (&args.own_namespace, &args.replica) {
+    if let (Some(namespace), Some(pod)) = (&config.own_namespace, &config.replica) {
         cluster = cluster.within_pod(namespace, pod);
     }
     let cluster = Arc::new(cluster);
@@ -86,12 +85,13 @@ pub async fn start(
         cluster: Arc::clone(&cluster),
         events: events.clone(),
     });
-    let provision = match plan {
-        PullPlan::NotNeeded | PullPlan::Existing { .. } => Provision::given(plan.name()),
+    let provision = match config.pull_plan {
+        PullPlan::NotNeeded => Provision::given(None),
+        PullPlan::Existing { name } => Provision::given(Some(&name)),
         PullPlan::Managed { name, credentials } => {
             let setup = Setup {
                 name,
-                former_names: former_pull_secrets,
+                former_names: config.former_pull_secrets,
                 credentials,
                 registry: lookup.backup().registry().to_owned(),
                 excluded_namespaces,
@@ -113,8 +113,8 @@ pub async fn start(
         replicas: replicas.clone(),
         events: events.clone(),
         metrics: metrics.clone(),
-        interval: args.recheck_interval,
-        on_moved_tag: args.on_moved_tag,
+        interval: config.recheck_interval,
+        on_moved_tag: config.on_moved_tag,
     };
     let injected = InjectedContainers {
         cluster: Arc::clone(&cluster),
@@ -130,13 +130,13 @@ pub async fn start(
         events,
         metrics,
         secrets: provision.clone(),
-        home: args.own_namespace,
+        home: config.own_namespace,
     };
-    let reinvocation = args
+    let reinvocation = config
         .reinvoke_policy
         .map(|policy| Reinvocation::new(server.clone(), replicas.clone(), &policy));
     let parts = Part::of(is_on, reinvocation.is_some());
-    let (mode, rate) = (args.readmit, args.readmit_per_minute);
+    let (mode, rate) = (config.readmit, config.readmit_per_minute);
     let parts = supervise(parts, move |part| match part {
         Part::Reconciler => reconciler.clone().run().boxed(),
         Part::BackupEvents => backup_events.clone().run().boxed(),
@@ -160,8 +160,7 @@ pub async fn start(
 }
 
 fn rules(
-    args: &ClusterArgs,
-    plan: &PullPlan,
+    config: &ClusterConfig,
     excluded_namespaces: &ExcludedNamespaces,
     lookup: &Lookup,
 ) -> Rules {
@@ -169,9 +168,9 @@ fn rules(
         backup: lookup.backup().clone(),
         former_backups: lookup.former_backups().clone(),
         excluded_namespaces: excluded_namespaces.clone(),
-        pull_secret: plan.name().map(str::to_owned),
-        former_pull_secrets: args.former_pull_secrets(plan.name()),
-        skip_owners: args.skip_owners.iter().flatten().cloned().collect(),
+        pull_secret: config.pull_plan.name().map(str::to_owned),
+        former_pull_secrets: config.former_pull_secrets.clone(),
+        skip_owners: config.skip_owners.clone(),
     }
 }
 
@@ -253,13 +252,13 @@ async fn connect(mode: Kubernetes) -> anyhow::Result<ApiServer> {
 }
 
 fn replicas(
-    args: &ClusterArgs,
+    config: &ClusterConfig,
     server: &ApiServer,
     rules: &Rules,
     metrics: &Metrics,
     lookup: &Lookup,
 ) -> Replicas {
-    let (Some(name), Some(namespace)) = (&args.replica, &args.own_namespace) else {
+    let (Some(name), Some(namespace)) = (&config.replica, &config.own_namespace) else {
         tracing::info!(
             "no --replica and --own-namespace (POD_NAME, POD_NAMESPACE): other replicas, if there are any, do the same work"
         );

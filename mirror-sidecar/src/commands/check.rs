@@ -11,9 +11,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::copy::{dry_run, missing};
-use crate::FAILURE;
 use crate::args::image::parse_image;
 use crate::args::{CheckArgs, UsageError};
+use crate::exit::FAILURE;
 use crate::locations::Locations;
 use crate::output;
 

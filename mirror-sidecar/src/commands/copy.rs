@@ -1,5 +1,6 @@
 //! `copy`: images, now.
 
+mod copied;
 pub(super) mod dry_run;
 pub(super) mod missing;
 mod plan;
@@ -11,16 +12,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mirror_copy::{CopyOptions, CopyReport};
+use mirror_copy::CopyOptions;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::list;
-use super::serve::{StopSignal, stop_signal};
+use super::shutdown::{StopSignal, stop_signal};
 use crate::args::{CopyArgs, TagFilters};
+use crate::exit::{FAILURE, SIGNAL};
 use crate::output;
-use crate::{FAILURE, SIGNAL};
-use missing::Failure;
+use copied::Copied;
 use plan::{Plan, Planner};
 use progress::Progress;
 
@@ -103,14 +104,6 @@ struct Run {
     progress: Arc<Progress>,
     running: JoinSet<Copied>,
     failed: bool,
-}
-
-/// A copy that has come to its end.
-struct Copied {
-    /// Its number among the copies of this run.
-    number: usize,
-    plan: Plan,
-    result: Result<CopyReport, Failure>,
 }
 
 impl Run {

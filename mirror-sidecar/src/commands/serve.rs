@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::shutdown::stop_signal;
 use crate::admin;
-use crate::args::{BackupArgs, FacadeLogin, Kubernetes, ServeArgs, Transport, UsageError};
+use crate::args::{BackupArgs, FacadeLogin, ServeArgs, Transport, UsageError};
+use crate::cluster::config::Kubernetes;
 use crate::cluster::{ExcludedNamespaces, Provision, PullSecrets, Replicas, run};
 use crate::facade::{self, Facade, FacadeAuth};
 use crate::former_backups::FormerBackups;
@@ -68,8 +69,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         (Replicas::alone(), Provision::given(plan.name()), None)
     } else {
         let (replicas, provision, cluster) = run::start(
-            cluster_args,
-            plan,
+            cluster_args.config(plan),
             excluded_namespaces.clone(),
             lookup.clone(),
             metrics.clone(),
@@ -190,29 +190,5 @@ async fn serve(facade: Server, admin: Server, lookup: &Lookup, replicas: &Replic
     tokio::select! {
         _ = work => tracing::info!("stopped"),
         () = deadline => {}
-    }
-}
-
-/// What asks the program to stop.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum StopSignal {
-    /// SIGINT, which Ctrl-C sends.
-    Interrupt,
-    /// SIGTERM.
-    Terminate,
-}
-
-/// Waits for the first SIGTERM or SIGINT.
-pub(super) async fn stop_signal() -> StopSignal {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        // Without handlers the signals end the process by themselves, which loses nothing either.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => StopSignal::Terminate,
-        _ = interrupt.recv() => StopSignal::Interrupt,
     }
 }

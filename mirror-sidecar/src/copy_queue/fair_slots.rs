@@ -4,6 +4,8 @@
 //! and among the latter, sources do. A group that starts to wait joins at the end of the round, so each of those before it
 //! is served once at most until its own turn. Sources that did not deliver wait in the penalty line, behind all others.
 
+mod candidates;
+mod ticket;
 mod waiting;
 
 use std::collections::HashMap;
@@ -18,8 +20,9 @@ use tokio::time::Instant;
 
 use super::limits::{Allowance, Excess, Pace};
 use super::progress::JobProgress;
-use super::sources::{Class, Source, Sources};
+use super::sources::{Class, Sources};
 use super::verdict::{Blame, Verdict};
+pub(super) use ticket::{Lane, Sort, Ticket};
 use waiting::{Candidate, Waiting};
 
 /// One slot in so many is kept for images in use, so that what anybody asks for never takes them all. Without a cluster
@@ -39,43 +42,6 @@ const IDLE_WITHIN: Duration = Duration::from_mins(15);
 
 /// How long the start of other copies is held back for one that runs alone.
 const DRAIN_WITHIN: Duration = Duration::from_mins(2);
-
-/// Who needs a copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lane {
-    /// Something in the cluster runs it.
-    InUse,
-    /// Admission asked for it.
-    Requested,
-}
-
-/// What happened to the image before. Those that differ in it do not wait for each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Sort {
-    Normal,
-    /// Its last attempt failed.
-    Failed,
-    /// It took long, and made room for others.
-    Long,
-    /// It was too slow itself.
-    Penalized,
-}
-
-/// An image that waits for a slot.
-#[derive(Clone, Debug)]
-pub(super) struct Ticket {
-    pub(super) lane: Lane,
-    /// The namespaces that use the image; it is served in the turn of each. Not empty.
-    pub(super) groups: Vec<Arc<str>>,
-    pub(super) source: Source,
-    /// Its copy was there and is lost: it goes before the other images in use.
-    pub(super) is_restore: bool,
-    pub(super) sort: Sort,
-    /// It may have ended the process before, so it runs while nothing else does.
-    pub(super) is_isolated: bool,
-    /// Attempts that failed in a row.
-    pub(super) failures: u32,
-}
 
 /// The slots for copies. A registrable domain, and an address, get about half of them. If there are two, one is never given
 /// to an image in use: a workload that is being admitted must not wait behind all that a cluster runs.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::fair_slots::{Lane, Sort, Ticket};
 use super::progress::JobProgress;
 use super::sources::Source;
-use super::{Outlook, Status, Task};
+use super::task::{Outlook, Status, Task};
 use crate::backoff::{doubling, jittered};
 
 /// What is happening to an image. An image without a job was not requested, or is copied.

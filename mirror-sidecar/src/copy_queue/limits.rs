@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::progress::Measured;
+use super::progress::{MIN_MOVEMENT, Measured};
 use crate::output::human_bytes;
 
 /// A source must respond with the root manifest by then. A registry that works takes less than a second; a proxy that
@@ -38,9 +38,6 @@ const MAX_DOUBLINGS: u32 = 4;
 
 /// A registry may take this long to commit a large blob, during which nothing else moves.
 pub(super) const STALLED_AFTER: Duration = Duration::from_mins(5);
-
-/// Bytes that must move in that time, whoever waits: less than one KiB a second is no copy that anybody waits for.
-pub(super) const MIN_MOVEMENT: u64 = 256 * 1024;
 
 /// How often running copies are checked.
 pub(super) const TICK: Duration = Duration::from_millis(500);

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use mirror_copy::{Event, MemoryPlace, Progress};
 use tokio::sync::Notify;
 
-use super::limits::MIN_MOVEMENT;
 use crate::output::human_bytes;
+
+/// Bytes that must move in that time, whoever waits: less than one KiB a second is no copy that anybody waits for.
+pub(super) const MIN_MOVEMENT: u64 = 256 * 1024;
 
 /// Bytes that one manifest counts as: each costs round trips at both registries, and an image with thousands of small
 /// manifests is not slow because it has few bytes.

@@ -5,6 +5,7 @@
 
 use std::fmt::{self, Debug, Write as _};
 
+use clap::ValueEnum;
 use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -13,7 +14,6 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::LogFormat;
 use crate::output::escape::{Escaped, must_escape};
 
 /// Bytes of a value.
@@ -24,6 +24,15 @@ const MAX_VALUES: usize = 8 * 1024;
 
 /// The name that `tracing` gives to the text of an event.
 const MESSAGE: &str = "message";
+
+/// Form of the log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
 
 /// Formats events as text for people or as JSON objects.
 pub(super) struct LineFormat(pub(super) LogFormat);

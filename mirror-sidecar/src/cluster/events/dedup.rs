@@ -2,15 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
 
-use super::shares::Shares;
-use super::{About, Notice};
-
-/// The same is news again after this time. It is how long API servers keep Events by default (`--event-ttl`).
-pub(super) const AGAIN_AFTER: Duration = Duration::from_hours(1);
+use super::notice::{About, Notice};
+use super::shares::{AGAIN_AFTER, Shares};
 
 /// Notices remembered, at about 50 bytes each. The writer needs longer than an hour for so many.
 pub(super) const MAX_REMEMBERED: usize = 10_000;

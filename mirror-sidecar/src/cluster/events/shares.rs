@@ -1,9 +1,10 @@
 //! How many Events are about one namespace: whoever makes many workloads there must not keep others from being told.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::dedup::AGAIN_AFTER;
+/// The same is news again after this time. It is how long API servers keep Events by default (`--event-ttl`).
+pub(super) const AGAIN_AFTER: Duration = Duration::from_hours(1);
 
 /// New notices about one namespace in the time after which the same is news again.
 const MOST: u32 = 240;

@@ -10,8 +10,9 @@ use kube::Client;
 use proptest::prelude::*;
 use rstest::rstest;
 
-use super::dedup::{AGAIN_AFTER, Due, MAX_REMEMBERED, Memory, Name};
+use super::dedup::{Due, MAX_REMEMBERED, Memory, Name};
 use super::notice::MAX_NOTE;
+use super::shares::AGAIN_AFTER;
 use super::{About, Events, Notice, QUEUE};
 use crate::cluster::testing::refusal;
 use crate::metrics::{Jobs, Metrics};

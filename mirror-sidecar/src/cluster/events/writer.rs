@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::dedup::{Memory, Name};
-use super::{About, Notice};
+use super::notice::{About, Notice};
 use crate::cluster::api_server::{ApiServer, is_unreachable};
 use crate::metrics::{EventResult, Metrics};
 

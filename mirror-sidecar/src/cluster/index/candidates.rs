@@ -6,7 +6,8 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 use mirror_contract::ImageRef;
 
-use super::entry::{Entry, Image};
+use super::entry::Entry;
+use super::image::Image;
 use super::{Index, Key, Workload};
 
 /// Whether there is a copy of an image.

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use mirror_contract::ImageRef;
 
-use super::entry::Image;
+use super::image::Image;
 use crate::cluster::workload::Workload;
 use crate::cluster::workload_kind::WorkloadKind;
 

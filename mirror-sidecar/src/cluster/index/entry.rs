@@ -6,13 +6,11 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 use mirror_contract::{Backup, ImageRef};
 
-use super::Rules;
 use super::containers::Containers;
+use super::image::Image;
+use super::rules::Rules;
 use super::secret_names::SecretNames;
 use crate::cluster::workload::{Life, Workload};
-
-/// An image in its normal form, without the tag of one that is pinned to a digest. All its users share it.
-pub type Image = Arc<ImageRef<'static>>;
 
 /// What is kept of a workload.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mirror_contract::ImageRef;
 
-use super::entry::Image;
+use super::image::Image;
 use super::limits::Amounts;
 use crate::cluster::workload::Key;
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::containers::Containers;
-use super::entry::{Entry, Image};
+use super::entry::Entry;
+use super::image::Image;
 use super::{Index, Key};
 use crate::cluster::workload_kind::WorkloadKind;
 

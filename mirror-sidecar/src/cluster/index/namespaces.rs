@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::entry::Image;
+use super::image::Image;
 use super::limits::Amounts;
 use super::secret_names::{SecretNameCounts, SecretNames};
 use crate::cluster::workload::{Key, NamespaceObject};

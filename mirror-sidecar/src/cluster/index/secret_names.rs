@@ -1,6 +1,6 @@
 //! Which of the names of the pull Secret a workload lists: the present one, and those that it had before.
 
-use super::Rules;
+use super::rules::Rules;
 
 /// Names of the pull Secret, the present one included.
 pub const MAX_SECRET_NAMES: usize = 8;

@@ -7,10 +7,11 @@ mod random;
 
 use rstest::rstest;
 
-use mirror_contract::{NamespacePattern, Naming};
+use mirror_contract::{Backup, NamespacePattern, Naming, OwnerPattern};
 
 use super::*;
 use crate::cluster::workload::{Life, NamespaceObject, Owner};
+use crate::former_backups::FormerBackups;
 
 pub const SECRET: &str = "image-mirror-pull";
 pub const POD: Kind = Kind::Workload(WorkloadKind::Pod);

@@ -83,6 +83,13 @@ struct ChecksInFlight {
     parts: usize,
 }
 
+impl Reconciler {
+    /// Runs the controller until the task is dropped.
+    pub async fn run(self) {
+        Controller::new(self).run().await;
+    }
+}
+
 impl Controller {
     pub(super) fn new(ctx: Reconciler) -> Self {
         let now = Instant::now();

@@ -12,7 +12,7 @@ use super::images_in_use::{Use, images_in_use};
 use super::probe::ProbeError;
 use super::recheck_schedule::{Phase, RecheckSchedule};
 use super::work_queue::WorkQueue;
-use crate::args::OnMovedTag;
+use crate::cluster::config::OnMovedTag;
 use crate::cluster::copy_status::State;
 use crate::cluster::index::Image;
 use crate::cluster::index::tests::{seen, workload};

@@ -11,7 +11,7 @@ use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use mirror_contract::workload::GROUP;
 use tokio::time::timeout;
 
-use super::{DURATION, Group, PREFIX, RECORD_ANNOTATION};
+use super::group::{DURATION, Group, PREFIX, RECORD_ANNOTATION};
 use crate::cluster::api_server::is_unreachable;
 use crate::copy_queue::CrashRecord;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-use super::DURATION;
+use super::group::DURATION;
 
 /// How long a replica that just started waits until it knows the others. A rollout would have each new replica begin
 /// with everything otherwise.

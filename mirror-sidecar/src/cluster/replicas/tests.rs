@@ -9,8 +9,9 @@ use mirror_contract::{Backup, NamespacePattern, Naming};
 use proptest::collection::btree_set;
 use proptest::prelude::*;
 
+use super::group::DURATION;
 use super::membership::{DEAD_AFTER, Dead, JOIN_WITHIN, MAX_OTHERS, Membership};
-use super::{DURATION, Group, Replicas};
+use super::{Group, Replicas};
 use crate::cluster::Rules;
 
 const MOMENT: Duration = Duration::from_millis(1);

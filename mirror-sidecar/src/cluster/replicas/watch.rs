@@ -12,9 +12,10 @@ use kube::runtime::watcher;
 use kube::runtime::watcher::{Config, Event};
 use tokio::time::{sleep_until, timeout, timeout_at};
 
+use super::group::{PREFIX, RENEW_EVERY};
 use super::lease::record;
 use super::membership::{Dead, Membership};
-use super::{Context, PREFIX, RENEW_EVERY, now};
+use super::{Context, now};
 use crate::backoff::doubling;
 use crate::cluster::api_server::is_unreachable;
 

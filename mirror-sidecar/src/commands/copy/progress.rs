@@ -17,7 +17,7 @@ use std::time::Instant;
 use mirror_copy::Event;
 use tracing::level_filters::LevelFilter;
 
-use super::Copied;
+use super::copied::Copied;
 use super::tags::Listed;
 use crate::args::ProgressArg;
 use crate::commands::list::RepositoryName;

@@ -5,46 +5,46 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{FairSlots, Lane, Sort, Ticket};
+use super::ticket::{Lane, Sort, Ticket};
 use crate::copy_queue::sources::Class;
 
 #[derive(Default)]
 pub(super) struct Waiting {
-    jobs: HashMap<u64, Job>,
-    in_use: Line,
-    asked: Line,
+    pub(super) jobs: HashMap<u64, Job>,
+    pub(super) in_use: Line,
+    pub(super) asked: Line,
     /// Those that run alone, by their number.
-    isolated: BTreeMap<u64, u64>,
-    next_number: u64,
+    pub(super) isolated: BTreeMap<u64, u64>,
+    pub(super) next_number: u64,
 }
 
-struct Job {
-    ticket: Ticket,
+pub(super) struct Job {
+    pub(super) ticket: Ticket,
     /// Whoever came first in a queue is the first of it.
-    number: u64,
-    since: Instant,
+    pub(super) number: u64,
+    pub(super) since: Instant,
 }
 
 /// The groups of a lane.
 #[derive(Default)]
-struct Line(HashMap<Arc<str>, Group>);
+pub(super) struct Line(pub(super) HashMap<Arc<str>, Group>);
 
-struct Group {
+pub(super) struct Group {
     /// When it was served last, or started to wait; the lowest is next.
-    turn: u64,
-    queues: HashMap<QueueKey, Queue>,
+    pub(super) turn: u64,
+    pub(super) queues: HashMap<QueueKey, Queue>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct QueueKey {
+pub(super) struct QueueKey {
     domain: Arc<str>,
     sort: Sort,
 }
 
-struct Queue {
-    turn: u64,
+pub(super) struct Queue {
+    pub(super) turn: u64,
     /// By the order of service.
-    jobs: BTreeMap<(bool, u64), u64>,
+    pub(super) jobs: BTreeMap<(bool, u64), u64>,
 }
 
 /// The first job of a queue.
@@ -65,18 +65,18 @@ pub(super) struct Candidate<'a> {
 /// What makes a candidate the next, by weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
-    is_no_restore: bool,
+    pub(super) is_no_restore: bool,
     /// Groups with fewer slots first, then by turns.
-    group: Turn,
-    has_failed: bool,
+    pub(super) group: Turn,
+    pub(super) has_failed: bool,
     /// Nothing is known of the source, and such sources have half of the slots.
-    is_disfavored: bool,
-    source: Turn,
-    number: u64,
+    pub(super) is_disfavored: bool,
+    pub(super) source: Turn,
+    pub(super) number: u64,
 }
 
 /// Slots that are held, and when it was served last.
-type Turn = (usize, u64);
+pub(super) type Turn = (usize, u64);
 
 impl Waiting {
     pub(super) fn add(&mut self, id: u64, ticket: Ticket, now: Instant) {
@@ -148,36 +148,6 @@ impl Waiting {
         Some((*id, self.jobs.get(id)?.since))
     }
 
-    /// The first job of every queue of a lane.
-    pub(super) fn candidates<'a>(
-        &'a self,
-        lane: Lane,
-        slots: &'a FairSlots,
-        now: Instant,
-    ) -> impl Iterator<Item = Candidate<'a>> {
-        let disfavored = slots.is_disfavored(Class::Untried, lane);
-        let groups = self.line(lane).0.iter();
-        groups.flat_map(move |(name, group)| {
-            let turn = (slots.held_by_group(lane, name), group.turn);
-            group.queues.values().filter_map(move |queue| {
-                let (_, id) = queue.jobs.first_key_value()?;
-                let job = self.jobs.get(id)?;
-                Some(job.candidate(*id, (turn, queue.turn), disfavored, slots, now))
-            })
-        })
-    }
-
-    /// One job, as if it were the first of its queue.
-    pub(super) fn candidate<'a>(
-        &'a self,
-        id: u64,
-        slots: &'a FairSlots,
-        now: Instant,
-    ) -> Option<Candidate<'a>> {
-        let job = self.jobs.get(&id)?;
-        (!job.ticket.is_isolated).then(|| job.candidate(id, ((0, 0), 0), false, slots, now))
-    }
-
     fn link(&mut self, id: u64, ticket: &Ticket, number: u64) {
         let (group_turn, queue_turn) = (self.number(), self.number());
         let key = QueueKey::of(ticket);
@@ -215,7 +185,7 @@ impl Waiting {
         }
     }
 
-    fn line(&self, lane: Lane) -> &Line {
+    pub(super) fn line(&self, lane: Lane) -> &Line {
         match lane {
             Lane::InUse => &self.in_use,
             Lane::Requested => &self.asked,
@@ -232,44 +202,6 @@ impl Waiting {
     fn number(&mut self) -> u64 {
         self.next_number += 1;
         self.next_number
-    }
-}
-
-impl Job {
-    fn candidate<'a>(
-        &'a self,
-        id: u64,
-        (group, queue_turn): (Turn, u64),
-        disfavored: bool,
-        slots: &FairSlots,
-        now: Instant,
-    ) -> Candidate<'a> {
-        let ticket = &self.ticket;
-        let class = slots.sources.class(&ticket.source, now);
-        let is_in_penalty = ticket.sort == Sort::Penalized || class == Class::Penalized;
-        let since = slots
-            .sources
-            .struck_at(&ticket.source)
-            .max(Some(self.since));
-        let is_aged = since.is_some_and(|since| slots.is_aged(since, now));
-        let has_failed = ticket.failures > 0;
-        let is_disfavored = disfavored && class == Class::Untried;
-        Candidate {
-            id,
-            ticket,
-            class,
-            is_in_penalty,
-            is_penalty: is_in_penalty && !is_aged,
-            is_aged: is_aged && (is_in_penalty || has_failed),
-            rank: Rank {
-                is_no_restore: !ticket.is_restore,
-                group,
-                has_failed: has_failed && !is_aged,
-                is_disfavored,
-                source: (slots.held_by_domain(&ticket.source.domain), queue_turn),
-                number: self.number,
-            },
-        }
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::advance;
 
 use super::*;
-use crate::args::OnMovedTag;
+use crate::cluster::config::OnMovedTag;
 use crate::cluster::index::tests::{deployment, seen};
 use crate::cluster::reconciler::image_state::ImageState;
 use crate::cluster::{

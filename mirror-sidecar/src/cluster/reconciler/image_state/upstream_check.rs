@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{
     CONFIRMING_ABSENCES, Clock, ImageState, Integrity, JobStage, LONGEST_WAIT, Owner, never,
 };
-use crate::args::OnMovedTag;
+use crate::cluster::config::OnMovedTag;
 use crate::cluster::copy_status::State;
 use crate::copy_queue::Task;
 use crate::lookup::Upstream;

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::cluster::replicas::{LEAVE_WITHIN, RENEW_EVERY};
+use crate::cluster::replicas::LEAVE_WITHIN;
+use crate::cluster::replicas::group::RENEW_EVERY;
 use crate::cluster::testing::refusal;
 use crate::copy_queue::CrashRecord;
 use crate::metrics::{Jobs, Metrics};

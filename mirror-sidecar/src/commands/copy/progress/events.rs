@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use mirror_copy::{Digest, Event};
 use serde::Serialize;
 
-use super::super::Copied;
+use super::super::copied::Copied;
 use super::super::tags::Listed;
 use super::board::Board;
 use crate::commands::list::RepositoryName;
