@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks what no compiler sees: the versions, shell scripts, workflows, the Dockerfile, and the crates that deny.toml allows.
+# Checks what no compiler sees: the versions, imports in circles, shell scripts, workflows, the Dockerfile, and the crates
+# that deny.toml allows.
 # Without the programs, which charts/scripts/tools.sh installs, it reports SKIPPED, and fails if CI is set.
 #
 # Usage: lint-files.sh [FOLDER]     another checkout than this one
@@ -8,8 +9,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 cd "${1-$here/..}"
 failed=0
-# This needs no programs.
+# These need no programs.
 ./publish/versions.py check || failed=1
+./publish/imports.py || failed=1
 if ! path=$("$here/../charts/scripts/tools.sh" lint); then
   echo "SKIPPED: scripts, workflows, the Dockerfile and the crates were NOT checked" >&2
   [ -z "${CI-}" ] || exit 1

@@ -34,6 +34,9 @@ class Lint(unittest.TestCase):
             "a license that is not allowed": ("deny.toml", r'  "ISC",\n', "", "rejected: license is not explicitly allowed"),
             "a second version of a crate": (
                 "deny.toml", r'  \{ crate = "base64@.*\n', "", "found 2 duplicate entries for crate 'base64'"),
+            "a circle of imports": (
+                "mirror-contract/src/registry_rules.rs", "use crate::grammar;", "use crate::grammar;\nuse crate::naming::Backup as _;",
+                "mirror-contract/src/naming.rs -> mirror-contract/src/registry_rules.rs: NamingError, RegistryRules"),
             "another version": ("metadata.yml", "policy.version: .*", "policy.version: 9.9.9", "9.9.9"),
         }
         # All at once, because a run takes seconds.
