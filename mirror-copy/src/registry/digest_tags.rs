@@ -62,9 +62,11 @@ fn bytes(slot: &Slot) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::repository::Access;
     use super::super::tags::MAX_WITH_PREFIX;
     use super::super::testing::{registry, respond};
     use super::*;
+    use crate::error::RegistryError;
 
     #[test]
     fn the_longest_list_fits() {

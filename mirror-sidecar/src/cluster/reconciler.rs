@@ -40,7 +40,7 @@ use crate::cluster::config::OnMovedTag;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 
-/// What the reconciler works ctx.
+/// The parts that the reconciler works with.
 #[derive(Clone)]
 pub struct Reconciler {
     /// The index of the cluster.
