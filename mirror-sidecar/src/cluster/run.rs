@@ -56,21 +56,14 @@ pub async fn start(
     let rules = rules(&config, &excluded_namespaces, &lookup);
     let is_on = config.mode == Kubernetes::On;
     let (replicas, events) = if is_on {
-        (
-            replicas(&config, &server, &rules, &metrics, &lookup),
-            Events::start(server.clone(), config.replica.as_deref(), metrics.clone()),
-        )
+        let replicas = replicas(&config, &server, &rules, &metrics, &lookup);
+        let events = Events::start(server.clone(), config.replica.as_deref(), metrics.clone());
+        (replicas, events)
     } else {
         metrics.replicas(1);
         (Replicas::alone(), Events::none())
     };
-    let limits = Limits::of(config.max_workloads);
-    lookup.limit_in_use(limits.namespace.images, limits.cluster.images);
-    let mut cluster = SharedIndex::new(Index::with_limits(rules, limits));
-    if let (Some(namespace), Some(pod)) = (&config.own_namespace, &config.replica) {
-        cluster = cluster.within_pod(namespace, pod);
-    }
-    let cluster = Arc::new(cluster);
+    let cluster = shared_index(&config, rules, &lookup);
     let backup_events = TroubleEvents {
         trouble: lookup.health().subscribe(),
         describe: |Trouble { kind, reason }| Notice::BackupTrouble { kind, reason },
@@ -157,6 +150,17 @@ pub async fn start(
     tokio::spawn(watch(server, Arc::clone(&cluster), stop.clone()));
     tokio::spawn(stop.run_until_cancelled_owned(parts));
     Ok((replicas, provision, cluster))
+}
+
+/// Creates the index with the limits of namespaces and of the cluster, which also hold for the lookup.
+fn shared_index(config: &ClusterConfig, rules: Rules, lookup: &Lookup) -> Arc<SharedIndex> {
+    let limits = Limits::of(config.max_workloads);
+    lookup.limit_in_use(limits.namespace.images, limits.cluster.images);
+    let index = SharedIndex::new(Index::with_limits(rules, limits));
+    Arc::new(match (&config.own_namespace, &config.replica) {
+        (Some(namespace), Some(pod)) => index.within_pod(namespace, pod),
+        _ => index,
+    })
 }
 
 fn rules(

@@ -153,11 +153,10 @@ impl Certificates {
             if *last == trouble {
                 return false;
             }
-            match &trouble {
-                Some(CertificateTrouble { kind, reason }) => {
-                    tracing::warn!(%file, reason, "{kind}");
-                }
-                None => tracing::info!(%file, "the certificate of the facade is valid"),
+            if let Some(CertificateTrouble { kind, reason }) = &trouble {
+                tracing::warn!(%file, reason, "{kind}");
+            } else {
+                tracing::info!(%file, "the certificate of the facade is valid");
             }
             *last = trouble;
             true

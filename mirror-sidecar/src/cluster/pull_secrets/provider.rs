@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::apply::{Applier, Known, SecretApi};
 use super::controller::{Controller, Jobs};
 use super::dockerconfigjson::{DesiredLogin, key_of};
-use crate::args::UsageError;
+use crate::exit::UsageError;
 use crate::cluster::api_server::ApiServer;
 use crate::cluster::events::Events;
 use crate::cluster::excluded::ExcludedNamespaces;

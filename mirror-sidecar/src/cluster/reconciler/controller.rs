@@ -154,7 +154,7 @@ impl Controller {
                 self.backup_rate.take(now.into_std());
                 self.begin(&image, Check::Backup);
             }
-            while self.in_flight.parts < MAX_PARTS_CHECKS && !self.backup.failures() > 0 {
+            while self.in_flight.parts < MAX_PARTS_CHECKS && self.backup.failures() == 0 {
                 let Some(image) = self.work_queue.due_parts(now) else {
                     break;
                 };
@@ -424,7 +424,7 @@ impl Controller {
         let parts = self
             .work_queue
             .next(Check::Parts)
-            .filter(|_| self.in_flight.parts < MAX_PARTS_CHECKS && !self.backup.failures() > 0)
+            .filter(|_| self.in_flight.parts < MAX_PARTS_CHECKS && self.backup.failures() == 0)
             .map(|next| next.max(self.backup.until(now).unwrap_or(soonest)));
         let others = [in_backup, upstream, parts, self.sync_at];
         others

@@ -88,8 +88,7 @@ fn period(certificate: &CertificateDer<'_>) -> Option<(u64, u64)> {
     let name = ServerName::try_from("localhost").ok()?;
     let error_at = |seconds| {
         let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-        let verified = verifier.verify_server_cert(certificate, &[], &name, &[], time);
-        match verified {
+        match verifier.verify_server_cert(certificate, &[], &name, &[], time) {
             Err(Error::InvalidCertificate(error)) => Some(error),
             _ => None,
         }
