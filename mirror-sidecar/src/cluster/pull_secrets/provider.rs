@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use super::apply::{Applier, Known, SecretApi};
 use super::controller::{Controller, Jobs};
 use super::dockerconfigjson::{DesiredLogin, key_of};
-use crate::exit::UsageError;
 use crate::cluster::api_server::ApiServer;
 use crate::cluster::events::Events;
 use crate::cluster::excluded::ExcludedNamespaces;
@@ -21,6 +20,7 @@ use crate::cluster::index::PRESENT_NAME;
 use crate::cluster::replicas::Replicas;
 use crate::cluster::shared_index::SharedIndex;
 use crate::cluster::supervision::supervise;
+use crate::exit::UsageError;
 use crate::lookup::ANSWER_WITHIN;
 use crate::metrics::Metrics;
 
