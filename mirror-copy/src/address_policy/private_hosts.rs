@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 /// `harbor.registry.svc`) is private whatever it resolves to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum PrivateHosts {
-    /// All of them: whoever names the registries may reach what this process can reach. Only metadata services and
+    /// All of them: a user who names the registries may reach what this process can reach. Only metadata services and
     /// link-local addresses stay out of reach of names with a public suffix.
     #[default]
     All,

@@ -12,7 +12,7 @@ pub(super) const MAX_SUBJECTS: usize = 256;
 /// Most referrers and digest tags of one copy. An image has a handful.
 const MAX_REFERRERS: usize = 1000;
 
-/// Referrers, and lists of them, that are read at once.
+/// Referrers, and lists of them, that are read concurrently.
 const AT_ONCE: usize = 12;
 
 /// What one copy knows of its referrers.

@@ -1,9 +1,9 @@
-//! How many blobs move at once at one host.
+//! Limits of concurrent blob transfers per host.
 
 use super::aimd::AimdLimit;
 use crate::error::Operation;
 
-/// Blobs read from one host at once. Less than what may be written to one, so that one source that hangs
+/// Blobs read concurrently from one host. Less than what may be written to one, so that one source that hangs
 /// cannot keep everything else from a target.
 const READING: usize = 48;
 

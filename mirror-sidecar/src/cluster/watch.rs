@@ -41,7 +41,7 @@ pub async fn watch(
     stop.run_until_cancelled_owned(watches).await;
 }
 
-/// The objects of a kind, which the index is told of.
+/// Passes the objects of a kind to the index.
 struct OfKind {
     cluster: Arc<SharedIndex>,
     kind: Kind,

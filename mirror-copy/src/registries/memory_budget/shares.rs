@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What one transfer keeps at most, in KiB: the HTTP client reads up to about 400 KiB at once, and as much
+/// What one transfer keeps at most, in KiB: the HTTP client buffers up to about 400 KiB, and as much
 /// again waits to be written.
 pub(super) const PER_TRANSFER: u32 = 1024;
 
@@ -17,7 +17,7 @@ pub(super) const FULL: u32 = PER_TRANSFER + OVERHEAD;
 /// What all transfers may keep together, in KiB. The process stays below 32 MiB with it.
 pub(super) const ALL: u32 = 13 * 1024;
 
-/// Transfers that may have a full share at once. The rest of the memory is for small blobs only.
+/// Concurrent transfers that may have a full share. The rest of the memory is for small blobs only.
 pub(super) const LARGE: u32 = 9;
 
 /// Full shares that one host may have at most: no copy has more large blobs in flight.

@@ -144,7 +144,7 @@ impl Controller {
         result
     }
 
-    /// Runs rounds, for ever.
+    /// Runs rounds until the task is dropped.
     async fn reconcile(self: Arc<Self>) {
         let permits = Arc::new(Semaphore::new(PARALLEL));
         let mut index = self.applier.cluster.subscribe();

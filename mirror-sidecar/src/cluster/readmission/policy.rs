@@ -29,15 +29,14 @@ pub use attempt::Outcome;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// What may be patched at once after a rest, as a part of a minute's share: whoever asks every few seconds gets the full
-/// rate, and no burst is big.
+/// The burst after an idle time, as a part of a minute's rate: a caller that polls every few seconds gets the full rate,
+/// and bursts stay small.
 const BURSTS_A_MINUTE: u32 = 4;
 
 /// Between two tries. A dry run costs the API server and the policy some milliseconds.
 const BETWEEN_TRIES: Duration = Duration::from_millis(500);
 
-/// Workloads in a row that were all tried in vain, without one ever having helped, after which the policy seems not to be
-/// installed.
+/// Workloads in a row that stayed unchanged, with none ever rewritten, after which the policy counts as not installed.
 const UNCHANGED_IN_A_ROW: u32 = 10;
 
 /// Between two tries then.

@@ -407,7 +407,11 @@ fn the_last_copy_is_known_after_two_absences_in_a_row_and_ends_with_them() {
     bench.asked(Upstream::Is(digest('a')));
     assert_eq!(bench.item.condition(bench.now), None);
     assert!(gone(&mut bench));
-    assert_eq!(bench.item.condition(bench.now), None, "it begins anew");
+    assert_eq!(
+        bench.item.condition(bench.now),
+        None,
+        "the count starts again"
+    );
 }
 
 #[test]

@@ -113,17 +113,17 @@ async fn hold(context: &Context, mut lease: OwnLease) {
                 failures = 0;
                 held_until = Some(asked_at + DURATION);
                 if std::mem::take(&mut failing) {
-                    tracing::info!("the Lease of this replica is renewed again");
+                    tracing::info!("renewed Lease of this replica again");
                 }
             }
             Err(error) if context.explains(&error, failures == 0) => {
                 failures = failures.saturating_add(1);
-                tracing::debug!(%error, "the Lease of this replica is not renewed");
+                tracing::debug!(%error, "cannot renew Lease of this replica");
             }
             Err(error) if !std::mem::replace(&mut failing, true) => {
-                tracing::warn!(%error, "the Lease of this replica is not renewed; the other replicas do its share too if this goes on");
+                tracing::warn!(%error, "cannot renew Lease of this replica; check the API server and the permissions of mirror-sidecar. After 15 s the other replicas take over its work as well");
             }
-            Err(error) => tracing::debug!(%error, "the Lease of this replica is not renewed"),
+            Err(error) => tracing::debug!(%error, "cannot renew Lease of this replica"),
         }
         let is_held = held_until.is_some_and(|until| now() < until);
         context.metrics.lease_held(is_held);

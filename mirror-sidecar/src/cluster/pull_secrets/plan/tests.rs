@@ -159,7 +159,7 @@ fn it_is_told_once_and_grows_slow_until_nothing_is_undone() {
     assert_eq!(
         conflicts.until("shop", Some(theirs()), now),
         None,
-        "the first is mended"
+        "the first is restored"
     );
     let mut told = Vec::new();
     for _ in 0..20 {

@@ -79,7 +79,7 @@ impl ImageState {
         match (&self.state, upstream) {
             (State::Mirrored { digest }, Upstream::Is(original)) if *digest == original => {
                 self.upstream.original = Original::Present;
-                // The copy is what the original is, whoever changed it.
+                // The copy has the digest of the original, no matter who changed it.
                 self.backup.integrity = Integrity::Intact;
                 self.backup.known = Some(original);
                 (result, None)
