@@ -1,14 +1,14 @@
-//! The copies to make.
+//! The queue of copies.
 //!
-//! Every image is copied at most once at a time, few images at the same time, and failures are tried again with growing
-//! pauses. Slots, room and time belong to sources that deliver; docs/fairness.md has the bounds. Nothing is stored but which
-//! copies run ([`CrashRecord`]): whoever needs an image requests it again, so a restart loses no work.
+//! Each image is copied at most once at a time, few images run in parallel, and failures are retried with exponential
+//! backoff. Slots, memory and time go to sources that deliver; docs/fairness.md has the bounds. Only the list of
+//! running copies is stored ([`CrashRecord`]): anyone who needs an image requests it again, so a restart loses no work.
 //!
-//! - [`fair_slots`]: whose turn is next;
+//! - [`fair_slots`]: which job is next;
 //! - [`limits`]: when a running copy gives up its slot;
 //! - [`sources`]: which sources deliver;
-//! - [`jobs`]: the images, and how many there may be;
-//! - [`crash_record`]: what ran when the process died.
+//! - [`jobs`]: the jobs by image, and how many there may be;
+//! - [`crash_record`]: which copies were running when the process died.
 
 mod crash_record;
 mod fair_slots;
@@ -43,7 +43,7 @@ use crate::reason::Reason;
 
 pub use crash_record::CrashRecord;
 use fair_slots::{FairSlots, Lane};
-use job::{Backoff, Job, Stage, pause, penalty_pause};
+use job::{Backoff, Job, Stage, penalty_delay, retry_delay};
 use jobs::{InUseLimits, Jobs, Room};
 use limits::TICK;
 pub use progress::JobProgress;
@@ -51,22 +51,23 @@ use sources::{Class, Source};
 pub use task::{Outlook, Status, Task};
 use verdict::{Blame, Verdict};
 
-/// Ends of attempts that wait for receivers. A receiver that lags behind by more checks all images instead.
+/// Ended attempts that are buffered for receivers. A receiver that lags behind by more checks all images instead.
 const MAX_ENDED: usize = 1024;
 
-/// Failures after which a job is not tried again by itself, but only when somebody requests the image: about an hour.
+/// Failures after which a job is retried only on request: about an hour.
 const AUTOMATIC_ATTEMPTS: u32 = 12;
 
-/// Shortest time between two log lines about failed copies that admission asked for. Those of images in use are all logged.
-const ASKED_FAILURE_LOG_EVERY: Duration = Duration::from_secs(1);
+/// Shortest time between two log lines about failed copies that admission requested. Those of images in use are all
+/// logged.
+const REQUESTED_FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Images that admission asked for of which the first failure is logged, in a minute.
+/// Images requested by admission whose first failure is logged, per minute.
 const FIRST_FAILURES_LOGGED: u32 = 100;
 
-/// Namespaces in whose turns one image is served.
+/// Namespaces that share their turns with one image.
 const MAX_GROUPS: usize = 16;
 
-/// How an image is copied.
+/// Copies images.
 pub trait Copier: Send + Sync + 'static {
     /// Copies an image; dropping the future stops the copy.
     fn copy(
@@ -76,44 +77,39 @@ pub trait Copier: Send + Sync + 'static {
         progress: &JobProgress,
     ) -> impl Future<Output = Result<CopyReport, Failure>> + Send;
 
-    /// The registry of an image that is being copied.
+    /// The state of the registry of an image that is being copied.
     fn source_state(&self, _image: &ImageRef<'static>) -> SourceState {
         SourceState::default()
     }
 }
 
-/// What is known of the registry of an image.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SourceState {
-    /// The address that its name resolved to last; `None` if that is not known.
+    /// The address that the host name last resolved to, if known.
     pub address: Option<IpAddr>,
-    /// It asked for a pause that is not over.
+    /// The registry requested a pause that is not over.
     pub is_paused: bool,
 }
 
-/// Who needs a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Requester {
-    /// Something in these namespaces of the cluster runs it. More than 16 are not counted.
+    /// Objects in these namespaces use the image. Namespaces beyond 16 are not counted.
     Namespaces(Vec<Arc<str>>),
-    /// Somebody asks for it, most likely the policy for a workload that is being admitted.
+    /// A client requested the image, usually the policy for a workload that is being admitted.
     Admission,
 }
 
-/// Why an image could not be copied.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// For those who asked, and for the log.
     pub reason: Reason,
-    /// Whether trying again may help.
     pub retry: Retry,
-    /// Whether the source says that it has no such image, or does not say whether it has it.
+    /// The source reports that it has no such image, or does not reveal whether it has it.
     pub is_absent: bool,
-    /// What is behind it is logged elsewhere, once for all images that it concerns.
+    /// The cause is logged elsewhere, once for all images that it affects.
     pub is_reported: bool,
 }
 
-/// The copies to make. Clones share the work.
+/// The queue of copies. Clones share it.
 pub struct CopyQueue<C> {
     inner: Arc<Inner<C>>,
 }
@@ -127,11 +123,11 @@ struct Inner<C> {
     tasks: TaskTracker,
     stop: CancellationToken,
     is_ticking: AtomicBool,
-    /// Anybody may ask for any number of names that do not exist.
-    asked_failures: Throttle,
-    /// The first failure of each of them. Later ones repeat its reason.
-    first_asked_failures: Throttle,
-    /// Wakes the task that checks running copies and pauses.
+    /// Limits log lines, since any client may request any number of names that do not exist.
+    requested_failures: Throttle,
+    /// Limits log lines about the first failure of each image. Later ones repeat its reason.
+    first_requested_failures: Throttle,
+    /// Wakes the task that checks running copies and backoffs.
     changed: Arc<Notify>,
 }
 
@@ -140,7 +136,6 @@ struct State {
     slots: FairSlots,
 }
 
-/// How an attempt ended.
 enum Outcome {
     Ended(Result<CopyReport, Failure>),
     Evicted(Verdict),
@@ -155,7 +150,7 @@ impl<C> Clone for CopyQueue<C> {
 }
 
 impl<C: Copier> CopyQueue<C> {
-    /// A queue that makes at most `parallel` copies at the same time, and counts how they end.
+    /// A queue that runs at most `parallel` copies.
     pub fn new(copier: C, parallel: NonZeroUsize, metrics: Metrics) -> Self {
         let state = State {
             jobs: Jobs::default(),
@@ -170,8 +165,8 @@ impl<C: Copier> CopyQueue<C> {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             is_ticking: AtomicBool::new(false),
-            asked_failures: Throttle::new(ASKED_FAILURE_LOG_EVERY),
-            first_asked_failures: Throttle::with_burst(
+            requested_failures: Throttle::new(REQUESTED_FAILURE_LOG_INTERVAL),
+            first_requested_failures: Throttle::with_burst(
                 Duration::from_mins(1),
                 FIRST_FAILURES_LOGGED,
             ),
@@ -182,7 +177,7 @@ impl<C: Copier> CopyQueue<C> {
         }
     }
 
-    /// From now on so many images in use may wait, run or back off: of one namespace, and of all.
+    /// Limits the images in use that may wait, run or back off: of one namespace, and of all.
     pub fn limit_in_use(&self, of_namespace: usize, of_all: usize) {
         self.inner.state().jobs.in_use_limits = InUseLimits {
             of_namespace,
@@ -190,19 +185,19 @@ impl<C: Copier> CopyQueue<C> {
         };
     }
 
-    /// The record of running copies, which somebody else stores.
+    /// The record of running copies. The caller stores it.
     #[must_use]
     pub fn crash_record(&self) -> &CrashRecord {
         &self.inner.crash_record
     }
 
-    /// How far the copy of `image` is; `None` when nobody requested it, or when it is done.
+    /// The status of the copy of `image`; `None` if it was not requested or is complete.
     #[must_use]
     pub fn status(&self, image: &ImageRef<'static>) -> Option<Status> {
         self.inner.state().jobs.get(image).map(Job::status)
     }
 
-    /// Whether `image` has no copy that could be used before the one that is being made, or waits for its turn.
+    /// Returns whether `image` is queued or running and has no older copy that could be used meanwhile.
     #[must_use]
     pub fn is_awaited(&self, image: &ImageRef<'static>) -> bool {
         let state = self.inner.state();
@@ -210,14 +205,13 @@ impl<C: Copier> CopyQueue<C> {
         job.is_some_and(|job| job.is_active() && job.task != Task::Update)
     }
 
-    /// Reports of which image an attempt ended, however it did. A receiver that lags behind by more than a thousand must
-    /// check the [`Self::status`] of all.
+    /// Receives the image of each attempt that ended. A receiver that lags behind by more than a thousand must check
+    /// the [`Self::status`] of all.
     #[must_use]
     pub fn ended(&self) -> broadcast::Receiver<ImageRef<'static>> {
         self.inner.ended.subscribe()
     }
 
-    /// How many images wait, are being copied, back off after a failure, and are isolated.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let state = self.inner.state();
@@ -230,10 +224,10 @@ impl<C: Copier> CopyQueue<C> {
         }
     }
 
-    /// Requests a copy of `image`, and returns how far it is. Must be called within a Tokio runtime.
+    /// Requests a copy of `image` and returns its status. Must be called within a Tokio runtime.
     ///
-    /// A new name is never refused for admission: it displaces the oldest that never succeeded. Images in use are refused
-    /// only beyond what one namespace may have.
+    /// Admission is never refused a new name: it displaces the oldest that never succeeded. Images in use are refused
+    /// only beyond the limit of their namespace.
     #[must_use]
     pub fn request(&self, image: &ImageRef<'static>, task: Task, requester: &Requester) -> Status {
         let now = Instant::now();
@@ -243,7 +237,7 @@ impl<C: Copier> CopyQueue<C> {
         let mut is_penalized = false;
         if let Some(job) = state.jobs.get(image) {
             let id = job.id;
-            // Nobody waited for that, but somebody does now.
+            // Nobody waited for an update, but now somebody waits for the copy.
             let is_more_urgent =
                 job.is_backing_off() && job.task == Task::Update && task != Task::Update;
             if !is_more_urgent && !job.is_due(now) {
@@ -283,7 +277,7 @@ impl<C: Copier> CopyQueue<C> {
         state.jobs.by_id(id).map_or(Status::Full, Job::status)
     }
 
-    /// Stops all copies and waits until they have let go.
+    /// Stops all copies and waits for their tasks.
     pub async fn shutdown(&self) {
         self.inner.stop.cancel();
         self.inner.tasks.close();
@@ -297,7 +291,7 @@ impl<C: Copier> Inner<C> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The job is needed by these namespaces, too.
+    /// Adds namespaces to the job.
     fn join(self: &Arc<Self>, state: &mut State, id: u64, groups: &[Arc<str>], now: Instant) {
         if !state.jobs.join(id, groups, MAX_GROUPS) {
             return;
@@ -313,12 +307,12 @@ impl<C: Copier> Inner<C> {
         }
     }
 
-    /// Makes room for one more job.
+    /// Makes room for one more job. Returns whether there is any.
     fn make_room(&self, state: &mut State, lane: Lane, groups: &[Arc<str>], now: Instant) -> bool {
         let room = match lane {
             Lane::Requested => {
                 let sources = &state.slots.sources;
-                state.jobs.room_for_asked(|job| {
+                state.jobs.room_for_requested(|job| {
                     sources.class(&Source::of(&job.image), now) == Class::Proven
                 })
             }
@@ -330,13 +324,13 @@ impl<C: Copier> Inner<C> {
         if let Room::InsteadOf(id) = room
             && let Some(job) = state.remove(id)
         {
-            tracing::debug!(image = %job.image, "made room in the queue");
+            tracing::debug!(image = %job.image, "displaced image from the queue");
             self.report_ended(&job.image);
         }
         room != Room::None
     }
 
-    /// Postpones the job if its image must be copied alone. Returns whether it waits for a later moment.
+    /// Postpones the job if its image must be copied alone. Returns whether the job backs off.
     fn isolate(&self, state: &mut State, id: u64, now: Instant) -> bool {
         let Some(job) = state.jobs.by_id_mut(id) else {
             return false;
@@ -345,28 +339,28 @@ impl<C: Copier> Inner<C> {
             return false;
         };
         job.is_isolated = true;
-        if isolation.pause.is_zero() {
+        if isolation.backoff.is_zero() {
             return false;
         }
         tracing::info!(
-            image = %job.image, crashes = isolation.crashes, pause_s = isolation.pause.as_secs(),
-            "image is isolated: it is copied alone after a pause"
+            image = %job.image, crashes = isolation.crashes, backoff_s = isolation.backoff.as_secs(),
+            "isolated image: it is copied alone after the backoff"
         );
         let backoff = Backoff {
             reason: format!(
-                "the sidecar ended without notice {} times while copying it; it is copied alone later. Raise the memory \
-                 limit of the sidecar, or exclude the image",
+                "mirror-sidecar died {} times while copying the image, which is copied alone later; raise the memory limit \
+                 of mirror-sidecar, or exclude the image",
                 isolation.crashes
             ),
             outlook: Outlook::Passing,
-            until: now + isolation.pause,
+            until: now + isolation.backoff,
             is_automatic: true,
         };
         state.jobs.set_backing_off(id, backoff);
         true
     }
 
-    /// Starts what may run now.
+    /// Starts the jobs that may run now.
     fn dispatch(self: &Arc<Self>, state: &mut State, now: Instant) {
         if self.stop.is_cancelled() || self.crash_record.is_loading(now) {
             return;
@@ -377,7 +371,7 @@ impl<C: Copier> Inner<C> {
     }
 
     fn start(self: &Arc<Self>, state: &mut State, id: u64, now: Instant) {
-        // The record may have been read after the job was added.
+        // The record may have been loaded after the job was added.
         let is_new = state.jobs.by_id(id).is_some_and(|job| !job.is_isolated);
         if is_new
             && state
@@ -426,7 +420,7 @@ impl<C: Copier> Inner<C> {
                 .is_some()
     }
 
-    /// Wakes the ticking task, and starts it if there is none.
+    /// Wakes the ticking task, and starts it if none runs.
     fn tick_soon(self: &Arc<Self>) {
         if self.is_ticking.swap(true, Ordering::Relaxed) {
             self.changed.notify_one();
@@ -436,7 +430,8 @@ impl<C: Copier> Inner<C> {
         }
     }
 
-    /// Checks running copies, ends pauses, and starts what may run. Returns whether there is anything to check later.
+    /// Checks running copies, ends backoffs, and starts jobs that may run. Returns whether there is anything to check
+    /// later.
     fn tick(self: &Arc<Self>) -> bool {
         let now = Instant::now();
         let mut guard = self.state();
@@ -460,7 +455,7 @@ impl<C: Copier> Inner<C> {
     }
 
     fn report_ended(&self, image: &ImageRef<'static>) {
-        // Without a cluster nobody listens.
+        // Without a cluster there are no receivers.
         let _ = self.ended.send(image.clone());
     }
 }
@@ -468,7 +463,7 @@ impl<C: Copier> Inner<C> {
 async fn tick<C: Copier>(inner: Weak<Inner<C>>, changed: Arc<Notify>, stop: CancellationToken) {
     let mut is_busy = true;
     loop {
-        let pause = async {
+        let next_tick = async {
             if is_busy {
                 tokio::time::sleep(TICK).await;
             } else {
@@ -478,7 +473,7 @@ async fn tick<C: Copier>(inner: Weak<Inner<C>>, changed: Arc<Notify>, stop: Canc
         tokio::select! {
             () = stop.cancelled() => return,
             () = changed.notified() => {}
-            () = pause => {}
+            () = next_tick => {}
         }
         let Some(inner) = inner.upgrade() else {
             return;
@@ -532,22 +527,22 @@ impl Failure {
     }
 }
 
-/// When an image is tried again after the pause, in words. Images in use are requested again by their re-checks.
+/// Describes when an image is retried after the backoff. Images in use are requested again by their re-checks.
 fn next_attempt(is_automatic: bool, lane: Option<Lane>) -> &'static str {
     match lane {
-        _ if is_automatic => "by itself",
+        _ if is_automatic => "automatic",
         Some(Lane::Requested) => "when a workload requests or uses the image",
-        _ => "by itself, with the next check of the image",
+        _ => "automatic, with the next re-check of the image",
     }
 }
 
-/// An attempt that ends without an outcome, because it was stopped or has a defect, must not leave its image "being copied"
-/// for ever, nor keep its slot.
+/// Concludes an attempt on drop: one that was stopped or panicked must not leave its image "copying", nor keep its
+/// slot.
 struct End<'a, C: Copier> {
     inner: &'a Arc<Inner<C>>,
     image: &'a ImageRef<'static>,
     id: u64,
-    /// Its job may already run again.
+    /// The job may run again already.
     is_concluded: bool,
 }
 
@@ -614,7 +609,7 @@ impl<C: Copier> End<'_, C> {
                 self.back_off(state, &Failure::passing(reason), blame, failures, now);
             }
             Outcome::Evicted(Verdict::MakeRoom) => {
-                tracing::info!(image = %self.image, "a long copy made room for others; it continues later");
+                tracing::info!(image = %self.image, "requeued long copy to make room for others");
                 if let Some(job) = state.jobs.by_id_mut(self.id) {
                     job.is_long = true;
                 }
@@ -647,9 +642,9 @@ impl<C: Copier> End<'_, C> {
         now: Instant,
     ) {
         let failures = failures.saturating_add(1);
-        let pause = match blame {
-            Blame::Nobody => pause(failures, failure.retry),
-            _ => penalty_pause(failures),
+        let delay = match blame {
+            Blame::Nobody => retry_delay(failures, failure.retry),
+            _ => penalty_delay(failures),
         };
         let outlook = failure.outlook();
         let is_automatic = outlook == Outlook::Passing && failures < AUTOMATIC_ATTEMPTS;
@@ -657,17 +652,17 @@ impl<C: Copier> End<'_, C> {
         let lane = state.jobs.by_id(self.id).map(|job| job.lane);
         let times = match lane {
             _ if failure.is_reported => None,
-            Some(Lane::Requested) if failures == 1 => self.inner.first_asked_failures.count(),
-            Some(Lane::Requested) => self.inner.asked_failures.count(),
+            Some(Lane::Requested) if failures == 1 => self.inner.first_requested_failures.count(),
+            Some(Lane::Requested) => self.inner.requested_failures.count(),
             _ => Some(1),
         };
         let reason = &failure.reason.detail;
-        let (pause_s, next) = (pause.as_secs(), next_attempt(is_automatic, lane));
+        let (backoff_s, next) = (delay.as_secs(), next_attempt(is_automatic, lane));
         if let Some(times) = times {
             let not_logged = times.saturating_sub(1);
-            tracing::warn!(%image, failures, pause_s, next, not_logged, reason, "copy failed");
+            tracing::warn!(%image, failures, backoff_s, next, not_logged, reason, "copy failed");
         } else {
-            tracing::debug!(%image, failures, pause_s, next, reason, "copy failed");
+            tracing::debug!(%image, failures, backoff_s, next, reason, "copy failed");
         }
         if let Some(job) = state.jobs.by_id_mut(self.id) {
             job.failures = failures;
@@ -676,7 +671,7 @@ impl<C: Copier> End<'_, C> {
         let backoff = Backoff {
             reason: failure.reason.public.clone(),
             outlook,
-            until: now + pause,
+            until: now + delay,
             is_automatic,
         };
         state.jobs.set_backing_off(self.id, backoff);

@@ -1,13 +1,13 @@
-//! Which copies ran when the process died, so that one image cannot end it again and again.
+//! Records which copies were running when the process died, so that one image cannot kill it repeatedly.
 //!
-//! In a cluster the record is an annotation of the replica's Lease. A replica that ends in order deletes its Lease, and the
-//! record with it. A Lease that is there when a replica starts under the same name, or that expires, belongs to a process
-//! that died: the images that it was copying are isolated. Each of them is copied while nothing else is, after a pause that
-//! grows with each death.
+//! In a cluster the record is an annotation of the replica's Lease. A replica that shuts down cleanly deletes its Lease
+//! with the record. A Lease that exists when a replica starts under the same name, or that expires, belongs to a
+//! process that died: the images that it was copying are isolated. Each of them is copied while nothing else is, after
+//! a backoff that grows with each crash.
 //!
-//! Normally the list of running copies is stored with the renewal every few seconds, without a write of its own. Within an
-//! hour after a death no copy starts before the list with its image is stored, so the second death within two seconds after
-//! a start finds it. Without a cluster nothing is stored.
+//! Normally the list of running copies is stored with the renewal every few seconds, without a write of its own. Within
+//! an hour after a crash no copy starts before the list with its image is stored, so that a second crash finds it even
+//! if it follows within two seconds after a start. Without a cluster nothing is stored.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,27 +20,26 @@ use tokio::time::{Instant, timeout};
 
 use crate::backoff::doubling;
 
-/// How long the first copy waits for the record of the process before this one.
+/// How long the first copy waits for the record of the previous process.
 const LOAD_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long every start is recorded first after a process died.
-const CAREFUL_FOR: Duration = Duration::from_hours(1);
+/// How long every start is stored first after a crash.
+const STORE_FIRST_FOR: Duration = Duration::from_hours(1);
 
-/// How long a start waits for that. An API server that is away must not stop all copies.
+/// How long a start waits to be stored. An unavailable API server must not stop all copies.
 const STORE_WITHIN: Duration = Duration::from_secs(3);
 
-/// Images that are isolated at most. A death adds those that ran, of which most are innocent.
+/// Limit of isolated images. A crash adds all that were running, of which most are innocent.
 const MAX_ISOLATED: usize = 64;
 
-/// Longest text that is accepted as a record, in bytes: 64 isolated images and as many running ones with the longest names.
-/// All annotations of an object together may have 256 KiB.
+/// Longest accepted record, in bytes: 64 isolated and 64 running images with the longest names. All annotations of an
+/// object together may have 256 KiB.
 const MAX_TEXT: usize = 128 * 1024;
 
-/// Pause after the first death; it is quadrupled with each further one.
-const FIRST_PAUSE: Duration = Duration::from_mins(1);
+/// Wait after the first crash; each further one quadruples it.
+const FIRST_BACKOFF: Duration = Duration::from_mins(1);
 
-/// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_hours(24);
+const LONGEST_BACKOFF: Duration = Duration::from_hours(24);
 
 /// The record. Clones share it.
 #[derive(Clone)]
@@ -48,33 +47,32 @@ pub struct CrashRecord(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    /// The version of what is to be stored, and of what is.
+    /// Versions of the record: the current one, and the stored one.
     wanted: watch::Sender<u64>,
     stored: watch::Sender<u64>,
 }
 
 struct State {
     is_persistent: bool,
-    /// Until when the record of the process before is waited for.
+    /// Copies wait until then for the record of the previous process.
     loading_until: Option<Instant>,
     is_loaded: bool,
-    careful_until: Option<Instant>,
+    store_first_until: Option<Instant>,
     process: String,
     running: BTreeMap<u64, String>,
     isolated: BTreeMap<String, Isolated>,
-    /// What other replicas recorded last.
-    others: BTreeMap<String, Text>,
-    /// The wall clock at a moment of the monotonic one.
+    /// The last records of other replicas.
+    others: BTreeMap<String, StoredRecord>,
+    /// The wall clock (since 1970) at a moment of the monotonic one.
     clock: (Duration, Instant),
 }
 
-/// An image that is copied alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Isolation {
-    /// How often a process died while the image was being copied.
+    /// Crashes while the image was being copied.
     pub(super) crashes: u32,
-    /// How long it must wait still.
-    pub(super) pause: Duration,
+    /// Remaining wait.
+    pub(super) backoff: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -84,25 +82,25 @@ struct Isolated {
     retry_at: u64,
 }
 
-/// The annotation.
+/// The format of the annotation.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Text {
+struct StoredRecord {
     process: String,
     running: Vec<String>,
-    isolated: Vec<IsolatedText>,
+    isolated: Vec<StoredIsolation>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct IsolatedText {
+struct StoredIsolation {
     image: String,
     crashes: u32,
     retry_at: u64,
 }
 
 impl CrashRecord {
-    /// An empty record that is stored nowhere.
+    /// An empty record that is not stored.
     #[must_use]
     pub fn new() -> Self {
         let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -110,7 +108,7 @@ impl CrashRecord {
             is_persistent: false,
             loading_until: None,
             is_loaded: false,
-            careful_until: None,
+            store_first_until: None,
             process: format!("{:016x}", fastrand::u64(..)),
             running: BTreeMap::new(),
             isolated: BTreeMap::new(),
@@ -124,29 +122,29 @@ impl CrashRecord {
         }))
     }
 
-    /// The record is stored from now on. No copy starts before [`Self::load`], for a few seconds at most.
+    /// From now on the record is stored. No copy starts before [`Self::load`], for at most [`LOAD_WITHIN`].
     pub fn persist(&self) {
         let mut state = self.state();
         state.is_persistent = true;
         state.loading_until = Some(Instant::now() + LOAD_WITHIN);
     }
 
-    /// The process before this one ended in order. Only the first call of this or [`Self::load`] counts.
+    /// The previous process shut down cleanly. Only the first call of this or [`Self::load`] counts.
     pub fn load_nothing(&self) {
         let mut state = self.state();
         state.loading_until = None;
         state.is_loaded = true;
     }
 
-    /// Accepts the record of the process before this one, which died.
+    /// Loads the record of the previous process, which died.
     pub fn load(&self, text: Option<&str>) {
         let mut state = self.state();
         state.loading_until = None;
         if std::mem::replace(&mut state.is_loaded, true) {
             return;
         }
-        let text = text.and_then(Text::parse).unwrap_or_default();
-        // It may be this process's own Lease: the response to its creation was lost.
+        let text = text.and_then(StoredRecord::parse).unwrap_or_default();
+        // The Lease may be this process's own, if the response to its creation was lost.
         if text.process != state.process {
             state.crashed(text);
             drop(state);
@@ -154,14 +152,14 @@ impl CrashRecord {
         }
     }
 
-    /// The version and the text of what is to be stored.
+    /// The version and the text to store.
     #[must_use]
     pub fn to_store(&self) -> (u64, String) {
         let version = *self.0.wanted.borrow();
         (version, self.state().text())
     }
 
-    /// This version is stored.
+    /// Confirms that this version is stored.
     pub fn stored(&self, version: u64) {
         self.0.stored.send_if_modified(|stored| {
             let is_news = *stored < version;
@@ -170,12 +168,12 @@ impl CrashRecord {
         });
     }
 
-    /// Returns when a copy waits until the record is stored.
+    /// Returns when a copy waits for the record to be stored.
     pub async fn waits_to_be_stored(&self) {
         let mut wanted = self.0.wanted.subscribe();
         loop {
             let is_behind = *self.0.stored.borrow() < *wanted.borrow_and_update();
-            if is_behind && self.state().is_careful(Instant::now()) {
+            if is_behind && self.state().stores_first(Instant::now()) {
                 return;
             }
             if wanted.changed().await.is_err() {
@@ -184,26 +182,26 @@ impl CrashRecord {
         }
     }
 
-    /// Another replica recorded this.
-    pub fn see(&self, replica: &str, text: Option<&str>) {
+    /// Updates the record of another replica.
+    pub fn observe(&self, replica: &str, text: Option<&str>) {
         let mut state = self.state();
-        match text.and_then(Text::parse) {
+        match text.and_then(StoredRecord::parse) {
             Some(text) => _ = state.others.insert(replica.to_owned(), text),
             None => _ = state.others.remove(replica),
         }
     }
 
-    /// Another replica ended in order.
+    /// Removes the record of another replica, which shut down cleanly.
     pub fn forget(&self, replica: &str) {
         self.state().others.remove(replica);
     }
 
-    /// Only these other replicas are there; the rest ended in order.
+    /// Keeps only the records of these replicas; the others shut down cleanly.
     pub fn keep(&self, is_there: impl Fn(&str) -> bool) {
         self.state().others.retain(|replica, _| is_there(replica));
     }
 
-    /// Another replica died.
+    /// Isolates the images of another replica, which died.
     pub fn adopt(&self, replica: &str) {
         let mut state = self.state();
         if let Some(text) = state.others.remove(replica) {
@@ -213,7 +211,6 @@ impl CrashRecord {
         }
     }
 
-    /// Images that are isolated.
     #[must_use]
     pub fn isolated(&self) -> usize {
         self.state().isolated.len()
@@ -223,7 +220,7 @@ impl CrashRecord {
         self.state().loading_until.is_some_and(|until| now < until)
     }
 
-    /// Whether the image must be copied alone, and when.
+    /// Returns when the image may be copied, if it must be copied alone.
     pub(super) fn isolation(&self, image: &str) -> Option<Isolation> {
         let state = self.state();
         let own = state.isolated.get(image).copied();
@@ -237,15 +234,16 @@ impl CrashRecord {
         let now = state.seconds();
         Some(Isolation {
             crashes: isolated.crashes,
-            pause: Duration::from_secs(isolated.retry_at.saturating_sub(now)).min(LONGEST_PAUSE),
+            backoff: Duration::from_secs(isolated.retry_at.saturating_sub(now))
+                .min(LONGEST_BACKOFF),
         })
     }
 
-    /// The copy is about to start. Waits until that is stored, if a process died lately.
+    /// Records the start of a copy. Waits until that is stored, if a process died lately.
     pub async fn start(&self, id: u64, image: &str) {
         self.state().running.insert(id, image.to_owned());
         let version = self.change();
-        if !self.state().is_careful(Instant::now()) {
+        if !self.state().stores_first(Instant::now()) {
             return;
         }
         let mut stored = self.0.stored.subscribe();
@@ -253,19 +251,19 @@ impl CrashRecord {
         if timeout(STORE_WITHIN, is_stored).await.is_err() {
             tracing::warn!(
                 image,
-                "the start of a copy is not recorded: the API server is slow; if the process dies now, the image may end it again"
+                "cannot store the start of a copy in time; if the process dies now, the image is not isolated after the restart. Check the API server"
             );
         }
     }
 
-    /// The copy ended, and the process is alive.
+    /// Records the end of a copy.
     pub fn end(&self, id: u64) {
         if self.state().running.remove(&id).is_some() {
             self.change();
         }
     }
 
-    /// The isolated image was copied alone, and the process is alive.
+    /// Ends the isolation of an image that was copied alone.
     pub(super) fn clear(&self, image: &str) {
         let mut state = self.state();
         for text in state.others.values_mut() {
@@ -274,7 +272,7 @@ impl CrashRecord {
         if state.isolated.remove(image).is_some() {
             drop(state);
             self.change();
-            tracing::info!(image, "image is not isolated any more");
+            tracing::info!(image, "image is no longer isolated");
         }
     }
 
@@ -307,9 +305,9 @@ impl fmt::Debug for CrashRecord {
 }
 
 impl State {
-    /// Isolates what a process was copying when it died.
-    fn crashed(&mut self, text: Text) {
-        self.careful_until = self.is_persistent.then(|| Instant::now() + CAREFUL_FOR);
+    /// Isolates the images that a process was copying when it died.
+    fn crashed(&mut self, text: StoredRecord) {
+        self.store_first_until = self.is_persistent.then(|| Instant::now() + STORE_FIRST_FOR);
         for isolated in text.isolated {
             let entry = self.isolated.entry(isolated.image).or_insert(Isolated {
                 crashes: 0,
@@ -325,7 +323,7 @@ impl State {
                 retry_at: 0,
             });
             entry.crashes = entry.crashes.saturating_add(1);
-            entry.retry_at = now.saturating_add(pause(entry.crashes).as_secs());
+            entry.retry_at = now.saturating_add(backoff(entry.crashes).as_secs());
         }
         while self.isolated.len() > MAX_ISOLATED {
             let least = self
@@ -339,13 +337,13 @@ impl State {
         }
         tracing::warn!(
             images = text.running.join(", "),
-            "a process ended without notice while these images were being copied; each is copied alone later. \
-             If the container was killed for its memory, raise its limit or exclude the image"
+            "process died while copying these images; each is copied alone later. If the container was killed for its \
+             memory, raise its limit or exclude the image"
         );
     }
 
-    fn is_careful(&self, now: Instant) -> bool {
-        self.careful_until.is_some_and(|until| now < until)
+    fn stores_first(&self, now: Instant) -> bool {
+        self.store_first_until.is_some_and(|until| now < until)
     }
 
     fn seconds(&self) -> u64 {
@@ -354,23 +352,26 @@ impl State {
     }
 
     fn text(&self) -> String {
-        let isolated = self.isolated.iter().map(|(image, isolated)| IsolatedText {
-            image: image.clone(),
-            crashes: isolated.crashes,
-            retry_at: isolated.retry_at,
-        });
-        let text = Text {
+        let isolated = self
+            .isolated
+            .iter()
+            .map(|(image, isolated)| StoredIsolation {
+                image: image.clone(),
+                crashes: isolated.crashes,
+                retry_at: isolated.retry_at,
+            });
+        let text = StoredRecord {
             process: self.process.clone(),
             running: self.running.values().cloned().collect(),
             isolated: isolated.collect(),
         };
-        // No field of it can fail to be written.
+        // No field can fail to be serialized.
         serde_json::to_string(&text).unwrap_or_default()
     }
 }
 
-impl Text {
-    /// `None` if it is no record; a longer list than this program writes is cut.
+impl StoredRecord {
+    /// Returns `None` for an invalid record; lists longer than this program writes are cut.
     fn parse(text: &str) -> Option<Self> {
         if text.len() > MAX_TEXT {
             return None;
@@ -382,8 +383,8 @@ impl Text {
     }
 }
 
-/// The pause before an image is copied alone: 1, 4, 16 and 64 minutes, up to a day.
-fn pause(crashes: u32) -> Duration {
+/// Returns the wait before an isolated image is copied: 1, 4, 16 and 64 minutes, up to a day.
+fn backoff(crashes: u32) -> Duration {
     let doublings = crashes.saturating_sub(1).saturating_mul(2);
-    doubling(FIRST_PAUSE, LONGEST_PAUSE, doublings.saturating_add(1))
+    doubling(FIRST_BACKOFF, LONGEST_BACKOFF, doublings.saturating_add(1))
 }

@@ -1,8 +1,9 @@
-//! The slots for copies, and whose turn is next.
+//! The slots for copies, and which job gets the next one.
 //!
-//! Images in use and images that admission asks for take turns. Among the first, namespaces take turns; within a namespace,
-//! and among the latter, sources do. A group that starts to wait joins at the end of the round, so each of those before it
-//! is served once at most until its own turn. Sources that did not deliver wait in the penalty line, behind all others.
+//! Images in use and images requested by admission take turns. Among images in use, namespaces take turns; within a
+//! namespace, and among requested images, sources do. A group that starts to wait joins at the end of the round, so
+//! each group before it is served at most once until its turn. Sources that did not deliver wait in the penalty queue,
+//! behind all others.
 
 mod candidates;
 mod ticket;
@@ -25,26 +26,27 @@ use super::verdict::{Blame, Verdict};
 pub(super) use ticket::{Lane, Sort, Ticket};
 use waiting::{Candidate, Waiting};
 
-/// One slot in so many is kept for images in use, so that what anybody asks for never takes them all. Without a cluster
-/// nothing is in use, and nothing is kept.
-const KEPT_ONE_IN: usize = 4;
+/// One in this many slots is kept for images in use, so that requested images never take them all. Without a cluster
+/// nothing is in use and nothing is kept.
+const RESERVED_ONE_IN: usize = 4;
 
-/// An image that has waited so long in the penalty line, or after a failure, is served once as if it were untried, so that
-/// a flood of new names does not keep it there for ever.
+/// An image that has waited this long in the penalty queue, or after a failure, is served once as if it were untried,
+/// so that a flood of new names does not starve it.
 const MAX_PENALTY_WAIT: Duration = Duration::from_mins(15);
 
-/// At most one image is served in this way in so long: they must not keep the untried ones waiting in turn.
-const AGED_EVERY: Duration = Duration::from_mins(2);
+/// At most one aged image is served in this time: they must not starve the untried ones in turn.
+const AGED_INTERVAL: Duration = Duration::from_mins(2);
 
-/// An image that runs alone waits for a moment at which nothing runs; after so long no other copy starts until then, or for
+/// An isolated image waits until no copy runs. After this time no other copy starts until then, for at most
 /// [`DRAIN_WITHIN`].
 const IDLE_WITHIN: Duration = Duration::from_mins(15);
 
-/// How long the start of other copies is held back for one that runs alone.
+/// How long the start of other copies is held back for an isolated one.
 const DRAIN_WITHIN: Duration = Duration::from_mins(2);
 
-/// The slots for copies. A registrable domain, and an address, get about half of them. If there are two, one is never given
-/// to an image in use: a workload that is being admitted must not wait behind all that a cluster runs.
+/// The slots for copies. A registrable domain, and an address, get about half of them. If there are two or more, one is
+/// never given to an image in use: a workload that is being admitted must not wait behind everything that a cluster
+/// runs.
 pub(super) struct FairSlots {
     all: usize,
     running: HashMap<u64, Running>,
@@ -52,11 +54,11 @@ pub(super) struct FairSlots {
     waiting_for_memory: HashMap<u64, MemoryPlace>,
     waiting: Waiting,
     pub(super) sources: Sources,
-    /// Anything was ever in use.
+    /// An image was in use at any time.
     is_any_in_use: bool,
-    /// An image in use was served last, so that it is the turn of an asked one.
+    /// The last job served was an image in use, so a requested one is next.
     was_in_use: bool,
-    /// When an image was served that waited for [`MAX_PENALTY_WAIT`].
+    /// When an image that had waited for [`MAX_PENALTY_WAIT`] was last served.
     last_aged: Option<Instant>,
 }
 
@@ -65,19 +67,18 @@ struct Running {
     progress: Arc<JobProgress>,
     pace: Pace,
     evict: Option<oneshot::Sender<Verdict>>,
-    /// It was the only one of the penalty line.
+    /// Started from the penalty queue, which has one slot.
     is_penalty: bool,
-    /// Nothing was known of its source.
+    /// The source had no record at the start.
     is_untried: bool,
     address: Option<IpAddr>,
     has_reported: bool,
 }
 
-/// Slots that are taken.
 #[derive(Clone, Copy, Default)]
 struct Taken {
     in_use: usize,
-    asked: usize,
+    requested: usize,
 }
 
 /// How many slots may be taken: in all, by each lane, from one source.
@@ -85,10 +86,10 @@ struct Taken {
 struct Limits {
     all: usize,
     in_use: usize,
-    asked: usize,
+    requested: usize,
     of_source: usize,
     in_use_of_source: usize,
-    asked_of_source: usize,
+    requested_of_source: usize,
     long: usize,
 }
 
@@ -106,25 +107,24 @@ impl FairSlots {
         }
     }
 
-    /// Adds a job to those that wait.
     pub(super) fn enqueue(&mut self, id: u64, ticket: Ticket, now: Instant) {
         self.is_any_in_use |= ticket.lane == Lane::InUse;
         self.waiting.add(id, ticket, now);
     }
 
-    /// The job waits in these groups, and in this lane, from now on, without losing its age.
+    /// Changes the lane and groups of a waiting job without losing its age.
     pub(super) fn regroup(&mut self, id: u64, lane: Lane, groups: Vec<Arc<str>>) {
         self.is_any_in_use |= lane == Lane::InUse;
         self.waiting.regroup(id, lane, groups);
     }
 
-    /// Removes a job, whether it waits or runs.
+    /// Removes a waiting or running job.
     pub(super) fn remove(&mut self, id: u64) {
         self.waiting.remove(id);
         self.running.remove(&id);
     }
 
-    /// Nothing waits and nothing runs.
+    /// Returns whether no job waits or runs.
     pub(super) fn is_empty(&self) -> bool {
         self.running.is_empty() && self.waiting.is_empty()
     }
@@ -137,7 +137,7 @@ impl FairSlots {
         self.waiting.len()
     }
 
-    /// Whether this job, which just started to wait, may run at once. No other job that waits could, or it would run.
+    /// Returns whether this job, which just started to wait, may run now. No other waiting job may, or it would run.
     pub(super) fn may_start(&self, id: u64, now: Instant) -> bool {
         match self.waiting.candidate(id, self, now) {
             Some(candidate) => self.is_open(now) && self.admits(&candidate, None, now),
@@ -145,7 +145,7 @@ impl FairSlots {
         }
     }
 
-    /// The job whose turn it is, if one may run now.
+    /// The next job, if one may run now.
     pub(super) fn next(&self, now: Instant) -> Option<u64> {
         let isolated = || self.waiting.isolated().filter(|_| self.running.is_empty());
         if !self.is_open(now) {
@@ -169,7 +169,7 @@ impl FairSlots {
             .or_else(|| isolated().map(|(id, _)| id))
     }
 
-    /// The job runs from now on. `evict` ends it.
+    /// Marks the job as running. `evict` ends it.
     pub(super) fn start(
         &mut self,
         id: u64,
@@ -202,8 +202,8 @@ impl FairSlots {
         self.running.insert(id, running);
     }
 
-    /// Ends copies that must make room. `address` returns the address of a running job's registry, if it is known, and
-    /// whether that registry asked for a pause.
+    /// Ends copies that must make room. `state` returns the address of a running job's registry, if known, and whether
+    /// that registry requested a pause.
     pub(super) fn check_running(
         &mut self,
         now: Instant,
@@ -256,7 +256,7 @@ impl FairSlots {
         let is_single = self.all == 1;
         let is_memory_wanted = self.is_memory_wanted(id);
         let running = self.running.get_mut(&id)?;
-        // Another verdict is on its way.
+        // A verdict was sent already.
         running.evict.as_ref()?;
         let measured = running.progress.measured();
         if let Some(address) = address {
@@ -277,7 +277,7 @@ impl FairSlots {
         Some((excess, running.pace.rate(now, measured)))
     }
 
-    /// What follows from an excess, if anybody waits whom it concerns.
+    /// Returns the consequence of an excess, if a job waits that it affects.
     fn judge(&self, id: u64, excess: &Excess, is_paused: bool, now: Instant) -> Option<Verdict> {
         let running = self.running.get(&id)?;
         let started = running.pace.started();
@@ -298,7 +298,7 @@ impl FairSlots {
         }
         let (reason, blame) = match excess {
             Excess::Silent if is_paused => (
-                "the source asked for a pause while other images waited".into(),
+                "the source requested a pause while other images waited".into(),
                 Blame::Nobody,
             ),
             Excess::Silent => (
@@ -314,17 +314,17 @@ impl FairSlots {
                 },
             ),
             Excess::Stalled => (
-                "hardly anything moved for 300 s".into(),
+                "less than 256 KiB moved in 300 s".into(),
                 by_source(self.sources.has_responded_since(source, started)),
             ),
-            // The backup, or what all copies share, may be why.
+            // The cause may be the backup, or something that all copies share.
             Excess::Idle => (
-                "too little moved while other images waited".into(),
+                "too little data moved while other images waited".into(),
                 Blame::Nobody,
             ),
             Excess::Late => (
                 format!(
-                    "it was not complete after {} s while other images waited",
+                    "the copy was not complete after {} s while other images waited",
                     now.duration_since(started).as_secs()
                 ),
                 Blame::Image,
@@ -334,7 +334,7 @@ impl FairSlots {
         Some(Verdict::GiveUp { reason, blame })
     }
 
-    /// An address becomes known when a copy starts. Then it may turn out that the copy would not have had its turn.
+    /// Re-checks limits by address, which becomes known only after a copy starts.
     fn judge_address(&self, id: u64, now: Instant) -> Option<Verdict> {
         let running = self.running.get(&id)?;
         let address = running.address?;
@@ -361,8 +361,8 @@ impl FairSlots {
         }
     }
 
-    /// Whether the copy holds memory that a copy of another domain waits for. A copy in the penalty line counts only for
-    /// others there.
+    /// Returns whether the copy holds memory that a copy of another domain waits for. Copies in the penalty queue count
+    /// only for others there.
     fn is_memory_wanted(&self, id: u64) -> bool {
         let Some(own) = self.running.get(&id) else {
             return false;
@@ -378,9 +378,9 @@ impl FairSlots {
         })
     }
 
-    /// Whether a job waits that could have the slot of this one: of another source, or at least of another account or
-    /// other namespaces. An image that must run alone could have any slot in the time that is kept for it, and a running
-    /// copy that waits for memory needs that of the others.
+    /// Returns whether a job waits that could have this job's slot: of another source, or at least of another account
+    /// or other namespaces. While slots are drained, an isolated image could have any; a running copy that waits for
+    /// memory needs that of the others.
     pub(super) fn is_in_the_way(&self, id: u64, must_differ_in_domain: bool, now: Instant) -> bool {
         let Some(running) = self.running.get(&id) else {
             return false;
@@ -405,7 +405,7 @@ impl FairSlots {
         })
     }
 
-    /// Whether there is a slot for a normal job, as far as all slots are concerned.
+    /// Returns whether there is a slot for a normal job, counting all slots together.
     fn is_open(&self, now: Instant) -> bool {
         let runs_alone = self
             .running
@@ -425,7 +425,7 @@ impl FairSlots {
         })
     }
 
-    /// Whether the candidate may run, if `except` did not.
+    /// Returns whether the candidate may run if `except` did not.
     fn admits(&self, candidate: &Candidate<'_>, except: Option<u64>, now: Instant) -> bool {
         let limits = self.limits();
         let ticket = candidate.ticket;
@@ -461,13 +461,12 @@ impl FairSlots {
             && (!candidate.is_in_penalty || penalty == 0)
     }
 
-    /// Whether an image that waited since then is served like an untried one.
+    /// Returns whether an image that has waited since then is served like an untried one.
     fn is_aged(&self, since: Instant, now: Instant) -> bool {
-        let is_due = |last| now.duration_since(last) >= AGED_EVERY;
+        let is_due = |last| now.duration_since(last) >= AGED_INTERVAL;
         now.duration_since(since) >= MAX_PENALTY_WAIT && self.last_aged.is_none_or(is_due)
     }
 
-    /// Slots that a group of a lane has.
     fn held_by_group(&self, lane: Lane, name: &Arc<str>) -> usize {
         let running = self.running.values().map(|running| &running.ticket);
         let of_group = running.filter(|ticket| ticket.lane == lane && ticket.groups.contains(name));
@@ -503,7 +502,7 @@ impl FairSlots {
     fn limits(&self) -> Limits {
         let all = self.all;
         let kept = if self.is_any_in_use {
-            all / KEPT_ONE_IN
+            all / RESERVED_ONE_IN
         } else {
             0
         };
@@ -513,11 +512,11 @@ impl FairSlots {
         Limits {
             all,
             in_use: all - reserved,
-            asked: all - kept,
+            requested: all - kept,
             of_source,
-            // From one source, too, there is a slot for each lane, if it may have two.
+            // A source, too, has a slot for each lane, if it may have two.
             in_use_of_source: (half + kept).min(of_source.saturating_sub(reserved)).max(1),
-            asked_of_source: half,
+            requested_of_source: half,
             long: (all / 2).max(1),
         }
     }
@@ -527,19 +526,19 @@ impl Taken {
     fn add(&mut self, lane: Lane) {
         match lane {
             Lane::InUse => self.in_use += 1,
-            Lane::Requested => self.asked += 1,
+            Lane::Requested => self.requested += 1,
         }
     }
 
     fn of(self, lane: Lane) -> usize {
         match lane {
             Lane::InUse => self.in_use,
-            Lane::Requested => self.asked,
+            Lane::Requested => self.requested,
         }
     }
 
     fn sum(self) -> usize {
-        self.in_use + self.asked
+        self.in_use + self.requested
     }
 }
 
@@ -547,12 +546,12 @@ impl Limits {
     fn of(self, lane: Lane) -> usize {
         match lane {
             Lane::InUse => self.in_use,
-            Lane::Requested => self.asked,
+            Lane::Requested => self.requested,
         }
     }
 
-    /// Slots of a lane that sources get of which nothing is known and that have not responded yet. One is left to those
-    /// that are known to deliver.
+    /// Slots of a lane for untried sources that have not responded yet. One is left to sources that are known to
+    /// deliver.
     fn untried(self, lane: Lane) -> usize {
         self.of(lane).saturating_sub(1).max(1)
     }
@@ -560,7 +559,7 @@ impl Limits {
     fn admit_source(self, lane: Lane, taken: Taken) -> bool {
         let of_lane = match lane {
             Lane::InUse => self.in_use_of_source,
-            Lane::Requested => self.asked_of_source,
+            Lane::Requested => self.requested_of_source,
         };
         taken.sum() < self.of_source && taken.of(lane) < of_lane
     }

@@ -1,4 +1,4 @@
-//! One image in the queue.
+//! One job of the queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,17 +13,17 @@ use super::sources::Source;
 use super::task::{Outlook, Status, Task};
 use crate::backoff::{doubling, jittered};
 
-/// What is happening to an image. An image without a job was not requested, or is copied.
+/// The state of an image in the queue. An image without a job was not requested, or is copied.
 pub(super) struct Job {
-    /// Another job of the same image has another one; later jobs have higher ones.
+    /// Unique among all jobs; later jobs have higher ids.
     pub(super) id: u64,
     pub(super) image: Arc<ImageRef<'static>>,
     pub(super) task: Task,
     pub(super) lane: Lane,
-    /// The namespaces that use it. Not empty.
+    /// The namespaces that use the image. Not empty.
     pub(super) groups: Vec<Arc<str>>,
     pub(super) stage: Stage,
-    /// Attempts that failed in a row.
+    /// Failed attempts in a row.
     pub(super) failures: u32,
     pub(super) is_penalized: bool,
     pub(super) is_long: bool,
@@ -36,12 +36,12 @@ pub(super) enum Stage {
     BackingOff(Backoff),
 }
 
-/// The pause after a failure.
+/// The wait after a failure.
 pub(super) struct Backoff {
     pub(super) reason: String,
     pub(super) outlook: Outlook,
     pub(super) until: Instant,
-    /// It is tried again without being requested.
+    /// The job is retried without a request.
     pub(super) is_automatic: bool,
 }
 
@@ -69,7 +69,7 @@ impl Job {
         matches!(self.stage, Stage::Waiting)
     }
 
-    /// The pause is over, and nothing but a request ends it.
+    /// Returns whether the backoff is over and only a request starts the next attempt.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         match &self.stage {
             Stage::BackingOff(backoff) => !backoff.is_automatic && backoff.until <= now,
@@ -102,23 +102,23 @@ impl Job {
     }
 }
 
-/// The pause after the `failures`-th failure in a row: 1 s doubling to 15 minutes, with jitter so that many images do not
-/// come back at the same moment. A permanent error pauses for five minutes: somebody has to act first, and each attempt
-/// costs the registry's patience.
-pub(super) fn pause(failures: u32, retry: Retry) -> Duration {
+/// Returns the wait after the `failures`-th failure in a row: 1 s doubling to 15 minutes, with jitter so that many
+/// images are not retried together. A permanent error waits five minutes: somebody has to act first, and each attempt
+/// adds load.
+pub(super) fn retry_delay(failures: u32, retry: Retry) -> Duration {
     const FIRST: Duration = Duration::from_secs(1);
     const LONGEST: Duration = Duration::from_mins(15);
     match retry {
         Retry::Permanent => Duration::from_mins(5),
         Retry::Transient { after } => {
-            let pause = doubling(FIRST, LONGEST, failures);
-            jittered(pause.max(after.unwrap_or_default()).min(LONGEST))
+            let delay = doubling(FIRST, LONGEST, failures);
+            jittered(delay.max(after.unwrap_or_default()).min(LONGEST))
         }
     }
 }
 
-/// The pause of a job that goes to the penalty line: 1 minute, doubling to an hour.
-pub(super) fn penalty_pause(failures: u32) -> Duration {
+/// Returns the wait of a job in the penalty queue: 1 minute, doubling to an hour.
+pub(super) fn penalty_delay(failures: u32) -> Duration {
     const FIRST: Duration = Duration::from_mins(1);
     const LONGEST: Duration = Duration::from_hours(1);
     jittered(doubling(FIRST, LONGEST, failures))

@@ -1,4 +1,4 @@
-//! The jobs of all images, and how many there may be.
+//! The jobs by image, and their limits.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -9,15 +9,15 @@ use tokio::time::Instant;
 use super::fair_slots::Lane;
 use super::job::{Backoff, Job, Stage};
 
-/// Images that admission asks for, whether they wait, run, or back off after a failure. A cluster has some thousand. The
-/// limit keeps a flood of invented names from exhausting memory, at about 1 KiB each; a new name displaces an older one.
-pub(super) const MAX_ASKED: usize = 10_000;
+/// Limit of images requested by admission, whether they wait, run or back off. A cluster has some thousand. It bounds
+/// memory, at about 1 KiB each; a new name displaces an older one.
+pub(super) const MAX_REQUESTED: usize = 10_000;
 
-/// How many images in use there may be: what the index of the cluster keeps.
+/// Limits of images in use, equal to those of the cluster's index.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InUseLimits {
     pub(super) of_namespace: usize,
-    /// Beyond, the namespace that has most gives way.
+    /// Beyond this, the namespace with the most images gives way.
     pub(super) of_all: usize,
 }
 
@@ -30,37 +30,35 @@ impl Default for InUseLimits {
     }
 }
 
-/// The jobs of all images.
 #[derive(Default)]
 pub(super) struct Jobs {
     by_image: HashMap<Arc<ImageRef<'static>>, Job>,
     images: HashMap<u64, Arc<ImageRef<'static>>>,
-    asked: usize,
+    requested: usize,
     /// Images in use by the first of their namespaces.
     in_use: HashMap<Arc<str>, usize>,
     pub(super) in_use_limits: InUseLimits,
-    /// Jobs that admission asks for and that do not run, in the order in which they make room.
+    /// Jobs requested by admission that do not run, in the order in which they are displaced.
     displaceable: BTreeSet<(Order, u64)>,
-    /// When which job ends its pause by itself.
+    /// Automatic retries by time.
     due: BTreeSet<(Instant, u64)>,
     next_id: u64,
 }
 
-/// Whether there is room for one more job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
     Free,
-    /// If this job is removed.
+    /// There is room if this job is removed.
     InsteadOf(u64),
     None,
 }
 
-/// Which jobs make room first.
+/// Which jobs are displaced first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Order {
-    /// It failed; whoever needs the image asks again.
+    /// Failed; anyone who needs the image requests it again.
     Failed,
-    /// Nothing is known of its source.
+    /// Its source has no record.
     Untried,
     /// Its source has delivered images.
     Proven,
@@ -85,7 +83,7 @@ impl Jobs {
 
     #[cfg(test)]
     pub(super) fn asked(&self) -> usize {
-        self.asked
+        self.requested
     }
 
     pub(super) fn next_id(&mut self) -> u64 {
@@ -93,12 +91,12 @@ impl Jobs {
         self.next_id
     }
 
-    /// Adds a job that waits.
+    /// Adds a waiting job.
     pub(super) fn add(&mut self, job: Job) {
         let id = job.id;
         match job.lane {
-            Lane::Requested => self.asked += 1,
-            Lane::InUse => *self.in_use.entry(home(&job)).or_default() += 1,
+            Lane::Requested => self.requested += 1,
+            Lane::InUse => *self.in_use.entry(counted_namespace(&job)).or_default() += 1,
         }
         self.images.insert(id, Arc::clone(&job.image));
         self.by_image.insert(Arc::clone(&job.image), job);
@@ -114,7 +112,6 @@ impl Jobs {
         Some(job)
     }
 
-    /// The job runs from now on.
     pub(super) fn set_running(&mut self, id: u64, stage: Stage) {
         self.protect(id);
         if let Some(job) = self.by_id_mut(id) {
@@ -142,7 +139,7 @@ impl Jobs {
         self.make_displaceable(id, Order::Failed);
     }
 
-    /// The first job whose pause is over and that is tried again by itself.
+    /// The first job whose backoff is over and that is retried automatically.
     pub(super) fn next_due(&self, now: Instant) -> Option<u64> {
         let (until, id) = self.due.first()?;
         (*until <= now).then_some(*id)
@@ -152,7 +149,7 @@ impl Jobs {
         !self.due.is_empty()
     }
 
-    /// The image is in use from now on, also by these namespaces. Returns whether that changes anything.
+    /// Moves the image to those in use and adds these namespaces. Returns whether anything changed.
     pub(super) fn join(&mut self, id: u64, groups: &[Arc<str>], most: usize) -> bool {
         let Some(job) = self.by_id_mut(id) else {
             return false;
@@ -167,9 +164,9 @@ impl Jobs {
         if was_asked {
             job.lane = Lane::InUse;
             job.groups = new;
-            let home = home(job);
-            self.asked = self.asked.saturating_sub(1);
-            *self.in_use.entry(home).or_default() += 1;
+            let namespace = counted_namespace(job);
+            self.requested = self.requested.saturating_sub(1);
+            *self.in_use.entry(namespace).or_default() += 1;
             self.protect(id);
             return true;
         }
@@ -179,10 +176,10 @@ impl Jobs {
         job.groups.len() != before
     }
 
-    /// The room for one more that admission asks for: there is always some, of the oldest that failed, else the oldest of
-    /// those of which nothing is known, else the oldest.
-    pub(super) fn room_for_asked(&mut self, is_proven: impl Fn(&Job) -> bool) -> Room {
-        if self.asked < MAX_ASKED {
+    /// Finds room for a job requested by admission. There is always some: instead of the oldest that failed, else the
+    /// oldest of an untried source, else the oldest.
+    pub(super) fn room_for_requested(&mut self, is_proven: impl Fn(&Job) -> bool) -> Room {
+        if self.requested < MAX_REQUESTED {
             return Room::Free;
         }
         while let Some((order, id)) = self.displaceable.first().copied() {
@@ -196,8 +193,8 @@ impl Jobs {
         Room::None
     }
 
-    /// The room for one more image in use of this namespace. If all have too many, the youngest of the namespace that has
-    /// most gives way, unless that is this one.
+    /// Finds room for an image in use of this namespace. Beyond the limit of all, the youngest job of the namespace
+    /// with the most gives way, unless that is this one.
     pub(super) fn room_for_in_use(&self, namespace: &str) -> Room {
         let own = self.in_use.get(namespace).copied().unwrap_or_default();
         if own >= self.in_use_limits.of_namespace {
@@ -246,13 +243,13 @@ impl Jobs {
 
     fn count_out(&mut self, job: &Job) {
         match job.lane {
-            Lane::Requested => self.asked = self.asked.saturating_sub(1),
+            Lane::Requested => self.requested = self.requested.saturating_sub(1),
             Lane::InUse => {
-                let home = home(job);
-                if let Some(count) = self.in_use.get_mut(&home) {
+                let namespace = counted_namespace(job);
+                if let Some(count) = self.in_use.get_mut(&namespace) {
                     *count = count.saturating_sub(1);
                     if *count == 0 {
-                        self.in_use.remove(&home);
+                        self.in_use.remove(&namespace);
                     }
                 }
             }
@@ -260,7 +257,7 @@ impl Jobs {
     }
 }
 
-/// The namespace that a job counts for.
-fn home(job: &Job) -> Arc<str> {
+/// The namespace whose limit counts the job.
+fn counted_namespace(job: &Job) -> Arc<str> {
     job.groups.first().cloned().unwrap_or_default()
 }

@@ -1,7 +1,7 @@
-//! When a running copy gives up its slot: pure rules, time is passed in.
+//! Limits on running copies. Pure rules; the time is passed in.
 //!
-//! Except for [`STALLED_AFTER`], every limit counts only while another image waits that could use the slot. What was copied
-//! is kept: the next attempt finds at the backup every blob that was complete.
+//! Except for [`STALLED_AFTER`], every limit counts only while another image waits that could use the slot. Complete
+//! blobs are kept: the next attempt finds them in the backup.
 
 use std::time::Duration;
 
@@ -10,39 +10,39 @@ use tokio::time::Instant;
 use super::progress::{MIN_MOVEMENT, Measured};
 use crate::output::human_bytes;
 
-/// A source must respond with the root manifest by then. A registry that works takes less than a second; a proxy that
+/// Time for the source to respond with the root manifest. A healthy registry takes less than a second; a proxy that
 /// fetches the image first, some seconds.
 pub(super) const RESPONSE_WITHIN: Duration = Duration::from_secs(30);
 
-/// The time over which the rate of a copy is measured. With [`TICK`] it is the longest time that a slow source keeps others
-/// waiting.
+/// The time over which the rate of a copy is measured. With [`TICK`], the longest time that a slow source delays
+/// others.
 pub(super) const RATE_PERIOD: Duration = Duration::from_secs(58);
 
-/// Bytes that must arrive in [`RATE_PERIOD`]: 72 kB/s, far less than any registry that somebody runs workloads from. Each
-/// failure in a row halves it for a copy in the penalty line, so that an image that can only be slow is copied in the end.
+/// Bytes that must arrive in [`RATE_PERIOD`]: 72 kB/s, far less than any registry that serves workloads. In the penalty
+/// queue, each failure in a row halves it, so that an image that is always slow is copied in the end.
 pub(super) const MIN_ARRIVED: u64 = 4 * 1024 * 1024;
 
-/// Failures after which it is halved no more: about 2 kB/s.
+/// Failures after which [`MIN_ARRIVED`] is halved no more: about 2 kB/s.
 const MAX_HALVINGS: u32 = 5;
 
-/// A copy that takes longer is a long one. Long copies get half of the slots at most while others wait, so that short ones
-/// pass them whatever the long ones' rate is. Nine of ten images take less over a link of 100 Mbit/s.
+/// A copy is long after this time. While others wait, long copies get at most half of the slots, so that short ones
+/// pass them whatever their rate. Nine of ten images take less over a link of 100 Mbit/s.
 pub(super) const LONG_AFTER: Duration = Duration::from_mins(2);
 
-/// The longest time for one attempt while others wait. Each failure in a row doubles it for a copy in the penalty line, so
-/// that a layer that takes longer arrives in the end.
+/// The longest time for one attempt while others wait. In the penalty queue, each failure in a row doubles it, so that
+/// a layer that takes longer arrives in the end.
 pub(super) const ATTEMPT_WITHIN: Duration = Duration::from_mins(15);
 
-/// Failures after which it is doubled no more: four hours.
+/// Failures after which [`ATTEMPT_WITHIN`] is doubled no more: four hours.
 const MAX_DOUBLINGS: u32 = 4;
 
-/// A registry may take this long to commit a large blob, during which nothing else moves.
+/// A registry may take this long to commit a large blob, while no bytes move.
 pub(super) const STALLED_AFTER: Duration = Duration::from_mins(5);
 
 /// How often running copies are checked.
 pub(super) const TICK: Duration = Duration::from_millis(500);
 
-/// The pace of a running copy.
+/// Measures the progress of a running copy.
 #[derive(Debug)]
 pub(super) struct Pace {
     started: Instant,
@@ -56,23 +56,23 @@ struct Period {
     before: Measured,
 }
 
-/// How much a copy is given.
+/// The limits of one copy.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Allowance {
     min_arrived: u64,
     attempt_within: Duration,
 }
 
-/// What a copy exceeds at a moment.
+/// The limit that a copy exceeds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Excess {
-    /// Hardly anything moved for [`STALLED_AFTER`]. This one holds whether or not others wait.
+    /// Less than [`MIN_MOVEMENT`] in [`STALLED_AFTER`]. Applies whether or not others wait.
     Stalled,
     /// The source did not respond within [`RESPONSE_WITHIN`].
     Silent,
-    /// Too little arrived in [`RATE_PERIOD`], and mostly the source was waited for.
+    /// Too little arrived in [`RATE_PERIOD`], and the copy mostly waited for the source.
     Slow(String),
-    /// Too little arrived in [`RATE_PERIOD`], and nothing tells which side is slow.
+    /// Too little arrived in [`RATE_PERIOD`]; the slow side is unknown.
     Idle,
     /// The attempt took longer than [`ATTEMPT_WITHIN`].
     Late,
@@ -81,7 +81,6 @@ pub(super) enum Excess {
 }
 
 impl Allowance {
-    /// The allowance of a copy in the normal line.
     pub(super) fn normal() -> Self {
         Self {
             min_arrived: MIN_ARRIVED,
@@ -89,7 +88,7 @@ impl Allowance {
         }
     }
 
-    /// The allowance of a copy in the penalty line, after so many failures in a row.
+    /// The allowance of a copy in the penalty queue after this many failures in a row.
     pub(super) fn in_penalty(failures: u32) -> Self {
         Self {
             min_arrived: MIN_ARRIVED >> failures.min(MAX_HALVINGS),
@@ -119,13 +118,13 @@ impl Pace {
         now.duration_since(self.started) >= LONG_AFTER
     }
 
-    /// Mean bytes a second since the start.
+    /// Mean bytes per second since the start.
     pub(super) fn rate(&self, now: Instant, measured: Measured) -> u64 {
         let seconds = now.duration_since(self.started).as_secs().max(1);
         measured.arrived / seconds
     }
 
-    /// Returns what the copy exceeds at this moment, the most serious first.
+    /// Returns the limit that the copy exceeds, the most serious first.
     pub(super) fn check(
         &mut self,
         now: Instant,
@@ -164,7 +163,7 @@ impl Pace {
         if samples == 0 {
             return Some(Excess::Idle);
         }
-        // A target that takes its time lets the source wait, so it is not waited for.
+        // A slow target does not count: the copy does not wait for the source then.
         (waits > samples / 4 * 3).then(|| {
             let (arrived, seconds) = (human_bytes(arrived), within.as_secs());
             Excess::Slow(format!(

@@ -1,4 +1,4 @@
-//! The progress of one copy: shown to those who ask, and measured to find slow sources.
+//! The progress of one copy: reported in its status, and measured to find slow sources.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -8,49 +8,48 @@ use tokio::sync::Notify;
 
 use crate::output::human_bytes;
 
-/// Bytes that must move in that time, whoever waits: less than one KiB a second is no copy that anybody waits for.
+/// Bytes that must move in that time, even if nobody waits: less than 1 KiB/s.
 pub(super) const MIN_MOVEMENT: u64 = 256 * 1024;
 
-/// Bytes that one manifest counts as: each costs round trips at both registries, and an image with thousands of small
+/// Bytes that one manifest counts as: each costs round trips to both registries, and an image with thousands of small
 /// manifests is not slow because it has few bytes.
 const MANIFEST_WORTH: u64 = 256 * 1024;
 
-/// The progress of one copy.
 #[derive(Debug)]
 pub struct JobProgress {
     requested: AtomicBool,
     responded: AtomicBool,
-    /// Grows with everything that the copy achieves; see [`Measured::movement`].
+    /// Grows with all progress; see [`Measured::movement`].
     movement: AtomicU64,
-    /// Bytes that were sent, without those of failed attempts, or found at the backup.
+    /// Bytes sent or found in the backup, without those of failed attempts.
     bytes: AtomicU64,
-    /// Manifests that were pushed or found, as bytes.
+    /// Manifests pushed or found, in bytes.
     manifests: AtomicU64,
     /// Zero until the image's manifests are read.
     total: AtomicU64,
     samples: AtomicU64,
     source_waits: AtomicU64,
-    /// A place for manifests, as [`code`] gives it.
+    /// Memory for manifests, encoded with [`code`].
     waits_for_memory: AtomicU8,
     holds_memory: AtomicU8,
-    /// A blob's first byte is waited for. Reset by the next movement.
+    /// The copy waits for the first byte of a blob. Reset by the next movement.
     waits_for_source: AtomicBool,
-    /// Notified when the source responds: its slot may count differently from then on.
+    /// Notified when the source responds: the slot may count differently from then on.
     changed: Arc<Notify>,
 }
 
-/// What a copy has achieved since its start.
+/// The progress of a copy since its start.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Measured {
-    /// The source was asked for the root manifest.
+    /// The root manifest was requested from the source.
     pub(super) is_requested: bool,
-    /// The source responded to that.
+    /// The source responded to that request.
     pub(super) has_responded: bool,
-    /// Bytes, with everything else that proves life counted as [`MIN_MOVEMENT`].
+    /// Bytes, with all other progress counted as [`MIN_MOVEMENT`] an event.
     pub(super) movement: u64,
-    /// Bytes that arrived or were found at the backup, with manifests counted as [`MANIFEST_WORTH`].
+    /// Bytes that arrived or were found in the backup, with manifests counted as [`MANIFEST_WORTH`].
     pub(super) arrived: u64,
-    /// How often a blob in transit was sampled, and how often it waited for its source then.
+    /// Samples of blobs in transit, and those in which the blob waited for its source.
     pub(super) samples: u64,
     pub(super) source_waits: u64,
 }
@@ -89,12 +88,11 @@ impl JobProgress {
         self.responded.load(Ordering::Relaxed)
     }
 
-    /// The memory for manifests, held by other copies, that this one reported since the last call to wait for.
+    /// The memory for manifests, held by other copies, that this copy has waited for since the last call.
     pub(super) fn waited_for_memory(&self) -> Option<MemoryPlace> {
         place(self.waits_for_memory.swap(0, Ordering::Relaxed))
     }
 
-    /// The memory for manifests that the copy holds.
     pub(super) fn holds_memory(&self) -> Option<MemoryPlace> {
         place(self.holds_memory.load(Ordering::Relaxed))
     }
@@ -137,7 +135,7 @@ impl Progress for JobProgress {
         let add = |counter: &AtomicU64, amount| _ = counter.fetch_add(amount, Ordering::Relaxed);
         let movement = match event {
             Event::Bytes { bytes, .. } => bytes,
-            // Starting again and again is no movement, and neither is waiting.
+            // Repeated starts and waits are no movement.
             Event::SourceRequested
             | Event::Waiting { .. }
             | Event::WaitingForSource { .. }
@@ -168,14 +166,14 @@ impl Progress for JobProgress {
                 self.waits_for_source.store(true, Ordering::Relaxed);
             }
             Event::Planned { bytes, .. } => add(&self.total, bytes),
-            // They are sent again.
+            // These bytes are sent again.
             Event::BlobFailed { bytes: lost, .. } => {
                 let without = |bytes: u64| Some(bytes.saturating_sub(lost));
                 let _ = self
                     .bytes
                     .fetch_update(Ordering::Relaxed, Ordering::Relaxed, without);
             }
-            // What need not be sent is done as well.
+            // Content that need not be sent counts as done.
             Event::Bytes { bytes: size, .. }
             | Event::BlobSkipped { size, .. }
             | Event::BlobMounted { size, .. } => add(&self.bytes, size),

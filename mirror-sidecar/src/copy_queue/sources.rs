@@ -1,8 +1,8 @@
-//! Which sources deliver: what is known of registrable domains and of addresses.
+//! Which sources deliver: records of registrable domains and of addresses.
 //!
-//! A domain that delivered is judged by itself alone. Whoever owns a name chooses its addresses, and a content delivery
-//! network has many honest registries behind one, so failures of others behind an address count only for domains of which
-//! nothing is known, and only while nothing behind that address delivers.
+//! A domain that delivered is judged by its own record alone. The owner of a name chooses its addresses, and a content
+//! delivery network has many honest registries behind one, so failures of others behind an address count only for
+//! domains without a record, and only while nothing behind that address delivers.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -18,13 +18,12 @@ use tokio::time::Instant;
 const PROVEN_FOR: Duration = Duration::from_hours(24);
 
 /// Records of domains, and of addresses. A cluster uses some dozen registries. The oldest that never delivered are
-/// forgotten first, so that invented names cannot displace a registry that works.
+/// dropped first, so that invented names cannot displace a registry that works.
 const MAX_RECORDS: usize = 4096;
 
 /// Domains behind one address that must fail, with no delivery from there in between, before the address counts.
 const ADDRESS_STRIKES: u32 = 3;
 
-/// Where an image comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Source {
     pub(super) host: Arc<str>,
@@ -33,14 +32,13 @@ pub(super) struct Source {
     pub(super) account: Arc<str>,
 }
 
-/// What is expected of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    /// It delivered an image lately.
+    /// Delivered an image within [`PROVEN_FOR`].
     Proven,
-    /// Nothing is known.
+    /// No record.
     Untried,
-    /// It did not respond, or was slow while others waited, and has delivered nothing since.
+    /// Did not respond, or was slow while others waited, and has delivered nothing since.
     Penalized,
 }
 
@@ -97,25 +95,24 @@ impl Sources {
         }
     }
 
-    /// The address of the source's host, if it is known.
     pub(super) fn address(&self, source: &Source) -> Option<IpAddr> {
         self.hosts.get(&source.host).copied()
     }
 
     pub(super) fn learn_address(&mut self, source: &Source, address: IpAddr) {
         if self.hosts.len() >= MAX_RECORDS && !self.hosts.contains_key(&source.host) {
-            // They are learned again with the next connection.
+            // Learned again with the next connection.
             self.hosts.clear();
         }
         self.hosts.insert(Arc::clone(&source.host), address);
     }
 
-    /// The source responded with a manifest: it is alive.
+    /// Records a manifest from the source.
     pub(super) fn responded(&mut self, source: &Source, now: Instant) {
         self.each_record(source, |record| record.responded_at = Some(now));
     }
 
-    /// The source delivered an image.
+    /// Records a delivered image.
     pub(super) fn delivered(&mut self, source: &Source, now: Instant) {
         self.each_record(source, |record| {
             record.responded_at = Some(now);
@@ -124,7 +121,7 @@ impl Sources {
         });
     }
 
-    /// The source did not deliver in time.
+    /// Records that the source did not deliver in time.
     pub(super) fn strike(&mut self, source: &Source, now: Instant) {
         let is_first = self
             .domains
@@ -133,13 +130,13 @@ impl Sources {
             .is_none_or(|record| record.strikes == 0);
         self.domains
             .update(&source.domain, |record| record.strike(now));
-        // One domain that fails again and again says nothing about others behind its address.
+        // One domain that fails repeatedly does not count against others behind its address.
         if is_first && let Some(address) = self.address(source) {
             self.addresses.update(&address, |record| record.strike(now));
         }
     }
 
-    /// When the source did not deliver in time, the last time.
+    /// The last time at which the source did not deliver in time.
     pub(super) fn struck_at(&self, source: &Source) -> Option<Instant> {
         self.domains.by_key.get(&source.domain)?.struck_at
     }
@@ -194,7 +191,7 @@ impl<K: Clone + Eq + Hash> Records<K> {
         update(record);
     }
 
-    /// Forgets half of the records at once, so that a flood of names does not search for the oldest each time.
+    /// Drops half of the records in one go, so that a flood of names does not sort them each time.
     fn make_room(&mut self) {
         let mut order: Vec<_> = self
             .by_key

@@ -1,39 +1,35 @@
-//! What is to be done for an image, and how far it is.
+//! Tasks of the copy queue, and their status.
 
-/// What is to be done for an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// Make its copy. What the backup has of it is believed to be whole.
+    /// Create the copy. Content that the backup reports is trusted.
     Copy,
-    /// Make its copy again, which was there and vanished: everything that the backup still has of it is checked.
+    /// Create the copy again after it vanished. All content that the backup still has is verified.
     Restore,
-    /// Make the copy follow its original. The older copy stays in place meanwhile, and also if that fails.
+    /// Update the copy to its original. The older copy stays in place meanwhile, and also if the update fails.
     Update,
 }
 
-/// How far the copy of an image is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Being made or waiting for its turn, in words.
+    /// Queued or running; with a description.
     Pending(String),
-    /// The last attempt failed.
     Failed {
-        /// Why, in one sentence.
+        /// One sentence.
         reason: String,
-        /// What is to be expected of the next one.
         outlook: Outlook,
     },
-    /// Not accepted: its namespace has too many images in the queue. It must be requested again.
+    /// Not accepted: the namespace has too many images in the queue. The image must be requested again.
     Full,
 }
 
-/// What is to be expected after a failure.
+/// The expected result of the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outlook {
-    /// It may pass by itself.
+    /// The failure may be transient.
     Passing,
-    /// It will fail again until somebody changes something.
+    /// The failure lasts until somebody fixes its cause.
     Lasting,
-    /// The same, because the source has no such image, or shows none to this client.
+    /// Lasting: the source has no such image, or shows none to this client.
     Absent,
 }

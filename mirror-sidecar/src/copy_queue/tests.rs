@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use mirror_copy::{Event, Progress as _};
 use tokio::sync::Notify;
 
-use super::jobs::MAX_ASKED;
+use super::jobs::MAX_REQUESTED;
 use super::limits::{Allowance, Excess, MIN_ARRIVED, Pace, RATE_PERIOD};
 use super::progress::Measured;
 use super::*;
@@ -264,7 +264,7 @@ async fn a_new_name_displaces_the_oldest_that_never_succeeded() {
     settle().await;
     let status = queue.status(&image("failed.io/a"));
     assert!(matches!(status, Some(Status::Failed { .. })), "{status:?}");
-    for number in 1..MAX_ASKED {
+    for number in 1..MAX_REQUESTED {
         let _ = asked(&queue, &image(&format!("h{number}.io/a")));
     }
     for (number, displaced) in ["failed.io/a", "h2.io/a", "h3.io/a"]
@@ -280,7 +280,7 @@ async fn a_new_name_displaces_the_oldest_that_never_succeeded() {
     // What runs stays.
     let copying = Some(Status::Pending("copying".into()));
     assert_eq!(queue.status(&image("h1.io/a")), copying);
-    assert_eq!(queue.inner.state().jobs.asked(), MAX_ASKED);
+    assert_eq!(queue.inner.state().jobs.requested(), MAX_REQUESTED);
 }
 
 #[tokio::test(start_paused = true)]
@@ -313,7 +313,7 @@ async fn a_copy_in_which_nothing_moves_gives_its_slot_back() {
     let Some(Status::Failed { reason, .. }) = queue.status(&image("slow.io/a")) else {
         panic!("it still runs");
     };
-    assert!(reason.contains("hardly anything moved"), "{reason}");
+    assert!(reason.contains("less than 256 KiB moved"), "{reason}");
     // Nobody waits for it, but nobody else wants the slot either.
     assert_eq!(queue.counts().running, 0);
 }
@@ -362,7 +362,7 @@ async fn what_is_in_use_goes_before_a_flood_of_names() {
     script.release.notify_one();
     settle().await;
     script.started.store(0, Ordering::SeqCst);
-    for number in 0..MAX_ASKED {
+    for number in 0..MAX_REQUESTED {
         let _ = asked(&queue, &image(&format!("h{}.io/a{number}", number % 5)));
     }
     // The runtime runs so many tasks in several rounds.
@@ -458,7 +458,7 @@ async fn an_image_has_one_job_at_a_time() {
 async fn what_is_in_use_leaves_room_for_what_is_asked_for() {
     let script = held();
     let queue = queue(&script, 4);
-    for number in 0..=MAX_ASKED {
+    for number in 0..=MAX_REQUESTED {
         let _ = in_use(&queue, &image(&format!("h{}.io/a{number}", number % 5)));
     }
     for _ in 0..10 {
@@ -472,9 +472,9 @@ async fn what_is_in_use_leaves_room_for_what_is_asked_for() {
     let copying = Some(Status::Pending("copying".into()));
     assert_eq!(queue.status(&asked_first), copying);
     // One that is asked for and then used does not count among the asked ones any more.
-    assert_eq!(queue.inner.state().jobs.asked(), 1);
+    assert_eq!(queue.inner.state().jobs.requested(), 1);
     let _ = in_use(&queue, &asked_first);
-    assert_eq!(queue.inner.state().jobs.asked(), 0);
+    assert_eq!(queue.inner.state().jobs.requested(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -620,7 +620,7 @@ async fn a_slot_is_wanted_only_by_those_who_could_have_it() {
     assert_eq!(wanted(), [true, true]);
 }
 
-/// Less is enough with each failure, for what is in the penalty line. A backup that takes its time is no reason.
+/// Less is enough with each failure, for what is in the penalty queue. A backup that takes its time is no reason.
 #[rstest::rstest]
 #[case(73_000, None, true, false)]
 #[case(72_000, None, true, true)]

@@ -1,13 +1,13 @@
-//! What becomes of a copy that gives up its slot.
+//! Reasons for which a copy gives up its slot.
 
 /// Why a running copy ends before it is complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It waits for its next turn, as if it had not started.
+    /// The job waits for its next turn, as if it had not started.
     Requeue,
-    /// It took long, others wait, and too many long copies run: it waits for the slot of a long one. This is no failure.
+    /// The copy took long, others wait, and too many long copies run: it waits for a slot for long copies. This is no
+    /// failure.
     MakeRoom,
-    /// The attempt failed.
     GiveUp {
         /// One sentence.
         reason: String,
@@ -15,16 +15,17 @@ pub(super) enum Verdict {
     },
 }
 
-/// Who goes to the penalty line.
+/// Which images move to the penalty queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Blame {
-    /// Nobody: the backup, or a pause that the source asked for, may be why. Failed images still wait behind untried ones.
+    /// None: the cause may be the backup, or a pause that the source requested. Failed images still wait behind untried
+    /// ones.
     Nobody,
-    /// The image: other images of its source arrive.
+    /// This image: other images of its source arrive.
     Image,
     /// All images of the source.
     Source,
-    /// All images of the source, and this one also when the source delivers again.
+    /// All images of the source; this image also after the source delivers again.
     Both,
 }
 

@@ -143,7 +143,7 @@ impl Context {
     fn see(&self, members: &mut Membership, name: &str, version: &str, lease: &Metadata) {
         // A Lease whose replica died stays as it is until it is deleted; what it says is known then.
         if members.seen(name, version, now()) {
-            self.crash_record.see(name, record(&lease.metadata));
+            self.crash_record.observe(name, record(&lease.metadata));
         }
     }
 }

@@ -16,7 +16,7 @@ impl Waiting {
         now: Instant,
     ) -> impl Iterator<Item = Candidate<'a>> {
         let disfavored = slots.is_disfavored(Class::Untried, lane);
-        let groups = self.line(lane).0.iter();
+        let groups = self.lane_groups(lane).0.iter();
         groups.flat_map(move |(name, group)| {
             let turn = (slots.held_by_group(lane, name), group.turn);
             group.queues.values().filter_map(move |queue| {

@@ -11,26 +11,26 @@ use crate::copy_queue::sources::Class;
 #[derive(Default)]
 pub(super) struct Waiting {
     pub(super) jobs: HashMap<u64, Job>,
-    pub(super) in_use: Line,
-    pub(super) asked: Line,
-    /// Those that run alone, by their number.
+    pub(super) in_use: LaneGroups,
+    pub(super) requested: LaneGroups,
+    /// Isolated jobs by their number.
     pub(super) isolated: BTreeMap<u64, u64>,
     pub(super) next_number: u64,
 }
 
 pub(super) struct Job {
     pub(super) ticket: Ticket,
-    /// Whoever came first in a queue is the first of it.
+    /// Position in the queue; the lowest is first.
     pub(super) number: u64,
     pub(super) since: Instant,
 }
 
 /// The groups of a lane.
 #[derive(Default)]
-pub(super) struct Line(pub(super) HashMap<Arc<str>, Group>);
+pub(super) struct LaneGroups(pub(super) HashMap<Arc<str>, Group>);
 
 pub(super) struct Group {
-    /// When it was served last, or started to wait; the lowest is next.
+    /// When the group was last served or started to wait; the lowest is next.
     pub(super) turn: u64,
     pub(super) queues: HashMap<QueueKey, Queue>,
 }
@@ -43,7 +43,7 @@ pub(super) struct QueueKey {
 
 pub(super) struct Queue {
     pub(super) turn: u64,
-    /// By the order of service.
+    /// In the order of service.
     pub(super) jobs: BTreeMap<(bool, u64), u64>,
 }
 
@@ -52,30 +52,30 @@ pub(super) struct Candidate<'a> {
     pub(super) id: u64,
     pub(super) ticket: &'a Ticket,
     pub(super) class: Class,
-    /// It belongs to the penalty line: one of these runs at a time.
+    /// In the penalty queue: one of these runs at a time.
     pub(super) is_in_penalty: bool,
-    /// It is served behind all others, too.
+    /// In the penalty queue, and served behind all others.
     pub(super) is_penalty: bool,
-    /// It would be, but has waited for long.
+    /// Would be served behind others, but has waited for long.
     pub(super) is_aged: bool,
     /// The lowest is next.
     pub(super) rank: Rank,
 }
 
-/// What makes a candidate the next, by weight.
+/// The order of candidates, most significant first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
     pub(super) is_no_restore: bool,
     /// Groups with fewer slots first, then by turns.
     pub(super) group: Turn,
     pub(super) has_failed: bool,
-    /// Nothing is known of the source, and such sources have half of the slots.
+    /// The source is untried, and such sources already have half of the slots.
     pub(super) is_disfavored: bool,
     pub(super) source: Turn,
     pub(super) number: u64,
 }
 
-/// Slots that are held, and when it was served last.
+/// Slots held, and when last served.
 pub(super) type Turn = (usize, u64);
 
 impl Waiting {
@@ -107,7 +107,7 @@ impl Waiting {
         self.jobs.insert(id, job);
     }
 
-    /// Removes a job that leaves without having been served.
+    /// Removes a job without serving it.
     pub(super) fn remove(&mut self, id: u64) {
         if let Some(job) = self.jobs.remove(&id) {
             self.isolated.remove(&job.number);
@@ -115,14 +115,14 @@ impl Waiting {
         }
     }
 
-    /// Removes a job whose turn it is; its groups and its source go to the end of their rounds.
+    /// Removes the next job; its groups and its source move to the end of their rounds.
     pub(super) fn serve(&mut self, id: u64) -> Option<Ticket> {
         let job = self.jobs.remove(&id)?;
         self.isolated.remove(&job.number);
         self.unlink(&job);
         let (group_turn, queue_turn) = (self.number(), self.number());
         for name in &job.ticket.groups {
-            if let Some(group) = self.line_mut(job.ticket.lane).0.get_mut(name) {
+            if let Some(group) = self.lane_groups_mut(job.ticket.lane).0.get_mut(name) {
                 group.turn = group_turn;
                 for (key, queue) in &mut group.queues {
                     if key.domain == job.ticket.source.domain {
@@ -142,7 +142,7 @@ impl Waiting {
         self.jobs.len()
     }
 
-    /// The first of those that run alone, and since when it waits.
+    /// The first isolated job, and since when it waits.
     pub(super) fn isolated(&self) -> Option<(u64, Instant)> {
         let (_, id) = self.isolated.first_key_value()?;
         Some((*id, self.jobs.get(id)?.since))
@@ -152,8 +152,8 @@ impl Waiting {
         let (group_turn, queue_turn) = (self.number(), self.number());
         let key = QueueKey::of(ticket);
         for name in &ticket.groups {
-            let line = self.line_mut(ticket.lane);
-            let group = line.0.entry(Arc::clone(name)).or_insert_with(|| Group {
+            let groups = self.lane_groups_mut(ticket.lane);
+            let group = groups.0.entry(Arc::clone(name)).or_insert_with(|| Group {
                 turn: group_turn,
                 queues: HashMap::new(),
             });
@@ -169,8 +169,8 @@ impl Waiting {
         let ticket = &job.ticket;
         let key = QueueKey::of(ticket);
         for name in &ticket.groups {
-            let line = self.line_mut(ticket.lane);
-            let Some(group) = line.0.get_mut(name) else {
+            let groups = self.lane_groups_mut(ticket.lane);
+            let Some(group) = groups.0.get_mut(name) else {
                 continue;
             };
             if let Some(queue) = group.queues.get_mut(&key) {
@@ -180,22 +180,22 @@ impl Waiting {
                 }
             }
             if group.queues.is_empty() {
-                line.0.remove(name);
+                groups.0.remove(name);
             }
         }
     }
 
-    pub(super) fn line(&self, lane: Lane) -> &Line {
+    pub(super) fn lane_groups(&self, lane: Lane) -> &LaneGroups {
         match lane {
             Lane::InUse => &self.in_use,
-            Lane::Requested => &self.asked,
+            Lane::Requested => &self.requested,
         }
     }
 
-    fn line_mut(&mut self, lane: Lane) -> &mut Line {
+    fn lane_groups_mut(&mut self, lane: Lane) -> &mut LaneGroups {
         match lane {
             Lane::InUse => &mut self.in_use,
-            Lane::Requested => &mut self.asked,
+            Lane::Requested => &mut self.requested,
         }
     }
 

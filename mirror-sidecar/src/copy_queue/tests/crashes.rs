@@ -198,13 +198,13 @@ async fn the_images_of_a_replica_that_died_are_isolated_everywhere() {
     let _ = asked(&a, &image("evil.io/x"));
     settle().await;
     let record = b.crash_record();
-    record.see("a", Some(&left_by(a.crash_record())));
+    record.observe("a", Some(&left_by(a.crash_record())));
     assert_eq!(record.isolated(), 0);
     record.adopt("a");
     assert_eq!(record.isolated(), 1);
     // What a live replica isolates is isolated here, too; what it ended in order is not.
     let third = restarted(&script, None);
-    third.crash_record().see("b", Some(&left_by(record)));
+    third.crash_record().observe("b", Some(&left_by(record)));
     let status = asked(&third, &image("evil.io/x"));
     assert!(matches!(status, Status::Failed { .. }), "{status:?}");
     third.crash_record().forget("b");
@@ -212,7 +212,7 @@ async fn the_images_of_a_replica_that_died_are_isolated_everywhere() {
     // Nonsense and giants are no record.
     let giant = "x".repeat(1_000_000);
     for text in [None, Some("[1]"), Some(giant.as_str())] {
-        third.crash_record().see("c", text);
+        third.crash_record().observe("c", text);
         third.crash_record().adopt("c");
         assert_eq!(third.crash_record().isolated(), 0);
     }

@@ -133,7 +133,7 @@ async fn a_silent_source_keeps_its_slot_while_nobody_waits() {
     assert_eq!(copied(&script).len(), 1);
 }
 
-/// An image in the penalty line is served once in a while, whatever else is requested.
+/// An image in the penalty queue is served once in a while, whatever else is requested.
 #[tokio::test(start_paused = true)]
 async fn the_penalty_line_is_served_in_the_end() {
     let script = silent();
