@@ -280,7 +280,7 @@ async fn a_new_name_displaces_the_oldest_that_never_succeeded() {
     // What runs stays.
     let copying = Some(Status::Pending("copying".into()));
     assert_eq!(queue.status(&image("h1.io/a")), copying);
-    assert_eq!(queue.inner.state().jobs.requested(), MAX_REQUESTED);
+    assert_eq!(queue.inner.state().jobs.asked(), MAX_REQUESTED);
 }
 
 #[tokio::test(start_paused = true)]
@@ -342,7 +342,7 @@ async fn a_defect_does_not_leave_an_image_pending_for_ever() {
 
 #[test]
 fn pauses_grow_and_honour_the_registry() {
-    let seconds = |failures, retry| pause(failures, retry).as_secs();
+    let seconds = |failures, retry| retry_delay(failures, retry).as_secs();
     let soon = Retry::Transient { after: None };
     assert!((1..=1).contains(&seconds(1, soon)));
     assert!((8..=10).contains(&seconds(4, soon)));
@@ -472,9 +472,9 @@ async fn what_is_in_use_leaves_room_for_what_is_asked_for() {
     let copying = Some(Status::Pending("copying".into()));
     assert_eq!(queue.status(&asked_first), copying);
     // One that is asked for and then used does not count among the asked ones any more.
-    assert_eq!(queue.inner.state().jobs.requested(), 1);
+    assert_eq!(queue.inner.state().jobs.asked(), 1);
     let _ = in_use(&queue, &asked_first);
-    assert_eq!(queue.inner.state().jobs.requested(), 0);
+    assert_eq!(queue.inner.state().jobs.asked(), 0);
 }
 
 #[tokio::test(start_paused = true)]
