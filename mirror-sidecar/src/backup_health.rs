@@ -1,8 +1,8 @@
-//! Whether the backup registry can be used: it responds, its certificate is accepted, and so is the login.
+//! Health of the backup registry: it responds, its certificate is accepted, and so is the login.
 //!
-//! The registry is probed every few seconds, whether or not anybody needs it. Each change is logged once, with the next
-//! step, and published for the Events of the cluster. Uploads that are denied count as well, since some registries show
-//! only then that a login may not push.
+//! The registry is probed every few seconds, whether or not a copy needs it. Each change is logged once, with the next
+//! step, and published for the Events of the cluster. Denied uploads count as well, since some registries show only
+//! then that a login may not push.
 
 mod state;
 mod trouble;
@@ -18,16 +18,16 @@ use tokio::time::{Instant, sleep, timeout};
 use state::{Change, State};
 pub use trouble::{Trouble, TroubleKind};
 
-/// Pause between two probes of a registry that can be used. One request to its root; registries do not count that.
-const PROBE_EVERY: Duration = Duration::from_secs(10);
+/// Interval between probes of a healthy registry. A probe is one request to the registry's root, which registries do
+/// not rate-limit.
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Pause while it cannot be used, or while the last probe failed for the first time.
-const PROBE_AGAIN: Duration = Duration::from_secs(2);
+/// Interval between probes after a failure.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long a probe may take.
-const PROBE_WITHIN: Duration = Duration::from_secs(5);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whether the backup registry can be used. Clones share what they know.
+/// The health of the backup registry. Clones share it.
 #[derive(Clone)]
 pub struct BackupHealth {
     inner: Arc<Inner>,
@@ -41,7 +41,7 @@ struct Inner {
 }
 
 impl BackupHealth {
-    /// Nothing is known of `registry`.
+    /// The health of `registry` before the first probe.
     #[must_use]
     pub fn new(registry: Registry) -> Self {
         Self {
@@ -59,9 +59,9 @@ impl BackupHealth {
         loop {
             self.probe().await;
             let pause = if self.state().is_settled() {
-                PROBE_EVERY
+                PROBE_INTERVAL
             } else {
-                PROBE_AGAIN
+                RETRY_INTERVAL
             };
             tokio::select! {
                 () = sleep(pause) => {}
@@ -70,24 +70,24 @@ impl BackupHealth {
         }
     }
 
-    /// Why the registry cannot be used; follows each change.
+    /// The current reason why the registry cannot be used; follows each change.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Option<Trouble>> {
         self.inner.trouble.subscribe()
     }
 
-    /// Whether it is known, and logged, that the registry cannot be used.
+    /// Returns whether the registry is known, and was logged, to be unusable.
     #[must_use]
     pub fn is_in_trouble(&self) -> bool {
         self.inner.trouble.borrow().is_some()
     }
 
-    /// A request to the registry failed: it is probed soon.
+    /// Reports a failed request: the registry is probed soon.
     pub fn suspect(&self) {
         self.inner.probe_now.notify_one();
     }
 
-    /// The registry denied an upload to `repository`.
+    /// Reports an upload to `repository` that the registry denied.
     pub fn upload_denied(&self, repository: &str, error: &RegistryError) {
         let change = self
             .state()
@@ -95,18 +95,18 @@ impl BackupHealth {
         self.report(change);
     }
 
-    /// The registry accepted an upload to `repository`.
+    /// Reports an upload to `repository` that the registry accepted.
     pub fn uploaded(&self, repository: &str) {
         let change = self.state().uploaded(repository);
         self.report(change);
     }
 
     async fn probe(&self) {
-        // It responds, and wants fewer requests. A probe would wait for the end of the pause.
+        // The registry responds and is throttling. A probe would wait for the end of the pause.
         if self.inner.registry.is_paused() {
             return;
         }
-        let result = match timeout(PROBE_WITHIN, self.inner.registry.probe()).await {
+        let result = match timeout(PROBE_TIMEOUT, self.inner.registry.probe()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if error.status() == Some(429) => return,
             Err(_) if self.inner.registry.is_paused() => return,
@@ -116,7 +116,7 @@ impl BackupHealth {
                 reason: format!(
                     "registry {} does not respond within {} s",
                     self.inner.registry.host(),
-                    PROBE_WITHIN.as_secs()
+                    PROBE_TIMEOUT.as_secs()
                 ),
             }),
         };
@@ -172,12 +172,12 @@ impl Trouble {
 }
 
 impl TroubleKind {
-    /// Whether one response is enough to know it.
+    /// Returns whether one response is conclusive.
     const fn is_definite(self) -> bool {
         !matches!(self, Self::Unavailable)
     }
 
-    /// What an operator does about it.
+    /// The action that an operator takes.
     #[must_use]
     pub const fn next_step(self) -> &'static str {
         match self {

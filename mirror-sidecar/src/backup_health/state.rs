@@ -1,4 +1,4 @@
-//! What follows from probes and uploads. No I/O: time is given.
+//! The results of probes and uploads, and what follows from them. No I/O; the time is passed in.
 
 use std::time::Duration;
 
@@ -6,21 +6,20 @@ use tokio::time::Instant;
 
 use super::trouble::{Trouble, TroubleKind};
 
-/// Failed probes in a row that make trouble of what one bad moment can cause.
-const FAILURES_OF_AN_OUTAGE: u32 = 2;
+/// Failed probes in a row that count as an outage, if one transient error can cause the failure.
+const OUTAGE_FAILURES: u32 = 2;
 
-/// How long denied uploads count. Images are tried again more often, as long as anybody needs them.
+/// How long denied uploads count. Images are retried more often while they are needed.
 const DENIED_FOR: Duration = Duration::from_hours(1);
 
-/// What is known of the backup registry.
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// Failed probes in a row.
     failures: u32,
     probed: Option<Trouble>,
-    /// The first repository of those whose uploads were denied. Rights may differ from one to the next.
+    /// The first repository whose uploads were denied. Permissions may differ between repositories.
     denied: Option<Denied>,
-    /// What was reported last.
+    /// The trouble that was last reported.
     reported: Option<TroubleKind>,
 }
 
@@ -31,7 +30,7 @@ struct Denied {
     until: Instant,
 }
 
-/// A change that people must know of.
+/// A change to report.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
     Trouble(Trouble),
@@ -39,7 +38,7 @@ pub(super) enum Change {
 }
 
 impl State {
-    /// Whether the last probe told nothing that must be looked at again soon.
+    /// Returns whether the next probe is not urgent.
     pub(super) fn is_settled(&self) -> bool {
         self.failures == 0
     }
@@ -53,7 +52,7 @@ impl State {
             }
             Err(trouble) => {
                 self.failures = self.failures.saturating_add(1);
-                if trouble.kind.is_definite() || self.failures >= FAILURES_OF_AN_OUTAGE {
+                if trouble.kind.is_definite() || self.failures >= OUTAGE_FAILURES {
                     self.probed = Some(trouble);
                 }
             }
@@ -82,7 +81,7 @@ impl State {
         self.change()
     }
 
-    /// What is to be reported now: another sort of trouble, or none any more.
+    /// Returns the change to report, if any.
     fn change(&mut self) -> Option<Change> {
         let denied = self.denied.as_ref().map(|denied| Trouble {
             kind: TroubleKind::Uploads,
@@ -126,7 +125,7 @@ mod tests {
         let now = Instant::now();
         let probes = [
             Ok(()),
-            // A bad moment.
+            // A transient error.
             Err(Unavailable),
             Ok(()),
             Err(Unavailable),
@@ -152,7 +151,7 @@ mod tests {
         };
         let changes = [
             denied(&mut state, "copies/a"),
-            // Another repository may have other rights.
+            // Another repository may have other permissions.
             state.uploaded("copies/b"),
             denied(&mut state, "copies/c"),
             state.probed(Ok(()), now),
