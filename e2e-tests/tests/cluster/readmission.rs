@@ -144,10 +144,10 @@ fn the_policy_may_come_later() {
     };
     let before = stored(&shop);
     shop = shop.start_sidecar(&[FAST]);
-    shop.wait_for_log("the policy rewrites no workload");
+    shop.wait_for_log("policy rewrites no workload");
     assert_eq!(shop.count("unchanged"), 10);
     // It is about none of them.
-    assert_eq!(shop.events("the policy leaves its images"), 0);
+    assert_eq!(shop.events("policy does not rewrite the workload"), 0);
     assert_eq!(shop.patches(), []);
     assert_eq!(stored(&shop), before);
 
@@ -167,7 +167,7 @@ fn something_else_that_changes_it_each_time_makes_no_loop() {
     let mut shop = Shop::new(&cluster);
     let (web, _) = shop.create(Kind::Deployment, "web", pod_spec());
     shop = shop.start_sidecar(&[FAST]);
-    shop.wait_for_log("the policy leaves its images");
+    shop.wait_for_log("policy does not rewrite the workload");
     for replicas in 2..5 {
         let spec = json!({ "spec": { "replicas": replicas } });
         shop.namespace.merge(&web, &spec).unwrap();

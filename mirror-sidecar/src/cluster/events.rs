@@ -1,8 +1,8 @@
-//! Events in the cluster, for those who look at a workload and wonder.
+//! Kubernetes Events about workloads and the backup.
 //!
-//! Telling never waits and never fails: a bounded queue takes what is told, and one task writes it ([`writer`]), slowly
-//! and each notice once in a while ([`memory`]). What it reads like is in [`notice`]. Whoever has something to tell does so
-//! as long as it holds: what the queue or the API server does not take is told the next time.
+//! Reporting never waits and never fails: notices go into a bounded queue, and one task writes them ([`writer`]),
+//! slowly and each of them once in a while ([`dedup`]). Their text is in [`notice`]. Callers report as long as a
+//! condition holds: notices that the queue or the API server does not accept are accepted the next time.
 
 mod dedup;
 mod notice;
@@ -24,20 +24,19 @@ use dedup::{Memory, Name};
 pub use notice::{About, Notice};
 use writer::{Item, Writer};
 
-/// Notices that wait to be written: about five minutes of writing, at 1 KiB each.
-const QUEUE: usize = 500;
+/// Notices in the queue: about five minutes of writing, at 1 KiB each.
+const QUEUE_LEN: usize = 500;
 
-/// Room in the queue that good news leave to the bad.
-const ROOM_FOR_WARNINGS: usize = QUEUE / 2;
+/// Room in the queue that is reserved for warnings.
+const RESERVED_FOR_WARNINGS: usize = QUEUE_LEN / 2;
 
-/// Tells what happened. Clones tell through the same channel.
+/// Reports notices. Clones share the queue.
 #[derive(Clone)]
 pub struct Events {
     memory: Arc<Mutex<Memory>>,
     queue: Option<Queue>,
 }
 
-/// What waits to be written.
 #[derive(Clone)]
 struct Queue {
     sender: mpsc::Sender<Item>,
@@ -45,7 +44,7 @@ struct Queue {
 }
 
 impl Events {
-    /// Writes nothing, and only knows what is news.
+    /// Writes nothing, but still deduplicates.
     #[must_use]
     pub fn none() -> Self {
         Self {
@@ -54,10 +53,10 @@ impl Events {
         }
     }
 
-    /// Writes Events in the name of `replica`, for as long as somebody may tell something.
+    /// Writes Events in the name of `replica` until all clones are dropped.
     #[must_use]
     pub fn start(server: impl Into<ApiServer>, replica: Option<&str>, metrics: Metrics) -> Self {
-        let (sender, items) = mpsc::channel(QUEUE);
+        let (sender, items) = mpsc::channel(QUEUE_LEN);
         let memory = Arc::new(Mutex::new(Memory::new()));
         let writer = Writer::new(server.into(), replica, Arc::clone(&memory), metrics.clone());
         tokio::spawn(writer.run(items));
@@ -67,9 +66,10 @@ impl Events {
         }
     }
 
-    /// Tells of something, soon; never waits. To be called again and again while it holds, since what comes too fast is
-    /// dropped. Gives whether it is news: it was taken, and the same about the same object was not within the last hour.
-    pub fn tell(&self, about: About, notice: Notice) -> bool {
+    /// Reports a notice without waiting. Callers repeat it while the condition holds, since notices beyond the rate are
+    /// dropped. Returns whether it is news: it was accepted, and the same notice about the same object was not within
+    /// the last hour.
+    pub fn report(&self, about: About, notice: Notice) -> bool {
         let name = Name::of(&about, &notice);
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now().into_std();
@@ -77,7 +77,7 @@ impl Events {
             return false;
         };
         let notice = notice.shortened();
-        // What is told of a namespace as a whole is told once.
+        // A notice about a namespace as a whole is not counted.
         let counts = due.is_news && !notice.is_of_namespace();
         if counts
             && !memory
@@ -111,9 +111,9 @@ impl Events {
 }
 
 impl Queue {
-    /// `false` if there is no room.
+    /// Returns `false` if there is no room.
     fn take(&self, item: Item) -> bool {
-        let is_full = !item.notice.is_warning() && self.sender.capacity() <= ROOM_FOR_WARNINGS;
+        let is_full = !item.notice.is_warning() && self.sender.capacity() <= RESERVED_FOR_WARNINGS;
         let is_taken = !is_full && self.sender.try_send(item).is_ok();
         if !is_taken {
             self.metrics.event(EventResult::Dropped);
@@ -133,7 +133,6 @@ impl fmt::Debug for Events {
 }
 
 impl About {
-    /// About a workload.
     #[must_use]
     pub fn workload(key: &Key, uid: &str) -> Self {
         let group = key.kind.group();
@@ -152,7 +151,7 @@ impl About {
 }
 
 impl Owner {
-    /// About this owner of an object in `namespace`.
+    /// This owner of an object in `namespace`.
     #[must_use]
     pub fn about(&self, namespace: &str) -> About {
         About {

@@ -53,7 +53,7 @@ impl InjectedContainers {
                 continue;
             };
             let notice = Notice::InjectedNotRewritten { images };
-            if self.events.tell(About::workload(&key, &uid), notice) {
+            if self.events.report(About::workload(&key, &uid), notice) {
                 tracing::info!(
                     workload = %key,
                     image,

@@ -1,7 +1,7 @@
 //! Sends workloads through admission again, so that they use copies that exist now.
 //!
-//! - [`policy`]: which workload has its turn, and what follows from the result; no I/O;
-//! - [`controller`]: tries, patches, and reports the result;
+//! - [`policy`]: which workload is next, and what follows from the result; no I/O;
+//! - [`controller`]: dry runs, patches, reports;
 //! - `patch`: the request to the API server.
 
 pub mod controller;

@@ -123,7 +123,7 @@ pub async fn start(
         events,
         metrics,
         secrets: provision.clone(),
-        home: config.own_namespace,
+        own_namespace: config.own_namespace,
     };
     let reinvocation = config
         .reinvoke_policy

@@ -39,7 +39,7 @@ impl<T: Clone> TroubleEvents<T> {
             };
             let pause = match (notice, self.cluster.own_workload()) {
                 (Some(notice), Some(own)) => {
-                    self.events.tell(own, notice);
+                    self.events.report(own, notice);
                     was_in_trouble = is_in_trouble;
                     is_in_trouble.then_some(REPORT_EVERY)
                 }

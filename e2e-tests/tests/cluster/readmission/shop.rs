@@ -146,7 +146,7 @@ impl<'a> Shop<'a> {
         self.wait_until_rewritten(&last);
         let workload = format!("ReplicaSet {}/{name}", self.namespace.name());
         let is_noticed = |event: &Value| {
-            begins(event, "sent through admission again") && event["workload"] == workload.as_str()
+            begins(event, "re-admitted workload") && event["workload"] == workload.as_str()
         };
         self.world.sidecar.wait_for(DEADLINE, is_noticed).unwrap();
     }

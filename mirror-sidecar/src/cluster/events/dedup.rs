@@ -1,4 +1,4 @@
-//! What was told already.
+//! Notices that were already reported.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,99 +7,101 @@ use std::time::Instant;
 use sha2::{Digest as _, Sha256};
 
 use super::notice::{About, Notice};
-use super::shares::{AGAIN_AFTER, Shares};
+use super::shares::{REPEAT_AFTER, Shares};
 
-/// Notices remembered, at about 50 bytes each. The writer needs longer than an hour for so many.
+/// Limit of remembered notices, at about 50 bytes each. The writer needs more than an hour for this many.
 pub(super) const MAX_REMEMBERED: usize = 10_000;
 
-/// Names a notice about an object. All replicas give the same notice the same name, also after a restart, so that there
-/// is one Event of it in the cluster.
+/// Identifies a notice about an object. All replicas give the same notice the same name, also after a restart, so that
+/// the cluster has one Event of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Name(u64);
 
-/// What was told, and when.
 #[derive(Debug)]
 pub(super) struct Memory {
-    told: HashMap<Name, Told>,
-    /// Until when there is certainly no room, unless something is put back.
+    reported: HashMap<Name, Reported>,
+    /// No room before this time, unless a notice is put back.
     full_until: Option<Instant>,
-    /// How much of that is whose.
+    /// The shares of namespaces.
     pub(super) shares: Shares,
 }
 
 #[derive(Debug)]
-struct Told {
+struct Reported {
     at: Instant,
     count: i32,
-    /// Whether it did not reach the cluster.
+    /// The Event was not written.
     is_lost: bool,
 }
 
-/// Something to be written.
+/// A notice to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Due {
-    /// Which time it is that this is told.
+    /// The count of the Event series.
     pub count: i32,
-    /// Whether it was not told within the last hour; if it was, it did not reach the cluster.
+    /// Not reported within the last hour; `false` for a notice that is repeated because it was not written.
     pub is_news: bool,
 }
 
 impl Memory {
     pub(super) fn new() -> Self {
         Self {
-            told: HashMap::new(),
+            reported: HashMap::new(),
             full_until: None,
             shares: Shares::default(),
         }
     }
 
-    /// Notes that something is told now; `None` when that is not due, or when so much is told that it must wait.
+    /// Records a notice; `None` if it is a duplicate, or if the limit is reached.
     pub(super) fn take(&mut self, name: Name, now: Instant) -> Option<Due> {
-        if !self.told.contains_key(&name) && !self.has_room(now) {
+        if !self.reported.contains_key(&name) && !self.has_room(now) {
             return None;
         }
-        let told = self.told.entry(name).or_insert(Told {
+        let reported = self.reported.entry(name).or_insert(Reported {
             at: now,
             count: 0,
             is_lost: false,
         });
-        let is_lost = std::mem::take(&mut told.is_lost);
-        let is_news = told.count == 0 || AGAIN_AFTER <= now.saturating_duration_since(told.at);
+        let is_lost = std::mem::take(&mut reported.is_lost);
+        let is_news =
+            reported.count == 0 || REPEAT_AFTER <= now.saturating_duration_since(reported.at);
         if is_news {
-            told.at = now;
-            told.count = told.count.saturating_add(1);
+            reported.at = now;
+            reported.count = reported.count.saturating_add(1);
         }
-        let count = told.count;
+        let count = reported.count;
         (is_news || is_lost).then_some(Due { count, is_news })
     }
 
-    /// There was no room for it, so it is due again, and as much news as it was.
+    /// Reverts [`Self::take`]: the queue had no room.
     pub(super) fn put_back(&mut self, name: Name, due: Due) {
         if due.is_news {
-            self.told.remove(&name);
+            self.reported.remove(&name);
         } else {
-            self.lose(name);
+            self.mark_lost(name);
         }
     }
 
-    /// It did not reach the cluster, so it is due again. It is no news again: that the API server is away must not be
-    /// told as often as it is tried.
-    pub(super) fn lose(&mut self, name: Name) {
-        if let Some(told) = self.told.get_mut(&name) {
-            told.is_lost = true;
+    /// Marks a notice that was not written as due again. It does not become news: an unavailable API server must not
+    /// cause a log line each time.
+    pub(super) fn mark_lost(&mut self, name: Name) {
+        if let Some(reported) = self.reported.get_mut(&name) {
+            reported.is_lost = true;
         }
     }
 
-    /// Whether one more can be remembered. What is still true is never forgotten for it, or it would be news again.
+    /// Returns whether one more can be remembered. Recent notices are never dropped for it, or they would be news
+    /// again.
     fn has_room(&mut self, now: Instant) -> bool {
-        let is_full = MAX_REMEMBERED <= self.told.len();
+        let is_full = MAX_REMEMBERED <= self.reported.len();
         if is_full && self.full_until.is_none_or(|until| until <= now) {
-            let told = &mut self.told;
-            told.retain(|_, told| now.saturating_duration_since(told.at) < AGAIN_AFTER);
-            let oldest = told.values().map(|told| told.at).min();
-            self.full_until = oldest.map(|oldest| oldest + AGAIN_AFTER);
+            let reported = &mut self.reported;
+            reported
+                .retain(|_, reported| now.saturating_duration_since(reported.at) < REPEAT_AFTER);
+            let oldest = reported.values().map(|reported| reported.at).min();
+            self.full_until = oldest.map(|oldest| oldest + REPEAT_AFTER);
         }
-        self.told.len() < MAX_REMEMBERED
+        self.reported.len() < MAX_REMEMBERED
     }
 }
 
@@ -127,7 +129,7 @@ impl Name {
             Notice::NotMirrored { image, reason } => {
                 hash.update(image);
                 hash.update([0]);
-                // Reasons have figures in them, such as how long to wait; those alone make no other notice.
+                // Reasons contain figures, such as a retry delay; a notice that differs only in those is the same.
                 hash.update(reason.replace(|part: char| part.is_ascii_digit(), ""));
             }
             Notice::NotRewritten { images } => {
@@ -136,7 +138,7 @@ impl Name {
                     hash.update([0]);
                 }
             }
-            // Reasons have figures in them, and one of them at a time is enough.
+            // These contain figures, and one notice at a time is enough.
             Notice::InjectedNotRewritten { .. }
             | Notice::TooMuch { .. }
             | Notice::NoBudget

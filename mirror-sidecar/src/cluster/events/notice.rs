@@ -1,94 +1,78 @@
-//! What an Event says.
+//! The text of Events.
 
 use mirror_contract::text::on_one_line;
 
 use crate::backup_health::TroubleKind;
 use crate::server::CertificateTroubleKind;
 
-/// What an Event is about.
+/// The object of an Event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct About {
-    /// The API version, such as `apps/v1`.
+    /// For example `apps/v1`.
     pub api_version: String,
-    /// The kind.
     pub kind: String,
-    /// The namespace; empty for what is in none, whose Events are in `default`.
+    /// Empty for cluster-scoped objects, whose Events are in `default`.
     pub namespace: String,
-    /// The name.
     pub name: String,
-    /// Its identity; empty if it is not known.
+    /// Empty if not known.
     pub uid: String,
 }
 
-/// What happened, one line for people. Image references and reasons are short texts without secrets.
+/// An event, one line for people. Image references and reasons are short texts without secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Notice {
-    /// The image is mirrored.
     Mirrored {
-        /// The original.
         image: String,
     },
-    /// The image could not be copied.
     NotMirrored {
-        /// The original.
         image: String,
-        /// Why.
         reason: String,
     },
-    /// The original is gone, so the copy is the last one.
+    /// The original is gone; there is only the copy.
     LastCopy {
-        /// The original.
         image: String,
     },
-    /// There are copies of images of the workload, but the policy leaves them.
+    /// Copies of images of the workload exist, but the policy does not use them.
     NotRewritten {
-        /// The originals that it still names.
+        /// The originals that the workload still names.
         images: Vec<String>,
     },
-    /// Injected containers of the workload's Pods run originals although there are copies.
+    /// Injected containers of the workload's Pods run originals although copies exist.
     InjectedNotRewritten {
-        /// The originals.
         images: Vec<String>,
     },
-    /// The namespace has more than is looked after.
+    /// The namespace exceeds the limits of the index.
     TooMuch {
-        /// How many images of its workloads are not looked after.
+        /// Images of its workloads that are not tracked.
         images: usize,
-        /// Whether whole workloads are not.
+        /// Whole workloads are not tracked.
         has_workloads: bool,
     },
     /// The namespace has used up its budget of new images.
     NoBudget,
-    /// Neither the original nor the copy is there.
+    /// Both the original and the copy are gone.
     ImageLost {
-        /// The original.
         image: String,
     },
     /// The API server refuses the pull Secret, by a quota or an admission policy.
     SecretRefused {
-        /// Why.
         reason: String,
     },
     /// The API server refuses the update that would make the workload use its copies.
     ReadmissionRefused {
-        /// Why.
         reason: String,
     },
     /// Another installation of image-mirror rewrites workloads of the namespace.
     OtherInstallation {
-        /// A copy in its backup.
+        /// A copy in the other installation's backup.
         copy: String,
     },
-    /// The Pods of the workload are re-created again and again after a rewrite, so it is left alone.
+    /// The Pods of the workload are re-created repeatedly after a rewrite, so the workload is skipped.
     RewriteLoop,
-    /// The backup registry cannot be used.
     BackupTrouble {
-        /// What sort of trouble it is.
         kind: TroubleKind,
-        /// Why.
         reason: String,
     },
-    /// The backup registry can be used again.
     BackupRecovered,
     /// Clients refuse the certificate of the facade, or soon will.
     FacadeCertificate {
@@ -99,27 +83,27 @@ pub enum Notice {
     },
     /// The certificate of the facade is valid again.
     FacadeCertificateRenewed,
-    /// There is a Secret of the pull Secret's name that is not managed here; it is left alone.
+    /// A Secret with the name of the pull Secret exists that image-mirror does not manage; it stays unchanged.
     ForeignSecret,
 }
 
-/// Longest note that an API server takes, in bytes.
+/// Longest note that an API server accepts, in bytes.
 pub(super) const MAX_NOTE: usize = 1024;
 
-/// Longest reason within a note: registries may answer with whole pages.
+/// Longest reason within a note: registries may respond with whole pages.
 const MAX_REASON: usize = 400;
 
-/// Longest image reference within a note. Real ones are shorter; what is longer is not one.
+/// Longest image reference within a note. Valid ones are shorter.
 const MAX_IMAGE: usize = 260;
 
-/// Images that are named when there are more of them.
+/// Images that are named in a note.
 const MAX_IMAGES: usize = 2;
 
-/// Images that are counted.
+/// Images that are counted in a note.
 const MAX_LISTED: usize = 10;
 
 impl Notice {
-    /// The reason, a word for machines.
+    /// The machine-readable reason.
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Mirrored { .. } => "Mirrored",
@@ -151,7 +135,6 @@ impl Notice {
         }
     }
 
-    /// What was tried.
     pub(super) fn action(&self) -> &'static str {
         match self {
             Self::Mirrored { .. }
@@ -172,7 +155,7 @@ impl Notice {
         }
     }
 
-    /// Whether somebody should do something.
+    /// Returns whether somebody should act.
     pub(super) fn is_warning(&self) -> bool {
         !matches!(
             self,
@@ -180,7 +163,7 @@ impl Notice {
         )
     }
 
-    /// Whether it is about the namespace as a whole; the object is one of many in it.
+    /// Returns whether the notice is about the namespace as a whole, rather than one of many objects in it.
     pub(super) fn is_of_namespace(&self) -> bool {
         matches!(
             self,
@@ -191,7 +174,7 @@ impl Notice {
         )
     }
 
-    /// The same with as much text as is shown, since many notices may wait to be written.
+    /// Limits the text, since many notices may wait to be written.
     pub(super) fn shortened(self) -> Self {
         let image = |image: String| tidy_image(&image);
         match self {
@@ -328,7 +311,7 @@ impl Notice {
     }
 }
 
-/// Whether a sentence of our own goes on better without it.
+/// Punctuation that is removed before a sentence continues.
 fn is_end(last: char) -> bool {
     last == '.' || last.is_whitespace()
 }
@@ -351,12 +334,12 @@ fn tidy_image(image: &str) -> String {
     tidy(image, MAX_IMAGE)
 }
 
-/// The text in one line, and cut to that many bytes.
+/// The text in one line, cut to `limit` bytes.
 fn tidy(text: &str, limit: usize) -> String {
     let mut tidy = String::with_capacity(text.len().min(limit));
     for part in text.chars().map(on_one_line) {
         if limit < tidy.len() + part.len_utf8() {
-            // The mark of the cut has its place too.
+            // The ellipsis counts, too.
             while limit < tidy.len() + '…'.len_utf8() && tidy.pop().is_some() {}
             tidy.push('…');
             break;

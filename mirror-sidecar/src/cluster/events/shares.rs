@@ -1,18 +1,18 @@
-//! How many Events are about one namespace: whoever makes many workloads there must not keep others from being told.
+//! Limits the Events about one namespace: a tenant with many workloads must not suppress the Events of others.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// The same is news again after this time. It is how long API servers keep Events by default (`--event-ttl`).
-pub(super) const AGAIN_AFTER: Duration = Duration::from_hours(1);
+/// A repeated notice is news again after this time: as long as API servers keep Events by default (`--event-ttl`).
+pub(super) const REPEAT_AFTER: Duration = Duration::from_hours(1);
 
-/// New notices about one namespace in the time after which the same is news again.
-const MOST: u32 = 240;
+/// New notices about one namespace per [`REPEAT_AFTER`].
+const MAX_NOTICES: u32 = 240;
 
-/// Of these, how many may be good news.
-const MOST_GOOD: u32 = MOST / 2;
+/// Of these, the limit for notices that are no warnings.
+const MAX_NORMAL: u32 = MAX_NOTICES / 2;
 
-/// Namespaces after which those are forgotten whose time is over.
+/// Number of namespaces at which expired ones are dropped.
 const TIDY_AT: usize = 1024;
 
 /// The notices about each namespace.
@@ -29,9 +29,9 @@ struct Window {
 }
 
 impl Shares {
-    /// Counts a notice about `namespace`; `false` if that is one too many.
+    /// Counts a notice about `namespace`; `false` if it exceeds the limit.
     pub(super) fn take(&mut self, namespace: &str, is_warning: bool, now: Instant) -> bool {
-        let is_over = |window: &Window| AGAIN_AFTER <= now.saturating_duration_since(window.since);
+        let is_over = |window: &Window| REPEAT_AFTER <= now.saturating_duration_since(window.since);
         if self.windows.len() >= self.tidy_at.max(TIDY_AT) {
             self.windows.retain(|_, window| !is_over(window));
             self.tidy_at = self.windows.len().saturating_mul(2);
@@ -43,12 +43,12 @@ impl Shares {
         if is_over(window) {
             (window.since, window.count) = (now, 0);
         }
-        let has_room = window.count < if is_warning { MOST } else { MOST_GOOD };
+        let has_room = window.count < if is_warning { MAX_NOTICES } else { MAX_NORMAL };
         window.count = window.count.saturating_add(u32::from(has_room));
         has_room
     }
 
-    /// It was not told after all.
+    /// Reverts [`Self::take`].
     pub(super) fn put_back(&mut self, namespace: &str) {
         if let Some(window) = self.windows.get_mut(namespace) {
             window.count = window.count.saturating_sub(1);
@@ -72,11 +72,11 @@ mod tests {
         assert_eq!(taken("a", false, now), 120);
         assert_eq!(taken("a", true, now), 120, "bad news have room left");
         assert_eq!(taken("b", true, now), 240);
-        assert_eq!(taken("a", true, now + AGAIN_AFTER), 240);
+        assert_eq!(taken("a", true, now + REPEAT_AFTER), 240);
         shares.put_back("a");
-        assert!(shares.take("a", true, now + AGAIN_AFTER));
+        assert!(shares.take("a", true, now + REPEAT_AFTER));
         for number in 0..10 * TIDY_AT {
-            let later = now + AGAIN_AFTER * u32::try_from(number / TIDY_AT).unwrap();
+            let later = now + REPEAT_AFTER * u32::try_from(number / TIDY_AT).unwrap();
             shares.take(&number.to_string(), true, later);
         }
         assert!(

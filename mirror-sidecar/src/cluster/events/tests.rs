@@ -12,8 +12,8 @@ use rstest::rstest;
 
 use super::dedup::{Due, MAX_REMEMBERED, Memory, Name};
 use super::notice::MAX_NOTE;
-use super::shares::AGAIN_AFTER;
-use super::{About, Events, Notice, QUEUE};
+use super::shares::REPEAT_AFTER;
+use super::{About, Events, Notice, QUEUE_LEN};
 use crate::cluster::testing::refusal;
 use crate::metrics::{Jobs, Metrics};
 
@@ -82,9 +82,9 @@ fn the_same_is_told_once_an_hour_and_is_counted() {
     let mut memory = Memory::new();
     let name = Name::of(&about("web"), &not_mirrored("nginx:1", "no"));
     assert_eq!(memory.take(name, start), Some(news(1)));
-    assert_eq!(memory.take(name, start + AGAIN_AFTER / 2), None);
-    assert_eq!(memory.take(name, start + AGAIN_AFTER), Some(news(2)));
-    assert_eq!(memory.take(name, start + AGAIN_AFTER), None);
+    assert_eq!(memory.take(name, start + REPEAT_AFTER / 2), None);
+    assert_eq!(memory.take(name, start + REPEAT_AFTER), Some(news(2)));
+    assert_eq!(memory.take(name, start + REPEAT_AFTER), None);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn what_was_not_written_is_due_but_news_only_if_nobody_heard_of_it() {
     assert_eq!(first, Some(news(1)));
     memory.put_back(name, first.unwrap());
     assert_eq!(memory.take(name, start), Some(news(1)));
-    memory.lose(name);
+    memory.mark_lost(name);
     let again = Due {
         count: 1,
         is_news: false,
@@ -105,7 +105,7 @@ fn what_was_not_written_is_due_but_news_only_if_nobody_heard_of_it() {
     assert_eq!(memory.take(name, start), None);
     memory.put_back(name, again);
     assert_eq!(memory.take(name, start), Some(again));
-    assert_eq!(memory.take(name, start + AGAIN_AFTER), Some(news(2)));
+    assert_eq!(memory.take(name, start + REPEAT_AFTER), Some(news(2)));
 }
 
 #[test]
@@ -153,11 +153,11 @@ fn the_memory_is_bounded() {
     // One that is known needs no room.
     assert_eq!(memory.take(name(0), start), None);
     // One that is not must wait, or the others would be told all over again.
-    let later = start + AGAIN_AFTER / 2;
+    let later = start + REPEAT_AFTER / 2;
     for number in 0..2 * MAX_REMEMBERED {
         assert_eq!(memory.take(name(number), later), None);
     }
-    let end = start + AGAIN_AFTER;
+    let end = start + REPEAT_AFTER;
     assert_eq!(memory.take(name(MAX_REMEMBERED), end), Some(news(1)));
     assert_eq!(memory.take(name(MAX_REMEMBERED), end), None);
 }
@@ -201,8 +201,8 @@ async fn what_is_refused_is_not_tried_again_and_stops_nothing() {
     let events = Events::start(client, Some("a"), metrics.clone());
     for round in 0..3 {
         let is_news = round == 0;
-        assert_eq!(events.tell(about("web"), Notice::ForeignSecret), is_news);
-        assert_eq!(events.tell(about("api"), Notice::ForeignSecret), is_news);
+        assert_eq!(events.report(about("web"), Notice::ForeignSecret), is_news);
+        assert_eq!(events.report(about("api"), Notice::ForeignSecret), is_news);
         settle(&metrics, 2).await;
     }
     assert_eq!(figures(&metrics), [0, 0, 2]);
@@ -215,7 +215,7 @@ async fn a_server_that_never_answers_holds_nobody_up_and_is_told_again() {
     let metrics = Metrics::new();
     let events = Events::start(Client::new(app, "default"), None, metrics.clone());
     for round in 1..=3 {
-        let is_news = events.tell(about("web"), Notice::ForeignSecret);
+        let is_news = events.report(about("web"), Notice::ForeignSecret);
         assert_eq!(is_news, round == 1, "it is logged each time");
         settle(&metrics, round).await;
     }
@@ -226,10 +226,10 @@ async fn a_server_that_never_answers_holds_nobody_up_and_is_told_again() {
 async fn without_a_writer_it_is_known_what_is_news() {
     let events = Events::none();
     for _ in 0..2 {
-        assert!(events.tell(about("web"), Notice::ForeignSecret));
-        assert!(!events.clone().tell(about("web"), Notice::ForeignSecret));
-        assert!(events.tell(about("api"), Notice::ForeignSecret));
-        tokio::time::advance(AGAIN_AFTER).await;
+        assert!(events.report(about("web"), Notice::ForeignSecret));
+        assert!(!events.clone().report(about("web"), Notice::ForeignSecret));
+        assert!(events.report(about("api"), Notice::ForeignSecret));
+        tokio::time::advance(REPEAT_AFTER).await;
     }
 }
 
@@ -243,25 +243,25 @@ async fn a_flood_is_cut_and_written_slowly() {
         ..about("web")
     };
     // Nothing is written before this task waits for the first time.
-    for number in 0..QUEUE {
+    for number in 0..QUEUE_LEN {
         let image = format!("a:{number}");
-        let is_news = events.tell(elsewhere(number), Notice::Mirrored { image });
-        assert_eq!(is_news, number < QUEUE / 2);
+        let is_news = events.report(elsewhere(number), Notice::Mirrored { image });
+        assert_eq!(is_news, number < QUEUE_LEN / 2);
     }
-    assert_eq!(figures(&metrics), [0, QUEUE / 2, 0]);
-    for number in 0..QUEUE {
-        events.tell(
+    assert_eq!(figures(&metrics), [0, QUEUE_LEN / 2, 0]);
+    for number in 0..QUEUE_LEN {
+        events.report(
             elsewhere(number),
             not_mirrored(&format!("b-{number}"), "no"),
         );
-        events.tell(elsewhere(QUEUE + number), Notice::ForeignSecret);
+        events.report(elsewhere(QUEUE_LEN + number), Notice::ForeignSecret);
     }
-    assert_eq!(figures(&metrics)[1], QUEUE * 2);
+    assert_eq!(figures(&metrics)[1], QUEUE_LEN * 2);
     let start = tokio::time::Instant::now();
-    settle(&metrics, QUEUE * 3).await;
-    assert_eq!(asked.load(Ordering::Relaxed), QUEUE);
+    settle(&metrics, QUEUE_LEN * 3).await;
+    assert_eq!(asked.load(Ordering::Relaxed), QUEUE_LEN);
     let minutes = start.elapsed().as_secs_f64() / 60.0;
-    assert!(minutes > 4.0, "{QUEUE} Events in {minutes} minutes");
+    assert!(minutes > 4.0, "{QUEUE_LEN} Events in {minutes} minutes");
 }
 
 proptest! {

@@ -1,4 +1,4 @@
-//! Writes Events, one after the other and not too fast.
+//! Writes Events, one after the other, rate-limited.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,59 +18,54 @@ use super::notice::{About, Notice};
 use crate::cluster::api_server::{ApiServer, is_unreachable};
 use crate::metrics::{EventResult, Metrics};
 
-/// Pause between two Events, so that there are at most 120 in a minute. Events are for people, and the API server has
-/// better to do.
-const PAUSE: Duration = Duration::from_millis(500);
+/// Interval between Events: at most 120 a minute, to spare the API server.
+const WRITE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Longest time for an Event, both requests included.
-const WRITE_WITHIN: Duration = Duration::from_secs(5);
+/// Timeout for an Event, both requests included.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Who reports.
 const CONTROLLER: &str = "mirror-sidecar";
 
-/// Where Events about objects go that are in no namespace.
+/// The namespace for Events about cluster-scoped objects.
 const DEFAULT_NAMESPACE: &str = "default";
 
-/// Longest `reportingInstance` that an API server takes.
+/// Longest `reportingInstance` that an API server accepts.
 const MAX_INSTANCE: usize = 128;
 
-/// Longest name of an object that becomes part of an Event's name, whose limit is 253.
+/// Longest object name within an Event's name, whose limit is 253.
 const MAX_NAME: usize = 200;
 
-/// Something to be told.
 #[derive(Debug)]
 pub(super) struct Item {
     pub name: Name,
     pub about: About,
     pub notice: Notice,
-    /// Which time it is that this is told.
+    /// The count of the Event series.
     pub count: i32,
 }
 
-/// Writes what it is given.
 pub(super) struct Writer {
     server: ApiServer,
     instance: String,
     memory: Arc<Mutex<Memory>>,
     metrics: Metrics,
-    /// Whether Events fail, as far as is known.
+    /// The last write failed.
     failing: bool,
 }
 
-/// Why an Event was not written.
 #[derive(Debug, thiserror::Error)]
 enum WriteError {
-    #[error("the API server refuses the Event {event}: {source}")]
+    #[error("cannot write Event {event}: the API server refuses it: {source}")]
     Refused {
         event: String,
         source: Box<kube::Error>,
     },
-    #[error("the Event {event} does not reach the API server: {source}")]
+    #[error("cannot write Event {event}: the API server is unreachable: {source}")]
     Unreachable {
         event: String,
         source: Box<kube::Error>,
     },
-    #[error("the API server takes too long for the Event {event}")]
+    #[error("cannot write Event {event}: no response from the API server in time")]
     TooSlow { event: String },
 }
 
@@ -91,23 +86,23 @@ impl Writer {
         }
     }
 
-    /// Writes until nobody can give it anything more.
+    /// Writes until all senders are dropped.
     pub(super) async fn run(mut self, mut items: mpsc::Receiver<Item>) {
-        let mut pace = interval(PAUSE);
+        let mut pace = interval(WRITE_INTERVAL);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while let Some(item) = items.recv().await {
             pace.tick().await;
-            let result = match timeout(WRITE_WITHIN, self.write(&item)).await {
+            let result = match timeout(WRITE_TIMEOUT, self.write(&item)).await {
                 Ok(result) => result,
                 Err(_) => Err(WriteError::TooSlow {
                     event: event_name(&item),
                 }),
             };
-            self.note(&item, result);
+            self.record(&item, result);
         }
     }
 
-    /// Creates the Event. If it is there, from another replica or from the last time, it becomes a series.
+    /// Creates the Event. An existing one, from another replica or from an earlier report, becomes a series.
     async fn write(&self, item: &Item) -> Result<(), WriteError> {
         let namespace = namespace(&item.about);
         let api = Api::<Event>::namespaced(self.server.client().clone(), namespace);
@@ -119,7 +114,7 @@ impl Writer {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 let series = EventSeries {
-                    // A series begins with the second; who told the first is not known.
+                    // A series begins with the second Event; the reporter of the first is not known.
                     count: item.count.max(2),
                     last_observed_time: MicroTime(Timestamp::now()),
                 };
@@ -133,22 +128,22 @@ impl Writer {
         }
     }
 
-    fn note(&mut self, item: &Item, result: Result<(), WriteError>) {
+    fn record(&mut self, item: &Item, result: Result<(), WriteError>) {
         let Err(error) = result else {
             self.failing = false;
             self.metrics.event(EventResult::Written);
             return;
         };
         self.metrics.event(EventResult::Failed);
-        // What was refused is refused again; the rest is due again.
+        // A refused Event would be refused again; others are due again.
         if !matches!(error, WriteError::Refused { .. }) {
             let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            memory.lose(item.name);
+            memory.mark_lost(item.name);
         }
         if error.is_outage() || std::mem::replace(&mut self.failing, true) {
-            tracing::debug!(%error, "an Event is not written");
+            tracing::debug!(%error, "cannot write Event");
         } else {
-            tracing::warn!(%error, "an Event is not written; more of these are logged at level debug");
+            tracing::warn!(%error, "cannot write Event; check the API server and the permissions of mirror-sidecar. Further failures are logged at level debug");
         }
     }
 
@@ -179,7 +174,7 @@ impl Writer {
 }
 
 impl WriteError {
-    /// Returns whether an outage of the API server explains it.
+    /// Returns whether an outage of the API server explains the error.
     fn is_outage(&self) -> bool {
         matches!(self, Self::Unreachable { source, .. } if is_unreachable(source))
     }
@@ -214,7 +209,7 @@ fn namespace(about: &About) -> &str {
     }
 }
 
-/// The name of the object for people, then what makes it unique.
+/// The name of the object, then a unique suffix.
 fn event_name(item: &Item) -> String {
     let object: String = item.about.name.chars().take(MAX_NAME).collect();
     // A dot may only follow a letter or a digit.

@@ -387,7 +387,7 @@ impl Controller {
             name: self.applier.api.name.as_str().into(),
             uid,
         };
-        self.events.tell(secret, notice)
+        self.events.report(secret, notice)
     }
 
     pub(super) fn jobs(&self) -> MutexGuard<'_, Jobs> {

@@ -1,7 +1,7 @@
-//! Sends workloads through admission again, by patching one annotation of theirs.
+//! The loop of readmissions: patches one annotation of a workload.
 //!
-//! Which and when is decided elsewhere: [`Index::candidate`](super::super::Index::due) and [`Readmissions`]. This module tries by a dry
-//! run, patches what that helps, and tells what came of it.
+//! [`Index::candidates`](super::super::Index::candidates) and [`Readmissions`] decide which workload and when. This
+//! module does the dry run, patches the workload if the dry run has an effect, and reports the result.
 
 #[cfg(test)]
 mod tests;
@@ -27,45 +27,38 @@ use crate::cluster::workload::Key;
 use crate::cluster::workload_kind::Kind;
 use crate::metrics::Metrics;
 
-/// Rest between two looks at the whole index: a first list of the cluster is thousands of changes.
-const REST: Duration = Duration::from_secs(2);
+/// Shortest time between two passes over the index: the first list of a cluster is thousands of changes.
+const SYNC_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long a pull Secret may take. Usually it is some milliseconds.
-const SECRET_WITHIN: Duration = Duration::from_secs(10);
+/// Timeout for a pull Secret. It usually takes some milliseconds.
+const SECRET_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Between two looks at it.
+/// How often the pull Secret is polled.
 const SECRET_POLL: Duration = Duration::from_millis(200);
 
-/// How long the policy server may use responses of the process before this one, in which copies and the pull Secret can have
-/// other names (Kubewarden caches them for a minute).
+/// How long the policy server may use cached responses of the previous process, in which copies and the pull Secret can
+/// have other names (Kubewarden caches them for a minute).
 const FORMER_RESPONSES_LAST: Duration = Duration::from_secs(62);
 
-/// Between two reports of workloads that are left alone. The Event is written once an hour.
-const REPORT_EVERY: Duration = Duration::from_mins(2);
+/// Interval between reports of skipped workloads. The Event is written once an hour.
+const REPORT_INTERVAL: Duration = Duration::from_mins(2);
 
-/// What is looked at, and who is told.
 #[derive(Clone)]
 pub struct ReadmissionController {
-    /// The API server, with the right to patch workloads.
+    /// The API server, with the permission to patch workloads.
     pub server: ApiServer,
-    /// Who uses which image.
     pub cluster: Arc<SharedIndex>,
-    /// Which images have copies.
     pub copy_status: CopyStatuses,
-    /// Whose work it is.
     pub replicas: Replicas,
-    /// Tells of workloads that were not rewritten.
     pub events: Events,
-    /// Counts.
     pub metrics: Metrics,
-    /// What there is to say about pull Secrets.
     pub secrets: Provision,
-    /// The namespace of this process, if it is known.
-    pub home: Option<String>,
+    /// The namespace of this process, if known.
+    pub own_namespace: Option<String>,
 }
 
 impl ReadmissionController {
-    /// Patches what is due, as `readmissions` lets it, for ever. Sleeps while nothing changes and nothing is under way.
+    /// Patches candidates as `readmissions` allows. Sleeps while nothing changes. Never returns.
     pub async fn run(self, mut readmissions: Readmissions) {
         let started = Timestamp::now();
         let renames_from = Instant::now() + FORMER_RESPONSES_LAST;
@@ -79,19 +72,19 @@ impl ReadmissionController {
                 self.send(&mut readmissions, &candidate).await;
             }
             let now = Instant::now();
-            let again = readmissions.look_again(now.into_std());
+            let again = readmissions.recheck_at(now.into_std());
             let renames_from = Some(renames_from.into_std()).filter(|from| *from > now.into_std());
             let again = again.into_iter().chain(renames_from).min();
-            // The senders live as long as `self`, so that no wait ends in an error.
+            // The senders live as long as `self`, so no wait ends in an error.
             let change = async {
                 tokio::select! {
                     _ = index.changed() => {}
                     _ = copies.changed() => {}
                     _ = shares.changed() => {}
                 }
-                sleep(REST).await;
+                sleep(SYNC_INTERVAL).await;
             };
-            // What is due at a time need not wait for the rest: each patch is a change of the index itself.
+            // Timed work need not wait for the sync interval: each patch changes the index itself.
             tokio::select! {
                 () = change => {}
                 () = until(again) => {}
@@ -100,8 +93,7 @@ impl ReadmissionController {
         }
     }
 
-    /// Reports workloads that are left alone for a reason that people should know, again and again; returns when to do so
-    /// next.
+    /// Reports workloads that are skipped for a reason that operators should know; returns when to do so next.
     fn report(&self, report_at: &mut Instant) -> Option<std::time::Instant> {
         let now = Instant::now();
         if *report_at <= now {
@@ -120,7 +112,7 @@ impl ReadmissionController {
                     self.report_other_installation(&key, &uid, &copy);
                 }
             }
-            *report_at = now + REPORT_EVERY;
+            *report_at = now + REPORT_INTERVAL;
         }
         Some(report_at.into_std())
     }
@@ -129,13 +121,13 @@ impl ReadmissionController {
         let (namespace, owner) = (&*found.namespace, &found.owner);
         if self
             .events
-            .tell(owner.about(namespace), Notice::RewriteLoop)
+            .report(owner.about(namespace), Notice::RewriteLoop)
         {
             tracing::warn!(
                 namespace,
                 kind = &*owner.kind,
                 name = &*owner.name,
-                "its Pods are deleted and re-created again and again after a rewrite, so it is left alone for a day; add \
+                "skipped readmission for a day: the Pods of this workload are deleted and re-created after each rewrite; add \
                  image-mirror.dev/skip: \"true\" to its Pod template, or its owner to policy.settings.skipOwners"
             );
         }
@@ -145,11 +137,11 @@ impl ReadmissionController {
         let notice = Notice::OtherInstallation {
             copy: copy.to_owned(),
         };
-        if self.events.tell(About::workload(key, uid), notice) {
+        if self.events.report(About::workload(key, uid), notice) {
             tracing::warn!(
                 namespace = &*key.namespace,
                 copy,
-                "another installation of image-mirror has rewritten workloads of this namespace, which are left alone; \
+                "skipped readmission: another installation of image-mirror has rewritten workloads of this namespace; \
                  exclude the namespace from one of the two, or name the backup with --former-backup to take over from it"
             );
         }
@@ -167,18 +159,17 @@ impl ReadmissionController {
             return None;
         }
         self.cluster.read(|index| {
-            readmissions.follow(index);
-            // Each namespace may be one that is being deleted. No other kind holds anything up: what is told of the rest is
-            // true all the same.
+            readmissions.sync(index);
+            // Any namespace may be terminating until all are listed. Other kinds need not be complete.
             if index.list_state(Kind::Namespace) != SyncState::Complete {
                 return None;
             }
-            let works_since = works_since(index, started, self.home.as_deref());
+            let works_since = works_since(index, started, self.own_namespace.as_deref());
             readmissions.next(self.candidates(index, may_rename), works_since, now)
         })
     }
 
-    /// What is due, and this replica's work.
+    /// The candidates that this replica owns.
     fn candidates(&self, index: &Index, may_rename: bool) -> impl Iterator<Item = Candidate> {
         let candidate = index.candidates(|image| self.copy_status.copy_state(image));
         candidate
@@ -189,59 +180,59 @@ impl ReadmissionController {
 
     async fn send(&self, readmissions: &mut Readmissions, candidate: &Candidate) {
         let workload = &candidate.key;
-        let result = self.try_and_patch(readmissions, candidate).await;
+        let result = self.patch_if_effective(readmissions, candidate).await;
         if let Some(reason) = result.as_ref().err().and_then(ReadmitError::refusal) {
             let about = About::workload(workload, &candidate.uid);
             self.events
-                .tell(about, Notice::ReadmissionRefused { reason });
+                .report(about, Notice::ReadmissionRefused { reason });
         }
         let (outcome, remaining) = match result {
-            Ok(effect) if effect.is_helped => (Outcome::Rewritten, effect.remaining),
+            Ok(effect) if effect.is_effective => (Outcome::Rewritten, effect.remaining),
             Ok(effect) => (Outcome::Unchanged, effect.remaining),
             Err(error) => (error.outcome(), Vec::new()),
         };
         if outcome == Outcome::Rewritten {
-            tracing::info!(%workload, "sent through admission again");
+            tracing::info!(%workload, "re-admitted workload");
         }
         self.metrics.readmission(outcome);
-        match readmissions.ended(candidate, outcome, Instant::now().into_std()) {
+        match readmissions.record(candidate, outcome, Instant::now().into_std()) {
             None => {}
             Some(News::NotRewritten) => {
-                tracing::info!(%workload, "the policy leaves its images although there are copies");
+                tracing::info!(%workload, "policy does not rewrite the workload although copies of its images exist");
                 let images = remaining.iter().map(ToString::to_string).collect();
                 let about = About::workload(workload, &candidate.uid);
-                self.events.tell(about, Notice::NotRewritten { images });
+                self.events.report(about, Notice::NotRewritten { images });
             }
             Some(News::NothingIsRewritten) => tracing::warn!(
-                "the policy rewrites no workload: is it installed, does it reach this sidecar, do its rules name UPDATE? \
-                 Workloads are tried seldom until that helps"
+                "policy rewrites no workload; check that it is installed, that it reaches mirror-sidecar, and that its rules \
+                 include UPDATE. Readmissions are slowed down until one has an effect"
             ),
         }
     }
 
-    /// What another admission did, or would do if that is nothing.
-    async fn try_and_patch(
+    /// Patches the workload if the dry run has an effect; returns the effect of the last request.
+    async fn patch_if_effective(
         &self,
         readmissions: &mut Readmissions,
         candidate: &Candidate,
     ) -> Result<Effect, ReadmitError> {
         self.provide_secret(candidate).await?;
         let patch = Patch::new(&self.server, candidate);
-        let effect = patch.try_out().await?;
-        if !effect.is_helped {
+        let effect = patch.dry_run().await?;
+        if !effect.is_effective {
             return Ok(effect);
         }
-        readmissions.patching(self.replicas.live(), Instant::now().into_std());
+        readmissions.reserve_patch(self.replicas.live(), Instant::now().into_std());
         patch.send().await
     }
 
-    /// Makes the pull Secret first. The policy waits for it only for a moment, and would leave the images then.
+    /// Creates the pull Secret first. The policy waits for it only briefly, and would leave the images then.
     async fn provide_secret(&self, candidate: &Candidate) -> Result<(), ReadmitError> {
         let Provision::Managed(secrets) = &self.secrets else {
             return Ok(());
         };
         let key = &candidate.key;
-        let until = Instant::now() + SECRET_WITHIN;
+        let until = Instant::now() + SECRET_TIMEOUT;
         loop {
             match secrets.answer(&key.namespace, Mode::Ensure).await {
                 Ok(()) => return Ok(()),
@@ -257,7 +248,7 @@ impl ReadmissionController {
     }
 }
 
-/// Never, without a time.
+/// Never returns without a time.
 async fn until(time: Option<std::time::Instant>) {
     match time {
         Some(time) => sleep_until(time.into()).await,

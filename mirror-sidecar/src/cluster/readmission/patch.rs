@@ -17,34 +17,32 @@ use crate::cluster::readmission::policy::Outcome;
 use crate::cluster::workload::{Key, Object, Watched};
 use crate::cluster::workload_kind::Kind;
 
-/// Who owns the annotation, as `metadata.managedFields` says.
+/// The owner of the annotation in `metadata.managedFields`.
 const FIELD_MANAGER: &str = "mirror-sidecar";
 
-/// Longest time for a patch: twice what the policy's webhook may take.
-const WITHIN: Duration = Duration::from_secs(30);
+/// Longest time for a patch: twice the timeout of the policy's webhook.
+const PATCH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A workload could not be sent through admission again.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReadmitError {
-    /// It is gone, has a successor, or just changed. The watch tells more.
-    #[error("{key} is not any more what it was: {source}")]
+    /// The workload is gone, was replaced, or just changed. The watch delivers its new state.
+    #[error("{key} has changed or was deleted: {source}")]
     Outdated { key: Key, source: kube::Error },
-    /// The API server, or a webhook that it asks, says no or nothing.
-    #[error("cannot patch {key}, look at the API server and its webhooks: {source}")]
+    /// The API server, or a webhook that it calls, refuses or does not respond.
+    #[error("cannot patch {key}: {source}; check the API server and its webhooks")]
     Refused { key: Key, source: kube::Error },
-    /// There is no answer.
-    #[error("no answer to the patch of {key} within {} s", WITHIN.as_secs())]
+    #[error("cannot patch {key}: no response within {} s; check the API server and its webhooks", PATCH_TIMEOUT.as_secs())]
     Slow { key: Key },
-    /// The pull Secret that it would need is not there.
-    #[error("{key} needs the pull Secret first: {refusal}")]
+    /// The pull Secret that the workload needs does not exist.
+    #[error("cannot patch {key} without its pull Secret: {refusal}")]
     Secret { key: Key, refusal: Refusal<'static> },
-    /// The answer is no workload.
-    #[error("the answer to the patch of {key} is no {}", .key.kind)]
+    #[error("cannot patch {key}: the response is no {}", .key.kind)]
     Odd { key: Key },
 }
 
 impl ReadmitError {
-    /// Returns the reason if a quota, an admission policy or missing rights refuse it: people must act on that.
+    /// Returns the reason if a quota, an admission policy or missing permissions refuse the patch: an operator must
+    /// act.
     pub(super) fn refusal(&self) -> Option<String> {
         match self {
             Self::Refused {
@@ -60,48 +58,47 @@ impl ReadmitError {
         }
     }
 
-    /// What that means for the workload; logged on the way.
+    /// The outcome for the workload; logs the error.
     pub(super) fn outcome(&self) -> Outcome {
         if let Self::Outdated { .. } = self {
-            tracing::debug!(error = %self, "looked at again later");
+            tracing::debug!(error = %self, "skipped readmission; the watch delivers the change");
             return Outcome::Outdated;
         }
         if matches!(self, Self::Refused { source, .. } if is_unreachable(source)) {
-            tracing::debug!(error = %self, "not sent through admission again");
+            tracing::debug!(error = %self, "readmission failed");
             return Outcome::Failed;
         }
         if let Self::Secret { .. } = self {
-            // The pull Secrets log that themselves.
-            tracing::debug!(error = %self, "not sent through admission again; tried later");
+            // The pull Secret controller logs this error.
+            tracing::debug!(error = %self, "readmission failed; retrying with backoff");
             return Outcome::Failed;
         }
-        tracing::warn!(error = %self, "not sent through admission again; tried later");
+        tracing::warn!(error = %self, "readmission failed; retrying with backoff");
         Outcome::Failed
     }
 }
 
 /// Sets the annotation on the workload's own metadata.
 ///
-/// It is not on the Pod template, so the annotation alone starts no rollout; only what the policy then changes does. Tools
-/// that apply manifests own what their manifests say (`managedFields`, or the last applied configuration) and neither show
-/// nor remove what else is there, so they do not fight over it.
+/// The annotation is not on the Pod template, so it starts no rollout by itself; only the policy's changes do. Tools
+/// that apply manifests own the fields of their manifests (`managedFields`, or the last applied configuration) and
+/// neither show nor remove others, so they do not conflict.
 ///
-/// The uid makes it a patch of this object and of no successor. The resource version is left out on purpose: it changes
-/// with each status, so most patches of a busy workload would be refused. If the specification just changed, then the new
-/// one passes the policy once more, which is what would be done with it next anyway; an opt-out or an image that was just
-/// changed is the policy's to see, and it does.
+/// The uid limits the patch to this object, not a successor. The resource version is left out on purpose: it changes
+/// with each status, so most patches of a busy workload would be refused. If the spec just changed, the new one passes
+/// the policy once more, which would follow anyway; the policy sees an opt-out or an image that was just changed.
 pub(super) struct Patch<'a> {
     server: &'a ApiServer,
     candidate: &'a Candidate,
-    /// The value of the annotation: it must differ from the one before.
+    /// The value of the annotation: must differ from the previous one.
     now: String,
 }
 
-/// What an admission did.
+/// The effect of an admission.
 pub(super) struct Effect {
-    /// Something changed that should.
-    pub is_helped: bool,
-    /// The images that are still named.
+    /// Images or pull Secrets were replaced.
+    pub is_effective: bool,
+    /// The originals that are still named.
     pub remaining: Vec<Image>,
 }
 
@@ -114,12 +111,11 @@ impl<'a> Patch<'a> {
         }
     }
 
-    /// What it would do. Nothing is stored.
-    pub(super) async fn try_out(&self) -> Result<Effect, ReadmitError> {
+    /// Dry run; nothing is stored.
+    pub(super) async fn dry_run(&self) -> Result<Effect, ReadmitError> {
         self.request(true).await
     }
 
-    /// Stores it.
     pub(super) async fn send(&self) -> Result<Effect, ReadmitError> {
         self.request(false).await
     }
@@ -141,7 +137,7 @@ impl<'a> Patch<'a> {
             let request = request.map_err(kube::Error::BuildRequest)?;
             api_response::object::<Watched>(self.server, request, Watched::KEEP).await
         };
-        let stored = match timeout(WITHIN, response).await {
+        let stored = match timeout(PATCH_TIMEOUT, response).await {
             Ok(Ok(stored)) => stored,
             Ok(Err(source)) if is_outdated(&source) => {
                 let key = key.clone();
@@ -155,7 +151,7 @@ impl<'a> Patch<'a> {
         };
         match stored.into_object(kind) {
             Some(Object::Workload(workload)) => Ok(Effect {
-                is_helped: self.candidate.is_helped(&workload),
+                is_effective: self.candidate.is_helped(&workload),
                 remaining: self.candidate.remaining(&workload),
             }),
             _ => Err(ReadmitError::Odd { key: key.clone() }),
@@ -163,7 +159,8 @@ impl<'a> Patch<'a> {
     }
 }
 
-/// It is gone (404), or it is another one: API servers answer a wrong uid with 409, or with 422 and the field's name.
+/// Returns whether the workload is gone (404) or another one: API servers respond to a wrong uid with 409, or with 422
+/// and the field's name.
 fn is_outdated(error: &kube::Error) -> bool {
     let kube::Error::Api(status) = error else {
         return false;

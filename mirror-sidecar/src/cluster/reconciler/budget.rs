@@ -43,7 +43,7 @@ impl Reconciler {
         });
         for user in users {
             let namespace = user.namespace.clone();
-            if self.events.tell(user, Notice::NoBudget) {
+            if self.events.report(user, Notice::NoBudget) {
                 tracing::warn!(
                     namespace,
                     "the daily budget of new images is used up; raise --max-new-images-per-namespace or \
@@ -69,7 +69,7 @@ impl Reconciler {
                 images: left_out.images,
                 has_workloads: left_out.has_workloads,
             };
-            if self.events.tell(about, notice) {
+            if self.events.report(about, notice) {
                 tracing::warn!(
                     %namespace,
                     images = left_out.images,

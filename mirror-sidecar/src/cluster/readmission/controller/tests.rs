@@ -119,7 +119,7 @@ impl World {
             events,
             metrics: world.metrics.clone(),
             secrets: Provision::NotNeeded,
-            home: None,
+            own_namespace: None,
         };
         let readmissions = Readmissions::new(Readmit::On, 1000.try_into().unwrap());
         tokio::spawn(readmitting.run(readmissions));
@@ -257,14 +257,14 @@ async fn only_the_namespaces_must_be_known() {
 async fn what_fails_is_repeated_later_and_later(
     #[case] answer: Answer,
     #[case] result: &str,
-    #[case] is_told: bool,
+    #[case] is_reported: bool,
 ) {
     let world = World::start(answer);
     world.know_namespaces();
     seconds(30).await;
     assert_eq!(world.count(result), 1);
     let events = world.events();
-    assert_eq!(events.len(), usize::from(is_told), "{events:?}");
+    assert_eq!(events.len(), usize::from(is_reported), "{events:?}");
     if let Some([reason, name, note]) = events.first() {
         assert_eq!((&**reason, &**name), ("ReadmissionRefused", "web"));
         assert!(note.contains("is refused: no."), "{note}");

@@ -37,11 +37,11 @@ fn run(
         && let Some(candidate) = next(readmissions, index, *now)
     {
         if outcome == Outcome::Rewritten {
-            readmissions.patching(1, *now);
+            readmissions.reserve_patch(1, *now);
         }
-        let news = readmissions.ended(&candidate, outcome, *now);
+        let news = readmissions.record(&candidate, outcome, *now);
         all.push((candidate.key.name.to_string(), news));
-        *now += BETWEEN_TRIES;
+        *now += TRY_INTERVAL;
     }
     all
 }
@@ -73,11 +73,11 @@ fn the_rate_of_patches_is_kept(#[case] rate: u32, #[case] burst: usize) {
     let mut patched = Vec::new();
     while now < start + 10 * MINUTE {
         if let Some(candidate) = next(&readmissions, &index, now) {
-            readmissions.patching(1, now);
-            readmissions.ended(&candidate, Outcome::Rewritten, now);
+            readmissions.reserve_patch(1, now);
+            readmissions.record(&candidate, Outcome::Rewritten, now);
             patched.push(now);
         }
-        now += BETWEEN_TRIES;
+        now += TRY_INTERVAL;
     }
     let rate = usize::try_from(rate).unwrap();
     assert!(
@@ -98,12 +98,12 @@ fn the_rate_of_patches_is_kept(#[case] rate: u32, #[case] burst: usize) {
 fn tries_in_vain_cost_no_place() {
     let index = many(30);
     let mut readmissions = Readmissions::new(Readmit::On, per_minute(1));
-    readmissions.has_helped = true;
+    readmissions.has_effect = true;
     let start = Instant::now();
     let mut now = start;
     let tried = run(&mut readmissions, &index, &mut now, 100, Outcome::Unchanged);
     assert_eq!(tried.len(), 30);
-    assert_eq!(now - start, 30 * BETWEEN_TRIES);
+    assert_eq!(now - start, 30 * TRY_INTERVAL);
 }
 
 #[rstest]
@@ -119,7 +119,7 @@ fn the_same_images_rest_longer_and_longer(#[case] outcome: Outcome, #[case] minu
     }
     for minutes in minutes {
         let candidate = next(&readmissions, &index, now).unwrap();
-        readmissions.ended(&candidate, outcome, now);
+        readmissions.record(&candidate, outcome, now);
         let rest = Duration::from_mins(*minutes);
         let early = now + rest.saturating_sub(SECOND);
         assert_eq!(
@@ -135,7 +135,7 @@ fn the_same_images_rest_longer_and_longer(#[case] outcome: Outcome, #[case] minu
 fn in_doubt(readmissions: &mut Readmissions, index: &Index, now: &mut Instant) {
     let candidate = next(readmissions, index, *now).unwrap();
     assert_eq!(
-        readmissions.ended(&candidate, Outcome::Unchanged, *now),
+        readmissions.record(&candidate, Outcome::Unchanged, *now),
         None
     );
     let soon = *now + Duration::from_secs(30);
@@ -189,23 +189,23 @@ fn it_says_when_to_look_again() {
     let index = many(2);
     let mut readmissions = Readmissions::new(Readmit::On, per_minute(1));
     let now = Instant::now();
-    assert_eq!(readmissions.look_again(now), None);
+    assert_eq!(readmissions.recheck_at(now), None);
     let candidate = next(&readmissions, &index, now).unwrap();
-    readmissions.patching(1, now);
-    readmissions.ended(&candidate, Outcome::Rewritten, now);
+    readmissions.reserve_patch(1, now);
+    readmissions.record(&candidate, Outcome::Rewritten, now);
     assert_eq!(
-        readmissions.look_again(now),
+        readmissions.recheck_at(now),
         Some(now + MINUTE),
         "the next place"
     );
     let now = now + MINUTE;
     let candidate = next(&readmissions, &index, now).unwrap();
-    readmissions.ended(&candidate, Outcome::Failed, now);
-    assert_eq!(readmissions.look_again(now), Some(now + BETWEEN_TRIES));
-    let now = now + BETWEEN_TRIES;
+    readmissions.record(&candidate, Outcome::Failed, now);
+    assert_eq!(readmissions.recheck_at(now), Some(now + TRY_INTERVAL));
+    let now = now + TRY_INTERVAL;
     assert_eq!(
-        readmissions.look_again(now),
-        Some(now + (MINUTE.saturating_sub(BETWEEN_TRIES))),
+        readmissions.recheck_at(now),
+        Some(now + (MINUTE.saturating_sub(TRY_INTERVAL))),
         "the end of a rest"
     );
 }
@@ -216,7 +216,7 @@ fn what_is_gone_is_forgotten() {
     let mut readmissions = readmissions();
     let mut now = Instant::now();
     run(&mut readmissions, &index, &mut now, 9, Outcome::Rewritten);
-    readmissions.follow(&index);
+    readmissions.sync(&index);
     assert_eq!(
         (readmissions.attempts.len(), readmissions.turns.len()),
         (3, 0),
@@ -225,7 +225,7 @@ fn what_is_gone_is_forgotten() {
     for number in 0..3 {
         index.apply(gone(deployment(&format!("web-{number:03}"), &[])));
     }
-    readmissions.follow(&index);
+    readmissions.sync(&index);
     assert_eq!(
         (readmissions.attempts.len(), readmissions.turns.len()),
         (0, 0)
@@ -275,20 +275,20 @@ fn what_others_rewrote_shows_that_the_policy_works() {
     let mut readmissions = readmissions();
     let mut now = Instant::now();
     run(&mut readmissions, &index, &mut now, 9, Outcome::Unchanged);
-    readmissions.follow(&index);
+    readmissions.sync(&index);
     assert!(next(&readmissions, &index, now).is_none());
     let copy = "ghcr.io/acme/docker.io-library-nginx:latest";
     index.apply(seen(deployment("web-001", &[copy])));
-    readmissions.follow(&index);
+    readmissions.sync(&index);
     let candidate = next(&readmissions, &index, now).unwrap();
     assert_eq!(&*candidate.key.name, "web-000");
     // Once is enough: from now on each rests.
-    readmissions.ended(&candidate, Outcome::Unchanged, now);
+    readmissions.record(&candidate, Outcome::Unchanged, now);
     now += Duration::from_secs(30);
-    readmissions.ended(&candidate, Outcome::Unchanged, now);
+    readmissions.record(&candidate, Outcome::Unchanged, now);
     index.apply(seen(deployment("web-001", &["nginx"])));
     index.apply(seen(deployment("web-001", &[copy])));
-    readmissions.follow(&index);
+    readmissions.sync(&index);
     assert!(next(&readmissions, &index, now + MINUTE).is_none());
 }
 
@@ -300,13 +300,13 @@ fn failures_before_count_apart() {
     let mut now = Instant::now();
     for _ in 0..6 {
         let candidate = next(&readmissions, &index, now).unwrap();
-        assert_eq!(readmissions.ended(&candidate, Outcome::Failed, now), None);
+        assert_eq!(readmissions.record(&candidate, Outcome::Failed, now), None);
         now += Duration::from_hours(6);
     }
     in_doubt(&mut readmissions, &index, &mut now);
     let candidate = next(&readmissions, &index, now).unwrap();
     assert_eq!(
-        readmissions.ended(&candidate, Outcome::Unchanged, now),
+        readmissions.record(&candidate, Outcome::Unchanged, now),
         Some(News::NotRewritten)
     );
     assert!(next(&readmissions, &index, now + 10 * MINUTE).is_some());
@@ -322,11 +322,11 @@ fn the_rate_is_that_of_all_replicas() {
     let mut patched = 0;
     while now < start + 10 * MINUTE {
         if let Some(candidate) = next(&readmissions, &index, now) {
-            readmissions.patching(3, now);
-            readmissions.ended(&candidate, Outcome::Rewritten, now);
+            readmissions.reserve_patch(3, now);
+            readmissions.record(&candidate, Outcome::Rewritten, now);
             patched += 1;
         }
-        now += BETWEEN_TRIES;
+        now += TRY_INTERVAL;
     }
     assert!((100..=104).contains(&patched), "{patched}");
 }
@@ -361,23 +361,23 @@ fn without_a_policy_it_is_tried_seldom_and_told_once() {
     assert_eq!(first, [None; 9]);
     assert_eq!(*last, Some(News::NothingIsRewritten));
 
-    now += BETWEEN_HOPELESS_TRIES;
+    now += UNCHANGED_TRY_INTERVAL;
     let candidate = next(&readmissions, &index, now).unwrap();
     assert_eq!(
-        readmissions.ended(&candidate, Outcome::Unchanged, now),
+        readmissions.record(&candidate, Outcome::Unchanged, now),
         None
     );
     assert_eq!(
         next(
             &readmissions,
             &index,
-            now + BETWEEN_HOPELESS_TRIES.saturating_sub(SECOND)
+            now + UNCHANGED_TRY_INTERVAL.saturating_sub(SECOND)
         ),
         None
     );
 
     // It is there now: everything is tried once more.
-    now += BETWEEN_HOPELESS_TRIES;
+    now += UNCHANGED_TRY_INTERVAL;
     let tried = run(
         &mut readmissions,
         &index,
@@ -412,9 +412,9 @@ fn the_mode_decides_which(#[case] mode: Readmit, #[case] expected: &[&str]) {
     while let Some(candidate) =
         readmissions.next(index.candidates(|_| CopyState::Mirrored), works_since, now)
     {
-        readmissions.ended(&candidate, Outcome::Rewritten, now);
+        readmissions.record(&candidate, Outcome::Rewritten, now);
         tried.push(candidate.key.name.to_string());
-        now += BETWEEN_TRIES;
+        now += TRY_INTERVAL;
     }
     assert_eq!(tried, expected);
 }

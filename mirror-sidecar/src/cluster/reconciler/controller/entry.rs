@@ -60,7 +60,7 @@ impl Entry {
         let users = ctx.cluster.read(|index| top_level(index, names));
         let mut is_news = false;
         for user in users {
-            is_news |= ctx.events.tell(user, notice.clone());
+            is_news |= ctx.events.report(user, notice.clone());
         }
         if is_news {
             log(&notice, self.state.has_failed_copy());
