@@ -423,7 +423,7 @@ impl Lookup {
     ) -> Result<Option<Resolved>, RegistryError> {
         match self.registry.resolve_to_write(repository, reference).await {
             Err(error) if error.is_denied() && self.accepts_login().await => {
-                tracing::debug!(repository, %error, "the backup registry shows no such copy");
+                tracing::debug!(repository, %error, "backup registry refused the request for a copy; it counts as missing");
                 Ok(None)
             }
             result => result,
@@ -683,7 +683,7 @@ impl Recorder {
             if !matches!(has_part, Ok(false)) {
                 return;
             }
-            tracing::debug!(repository, digest = %root.digest, %part, "the original lacks this part, too");
+            tracing::debug!(repository, digest = %root.digest, %part, "the original lacks this part as well");
             if !self
                 .parts
                 .original_lacks(repository, &root.digest, part)
@@ -731,11 +731,11 @@ impl Recorder {
         let is_silent = match timeout(ASK_FORMER_WITHIN, found).await {
             Ok(Ok(found)) => return found.is_some(),
             Ok(Err(error)) => {
-                tracing::debug!(host, %error, "cannot look up a copy in a former backup");
+                tracing::debug!(host, %error, "cannot look up copy in a former backup");
                 error.retry().is_transient()
             }
             Err(_) => {
-                tracing::debug!(host, within = ?ASK_FORMER_WITHIN, "a former backup does not respond");
+                tracing::debug!(host, within = ?ASK_FORMER_WITHIN, "former backup does not respond");
                 true
             }
         };

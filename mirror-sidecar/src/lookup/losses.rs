@@ -16,17 +16,17 @@ const WATCHED_FOR: Duration = Duration::from_hours(1);
 
 /// Losses of one image after which it is copied again only after a pause. Fewer are repaired immediately: somebody may have
 /// deleted the copy.
-const PATIENCE: u32 = 5;
+const LOSSES_BEFORE_BACKOFF: u32 = 5;
 
 /// The pause after that many losses; doubled with each further one.
-const FIRST_PAUSE: Duration = Duration::from_secs(30);
-const LONGEST_PAUSE: Duration = Duration::from_mins(15);
+const FIRST_BACKOFF: Duration = Duration::from_secs(30);
+const LONGEST_BACKOFF: Duration = Duration::from_mins(15);
 
 /// Images that are watched at the same time, at about 200 bytes each.
 const MAX_IMAGES: usize = 10_000;
 
 /// Shortest time between two warnings.
-const WARN_EVERY: Duration = Duration::from_hours(1);
+const WARN_INTERVAL: Duration = Duration::from_hours(1);
 
 /// What became of the copies that this process made. Clones share it.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ impl Losses {
     pub(super) fn new() -> Self {
         Self {
             records: Arc::default(),
-            warning: Arc::new(Throttle::new(WARN_EVERY)),
+            warning: Arc::new(Throttle::new(WARN_INTERVAL)),
         }
     }
 
@@ -103,8 +103,8 @@ impl Losses {
     pub(super) fn pause(&self, image: &ImageRef<'static>, now: Instant) -> Option<Duration> {
         let records = self.records();
         let record = records.get(image).filter(|record| !record.is_there)?;
-        let excess = record.losses.checked_sub(PATIENCE)?;
-        let until = record.changed + doubling(FIRST_PAUSE, LONGEST_PAUSE, excess + 1);
+        let excess = record.losses.checked_sub(LOSSES_BEFORE_BACKOFF)?;
+        let until = record.changed + doubling(FIRST_BACKOFF, LONGEST_BACKOFF, excess + 1);
         (until > now).then(|| until.duration_since(now))
     }
 
