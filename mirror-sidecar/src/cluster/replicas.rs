@@ -98,16 +98,16 @@ impl Replicas {
             return;
         };
         team.members().leave();
-        self.tell();
+        self.notify();
         team.leave.cancel();
         if timeout(LEAVE_WITHIN, team.left.cancelled()).await.is_err() {
             tracing::warn!(
-                "the API server is slow, so the other replicas take over a little later"
+                "cannot delete the Lease of this replica in time; the other replicas take over when it expires. Check the API server"
             );
         }
     }
 
-    fn tell(&self) {
+    fn notify(&self) {
         self.changed.send_replace(());
     }
 }
@@ -131,9 +131,12 @@ impl Context {
             self.crash_record.adopt(&name);
         }
         if let Some(live) = changed {
-            tracing::info!(members = live.join(","), "the work is shared anew");
+            tracing::info!(
+                members = live.join(","),
+                "replicas changed, work redistributed"
+            );
             self.metrics.replicas(live.len());
-            self.replicas.tell();
+            self.replicas.notify();
         }
     }
 }

@@ -129,9 +129,9 @@ async fn hold(context: &Context, mut lease: OwnLease) {
         context.metrics.lease_held(is_held);
     }
     match lease.remove().await {
-        Ok(()) => tracing::info!("handed the work over to the other replicas"),
+        Ok(()) => tracing::info!("handed work over to the other replicas"),
         Err(error) => {
-            tracing::warn!(%error, "the other replicas take over when the Lease has expired");
+            tracing::warn!(%error, "cannot delete Lease of this replica; the other replicas take over when it expires. Check the API server and the permissions of mirror-sidecar");
         }
     }
     context.metrics.lease_held(false);

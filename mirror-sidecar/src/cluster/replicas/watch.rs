@@ -41,9 +41,9 @@ pub(super) async fn watch(context: &Context, api: Api<Metadata>, selector: &str)
     loop {
         if let Err(error) = follow(context, &api, selector, &mut vain).await {
             if vain == 0 && !is_outage(&error) {
-                tracing::warn!(%error, "the Leases of the other replicas cannot be watched; without them this replica does everything");
+                tracing::warn!(%error, "cannot watch Leases of the other replicas; check the API server and the permissions of mirror-sidecar. Meanwhile this replica does all work");
             } else {
-                tracing::debug!(%error, "the Leases of the other replicas cannot be watched");
+                tracing::debug!(%error, "cannot watch Leases of the other replicas");
             }
         }
         vain = vain.saturating_add(1);
@@ -97,7 +97,7 @@ async fn follow(
             Ok(Some(Err(error))) => return Err(Box::new(error)),
             Ok(None) => return Ok(()),
             Err(_) if silent_at <= now() => {
-                tracing::debug!("nothing is heard of any Lease, not even of the own one");
+                tracing::debug!("watch of Leases is silent, even about the own one; restarting it");
                 return Ok(());
             }
             Err(_) => {}
@@ -163,12 +163,9 @@ async fn delete(api: &Api<Metadata>, dead: &Dead) {
     let name = format!("{PREFIX}{}", dead.name);
     match timeout(DELETE_WITHIN, api.delete(&name, &params)).await {
         Ok(Ok(_)) => {
-            tracing::info!(lease = name, "deleted the Lease of a replica that is gone");
+            tracing::info!(lease = name, "deleted Lease of a replica that is gone");
         }
-        Ok(Err(error)) => tracing::debug!(lease = name, %error, "a Lease stays for now"),
-        Err(_) => tracing::debug!(
-            lease = name,
-            "a Lease stays for now: the API server is slow"
-        ),
+        Ok(Err(error)) => tracing::debug!(lease = name, %error, "cannot delete Lease; retrying"),
+        Err(_) => tracing::debug!(lease = name, "cannot delete Lease in time; retrying"),
     }
 }
