@@ -257,7 +257,7 @@ impl<S: Subject> Watch<S> {
             match timeout_at(wake_at, parts.next()).await {
                 Ok(Ok(part)) => return part,
                 Ok(Err(error)) => {
-                    tracing::debug!(kind = self.subject.kind(), %error, "a watch broke off; it is continued");
+                    tracing::debug!(kind = self.subject.kind(), %error, "watch aborted; continuing");
                     return None;
                 }
                 Err(_) if dead_at <= Instant::now() => return None,
@@ -295,7 +295,7 @@ impl<S: Subject> Watch<S> {
     /// Reports an error; returns how long to wait.
     fn fail(&mut self, error: &WatchError) -> Duration {
         if error.needs_list() {
-            tracing::debug!(kind = self.subject.kind(), %error, "cannot continue there, listing again");
+            tracing::debug!(kind = self.subject.kind(), %error, "cannot continue watch; listing again");
             self.version = None;
         } else if error.is_not_found() && self.subject.take_not_served() {
             self.report(Trouble::NotServed, error);
@@ -339,12 +339,12 @@ impl<S: Subject> Watch<S> {
         match trouble {
             Trouble::NotServed => tracing::info!(
                 kind,
-                "the API server does not serve this kind; it is asked for again now and then"
+                "API server does not serve this kind; retrying periodically"
             ),
             Trouble::Failing => tracing::warn!(
                 kind,
                 %error,
-                "cannot watch this kind; what happens meanwhile is seen later"
+                "cannot watch this kind, changes are delayed; check the API server and the permissions of mirror-sidecar"
             ),
         }
     }
