@@ -249,9 +249,9 @@ async fn connect(mode: Kubernetes) -> anyhow::Result<ApiServer> {
     let mut config = inferred.map_err(|error| UsageError(no_cluster(mode, &error)))?;
     config.read_timeout = Some(SILENCE);
     config.reset_reader_on_write = true;
-    tracing::info!(server = %config.cluster_url, "working with the cluster");
+    tracing::info!(server = %config.cluster_url, "connected to cluster");
     let address = config.cluster_url.to_string();
-    let client = Client::try_from(config).context("cannot speak to the API server")?;
+    let client = Client::try_from(config).context("cannot create a client for the API server")?;
     Ok(ApiServer::new(client, &address))
 }
 
@@ -264,7 +264,7 @@ fn replicas(
 ) -> Replicas {
     let (Some(name), Some(namespace)) = (&config.replica, &config.own_namespace) else {
         tracing::info!(
-            "no --replica and --own-namespace (POD_NAME, POD_NAMESPACE): other replicas, if there are any, do the same work"
+            "--replica and --own-namespace (POD_NAME, POD_NAMESPACE) are not set: other replicas, if any, do the same work"
         );
         metrics.replicas(1);
         return Replicas::alone();

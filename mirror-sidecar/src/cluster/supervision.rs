@@ -33,7 +33,7 @@ where
         tracing::error!(
             task = %name,
             panicked = error.as_ref().is_some_and(JoinError::is_panic),
-            "a task broke off; it is started again"
+            "task ended unexpectedly and is restarted; report this as a bug, with the log"
         );
         let task = task(name);
         let restarted = tasks.spawn(async move {

@@ -184,7 +184,7 @@ async fn serve(facade: Server, admin: Server, lookup: &Lookup, replicas: &Replic
     let deadline = async {
         stop.cancelled().await;
         tokio::time::sleep(STOP_WITHIN).await;
-        tracing::warn!("some connections did not end in time");
+        tracing::warn!("closing connections that did not end in time; check for slow clients");
     };
     let work = async { tokio::join!(signal, servers) };
     tokio::select! {

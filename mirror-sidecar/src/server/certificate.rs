@@ -170,8 +170,10 @@ impl Certificates {
             tokio::time::sleep(CHECK_EVERY).await;
             match self.reload() {
                 Ok(false) => {}
-                Ok(true) => tracing::info!("the certificate changed"),
-                Err(error) => tracing::warn!(%error, "the old certificate stays in use"),
+                Ok(true) => tracing::info!("reloaded certificate"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot reload certificate, the old one stays in use; correct the files of --tls-cert and --tls-key")
+                }
             }
         }
     }
