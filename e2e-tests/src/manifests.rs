@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 /// A kind that has images: where it is served, and where its Pod spec is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "they are called what they are called")]
 pub enum Kind {
     Pod,
     Deployment,

@@ -14,6 +14,7 @@
 //! It does no I/O, compiles no regular expression and builds for `wasm32-wasip1` as well as natively:
 //! the policy runs it in a fresh instance for every admission request.
 
+#![warn(missing_docs)]
 // No panic is reachable from outside: code that cannot avoid one says why with `#[expect(..., reason = "...")]`.
 #![deny(
     clippy::expect_used,

@@ -11,6 +11,7 @@
 //! - [`copy()`] copies a [`Source`] to a [`Target`] and answers with a [`CopyReport`].
 //! - [`RegistryError::retry`] and [`CopyError::retry`] say whether trying again makes sense.
 
+#![warn(missing_docs)]
 // No panic is reachable from outside: code that cannot avoid one says why with `#[expect(..., reason = "...")]`.
 #![deny(
     clippy::expect_used,

@@ -9,7 +9,6 @@ use crate::digest;
 use crate::registry::Document;
 
 /// Media types of the OCI image specification 1.1 and of docker's image manifest version 2, schema 2.
-#[allow(missing_docs)] // the names say it all
 pub mod media_type {
     pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
     pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
