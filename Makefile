@@ -56,10 +56,10 @@ fuel-accept: policy.wasm ## Accept the policy's instruction counts, against whic
 
 .PHONY: demo
 demo: policy.wasm $(if $(KWCTL),annotated-policy.wasm) ## Show the whole job on embedded registries (KWCTL=kwctl: with the real kwctl)
-	$(CARGO) build --locked -p mirror-sidecar -p e2e-tests
-	@$(BUILT) \
+	$(CARGO) build --locked --profile demo -p mirror-sidecar -p demo
+	@IMAGE_MIRROR_WASM=$(CURDIR)/policy.wasm MIRROR_SIDECAR_BIN=$(CARGO_TARGET_DIR)/demo/mirror-sidecar \
 	$(if $(KWCTL),IMAGE_MIRROR_ANNOTATED_WASM=$(CURDIR)/annotated-policy.wasm) \
-	$(CARGO) run --locked --quiet -p e2e-tests --bin demo -- examples/deployment.yaml $(if $(KWCTL),--kwctl $(KWCTL))
+	$(CARGO_TARGET_DIR)/demo/demo examples/deployment.yaml $(if $(KWCTL),--kwctl $(KWCTL))
 
 .PHONY: test
 test: prepare lint policy-size ## Check formatting and lints, run all tests, with helm and the real kwctl too, fuzz for a moment
@@ -126,12 +126,12 @@ BENCH ?=
 
 .PHONY: bench-copy
 bench-copy: prepare sidecar ## Compare copying with other tools (BENCH=--quick: see that it works), write docs/bench-copy.md
-	$(CARGO) build --locked --profile bench-copy -p e2e-tests --bin bench-copy
+	$(CARGO) build --locked --profile bench-copy -p benches --bin bench-copy
 	MIRROR_SIDECAR_BIN=$(CARGO_TARGET_DIR)/release/mirror-sidecar $(CARGO_TARGET_DIR)/bench-copy/bench-copy $(BENCH)
 
 .PHONY: bench-cluster
 bench-cluster: prepare sidecar ## Measure the sidecar in a large cluster (BENCH=--quick: a tenth of it), write docs/bench-cluster.md
-	$(CARGO) build --locked --profile bench-copy -p e2e-tests --bin bench-cluster
+	$(CARGO) build --locked --profile bench-copy -p benches --bin bench-cluster
 	MIRROR_SIDECAR_BIN=$(CARGO_TARGET_DIR)/release/mirror-sidecar $(CARGO_TARGET_DIR)/bench-copy/bench-cluster $(BENCH)
 
 # Flags for the attacks, such as --only "Log".
@@ -151,7 +151,7 @@ SOAK ?=
 
 .PHONY: soak
 soak: prepare sidecar ## Put 200 requests a second on the sidecar for 30 minutes (SOAK="--seconds 300"), write docs/bench-soak.md
-	$(CARGO) build --locked --profile bench-copy -p e2e-tests --bin soak
+	$(CARGO) build --locked --profile bench-copy -p benches --bin soak
 	MIRROR_SIDECAR_BIN=$(CARGO_TARGET_DIR)/release/mirror-sidecar $(CARGO_TARGET_DIR)/bench-copy/soak $(SOAK)
 
 # Another policy's module to measure beside ours, and its settings as JSON.
@@ -160,10 +160,10 @@ AGAINST_SETTINGS ?= {}
 
 .PHONY: bench-policy
 bench-policy: policy.wasm ## Measure the policy (AGAINST=other.wasm AGAINST_SETTINGS='{...}': and another), write docs/bench-policy.md
-	$(CARGO) build --locked --profile bench-copy -p e2e-tests --bench policy
+	$(CARGO) build --locked --profile bench-copy -p benches --bench policy
 	@POLICY_BENCH_AGAINST='$(abspath $(AGAINST))' POLICY_BENCH_AGAINST_SETTINGS='$(AGAINST_SETTINGS)' \
 	CRITERION_HOME=$(CARGO_TARGET_DIR)/criterion $(BUILT) \
-	$(CARGO) bench --locked --quiet --profile bench-copy -p e2e-tests --bench policy
+	$(CARGO) bench --locked --quiet --profile bench-copy -p benches --bench policy
 
 .PHONY: lint
 lint: toolchain lint-files ## Check formatting and lints

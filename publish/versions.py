@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent.parent
 # Semantic versions, with a pre-release but without build metadata: a tag of an image cannot have a `+`.
 VERSION = r"\d+\.\d+\.\d+(?:-[0-9A-Za-z]+(?:[.-][0-9A-Za-z]+)*)?"
-CRATES = "e2e-tests|image-mirror-policy|mirror-contract|mirror-copy|mirror-sidecar"
+CRATES = "benches|demo|e2e-tests|image-mirror-policy|mirror-contract|mirror-copy|mirror-sidecar|testkit"
 # Files that must have the version, and how it looks there.
 PLACES = {
     "Cargo.toml": [r'^version = "(VERSION)"'],

@@ -45,6 +45,7 @@ SOURCES = ("Makefile", ".mk", ".sh", ".rs", ".py", ".bats", ".tpl", ".ci/run")
 # What else begins like a value of the chart, and is a file.
 ENDINGS = (".com", ".crt", ".wasm", ".rs", ".yaml", ".yml", ".json", ".md", ".py", ".sh")
 FOLDERS = (
+    "benches/",
     "charts/",
     "docs/",
     "e2e-tests/",
@@ -54,6 +55,7 @@ FOLDERS = (
     "mirror-sidecar/",
     "policy/",
     "publish/",
+    "testkit/",
 )
 
 

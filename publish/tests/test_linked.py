@@ -22,7 +22,7 @@ class Linked(unittest.TestCase):
         names = {package["name"] for package in bill["packages"]}
         self.assertLessEqual({"mirror-sidecar", "mirror-copy", "mirror-contract", "kube", "rustls", "ring", "tokio"}, names)
         # Of tests, of the policy, of compiling.
-        self.assertEqual({"wasmtime", "rcgen", "wapc-guest", "e2e-tests", "serde_derive", "cc"} & names, set())
+        self.assertEqual({"wasmtime", "rcgen", "wapc-guest", "e2e-tests", "testkit", "serde_derive", "cc"} & names, set())
         identifiers = [package["SPDXID"] for package in bill["packages"]]
         self.assertEqual(len(identifiers), len(set(identifiers)))
         related = {relation["relatedSpdxElement"] for relation in bill["relationships"]}

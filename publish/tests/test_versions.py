@@ -28,10 +28,10 @@ class Versions(unittest.TestCase):
         series = ".".join(before.split(".")[:2])
         left = run("git", "grep", "-nE", rf"(^|[^0-9.]){re.escape(series)}\.({before.split('.')[2]}|x)($|[^0-9.])", "--",
                    ":!CHANGELOG.md", ":!publish/tests", cwd=folder).stdout
-        others = r"Cargo\.lock:\d+:|Cargo\.toml:\d+:\w[\w-]* = |SettingsVersion|e2e-tests/(fixtures|src)/|bench-"
+        others = r"Cargo\.lock:\d+:|Cargo\.toml:\d+:\w[\w-]* = |SettingsVersion|(benches|e2e-tests/(fixtures|src)|testkit)/|bench-"
         self.assertEqual([line for line in left.splitlines() if not re.search(others, line)], [])
-        names = "image-mirror-policy|mirror-contract|mirror-copy|mirror-sidecar|e2e-tests"
-        self.assertEqual(len(re.findall(rf'name = "(?:{names})"\nversion = "{re.escape(NEXT)}"', (folder / "Cargo.lock").read_text())), 5)
+        names = "benches|demo|e2e-tests|image-mirror-policy|mirror-contract|mirror-copy|mirror-sidecar|testkit"
+        self.assertEqual(len(re.findall(rf'name = "(?:{names})"\nversion = "{re.escape(NEXT)}"', (folder / "Cargo.lock").read_text())), 8)
 
     def test_cargo_accepts_a_bump(self):
         folder = checkout(self)

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 use super::site::response;
-use crate::api_store::Store;
-use crate::blocking;
-use crate::scripted::Fake;
+use testkit::api_store::Store;
+use testkit::blocking;
+use testkit::scripted::Fake;
 
 /// Serves what `list` returns for a path, a first object and a number of objects: the objects, and whether there are more.
 pub fn serve(

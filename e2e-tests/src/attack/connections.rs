@@ -19,8 +19,8 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::sidecar::Sidecar;
-use crate::tls::install_crypto_provider;
+use testkit::sidecar::Sidecar;
+use testkit::tls::install_crypto_provider;
 
 /// Time for the hostile connections to come up before the measurement begins.
 const WARM_UP: Duration = Duration::from_secs(3);

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::site::{Site, wait};
 use super::{Attack, Measured, Setup};
-use crate::blocking;
-use crate::scripted::{Action, Fake, image, noise};
+use testkit::blocking;
+use testkit::scripted::{Action, Fake, image, noise};
 
 /// How long the suspect must not be tried again after a restart.
 const ISOLATED: Duration = Duration::from_secs(10);

@@ -4,8 +4,8 @@ use axum::http::HeaderValue;
 use axum::http::header::InvalidHeaderValue;
 use bytes::Bytes;
 
-use crate::digest;
-use crate::scripted::{OCI_INDEX, OCI_MANIFEST};
+use testkit::digest;
+use testkit::scripted::{OCI_INDEX, OCI_MANIFEST};
 
 /// The largest manifest that is read at all, in bytes.
 pub const MANIFEST: usize = 8 << 20;

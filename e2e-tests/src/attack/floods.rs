@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::connections::{Addresses, Attack as Flood, Kind, Port, Service, run};
 use super::site::Site;
 use super::{Attack, Measured, Setup};
-use crate::blocking;
+use testkit::blocking;
 
 /// What the facade promises to authenticated requests.
 const BOUND: Duration = Duration::from_millis(500);

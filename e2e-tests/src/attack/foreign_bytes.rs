@@ -15,7 +15,7 @@ use futures_util::{StreamExt as _, stream};
 use super::documents::{self, Document, MANIFEST, PAGE};
 use super::site::{Site, hostile, response, wait};
 use super::{Attack, Measured, Setup};
-use crate::scripted::{Fake, Image, blob, image, noise};
+use testkit::scripted::{Fake, Image, blob, image, noise};
 
 /// How long the sidecar is watched after the hostile responses were sent.
 const AFTER: Duration = Duration::from_secs(2);
@@ -206,7 +206,7 @@ pub fn honest(image: &Image, method: &Method, path: &str) -> Response<Body> {
             content.clone()
         };
         let mut answer = response(200, media_type, body);
-        if let Ok(digest) = crate::digest::of(content).parse() {
+        if let Ok(digest) = testkit::digest::of(content).parse() {
             answer.headers_mut().insert("docker-content-digest", digest);
         }
         if is_head {
@@ -229,7 +229,7 @@ pub fn honest(image: &Image, method: &Method, path: &str) -> Response<Body> {
     let blob = image
         .blobs
         .iter()
-        .find(|blob| path.ends_with(&crate::digest::of(blob)));
+        .find(|blob| path.ends_with(&testkit::digest::of(blob)));
     match blob {
         Some(content) if path.contains("/blobs/") => respond("application/octet-stream", content),
         _ => response(404, "application/json", "{}"),
@@ -321,7 +321,7 @@ fn endless_bodies(setup: Setup) -> anyhow::Result<Measured> {
         } else {
             endless("{\"schemaVersion\":2,")
         };
-        response(200, crate::scripted::OCI_MANIFEST, body)
+        response(200, testkit::scripted::OCI_MANIFEST, body)
     });
     flood_of_any(setup, &sources)
 }

@@ -11,8 +11,8 @@ use super::documents::{self, Document, PAGE};
 use super::foreign_bytes::{app, honest};
 use super::site::{Site, hostile, response, wait};
 use super::{Attack, Measured, Setup};
-use crate::scripted::{Fake, OCI_INDEX, OCI_MANIFEST};
-use crate::{artifacts, blocking};
+use testkit::scripted::{Fake, OCI_INDEX, OCI_MANIFEST};
+use testkit::{artifacts, blocking};
 
 /// What a forged line would begin with.
 const FORGED: &str = "forged";

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::connections::{self, Addresses, Kind, Port, Service};
 use super::site::{REPOSITORY, Site, wait};
 use super::{Attack, Measured, Setup};
-use crate::blocking;
-use crate::scripted::Fake;
+use testkit::blocking;
+use testkit::scripted::Fake;
 
 /// More than are remembered.
 const WORKLOADS: usize = 60_000;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Attack, Measured, Setup};
 use crate::fuel::{Case, Expected, Meter};
-use crate::{artifacts, fixtures};
+use testkit::{artifacts, fixtures};
 
 /// Instructions may grow by this factor when the request is doubled.
 const FACTOR: f64 = 2.2;

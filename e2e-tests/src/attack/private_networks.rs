@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::site::{Site, hostile, response, wait};
 use super::{Attack, Measured, Setup};
-use crate::scripted::OCI_MANIFEST;
+use testkit::scripted::OCI_MANIFEST;
 
 /// How long a connection that must not come is waited for.
 const SILENCE: Duration = Duration::from_secs(3);

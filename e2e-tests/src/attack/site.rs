@@ -12,10 +12,10 @@ use serde_json::Value;
 
 use super::limits::{ControlGroup, peak};
 use super::{Measured, Setup};
-use crate::blocking;
-use crate::registry::RegistryClient;
-use crate::scripted::{Fake, Other};
-use crate::sidecar::{Sidecar, SidecarBuilder};
+use testkit::blocking;
+use testkit::registry::RegistryClient;
+use testkit::scripted::{Fake, Other};
+use testkit::sidecar::{Sidecar, SidecarBuilder};
 
 /// The repository in the backup.
 pub const REPOSITORY: &str = "acme/mirror";

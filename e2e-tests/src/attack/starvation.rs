@@ -10,8 +10,8 @@ use futures_util::{StreamExt as _, stream};
 use super::foreign_bytes::honest;
 use super::site::{Site, hostile, wait};
 use super::{Attack, Measured, Setup};
-use crate::blocking;
-use crate::scripted::{Fake, Image, image, noise};
+use testkit::blocking;
+use testkit::scripted::{Fake, Image, image, noise};
 
 /// How long an honest image may take from its request to its copy, with hostile sources in all slots: a slow source gives
 /// up its slot after a minute.
@@ -66,7 +66,7 @@ pub(super) fn tricklers() -> (Vec<Fake>, Vec<String>) {
     let layer = noise(77, 20 << 20);
     let slow = image(77, std::slice::from_ref(&layer));
     let sources = hostile(move |method, path, _| {
-        let is_layer = path.ends_with(&crate::digest::of(&layer));
+        let is_layer = path.ends_with(&testkit::digest::of(&layer));
         if is_layer && *method == Method::GET {
             return trickle(&layer);
         }
@@ -100,7 +100,7 @@ fn hanging(setup: Setup) -> anyhow::Result<Measured> {
     let sources = hostile(|_, _, _| Response::default());
     for source in &sources {
         for method in [Method::GET, Method::HEAD] {
-            source.fault(method, "", usize::MAX, crate::scripted::Action::Hang);
+            source.fault(method, "", usize::MAX, testkit::scripted::Action::Hang);
         }
     }
     let images = (0..40).map(|number| {

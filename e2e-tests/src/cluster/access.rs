@@ -10,8 +10,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
-use crate::blocking;
-use crate::tls::install_crypto_provider;
+use testkit::blocking;
+use testkit::tls::install_crypto_provider;
 
 /// No request of a test takes longer, not even one that waits for a webhook.
 const REQUEST_DEADLINE: Duration = Duration::from_mins(1);

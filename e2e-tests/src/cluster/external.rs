@@ -20,8 +20,8 @@ use tempfile::TempDir;
 
 use super::access::{Access, call};
 use super::programs::variable;
-use crate::blocking;
-use crate::tls::install_crypto_provider;
+use testkit::blocking;
+use testkit::tls::install_crypto_provider;
 
 /// A kubeconfig of a cluster to run the tests on, with all rights there.
 pub const KUBECONFIG_VARIABLE: &str = "E2E_KUBECONFIG";

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use super::Cluster;
 use super::global::GlobalObject;
 use super::namespace::Namespace;
-use crate::server::Server;
-use crate::tls::Tls;
+use testkit::server::Server;
+use testkit::tls::Tls;
 
 /// How often it is tried whether the API server knows the webhook; each try takes some milliseconds.
 const PROBES: usize = 3000;

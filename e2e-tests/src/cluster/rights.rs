@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde::Deserialize;
 
-use crate::artifacts;
+use testkit::artifacts;
 
 /// A reviewed render of the chart, in which the sidecar does all it can. The chart's tests hold it to what helm renders.
 const RENDER: &str = "charts/image-mirror/tests/golden/passwords.yaml";

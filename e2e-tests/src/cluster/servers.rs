@@ -14,8 +14,8 @@ use super::access::{Access, is_ready};
 use super::audit;
 use super::process::Process;
 use super::programs::Programs;
-use crate::scratch;
-use crate::tls::Tls;
+use testkit::scratch;
+use testkit::tls::Tls;
 
 /// How long a start may take on a busy machine.
 const START_DEADLINE: Duration = Duration::from_mins(2);

@@ -22,10 +22,10 @@ use serde_json::{Value, json};
 use super::external::WEBHOOK_HOST_VARIABLE;
 use super::namespace::{Namespace, create_global, delete_global};
 use super::programs::variable;
-use crate::artifacts;
-use crate::host::{Evaluation, PolicyHost};
-use crate::server::Server;
-use crate::tls::Tls;
+use testkit::artifacts;
+use testkit::host::{Evaluation, PolicyHost};
+use testkit::server::Server;
+use testkit::tls::Tls;
 
 /// Seconds: the `timeoutSeconds` that docs/policy-settings.md sets.
 const TIMEOUT: u32 = 15;

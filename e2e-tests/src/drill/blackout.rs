@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::estate::{Estate, Options};
 use super::plan::{Plan, Scale};
 use super::report::Report;
-use crate::sidecar::Sidecar;
+use testkit::sidecar::Sidecar;
 
 /// How long all copies and all re-admissions may take on a busy machine.
 const QUIET_WITHIN: Duration = Duration::from_mins(5);

@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::plan::{Plan, PlannedImage, PlannedWorkload};
-use crate::artifacts;
 use crate::cluster::{self, Account, Cluster, Namespace, Webhook};
-use crate::host::PolicyHost;
 use crate::manifests::Kind;
-use crate::proxy::Proxy;
-use crate::registry::{Credential, Registry, start_registry, start_registry_with};
-use crate::tls::Tls;
+use testkit::artifacts;
+use testkit::host::PolicyHost;
+use testkit::proxy::Proxy;
+use testkit::registry::{Credential, Registry, start_registry, start_registry_with};
+use testkit::tls::Tls;
 
 pub use replicas::Replica;
 

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::image::{Image, SizedLayer};
 use crate::manifests::Kind;
+use testkit::image::{Image, SizedLayer};
 
 /// Layers that images of different repositories share.
 const BASES: usize = 3;

@@ -9,10 +9,10 @@ use mirror_contract::ImageRef;
 use super::estate::{Estate, PULL_SECRET};
 use super::report::Report;
 use super::state::{Stored, version_of};
-use crate::digest;
-use crate::fixtures::images_of;
-use crate::image::{Pulled, pull_all};
 use crate::manifests::spec_of;
+use testkit::digest;
+use testkit::fixtures::images_of;
+use testkit::image::{Pulled, pull_all};
 
 /// How many images the other client pulls too: it is a process each time.
 const SKOPEO_PULLS: usize = 8;

@@ -9,9 +9,9 @@ use mirror_contract::ImageRef;
 use serde_json::Value;
 
 use super::estate::{Estate, PULL_SECRET};
-use crate::fixtures::images_of;
 use crate::manifests::{Kind, spec_of};
-use crate::registry::{Credential, RegistryClient};
+use testkit::fixtures::images_of;
+use testkit::registry::{Credential, RegistryClient};
 
 /// An object with images that the API server stores.
 #[derive(Clone, Debug)]

@@ -8,9 +8,9 @@ use mirror_contract::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::fixtures;
-use crate::host::AdmissionRequest;
 use crate::session::manifest;
+use testkit::fixtures;
+use testkit::host::AdmissionRequest;
 
 /// The sidecar that the settings of all cases name.
 pub const SIDECAR: &str = "mirror-sidecar.image-mirror.svc:5000";

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::artifacts;
+use testkit::artifacts;
 
 /// Percent by which a count may exceed the accepted one.
 const GROWTH: u64 = 5;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Request, Response};
-use crate::digest;
+use testkit::digest;
 
 /// Where the copies are.
 const BACKUP: (&str, &str) = ("registry.example.com", "acme/mirror");

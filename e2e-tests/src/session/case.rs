@@ -12,8 +12,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::Answers;
-use crate::fixtures;
-use crate::host::AdmissionResponse;
+use testkit::fixtures;
+use testkit::host::AdmissionResponse;
 
 /// A line of the table.
 #[derive(Debug, Clone, Deserialize)]

@@ -1,9 +1,9 @@
 //! What is stored when a user creates, applies or changes a workload.
 
 use e2e_tests::cluster::{self, FailurePolicy};
-use e2e_tests::fixtures::images_of;
 use rstest::rstest;
 use serde_json::{Value, json};
+use testkit::fixtures::images_of;
 
 use crate::manifests::{Kind, pod_spec, renamed, spec_of, template_of};
 use crate::stage::{PULL_SECRET, Stage, assert_images_stay};

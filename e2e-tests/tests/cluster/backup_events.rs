@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use e2e_tests::blocking;
 use e2e_tests::cluster;
-use e2e_tests::scripted::{Auth, Fake};
-use e2e_tests::sidecar::Sidecar;
-use e2e_tests::tls::Tls;
 use serde_json::{Value, json};
+use testkit::blocking;
+use testkit::scripted::{Auth, Fake};
+use testkit::sidecar::Sidecar;
+use testkit::tls::Tls;
 
 use crate::manifests::Kind;
 use crate::rights::events;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use e2e_tests::cluster::{self, Account, Cluster, Namespace, Rights, Webhook};
-use e2e_tests::fixtures::images_of;
-use e2e_tests::sidecar::{Sidecar, SidecarBuilder};
 use serde_json::{Value, json};
+use testkit::fixtures::images_of;
+use testkit::sidecar::{Sidecar, SidecarBuilder};
 
 use crate::managed_secrets::{ROTATED_WITHIN, password_in, wait};
 use crate::manifests::{Kind, spec_of};

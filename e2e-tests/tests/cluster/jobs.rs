@@ -2,9 +2,9 @@
 //! rest. It allows more while a Job is suspended, since Kubernetes 1.23; before that it refuses each other change.
 
 use e2e_tests::cluster;
-use e2e_tests::fixtures::images_of;
 use rstest::rstest;
 use serde_json::{Value, json};
+use testkit::fixtures::images_of;
 
 use crate::manifests::{Kind, pod_spec, spec_of, template_of};
 use crate::stage::Stage;

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use axum::http::Method;
-use e2e_tests::blocking;
 use e2e_tests::cluster::{self, Cluster, Namespace};
-use e2e_tests::scripted::{Action, Fake, Image, blob, image, index, noise, referrer};
-use e2e_tests::sidecar::Sidecar;
 use mirror_contract::{Backup, ImageRef, Naming};
 use serde_json::json;
+use testkit::blocking;
+use testkit::scripted::{Action, Fake, Image, blob, image, index, noise, referrer};
+use testkit::sidecar::Sidecar;
 
 use crate::manifests::Kind;
 use crate::support::REPOSITORY;

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use axum::http::Method;
-use e2e_tests::blocking;
 use e2e_tests::cluster::{self, Cluster, Namespace};
-use e2e_tests::scripted::{Fake, image, noise};
-use e2e_tests::sidecar::Sidecar;
 use serde_json::json;
+use testkit::blocking;
+use testkit::scripted::{Fake, image, noise};
+use testkit::sidecar::Sidecar;
 
 use crate::manifests::Kind;
 use crate::readmission::shop::figure;

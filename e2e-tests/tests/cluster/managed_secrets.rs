@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use e2e_tests::blocking;
 use e2e_tests::cluster::{self, Account, Cluster, FailurePolicy, Namespace, Rights, Webhook};
-use e2e_tests::registry::RegistryClient;
-use e2e_tests::sidecar::SidecarBuilder;
 use k8s_openapi::api::core::v1;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testkit::blocking;
+use testkit::registry::RegistryClient;
+use testkit::sidecar::SidecarBuilder;
 
 use crate::manifests::{Kind, spec_of};
 use crate::rights::events;

@@ -2,9 +2,9 @@
 //! one by one.
 
 use e2e_tests::cluster;
-use e2e_tests::fixtures::images_of;
-use e2e_tests::registry::{Credential, start_registry_with};
 use serde_json::{Value, json};
+use testkit::fixtures::images_of;
+use testkit::registry::{Credential, start_registry_with};
 
 use crate::manifests::{Kind, pod_spec, renamed, spec_of};
 use crate::readmission::shop::Shop;

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use e2e_tests::cluster::{self, Namespace};
-use e2e_tests::fixtures::images_of;
 use rstest::rstest;
 use serde_json::{Map, Value, json};
+use testkit::fixtures::images_of;
 
 use crate::manifests::{Kind, pod_spec, spec_of, template_of};
 use crate::stage::Stage;

@@ -5,8 +5,8 @@ pub mod shop;
 use std::time::{Duration, Instant, SystemTime};
 
 use e2e_tests::cluster;
-use e2e_tests::fixtures::images_of;
 use serde_json::{Value, json};
+use testkit::fixtures::images_of;
 
 use crate::manifests::{Kind, pod_spec, renamed, spec_of};
 use crate::rights::events;

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use e2e_tests::cluster::{self, Cluster, Namespace};
-use e2e_tests::image::{Image, pull_all};
 use mirror_contract::naming::anchor_tag;
 use mirror_contract::{Backup, Digest, ImageRef, Naming};
 use rstest::rstest;
 use serde_json::json;
+use testkit::image::{Image, pull_all};
 
 use crate::manifests::Kind;
 use crate::support::{REPOSITORY, World};

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use e2e_tests::blocking;
 use e2e_tests::cluster::{self, Account, Cluster, Namespace};
-use e2e_tests::image::Image;
-use e2e_tests::registry::{Credential, Registry, start_registry, start_registry_with};
-use e2e_tests::sidecar::Sidecar;
 use mirror_contract::ImageRef;
 use mirror_sidecar::cluster::{About, Events, Notice};
 use mirror_sidecar::metrics::Metrics;
 use serde_json::{Value, json};
+use testkit::blocking;
+use testkit::image::Image;
+use testkit::registry::{Credential, Registry, start_registry, start_registry_with};
+use testkit::sidecar::Sidecar;
 
 use crate::manifests::Kind;
 use crate::support::{COPY_DEADLINE, REPOSITORY};

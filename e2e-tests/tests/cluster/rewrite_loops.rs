@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use e2e_tests::cluster::{self, Webhook};
-use e2e_tests::fixtures::images_of;
 use serde_json::{Value, json};
+use testkit::fixtures::images_of;
 
 use crate::manifests::{Kind, spec_of};
 use crate::rights::events;

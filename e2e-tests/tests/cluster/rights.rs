@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use e2e_tests::cluster::{self, Account, Cluster, GlobalObject, Namespace, Request, Rights};
-use e2e_tests::sidecar::{Sidecar, SidecarBuilder};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde_json::{Value, json};
+use testkit::sidecar::{Sidecar, SidecarBuilder};
 
 use crate::manifests::{Kind, pod_spec};
 use crate::stage::PULL_SECRET;

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use e2e_tests::{blocking, cluster};
+use e2e_tests::cluster;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
+use testkit::blocking;
 
 use crate::manifests::{Kind, pod_spec};
 

@@ -1,8 +1,8 @@
 //! A namespace of a real API server whose workloads pass the policy, with the real sidecar and registries behind it.
 
 use e2e_tests::cluster::{Cluster, FailurePolicy, Namespace, Webhook, WebhookBuilder};
-use e2e_tests::fixtures::images_of;
 use serde_json::{Value, json};
+use testkit::fixtures::images_of;
 
 use crate::manifests::{Kind, spec_of};
 use crate::support::{self, Stock, World};

@@ -4,17 +4,17 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use e2e_tests::artifacts;
-use e2e_tests::blocking;
-use e2e_tests::registry::{Credential, RegistryClient};
-use e2e_tests::scripted::{Action, Auth, Fake, Image, digest_of, image, index, noise};
-use e2e_tests::sidecar::Sidecar;
 use mirror_contract::ImageRef;
 use mirror_contract::naming::anchor_tag;
 use mirror_contract::{Backup, Digest, Naming};
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::Value;
+use testkit::artifacts;
+use testkit::blocking;
+use testkit::registry::{Credential, RegistryClient};
+use testkit::scripted::{Action, Auth, Fake, Image, digest_of, image, index, noise};
+use testkit::sidecar::Sidecar;
 
 use crate::support::{COPY_DEADLINE, REPOSITORY};
 

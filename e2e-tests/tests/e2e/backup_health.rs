@@ -5,12 +5,12 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use e2e_tests::blocking;
-use e2e_tests::scripted::{Auth, Fake};
-use e2e_tests::sidecar::{Sidecar, SidecarBuilder};
-use e2e_tests::tls::Tls;
 use rstest::rstest;
 use serde_json::Value;
+use testkit::blocking;
+use testkit::scripted::{Auth, Fake};
+use testkit::sidecar::{Sidecar, SidecarBuilder};
+use testkit::tls::Tls;
 
 use crate::support::REPOSITORY;
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use axum::http::{Method, Response, header};
 use e2e_tests::attack::Setup;
 use e2e_tests::attack::site::Site;
-use e2e_tests::scripted::{Action, Fake, image, noise};
-use e2e_tests::{artifacts, blocking};
+use testkit::scripted::{Action, Fake, image, noise};
+use testkit::{artifacts, blocking};
 
 use crate::support::COPY_DEADLINE;
 

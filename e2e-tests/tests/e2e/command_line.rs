@@ -5,12 +5,12 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use e2e_tests::artifacts;
-use e2e_tests::image::{Image, pull_all};
-use e2e_tests::registry::{Credential, Registry, start_registry, start_registry_with};
 use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use testkit::artifacts;
+use testkit::image::{Image, pull_all};
+use testkit::registry::{Credential, Registry, start_registry, start_registry_with};
 
 fn sidecar(arguments: &[&str]) -> Output {
     Command::new(artifacts::sidecar_program().unwrap())

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::{COPY_DEADLINE, World};
 use e2e_tests::attack::connections::{Addresses, Attack, Kind, Latencies, Port, Service, run};
-use e2e_tests::blocking;
-use e2e_tests::sidecar::SidecarBuilder;
 use rstest::rstest;
+use testkit::blocking;
+use testkit::sidecar::SidecarBuilder;
 
 /// Far more than any limit of the sidecar, for a busy machine.
 const CLOSED_WITHIN: Duration = Duration::from_secs(20);

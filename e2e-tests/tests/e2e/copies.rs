@@ -4,12 +4,12 @@ use std::io::Write as _;
 use std::process::Command;
 
 use crate::support::World;
-use e2e_tests::artifacts;
-use e2e_tests::image::{Image, pull_all};
-use e2e_tests::registry::{
+use rstest::rstest;
+use testkit::artifacts;
+use testkit::image::{Image, pull_all};
+use testkit::registry::{
     Credential, DebianRegistry, EmbeddedOptions, EmbeddedRegistry, Registry, start_registry,
 };
-use rstest::rstest;
 
 fn debian() -> Box<dyn Registry> {
     // Where Debian's registry is not installed, the embedded one stands in, and the run says so at its start.
@@ -112,7 +112,7 @@ fn skopeo_can_pull_the_copy() {
         String::from_utf8_lossy(&output.stderr)
     );
     let manifest = std::fs::read(folder.path().join("manifest.json")).unwrap();
-    assert_eq!(e2e_tests::digest::of(&manifest), image.digest());
+    assert_eq!(testkit::digest::of(&manifest), image.digest());
 }
 
 /// Images that share layers send each of them once, also into different repositories.

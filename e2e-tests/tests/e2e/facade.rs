@@ -1,14 +1,14 @@
 //! The facade as an HTTP server: who may ask, what is answered, and that nothing odd brings it down.
 
 use crate::support::{COPY_DEADLINE, REPOSITORY, World};
-use e2e_tests::blocking;
-use e2e_tests::image::Image;
-use e2e_tests::registry::{Credential, RegistryClient, start_registry, start_registry_with};
-use e2e_tests::sidecar::Sidecar;
 use mirror_contract::{ImageStatus, PullSecretStatus};
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
+use testkit::blocking;
+use testkit::image::Image;
+use testkit::registry::{Credential, RegistryClient, start_registry, start_registry_with};
+use testkit::sidecar::Sidecar;
 
 struct Answer {
     status: u16,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::Arc;
 
-use e2e_tests::artifacts;
 use e2e_tests::fuel::{Case, Figures, Meter, rustc_version};
+use testkit::artifacts;
 
 /// Set to anything, it makes the measured figures the accepted ones: `make fuel-accept`.
 const ACCEPT: &str = "FUEL_ACCEPT";

@@ -4,9 +4,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use e2e_tests::artifacts;
 use e2e_tests::fuel::{Case, Meter, SIDECAR};
 use rstest::rstest;
+use testkit::artifacts;
 
 /// Bytes of the largest request; the API server takes no more.
 const LARGEST: usize = 3_000_000;

@@ -8,14 +8,14 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::{assert_untouched, policy_builder, warnings};
-use e2e_tests::fixtures::images_of;
-use e2e_tests::host::{Evaluation, PolicyHost};
 use e2e_tests::session::manifest;
 use mirror_contract::{
     Backup, Digest, ImageStatus, Naming, PullSecretStatus, Query, Refusal, RefusalKind,
 };
 use rstest::rstest;
 use serde_json::{Value, json};
+use testkit::fixtures::images_of;
+use testkit::host::{Evaluation, PolicyHost};
 
 const SIDECAR: &str = "sidecar.test:5000";
 const MIB: usize = 1 << 20;

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use e2e_tests::hostile_json::{HostileRegistry, LARGE, REFERRERS, UNUSABLE};
-use e2e_tests::registry::{RegistryClient, start_registry};
-use e2e_tests::sidecar::Sidecar;
-use e2e_tests::{artifacts, blocking};
 use reqwest::Method;
+use testkit::hostile_json::{HostileRegistry, LARGE, REFERRERS, UNUSABLE};
+use testkit::registry::{RegistryClient, start_registry};
+use testkit::sidecar::Sidecar;
+use testkit::{artifacts, blocking};
 
 use crate::memory::{Job, run};
 use crate::support::{COPY_DEADLINE, REPOSITORY};

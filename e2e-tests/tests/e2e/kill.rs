@@ -9,11 +9,11 @@ mod run;
 
 use std::collections::BTreeSet;
 
-use e2e_tests::image::{Image, SizedLayer, media_type, pull_all};
-use e2e_tests::registry::{Document, Registry, RegistryClient, start_registry};
-use e2e_tests::scripted::Fake;
 use rstest::rstest;
 use serde_json::json;
+use testkit::image::{Image, SizedLayer, media_type, pull_all};
+use testkit::registry::{Document, Registry, RegistryClient, start_registry};
+use testkit::scripted::Fake;
 use tokio::runtime::Runtime;
 
 use line::{Line, Point};

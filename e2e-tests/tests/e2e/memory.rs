@@ -3,8 +3,8 @@
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use e2e_tests::artifacts;
-use e2e_tests::endless::{Endless, Sink};
+use testkit::artifacts;
+use testkit::endless::{Endless, Sink};
 use tokio::runtime::Builder;
 use wait4::Wait4 as _;
 

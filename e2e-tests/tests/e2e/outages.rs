@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use crate::support::{
     COPY_DEADLINE, REPOSITORY, World, assert_untouched, policy, policy_builder, warnings,
 };
-use e2e_tests::fixtures;
-use e2e_tests::host::{Evaluation, PolicyHost};
-use e2e_tests::sidecar::Sidecar;
 use rstest::rstest;
 use serde_json::{Value, json};
+use testkit::fixtures;
+use testkit::host::{Evaluation, PolicyHost};
+use testkit::sidecar::Sidecar;
 
 /// What a peer does with each connection that it takes.
 type Behaviour = fn(&mut std::net::TcpStream);

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::support::policy_builder;
-use e2e_tests::artifacts;
 use serde_json::{Value, json};
+use testkit::artifacts;
 
 fn read(name: &str) -> String {
     std::fs::read_to_string(artifacts::workspace().join(name)).unwrap()

@@ -6,22 +6,21 @@ use std::sync::Arc;
 
 use crate::support::{COPY_DEADLINE, World, policy_builder};
 use anyhow::{Context as _, ensure};
-use e2e_tests::fixtures;
-use e2e_tests::host::PolicyHost;
 use e2e_tests::session::{
     Answers, Case, Player, Recorder, Request, Session, expected_file, orphans, readable,
     session_file, table,
 };
 use serde_json::{Value, json};
+use testkit::fixtures;
+use testkit::host::{PolicyHost, PolicyHostBuilder};
 
 const ACCEPT_VARIABLE: &str = "IMAGE_MIRROR_ACCEPT";
 
-/// The policy in a host whose questions go to `replay`. Busy machines get more time than the sessions need.
+/// The policy in a host that gets its responses from `replay`. Busy machines get more time than the sessions need.
 fn host(
     replay: impl Fn(&str, &str) -> Result<String, String> + Send + Sync + 'static,
-) -> PolicyHost {
-    let builder = policy_builder().epoch_ticks(60).replay(replay);
-    builder.build().unwrap()
+) -> PolicyHostBuilder {
+    policy_builder().epoch_ticks(60).replay(replay)
 }
 
 /// What kwctl does: first the settings, and only if they are right the request.
@@ -37,7 +36,7 @@ fn run(host: &PolicyHost, case: &Case) -> anyhow::Result<Value> {
 fn accept(cases: &[Case]) -> anyhow::Result<()> {
     let recorder = Arc::new(Recorder::default());
     let answers = Arc::clone(&recorder);
-    let host = host(move |operation, image| answers.answer(operation, image));
+    let host = host(move |operation, image| answers.answer(operation, image)).build()?;
     for case in cases {
         recorder.start(case.answers.clone());
         let actual = run(&host, case).with_context(|| case.name.clone())?;
@@ -73,15 +72,12 @@ fn check(host: &PolicyHost, player: &Player, case: &Case) -> anyhow::Result<()> 
     Ok(())
 }
 
-#[test]
-fn every_case_ends_as_expected() {
-    let cases = table().unwrap();
-    if std::env::var_os(ACCEPT_VARIABLE).is_some() {
-        accept(&cases).unwrap();
-    }
+/// Plays all sessions in one host.
+fn play(cases: &[Case], engine: impl Fn(PolicyHostBuilder) -> PolicyHostBuilder) {
     let player = Arc::new(Player::default());
     let answers = Arc::clone(&player);
     let host = host(move |operation, image| answers.answer(operation, image));
+    let host = engine(host).build().unwrap();
     let complaints: Vec<_> = cases
         .iter()
         .filter_map(|case| {
@@ -94,7 +90,22 @@ fn every_case_ends_as_expected() {
         "{}\n({ACCEPT_VARIABLE}=1 takes what is there now as expected)",
         complaints.join("\n")
     );
+}
+
+#[test]
+fn every_case_ends_as_expected() {
+    let cases = table().unwrap();
+    if std::env::var_os(ACCEPT_VARIABLE).is_some() {
+        accept(&cases).unwrap();
+    }
+    play(&cases, |host| host);
     assert_eq!(orphans(&cases).unwrap(), Vec::<std::path::PathBuf>::new());
+}
+
+/// The demo runs the policy in an interpreter, which must not differ from the engine of the policy server.
+#[test]
+fn every_case_ends_the_same_in_the_interpreter() {
+    play(&table().unwrap(), PolicyHostBuilder::interpreted);
 }
 
 /// Every request that an API server sent is a case.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use e2e_tests::artifacts;
+use testkit::artifacts;
 
 /// Crates that would make the module several times as large, or bring such ones along.
 const UNWANTED: [&str; 11] = [

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use e2e_tests::host::{Evaluation, PolicyHost};
-use e2e_tests::image::{Image, Pulled, pull_all};
-use e2e_tests::registry::{Credential, Registry, start_registry, start_registry_with};
-use e2e_tests::sidecar::{Sidecar, SidecarBuilder};
-use e2e_tests::{artifacts, fixtures};
 use mirror_contract::ImageRef;
 use serde_json::{Value, json};
+use testkit::host::{Evaluation, PolicyHost};
+use testkit::image::{Image, Pulled, pull_all};
+use testkit::registry::{Credential, Registry, start_registry, start_registry_with};
+use testkit::sidecar::{Sidecar, SidecarBuilder};
+use testkit::{artifacts, fixtures};
 
 /// The repository in the backup registry.
 pub const REPOSITORY: &str = "acme/mirror";
@@ -130,7 +130,7 @@ pub fn policy(sidecar: &Sidecar) -> PolicyHost {
     sidecar.trusted_by(host).build().unwrap()
 }
 
-pub fn policy_builder() -> e2e_tests::host::PolicyHostBuilder {
+pub fn policy_builder() -> testkit::host::PolicyHostBuilder {
     let wasm = std::fs::read(artifacts::policy_module().unwrap()).unwrap();
     PolicyHost::builder(wasm).allow_capabilities(["oci/v1/oci_manifest"])
 }

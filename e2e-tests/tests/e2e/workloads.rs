@@ -1,9 +1,9 @@
 //! The main job: workloads of every kind are admitted while the sidecar copies, then use the copies.
 
 use crate::support::{self, World, assert_untouched, warnings};
-use e2e_tests::fixtures::{self, images_of};
 use rstest::rstest;
 use serde_json::{Value, json};
+use testkit::fixtures::{self, images_of};
 
 /// A Pod with every field that can name an image.
 fn pod_with_everything() -> Value {

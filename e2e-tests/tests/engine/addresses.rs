@@ -5,10 +5,6 @@
 
 use crate::support::{PASSWORD, anchor_of, options};
 use axum::http::Method;
-use e2e_tests::scripted::{
-    Action, Auth, Fake, Image, LocationStyle, descriptor, digest_of, image, noise,
-};
-use e2e_tests::tls::Tls;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use mirror_copy::{
@@ -20,6 +16,10 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
+use testkit::scripted::{
+    Action, Auth, Fake, Image, LocationStyle, descriptor, digest_of, image, noise,
+};
+use testkit::tls::Tls;
 
 const OUTSIDE: &str = "127.0.0.1";
 const INSIDE: &str = "127.0.0.2";

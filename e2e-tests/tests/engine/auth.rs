@@ -2,8 +2,8 @@
 
 use crate::support::{PASSWORD, copy_app, registries, registries_with_login, source, target};
 use axum::http::Method;
-use e2e_tests::scripted::{Action, Auth, Fake, image, noise};
 use mirror_copy::{CopyOptions, RegistryError, TagOrDigest, copy};
+use testkit::scripted::{Action, Auth, Fake, image, noise};
 
 const USER: &str = "robot";
 

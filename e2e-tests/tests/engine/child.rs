@@ -2,12 +2,12 @@
 
 use crate::support::anchor_of;
 use base64::Engine as _;
-use e2e_tests::scripted::Fake;
 use mirror_copy::{
     CopyOptions, Credentials, DockerConfig, Registries, RegistryOptions, Source, TagOrDigest,
     Target, copy,
 };
 use std::process::Command;
+use testkit::scripted::Fake;
 
 /// Copies `host/repository:1` to `host/copy:1` with the proxy `fake`, so that every plain host name leads there.
 /// `logins` are the keys of the docker configuration, with user and password. Answers with `ok` or the error's text.

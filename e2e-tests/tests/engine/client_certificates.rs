@@ -2,13 +2,13 @@
 
 use crate::support::{arrived, copy_app, pair_with, registries};
 use axum::http::Method;
-use e2e_tests::scripted::{Action, Fake, Image, digest_of, image, noise};
-use e2e_tests::tls::Tls;
 use mirror_copy::{Registries, RegistryError, RegistryOptions, Retry};
 use rstest::rstest;
 use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
+use testkit::scripted::{Action, Fake, Image, digest_of, image, noise};
+use testkit::tls::Tls;
 
 fn app() -> Image {
     image(1, &[noise(1, 5000)])

@@ -1,11 +1,11 @@
 //! Copies between real registries, checked byte for byte by another client than ours.
 
 use crate::support::{copy_app, pair_with, raw, registries};
-use e2e_tests::closure::{self, Closure};
-use e2e_tests::image::Image;
-use e2e_tests::registry::{Document, EmbeddedOptions, EmbeddedRegistry, Registry, start_registry};
-use e2e_tests::scripted::{self, Fake, blob, index, noise, referrer};
 use mirror_copy::{CopyOptions, Registries, RegistryOptions, Source, TagOrDigest, Target, copy};
+use testkit::closure::{self, Closure};
+use testkit::image::Image;
+use testkit::registry::{Document, EmbeddedOptions, EmbeddedRegistry, Registry, start_registry};
+use testkit::scripted::{self, Fake, blob, index, noise, referrer};
 
 /// Debian's registry, which has no referrers API; where it is not installed the embedded one stands in.
 fn debian() -> Box<dyn Registry> {

@@ -2,9 +2,9 @@
 
 use crate::support::{anchor_of, copied, copy_app, raw, registries, source, target};
 use axum::http::Method;
-use e2e_tests::scripted::{Fake, Image, blob, descriptor, image, index, noise};
 use mirror_copy::{CopyOptions, Event, Progress, TagOrDigest, copy};
 use std::sync::Mutex;
+use testkit::scripted::{Fake, Image, blob, descriptor, image, index, noise};
 
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";

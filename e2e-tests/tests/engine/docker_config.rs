@@ -2,12 +2,12 @@
 
 use crate::support::{PASSWORD, options};
 use base64::Engine as _;
-use e2e_tests::scripted::{Auth, Fake, image, noise};
 use mirror_copy::{
     CredentialError, Credentials, DockerConfig, Login, Registries, Registry, RegistryError,
 };
 use std::path::Path;
 use std::process::Command;
+use testkit::scripted::{Auth, Fake, image, noise};
 
 const USER: &str = "robot";
 

@@ -3,8 +3,8 @@
 use crate::support::{copy_app, registries};
 use axum::http::Method;
 use bytes::Bytes;
-use e2e_tests::scripted::{Action, Fake, digest_of, image, noise};
 use mirror_copy::{CopyError, Retry, TagOrDigest};
+use testkit::scripted::{Action, Fake, digest_of, image, noise};
 
 const LAYER: usize = 3_000_000;
 

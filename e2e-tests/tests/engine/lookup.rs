@@ -3,7 +3,6 @@
 use crate::fault_matrix::log::Captured;
 use crate::support::{anchor_of, registries};
 use axum::http::Method;
-use e2e_tests::scripted::{Action, Fake, Image, digest_of, image, index, noise};
 use mirror_contract::{Backup, ImageRef, ImageStatus, Mode, Naming};
 use mirror_copy::Completeness;
 use mirror_sidecar::former_backups::FormerBackups;
@@ -13,6 +12,7 @@ use mirror_sidecar::metrics::Metrics;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use testkit::scripted::{Action, Fake, Image, digest_of, image, index, noise};
 
 const DEADLINE: Duration = Duration::from_mins(1);
 

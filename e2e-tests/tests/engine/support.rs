@@ -1,12 +1,12 @@
 //! What the engine's tests share: options for fakes, sources and targets on them.
 
 use bytes::Bytes;
-use e2e_tests::scripted::{Fake, Image};
 use mirror_copy::{
     CopyError, CopyOptions, CopyReport, Digest, Login, Registries, RegistryOptions, RetryPolicy,
     Source, TagOrDigest, Target, copy,
 };
 use std::time::Duration;
+use testkit::scripted::{Fake, Image};
 
 pub const PASSWORD: &str = "s3cret-pa55";
 

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use e2e_tests::attack::limits::ControlGroup;
 use e2e_tests::attack::{Measured, Setup, all, table};
-use e2e_tests::{artifacts, machine};
+use testkit::{artifacts, machine};
 
 /// Attacks mirror-sidecar and the policy.
 #[derive(Parser)]

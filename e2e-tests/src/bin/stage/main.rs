@@ -9,12 +9,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use e2e_tests::image::Image;
-use e2e_tests::registry::{Credential, Registry, start_registry, start_registry_with};
-use e2e_tests::sidecar::Sidecar;
-use e2e_tests::{blocking, fixtures};
 use mirror_contract::ImageRef;
 use serde_json::Value;
+use testkit::image::Image;
+use testkit::registry::{Credential, Registry, start_registry, start_registry_with};
+use testkit::sidecar::Sidecar;
+use testkit::{blocking, fixtures};
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 

@@ -16,9 +16,9 @@ use std::path::Path;
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use e2e_tests::registry::Credential;
-use e2e_tests::sidecar::Sidecar;
 use serde_json::{Value, json};
+use testkit::registry::Credential;
+use testkit::sidecar::Sidecar;
 
 /// Writes all files.
 pub fn lay_out(

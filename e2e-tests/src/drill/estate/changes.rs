@@ -8,7 +8,7 @@ use super::{Estate, PULLER};
 use crate::drill::owned;
 use crate::drill::plan::PlannedImage;
 use crate::manifests::Kind;
-use crate::registry::Credential;
+use testkit::registry::Credential;
 
 impl Estate {
     /// Creates a workload of the plan, and what controllers would make of it.

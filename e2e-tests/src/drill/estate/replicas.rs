@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::{Estate, PULL_SECRET, PULLER, REPOSITORY};
-use crate::proxy::Proxy;
-use crate::sidecar::Sidecar;
+use testkit::proxy::Proxy;
+use testkit::sidecar::Sidecar;
 
 /// One sidecar, and the network between it and the API server.
 pub struct Replica {

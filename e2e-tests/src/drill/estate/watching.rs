@@ -7,7 +7,7 @@ use anyhow::bail;
 use super::Estate;
 use super::replicas::Replica;
 use crate::cluster::Request;
-use crate::sidecar::Sidecar;
+use testkit::sidecar::Sidecar;
 
 /// How often it is looked whether something has happened.
 const LOOK: Duration = Duration::from_millis(250);

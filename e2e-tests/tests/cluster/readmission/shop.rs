@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use e2e_tests::cluster::{Account, Cluster, Namespace, Request, Webhook, WebhookBuilder};
-use e2e_tests::fixtures::images_of;
-use e2e_tests::sidecar::{Sidecar, SidecarBuilder};
 use serde_json::{Value, json};
+use testkit::fixtures::images_of;
+use testkit::sidecar::{Sidecar, SidecarBuilder};
 
 use crate::manifests::{Kind, spec_of};
 use crate::stage::{PULL_SECRET, with_cron_jobs};

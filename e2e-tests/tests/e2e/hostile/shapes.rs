@@ -2,9 +2,9 @@
 
 use super::{admit, copies, create};
 use crate::support::{assert_untouched, warnings};
-use e2e_tests::host::Evaluation;
 use rstest::rstest;
 use serde_json::{Value, json};
+use testkit::host::Evaluation;
 
 /// Admits an object that comes as text, as in the body of the API server's request.
 fn admit_text(object: &str) -> Evaluation {

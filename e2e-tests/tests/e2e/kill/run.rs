@@ -6,8 +6,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use e2e_tests::artifacts;
 use rustix::process::{Pid, Signal, kill_process};
+use testkit::artifacts;
 
 use super::line::{Line, Point};
 

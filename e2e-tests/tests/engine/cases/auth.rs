@@ -6,13 +6,13 @@ use crate::support::{
     registries_with_login,
 };
 use axum::http::{Method, header};
-use e2e_tests::scripted::{Action, Auth, Fake, Image, image, noise};
-use e2e_tests::tls::Tls;
 use mirror_copy::{
     Credentials, DockerConfig, Login, Registries, Registry, RegistryError, RegistryOptions, Retry,
     TagOrDigest,
 };
 use std::path::Path;
+use testkit::scripted::{Action, Auth, Fake, Image, image, noise};
+use testkit::tls::Tls;
 
 const USER: &str = "robot";
 
@@ -55,7 +55,7 @@ fn tokens_made(fake: &Fake) -> usize {
 }
 
 fn refusals(fake: &Fake) -> usize {
-    let refused = |entry: &&e2e_tests::scripted::Entry| matches!(entry.status, 401 | 403);
+    let refused = |entry: &&testkit::scripted::Entry| matches!(entry.status, 401 | 403);
     fake.log().iter().filter(refused).count()
 }
 
@@ -251,7 +251,7 @@ async fn case_44_bearer_is_found_in_every_list_of_challenges(#[case] challenges:
     let registries = registries_with_login(&[&from, &to], USER);
     copy_app(&registries, &from, &to).await.unwrap();
     assert!(arrived(&to, &[app()]));
-    let passwords = |entry: &e2e_tests::scripted::Entry| {
+    let passwords = |entry: &testkit::scripted::Entry| {
         let basic = |value: &String| value.starts_with("Basic ");
         entry.path != "/token" && entry.authorization.as_ref().is_some_and(basic)
     };
@@ -467,6 +467,6 @@ async fn case_48_a_public_registry_cannot_name_a_realm_in_a_private_network(#[ca
     let login = [("registry.example.com", USER, PASSWORD)];
     let answer = child::copy_by_proxy(&fake, "registry.example.com", "app", &login).await;
     assert!(child::is_kept_out(&answer), "{answer}");
-    let host = |entry: &e2e_tests::scripted::Entry| entry.headers[header::HOST].clone();
+    let host = |entry: &testkit::scripted::Entry| entry.headers[header::HOST].clone();
     assert!(fake.log().iter().all(|e| host(e) == "registry.example.com"));
 }

@@ -6,12 +6,12 @@ use crate::support::{
 };
 use axum::body::Body;
 use axum::http::{Method, Response, header};
-use e2e_tests::scripted::{Action, Fake, Image, digest_of, image, index, noise, referrer};
-use e2e_tests::tls::Tls;
 use mirror_copy::{
     CopyError, CopyOptions, Registries, RegistryError, RegistryOptions, TagOrDigest, copy,
 };
 use std::sync::Arc;
+use testkit::scripted::{Action, Fake, Image, digest_of, image, index, noise, referrer};
+use testkit::tls::Tls;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const PAGE: &str = "<html><h1>Please log in</h1></html>";

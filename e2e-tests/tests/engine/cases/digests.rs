@@ -5,8 +5,8 @@ use crate::support::{
 };
 use axum::http::Method;
 use bytes::Bytes;
-use e2e_tests::scripted::{Action, Fake, digest_of, image, index, noise};
 use mirror_copy::{CopyError, CopyOptions, RegistryError, Retry, TagOrDigest, copy};
+use testkit::scripted::{Action, Fake, digest_of, image, index, noise};
 
 const LAYER: usize = 3_000_000;
 /// Where bodies are cut: more than what counts as progress, less than half of the layer.

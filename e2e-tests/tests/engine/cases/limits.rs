@@ -7,11 +7,11 @@ use crate::support::{
 };
 use axum::http::Method;
 use bytes::Bytes;
-use e2e_tests::scripted::{
-    Action, Image, OCI_INDEX, OCI_MANIFEST, blob, descriptor, digest_of, image, noise, referrer,
-};
 use mirror_copy::{CopyError, CopyOptions, Digest, Event, Progress, Retry, copy};
 use std::sync::Mutex;
+use testkit::scripted::{
+    Action, Image, OCI_INDEX, OCI_MANIFEST, blob, descriptor, digest_of, image, noise, referrer,
+};
 
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 

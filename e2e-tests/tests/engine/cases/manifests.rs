@@ -6,12 +6,12 @@ use crate::support::{
 };
 use axum::http::{Method, header};
 use bytes::Bytes;
-use e2e_tests::digest;
-use e2e_tests::scripted::{
+use mirror_copy::{CopyError, CopyOptions, Event, Progress, RegistryError, Retry, copy};
+use testkit::digest;
+use testkit::scripted::{
     Action, Fake, Image, OCI_INDEX, OCI_MANIFEST, blob, descriptor, digest_of, image, index, noise,
     referrer,
 };
-use mirror_copy::{CopyError, CopyOptions, Event, Progress, RegistryError, Retry, copy};
 
 const SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";

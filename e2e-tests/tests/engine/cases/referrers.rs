@@ -4,11 +4,11 @@ use crate::support::{
     arrived, copy_app, nothing_tagged, options, pair_with, raw, registries, source, target,
 };
 use axum::http::Method;
-use e2e_tests::scripted::{
-    Action, Fake, Image, Latch, OCI_INDEX, blob, digest_of, image, index, noise, referrer,
-};
 use mirror_copy::{CopyOptions, Digest, Event, Progress, Registries, copy};
 use std::time::Duration;
+use testkit::scripted::{
+    Action, Fake, Image, Latch, OCI_INDEX, blob, digest_of, image, index, noise, referrer,
+};
 
 fn fallback_tag(subject: &Image) -> String {
     subject.digest().to_string().replace(':', "-")

@@ -7,16 +7,16 @@ use crate::support::{
 };
 use axum::http::{Method, Version, header};
 use bytes::Bytes;
-use e2e_tests::scripted::{
-    Action, Auth, Fake, Image, Latch, LocationStyle, PatchStyle, digest_of, image, noise,
-};
-use e2e_tests::tls::Tls;
 use mirror_copy::{
     CopyError, CopyOptions, CopyReport, Event, Progress, Registries, RegistryError,
     RegistryOptions, Retry, Source, TagOrDigest, Target, Timeouts, copy,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
+use testkit::scripted::{
+    Action, Auth, Fake, Image, Latch, LocationStyle, PatchStyle, digest_of, image, noise,
+};
+use testkit::tls::Tls;
 
 const USER: &str = "robot";
 const MIB: usize = 1024 * 1024;
@@ -120,7 +120,7 @@ async fn case_27_a_public_registry_cannot_send_us_into_a_private_network(#[case]
     let answer = child::copy_by_proxy(&fake, "registry.example.com", "app", &[]).await;
     assert!(child::is_kept_out(&answer), "{answer}");
     let inside = inside.trim_start_matches("http://");
-    let asked = |entry: &e2e_tests::scripted::Entry| entry.headers[header::HOST] == inside;
+    let asked = |entry: &testkit::scripted::Entry| entry.headers[header::HOST] == inside;
     assert!(!fake.log().iter().any(asked));
 }
 

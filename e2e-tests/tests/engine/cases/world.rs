@@ -5,11 +5,11 @@ use crate::support::{
     PASSWORD, arrived, copy_app, nothing_tagged, options, pair_with, registries, source, target,
 };
 use axum::http::Method;
-use e2e_tests::scripted::{Action, Fake, Image, digest_of, image, noise};
-use e2e_tests::tls::Tls;
 use mirror_copy::{
     CopyError, CopyOptions, Registries, RegistryOptions, Retry, Source, TagOrDigest, Target, copy,
 };
+use testkit::scripted::{Action, Fake, Image, digest_of, image, noise};
+use testkit::tls::Tls;
 
 fn app() -> Image {
     image(1, &[noise(1, 5000), noise(2, 5000)])

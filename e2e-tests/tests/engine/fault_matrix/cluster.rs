@@ -12,8 +12,6 @@ use axum::http::{Method, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use e2e_tests::scripted::{Fake, Other};
-use e2e_tests::tls::Tls;
 use futures_util::{StreamExt as _, stream};
 use kube::{Client, Config};
 use mirror_contract::{Backup, Mode, Naming};
@@ -27,6 +25,8 @@ use mirror_sidecar::metrics::Metrics;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use testkit::scripted::{Fake, Other};
+use testkit::tls::Tls;
 use tokio_util::sync::CancellationToken;
 
 /// Requests that the fault meets before it is over.

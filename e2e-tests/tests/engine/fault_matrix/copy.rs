@@ -6,11 +6,11 @@ use super::log::shows_secret;
 use super::request::Request;
 use crate::support::{PASSWORD, copy_app, options};
 use axum::http::Method;
-use e2e_tests::scripted::{Action, Auth, Fake, Image, image, noise, referrer};
-use e2e_tests::tls::Tls;
 use mirror_copy::{CopyError, CopyReport, Login, Registries, RegistryError, RetryPolicy, Timeouts};
 use std::net::SocketAddr;
 use std::time::Duration;
+use testkit::scripted::{Action, Auth, Fake, Image, image, noise, referrer};
+use testkit::tls::Tls;
 use tokio::sync::OnceCell;
 
 /// Requests in a row that fail before a passing fault is over.

@@ -1,10 +1,10 @@
 //! The rows of the matrix: how a server fails.
 
 use super::request::Request;
-use e2e_tests::scripted::Action;
 use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::time::Duration;
+use testkit::scripted::Action;
 
 /// How a server fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
