@@ -10,7 +10,6 @@
 //!   [`crash_loop`]: the attacks;
 //! - [`table`]: the table.
 
-mod api;
 pub mod connections;
 mod crash_loop;
 pub mod documents;

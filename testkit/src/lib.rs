@@ -4,7 +4,7 @@
 //! - [`registry`] starts real registries on loopback, and speaks plain HTTP to them;
 //! - [`scripted`] is a registry in this process that misbehaves on demand;
 //! - [`endless`] is a source and a sink for one layer that no memory could hold;
-//! - [`api_store`] stores objects for scripted API servers;
+//! - [`api_server`] is an API server in this process;
 //! - [`proxy`] is a network between processes that can be cut;
 //! - [`image`] makes images on the fly, pushes them and reads them back;
 //! - [`closure`] reads all that belongs to a tag with another client than ours;
@@ -16,7 +16,7 @@
 //! Everything can be called from plain `#[test]` functions. Nothing here copies images with the engine under test,
 //! so that a fault of the engine cannot hide itself.
 
-pub mod api_store;
+pub mod api_server;
 pub mod artifacts;
 pub mod blocking;
 pub mod closure;

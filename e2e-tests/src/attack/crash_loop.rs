@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::site::{Site, wait};
 use super::{Attack, Measured, Setup};
+use testkit::api_server::{ApiServer, Page};
 use testkit::blocking;
 use testkit::scripted::{Action, Fake, image, noise};
 
@@ -31,22 +32,16 @@ fn killed_during_a_copy(setup: Setup) -> anyhow::Result<Measured> {
     suspect.fault(Method::GET, "/blobs/", usize::MAX, Action::Hang);
     let images: Arc<Mutex<Vec<String>>> = Arc::default();
     let listed = Arc::clone(&images);
-    let server = super::api::serve(move |path, _, _| {
+    let server = ApiServer::start(move |path, _, _| {
         let images = listed.lock().unwrap_or_else(PoisonError::into_inner);
-        match path {
-            "/api/v1/pods" => (
-                images
-                    .iter()
-                    .enumerate()
-                    .map(|(number, image)| pod(number, image))
-                    .collect(),
-                false,
-            ),
-            "/api/v1/namespaces" => (vec![namespace()], false),
-            _ => (Vec::new(), false),
-        }
+        let pods = images.iter().enumerate();
+        Some(match path {
+            "/api/v1/pods" => Page::new(pods.map(|(number, image)| pod(number, image)), false),
+            "/api/v1/namespaces" => Page::new([namespace()], false),
+            _ => Page::default(),
+        })
     });
-    let kubeconfig = super::api::kubeconfig(&server)?;
+    let kubeconfig = server.kubeconfig()?;
     let start = |backup: Fake| {
         Site::start_again(setup, &[&upstream, &suspect], backup, |mut sidecar| {
             for argument in [
@@ -73,7 +68,7 @@ fn killed_during_a_copy(setup: Setup) -> anyhow::Result<Measured> {
     });
     ensure!(is_running, "the copy of the suspect did not begin");
     // The Lease that lists it is renewed every five seconds.
-    let renewals = || server.count(&Method::PUT, "/leases/");
+    let renewals = || server.server.count(&Method::PUT, "/leases/");
     let before = renewals();
     let is_recorded = wait(Duration::from_secs(30), || renewals() >= before + 2);
     ensure!(is_recorded, "the Lease was not renewed");

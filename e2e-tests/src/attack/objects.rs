@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use axum::http::Method;
 use serde_json::{Value, json};
 
 use super::connections::{self, Addresses, Kind, Port, Service};
 use super::site::{REPOSITORY, Site, wait};
 use super::{Attack, Measured, Setup};
+use testkit::api_server::{ApiServer, Page};
 use testkit::blocking;
 use testkit::scripted::Fake;
 
@@ -69,14 +69,13 @@ fn invented_copies(setup: Setup) -> anyhow::Result<Measured> {
 fn all_at_once(setup: Setup) -> anyhow::Result<Measured> {
     let (tricklers, trickling) = super::starvation::tricklers();
     let bombs = super::foreign_bytes::manifest_bombs(setup);
-    let server = super::api::serve(|path, from, limit| {
-        if path != REPLICA_SETS {
-            return (Vec::new(), false);
-        }
-        let until = (from + limit).min(WORKLOADS);
-        ((from..until).map(long_names).collect(), until < WORKLOADS)
+    let server = ApiServer::start(|path, from, limit| {
+        Some(match path {
+            REPLICA_SETS => Page::part(from, limit, WORKLOADS, long_names),
+            _ => Page::default(),
+        })
     });
-    let kubeconfig = super::api::kubeconfig(&server)?;
+    let kubeconfig = server.kubeconfig()?;
     let sources: Vec<&Fake> = tricklers.iter().chain(&bombs).collect();
     let mut site = Site::start_with(setup, &sources, |sidecar| {
         sidecar
@@ -138,27 +137,22 @@ fn watched(
 ) -> anyhow::Result<Measured> {
     let backup = blocking::run(Fake::start());
     let address = backup.host();
-    let server = super::api::serve(move |path, from, limit| {
-        if path != REPLICA_SETS {
-            return (Vec::new(), false);
-        }
-        let until = (from + limit).min(count);
-        let objects =
-            (from..until).map(|number| replica_set(number, &containers(number, &address)));
-        (objects.collect(), until < count)
+    let server = ApiServer::start(move |path, from, limit| {
+        Some(match path {
+            REPLICA_SETS => Page::part(from, limit, count, |number| {
+                replica_set(number, &containers(number, &address))
+            }),
+            _ => Page::default(),
+        })
     });
-    let kubeconfig = super::api::kubeconfig(&server)?;
+    let kubeconfig = server.kubeconfig()?;
     let mut site = Site::start_again(setup, &[], backup, |sidecar| {
         sidecar
             .argument("--kubernetes=watch")
             .environment("KUBECONFIG", kubeconfig.path())
     })?;
     let is_listed = wait(Duration::from_mins(1), || {
-        server
-            .asked(&Method::GET, REPLICA_SETS)
-            .iter()
-            .any(|entry| entry.query.contains("watch=true"))
-            || site.sidecar.admin_get("/healthz").is_err()
+        server.is_watched(REPLICA_SETS) || site.sidecar.admin_get("/healthz").is_err()
     });
     // Looking up what was listed begins.
     std::thread::sleep(Duration::from_secs(5));

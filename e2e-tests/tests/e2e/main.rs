@@ -19,4 +19,5 @@ mod published;
 mod sessions;
 mod size;
 mod support;
+mod tenant_objects;
 mod workloads;

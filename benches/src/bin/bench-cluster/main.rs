@@ -1,14 +1,12 @@
 //! Measures the sidecar in a large cluster, and writes `docs/bench-cluster.md`.
 //!
-//! - [`objects`] are what the cluster stores, [`apiserver`] lists and watches them;
+//! - [`objects`] are what the cluster stores, [`objects::Cluster`] lists them;
 //! - [`registry`] stands for the upstream and the backup, which has every copy;
 //! - [`process`] reads what the kernel counts, [`report`] says what it means.
 //!
 //! Both servers are scripted: a real one takes an hour to be filled, and only the sidecar is measured. Every figure in the
 //! document comes from a run.
 
-mod apiserver;
-mod listen;
 mod objects;
 mod process;
 mod registry;
@@ -22,11 +20,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use serde_json::json;
+use testkit::api_server::ApiServer;
 use testkit::sidecar::Sidecar;
 
-use apiserver::ApiServer;
-use objects::{Places, Scale};
+use objects::{Cluster, Places, Scale};
 use process::Process;
 use registry::ScriptedRegistry;
 use report::{Idle, Report, Run};
@@ -87,10 +84,6 @@ fn main() -> ExitCode {
 
 /// `false` when a target is missed.
 fn bench(args: &Args) -> anyhow::Result<bool> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
     let none = Scale {
         workloads: 0,
         pods: 0,
@@ -103,8 +96,8 @@ fn bench(args: &Args) -> anyhow::Result<bool> {
         images: args.images,
         namespaces: args.namespaces,
     };
-    let empty = measure(&runtime, none, Duration::from_secs(10))?;
-    let full_run = measure(&runtime, full, Duration::from_secs(args.idle))?;
+    let empty = measure(none, Duration::from_secs(10))?;
+    let full_run = measure(full, Duration::from_secs(args.idle))?;
     let report = Report {
         scale: full,
         empty,
@@ -125,27 +118,25 @@ fn bench(args: &Args) -> anyhow::Result<bool> {
 }
 
 /// Runs the sidecar in a cluster of this size.
-fn measure(runtime: &tokio::runtime::Runtime, scale: Scale, idle: Duration) -> anyhow::Result<Run> {
+fn measure(scale: Scale, idle: Duration) -> anyhow::Result<Run> {
     let registry = Arc::new(ScriptedRegistry::default());
-    let upstream = registry::serve(runtime, Arc::clone(&registry), "upstream")?;
-    let backup = registry::serve(runtime, Arc::clone(&registry), "backup")?;
-    let places = Places::new(
-        &backup.to_string(),
-        &format!("localhost:{}", upstream.port()),
-    )?;
+    let upstream = registry::start(&registry, "upstream");
+    let upstream = format!("localhost:{}", upstream.address.port());
+    let backup = registry::start(&registry, "backup").host();
+    let places = Places::new(&backup, &upstream)?;
     say(&format!("making {} objects", scale.workloads + scale.pods));
-    let server = Arc::new(ApiServer::new(&scale, &places));
-    let address = apiserver::serve(runtime, Arc::clone(&server))?;
+    let cluster = Arc::new(Cluster::new(&scale, &places));
+    let listed = Arc::clone(&cluster);
+    let server = ApiServer::start(move |path, from, limit| listed.page(path, from, limit));
 
     let folder = tempfile::tempdir()?;
-    let kubeconfig = folder.path().join("kubeconfig");
-    std::fs::write(&kubeconfig, kubeconfig_of(&format!("http://{address}")))?;
+    let kubeconfig = server.kubeconfig()?;
     let password = folder.path().join("pull-password");
     std::fs::write(&password, "pull")?;
     let mut builder = Sidecar::builder()
-        .environment("KUBECONFIG", &kubeconfig)
-        .insecure_registry(&backup.to_string())
-        .insecure_registry(&format!("localhost:{}", upstream.port()))
+        .environment("KUBECONFIG", kubeconfig.path())
+        .insecure_registry(&backup)
+        .insecure_registry(&upstream)
         .argument("--pull-password-file")
         .argument(&password);
     for argument in [
@@ -153,7 +144,7 @@ fn measure(runtime: &tokio::runtime::Runtime, scale: Scale, idle: Duration) -> a
         "--repository",
         REPOSITORY,
         "--registry",
-        &backup.to_string(),
+        &backup,
         "--pull-secret=image-mirror-pull",
         "--max-workloads=100000",
         "--pull-username=puller",
@@ -167,7 +158,10 @@ fn measure(runtime: &tokio::runtime::Runtime, scale: Scale, idle: Duration) -> a
     let ready = start.elapsed();
     let process = Process::of(sidecar.pid());
     say(&format!("ready after {:.2} s", ready.as_secs_f64()));
-    wait_for(Duration::from_mins(5), || server.is_watched())?;
+    wait_for(Duration::from_mins(5), || {
+        let mut lists = cluster.lists.keys();
+        lists.all(|list| server.is_watched(list))
+    })?;
     let complete = start.elapsed();
     let cpu_complete = process.cpu()?;
     say(&format!(
@@ -180,7 +174,8 @@ fn measure(runtime: &tokio::runtime::Runtime, scale: Scale, idle: Duration) -> a
         settled.as_secs_f64()
     ));
 
-    let (calls, before) = (server.calls(), registry.counts());
+    server.server.clear_log();
+    let before = registry.counts();
     let cpu = process.cpu()?;
     // What is measured is that nothing happens.
     std::thread::sleep(idle);
@@ -193,11 +188,11 @@ fn measure(runtime: &tokio::runtime::Runtime, scale: Scale, idle: Duration) -> a
         settled,
         rss,
         peak: process.peak()?,
-        object_bytes: server.bytes(),
+        object_bytes: cluster.bytes(),
         idle: Idle {
             time: idle,
             cpu: process.cpu()?.saturating_sub(cpu),
-            calls: server.calls().since(&calls),
+            calls: server.calls(),
             backup: after.backup - before.backup,
             upstream: after.upstream - before.upstream,
         },
@@ -231,18 +226,6 @@ fn wait_for(within: Duration, mut is_there: impl FnMut() -> bool) -> anyhow::Res
         std::thread::sleep(LOOK);
     }
     Ok(())
-}
-
-fn kubeconfig_of(server: &str) -> String {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "bench",
-        "contexts": [{ "name": "bench", "context": { "cluster": "bench", "user": "bench" } }],
-        "clusters": [{ "name": "bench", "cluster": { "server": server } }],
-        "users": [{ "name": "bench", "user": {} }],
-    })
-    .to_string()
 }
 
 /// How to do this again.

@@ -2,8 +2,11 @@
 //!
 //! Everything was rewritten by the policy already: a cluster is in this state nearly always.
 
+use std::collections::BTreeMap;
+
 use mirror_contract::{Backup, ImageRef, Naming};
 use serde_json::{Value, json};
+use testkit::api_server::Page;
 
 use super::REPOSITORY;
 
@@ -23,7 +26,7 @@ pub struct Places {
 }
 
 /// The kinds, where they are served, and how many of 20 workloads are of it. A Deployment has one `ReplicaSet`.
-pub const KINDS: [(&str, &str, usize); 7] = [
+const KINDS: [(&str, &str, usize); 7] = [
     ("/apis/apps/v1/deployments", "Deployment", 8),
     ("/apis/apps/v1/replicasets", "ReplicaSet", 8),
     ("/apis/apps/v1/statefulsets", "StatefulSet", 1),
@@ -56,8 +59,43 @@ impl Places {
     }
 }
 
+/// All objects, made once, so that this takes no time later.
+pub struct Cluster {
+    /// The objects as JSON, by the path of their list.
+    pub lists: BTreeMap<String, Vec<String>>,
+}
+
+impl Cluster {
+    pub fn new(scale: &Scale, places: &Places) -> Self {
+        let mut lists = BTreeMap::new();
+        let mut add = |path: &str, items: Vec<Value>| {
+            let items: Vec<String> = items.iter().map(Value::to_string).collect();
+            lists.insert(path.to_owned(), items);
+        };
+        for (path, kind, share) in KINDS {
+            add(path, workloads(kind, share, scale, places));
+        }
+        add("/api/v1/pods", pods(scale, places));
+        add("/api/v1/namespaces", namespaces(scale));
+        Self { lists }
+    }
+
+    /// Bytes of all objects as JSON.
+    pub fn bytes(&self) -> usize {
+        self.lists.values().flatten().map(String::len).sum()
+    }
+
+    /// A part of a list.
+    pub fn page(&self, path: &str, from: usize, limit: usize) -> Option<Page> {
+        let items = self.lists.get(path)?;
+        Some(Page::part(from, limit, items.len(), |number| {
+            &items[number]
+        }))
+    }
+}
+
 /// All Pods.
-pub fn pods(scale: &Scale, places: &Places) -> Vec<Value> {
+fn pods(scale: &Scale, places: &Places) -> Vec<Value> {
     let pods = 0..scale.pods;
     pods.map(|number| {
         let name = format!("app-{}-7d9f8b6c5d-{:05x}", number % 8_000, number);
@@ -73,7 +111,7 @@ pub fn pods(scale: &Scale, places: &Places) -> Vec<Value> {
 }
 
 /// All workloads of a kind of [`KINDS`].
-pub fn workloads(kind: &str, share: usize, scale: &Scale, places: &Places) -> Vec<Value> {
+fn workloads(kind: &str, share: usize, scale: &Scale, places: &Places) -> Vec<Value> {
     let count = scale.workloads * share / 20;
     let objects = 0..count;
     objects
@@ -110,7 +148,7 @@ pub fn workloads(kind: &str, share: usize, scale: &Scale, places: &Places) -> Ve
 }
 
 /// All namespaces.
-pub fn namespaces(scale: &Scale) -> Vec<Value> {
+fn namespaces(scale: &Scale) -> Vec<Value> {
     let numbers = 0..scale.namespaces;
     numbers
         .map(|number| {

@@ -1,18 +1,12 @@
 //! Upstream and backup: every image is in both, with the same digest.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::{Method, StatusCode, Uri, header};
-use axum::response::{IntoResponse as _, Response};
-use tokio::runtime::Runtime;
-
-use super::listen::listen;
-
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+use axum::body::{Body, Bytes};
+use axum::http::{Method, Response};
+use testkit::scripted::{Fake, OCI_MANIFEST};
+use testkit::{blocking, digest};
 
 /// What was asked of both.
 #[derive(Default)]
@@ -59,51 +53,43 @@ impl ScriptedRegistry {
     }
 }
 
-/// Serves one of the two on a free port.
-pub fn serve(
-    runtime: &Runtime,
-    registry: Arc<ScriptedRegistry>,
-    role: &'static str,
-) -> anyhow::Result<SocketAddr> {
-    listen(
-        runtime,
-        Router::new().fallback(answer).with_state((registry, role)),
-    )
+/// Starts one of the two on a free port.
+pub fn start(registry: &Arc<ScriptedRegistry>, role: &'static str) -> Fake {
+    let fake = blocking::run(Fake::start());
+    let registry = Arc::clone(registry);
+    fake.set(|knobs| {
+        knobs.other = Some(Arc::new(
+            move |method: &Method, path: &str, _: &str, _: &Bytes| {
+                respond(&registry, role, method, path)
+            },
+        ));
+    });
+    fake
 }
 
 /// The bytes of a manifest depend on the name of the image only, which ends the repository in both registries.
-async fn answer(
-    State((registry, role)): State<(Arc<ScriptedRegistry>, &'static str)>,
-    method: Method,
-    uri: Uri,
-) -> Response {
-    let path = uri.path();
+fn respond(registry: &ScriptedRegistry, role: &str, method: &Method, path: &str) -> Response<Body> {
     let Some((repository, _)) = path.split_once("/manifests/") else {
         let is_ping = path == "/v2/" || path == "/v2";
-        return if is_ping {
-            StatusCode::OK
-        } else {
-            StatusCode::NOT_FOUND
-        }
-        .into_response();
+        let status = if is_ping { 200 } else { 404 };
+        return Response::builder()
+            .status(status)
+            .body(Body::empty())
+            .unwrap_or_default();
     };
     let image = repository.rsplit('-').next().unwrap_or_default();
     registry.see(role, image);
     let manifest = format!(
-        r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2}},"layers":[],"annotations":{{"image":"{image}"}}}}"#
+        r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","config":{{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2}},"layers":[],"annotations":{{"image":"{image}"}}}}"#
     );
-    let headers = [
-        (header::CONTENT_TYPE.as_str(), MANIFEST.to_owned()),
-        (
-            "docker-content-digest",
-            testkit::digest::of(manifest.as_bytes()),
-        ),
-        (header::CONTENT_LENGTH.as_str(), manifest.len().to_string()),
-    ];
-    let body = if method == Method::HEAD {
-        String::new()
+    let response = Response::builder()
+        .header("content-type", OCI_MANIFEST)
+        .header("docker-content-digest", digest::of(manifest.as_bytes()))
+        .header("content-length", manifest.len());
+    let body = if *method == Method::HEAD {
+        Body::empty()
     } else {
-        manifest
+        Body::from(manifest)
     };
-    (headers, body).into_response()
+    response.body(body).unwrap_or_default()
 }

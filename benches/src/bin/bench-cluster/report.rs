@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
+use testkit::api_server::Calls;
 use testkit::machine;
 
-use super::apiserver::Calls;
 use super::objects::Scale;
 
 /// Bytes of memory that an object may cost on average.
@@ -126,14 +126,14 @@ impl Report {
         );
         row(
             "API calls per minute, idle",
-            per_minute(idle.calls.0.values().sum()),
+            per_minute(idle.calls.values().sum()),
         );
         let _ = write!(
             text,
             "\nIdle is the mean of {} s. The API calls in that time:\n\n| verb | resource | calls |\n| --- | --- | --- |\n",
             idle.time.as_secs()
         );
-        for ((verb, resource), calls) in &idle.calls.0 {
+        for ((verb, resource), calls) in &idle.calls {
             let _ = writeln!(text, "| {verb} | `{resource}` | {calls} |");
         }
         text.push_str(
