@@ -196,8 +196,7 @@ fn is_object(path: &str) -> bool {
         _ => parts.next(),
     };
     match parts.collect::<Vec<_>>().as_slice() {
-        ["namespaces", _, _, rest @ ..] => !rest.is_empty(),
-        [_, rest @ ..] => !rest.is_empty(),
+        ["namespaces", _, _, rest @ ..] | [_, rest @ ..] => !rest.is_empty(),
         [] => false,
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Deadline {
 
 pub(super) enum Engine {
     #[cfg(feature = "wasmtime")]
-    Compiled(Compiled),
+    Compiled(Box<Compiled>),
     Interpreted(Interpreted),
 }
 
@@ -36,7 +36,7 @@ impl Engine {
     /// Compiles a module with wasmtime, as the policy server does. Without a deadline a guest may run for ever, as in kwctl.
     #[cfg(feature = "wasmtime")]
     pub fn compile(wasm: &[u8], deadline: Option<Deadline>) -> Result<Self, HostError> {
-        Compiled::new(wasm, deadline).map(Self::Compiled)
+        Compiled::new(wasm, deadline).map(|module| Self::Compiled(Box::new(module)))
     }
 
     /// Prepares a module (binary format) for interpretation with wasmi, which takes much less time to build than wasmtime.

@@ -98,7 +98,11 @@ fn link_host_calls(linker: &mut Linker<Guest>) -> Result<(), Error> {
 }
 
 /// Binding, namespace, operation and payload, each as start and length; 1 if there is a response, 0 if there is an error.
-#[allow(clippy::too_many_arguments, reason = "the protocol's arguments")]
+#[allow(
+    clippy::needless_pass_by_value,
+    clippy::too_many_arguments,
+    reason = "the protocol's arguments, as the linker passes them"
+)]
 fn host_call(
     guest: Caller<'_, Guest>,
     binding: u32,

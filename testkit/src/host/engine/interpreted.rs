@@ -85,7 +85,7 @@ impl WebAssemblyEngineProvider for Provider {
         for start in wapc_functions::REQUIRED_STARTS {
             if instance.get_export(&store, start).is_some() {
                 let start = instance.get_typed_func::<(), ()>(&store, start)?;
-                match run(&mut store, &start, (), self.limit) {
+                match run(&mut store, start, (), self.limit) {
                     Err(Stopped::Trap(error)) if error.i32_exit_status() == Some(0) => {}
                     result => result?,
                 }
@@ -100,7 +100,7 @@ impl WebAssemblyEngineProvider for Provider {
         let call = instance
             .get_typed_func::<(i32, i32), i32>(&*store, wapc_functions::GUEST_CALL)
             .map_err(|_| "the guest exports no function for calls")?;
-        match run(store, &call, (operation, payload), self.limit) {
+        match run(store, call, (operation, payload), self.limit) {
             Ok(code) => Ok(code),
             Err(error) => {
                 store.data().host.set_guest_error(error.to_string());
@@ -117,7 +117,7 @@ impl WebAssemblyEngineProvider for Provider {
 /// Calls a function in slices, until it ends or the time is up.
 fn run<P: WasmParams, R: WasmResults>(
     store: &mut Store<Guest>,
-    function: &TypedFunc<P, R>,
+    function: TypedFunc<P, R>,
     parameters: P,
     limit: Option<Duration>,
 ) -> Result<R, Stopped> {
