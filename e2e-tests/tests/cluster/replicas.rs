@@ -322,10 +322,10 @@ fn events_are_where_people_look_for_them_and_each_is_one() {
             let events = Events::start(account.client(), Some(replica), metrics.clone());
             let mut nowhere = about("web");
             nowhere.namespace = "is-not-there".into();
-            events.tell(nowhere, Notice::ForeignSecret);
+            events.report(nowhere, Notice::ForeignSecret);
             for notice in &notices {
-                events.tell(about("web"), notice.clone());
-                events.tell(about("web"), notice.clone());
+                events.report(about("web"), notice.clone());
+                events.report(about("web"), notice.clone());
             }
         }
     });
