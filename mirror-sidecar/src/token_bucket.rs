@@ -23,7 +23,6 @@ impl TokenBucket {
         }
     }
 
-    /// Whether there is a token.
     #[must_use]
     pub fn has_token(&self, now: Instant) -> bool {
         self.full_at(now).duration_since(now) <= self.slack
@@ -41,7 +40,6 @@ impl TokenBucket {
         self.full_at = Some(self.full_at(now) + self.each);
     }
 
-    /// Takes a token if there is one.
     pub fn try_take(&mut self, now: Instant) -> bool {
         let is_there = self.has_token(now);
         if is_there {

@@ -26,7 +26,6 @@ pub struct Slot<'a> {
 /// What was found in a pod spec.
 #[derive(Debug, Default)]
 pub struct Images<'a> {
-    /// The images.
     pub slots: Vec<Slot<'a>>,
     /// What could not be understood.
     pub oddities: Oddities,
@@ -54,7 +53,6 @@ impl Oddities {
 }
 
 impl<'a> Images<'a> {
-    /// Reads one of the lists.
     pub fn read(&mut self, list: ImageList, cursor: &mut Cursor<'a>) {
         let mut slots = Vec::new();
         if cursor.null() {

@@ -25,7 +25,6 @@ pub struct Cursor<'a> {
 pub struct Key<'a> {
     /// The key without its escapes.
     pub name: Cow<'a, str>,
-    /// Where it starts.
     pub start: usize,
 }
 
@@ -36,7 +35,6 @@ pub type Texts<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     start: usize,
-    /// Its value.
     pub value: Range<usize>,
 }
 
@@ -46,9 +44,7 @@ pub enum Holder {
     /// There is no such value.
     #[default]
     Absent,
-    /// It is `null`.
     Null(Range<usize>),
-    /// It is an object.
     Object {
         /// The position after its opening brace.
         inside: usize,
@@ -296,7 +292,6 @@ impl<'a> Edited<'a> {
         }
     }
 
-    /// Whether there are no edits.
     pub fn is_empty(&self) -> bool {
         self.edits.is_empty()
     }
@@ -315,7 +310,6 @@ impl<'a> Edited<'a> {
         self.text.get(range).unwrap_or_default()
     }
 
-    /// Replaces a range by JSON.
     pub fn replace(&mut self, range: Range<usize>, json: String) {
         let new = New::Json(json);
         self.edits.push(Edit { range, new });

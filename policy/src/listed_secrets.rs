@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use crate::json::{self, Cursor, Member, Texts};
 
-/// The key of the list.
 pub const KEY: &str = "imagePullSecrets";
 
 /// The list as it is written.
@@ -49,7 +48,6 @@ impl<'a> ListedSecrets<'a> {
         listed
     }
 
-    /// Whether the list has this name.
     pub fn has(&self, name: &str) -> bool {
         self.names.contains_key(name)
     }

@@ -11,9 +11,7 @@ use crate::json::{Cursor, Holder, Member};
 use crate::listed_secrets::{self, ListedSecrets};
 use crate::settings::Settings;
 
-/// An object.
 pub struct Object<'a> {
-    /// Its text.
     pub text: &'a str,
     /// What it says about itself. Of a Pod it is also the template.
     part: Part<'a>,
@@ -60,7 +58,6 @@ pub struct Metadata<'a> {
     pub has_skipped_owner: bool,
     /// One of the owners is a controller.
     pub has_controller: bool,
-    /// That controller.
     pub controller: Controller<'a>,
 }
 

@@ -29,7 +29,6 @@ pub struct OldObject<'a> {
 /// All images in canonical form.
 #[derive(Default)]
 struct KnownImages {
-    /// Those that the object names.
     names: BTreeSet<String>,
     /// The originals of the copies that it names.
     originals: BTreeSet<String>,
@@ -63,7 +62,6 @@ impl<'a> OldObject<'a> {
         self.object()
     }
 
-    /// The pod spec.
     pub fn spec(&self) -> Option<&PodSpec<'a>> {
         self.object()?.spec()
     }
@@ -135,7 +133,6 @@ impl<'a> OldObject<'a> {
         copy.map(String::as_str)
     }
 
-    /// Whether it names all these images.
     pub fn names_all<'i>(&self, mut images: impl Iterator<Item = &'i str>) -> bool {
         let names = &self.images().names;
         images.all(|image| names.contains(&canonical(image)))

@@ -73,13 +73,11 @@ impl OriginalsAnnotation {
         self.originals.get(image).map(String::as_str)
     }
 
-    /// All copies, each with its original.
     pub fn copies(&self) -> impl Iterator<Item = (&str, &str)> {
         let entries = self.originals.iter();
         entries.map(|(copy, original)| (copy.as_str(), original.as_str()))
     }
 
-    /// Adds a copy.
     pub fn add(&mut self, copy: &str, original: &str) {
         if self.original(copy) != Some(original) {
             self.originals.insert(copy.to_owned(), original.to_owned());

@@ -37,20 +37,17 @@ pub enum SecretChange {
     None,
     /// A name joins it.
     Add {
-        /// This one.
         name: String,
         /// The one that the policy gave before goes, if it is another.
         given: Option<String>,
     },
     /// The only one goes.
     Remove {
-        /// Its name.
         name: String,
     },
 }
 
 impl<'a> PullSecrets<'a> {
-    /// Those of `spec`.
     pub fn of(spec: &'a PodSpec<'_>, target: &Target) -> Self {
         let owner = match target.scope {
             Scope::Everything if target.is_pod => Owner::NewPod,

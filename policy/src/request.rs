@@ -14,7 +14,6 @@ pub struct Payload<'a> {
     pub request: Request<'a>,
 }
 
-/// The request.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Request<'a> {

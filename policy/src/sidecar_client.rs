@@ -29,7 +29,6 @@ pub enum KnownStatus {
         /// The pull Secret that the copy is known to need.
         secret: Option<String>,
     },
-    /// It is in the backup itself.
     InBackup {
         /// The pull Secret that it is known to need.
         secret: Option<String>,

@@ -51,7 +51,6 @@ impl ApiServer {
         }
     }
 
-    /// The client.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client

@@ -45,9 +45,7 @@ pub enum State {
     Missing,
     /// It is being made, or waits for its turn.
     Copying,
-    /// It is there.
     Mirrored {
-        /// What it is.
         digest: Digest<'static>,
     },
     /// It could not be made; it will be tried again.

@@ -9,7 +9,6 @@ use mirror_contract::NamespacePattern;
 pub struct ExcludedNamespaces(Arc<[NamespacePattern<'static>]>);
 
 impl ExcludedNamespaces {
-    /// Whether `namespace` is one of them.
     #[must_use]
     pub fn contains(&self, namespace: &str) -> bool {
         self.0.iter().any(|pattern| pattern.matches(namespace))

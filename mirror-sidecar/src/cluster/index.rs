@@ -61,7 +61,6 @@ pub enum Change {
     Trouble(Kind, bool),
     /// An object is new, or changed, or is told once more.
     Seen(Object),
-    /// An object is gone.
     Gone(Object),
 }
 

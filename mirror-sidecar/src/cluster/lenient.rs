@@ -41,7 +41,6 @@ pub trait Lenient: Default {
     /// Takes a whole number.
     fn take_integer(&mut self, _: i64) {}
 
-    /// Takes a string.
     fn take_text(&mut self, _: &str) {}
 
     /// Takes the elements of a list.

@@ -43,11 +43,9 @@ use crate::metrics::Metrics;
 /// The parts that the reconciler works with.
 #[derive(Clone)]
 pub struct Reconciler {
-    /// The index of the cluster.
     pub cluster: Arc<SharedIndex>,
     /// Looks up and requests copies.
     pub lookup: Lookup,
-    /// The published state of each copy.
     pub copy_status: CopyStatuses,
     /// The images that this replica owns.
     pub replicas: Replicas,

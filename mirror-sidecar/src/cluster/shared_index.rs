@@ -22,7 +22,6 @@ pub struct SharedIndex {
 }
 
 impl SharedIndex {
-    /// Shares `index`.
     #[must_use]
     pub fn new(index: Index) -> Self {
         Self {

@@ -22,11 +22,8 @@ use super::workload_kind::WorkloadKind;
 /// The order is by kind first, so that what a person wrote comes before what was made of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
-    /// The kind.
     pub kind: WorkloadKind,
-    /// The namespace.
     pub namespace: Arc<str>,
-    /// The name.
     pub name: Box<str>,
 }
 
@@ -46,7 +43,6 @@ pub enum Life {
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
-    /// Which one.
     pub key: Key,
     /// Its identity; empty if it is not known.
     pub uid: Box<str>,
@@ -85,18 +81,14 @@ pub struct Workload {
 pub struct Owner {
     /// The API version, such as `apps/v1`.
     pub api_version: Box<str>,
-    /// The kind.
     pub kind: Box<str>,
-    /// The name.
     pub name: Box<str>,
     /// Its identity.
     pub uid: Box<str>,
 }
 
-/// A namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespaceObject {
-    /// Its name.
     pub name: Arc<str>,
     /// When it was created, to the second.
     pub created: Option<Timestamp>,
@@ -107,7 +99,6 @@ pub struct NamespaceObject {
 /// What a watch tells about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
-    /// A namespace.
     Namespace(NamespaceObject),
     /// An object that names images.
     Workload(Box<Workload>),

@@ -35,7 +35,6 @@ pub enum Kind {
 }
 
 impl WorkloadKind {
-    /// All of them.
     pub const ALL: [Self; 8] = [
         Self::Deployment,
         Self::StatefulSet,
@@ -129,7 +128,6 @@ impl Kind {
         }
     }
 
-    /// The name of the kind.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

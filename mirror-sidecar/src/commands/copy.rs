@@ -91,7 +91,6 @@ fn exit_code(signal: StopSignal) -> u8 {
 
 /// What the command line asks for, checked.
 enum Work {
-    /// These copies.
     Locations(Vec<Plan>),
     /// Copies of all tags of these.
     Repositories(Vec<plan::Repository>),

@@ -143,7 +143,6 @@ fn certificates(transport: Transport) -> anyhow::Result<Option<Certificates>> {
     Ok(Some(certificates))
 }
 
-/// How the service ends.
 struct End {
     /// Ends everything.
     stop: CancellationToken,

@@ -34,7 +34,6 @@ const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
 pub enum Presence {
     /// The copy, with its anchor.
     Complete {
-        /// What it is.
         digest: Digest<'static>,
         /// Whether its tag or anchor was missing and was put back.
         repaired: bool,

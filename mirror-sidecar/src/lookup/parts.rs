@@ -55,7 +55,6 @@ pub struct PartsPlan {
 pub enum Turn {
     /// None: only the manifests themselves.
     Nothing,
-    /// All.
     Everything,
     /// The `number`-th part `of` so many, by their digests.
     Part {

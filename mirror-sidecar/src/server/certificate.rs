@@ -47,9 +47,7 @@ pub enum CertificateError {
     /// A file cannot be read.
     #[error("cannot read {}: {source}", file.display())]
     Read {
-        /// Which one.
         file: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// The certificates are no PEM, or there are none.

@@ -30,7 +30,6 @@ pub(super) struct Place {
     table: Arc<ConnectionTable>,
     peer: Peer,
     number: u64,
-    /// The connection that has this place.
     pub(super) connection: Arc<Connection>,
 }
 

@@ -39,7 +39,6 @@ pub fn create(object: Value) -> Value {
     request
 }
 
-/// A Pod with this spec.
 pub fn pod(spec: Value) -> Value {
     let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}});
     pod["spec"] = spec;
@@ -102,7 +101,6 @@ pub fn changes(request: &Value, answer: &ValidationResponse) -> Vec<String> {
         .collect()
 }
 
-/// The warnings of an answer.
 pub fn warnings(answer: &ValidationResponse) -> &[String] {
     answer.warnings.as_deref().unwrap_or_default()
 }

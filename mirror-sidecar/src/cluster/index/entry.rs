@@ -47,7 +47,6 @@ struct Facts {
 /// A copy whose name does not tell its original now.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Noted {
-    /// The copy.
     pub copy: Image,
     /// Its original, as the policy's annotation or a former name says.
     pub original: Image,
@@ -186,7 +185,6 @@ impl Entry {
         &self.facts.uid
     }
 
-    /// When it was created.
     #[must_use]
     pub fn created(&self) -> Option<Timestamp> {
         self.facts.created

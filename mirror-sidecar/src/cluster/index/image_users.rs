@@ -23,7 +23,6 @@ struct Users {
     keys: BTreeSet<Arc<Key>>,
 }
 
-/// An image in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageUse<'a> {
     /// The image, without the tag if it is pinned to a digest.
@@ -35,7 +34,6 @@ pub struct ImageUse<'a> {
 }
 
 impl ImageUsers {
-    /// The image as its users share it.
     pub(super) fn shared(&self, image: &ImageRef<'_>) -> Option<Image> {
         self.get(image).map(|users| Arc::clone(&users.image))
     }

@@ -25,7 +25,6 @@ pub struct Amounts {
 /// The most that is remembered.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Of one namespace.
     pub namespace: Amounts,
     /// Of all namespaces together.
     pub cluster: Amounts,
@@ -80,7 +79,6 @@ impl Limits {
 }
 
 impl Amounts {
-    /// One more workload.
     pub(super) const WORKLOAD: Self = Self {
         workloads: 1,
         uses: 0,

@@ -199,7 +199,6 @@ impl ManagedSecrets {
         Ok(Self(present))
     }
 
-    /// The name of the Secrets.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0.applier.api.name

@@ -94,7 +94,6 @@ pub(super) struct Patch<'a> {
     now: String,
 }
 
-/// The effect of an admission.
 pub(super) struct Effect {
     /// Images or pull Secrets were replaced.
     pub is_effective: bool,

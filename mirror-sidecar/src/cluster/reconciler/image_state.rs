@@ -75,7 +75,6 @@ pub(super) enum Owner {
 enum NameKind {
     /// A digest: the content cannot change.
     Digest,
-    /// A tag.
     Tag,
     /// A tag that did not exist upstream when it was first looked up: the current content may be from anybody who registered
     /// the name since.
@@ -85,7 +84,6 @@ enum NameKind {
     LateTag,
 }
 
-/// The checks that are running.
 #[derive(Clone, Copy, Debug, Default)]
 struct RunningChecks {
     backup: bool,

@@ -10,7 +10,6 @@ use crate::cluster::index::Image;
 /// Images in use by the name of the original, or by their own name if the original is unknown.
 pub(super) type ImagesInUse = BTreeMap<Image, Use>;
 
-/// How an image is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Use {
     /// By its own name, by names of its copies, or both.

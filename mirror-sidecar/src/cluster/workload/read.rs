@@ -101,7 +101,6 @@ pub(super) struct Originals {
 /// The specifications of all kinds in one: no field means two things.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spec {
-    /// Of a Pod.
     pub pod: PodSpec,
     /// Of what makes Pods.
     pub template: Template,

@@ -25,7 +25,6 @@ pub(super) struct Job {
     pub(super) since: Instant,
 }
 
-/// The groups of a lane.
 #[derive(Default)]
 pub(super) struct LaneGroups(pub(super) HashMap<Arc<str>, Group>);
 

@@ -34,7 +34,6 @@ pub(super) struct PartChecks {
 enum Blobs {
     /// All; this many are checked already.
     All(usize),
-    /// Those whose turn it is.
     OfTurn,
     /// The rest of those of an earlier turn.
     RestOf { number: u64, skip: usize },
