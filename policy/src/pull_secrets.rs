@@ -42,9 +42,7 @@ pub enum SecretChange {
         given: Option<String>,
     },
     /// The only one goes.
-    Remove {
-        name: String,
-    },
+    Remove { name: String },
 }
 
 impl<'a> PullSecrets<'a> {

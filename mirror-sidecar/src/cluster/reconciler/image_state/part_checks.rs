@@ -36,7 +36,10 @@ enum Blobs {
     All(usize),
     OfTurn,
     /// The rest of those of an earlier turn.
-    RestOf { number: u64, skip: usize },
+    RestOf {
+        number: u64,
+        skip: usize,
+    },
 }
 
 impl Default for PartChecks {
