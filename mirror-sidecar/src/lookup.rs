@@ -1,9 +1,11 @@
-//! What is mirrored.
+//! Looks up whether an image is mirrored.
 //!
-//! The backup registry is the truth: an image counts as mirrored only when this process has seen its copy there, and for
-//! a short time only. The parts below the tag are checked once a day, and after the backup was away. A request for a missing
-//! image adds it to the queue. Every request gets its response within [`ANSWER_WITHIN`], whatever the backup registry does.
+//! The backup registry is the source of truth: an image counts as mirrored only for a short time after this process has
+//! seen its copy there. The parts of a copy are checked once a day, and after an outage of the backup. A request for a
+//! missing image adds it to the copy queue. Every request gets a response within [`ANSWER_WITHIN`], whatever the backup
+//! registry does.
 
+mod copier;
 mod in_use;
 mod losses;
 mod parts;
@@ -15,128 +17,95 @@ use std::time::Duration;
 
 use mirror_contract::naming::anchor_tag;
 use mirror_contract::{Backup, Digest, ImageRef, ImageStatus, Mode, Refusal, RefusalKind};
-use mirror_copy::{
-    Completeness, CopyError, CopyOptions, CopyReport, Operation, Progress, Registry, RegistryError,
-    Resolved, Retry, Source, TagOrDigest, Target, copy,
-};
+use mirror_copy::{Completeness, Operation, Registry, RegistryError, Resolved, TagOrDigest};
 use moka::future::Cache;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use crate::backup_health::BackupHealth;
 use crate::cluster::NamespaceBudgets;
-use crate::copy_queue::{
-    Copier, CopyQueue, CrashRecord, Failure, JobProgress, Requester, SourceState, Status, Task,
-};
+use crate::copy_queue::{CopyQueue, CrashRecord, Requester, Status, Task};
 use crate::former_backups::FormerBackups;
 use crate::locations::{Locations, anchor, contract_digest, engine_digest};
 use crate::logging::Throttle;
 use crate::metrics::{Jobs, Metrics};
-use crate::reason::Reason;
+use copier::{BackupCopier, NO_BUDGET, Seen};
 pub use in_use::{CheckError, Presence, Upstream};
 use losses::Losses;
 use parts::{Pacing, Parts};
 pub use parts::{PartsPlan, Turn};
 pub use referrers::{ByKind, ReferrerKind, ReferrersPlan, UpstreamReferrers};
 
-/// Longest time for an answer. The policy's whole budget is 800 ms by default, and the host adds its own share.
+/// Longest time until the response. The policy's whole budget is 800 ms by default, and the host needs a part of it.
 pub const ANSWER_WITHIN: Duration = Duration::from_millis(400);
 
-/// How long a look at the backup registry may go on after its question was answered with "unavailable".
+/// Longest time for a request to the backup registry, which continues after the response `unavailable`.
 const LOOKUP_WITHIN: Duration = Duration::from_secs(10);
 
-/// Looks at the backup registry that may be under way. The host asks one question at a time, so more means that
-/// something is wrong, and then waiting for yet another look helps nobody.
+/// Concurrent lookups in the backup registry. The host sends one request at a time, so more mean that the registry is
+/// stuck, and one more would only wait as well.
 const MAX_LOOKUPS: usize = 64;
 
-/// How long a copy that was seen counts as being there. The host keeps the answer for a minute more.
+/// How long a copy counts as present after it was seen. The host caches the response for another minute.
 const SEEN_FOR: Duration = Duration::from_secs(30);
 
-/// How long a copy that was not found counts as missing while it is to be made here.
+/// How long a copy counts as missing after a lookup, while its job is in the queue.
 const MISSED_FOR: Duration = Duration::from_secs(10);
 
-/// How long a lookup waits for the check of configs and layers, which then continues by itself: of a copy that this process
-/// has not checked yet, and of one that was whole when it was checked last.
+/// How long a lookup waits for the check of configs and layers, which then continues in the background: for a copy that
+/// this process has not checked yet, and for one that was complete at its last check.
 const FIRST_CHECK_WITHIN: Duration = Duration::from_secs(2);
 const RECHECK_WITHIN: Duration = Duration::from_millis(250);
 
-/// How long a copy may be compared with an original that lacks parts. It has a slot for copies meanwhile; what is known by
-/// then is remembered.
-const ACCEPT_WITHIN: Duration = Duration::from_mins(1);
-
-/// How long a former backup may take to say whether it has a copy, how long one that does not is left alone, and how many
-/// of those are remembered.
-const ASK_FORMER_WITHIN: Duration = Duration::from_secs(10);
-const SILENT_FOR: Duration = Duration::from_mins(5);
-const MAX_FORMER_HOSTS: u64 = 100;
-
-/// How long one check of the backup's login counts.
+/// How long the result of a check of the backup's login is cached.
 const LOGIN_CHECKED_FOR: Duration = Duration::from_secs(10);
 
-/// How long it is remembered that the backup refused a copy: as long as such a copy is not tried again.
+/// How long a refused upload is remembered: as long as the backoff of such a copy.
 const DENIED_FOR: Duration = Duration::from_mins(5);
 
-/// Copies remembered as seen: more than the images of a large cluster, at about 200 bytes each.
+/// Size of the caches: more than the images of a large cluster, at about 200 bytes each.
 const MAX_SEEN: u64 = 10_000;
 
-/// Shortest time between two log lines about the backup registry: every request of the policy may find the same outage.
+/// Shortest time between two log lines about failed lookups: every request of the policy may meet the same outage.
 const OUTAGE_LOG_EVERY: Duration = Duration::from_secs(30);
 
-/// How long after a failed lookup it is known whether the backup registry can be used at all.
+/// Time after a failed lookup in which a health probe ends.
 const PROBED_WITHIN: Duration = Duration::from_secs(8);
 
-const NO_BUDGET: &str = "the daily budget of new images is used up";
-
-type Seen = Cache<ImageRef<'static>, Digest<'static>>;
-
-/// What is mirrored. Clones share what they know.
+/// Looks up copies in the backup and requests missing ones. Clones share their caches.
 #[derive(Clone)]
 pub struct Lookup {
     images: Arc<Locations>,
     registry: Registry,
     seen: Seen,
-    /// Images of which no copy was found a moment ago.
+    /// Images whose copy was not found in the last [`MISSED_FOR`].
     missed: Cache<ImageRef<'static>, ()>,
     losses: Losses,
     lookups: Arc<Semaphore>,
     parts: Parts,
-    /// Images whose copies the backup refused to accept.
+    /// Images whose uploads the backup refused.
     denied: Cache<ImageRef<'static>, ()>,
-    /// Whether the backup accepts the login, or works without one.
+    /// The backup accepts the login, or works without one.
     login: Cache<(), bool>,
     budgets: NamespaceBudgets,
-    queue: CopyQueue<Recorder>,
+    queue: CopyQueue<BackupCopier>,
     health: BackupHealth,
-    /// Whoever asks for images does not read why the backup registry gives no response.
+    /// Limits log lines, since clients do not see the reason of a failed lookup.
     outage: Arc<Throttle>,
 }
 
-/// Copies images and remembers that their copies are there.
-struct Recorder {
-    images: Arc<Locations>,
-    seen: Seen,
-    parts: Parts,
-    denied: Cache<ImageRef<'static>, ()>,
-    health: BackupHealth,
-    /// Hosts of former backups that did not respond.
-    silent_former: Cache<String, ()>,
-    losses: Losses,
-    budgets: NamespaceBudgets,
-    metrics: Metrics,
-}
-
-/// Why a copy was not seen.
+/// The reason why no complete copy was found.
 #[derive(Debug)]
 enum Unseen {
     Missing,
-    /// Its tag is there, and something below it is not.
+    /// The tag exists, but parts of the copy do not.
     Incomplete,
     Broken(RegistryError),
     TooSlow,
 }
 
 impl Lookup {
-    /// A lookup of the backup that `images` names, which makes `parallel` copies at a time and counts what it does.
+    /// Creates a lookup in the backup of `images` that makes `parallel` copies at a time.
     #[must_use]
     pub fn new(images: Arc<Locations>, parallel: NonZeroUsize, metrics: Metrics) -> Self {
         let seen = Cache::builder()
@@ -151,15 +120,12 @@ impl Lookup {
             .time_to_live(DENIED_FOR)
             .build();
         let health = BackupHealth::new(images.backup_registry().clone());
-        let recorder = Recorder {
+        let recorder = BackupCopier {
             losses: losses.clone(),
             parts: parts.clone(),
             denied: denied.clone(),
             health: health.clone(),
-            silent_former: Cache::builder()
-                .max_capacity(MAX_FORMER_HOSTS)
-                .time_to_live(SILENT_FOR)
-                .build(),
+            silent_former: copier::silent_hosts(),
             budgets: budgets.clone(),
             images: Arc::clone(&images),
             seen: seen.clone(),
@@ -188,46 +154,41 @@ impl Lookup {
         }
     }
 
-    /// The registry that holds the copies.
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// Whether the backup registry can be used.
     #[must_use]
     pub fn health(&self) -> &BackupHealth {
         &self.health
     }
 
-    /// Where copies go and what they are called.
     #[must_use]
     pub fn backup(&self) -> &Backup {
         self.images.backup()
     }
 
-    /// Where copies were before.
     #[must_use]
     pub fn former_backups(&self) -> &FormerBackups {
         self.images.former_backups()
     }
 
-    /// How many new images namespaces may have copied, and what the policy asks for.
+    /// The daily budgets of new images.
     #[must_use]
     pub fn budgets(&self) -> &NamespaceBudgets {
         &self.budgets
     }
 
-    /// How many images wait to be copied, are being copied, and rest after a failure.
     #[must_use]
     pub fn jobs(&self) -> Jobs {
         self.queue.counts()
     }
 
-    /// Whether `image` is mirrored; with [`Mode::Ensure`] it is copied if not.
+    /// Returns the mirror status of `image`; with [`Mode::Ensure`], a missing copy is requested.
     ///
     /// # Errors
-    /// [`Refusal`] is the answer for now.
+    /// [`Refusal`] if there is no copy yet, or it cannot be looked up.
     pub async fn image(
         &self,
         image: &ImageRef<'static>,
@@ -245,10 +206,10 @@ impl Lookup {
             .backup()
             .target(image)
             .map_err(|error| failed(&error))?;
-        // While its first copy is being made, the backup registry need not be asked each time. But another replica may be
+        // While the first copy is being made, not every request checks the backup. Some do, since another replica may be
         // faster than a long queue here.
         if self.queue.is_awaited(image) && self.missed.contains_key(image) {
-            let status = self.ask(image, Task::Copy);
+            let status = self.request(image, Task::Copy);
             return Err(self.refusal(image, status));
         }
         let digest = self.find(image, &copy, mode).await?;
@@ -259,12 +220,12 @@ impl Lookup {
         })
     }
 
-    /// From now on so many images in use are remembered as copies to make: of one namespace, and of all.
+    /// Sets how many images in use the queue holds, for one namespace and in total.
     pub fn limit_in_use(&self, of_namespace: usize, of_all: usize) {
         self.queue.limit_in_use(of_namespace, of_all);
     }
 
-    /// The record of running copies, which somebody else stores.
+    /// The record of running copies, which the caller stores.
     #[must_use]
     pub fn crash_record(&self) -> &CrashRecord {
         self.queue.crash_record()
@@ -275,8 +236,8 @@ impl Lookup {
         self.queue.shutdown().await;
     }
 
-    /// The digest of the copy. The look goes on when the answer cannot wait for it, and what it finds is not lost: a copy
-    /// is remembered, a missing one is asked for.
+    /// Returns the digest of the copy. A request that outlasts [`ANSWER_WITHIN`] continues in the background: a copy that
+    /// it finds is cached, a missing one is requested.
     async fn find(
         &self,
         image: &ImageRef<'static>,
@@ -291,21 +252,21 @@ impl Lookup {
         }
         let Ok(permit) = Arc::clone(&self.lookups).try_acquire_owned() else {
             return Err(unavailable(
-                "many questions wait for the slow backup registry",
+                "too many requests wait for the backup registry",
             ));
         };
         let (lookup, image, copy) = (self.clone(), image.clone(), copy.clone());
-        let look = tokio::spawn(async move {
+        let lookup_task = tokio::spawn(async move {
             let _permit = permit;
             let asked_at = Instant::now();
-            let look = lookup.look(&image, &copy, mode);
+            let found = lookup.resolve_copy(&image, &copy, mode);
             let found = match mode {
-                Mode::Ensure => Box::pin(lookup.seen.try_get_with(image.clone(), look)).await,
-                // The parts were not checked, so nobody else may rely on it.
-                Mode::Peek => look.await.map_err(Arc::new),
+                Mode::Ensure => Box::pin(lookup.seen.try_get_with(image.clone(), found)).await,
+                // The parts were not checked, so the result is not cached.
+                Mode::Peek => found.await.map_err(Arc::new),
             };
             let found = match found {
-                // The check of its parts may have ended just before it was remembered.
+                // The check of its parts may have ended just before it was cached.
                 Ok(digest) if lookup.lacks_parts(&copy, &digest) => {
                     lookup.seen.invalidate(&image).await;
                     Err(Arc::new(Unseen::Incomplete))
@@ -322,21 +283,21 @@ impl Lookup {
             found.map_err(|unseen| match &*unseen {
                 Unseen::Missing => lookup.missing(&image, Task::Copy, mode),
                 Unseen::Incomplete => lookup.missing(&image, Task::Restore, mode),
-                Unseen::TooSlow => lookup.too_slow("the backup registry does not answer"),
+                Unseen::TooSlow => lookup.too_slow("the backup registry does not respond"),
                 Unseen::Broken(error) => {
                     lookup.report_failed_lookup(error);
                     unavailable(&error.public_text("the backup registry"))
                 }
             })
         });
-        match timeout(ANSWER_WITHIN, look).await {
-            Ok(Ok(answer)) => answer,
+        match timeout(ANSWER_WITHIN, lookup_task).await {
+            Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(unavailable("the query to the backup registry was aborted")),
-            Err(_) => Err(self.too_slow("the backup registry is slow to answer")),
+            Err(_) => Err(self.too_slow("the backup registry responds too slowly")),
         }
     }
 
-    /// The registry may respond fast with errors, after which the request is sent again.
+    /// Names the last error if the registry responded with errors and the request was retried.
     fn too_slow(&self, otherwise: &str) -> Refusal<'static> {
         let failure = self
             .registry
@@ -347,7 +308,7 @@ impl Lookup {
         }
     }
 
-    /// Logs why a copy cannot be looked up, unless the state of the backup registry explains it, which is logged by itself.
+    /// Logs the failure of a lookup, unless the health of the backup registry explains it, which is logged elsewhere.
     fn report_failed_lookup(&self, error: &RegistryError) {
         self.health.suspect();
         let Some(times) = self.outage.count() else {
@@ -368,13 +329,13 @@ impl Lookup {
         });
     }
 
-    /// Whether parts of the copy that `copy` names, which is this digest, were missing a while ago.
+    /// The last check found that parts of this digest are missing.
     fn lacks_parts(&self, copy: &ImageRef<'static>, digest: &Digest<'static>) -> bool {
         engine_digest(digest).is_some_and(|digest| self.parts.is_incomplete(copy.path(), &digest))
     }
 
-    /// Looks for the copy: by its tag, or for a pinned image by the anchor that keeps its digest from being collected.
-    async fn look(
+    /// Resolves the tag of the copy, or for an image with a digest its anchor, and checks the parts.
+    async fn resolve_copy(
         &self,
         image: &ImageRef<'static>,
         copy: &ImageRef<'static>,
@@ -414,8 +375,8 @@ impl Lookup {
         has_parts.then_some(digest).ok_or(Unseen::Incomplete)
     }
 
-    /// What the backup has under this reference. Many registries do not show what is missing, and respond with 401 or 403
-    /// instead. If they accept the login otherwise, the image counts as missing, and the upload decides.
+    /// Resolves a reference in the backup. Many registries respond with 401 or 403 to a request for a missing repository. If
+    /// they accept the login otherwise, the image counts as missing, and the upload decides.
     async fn resolve(
         &self,
         repository: &str,
@@ -430,15 +391,14 @@ impl Lookup {
         }
     }
 
-    /// Whether the backup registry accepts the login, or works without one.
+    /// Returns whether the backup accepts the login, or works without one.
     async fn accepts_login(&self) -> bool {
         let ping = async { self.registry.ping().await.is_ok() };
         self.login.get_with((), ping).await
     }
 
-    /// Whether the parts of a copy are there, as far as can be known soon. What is unknown counts as there: configs and
-    /// layers that take long to check, and what the backup does not respond to; unless the copy is known to lack
-    /// something, such as its anchor, which is written before the tag.
+    /// Checks the parts of a copy as far as time allows. Parts that could not be checked in time count as present, unless the
+    /// copy is known to lack something, such as its anchor, which is written before the tag.
     async fn has_parts(
         &self,
         image: &ImageRef<'static>,
@@ -466,7 +426,7 @@ impl Lookup {
                 Ok(Completeness::Complete { .. } | Completeness::Unfinished { .. }) => {}
                 found => {
                     let is_there = lookup
-                        .concludes(&image, &repository, &root.digest, found, was_incomplete)
+                        .parts_checked(&image, &repository, &root.digest, found, was_incomplete)
                         .await;
                     return Ok(is_there);
                 }
@@ -479,7 +439,7 @@ impl Lookup {
                     .check(&repository, &root, everything, Pacing::Lookup)
                     .await;
                 let is_there = lookup
-                    .concludes(&image, &repository, &root.digest, found, was_incomplete)
+                    .parts_checked(&image, &repository, &root.digest, found, was_incomplete)
                     .await;
                 if !is_there {
                     lookup.seen.invalidate(&image).await;
@@ -503,8 +463,7 @@ impl Lookup {
         result.unwrap_or(Err(Unseen::TooSlow))
     }
 
-    /// Whether a copy has no anchor, or one that stands for something else. An anchor that cannot be looked for counts as
-    /// being there.
+    /// Returns whether the copy has no anchor, or one with another digest. An anchor that cannot be checked counts as present.
     async fn lacks_anchor(
         &self,
         repository: &str,
@@ -519,8 +478,8 @@ impl Lookup {
             .is_ok_and(|found| found.is_none_or(|found| found.digest != *digest))
     }
 
-    /// Returns whether the copy is whole as far as is known; has it restored if not.
-    async fn concludes(
+    /// Returns whether the copy is complete as far as is known, and requests it again if not.
+    async fn parts_checked(
         &self,
         image: &ImageRef<'static>,
         repository: &str,
@@ -535,7 +494,7 @@ impl Lookup {
                 self.parts
                     .report_missing(image, repository, digest, &part)
                     .await;
-                self.ask(image, Task::Restore);
+                self.request(image, Task::Restore);
                 false
             }
             Err(error) => {
@@ -545,7 +504,7 @@ impl Lookup {
         }
     }
 
-    fn ask(&self, image: &ImageRef<'static>, task: Task) -> Status {
+    fn request(&self, image: &ImageRef<'static>, task: Task) -> Status {
         self.queue.request(image, task, &Requester::Admission)
     }
 
@@ -555,7 +514,7 @@ impl Lookup {
             Mode::Ensure if is_new && !self.budgets.allows_asked(Instant::now()) => {
                 return no_budget();
             }
-            Mode::Ensure => Some(self.ask(image, task)),
+            Mode::Ensure => Some(self.request(image, task)),
             Mode::Peek => self.queue.status(image),
         };
         match status {
@@ -566,7 +525,7 @@ impl Lookup {
 
     fn refusal(&self, image: &ImageRef<'static>, status: Status) -> Refusal<'static> {
         match status {
-            // That is no property of the image.
+            // The failure is not specific to the image.
             Status::Failed { .. } if self.denied.contains_key(image) => {
                 unavailable("the backup registry denies uploads")
             }
@@ -575,7 +534,7 @@ impl Lookup {
     }
 }
 
-/// Pending, like a full queue: the image is copied later.
+/// `pending`, like a full queue: the image is copied later.
 fn no_budget() -> Refusal<'static> {
     Refusal::new(RefusalKind::Pending, NO_BUDGET)
 }
@@ -588,262 +547,12 @@ fn refusal(status: Status) -> Refusal<'static> {
     match status {
         Status::Pending(progress) => Refusal::new(RefusalKind::Pending, &progress),
         Status::Failed { reason, .. } => Refusal::new(RefusalKind::Failed, &reason),
-        // Not "unavailable": somebody who floods the queue must not choose which of the policy's rules applies.
+        // Not `unavailable`: a tenant who floods the queue must not choose which setting of the policy applies.
         Status::Full => Refusal::new(RefusalKind::Pending, "too many images wait to be copied"),
     }
 }
 
-/// Whether the source has no such image, or shows none to us: many registries refuse to say that a name is not taken.
-fn is_unseen(error: &CopyError) -> bool {
-    match error {
-        CopyError::SourceMissing { .. } | CopyError::Source(RegistryError::LoginNeeded { .. }) => {
-            true
-        }
-        CopyError::Source(error) => matches!(error.status(), Some(401 | 403 | 404)),
-        _ => false,
-    }
-}
-
-/// Whether the registry is there and wants fewer requests.
+/// The registry works but wants fewer requests.
 fn is_rate_limit(error: &RegistryError) -> bool {
     error.status() == Some(429) || matches!(error, RegistryError::Quota { .. })
-}
-
-/// Whether the original is gone, as far as can be told: its registry has no such image, shows none to us, or does not
-/// accept connections. A busy registry will have the image later, and its tag may have moved since the former copy was made.
-fn is_gone(error: &CopyError) -> bool {
-    match error {
-        CopyError::Source(RegistryError::Transport { source, .. }) => source.is_connect(),
-        error => is_unseen(error) && !error.retry().is_transient(),
-    }
-}
-
-impl Recorder {
-    /// Remembers whether the backup refused a copy.
-    async fn record_denial(
-        &self,
-        image: &ImageRef<'static>,
-        repository: &str,
-        copied: &Result<CopyReport, CopyError>,
-    ) {
-        match copied {
-            Err(CopyError::Target(error)) if error.is_denied() => {
-                self.denied.insert(image.clone(), ()).await;
-                self.health.upload_denied(repository, error);
-            }
-            Err(_) => self.denied.invalidate(image).await,
-            Ok(report) => {
-                self.denied.invalidate(image).await;
-                if report.manifests > 0 {
-                    self.health.uploaded(repository);
-                }
-            }
-        }
-    }
-
-    /// Whether the state of the backup registry explains why an image was not copied; that is logged by itself.
-    fn is_reported(&self, error: &CopyError) -> bool {
-        let CopyError::Target(error) = error else {
-            return false;
-        };
-        self.health.suspect();
-        error.is_denied() || self.health.is_in_trouble()
-    }
-
-    /// A copy that was made although its original lacks parts (`copy --allow-sparse`) cannot become better. Whatever the
-    /// copy lacks and the original has stays missing.
-    async fn accept_incomplete(&self, source: &Source, target: &Target) {
-        let Ok(Some(original)) = source
-            .registry
-            .resolve(&source.repository, &source.reference)
-            .await
-        else {
-            return;
-        };
-        let (repository, reference) = (&target.repository, source.reference.clone());
-        let reference = target.tag.clone().map_or(reference, TagOrDigest::Tag);
-        let found = target.registry.resolve_to_write(repository, &reference);
-        let Ok(Some(root)) = found.await else { return };
-        if root.digest != original.digest {
-            return;
-        }
-        let plan = PartsPlan {
-            turn: Turn::Everything,
-            skip: 0,
-        };
-        loop {
-            let found = self
-                .parts
-                .check(repository, &root, plan, Pacing::Lookup)
-                .await;
-            let Ok(Completeness::Missing(part)) = found else {
-                return;
-            };
-            let has_part = source.registry.has_part(&source.repository, &part).await;
-            if !matches!(has_part, Ok(false)) {
-                return;
-            }
-            tracing::debug!(repository, digest = %root.digest, %part, "the original lacks this part as well");
-            if !self
-                .parts
-                .original_lacks(repository, &root.digest, part)
-                .await
-            {
-                return;
-            }
-        }
-    }
-
-    /// Copies an image whose original is gone from its copy in a former backup. Returns `None` if there is none.
-    async fn copy_from_former_backup(
-        &self,
-        image: &ImageRef<'static>,
-        target: &Target,
-        options: &CopyOptions,
-        progress: &dyn Progress,
-    ) -> Option<CopyReport> {
-        for source in self.images.former_copies(image) {
-            if !self.has_former_copy(&source).await {
-                continue;
-            }
-            match copy(&source, target, options, progress).await {
-                Ok(report) => {
-                    tracing::info!(%image, from = source.repository, "copied image from a former backup");
-                    return Some(report);
-                }
-                Err(error) => {
-                    tracing::debug!(%image, %error, "cannot copy from a former backup");
-                }
-            }
-        }
-        None
-    }
-
-    /// Whether a former backup has this copy. One that does not respond is not asked again for a while.
-    async fn has_former_copy(&self, source: &Source) -> bool {
-        let host = source.registry.host();
-        if self.silent_former.contains_key(host) {
-            return false;
-        }
-        let found = source
-            .registry
-            .resolve(&source.repository, &source.reference);
-        let is_silent = match timeout(ASK_FORMER_WITHIN, found).await {
-            Ok(Ok(found)) => return found.is_some(),
-            Ok(Err(error)) => {
-                tracing::debug!(host, %error, "cannot look up copy in a former backup");
-                error.retry().is_transient()
-            }
-            Err(_) => {
-                tracing::debug!(host, within = ?ASK_FORMER_WITHIN, "former backup does not respond");
-                true
-            }
-        };
-        if is_silent {
-            self.silent_former.insert(host.to_owned(), ()).await;
-        }
-        false
-    }
-}
-
-impl Copier for Recorder {
-    async fn copy(
-        &self,
-        image: &ImageRef<'static>,
-        task: Task,
-        progress: &JobProgress,
-    ) -> Result<CopyReport, Failure> {
-        // What is wrong with a name is there to be read in it.
-        let permanent = |reason: String| Failure {
-            reason: reason.into(),
-            retry: Retry::Permanent,
-            is_absent: false,
-            is_reported: false,
-        };
-        if task == Task::Copy
-            && let Err(after) = self.budgets.allows(image, Instant::now())
-        {
-            return Err(Failure {
-                reason: NO_BUDGET.to_owned().into(),
-                retry: Retry::Transient { after: Some(after) },
-                is_absent: false,
-                is_reported: true,
-            });
-        }
-        let source = self
-            .images
-            .source(image)
-            .map_err(|error| permanent(error.to_string()))?;
-        let target = self
-            .images
-            .target(image)
-            .map_err(|error| permanent(error.to_string()))?;
-        if let Some(after) = self.losses.pause(image, Instant::now()) {
-            return Err(Failure {
-                reason: "the backup registry keeps losing the copy of this image; check its clean-up rules and storage"
-                    .into(),
-                retry: Retry::Transient { after: Some(after) },
-                is_absent: false,
-                is_reported: true,
-            });
-        }
-        let progress = self.metrics.counting(progress);
-        let charging = self.budgets.charging(image, &progress);
-        // What was lost is put back whatever it costs.
-        let progress: &dyn Progress = match task {
-            Task::Restore => &progress,
-            Task::Copy | Task::Update => &charging,
-        };
-        let options = CopyOptions {
-            // Whoever removed the copy may have removed parts of it, too.
-            trust_present: task != Task::Restore,
-            ..self.images.options()
-        };
-        let copied = match copy(&source, &target, &options, progress).await {
-            Err(error) if is_gone(&error) && task != Task::Update => self
-                .copy_from_former_backup(image, &target, &options, progress)
-                .await
-                .ok_or(error),
-            copied => copied,
-        };
-        self.record_denial(image, &target.repository, &copied).await;
-        if let (Task::Restore, Err(CopyError::SourceIncomplete { .. })) = (task, &copied) {
-            let accepting = self.accept_incomplete(&source, &target);
-            let _ = timeout(ACCEPT_WITHIN, accepting).await;
-        }
-        let report = copied.map_err(|error| Failure {
-            reason: Reason {
-                public: error.public_text(&source.registry),
-                detail: error.to_string(),
-            },
-            retry: error.retry(),
-            is_absent: is_unseen(&error),
-            is_reported: self.is_reported(&error),
-        })?;
-        if report.is_verified() {
-            self.parts.copied(&target.repository, &report.digest).await;
-        }
-        if report.manifests > 0 {
-            self.losses.copied(image, Instant::now());
-            if task == Task::Copy {
-                self.budgets.copied(image, Instant::now());
-            }
-        }
-        if report.is_verified()
-            && let Some(digest) = contract_digest(&report.digest)
-        {
-            self.seen.insert(image.clone(), digest).await;
-        }
-        Ok(report)
-    }
-
-    fn source_state(&self, image: &ImageRef<'static>) -> SourceState {
-        let Ok(source) = self.images.source(image) else {
-            return SourceState::default();
-        };
-        SourceState {
-            address: source.registry.address_group(),
-            is_paused: source.registry.is_paused(),
-        }
-    }
 }
