@@ -170,7 +170,7 @@ impl Certificates {
                 Ok(false) => {}
                 Ok(true) => tracing::info!("reloaded certificate"),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot reload certificate, the old one stays in use; correct the files of --tls-cert and --tls-key")
+                    tracing::warn!(%error, "cannot reload certificate, the old one stays in use; correct the files of --tls-cert and --tls-key");
                 }
             }
         }
