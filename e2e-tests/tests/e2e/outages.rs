@@ -282,7 +282,7 @@ fn a_slow_backup_registry_only_delays() {
     assert_untouched(&evaluation);
     let lines = warnings(&evaluation);
     assert!(
-        lines.iter().any(|line| line.contains("slow to answer")),
+        lines.iter().any(|line| line.contains("responds too slowly")),
         "{lines:?}"
     );
     sidecar
