@@ -282,7 +282,9 @@ fn a_slow_backup_registry_only_delays() {
     assert_untouched(&evaluation);
     let lines = warnings(&evaluation);
     assert!(
-        lines.iter().any(|line| line.contains("responds too slowly")),
+        lines
+            .iter()
+            .any(|line| line.contains("responds too slowly")),
         "{lines:?}"
     );
     sidecar

@@ -149,7 +149,10 @@ impl Answer {
 pub(super) fn callback_failure(error: &anyhow::Error) -> String {
     let error = format!("{error:?}");
     let causes = error.split("\n\nStack backtrace:").next();
-    format!("Callback evaluation failure: {}", causes.unwrap_or_default())
+    format!(
+        "Callback evaluation failure: {}",
+        causes.unwrap_or_default()
+    )
 }
 
 fn host_and_port(reference: &Reference) -> Result<String, CallbackError> {
