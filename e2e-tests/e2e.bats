@@ -185,8 +185,8 @@ run_case() {
   kwctl_run --request-path "$FIXTURES/admission/pod-create.json" --settings-json '{"sidecr": "localhost:1"}'
   [ "$status" -eq 1 ]
   [ -z "$output" ]
-  [[ $stderr == *'`sidecr` is not a setting'* ]]
-  [[ $stderr == *'`sidecar` is missing'* ]]
+  [[ $stderr == *'unknown setting `sidecr`'* ]]
+  [[ $stderr == *'`sidecar` is required'* ]]
 }
 
 @test "a request that is none is an error of kwctl, not of the policy" {
@@ -199,7 +199,7 @@ run_case() {
 
 @test "live: a wrong password keeps the images, with a warning" {
   ask_stage --sources-path "$STAGE_FOLDER/sources.yml" --docker-config-json-path "$STAGE_FOLDER/docker-wrong"
-  kept 'the sidecar does not answer'
+  kept 'the sidecar does not respond'
   [[ $stderr == *'Not authorized'* ]]
   # The password itself is nobody's business.
   [[ $stderr != *'another password'* && $stderr != *"$(jq -r '.auths[].auth' "$STAGE_FOLDER/docker-wrong/config.json")"* ]]
@@ -207,12 +207,12 @@ run_case() {
 
 @test "live: a sidecar whose authority is unknown keeps the images, with a warning" {
   ask_stage --docker-config-json-path "$STAGE_FOLDER/docker"
-  kept 'the sidecar does not answer'
+  kept 'the sidecar does not respond'
 }
 
 @test "live: a policy without the capability keeps the images, with a warning" {
   trusting --allowed-host-capabilities=net/v1/dns_lookup_host
-  kept 'the sidecar does not answer'
+  kept 'the sidecar does not respond'
 }
 
 @test "live: a dry run starts no copy" {
@@ -269,12 +269,12 @@ all_rewritten_by_manifest() {
 @test "live: a sidecar that is gone keeps the images, with a warning" {
   stop_stage
   trusting
-  kept 'the sidecar does not answer'
+  kept 'the sidecar does not respond'
   [[ $stderr == *'Connection refused'* ]]
   jq '.whenUnavailable = "reject"' "$STAGE_FOLDER/settings.json" >"$BATS_TEST_TMPDIR/settings.json"
   kwctl_run --request-path "$STAGE_FOLDER/request.json" --settings-path "$BATS_TEST_TMPDIR/settings.json"
   [ "$status" -eq 0 ]
-  expect '.allowed == false and .status.code == 403 and (.status.message | contains("the sidecar does not answer"))'
+  expect '.allowed == false and .status.code == 403 and (.status.message | contains("the sidecar does not respond"))'
 }
 
 # --- the published policy

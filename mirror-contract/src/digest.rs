@@ -5,18 +5,18 @@ use alloc::format;
 use alloc::string::String;
 use core::fmt;
 
-/// The hash functions that a digest may use.
+/// The hash functions of digests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Algorithm {
-    /// SHA-256, what registries use.
+    /// SHA-256, which all registries use.
     Sha256,
-    /// SHA-384, which the reference grammar allows.
+    /// SHA-384, which the grammar of references allows.
     Sha384,
-    /// SHA-512, registered by the OCI image specification.
+    /// SHA-512, which the OCI image specification registers.
     Sha512,
 }
 
-/// A digest: an algorithm and its value in lower-case hexadecimal of exactly the algorithm's length.
+/// A digest: an algorithm, and its value in as many lower-case hexadecimal digits as the algorithm requires.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest<'a> {
     algorithm: Algorithm,
@@ -26,7 +26,7 @@ pub struct Digest<'a> {
 impl Algorithm {
     const ALL: [Self; 3] = [Self::Sha256, Self::Sha384, Self::Sha512];
 
-    /// The name before the colon of a digest.
+    /// Returns the name before the colon: `sha256`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -46,13 +46,13 @@ impl Algorithm {
 }
 
 impl<'a> Digest<'a> {
-    /// Parses `sha256:<64 hexadecimal digits>` and its longer relatives; `None` for anything else.
+    /// Parses `sha256:<64 hexadecimal digits>`, or the longer forms of SHA-384 and SHA-512; returns `None` for anything else.
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
         Self::split_at_separator(text, ':')
     }
 
-    /// Parses the form that fits into a tag: `sha256-<64 hexadecimal digits>`.
+    /// Parses the form for tags, `sha256-<64 hexadecimal digits>`, with the same limits as [`Self::parse`].
     #[must_use]
     pub fn parse_tag_form(text: &'a str) -> Option<Self> {
         Self::split_at_separator(text, '-')
@@ -70,31 +70,31 @@ impl<'a> Digest<'a> {
         })
     }
 
-    /// The hash function.
+    /// Returns the hash function.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// The value in lower-case hexadecimal.
+    /// Returns the value in lower-case hexadecimal.
     #[must_use]
     pub fn hex(&self) -> &str {
         &self.hex
     }
 
-    /// The form that fits into a tag: `sha256-<hex>`. Longer than a tag may be for SHA-512.
+    /// Returns the form for tags, `sha256-<hex>`. For SHA-512, it is longer than a tag may be ([`Self::fits_into_tag`]).
     #[must_use]
     pub fn to_tag_form(&self) -> String {
         format!("{}-{}", self.algorithm.name(), self.hex)
     }
 
-    /// Whether [`Self::to_tag_form`] is short enough to be a tag, with room for the suffix of an anchor.
+    /// Returns whether [`Self::to_tag_form`] and the suffix of an anchor fit into a tag ([`crate::MAX_TAG`]).
     #[must_use]
     pub fn fits_into_tag(&self) -> bool {
         matches!(self.algorithm, Algorithm::Sha256 | Algorithm::Sha384)
     }
 
-    /// The same digest, borrowing nothing.
+    /// Returns the same digest with owned text.
     #[must_use]
     pub fn into_owned(self) -> Digest<'static> {
         Digest {

@@ -1,7 +1,7 @@
-//! The character rules of references, as predicates over borrowed text.
+//! The character rules of references and Kubernetes names.
 //!
-//! They follow the grammar in the `distribution/reference` package, which is what the kubelet uses.
-//! Hand-written, because compiling a regular expression costs more than a whole policy evaluation.
+//! Those of references follow the grammar of the package `distribution/reference`, which the kubelet uses. They are written by
+//! hand, because compiling a regular expression takes longer than a whole evaluation of the policy.
 
 use crate::{MAX_REPOSITORY, MAX_TAG};
 
@@ -45,7 +45,7 @@ pub(crate) fn is_dns_name(text: &str) -> bool {
         })
 }
 
-/// An IPv6 address in brackets. Like the reference grammar, it does not check that the address makes sense.
+/// An IPv6 address in brackets. Like the grammar of references, it accepts invalid addresses.
 pub(crate) fn is_ipv6_literal(text: &str) -> bool {
     text.strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))
@@ -70,7 +70,7 @@ pub(crate) fn split_port(host: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The host without the port that HTTPS has by itself: `ghcr.io:443` is `ghcr.io`.
+/// Removes the default port of HTTPS: `ghcr.io:443` is `ghcr.io`.
 pub(crate) fn without_default_port(host: &str) -> &str {
     match split_port(host) {
         (name, Some(port)) if port.trim_start_matches('0') == "443" => name,

@@ -1,21 +1,20 @@
-//! What the policy and the sidecar must agree on.
+//! The rules that the policy and the sidecar must apply alike, each in one module:
+//! - [`reference`]: parsing and normalising image references;
+//! - [`digest`]: content digests, and their form in tags;
+//! - [`query`]: requests of the policy, as the reference of a manifest;
+//! - [`response`]: responses of the sidecar, as annotations of that manifest or as the message of an OCI error;
+//! - [`naming`]: names of copies in the backup registry;
+//! - [`unsupported`]: images that cannot be mirrored;
+//! - [`namespace`], [`owners`]: namespaces and owners whose workloads are not rewritten;
+//! - [`placeholder`]: images that another webhook or controller fills in;
+//! - [`text`]: text from outside in messages;
+//! - [`workload`]: the fields of a workload that hold images, and its annotations.
 //!
-//! This crate owns eight rules, each in one module:
-//! - [`reference`]: what an image reference is and how it is normalised;
-//! - [`query`]: how the policy asks the sidecar, as the reference of a manifest;
-//! - [`response`]: what the sidecar replies, as annotations of that manifest or as an OCI error message;
-//! - [`naming`]: what a copy is called in the backup registry;
-//! - [`namespace`]: which namespaces are left alone;
-//! - [`owners`]: which owners are;
-//! - [`placeholder`]: which images are filled in by something else;
-//! - [`text`]: how foreign text is shown;
-//! - [`workload`]: where a workload keeps its images, and the annotations on it.
-//!
-//! It does no I/O, compiles no regular expression and builds for `wasm32-wasip1` as well as natively:
-//! the policy runs it in a fresh instance for every admission request.
+//! The crate has no I/O and no regular expressions, and builds for `wasm32-wasip1` as well as natively: the policy runs it in
+//! a new instance for every admission request.
 
 #![warn(missing_docs)]
-// No panic is reachable from outside: code that cannot avoid one says why with `#[expect(..., reason = "...")]`.
+// No panic is reachable from outside. An exception gives its reason: `#[expect(..., reason = "...")]`.
 #![deny(
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -1,8 +1,8 @@
-//! Which namespaces are left alone, by the policy and by the sidecar alike.
+//! Namespaces whose workloads are not rewritten.
 
 use alloc::borrow::Cow;
 
-/// The namespaces that are left alone unless somebody says otherwise: those that must start when nothing else works.
+/// The namespaces that are excluded by default: their workloads must start before image-mirror and Kubewarden run.
 pub const DEFAULT_EXCLUDED: [&str; 4] = [
     "kube-system",
     "local-path-storage",
@@ -10,12 +10,12 @@ pub const DEFAULT_EXCLUDED: [&str; 4] = [
     "kubewarden",
 ];
 
-/// A namespace's name, or the beginning of names before a final `*`. Never part of a name: `system` is not `kube-system`.
+/// The name of a namespace, or a prefix with a trailing `*`. It matches whole names: `system` does not match `kube-system`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespacePattern<'a>(Cow<'a, str>);
 
 impl<'a> NamespacePattern<'a> {
-    /// Reads a pattern; `None` if no namespace can have such a name (RFC 1123 label).
+    /// Parses a pattern; returns `None` if no namespace can have such a name (RFC 1123 label, at most 63 characters).
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
         let is_label_char =
@@ -31,7 +31,7 @@ impl<'a> NamespacePattern<'a> {
         is_name.then_some(Self(Cow::Borrowed(text)))
     }
 
-    /// Whether `namespace` is meant.
+    /// Returns whether the pattern matches `namespace`.
     #[must_use]
     pub fn matches(&self, namespace: &str) -> bool {
         match self.0.strip_suffix('*') {
@@ -40,7 +40,7 @@ impl<'a> NamespacePattern<'a> {
         }
     }
 
-    /// The same pattern, borrowing nothing.
+    /// Returns the same pattern with owned text.
     #[must_use]
     pub fn into_owned(self) -> NamespacePattern<'static> {
         NamespacePattern(Cow::Owned(self.0.into_owned()))

@@ -1,9 +1,9 @@
-//! What a copy is called in the backup registry, and which image a copy was made of.
+//! Names of copies in the backup registry, and the originals of copies.
 //!
-//! Two images never get one name, whatever they are called, and every name that was not shortened can be read back.
-//! A name that would be too long is cut, and a hash of the whole joins its host after `__`, which no host name and no
-//! encoded port contains: so it can never be the name of another image. Where the registry allows less than the
-//! distribution specification, names are escaped ([`RegistryRules`]).
+//! Different images always have different names, and the original can be derived from every name that is not shortened. A
+//! name that would be too long is cut, and its host gets `__` and a hash of the whole name. No host name and no encoded port
+//! contains `__`, so the name differs from those of all other images. Where a registry allows less than the distribution
+//! specification, names are escaped ([`RegistryRules`]).
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -21,10 +21,10 @@ use crate::registry_rules::RegistryRules;
 use crate::{MAX_REPOSITORY, MAX_TAG, Unsupported, grammar};
 
 const ANCHOR_SUFFIX: &str = ".mirror";
-/// 128 bits: enough that nobody finds two names with the same hash, short enough to leave room for the name itself.
+/// 128 bits: collision-resistant, and short enough to leave room for the name.
 const HASH_BYTES: usize = 16;
 
-/// The place where copies go: a registry, a repository prefix there, and how names are made below it.
+/// The location of copies: a registry, a repository prefix, and the naming below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backup {
     registry: String,
@@ -36,14 +36,14 @@ pub struct Backup {
 /// How the reference of a copy relates to its original.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {
-    /// It is the reference that [`Backup::target`] returns.
+    /// The copy is the reference that [`Backup::target`] returns.
     Exact,
-    /// It has a digest as well, although the original is named by its tag alone. The digest can be that of any image that was
-    /// ever copied from this repository.
+    /// The copy has a digest as well, while the original has a tag alone. The digest may be that of any image that was ever
+    /// copied from this repository.
     Pinned,
 }
 
-/// Why a backup cannot be at a place.
+/// The invalid part of a backup location. Displayed as a sentence with examples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackupError {
     /// The registry is not `host[:port]`.
@@ -52,9 +52,9 @@ pub enum BackupError {
     Repository,
 }
 
-/// The tag that keeps a manifest from a registry's garbage collection: `sha256-<hex>.mirror`.
+/// Returns the anchor tag of a digest, `sha256-<hex>.mirror`, which protects a manifest from the registry's garbage collection.
 ///
-/// A SHA-512 digest does not fit into a tag: its anchor is cut, and still names one digest only for all purposes.
+/// A SHA-512 digest does not fit into a tag ([`MAX_TAG`]), so its anchor is cut. The rest still identifies the digest.
 #[must_use]
 pub fn anchor_tag(digest: &Digest<'_>) -> String {
     let mut tag = digest.to_tag_form();
@@ -63,17 +63,18 @@ pub fn anchor_tag(digest: &Digest<'_>) -> String {
     tag
 }
 
-/// The digest that a tag anchors, if it is an anchor that was not cut.
+/// Returns the digest of an anchor tag, or `None` for a cut anchor and any other tag.
 #[must_use]
 pub fn anchored_digest(tag: &str) -> Option<Digest<'_>> {
     Digest::parse_tag_form(tag.strip_suffix(ANCHOR_SUFFIX)?)
 }
 
 impl Backup {
-    /// Checks the place. `repository` may be empty: then copies are directly below the registry.
+    /// Returns the backup at `registry` (`host[:port]`) and `repository`, which may be empty: copies are then directly below the
+    /// registry.
     ///
     /// # Errors
-    /// [`BackupError`] names the wrong part.
+    /// [`BackupError`] names the invalid part.
     pub fn new(registry: &str, repository: &str, naming: Naming) -> Result<Self, BackupError> {
         let registry = match registry.to_ascii_lowercase() {
             alias if is_docker_hub(&alias) => DOCKER_HUB.to_owned(),
@@ -83,9 +84,9 @@ impl Backup {
         if !is_registry || !grammar::is_host(&registry) {
             return Err(BackupError::Registry);
         }
-        // Half of what a name may be long: a hash and a recognisable rest always fit into the other half.
+        // Half of the longest name: a hash and a recognisable rest always fit into the other half.
         let fits = registry.len() + repository.len() <= MAX_REPOSITORY / 2;
-        // Docker Hub has no repositories without an account before them.
+        // Docker Hub has no repositories outside of accounts.
         let may_be_empty = registry != DOCKER_HUB;
         let is_valid = match repository {
             "" => may_be_empty,
@@ -102,19 +103,19 @@ impl Backup {
         })
     }
 
-    /// The backup at `place`, `registry[/repository]`, with each [`Naming`], since it may have been filled with either.
-    /// Returns `None` if there can be no such backup.
+    /// Returns the backup at `location`, `registry[/repository]` in lower case, with each [`Naming`], since it may have copies of
+    /// both; `None` if the location is invalid.
     #[must_use]
-    pub fn with_both_namings(place: &str) -> Option<[Self; 2]> {
-        let (registry, repository) = place.split_once('/').unwrap_or((place, ""));
-        if place.ends_with('/') || registry.bytes().any(|byte| byte.is_ascii_uppercase()) {
+    pub fn with_both_namings(location: &str) -> Option<[Self; 2]> {
+        let (registry, repository) = location.split_once('/').unwrap_or((location, ""));
+        if location.ends_with('/') || registry.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return None;
         }
         let backup = |naming| Self::new(registry, repository, naming).ok();
         Some([backup(Naming::Flat)?, backup(Naming::Nested)?])
     }
 
-    /// The same place with the other [`Naming`].
+    /// Returns the same location with the other [`Naming`].
     #[must_use]
     pub fn with_other_naming(&self) -> Self {
         let naming = match self.naming {
@@ -127,51 +128,50 @@ impl Backup {
         }
     }
 
-    /// Whether it is a part of its registry, and not all of it.
+    /// Returns whether the backup is a part of its registry, and not all of it.
     #[must_use]
     pub fn has_repository(&self) -> bool {
         !self.repository.is_empty()
     }
 
-    /// Checks whether the registry accepts the names of copies, as far as the name of its host tells.
-    ///
-    /// A place that copies were in before needs no such check: nothing is pushed there.
+    /// Checks whether the registry accepts the names of copies, as far as its host name tells. A former backup needs no check,
+    /// since nothing is pushed there.
     ///
     /// # Errors
-    /// [`NamingError`] says what the registry refuses.
+    /// [`NamingError`] names the limit of the registry.
     pub fn check_naming(&self) -> Result<(), NamingError> {
         self.rules.check(&self.repository, self.naming)
     }
 
-    /// How copies are named.
+    /// Returns the naming of copies.
     #[must_use]
     pub const fn naming(&self) -> Naming {
         self.naming
     }
 
-    /// The registry, `host[:port]`.
+    /// Returns the registry, `host[:port]`.
     #[must_use]
     pub fn registry(&self) -> &str {
         &self.registry
     }
 
-    /// Whether an image already is in the backup's repository, and must therefore not be copied.
+    /// Returns whether `image` is in the backup's repository, and must therefore not be copied.
     #[must_use]
     pub fn contains(&self, image: &ImageRef<'_>) -> bool {
         self.is_at(image.host()) && self.below_prefix(image.path()).is_some()
     }
 
-    /// The repository in the backup registry that holds the copies of `image`: `acme/docker.io-library-nginx`.
+    /// Returns the repository of the copies of `image`, without the registry: `acme/docker.io-library-nginx`.
     ///
     /// # Errors
-    /// [`Unsupported`] when no such name exists.
+    /// [`Unsupported`] if the image has no such name.
     pub fn repository_for(&self, image: &ImageRef<'_>) -> Result<String, Unsupported> {
         let host = encode_host(image.host())?;
         let prefix = match self.repository.as_str() {
             "" => String::new(),
             repository => format!("{repository}/"),
         };
-        // Older container runtimes count the registry too when they check the limit.
+        // Older container runtimes apply the limit to registry and repository together.
         let room = MAX_REPOSITORY.saturating_sub(self.registry.len() + 1);
         let room = room.min(self.rules.max_repository());
         let room = room.saturating_sub(prefix.len());
@@ -185,10 +185,10 @@ impl Backup {
         Ok(format!("{prefix}{name}"))
     }
 
-    /// The reference of the copy: the tag and the digest of `image` in [`Self::repository_for`] it.
+    /// Returns the reference of the copy of `image`: [`Self::repository_for`] it, with the same tag and digest.
     ///
     /// # Errors
-    /// [`Unsupported`] when no such reference exists.
+    /// [`Unsupported`] if the image has no such reference.
     pub fn target(&self, image: &ImageRef<'_>) -> Result<ImageRef<'static>, Unsupported> {
         let mut text = format!("{}/{}", self.registry, self.repository_for(image)?);
         if let Some(tag) = image.tag() {
@@ -208,9 +208,9 @@ impl Backup {
             .map_err(|_| Unsupported::TooLong)
     }
 
-    /// The image that `copy` was made of, if [`Self::target`] gives its copy this repository.
+    /// Returns the original of `copy`, if [`Self::target`] of that original has this repository.
     ///
-    /// Unlike [`Self::source`], it knows no original for the copy of a copy, nor for what only looks like a copy.
+    /// Unlike [`Self::source`], it returns `None` for the copy of a copy, and for an image that only looks like a copy.
     #[must_use]
     pub fn original(&self, copy: &ImageRef<'_>) -> Option<ImageRef<'static>> {
         let original = self.source(copy)?;
@@ -221,7 +221,7 @@ impl Backup {
         is_copy.then_some(original)
     }
 
-    /// How `copy` relates to `original`: whether it is a reference that the copy of `original` has in this backup.
+    /// Returns how `copy` relates to `original`, or `None` if it is not a copy of it in this backup.
     ///
     /// Unlike [`Self::source`], it also recognises names that were shortened.
     #[must_use]
@@ -238,8 +238,8 @@ impl Backup {
         }
     }
 
-    /// The relation of `copy` to `original`, if any backup at all could have a copy of this name: its host and the beginning
-    /// of its path are taken for the backup's registry and repository.
+    /// Returns how `copy` relates to `original` in any possible backup: the host of `copy` and each prefix of its path are tried
+    /// as registry and repository.
     #[must_use]
     pub fn any_relation(copy: &ImageRef<'_>, original: &ImageRef<'_>) -> Option<Relation> {
         let host = encode_host(original.host()).ok()?;
@@ -253,7 +253,7 @@ impl Backup {
         let prefixes = slashes.filter_map(|at| copy.path().split_at_checked(at));
         let prefixes = core::iter::once(("", copy.path()))
             .chain(prefixes.map(|(repository, rest)| (repository, rest.trim_start_matches('/'))));
-        // Few prefixes are followed by the original's host, and only those are worth making the name.
+        // Making a name is expensive, and few prefixes are followed by the original's host.
         prefixes
             .flat_map(|(repository, name)| {
                 let fits = |(_, host): &&(Naming, String)| name.starts_with(host.as_str());
@@ -264,9 +264,9 @@ impl Backup {
             .find_map(|backup| backup.relation(copy, original))
     }
 
-    /// The image that `copy` was made of; an anchor leads to the original by digest.
+    /// Returns the original that the name of `copy` stands for; for an anchor tag, the original by digest.
     ///
-    /// `None` for what is no copy in this backup, and for names that were shortened.
+    /// Returns `None` for an image that is not a copy in this backup, and for a shortened name.
     #[must_use]
     pub fn source(&self, copy: &ImageRef<'_>) -> Option<ImageRef<'static>> {
         if !self.is_at(copy.host()) {
@@ -286,7 +286,7 @@ impl Backup {
         canonical(&host, &path, &version)
     }
 
-    /// Whether this host is the backup registry, with or without the port of HTTPS.
+    /// Whether this host is the backup registry, with or without the port 443.
     fn is_at(&self, host: &str) -> bool {
         grammar::without_default_port(host) == grammar::without_default_port(&self.registry)
     }
@@ -315,7 +315,7 @@ impl Backup {
             .checked_sub(host.len() + 1)
             .ok_or(Unsupported::TooLong)?;
         let cut: String = path.chars().take(left).collect();
-        // A name must not end in a separator.
+        // A name must not end with a separator.
         let cut = cut.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
         if cut.is_empty() {
             return Ok(host);
@@ -325,7 +325,8 @@ impl Backup {
 }
 
 impl Naming {
-    /// The naming that fits a registry, `host[:port]`: one level, unless the registry allows no two separators in a row.
+    /// Returns the default naming for a registry, `host[:port]`: [`Naming::Nested`] if it does not allow two separators in a row,
+    /// otherwise [`Naming::Flat`].
     #[must_use]
     pub fn auto(registry: &str) -> Self {
         RegistryRules::of(&registry.to_ascii_lowercase()).naming()
@@ -338,7 +339,7 @@ impl Naming {
         }
     }
 
-    /// The encoded host and the path of which [`Self::join`] made `name`.
+    /// The reverse of [`Self::join`]: encoded host and path.
     fn split(self, name: &str) -> Option<(String, String)> {
         let name = match self {
             Self::Flat if name.contains('/') => return None,
@@ -359,7 +360,7 @@ fn mangle(path: &str) -> String {
     double_hyphens(path).replace('/', "-")
 }
 
-/// The reverse of [`mangle`]; `None` for what it never gives: an odd run of three or more hyphens.
+/// The reverse of [`mangle`]; `None` for an odd run of three or more hyphens, which it never makes.
 fn unmangle(name: &str) -> Option<String> {
     let mut path = String::with_capacity(name.len());
     let mut rest = name;

@@ -1,11 +1,11 @@
-//! The two ways to name copies.
+//! The naming of copies.
 
-/// How the name of an image becomes the name of its copy.
+/// How the name of a copy is made from the name of its original.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Naming {
-    /// One level: `docker.io/library/nginx` becomes `docker.io-library-nginx`. For registries without nested repositories.
+    /// One level, which all registries accept: `docker.io/library/nginx` becomes `docker.io-library-nginx`.
     #[default]
     Flat,
-    /// The original's path: `docker.io/library/nginx`.
+    /// The name of the original: `docker.io/library/nginx`.
     Nested,
 }

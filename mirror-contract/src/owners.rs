@@ -1,31 +1,31 @@
-//! Owners whose workloads are left alone, because they compare images themselves.
+//! Owners whose objects are not rewritten, because they compare images and would undo the rewrite.
 //!
-//! The policy sees the direct owner of an object only. The sidecar knows more of the chain, and which workloads are
-//! re-created again and again after a rewrite. It names what the Pods of a namespace must not be rewritten for in an
-//! annotation of the response about the pull Secret: that names a namespace and no workload, and to learn of an owner a
-//! minute late does no harm.
+//! The policy sees the direct owner of an object only. The sidecar knows the whole chain, and the workloads whose Pods are
+//! re-created repeatedly after a rewrite. It lists the workloads of a namespace whose Pods must not be rewritten in an
+//! annotation of the response about the pull Secret. That request names a namespace and no workload, and the 60 seconds for
+//! which the host caches the response do no harm.
 
 use alloc::borrow::Cow;
 use alloc::string::String;
 
 use crate::grammar;
 
-/// The annotation of a response about a pull Secret that lists workloads whose Pods are left alone: `<kind>/<name>`,
-/// separated by commas.
+/// Annotation of the response about a pull Secret: a list of workloads whose Pods are not rewritten, as `<kind>/<name>`,
+/// separated by commas, at most [`MAX_LIST`] bytes.
 pub const SKIPPED_OWNERS: &str = "image-mirror.dev/skipped-owners";
 
-/// Longest list, in bytes.
+/// Longest list of [`SKIPPED_OWNERS`], in bytes.
 pub const MAX_LIST: usize = 16 * 1024;
 
-/// They compare the image of a Pod with the one in their own resource, and replace the Pod again and again if these differ.
+/// The default owners: operators that compare the image of a Pod with their own resource, and replace the Pod if they differ.
 pub const DEFAULT_SKIPPED: [&str; 2] = ["postgresql.cnpg.io/Cluster", "acid.zalan.do/postgresql"];
 
-/// A type of owners: `<API group>/<kind>`, or `<kind>` in the core group.
+/// The type of an owner: `<API group>/<kind>`, or `<kind>` in the core group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnerPattern<'a>(Cow<'a, str>);
 
 impl<'a> OwnerPattern<'a> {
-    /// Reads a pattern; `None` if there can be no such type.
+    /// Parses a pattern; returns `None` if there can be no such type.
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
         let (group, kind) = text.split_once('/').unwrap_or(("", text));
@@ -36,7 +36,7 @@ impl<'a> OwnerPattern<'a> {
         is_type.then_some(Self(Cow::Borrowed(text)))
     }
 
-    /// Whether an owner of this `apiVersion`, `<group>/<version>`, and kind is meant.
+    /// Returns whether the pattern matches an owner; `api_version` is `<group>/<version>`, or `<version>` in the core group.
     #[must_use]
     pub fn matches(&self, api_version: &str, kind: &str) -> bool {
         let group = api_version
@@ -45,14 +45,14 @@ impl<'a> OwnerPattern<'a> {
         self.0.split_once('/').unwrap_or(("", &self.0)) == (group, kind)
     }
 
-    /// The same without a borrowed text.
+    /// Returns the same pattern with owned text.
     #[must_use]
     pub fn into_owned(self) -> OwnerPattern<'static> {
         OwnerPattern(Cow::Owned(self.0.into_owned()))
     }
 }
 
-/// Adds a workload to a list; `false` if it has no room there, or no name that a list can hold.
+/// Adds a workload to a list. Returns `false` if the list is full ([`MAX_LIST`]), or if kind or name are invalid.
 pub fn add(list: &mut String, kind: &str, name: &str) -> bool {
     let length = list.len() + ",/".len() + kind.len() + name.len();
     if !is_kind(kind) || !grammar::is_object_name(name) || length > MAX_LIST {
@@ -65,18 +65,18 @@ pub fn add(list: &mut String, kind: &str, name: &str) -> bool {
     true
 }
 
-/// Whether a list names the controller of a Pod, or what made that: the names of `ReplicaSet`s and Jobs are those of
-/// their Deployment or `CronJob` with a hyphen and something without one.
+/// Returns whether a list has the controller of a Pod, or the Deployment or `CronJob` of that controller: the name of a
+/// `ReplicaSet` or Job is the name of its owner, a hyphen, and a suffix without hyphens.
 #[must_use]
 pub fn lists(list: &str, kind: &str, name: &str) -> bool {
-    let maker = match kind {
+    let owner = match kind {
         "ReplicaSet" => Some("Deployment"),
         "Job" => Some("CronJob"),
         _ => None,
     };
-    let maker = maker.and_then(|maker| Some((maker, name.rsplit_once('-')?.0)));
+    let owner = owner.and_then(|owner| Some((owner, name.rsplit_once('-')?.0)));
     let mut listed = list.split(',').filter_map(|entry| entry.split_once('/'));
-    listed.any(|entry| entry == (kind, name) || Some(entry) == maker)
+    listed.any(|entry| entry == (kind, name) || Some(entry) == owner)
 }
 
 fn is_kind(kind: &str) -> bool {

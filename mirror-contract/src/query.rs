@@ -1,7 +1,7 @@
-//! What the policy asks, encoded as the reference of a manifest in the registry that the sidecar seems to be.
+//! Requests of the policy, encoded as references of manifests: to Kubewarden, the sidecar looks like a registry.
 //!
-//! A query names an image and never the workload: Kubewarden's host keeps every distinct query string in memory for
-//! ever, and shares successful answers between all policies for 60 seconds.
+//! A query names an image and never a workload: Kubewarden's host keeps every distinct reference in memory forever, and
+//! shares successful responses between all policies for 60 seconds.
 
 use alloc::borrow::Cow;
 use alloc::format;
@@ -16,51 +16,51 @@ const TAG: &str = "tag/";
 const DIGEST: &str = "digest/";
 const PEEK: &str = "peek/";
 const PULL_SECRET: &str = "pull-secret/";
-/// A pull Secret has no versions; this is the tag that a reference without one has anyway.
+/// A pull Secret has no versions, so its reference has the default tag.
 const PULL_SECRET_TAG: &str = "latest";
 
-/// A question to the sidecar.
+/// A request of the policy to the sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query<'a> {
-    /// Is this image mirrored? Where it has a digest, its tag is not part of the question.
+    /// Requests the status of an image.
     Image {
-        /// The image.
+        /// The image, by tag or by digest, never both.
         image: ImageRef<'a>,
-        /// Whether asking starts a copy.
+        /// Whether the request starts a copy.
         mode: Mode,
     },
-    /// Which pull Secret do Pods of this namespace need?
+    /// Requests the name of the pull Secret of a namespace.
     PullSecret {
         /// A Kubernetes namespace (RFC 1123 label).
         namespace: Cow<'a, str>,
-        /// Whether asking makes sure that the Secret is there.
+        /// Whether the request creates the Secret.
         mode: Mode,
     },
 }
 
-/// Whether a question has the side effect that its answer becomes a yes.
+/// Whether a request has side effects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Copy the image if it is not mirrored, create the Secret if it is missing.
+    /// Copies the image if it is not mirrored, creates the Secret if it is missing.
     Ensure,
-    /// Only look: for dry-run requests.
+    /// No side effects, for dry-run requests.
     Peek,
 }
 
-/// Where the sidecar listens, in the form that the host uses as a registry: `host:port`, lower case.
+/// The address of the sidecar as the host of a registry: `host[:port]` in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sidecar<'a>(&'a str);
 
 /// Why a manifest request is not a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DecodeError {
-    /// The repository starts with none of the known words.
+    /// The repository starts with no known prefix.
     UnknownKind,
-    /// The host part is not one, or not normalised.
+    /// The registry is invalid or not normalised.
     Host,
-    /// What remains is not an image reference in its normal form.
+    /// Repository and tag are not an image in normal form.
     Image,
-    /// Not a Kubernetes namespace, or not asked with the tag `latest`.
+    /// The namespace is invalid, or the tag is not `latest`.
     Namespace,
 }
 
@@ -74,8 +74,8 @@ impl Mode {
 }
 
 impl<'a> Sidecar<'a> {
-    /// Takes `host:port` or `host`. The host is a DNS name or IPv4 address in lower case; without a port it needs a dot
-    /// (or to be `localhost`), else every parser of references takes it for a repository on Docker Hub.
+    /// Parses `host[:port]`; returns `None` for anything else. The host is a DNS name or an IPv4 address in lower case. Without
+    /// a port, it must contain a dot or be `localhost`, or parsers of references take it for a repository on Docker Hub.
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
         let (name, port) = grammar::split_port(text);
@@ -86,7 +86,7 @@ impl<'a> Sidecar<'a> {
             .then_some(Self(text))
     }
 
-    /// The text it was parsed from.
+    /// Returns the text that it was parsed from.
     #[must_use]
     pub fn as_str(&self) -> &'a str {
         self.0
@@ -94,7 +94,7 @@ impl<'a> Sidecar<'a> {
 }
 
 impl<'a> Query<'a> {
-    /// The question about `image`. A tag next to a digest is dropped, since the digest alone decides.
+    /// Returns the request for `image`. A tag beside a digest is dropped, since the digest alone decides.
     #[must_use]
     pub fn image(image: ImageRef<'a>, mode: Mode) -> Self {
         Self::Image {
@@ -103,7 +103,7 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// The question about the pull Secret of `namespace`; `None` if that is not a namespace's name.
+    /// Returns the request for the pull Secret of `namespace`, or `None` if that is not an RFC 1123 label.
     #[must_use]
     pub fn pull_secret(namespace: &'a str, mode: Mode) -> Option<Self> {
         grammar::is_namespace(namespace).then_some(Self::PullSecret {
@@ -112,10 +112,10 @@ impl<'a> Query<'a> {
         })
     }
 
-    /// The reference to ask the host for.
+    /// Returns the reference that the policy passes to the host.
     ///
     /// # Errors
-    /// [`Unsupported`] when the image cannot be written as such a reference.
+    /// [`Unsupported`] if the image cannot be encoded.
     pub fn encode(&self, sidecar: &Sidecar<'_>) -> Result<String, Unsupported> {
         let (repository, tag) = match self {
             Self::PullSecret { namespace, mode } => (
@@ -143,10 +143,10 @@ impl<'a> Query<'a> {
         Ok(format!("{}/{repository}:{tag}", sidecar.as_str()))
     }
 
-    /// Understands the repository and the tag of a manifest request.
+    /// Parses the repository and the tag of a manifest request: the reverse of [`Self::encode`].
     ///
     /// # Errors
-    /// [`DecodeError`] says why this is not a query.
+    /// [`DecodeError`] if this is not a query.
     pub fn decode(repository: &'a str, tag: &'a str) -> Result<Query<'static>, DecodeError> {
         let (rest, mode) = match repository.strip_prefix(PEEK) {
             Some(rest) => (rest, Mode::Peek),
@@ -186,7 +186,7 @@ pub(crate) fn encode_host(host: &str) -> Result<String, Unsupported> {
     Ok(host.replacen(':', "_", 1))
 }
 
-/// The reverse of [`encode_host`]; `None` for what it never gives.
+/// The reverse of [`encode_host`]; `None` for anything else.
 pub(crate) fn decode_host(component: &str) -> Option<String> {
     match component.split_once('_') {
         None => Some(component.into()),
@@ -194,7 +194,7 @@ pub(crate) fn decode_host(component: &str) -> Option<String> {
     }
 }
 
-/// The image `host/path` + `version`, if that is how its normal form is written.
+/// Parses `host/path` + `version`; returns `None` if it is not in normal form.
 pub(crate) fn canonical(host: &str, path: &str, version: &str) -> Option<ImageRef<'static>> {
     let text = format!("{host}/{path}{version}");
     let image = ImageRef::parse(&text).ok()?;
@@ -205,12 +205,12 @@ impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::UnknownKind => {
-                "only tag/…, digest/… and pull-secret/… can be asked for, each also after peek/"
+                "the repository must start with tag/, digest/ or pull-secret/, optionally after peek/"
             }
-            Self::Host => "the registry must be a lower-case host name, its port written as _5000",
-            Self::Image => "what follows the registry must be a normalised repository and its tag or sha256-<hex>",
+            Self::Host => "the registry must be a lower-case host name, with its port as _5000",
+            Self::Image => "the registry must be followed by a normalised repository, with a tag or sha256-<hex>",
             Self::Namespace => {
-                "pull-secret/ must be followed by a namespace, and asked for with the tag latest"
+                "pull-secret/ must be followed by a namespace, with the tag latest"
             }
         })
     }

@@ -1,7 +1,7 @@
-//! Image references as Kubernetes takes them.
+//! Image references of Kubernetes.
 //!
-//! The grammar is that of the `distribution/reference` package, with its normalisation: no registry means
-//! `docker.io`, a single name there lives in `library/`, neither tag nor digest means `:latest`.
+//! Grammar and normalisation are those of the package `distribution/reference`: without a registry, it is `docker.io`; a
+//! single name there is in `library/`; without tag and digest, the tag is `latest`.
 
 use alloc::borrow::Cow;
 use alloc::format;
@@ -11,9 +11,9 @@ use core::fmt;
 use crate::digest::Digest;
 use crate::{MAX_REPOSITORY, MAX_TAG, grammar};
 
-/// The registry of references that name none.
+/// The registry of references without one.
 pub const DOCKER_HUB: &str = "docker.io";
-/// Other hosts of Docker Hub: its older names, and where its traffic goes. They serve the same images.
+/// Other hosts of Docker Hub: its older names, and the host of its API. They serve the same images.
 const DOCKER_HUB_ALIASES: [&str; 3] = [
     "index.docker.io",
     "registry-1.docker.io",
@@ -22,9 +22,9 @@ const DOCKER_HUB_ALIASES: [&str; 3] = [
 const OFFICIAL: &str = "library/";
 const DEFAULT_TAG: &str = "latest";
 
-/// A normalised image reference. Tag and digest are both kept when both are given.
+/// A normalised image reference: registry, repository, and a tag, a digest, or both.
 ///
-/// It borrows from the text it was parsed from, but for what normalisation changes.
+/// It borrows from the text that it was parsed from, except for parts that normalisation changes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ImageRef<'a> {
     host: Cow<'a, str>,
@@ -32,7 +32,6 @@ pub struct ImageRef<'a> {
     version: Version<'a>,
 }
 
-/// Which manifest of a repository: there is always a tag or a digest.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Version<'a> {
     Tag(Cow<'a, str>),
@@ -40,14 +39,14 @@ enum Version<'a> {
     Both(Cow<'a, str>, Digest<'a>),
 }
 
-/// Why a text is not an image reference. Says what is wrong, without repeating the text.
+/// Why a text is not an image reference. Displayed as a sentence that does not repeat the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParseError {
-    /// Nothing at all.
+    /// The text is empty.
     Empty,
     /// The part before the first `/` is not a host name with an optional port.
     Host,
-    /// An upper-case first part without a dot or port, which some parsers take for a registry and some refuse.
+    /// The first part is in upper case and has no dot or port: some parsers take it for a registry, others return an error.
     AmbiguousHost,
     /// The repository has characters other than lower-case letters, digits, and single separators.
     Repository,
@@ -55,7 +54,7 @@ pub enum ParseError {
     RepositoryTooLong,
     /// 64 hexadecimal digits, which container runtimes take for an image ID.
     ImageId,
-    /// The tag has a character that tags may not have, or is longer than [`MAX_TAG`].
+    /// The tag has an invalid character, or is longer than [`MAX_TAG`].
     Tag,
     /// The digest is not `sha256:`, `sha384:` or `sha512:` with the right number of lower-case hexadecimal digits.
     Digest,
@@ -65,7 +64,7 @@ impl<'a> ImageRef<'a> {
     /// Parses and normalises `[host[:port]/]path[:tag][@digest]`.
     ///
     /// # Errors
-    /// [`ParseError`] says which part is wrong.
+    /// [`ParseError`] names the invalid part.
     pub fn parse(text: &'a str) -> Result<Self, ParseError> {
         if text.is_empty() {
             return Err(ParseError::Empty);
@@ -97,19 +96,19 @@ impl<'a> ImageRef<'a> {
         })
     }
 
-    /// The registry in lower case, with its port if one is given: `docker.io`, `localhost:5000`.
+    /// Returns the registry in lower case, with its port if it has one: `docker.io`, `localhost:5000`.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The repository within its registry: `library/nginx`.
+    /// Returns the repository without its registry: `library/nginx`.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The tag; `latest` when the text gave neither tag nor digest, `None` when it gave a digest alone.
+    /// Returns the tag: `latest` if the text has neither tag nor digest, `None` if it has a digest alone.
     #[must_use]
     pub fn tag(&self) -> Option<&str> {
         match &self.version {
@@ -118,7 +117,7 @@ impl<'a> ImageRef<'a> {
         }
     }
 
-    /// The digest, if the image is pinned.
+    /// Returns the digest, if the image is pinned.
     #[must_use]
     pub fn digest(&self) -> Option<&Digest<'a>> {
         match &self.version {
@@ -127,7 +126,7 @@ impl<'a> ImageRef<'a> {
         }
     }
 
-    /// The reference that decides which manifest is meant: the tag is dropped where there is a digest.
+    /// Drops the tag if there is a digest, which alone identifies the manifest.
     #[must_use]
     pub fn without_redundant_tag(self) -> Self {
         let version = match self.version {
@@ -137,7 +136,7 @@ impl<'a> ImageRef<'a> {
         Self { version, ..self }
     }
 
-    /// The same reference, borrowing nothing.
+    /// Returns the same reference with owned text.
     #[must_use]
     pub fn into_owned(self) -> ImageRef<'static> {
         let own = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
@@ -178,7 +177,7 @@ fn split_host(name: &str) -> Result<(Cow<'_, str>, &str), ParseError> {
     Ok((host, rest))
 }
 
-/// Whether a registry in lower case is Docker Hub, under any of its names, with or without the port of HTTPS.
+/// Returns whether `host`, in lower case, is Docker Hub: under any of its names, with or without the port 443.
 #[must_use]
 pub fn is_docker_hub(host: &str) -> bool {
     let name = grammar::without_default_port(host);
@@ -228,7 +227,7 @@ impl fmt::Display for ParseError {
             Self::Empty => "an image reference cannot be empty".into(),
             Self::Host => "the registry must be a host name with an optional port".into(),
             Self::AmbiguousHost => {
-                "an upper-case registry needs a dot or a port to be told from a repository".into()
+                "a registry in upper case must have a dot or a port".into()
             }
             Self::Repository => "the repository must be lower-case letters and digits, \
                 separated by single `.`, `_`, `__`, hyphens or `/`"

@@ -1,6 +1,6 @@
-//! What registries allow in repository names beyond the distribution specification.
+//! Limits of registries for repository names beyond the distribution specification.
 //!
-//! The name of the host decides: a registry reports only that a name is invalid, and only on a push.
+//! They are derived from the name of the host: a registry only reports that a name is invalid, and only on a push.
 
 use alloc::borrow::Cow;
 use alloc::string::{String, ToString};
@@ -13,26 +13,26 @@ use crate::reference::DOCKER_HUB;
 /// Longest repository name of ECR Public, in characters (API reference, `CreateRepository`).
 const MAX_ECR_PUBLIC: usize = 205;
 
-/// What a registry allows in the name of a repository.
+/// The limits of a registry for repository names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RegistryRules {
-    /// What the distribution specification allows.
+    /// Those of the distribution specification.
     Standard,
     /// One level below an account: Docker Hub.
     OneLevel,
-    /// Any depth, but never two separators in a row: Amazon ECR, `(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*`
+    /// Any depth, but no two separators in a row: Amazon ECR, `(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*`
     /// (API reference, `CreateRepository`), with at most this many characters.
     SingleSeparators(usize),
 }
 
-/// Why copies cannot be named as they shall be in this registry.
+/// Why a registry does not accept the configured names of copies. Displayed as a sentence with the remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NamingError {
-    /// The registry has no nested repositories.
+    /// The naming is [`Naming::Nested`], but the registry has no nested repositories.
     Nested,
-    /// The registry has no nested repositories, and copies would be two levels below the account.
+    /// The repository has several levels, but the registry has no nested repositories.
     NestedRepository,
-    /// The registry allows no two separators in a row.
+    /// The repository has two separators in a row, which the registry does not allow.
     DoubleSeparator,
 }
 
@@ -62,7 +62,6 @@ impl RegistryRules {
         }
     }
 
-    /// The naming that is best for the registry.
     pub(crate) const fn naming(self) -> Naming {
         match self {
             Self::Standard | Self::OneLevel => Naming::Flat,
@@ -70,7 +69,7 @@ impl RegistryRules {
         }
     }
 
-    /// Returns an error if the registry refuses the names that this naming gives below `repository`.
+    /// Returns an error if the registry does not accept the names that `naming` makes below `repository`.
     pub(crate) fn check(self, repository: &str, naming: Naming) -> Result<(), NamingError> {
         match (self, naming) {
             (Self::OneLevel, Naming::Nested) => Err(NamingError::Nested),
@@ -90,7 +89,7 @@ impl RegistryRules {
         }
     }
 
-    /// Writes a name so that the registry accepts it. No two names become one.
+    /// Encodes a name for the registry. Different names stay different.
     pub(crate) fn escape(self, name: &str) -> Cow<'_, str> {
         match self {
             Self::SingleSeparators(_) if needs_escape(name) => Cow::Owned(escape(name)),
@@ -98,7 +97,7 @@ impl RegistryRules {
         }
     }
 
-    /// The reverse of [`Self::escape`]; `None` for what it never returns.
+    /// The reverse of [`Self::escape`]; `None` for anything else.
     pub(crate) fn unescape(self, name: &str) -> Option<Cow<'_, str>> {
         match self {
             Self::SingleSeparators(_) if has_double_separators(name) => None,
@@ -107,11 +106,11 @@ impl RegistryRules {
         }
     }
 
-    /// What stands between the host and the hash in a name that was cut. Neither is in any name that was not.
+    /// Separates the host and the hash in a shortened name, and occurs in no other name.
     pub(crate) const fn hash_mark(self) -> &'static str {
         match self {
             Self::Standard | Self::OneLevel => "__",
-            // A run of no separators.
+            // Escaping never makes a run of 0 separators.
             Self::SingleSeparators(_) => "-sep0-",
         }
     }
@@ -126,12 +125,11 @@ const fn is_separator(byte: u8) -> bool {
     matches!(byte, b'-' | b'_' | b'.')
 }
 
-/// Whether the escaped or unescaped form of a name differs from it.
 fn needs_escape(name: &str) -> bool {
     has_double_separators(name) || name.contains("sep")
 }
 
-/// A run of `n` equal separators becomes `-sepn-` or `_sepn_`. Where a name has such a word itself, that gets one more `p`.
+/// A run of `n` equal separators becomes `-sepn-` or `_sepn_`. Such a word in the name itself gets one more `p`.
 fn escape(name: &str) -> String {
     let mut escaped = String::with_capacity(name.len() + 8);
     for token in Tokens(name) {
@@ -185,7 +183,7 @@ fn unescape(name: &str) -> Option<String> {
     Some(plain)
 }
 
-/// Splits `sep2`, `sepp2` and so on into letters and digits; `None` for any other word.
+/// Splits `sep2`, `sepp2` and so on into letters and digits; returns `None` for any other word.
 fn word(token: &str) -> Option<(&str, &str)> {
     let start = token.trim_end_matches(|c: char| c.is_ascii_digit());
     let number = token.get(start.len()..)?;
@@ -193,7 +191,7 @@ fn word(token: &str) -> Option<(&str, &str)> {
     (letters.bytes().all(|byte| byte == b'p') && !number.is_empty()).then_some((start, number))
 }
 
-/// A name in pieces: words of letters and digits, runs of one separator, and slashes.
+/// The tokens of a name: words of letters and digits, runs of one separator, and slashes.
 struct Tokens<'n>(&'n str);
 
 impl<'n> Iterator for Tokens<'n> {
@@ -223,7 +221,7 @@ impl fmt::Display for NamingError {
                 "this registry has no nested repositories; set the repository to the account alone"
             }
             Self::DoubleSeparator => {
-                "this registry allows no two of `.`, `_`, `-` in a row in the name of a repository"
+                "this registry does not allow two of `.`, `_`, `-` in a row in the name of a repository"
             }
         })
     }

@@ -1,8 +1,8 @@
-//! What the sidecar replies.
+//! Responses of the sidecar.
 //!
-//! A success is an empty OCI image manifest whose annotations carry the answer; the host caches it for 60 seconds, so
-//! only what stays true for that long may be one. Everything else is a [`Refusal`]: an OCI error, which is never cached,
-//! and of which the policy sees nothing but the message, wrapped in the texts of the host.
+//! A success is an empty OCI image manifest with the status in its annotations. The host caches it for 60 seconds, so it must
+//! stay true for that long. Everything else is a [`Refusal`]: an OCI error, which is never cached, and of which the policy only
+//! gets the message, within an error text of the host.
 
 use alloc::borrow::Cow;
 use alloc::format;
@@ -21,75 +21,75 @@ const DIGEST: &str = "image-mirror.dev/digest";
 const REASON: &str = "image-mirror.dev/reason";
 const SECRET: &str = "image-mirror.dev/secret";
 const NAME: &str = "image-mirror.dev/name";
-/// The value of [`NAME`] for an image whose name the backup gives to no copy now.
+/// The value of [`NAME`] for an image whose name no copy has any more.
 const FORMER: &str = "former";
 
-/// Longest reason that is passed on, in characters. Error texts of registries can be pages long.
+/// Longest reason, in characters. Error texts of registries may have several pages.
 const MAX_REASON: usize = 200;
 
-/// Bytes that are left out at most so that no word of a reason is cut.
+/// Longest word, in bytes, that is dropped so that it is not cut.
 const LONGEST_WORD: usize = 64;
 
-/// The lasting answer about an image.
+/// The status of an image, in a response that the host caches for 60 seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageStatus<'a> {
     /// There is a copy.
     Mirrored {
-        /// The copy: with its tag if a tag was asked for, else with its digest.
+        /// The copy, with the tag if the request had a tag, otherwise with the digest.
         image: ImageRef<'a>,
-        /// The digest of the copy, which is that of the original.
+        /// The digest of copy and original.
         digest: Digest<'a>,
-        /// The pull Secret that it needs, where the sidecar knows it without knowing the namespace.
+        /// The pull Secret that the copy needs, if it has the same name in all namespaces.
         secret: Option<Cow<'a, str>>,
     },
     /// The image is in the backup repository itself.
     InBackup {
-        /// The pull Secret that it needs, as above.
+        /// The pull Secret that the image needs, as for [`Self::Mirrored`].
         secret: Option<Cow<'a, str>>,
-        /// The image may be a copy under a former name: it is in a former backup, or the backup gives no copy this name now.
+        /// The image may be a copy with a former name: it is in a former backup, or no copy in the backup has this name now.
         is_former: bool,
     },
-    /// There will never be a copy.
+    /// The image is not mirrored.
     Excluded {
-        /// Why, in a few words.
+        /// A few words for users.
         reason: Cow<'a, str>,
     },
 }
 
-/// The lasting answer about the pull Secret of a namespace.
+/// The status of the pull Secret of a namespace, in a response that the host caches for 60 seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PullSecretStatus<'a> {
-    /// A Secret of this name is there.
+    /// The Secret exists.
     Ready {
-        /// The name of the Secret.
+        /// The name of the Secret (RFC 1123 subdomain).
         name: Cow<'a, str>,
     },
-    /// The copies can be pulled without credentials.
+    /// Copies can be pulled without credentials.
     NotNeeded,
 }
 
-/// An answer that may soon change.
+/// The message of an error response, which is never cached, for a status that may change soon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal<'a> {
-    /// What kind of no it is.
+    /// The status.
     pub kind: RefusalKind,
-    /// Why, in a few words, on one line.
+    /// A few words for users, on one line of at most 200 characters.
     pub reason: Cow<'a, str>,
 }
 
-/// The kinds of [`Refusal`].
+/// The status in a [`Refusal`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalKind {
-    /// The copy is being made.
+    /// The copy is queued or being made.
     Pending,
-    /// The copy could not be made.
+    /// The copy failed.
     Failed,
-    /// The sidecar cannot tell, for example because the backup registry does not answer.
+    /// The status is unknown, for example because the backup registry does not respond.
     Unavailable,
 }
 
 impl<'a> ImageStatus<'a> {
-    /// The same answer, naming the pull Secret that whoever uses the backup needs.
+    /// Sets the pull Secret, unless the image is excluded.
     #[must_use]
     pub fn naming_secret(mut self, name: Option<&'a str>) -> Self {
         match &mut self {
@@ -101,7 +101,7 @@ impl<'a> ImageStatus<'a> {
         self
     }
 
-    /// The annotations that carry this answer.
+    /// Returns the annotations of the manifest for this status.
     #[must_use]
     pub fn annotations(&self) -> Vec<(&'static str, String)> {
         match self {
@@ -133,7 +133,7 @@ impl<'a> ImageStatus<'a> {
         }
     }
 
-    /// Reads the answer from annotations, which `get` looks up by key; `None` if they carry none.
+    /// Parses the status from annotations, which `get` returns by key; returns `None` if they have none.
     #[must_use]
     pub fn from_annotations(get: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
         match get(STATE)? {
@@ -158,7 +158,7 @@ impl<'a> ImageStatus<'a> {
     }
 }
 
-/// Whether a Secret can have this name (RFC 1123 subdomain).
+/// Returns whether a Secret can have this name (RFC 1123 subdomain, at most 253 characters).
 #[must_use]
 pub fn is_secret_name(name: &str) -> bool {
     grammar::is_object_name(name)
@@ -173,7 +173,7 @@ fn secret_name<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<Cow<'a, str>
     Some(Cow::Borrowed(name))
 }
 
-/// A copy that was asked for by digest is named without it, since the digest has an annotation of its own.
+/// Without the digest, which has an annotation of its own.
 fn name_of_copy(image: &ImageRef<'_>) -> String {
     match image.tag() {
         Some(tag) => format!("{}/{}:{tag}", image.host(), image.path()),
@@ -193,7 +193,7 @@ fn copy_from_name<'a>(name: &'a str, digest: &Digest<'a>) -> Option<ImageRef<'a>
 }
 
 impl<'a> PullSecretStatus<'a> {
-    /// The annotations that carry this answer.
+    /// Returns the annotations of the manifest for this status.
     #[must_use]
     pub fn annotations(&self) -> Vec<(&'static str, String)> {
         match self {
@@ -204,7 +204,7 @@ impl<'a> PullSecretStatus<'a> {
         }
     }
 
-    /// Reads the answer from annotations, which `get` looks up by key; `None` if they carry none.
+    /// Parses the status from annotations, which `get` returns by key; returns `None` if they have none.
     #[must_use]
     pub fn from_annotations(get: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
         match get(STATE)? {
@@ -230,8 +230,8 @@ impl RefusalKind {
 }
 
 impl<'a> Refusal<'a> {
-    /// A refusal of one line. Whatever would end the reason early in the host's wrapping is replaced; a long reason is cut
-    /// after a word.
+    /// Returns a refusal of one line. Characters that end the reason in the host's error texts are replaced, and a reason of more
+    /// than 200 characters is cut after a word.
     #[must_use]
     pub fn new(kind: RefusalKind, reason: &str) -> Refusal<'static> {
         let plain = |c: char| match c {
@@ -242,7 +242,7 @@ impl<'a> Refusal<'a> {
         };
         let mut reason: String = reason.chars().map(plain).collect();
         if reason.chars().count() > MAX_REASON {
-            // The mark takes two characters.
+            // Two characters for the ellipsis.
             let mut ends = reason.char_indices().skip(MAX_REASON - 2);
             let end = ends.next().map_or(0, |(end, _)| end);
             let words = reason.get(..end).and_then(|start| start.rfind(' '));
@@ -256,7 +256,7 @@ impl<'a> Refusal<'a> {
         }
     }
 
-    /// Finds a refusal anywhere in the text of an error, however the host wrapped it.
+    /// Finds a refusal anywhere in an error text of the host, which wraps the message of the sidecar.
     #[must_use]
     pub fn find(text: &'a str) -> Option<Self> {
         let (kind, rest) = RefusalKind::ALL

@@ -1,21 +1,21 @@
-//! Where a workload keeps its images, and the annotations that mean something to both sides.
+//! The fields of a workload that hold images, and the annotations and labels of image-mirror.
 
-/// Annotation of a Pod template: the originals of its copies, as a JSON object from copy to original. The policy writes it.
+/// Annotation of a Pod template, written by the policy: the originals of its copies, as a JSON object from copy to original.
 pub const ORIGINAL_IMAGES: &str = "image-mirror.dev/original-images";
 
-/// Annotation or label of a workload or its Pod template: with the value `true` it is left alone.
+/// Annotation or label of a workload or its Pod template: with the value `true`, the workload is not rewritten.
 pub const SKIP: &str = "image-mirror.dev/skip";
 
-/// Annotation of a workload: when the sidecar sent it through admission again.
+/// Annotation of a workload: the time of the last readmission by the sidecar.
 pub const READMITTED: &str = "image-mirror.dev/readmitted";
 
-/// Label of the Leases of sidecars that share work, besides `app.kubernetes.io/name`.
+/// Label of the Leases of all replicas of one sidecar, besides `app.kubernetes.io/name`.
 pub const GROUP: &str = "image-mirror.dev/group";
 
-/// Annotation of the API server's image of a static Pod, which cannot be changed (Kubernetes, `ConfigMirrorAnnotationKey`).
+/// Annotation of the mirror Pod of a static Pod, which cannot be changed (Kubernetes, `ConfigMirrorAnnotationKey`).
 pub const STATIC_POD: &str = "kubernetes.io/config.mirror";
 
-/// The pull policy of images that are expected on the node: a copy in a registry is of no use to them.
+/// The pull policy of images that must be present on the node, which are therefore not mirrored.
 pub const PULL_NEVER: &str = "Never";
 
 /// A list in a Pod's spec whose entries name images.
@@ -32,7 +32,7 @@ pub enum ImageList {
 }
 
 impl ImageList {
-    /// All of them.
+    /// All lists, in the order of the variants.
     pub const ALL: [Self; 4] = [
         Self::Containers,
         Self::InitContainers,
@@ -40,7 +40,7 @@ impl ImageList {
         Self::Volumes,
     ];
 
-    /// Returns the list that a Pod's spec has under this key.
+    /// Returns the list with this key in a Pod's spec.
     #[must_use]
     pub fn of(key: &str) -> Option<Self> {
         match key {
@@ -52,7 +52,7 @@ impl ImageList {
         }
     }
 
-    /// Returns the key in a Pod's spec.
+    /// Returns the key of the list in a Pod's spec.
     #[must_use]
     pub const fn key(self) -> &'static str {
         match self {
@@ -63,7 +63,7 @@ impl ImageList {
         }
     }
 
-    /// Returns the key of the image: of an entry, or of a volume's object `image`.
+    /// Returns the key of the image, in an entry or in the object `image` of a volume.
     #[must_use]
     pub const fn image_key(self) -> &'static str {
         match self {
@@ -72,7 +72,7 @@ impl ImageList {
         }
     }
 
-    /// Returns the key of the pull policy, which is beside the image.
+    /// Returns the key of the pull policy, in the same object as the image.
     #[must_use]
     pub const fn pull_policy_key(self) -> &'static str {
         match self {
@@ -82,8 +82,8 @@ impl ImageList {
     }
 }
 
-/// Returns the keys that lead from an object to its Pod template. A Pod is its own. Kinds that are not built in are taken to
-/// have theirs where a Deployment has it.
+/// Returns the keys that lead from an object to its Pod template, none for a Pod. Custom kinds are assumed to have it in the
+/// same field as a Deployment.
 #[must_use]
 pub fn pod_template_path(group: &str, kind: &str) -> &'static [&'static str] {
     match (group, kind) {

@@ -1,4 +1,4 @@
-//! The evaluation of one request, from its bytes to the response.
+//! The evaluation of one request: the order of all steps.
 
 use std::cell::LazyCell;
 
@@ -7,61 +7,57 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::decide::{Workload, decide};
-use crate::exclusions::{Exclusion, exclusion};
+use crate::exclusions::{self, Exclusion};
 use crate::host::Host;
-use crate::job_update;
 use crate::log;
 use crate::object::Object;
 use crate::old_object::OldObject;
 use crate::originals_annotation::OriginalsAnnotation;
-use crate::other_installation;
-use crate::pod_template::{Scope, Target};
 use crate::pull_secrets::PullSecrets;
-use crate::request::{Payload, Request};
+use crate::request::{Payload, Request, Scope, Target};
 use crate::response::{self, Report, Response};
-use crate::rewrite::rewrite;
+use crate::rewrite;
 use crate::rollout;
 use crate::settings::{self, Settings};
 use crate::sidecar_client::SidecarClient;
 
-/// Answers an admission request: `payload` is the JSON that Kubewarden hands to the function `validate`.
-///
-/// There is a response for any payload; one that cannot be understood is accepted as it is, with a warning.
+/// Returns the response to the `payload` of Kubewarden's function `validate`. An invalid payload is accepted unchanged, with a
+/// warning.
 pub fn evaluate<'a>(payload: &'a [u8], host: &mut impl Host) -> Response<'a> {
     let payload = match str::from_utf8(payload) {
         Ok(payload) => serde_json::from_str(payload),
-        Err(error) => return response::not_understood("the request cannot be read", &error),
+        Err(error) => return response::unchanged_with_warning("cannot parse the request", &error),
     };
     let Payload { settings, request } = match payload {
         Ok(payload) => payload,
-        Err(error) => return response::not_understood("the request cannot be read", &error),
+        Err(error) => return response::unchanged_with_warning("cannot parse the request", &error),
     };
     let Some(target) = Target::of(&request) else {
-        return response::left_alone();
+        return response::unchanged();
     };
     let settings = settings.map_or("{}", RawValue::get);
     let settings: Value = match serde_json::from_str(settings) {
         Ok(settings) => settings,
         Err(error) => {
-            return response::not_understood("the policy's settings cannot be read", &error);
+            return response::unchanged_with_warning("cannot parse the policy settings", &error);
         }
     };
     let settings = match Settings::parse(&settings) {
         Ok(settings) => settings,
         Err(errors) => {
             let error = settings::describe(&errors);
-            return response::not_understood("the policy's settings are wrong", &error);
+            return response::unchanged_with_warning("invalid policy settings", &error);
         }
     };
-    if settings.excludes(request.namespace.as_deref().unwrap_or_default()) {
-        return response::left_alone();
+    if settings.excludes_namespace(request.namespace.as_deref().unwrap_or_default()) {
+        return response::unchanged();
     }
     let Some(object) = request.object else {
-        return response::left_alone();
+        return response::unchanged();
     };
     match Object::read(object.get(), target.path, &settings) {
         Some(object) => admit(&request, &object, &target, &settings, host),
-        None => response::not_understood("the object cannot be read", &"it is nested too deeply"),
+        None => response::unchanged_with_warning("cannot parse the object", &"nested too deeply"),
     }
 }
 
@@ -74,19 +70,19 @@ fn admit<'a>(
 ) -> Response<'a> {
     let (Some(template), Some(spec)) = (object.template(), object.spec()) else {
         log::unknown_shape(request, host);
-        return response::left_alone();
+        return response::unchanged();
     };
-    match exclusion(object, target) {
+    match exclusions::exclusion(object, target) {
         Exclusion::None => {}
-        Exclusion::Whole => return response::left_alone(),
-        Exclusion::ButForPods => return response::left_alone_but_for_pods(),
+        Exclusion::Full => return response::unchanged(),
+        Exclusion::ExceptPods => return response::unchanged_except_pods(),
     }
     let old_object = OldObject::new(request.old_object.map(RawValue::get), target, settings);
     if target.scope == Scope::Nothing {
-        return response::without_a_word(job_update::put_back(object, &old_object));
+        return response::changed(rewrite::restore_job(object, &old_object));
     }
-    if other_installation::has_rewritten(object, &old_object, &settings.known_copies) {
-        return response::left_alone();
+    if exclusions::is_rewritten_by_another(object, &old_object, &settings.known_copies) {
+        return response::unchanged();
     }
     let slots = spec.images.changeable(target.scope, &old_object);
 
@@ -98,12 +94,12 @@ fn admit<'a>(
     let mut sidecar =
         SidecarClient::new(host, settings.sidecar.clone(), mode, settings.time_budget);
     let annotation = OriginalsAnnotation::verified(template, &settings.known_copies);
-    // It compares the whole template, so it is done once at most.
+    // Compares the whole template, so at most once.
     let may_rename = LazyCell::new(|| rollout::is_due(object, &old_object, target));
     let workload = Workload {
         slots: &slots,
         namespace: request.namespace.as_deref().unwrap_or_default(),
-        secrets: PullSecrets::of(spec, target),
+        secrets: PullSecrets::of(&spec.secrets, target),
         annotation: &annotation,
         is_injected: object.is_injected(),
         old_object: &old_object,
@@ -118,18 +114,18 @@ fn admit<'a>(
         && !controller.name.is_empty()
         && sidecar.skips_owner(workload.namespace, controller)
     {
-        return response::left_alone();
+        return response::unchanged();
     }
-    let (host, error) = sidecar.into_parts();
+    let (host, host_error) = sidecar.into_parts();
 
-    // What is odd about a running Pod was admitted before.
+    // The invalid fields of a running Pod were reported when it was created.
     let is_new = target.scope == Scope::Everything;
-    let oddities = is_new.then_some(&spec.images.oddities);
-    let report = Report::new(&plan, oddities, settings, &old_object);
-    log::report(&report, request, error.as_deref(), host);
+    let invalid_fields = is_new.then_some(&spec.images.invalid_fields);
+    let report = Report::new(&plan, invalid_fields, settings, &old_object);
+    log::report(&report, request, host_error.as_deref(), host);
     if report.is_rejection() {
         return report.into_rejection();
     }
-    let edited = rewrite(object, target, plan, annotation.clone(), &old_object);
+    let edited = rewrite::rewrite(object, target, plan, annotation.clone(), &old_object);
     report.into_acceptance(edited)
 }

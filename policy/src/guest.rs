@@ -1,7 +1,7 @@
 //! The waPC guest: exports for Kubewarden's host, and calls to it.
 //!
-//! The host is called without the SDK's wrappers. `get_manifest` there reads the whole answer into oci-spec's types, a fifth
-//! more wasm for annotations that are the only part that matters; and its logger panics when the host refuses an event.
+//! The host is called without the SDK's wrappers: `get_manifest` parses the response with the types of oci-spec, which adds a
+//! fifth to the module for annotations alone, and the logger panics if the host refuses an event.
 
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -14,9 +14,9 @@ use crate::host::{Host, HostError};
 
 const BINDING: &str = "kubewarden";
 
-/// Registers what the host may call. The host runs this before anything else.
-// `no_mangle` counts as unsafe because another symbol of the same name would be undefined behaviour; the host
-// demands this very name, and it occurs once.
+/// Registers the functions for the host, which calls this first.
+// `no_mangle` is unsafe because a second symbol of this name would be undefined behaviour. The host requires this name, and
+// it occurs once.
 #[allow(unsafe_code)]
 #[unsafe(no_mangle)]
 pub extern "C" fn wapc_init() {
@@ -33,7 +33,7 @@ fn validate(payload: &[u8]) -> CallResult {
     let mut host = Kubewarden {
         started: Instant::now(),
     };
-    // The instance ends with this call: to take the object apart again would be work for nothing.
+    // The instance ends with this call, so nothing needs to be freed.
     let response = ManuallyDrop::new(crate::evaluate(payload, &mut host));
     Ok(response.to_json()?)
 }
@@ -44,13 +44,14 @@ struct Kubewarden {
 
 impl Host for Kubewarden {
     fn manifest(&mut self, reference: &str) -> Result<String, HostError> {
-        let payload = serde_json::to_vec(reference).map_err(said)?;
-        let answer = host_call(BINDING, "oci", "v1/oci_manifest", &payload).map_err(said)?;
-        String::from_utf8(answer).map_err(said)
+        let payload = serde_json::to_vec(reference).map_err(host_error)?;
+        let response =
+            host_call(BINDING, "oci", "v1/oci_manifest", &payload).map_err(host_error)?;
+        String::from_utf8(response).map_err(host_error)
     }
 
     fn log(&mut self, event: &[u8]) {
-        // A lost log event is no reason to deny a workload.
+        // A lost log event must not deny a workload.
         let _ = host_call(BINDING, "tracing", "log", event);
     }
 
@@ -59,6 +60,6 @@ impl Host for Kubewarden {
     }
 }
 
-fn said(error: impl fmt::Display) -> HostError {
+fn host_error(error: impl fmt::Display) -> HostError {
     HostError(error.to_string())
 }

@@ -1,4 +1,4 @@
-//! The images that a pod spec names: containers of three sorts, and volumes made of images.
+//! The images of a pod spec: those of its containers and of its image volumes.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -7,44 +7,45 @@ use mirror_contract::workload::{ImageList, PULL_NEVER};
 
 use crate::json::Cursor;
 
-/// More are only counted: a list of a million numbers is not worth a million sentences.
-const MAX_ODDITIES: usize = 5;
+/// Different images of one object that are looked up. Kubewarden's host keeps every reference that it was ever asked for in
+/// memory, so a Pod of a million invented names would stay there forever; no real workload has a tenth of this.
+pub const MAX_IMAGES: usize = 100;
+/// Further fields are only counted.
+const MAX_INVALID_FIELDS: usize = 5;
 
-/// An image that a pod spec names.
+/// A field of a pod spec that names an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot<'a> {
-    /// The image as it is written there.
+    /// The image as it is written.
     pub image: Cow<'a, str>,
-    /// Where in the object's text it is written, with its quotes.
+    /// The position of the image in the object's text, with its quotes.
     pub range: Range<usize>,
     pub list: ImageList,
-    /// What the entry is called: entries may change their positions, names stay.
+    /// The name of the container or volume, which stays the same when entries change their positions.
     pub name: Cow<'a, str>,
     pub(crate) never_pulled: bool,
 }
 
-/// What was found in a pod spec.
 #[derive(Debug, Default)]
 pub struct Images<'a> {
     pub slots: Vec<Slot<'a>>,
-    /// What could not be understood.
-    pub oddities: Oddities,
+    pub invalid_fields: InvalidFields,
     /// By list, until [`Self::sort`].
     unsorted: [Vec<Slot<'a>>; 4],
 }
 
-/// What could not be understood.
+/// Fields that should name an image and do not.
 #[derive(Debug, Default)]
-pub struct Oddities {
-    /// The first of them, one short sentence each.
+pub struct InvalidFields {
+    /// The first of them, described in one short sentence each.
     pub shown: Vec<String>,
-    /// How many there are besides.
+    /// The number of the others.
     pub more: usize,
 }
 
-impl Oddities {
+impl InvalidFields {
     fn add(&mut self, describe: impl FnOnce() -> String) {
-        if self.shown.len() < MAX_ODDITIES {
+        if self.shown.len() < MAX_INVALID_FIELDS {
             self.shown.push(describe());
         } else {
             self.more += 1;
@@ -56,7 +57,7 @@ impl<'a> Images<'a> {
     pub fn read(&mut self, list: ImageList, cursor: &mut Cursor<'a>) {
         let mut slots = Vec::new();
         if cursor.null() {
-            // As good as missing.
+            // The same as missing.
         } else if cursor.enter_array() {
             let mut index = 0;
             while cursor.next_element() {
@@ -64,17 +65,16 @@ impl<'a> Images<'a> {
                 index += 1;
             }
         } else {
-            self.oddities
+            self.invalid_fields
                 .add(|| format!("{} is not a list", list.key()));
         }
-        // Of lists with the same key the last counts.
+        // Of lists with the same key, the last one counts.
         if let Some(unsorted) = self.unsorted.get_mut(list as usize) {
             *unsorted = slots;
         }
     }
 
-    /// Brings the lists into their order, however the object orders them: what is asked first may be the only one that there
-    /// is time for.
+    /// Puts containers first, whatever the order of the lists in the object: the time budget may not suffice for the rest.
     pub fn sort(&mut self) {
         let [containers, init, ephemeral, volumes] = std::mem::take(&mut self.unsorted);
         self.slots = containers;
@@ -92,7 +92,7 @@ impl<'a> Images<'a> {
     ) {
         let start = cursor.position();
         if !cursor.enter_object() {
-            self.oddities
+            self.invalid_fields
                 .add(|| format!("{}[{index}] is not an object", list.key()));
             return;
         }
@@ -103,27 +103,27 @@ impl<'a> Images<'a> {
             name: Cow::default(),
             never_pulled: false,
         };
-        let mut is_odd = false;
+        let mut is_invalid = false;
         while let Some(key) = cursor.next_key() {
             match &*key.name {
                 "name" => entry.name = cursor.string().unwrap_or_default(),
                 "image" if list == ImageList::Volumes => {
-                    // Of volumes, this is the object that names the image.
+                    // The object that names the image. Of several, the last one counts.
                     entry.image = Cow::default();
                     entry.never_pulled = false;
-                    is_odd = false;
+                    is_invalid = false;
                     if cursor.enter_object() {
                         while let Some(key) = cursor.next_key() {
-                            is_odd |= entry.read_member(&key.name, cursor);
+                            is_invalid |= entry.read_member(&key.name, cursor);
                         }
                     }
                 }
                 _ if list == ImageList::Volumes => cursor.skip(),
-                name => is_odd |= entry.read_member(name, cursor),
+                name => is_invalid |= entry.read_member(name, cursor),
             }
         }
-        if is_odd {
-            self.oddities
+        if is_invalid {
+            self.invalid_fields
                 .add(|| format!("the image of {}[{index}] is not a string", list.key()));
         } else if !entry.image.is_empty() {
             slots.push(entry);
@@ -132,13 +132,12 @@ impl<'a> Images<'a> {
 }
 
 impl<'a> Slot<'a> {
-    /// Whether it is a volume that is made of the image.
     pub fn is_volume(&self) -> bool {
         self.list == ImageList::Volumes
     }
 
-    /// Reads a member of what names the image; `true` if it is an image that is not a string. Templates may leave the image
-    /// to somebody else: `null` is as good as missing.
+    /// Reads a member of the object that names the image; `true` if it is an image that is not a string. `null` is the same
+    /// as missing: something else may set the image of a template later.
     fn read_member(&mut self, key: &str, cursor: &mut Cursor<'a>) -> bool {
         if key == self.list.image_key() {
             let start = cursor.position();
@@ -148,9 +147,9 @@ impl<'a> Slot<'a> {
             }
             let image = cursor.string();
             self.range = cursor.since(start);
-            let is_odd = image.is_none();
+            let is_invalid = image.is_none();
             self.image = image.unwrap_or_default();
-            return is_odd;
+            return is_invalid;
         }
         if key == self.list.pull_policy_key() {
             self.never_pulled = cursor.string().as_deref() == Some(PULL_NEVER);

@@ -1,19 +1,19 @@
 //! A cursor over JSON text, and edits of that text.
 //!
-//! Objects of a tenant are never parsed into a tree: a tree takes many times the memory of its text, and loses what a
-//! number, the order of keys or a key that occurs twice looked like. The text is read once from front to back, what is
-//! needed is kept as slices of it, and everything that is not edited is copied as it is.
+//! Objects of a tenant are never parsed into a tree: a tree takes many times the memory of its text, and does not keep the
+//! form of numbers, the order of keys, and duplicate keys. The text is read once from front to back, the needed parts are
+//! kept as slices, and everything that is not edited is copied unchanged.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Range;
 use std::rc::Rc;
 
-/// Levels of nesting. The host's parser stops at 127, and the response has one level around the object.
+/// Levels of nesting. The host's parser stops at 127, and the response adds one level around the object.
 const MAX_DEPTH: usize = 126;
 
-/// A position in JSON text whose syntax was checked before (`serde_json::value::RawValue`). Other text leads to wrong values,
-/// but neither to a panic nor to an endless loop.
+/// A position in JSON text whose syntax has been checked (`serde_json::value::RawValue`). Other text leads to wrong values, but
+/// neither to a panic nor to an endless loop.
 pub struct Cursor<'a> {
     text: &'a str,
     at: usize,
@@ -21,14 +21,14 @@ pub struct Cursor<'a> {
     deepest: usize,
 }
 
-/// A key of an object, in front of its value.
+/// The key of a member whose value is next.
 pub struct Key<'a> {
-    /// The key without its escapes.
+    /// Without escapes.
     pub name: Cow<'a, str>,
     pub start: usize,
 }
 
-/// Texts by keys. One type for many uses, since each instance of the code takes some KiB of the module.
+/// Texts by key. One type for many uses, since each instance of the generic code adds some KiB to the module.
 pub type Texts<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
 
 /// A member of an object, as positions in the text.
@@ -38,20 +38,17 @@ pub struct Member {
     pub value: Range<usize>,
 }
 
-/// A value that may be an object, as the place of a member that is to be added.
+/// A value that a member may be added to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Holder {
-    /// There is no such value.
     #[default]
     Absent,
     Null(Range<usize>),
     Object {
         /// The position after its opening brace.
         inside: usize,
-        /// It has no members.
         is_empty: bool,
     },
-    /// It is something else.
     Other,
 }
 
@@ -65,7 +62,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The host could not read an object that is nested as deeply as what was passed so far.
+    /// Whether the text so far is nested too deeply for the host.
     pub fn is_too_deep(&self) -> bool {
         self.deepest > MAX_DEPTH
     }
@@ -81,17 +78,16 @@ impl<'a> Cursor<'a> {
         start..self.at
     }
 
-    /// A part of the text.
     pub fn text_of(&self, range: Range<usize>) -> &'a str {
         self.text.get(range).unwrap_or_default()
     }
 
-    /// Enters an object; `false` if the value is none, which is skipped then.
+    /// Enters an object; skips any other value and returns `false`.
     pub fn enter_object(&mut self) -> bool {
         self.enter(b'{')
     }
 
-    /// Enters an array; `false` if the value is none, which is skipped then.
+    /// Enters an array; skips any other value and returns `false`.
     pub fn enter_array(&mut self) -> bool {
         self.enter(b'[')
     }
@@ -113,7 +109,7 @@ impl<'a> Cursor<'a> {
         self.has_next()
     }
 
-    /// Reads `null`; `false` if the value is another, which stays the next one.
+    /// Reads `null`; `false` for any other value, which is not skipped.
     pub fn null(&mut self) -> bool {
         let is_null = self.peek() == Some(b'n');
         if is_null {
@@ -122,7 +118,7 @@ impl<'a> Cursor<'a> {
         is_null
     }
 
-    /// Reads a string; `None` if the value is none, which is skipped then.
+    /// Reads a string; skips any other value and returns `None`.
     pub fn string(&mut self) -> Option<Cow<'a, str>> {
         if self.peek() != Some(b'"') {
             self.skip();
@@ -145,7 +141,6 @@ impl<'a> Cursor<'a> {
         self.text.get(start..self.at).unwrap_or_default()
     }
 
-    /// Skips a value.
     pub fn skip(&mut self) {
         match self.peek() {
             Some(b'"') => _ = self.skip_string(),
@@ -158,7 +153,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Describes the value as a place for members, and enters it if it is an object.
+    /// Enters the value if it is an object.
     pub fn enter_holder(&mut self) -> Holder {
         let start = self.position();
         if self.null() {
@@ -184,7 +179,7 @@ impl<'a> Cursor<'a> {
         true
     }
 
-    /// Whether the object or array has another member, to which it moves; else it leaves the object or array.
+    /// Moves to the next member of an object or array; leaves it and returns `false` if there is none.
     fn has_next(&mut self) -> bool {
         if self.peek() == Some(b',') {
             self.at += 1;
@@ -255,7 +250,7 @@ impl<'a> Cursor<'a> {
 }
 
 impl Key<'_> {
-    /// The member, when `cursor` has passed its value, which started at `value`.
+    /// The member, after `cursor` has passed its value, which started at `value`.
     pub fn member(&self, value: usize, cursor: &Cursor<'_>) -> Member {
         Member {
             start: self.start,
@@ -268,7 +263,7 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
 }
 
-/// Edits of a text, and the text.
+/// A text with edits.
 pub struct Edited<'a> {
     text: &'a str,
     edits: Vec<Edit>,
@@ -305,7 +300,6 @@ impl<'a> Edited<'a> {
         self.text.len() + new.sum::<usize>()
     }
 
-    /// A part of the original text.
     pub fn text_of(&self, range: Range<usize>) -> &'a str {
         self.text.get(range).unwrap_or_default()
     }
@@ -315,13 +309,12 @@ impl<'a> Edited<'a> {
         self.edits.push(Edit { range, new });
     }
 
-    /// Replaces a value by a string.
     pub fn replace_string(&mut self, range: Range<usize>, text: Rc<str>) {
         let new = New::Text(text);
         self.edits.push(Edit { range, new });
     }
 
-    /// Adds the member `"<key>":<value>`, or makes `null` an object with it; `false` if there is no object to add it to.
+    /// Adds the member `"<key>":<value>` to an object, or replaces `null` by an object with it; `false` for any other value.
     pub fn add(&mut self, holder: &Holder, key: &str, value: &str) -> bool {
         match holder {
             Holder::Object { inside, is_empty } => {
@@ -334,7 +327,7 @@ impl<'a> Edited<'a> {
         true
     }
 
-    /// Removes a member and the comma that separates it from another.
+    /// Removes a member and its comma.
     pub fn remove(&mut self, member: &Member) {
         let (start, end) = (member.start, member.value.end);
         let after = self.text.get(end..).unwrap_or_default();
@@ -349,7 +342,7 @@ impl<'a> Edited<'a> {
         self.replace(range, String::new());
     }
 
-    /// Appends the edited text.
+    /// Appends the edited text to `target`.
     pub fn write(&self, target: &mut Vec<u8>) {
         let edits = self.edits.iter().enumerate();
         let starts: BinaryHeap<_> = edits

@@ -1,19 +1,19 @@
 //! The Kubewarden policy of image-mirror: workloads use the copies of their images.
 //!
-//! [`validate`] is a function of the admission request and of what the sidecar says through the [`Host`]:
+//! [`evaluate()`] is a function of the admission request and of the responses of the sidecar through the [`Host`]:
 //!
-//! 1. [`request`]: read the request; [`pod_template`]: what of it may be changed; [`exempt`]: whether nothing is to be;
-//! 2. [`object`]: read what matters of the object; [`images`]: which images it names; [`sidecar_client`]: what the sidecar knows
-//!    about them; [`originals_annotation`]: what is known without it;
-//! 3. [`decide`]: what becomes of each image and of the [`pull_secrets`]; [`rewrite`]: the edit of the object's text;
+//! 1. [`request`]: parse the request, and find what may change; [`exclusions`]: objects that are not rewritten;
+//! 2. [`object`]: read the object; [`images`]: its images; [`sidecar_client`]: their status; [`originals_annotation`]: the copies
+//!    that are known without the sidecar;
+//! 3. [`decide`]: the outcome for each image and the [`pull_secrets`]; [`rewrite`]: the edit of the object's text;
 //! 4. [`response`]: the response, with warnings and audit annotations.
 //!
-//! Time and memory are at most linear in the size of the request: nothing is searched once for each of many.
+//! Time and memory are at most linear in the size of the request: no search is repeated for each of many items.
 //!
-//! It never fails: the host would turn an error, a panic or a timeout into a denial that no `failurePolicy` rescues. What
-//! cannot be understood is accepted as it is, with a warning.
+//! The policy never fails: the host would turn an error, a panic or a timeout into a denial, whatever the `failurePolicy`.
+//! Invalid input is accepted unchanged, with a warning.
 
-// No panic is reachable from outside: code that cannot avoid one says why with `#[expect(..., reason = "...")]`.
+// No panic is reachable from outside. An exception gives its reason: `#[expect(..., reason = "...")]`.
 #![deny(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -25,20 +25,17 @@ mod decide;
 mod evaluate;
 mod exclusions;
 #[cfg(any(fuzzing, test))]
+#[path = "../fuzz/src/fuzzing.rs"]
 pub mod fuzzing;
 #[cfg(target_arch = "wasm32")]
 mod guest;
 mod host;
 mod images;
-mod job_update;
 mod json;
-mod listed_secrets;
 mod log;
 mod object;
 mod old_object;
 mod originals_annotation;
-mod other_installation;
-mod pod_template;
 mod pull_secrets;
 mod reason;
 mod request;

@@ -1,4 +1,4 @@
-//! Log events, in the shape that Kubewarden's host knows: `level`, `message`, and any other fields.
+//! Log events for Kubewarden's host: `level`, `message`, and any other fields.
 
 use serde::Serialize;
 
@@ -7,8 +7,8 @@ use crate::request::Request;
 use crate::response::Report;
 use crate::truncate::cut;
 
-/// Error texts of the host may carry a stack backtrace.
-const MAX_TROUBLE: usize = 500;
+/// Characters. Error texts of the host may contain a backtrace.
+const MAX_HOST_ERROR: usize = 500;
 /// Bytes. The whole list is in the audit annotations.
 const MAX_LIST: usize = 2 * 1024;
 
@@ -36,7 +36,7 @@ struct Event<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     left_to_pods: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
-    remembered: &'a str,
+    from_annotation: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     pull_secret: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -45,34 +45,36 @@ struct Event<'a> {
     host_error: &'a str,
 }
 
-/// Logs what happened to the images of an object. Silent if nothing did.
-pub fn report(report: &Report, request: &Request<'_>, trouble: Option<&str>, host: &mut impl Host) {
+/// Logs what happened to the images of an object, if anything.
+pub fn report(
+    report: &Report,
+    request: &Request<'_>,
+    host_error: Option<&str>,
+    host: &mut impl Host,
+) {
     let rewritten = report.rewritten.join(MAX_LIST);
     let left_to_pods = report.left_to_pods.join(MAX_LIST);
-    let remembered = report.remembered.join(MAX_LIST);
+    let from_annotation = report.from_annotation.join(MAX_LIST);
     let not_mirrored = report.kept.join(MAX_LIST);
     let pull_secret = report.secret().unwrap_or_default();
-    let host_error = cut(trouble.unwrap_or_default(), MAX_TROUBLE);
+    let host_error = cut(host_error.unwrap_or_default(), MAX_HOST_ERROR);
     let is_empty = [&rewritten, &left_to_pods, &not_mirrored].map(String::is_empty);
     let (level, message) = match is_empty {
         _ if report.is_rejection() => (Level::Warning, "rejected"),
-        [_, _, true] if !remembered.is_empty() => (Level::Warning, "annotated copies used"),
+        [_, _, true] if !from_annotation.is_empty() => (Level::Warning, "annotated copies used"),
         [true, true, true] if pull_secret.is_empty() => return,
         [true, true, true] => (Level::Info, "pull Secret changed"),
         [false, _, true] => (Level::Info, "images rewritten"),
-        [true, false, true] => (Level::Info, "images left to the Pods"),
-        [true, _, false] => (Level::Warning, "images keep their upstream"),
-        [false, _, false] => (
-            Level::Warning,
-            "some images rewritten, some keep their upstream",
-        ),
+        [true, false, true] => (Level::Info, "images rewritten in the Pods only"),
+        [true, _, false] => (Level::Warning, "images not rewritten"),
+        [false, _, false] => (Level::Warning, "some images not rewritten"),
     };
     send(
         host,
         &Event {
             rewritten: &rewritten,
             left_to_pods: &left_to_pods,
-            remembered: &remembered,
+            from_annotation: &from_annotation,
             pull_secret,
             not_mirrored: &not_mirrored,
             host_error: &host_error,
@@ -81,9 +83,9 @@ pub fn report(report: &Report, request: &Request<'_>, trouble: Option<&str>, hos
     );
 }
 
-/// Logs that an object was accepted although the policy should see its images but does not know where they are.
+/// Logs that an object has no Pod template in the expected field.
 pub fn unknown_shape(request: &Request<'_>, host: &mut impl Host) {
-    let message = "no pod template found, accepted as it is";
+    let message = "no Pod template found, object accepted unchanged";
     send(host, &event(Level::Debug, message, request));
 }
 
@@ -99,7 +101,7 @@ fn event<'a>(level: Level, message: &'a str, request: &'a Request<'_>) -> Event<
         dry_run: request.dry_run == Some(true),
         rewritten: "",
         left_to_pods: "",
-        remembered: "",
+        from_annotation: "",
         pull_secret: "",
         not_mirrored: "",
         host_error: "",

@@ -1,4 +1,4 @@
-//! The parts of an object that the policy looks at, read from its text in one pass.
+//! The parts of an object that the policy needs, read from its text in one pass.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -8,12 +8,12 @@ use mirror_contract::workload::{ImageList, ORIGINAL_IMAGES, READMITTED, SKIP, ST
 
 use crate::images::{Images, Slot};
 use crate::json::{Cursor, Holder, Member};
-use crate::listed_secrets::{self, ListedSecrets};
+use crate::pull_secrets::{self, ListedSecrets};
 use crate::settings::Settings;
 
 pub struct Object<'a> {
     pub text: &'a str,
-    /// What it says about itself. Of a Pod it is also the template.
+    /// Its own metadata. For a Pod, this is also the template.
     part: Part<'a>,
     template: Option<Part<'a>>,
     is_pod: bool,
@@ -22,31 +22,26 @@ pub struct Object<'a> {
 /// An object or a Pod template: both have `metadata` and `spec`.
 #[derive(Default)]
 pub struct Part<'a> {
-    /// Where members can be added.
     pub holder: Holder,
-    /// Its text.
     pub range: Range<usize>,
     pub metadata: Metadata<'a>,
     /// `None` if it names no `containers`.
     pub spec: Option<PodSpec<'a>>,
 }
 
-/// What `metadata` says.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Default)]
 pub struct Metadata<'a> {
     pub holder: Holder,
     pub annotations: Holder,
     /// The annotation with the original images, as a member of `annotations`.
     pub originals: Option<Member>,
-    /// The value of that annotation.
     pub originals_text: Option<Cow<'a, str>>,
     /// Bytes of the keys and values of all other annotations.
     pub other_annotations: usize,
     /// The value of the annotation that the sidecar changes to send a workload through admission again.
     pub readmitted: Option<Cow<'a, str>>,
     pub is_static_pod: bool,
-    /// It is being deleted.
     pub is_deleted: bool,
     /// The skip annotation or label is set.
     pub opts_out: bool,
@@ -61,16 +56,14 @@ pub struct Metadata<'a> {
     pub controller: Controller<'a>,
 }
 
-/// The kind and the name of a controller; empty where it says nothing.
+/// The kind and the name of a controller, empty if missing.
 #[derive(Default)]
 pub struct Controller<'a> {
     pub kind: Cow<'a, str>,
     pub name: Cow<'a, str>,
 }
 
-/// What a pod spec says.
 pub struct PodSpec<'a> {
-    pub holder: Holder,
     pub text: &'a str,
     pub images: Images<'a>,
     pub secrets: ListedSecrets<'a>,
@@ -120,12 +113,11 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// The spec of the Pod template.
     pub fn spec(&self) -> Option<&PodSpec<'a>> {
         self.template()?.spec.as_ref()
     }
 
-    /// Whether Istio injects containers into its Pods, as far as the object says.
+    /// Whether Istio injects containers into its Pods. Labels of the namespace are not known.
     pub fn is_injected(&self) -> bool {
         let is_customised =
             |slot: &Slot<'_>| placeholder::is_customised_sidecar(&slot.name, &slot.image);
@@ -136,7 +128,6 @@ impl<'a> Object<'a> {
                 .is_some_and(|spec| spec.images.slots.iter().any(is_customised))
     }
 
-    /// The text of the Pod template.
     pub fn template_text(&self) -> Option<&'a str> {
         self.text.get(self.template()?.range.clone())
     }
@@ -284,21 +275,20 @@ impl<'a> PodSpec<'a> {
             return None;
         };
         let mut images = Images::default();
-        let mut secrets = ListedSecrets::default();
+        let mut secrets = ListedSecrets::new(holder);
         let mut has_containers = false;
         while let Some(key) = cursor.next_key() {
             has_containers |= key.name == "containers";
             if let Some(list) = ImageList::of(&key.name) {
                 images.read(list, cursor);
-            } else if key.name == listed_secrets::KEY {
-                secrets = ListedSecrets::read(&key, cursor);
+            } else if key.name == pull_secrets::KEY {
+                secrets.read(&key, cursor);
             } else {
                 cursor.skip();
             }
         }
         images.sort();
         has_containers.then(|| Self {
-            holder,
             text: cursor.text_of(cursor.since(start)),
             images,
             secrets,

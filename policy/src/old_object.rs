@@ -1,20 +1,19 @@
-//! The object that a request replaces. It is read when it is needed, which is seldom.
+//! The object that a request replaces. It is parsed only if it is needed, which is rare.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use mirror_contract::{ImageRef, Relation};
-
 use mirror_contract::workload::ImageList;
+use mirror_contract::{ImageRef, Relation};
 
 use crate::images::{Images, Slot};
 use crate::json::Texts;
 use crate::object::{Object, PodSpec};
 use crate::originals_annotation::OriginalsAnnotation;
-use crate::pod_template::{Scope, Target};
+use crate::request::{Scope, Target};
 use crate::settings::{KnownCopies, Settings};
 
-/// The object that a request replaces, if any. One that cannot be read is none: then nothing is known to have changed.
+/// The object that a request replaces, if any. One that cannot be parsed counts as missing.
 pub struct OldObject<'a> {
     text: Option<&'a str>,
     target: &'a Target,
@@ -26,15 +25,15 @@ pub struct OldObject<'a> {
     annotation: OnceCell<OriginalsAnnotation>,
 }
 
-/// All images in canonical form.
+/// Images in canonical form.
 #[derive(Default)]
 struct KnownImages {
     names: BTreeSet<String>,
-    /// The originals of the copies that it names.
+    /// The originals of the copies in use.
     originals: BTreeSet<String>,
-    /// The copies that it names, as they are written, by their originals.
+    /// The copies in use, as they are written, by their originals.
     copies: BTreeMap<String, String>,
-    /// Further copies that its annotation names, by their originals.
+    /// Further copies of the annotation, by their originals.
     unused_copies: BTreeMap<String, String>,
 }
 
@@ -56,7 +55,7 @@ impl<'a> OldObject<'a> {
         self.object.get_or_init(read).as_ref()
     }
 
-    /// The object, if `words` are anywhere in its text.
+    /// The object, if its text contains `words`.
     pub fn text_with(&self, words: &str) -> Option<&Object<'a>> {
         self.text.filter(|text| text.contains(words))?;
         self.object()
@@ -66,7 +65,6 @@ impl<'a> OldObject<'a> {
         self.object()?.spec()
     }
 
-    /// Its annotation with the original images, as far as it can be relied upon.
     pub fn annotation(&self) -> &OriginalsAnnotation {
         self.annotation.get_or_init(|| {
             let template = self.object().and_then(Object::template);
@@ -77,13 +75,13 @@ impl<'a> OldObject<'a> {
         })
     }
 
-    /// Whether it used an image, itself or as its copy.
+    /// Whether it used the image or its copy.
     pub fn had(&self, image: &str) -> bool {
         let (images, image) = (self.images(), canonical(image));
         images.names.contains(&image) || images.originals.contains(&image)
     }
 
-    /// The image that the entry of this name had.
+    /// The image of the container or volume of the same name.
     pub fn image_at(&self, slot: &Slot<'_>) -> Option<&str> {
         let entries = self.entries.get_or_init(|| {
             let mut entries = <[Texts<'a>; 4]>::default();
@@ -100,8 +98,9 @@ impl<'a> OldObject<'a> {
 
     /// The copy that the old object used for the image in `slot`.
     ///
-    /// That is the copy that the same container ran. If it ran another image, a copy in a known backup counts wherever it was
-    /// used, unless the original was used as well. Without known backups nothing can start that did not run there.
+    /// That is the copy in the same container. If that had another image, a copy in a known backup counts in whatever container
+    /// it was used, unless the original was used as well. Without known backups, a forged annotation could start another image
+    /// there.
     pub fn copy_in_use(&self, slot: &Slot<'_>) -> Option<&str> {
         if self.annotation().is_empty() {
             return None;
@@ -118,8 +117,8 @@ impl<'a> OldObject<'a> {
         self.images().copies.get(&image).map(String::as_str)
     }
 
-    /// The copy that replaces the image in `slot` while nobody knows whether there is one: the copy that was used, or another
-    /// one that the annotation names. Returns `None` if the old object already used the original.
+    /// The copy that replaces the image in `slot` while its status is unknown: the copy in use, or another one of the
+    /// annotation. Returns `None` if the old object already used the original.
     pub fn copy_of(&self, slot: &Slot<'_>) -> Option<&str> {
         let copy = self.copy_in_use(slot);
         if copy.is_some() || self.annotation().is_empty() {
@@ -138,18 +137,16 @@ impl<'a> OldObject<'a> {
         images.all(|image| names.contains(&canonical(image)))
     }
 
-    /// Whether it uses copies that its annotation names.
     pub fn uses_copies(&self) -> bool {
         !self.images().copies.is_empty()
     }
 
-    /// Whether it lists this pull Secret.
     pub fn lists(&self, secret: &str) -> bool {
         let spec = self.spec();
         spec.is_some_and(|spec| spec.secrets.has(secret))
     }
 
-    /// Whether it has an annotation with original images, whatever that says.
+    /// Whether it has the annotation, even an invalid one.
     pub fn is_annotated(&self) -> bool {
         let template = self.object().and_then(Object::template);
         template.is_some_and(|template| template.metadata.originals.is_some())
@@ -163,7 +160,7 @@ impl<'a> OldObject<'a> {
         let mut images = KnownImages::default();
         let known: &KnownCopies<'_> = &self.settings.known_copies;
         for (copy, original) in self.annotation().copies() {
-            // The digest that was added to a tag may be an outdated one: it counts only where it is in use.
+            // A digest that was added to a tag may be outdated: it counts only if it is in use.
             if known.has_backups() && known.relation(copy, original) == Some(Relation::Exact) {
                 let original = canonical(original);
                 images.unused_copies.insert(original, copy.to_owned());
@@ -184,15 +181,14 @@ impl<'a> OldObject<'a> {
 }
 
 impl<'a> Images<'a> {
-    /// Those that a request of this scope may change, compared to the object that it replaces, but for those that are never
-    /// pulled.
+    /// The images that a request of this scope may change, without those that are never pulled.
     pub fn changeable(&self, scope: Scope, old_object: &OldObject<'_>) -> Vec<&Slot<'a>> {
         if scope != Scope::Everything && old_object.spec().is_none() {
             return Vec::new();
         }
         let may_change = |slot: &Slot<'a>| match (scope, slot.list) {
             (Scope::Everything, _) => true,
-            // It is immutable: whoever applies the Pod once more means what is there.
+            // It is immutable: the same Pod was applied again.
             (Scope::ChangedImages, ImageList::Volumes) => old_object.copy_of(slot).is_some(),
             (Scope::ChangedImages, ImageList::Containers | ImageList::InitContainers) => {
                 old_object.image_at(slot) != Some(&*slot.image)
@@ -209,7 +205,7 @@ impl<'a> Images<'a> {
     }
 }
 
-/// An image in its normal form, however it was written; as it is if it is no reference.
+/// Returns the normal form of an image, or the text itself if it is not a reference.
 pub fn canonical(image: &str) -> String {
     ImageRef::parse(image).map_or_else(|_| image.to_owned(), |image| image.to_string())
 }

@@ -1,10 +1,10 @@
 //! The annotation with the original images of an object.
 //!
-//! It is on the Pod template (or the Pod), so that it goes wherever the images go: to the Pods, and back with a rollback.
-//! It is a JSON object, `{"<copy>": "<image as it was written>"}`. If the policy gave the template a pull Secret, there is
-//! also `"imagePullSecret": "<name>"`, which is no copy's name, since those have a registry and a path.
+//! It is part of the Pod template (or the Pod), so Pods inherit it and a rollback restores it. It is a JSON object,
+//! `{"<copy>": "<image as it was written>"}`. If the policy added a pull Secret to the template, there is also
+//! `"imagePullSecret": "<name>"`, which cannot be a copy, since those have a registry and a path.
 //!
-//! Whoever may write the object may write the annotation, and somebody else's update may come to rely on it. So an entry
+//! Everyone who may write the object may write the annotation, and the update of another user may rely on it. So an entry
 //! counts only if [`KnownCopies`] confirms it.
 
 use std::collections::BTreeMap;
@@ -20,20 +20,19 @@ const SECRET: &str = "imagePullSecret";
 /// Bytes of all keys and values of an object's annotations. The API server refuses an object with more
 /// (`TotalAnnotationSizeLimitB` in Kubernetes' apimachinery).
 const MAX_ANNOTATIONS: usize = 256 * 1024;
-/// Entries that are checked; the policy asks for [`crate::sidecar_client::MAX_IMAGES`] images at a time.
+/// Entries that are checked, enough for the old and new copies of [`crate::images::MAX_IMAGES`] images.
 const MAX_ENTRIES: usize = 250;
 
-/// The originals of the copies on a template or a Pod.
 #[derive(Clone, Debug, Default)]
 pub struct OriginalsAnnotation {
-    /// The images as they were written, by their copies.
+    /// By copy.
     originals: BTreeMap<String, String>,
-    /// The pull Secret that the policy gave to the template.
+    /// The pull Secret that the policy added to the template.
     pub secret: Option<String>,
 }
 
 impl OriginalsAnnotation {
-    /// The annotation of `template`, as it is written. One that cannot be read is none.
+    /// The annotation of `template` as it is written, empty if it cannot be parsed.
     pub fn unverified(template: &Part<'_>) -> Self {
         let text = template.metadata.originals_text.as_deref();
         let text = text.filter(|text| text.len() <= MAX_ANNOTATIONS);
@@ -58,17 +57,14 @@ impl OriginalsAnnotation {
         verified
     }
 
-    /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.originals.is_empty() && self.secret.is_none()
     }
 
-    /// Whether there are entries of copies.
     pub fn has_copies(&self) -> bool {
         !self.originals.is_empty()
     }
 
-    /// What `image` was before it was replaced, if it is a copy.
     pub fn original(&self, image: &str) -> Option<&str> {
         self.originals.get(image).map(String::as_str)
     }
@@ -84,7 +80,7 @@ impl OriginalsAnnotation {
         }
     }
 
-    /// Removes copies that are not among these images.
+    /// Removes copies that are not among `images`.
     pub fn retain<'i>(&mut self, images: impl Iterator<Item = &'i str>) {
         let mut retained = Self::default();
         for image in images {
@@ -95,7 +91,7 @@ impl OriginalsAnnotation {
         self.originals = retained.originals;
     }
 
-    /// Writes the annotation onto `template`; removes it if it is empty, or if there is no room for it.
+    /// Writes the annotation to `template`, or removes it if it is empty or too large.
     pub fn write(mut self, template: &Part<'_>, edited: &mut Edited<'_>) {
         let metadata = &template.metadata;
         let is_empty = self.is_empty();

@@ -1,66 +1,62 @@
-//! Why an image keeps its upstream.
+//! Why an image keeps its original.
 
 use std::fmt;
 
 use mirror_contract::reference::ParseError;
 use mirror_contract::{Refusal, RefusalKind, Unsupported};
 
-use crate::sidecar_client::MAX_IMAGES;
+use crate::images::MAX_IMAGES;
 use crate::truncate::cut;
 
-/// Characters, as many as the sidecar's own reasons have. Other texts that its marker got into may go on for pages.
+/// Characters, as in the reasons of the sidecar. Other texts that contain its marker may have several pages.
 const MAX_REASON: usize = 200;
 
-/// Why an image keeps its upstream. Displayed, it continues a sentence that begins with the image.
+/// Why an image keeps its original. Displayed, it continues a sentence that starts with the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The copy is being made.
     Pending(String),
     /// The copy could not be made.
     Failed(String),
-    /// The text is not an image reference.
     Unparseable(ParseError),
-    /// The contract has no words for this image.
     Unsupported(Unsupported),
-    /// The time budget was used up.
-    NoTime,
-    /// The request names more images than it may ask about.
-    TooMany,
-    /// The sidecar cannot tell.
+    /// The time budget is used up.
+    OutOfTime,
+    /// The object has more than [`MAX_IMAGES`] images.
+    TooManyImages,
+    /// The sidecar does not know the status.
     Unavailable(String),
     /// The sidecar could not be reached.
-    Silent,
-    /// The sidecar's answer is not one, or not about what was asked.
-    Unusable,
-    /// The object is in no namespace that could have a pull Secret.
+    NoResponse,
+    /// The response cannot be parsed, or does not match the request.
+    InvalidResponse,
     NoNamespace,
-    /// The copy cannot be pulled, since it is not certain that there is a pull Secret.
+    /// The copy cannot be pulled, since its pull Secret may not exist.
     NoSecret(Box<Reason>),
-    /// The copy cannot be pulled, since the Secret of this name cannot be added to a Pod that exists.
+    /// The copy cannot be pulled, since this Secret cannot be added to an existing Pod.
     SecretNotListed(String),
     /// The copy cannot be pulled, since the pod spec's `imagePullSecrets` is not a list.
     SecretsUnreadable,
 }
 
 impl Reason {
-    /// Whether this is a failure of the sidecar (`whenUnavailable`), and not the state of the image (`whenNotMirrored`).
+    /// Whether `whenUnavailable` applies, and not `whenNotMirrored`.
     pub fn is_unavailable(&self) -> bool {
         match self {
-            Self::Unavailable(_) | Self::Silent | Self::Unusable => true,
+            Self::Unavailable(_) | Self::NoResponse | Self::InvalidResponse => true,
             Self::NoSecret(reason) => reason.is_unavailable(),
             _ => false,
         }
     }
 
-    /// Whether nobody said anything about the image: it may have a copy.
-    pub fn is_silence(&self) -> bool {
+    /// Whether the status of the image is unknown: it may have a copy.
+    pub fn is_unknown(&self) -> bool {
         match self {
-            Self::NoSecret(reason) => reason.is_silence(),
-            reason => reason.is_unavailable() || *reason == Self::NoTime,
+            Self::NoSecret(reason) => reason.is_unknown(),
+            reason => reason.is_unavailable() || *reason == Self::OutOfTime,
         }
     }
 
-    /// The reason alone.
     pub fn reason(&self) -> String {
         match self {
             Self::Pending(reason) | Self::Failed(reason) | Self::Unavailable(reason) => {
@@ -68,16 +64,16 @@ impl Reason {
             }
             Self::Unparseable(error) => error.to_string(),
             Self::Unsupported(reason) => reason.to_string(),
-            Self::NoTime => "no time left to ask".into(),
-            Self::TooMany => {
-                format!("an object is asked about {MAX_IMAGES} different images at most")
+            Self::OutOfTime => "timeBudgetMs is used up".into(),
+            Self::TooManyImages => {
+                format!("at most {MAX_IMAGES} different images of an object are looked up")
             }
-            Self::Silent => "the sidecar does not answer".into(),
-            Self::Unusable => "the sidecar's answer makes no sense".into(),
-            Self::NoNamespace => "the object is in no namespace".into(),
+            Self::NoResponse => "the sidecar does not respond".into(),
+            Self::InvalidResponse => "the sidecar sent an invalid response".into(),
+            Self::NoNamespace => "the object has no namespace".into(),
             Self::NoSecret(reason) => reason.reason(),
             Self::SecretNotListed(name) => {
-                format!("{name} cannot be added to a Pod that exists")
+                format!("{name} cannot be added to an existing Pod")
             }
             Self::SecretsUnreadable => "imagePullSecrets is not a list".into(),
         }
@@ -91,7 +87,7 @@ impl fmt::Display for Reason {
             Self::NoSecret(_) | Self::SecretNotListed(_) | Self::SecretsUnreadable => {
                 "has a copy, but no pull Secret for it: "
             }
-            _ if self.is_silence() => "cannot be looked up: ",
+            _ if self.is_unknown() => "cannot be looked up: ",
             _ => "is not mirrored: ",
         })?;
         f.write_str(&self.reason())

@@ -1,16 +1,16 @@
-//! The edit of the object: images, pull Secrets, and the annotation with the original images. Nothing else is touched.
+//! The edit of the object: images, pull Secrets, and the annotation with the original images. Nothing else changes.
 
 use std::rc::Rc;
 
 use crate::decide::{Outcome, Plan};
 use crate::json::Edited;
 use crate::object::{Object, PodSpec};
-use crate::old_object::OldObject;
+use crate::old_object::{OldObject, canonical};
 use crate::originals_annotation::OriginalsAnnotation;
-use crate::pod_template::{Scope, Target};
 use crate::pull_secrets::SecretChange;
+use crate::request::{Scope, Target};
 
-/// Carries out `plan` on `object`, which has this `annotation` and replaces `old_object`; `None` if there is nothing to change.
+/// Returns the object with the changes of `plan`; `None` if there are none.
 pub fn rewrite<'a>(
     object: &Object<'a>,
     target: &Target,
@@ -27,30 +27,30 @@ pub fn rewrite<'a>(
         let slot = decision.slot;
         let image = match &decision.outcome {
             Outcome::Rewrite(copy) => &copy.image,
-            Outcome::Remembered(remembered) => match &remembered.copy {
+            Outcome::Annotated(annotated) => match &annotated.copy {
                 Some(copy) => copy,
                 None => continue,
             },
             _ => continue,
         };
-        // A copy that replaces another one stands for the same original.
+        // A copy that replaces another one has the same original.
         let original = annotation.original(&slot.image);
         let original = original.or_else(|| old_object.annotation().original(&slot.image));
         let original = original.map(ToOwned::to_owned);
         annotation.add(image, original.as_deref().unwrap_or(&slot.image));
         edits.push((slot, Rc::clone(image)));
     }
-    let is_restored = restore(&mut annotation, target, &plan, spec, old_object);
+    let is_restored = restore_entries(&mut annotation, target, &plan, spec, old_object);
     if edits.is_empty() && plan.secret == SecretChange::None && !is_restored {
         return None;
     }
     match &plan.secret {
-        // A Pod keeps its pull Secrets for good.
+        // The list of a Pod is immutable, so its Secret need not be annotated.
         SecretChange::Add { name, .. } if !target.is_pod => annotation.secret = Some(name.clone()),
-        // The Pods of its copies get the Secret that is annotated, also while the sidecar does not respond.
+        // Its Pods get the annotated Secret, also while the sidecar does not respond.
         SecretChange::None | SecretChange::Add { .. } | SecretChange::Remove { .. } => {}
     }
-    // What was added just now is in use.
+    // The entries that were just added are in use.
     if !is_first {
         // Edits are in the order of the images.
         let mut edits = edits.iter().peekable();
@@ -66,8 +66,8 @@ pub fn rewrite<'a>(
     if matches!(plan.secret, SecretChange::Remove { .. }) && !annotation.has_copies() {
         annotation.secret = None;
     }
-    plan.secret.apply(spec, &mut edited);
-    // The API server drops the annotation when it comes with ephemeral containers.
+    plan.secret.apply(&spec.secrets, &mut edited);
+    // The API server drops changes of annotations in an update of ephemeral containers.
     let is_kept = matches!(target.scope, Scope::Everything | Scope::ChangedImages);
     if is_kept
         && !is_pruned(
@@ -82,11 +82,11 @@ pub fn rewrite<'a>(
     Some(edited)
 }
 
-/// Restores the entries of copies that stay in use, if an update drops them. Returns whether there are any.
+/// Restores the annotation entries of copies that stay in use, if an update drops them. Returns whether there are any.
 ///
-/// Operators and `kubectl replace` set all annotations of a template. Without its entry, a copy could not be told from an
-/// original that somebody keeps in the backup.
-fn restore(
+/// Operators and `kubectl replace` set all annotations of a template. Without its entry, a copy looks like an original that
+/// is kept in the backup.
+fn restore_entries(
     annotation: &mut OriginalsAnnotation,
     target: &Target,
     plan: &Plan<'_>,
@@ -105,7 +105,7 @@ fn restore(
     match target.scope {
         Scope::Everything => {
             for decision in &plan.decisions {
-                if let Outcome::InBackup { .. } | Outcome::Remembered(_) = decision.outcome {
+                if let Outcome::InBackup { .. } | Outcome::Annotated(_) = decision.outcome {
                     add(&decision.slot.image);
                 }
             }
@@ -122,8 +122,8 @@ fn restore(
     is_restored
 }
 
-/// Whether the schema of a custom kind drops the annotation: its object has exactly these copies, and no annotation. Writing
-/// it once more would raise the generation each time, and wake the controller of the kind.
+/// Whether the schema of a custom kind drops the annotation: the old object has these copies and no annotation. Writing it
+/// again would raise the generation with every update, and wake the controller of the kind.
 fn is_pruned(
     annotation: &OriginalsAnnotation,
     target: &Target,
@@ -135,4 +135,43 @@ fn is_pruned(
         && old_object.object().is_some()
         && !old_object.is_annotated()
         && old_object.names_all(annotation.copies().map(|(copy, _)| copy))
+}
+
+/// Restores the copies of a Job, with their pull Secret and annotation, if the Job is applied again with its originals.
+///
+/// The API server would deny that as a change of an immutable template. Anything else stays as it was written: the API server
+/// decides what of a Job may change, which is more while it is suspended. The annotation is used unverified here, since only
+/// images that the Job already has are restored.
+pub fn restore_job<'a>(object: &Object<'a>, old_object: &OldObject<'_>) -> Option<Edited<'a>> {
+    let old = old_object.object()?;
+    let (template, old_template) = (object.template()?, old.template()?);
+    let (spec, old_spec) = (object.spec()?, old.spec()?);
+    let annotation = OriginalsAnnotation::unverified(old_template);
+    if annotation.is_empty() || old.template_text() == object.template_text() {
+        return None;
+    }
+    let mut edited = Edited::new(object.text);
+    let mut uses_copies = false;
+    for slot in &spec.images.slots {
+        let Some(copy) = old_object.image_at(slot) else {
+            continue;
+        };
+        let Some(original) = annotation.original(copy) else {
+            continue;
+        };
+        if copy == &*slot.image {
+            uses_copies = true;
+        } else if canonical(original) == canonical(&slot.image) {
+            uses_copies = true;
+            edited.replace_string(slot.range.clone(), copy.into());
+        }
+    }
+    if let Some(name) = &annotation.secret {
+        let old_secrets = (old.text, &old_spec.secrets);
+        spec.secrets.restore(name, old_secrets, &mut edited);
+    }
+    if uses_copies && template.metadata.originals.is_none() {
+        annotation.write(template, &mut edited);
+    }
+    (!edited.is_empty()).then_some(edited)
 }

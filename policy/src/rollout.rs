@@ -1,21 +1,20 @@
-//! Whether a workload starts new Pods anyway, so that they may use copies of another name.
+//! Whether a workload starts new Pods anyway, so that its copies may get other names.
 //!
-//! After a change of naming, repository or host every copy has another name. If each update moved the workload to it, all
-//! workloads would restart together as soon as they are applied again. So they keep the copies that they have until the
-//! sidecar sends them through admission again, at its own pace, or until somebody changes their template.
+//! After a change of naming, repository or host, every copy has another name. If every update used it, all workloads would
+//! restart together as soon as they are applied again. So they keep their copies until the sidecar readmits them, at its own
+//! pace, or until their template changes.
 
 use std::borrow::Cow;
 
 use mirror_contract::workload::{ImageList, ORIGINAL_IMAGES};
 
 use crate::json::{Cursor, Texts};
-use crate::listed_secrets;
 use crate::object::Object;
 use crate::old_object::{OldObject, canonical};
 use crate::originals_annotation::OriginalsAnnotation;
-use crate::pod_template::{Scope, Target};
+use crate::pull_secrets;
+use crate::request::{Scope, Target};
 
-/// Returns whether the copies of `object` may get other names.
 pub fn is_due(object: &Object<'_>, old_object: &OldObject<'_>, target: &Target) -> bool {
     if target.scope == Scope::ChangedImages {
         // The kubelet would restart the container.
@@ -34,9 +33,9 @@ pub fn is_due(object: &Object<'_>, old_object: &OldObject<'_>, target: &Target) 
     !Comparison { annotation }.are_same_templates(old, new)
 }
 
-/// Compares parts of two templates. What the policy does not change must have the same text: the host writes both.
+/// Compares two templates. Everything that the policy does not change must have the same text: the host serialises both.
 struct Comparison<'a> {
-    /// That of the old template.
+    /// From the old template.
     annotation: &'a OriginalsAnnotation,
 }
 
@@ -56,11 +55,11 @@ impl Comparison<'_> {
 
     fn are_same_specs(&self, old: &str, new: &str) -> bool {
         are_same(old, new, |key, old, new| {
-            let is_given = self.annotation.secret.is_some() && !old.is_empty();
+            let is_added = self.annotation.secret.is_some() && !old.is_empty();
             match ImageList::of(key) {
                 _ if old == new => true,
                 Some(list) => self.are_same_lists(list, old, new),
-                None => key == listed_secrets::KEY && is_given,
+                None => key == pull_secrets::KEY && is_added,
             }
         })
     }
@@ -101,7 +100,7 @@ impl Comparison<'_> {
     }
 }
 
-/// Whether two objects have the same members, as `compare` finds, which gets an empty text for a member that only one has.
+/// Whether `compare` accepts all members of two objects. It gets an empty text for a member that one of them lacks.
 fn are_same(old: &str, new: &str, mut compare: impl FnMut(&str, &str, &str) -> bool) -> bool {
     let (Some(old), Some(mut new)) = (members(old), members(new)) else {
         return old == new;
@@ -112,7 +111,7 @@ fn are_same(old: &str, new: &str, mut compare: impl FnMut(&str, &str, &str) -> b
     }) && new.into_iter().all(|(key, new)| compare(&key, "", &new))
 }
 
-/// The members of an object; none if it is missing or `null`.
+/// The members of an object, none if it is missing or `null`; `None` if it is not an object.
 fn members(text: &str) -> Option<Texts<'_>> {
     let mut members = Texts::new();
     let mut cursor = Cursor::new(text);

@@ -1,10 +1,8 @@
-//! The policy's settings. They are read by hand, so that every error is found at once and named in plain words.
+//! The policy's settings. They are parsed by hand, so that one message lists all errors.
 //!
-//! The comment of a setting is its documentation: its key, what it means, its default. docs/policy-settings.md and the form
-//! for Rancher's user interface have the same text; a test compares them.
+//! The comment of a setting is its documentation: key, meaning, default. docs/policy-settings.md and the form for Rancher's
+//! user interface have the same text; a test compares them.
 
-mod image_filter;
-mod known_copies;
 mod patterns;
 mod reader;
 
@@ -14,19 +12,18 @@ use kubewarden_policy_sdk::settings::SettingsValidationResponse;
 use mirror_contract::namespace::DEFAULT_EXCLUDED;
 use mirror_contract::owners::DEFAULT_SKIPPED;
 use mirror_contract::response::is_secret_name;
-use mirror_contract::{Backup, NamespacePattern, OwnerPattern, Sidecar};
+use mirror_contract::{Backup, ImageRef, NamespacePattern, OwnerPattern, Relation, Sidecar};
 use serde_json::Value;
 
 pub use patterns::{ImagePattern, LabelPattern};
-pub use reader::Otherwise;
+pub use reader::Fallback;
 use reader::Reader;
 
-/// The Zalando operator compares images, and its Pods do not name it as an owner: it marks all that is its own like this.
+/// The label of all objects of the Zalando operator, which compares images. Its Pods have no owner reference to it.
 const DEFAULT_LABELS: [&str; 1] = ["application=spilo"];
-/// The name that the sidecar gives it, unless it is told another.
+/// The default of the sidecar.
 const DEFAULT_PULL_SECRETS: [&str; 1] = ["image-mirror-pull"];
 
-/// The settings, checked.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Settings<'a> {
     /// `sidecar`: host and port of mirror-sidecar, in lower case, as the policy server reaches it.
@@ -37,7 +34,6 @@ pub struct Settings<'a> {
     excluded_namespaces: Vec<NamespacePattern<'a>>,
     /// `images`: which images are mirrored.
     pub images: ImageFilter<'a>,
-    /// Where copies are and which pull Secrets they need, if the sidecar does not tell.
     pub known_copies: KnownCopies<'a>,
     /// `skipOwners`: objects with such an owner, `<API group>/<kind>`, are left alone, because the owner compares
     /// images itself.
@@ -49,10 +45,10 @@ pub struct Settings<'a> {
     /// `whenNotMirrored`: what happens to a workload with an image that has no copy yet: `keep` the original, with a
     /// warning, or `reject` the request.
     /// Default: `keep`
-    pub when_not_mirrored: Otherwise,
+    pub when_not_mirrored: Fallback,
     /// `whenUnavailable`: the same if the sidecar returns no usable response.
     /// Default: `keep`
-    pub when_unavailable: Otherwise,
+    pub when_unavailable: Fallback,
     /// `pinDigest`: add the digest of the copy to every rewritten image, so that a moved tag cannot change what runs.
     /// Default: `false`
     pub pin_digest: bool,
@@ -62,7 +58,6 @@ pub struct Settings<'a> {
     pub time_budget: Duration,
 }
 
-/// Which images are mirrored.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ImageFilter<'a> {
     /// `images.include`: only images that match one of these patterns are mirrored; an empty list matches all images.
@@ -73,7 +68,7 @@ pub struct ImageFilter<'a> {
     exclude: Vec<ImagePattern<'a>>,
 }
 
-/// What an annotation with original images is checked against: whoever may edit a workload may write it.
+/// Checks the annotation with the original images, which everyone who may edit a workload can write.
 #[derive(Debug, PartialEq, Eq)]
 pub struct KnownCopies<'a> {
     /// `backups`: current and former locations of copies, as `registry/repository`; without this list, a container can
@@ -86,9 +81,9 @@ pub struct KnownCopies<'a> {
     pull_secrets: Vec<&'a str>,
 }
 
-/// Checks the settings: `payload` is the JSON that Kubewarden hands to the function `validate_settings`.
+/// Returns the response to the `payload` of Kubewarden's function `validate_settings`.
 ///
-/// The message names every error. The host is not called: it cannot answer while it starts.
+/// The host is not called: it does not respond while it starts.
 #[must_use]
 pub fn validate_settings(payload: &[u8]) -> SettingsValidationResponse {
     let parsed = str::from_utf8(payload)
@@ -98,7 +93,7 @@ pub fn validate_settings(payload: &[u8]) -> SettingsValidationResponse {
         Ok(value) => Settings::parse(&value)
             .err()
             .map(|errors| describe(&errors)),
-        Err(error) => Some(format!("the settings are not JSON: {error}")),
+        Err(error) => Some(format!("cannot parse the settings: {error}")),
     };
     SettingsValidationResponse {
         valid: message.is_none(),
@@ -106,16 +101,12 @@ pub fn validate_settings(payload: &[u8]) -> SettingsValidationResponse {
     }
 }
 
-/// All errors in one message.
 pub fn describe(errors: &[String]) -> String {
     errors.join("; ")
 }
 
 impl<'a> Settings<'a> {
-    /// Reads the settings.
-    ///
-    /// # Errors
-    /// All errors, one sentence each.
+    /// Returns all errors, one sentence each.
     pub fn parse(value: &'a Value) -> Result<Self, Vec<String>> {
         let Value::Object(map) = value else {
             return Err(vec!["the settings must be an object".into()]);
@@ -146,7 +137,7 @@ impl<'a> Settings<'a> {
         );
         let pull_secrets = reader.list(
             "pullSecrets",
-            "a list of names of Secrets",
+            "a list of Secret names",
             &DEFAULT_PULL_SECRETS,
             |name| is_secret_name(name).then_some(name),
         );
@@ -162,8 +153,8 @@ impl<'a> Settings<'a> {
             &DEFAULT_LABELS,
             LabelPattern::parse,
         );
-        let when_not_mirrored = reader.otherwise("whenNotMirrored");
-        let when_unavailable = reader.otherwise("whenUnavailable");
+        let when_not_mirrored = reader.fallback("whenNotMirrored");
+        let when_unavailable = reader.fallback("whenUnavailable");
         let pin_digest = reader.optional("pinDigest", "true or false", false, Value::as_bool);
         let time_budget = reader.time_budget("timeBudgetMs");
         let errors = reader.finish();
@@ -187,24 +178,72 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// Whether objects in `namespace` are left alone.
-    pub fn excludes(&self, namespace: &str) -> bool {
+    pub fn excludes_namespace(&self, namespace: &str) -> bool {
         self.excluded_namespaces
             .iter()
             .any(|pattern| pattern.matches(namespace))
     }
 
-    /// Whether what an owner of this type owns is left alone; `api_version` is `<group>/<version>`.
+    /// `api_version` is `<group>/<version>`.
     pub fn skips_owner(&self, api_version: &str, kind: &str) -> bool {
         self.skip_owners
             .iter()
             .any(|pattern| pattern.matches(api_version, kind))
     }
 
-    /// Whether what has this label is left alone.
     pub fn skips_label(&self, key: &str, value: &str) -> bool {
         self.skip_labels
             .iter()
             .any(|pattern| (pattern.key, pattern.value) == (key, value))
+    }
+}
+
+impl ImageFilter<'_> {
+    pub fn includes(&self, image: &ImageRef<'_>) -> bool {
+        if self.include.is_empty() && self.exclude.is_empty() {
+            return true;
+        }
+        let canonical = image.to_string();
+        let any = |patterns: &[ImagePattern<'_>]| {
+            let mut patterns = patterns.iter();
+            patterns.any(|pattern| pattern.matches(image, &canonical))
+        };
+        (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
+    }
+}
+
+impl KnownCopies<'_> {
+    /// Without backups, a copy is recognised by its name in any registry, which proves little.
+    pub fn has_backups(&self) -> bool {
+        !self.backups.is_empty()
+    }
+
+    /// Whether `image` is in one of the backups.
+    pub fn contain(&self, image: &ImageRef<'_>) -> bool {
+        let mut backups = self.backups.iter().flatten();
+        backups.any(|backup| backup.contains(image))
+    }
+
+    /// How `copy` relates to `original`; `None` if it is not a copy of it.
+    pub fn relation(&self, copy: &str, original: &str) -> Option<Relation> {
+        let copy = ImageRef::parse(copy).ok()?;
+        let original = ImageRef::parse(original).ok()?;
+        if self.backups.is_empty() {
+            return Backup::any_relation(&copy, &original);
+        }
+        let relation = |original: &ImageRef<'_>| {
+            let mut backups = self.backups.iter().flatten();
+            backups.find_map(|backup| backup.relation(&copy, original))
+        };
+        // The copy of a copy in another backup is a copy of the first original.
+        relation(&original).or_else(|| {
+            let copies = self.backups.iter().flatten();
+            let mut copies = copies.filter_map(|backup| backup.target(&original).ok());
+            copies.find_map(|first_copy| relation(&first_copy))
+        })
+    }
+
+    pub fn is_pull_secret(&self, name: &str) -> bool {
+        self.pull_secrets.contains(&name)
     }
 }

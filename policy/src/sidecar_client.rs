@@ -1,4 +1,4 @@
-//! Questions to the sidecar, each asked once, within the time that there is.
+//! Requests to the sidecar, each sent once, within the time budget.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -10,21 +10,15 @@ use mirror_contract::{
 use serde::Deserialize;
 
 use crate::host::{Host, HostError};
+use crate::images::MAX_IMAGES;
 use crate::object::Controller;
 use crate::reason::Reason;
 
-/// Images that one request may ask about. Kubewarden's host keeps every reference that was ever asked for in memory, so a
-/// Pod of a million invented names would stay there for ever; no real workload has a tenth of this.
-pub const MAX_IMAGES: usize = 100;
-
-/// What the sidecar knows about an image for good.
+/// The status of an image, borrowing nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KnownStatus {
-    /// There is a copy.
     Mirrored {
-        /// The copy, with its tag if one was asked for.
         copy: ImageRef<'static>,
-        /// The digest of both.
         digest: Digest<'static>,
         /// The pull Secret that the copy is known to need.
         secret: Option<String>,
@@ -32,28 +26,26 @@ pub enum KnownStatus {
     InBackup {
         /// The pull Secret that it is known to need.
         secret: Option<String>,
-        /// It may be a copy under a former name.
+        /// It may be a copy with a former name.
         is_former: bool,
     },
-    /// There will be none.
     Excluded,
 }
 
-/// The sidecar, as one request sees it.
+/// The sidecar, during one admission request.
 pub struct SidecarClient<'a, H> {
     host: &'a mut H,
     sidecar: Sidecar<'a>,
     mode: Mode,
     budget: Duration,
-    /// By query. All queries begin alike, so comparing them would take longer than hashing them.
+    /// By query. All queries start alike, so comparing them would take longer than hashing them.
     images: HashMap<String, Result<KnownStatus, Reason>>,
-    /// How many images were asked about.
-    asked: usize,
+    looked_up: usize,
     secret: Option<Result<Option<String>, Reason>>,
-    /// The list of [`owners`] that came with the response about the Secret.
+    /// The list of [`owners`] in the response about the pull Secret.
     skipped_owners: String,
-    /// What the host said when the sidecar could not be reached.
-    trouble: Option<String>,
+    /// The error of the host, if it could not reach the sidecar.
+    host_error: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -63,7 +55,7 @@ struct Manifest {
 }
 
 impl<'a, H: Host> SidecarClient<'a, H> {
-    /// Asks `sidecar` through `host` until `budget` has passed since the evaluation began.
+    /// `budget` counts from the start of the evaluation.
     pub fn new(host: &'a mut H, sidecar: Sidecar<'a>, mode: Mode, budget: Duration) -> Self {
         Self {
             host,
@@ -71,14 +63,14 @@ impl<'a, H: Host> SidecarClient<'a, H> {
             mode,
             budget,
             images: HashMap::new(),
-            asked: 0,
+            looked_up: 0,
             secret: None,
             skipped_owners: String::new(),
-            trouble: None,
+            host_error: None,
         }
     }
 
-    /// What is known about `image`. The tag next to a digest does not matter.
+    /// The status of `image`. A tag beside a digest is ignored.
     pub fn image(&mut self, image: &ImageRef<'_>) -> Result<KnownStatus, Reason> {
         let query = Query::image(image.clone(), self.mode)
             .encode(&self.sidecar)
@@ -86,10 +78,10 @@ impl<'a, H: Host> SidecarClient<'a, H> {
         if let Some(known) = self.images.get(&query) {
             return known.clone();
         }
-        if self.asked == MAX_IMAGES {
-            return Err(Reason::TooMany);
+        if self.looked_up == MAX_IMAGES {
+            return Err(Reason::TooManyImages);
         }
-        let known = self.ask(&query, |manifest| {
+        let known = self.request(&query, |manifest| {
             Some(
                 match ImageStatus::from_annotations(|key| manifest.get(key))? {
                     ImageStatus::Mirrored {
@@ -109,34 +101,34 @@ impl<'a, H: Host> SidecarClient<'a, H> {
                 },
             )
         });
-        if !matches!(known, Err(Reason::NoTime)) {
-            self.asked += 1;
+        if !matches!(known, Err(Reason::OutOfTime)) {
+            self.looked_up += 1;
             self.images.insert(query, known.clone());
         }
         known
     }
 
-    /// The name of the pull Secret that copies need in `namespace`; `None` if they need none.
+    /// The name of the pull Secret in `namespace`; `None` if copies need none.
     pub fn pull_secret(&mut self, namespace: &str) -> Result<Option<String>, Reason> {
         if let Some(secret) = &self.secret {
             return secret.clone();
         }
-        let secret = self.ask_for_secret(namespace);
+        let secret = self.request_pull_secret(namespace);
         self.secret.insert(secret).clone()
     }
 
-    /// Whether the sidecar says that Pods of this controller in `namespace` are left alone. What it does not say is not so.
+    /// Whether the sidecar excludes Pods of this controller in `namespace`; `false` if it does not respond.
     pub fn skips_owner(&mut self, namespace: &str, controller: &Controller<'_>) -> bool {
         let _ = self.pull_secret(namespace);
         owners::lists(&self.skipped_owners, &controller.kind, &controller.name)
     }
 
-    fn ask_for_secret(&mut self, namespace: &str) -> Result<Option<String>, Reason> {
+    fn request_pull_secret(&mut self, namespace: &str) -> Result<Option<String>, Reason> {
         let query = Query::pull_secret(namespace, self.mode)
             .and_then(|query| query.encode(&self.sidecar).ok())
             .ok_or(Reason::NoNamespace)?;
         let mut skipped_owners = String::new();
-        let secret = self.ask(&query, |manifest| {
+        let secret = self.request(&query, |manifest| {
             let list = manifest.get(owners::SKIPPED_OWNERS);
             list.unwrap_or_default().clone_into(&mut skipped_owners);
             Some(
@@ -150,34 +142,34 @@ impl<'a, H: Host> SidecarClient<'a, H> {
         secret
     }
 
-    /// The host, and its own words about the last failure to reach the sidecar.
+    /// The host, and its error if it could not reach the sidecar.
     pub fn into_parts(self) -> (&'a mut H, Option<String>) {
-        (self.host, self.trouble)
+        (self.host, self.host_error)
     }
 
-    fn ask<T>(
+    fn request<T>(
         &mut self,
         query: &str,
         read: impl FnOnce(&Manifest) -> Option<T>,
     ) -> Result<T, Reason> {
-        // A sidecar that could not be reached would cost the time to find that out again for every image.
-        if self.trouble.is_some() {
-            return Err(Reason::Silent);
+        // Another request would only wait for the same timeout.
+        if self.host_error.is_some() {
+            return Err(Reason::NoResponse);
         }
         if self.host.elapsed() >= self.budget {
-            return Err(Reason::NoTime);
+            return Err(Reason::OutOfTime);
         }
         match self.host.manifest(query) {
             Ok(body) => serde_json::from_str(&body)
                 .ok()
                 .and_then(|manifest| read(&manifest))
-                .ok_or(Reason::Unusable),
+                .ok_or(Reason::InvalidResponse),
             Err(HostError(text)) => {
                 if let Some(refusal) = Refusal::find(&text) {
                     return Err(refusal.into());
                 }
-                self.trouble = Some(text);
-                Err(Reason::Silent)
+                self.host_error = Some(text);
+                Err(Reason::NoResponse)
             }
         }
     }

@@ -1,17 +1,18 @@
-//! Foreign text made fit for messages: one line, bounded.
+//! Text from outside, for messages of one line and bounded length.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use mirror_contract::text::on_one_line;
 
-/// What stands for the part that was cut out. ASCII, since warnings travel in an HTTP header.
+/// Replaces the part that was cut out. ASCII, since warnings are sent in an HTTP header.
 const CUT: &str = "...";
 
-/// Bytes of the lines of a report that are kept; more than is ever shown.
+/// Bytes of the lines of a report that are kept, more than is ever shown.
 const MAX_BYTES: usize = 32 * 1024;
 
-/// `text` on one line and at most `max` characters long; the middle goes first, since an image's registry and tag say more.
+/// Returns `text` on one line with at most `max` characters, cut in the middle: the registry and the tag of an image matter
+/// most.
 pub fn shorten(text: &str, max: usize) -> String {
     let count = text.chars().count();
     if count <= max {
@@ -27,7 +28,7 @@ pub fn shorten(text: &str, max: usize) -> String {
         .collect()
 }
 
-/// `text` on one line and at most `max` characters long; the end goes first.
+/// Returns `text` on one line with at most `max` characters, cut at the end.
 pub fn cut(text: &str, max: usize) -> String {
     let line = text.chars().map(on_one_line);
     if text.chars().nth(max).is_none() {
@@ -38,7 +39,7 @@ pub fn cut(text: &str, max: usize) -> String {
         .collect()
 }
 
-/// Lines of a report: each once, in the order of the alphabet. What would not be shown is only counted.
+/// Lines of a report, sorted and without duplicates. Those that would not be shown are only counted.
 #[derive(Debug, Default)]
 pub struct Lines {
     kept: BTreeSet<String>,
@@ -47,7 +48,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Adds a line; `false` if it is known to have been added before.
+    /// Adds a line; `false` if it is known to be a duplicate.
     pub fn add(&mut self, line: String) -> bool {
         if self.bytes > MAX_BYTES {
             let is_new = !self.kept.contains(&line);
@@ -62,7 +63,7 @@ impl Lines {
         self.kept.is_empty()
     }
 
-    /// The lines, separated, up to `max` bytes of them, and how many more there are.
+    /// Joins lines of up to `max` bytes, and appends the number of the others.
     pub fn join(&self, max: usize) -> String {
         let mut joined = String::new();
         let mut more = self.more;

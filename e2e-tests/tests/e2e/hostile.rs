@@ -196,7 +196,7 @@ fn a_manifest_of_a_mebibyte_is_read() {
 }
 
 #[rstest]
-#[case::text("long-error", "the sidecar does not answer")]
+#[case::text("long-error", "the sidecar does not respond")]
 #[case::reason("long-reason", "reasons reasons")]
 fn an_error_of_a_mebibyte_is_cut(#[case] image: &str, #[case] words: &str) {
     let evaluation = admit(pod([image]));

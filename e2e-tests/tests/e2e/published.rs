@@ -78,7 +78,7 @@ fn the_defaults_of_the_form_are_valid() {
     defaults["surprise"] = true.into();
     let complaint = host.validate_settings(&defaults).message.unwrap();
     assert!(
-        complaint.contains("`surprise` is not a setting"),
+        complaint.contains("unknown setting `surprise`"),
         "{complaint}"
     );
 }

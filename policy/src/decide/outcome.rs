@@ -1,83 +1,97 @@
-//! What becomes of one image.
+//! The outcome for one image.
 
 use std::rc::Rc;
 
 use mirror_contract::{Digest, ImageRef, placeholder};
 
-use super::workload::Workload;
 use crate::host::Host;
 use crate::images::Slot;
+use crate::old_object::OldObject;
 use crate::originals_annotation::OriginalsAnnotation;
+use crate::pull_secrets::PullSecrets;
 use crate::reason::Reason;
 use crate::settings::Settings;
 use crate::sidecar_client::{KnownStatus, SidecarClient};
 
-/// What becomes of an image.
+/// An object, as far as it matters for decisions.
+pub struct Workload<'a> {
+    /// The images that may change.
+    pub slots: &'a [&'a Slot<'a>],
+    pub namespace: &'a str,
+    pub secrets: PullSecrets<'a>,
+    pub annotation: &'a OriginalsAnnotation,
+    /// Istio injects containers into its Pods.
+    pub is_injected: bool,
+    pub old_object: &'a OldObject<'a>,
+    /// Whether its pod spec is new or differs from the old one.
+    pub is_new: &'a dyn Fn() -> bool,
+    /// Whether its copies may get other names: its Pods are replaced anyway, or the sidecar readmits it.
+    pub may_rename: &'a dyn Fn() -> bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is replaced by its copy.
+    /// Replaced by its copy.
     Rewrite(Rc<Copy>),
-    /// It has a copy, but the pull Secrets of the template stay as they are: it is replaced in the Pods.
+    /// Replaced by its copy in the Pods only: the pull Secrets of the template must not change.
     RewriteInPods(Rc<Copy>),
-    /// It stays, since it is in the backup already.
+    /// Kept, since it is in the backup already.
     InBackup {
         /// The pull Secret that it is known to need.
         secret: Option<Rc<str>>,
     },
-    /// The annotation decides, since the sidecar does not.
-    Remembered(Rc<Remembered>),
-    /// It stays, since it is not to be mirrored.
-    Unwanted,
-    /// It stays, though it should not.
+    /// Decided by the annotation, since the sidecar does not decide.
+    Annotated(Rc<Annotated>),
+    /// Kept, since it is not to be mirrored.
+    Excluded,
+    /// Kept, although it should be a copy.
     Keep(Rc<Reason>),
 }
 
-/// The copy that an image is replaced by.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Copy {
     /// As it is written into the object.
     pub image: Rc<str>,
-    /// Its digest, which is that of the original.
+    /// The digest of copy and original.
     pub digest: String,
     /// The pull Secret that it is known to need.
     pub secret: Option<String>,
 }
 
-/// What an annotation says about an image.
+/// An image that the annotation decides about.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Remembered {
-    /// The copy that replaces it; `None` if it is that copy.
+pub struct Annotated {
+    /// The copy that replaces the image; `None` if the image is a copy.
     pub copy: Option<Rc<str>>,
-    /// The pull Secret that was given with it.
+    /// The annotated pull Secret.
     pub secret: Option<String>,
-    /// Why the sidecar did not decide; `None` if it was not asked, since the image cannot change any more.
+    /// Why the sidecar did not decide; `None` if it was not asked, since the image is immutable or excluded.
     pub reason: Option<Reason>,
 }
 
 impl Outcome {
-    /// Whether an annotation decides because nobody responds.
-    pub(super) fn is_silence(&self) -> bool {
-        let Self::Remembered(remembered) = self else {
+    /// Whether the annotation decides because the sidecar does not respond.
+    pub(super) fn is_outage(&self) -> bool {
+        let Self::Annotated(annotated) = self else {
             return false;
         };
-        let reason = remembered.reason.as_ref();
-        reason.is_some_and(|reason| reason.is_silence() || *reason == Reason::TooMany)
+        let reason = annotated.reason.as_ref();
+        reason.is_some_and(|reason| reason.is_unknown() || *reason == Reason::TooManyImages)
     }
 
     pub(super) fn is_rewritten(&self) -> bool {
         matches!(self, Self::Rewrite(_))
     }
 
-    /// Whether the image is pulled from upstream.
-    pub(super) fn stays_upstream(&self) -> bool {
-        matches!(self, Self::Unwanted | Self::Keep(_))
+    pub(super) fn keeps_original(&self) -> bool {
+        matches!(self, Self::Excluded | Self::Keep(_))
     }
 
-    /// Whether it is pulled from there because somebody said so, and not because nobody said anything.
-    pub(super) fn stays_for_a_reason(&self) -> bool {
+    /// Whether the original is kept for good, and not only because the status of the image is unknown.
+    pub(super) fn certainly_keeps_original(&self) -> bool {
         match self {
-            Self::Unwanted => true,
-            Self::Keep(reason) => !reason.is_silence(),
+            Self::Excluded => true,
+            Self::Keep(reason) => !reason.is_unknown(),
             _ => false,
         }
     }
@@ -91,12 +105,12 @@ impl Workload<'_> {
         settings: &Settings<'_>,
     ) -> Outcome {
         let text = &*slot.image;
-        // It cannot change any more, so nobody needs to be asked.
+        // Volumes of a running Pod are immutable.
         if slot.is_volume() && self.secrets.are_of_running_pod() {
-            return self.remembered(slot, None).unwrap_or(Outcome::Unwanted);
+            return self.annotated(slot, None).unwrap_or(Outcome::Excluded);
         }
         if placeholder::is_placeholder(text, self.is_injected) {
-            return Outcome::Unwanted;
+            return Outcome::Excluded;
         }
         let original = match ImageRef::parse(text) {
             Ok(original) => original,
@@ -106,21 +120,21 @@ impl Workload<'_> {
             let annotated = annotated.original(text).unwrap_or_default();
             return self.outcome_of_copy(slot, &original, annotated, sidecar, settings);
         }
-        // The patterns are about originals.
-        if !settings.images.takes(&original) {
+        // The patterns apply to originals.
+        if !settings.images.includes(&original) {
             // The copy in use stays: the original may be gone.
             return self
-                .remembered_in_use(slot, None)
-                .unwrap_or(Outcome::Unwanted);
+                .annotated_copy_in_use(slot, None)
+                .unwrap_or(Outcome::Excluded);
         }
         match sidecar.image(&original) {
             Ok(KnownStatus::InBackup { secret, .. }) => Outcome::InBackup {
                 secret: secret.map(Rc::from),
             },
-            // It keeps the copy that it has until there is another one, and until it is its turn.
+            // The copy in use stays until there is another one and the workload may restart.
             Ok(KnownStatus::Excluded) => self
-                .remembered_in_use(slot, None)
-                .unwrap_or(Outcome::Unwanted),
+                .annotated_copy_in_use(slot, None)
+                .unwrap_or(Outcome::Excluded),
             Ok(KnownStatus::Mirrored {
                 copy,
                 digest,
@@ -129,8 +143,8 @@ impl Workload<'_> {
                 let rewrite = rewrite(&original, &copy, &digest, secret, settings);
                 let kept = match &rewrite {
                     Ok(copy) if !self.is_renamed(slot, copy) || (self.may_rename)() => None,
-                    Ok(_) => self.remembered_in_use(slot, None),
-                    Err(reason) => self.remembered_in_use(slot, Some(reason)),
+                    Ok(_) => self.annotated_copy_in_use(slot, None),
+                    Err(reason) => self.annotated_copy_in_use(slot, Some(reason)),
                 };
                 kept.unwrap_or_else(|| match rewrite {
                     Ok(copy) if *copy.image == *text => Outcome::InBackup {
@@ -140,16 +154,16 @@ impl Workload<'_> {
                     Err(reason) => Outcome::Keep(Rc::new(reason)),
                 })
             }
-            Err(reason) if reason.is_silence() || reason == Reason::TooMany => self
-                .remembered(slot, Some(&reason))
+            Err(reason) if reason.is_unknown() || reason == Reason::TooManyImages => self
+                .annotated(slot, Some(&reason))
                 .unwrap_or_else(|| Outcome::Keep(Rc::new(reason))),
             Err(reason) => self
-                .remembered_in_use(slot, Some(&reason))
+                .annotated_copy_in_use(slot, Some(&reason))
                 .unwrap_or_else(|| Outcome::Keep(Rc::new(reason))),
         }
     }
 
-    /// What becomes of `image`, a copy that is annotated with its original. It is used until there is a copy of another name.
+    /// The outcome for an annotated copy. It is used until its original has a copy of another name.
     fn outcome_of_copy<H: Host>(
         &self,
         slot: &Slot<'_>,
@@ -166,13 +180,12 @@ impl Workload<'_> {
                 }
                 secret
             }
-            // The sidecar does not know where copies were before.
+            // The sidecar does not know the former location of the backup.
             Ok(KnownStatus::Mirrored { secret, .. }) => secret.map(Rc::from),
             Ok(KnownStatus::Excluded) => None,
             Err(reason) => {
-                // A copy that cannot be asked about is one all the same.
                 return self
-                    .remembered(slot, Some(&reason))
+                    .annotated(slot, Some(&reason))
                     .unwrap_or_else(|| Outcome::Keep(Rc::new(reason)));
             }
         };
@@ -183,7 +196,7 @@ impl Workload<'_> {
             Some(copy) if repository(&copy.image) != repository(&slot.image) => {
                 Outcome::Rewrite(Rc::new(copy))
             }
-            // The pull Secret of now may have no login for where it is.
+            // The current pull Secret may lack the login for the former location.
             _ => Outcome::InBackup {
                 secret: self.annotated_secret().map(Rc::from).or(secret),
             },
@@ -196,40 +209,40 @@ impl Workload<'_> {
         in_use.is_some_and(|in_use| repository(in_use) != repository(&copy.image))
     }
 
-    /// The copy that the old object uses for the image in `slot`: it stays until there is another one. There may be no
-    /// original any more, whatever is known about the copy that there should be by now.
-    pub(super) fn remembered_in_use(
+    /// The copy that the old object uses for the image in `slot`. It stays until there is another one, since the original may
+    /// be gone.
+    pub(super) fn annotated_copy_in_use(
         &self,
         slot: &Slot<'_>,
         reason: Option<&Reason>,
     ) -> Option<Outcome> {
         let copy = self.old_object.copy_in_use(slot)?;
-        Some(Outcome::Remembered(Rc::new(Remembered {
+        Some(Outcome::Annotated(Rc::new(Annotated {
             copy: Some(copy.into()),
             secret: self.old_object.annotation().secret.clone(),
             reason: reason.cloned(),
         })))
     }
 
-    /// What the annotations say about an image about which nobody says anything. Without them, whatever is applied or rolled
-    /// back during an outage would go back to the upstream that may be gone for good.
-    pub(super) fn remembered(&self, slot: &Slot<'_>, reason: Option<&Reason>) -> Option<Outcome> {
+    /// The outcome from the annotations while the sidecar does not decide. Without it, a workload that is applied or rolled
+    /// back during an outage would return to originals that may be gone.
+    pub(super) fn annotated(&self, slot: &Slot<'_>, reason: Option<&Reason>) -> Option<Outcome> {
         let (copy, annotation) = if let Some(annotation) = self.annotation_of_copy(&slot.image) {
             (None, annotation)
         } else {
             let copy = self.old_object.copy_of(slot)?;
             (Some(copy.into()), self.old_object.annotation())
         };
-        Some(Outcome::Remembered(Rc::new(Remembered {
+        Some(Outcome::Annotated(Rc::new(Annotated {
             copy,
             secret: annotation.secret.clone(),
             reason: reason.cloned(),
         })))
     }
 
-    /// The annotation that says that `image` is a copy.
+    /// The annotation that has an original for `image`.
     pub(super) fn annotation_of_copy(&self, image: &str) -> Option<&OriginalsAnnotation> {
-        // The old object is read only if there is one.
+        // The old object is parsed only if it is needed.
         let is_copy = |annotation: &&OriginalsAnnotation| annotation.original(image).is_some();
         Some(self.annotation)
             .filter(is_copy)
@@ -254,7 +267,6 @@ fn copy_of_original<H: Host>(
     }
 }
 
-/// The copy that replaces `original`.
 fn rewrite(
     original: &ImageRef<'_>,
     copy: &ImageRef<'_>,
@@ -263,7 +275,7 @@ fn rewrite(
     settings: &Settings<'_>,
 ) -> Result<Copy, Reason> {
     let image =
-        name_of_copy(original, copy, digest, settings.pin_digest).ok_or(Reason::Unusable)?;
+        name_of_copy(original, copy, digest, settings.pin_digest).ok_or(Reason::InvalidResponse)?;
     Ok(Copy {
         image: image.into(),
         digest: digest.to_string(),
@@ -271,7 +283,7 @@ fn rewrite(
     })
 }
 
-/// The host and the path of a copy, which are written in their normal form.
+/// The host and the path of a copy, which is in normal form.
 fn repository(copy: &str) -> &str {
     let name = copy.split_once('@').map_or(copy, |(name, _)| name);
     let path = name.rfind('/').map_or(0, |slash| slash + 1);
@@ -279,8 +291,8 @@ fn repository(copy: &str) -> &str {
     tag.and_then(|tag| name.get(..path + tag)).unwrap_or(name)
 }
 
-/// How the copy is written where `original` was: tag and digest as they were there, and the digest always if `pin`.
-/// `None` if the copy cannot be one of what was asked for: of another digest, or without a tag.
+/// The reference of the copy, with tag and digest as in `original`, and always with the digest if `pin`. Returns `None` if it
+/// cannot be a copy of `original`: it has another digest, or no tag.
 fn name_of_copy(
     original: &ImageRef<'_>,
     copy: &ImageRef<'_>,
@@ -289,7 +301,7 @@ fn name_of_copy(
 ) -> Option<String> {
     let mut name = format!("{}/{}", copy.host(), copy.path());
     let tag = match original.digest() {
-        Some(asked) if asked != digest => return None,
+        Some(pinned) if pinned != digest => return None,
         Some(_) => original.tag(),
         None => Some(copy.tag()?),
     };

@@ -1,25 +1,22 @@
-//! What a setting can pick out: images and labels. No regular expressions; compiling one costs more than the rest of
-//! an evaluation.
+//! Patterns for images and labels. No regular expressions: compiling one takes longer than the rest of an evaluation.
 
 use mirror_contract::ImageRef;
 
-/// A pattern for images, in which `*` stands for any characters, `/` included. It describes the whole of a canonical
-/// reference such as `docker.io/library/nginx:1.27@sha256:…`, or that without the digest, or without tag and digest.
+/// A pattern for images with `*` as wildcard, which includes `/`. It matches a whole canonical reference such as
+/// `docker.io/library/nginx:1.27@sha256:…`, also without its digest, or without tag and digest.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ImagePattern<'a>(&'a str);
 
 /// A label: `<key>=<value>`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LabelPattern<'a> {
-    /// The key, which may have a prefix.
     pub key: &'a str,
-    /// The value, which may be empty.
     pub value: &'a str,
 }
 
 impl<'a> ImagePattern<'a> {
-    /// Reads a pattern; `None` if it could never fit: without a `*` it must be written like a canonical reference
-    /// (`docker.io/library/nginx`, not `nginx`), and no reference has other characters.
+    /// Returns `None` for a pattern that matches no reference: without `*` it must be in canonical form
+    /// (`docker.io/library/nginx`, not `nginx`).
     pub fn parse(text: &'a str) -> Option<Self> {
         let is_possible = if text.contains('*') {
             text.bytes()
@@ -33,7 +30,14 @@ impl<'a> ImagePattern<'a> {
         is_possible.then_some(Self(text))
     }
 
-    pub(super) fn fits(&self, text: &str) -> bool {
+    /// `canonical` is the canonical form of `image`.
+    pub fn matches(&self, image: &ImageRef<'_>, canonical: &str) -> bool {
+        let (undigested, _) = canonical.split_once('@').unwrap_or((canonical, ""));
+        let forms = [canonical, undigested, name(image, canonical)];
+        forms.into_iter().any(|form| self.matches_text(form))
+    }
+
+    fn matches_text(&self, text: &str) -> bool {
         let Some((start, rest)) = self.0.split_once('*') else {
             return self.0 == text;
         };
@@ -42,7 +46,7 @@ impl<'a> ImagePattern<'a> {
             .strip_prefix(start)
             .and_then(|text| text.strip_suffix(end));
         let Some(mut inner) = inner else { return false };
-        // The first place that fits leaves the most for the parts that follow.
+        // The first match leaves the longest rest for the other parts.
         middle.split('*').all(|part| {
             let found = inner.split_once(part).map(|(_, rest)| rest);
             inner = found.unwrap_or_default();
@@ -52,7 +56,7 @@ impl<'a> ImagePattern<'a> {
 }
 
 impl<'a> LabelPattern<'a> {
-    /// Reads a pattern; `None` if there can be no such label.
+    /// Returns `None` if no object can have such a label.
     pub fn parse(text: &'a str) -> Option<Self> {
         let is_label = |part: &str, more: &[u8]| {
             part.bytes()
@@ -64,8 +68,8 @@ impl<'a> LabelPattern<'a> {
     }
 }
 
-/// The registry and repository at the beginning of a canonical reference.
-pub(super) fn name<'a>(image: &ImageRef<'_>, canonical: &'a str) -> &'a str {
+/// The registry and repository of a canonical reference.
+fn name<'a>(image: &ImageRef<'_>, canonical: &'a str) -> &'a str {
     let length = image.host().len() + "/".len() + image.path().len();
     canonical.get(..length).unwrap_or(canonical)
 }

@@ -1,4 +1,4 @@
-//! Reads settings one by one and collects what is wrong with them.
+//! Reads settings one by one and collects all errors.
 
 use std::time::Duration;
 
@@ -7,32 +7,30 @@ use serde_json::{Map, Value};
 use super::patterns::ImagePattern;
 use crate::truncate::shorten;
 
-/// Milliseconds. Together with one last call it stays below the host's default limit of two seconds.
+/// Milliseconds. With one last request, it stays below the host's default timeout of two seconds.
 const DEFAULT_BUDGET: u64 = 800;
 
-/// Milliseconds: less than one call takes is no time at all.
+/// Milliseconds, the time of one request.
 const MIN_BUDGET: u64 = 50;
 
-/// Milliseconds: the longest that the host can be told to wait is 30 seconds.
+/// Milliseconds. The longest timeout of the host is 30 seconds.
 const MAX_BUDGET: u64 = 25_000;
 
-/// What to do with an object when an image cannot be replaced by its copy.
+/// What happens to an object if an image cannot be replaced by its copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Otherwise {
-    /// The upstream image stays.
+pub enum Fallback {
     Keep,
-    /// The object is denied.
     Reject,
 }
 
-/// Characters of a wrong value that are repeated.
+/// Characters of an invalid value that an error repeats.
 const MAX_ECHO: usize = 60;
 
-/// The settings of one level, and what is wrong with them so far.
+/// The settings of one level, and the errors so far.
 pub struct Reader<'a> {
-    /// `None` where they are missing, or not an object.
+    /// `None` if missing or not an object.
     map: Option<&'a Map<String, Value>>,
-    /// What keys begin with in messages.
+    /// Before keys in messages.
     prefix: &'static str,
     known: Vec<&'static str>,
     errors: Vec<String>,
@@ -48,7 +46,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A reader for the settings below `key`, to be given back by [`Self::adopt`].
+    /// A reader of the settings below `key`. Its errors are added by [`Self::adopt`].
     pub fn nested(&mut self, key: &'static str) -> Self {
         let wanted = "an object";
         Self {
@@ -63,14 +61,14 @@ impl<'a> Reader<'a> {
         self.errors.extend(nested.finish());
     }
 
-    /// All errors. Keys that were not asked for are among them.
+    /// Returns all errors, unknown keys first.
     pub fn finish(mut self) -> Vec<String> {
         let keys = self.map.into_iter().flat_map(Map::keys);
         let mut unknown = Vec::new();
         for key in keys.filter(|key| !self.known.contains(&key.as_str())) {
             let known: Vec<_> = self.known.iter().map(|key| self.full(key)).collect();
             unknown.push(format!(
-                "`{}` is not a setting (there are {})",
+                "unknown setting `{}` (known settings: {})",
                 self.full(&shorten(key, MAX_ECHO)),
                 known.join(", ")
             ));
@@ -86,7 +84,7 @@ impl<'a> Reader<'a> {
         read: impl FnOnce(&'a str) -> Option<T>,
     ) -> Option<T> {
         let Some(value) = self.value(key) else {
-            self.errors.push(format!("`{key}` is missing: {wanted}"));
+            self.errors.push(format!("`{key}` is required: {wanted}"));
             return None;
         };
         let read = value.as_str().and_then(read);
@@ -112,7 +110,6 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A list of texts, each of which `read` understands.
     pub fn list<T>(
         &mut self,
         key: &'static str,
@@ -140,18 +137,19 @@ impl<'a> Reader<'a> {
     }
 
     pub fn patterns(&mut self, key: &'static str) -> Vec<ImagePattern<'a>> {
-        let wanted = "a list of full references such as `docker.io/library/nginx`, in which `*` stands for anything";
+        let wanted =
+            "a list of full references such as `docker.io/library/nginx` with `*` as wildcard";
         self.list(key, wanted, &[], ImagePattern::parse)
     }
 
-    pub fn otherwise(&mut self, key: &'static str) -> Otherwise {
+    pub fn fallback(&mut self, key: &'static str) -> Fallback {
         self.optional(
             key,
             "`keep` or `reject`",
-            Otherwise::Keep,
+            Fallback::Keep,
             |value| match value.as_str()? {
-                "keep" => Some(Otherwise::Keep),
-                "reject" => Some(Otherwise::Reject),
+                "keep" => Some(Fallback::Keep),
+                "reject" => Some(Fallback::Reject),
                 _ => None,
             },
         )

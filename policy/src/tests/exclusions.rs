@@ -42,7 +42,9 @@ fn opting_out(
     assert_eq!(script.asked.is_empty(), value == "true");
     // Pods are made of the template: they do not see what is on the object.
     let expected: &[_] = if on_object && value == "true" {
-        &["image-mirror: its Pods are rewritten, put image-mirror.dev/skip on the Pod template"]
+        &[
+            "image-mirror: its Pods are still rewritten; set image-mirror.dev/skip on the Pod template",
+        ]
     } else {
         &[]
     };

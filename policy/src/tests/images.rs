@@ -105,7 +105,7 @@ fn an_answer_about_another_digest_is_not_believed(#[case] reply: super::script::
     let mut script = Script::new().otherwise(reply);
     let kept = answer_with(&request, &mut script, json!({"whenNotMirrored": "reject"}));
     assert!(kept.accepted && kept.mutated_object.is_none());
-    assert!(warnings(&kept)[0].ends_with("the sidecar's answer makes no sense"));
+    assert!(warnings(&kept)[0].ends_with("the sidecar sent an invalid response"));
     let mut script = Script::new().otherwise(mirrored("backup.test/acme/x", TAG_DIGEST));
     assert!(!answer_with(&request, &mut script, json!({"whenUnavailable": "reject"})).accepted);
 }

@@ -153,7 +153,7 @@ proptest! {
             let kind = Kind::deserialize(&request["kind"]).unwrap();
             let edit = Edit::new(&kind, &object, &mutated);
             prop_assert!(edit.secret.is_some() || !edit.images.is_empty());
-            prop_assert!(edit.note.is_some() || edit.images.is_empty());
+            prop_assert!(edit.annotation.is_some() || edit.images.is_empty());
             prop_assert_eq!(edit.rest, object);
         }
     }

@@ -45,7 +45,7 @@ fn no_pull_secret_is_added_when_none_is_needed() {
 
 #[rstest]
 #[case::pending(pending(), json!({"whenUnavailable": "reject"}), "has a copy, but no pull Secret for it: copying")]
-#[case::down(down(), json!({"whenNotMirrored": "reject"}), "has a copy, but no pull Secret for it: the sidecar does not answer")]
+#[case::down(down(), json!({"whenNotMirrored": "reject"}), "has a copy, but no pull Secret for it: the sidecar does not respond")]
 fn without_the_pull_secret_all_images_keep_their_upstream(
     #[case] reply: Reply,
     #[case] tolerant: Value,
@@ -92,7 +92,7 @@ fn the_pull_secret_is_asked_for_before_time_runs_out() {
     );
     assert_eq!(
         warnings(&answer)[0],
-        "image-mirror: c cannot be looked up: no time left to ask"
+        "image-mirror: c cannot be looked up: timeBudgetMs is used up"
     );
 }
 
@@ -284,7 +284,7 @@ mod a_new_image_that_stays {
         let note: Value = serde_json::from_str(annotations[ORIGINALS].as_str().unwrap()).unwrap();
         assert_eq!(note, json!({NGINX: "nginx", "imagePullSecret": SECRET}));
         let audit = answer.audit_annotations.unwrap();
-        assert_eq!(audit["pull-secret"], format!("{SECRET} left to the Pods"));
+        assert_eq!(audit["pull-secret"], format!("{SECRET} removed"));
         assert!(audit["left-to-pods"].starts_with("redis -> "));
         // And that is how it stays.
         let mut script = Script::new().reply(APP, pending());
@@ -336,8 +336,8 @@ mod a_new_image_that_stays {
         assert_eq!(
             warnings(&answer),
             [
-                "image-mirror: backup.test/acme/docker.io-library-nginx:latest is annotated as a copy: the sidecar does not answer",
-                "image-mirror: private.example/app:1 cannot be looked up: the sidecar does not answer"
+                "image-mirror: backup.test/acme/docker.io-library-nginx:latest is annotated as a copy: the sidecar does not respond",
+                "image-mirror: private.example/app:1 cannot be looked up: the sidecar does not respond"
             ]
         );
     }
@@ -430,7 +430,7 @@ mod during_an_outage {
         assert!(answer.accepted, "{:?}", answer.message);
         let object = answer.mutated_object.as_ref().unwrap();
         assert_eq!(object["spec"], before["spec"]);
-        let remembered = &answer.audit_annotations.as_ref().unwrap()["remembered"];
+        let remembered = &answer.audit_annotations.as_ref().unwrap()["from-annotation"];
         assert!(
             remembered.starts_with(&format!("nginx -> {NGINX}: ")),
             "{remembered}"
@@ -529,7 +529,7 @@ mod during_an_outage {
                     .audit_annotations
                     .as_ref()
                     .unwrap()
-                    .contains_key("remembered")
+                    .contains_key("from-annotation")
             );
             assert_eq!(warnings(&answer).len(), 2);
         }
@@ -549,7 +549,7 @@ mod during_an_outage {
         assert_eq!(
             warnings(&answer),
             [format!(
-                "image-mirror: {NEW} is annotated as a copy: the sidecar does not answer"
+                "image-mirror: {NEW} is annotated as a copy: the sidecar does not respond"
             )]
         );
     }

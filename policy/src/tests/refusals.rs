@@ -23,18 +23,18 @@ const LONG_DIGEST: &str = "sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715
     "cannot be looked up: backup is down",
     true
 )]
-#[case::down(down(), "cannot be looked up: the sidecar does not answer", true)]
+#[case::down(down(), "cannot be looked up: the sidecar does not respond", true)]
 #[case::no_capability(
     Reply::Error("Host error: Policy has not been granted access to the 'oci/v1/oci_manifest' host capability.".into()),
-    "cannot be looked up: the sidecar does not answer",
+    "cannot be looked up: the sidecar does not respond",
     true
 )]
-#[case::other_manifest(Reply::Manifest(manifest::<&str>(&[])), "cannot be looked up: the sidecar's answer makes no sense", true)]
-#[case::index(Reply::Manifest(r#"{"schemaVersion":2,"manifests":[],"annotations":null}"#.into()), "cannot be looked up: the sidecar's answer makes no sense", true)]
-#[case::garbage(Reply::Manifest("<html>".into()), "cannot be looked up: the sidecar's answer makes no sense", true)]
+#[case::other_manifest(Reply::Manifest(manifest::<&str>(&[])), "cannot be looked up: the sidecar sent an invalid response", true)]
+#[case::index(Reply::Manifest(r#"{"schemaVersion":2,"manifests":[],"annotations":null}"#.into()), "cannot be looked up: the sidecar sent an invalid response", true)]
+#[case::garbage(Reply::Manifest("<html>".into()), "cannot be looked up: the sidecar sent an invalid response", true)]
 #[case::empty(
     Reply::Manifest(String::new()),
-    "cannot be looked up: the sidecar's answer makes no sense",
+    "cannot be looked up: the sidecar sent an invalid response",
     true
 )]
 fn an_image_without_a_copy_is_kept_or_rejected(
@@ -81,11 +81,11 @@ fn an_image_without_a_copy_is_kept_or_rejected(
 #[rstest]
 #[case::unparseable(
     "Not/An Image",
-    "is not mirrored: an upper-case registry needs a dot or a port to be told from a repository"
+    "is not mirrored: a registry in upper case must have a dot or a port"
 )]
 #[case::ipv6(
     "[::1]:5000/a",
-    "is not mirrored: a registry that is an IPv6 address cannot be mirrored; give it a name"
+    "is not mirrored: registries with an IPv6 address are not supported; use a host name"
 )]
 #[case::sha512(&format!("nginx@{LONG_DIGEST}"), "is not mirrored: only sha256 and sha384 digests can be mirrored")]
 fn an_image_that_cannot_be_asked_about_counts_as_not_mirrored(
@@ -195,7 +195,7 @@ fn time_is_not_exceeded_by_more_than_one_call(
     assert!(answer.accepted);
     let audit = &answer.audit_annotations.unwrap()["not-mirrored"];
     assert_eq!(audit.matches("is not mirrored yet: copying").count(), calls);
-    assert_eq!(audit.matches("no time left to ask").count(), 20 - calls);
+    assert_eq!(audit.matches("timeBudgetMs is used up").count(), 20 - calls);
 }
 
 #[test]

@@ -34,17 +34,17 @@ fn an_unreadable_request_is_accepted_with_a_warning(#[case] payload: &[u8]) {
     assert!(answer.accepted && answer.mutated_object.is_none());
     assert!(
         warnings(&answer)[0]
-            .starts_with("image-mirror: images stay as they are, the request cannot be read")
+            .starts_with("image-mirror: images not rewritten: cannot parse the request")
     );
 }
 
 #[rstest]
-#[case::missing("null", "the policy's settings are wrong: `sidecar` is missing")]
+#[case::missing("null", "invalid policy settings: `sidecar` is required")]
 #[case::unknown_key(
     r#"{"sidecar":"a:1","foo":1}"#,
-    "the policy's settings are wrong: `foo` is not a setting"
+    "invalid policy settings: unknown setting `foo`"
 )]
-#[case::not_an_object("7", "the policy's settings are wrong: the settings must be an object")]
+#[case::not_an_object("7", "invalid policy settings: the settings must be an object")]
 fn wrong_settings_do_not_stop_workloads(#[case] settings: &str, #[case] words: &str) {
     let payload = format!(
         r#"{{"request":{},"settings":{settings}}}"#,
@@ -67,7 +67,7 @@ fn wrong_settings_do_not_stop_workloads(#[case] settings: &str, #[case] words: &
 fn an_unreadable_object_is_accepted_with_a_warning(#[case] object: String) {
     let answer = answer_to_object(&object);
     assert!(answer.accepted && answer.mutated_object.is_none());
-    assert!(warnings(&answer)[0].contains("the object cannot be read"));
+    assert!(warnings(&answer)[0].contains("cannot parse the object"));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn what_is_not_understood_stays_with_a_warning(#[case] spec: Value, #[case] word
     assert!(answer.accepted && answer.mutated_object.is_none());
     assert_eq!(
         warnings(&answer),
-        [format!("image-mirror: left as it is: {words}")]
+        [format!("image-mirror: not rewritten: {words}")]
     );
 }
 
@@ -254,7 +254,7 @@ fn an_object_is_asked_about_a_hundred_images_at_most() {
     };
     assert!(image(99).starts_with("backup.test/") && image(151).starts_with("backup.test/"));
     assert_eq!((image(100), image(152)), ("image100", "image149"));
-    let limit = "50 images: an object is asked about 100 different images at most";
+    let limit = "50 images: at most 100 different images of an object are looked up";
     assert_eq!(
         warnings(&answer),
         [format!("image-mirror: not mirrored, {limit}")]
@@ -265,7 +265,7 @@ fn an_object_is_asked_about_a_hundred_images_at_most() {
     let rejected = answer_with(&request, &mut Script::new(), strict.clone());
     assert_eq!(
         rejected.message.unwrap(),
-        "image-mirror: 50 images: an object is asked about 100 different images at most"
+        "image-mirror: 50 images: at most 100 different images of an object are looked up"
     );
     // What runs already is no reason.
     let mut deployment = create(

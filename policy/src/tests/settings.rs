@@ -38,7 +38,7 @@ fn valid(#[case] settings: Value) {
 }
 
 #[rstest]
-#[case::nothing(json!({}), "`sidecar` is missing: the `host:port` of mirror-sidecar, in lower case")]
+#[case::nothing(json!({}), "`sidecar` is required: the `host:port` of mirror-sidecar, in lower case")]
 #[case::upper_case(json!({"sidecar": "Sidecar:5000"}), "`sidecar` must be the `host:port` of mirror-sidecar, in lower case, not \"Sidecar:5000\"")]
 #[case::url(json!({"sidecar": "https://sidecar:5000"}), "`sidecar` must be")]
 #[case::null(json!({"sidecar": null}), "in lower case, not null")]
@@ -56,11 +56,11 @@ fn valid(#[case] settings: Value) {
 #[case::budget_negative(json!({"sidecar": "a:1", "timeBudgetMs": -1}), "not -1")]
 #[case::budget_fraction(json!({"sidecar": "a:1", "timeBudgetMs": 800.5}), "not 800.5")]
 #[case::budget_text(json!({"sidecar": "a:1", "timeBudgetMs": "800"}), "not \"800\"")]
-#[case::unknown(json!({"sidecar": "a:1", "side_car": 1}), "`side_car` is not a setting (there are sidecar, excludedNamespaces, images, backups, pullSecrets, skipOwners, skipLabels, whenNotMirrored, whenUnavailable, pinDigest, timeBudgetMs)")]
+#[case::unknown(json!({"sidecar": "a:1", "side_car": 1}), "unknown setting `side_car` (known settings: sidecar, excludedNamespaces, images, backups, pullSecrets, skipOwners, skipLabels, whenNotMirrored, whenUnavailable, pinDigest, timeBudgetMs)")]
 #[case::images_not_an_object(json!({"sidecar": "a:1", "images": ["*"]}), "`images` must be an object, not [\"*\"]")]
-#[case::unknown_filter(json!({"sidecar": "a:1", "images": {"only": []}}), "`images.only` is not a setting (there are images.include, images.exclude)")]
+#[case::unknown_filter(json!({"sidecar": "a:1", "images": {"only": []}}), "unknown setting `images.only` (known settings: images.include, images.exclude)")]
 #[case::include_not_a_list(json!({"sidecar": "a:1", "images": {"include": "*"}}), "`images.include` must be a list of full references")]
-#[case::never_fits(json!({"sidecar": "a:1", "images": {"include": ["nginx"]}}), "such as `docker.io/library/nginx`, in which `*` stands for anything, not \"nginx\"")]
+#[case::never_fits(json!({"sidecar": "a:1", "images": {"include": ["nginx"]}}), "such as `docker.io/library/nginx` with `*` as wildcard, not \"nginx\"")]
 #[case::not_canonical(json!({"sidecar": "a:1", "images": {"exclude": ["docker.io/nginx:1"]}}), "not \"docker.io/nginx:1\"")]
 #[case::no_regex(json!({"sidecar": "a:1", "images": {"exclude": ["ghcr.io/(a|b)/.*"]}}), "not \"ghcr.io/(a|b)/.*\"")]
 #[case::empty_pattern(json!({"sidecar": "a:1", "images": {"exclude": [""]}}), "not \"\"")]
@@ -69,7 +69,7 @@ fn valid(#[case] settings: Value) {
 #[case::backup_in_upper_case(json!({"sidecar": "a:1", "backups": ["GHCR.io/acme"]}), "not \"GHCR.io/acme\"")]
 #[case::backup_with_slash(json!({"sidecar": "a:1", "backups": ["ghcr.io/"]}), "not \"ghcr.io/\"")]
 #[case::backup_on_docker_hub(json!({"sidecar": "a:1", "backups": ["docker.io"]}), "not \"docker.io\"")]
-#[case::no_secret_name(json!({"sidecar": "a:1", "pullSecrets": ["A_b"]}), "`pullSecrets` must be a list of names of Secrets, not \"A_b\"")]
+#[case::no_secret_name(json!({"sidecar": "a:1", "pullSecrets": ["A_b"]}), "`pullSecrets` must be a list of Secret names, not \"A_b\"")]
 #[case::owner_with_version(json!({"sidecar": "a:1", "skipOwners": ["postgresql.cnpg.io/v1/Cluster"]}), "`skipOwners` must be a list of `<API group>/<kind>`")]
 #[case::owner_without_kind(json!({"sidecar": "a:1", "skipOwners": ["apps/"]}), "not \"apps/\"")]
 #[case::owner_without_group(json!({"sidecar": "a:1", "skipOwners": ["/Pod"]}), "not \"/Pod\"")]
@@ -107,7 +107,7 @@ fn all_errors_are_named_at_once() {
 fn not_json(#[case] payload: &[u8]) {
     let message = validate_settings(payload).message.unwrap();
     assert!(
-        message.starts_with("the settings are not JSON"),
+        message.starts_with("cannot parse the settings"),
         "{message}"
     );
 }

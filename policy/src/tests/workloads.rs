@@ -202,7 +202,7 @@ fn a_running_pod_without_the_pull_secret_keeps_its_upstream(
     assert_eq!(
         warnings(&kept),
         [format!(
-            "image-mirror: {image} has a copy, but no pull Secret for it: image-mirror-pull cannot be added to a Pod that exists"
+            "image-mirror: {image} has a copy, but no pull Secret for it: image-mirror-pull cannot be added to an existing Pod"
         )]
     );
     let strict = json!({"whenNotMirrored": "reject"});

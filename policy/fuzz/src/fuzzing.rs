@@ -1,13 +1,12 @@
-//! Entry points for the fuzz targets in `fuzz/`, and for the test below that feeds them the kept corpus. They are
-//! built for nothing else.
+//! Entry points of the fuzz targets, and a test that feeds them the corpus.
 //!
-//! Each takes arbitrary bytes for what comes from outside, and panics when what the policy makes of it is not as it
-//! must be.
+//! This is a module of the policy for tests and fuzzing (`src/lib.rs`), since it needs private items. Each entry point takes
+//! arbitrary bytes as input from outside, and panics if the policy breaks an invariant.
 
 // A fuzz target and a test report a fault by panicking.
 #![allow(clippy::expect_used, clippy::indexing_slicing)]
 
-mod answer;
+mod checks;
 mod edit;
 mod sidecar;
 
@@ -23,51 +22,51 @@ use crate::request::{Operation, Payload, Request};
 pub(crate) use edit::{Edit, SecretEdit};
 use sidecar::Sidecar;
 
-/// The response to `payload`, as the host reads it.
+/// The response to `payload`, as the host parses it.
 ///
 /// # Panics
-/// When it is not the JSON that the host expects.
+/// If it is not the JSON that the host expects.
 pub fn response(payload: &[u8], host: &mut impl Host) -> ValidationResponse {
     let json = crate::evaluate(payload, host).to_json();
-    serde_json::from_slice(&json.expect("it is written")).expect("the host can read it")
+    serde_json::from_slice(&json.expect("it can be serialised")).expect("the host can parse it")
 }
 
-/// The first line of `data` is the payload of the host; each further line is what the host says to one question, see
-/// [`sidecar`]. Questions beyond the last line get the answer that there is a copy.
+/// The first line of `data` is the payload of the host; each further line is the response of the host to one request, see
+/// [`sidecar`]. Requests beyond the last line get the response that there is a copy.
 ///
 /// # Panics
-/// When the answer is not one that the host and the API server can use, when anything changes that must not, or when
-/// the rewritten object is rewritten again.
+/// If the host or the API server cannot use the response, if anything changes that must not, or if the rewritten object is
+/// rewritten again.
 pub fn validate(data: &[u8]) {
     let mut lines = data.split(|byte| *byte == b'\n');
     let payload = lines.next().unwrap_or_default();
-    let understood = str::from_utf8(payload).ok().and_then(|text| {
+    let parsed = str::from_utf8(payload).ok().and_then(|text| {
         let payload: Payload = serde_json::from_str(text).ok()?;
         Some((text, payload))
     });
-    let Some((text, understood)) = understood else {
-        let answer = response(payload, &mut Sidecar::that_is_not_asked());
-        answer::check(&answer, &Value::Null);
-        assert!(answer.mutated_object.is_none());
-        assert_eq!(answer.warnings.map(|warnings| warnings.len()), Some(1));
+    let Some((text, parsed)) = parsed else {
+        let response = response(payload, &mut Sidecar::unreachable());
+        checks::check_response(&response, &Value::Null);
+        assert!(response.mutated_object.is_none());
+        assert_eq!(response.warnings.map(|warnings| warnings.len()), Some(1));
         return;
     };
-    let settings = understood.settings.map_or("{}", |settings| settings.get());
+    let settings = parsed.settings.map_or("{}", |settings| settings.get());
     let settings = serde_json::from_str(settings).unwrap_or_default();
-    let request = understood.request;
+    let request = parsed.request;
     let mut sidecar = Sidecar::new(lines, &settings, request.dry_run == Some(true));
-    let answer = response(payload, &mut sidecar);
-    answer::check(&answer, &settings);
-    if let Some(mutated) = &answer.mutated_object {
+    let response = response(payload, &mut sidecar);
+    checks::check_response(&response, &settings);
+    if let Some(mutated) = &response.mutated_object {
         check_edit(&request, mutated, &sidecar);
         check_again(text, &request, mutated, &settings, sidecar);
     }
 }
 
-/// `data` is what somebody configured.
+/// `data` is the payload of `validate_settings`.
 ///
 /// # Panics
-/// When wrong settings are not explained, or when [`crate::evaluate`] judges differently.
+/// If invalid settings are not explained, or if [`crate::evaluate`] accepts them.
 pub fn validate_settings(data: &[u8]) {
     let verdict = crate::validate_settings(data);
     assert_eq!(verdict.valid, verdict.message.is_none());
@@ -89,14 +88,14 @@ pub fn validate_settings(data: &[u8]) {
     });
     let payload = format!(r#"{{"request":{request},"settings":{text}}}"#);
     let mut sidecar = Sidecar::new(std::iter::empty(), &settings, false);
-    let answer = response(payload.as_bytes(), &mut sidecar);
-    answer::check(&answer, &settings);
-    let warnings = answer.warnings.unwrap_or_default();
-    let is_blamed = warnings.iter().any(|text| text.contains("settings"));
-    assert_eq!(is_blamed, !verdict.valid, "{warnings:?}");
+    let response = response(payload.as_bytes(), &mut sidecar);
+    checks::check_response(&response, &settings);
+    let warnings = response.warnings.unwrap_or_default();
+    let is_reported = warnings.iter().any(|text| text.contains("settings"));
+    assert_eq!(is_reported, !verdict.valid, "{warnings:?}");
 }
 
-/// The mutated object is the request's, but for images that were replaced by their copies and what belongs to that.
+/// Checks that only images, pull Secrets and the annotation differ from the object of the request.
 fn check_edit(request: &Request<'_>, mutated: &Value, sidecar: &Sidecar<'_>) {
     let before: Value = request
         .object
@@ -104,23 +103,28 @@ fn check_edit(request: &Request<'_>, mutated: &Value, sidecar: &Sidecar<'_>) {
         .expect("an object that cannot be read is left alone");
     let edit = Edit::new(&request.kind, &before, mutated);
     assert_eq!(edit.rest, before);
-    assert!(!edit.images.is_empty() || edit.secret.is_some() || edit.note.is_some());
+    assert!(!edit.images.is_empty() || edit.secret.is_some() || edit.annotation.is_some());
     let old_object: Value = request
         .old_object
         .and_then(|object| serde_json::from_str(object.get()).ok())
         .unwrap_or_default();
-    let noted_before = Edit::new(&request.kind, &old_object, &old_object).noted;
+    let annotated_before = Edit::new(&request.kind, &old_object, &old_object).annotated_before;
     for (old, new) in &edit.images {
         // A copy that replaces another one is that of the original.
-        let original = edit.noted.get(old).or(noted_before.get(old));
+        let original = edit.annotated_before.get(old).or(annotated_before.get(old));
         let original = original.unwrap_or(old);
-        // Without a better copy, it is what it was before.
-        let before = noted_before.get(new).map(|original| canonical(original));
+        // A copy of the old object may be used without a response.
+        let before = annotated_before
+            .get(new)
+            .map(|original| canonical(original));
         if before != Some(canonical(original)) {
             sidecar.check_copy(original, new);
         }
-        let noted = edit.note.as_ref().map(|note| note.contains_key(new));
-        assert_ne!(noted, Some(false), "{new} is not noted");
+        let annotated = edit
+            .annotation
+            .as_ref()
+            .map(|annotation| annotation.contains_key(new));
+        assert_ne!(annotated, Some(false), "{new} is not annotated");
     }
     if let Some(SecretEdit::Added(secret)) = &edit.secret {
         let name = secret["name"].as_str().unwrap_or_default();
@@ -133,11 +137,11 @@ fn check_edit(request: &Request<'_>, mutated: &Value, sidecar: &Sidecar<'_>) {
     if is_pod && request.operation == Operation::Update {
         assert!(edit.secret.is_none());
     }
-    let read: Value = serde_json::from_str(&mutated.to_string()).expect("the host can read it");
+    let read: Value = serde_json::from_str(&mutated.to_string()).expect("the host can parse it");
     assert_eq!(&read, mutated);
 }
 
-/// The same request for what it led to changes nothing, since the copies are in the backup registry already.
+/// Checks that the mutated object is not rewritten again, since its images are in the backup already.
 fn check_again(
     payload: &str,
     request: &Request<'_>,
@@ -157,10 +161,10 @@ fn check_again(
         let start = place(object);
         again.replace_range(start..start + object.get().len(), &mutated);
     }
-    let answer = response(again.as_bytes(), &mut sidecar.once_more());
-    answer::check(&answer, settings);
-    assert!(answer.accepted);
-    assert_eq!(answer.mutated_object, None);
+    let response = response(again.as_bytes(), &mut sidecar.next_request());
+    checks::check_response(&response, settings);
+    assert!(response.accepted);
+    assert_eq!(response.mutated_object, None);
 }
 
 #[cfg(test)]
@@ -168,7 +172,6 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    /// What was found to matter once must not be forgotten where no fuzzer runs.
     #[rstest::rstest]
     #[case("validate", validate)]
     #[case("validate_settings", validate_settings)]

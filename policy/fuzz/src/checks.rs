@@ -1,36 +1,36 @@
-//! What holds for every answer.
+//! Invariants of every response.
 
 use kubewarden_policy_sdk::response::ValidationResponse;
 use serde_json::Value;
 
-/// So many warnings, and one that counts the rest.
+/// Including the one that counts the others.
 const MAX_WARNINGS: usize = 6;
 /// Characters.
 const MAX_WARNING: usize = 120;
 /// Bytes of a message or an audit annotation, with room for the count of what was left out.
 const MAX_TEXT: usize = 17 * 1024;
 
-/// Panics if the host or the API server could not use `answer`, or if it denies without being told to.
-pub fn check(answer: &ValidationResponse, settings: &Value) {
-    if answer.accepted {
-        assert!(answer.message.is_none() && answer.code.is_none());
+/// Panics if the host or the API server could not use `response`, or if it denies although the settings do not say `reject`.
+pub fn check_response(response: &ValidationResponse, settings: &Value) {
+    if response.accepted {
+        assert!(response.message.is_none() && response.code.is_none());
     } else {
         let may_reject = ["whenNotMirrored", "whenUnavailable"]
             .iter()
             .any(|key| settings[key] == "reject");
-        assert!(may_reject, "{:?}", answer.message);
-        assert!(answer.message.is_some() && answer.code == Some(403));
-        assert!(answer.mutated_object.is_none());
+        assert!(may_reject, "{:?}", response.message);
+        assert!(response.message.is_some() && response.code == Some(403));
+        assert!(response.mutated_object.is_none());
     }
-    let warnings = answer.warnings.as_deref().unwrap_or_default();
+    let warnings = response.warnings.as_deref().unwrap_or_default();
     assert!(warnings.len() <= MAX_WARNINGS, "{warnings:?}");
     for warning in warnings {
         assert!(warning.starts_with("image-mirror: "), "{warning}");
         assert!(warning.chars().count() <= MAX_WARNING, "{warning}");
         check_text(warning);
     }
-    answer.message.iter().for_each(|text| check_text(text));
-    for text in answer
+    response.message.iter().for_each(|text| check_text(text));
+    for text in response
         .audit_annotations
         .iter()
         .flatten()
@@ -38,10 +38,10 @@ pub fn check(answer: &ValidationResponse, settings: &Value) {
     {
         check_text(text);
     }
-    serde_json::to_vec(answer).expect("the host gets it as JSON");
+    serde_json::to_vec(response).expect("it can be serialised");
 }
 
-/// A text for people: it must not flood an audit log, nor steer a terminal.
+/// Texts must neither flood an audit log nor control a terminal.
 fn check_text(text: &str) {
     assert!(!text.is_empty());
     assert!(text.len() <= MAX_TEXT, "{} bytes", text.len());

@@ -1,8 +1,8 @@
-//! A host whose answers are lines of the fuzzer's input.
+//! A host whose responses are lines of the fuzzer's input.
 //!
-//! The first new question gets the first line, and so on; the same question always gets the same answer. A line is a
-//! manifest; or the text of an error if it starts with `!`, with `\n` for line breaks; or nothing, for the answer that
-//! there is a copy. Each `+` before that lets 100 ms pass.
+//! The first new request gets the first line, and so on; the same request always gets the same response. A line is a
+//! manifest; or the text of an error if it starts with `!`, with `\n` for line breaks; or empty, for the response that there
+//! is a copy. Each `+` before that lets 100 ms pass.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,8 +20,8 @@ const DIGEST: &str = "sha256:111111111111111111111111111111111111111111111111111
 
 #[derive(Clone)]
 struct Reply {
-    takes: Duration,
-    says: Result<String, HostError>,
+    delay: Duration,
+    result: Result<String, HostError>,
 }
 
 /// The host, and behind it the sidecar.
@@ -31,15 +31,15 @@ pub struct Sidecar<'a> {
     budget: Duration,
     mode: Mode,
     known: BTreeMap<String, Reply>,
-    /// `host/path` of every copy that was announced.
+    /// `host/path` of every copy that was reported.
     copies: BTreeSet<String>,
-    asked: BTreeSet<String>,
+    requests: BTreeSet<String>,
     now: Duration,
-    is_second_round: bool,
+    is_next_request: bool,
 }
 
 impl<'a> Sidecar<'a> {
-    /// Answers with these lines to a policy of these settings.
+    /// Responds with `lines` to a policy with `settings`.
     pub fn new(lines: impl Iterator<Item = &'a [u8]>, settings: &Value, is_dry_run: bool) -> Self {
         let mut lines: Vec<_> = lines.collect();
         lines.reverse();
@@ -50,85 +50,85 @@ impl<'a> Sidecar<'a> {
             mode: if is_dry_run { Mode::Peek } else { Mode::Ensure },
             known: BTreeMap::new(),
             copies: BTreeSet::new(),
-            asked: BTreeSet::new(),
+            requests: BTreeSet::new(),
             now: Duration::ZERO,
-            is_second_round: false,
+            is_next_request: false,
         }
     }
 
-    /// Panics at every question.
-    pub fn that_is_not_asked() -> Self {
+    /// Panics at every request.
+    pub fn unreachable() -> Self {
         let mut sidecar = Self::new(std::iter::empty(), &Value::Null, false);
         sidecar.budget = Duration::ZERO;
         sidecar
     }
 
-    /// The same sidecar for the next request, but that it knows nothing new, and tells that its copies are no originals.
-    pub fn once_more(self) -> Self {
+    /// The same sidecar for the next admission request: it makes no further copies, and reports its copies as in the backup.
+    pub fn next_request(self) -> Self {
         Self {
-            asked: BTreeSet::new(),
+            requests: BTreeSet::new(),
             now: Duration::ZERO,
-            is_second_round: true,
+            is_next_request: true,
             ..self
         }
     }
 
-    /// Panics if `copy` was not announced, or is not a copy of what `original` asks for.
+    /// Panics if `copy` was not reported as a copy, or has another digest than `original`.
     pub fn check_copy(&self, original: &str, copy: &str) {
         let original = ImageRef::parse(original).expect("only images are replaced");
         let copy = ImageRef::parse(copy).expect("a copy is an image");
-        assert!(self.copies.contains(&name(&copy)), "{copy} is no copy");
+        assert!(self.copies.contains(&name(&copy)), "{copy} is not a copy");
         if original.digest().is_some() {
             assert_eq!(original.digest(), copy.digest());
         }
     }
 
     fn reply(&mut self, reference: &str, query: &Query<'_>) -> Reply {
-        if self.is_second_round {
+        if self.is_next_request {
             let is_copy =
                 matches!(query, Query::Image { image, .. } if self.copies.contains(&name(image)));
             return match self.known.get(reference) {
-                _ if is_copy => Reply::at_once(Ok(in_backup())),
+                _ if is_copy => Reply::immediate(Ok(in_backup())),
                 Some(reply) => reply.clone(),
-                None => Reply::at_once(Err(unavailable())),
+                None => Reply::immediate(Err(unavailable())),
             };
         }
         let mut line = self.lines.pop().unwrap_or_default();
-        let mut takes = Duration::ZERO;
+        let mut delay = Duration::ZERO;
         while let [b'+', rest @ ..] = line {
             line = rest;
-            takes += STEP;
+            delay += STEP;
         }
-        let says = match line {
+        let result = match line {
             [] => Ok(mirrored(query)),
             [b'!', text @ ..] => Err(HostError(
                 String::from_utf8_lossy(text).replace("\\n", "\n"),
             )),
             text => Ok(String::from_utf8_lossy(text).into_owned()),
         };
-        Reply { takes, says }
+        Reply { delay, result }
     }
 }
 
 impl Host for Sidecar<'_> {
     fn manifest(&mut self, reference: &str) -> Result<String, HostError> {
-        assert!(self.now < self.budget, "asked without time for it");
-        let is_new = self.asked.insert(reference.to_owned());
-        assert!(is_new, "{reference} is asked twice");
+        assert!(self.now < self.budget, "requested after the time budget");
+        let is_new = self.requests.insert(reference.to_owned());
+        assert!(is_new, "{reference} is requested twice");
         let (repository, tag) = reference
             .strip_prefix(&self.address)
             .and_then(|rest| rest.strip_prefix('/')?.rsplit_once(':'))
-            .expect("only the sidecar is asked");
-        let query = Query::decode(repository, tag).expect("the sidecar understands");
+            .expect("all requests go to the sidecar");
+        let query = Query::decode(repository, tag).expect("it is a query");
         let (Query::Image { mode, .. } | Query::PullSecret { mode, .. }) = &query;
         assert_eq!(*mode, self.mode, "{reference}");
         let reply = self.reply(reference, &query);
-        if let Ok(manifest) = &reply.says {
-            self.copies.extend(announced(manifest));
+        if let Ok(manifest) = &reply.result {
+            self.copies.extend(reported(manifest));
         }
         self.known.insert(reference.to_owned(), reply.clone());
-        self.now += reply.takes;
-        reply.says
+        self.now += reply.delay;
+        reply.result
     }
 
     fn log(&mut self, event: &[u8]) {
@@ -142,9 +142,9 @@ impl Host for Sidecar<'_> {
 }
 
 impl Reply {
-    fn at_once(says: Result<String, HostError>) -> Self {
-        let takes = Duration::ZERO;
-        Self { takes, says }
+    fn immediate(result: Result<String, HostError>) -> Self {
+        let delay = Duration::ZERO;
+        Self { delay, result }
     }
 }
 
@@ -153,10 +153,10 @@ fn name(image: &ImageRef<'_>) -> String {
 }
 
 /// The copy that a manifest names.
-fn announced(manifest: &str) -> Option<String> {
+fn reported(manifest: &str) -> Option<String> {
     let manifest: Value = serde_json::from_str(manifest).ok()?;
-    let answer = ImageStatus::from_annotations(|key| manifest["annotations"][key].as_str())?;
-    match answer {
+    let status = ImageStatus::from_annotations(|key| manifest["annotations"][key].as_str())?;
+    match status {
         ImageStatus::Mirrored { image, .. } => Some(name(&image)),
         ImageStatus::InBackup { .. } | ImageStatus::Excluded { .. } => None,
     }
@@ -175,12 +175,12 @@ fn mirrored(query: &Query<'_>) -> String {
     match (backup.target(image), digest) {
         (Ok(image), Some(digest)) => {
             let secret = None;
-            let answer = ImageStatus::Mirrored {
+            let status = ImageStatus::Mirrored {
                 image,
                 digest,
                 secret,
             };
-            manifest(&answer.annotations())
+            manifest(&status.annotations())
         }
         _ => excluded(),
     }
