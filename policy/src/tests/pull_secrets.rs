@@ -430,10 +430,10 @@ mod during_an_outage {
         assert!(answer.accepted, "{:?}", answer.message);
         let object = answer.mutated_object.as_ref().unwrap();
         assert_eq!(object["spec"], before["spec"]);
-        let remembered = &answer.audit_annotations.as_ref().unwrap()["from-annotation"];
+        let annotated = &answer.audit_annotations.as_ref().unwrap()["from-annotation"];
         assert!(
-            remembered.starts_with(&format!("nginx -> {NGINX}: ")),
-            "{remembered}"
+            annotated.starts_with(&format!("nginx -> {NGINX}: ")),
+            "{annotated}"
         );
         assert!(warnings(&answer)[0].starts_with("image-mirror: nginx uses the annotated copy: "));
     }
@@ -568,7 +568,7 @@ mod during_an_outage {
     }
 
     #[test]
-    fn an_image_that_took_the_place_of_another_is_not_remembered() {
+    fn an_image_that_took_the_place_of_another_is_not_annotated() {
         let before = stored(&["nginx:1.27"]);
         let after = deployment(&["nginx:1.28"], json!(null), None);
         let mut script = script(&down(), 0);

@@ -248,7 +248,7 @@ mod documentation {
         let mut with_surprise = documented.clone();
         with_surprise["surprise"] = 1.into();
         let message = message(&with_surprise).unwrap();
-        let (_, known) = message.split_once("there are ").unwrap();
+        let (_, known) = message.split_once("known settings: ").unwrap();
         let known: Vec<_> = known.trim_end_matches(')').split(", ").collect();
         let documented = documented.as_object().unwrap();
         assert_eq!(known.len(), documented.len());
