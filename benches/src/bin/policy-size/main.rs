@@ -3,8 +3,8 @@
 //! - [`module`] reads the sizes of a module's functions and sections;
 //! - [`owner`] says which crate a function belongs to.
 //!
-//! The published module has no names, so they come from a second build that kept them. Its code is nearly the same: cargo
-//! gives every profile other hashes of symbols, and they decide about the order of optimisations.
+//! The published module has no names, so they come from a second link that kept them. Its code is nearly the same: cargo gives
+//! other flags other hashes of symbols, which decide about the order of optimisations.
 
 mod module;
 mod owner;
