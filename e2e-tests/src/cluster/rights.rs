@@ -7,7 +7,7 @@ use serde::Deserialize;
 use testkit::artifacts;
 
 /// A reviewed render of the chart, in which the sidecar does all it can. The chart's tests hold it to what helm renders.
-const RENDER: &str = "charts/image-mirror/tests/golden/passwords.yaml";
+const RENDER: &str = "charts/image-mirror/tests/golden/everything.yaml";
 
 /// What the sidecar may do: everywhere, and in its own namespace.
 #[derive(Clone, Debug)]
