@@ -2,35 +2,26 @@
 //! them, the sink verifies them and forgets them. By plain HTTP, without a login.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::serve::ListenerExt as _;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
-use tokio::net::TcpListener;
-use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 
 use crate::digest;
 use crate::image::media_type::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
+use crate::server::Server;
 
 /// The layer is this many bytes again and again.
 const BLOCK: usize = 1 << 20;
 /// Manifests and configs are much smaller.
 const SMALL: usize = 1 << 20;
-
-/// A running server. It stops when this is dropped.
-pub struct Server {
-    address: String,
-    task: JoinHandle<()>,
-}
 
 /// An image with one layer that is not in memory.
 pub struct Endless {
@@ -48,36 +39,6 @@ pub struct Sink {
     blobs: Mutex<BTreeMap<String, u64>>,
     /// Manifests by tag or digest.
     manifests: Mutex<BTreeMap<String, Bytes>>,
-}
-
-impl Server {
-    /// `127.0.0.1:port`.
-    #[must_use]
-    pub fn address(&self) -> &str {
-        &self.address
-    }
-
-    fn start(runtime: &Handle, app: Router) -> anyhow::Result<Self> {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?.to_string();
-        let _entered = runtime.enter();
-        let listener = TcpListener::from_std(listener)?.tap_io(|stream| {
-            // Small answers must not wait for the peer's acknowledgement.
-            let _ = stream.set_nodelay(true);
-        });
-        let task = runtime.spawn(async move {
-            // It serves until it is aborted.
-            let _ = axum::serve(listener, app).await;
-        });
-        Ok(Self { address, task })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 impl Endless {
@@ -130,9 +91,10 @@ impl Endless {
     ///
     /// # Errors
     /// When no port can be bound.
-    pub fn serve(self: &Arc<Self>, runtime: &Handle) -> anyhow::Result<Server> {
+    pub fn serve(self: &Arc<Self>) -> anyhow::Result<Server> {
         let app = Router::new().fallback(source).with_state(Arc::clone(self));
-        Server::start(runtime, app)
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        Server::start("endless source", listener, None, app)
     }
 
     fn layer(&self) -> Body {
@@ -147,9 +109,10 @@ impl Sink {
     ///
     /// # Errors
     /// When no port can be bound.
-    pub fn serve(self: &Arc<Self>, runtime: &Handle) -> anyhow::Result<Server> {
+    pub fn serve(self: &Arc<Self>) -> anyhow::Result<Server> {
         let app = Router::new().fallback(sink).with_state(Arc::clone(self));
-        Server::start(runtime, app)
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        Server::start("sink", listener, None, app)
     }
 
     /// Whether a manifest with this digest was stored under a tag, and every blob of the image before.

@@ -9,7 +9,7 @@
 //! - [`image`] makes images on the fly, pushes them and reads them back;
 //! - [`closure`] reads all that belongs to a tag with another client than ours;
 //! - [`sidecar`] runs the real `mirror-sidecar` as a child process;
-//! - [`fixtures`] are admission requests as an API server sent them; [`hostile_json`] are documents that no server should send;
+//! - [`fixtures`] are admission requests as an API server sent them;
 //! - [`scratch`] finds folders and ports; [`server`] serves HTTP and HTTPS; [`tls`] issues certificates; [`blocking`] owns the runtime;
 //! - [`machine`] describes the machine that figures come from; [`artifacts`] finds or builds what is tested.
 //!
@@ -24,7 +24,6 @@ pub mod digest;
 pub mod endless;
 pub mod fixtures;
 pub mod host;
-pub mod hostile_json;
 pub mod image;
 pub mod machine;
 pub mod proxy;

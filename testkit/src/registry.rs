@@ -1,7 +1,7 @@
-//! Real OCI registries on loopback, started for one test and gone with it.
+//! OCI registries on loopback, started for one test and gone with it.
 //!
-//! Two implementations of one small trait: Debian's docker-registry as a child process, and an embedded one for
-//! machines without it. They agree in everything that a client may rely on.
+//! Two implementations of one small trait: Debian's docker-registry as a child process, and the scripted one of this
+//! process for machines without it. They agree in everything that a client may rely on.
 
 mod client;
 mod debian;
@@ -43,7 +43,7 @@ pub trait Registry: Send + Sync {
         None
     }
 
-    /// The requests answered so far, in order of their answers.
+    /// The requests that were answered so far.
     fn requests(&self) -> Vec<Request>;
 
     /// Closes the port and every connection. What is stored stays.

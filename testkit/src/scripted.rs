@@ -12,7 +12,6 @@
     reason = "a double panics where a test uses it wrongly, and the message says how"
 )]
 
-mod connection;
 mod fake;
 mod fault;
 mod handlers;

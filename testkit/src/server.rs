@@ -1,20 +1,19 @@
 //! An axum server with a thread and a runtime of its own, so that stopping it drops every connection.
 
+pub(crate) mod connection;
 #[cfg(test)]
 mod tests;
-mod tls;
 
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use axum::Router;
-use axum::serve::ListenerExt as _;
 use rustix::net::{Shutdown, shutdown};
 use rustls::ServerConfig;
 use tokio::sync::oneshot;
 
-use tls::TlsListener;
+use connection::{PlainListener, Switch, TlsListener};
 
 /// A running server. It stops when this is dropped.
 pub struct Server {
@@ -42,14 +41,11 @@ impl Server {
             .spawn(move || {
                 let serve = async move {
                     let listener = tokio::net::TcpListener::from_std(listener)?;
-                    if let Some(config) = tls {
-                        return axum::serve(TlsListener::new(listener, config)?, app).await;
+                    let app = app.into_make_service_with_connect_info::<Switch>();
+                    match tls {
+                        Some(config) => axum::serve(TlsListener::new(listener, config)?, app).await,
+                        None => axum::serve(PlainListener::new(listener)?.0, app).await,
                     }
-                    let listener = listener.tap_io(|stream| {
-                        // Small answers must not wait for the peer's acknowledgement.
-                        let _ = stream.set_nodelay(true);
-                    });
-                    axum::serve(listener, app).await
                 };
                 runtime.block_on(async {
                     tokio::select! {
@@ -65,6 +61,16 @@ impl Server {
             stop: Some(stop),
             thread: Some(thread),
         })
+    }
+
+    /// `127.0.0.1:port`.
+    ///
+    /// # Panics
+    /// Never: the port is bound.
+    #[must_use]
+    pub fn address(&self) -> String {
+        let address = self.listener.local_addr();
+        address.expect("the port is bound").to_string()
     }
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use testkit::artifacts;
 use testkit::endless::{Endless, Sink};
-use tokio::runtime::Builder;
 use wait4::Wait4 as _;
 
 /// Size of the layer: no buffer that grows with it could stay below the limits.
@@ -20,15 +19,10 @@ const JOB: &str = "MEMORY_TEST_JOB";
 
 #[test]
 fn two_gibibytes_pass_through_a_few_mebibytes() {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
     let image = Arc::new(Endless::new(LAYER_MIB));
     let sink = Arc::new(Sink::default());
-    let source = image.serve(runtime.handle()).unwrap();
-    let target = sink.serve(runtime.handle()).unwrap();
+    let source = image.serve().unwrap();
+    let target = sink.serve().unwrap();
     let program = artifacts::sidecar_program().unwrap();
     let (peak, succeeded) = run(&[
         program.display().to_string(),

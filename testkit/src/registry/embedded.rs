@@ -1,37 +1,27 @@
-//! An in-memory registry in this process, after the OCI distribution specification 1.1.
-//!
-//! It verifies digests, refuses manifests whose parts are missing, and knows mounts, ranges, chunked uploads, tag
-//! lists and referrers.
+//! The scripted registry as an ordinary one: it behaves well, and can be stopped and started again.
 
-mod handlers;
-mod route;
-mod store;
-
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::net::TcpListener;
 
 use anyhow::{Context as _, ensure};
-use axum::Router;
 
 use super::{Credential, Registry, Request};
+use crate::scripted::{Auth, Fake};
 use crate::server::Server;
 use crate::tls::Tls;
-use handlers::Shared;
 
-/// What an embedded registry can be asked for. The default is plain HTTP without authentication.
+/// Options of an embedded registry. The default is plain HTTP without authentication.
 #[derive(Default)]
 pub struct EmbeddedOptions {
-    /// Asks for HTTP Basic authentication on every request.
+    /// Requires HTTP Basic authentication on every request.
     pub credential: Option<Credential>,
-    /// Speaks HTTPS with this certificate.
+    /// Serves HTTPS with this certificate.
     pub tls: Option<Tls>,
 }
 
 /// A running embedded registry. It stops when this is dropped.
 pub struct EmbeddedRegistry {
-    address: SocketAddr,
-    tls: Option<Tls>,
-    shared: Arc<Shared>,
+    registry: Fake,
+    options: EmbeddedOptions,
     server: Option<Server>,
 }
 
@@ -42,22 +32,23 @@ impl EmbeddedRegistry {
     /// When no port can be bound.
     pub fn start(options: EmbeddedOptions) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        let mut registry = Self {
-            address: listener.local_addr()?,
-            tls: options.tls,
-            shared: Arc::new(Shared::new(options.credential)),
+        let registry = Fake::unserved(listener.local_addr()?);
+        if let Some(Credential { user, password }) = options.credential.clone() {
+            registry.set(|knobs| knobs.auth = Auth::Basic { user, password });
+        }
+        let mut embedded = Self {
+            registry,
+            options,
             server: None,
         };
-        registry.serve(listener)?;
-        Ok(registry)
+        embedded.serve(listener)?;
+        Ok(embedded)
     }
 
     fn serve(&mut self, listener: TcpListener) -> anyhow::Result<()> {
-        let tls = self.tls.as_ref().map(Tls::server_config).transpose()?;
-        let app = Router::new()
-            .fallback(handlers::handle)
-            .with_state(Arc::clone(&self.shared));
-        self.server = Some(Server::start("registry", listener, tls, app)?);
+        let tls = self.options.tls.as_ref().map(Tls::server_config);
+        let app = self.registry.router();
+        self.server = Some(Server::start("registry", listener, tls.transpose()?, app)?);
         Ok(())
     }
 }
@@ -68,27 +59,41 @@ impl Registry for EmbeddedRegistry {
     }
 
     fn address(&self) -> String {
-        self.address.to_string()
+        self.registry.host()
     }
 
     fn credential(&self) -> Option<&Credential> {
-        self.shared.credential()
+        self.options.credential.as_ref()
     }
 
     fn set_other_users(&self, users: &[Credential]) -> anyhow::Result<()> {
         ensure!(
-            self.shared.set_other_users(users),
-            "the registry asks for no credential"
+            self.options.credential.is_some() || users.is_empty(),
+            "the registry requires no credential"
         );
+        let users = users.iter().cloned();
+        self.registry.set(|knobs| {
+            knobs.other_users = users.map(|other| (other.user, other.password)).collect();
+        });
         Ok(())
     }
 
     fn ca_pem(&self) -> Option<&str> {
-        self.tls.as_ref().map(Tls::ca_pem)
+        self.options.tls.as_ref().map(Tls::ca_pem)
     }
 
     fn requests(&self) -> Vec<Request> {
-        self.shared.requests()
+        let state = self.registry.state();
+        let answered = state.log.iter().filter(|entry| entry.status != 0);
+        let request = answered.map(|entry| Request {
+            method: entry.method.to_string(),
+            path: match entry.query.as_str() {
+                "" => entry.path.clone(),
+                query => format!("{}?{query}", entry.path),
+            },
+            status: entry.status,
+        });
+        request.collect()
     }
 
     fn stop(&mut self) {
@@ -97,8 +102,8 @@ impl Registry for EmbeddedRegistry {
 
     fn restart(&mut self) -> anyhow::Result<()> {
         self.stop();
-        let listener = TcpListener::bind(self.address)
-            .with_context(|| format!("{} cannot be bound again", self.address))?;
+        let listener = TcpListener::bind(self.registry.address)
+            .with_context(|| format!("{} cannot be bound again", self.registry.address))?;
         self.serve(listener)
     }
 }

@@ -1,12 +1,13 @@
 //! The running fake: what tests put into it, ask it, and tell it to do wrong.
 
-use super::connection::{PlainListener, Switch, TlsListener};
 use super::fault::{Action, Fault};
 use super::images::{Image, digest_of};
 use super::knobs::Knobs;
 use super::state::{Entry, State};
 use super::{handlers, http2};
+use crate::server::connection::{PlainListener, Switch, TlsListener};
 use crate::tls::Tls;
+use axum::Router;
 use axum::http::Method;
 use bytes::Bytes;
 use oci_spec::image::Digest;
@@ -14,7 +15,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 /// A running registry. Stops with the test's runtime. Clones are the same registry.
 #[derive(Clone)]
@@ -33,9 +33,10 @@ impl Fake {
     /// Starts one at this address, plain HTTP.
     pub async fn start_at(address: &str) -> Self {
         let (fake, listener) = Self::bound(address).await.expect("the address is free");
-        let service =
-            handlers::router(fake.clone()).into_make_service_with_connect_info::<Switch>();
-        let (listener, closing) = PlainListener::new(listener, fake.address);
+        let service = fake
+            .router()
+            .into_make_service_with_connect_info::<Switch>();
+        let (listener, closing) = PlainListener::new(listener).expect("it is bound");
         fake.state().closing = Some(closing);
         tokio::spawn(async move { axum::serve(listener, service).await });
         fake
@@ -54,11 +55,12 @@ impl Fake {
     /// The address cannot be bound, for example because it is in use.
     pub async fn start_tls_at(address: &str, tls: &Tls) -> io::Result<Self> {
         let (fake, inner) = Self::bound(address).await?;
-        let service =
-            handlers::router(fake.clone()).into_make_service_with_connect_info::<Switch>();
+        let service = fake
+            .router()
+            .into_make_service_with_connect_info::<Switch>();
         let config = tls.server_config().expect("the certificate is usable");
-        let acceptor = TlsAcceptor::from(config);
-        tokio::spawn(async move { axum::serve(TlsListener { inner, acceptor }, service).await });
+        let listener = TlsListener::new(inner, config)?;
+        tokio::spawn(async move { axum::serve(listener, service).await });
         Ok(fake)
     }
 
@@ -67,7 +69,7 @@ impl Fake {
         let (fake, listener) = Self::bound("127.0.0.1:0")
             .await
             .expect("there is a free port");
-        let router = handlers::router(fake.clone());
+        let router = fake.router();
         tokio::spawn(http2::serve(listener, http2::acceptor(tls), router));
         fake
     }
@@ -77,7 +79,7 @@ impl Fake {
         let (fake, listener) = Self::bound("127.0.0.1:0")
             .await
             .expect("there is a free port");
-        let router = handlers::router(fake.clone());
+        let router = fake.router();
         tokio::spawn(http2::serve(listener, http2::only(tls), router));
         fake
     }
@@ -87,6 +89,11 @@ impl Fake {
     pub fn unserved(address: SocketAddr) -> Self {
         let state = Arc::default();
         Self { address, state }
+    }
+
+    /// All its requests, for a server that is started elsewhere.
+    pub(crate) fn router(&self) -> Router {
+        handlers::router(self.clone())
     }
 
     async fn bound(address: &str) -> io::Result<(Self, TcpListener)> {

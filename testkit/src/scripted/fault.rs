@@ -53,6 +53,8 @@ pub enum Action {
     Hang,
     /// Waits for the latch; then goes wrong like this, or not at all.
     Late(Latch, Option<Box<Action>>),
+    /// Waits this long; then nothing goes wrong.
+    Delay(Duration),
     /// The request is done, and then the connection ends without an answer.
     LoseAnswer,
     /// The request is done, and then answered with this status and no body.

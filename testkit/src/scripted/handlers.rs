@@ -7,10 +7,10 @@ mod lists;
 mod manifests;
 mod uploads;
 
-use super::connection::Switch;
 use super::fake::Fake;
 use super::fault::{Action, header_of, spoiled};
 use super::state::Entry;
+use crate::server::connection::Switch;
 use answer::{Answer, error, plain};
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -75,6 +75,10 @@ async fn answer(fake: Fake, request: Request) -> Answer {
         }
         Some(Action::Early(status)) => error(status, "DENIED"),
         Some(Action::Hang) => std::future::pending().await,
+        Some(Action::Delay(time)) => {
+            tokio::time::sleep(time).await;
+            worked(&fake, &parts, body, place, None).await
+        }
         Some(Action::Reset) => {
             switch_off(&parts.extensions);
             plain(500, "")
@@ -190,10 +194,18 @@ fn real(fake: &Fake, asked: &Asked<'_>) -> Answer {
     if asked.path == "/token" {
         return auth::token(fake, asked);
     }
-    let Some(rest) = asked.path.strip_prefix("/v2/") else {
-        return error(404, "NOT_FOUND");
+    let target = match asked
+        .path
+        .strip_prefix("/v2")
+        .map(|rest| rest.trim_start_matches('/'))
+    {
+        Some("") => Some(("", "", "")),
+        Some(rest) => split(rest),
+        None => None,
     };
-    let (repository, kind, name) = split(rest);
+    let Some((repository, kind, name)) = target else {
+        return error(404, "NAME_INVALID");
+    };
     if let Some(refusal) = auth::refused(fake, asked, repository) {
         return refusal;
     }
@@ -215,12 +227,14 @@ fn real(fake: &Fake, asked: &Asked<'_>) -> Answer {
         return plain(411, "");
     }
     match (asked.method, kind) {
-        (_, "") => plain(200, "{}"),
+        (&Method::HEAD | &Method::GET, "") => plain(200, "{}"),
         (&Method::HEAD | &Method::GET, "manifests") => {
             manifests::read(fake, asked, repository, name)
         }
         (&Method::PUT, "manifests") => manifests::write(fake, asked, repository, name),
+        (&Method::DELETE, "manifests") => manifests::delete(fake, repository, name),
         (&Method::HEAD | &Method::GET, "blobs") => blobs::read(fake, asked, repository, name),
+        (&Method::DELETE, "blobs") => blobs::delete(fake, repository, name),
         (&Method::POST, "uploads") => uploads::start(fake, asked, repository),
         (&Method::PATCH, "uploads") => uploads::append(fake, asked, repository, name),
         (&Method::GET, "uploads") => uploads::status(fake, repository, name),
@@ -232,18 +246,39 @@ fn real(fake: &Fake, asked: &Asked<'_>) -> Answer {
     }
 }
 
-/// Repository, kind and last part of a path; repositories contain slashes.
-fn split(rest: &str) -> (&str, &str, &str) {
-    for (marker, kind) in [
-        ("/blobs/uploads/", "uploads"),
-        ("/blobs/", "blobs"),
-        ("/manifests/", "manifests"),
-        ("/referrers/", "referrers"),
-        ("/tags/", "tags"),
-    ] {
-        if let Some((repository, name)) = rest.rsplit_once(marker) {
-            return (repository, kind, name);
-        }
+/// Repository, kind and last part of a path below `/v2/`. Repositories contain slashes, so it is read from the right.
+fn split(path: &str) -> Option<(&str, &str, &str)> {
+    let (head, name) = path.rsplit_once('/')?;
+    let (repository, kind) = head.rsplit_once('/')?;
+    match kind {
+        "uploads" => Some((repository.strip_suffix("/blobs")?, kind, name)),
+        "blobs" if name == "uploads" => Some((repository, "uploads", "")),
+        "blobs" | "manifests" | "referrers" => Some((repository, kind, name)),
+        "tags" if name == "list" => Some((repository, kind, name)),
+        _ => None,
     }
-    ("", "", "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("a/b/blobs/uploads/", Some(("a/b", "uploads", "")))]
+    #[case("a/b/blobs/uploads", Some(("a/b", "uploads", "")))]
+    #[case("a/blobs/uploads/7", Some(("a", "uploads", "7")))]
+    #[case("a/b/c/blobs/sha256:1", Some(("a/b/c", "blobs", "sha256:1")))]
+    #[case("blobs/manifests/x", Some(("blobs", "manifests", "x")))]
+    #[case("a/blobs/b/manifests/x", Some(("a/blobs/b", "manifests", "x")))]
+    #[case("a/tags/list", Some(("a", "tags", "list")))]
+    #[case("a/referrers/sha256:1", Some(("a", "referrers", "sha256:1")))]
+    #[case("a", None)]
+    #[case("a/tags/1", None)]
+    fn paths_are_read_from_the_right(
+        #[case] path: &str,
+        #[case] expected: Option<(&str, &str, &str)>,
+    ) {
+        assert_eq!(split(path), expected);
+    }
 }

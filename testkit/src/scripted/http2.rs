@@ -1,7 +1,7 @@
 //! Serving by HTTP/2 over TLS, with streams and connections that end early (RFC 9113).
 
-use super::connection::breakable;
 use super::fault::Then;
+use crate::server::connection::breakable;
 use crate::tls::Tls;
 use axum::Router;
 use axum::body::Body;

@@ -1,5 +1,6 @@
 //! What kind of registry a fake is.
 
+use super::fault::Action;
 use axum::body::Body;
 use axum::http::{Method, Response};
 use bytes::Bytes;
@@ -68,6 +69,8 @@ pub enum PatchStyle {
 pub struct Knobs {
     /// What is asked of clients.
     pub auth: Auth,
+    /// Users and passwords that [`Auth::Basic`] accepts as well.
+    pub other_users: Vec<(String, String)>,
     /// `WWW-Authenticate` headers instead of the real one; `$REALM` stands for the token service's URL.
     pub challenges: Option<Vec<String>>,
     /// The token service's answer instead of the usual one; `$TOKEN` stands for the token.
@@ -104,6 +107,8 @@ pub struct Knobs {
     pub hides: Option<u16>,
     /// It is no registry: this makes the responses. Faults are the same.
     pub other: Option<Other>,
+    /// Chooses the fault of each request that no other fault is for.
+    pub fault: Option<Arc<dyn Fn() -> Option<Action> + Send + Sync>>,
     /// It is a store behind signed URLs: a request that carries `Authorization` is answered with 400, and one whose
     /// signature was used before with 403.
     pub signed: bool,
@@ -113,6 +118,7 @@ impl Default for Knobs {
     fn default() -> Self {
         Self {
             auth: Auth::default(),
+            other_users: Vec::new(),
             challenges: None,
             token_answer: None,
             expired_status: 401,
@@ -131,6 +137,7 @@ impl Default for Knobs {
             redirect_blobs: None,
             hides: None,
             other: None,
+            fault: None,
             signed: false,
         }
     }

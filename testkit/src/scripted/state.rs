@@ -1,8 +1,8 @@
 //! What a fake holds, and its log.
 
-use super::connection::Closing;
 use super::fault::{Action, Fault};
 use super::knobs::Knobs;
+use crate::server::connection::Closing;
 use axum::http::{HeaderMap, Method, Version};
 use bytes::{Bytes, BytesMut};
 use std::collections::{HashMap, HashSet};
@@ -79,11 +79,13 @@ pub struct State {
 impl State {
     /// The fault for this request, used up by one.
     pub(super) fn fault(&mut self, method: &Method, path_and_query: &str) -> Option<Action> {
-        let fault = self
-            .faults
-            .iter_mut()
-            .find(|fault| fault.concerns(method, path_and_query))?;
-        fault.left -= 1;
-        Some(fault.action.clone())
+        let mut faults = self.faults.iter_mut();
+        match faults.find(|fault| fault.concerns(method, path_and_query)) {
+            Some(fault) => {
+                fault.left -= 1;
+                Some(fault.action.clone())
+            }
+            None => self.knobs.fault.as_ref()?(),
+        }
     }
 }

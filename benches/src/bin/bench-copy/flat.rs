@@ -21,16 +21,16 @@ const TAG: &str = "1.0";
 pub fn measure(bench: &Bench, mebibytes: u64) -> anyhow::Result<Flat> {
     let image = Arc::new(Endless::new(mebibytes));
     let sink = Arc::new(Sink::default());
-    let source = image.serve(&bench.runtime)?;
-    let target = sink.serve(&bench.runtime)?;
+    let source = image.serve()?;
+    let target = sink.serve()?;
     let folder = memory_folder()?;
     let task = Task {
         pairs: vec![Pair {
             source: format!("{}/bench/image:{TAG}", source.address()),
             target: format!("{}/bench/image:{TAG}", target.address()),
         }],
-        source: source.address().to_owned(),
-        target: target.address().to_owned(),
+        source: source.address(),
+        target: target.address(),
         ca: None,
         referrers: false,
         folder: folder.path().to_owned(),

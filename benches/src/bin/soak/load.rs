@@ -178,10 +178,11 @@ pub async fn ask_for_missing(
 ) -> anyhow::Result<()> {
     let facade = Facade::of(sidecar)?;
     let client = facade.client()?;
+    let upstream = registries.upstream();
     let copied = registries.copied();
     for number in (0..images).filter(|number| !copied.contains(number)) {
         // The copy is what is waited for, not this response.
-        let _ = facade.ask(&client, registries.upstream(), number).await;
+        let _ = facade.ask(&client, &upstream, number).await;
     }
     Ok(())
 }

@@ -66,23 +66,24 @@ fn soak(args: &Args) -> anyhow::Result<bool> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let registries = Registries::start(&runtime, args.faults_per_mille)?;
+    let registries = Registries::start(&runtime, args.images, args.faults_per_mille);
     let mut sidecar = Sidecar::builder()
-        .insecure_registry(registries.backup())
-        .insecure_registry(registries.upstream())
+        .insecure_registry(&registries.backup())
+        .insecure_registry(&registries.upstream())
         .argument("--registry")
         .argument(registries.backup())
         .argument("--repository")
         .argument(REPOSITORY)
         .start()?;
     let pid = sidecar.pid();
-    let load = Load::start(&runtime, &sidecar, registries.upstream(), args)?;
+    let load = Load::start(&runtime, &sidecar, &registries.upstream(), args)?;
     let started = Instant::now();
     let length = Duration::from_secs(args.seconds);
     let mut samples = Vec::new();
     while started.elapsed() < length {
         std::thread::sleep(SAMPLE.min(length.saturating_sub(started.elapsed())));
         samples.push(sample(pid, started)?);
+        registries.clear_logs();
         if let Some(status) = sidecar.ended()? {
             anyhow::bail!("the sidecar ended with {status}");
         }

@@ -60,7 +60,10 @@ pub(super) fn refused(fake: &Fake, asked: &Asked<'_>, repository: &str) -> Optio
     let challenge = match &state.knobs.auth {
         Auth::Open => return None,
         Auth::Basic { user, password } => {
-            if shown == Some(basic(user, password).as_str()) {
+            let mut users = state.knobs.other_users.iter();
+            if shown == Some(basic(user, password).as_str())
+                || users.any(|(user, password)| shown == Some(basic(user, password).as_str()))
+            {
                 return None;
             }
             r#"Basic realm="fake, really""#.to_owned()

@@ -1,7 +1,7 @@
 //! Manifests: reading, and writing with the checks that registries make.
 
 use super::Asked;
-use super::answer::{Answer, error, finish};
+use super::answer::{Answer, error, finish, plain};
 use crate::scripted::fake::Fake;
 use crate::scripted::images::digest_of;
 use crate::scripted::state::State;
@@ -71,6 +71,20 @@ pub(super) fn write(fake: &Fake, asked: &Asked<'_>, repository: &str, name: &str
     finish(answer, Body::empty())
 }
 
+/// Removes a tag, or a manifest and all its tags.
+pub(super) fn delete(fake: &Fake, repository: &str, name: &str) -> Answer {
+    let mut state = fake.state();
+    let key = (repository.to_owned(), name.to_owned());
+    let is_tag = state.tags.remove(&key).is_some();
+    if !is_tag && state.manifests.remove(&key).is_none() {
+        return error(404, "MANIFEST_UNKNOWN");
+    }
+    state
+        .tags
+        .retain(|(of, _), digest| of != repository || digest != name);
+    plain(202, "")
+}
+
 /// The digest of the manifest that this one refers to.
 pub(super) fn subject_of(manifest: &[u8]) -> Option<String> {
     let manifest: Value = serde_json::from_slice(manifest).ok()?;
@@ -99,7 +113,7 @@ fn incomplete(state: &State, repository: &str, body: &[u8]) -> Option<&'static s
         let key = key(digest);
         let known = state.manifests.contains_key(&key) || state.blobs.contains_key(&key);
         if !known && !state.knobs.sparse {
-            return Some("MANIFEST_UNKNOWN");
+            return Some("MANIFEST_BLOB_UNKNOWN");
         }
     }
     None

@@ -53,9 +53,7 @@ pub(super) fn append(fake: &Fake, asked: &Asked<'_>, repository: &str, session: 
     let Some(upload) = state.sessions.get_mut(session) else {
         return error(404, "BLOB_UPLOAD_UNKNOWN");
     };
-    let range = asked.header(&header::CONTENT_RANGE);
-    let first = range.and_then(|range| range.split('-').next()?.parse().ok());
-    if range.is_some() && first != Some(upload.content.len()) {
+    if has_gap(asked, upload) {
         let received = received(upload);
         let answer = located(
             fake,
@@ -123,6 +121,9 @@ pub(super) fn close(fake: &Fake, asked: &Asked<'_>, repository: &str, session: &
     let Some(digest) = asked.parameters().remove("digest") else {
         return error(400, "DIGEST_INVALID");
     };
+    if has_gap(asked, &upload) && state.knobs.patch == PatchStyle::Appended {
+        return error(416, "BLOB_UPLOAD_INVALID");
+    }
     let mut content = upload.content;
     content.extend_from_slice(&asked.body);
     let matches = !digest.starts_with("sha256") || digest == digest_of(&content).to_string();
@@ -156,6 +157,14 @@ fn misplaced(state: &State, asked: &Asked<'_>, session: &str) -> Option<Answer> 
         return Some(error(400, "BLOB_UPLOAD_INVALID"));
     }
     (asked.body.len() > state.knobs.max_body).then(|| error(413, "SIZE_INVALID"))
+}
+
+/// Whether `Content-Range` does not continue where the upload stands.
+fn has_gap(asked: &Asked<'_>, upload: &Upload) -> bool {
+    asked.header(&header::CONTENT_RANGE).is_some_and(|range| {
+        let first = range.trim_start_matches("bytes ").split('-').next();
+        first.and_then(|first| first.parse().ok()) != Some(upload.content.len())
+    })
 }
 
 fn step(state: &State, session: &str) -> String {

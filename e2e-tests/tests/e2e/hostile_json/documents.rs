@@ -1,32 +1,15 @@
-//! A registry whose JSON is made to cost its readers many times its size. By plain HTTP, without a login.
+//! Documents that cost their readers many times their size, and the registry that serves them.
 
-use std::net::TcpListener;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
 use axum::http::{Method, Response, header};
 use bytes::Bytes;
+use e2e_tests::attack::documents::{MANIFEST, PAGE, filled};
+use testkit::scripted::{Action, Fake, OCI_INDEX, OCI_MANIFEST};
+use testkit::{blocking, digest};
 
-use crate::digest;
-use crate::server::Server;
-
-/// Largest manifest that is read.
-const MANIFEST: usize = 8 << 20;
-/// Largest page of a list that is read.
-const PAGE: usize = 4 << 20;
-
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 const SUM: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-
-/// A running registry. It stops when this is dropped.
-pub struct HostileRegistry {
-    address: String,
-    requests: Arc<Mutex<Vec<String>>>,
-    _server: Server,
-}
 
 /// The repository whose manifest, `v1`, is an image as large as can be copied. Its blobs never come.
 pub const LARGE: &str = "large";
@@ -46,62 +29,26 @@ pub const UNUSABLE: [&str; 8] = [
 /// Repositories whose manifest, `v1`, is an image whose referrers cost much.
 pub const REFERRERS: [&str; 3] = ["list-annotations", "entry-annotations", "odd-entries"];
 
-impl HostileRegistry {
-    /// Starts one on a free port of loopback.
-    ///
-    /// # Errors
-    /// When there is no port.
-    pub fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let address = listener.local_addr()?.to_string();
-        let requests = Arc::<Mutex<Vec<String>>>::default();
-        let log = Arc::clone(&requests);
-        let router = Router::new().fallback(move |request: Request| {
-            let line = format!("{} {}", request.method(), request.uri().path());
-            let mut lines = log.lock().unwrap_or_else(PoisonError::into_inner);
-            lines.push(line);
-            drop(lines);
-            async move {
-                if request.uri().path().starts_with("/v2/large/blobs/") {
-                    std::future::pending::<()>().await;
-                }
-                answer(&request)
-            }
-        });
-        let server = Server::start("hostile registry", listener, None, router)?;
-        Ok(Self {
-            address,
-            requests,
-            _server: server,
-        })
-    }
-
-    /// How many requests for this method and beginning of a path have come.
-    #[must_use]
-    pub fn count(&self, beginning: &str) -> usize {
-        let lines = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        lines
-            .iter()
-            .filter(|line| line.starts_with(beginning))
-            .count()
-    }
-
-    /// `127.0.0.1:port`.
-    #[must_use]
-    pub fn address(&self) -> &str {
-        &self.address
-    }
+/// Starts a registry with all of them.
+pub fn registry() -> Fake {
+    let registry = blocking::run(Fake::start());
+    registry.fault(Method::GET, "/v2/large/blobs/", usize::MAX, Action::Hang);
+    registry.set(|knobs| {
+        knobs.other = Some(Arc::new(
+            |method: &Method, path: &str, _: &str, _: &Bytes| answer(method, path),
+        ));
+    });
+    registry
 }
 
-fn answer(request: &Request) -> Response<Body> {
-    let path = request.uri().path().trim_start_matches("/v2/");
-    let mut parts = path.splitn(3, '/');
+fn answer(method: &Method, path: &str) -> Response<Body> {
+    let mut parts = path.trim_start_matches("/v2/").splitn(3, '/');
     let [repository, kind, name] = [(); 3].map(|()| parts.next().unwrap_or_default());
     let found = match kind {
         "manifests" => manifest(repository)
             .filter(|bytes| name == "v1" || name == digest::of(bytes))
-            .map(|bytes| (IMAGE, bytes)),
-        "referrers" => referrers(repository).map(|bytes| (INDEX, bytes)),
+            .map(|bytes| (OCI_MANIFEST, bytes)),
+        "referrers" => referrers(repository).map(|bytes| (OCI_INDEX, bytes)),
         "blobs" if name == SUM => Some(("application/octet-stream", Bytes::new())),
         "" => Some(("application/json", Bytes::from_static(b"{}"))),
         _ => None,
@@ -118,7 +65,7 @@ fn answer(request: &Request) -> Response<Body> {
     } else {
         answer
     };
-    let body = if request.method() == Method::HEAD {
+    let body = if *method == Method::HEAD {
         Body::empty()
     } else {
         body.into()
@@ -136,12 +83,13 @@ fn manifest(repository: &str) -> Option<Bytes> {
             r#"],"size":"0"},"layers":[]}"#,
             MANIFEST,
         ),
-        "brackets" => "[".repeat(MANIFEST),
+        "brackets" => "[".repeat(MANIFEST).into(),
         "escapes" => format!(
             r#"{{"schemaVersion":2,"mediaType":"\n{}","layers":[]}}"#,
             r"\u00e9".repeat(MANIFEST / 6 - 20)
-        ),
-        "long-name" => format!(r#"{{"\n{}":2}}"#, "x".repeat(MANIFEST - 20)),
+        )
+        .into(),
+        "long-name" => format!(r#"{{"\n{}":2}}"#, "x".repeat(MANIFEST - 20)).into(),
         "many-layers" => filled(r#"{"schemaVersion":2,"layers":["#, &layer, "]}", MANIFEST),
         "odd-layers" => filled(
             r#"{"schemaVersion":2,"layers":["#,
@@ -155,13 +103,13 @@ fn manifest(repository: &str) -> Option<Bytes> {
             r#"],"mediaType":[]}]}"#,
             MANIFEST,
         ),
-        LARGE => large(),
+        LARGE => large().into(),
         name if REFERRERS.contains(&name) => {
-            format!(r#"{{"schemaVersion":2,"layers":[],"annotations":{{"":"{name}"}}}}"#)
+            format!(r#"{{"schemaVersion":2,"layers":[],"annotations":{{"":"{name}"}}}}"#).into()
         }
         _ => return None,
     };
-    Some(body.into())
+    Some(body)
 }
 
 /// 8,000 layers, each with addresses that nobody needs.
@@ -204,11 +152,5 @@ fn referrers(repository: &str) -> Option<Bytes> {
         ),
         _ => return None,
     };
-    Some(body.into())
-}
-
-/// `start`, as many of `item` as fit into `size` bytes, and `end`.
-fn filled(start: &str, item: &str, end: &str, size: usize) -> String {
-    let count = (size - start.len() - end.len()) / (item.len() + 1);
-    format!("{start}{}{end}", vec![item; count].join(","))
+    Some(body)
 }

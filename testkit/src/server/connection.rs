@@ -1,7 +1,8 @@
-//! Connections that a handler can break.
+//! Listeners whose connections a handler can break.
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
+use rustls::ServerConfig;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -11,16 +12,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+/// Connections that have finished their handshake and wait to be served.
+const BACKLOG: usize = 64;
+
 /// Breaks one connection: nothing more is written to it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Switch(Arc<AtomicBool>);
+pub(crate) struct Switch(Arc<AtomicBool>);
 
 impl Switch {
-    pub(super) fn off(&self) {
+    pub(crate) fn off(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
 
@@ -30,9 +34,9 @@ impl Switch {
 }
 
 /// A connection that ends when its switch is off.
-pub(super) struct Breakable<S> {
+pub(crate) struct Breakable<S> {
     inner: S,
-    pub(super) switch: Switch,
+    pub(crate) switch: Switch,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Breakable<S> {
@@ -67,10 +71,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Breakable<S> {
 }
 
 /// Closes a listener; opens it again after the time, if there is one.
-pub(super) type Closing = UnboundedSender<Option<Duration>>;
+pub(crate) type Closing = UnboundedSender<Option<Duration>>;
 
 /// Accepts plain connections.
-pub(super) struct PlainListener {
+pub(crate) struct PlainListener {
     /// `None` while connections are refused.
     inner: Option<TcpListener>,
     address: SocketAddr,
@@ -79,14 +83,14 @@ pub(super) struct PlainListener {
 
 impl PlainListener {
     /// A listener and what closes it.
-    pub(super) fn new(inner: TcpListener, address: SocketAddr) -> (Self, Closing) {
+    pub(crate) fn new(inner: TcpListener) -> io::Result<(Self, Closing)> {
         let (closing, closings) = unbounded_channel();
         let listener = Self {
+            address: inner.local_addr()?,
             inner: Some(inner),
-            address,
             closings,
         };
-        (listener, closing)
+        Ok((listener, closing))
     }
 
     async fn reopen(&mut self, after: Option<Duration>) {
@@ -112,7 +116,7 @@ impl Listener for PlainListener {
                 return std::future::pending().await;
             };
             tokio::select! {
-                (stream, peer) = Listener::accept(inner) => return (breakable(stream), peer),
+                (stream, peer) = Listener::accept(inner) => return (breakable(without_delay(stream)), peer),
                 Some(after) = self.closings.recv() => self.reopen(after).await,
             }
         }
@@ -123,10 +127,30 @@ impl Listener for PlainListener {
     }
 }
 
-/// Accepts connections and does their TLS handshake.
-pub(super) struct TlsListener {
-    pub(super) inner: TcpListener,
-    pub(super) acceptor: TlsAcceptor,
+/// Accepts connections and does their TLS handshakes. A client that never finishes its handshake does not block others.
+pub(crate) struct TlsListener {
+    address: SocketAddr,
+    ready: Receiver<(TlsStream<TcpStream>, SocketAddr)>,
+}
+
+impl TlsListener {
+    pub(crate) fn new(inner: TcpListener, config: Arc<ServerConfig>) -> io::Result<Self> {
+        let address = inner.local_addr()?;
+        let (sender, ready) = channel(BACKLOG);
+        let acceptor = TlsAcceptor::from(config);
+        tokio::spawn(async move {
+            while let Ok((stream, peer)) = inner.accept().await {
+                let (acceptor, sender) = (acceptor.clone(), sender.clone());
+                tokio::spawn(async move {
+                    // A client that does not trust the certificate ends the handshake; the next one may trust it.
+                    if let Ok(stream) = acceptor.accept(without_delay(stream)).await {
+                        let _ = sender.send((stream, peer)).await;
+                    }
+                });
+            }
+        });
+        Ok(Self { address, ready })
+    }
 }
 
 impl Listener for TlsListener {
@@ -134,21 +158,25 @@ impl Listener for TlsListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let (stream, peer) = Listener::accept(&mut self.inner).await;
-            // A client that does not trust the certificate ends the handshake; the next one may trust it.
-            if let Ok(stream) = self.acceptor.accept(stream).await {
-                return (breakable(stream), peer);
-            }
+        match self.ready.recv().await {
+            Some((stream, peer)) => (breakable(stream), peer),
+            // The accepting task ended: there will be no more connections.
+            None => std::future::pending().await,
         }
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.inner.local_addr()
+        Ok(self.address)
     }
 }
 
-pub(super) fn breakable<S>(inner: S) -> Breakable<S> {
+/// Small responses must not wait for the peer's acknowledgement.
+fn without_delay(stream: TcpStream) -> TcpStream {
+    let _ = stream.set_nodelay(true);
+    stream
+}
+
+pub(crate) fn breakable<S>(inner: S) -> Breakable<S> {
     let switch = Switch::default();
     Breakable { inner, switch }
 }
