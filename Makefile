@@ -50,7 +50,7 @@ policy-size: policy.wasm ## Show what takes the space in the policy, fail above 
 	$(CARGO) rustc --locked --profile wasm --target $(WASM_TARGET) -p image-mirror-policy -- -C strip=debuginfo
 	cp $(WASM) $(NAMED_WASM)
 	@# As `make test` builds it: fewer packages would have other features, and be compiled once more.
-	$(CARGO) build --locked --workspace --all-targets
+	$(CARGO) build --locked --workspace --bins --tests
 	@$(CARGO_TARGET_DIR)/debug/policy-size policy.wasm --budget $(WASM_BUDGET) \
 	--names $(NAMED_WASM) $(SIZE)
 
@@ -67,7 +67,7 @@ demo: policy.wasm $(if $(KWCTL),annotated-policy.wasm) ## Show the whole job on 
 
 .PHONY: test
 test: prepare lint policy-size ## Check formatting and lints, run all tests, with helm and the real kwctl too, fuzz for a moment
-	$(CARGO) build --locked --workspace --all-targets
+	$(CARGO) build --locked --workspace --bins --tests
 	$(BUILT) KWCTL=$(KWCTL_PROGRAM) $(CARGO) test --locked --workspace
 	@$(BUILT) $(MAKE) --no-print-directory chart-test
 	@$(BUILT) $(MAKE) --no-print-directory docs-test
@@ -88,7 +88,7 @@ e2e: prepare ## Run the policy in the real kwctl, if that is here: recorded sess
 # What make test has built serves here too: the same command, and so nothing is built twice.
 .PHONY: run-e2e
 run-e2e: annotated-policy.wasm
-	$(CARGO) build --locked --workspace --all-targets
+	$(CARGO) build --locked --workspace --bins --tests
 	$(BUILT) KWCTL=$(KWCTL_PROGRAM) WASM=$(CURDIR)/$< STAGE=$(CARGO_TARGET_DIR)/debug/stage bats e2e-tests/e2e.bats
 
 # For each target.
