@@ -14,6 +14,8 @@ BUILT := IMAGE_MIRROR_WASM=$(CURDIR)/policy.wasm MIRROR_SIDECAR_BIN=$(CARGO_TARG
 KWCTL_PROGRAM := $(if $(findstring /,$(KWCTL)),$(abspath $(KWCTL)),$(or $(KWCTL),kwctl))
 # Panic messages name source files; where they were on the builder's machine is nobody's business.
 export CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS := --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src=crates --remap-path-prefix=$(CURDIR)=image-mirror
+# Most tests wait for processes and connections.
+export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 # The largest that the policy may become, in KiB.
 WASM_BUDGET := 300
 
