@@ -105,7 +105,7 @@ fn a_missing_manifest_is_told_in_the_registrys_words() {
     let text = error(&answer);
     let cause = format!(
         "Registry error: url https://{host}/v2/a/b/manifests/gone, \
-         envelope: OCI API errors: [OCI API error: gone]"
+         envelope: OCI API errors: [OCI API error: the registry says MANIFEST_UNKNOWN]"
     );
     let expected = format!(
         "Callback evaluation failure: Fail to interact with OCI registry: {cause}\n\n\
