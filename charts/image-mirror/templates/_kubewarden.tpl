@@ -79,7 +79,7 @@ Sets .Values.found: .cluster, whether helm can look objects up (`helm template` 
 1.35.0
 {{- end }}
 
-{{/* What the cluster lacks, as a JSON list of sentences; nothing where helm cannot look. */}}
+{{/* Objects and versions that the cluster lacks, as a JSON list of errors; empty if Helm cannot look them up. */}}
 {{- define "image-mirror.missing" -}}
 {{- include "image-mirror.find" . }}
 {{- $wrong := list }}
@@ -150,7 +150,7 @@ Sets .Values.found: .cluster, whether helm can look objects up (`helm template` 
 {{- $wrong | toJson }}
 {{- end }}
 
-{{/* A JSON list with a sentence if a version is too old. Takes a list: whose it is, the version, the oldest. */}}
+{{/* A JSON list with an error if a version is too old. The argument is a list: the owner of the version, the version, the oldest. */}}
 {{- define "image-mirror.tooOld" -}}
 {{- $version := index . 1 }}
 {{- $oldest := index . 2 }}

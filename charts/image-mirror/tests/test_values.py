@@ -199,7 +199,7 @@ class Sense(unittest.TestCase):
 
     def test_what_belongs_together(self):
         cases = [
-            ("registry.username and registry.password belong together", sets(registry__username="bot")),
+            ("registry.username and registry.password must be set together", sets(registry__username="bot")),
             ("no nested repositories", sets(registry__host="docker.io", registry__naming="nested")),
             ("no nested repositories", sets(registry__host="index.docker.io:443", registry__naming="nested")),
             ("the account alone", sets(registry__host="docker.io", registry__repository="acme/mirror")),
@@ -208,18 +208,18 @@ class Sense(unittest.TestCase):
                 sets(registry__host="123456789012.dkr.ecr.eu-west-1.amazonaws.com", registry__repository="a--b"),
             ),
             ("not both", sets(registry__username="bot", registry__password="p", registry__existingSecret="s")),
-            ("give one of username", sets(pull__existingSecret="a", pull__dockerConfigSecret="b")),
+            ("set only one of username", sets(pull__existingSecret="a", pull__dockerConfigSecret="b")),
             ("useRegistryCredentials needs", sets(pull__useRegistryCredentials="true")),
-            ("with cluster.mode on only", sets(pull__existingSecret="a", cluster__mode="watch")),
+            ("only created with cluster.mode on", sets(pull__existingSecret="a", cluster__mode="watch")),
             ("facade.existingSecret needs policyServer.imagePullSecret", sets(facade__existingSecret="a")),
             (
-                "facade: give password or existingSecret",
+                "facade: set password or existingSecret",
                 sets(
                     facade__existingSecret="a", facade__password="0123456789abcdef", policyServer__imagePullSecret="b"
                 ),
             ),
             (
-                "must hold all registries",
+                "add the registries to that Secret",
                 [
                     "--set",
                     "policyServer.imagePullSecret=a",
@@ -227,22 +227,22 @@ class Sense(unittest.TestCase):
                     'policyServer.registries=[{"host":"a.b","username":"c","password":"d"}]',
                 ],
             ),
-            ("which policy server runs the policy", sets(policyServer__create="false")),
+            ("set the PolicyServer that runs the policy", sets(policyServer__create="false")),
             ("tls.source secret needs tls.existingSecret", sets(tls__source="secret")),
             ("tls.existingSecret needs tls.source secret", sets(tls__existingSecret="a")),
             ("tls.source values needs tls.certificate", sets(tls__source="values")),
-            ("needs tls.ca, the authority", sets(tls__source="certManager", tls__certManager__issuerRef__name="a")),
+            ("needs tls.ca, the certificate authority", sets(tls__source="certManager", tls__certManager__issuerRef__name="a")),
             ("tls.caKey needs tls.ca", sets(tls__caKey="-----BEGIN PRIVATE KEY-----")),
-            ("needs tls.caKey, to sign with", ["--set", f"tls.ca={PEM}"]),
-            ("must not be above policy.timeoutSeconds", sets(policy__timeoutSeconds=5)),
+            ("needs tls.caKey to sign", ["--set", f"tls.ca={PEM}"]),
+            ("must not be greater than policy.timeoutSeconds", sets(policy__timeoutSeconds=5)),
             ("at least 10 more than shutdownDelaySeconds", sets(shutdownDelaySeconds=21)),
             (
                 "dockerConfigReadsBackupHost needs upstream.dockerConfigSecret",
                 sets(upstream__dockerConfigReadsBackupHost="true"),
             ),
-            ("a second below policy.timeoutEvalSeconds", sets(policy__settings__timeBudgetMs=9500)),
+            ("at least a second below policy.timeoutEvalSeconds", sets(policy__settings__timeBudgetMs=9500)),
             (
-                "name each namespace instead of kube-*",
+                "list each namespace instead of kube-*",
                 [*sets(policy__failurePolicy="Fail"), "--set", "excludeNamespaces={kube-*}"],
             ),
             (
@@ -263,9 +263,9 @@ class Sense(unittest.TestCase):
                 "policyServer.imagePullSecret: image-mirror-policy-server is",
                 sets(policyServer__imagePullSecret="image-mirror-policy-server"),
             ),
-            ("extraEnv: LOG_LEVEL is there already", ["--set-json", 'extraEnv=[{"name": "LOG_LEVEL", "value": "a"}]']),
+            ("extraEnv: the chart sets LOG_LEVEL", ["--set-json", 'extraEnv=[{"name": "LOG_LEVEL", "value": "a"}]']),
             (
-                "policyServer.env: NO_PROXY is there",
+                "policyServer.env: the chart sets NO_PROXY",
                 ["--set-json", 'policyServer.env=[{"name": "NO_PROXY", "value": "a"}]'],
             ),
             ("networkPolicy.egress.apiServer is missing", sets(networkPolicy__egress__enabled="true")),
@@ -274,8 +274,8 @@ class Sense(unittest.TestCase):
                 "reinvocation needs cluster.mode on",
                 sets(policy__reinvocation="true", cluster__mode="watch", admissionPolicies__enabled="true"),
             ),
-            ("must be below policyServer.replicas", sets(policyServer__minAvailable=2)),
-            ("must be below policyServer.replicas", sets(policyServer__minAvailable="100%")),
+            ("must be less than policyServer.replicas", sets(policyServer__minAvailable=2)),
+            ("must be less than policyServer.replicas", sets(policyServer__minAvailable="100%")),
         ]
         for words, flags in cases:
             self.refused(words, *REGISTRY, *flags)
