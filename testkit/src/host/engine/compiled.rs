@@ -38,13 +38,12 @@ impl Compiled {
         let key = (digest::of(wasm), deadline.map(|deadline| deadline.tick));
         // Held while compiling: two tests that begin at the same time need the same module.
         let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
-        let module = match modules.get(&key) {
-            Some(module) => Arc::clone(module),
-            None => {
-                let module = Arc::new(Module::compile(wasm, key.1)?);
-                modules.insert(key, Arc::clone(&module));
-                module
-            }
+        let module = if let Some(module) = modules.get(&key) {
+            Arc::clone(module)
+        } else {
+            let module = Arc::new(Module::compile(wasm, key.1)?);
+            modules.insert(key, Arc::clone(&module));
+            module
         };
         Ok(Self {
             module,
