@@ -1,11 +1,7 @@
 //! What Events say, how often, and what happens when they cannot be written.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::http::StatusCode;
 use kube::Client;
 use proptest::prelude::*;
 use rstest::rstest;
@@ -14,7 +10,7 @@ use super::dedup::{Due, MAX_REMEMBERED, Memory, Name};
 use super::notice::MAX_NOTE;
 use super::shares::REPEAT_AFTER;
 use super::{About, Events, Notice, QUEUE_LEN};
-use crate::cluster::testing::refusal;
+use crate::cluster::testing::{Log, api_server, refusal};
 use crate::metrics::{Jobs, Metrics};
 
 fn about(name: &str) -> About {
@@ -184,14 +180,8 @@ async fn settle(metrics: &Metrics, count: usize) {
 }
 
 /// An API server that refuses everything; and how often it was asked.
-fn refusing() -> (Client, Arc<AtomicUsize>) {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
-    let app = Router::new().fallback(move || {
-        count.fetch_add(1, Ordering::Relaxed);
-        async { refusal(403, "Forbidden", None) }
-    });
-    (Client::new(app, "default"), asked)
+fn refusing() -> (Client, Log) {
+    api_server(|_| Some(refusal(403, "Forbidden", None)))
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,14 +196,14 @@ async fn what_is_refused_is_not_tried_again_and_stops_nothing() {
         settle(&metrics, 2).await;
     }
     assert_eq!(figures(&metrics), [0, 0, 2]);
-    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    assert_eq!(asked.all().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_never_answers_holds_nobody_up_and_is_told_again() {
-    let app = Router::new().fallback(std::future::pending::<StatusCode>);
+    let (client, _) = api_server(|_| None);
     let metrics = Metrics::new();
-    let events = Events::start(Client::new(app, "default"), None, metrics.clone());
+    let events = Events::start(client, None, metrics.clone());
     for round in 1..=3 {
         let is_news = events.report(about("web"), Notice::ForeignSecret);
         assert_eq!(is_news, round == 1, "it is logged each time");
@@ -259,7 +249,7 @@ async fn a_flood_is_cut_and_written_slowly() {
     assert_eq!(figures(&metrics)[1], QUEUE_LEN * 2);
     let start = tokio::time::Instant::now();
     settle(&metrics, QUEUE_LEN * 3).await;
-    assert_eq!(asked.load(Ordering::Relaxed), QUEUE_LEN);
+    assert_eq!(asked.all().len(), QUEUE_LEN);
     let minutes = start.elapsed().as_secs_f64() / 60.0;
     assert!(minutes > 4.0, "{QUEUE_LEN} Events in {minutes} minutes");
 }

@@ -5,13 +5,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
-use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, stream};
-use kube::Client;
 use mirror_contract::{Backup, Naming};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -22,6 +18,7 @@ use super::*;
 use crate::cluster::excluded::ExcludedNamespaces;
 use crate::cluster::index::{Index, Rules, SyncState};
 use crate::cluster::supervision::RESTART_AFTER;
+use crate::cluster::testing::{Log, api_server, refusal};
 use crate::cluster::workload_kind::WorkloadKind;
 
 const PODS: &str = "/api/v1/pods";
@@ -32,30 +29,6 @@ const CRON_JOB: Kind = Kind::Workload(WorkloadKind::CronJob);
 type Answer = Response<Body>;
 /// Answers the request for a path with a query, which is the so-manieth for this path; `None` if that is not special.
 type Script = dyn Fn(&str, &str, usize) -> Option<Answer> + Send + Sync;
-
-#[derive(Clone)]
-struct Server {
-    script: Arc<Script>,
-    asked: Arc<Mutex<HashMap<String, usize>>>,
-}
-
-/// Kinds that a script says nothing about are empty and stay so.
-async fn answer(State(server): State<Server>, uri: Uri) -> Answer {
-    let number = {
-        let mut asked = server.asked.lock().unwrap();
-        let number = asked.entry(uri.path().to_owned()).or_default();
-        *number += 1;
-        *number
-    };
-    let query = uri.query().unwrap_or_default();
-    (server.script)(uri.path(), query, number).unwrap_or_else(|| {
-        if query.contains("watch=true") {
-            events([])
-        } else {
-            list(&[], None)
-        }
-    })
-}
 
 fn pod(name: &str, image: &str) -> Value {
     json!({
@@ -86,20 +59,29 @@ fn status(code: u16, reason: &str) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": reason})
 }
 
-fn refusal(code: u16, reason: &str) -> Answer {
-    let body = status(code, reason).to_string();
-    (StatusCode::from_u16(code).unwrap(), body).into_response()
-}
-
 /// A cluster that is watched, until the guard goes.
 fn start(
     script: impl Fn(&str, &str, usize) -> Option<Answer> + Send + Sync + 'static,
-) -> (Arc<SharedIndex>, Server, tokio_util::sync::DropGuard) {
-    let server = Server {
-        script: Arc::new(script),
-        asked: Arc::default(),
-    };
-    let router = Router::new().fallback(answer).with_state(server.clone());
+) -> (Arc<SharedIndex>, Log, tokio_util::sync::DropGuard) {
+    let numbers = Mutex::<HashMap<String, usize>>::default();
+    let (client, log) = api_server(move |asked| {
+        let (path, query) = asked.path.split_once('?').unwrap_or((&asked.path, ""));
+        let number = {
+            let mut numbers = numbers.lock().unwrap();
+            let number = numbers.entry(path.to_owned()).or_default();
+            *number += 1;
+            *number
+        };
+        // Kinds that a script does not mention are empty and stay so.
+        let idle = || {
+            if query.contains("watch=true") {
+                events([])
+            } else {
+                list(&[], None)
+            }
+        };
+        Some(script(path, query, number).unwrap_or_else(idle))
+    });
     let cluster = Arc::new(SharedIndex::new(Index::new(Rules {
         backup: Backup::new("ghcr.io", "acme", Naming::Flat).unwrap(),
         former_backups: crate::former_backups::FormerBackups::default(),
@@ -109,9 +91,8 @@ fn start(
         skip_owners: Vec::new(),
     })));
     let stop = CancellationToken::new();
-    let client = Client::new(router, "default");
     tokio::spawn(watch(client, Arc::clone(&cluster), stop.clone()));
-    (cluster, server, stop.drop_guard())
+    (cluster, log, stop.drop_guard())
 }
 
 fn images(index: &Index) -> Vec<String> {
@@ -163,7 +144,7 @@ async fn pages_and_events_reach_the_model() {
 async fn a_kind_that_is_not_served_stops_nothing_and_is_asked_for_slowly() {
     let started = Instant::now();
     let (cluster, server, _guard) = start(|path, _, number| match path {
-        CRON_JOBS if number <= 3 => Some(refusal(404, "NotFound")),
+        CRON_JOBS if number <= 3 => Some(refusal(404, "NotFound", None)),
         _ => None,
     });
     until(&cluster, "all other kinds", Index::is_complete).await;
@@ -182,7 +163,7 @@ async fn a_kind_that_is_not_served_stops_nothing_and_is_asked_for_slowly() {
         15,
         "asked every five minutes"
     );
-    assert!(server.asked.lock().unwrap()[CRON_JOBS] >= 4);
+    assert!(server.count(CRON_JOBS) >= 4);
 }
 
 /// A proxy that has no way to the API server says 404 too. Were that believed, an unknown cluster would seem empty.
@@ -190,7 +171,7 @@ async fn a_kind_that_is_not_served_stops_nothing_and_is_asked_for_slowly() {
 async fn pods_are_always_served() {
     let started = Instant::now();
     let (cluster, _, _guard) = start(|path, _, number| match path {
-        PODS if number <= 3 => Some(refusal(404, "NotFound")),
+        PODS if number <= 3 => Some(refusal(404, "NotFound", None)),
         PODS if number == 4 => Some(list(&[pod("a", "a")], None)),
         _ => None,
     });
@@ -211,7 +192,7 @@ async fn one_kind_is_listed_at_a_time() {
                 return None;
             }
             if path == PODS && number <= 3 {
-                return Some(refusal(403, "Forbidden"));
+                return Some(refusal(403, "Forbidden", None));
             }
             let now = listing.fetch_add(1, Ordering::Relaxed) + 1;
             most.fetch_max(now, Ordering::Relaxed);
@@ -227,14 +208,14 @@ async fn one_kind_is_listed_at_a_time() {
     };
     until(&cluster, "all kinds", Index::is_complete).await;
     assert_eq!(most.load(Ordering::Relaxed), 1);
-    assert!(server.asked.lock().unwrap()[PODS] >= 4);
+    assert!(server.count(PODS) >= 4);
 }
 
 /// What is in no list may exist while a watch fails, and nobody says when a silent one works again.
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_fails_makes_the_model_incomplete_for_a_while() {
     let (cluster, _, _guard) = start(|path, query, number| match path {
-        PODS if query.contains("watch=true") && number < 6 => Some(refusal(500, "broken")),
+        PODS if query.contains("watch=true") && number < 6 => Some(refusal(500, "broken", None)),
         _ => None,
     });
     until(&cluster, "the trouble", |index| {
@@ -256,7 +237,7 @@ async fn a_watch_from_too_long_ago_begins_with_a_new_list(#[case] in_stream: boo
         PODS if query.contains("watch=true") && number == 2 => Some(if in_stream {
             events([("ERROR", status(410, "Expired"))])
         } else {
-            refusal(410, "Expired")
+            refusal(410, "Expired", None)
         }),
         PODS if query.contains("watch=true") => None,
         PODS if number == 1 => Some(list(&[pod("a", "a"), pod("b", "b")], None)),
@@ -287,7 +268,7 @@ async fn errors_are_survived(#[case] code: u16, #[case] reason: &'static str) {
         kinds.all(|kind| index.list_state(kind) == SyncState::Complete)
     };
     until(&cluster, "the other kinds", others).await;
-    assert!(server.asked.lock().unwrap()[PODS] <= 3, "with pauses");
+    assert!(server.count(PODS) <= 3, "with pauses");
     until(&cluster, "everything", |index| {
         images(index) == ["library/a", "library/b"]
     })
@@ -314,11 +295,7 @@ async fn odd_objects_do_not_break_the_stream() {
         images(index) == ["library/a", "library/b"]
     })
     .await;
-    assert_eq!(
-        server.asked.lock().unwrap()[PODS],
-        2,
-        "neither listed nor watched again"
-    );
+    assert_eq!(server.count(PODS), 2, "neither listed nor watched again");
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,8 @@ pub(super) fn plain(status: u16, text: &'static str) -> Answer {
 
 /// An error as the distribution specification writes it ("Error Codes").
 pub(super) fn error(status: u16, code: &str) -> Answer {
-    let body = format!(r#"{{"errors":[{{"code":"{code}","message":"the registry says {code}"}}]}}"#);
+    let body =
+        format!(r#"{{"errors":[{{"code":"{code}","message":"the registry says {code}"}}]}}"#);
     finish(Response::builder().status(status), body)
 }
 

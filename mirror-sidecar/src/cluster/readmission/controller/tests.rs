@@ -1,12 +1,7 @@
 //! The patches, against a scripted API server and with a clock that jumps.
 
-use std::sync::{Mutex, PoisonError};
-
-use axum::Router;
-use axum::body::to_bytes;
-use axum::extract::Request;
-use axum::http::StatusCode;
-use kube::Client;
+use axum::http::Method;
+use axum::response::Response;
 use mirror_contract::Digest;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -16,14 +11,13 @@ use crate::cluster::Readmit;
 use crate::cluster::copy_status::{Record, State};
 use crate::cluster::index::Change;
 use crate::cluster::index::tests::{deployment, index, namespace, seen};
+use crate::cluster::testing::{Log, api_server, found, refusal};
 use crate::cluster::workload::Workload;
 use crate::metrics::Jobs;
 
 const NAMESPACE: Kind = Kind::Namespace;
+const EVENTS: &str = "/apis/events.k8s.io/";
 const COPY: &str = "ghcr.io/acme/docker.io-library-nginx:latest";
-
-/// What was patched: the path with its query, and the body.
-type Log = Arc<Mutex<Vec<(String, Value)>>>;
 
 /// What the API server answers.
 #[derive(Clone, Copy)]
@@ -39,8 +33,7 @@ enum Answer {
 struct World {
     cluster: Arc<SharedIndex>,
     metrics: Metrics,
-    patches: Log,
-    events: Log,
+    log: Log,
 }
 
 fn mirrored() -> Record {
@@ -55,13 +48,10 @@ fn mirrored() -> Record {
 }
 
 impl Answer {
-    fn to(self, query: &str) -> (StatusCode, String) {
+    fn to(self, query: &str) -> Response {
         let image = match self {
-            Self::Refused(code) => {
-                let status = json!({"kind": "Status", "status": "Failure", "message": "no", "reason": "", "code": code});
-                return (StatusCode::from_u16(code).unwrap(), status.to_string());
-            }
-            Self::Odd => return (StatusCode::OK, "{}".to_owned()),
+            Self::Refused(code) => return refusal(code, "", None),
+            Self::Odd => return found(&json!({})),
             Self::Image(dry, _) if query.contains("dryRun=All") => dry,
             Self::Image(_, stored) => stored,
         };
@@ -69,7 +59,7 @@ impl Answer {
             "metadata": {"name": "web", "namespace": "shop", "uid": "web"},
             "spec": {"template": {"spec": {"containers": [{"image": image}]}}},
         });
-        (StatusCode::OK, stored.to_string())
+        found(&stored)
     }
 }
 
@@ -80,11 +70,18 @@ impl World {
     }
 
     fn with(workload: Workload, answer: Answer) -> Self {
+        let (client, log) = api_server(move |asked| {
+            Some(if asked.path.starts_with(EVENTS) {
+                found(&asked.body)
+            } else {
+                assert_eq!(asked.method, "PATCH");
+                answer.to(&asked.path)
+            })
+        });
         let world = Self {
             cluster: Arc::new(SharedIndex::new(index([workload]))),
             metrics: Metrics::new(),
-            patches: Log::default(),
-            events: Log::default(),
+            log,
         };
         let copy_status = CopyStatuses::new();
         world.cluster.read(|index| {
@@ -92,24 +89,6 @@ impl World {
                 copy_status.set(used.image, mirrored());
             }
         });
-        let (log, told) = (Arc::clone(&world.patches), Arc::clone(&world.events));
-        let server = Router::new().fallback(move |request: Request| {
-            let (log, told) = (Arc::clone(&log), Arc::clone(&told));
-            async move {
-                let (parts, body) = request.into_parts();
-                let body = to_bytes(body, 64 * 1024).await.unwrap();
-                let body: Value = serde_json::from_slice(&body).unwrap();
-                let uri = parts.uri.to_string();
-                if uri.starts_with("/apis/events.k8s.io/") {
-                    told.lock().unwrap().push((uri, body.clone()));
-                    return (StatusCode::CREATED, body.to_string());
-                }
-                assert_eq!(parts.method, "PATCH");
-                log.lock().unwrap().push((uri.clone(), body));
-                answer.to(&uri)
-            }
-        });
-        let client = Client::new(server, "default");
         let events = Events::start(client.clone(), None, world.metrics.clone());
         let readmitting = ReadmissionController {
             server: client.into(),
@@ -140,21 +119,23 @@ impl World {
         ]);
     }
 
+    /// The patches of workloads: the path with its query, and the body.
     fn patches(&self) -> Vec<(String, Value)> {
-        let patches = self.patches.lock();
-        patches.unwrap_or_else(PoisonError::into_inner).clone()
+        let patches = self.log.of(&Method::PATCH).into_iter();
+        let patches = patches.filter(|asked| !asked.path.starts_with(EVENTS));
+        patches.map(|asked| (asked.path, asked.body)).collect()
     }
 
     /// The reasons of the Events so far, each with the name of its object and its note.
     fn events(&self) -> Vec<[String; 3]> {
-        let events = self.events.lock();
-        let events = events.unwrap_or_else(PoisonError::into_inner);
+        let asked = self.log.all();
+        let events = asked.iter().filter(|asked| asked.path.starts_with(EVENTS));
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let shown = events.iter().map(|(_, event)| {
+        let shown = events.map(|asked| {
             [
-                text(&event["reason"]),
-                text(&event["regarding"]["name"]),
-                text(&event["note"]),
+                text(&asked.body["reason"]),
+                text(&asked.body["regarding"]["name"]),
+                text(&asked.body["note"]),
             ]
         });
         shown.collect()

@@ -3,21 +3,18 @@
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
 
-use axum::Router;
-use axum::body::{Bytes, to_bytes};
-use axum::extract::Request;
-use axum::http::{Method, StatusCode};
-use axum::response::IntoResponse as _;
+use axum::http::Method;
 use kube::Client;
 use mirror_contract::{Backup, Naming};
 use mirror_copy::{Registries, RegistryOptions};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::advance;
 
 use super::*;
 use crate::cluster::config::OnMovedTag;
 use crate::cluster::index::tests::{deployment, seen};
 use crate::cluster::reconciler::image_state::ImageState;
+use crate::cluster::testing::{api_server, found, refusal};
 use crate::cluster::{
     CopyStatuses, Events, ExcludedNamespaces, Index, Replicas, Rules, SharedIndex,
 };
@@ -40,27 +37,18 @@ struct State {
 impl Server {
     fn client(&self) -> Client {
         let server = self.clone();
-        let app = Router::new().fallback(move |request: Request| {
-            let server = server.clone();
-            async move {
-                let (head, body) = request.into_parts();
-                let body = to_bytes(body, 10_000)
-                    .await
-                    .unwrap_or_else(|_| Bytes::new());
-                let event: Value = serde_json::from_slice(&body).unwrap_or_default();
-                let mut state = server.0.lock().unwrap();
-                if state.is_away {
-                    return StatusCode::SERVICE_UNAVAILABLE.into_response();
-                }
-                if head.method == Method::POST {
-                    state
-                        .reasons
-                        .push(event["reason"].as_str().unwrap().to_owned());
-                }
-                json!({ "metadata": {} }).to_string().into_response()
+        let (client, _) = api_server(move |asked| {
+            let mut state = server.0.lock().unwrap();
+            if state.is_away {
+                return Some(refusal(503, "ServiceUnavailable", None));
             }
+            if asked.method == Method::POST {
+                let reason = asked.body["reason"].as_str().unwrap();
+                state.reasons.push(reason.to_owned());
+            }
+            Some(found(&json!({ "metadata": {} })))
         });
-        Client::new(app, "default")
+        client
     }
 
     fn set_away(&self, is_away: bool) {

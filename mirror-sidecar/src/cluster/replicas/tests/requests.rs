@@ -1,21 +1,16 @@
 //! What is asked of an API server, scripted here, with a clock that jumps.
 
-use std::sync::{Arc, Mutex};
-
-use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::extract::Request;
+use axum::body::Body;
 use axum::http::{Method, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, stream};
-use kube::Client;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::cluster::replicas::LEAVE_WITHIN;
 use crate::cluster::replicas::group::RENEW_EVERY;
-use crate::cluster::testing::refusal;
+use crate::cluster::testing::{self, api_server, refusal};
 use crate::copy_queue::CrashRecord;
 use crate::metrics::{Jobs, Metrics};
 
@@ -25,57 +20,45 @@ const KEY: &str = "image/docker.io/library/nginx:1";
 /// A request: method, path below the collection with its query, and body.
 type Asked = (Method, String, Value);
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<Asked>>>);
+struct Log(testing::Log);
 
 impl Log {
+    /// The path below the collection and the body of the requests with this method.
     fn of(&self, method: &Method) -> Vec<(String, Value)> {
-        let asked = self.0.lock().unwrap();
-        let asked = asked.iter().filter(|(which, ..)| which == method);
+        let asked = self.0.of(method).into_iter();
         asked
-            .map(|(_, path, body)| (path.clone(), body.clone()))
+            .map(|asked| (below(&asked.path), asked.body))
             .collect()
     }
 }
 
+fn below(path: &str) -> String {
+    path.strip_prefix(LEASES).unwrap().to_owned()
+}
+
 /// A replica `a` in front of an API server that answers with what `script` says; `None` is no answer at all.
 fn join(
-    script: impl Fn(&Asked) -> Option<Response> + Clone + Send + Sync + 'static,
+    script: impl Fn(&Asked) -> Option<Response> + Send + Sync + 'static,
 ) -> (Replicas, Metrics, Log) {
     join_with(CrashRecord::new(), script)
 }
 
 fn join_with(
     record: CrashRecord,
-    script: impl Fn(&Asked) -> Option<Response> + Clone + Send + Sync + 'static,
+    script: impl Fn(&Asked) -> Option<Response> + Send + Sync + 'static,
 ) -> (Replicas, Metrics, Log) {
-    let log = Log::default();
-    let asked = log.clone();
-    let app = Router::new().fallback(move |request: Request| {
-        let (script, asked) = (script.clone(), asked.clone());
-        async move {
-            let (head, body) = request.into_parts();
-            let body = to_bytes(body, 10_000).await.unwrap();
-            if head.method == Method::GET {
-                let accepted = head.headers[header::ACCEPT].to_str().unwrap();
-                assert!(accepted.contains(";as=PartialObjectMetadata"), "{accepted}");
-            }
-            let path = head.uri.path_and_query().unwrap().as_str();
-            let path = path.strip_prefix(LEASES).unwrap().to_owned();
-            let body = serde_json::from_slice(&body).unwrap_or_default();
-            let request = (head.method, path, body);
-            asked.0.lock().unwrap().push(request.clone());
-            match script(&request) {
-                Some(response) => response,
-                None => std::future::pending().await,
-            }
+    let (client, log) = api_server(move |asked| {
+        if asked.method == Method::GET {
+            let accepted = asked.headers[header::ACCEPT].to_str().unwrap();
+            assert!(accepted.contains(";as=PartialObjectMetadata"), "{accepted}");
         }
+        let request = (asked.method.clone(), below(&asked.path), asked.body.clone());
+        script(&request)
     });
     let metrics = Metrics::new();
     let group = Group::of(&rules("acme", &[], None));
-    let client = Client::new(app, "default");
     let replicas = Replicas::join(client, "home", "a", &group, metrics.clone(), record);
-    (replicas, metrics, log)
+    (replicas, metrics, Log(log))
 }
 
 fn lease(name: &str, version: &str) -> Value {
@@ -166,9 +149,9 @@ async fn a_replica_that_comes_back_under_its_name_takes_its_lease_over() {
     replicas.leave().await;
     assert_eq!(log.of(&Method::DELETE).len(), 1);
     assert!(!is_held(&metrics));
-    let requests = log.0.lock().unwrap().len();
+    let requests = log.0.all().len();
     sleep(DURATION * 10).await;
-    assert_eq!(log.0.lock().unwrap().len(), requests, "asked after it left");
+    assert_eq!(log.0.all().len(), requests, "asked after it left");
 }
 
 #[tokio::test(start_paused = true)]
