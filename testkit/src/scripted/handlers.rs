@@ -1,6 +1,5 @@
 //! What a fake does with a request: log it, spoil it or answer it (OCI distribution specification 1.1).
 
-mod answer;
 mod auth;
 mod blobs;
 mod lists;
@@ -11,12 +10,12 @@ use super::fake::Fake;
 use super::fault::{Action, header_of, spoiled};
 use super::state::Entry;
 use crate::server::connection::Switch;
-use answer::{Answer, error, plain};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, Method, header};
+use axum::http::response::Builder;
+use axum::http::{HeaderMap, HeaderName, Method, Response, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use std::collections::HashMap;
@@ -28,6 +27,8 @@ pub(super) fn router(fake: Fake) -> Router {
         async move { answer(fake, request).await }
     })
 }
+
+type Answer = Response<Body>;
 
 /// A request whose body was read.
 struct Asked<'a> {
@@ -244,6 +245,23 @@ fn real(fake: &Fake, asked: &Asked<'_>) -> Answer {
         (&Method::GET, "referrers") => lists::referrers(fake, asked, repository, name),
         _ => error(405, "UNSUPPORTED"),
     }
+}
+
+fn plain(status: u16, text: &'static str) -> Answer {
+    finish(Response::builder().status(status), text)
+}
+
+/// An error as the distribution specification writes it ("Error Codes").
+fn error(status: u16, code: &str) -> Answer {
+    let body =
+        format!(r#"{{"errors":[{{"code":"{code}","message":"the registry says {code}"}}]}}"#);
+    finish(Response::builder().status(status), body)
+}
+
+fn finish(builder: Builder, body: impl Into<Body>) -> Answer {
+    builder
+        .body(body.into())
+        .expect("a fake writes well-formed headers")
 }
 
 /// Repository, kind and last part of a path below `/v2/`. Repositories contain slashes, so it is read from the right.

@@ -8,7 +8,7 @@ use crate::support::{
 use axum::http::{Method, Version, header};
 use bytes::Bytes;
 use mirror_copy::{
-    CopyError, CopyOptions, CopyReport, Event, Progress, Registries, RegistryError,
+    CopyError, CopyOptions, CopyReport, Event, Progress, Registries, Registry, RegistryError,
     RegistryOptions, Retry, Source, TagOrDigest, Target, Timeouts, copy,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -740,47 +740,42 @@ async fn case_37_retry_after_as_a_date_is_obeyed() {
     assert!(after_a_429(date).await >= Duration::from_millis(500));
 }
 
+/// Asks once for a tag, which is answered with a pause of `retry_after`; returns for how long the error says to wait.
+async fn refused_once(
+    from: &Fake,
+    mut options: RegistryOptions,
+    retry_after: &str,
+) -> (Registry, Duration) {
+    options.retry.attempts = 1;
+    let registry = Registries::new(options).unwrap().get(&from.host()).unwrap();
+    let wait = vec![("retry-after", retry_after.to_owned())];
+    from.fault(
+        Method::HEAD,
+        "/manifests/1",
+        1,
+        Action::Status(429, wait, ""),
+    );
+    let resolved = registry.resolve("app", &TagOrDigest::parse("1")).await;
+    let Retry::Transient { after: Some(after) } = resolved.unwrap_err().retry() else {
+        panic!("a pause is transient");
+    };
+    (registry, after)
+}
+
 #[tokio::test]
 async fn case_37_a_retry_after_beyond_the_cap_is_cut() {
     let (from, _) = pair_with(&[with_layer(1000)]).await;
     let mut options = options(&[&from]);
-    options.retry.attempts = 1;
     options.retry.max_retry_after = Duration::from_secs(7);
-    let registry = Registries::new(options).unwrap().get(&from.host()).unwrap();
-    let wait = vec![("retry-after", "86400".to_owned())];
-    let limited = Action::Status(429, wait, "");
-    from.fault(Method::HEAD, "/manifests/1", 1, limited);
-    let error = registry
-        .resolve("app", &TagOrDigest::parse("1"))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        error.retry(),
-        Retry::Transient {
-            after: Some(Duration::from_secs(7))
-        }
-    );
+    let (_, after) = refused_once(&from, options, "86400").await;
+    assert_eq!(after, Duration::from_secs(7));
 }
 
 #[tokio::test]
 async fn case_37_a_pause_concerns_requests_that_were_never_refused() {
     let (from, _) = pair_with(&[with_layer(1000)]).await;
-    let mut options = options(&[&from]);
-    options.retry.attempts = 1;
-    let registry = Registries::new(options).unwrap().get(&from.host()).unwrap();
-    let wait = vec![("retry-after", "1".to_owned())];
-    let limited = Action::Status(429, wait, "");
-    from.fault(Method::HEAD, "/manifests/1", 1, limited);
-    let error = registry
-        .resolve("app", &TagOrDigest::parse("1"))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        error.retry(),
-        Retry::Transient {
-            after: Some(Duration::from_secs(1))
-        }
-    );
+    let (registry, after) = refused_once(&from, options(&[&from]), "1").await;
+    assert_eq!(after, Duration::from_secs(1));
     registry.ping().await.unwrap();
     let log = from.log();
     assert!(log[1].at - log[0].at >= Duration::from_secs(1));
