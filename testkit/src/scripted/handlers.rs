@@ -2,6 +2,7 @@
 
 mod auth;
 mod blobs;
+mod exchange;
 mod lists;
 mod manifests;
 mod uploads;
@@ -14,11 +15,10 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request};
 use axum::http::request::Parts;
-use axum::http::response::Builder;
-use axum::http::{HeaderMap, HeaderName, Method, Response, header};
+use axum::http::{Method, header};
 use bytes::{Bytes, BytesMut};
+use exchange::{Answer, Asked, error, plain};
 use futures_util::StreamExt as _;
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 pub(super) fn router(fake: Fake) -> Router {
@@ -26,30 +26,6 @@ pub(super) fn router(fake: Fake) -> Router {
         let fake = fake.clone();
         async move { answer(fake, request).await }
     })
-}
-
-type Answer = Response<Body>;
-
-/// A request whose body was read.
-struct Asked<'a> {
-    method: &'a Method,
-    headers: &'a HeaderMap,
-    path: &'a str,
-    query: &'a str,
-    body: Bytes,
-}
-
-impl Asked<'_> {
-    fn header(&self, name: &HeaderName) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-
-    /// The query's parameters; of those that come twice the last one.
-    fn parameters(&self) -> HashMap<String, String> {
-        url::form_urlencoded::parse(self.query.as_bytes())
-            .into_owned()
-            .collect()
-    }
 }
 
 async fn answer(fake: Fake, request: Request) -> Answer {
@@ -245,23 +221,6 @@ fn real(fake: &Fake, asked: &Asked<'_>) -> Answer {
         (&Method::GET, "referrers") => lists::referrers(fake, asked, repository, name),
         _ => error(405, "UNSUPPORTED"),
     }
-}
-
-fn plain(status: u16, text: &'static str) -> Answer {
-    finish(Response::builder().status(status), text)
-}
-
-/// An error as the distribution specification writes it ("Error Codes").
-fn error(status: u16, code: &str) -> Answer {
-    let body =
-        format!(r#"{{"errors":[{{"code":"{code}","message":"the registry says {code}"}}]}}"#);
-    finish(Response::builder().status(status), body)
-}
-
-fn finish(builder: Builder, body: impl Into<Body>) -> Answer {
-    builder
-        .body(body.into())
-        .expect("a fake writes well-formed headers")
 }
 
 /// Repository, kind and last part of a path below `/v2/`. Repositories contain slashes, so it is read from the right.

@@ -257,8 +257,8 @@ async fn a_watch_from_too_long_ago_begins_with_a_new_list(#[case] in_stream: boo
 #[tokio::test(start_paused = true)]
 async fn errors_are_survived(#[case] code: u16, #[case] reason: &'static str) {
     let (cluster, server, _guard) = start(move |path, query, number| match (path, number) {
-        (PODS, 1..=3) => Some(refusal(code, reason)),
-        (PODS, 5) if query.contains("watch=true") => Some(refusal(code, reason)),
+        (PODS, 1..=3) => Some(refusal(code, reason, None)),
+        (PODS, 5) if query.contains("watch=true") => Some(refusal(code, reason, None)),
         (PODS, _) if query.contains("watch=true") => Some(events([("ADDED", pod("b", "b"))])),
         (PODS, _) => Some(list(&[pod("a", "a")], None)),
         _ => None,

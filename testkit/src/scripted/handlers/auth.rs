@@ -1,6 +1,6 @@
 //! Logging in: passwords, tokens (distribution's token specification and its OAuth 2 variant), signed addresses.
 
-use super::{Answer, Asked, error, finish, plain};
+use super::exchange::{Answer, Asked, error, finish, plain};
 use crate::scripted::fake::Fake;
 use crate::scripted::knobs::Auth;
 use crate::scripted::state::State;

@@ -1,6 +1,6 @@
 //! Blobs: whole, from a byte on, or somewhere else.
 
-use super::{Answer, Asked, error, finish, plain};
+use super::exchange::{Answer, Asked, error, finish, plain};
 use crate::scripted::fake::Fake;
 use axum::body::Body;
 use axum::http::{Method, Response, header};

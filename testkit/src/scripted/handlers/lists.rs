@@ -1,7 +1,7 @@
 //! Lists in pages: tags (distribution-spec, "Listing Tags") and referrers ("Listing Referrers").
 
+use super::exchange::{Answer, Asked, error, finish};
 use super::manifests::subject_of;
-use super::{Answer, Asked, error, finish};
 use crate::scripted::fake::Fake;
 use crate::scripted::images::OCI_INDEX;
 use axum::http::{Response, header};

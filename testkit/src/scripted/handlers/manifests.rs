@@ -1,6 +1,6 @@
 //! Manifests: reading, and writing with the checks that registries make.
 
-use super::{Answer, Asked, error, finish, plain};
+use super::exchange::{Answer, Asked, error, finish, plain};
 use crate::scripted::fake::Fake;
 use crate::scripted::images::digest_of;
 use crate::scripted::state::State;

@@ -1,6 +1,6 @@
 //! Upload sessions: opening or mounting, chunks, closing, cancelling.
 
-use super::{Answer, Asked, error, finish, plain};
+use super::exchange::{Answer, Asked, error, finish, plain};
 use crate::scripted::fake::Fake;
 use crate::scripted::images::digest_of;
 use crate::scripted::knobs::{LocationStyle, PatchStyle};
