@@ -27,8 +27,6 @@ const POD: Kind = Kind::Workload(WorkloadKind::Pod);
 const CRON_JOB: Kind = Kind::Workload(WorkloadKind::CronJob);
 
 type Answer = Response<Body>;
-/// Answers the request for a path with a query, which is the so-manieth for this path; `None` if that is not special.
-type Script = dyn Fn(&str, &str, usize) -> Option<Answer> + Send + Sync;
 
 fn pod(name: &str, image: &str) -> Value {
     json!({
@@ -59,7 +57,8 @@ fn status(code: u16, reason: &str) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": reason})
 }
 
-/// A cluster that is watched, until the guard goes.
+/// A cluster that is watched, until the guard goes. The script gets the path, the query, and how many requests for this path
+/// there were with this one; `None` stands for an empty list or a silent watch.
 fn start(
     script: impl Fn(&str, &str, usize) -> Option<Answer> + Send + Sync + 'static,
 ) -> (Arc<SharedIndex>, Log, tokio_util::sync::DropGuard) {
