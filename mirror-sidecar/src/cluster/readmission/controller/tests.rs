@@ -50,7 +50,7 @@ fn mirrored() -> Record {
 impl Answer {
     fn to(self, query: &str) -> Response {
         let image = match self {
-            Self::Refused(code) => return refusal(code, "", None),
+            Self::Refused(code) => return refusal(code, "no", None),
             Self::Odd => return found(&json!({})),
             Self::Image(dry, _) if query.contains("dryRun=All") => dry,
             Self::Image(_, stored) => stored,
