@@ -1,4 +1,4 @@
-# image-mirror: build, try and test it. `make` shows what there is.
+# image-mirror: build, try and test it. `make` lists the targets.
 
 SHELL := bash
 CARGO ?= cargo
@@ -8,15 +8,15 @@ export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 WASM := $(CARGO_TARGET_DIR)/$(WASM_TARGET)/wasm/image_mirror_policy.wasm
 # The same with the names of its functions.
 NAMED_WASM := $(CARGO_TARGET_DIR)/$(WASM_TARGET)/wasm/named.wasm
-# What the demo and the tests run, built beforehand together with everything else.
+# The policy and the sidecar that the demo and the tests run.
 BUILT := IMAGE_MIRROR_WASM=$(CURDIR)/policy.wasm MIRROR_SIDECAR_BIN=$(CARGO_TARGET_DIR)/debug/mirror-sidecar
-# What is not at hand here is looked for on the PATH; the demo uses it only when it is named.
+# Without a path, kwctl is found by PATH; the demo uses it only if KWCTL is set.
 KWCTL_PROGRAM := $(if $(findstring /,$(KWCTL)),$(abspath $(KWCTL)),$(or $(KWCTL),kwctl))
-# Panic messages name source files; where they were on the builder's machine is nobody's business.
+# Panic messages contain the paths of source files, which must not depend on the machine that builds.
 export CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS := --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src=crates --remap-path-prefix=$(CURDIR)=image-mirror
 # Most tests wait for processes and connections.
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
-# The largest that the policy may become, in KiB.
+# Maximum size of the policy in KiB.
 WASM_BUDGET := 300
 
 .DEFAULT_GOAL := help
@@ -90,31 +90,31 @@ docs-test: ## Run the code blocks of the docs, look up their links and names (DO
 	@./docs/tests/run.sh $(DOCS_TEST)
 
 .PHONY: e2e
-e2e: prepare ## Run the policy in the real kwctl, if that is here: recorded sessions, a live sidecar
+e2e: prepare ## Run the policy in the real kwctl, if it is installed: recorded sessions, a live sidecar
 	@missing=$$(for tool in $(KWCTL_PROGRAM) bats jq; do command -v $$tool >/dev/null || echo " $$tool"; done); \
 	if [ -z "$$missing" ]; then $(MAKE) --no-print-directory run-e2e; \
 	else echo "SKIPPED: the policy was NOT run in the real kwctl. Not found:" $$missing "(make e2e KWCTL=/path/to/kwctl)" >&2; fi
 
-# What make test has built serves here too: the same command, and so nothing is built twice.
+# The same command as in make test, so nothing is built twice.
 .PHONY: run-e2e
 run-e2e: annotated-policy.wasm
 	$(CARGO) build --locked --workspace --bins --tests
 	$(BUILT) KWCTL=$(KWCTL_PROGRAM) WASM=$(CURDIR)/$< STAGE=$(CARGO_TARGET_DIR)/debug/stage bats e2e-tests/e2e.bats
 
-# For each target.
+# For each fuzz target.
 FUZZ_SECONDS ?= 20
 
 # Flags for the drill, such as --seed 7 or --small.
 DRILL ?=
 
 .PHONY: drill
-drill: prepare policy.wasm ## Stop the upstream registry, create all workloads anew, pull all their images (DRILL="--seed 7")
+drill: prepare policy.wasm ## Stop the upstream registry, create all workloads again, pull all their images (DRILL="--seed 7")
 	$(CARGO) build --locked -p mirror-sidecar -p e2e-tests --bin mirror-sidecar --bin drill
 	@$(BUILT) $(CARGO_TARGET_DIR)/debug/drill $(DRILL)
 
-# A name or address by which the cluster reaches this machine, for its webhook.
+# Name or address of this machine as the cluster sees it, for the webhook.
 WEBHOOK_HOST ?=
-# Which of the cluster tests.
+# Filter for the cluster tests.
 TESTS ?=
 
 .PHONY: e2e-cluster
@@ -126,7 +126,7 @@ e2e-cluster: prepare policy.wasm ## Run the cluster tests on the cluster of KUBE
 	$(CARGO) test --locked -p e2e-tests --test cluster -- $(TESTS)
 
 .PHONY: chaos
-chaos: prepare policy.wasm ## Let everything go wrong that can, many times (CHAOS_SEED=7 CHAOS_ROUNDS=3)
+chaos: prepare policy.wasm ## Run the chaos test: crashes, partitions and outages at random (CHAOS_SEED=7 CHAOS_ROUNDS=3)
 	$(CARGO) build --locked -p mirror-sidecar
 	$(BUILT) CLUSTER_TESTS=required CHAOS_SEED=$(or $(CHAOS_SEED),$$RANDOM) CHAOS_ROUNDS=$(or $(CHAOS_ROUNDS),3) \
 	$(CARGO) test --locked -p e2e-tests --test cluster -- chaos --nocapture
@@ -168,7 +168,7 @@ soak: prepare sidecar ## Put 200 requests a second on the sidecar for 30 minutes
 	$(CARGO) build --locked --profile bench-copy -p benches --bin soak
 	MIRROR_SIDECAR_BIN=$(CARGO_TARGET_DIR)/release/mirror-sidecar $(CARGO_TARGET_DIR)/bench-copy/soak $(SOAK)
 
-# Another policy's module to measure beside ours, and its settings as JSON.
+# Another policy's module to compare with, and its settings as JSON.
 AGAINST ?=
 AGAINST_SETTINGS ?= {}
 
@@ -196,13 +196,13 @@ toolchain:
 	@test -d "$$(rustc --print target-libdir --target $(WASM_TARGET))" || rustup target add $(WASM_TARGET)
 
 .PHONY: prepare
-prepare: ## Install what the tests use beyond Rust, where that is possible
+prepare: ## Install the test tools besides Rust, if possible
 	@./e2e-tests/prepare.sh
 
 include charts/chart.mk
 include publish/publish.mk
 
 .PHONY: clean
-clean: ## Remove everything that was built
+clean: ## Remove all build results
 	$(CARGO) clean
 	rm -f policy.wasm annotated-policy.wasm

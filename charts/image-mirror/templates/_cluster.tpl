@@ -1,4 +1,4 @@
-{{/* How the parts work with the cluster: namespaces, rights, proxies. */}}
+{{/* Namespaces, rights and proxies. */}}
 
 {{/* A switch, which YAML 1.1 reads as true or false unless it is quoted. */}}
 {{- define "image-mirror.switch" -}}
@@ -9,19 +9,19 @@
 {{ include "image-mirror.switch" .Values.cluster.mode }}
 {{- end }}
 
-{{/* A rewritten Pod does not show in its workload, so there is nothing to send again. */}}
+{{/* With rules for Pods only, workloads are not rewritten, so none is sent through admission again. */}}
 {{- define "image-mirror.readmit" -}}
 {{- $default := eq .Values.policy.rules "pods" | ternary "off" "on" }}
 {{- $asked := .Values.cluster.readmit }}
 {{- include "image-mirror.switch" (eq (toString $asked) "" | ternary $default $asked) }}
 {{- end }}
 
-{{/* What is never touched, as a JSON list: what starts the cluster, or the mirror, must not wait for it. */}}
+{{/* Excluded namespaces, as a JSON list: components that start the cluster or the mirror must not depend on it. */}}
 {{- define "image-mirror.excludedNamespaces" -}}
 {{ concat .Values.excludeNamespaces (list "kube-system" .Release.Namespace (include "image-mirror.kubewardenNamespace" .)) | uniq | toJson }}
 {{- end }}
 
-{{/* Whether Pods get a Secret that the sidecar makes. */}}
+{{/* Whether the sidecar creates pull Secrets. */}}
 {{- define "image-mirror.makesPullSecrets" -}}
 {{- with .Values.pull }}
 {{- if or .username .existingSecret .dockerConfigSecret .useRegistryCredentials }}true{{ end }}
@@ -34,14 +34,14 @@
 {{- end }}
 {{- end }}
 
-{{/* Where the sidecar keeps copies, as the policy's setting `backups`. */}}
+{{/* Locations of copies, as the policy's setting `backups`. */}}
 {{- define "image-mirror.backups" -}}
 {{- with .Values.registry }}
 {{- list (list .host .repository | compact | join "/") | toJson }}
 {{- end }}
 {{- end }}
 
-{{/* The present name of the pull Secret, then its former names, as the policy's setting `pullSecrets`. */}}
+{{/* The current name of the pull Secret, then its former names, as the policy's setting `pullSecrets`. */}}
 {{- define "image-mirror.pullSecretNames" -}}
 {{- $present := default "image-mirror-pull" (include "image-mirror.pullSecretName" .) }}
 {{- concat (list $present) .Values.policy.settings.pullSecrets | uniq | toJson }}
@@ -58,7 +58,7 @@
 {{- if and .Values.policy.reinvocation (eq (include "image-mirror.mode" .) "on") }}true{{ end }}
 {{- end }}
 
-{{/* The rights that the mode of work needs, of those in a file, as YAML. Takes a list: the context and the file. */}}
+{{/* The rules in a file that the cluster mode needs, as YAML. The argument is a list: the context and the file. */}}
 {{- define "image-mirror.rules" -}}
 {{- $file := last . }}
 {{- with first . }}
@@ -83,7 +83,7 @@
 {{- end }}
 {{- end }}
 
-{{/* Environment of whoever may have to use a proxy; nothing without one but what must never use it. */}}
+{{/* Proxy variables; without a proxy only NO_PROXY. */}}
 {{- define "image-mirror.proxyEnv" -}}
 {{- with .Values.proxy.http }}
 - name: HTTP_PROXY

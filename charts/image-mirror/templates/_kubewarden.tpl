@@ -1,4 +1,4 @@
-{{/* The Kubewarden in the cluster: where it runs, and its version. */}}
+{{/* The namespace and the version of Kubewarden in the cluster. */}}
 
 {{/*
 Sets .Values.found: .cluster, whether helm can look objects up (`helm template` and a client's dry run cannot), .namespace and
@@ -18,7 +18,7 @@ Sets .Values.found: .cluster, whether helm can look objects up (`helm template` 
 {{- end }}
 {{- end }}
 
-{{/* Kubewarden validates its own types by a webhook, whose Service is where its controller runs. */}}
+{{/* Kubewarden validates its own types with a webhook, whose Service is in the namespace of its controller. */}}
 {{- define "image-mirror.findNamespace" -}}
 {{- $namespaces := list }}
 {{- if .Capabilities.APIVersions.Has "policies.kubewarden.io/v1" }}

@@ -1,17 +1,17 @@
-{{/* Names, labels, images: what is called how. */}}
+{{/* Names, labels and images. */}}
 
 {{- define "image-mirror.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
 {{- end }}
 
-{{/* The release, which is called like the chart as a rule. Short, since suffixes follow. */}}
+{{/* The name of the release, usually that of the chart. Short, because suffixes are added. */}}
 {{- define "image-mirror.fullname" -}}
 {{- $name := include "image-mirror.name" . }}
 {{- $default := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) }}
 {{- default $default .Values.fullnameOverride | replace "." "-" | trunc 40 | trimSuffix "-" }}
 {{- end }}
 
-{{/* The service, under the name that the policy expects unless it is told another. */}}
+{{/* The Service, with the name that is the policy's default. */}}
 {{- define "image-mirror.sidecar" -}}
 {{- $fullname := include "image-mirror.fullname" . }}
 {{- eq $fullname "image-mirror" | ternary "mirror-sidecar" (printf "%s-sidecar" $fullname) }}
@@ -61,14 +61,14 @@ zz-{{ include "image-mirror.policyName" . }}-reinvocation
 {{- define "image-mirror.tlsSecret" -}}
 {{- if eq .Values.tls.source "secret" }}{{ .Values.tls.existingSecret }}
 {{- else if and (eq .Values.tls.source "certManager") .Values.made.ca }}
-{{- /* cert-manager signs nothing anew because its Issuer has another authority; it does for another Secret. */}}
+{{- /* cert-manager does not reissue a certificate when the authority of its Issuer changes, but it does for another Secret name. */}}
 {{- include "image-mirror.sidecar" . }}-cert-manager-{{ trim .Values.made.ca.signer.certificate | sha256sum | trunc 8 }}
 {{- else if eq .Values.tls.source "certManager" }}{{ include "image-mirror.sidecar" . }}-cert-manager
 {{- else }}{{ include "image-mirror.sidecar" . }}-tls
 {{- end }}
 {{- end }}
 
-{{/* What never changes in the life of a release: selectors are immutable. */}}
+{{/* Labels that never change in the life of a release, because selectors are immutable. */}}
 {{- define "image-mirror.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
@@ -82,7 +82,7 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: test
 {{- end }}
 
-{{/* Takes a list: the context and the component. */}}
+{{/* The argument is a list: the context and the component. */}}
 {{- define "image-mirror.labels" -}}
 {{- $component := last . }}
 {{- with first . }}
@@ -99,7 +99,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
-{{/* Takes a list: the context and registry, repository, tag and digest of an image. */}}
+{{/* The argument is a list: the context and the registry, repository, tag and digest of an image. */}}
 {{- define "image-mirror.image" -}}
 {{- $image := last . }}
 {{- with first . }}
@@ -109,7 +109,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
-{{/* Pods that avoid the nodes of those with the same labels; takes the labels as YAML. */}}
+{{/* Pods that avoid the nodes of those with the same labels; the argument is the labels as YAML. */}}
 {{- define "image-mirror.antiAffinity" -}}
 podAntiAffinity:
   preferredDuringSchedulingIgnoredDuringExecution:

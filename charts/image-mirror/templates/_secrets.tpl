@@ -47,7 +47,7 @@ kept in `.Values.made`.
 {{- end }}
 {{- end }}
 
-{{/* Whether there is an authority that the chart makes, or was given the key of. */}}
+{{/* Whether there is an authority that the chart generates or has the key of. */}}
 {{- define "image-mirror.keepsCa" -}}
 {{- with .Values.tls }}
 {{- if or (eq .source "generated") (and (eq .source "certManager") (not .certManager.issuerRef)) }}true{{ end }}
@@ -115,19 +115,19 @@ server trusts the new one yet. Who signed until now is trusted too: replicas hav
 {{- if not $certificate }}
   {{- $days := int .Values.tls.validityDays }}
   {{- $ca := buildCustomCert (b64enc $signer.certificate) (b64enc $signer.key) }}
-  {{- /* The policy server makes a new connection for each question, and these are cheap to sign. */}}
+  {{- /* The policy server opens a new connection for each request, and ECDSA signatures are cheap. */}}
   {{- $leaf := genSignedCertWithKey (first $names) nil $names $days $ca (genPrivateKey "ecdsa") }}
   {{- $certificate = dict "certificate" $leaf.Cert "key" $leaf.Key "renewAfter" (include "image-mirror.renewAfter" .) }}
 {{- end }}
 {{- $_ := set .Values.made "certificate" $certificate }}
 {{- end }}
 
-{{/* The day after which what is made now is renewed: two thirds of the days, in hours. */}}
+{{/* The day after which a certificate created now is renewed: after two thirds of its validity. */}}
 {{- define "image-mirror.renewAfter" -}}
 {{ now | dateModify (printf "+%dh" (mul (int .Values.tls.validityDays) 16)) | date "2006-01-02" }}
 {{- end }}
 
-{{/* Whether such a day is over. What has none, the chart has not made: that is over too. */}}
+{{/* Whether such a day has passed. An object without one was not created by the chart and counts as expired. */}}
 {{- define "image-mirror.isPast" -}}
 {{- if or (not .) (gt (now | date "2006-01-02") .) }}true{{ end }}
 {{- end }}
@@ -138,12 +138,12 @@ server trusts the new one yet. Who signed until now is trusted too: replicas hav
 {{- list (printf "%s.svc" $service) (printf "%s.svc.cluster.local" $service) $service | toJson }}
 {{- end }}
 
-{{/* The generation of a Secret that was looked up; empty when there is none. */}}
+{{/* The generation of a Secret that was looked up; empty if there is none. */}}
 {{- define "image-mirror.generationOf" -}}
 {{- with . }}{{ get (.metadata.annotations | default dict) "image-mirror.dev/generation" }}{{ end }}
 {{- end }}
 
-{{/* A generation as text. Numbers out of the values of the last release are floating: 20260101 would become 2.0260101e+07. */}}
+{{/* A generation as text. Numbers in the values of the last release are floats: 20260101 would become 2.0260101e+07. */}}
 {{- define "image-mirror.generation" -}}
 {{ . | int64 | toString }}
 {{- end }}

@@ -1,4 +1,4 @@
-{{/* What passes through the policy. `workloads` is what the policy's metadata.yml says; a test compares. */}}
+{{/* Rules of the webhook. `workloads` equals the policy's metadata.yml; a test compares them. */}}
 {{- define "image-mirror.policyRules" -}}
 {{- if eq .Values.policy.rules "workloads" }}
 - apiGroups: [""]

@@ -42,7 +42,7 @@ repository without empty, `.` or `..` components, with a tag or a digest. `^` an
 {{- prepend $conditions (printf "variables.namespace in [%s]" (join ", " $names)) | join " || " }}
 {{- end }}
 
-{{/* The excluded namespaces, unless one of them is a pattern, which selectors do not know. */}}
+{{/* The excluded namespaces, unless one of them is a wildcard, which selectors do not support. */}}
 {{- define "image-mirror.excludedSelector" -}}
 {{- $names := include "image-mirror.excludedNamespaces" . | fromJsonArray }}
 {{- if not (regexMatch "\\*" (join " " $names)) }}
@@ -54,13 +54,13 @@ namespaceSelector:
 {{- end }}
 {{- end }}
 
-{{/* Two maps have the same entries, but for some keys. Takes a list: both maps and the keys as a CEL list. */}}
+{{/* A CEL condition: two maps have the same entries except for some keys. The argument is a list: both maps, and the keys as a CEL list. */}}
 {{- define "image-mirror.sameBut" -}}
 {{- $a := index . 0 }}{{ $b := index . 1 }}{{ $keys := index . 2 -}}
 {{ $a }}.all(k, k in {{ $keys }} || (k in {{ $b }} && {{ $b }}[k] == {{ $a }}[k])) && {{ $b }}.all(k, k in {{ $keys }} || k in {{ $a }})
 {{- end }}
 
-{{/* A field that may be absent. Takes a list: the map, the field, what stands for it then. */}}
+{{/* A CEL expression: a field that may be absent. The argument is a list: the map, the field, the default. */}}
 {{- define "image-mirror.orElse" -}}
 {{- printf "(has(%s.%s) ? %s.%s : %s)" (index . 0) (index . 1) (index . 0) (index . 1) (index . 2) }}
 {{- end }}
@@ -122,7 +122,7 @@ metadata before this validation: `generation`, `managedFields`, and the annotati
     {{ include "image-mirror.sameBut" (list "variables.beforeTemplateMetadata" "variables.afterTemplateMetadata" "['annotations']") }}
     && {{ include "image-mirror.sameBut" (list "variables.beforeNotes" "variables.afterNotes" "['image-mirror.dev/original-images']") }}
     && {{ include "image-mirror.sameBut" (list "variables.beforeTemplate.spec" "variables.afterTemplate.spec" "['containers', 'initContainers', 'volumes', 'imagePullSecrets']") }}
-{{- /* Names are unique in each list, and in the same order all stand at the same place. */}}
+{{- /* Names are unique in each list, so lists in the same order have the same names at the same index. */}}
 {{- range $kind, $list := dict "containers" "Containers" "init containers" "InitContainers" }}
 - message: a re-admission changes images of {{ $kind }} to copies, and nothing else of {{ $kind }}
   expression: >-
@@ -144,7 +144,7 @@ metadata before this validation: `generation`, `managedFields`, and the annotati
     && variables.afterSecrets.all(s, s in variables.beforeSecrets || (has(s.name) && s.name in {{ $secrets }}))
 {{- end }}
 
-{{/* The second registration of the policy's webhook, and nothing else: its server, its path, new Pods. */}}
+{{/* A CEL condition: the second registration of the policy's webhook and nothing else, by its server, its path, and new Pods. */}}
 {{- define "image-mirror.webhookVariables" -}}
 - name: webhooks
   expression: "request.operation != 'DELETE' && has(dyn(object).webhooks) ? dyn(object).webhooks : []"

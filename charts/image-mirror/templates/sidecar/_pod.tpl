@@ -1,4 +1,4 @@
-{{/* What the sidecar is told, by variables and files. Each volume is mounted at /etc/image-mirror/<its name>, certificates of registries in certs.d. */}}
+{{/* The configuration of the sidecar, as variables and files. Each volume is mounted at /etc/image-mirror/<its name>, certificates of registries in certs.d. */}}
 
 {{/* The Secret with the credentials that Pods pull with, if they are a user and a password. */}}
 {{- define "image-mirror.pullLoginSecret" -}}
