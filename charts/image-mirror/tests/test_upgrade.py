@@ -183,7 +183,7 @@ class Life(unittest.TestCase):
         release.upgrade("policy.create=false")
         release.upgrade("policy.mode=monitor")
         release.upgrade("policy.mode=protect")
-        with self.assertRaisesRegex(HelmError, "policy image-mirror go from protect to monitor"):
+        with self.assertRaisesRegex(HelmError, "policy image-mirror to change from protect to monitor"):
             release.upgrade("policy.mode=monitor")
 
     def test_the_cluster_here_refuses_changes_of_immutable_fields(self):
