@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks what the files of the product import: no circles, and a copy engine that names nothing of Kubernetes.
+"""Checks what the files of the product import: no circles, and a copy engine without names of the product.
 
 Usage: imports.py [FOLDER]     another checkout than this one
 
@@ -19,9 +19,9 @@ EXCEPTIONS = [
     "mirror-sidecar/src/cluster/reconciler",
     "mirror-sidecar/src/metrics",
 ]
-# The copy engine, and names of the product that it must not contain.
+# The copy engine, and what it must not contain: names of the product, flags of its command line, suffixes of its tags.
 ENGINE = Path("mirror-copy/src")
-FOREIGN = re.compile(r"image-mirror\.dev")
+FOREIGN = re.compile(r"image-mirror\.dev|(?<![\w-])--[a-z][a-z-]*|\.mirror\b")
 
 DEFINITION = re.compile(
     r"\b(?:struct|enum|union|trait|type|fn|const|static|macro_rules!)\s+(?:mut\s+|fn\s+)?(?:r#)?([A-Za-z_]\w*)")

@@ -1,38 +1,50 @@
-//! Which addresses may be connected to.
+//! The addresses that may be connected to.
 //!
-//! Image references come from whoever may create a Pod, and a registry chooses where its redirects, upload locations and
-//! token services are. Nothing that only this process can reach must be reached for them. So the address that is
-//! connected to decides, for each connection: names are resolved here, what is not allowed is left out, and literal
-//! addresses are checked before each request, since the HTTP client does not resolve those.
+//! Image references are chosen by everyone who may create a Pod, and a registry chooses its redirects, upload locations and
+//! token services. They must not give access to destinations that only this process can reach. So the address of each
+//! connection is checked: names are resolved here and refused addresses are dropped, and literal addresses are checked before
+//! each request, since the HTTP client does not resolve them.
 //!
 //! Connections of different [`Allowance`]s are never shared: each has an HTTP client of its own.
 
 mod class;
-mod client_resolver;
-mod private_hosts;
 mod proxies;
 mod public_suffix;
 mod resolver;
 
 pub(crate) use class::{AddressClass, of_address};
-pub use private_hosts::PrivateHosts;
 pub use public_suffix::registrable_domain;
 pub(crate) use resolver::AddressRefused;
 pub use resolver::{Resolver, SystemResolver};
 
 use crate::registries::host::Endpoint;
+use futures_util::FutureExt as _;
 use ipnet::IpNet;
 use proxies::Proxies;
 use reqwest::Url;
-use std::collections::HashMap;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Names whose addresses are remembered: some more than registries are.
+/// Maximum number of names whose addresses are remembered: more than registries.
 const MAX_RESOLVED: usize = 1024;
 
-/// What a connection may be made to. The operator's networks are always allowed.
+/// The registries that may have addresses which are not public: private, loopback, link-local and all other special ranges, as a
+/// literal address or as the address of a name. A name without a public suffix (`localhost`, `harbor.registry.svc`) is private
+/// whatever its addresses are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PrivateHosts {
+    /// All registries: users who name them have the same network access as this process. Only metadata services and link-local
+    /// addresses are refused for names with a public suffix.
+    #[default]
+    All,
+    /// These (`host` or `host:port`) and the insecure hosts, because others name the registries.
+    Only(BTreeSet<String>),
+}
+
+/// The addresses that a connection may use. The networks of the operator are always allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Allowance {
     /// Public addresses.
@@ -53,7 +65,7 @@ impl Allowance {
     }
 }
 
-/// The rules of one set of registries, and what its names resolved to.
+/// The rules of one set of registries, and the addresses of its names.
 pub(crate) struct AddressPolicy {
     private_hosts: PrivateHosts,
     private_networks: Vec<IpNet>,
@@ -77,7 +89,7 @@ impl AddressPolicy {
         }
     }
 
-    /// Returns what a registry's own host may be; `None` if its name or literal address is refused.
+    /// Returns the addresses that the host of a registry may have; `None` if its name or literal address is refused.
     pub(crate) fn of_registry(&self, endpoint: &Endpoint) -> Option<Allowance> {
         let is_named = endpoint.insecure
             || match &self.private_hosts {
@@ -94,13 +106,13 @@ impl AddressPolicy {
         }
     }
 
-    /// Checks the host of a URL without resolving it: a literal address, and what a name says.
+    /// Checks the host of a URL without resolving it.
     ///
     /// # Errors
-    /// The class of the host that is not allowed.
+    /// The class of a host that is not allowed.
     pub(crate) fn check(&self, url: &Url, allowance: Allowance) -> Result<(), AddressClass> {
         let class = class::of_url(url);
-        // A direct connection to a proxy would pass by its rules.
+        // A direct connection to a proxy would bypass its rules.
         if allowance == Allowance::Public && self.is_proxy_itself(url) {
             return Err(class.max(AddressClass::Private));
         }
@@ -109,7 +121,7 @@ impl AddressPolicy {
         }
         let is_allowed = match literal(url) {
             Some(address) => self.is_in_private_networks(address),
-            // The networks decide when it is resolved.
+            // The networks are checked when the name is resolved.
             None => {
                 class == AddressClass::Private
                     && !self.private_networks.is_empty()
@@ -124,19 +136,25 @@ impl AddressPolicy {
         self.proxies.intercept(url)
     }
 
-    /// Returns the proxies of the environment for an HTTP client, which then looks for no others.
+    /// Returns the proxies of the environment for an HTTP client, which then uses no others.
     pub(crate) fn proxy(self: &Arc<Self>) -> reqwest::Proxy {
         let policy = Arc::clone(self);
         reqwest::Proxy::custom(move |url| policy.proxies.proxy_for(url))
     }
 
-    /// Returns whether a literal address or a name without a public suffix says that this host is private.
+    /// Returns the resolver for an HTTP client all of whose connections have this allowance.
+    pub(crate) fn resolver(self: &Arc<Self>, allowance: Allowance) -> Arc<dyn Resolve> {
+        let policy = Arc::clone(self);
+        Arc::new(PolicyResolver { policy, allowance })
+    }
+
+    /// Returns whether this host is private by its literal address, or by a name without a public suffix.
     pub(crate) fn is_private(url: &Url) -> bool {
         class::of_url(url) != AddressClass::Public
     }
 
-    /// Returns the group of the only address that the host of a URL last resolved to, whether or not it may be connected
-    /// to. `None` if it has several.
+    /// Returns the group of the only address that the host of a URL last resolved to, allowed or not. Returns `None` if it has
+    /// several.
     pub(crate) fn only_group(&self, url: &Url) -> Option<IpAddr> {
         match literal(url) {
             Some(address) => Some(group(address)),
@@ -148,8 +166,8 @@ impl AddressPolicy {
         }
     }
 
-    /// Resolves a name and leaves out what may not be connected to.
-    async fn resolve(
+    /// Resolves a name and drops the addresses that are not allowed.
+    async fn resolve_allowed(
         &self,
         name: &str,
         allowance: Allowance,
@@ -172,8 +190,8 @@ impl AddressPolicy {
         Ok(found)
     }
 
-    /// A Pod has search domains: with them `ghcr.io` can be the Service `ghcr` in a namespace `io`. So names that public DNS
-    /// can know are looked up without, and with them only if the operator named the host and it is not found.
+    /// A Pod has search domains: with them `ghcr.io` can be the Service `ghcr` in a namespace `io`. So names that can exist in
+    /// public DNS are resolved without them, and with them only if the operator named the host and it is not found.
     async fn lookup(
         &self,
         name: &str,
@@ -195,7 +213,7 @@ impl AddressPolicy {
         allowance.covers(of_address(address)) || self.is_in_private_networks(address)
     }
 
-    /// A link-local or metadata address is only in a network that names it alone.
+    /// A link-local or metadata address is allowed only by a network of that single address.
     fn is_in_private_networks(&self, address: IpAddr) -> bool {
         let is_link_local = of_address(address) == AddressClass::LinkLocal;
         let address = address.to_canonical();
@@ -205,7 +223,7 @@ impl AddressPolicy {
         })
     }
 
-    /// Returns whether a URL is at a proxy and is not asked through it.
+    /// Returns whether a URL is that of a proxy and is not requested through it.
     fn is_proxy_itself(&self, url: &Url) -> bool {
         url.host_str()
             .is_some_and(|host| self.proxies.has_host(host))
@@ -232,8 +250,8 @@ impl AddressPolicy {
     }
 }
 
-/// Returns what stands for an address where sources are counted: an IPv6 address is cut to its network of 64 bits, within
-/// which a host chooses freely.
+/// Returns the group of an address for counting sources: an IPv6 address is cut to its network of 64 bits, within which a host
+/// can choose any address.
 pub(crate) fn group(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
@@ -249,5 +267,25 @@ fn literal(url: &Url) -> Option<IpAddr> {
         url::Host::Domain(_) => None,
         url::Host::Ipv4(address) => Some(address.into()),
         url::Host::Ipv6(address) => Some(address.into()),
+    }
+}
+
+/// Resolves names for one HTTP client, whose connections all have the same allowance.
+struct PolicyResolver {
+    policy: Arc<AddressPolicy>,
+    allowance: Allowance,
+}
+
+impl Resolve for PolicyResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (policy, allowance) = (Arc::clone(&self.policy), self.allowance);
+        async move {
+            let addresses = policy.resolve_allowed(name.as_str(), allowance).await?;
+            // The port of the URL takes the place of 0.
+            let addresses = addresses.into_iter().map(|ip| SocketAddr::new(ip, 0));
+            let addresses: Addrs = Box::new(addresses);
+            Ok(addresses)
+        }
+        .boxed()
     }
 }

@@ -1,38 +1,29 @@
-//! Copies one image: resolve once, then manifests, blobs and manifests again, each as soon as it can be,
-//! and the tag last of all.
+//! Copies one image: resolves the tag once, then copies manifests and blobs concurrently, each as soon as everything that it
+//! names is at the target, and writes the tag last of all.
 
 mod blobs;
-mod child_manifests;
 mod copy_graph;
-mod endpoints;
 mod error;
 #[cfg(any(fuzzing, test))]
+#[path = "../fuzz/checks/manifest.rs"]
 pub(crate) mod fuzzing;
 mod graph;
 mod job;
-mod limits;
 mod manifests;
 mod node;
 mod options;
 mod platforms;
-mod probe_blob;
 mod progress;
-mod queue;
 mod referrers;
 mod referrers_tag;
-mod referring;
 mod report;
 mod root;
-mod sent;
 mod sessions;
 mod slow_source;
-mod sums;
-mod target_state;
 mod transfer;
 
-pub use endpoints::{Source, Target};
 pub use error::CopyError;
-pub use options::CopyOptions;
+pub use options::{CopyOptions, Source, Target};
 pub use progress::{Event, Progress};
 pub use referrers::{DigestTag, ListedReferrers};
 pub use report::CopyReport;
@@ -41,31 +32,31 @@ use crate::reference::TagOrDigest;
 use crate::registries::Reservation;
 use crate::registry::{Access, Located, Manifest};
 use copy_graph::CopyGraph;
-use job::{Job, REPORT_EVERY};
-use limits::Part;
+use job::{Job, Part, REPORT_EVERY, ReferrerState, Sent, Sums};
 use manifests::may_lack_parts;
-use referring::Referring;
 use report::{Root, Tally, one_more};
-use sent::Sent;
+use root::{Names, wanted};
 use sessions::Abandoned;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use sums::Sums;
-use target_state::{Names, wanted};
 use tokio::time::sleep;
 
-/// Requests for manifests and lists that one copy sends to its source at a time: with headers of 400 KiB each, as many
-/// as the HTTP client reads, they take 6.4 MiB.
+/// Concurrent requests of one copy to its source for manifests and lists: with headers of 400 KiB each, the most that the
+/// HTTP client reads, they take 6.4 MiB.
 const SOURCE_METADATA_REQUESTS: usize = 16;
 
 /// Copies an image with everything that it names, all platforms, byte for byte.
 ///
-/// Nothing at the target gets a tag before everything that it names is there and verified. What the
-/// target already has is not sent again; if it has the image under all wanted tags, at most two
-/// requests go to either side, and those that show and bring what refers to the image since. What is written last is read back: a copy that is reported is one that the target shows.
-/// Dropping the future stops the copy; upload sessions may then stay
-/// open until the registry expires them.
+/// A tag is written at the target only after everything that it names is present and verified. Content that the target
+/// already has is not sent again; if it has the image under all wanted tags, at most two requests go to either side, plus
+/// those for referrers that are new. The last manifest that is written is read back: a copy that is reported is one that
+/// the target returns. Dropping the future stops the copy; upload sessions may then stay open until the registry expires
+/// them.
+///
+/// # Errors
+/// [`CopyError`] with the side that failed. The target then has no new tag; [`CopyError::retry`] returns whether the same
+/// copy may succeed later, which then skips everything that was already copied.
 pub async fn copy(
     source: &Source,
     target: &Target,
@@ -90,12 +81,12 @@ pub async fn copy(
         options,
         progress,
         tally: Tally::default(),
-        found_something: AtomicBool::new(!options.trust_present),
+        target_has_parts: AtomicBool::new(!options.trust_present),
         parts_are_missing: AtomicBool::new(false),
-        misled: AtomicBool::new(false),
+        target_is_distrusted: AtomicBool::new(false),
         sent: Sent::default(),
         sums: Sums::default(),
-        referring: Referring::default(),
+        referrers: ReferrerState::default(),
         abandoned: Abandoned::default(),
     };
     from.expect(job.source.name(), Access::Pull);
@@ -113,7 +104,7 @@ pub async fn copy(
         .report(root, from.requests() + to.requests(), started.elapsed()))
 }
 
-/// Reports what memory for manifests the copy has, and while it waits for more.
+/// Reports the memory for manifests that the copy holds, and that it waits for more.
 async fn report_memory(reservation: &Reservation, progress: &dyn Progress) -> Infallible {
     let mut states = reservation.state();
     let mut reported = None;
@@ -129,7 +120,7 @@ async fn report_memory(reservation: &Reservation, progress: &dyn Progress) -> In
             progress.event(Event::WaitingForMemory(place));
             sleep(REPORT_EVERY).await;
         } else if states.changed().await.is_err() {
-            // The reservation, which sends this, outlives the copy.
+            // The reservation, which sends the states, outlives the copy.
             std::future::pending::<()>().await;
         }
     }
@@ -140,11 +131,11 @@ impl Job<'_> {
         let tag = target.tag.clone().map(TagOrDigest::Tag);
         let (located, tagged) = tokio::try_join!(
             self.locate_source(&source.reference),
-            self.tagged(tag.as_ref())
+            self.locate_at_target(tag.as_ref())
         )?;
         if tagged.is_some() {
-            // An older image of that name most likely shares something with this one.
-            self.found_something.store(true, Ordering::Relaxed);
+            // An older image of that name most likely shares blobs with this one.
+            self.target_has_parts.store(true, Ordering::Relaxed);
         }
         let located = if self.options.platforms.is_empty() {
             located
@@ -154,8 +145,8 @@ impl Job<'_> {
         };
         let digest = located.resolved.digest.clone();
         self.progress.event(Event::Resolved { digest: &digest });
-        let present = self.present(target, tagged, &digest).await?;
-        if present.complete && present.missing.references.is_empty() {
+        let state = self.target_state(target, tagged, &digest).await?;
+        if state.complete && state.missing.references.is_empty() {
             self.progress
                 .event(Event::ManifestSkipped { digest: &digest });
             one_more(&self.tally.manifests_trusted);
@@ -165,11 +156,11 @@ impl Job<'_> {
                 media_type: located.resolved.media_type,
             });
         }
-        if present.complete {
-            // The target's own copy is as good and costs the source nothing.
+        if state.complete {
+            // The target's own manifest is as good and costs no request to the source.
             let reference = TagOrDigest::Digest(digest.clone());
             let lost = match self.target.manifest(&reference).await {
-                Ok(manifest) => match self.finish(&manifest, &present.missing).await {
+                Ok(manifest) => match self.finish(&manifest, &state.missing).await {
                     Err(CopyError::Target(error)) if may_lack_parts(&error) => error,
                     Err(error) => return Err(error),
                     Ok(root) => {
@@ -181,26 +172,26 @@ impl Job<'_> {
                 Err(error) if error.is_wrong_or_missing() => error,
                 Err(error) => return Err(CopyError::Target(error)),
             };
-            tracing::warn!(error = %lost, "the target lost parts of an image that it has; bringing all of it again");
-            self.found_something.store(true, Ordering::Relaxed);
-            self.misled.store(true, Ordering::Relaxed);
+            tracing::warn!(error = %lost, "the target lost parts of the image; copying all of it again");
+            self.target_has_parts.store(true, Ordering::Relaxed);
+            self.target_is_distrusted.store(true, Ordering::Relaxed);
         }
         let root = self.read_root(&source.reference, located).await?;
-        // The content may have another digest than the registry said.
-        let mut missing = present.missing;
+        // The content may have another digest than the registry reported.
+        let mut missing = state.missing;
         if root.digest != digest {
             missing.references = wanted(target, &root.digest);
         }
         match self.copy_all(&root, &missing).await {
-            Err(error) if self.was_misled() => {
-                tracing::warn!(%error, "the target misses manifests that it had; bringing all again");
+            Err(error) if self.distrust_if_parts_are_missing() => {
+                tracing::warn!(%error, "the target lost manifests that it claimed to have; copying all again");
                 self.copy_all(&root, &missing).await
             }
             result => result,
         }
     }
 
-    /// Brings everything that the root names and that refers to it, then the root itself.
+    /// Copies everything that the root names and its referrers, then the root itself.
     async fn copy_all(&self, root: &Manifest, names: &Names) -> Result<Root, CopyError> {
         self.sums.reset();
         self.tally.manifests_trusted.store(0, Ordering::Relaxed);
@@ -213,7 +204,7 @@ impl Job<'_> {
             }
         };
         let (root, ()) = tokio::try_join!(
-            CopyGraph::of_image(self).copy_closure(root.clone(), lease),
+            CopyGraph::of_image(self).run(root.clone(), lease),
             referrers
         )?;
         self.push_root(&root, names).await?;
@@ -222,22 +213,5 @@ impl Job<'_> {
             digest: root.manifest.digest,
             media_type: root.media_type,
         })
-    }
-
-    /// Whether the target turned out to lack manifests that it said it has. From then on it is not believed.
-    fn was_misled(&self) -> bool {
-        self.parts_are_missing.load(Ordering::Relaxed) && !self.misled.swap(true, Ordering::Relaxed)
-    }
-
-    /// Whether the target is believed when it says that it has something.
-    fn trusts(&self) -> bool {
-        self.options.trust_present && !self.misled.load(Ordering::Relaxed)
-    }
-
-    /// Whether it makes sense to look for single manifests at the target.
-    fn may_have_parts(&self) -> bool {
-        self.trusts()
-            && (self.found_something.load(Ordering::Relaxed)
-                || self.source.registry().counts_reads())
     }
 }

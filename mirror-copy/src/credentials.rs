@@ -1,4 +1,4 @@
-//! Sources of credentials. Looks them up; never sends, stores or prints them.
+//! Sources of credentials. They are looked up here, never sent, stored or logged.
 
 mod docker_config;
 mod error;
@@ -17,15 +17,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A login that was configured for one host.
 #[derive(Clone, Debug)]
 enum Explicit {
     Login(Login),
     File { username: String, password: PathBuf },
 }
 
-/// Sources of credentials, looked up by registry host. Explicit logins win over the docker configuration; a host that is
-/// in neither, or was removed with [`Credentials::without`], is accessed anonymously.
+/// Sources of credentials by registry host. Explicit logins precede the docker configuration; a host that is in neither, or was
+/// removed with [`Credentials::without`], is accessed anonymously.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
     logins: BTreeMap<String, Explicit>,
@@ -35,7 +34,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// No credentials for any host.
+    /// Accesses all hosts anonymously.
     #[must_use]
     pub fn anonymous() -> Self {
         Self::default()
@@ -49,8 +48,8 @@ impl Credentials {
         self
     }
 
-    /// Uses this user for one host, with the password in a file, which is read for each lookup, so that it may be replaced.
-    /// One final line break is not part of the password.
+    /// Uses this user for one host, with the password in a file. The file is read for each lookup, so that it can be replaced. A
+    /// trailing line break is not part of the password.
     #[must_use]
     pub fn with_login_file(mut self, host: &str, username: &str, password: PathBuf) -> Self {
         let login = Explicit::File {
@@ -61,7 +60,7 @@ impl Credentials {
         self
     }
 
-    /// Looks in a docker configuration for hosts without a login.
+    /// Uses a docker configuration for hosts without a login.
     #[must_use]
     pub fn with_docker_config(mut self, config: DockerConfig) -> Self {
         self.docker_config = Some(config);
@@ -76,20 +75,20 @@ impl Credentials {
         self
     }
 
-    /// Returns the credential for a host as a whole, for use outside this crate; `None` for anonymous. Reads files again and
-    /// may run a credential helper, for 30 s at most.
+    /// Returns the credential for a whole host, for use outside of this crate; `None` for anonymous access. Reads files again and
+    /// may run a credential helper, for at most 30 s.
     ///
     /// # Errors
-    /// [`CredentialError`] when a file cannot be read or understood, or a helper fails.
+    /// [`CredentialError`] if a file cannot be read or parsed, or a helper fails.
     pub async fn find(&self, host: &str) -> Result<Option<Credential>, CredentialError> {
         self.lookup(&host::canonical(host)).await?.find("").await
     }
 
-    /// Whether a credential helper is run for this host. A helper's credential may expire without notice: its protocol
+    /// Returns whether a credential helper is run for this host. The credential of a helper may expire at any time: its protocol
     /// has no expiry.
     ///
     /// # Errors
-    /// [`CredentialError`] when the docker configuration cannot be read or understood.
+    /// [`CredentialError`] if the docker configuration cannot be read or parsed.
     pub async fn asks_helper(&self, host: &str) -> Result<bool, CredentialError> {
         let host = host::canonical(host);
         match &self.docker_config {
@@ -102,7 +101,7 @@ impl Credentials {
 
     /// Returns the logins of a host in canonical form; none means anonymous. Reads files again; helpers are not run yet.
     pub(crate) async fn lookup(&self, host: &str) -> Result<HostLogins, CredentialError> {
-        // A host accessed by plain HTTP may keep port 443 in its name.
+        // A host with plain HTTP may keep port 443 in its name.
         let name = host::canonical(host);
         if self.anonymous.contains(&name) {
             return Ok(HostLogins::default());
@@ -159,10 +158,7 @@ mod tests {
     #[case("docker.io", "registry-1.docker.io")]
     #[case("registry-1.docker.io", "index.docker.io:443")]
     #[tokio::test]
-    async fn a_host_that_was_taken_out_is_spoken_to_anonymously(
-        #[case] out: &str,
-        #[case] asked: &str,
-    ) {
+    async fn a_removed_host_is_accessed_anonymously(#[case] out: &str, #[case] asked: &str) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config.json");
         // bot:s3cret; the helper does not exist, so asking it would be an error.

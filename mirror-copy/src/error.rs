@@ -1,12 +1,12 @@
-//! What can go wrong with one registry, and whether trying again makes sense.
+//! Errors of requests to a registry, as data: operation, object, cause, and whether to retry.
 
+pub(crate) mod advice;
 pub(crate) mod public;
 mod response;
 pub(crate) mod retry;
-mod status;
 mod subject;
-mod tls;
 
+pub use advice::Remedy;
 pub use retry::Retry;
 pub use subject::{Operation, Subject};
 
@@ -14,103 +14,101 @@ use crate::credentials::CredentialError;
 use crate::manifest::ManifestError;
 use reqwest::StatusCode;
 use retry::{status_retry, transport_retry};
-pub(crate) use status::{BAD_CLIENT_CERTIFICATE, NO_CLIENT_CERTIFICATE};
 use std::time::Duration;
-pub(crate) use tls::CA_AS_SERVER;
 
-/// A call to a registry failed. No variant ever holds a password, a token or a query string.
+/// The error of a request to a registry. No variant ever holds a password, a token or a query string.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegistryError {
-    /// The registry answered with an error status.
+    /// The registry returned an error status.
     #[error(
-        "cannot {subject}: the registry answered {status}{}{}",
-        detail(.code, .message), status::advice(subject.operation, *status, .code, .message)
+        "cannot {subject}: the registry returned {status}{}{}",
+        detail(.code, .message), advice::of_status(subject.operation, *status, .code)
     )]
     Status {
-        /// What was tried.
+        /// The request.
         subject: Subject,
         /// The HTTP status.
         status: StatusCode,
-        /// The registry's own error code (distribution-spec, "Error Codes"), or empty.
+        /// Error code of the registry (distribution-spec, "Error Codes"), or empty.
         code: String,
-        /// The registry's own message, cleaned and cut to 300 characters, or empty.
+        /// Message of the registry without control characters, cut to 300 characters, or empty.
         message: String,
-        /// `Retry-After`, if the answer had one.
+        /// `Retry-After` of the response, cut to [`RetryPolicy::max_retry_after`](crate::RetryPolicy::max_retry_after).
         retry_after: Option<Duration>,
     },
-    /// The tag is at the registry already, as another manifest, and must stay what it is.
+    /// The tag exists, stands for another manifest, and is locked.
     #[error(
-        "cannot {subject}: the registry does not let this tag be overwritten ({status}{}); choose another \
-         tag, or allow tags to change there", detail(.code, .message)
+        "cannot {subject}: the registry does not allow this tag to be overwritten ({status}{}); choose another \
+         tag, or make tags mutable there", detail(.code, .message)
     )]
     ImmutableTag {
-        /// What was tried.
+        /// The request.
         subject: Subject,
         /// The HTTP status.
         status: StatusCode,
-        /// The registry's own error code, or empty.
+        /// Error code of the registry, or empty.
         code: String,
-        /// The registry's own message, cleaned and cut, or empty.
+        /// Message of the registry, cleaned and cut, or empty.
         message: String,
     },
-    /// The registry does not take manifests of this media type, or digests of this algorithm.
+    /// The registry does not accept manifests of this media type, or digests of this algorithm.
     #[error(
-        "cannot {subject}: the registry does not support this kind of content ({status}{})",
+        "cannot {subject}: the registry does not support this kind of content ({status}{}); use another registry, or leave it out",
         detail(.code, .message)
     )]
     Unsupported {
-        /// What was tried.
+        /// The request.
         subject: Subject,
         /// The HTTP status.
         status: StatusCode,
-        /// The registry's own error code, or empty.
+        /// Error code of the registry, or empty.
         code: String,
-        /// The registry's own message, cleaned and cut, or empty.
+        /// Message of the registry, cleaned and cut, or empty.
         message: String,
     },
-    /// The registry said before that it lets no more manifests be read for now. It was not asked again.
+    /// An earlier response said that the rate limit for reading manifests is used up, so the request was not sent.
     #[error(
-        "cannot {subject}: registry {host} lets {} be read in {}, and they are used up: \
+        "cannot {subject}: registry {host} allows {} in {}, and none is left; \
          log in to it for a higher limit, or wait {} s", manifests(*.limit), period(*.window), .after.as_secs_f64().ceil()
     )]
     Quota {
         /// The registry.
         host: String,
-        /// What was not tried.
+        /// The request, which was not sent.
         subject: Subject,
-        /// How many may be read in a window, if the registry says that.
+        /// Manifests that may be read within a window, if the registry reports that.
         limit: Option<u64>,
-        /// How long a window is.
+        /// Length of a window.
         window: Duration,
-        /// When one request may try again.
+        /// Time after which one request may be sent.
         after: Duration,
     },
-    /// The configured credentials were refused. They are never replaced by an anonymous try.
-    #[error("registry {host} refused the credentials of user {user}: check them")]
+    /// The configured credentials were refused. They are never replaced by anonymous access.
+    #[error("registry {host} refused the credentials of user {user}; check them")]
     Credentials {
         /// The registry.
         host: String,
         /// The user name that was sent.
         user: String,
     },
-    /// The registry wants a login and none is configured.
-    #[error("registry {host} wants a login to {subject}, and no credentials are configured for it")]
+    /// The registry requires a login and none is configured.
+    #[error("cannot {subject}: registry {host} requires a login; configure credentials for it")]
     LoginNeeded {
         /// The registry.
         host: String,
-        /// What was tried.
+        /// The request.
         subject: Subject,
     },
-    /// The login was no longer accepted when a body was sent. The next attempt has a new one.
-    #[error("cannot {subject}: the login to registry {host} had to be renewed")]
+    /// The token expired while a body was being sent. The next attempt has a new one.
+    #[error("cannot {subject}: the login to registry {host} expired; retrying with a new one")]
     Expired {
         /// The registry.
         host: String,
-        /// What was tried.
+        /// The request.
         subject: Subject,
     },
-    /// The credentials could not be looked up.
+    /// Looking up the credentials failed.
     #[error(transparent)]
     Lookup(#[from] CredentialError),
     /// The registry's authentication challenge or its token service cannot be used.
@@ -118,196 +116,213 @@ pub enum RegistryError {
     Challenge {
         /// The registry.
         host: String,
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// The connection failed or broke.
-    #[error("cannot {subject} ({url}): {}", cause(.source))]
-    Transport {
-        /// What was tried.
+    /// The registry, or a proxy before it, requires a client certificate that it trusts (nginx, its status codes 495 and 496,
+    /// sent as 400).
+    #[error(
+        "cannot {subject}: the registry returned {status}: {message}; the registry requires a client certificate that it \
+         trusts; {advice}"
+    )]
+    ClientCertificate {
+        /// The request.
         subject: Subject,
-        /// The address, without its query.
-        url: String,
-        /// The cause; it carries no address.
-        source: reqwest::Error,
+        /// The HTTP status.
+        status: StatusCode,
+        /// The known words of the response.
+        message: String,
+        /// The remedy, in the words of [`RegistryOptions::advice`](crate::RegistryOptions::advice).
+        advice: String,
     },
-    /// Nothing moved for too long.
-    #[error("cannot {subject}: nothing came from the other side for {} s", .after.as_secs_f32())]
-    Timeout {
-        /// What was tried.
+    /// The connection failed or broke.
+    #[error("cannot {subject} ({url}): {}", cause(.source, .advice))]
+    Transport {
+        /// The request.
         subject: Subject,
-        /// How long was waited.
+        /// The URL without user info and query.
+        url: String,
+        /// The cause; it contains no URL.
+        source: reqwest::Error,
+        /// The cause and the remedy of a failed TLS handshake, if it is a known one; else empty.
+        advice: String,
+    },
+    /// No data was received or accepted for too long.
+    #[error("cannot {subject}: no response for {} s; check the network and the registry", .after.as_secs_f32())]
+    Timeout {
+        /// The request.
+        subject: Subject,
+        /// The timeout.
         after: Duration,
     },
-    /// A manifest, list or token response did not end in time.
+    /// The body of a manifest, list or token response did not end in time.
     #[error("cannot {subject}: the response did not end within {} s", .after.as_secs())]
     Unfinished {
-        /// What was tried.
+        /// The request.
         subject: Subject,
-        /// The limit.
+        /// The timeout.
         after: Duration,
     },
-    /// Too little came for too long, while others waited for what the transfer takes.
+    /// A transfer was too slow while others waited for its memory.
     #[error(
-        "cannot {subject}: only {moved} bytes came in {} s while images of other registries waited; it is tried again \
-         with less at a time", .within.as_secs()
+        "cannot {subject}: only {moved} bytes were received in {} s while images of other registries waited; retrying with \
+         fewer concurrent transfers", .within.as_secs()
     )]
     Slow {
-        /// What was tried.
+        /// The request.
         subject: Subject,
-        /// Bytes that came.
+        /// Bytes that were received.
         moved: u64,
-        /// In which time.
+        /// The time in which they were received.
         within: Duration,
     },
-    /// The body ended before its time. A reader resumes by itself; this is what is left after that.
+    /// The body ended early. Readers resume; this error means that resuming did not help.
     #[error("cannot {subject}: the connection ended after {got} of {expected} bytes")]
     Cut {
-        /// What was tried.
+        /// The request.
         subject: Subject,
         /// Bytes received.
         got: u64,
-        /// Bytes promised.
+        /// Bytes that were announced.
         expected: u64,
     },
-    /// A redirect that must not be followed.
+    /// A redirect or another address of the registry must not be followed.
     #[error("cannot {subject}: {reason}")]
     Redirect {
-        /// What was tried.
+        /// The request.
         subject: Subject,
-        /// Why it is not followed.
+        /// The cause.
         reason: String,
     },
-    /// The host has no address that may be connected to.
+    /// The host resolves to no address that may be connected to.
     #[error("cannot {subject}: {reason}")]
     Address {
-        /// What was tried.
+        /// The request.
         subject: Subject,
-        /// Which address it has, and how it can be allowed.
+        /// The address, and how it can be allowed.
         reason: String,
     },
     /// The body is larger than this client reads.
     #[error("cannot {subject}: it is larger than the limit of {limit} bytes")]
     TooLarge {
-        /// What was tried.
+        /// The request.
         subject: Subject,
         /// The limit in bytes.
         limit: u64,
     },
-    /// What the image's manifests and lists take in memory is more than one copy may have.
+    /// The manifests and lists of the image take more memory than one copy may have.
     #[error(
         "cannot {subject}: with it the manifests of this image exceed the limit of {limit} bytes of memory"
     )]
     MemoryBudget {
-        /// What was tried.
+        /// The request.
         subject: Subject,
         /// The limit in bytes.
         limit: u64,
     },
-    /// The content is not what its digest says.
+    /// The content does not match its digest.
     #[error("cannot {subject}: its content has the digest {actual}, not {expected}")]
     Digest {
-        /// What was tried.
+        /// The request.
         subject: Subject,
-        /// The digest asked for.
+        /// The requested digest.
         expected: String,
-        /// The digest of what came.
+        /// The digest of the received content.
         actual: String,
     },
-    /// The content has another size than its descriptor says.
+    /// The content has another size than its descriptor.
     #[error("cannot {subject}: it has {actual} bytes, its descriptor says {expected}")]
     Size {
-        /// What was tried.
+        /// The request.
         subject: Subject,
-        /// The descriptor's size.
+        /// The size in the descriptor, in bytes.
         expected: u64,
-        /// The real size, or as much of it as was seen.
+        /// The real size in bytes, or as much of it as was received.
         actual: u64,
     },
-    /// The digest's algorithm is unknown, so its content cannot be verified.
+    /// The algorithm of the digest is unknown, so the content cannot be verified.
     #[error(
-        "cannot {subject}: the digest algorithm is not known here (sha256, sha384 and sha512 are)"
+        "cannot {subject}: the digest algorithm is not supported (sha256, sha384 and sha512 are)"
     )]
     Algorithm {
-        /// What was tried.
+        /// The request.
         subject: Subject,
     },
-    /// The manifest was received and is not usable.
+    /// The manifest was received and cannot be used.
     #[error("cannot use manifest {object}: {source}")]
     Manifest {
         /// `host/repository:tag` or `host/repository@digest`.
         object: String,
-        /// Why.
+        /// The cause.
         source: ManifestError,
     },
-    /// Not a repository, tag or digest that can be part of a registry address.
+    /// The text is no repository, tag or digest that can be part of a URL.
     #[error("{0:?} is not a valid repository, tag or digest")]
     Name(String),
-    /// The registry refuses a blob in one request, or a chunk of it. The next attempt sends it in chunks, or in smaller
-    /// ones.
+    /// The registry refuses a blob in one request, or a chunk of it. The next attempt sends it in chunks, or in smaller ones.
     #[error(
-        "cannot {subject} in one request: the registry answered {status}; it is to be sent in (smaller) chunks"
+        "cannot {subject} in one request: the registry returned {status}; retrying in (smaller) chunks"
     )]
     Whole {
-        /// What was tried.
+        /// The request.
         subject: Subject,
         /// The HTTP status.
         status: StatusCode,
     },
-    /// An upload session has less than was sent to it.
+    /// An upload session has fewer bytes than were sent to it.
     #[error("cannot {subject}: the registry kept {kept} of {sent} bytes")]
     Lost {
-        /// What was tried.
+        /// The request.
         subject: Subject,
         /// Bytes that the session has.
         kept: u64,
-        /// Bytes that it was sent.
+        /// Bytes that were sent to it.
         sent: u64,
     },
     /// The registry refuses a manifest because of layers that have addresses of their own.
     #[error(
-        "cannot {subject}: the registry responds {status} to its foreign layers ({layers}), whose addresses it does not \
+        "cannot {subject}: the registry returned {status} for its foreign layers ({layers}), whose addresses it does not \
          allow; allow them at the registry (distribution: validation.manifests.urls.allow)"
     )]
     ForeignLayers {
-        /// What was tried.
+        /// The request.
         subject: Subject,
         /// The HTTP status.
         status: StatusCode,
-        /// The digests of the first ones.
+        /// Digests of the first of these layers.
         layers: String,
     },
-    /// The registry accepted a manifest and does not show it.
+    /// The registry accepted a manifest and does not return it.
     #[error(
         "cannot {subject}: the registry accepted this manifest, and {} s later it {shown}; check its storage, its \
          clean-up rules, and any proxy before it", .within.as_secs_f32()
     )]
     NotKept {
-        /// What was tried.
+        /// The request.
         subject: Subject,
-        /// How long it was waited for.
+        /// Time that the registry had to show it.
         within: Duration,
-        /// What the registry shows in its place.
+        /// What the registry returns instead, as the end of a sentence.
         shown: String,
     },
-    /// Somebody else changes the same thing at the same time.
-    #[error("cannot {subject}: somebody else keeps changing it at the same time")]
+    /// Another client writes the same list concurrently.
+    #[error("cannot {subject}: another client keeps changing it concurrently; try again later")]
     Contended {
-        /// What was tried.
+        /// The request.
         subject: Subject,
     },
-    /// The registry broke the protocol.
+    /// The registry violates the protocol.
     #[error("cannot {subject}: {reason}")]
     Protocol {
-        /// What was tried.
+        /// The request.
         subject: Subject,
-        /// What was wrong.
+        /// The violation.
         reason: String,
     },
 }
 
 impl RegistryError {
-    /// Whether the same call may succeed later. One table for the whole crate.
+    /// Returns whether the same request may succeed later. The table is in the source of [`Retry`].
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
@@ -336,7 +351,7 @@ impl RegistryError {
         }
     }
 
-    /// The HTTP status of the answer, where there was one.
+    /// Returns the HTTP status of the response, if the error is about one.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match self {
@@ -344,12 +359,13 @@ impl RegistryError {
             | Self::ImmutableTag { status, .. }
             | Self::Unsupported { status, .. }
             | Self::ForeignLayers { status, .. }
+            | Self::ClientCertificate { status, .. }
             | Self::Whole { status, .. } => Some(status.as_u16()),
             _ => None,
         }
     }
 
-    /// Whether the registry refused access. Many respond like that to a request for what they do not have, too.
+    /// Returns whether the registry denied access. Many registries also respond like that for a repository that does not exist.
     #[must_use]
     pub fn is_denied(&self) -> bool {
         match self {
@@ -362,16 +378,16 @@ impl RegistryError {
         }
     }
 
-    /// Whether the certificate of the registry is not accepted: it has expired, or nothing trusted here signed it.
+    /// Returns whether the certificate of the registry is not accepted: it has expired, or no trusted authority signed it.
     #[must_use]
     pub fn is_certificate(&self) -> bool {
         match self {
-            Self::Transport { source, .. } => tls::is_certificate(source),
+            Self::Transport { source, .. } => advice::is_certificate(source),
             _ => false,
         }
     }
 
-    /// The registry's own error code, where the answer had one, such as `MANIFEST_UNKNOWN`.
+    /// Returns the error code of the registry, such as `MANIFEST_UNKNOWN`, if the response had one.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         match self {
@@ -386,8 +402,8 @@ impl RegistryError {
         }
     }
 
-    /// Whether a registry that has a manifest refuses it a tag because what it names is missing: by the codes of the
-    /// distribution-spec, of which registries use several here. It took the same bytes before, so they are not invalid.
+    /// Returns whether a registry that has a manifest refuses it a tag because parts of it are missing: by the codes of the
+    /// distribution-spec, of which registries use several here. It accepted the same bytes before, so they are not invalid.
     pub(crate) fn is_of_incomplete_content(&self) -> bool {
         let codes = [
             "BLOB_UNKNOWN",
@@ -398,12 +414,12 @@ impl RegistryError {
         self.code().is_some_and(|code| codes.contains(&code))
     }
 
-    /// Whether content is not there, or not what its digest says.
+    /// Returns whether content is missing or does not match its digest.
     pub(crate) fn is_wrong_or_missing(&self) -> bool {
         self.status() == Some(404) || matches!(self, Self::Digest { .. })
     }
 
-    /// Whether the registry says that the login is too old. There is no code for that.
+    /// Returns whether the registry reports an expired login. There is no code for that.
     pub(crate) fn says_expired(&self) -> bool {
         let Self::Status {
             status,
@@ -426,7 +442,6 @@ impl RegistryError {
     }
 }
 
-/// How many manifests a quota allows.
 fn manifests(limit: Option<u64>) -> String {
     limit.map_or_else(
         || "some manifests".to_owned(),
@@ -434,7 +449,7 @@ fn manifests(limit: Option<u64>) -> String {
     )
 }
 
-/// A window in its largest whole unit.
+/// Formats a window in its largest whole unit.
 fn period(window: Duration) -> String {
     match window.as_secs() {
         seconds if seconds > 0 && seconds.is_multiple_of(3600) => format!("{} h", seconds / 3600),
@@ -452,22 +467,22 @@ fn detail(code: &str, message: &str) -> String {
     }
 }
 
-/// The innermost cause: reqwest's own text says little more than "error sending request".
-fn cause(error: &reqwest::Error) -> String {
+/// Returns the innermost cause: the text of reqwest is little more than "error sending request".
+fn cause(error: &reqwest::Error, advice: &str) -> String {
     let mut last: &dyn std::error::Error = error;
     while let Some(source) = last.source() {
         last = source;
     }
     let text = crate::text::clean(&last.to_string());
-    if let Some(advice) = tls::advice(error) {
+    if !advice.is_empty() {
         return format!("{text}: {advice}");
     }
-    // What hyper says of a response that does not begin with HTTP/1, after and before the request was sent.
+    // Texts of hyper for a response that does not begin with HTTP/1, after and before the request was sent.
     let foreign = ["invalid HTTP version", "unexpected message from connection"];
     if foreign.iter().any(|words| text.contains(words)) {
         return format!(
-            "{text}: this is no response in HTTP/1.1. A registry that speaks only HTTP/2 without TLS is not supported; \
-             serve it by TLS, or by HTTP/1.1 as well"
+            "{text}: the response is not HTTP/1.1. A registry with only HTTP/2 and without TLS is not supported; serve it \
+             with TLS, or with HTTP/1.1 as well"
         );
     }
     text

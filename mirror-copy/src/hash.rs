@@ -1,4 +1,4 @@
-//! Digests computed on the fly, with the algorithm that a descriptor names.
+//! Digests: parsing those of registries, and computing them.
 
 use oci_spec::image::{Digest, DigestAlgorithm};
 use sha2::Digest as _;
@@ -13,7 +13,7 @@ pub(crate) enum Hasher {
 }
 
 impl Hasher {
-    /// The hasher for a digest's algorithm, or `None` for one that cannot be verified here.
+    /// Returns the hasher for the algorithm of a digest, or `None` if it is not supported.
     pub(crate) fn for_digest(digest: &Digest) -> Option<Self> {
         match digest.algorithm() {
             DigestAlgorithm::Sha256 => Some(Self::sha256()),
@@ -35,7 +35,7 @@ impl Hasher {
         }
     }
 
-    /// The digest of everything seen, written as `algorithm:hex`.
+    /// Returns the digest as `algorithm:hex`.
     pub(crate) fn finish(self) -> String {
         match self {
             Self::Sha256(hasher) => written("sha256", &hasher.finalize()),
@@ -44,7 +44,7 @@ impl Hasher {
         }
     }
 
-    /// The written digest of these bytes.
+    /// Returns the digest of these bytes as `algorithm:hex`.
     pub(crate) fn of(mut self, bytes: &[u8]) -> String {
         self.update(bytes);
         self.finish()
@@ -60,6 +60,24 @@ fn written(algorithm: &str, sum: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
     }
     text
+}
+
+/// Maximum length of a digest, in bytes. A sha512 has 135.
+pub(crate) const MAX_DIGEST: usize = 256;
+
+/// Parses a digest of a registry, with any algorithm. Its characters are those of the OCI image specification (descriptor.md,
+/// "Digests"), so that it can be part of URLs and messages.
+pub(crate) fn parse_digest(text: &str) -> Option<Digest> {
+    if text.len() > MAX_DIGEST {
+        return None;
+    }
+    text.parse().ok()
+}
+
+/// Returns whether content can be verified with this digest. The grammar alone allows `1.27:alpine`; with a known algorithm the
+/// rest has the length of that algorithm.
+pub(crate) fn is_verifiable(digest: &Digest) -> bool {
+    Hasher::for_digest(digest).is_some()
 }
 
 #[cfg(test)]

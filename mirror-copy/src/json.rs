@@ -1,4 +1,4 @@
-//! Bounded reading of JSON that a registry sent.
+//! Parses JSON of registries in bounded memory.
 //!
 //! No document becomes a tree of values: a few bytes such as `{"":0},` would take a hundred times their size. Known fields
 //! are slices of the document ([`RawValue`]) whose length is checked before they are read. Everything else is skipped.
@@ -8,16 +8,15 @@ use serde_json::value::RawValue;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Deepest nesting of lists and objects. Manifests have 4 levels. The parser keeps a byte for each level.
+/// Maximum nesting of lists and objects. Manifests have 4 levels. The parser keeps a byte for each level.
 const MAX_DEPTH: usize = 64;
 
-/// Longest name of a field, in bytes. Names of annotations have below 300. The parser copies names with escapes.
+/// Maximum length of a field name, in bytes. Names of annotations have below 300. The parser copies names with escapes.
 const MAX_NAME: usize = 4096;
 
-/// Why a document cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JsonError {
-    /// Not JSON, or not of the expected structure. Line and column of the first fault, from 1.
+    /// The document is not JSON, or has another structure. Line and column of the first fault, from 1.
     Malformed { line: usize, column: usize },
     /// Lists and objects are nested deeper than [`MAX_DEPTH`].
     Depth,
@@ -37,7 +36,7 @@ impl fmt::Display for JsonError {
     }
 }
 
-/// Reads a document. `T` must keep only what it bounds itself.
+/// Parses a document. `T` must bound everything that it keeps.
 pub(crate) fn from_slice<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, JsonError> {
     count_objects(bytes)?;
     serde_json::from_slice(bytes).map_err(|error| JsonError::Malformed {
@@ -86,12 +85,11 @@ fn skip_string(rest: &mut std::slice::Iter<'_, u8>) -> usize {
     before - rest.len()
 }
 
-/// Whether the string that ended here is the name of a field.
+/// Returns whether the string that ended here is a field name.
 fn is_name(rest: &[u8]) -> bool {
     rest.trim_ascii_start().starts_with(b":")
 }
 
-/// Why a value is not a usable text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoText {
     Long,
@@ -120,12 +118,12 @@ pub(crate) fn optional_text(raw: Option<&RawValue>, max: usize) -> Option<String
     text(raw?, max).ok()
 }
 
-/// Reads a value that can be done without: `None` if it is of another type or structure.
+/// Parses an optional value. Returns `None` if it has another type or structure.
 pub(crate) fn optional<'de, T: Deserialize<'de>>(raw: Option<&'de RawValue>) -> Option<T> {
     serde_json::from_str(raw?.get()).ok()
 }
 
-/// Reads an object. A list, which serde takes for a structure as well, is refused.
+/// Parses an object. A list, which serde accepts for a structure as well, is refused.
 pub(crate) fn object<'de, T: Deserialize<'de>>(raw: &'de RawValue) -> Option<T> {
     let raw = raw.get();
     raw.starts_with('{')
@@ -133,9 +131,8 @@ pub(crate) fn object<'de, T: Deserialize<'de>>(raw: &'de RawValue) -> Option<T> 
         .flatten()
 }
 
-/// Writes an object again with another list in its field `name`: the items that `keep` accepts, and behind them `more`,
-/// which are JSON. Everything else stays as it is written. `None` if it is no object, or if the list has more than `MAX`
-/// items.
+/// Returns an object with another list in its field `name`: the items that `keep` accepts, and behind them `more`, which are JSON.
+/// Everything else stays unchanged. Returns `None` if it is no object, or if the list has more than `MAX` items.
 pub(crate) fn with_list<const MAX: usize>(
     bytes: &[u8],
     name: &str,
@@ -180,10 +177,10 @@ pub(crate) fn with_list<const MAX: usize>(
     Some(out)
 }
 
-/// The members of an object in their order. More than [`MAX_MEMBERS`] are an error, and so is a name that comes twice.
+/// The members of an object in their order. More than [`MAX_MEMBERS`] are an error, and so is a name that occurs twice.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
-/// Most members of an object that is written again. An index has half a dozen.
+/// Maximum number of members of an object that is rewritten. An index has half a dozen.
 const MAX_MEMBERS: usize = 64;
 
 impl<'de> Deserialize<'de> for Members<'de> {
@@ -205,7 +202,7 @@ impl<'de> Visitor<'de> for MembersReader {
         let mut members: Vec<(String, &RawValue)> = Vec::new();
         while let Some((name, raw)) = map.next_entry::<String, &'de RawValue>()? {
             if members.len() >= MAX_MEMBERS || members.iter().any(|(other, _)| *other == name) {
-                return Err(A::Error::custom("too many members, or one twice"));
+                return Err(A::Error::custom("too many members, or a duplicate"));
             }
             members.push((name, raw));
         }
@@ -217,7 +214,7 @@ impl<'de> Visitor<'de> for MembersReader {
 #[derive(Debug)]
 pub(crate) struct Bounded<T, const MAX: usize> {
     pub(crate) items: Vec<T>,
-    /// Whether the list has more than that.
+    /// The list has more items.
     pub(crate) is_cut: bool,
 }
 

@@ -1,18 +1,18 @@
 //! Registry client and copy engine: copies an image from any OCI registry to any other.
 //!
-//! Everything is streamed: nothing touches the disk and memory stays bounded whatever the image's
-//! size. Manifests travel byte for byte, so digests never change. A digest is verified before the
-//! target can commit the blob, manifests are pushed after everything they name, and the tag comes
-//! last: what fails half way has no tag.
+//! Everything is streamed: nothing is written to disk, and memory is bounded for any size of image. Manifests are copied byte
+//! for byte, so digests never change. A digest is verified before the target can commit the blob, manifests are pushed after
+//! everything that they name, and the tag is written last, so a failed copy has no tag.
 //!
-//! The crate knows nothing of Kubernetes, and it decides nothing about which image goes where.
+//! The crate knows neither Kubernetes nor the names and settings of the program that uses it.
 //!
-//! - [`Registries`] makes one [`Registry`] per host (connections, tokens, back-pressure).
-//! - [`copy()`] copies a [`Source`] to a [`Target`] and answers with a [`CopyReport`].
-//! - [`RegistryError::retry`] and [`CopyError::retry`] say whether trying again makes sense.
+//! - [`Registries`] has one [`Registry`] per host (connections, tokens, back-pressure).
+//! - [`copy()`] copies a [`Source`] to a [`Target`] and returns a [`CopyReport`].
+//! - [`RegistryError::retry`] and [`CopyError::retry`] return whether to retry.
+//! - [`Remedy`] names the setting that makes a refused request succeed.
 
 #![warn(missing_docs)]
-// No panic is reachable from outside: code that cannot avoid one says why with `#[expect(..., reason = "...")]`.
+// No panic is reachable from outside: exceptions have a reason in `#[expect(..., reason = "...")]`.
 #![deny(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -25,6 +25,7 @@ mod copy;
 mod credentials;
 mod error;
 #[cfg(any(fuzzing, test))]
+#[path = "../fuzz/checks/checks.rs"]
 pub mod fuzzing;
 mod hash;
 mod json;
@@ -41,7 +42,7 @@ pub use copy::{
     Target, copy,
 };
 pub use credentials::{Credential, CredentialError, Credentials, DockerConfig, Login};
-pub use error::{Operation, RegistryError, Retry, Subject};
+pub use error::{Operation, RegistryError, Remedy, Retry, Subject};
 pub use ipnet::IpNet;
 pub use manifest::{Descriptor, ManifestError};
 pub use oci_spec::image::Digest;

@@ -1,13 +1,11 @@
-//! What a manifest names, read leniently from its bytes. Manifests are never written here: they
-//! travel as the bytes they came in.
+//! Parses manifests leniently. Manifests are never written here: they are copied byte for byte.
 
 mod descriptor;
-mod digest;
 mod error;
 mod media_type;
 
 pub use descriptor::{Annotations, Descriptor};
-pub(crate) use digest::{is_verifiable, parse_digest};
+
 pub(crate) use error::MAX_DESCRIPTORS;
 pub use error::ManifestError;
 pub(crate) use media_type::{
@@ -15,6 +13,7 @@ pub(crate) use media_type::{
     is_manifest_type, is_page_type,
 };
 
+use crate::hash::is_verifiable;
 use crate::json::{self, Bounded};
 use crate::text::clean;
 use descriptor::Entry;
@@ -24,24 +23,22 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-/// What a manifest names.
 #[derive(Debug)]
 pub(crate) struct Contents {
-    /// The media type to push it with.
     pub(crate) media_type: String,
-    /// The manifest that this one is about, if there can be one. It need not be there.
+    /// The manifest that this one refers to (image-spec, manifest.md, `subject`). It may not exist.
     pub(crate) subject: Option<Digest>,
     /// Manifests that must be at the target before this one.
     pub(crate) children: Vec<Descriptor>,
-    /// Blobs that must be at the target before this one, foreign ones included.
+    /// Blobs that must be at the target before this one, including foreign ones.
     pub(crate) blobs: Vec<Descriptor>,
 }
 
-/// A list of descriptors. 8 MiB have room for some 100,000 of them.
+/// A list of descriptors. 8 MiB have room for about 100,000 of them.
 type Entries = Bounded<Entry, MAX_DESCRIPTORS>;
 
-/// The union of the fields of all known formats. A field that comes twice is an error, because
-/// two readers could then see two different manifests.
+/// The fields of all known formats. A field that occurs twice is an error, because two parsers could then see two different
+/// manifests.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Fields<'a> {
@@ -62,14 +59,14 @@ impl Fields<'_> {
         self.schema_version.is_some_and(|raw| raw.get() == version)
     }
 
-    /// What the manifest says that it is; empty if it does not.
+    /// Returns the media type in the manifest; empty if there is none.
     fn media_type(&self) -> Result<String, ManifestError> {
         let media_type = self.media_type.map(|raw| media_type(raw, "mediaType"));
         media_type.transpose().map(Option::unwrap_or_default)
     }
 }
 
-/// The fields that tell whether a document can be a manifest. Their values are skipped.
+/// The fields that distinguish a manifest from other documents. Their values are skipped.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Shape<'a> {
@@ -82,8 +79,8 @@ struct Shape<'a> {
     fs_layers: Option<IgnoredAny>,
 }
 
-/// Returns an error if these bytes are no manifest of any format, such as the page of a login proxy. A manifest that
-/// cannot be copied passes: [`read`] returns what is wrong with it. Allocates nothing.
+/// Fails if these bytes are no manifest of any format, such as the page of a login proxy. A manifest that cannot be copied
+/// passes: [`read`] returns its error. Allocates nothing.
 pub(crate) fn check_shape(bytes: &[u8]) -> Result<(), ManifestError> {
     if !bytes.trim_ascii_start().starts_with(b"{") {
         return Err(ManifestError::NotAManifest);
@@ -106,10 +103,10 @@ pub(crate) fn check_shape(bytes: &[u8]) -> Result<(), ManifestError> {
     }
 }
 
-/// Reads what a manifest names.
+/// Parses a manifest.
 ///
-/// `content_type` is the registry's answer, without parameters. A body `mediaType` that disagrees
-/// with it is refused, and so is a body with the fields of two formats.
+/// `content_type` is that of the response, without parameters. A different `mediaType` in the body is an error, and so are the
+/// fields of two formats.
 pub(crate) fn read(bytes: &[u8], content_type: &str) -> Result<Contents, ManifestError> {
     if kind_of(content_type) == Kind::Schema1 {
         return Err(ManifestError::Schema1);
@@ -122,7 +119,7 @@ pub(crate) fn read(bytes: &[u8], content_type: &str) -> Result<Contents, Manifes
         || fields.layers.is_some()
         || fields.manifests.is_some()
         || fields.blobs.is_some();
-    // What reads the bytes takes a list for a structure, too. Nobody else does.
+    // serde accepts a list for a structure as well; no other parser does.
     let is_object = bytes.trim_ascii_start().starts_with(b"{");
     let media_type = agreed_type(&fields, content_type)?;
     if !is_object || !names_something && !fields.has_version("2") {
@@ -154,7 +151,6 @@ pub(crate) fn read(bytes: &[u8], content_type: &str) -> Result<Contents, Manifes
     })
 }
 
-/// The entries of a list of this name.
 fn descriptors(list: Option<Entries>, name: &str) -> Result<Vec<Descriptor>, ManifestError> {
     let list = list.unwrap_or_default();
     if list.is_cut {
@@ -170,13 +166,13 @@ fn agreed_type(fields: &Fields<'_>, content_type: &str) -> Result<String, Manife
         (Kind::Generic, "") if fields.manifests.is_some() => Ok(OCI_INDEX.to_owned()),
         (Kind::Generic, "") if fields.layers.is_some() => Ok(OCI_MANIFEST.to_owned()),
         (Kind::Generic, "") => Err(ManifestError::Ambiguous(
-            "neither the registry nor the manifest says what it is".to_owned(),
+            "neither the registry nor the manifest has a media type".to_owned(),
         )),
         (Kind::Generic, said) => Ok(said.to_owned()),
         (_, "") => Ok(content_type.to_owned()),
         (_, said) if said == content_type => Ok(said.to_owned()),
         (_, said) => Err(ManifestError::Ambiguous(format!(
-            "the registry says {}, the manifest itself {}",
+            "the registry reports {}, the manifest itself {}",
             clean(content_type),
             clean(said),
         ))),

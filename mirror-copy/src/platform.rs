@@ -1,4 +1,4 @@
-//! Platforms, as they are written on command lines and in indexes.
+//! Platforms of images.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,12 +11,12 @@ pub struct Platform {
     pub os: String,
     /// CPU architecture, such as `amd64`.
     pub architecture: String,
-    /// Variant of the CPU, such as `v7`. Where a wanted platform has none, all variants match.
+    /// Variant of the CPU, such as `v7`. A wanted platform without one matches all variants.
     pub variant: Option<String>,
 }
 
 impl Platform {
-    /// Whether an image of platform `offered` is what is meant by this one.
+    /// Returns whether an image for `offered` matches this platform.
     pub(crate) fn accepts(&self, offered: &Self) -> bool {
         self.os == offered.os
             && self.architecture == offered.architecture
@@ -24,7 +24,7 @@ impl Platform {
     }
 }
 
-/// Not `os/architecture` or `os/architecture/variant`.
+/// The error of parsing a [`Platform`].
 #[derive(Debug, thiserror::Error)]
 #[error("must be os/architecture or os/architecture/variant, such as linux/arm64")]
 pub struct PlatformError;

@@ -1,4 +1,4 @@
-//! What names a manifest within a repository.
+//! References to a manifest within a repository.
 
 use oci_spec::image::Digest;
 use std::fmt;
@@ -6,22 +6,22 @@ use std::fmt;
 /// A tag or a digest, the `<reference>` of the OCI distribution specification.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TagOrDigest {
-    /// A tag, such as `1.27`. It may move.
+    /// A tag, such as `1.27`. It may be moved to another manifest.
     Tag(String),
-    /// A digest. It never moves.
+    /// A digest.
     Digest(Digest),
 }
 
 impl TagOrDigest {
-    /// Reads `algorithm:hex` as a digest and everything else as a tag. A tag's grammar is checked
-    /// when it is used ([`RegistryError::Name`](crate::RegistryError::Name)).
+    /// Parses `algorithm:hex` as a digest and everything else as a tag. The grammar of a tag is checked when it is used
+    /// ([`RegistryError::Name`](crate::RegistryError::Name)).
     #[must_use]
     pub fn parse(text: &str) -> Self {
         text.parse()
             .map_or_else(|_| Self::Tag(text.to_owned()), Self::Digest)
     }
 
-    /// How this reference is appended to a repository: `:tag` or `@digest`.
+    /// Returns the suffix of a repository: `:tag` or `@digest`.
     pub(crate) fn suffix(&self) -> String {
         match self {
             Self::Tag(tag) => format!(":{tag}"),
@@ -45,10 +45,10 @@ impl From<Digest> for TagOrDigest {
     }
 }
 
-/// Longest tag, in bytes.
+/// Maximum length of a tag, in bytes.
 pub(crate) const MAX_TAG: usize = 128;
 
-/// Whether this is a tag (distribution-spec, "Pulling manifests": `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`).
+/// Returns whether this is a tag (distribution-spec, "Pulling manifests": `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`).
 pub(crate) fn is_tag(text: &str) -> bool {
     let mut bytes = text.bytes();
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
@@ -57,9 +57,8 @@ pub(crate) fn is_tag(text: &str) -> bool {
         && bytes.all(|b| word(b) || b == b'.' || b == b'-')
 }
 
-/// Whether this can be a repository: slash-separated components of letters, digits, `.`, `_` and `-`
-/// that begin with a letter or digit. Looser than the specification (upper case passes), strict
-/// enough that a name cannot leave its place in a URL.
+/// Returns whether this can be a repository: slash-separated components of letters, digits, `.`, `_` and `-` that begin with a letter
+/// or digit. Less strict than the specification (upper case passes), and strict enough for a path segment of a URL.
 pub(crate) fn is_repository(text: &str) -> bool {
     let component = |part: &str| {
         part.bytes()
@@ -75,7 +74,7 @@ mod tests {
 
     #[rstest::rstest]
     #[case("1.27", true)]
-    #[case("sha256-ab.mirror", true)]
+    #[case("sha256-ab.sig", true)]
     #[case("_x", true)]
     #[case("", false)]
     #[case(".x", false)]
@@ -99,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn digests_are_told_from_tags() {
+    fn digests_are_distinguished_from_tags() {
         let digest = format!("sha256:{}", "0".repeat(64));
         assert!(matches!(
             TagOrDigest::parse(&digest),

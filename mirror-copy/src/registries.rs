@@ -1,7 +1,7 @@
-//! The process's set of registries: one [`Registry`] per host, made on first use.
+//! A set of registries: one [`Registry`] per host, created on first use.
 
 mod certificates;
-mod clients;
+pub(crate) mod clients;
 pub(crate) mod common;
 mod error;
 pub(crate) mod host;
@@ -10,18 +10,17 @@ pub(crate) mod metadata_budget;
 pub(crate) mod options;
 mod p521;
 mod tls;
-pub(crate) mod traffic;
 
+pub use common::Traffic;
 pub use error::SetupError;
 pub use metadata_budget::{MemoryPlace, MetadataBudget};
 pub use options::{RegistryOptions, RetryPolicy, Timeouts};
-pub(crate) use traffic::Counters;
-pub use traffic::Traffic;
 
 use crate::address_policy::{AddressPolicy, PrivateHosts};
-use crate::registry::{DigestTagLists, Registry};
+use crate::error::Remedy;
+use crate::registry::Registry;
 use clients::Clients;
-use common::Common;
+use common::{Common, Counters, DigestTagLists};
 use host::Endpoint;
 pub(crate) use memory_budget::{MemoryBudget, Share};
 pub(crate) use metadata_budget::{BeyondLimit, Lease, Leased, Reservation};
@@ -29,14 +28,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Hosts remembered at once. Over this, those that nobody uses are forgotten with their tokens.
+/// Maximum number of hosts. Above it, unused ones are dropped with their tokens.
 const MAX_HOSTS: usize = 128;
 
-/// Of these, hosts that nobody uses and that asked for a pause or turned out to be private: invented names must not make
-/// us forget that.
-const MAX_NOTED_HOSTS: usize = 256;
+/// Maximum number of unused hosts that are kept because they requested a pause or turned out to be private: invented names
+/// must not displace them.
+const MAX_KEPT_HOSTS: usize = 256;
 
-/// The process's set of registries. Cheap to clone; clones share connections and tokens.
+/// A set of registries with common options. Cheap to clone; clones share connections, tokens and limits.
 #[derive(Clone)]
 pub struct Registries {
     common: Arc<Common>,
@@ -44,7 +43,11 @@ pub struct Registries {
 }
 
 impl Registries {
-    /// Makes the set. Reads the platform's root certificates once; contacts nobody.
+    /// Creates the set. Reads the root certificates of the platform and the files of [`RegistryOptions::certificates`]; sends
+    /// no request.
+    ///
+    /// # Errors
+    /// [`SetupError`] if a certificate cannot be used.
     pub fn new(mut options: RegistryOptions) -> Result<Self, SetupError> {
         options.insecure_hosts = options
             .insecure_hosts
@@ -78,11 +81,11 @@ impl Registries {
         })
     }
 
-    /// The registry at `host[:port]`. `docker.io` and its aliases such as `registry-1.docker.io` are
-    /// the same registry, and so is any host spoken to by HTTPS with and without port 443. Contacts nobody.
+    /// Returns the registry at `host[:port]`, without a request. `docker.io` and its aliases such as `registry-1.docker.io`
+    /// are the same registry, and so is any host with HTTPS with and without port 443.
     ///
     /// # Errors
-    /// [`SetupError::Host`] for what is no host, [`SetupError::Private`] for what [`PrivateHosts`] does not allow.
+    /// [`SetupError::Host`] for an invalid name, [`SetupError::Private`] for a host that [`PrivateHosts`] does not allow.
     pub fn get(&self, host: &str) -> Result<Registry, SetupError> {
         let name = host::canonical_beside(host, &self.common.options.insecure_hosts);
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,14 +95,16 @@ impl Registries {
         let endpoint = Endpoint::new(&name, &self.common.options.insecure_hosts)
             .ok_or_else(|| SetupError::Host(crate::text::clean(host)))?;
         let Some(allowance) = self.common.address_policy.of_registry(&endpoint) else {
-            return Err(SetupError::Private(name));
+            let advice = (self.common.options.advice)(&Remedy::PrivateHost(&name));
+            return Err(SetupError::Private { host: name, advice });
         };
         if hosts.len() >= MAX_HOSTS {
-            let mut noted = 0;
+            let mut kept = 0;
             hosts.retain(|_, registry| {
-                let is_noted = registry.are_writes_paused() || !registry.has_public_errors();
-                let is_kept = is_noted && noted < MAX_NOTED_HOSTS;
-                noted += usize::from(is_kept);
+                let is_worth_keeping =
+                    registry.are_writes_paused() || !registry.has_public_errors();
+                let is_kept = is_worth_keeping && kept < MAX_KEPT_HOSTS;
+                kept += usize::from(is_kept);
                 is_kept || registry.is_used_elsewhere()
             });
         }
@@ -113,7 +118,7 @@ impl Registries {
         self.hosts.lock().unwrap().len()
     }
 
-    /// What was asked of all registries of this set so far.
+    /// Returns the traffic of all registries of this set so far.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         self.common.counters.read()
@@ -166,7 +171,7 @@ mod tests {
         let some = registries(PrivateHosts::Only(names.into()));
         match some.get(host) {
             Ok(_) => assert!(allowed, "{host}"),
-            Err(SetupError::Private(_)) => assert!(!allowed, "{host}"),
+            Err(SetupError::Private { .. }) => assert!(!allowed, "{host}"),
             Err(other) => panic!("{other}"),
         }
         assert!(registries(PrivateHosts::All).get(host).is_ok());

@@ -1,10 +1,8 @@
-//! One registry host: its connections, tokens, back-pressure, and what is known about it.
+//! One registry host: its connections, tokens, back-pressure, and what was learned about it.
 
-mod aimd;
 mod api;
 mod auth;
 mod auth_schemes;
-mod auth_state;
 mod blob_locations;
 mod blob_reader;
 mod blobs;
@@ -12,46 +10,38 @@ mod capabilities;
 mod challenge;
 mod check_state;
 mod chunked;
-mod chunker;
 mod completeness;
-mod content;
 mod destinations;
-mod digest_tag;
-pub(crate) mod digest_tags;
+mod digest_tags;
 mod host_pause;
 mod last_failure;
 mod manifests;
 mod pages;
-mod peers;
-mod pool;
-mod proof;
 mod rate_limit;
 mod read_back;
-mod redirect;
 mod referrer_list;
 mod referrers;
 mod repository;
 mod request;
 mod response;
-mod self_mount;
 mod streaming_upload;
 mod tags;
 mod token;
 mod token_cache;
 mod token_service;
-mod transfer_limits;
 mod transfer_permits;
 mod uploads;
 
 #[cfg(any(fuzzing, test))]
+#[path = "../fuzz/checks/registry.rs"]
 pub(crate) mod fuzzing;
 #[cfg(test)]
 mod testing;
 
 pub use blob_reader::BlobReader;
+pub(crate) use blob_reader::{Content, Flow, content};
+pub(crate) use capabilities::SelfMount;
 pub use completeness::{Completeness, PartsQuery};
-pub(crate) use content::{Content, Flow, content};
-pub(crate) use digest_tags::{DigestTagLists, DigestTags};
 pub use last_failure::LastFailure;
 pub(crate) use manifests::{Located, Pushed};
 pub use manifests::{Manifest, Resolved};
@@ -60,64 +50,91 @@ pub(crate) use read_back::visibility_pauses;
 pub(crate) use referrer_list::{Referrer, ReferrerList};
 pub(crate) use repository::{Access, Repository};
 pub(crate) use request::retrying;
-pub(crate) use self_mount::SelfMount;
 pub(crate) use transfer_permits::TransferPermit;
-pub(crate) use uploads::{MountAnswer, Session};
+pub(crate) use uploads::{MountResponse, Session};
 
 use crate::address_policy::Allowance;
-use crate::error::Operation;
-use crate::registries::common::Common;
+use crate::credentials::HostLogins;
+use crate::error::{Operation, Remedy};
+use crate::registries::Traffic;
+use crate::registries::clients::Pool;
+use crate::registries::common::{Common, Counters};
 use crate::registries::host::Endpoint;
 use crate::registries::metadata_budget::Reservation;
 use crate::registries::options::{RetryPolicy, Timeouts};
-use crate::registries::traffic::{Counters, Traffic};
-use auth_state::Auth;
+use auth_schemes::AuthSchemes;
 use blob_locations::BlobLocations;
-use capabilities::Capabilities;
+use capabilities::{Capabilities, LearnedSelfMount};
 use check_state::CheckState;
 use host_pause::HostPauses;
 use last_failure::LastFailures;
-use peers::Peers;
-use pool::Pool;
 use rate_limit::Quota;
 use std::fmt;
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use tokio::sync::Semaphore;
-use transfer_limits::TransferPermits;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use token_cache::TokenCache;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::time::Instant;
+use transfer_permits::TransferLimits;
 
-/// One registry host. Cheap to clone; clones share everything.
+/// One registry host. Cheap to clone; clones share connections, tokens, limits and the request counter.
 #[derive(Clone)]
 pub struct Registry {
     shared: Arc<Shared>,
-    /// Counts the HTTP requests sent through this handle and its clones.
+    /// Number of HTTP requests of this handle and its clones.
     sent: Arc<AtomicU64>,
 }
 
 struct Shared {
     endpoint: Endpoint,
-    /// What the registry's own host may be.
+    /// The addresses that the host of the registry may have.
     allowance: Allowance,
     common: Arc<Common>,
     peers: Peers,
     auth: Auth,
-    gates: HostPauses,
+    pauses: HostPauses,
     quota: Quota,
-    seen: BlobLocations,
-    places: TransferPermits,
-    own_mount: self_mount::Learned,
-    /// Whether the host may speak HTTP/2; only TLS can tell.
+    blob_locations: BlobLocations,
+    transfers: TransferLimits,
+    self_mount: LearnedSelfMount,
+    /// The host may support HTTP/2, as far as is known.
     multiplexes: AtomicBool,
-    /// Whether the host refused a TLS connection for HTTP/1.1, so that blobs go by HTTP/2 as well.
+    /// The host refused a TLS connection for HTTP/1.1, so that blobs use HTTP/2 as well.
     refuses_http1: AtomicBool,
     capabilities: Capabilities,
     last_failures: LastFailures,
     counters: Counters,
     checks: CheckState,
-    /// Of the requests that belong to no copy, one at a time holds a large body.
+    /// Requests that belong to no copy hold a large body one at a time.
     large_body: Arc<Semaphore>,
-    /// Whether a wrong digest of this host was logged.
+    /// A wrong digest of this host was logged.
     reported_wrong_digest: AtomicBool,
+}
+
+/// The kinds of addresses that responded on behalf of a registry.
+#[derive(Default)]
+struct Peers {
+    own_public: AtomicBool,
+    own_private: AtomicBool,
+    other_private: AtomicBool,
+    /// The group of the address of the registry itself that responded last.
+    address: Mutex<Option<IpAddr>>,
+}
+
+impl Peers {
+    fn address(&self) -> MutexGuard<'_, Option<IpAddr>> {
+        self.address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Authentication state of a registry.
+#[derive(Default)]
+struct Auth {
+    schemes: Mutex<AuthSchemes>,
+    tokens: Mutex<TokenCache>,
+    /// The logins, and the time when they were read.
+    logins: AsyncMutex<Option<(Instant, HostLogins)>>,
 }
 
 impl Registry {
@@ -130,11 +147,11 @@ impl Registry {
             common,
             peers: Peers::default(),
             auth: Auth::default(),
-            gates: HostPauses::default(),
+            pauses: HostPauses::default(),
             quota: Quota::default(),
-            seen: BlobLocations::default(),
-            places: TransferPermits::default(),
-            own_mount: self_mount::Learned::default(),
+            blob_locations: BlobLocations::default(),
+            transfers: TransferLimits::default(),
+            self_mount: LearnedSelfMount::default(),
             capabilities: Capabilities::default(),
             last_failures: LastFailures::default(),
             counters: Counters::default(),
@@ -148,15 +165,15 @@ impl Registry {
         }
     }
 
-    /// The host, as image references name it: `ghcr.io`, `registry.local:5000`, `docker.io`.
+    /// Returns the host, as in image references: `ghcr.io`, `registry.local:5000`, `docker.io`.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.shared.endpoint.name
     }
 
-    /// Returns the transient failure with which the last attempt at this operation, [`Operation::Ping`] or
-    /// [`Operation::ReadManifest`], ended, if it was not longer ago than `within`. Requests are sent again after such
-    /// failures; a caller that stopped waiting for one reads here what is wrong.
+    /// Returns the transient failure of the last attempt at this operation, [`Operation::Ping`] or
+    /// [`Operation::ReadManifest`], if it is not older than `within`. Such requests are retried; a caller that stopped waiting
+    /// for one learns the cause here.
     #[must_use]
     pub fn last_failure(
         &self,
@@ -166,36 +183,35 @@ impl Registry {
         self.shared.last_failures.get(operation, within)
     }
 
-    /// HTTP requests sent through this handle and its clones so far, those to token services and
-    /// redirect targets included.
+    /// Returns the number of HTTP requests of this handle and its clones so far, including those to token services and redirect
+    /// targets.
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// What was asked of this host so far, through whichever handle. It begins anew when the [`Registries`](crate::Registries)
-    /// forgot the host, which they do only if nobody holds a handle.
+    /// Returns the traffic to this host so far, of all handles. It restarts at 0 if the [`Registries`](crate::Registries) dropped
+    /// the host, which happens only without any handle.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         self.shared.counters.read()
     }
 
-    /// Counts an HTTP request that is about to be sent.
     fn count_request(&self) {
         self.sent.fetch_add(1, Ordering::Relaxed);
         self.shared.counters.request();
         self.shared.common.counters.request();
     }
 
-    /// Holds back requests of the kind of this operation for at least that long.
+    /// Delays requests of the kind of this operation for at least that long.
     fn pause(&self, operation: Operation, pause: std::time::Duration) {
-        if self.shared.gates.pause(operation, pause) {
+        if self.shared.pauses.pause(operation, pause) {
             self.shared.counters.pause();
             self.shared.common.counters.pause();
         }
     }
 
-    /// The same registry with a request counter of its own.
+    /// Returns a handle with a request counter of its own.
     pub(crate) fn counting_from_zero(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
@@ -219,40 +235,66 @@ impl Registry {
         &self.shared.common.options.retry
     }
 
-    /// Memory for one request that belongs to no copy.
+    /// Returns memory for one request that belongs to no copy.
     fn reservation(&self) -> Arc<Reservation> {
         let budget = &self.shared.common.options.metadata_budget;
         budget.for_request(&self.shared.large_body)
     }
 
-    /// Memory for all that one copy keeps.
+    /// Returns memory for one copy.
     pub(crate) fn reservation_of_copy(&self) -> Arc<Reservation> {
         self.shared.common.options.metadata_budget.for_copy()
     }
 
-    /// Whether a mount from the repository itself tells what is there.
-    pub(crate) fn own_mount(&self) -> &self_mount::Learned {
-        &self.shared.own_mount
+    /// Words a remedy at the end of an error text.
+    pub(crate) fn advice(&self, remedy: &Remedy<'_>) -> String {
+        (self.shared.common.options.advice)(remedy)
     }
 
-    /// Returns whether this host was seen to report digests that are not those of its content.
+    pub(crate) fn self_mount(&self) -> &LearnedSelfMount {
+        &self.shared.self_mount
+    }
+
+    /// Waits until `target` may be probed for a blob of `source`.
+    pub(crate) async fn probe_permit<'a>(source: &'a Self, target: &'a Self) -> impl Sized + 'a {
+        target.shared.transfers.writing.acquire(source.host()).await
+    }
+
+    /// Waits until a blob of `size` bytes may be copied between two registries.
+    pub(crate) async fn transfer_permit<'a>(
+        source: &'a Self,
+        target: &'a Self,
+        size: u64,
+    ) -> TransferPermit<'a> {
+        let host = source.host();
+        let memory = target.shared.common.memory.take(host, size).await;
+        let (reading, writing) = (&source.shared.transfers, &target.shared.transfers);
+        TransferPermit::acquire(memory, &reading.reading, &writing.writing, host).await
+    }
+
+    /// Returns whether a slow transfer from `source` must yield to blobs of other hosts that wait. It takes a lock, so it is
+    /// not for every piece of a blob.
+    pub(crate) fn must_yield(source: &Self, target: &Self) -> bool {
+        target.shared.common.memory.must_yield(source.host())
+    }
+
     fn reports_wrong_digests(&self) -> bool {
         self.shared.reported_wrong_digest.load(Ordering::Relaxed)
     }
 
-    /// Returns whether a lane uses the connections for blobs. A host without HTTP/2 has one pool for everything, so that
-    /// no connection is idle while another one is opened.
+    /// Returns whether a pool uses the connections for blobs. A host without HTTP/2 has one pool for everything, so that no
+    /// connection is idle while another one is opened.
     fn has_one_pool(&self, pool: Pool) -> bool {
         let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
         !flag(&self.shared.refuses_http1) && (pool == Pool::Bulk || !flag(&self.shared.multiplexes))
     }
 
-    /// A TLS connection was refused because HTTP/1.1 alone was offered. The next attempt offers HTTP/2.
+    /// Handles a TLS connection that was refused because only HTTP/1.1 was offered. The next attempt offers HTTP/2.
     fn learn_that_http1_is_refused(&self) {
         if !self.shared.refuses_http1.swap(true, Ordering::Relaxed) {
             tracing::info!(
                 host = self.host(),
-                "the registry speaks HTTP/2 only; sending blobs by HTTP/2"
+                "the registry supports only HTTP/2; sending blobs by HTTP/2"
             );
         }
     }
@@ -263,21 +305,20 @@ impl Registry {
         }
     }
 
-    /// Whether this host asked for a pause that is not over, in response to a request that reads. Every request waits for
+    /// Returns whether this host requested a pause that is not over, in response to a request that reads. All requests wait for
     /// its end.
     #[must_use]
     pub fn is_paused(&self) -> bool {
-        self.shared.gates.is_closed(false)
+        self.shared.pauses.is_paused(false)
     }
 
-    /// Whether this host asked for a pause that is not over, and requests that write wait for its end.
+    /// Returns whether requests that write wait for the end of a pause.
     pub(crate) fn are_writes_paused(&self) -> bool {
-        self.shared.gates.is_closed(true)
+        self.shared.pauses.is_paused(true)
     }
 
-    /// In which repositories of this host blobs were seen.
-    pub(crate) fn seen(&self) -> &BlobLocations {
-        &self.shared.seen
+    pub(crate) fn blob_locations(&self) -> &BlobLocations {
+        &self.shared.blob_locations
     }
 }
 

@@ -70,6 +70,7 @@ impl Locations {
     pub fn options(&self) -> CopyOptions {
         CopyOptions {
             max_bytes: self.max_bytes,
+            ignored_digest_tag: Some(anchor),
             ..CopyOptions::default()
         }
     }

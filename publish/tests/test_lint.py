@@ -37,6 +37,12 @@ class Lint(unittest.TestCase):
             "a circle of imports": (
                 "mirror-contract/src/registry_rules.rs", "use crate::grammar;", "use crate::grammar;\nuse crate::naming::Backup as _;",
                 "mirror-contract/src/naming.rs -> mirror-contract/src/registry_rules.rs: NamingError, RegistryRules"),
+            "a flag in the engine": (
+                "mirror-copy/src/error/advice.rs", "add it to the insecure hosts", "use --insecure-registry",
+                "the engine must not contain `--insecure-registry`"),
+            "a tag suffix in the engine": (
+                "mirror-copy/src/copy/referrers.rs", r"starts_with\('\.'\)", 'ends_with(".mirror")',
+                "the engine must not contain `.mirror`"),
             "another version": ("metadata.yml", "policy.version: .*", "policy.version: 9.9.9", "9.9.9"),
         }
         # All at once, because a run takes seconds.

@@ -338,7 +338,7 @@ fn an_image_that_cannot_be_copied_stops_no_other() {
     scene.deploy("absent", &scene.original("absent"));
     let told = scene.wait_for_log("copy failed", &scene.original("absent"));
     let reason = told["reason"].as_str().unwrap();
-    assert!(reason.contains("the source has no"), "{reason}");
+    assert!(reason.contains("the source does not have it"), "{reason}");
     scene.run("app", &Image::index(1));
     for state in ["failed", "mirrored"] {
         let figure = format!("image_mirror_images_in_use{{state=\"{state}\"}}");

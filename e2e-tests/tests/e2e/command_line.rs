@@ -492,7 +492,7 @@ fn the_login_for_pushing_reads_no_sources() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let complaint = text(&output.stderr);
-    assert!(complaint.contains("wants a login"), "{complaint}");
+    assert!(complaint.contains("requires a login"), "{complaint}");
 }
 
 /// `copy` from one registry into the backup `acme` in the other.

@@ -317,7 +317,7 @@ fn the_docker_configs_login_for_the_backup_reads_no_originals(#[case] allowed: b
     let reason = outcome(&builder.start().unwrap(), &registry.address());
     match reason {
         None => assert!(allowed),
-        Some(reason) => assert!(!allowed && reason.contains("wants a login"), "{reason}"),
+        Some(reason) => assert!(!allowed && reason.contains("requires a login"), "{reason}"),
     }
 }
 

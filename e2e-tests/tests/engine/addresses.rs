@@ -294,7 +294,7 @@ async fn a_name_that_resolves_to_a_private_address_is_not_connected_to(#[case] a
         );
         assert!(!text.contains(PASSWORD), "{text}");
         if way == Way::First {
-            let hint = format!("--private-registry {}", world.host(THERE));
+            let hint = format!("allow the private host {}", world.host(THERE));
             assert!(text.contains(&hint), "{text}");
         }
     }

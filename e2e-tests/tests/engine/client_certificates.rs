@@ -102,7 +102,7 @@ async fn a_missing_certificate_is_named() {
     assert_eq!(error.retry(), Retry::Permanent, "{error}");
     let text = error.to_string();
     assert!(text.contains("client certificate"), "{text}");
-    assert!(text.contains("--certs-dir"), "{text}");
+    assert!(text.contains("add client.cert and client.key"), "{text}");
 }
 
 /// nginx accepts the connection and refuses the request (`ssl_verify_client on`).
@@ -126,7 +126,10 @@ async fn a_certificate_that_nginx_requires_is_named(#[case] page: &'static str) 
             );
         }
         let error = copy_app(&registries, &from, &to).await.unwrap_err();
-        assert!(error.to_string().contains("--certs-dir"), "{error}");
+        assert!(
+            error.to_string().contains("add client.cert and client.key"),
+            "{error}"
+        );
     }
 }
 

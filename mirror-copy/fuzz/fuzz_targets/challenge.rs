@@ -1,4 +1,4 @@
-//! Fuzzes the reading of authentication challenges.
+//! Fuzzes parsing authentication challenges.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

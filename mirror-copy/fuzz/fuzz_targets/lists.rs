@@ -1,4 +1,4 @@
-//! Fuzzes the reading of lists of referrers, errors and tokens.
+//! Fuzzes parsing lists of referrers, errors and tokens.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

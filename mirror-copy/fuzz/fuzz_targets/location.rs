@@ -1,4 +1,4 @@
-//! Fuzzes the reading of upload locations and redirects.
+//! Fuzzes parsing upload locations and redirects.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

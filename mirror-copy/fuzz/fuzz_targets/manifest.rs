@@ -1,4 +1,4 @@
-//! Fuzzes the reading of manifests.
+//! Fuzzes parsing manifests.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

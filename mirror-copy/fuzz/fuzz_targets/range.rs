@@ -1,4 +1,4 @@
-//! Fuzzes the reading of ranges, waits, quotas and pages.
+//! Fuzzes parsing ranges, waits, rate limits and pages.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

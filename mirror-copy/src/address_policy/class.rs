@@ -1,4 +1,4 @@
-//! What an address or a name says about where it is. Only public addresses are everybody's to reach.
+//! Classes of addresses and names. Only public ones are reachable for everyone.
 
 use super::public_suffix::has_public_suffix;
 use reqwest::Url;
@@ -21,7 +21,7 @@ const METADATA_V6: [Ipv6Addr; 5] = [
     Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
 ];
 
-/// Names of metadata services that the resolver of a cloud knows.
+/// Names of metadata services in the DNS of clouds.
 const METADATA_NAMES: [&str; 5] = [
     "metadata",
     "metadata.google.internal",
@@ -30,14 +30,14 @@ const METADATA_NAMES: [&str; 5] = [
     "instance-data.ec2.internal",
 ];
 
-/// The class of an address, in the order of what it takes to connect to it.
+/// The class of an address, in the order of the allowance that it requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum AddressClass {
-    /// Globally reachable, or a name that public DNS can know.
+    /// Globally reachable, or a name that can exist in public DNS.
     Public,
     /// Everything else: private, shared, loopback, multicast, reserved, translated; or a name without a public suffix.
     Private,
-    /// Link-local, or where clouds give machines their credentials.
+    /// Link-local, or a metadata service that gives machines their credentials.
     LinkLocal,
 }
 
@@ -97,7 +97,7 @@ fn of_v6(address: Ipv6Addr) -> AddressClass {
     }
     let embedded = embedded_v4(address).into_iter().map(of_v4).max();
     match address.segments() {
-        // The well-known prefix of NAT64 (RFC 6052): where it is used, public IPv4 addresses are reached by it.
+        // The well-known prefix of NAT64 (RFC 6052), by which public IPv4 addresses are reached.
         [0x64, 0xff9b, 0, 0, 0, 0, ..] => embedded.unwrap_or(AddressClass::Private),
         // Protocol assignments with Teredo and benchmarks, 6to4, documentation (RFC 3849, RFC 9637).
         [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..=0xfff, ..] => embedded

@@ -7,11 +7,11 @@ use reqwest::Url;
 
 /// `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`.
 ///
-/// What goes through a proxy is resolved there, so nothing here knows the address.
+/// A proxy resolves the names of its requests, so their addresses are not known here.
 pub(super) struct Proxies {
     matcher: Matcher,
     exceptions: Exceptions,
-    /// Their own hosts. The operator named them, so they may be anywhere.
+    /// Hosts of the proxies. The operator named them, so they may have any address.
     hosts: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ impl Proxies {
         self.proxy_for(url).is_some()
     }
 
-    /// The proxy that requests to this URL go through, with its login.
+    /// Returns the proxy for requests to this URL, with its login.
     pub(super) fn proxy_for(&self, url: &Url) -> Option<Url> {
         if self.exceptions.contain(url) {
             return None;
@@ -69,7 +69,7 @@ impl Proxies {
     }
 }
 
-/// The entries of `NO_PROXY` that the matcher does not know: `*` for addresses as well, and `host:port`.
+/// The entries of `NO_PROXY` that the matcher does not support: `*` also for addresses, and `host:port`.
 #[derive(Default)]
 struct Exceptions {
     all: bool,

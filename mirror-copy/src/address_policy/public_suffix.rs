@@ -1,12 +1,12 @@
 //! Public suffixes of host names, from the compiled Public Suffix List (<https://publicsuffix.org>).
 //!
-//! Only the list's ICANN section counts. The private section names providers whose customers have names of their own,
-//! and anybody can invent such names: `a.duckdns.org` and `b.duckdns.org` have one owner here.
+//! Only the ICANN section of the list is used. The private section has providers whose customers have names of their own, and
+//! anyone can create such names: `a.duckdns.org` and `b.duckdns.org` have one owner here.
 
 use psl::{List, Psl as _, Type};
 use std::net::Ipv6Addr;
 
-/// Returns the part of a host name that somebody registered: `example.co.uk` of `a.b.example.co.uk:5000`.
+/// Returns the registrable part of a host name: `example.co.uk` of `a.b.example.co.uk:5000`.
 ///
 /// `host` is `host` or `host:port`. The result has neither port nor trailing dot. IP addresses, public suffixes
 /// themselves and names without a public suffix (`localhost`, `harbor.registry.svc`) are returned whole.
@@ -28,15 +28,15 @@ pub fn registrable_domain(host: &str) -> &str {
     }
 }
 
-/// Returns whether the name is below a public suffix, so that somebody can have registered it in public DNS. A suffix by
-/// itself is not: `app`, `dev` and `om` are names of Services rather than of registries.
+/// Returns whether the name is below a public suffix, so that it can be registered in public DNS. A suffix by itself is not:
+/// `app`, `dev` and `om` are names of Services rather than of registries.
 pub(super) fn has_public_suffix(name: &str) -> bool {
     let name = name.trim_end_matches('.');
     let suffix = public_suffix_length(name);
     suffix > 0 && suffix < name.len()
 }
 
-/// The length of the public suffix of a name without a trailing dot; 0 if it has none, as IP addresses.
+/// Returns the length of the public suffix of a name without a trailing dot; 0 if it has none, as for IP addresses.
 fn public_suffix_length(name: &str) -> usize {
     let name = name.to_ascii_lowercase();
     let mut rest = name.as_str();
@@ -58,7 +58,7 @@ fn public_suffix_length(name: &str) -> usize {
     }
 }
 
-/// The host without its port; an IPv6 address may have brackets or not.
+/// Returns the host without its port; an IPv6 address may have brackets or not.
 fn without_port(host: &str) -> &str {
     if host.parse::<Ipv6Addr>().is_ok() {
         return host;

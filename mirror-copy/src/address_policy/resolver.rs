@@ -1,4 +1,4 @@
-//! Resolving names.
+//! Name resolution.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -7,9 +7,12 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-/// Resolves host names.
+/// Resolves the host names of registries to addresses.
 pub trait Resolver: Send + Sync {
     /// Returns the addresses of a name. A name with a trailing dot is absolute: no search domain applies to it.
+    ///
+    /// # Errors
+    /// [`io::Error`] if the name does not exist or cannot be resolved.
     fn resolve(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>>;
 }
 
@@ -46,7 +49,7 @@ fn lists(hosts: &str, name: &str) -> bool {
     })
 }
 
-/// A name resolves to no address that may be connected to.
+/// A name resolves only to addresses that are not allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AddressRefused {
     pub(crate) name: String,
@@ -67,7 +70,7 @@ impl fmt::Display for AddressRefused {
 impl std::error::Error for AddressRefused {}
 
 impl AddressRefused {
-    /// Returns the refusal that made a request fail, if one did.
+    /// Returns the refusal that caused the failure of a request, if there is one.
     pub(crate) fn cause_of(error: &reqwest::Error) -> Option<&Self> {
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
         while let Some(error) = next {

@@ -1,50 +1,62 @@
-//! Brings one blob to the target: it is there, it is mounted, or it is sent.
+//! Copies one blob: the target has it, mounts it from another of its repositories, or gets it sent.
+//!
+//! One request finds out where possible: a mount from the target repository itself responds 201 if the blob is there, and
+//! opens an upload session if it is not. Not every registry does so; what each does is remembered.
 
 use super::error::CopyError;
+use super::graph::LARGE;
 use super::job::Job;
 use super::node::Blob;
-use super::probe_blob::BlobProbe;
 use super::progress::Event;
 use super::report::one_more;
-use crate::registry::{BlobReader, Registry, Session, TransferPermit};
+use crate::registry::{BlobReader, MountResponse, Registry, SelfMount, Session, TransferPermit};
+use oci_spec::image::Digest;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Blobs of one copy that are in flight at once; each registry and the memory have limits of their own.
+/// Blobs of one copy that are in flight concurrently; each registry and the memory have limits of their own.
 pub(super) const BLOBS_AT_ONCE: usize = 64;
 
+enum BlobProbe {
+    Present,
+    /// The target mounted it from this repository.
+    Mounted(Arc<str>),
+    /// The target needs the content, in this session.
+    Missing(Session),
+}
+
 impl Job<'_> {
-    /// Brings a blob to the target. Copies that run at the same time share it: the first one sends it,
-    /// the others find it there.
-    pub(super) async fn copy_closure(&self, blob: &Blob) -> Result<(), CopyError> {
+    /// Copies a blob to the target. Concurrent copies share it: the first one sends it, the others find it present.
+    pub(super) async fn copy_blob(&self, blob: &Blob) -> Result<(), CopyError> {
         if self.same_repository() {
             self.skipped(blob);
             return Ok(());
         }
         let turn = self.turn(blob).await;
-        if self.was_there_lately(blob) {
+        if self.was_present_recently(blob) {
             self.skipped(blob);
             return Ok(());
         }
-        // Only the first one sends it; once it is somewhere, all others may mount it at the same time.
+        // Only the first one sends it; once it is somewhere, all others may mount it concurrently.
         let may_mount = self.mount_candidate(&blob.digest).is_some();
         let turn = (!may_mount).then_some(turn);
-        if may_mount || self.found_something.load(Ordering::Relaxed) {
-            Box::pin(self.copy_if_missing(blob, turn)).await
+        if may_mount || self.target_has_parts.load(Ordering::Relaxed) {
+            Box::pin(self.probe_then_send(blob, turn)).await
         } else {
-            let _place = self.place(blob).await;
-            Box::pin(self.copy_expectedly(blob)).await
+            let _permit = self.transfer_permit(blob).await;
+            Box::pin(self.probe_and_open(blob)).await
         }
     }
 
-    /// Asks the target first, which takes no memory, since it most likely has the blob or can mount it.
-    async fn copy_if_missing<T>(&self, blob: &Blob, turn: Option<T>) -> Result<(), CopyError> {
-        let offer = {
+    /// Probes the target first, which takes no memory, since it most likely has the blob or can mount it.
+    async fn probe_then_send<T>(&self, blob: &Blob, turn: Option<T>) -> Result<(), CopyError> {
+        let probe = {
             let (source, target) = (self.source.registry(), self.target.registry());
-            let _place = Registry::place_to_ask(source, target).await;
-            self.offer(blob).await?
+            let _permit = Registry::probe_permit(source, target).await;
+            self.probe(blob).await?
         };
-        let session = match offer {
+        let session = match probe {
             BlobProbe::Present => {
                 self.found(blob);
                 return Ok(());
@@ -53,37 +65,36 @@ impl Job<'_> {
                 self.mounted(blob, &from);
                 return Ok(());
             }
-            BlobProbe::Wanted(session) => session,
+            BlobProbe::Missing(session) => session,
         };
         let _turn = if turn.is_none() {
-            // Not mounted after all: only one sends it, and the others find it there.
-            let again = self.turn(blob).await;
-            if self.was_there_lately(blob) {
+            // Not mounted after all: only one copy sends it, and the others find it present.
+            let turn = self.turn(blob).await;
+            if self.was_present_recently(blob) {
                 self.target.cancel(&session).await;
                 self.skipped(blob);
                 return Ok(());
             }
-            Some(again)
+            Some(turn)
         } else {
             None
         };
-        let _place = self.place(blob).await;
+        let _permit = self.transfer_permit(blob).await;
         self.send(blob, Some(session), None).await
     }
 
-    /// Asks the target and opens the source at the same time: the answer most likely is that the blob is
-    /// needed.
-    async fn copy_expectedly(&self, blob: &Blob) -> Result<(), CopyError> {
-        let (mut offering, mut opening) = (pin!(self.offer(blob)), pin!(self.open(blob)));
-        let (offer, reader) = tokio::select! {
-            // Nobody waits for a source that is not needed.
-            offer = &mut offering => (offer?, None),
-            reader = &mut opening => (offering.await?, Some(reader)),
+    /// Probes the target and opens the source concurrently, since the target most likely needs the blob.
+    async fn probe_and_open(&self, blob: &Blob) -> Result<(), CopyError> {
+        let (mut probing, mut opening) = (pin!(self.probe(blob)), pin!(self.open(blob)));
+        let (probe, reader) = tokio::select! {
+            // Does not wait for a source that is not needed.
+            probe = &mut probing => (probe?, None),
+            reader = &mut opening => (probing.await?, Some(reader)),
         };
-        match offer {
+        match probe {
             BlobProbe::Present => self.found(blob),
             BlobProbe::Mounted(from) => self.mounted(blob, &from),
-            BlobProbe::Wanted(session) => {
+            BlobProbe::Missing(session) => {
                 let (session, reader) = self.opened(session, reader, opening).await?;
                 self.send(blob, session, Some(reader)).await?;
             }
@@ -91,10 +102,10 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Sends a blob that the target said it has and does not, without asking again.
+    /// Sends a blob that the target claimed to have and does not have, without another probe.
     pub(super) async fn send_again(&self, blob: &Blob) -> Result<(), CopyError> {
         let _turn = self.turn(blob).await;
-        let _place = self.place(blob).await;
+        let _permit = self.transfer_permit(blob).await;
         self.send(blob, None, None).await
     }
 
@@ -117,30 +128,29 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Waits until no other copy brings this blob, or does so for too long.
+    /// Waits until no other copy sends this blob, for 30 s at most.
     async fn turn(&self, blob: &Blob) -> impl Sized + use<> {
-        self.target.registry().seen().turn(&blob.digest).await
+        let locations = self.target.registry().blob_locations();
+        locations.turn(&blob.digest).await
     }
 
-    /// Waits until this blob may travel.
-    async fn place(&self, blob: &Blob) -> TransferPermit<'_> {
+    async fn transfer_permit(&self, blob: &Blob) -> TransferPermit<'_> {
         let (source, target) = (self.source.registry(), self.target.registry());
-        Registry::place_between(source, target, blob.size).await
+        Registry::transfer_permit(source, target, blob.size).await
     }
 
-    fn was_there_lately(&self, blob: &Blob) -> bool {
-        let seen = self.target.registry().seen();
-        self.trusts() && seen.lately(&blob.digest, self.target.name())
+    fn was_present_recently(&self, blob: &Blob) -> bool {
+        let locations = self.target.registry().blob_locations();
+        self.trusts_target() && locations.was_seen_recently(&blob.digest, self.target.name())
     }
 
-    /// The target says that it has it.
     fn found(&self, blob: &Blob) {
         self.remember(blob);
         self.skipped(blob);
     }
 
     fn skipped(&self, blob: &Blob) {
-        self.found_something.store(true, Ordering::Relaxed);
+        self.target_has_parts.store(true, Ordering::Relaxed);
         one_more(&self.tally.skipped);
         self.progress.event(Event::BlobSkipped {
             digest: &blob.digest,
@@ -149,7 +159,7 @@ impl Job<'_> {
     }
 
     fn mounted(&self, blob: &Blob, from: &str) {
-        self.found_something.store(true, Ordering::Relaxed);
+        self.target_has_parts.store(true, Ordering::Relaxed);
         self.sent.add(&blob.digest);
         self.remember(blob);
         one_more(&self.tally.mounted);
@@ -161,18 +171,139 @@ impl Job<'_> {
     }
 
     fn remember(&self, blob: &Blob) {
-        let seen = self.target.registry().seen();
-        seen.add(&blob.digest, self.target.name());
+        let locations = self.target.registry().blob_locations();
+        locations.add(&blob.digest, self.target.name());
     }
 
-    /// The target does not have it, whatever it said.
     pub(super) fn forget(&self, blob: &Blob) {
-        let seen = self.target.registry().seen();
-        seen.forget(&blob.digest, self.target.name());
+        let locations = self.target.registry().blob_locations();
+        locations.forget(&blob.digest, self.target.name());
     }
 
-    pub(super) fn same_repository(&self) -> bool {
-        self.source.registry().same_host(self.target.registry())
-            && self.source.name() == self.target.name()
+    async fn probe(&self, blob: &Blob) -> Result<BlobProbe, CopyError> {
+        if let Some(probe) = self.try_mount(blob).await? {
+            return Ok(probe);
+        }
+        let probe = match self.target.registry().self_mount().get() {
+            SelfMount::Useless | SelfMount::Never => None,
+            SelfMount::Unknown if blob.size >= LARGE => self.self_mount_and_head(blob).await?,
+            SelfMount::Unknown | SelfMount::Works => self.try_self_mount(&blob.digest).await?,
+        };
+        match probe {
+            Some(probe) => Ok(probe),
+            None if self.is_present(&blob.digest).await? => Ok(BlobProbe::Present),
+            None => {
+                let session = self.target.start_upload(&blob.digest).await;
+                session.map(BlobProbe::Missing).map_err(CopyError::Target)
+            }
+        }
+    }
+
+    /// Tries to mount from another repository that is known to have the blob. A refusal is not final: a plain upload does
+    /// the same, only slower.
+    async fn try_mount(&self, blob: &Blob) -> Result<Option<BlobProbe>, CopyError> {
+        let digest = &blob.digest;
+        let Some(from) = self.mount_candidate(digest) else {
+            return Ok(None);
+        };
+        let target = self.target.registry();
+        match self.target.mount(digest, &from).await {
+            Ok(MountResponse::Mounted) => Ok(Some(BlobProbe::Mounted(from))),
+            Ok(MountResponse::Session(session)) => {
+                // Either the blob is gone from there, or this registry mounts nothing.
+                target.blob_locations().forget(digest, &from);
+                if blob.size < LARGE {
+                    return Ok(Some(BlobProbe::Missing(session)));
+                }
+                self.use_unless_present(digest, session).await.map(Some)
+            }
+            Err(error) if error.retry().is_transient() => Err(CopyError::Target(error)),
+            Err(error) => {
+                tracing::debug!(%digest, %from, %error, "not mounted");
+                target.blob_locations().forget(digest, &from);
+                if let Some(405 | 501) = error.status() {
+                    target.self_mount().refused(SelfMount::Never);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn mount_candidate(&self, digest: &Digest) -> Option<Arc<str>> {
+        let target = self.target.registry();
+        if target.self_mount().get() == SelfMount::Never {
+            return None;
+        }
+        if self.source.registry().same_host(target) {
+            return Some(Arc::clone(self.source.name()));
+        }
+        target.blob_locations().find(digest, self.target.name())
+    }
+
+    /// Mounts from the target repository itself. A registry that does not know that opens a session even if the blob is
+    /// present; the blob is then sent for nothing, which is cheap for small ones.
+    async fn try_self_mount(&self, digest: &Digest) -> Result<Option<BlobProbe>, CopyError> {
+        let self_mount = self.target.registry().self_mount();
+        match self.target.mount(digest, self.target.name()).await {
+            Ok(MountResponse::Mounted) => {
+                self_mount.set(SelfMount::Works);
+                Ok(Some(BlobProbe::Present))
+            }
+            Ok(MountResponse::Session(session)) => Ok(Some(BlobProbe::Missing(session))),
+            Err(error) if error.retry().is_transient() => Err(CopyError::Target(error)),
+            Err(error) => {
+                tracing::debug!(%digest, %error, "no mount from the repository itself");
+                self_mount.refused(match error.status() {
+                    Some(405 | 501) => SelfMount::Never,
+                    _ => SelfMount::Useless,
+                });
+                Ok(None)
+            }
+        }
+    }
+
+    /// Uses a session that was opened instead of a mount, unless the blob turns out to be present.
+    async fn use_unless_present(
+        &self,
+        digest: &Digest,
+        session: Session,
+    ) -> Result<BlobProbe, CopyError> {
+        match self.is_present(digest).await {
+            Ok(false) => Ok(BlobProbe::Missing(session)),
+            present => {
+                self.target.cancel(&session).await;
+                present.map(|_| BlobProbe::Present)
+            }
+        }
+    }
+
+    /// Mounts from the target repository itself, and sends `HEAD` concurrently: for a blob that is too large to be sent
+    /// for nothing.
+    async fn self_mount_and_head(&self, blob: &Blob) -> Result<Option<BlobProbe>, CopyError> {
+        let digest = &blob.digest;
+        let (present, probe) = tokio::join!(self.is_present(digest), self.try_self_mount(digest));
+        match (present, probe?) {
+            (Ok(true), Some(BlobProbe::Missing(session))) => {
+                self.target.registry().self_mount().set(SelfMount::Useless);
+                self.target.cancel(&session).await;
+                Ok(Some(BlobProbe::Present))
+            }
+            (Ok(true), _) => Ok(Some(BlobProbe::Present)),
+            (Err(error), Some(BlobProbe::Missing(session))) => {
+                self.target.cancel(&session).await;
+                Err(error)
+            }
+            (Err(error), _) => Err(error),
+            (Ok(false), probe) => Ok(probe),
+        }
+    }
+
+    async fn is_present(&self, digest: &Digest) -> Result<bool, CopyError> {
+        match self.target.has_blob(digest).await {
+            Ok(has) => Ok(has),
+            // The upload that follows is the better judge of what is allowed.
+            Err(error) if matches!(error.status(), Some(400..=405)) => Ok(false),
+            Err(error) => Err(CopyError::Target(error)),
+        }
     }
 }

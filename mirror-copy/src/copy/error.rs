@@ -1,4 +1,4 @@
-//! Why a copy failed.
+//! The error of a copy.
 
 use crate::Registry;
 use crate::error::{RegistryError, Retry, public};
@@ -6,79 +6,86 @@ use crate::manifest::ManifestError;
 use crate::platform::Platform;
 use oci_spec::image::Digest;
 
-/// A copy failed. The target has no new tag then; what it already got will be skipped by the next
-/// try.
+/// The error of a copy. The target has no new tag then. Blobs and manifests that it already got are skipped by the next
+/// attempt.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CopyError {
     /// The source does not have the image.
-    #[error("the source has no {object}")]
+    #[error("cannot copy {object}: the source does not have it; check the name")]
     SourceMissing {
         /// `host/repository:tag` or `host/repository@digest`.
         object: String,
     },
     /// The source has the image, but not everything that it names.
-    #[error("the source's image is incomplete: {parent} names {missing}, which is not there")]
+    #[error(
+        "the image is incomplete at the source: manifest {parent} names {missing}, which the source does not have; push it \
+         there again"
+    )]
     SourceIncomplete {
-        /// The manifest that names it.
+        /// Digest of the manifest that names the missing part.
         parent: Digest,
-        /// What is missing.
+        /// Digest of the missing part.
         missing: Digest,
     },
-    /// The source could not be read.
+    /// A request to the source failed.
     #[error("source: {0}")]
     Source(#[source] RegistryError),
-    /// The target could not be written.
+    /// A request to the target failed.
     #[error("target: {0}")]
     Target(#[source] RegistryError),
-    /// A blob of the source is not what its digest says, twice in a row. Nothing of it was
-    /// committed at the target.
-    #[error("the source's blob {object} is corrupt: its content has the digest {actual}")]
+    /// The content of a blob at the source does not match its digest, twice in a row. Nothing of it was committed at the
+    /// target.
+    #[error(
+        "blob {object} is corrupt at the source: its content has the digest {actual}; push it there again"
+    )]
     BlobDigest {
         /// `host/repository@digest`.
         object: String,
-        /// The digest of what came.
+        /// Digest of the content that was received.
         actual: String,
     },
-    /// A manifest of the source is not usable.
+    /// A manifest cannot be used.
     #[error("cannot copy manifest {object}: {source}")]
     Manifest {
         /// `host/repository@digest`.
         object: String,
-        /// Why.
+        /// The cause.
         source: ManifestError,
     },
     /// A wanted platform is not among those of the image.
-    #[error("the image {object} is not there for {platform}, only for: {offered}")]
+    #[error("the image {object} does not exist for {platform}, only for: {offered}")]
     NoSuchPlatform {
         /// `host/repository@digest`.
         object: String,
-        /// What was wanted.
+        /// The wanted platform.
         platform: Platform,
-        /// What there is.
+        /// The platforms of the image, cut to 20.
         offered: String,
     },
     /// The image is larger than [`CopyOptions::max_bytes`](super::CopyOptions::max_bytes).
     #[error(
-        "the image {object} is larger than the limit of {limit} bytes: its layers, and those of what refers to it, have at \
-         least {bytes}; the operator can raise --max-image-size"
+        "the image {object} is larger than the limit of {limit} bytes: its layers, and those of its referrers, have at \
+         least {bytes}; {advice}"
     )]
     TooLarge {
-        /// `host/repository@digest` of the manifest that goes beyond the limit.
+        /// `host/repository@digest` of the manifest that exceeds the limit.
         object: String,
-        /// What was added up so far.
+        /// Total of the blobs that were counted so far, in bytes.
         bytes: u64,
-        /// The limit.
+        /// The limit in bytes.
         limit: u64,
+        /// The remedy, in the words of [`RegistryOptions::advice`](crate::RegistryOptions::advice).
+        advice: String,
     },
     /// A list of referrers has entries that cannot be used.
     #[error(
-        "{count} entries of the list of referrers of {object} name no manifest whose content could be verified"
+        "{count} entries of the list of referrers of {object} name no manifest whose content can be verified"
     )]
     UnusableReferrers {
         /// `host/repository@digest` of the manifest that they refer to.
         object: String,
-        /// How many of the entries that were read.
+        /// Number of unusable entries.
         count: usize,
     },
     /// An entry of a list of referrers refers to another manifest.
@@ -86,21 +93,21 @@ pub enum CopyError {
     OtherSubject {
         /// `host/repository@digest` of the entry.
         object: String,
-        /// The manifest whose list it is in.
+        /// Digest of the manifest whose list has the entry.
         subject: Digest,
     },
-    /// The image is deeper or larger than anything sane.
-    #[error("the image {object} goes beyond a limit: {limit}")]
+    /// The image exceeds a limit that bounds memory and requests, and that no option raises.
+    #[error("the image {object} exceeds a limit: {limit}")]
     Limit {
         /// `host/repository@digest`.
         object: String,
-        /// Which one.
+        /// Description of the limit.
         limit: &'static str,
     },
 }
 
 impl CopyError {
-    /// Whether the same copy may succeed later.
+    /// Returns whether the same copy may succeed later.
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
@@ -109,8 +116,10 @@ impl CopyError {
         }
     }
 
-    /// Returns one sentence for whoever named the image, without details of connections. [`Self`]'s own text is for the
-    /// operator.
+    /// Returns one sentence for the user who named the image, without details of connections: the [`Display`] text is for the
+    /// operator. `source` is the registry that the image was copied from.
+    ///
+    /// [`Display`]: std::fmt::Display
     #[must_use]
     pub fn public_text(&self, source: &Registry) -> String {
         const REGISTRY: &str = "the registry";
@@ -119,12 +128,12 @@ impl CopyError {
             _ if !source.has_public_errors() => public::unreachable(REGISTRY),
             Self::Source(error) => error.public_text(REGISTRY),
             Self::SourceMissing { .. } => public::missing(REGISTRY),
-            // Properties of the content, in words of our own.
+            // Properties of the content, in words of this crate.
             _ => self.to_string(),
         }
     }
 
-    /// Whether the source lacks the image or part of it, as opposed to being unreachable.
+    /// Returns whether the source lacks the image or part of it, as opposed to being unreachable.
     #[must_use]
     pub fn is_source_missing(&self) -> bool {
         matches!(

@@ -1,26 +1,26 @@
-//! What has to be at the target before what: pure bookkeeping, no I/O.
+//! The order of the work of one copy, without I/O: which manifest waits for which digests, and which blob is sent next.
 
-use super::node::Node;
+use super::node::{Blob, Node};
 use oci_spec::image::Digest;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Manifests that wait for the blobs and manifests that they name.
 #[derive(Default)]
 pub(super) struct Graph {
     waiting: HashMap<Digest, Waiting>,
-    /// Who waits for a digest.
+    /// Manifests that wait for a digest.
     waiters: HashMap<Digest, Vec<Digest>>,
     done: HashSet<Digest>,
 }
 
 struct Waiting {
     node: Node,
-    /// How many different digests are missing.
+    /// Number of different digests that are missing.
     missing: usize,
 }
 
 impl Graph {
-    /// Adds a manifest. Gives it back if everything that it names is done already.
+    /// Adds a manifest. Returns it if everything that it names is done already.
     pub(super) fn add(&mut self, node: Node) -> Option<Node> {
         let missing: HashSet<Digest> = node
             .names()
@@ -40,7 +40,7 @@ impl Graph {
         None
     }
 
-    /// Notes that a digest is at the target. Gives the manifests that waited for nothing else.
+    /// Records that a digest is at the target. Returns the manifests that waited for nothing else.
     pub(super) fn done(&mut self, digest: &Digest) -> Vec<Node> {
         self.done.insert(digest.clone());
         let mut ready = Vec::new();
@@ -56,15 +56,75 @@ impl Graph {
         ready
     }
 
-    /// A manifest that still waits.
+    /// Returns a manifest that still waits.
     pub(super) fn stuck(&self) -> Option<&Digest> {
         self.waiting.keys().next()
+    }
+}
+
+/// Minimum size of a large blob, in bytes: sending it takes longer than probing for it, and it needs a full share of the
+/// memory.
+pub(super) const LARGE: u64 = 512 * 1024;
+
+/// Blobs that wait to be sent, each once. The largest come first, since they take longest; small ones use the permits that
+/// large ones may not have.
+#[derive(Default)]
+pub(super) struct Queue {
+    /// By size; of equal ones the first that was added comes first.
+    waiting: BTreeMap<(u64, std::cmp::Reverse<u64>), Blob>,
+    /// Everything that ever was in the queue, with its size in bytes.
+    known: HashMap<Digest, u64>,
+    bytes: u64,
+    next: u64,
+}
+
+/// A digest was added with two sizes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TwoSizes;
+
+impl Queue {
+    /// Adds a blob unless it was added before. Returns whether it was added.
+    pub(super) fn add(&mut self, blob: &Blob) -> Result<bool, TwoSizes> {
+        match self.known.get(&blob.digest) {
+            Some(size) if *size == blob.size => return Ok(false),
+            Some(_) => return Err(TwoSizes),
+            None => {}
+        }
+        self.known.insert(blob.digest.clone(), blob.size);
+        // Sizes are what a manifest claims, so the sum can be anything.
+        self.bytes = self.bytes.saturating_add(blob.size);
+        self.next += 1;
+        let key = (blob.size, std::cmp::Reverse(self.next));
+        self.waiting.insert(key, blob.clone());
+        Ok(true)
+    }
+
+    /// Removes the next blob: the largest, or the largest below [`LARGE`].
+    pub(super) fn next(&mut self, large_too: bool) -> Option<Blob> {
+        if large_too {
+            return self.waiting.pop_last().map(|(_, blob)| blob);
+        }
+        let first_large = (LARGE, std::cmp::Reverse(u64::MAX));
+        let (key, _) = self.waiting.range(..first_large).next_back()?;
+        let key = *key;
+        self.waiting.remove(&key)
+    }
+
+    /// Number of different blobs that were ever added.
+    pub(super) fn count(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Total size of these blobs in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::node::Blob;
+    use super::super::node::Origin;
     use super::*;
     use crate::registry::Manifest;
     use bytes::Bytes;
@@ -119,5 +179,37 @@ mod tests {
         graph.done(&digest(1));
         assert!(graph.add(node(100, &[], &[1])).is_some());
         assert!(graph.add(node(101, &[], &[])).is_some());
+    }
+
+    fn blob(number: u64, size: u64) -> Blob {
+        Blob {
+            digest: format!("sha256:{number:064x}").parse().unwrap(),
+            size,
+            origin: Origin::Registry,
+        }
+    }
+
+    fn sizes(queue: &mut Queue, large_too: bool) -> Vec<u64> {
+        std::iter::from_fn(|| queue.next(large_too).map(|blob| blob.size)).collect()
+    }
+
+    #[test]
+    fn the_largest_comes_first_and_small_ones_fill() {
+        let mut queue = Queue::default();
+        for (number, size) in [(1, 10), (2, LARGE), (3, 3 * LARGE), (4, LARGE - 1), (5, 0)] {
+            queue.add(&blob(number, size)).unwrap();
+            queue.add(&blob(number, size)).unwrap();
+        }
+        assert_eq!(queue.next(true).map(|blob| blob.size), Some(3 * LARGE));
+        assert_eq!(sizes(&mut queue, false), [LARGE - 1, 10, 0]);
+        assert_eq!(sizes(&mut queue, true), [LARGE]);
+        assert_eq!((queue.count(), queue.bytes()), (5, 5 * LARGE + 9));
+    }
+
+    #[test]
+    fn a_blob_has_one_size() {
+        let mut queue = Queue::default();
+        queue.add(&blob(1, 10)).unwrap();
+        assert_eq!(queue.add(&blob(1, 11)), Err(TwoSizes));
     }
 }

@@ -1,13 +1,12 @@
-//! Pushes manifests: the root under all its names, the tag last of all, which is read back.
+//! Pushes manifests. The root is pushed under all its references, the tag last of all, which is read back.
 
 use super::error::CopyError;
 use super::job::Job;
 use super::node::{Blob, Node};
 use super::progress::Event;
 use super::referrers_tag;
-use super::report::Root;
-use super::report::one_more;
-use super::target_state::Names;
+use super::report::{Root, one_more};
+use super::root::Names;
 use crate::error::RegistryError;
 use crate::manifest;
 use crate::reference::TagOrDigest;
@@ -26,8 +25,8 @@ impl Job<'_> {
         self.progress.event(Event::ManifestPushed { digest });
     }
 
-    /// Pushes the root under each of these names, one after the other, and reads the last one back. A manifest with a
-    /// subject is listed there first: a root that has its tag is complete in every respect.
+    /// Pushes the root under each of these references in order, and reads the last one back. A root with a subject is listed
+    /// as its referrer first, so that a root with its tag is complete.
     pub(super) async fn push_root(&self, root: &Node, names: &Names) -> Result<(), CopyError> {
         if root.subject.is_some() {
             let by_digest = TagOrDigest::Digest(root.manifest.digest.clone());
@@ -42,7 +41,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Gives more tags to an image that the target already has, and reads the last one back.
+    /// Adds tags to an image that the target already has, and reads the last one back.
     pub(super) async fn finish(&self, found: &Manifest, names: &Names) -> Result<Root, CopyError> {
         let contents = manifest::read(&found.bytes, &found.media_type).map_err(|source| {
             let object = self.target.object(&format!("@{}", found.digest));
@@ -63,7 +62,7 @@ impl Job<'_> {
         })
     }
 
-    /// The root was accepted under the name of this index. Under the last one it is read back before that is reported.
+    /// Handles the success of pushing the root under the reference of this index. The last one is read back first.
     async fn root_pushed(
         &self,
         root: &Manifest,
@@ -75,7 +74,7 @@ impl Job<'_> {
             return Ok(());
         };
         if index + 1 == names.references.len() {
-            let is_older = |digest: &Digest| names.tag_was.as_ref() == Some(digest);
+            let is_older = |digest: &Digest| names.previous.as_ref() == Some(digest);
             let read_back = self
                 .target
                 .read_back(reference, media_type, root, is_older)
@@ -92,7 +91,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Pushes a manifest, and lists it where it says what it is about and the target does not list it.
+    /// Pushes a manifest, and adds it to the list of its subject if the target does not do that itself.
     pub(super) async fn push_listed(
         &self,
         node: &Node,
@@ -109,16 +108,16 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Pushes a manifest. If the target then misses blobs that it said it had (replication and garbage collection lag
-    /// behind), they are sent without asking, once. What this copy has just sent is waited for: some registries show it
-    /// seconds later.
+    /// Pushes a manifest. If the target then lacks blobs that it claimed to have (replication and garbage collection are
+    /// delayed), they are sent without a probe, once. For blobs that this copy has just sent it waits: some registries show
+    /// them seconds later.
     pub(super) async fn push(
         &self,
         node: &Node,
         reference: &TagOrDigest,
     ) -> Result<Pushed, CopyError> {
         let refusal = match self.put(node, reference).await {
-            Err(error) if self.misses_parts(node, &error) => error,
+            Err(error) if self.lacks_parts(node, &error) => error,
             other => return other.map_err(CopyError::Target),
         };
         let found: Vec<_> = node
@@ -129,13 +128,13 @@ impl Job<'_> {
         let all_children_sent = self.sent.has_children_of(node);
         let result = if !found.is_empty() {
             self.send_blobs_again(found, &refusal).await?;
-            self.put_until_shown(node, reference).await
+            self.put_until_visible(node, reference).await
         } else if all_children_sent {
             match self.put_later(node, reference, refusal).await {
-                Err(error) if self.misses_parts(node, &error) && !node.blobs.is_empty() => {
+                Err(error) if self.lacks_parts(node, &error) && !node.blobs.is_empty() => {
                     self.send_blobs_again(node.blobs.iter().collect(), &error)
                         .await?;
-                    self.put_until_shown(node, reference).await
+                    self.put_until_visible(node, reference).await
                 }
                 other => other,
             }
@@ -144,7 +143,7 @@ impl Job<'_> {
         };
         if let Err(error) = &result
             && !node.children.is_empty()
-            && self.misses_parts(node, error)
+            && self.lacks_parts(node, error)
         {
             self.parts_are_missing.store(true, Ordering::Relaxed);
         }
@@ -168,21 +167,21 @@ impl Job<'_> {
         put.map_err(|error| error.of_foreign_layers(&node.foreign_layers))
     }
 
-    /// Pushes a manifest, again after pauses while the target misses what this copy sent.
-    async fn put_until_shown(
+    /// Pushes a manifest, with retries while the target lacks what this copy sent.
+    async fn put_until_visible(
         &self,
         node: &Node,
         reference: &TagOrDigest,
     ) -> Result<Pushed, RegistryError> {
         match self.put(node, reference).await {
-            Err(error) if self.misses_parts(node, &error) => {
+            Err(error) if self.lacks_parts(node, &error) => {
                 self.put_later(node, reference, error).await
             }
             other => other,
         }
     }
 
-    /// The same after it was refused.
+    /// Retries after `refusal`.
     async fn put_later(
         &self,
         node: &Node,
@@ -190,10 +189,10 @@ impl Job<'_> {
         mut refusal: RegistryError,
     ) -> Result<Pushed, RegistryError> {
         for pause in visibility_pauses(self.target.registry().retry_policy()) {
-            tracing::debug!(error = %refusal, ?pause, "the target does not show yet what it was sent");
+            tracing::debug!(error = %refusal, ?pause, "the target does not show yet what it was sent; pushing again");
             sleep(pause).await;
             match self.put(node, reference).await {
-                Err(error) if self.misses_parts(node, &error) => refusal = error,
+                Err(error) if self.lacks_parts(node, &error) => refusal = error,
                 other => return other,
             }
         }
@@ -206,11 +205,11 @@ impl Job<'_> {
         refusal: &RegistryError,
     ) -> Result<(), CopyError> {
         if one_more(&self.tally.blobs_sent_again) == 0 {
-            tracing::warn!(error = %refusal, "the target misses blobs that it had; sending them again, further ones are logged at debug");
+            tracing::warn!(error = %refusal, "the target lacks blobs that it claimed to have; sending them again, further ones are logged at debug");
         } else {
-            tracing::debug!(error = %refusal, "the target misses blobs that it had; sending them again");
+            tracing::debug!(error = %refusal, "the target lacks blobs that it claimed to have; sending them again");
         }
-        // Each waits for a place of its own, so they may all start.
+        // Each waits for a permit of its own, so they may all start.
         let mut sending = FuturesUnordered::new();
         let mut once = HashSet::new();
         for blob in blobs.into_iter().filter(|blob| once.insert(&blob.digest)) {
@@ -223,35 +222,35 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Whether a refusal says that the target lacks what the manifest names. Of an index some registries say then that it
-    /// is invalid, so that counts if they said that they have one of its manifests.
-    fn misses_parts(&self, node: &Node, error: &RegistryError) -> bool {
+    /// Returns whether the target refused a manifest because it lacks parts of it. Some registries call an index invalid then,
+    /// so that counts if they claimed to have one of its manifests.
+    fn lacks_parts(&self, node: &Node, error: &RegistryError) -> bool {
         names_missing_parts(error)
             || error.code() == Some("MANIFEST_INVALID") && !self.sent.has_children_of(node)
     }
 }
 
-/// A tag that is refused with 405, although the same manifest was accepted under another name or the tag stands for another
-/// one, is locked (Azure Container Registry).
+/// A tag that is refused with 405, although the same manifest was accepted under another reference, or the tag exists, is
+/// locked (Azure Container Registry).
 fn explained(error: CopyError, names: &Names, index: usize) -> CopyError {
     let is_tag = matches!(names.references.get(index), Some(TagOrDigest::Tag(_)));
     match error {
-        CopyError::Target(error) if is_tag && (index > 0 || names.tag_was.is_some()) => {
+        CopyError::Target(error) if is_tag && (index > 0 || names.previous.is_some()) => {
             CopyError::Target(error.of_locked_tag())
         }
         other => other,
     }
 }
 
-/// distribution-spec, "Error Codes"; some registries say the same with a less specific code, and distribution calls a
-/// manifest that is missing a blob.
+/// Returns whether the error code means that parts are missing (distribution-spec, "Error Codes"). Some registries use a less
+/// specific code, and distribution calls a missing manifest a blob.
 pub(super) fn names_missing_parts(error: &RegistryError) -> bool {
     let codes = ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"];
     error.code().is_some_and(|code| codes.contains(&code))
 }
 
-/// Whether a registry that has a manifest may refuse it one more tag because parts of it are lost. It took the same bytes
-/// before, so any complaint about them can only mean that.
+/// Returns whether a registry that has a manifest may refuse it another tag because parts of it are lost. It accepted the same
+/// bytes before, so a complaint about them can mean only that.
 pub(super) fn may_lack_parts(error: &RegistryError) -> bool {
     let is_complaint = matches!(error, RegistryError::Status { .. })
         && matches!(error.status(), Some(400 | 404 | 422));

@@ -1,4 +1,4 @@
-//! A manifest with what it names, ready to be pushed.
+//! A manifest to push, with everything that it names.
 
 use super::error::CopyError;
 use super::options::CopyOptions;
@@ -8,24 +8,21 @@ use crate::registry::Manifest;
 use bytes::Bytes;
 use oci_spec::image::Digest;
 
-/// A manifest to push.
 pub(super) struct Node {
     pub(super) manifest: Manifest,
     pub(super) media_type: String,
-    /// The manifest that it is about, if any.
+    /// The manifest that this one refers to (image-spec, manifest.md, `subject`).
     pub(super) subject: Option<Digest>,
-    /// Manifests that it names.
     pub(super) children: Vec<Digest>,
-    /// Blobs that it names and that the target must have.
+    /// Blobs that the target must have, without foreign layers that stay where they are.
     pub(super) blobs: Vec<Blob>,
-    /// Layers with addresses of their own, which a registry may refuse; the first ones.
+    /// The first layers with addresses of their own, which a registry may refuse.
     pub(super) foreign_layers: Vec<Digest>,
 }
 
-/// Most foreign layers of a manifest that are named in an error.
+/// Maximum number of foreign layers that an error names.
 const MAX_FOREIGN_NAMED: usize = 4;
 
-/// A blob to bring to the target.
 #[derive(Clone, Debug)]
 pub(super) struct Blob {
     pub(super) digest: Digest,
@@ -34,27 +31,26 @@ pub(super) struct Blob {
     pub(super) origin: Origin,
 }
 
-/// Where a blob's content comes from.
+/// The place where the content of a blob is read.
 #[derive(Clone, Debug)]
 pub(super) enum Origin {
-    /// The source's repository.
     Registry,
-    /// The manifest itself.
+    /// The content is in the manifest itself.
     Inline(Bytes),
-    /// A web server, as foreign layers do.
+    /// The addresses of a foreign layer.
     Urls(Vec<String>),
 }
 
-/// A manifest that was read, and the descriptors of the manifests below it.
+/// A parsed manifest, and the descriptors of its child manifests.
 pub(super) struct Read {
     pub(super) node: Node,
     pub(super) children: Vec<Descriptor>,
-    /// Foreign layers that stay where they are.
+    /// Number of foreign layers that stay where they are.
     pub(super) foreign: u64,
 }
 
 impl Node {
-    /// Reads what a manifest names. `object` is what errors call it.
+    /// Parses a manifest. `object` is its name in errors.
     pub(super) fn read(
         manifest: Manifest,
         options: &CopyOptions,
@@ -103,7 +99,7 @@ impl Node {
         })
     }
 
-    /// All digests that must be at the target before this manifest.
+    /// Returns all digests that must be at the target before this manifest.
     pub(super) fn names(&self) -> impl Iterator<Item = &Digest> {
         let blobs = self.blobs.iter().map(|blob| &blob.digest);
         self.children.iter().chain(blobs)
@@ -111,7 +107,7 @@ impl Node {
 }
 
 impl Origin {
-    /// Content that is at hand is verified before anything is sent.
+    /// Verifies inline content before anything is sent.
     fn check(&self, descriptor: &Descriptor) -> Result<(), CopyError> {
         let Self::Inline(content) = self else {
             return Ok(());
@@ -126,7 +122,7 @@ impl Origin {
         }
     }
 
-    /// `None` for a foreign layer that is to stay where it is.
+    /// Returns `None` for a foreign layer that stays where it is.
     fn of(descriptor: &Descriptor, options: &CopyOptions) -> Option<Self> {
         if descriptor.is_foreign() {
             return options

@@ -1,34 +1,64 @@
-//! What a caller may choose about one copy.
+//! What the caller of a copy chooses: source, target and options.
 
 use crate::platform::Platform;
+use crate::reference::TagOrDigest;
+use crate::registry::Registry;
+use oci_spec::image::Digest;
 
+/// The image to copy.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The registry that has it.
+    pub registry: Registry,
+    /// The repository in it, such as `library/nginx`.
+    pub repository: String,
+    /// The tag or digest to copy. A tag is resolved once, at the beginning.
+    pub reference: TagOrDigest,
+}
+
+/// Where an image is copied to. With neither tag nor anchor it is pushed by digest only, and the registry's garbage
+/// collection may delete it.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The registry that is written to.
+    pub registry: Registry,
+    /// The repository in it.
+    pub repository: String,
+    /// The tag of the copy, written last of all.
+    pub tag: Option<String>,
+    /// Derives a second tag from the digest of the copy, written just before `tag`. It protects the digest from garbage
+    /// collection when `tag` moves on.
+    pub anchor: Option<fn(&Digest) -> String>,
+}
+
+/// How one copy is done. Concurrency is no option: it adapts to the registries.
+#[derive(Clone, Debug)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a choice of its own, as flags of a command are"
 )]
-/// How one copy is done. How much is in flight at once is no choice: the engine finds out.
-#[derive(Clone, Debug)]
 pub struct CopyOptions {
-    /// Whether a manifest that the target has under the right digest is taken as complete, with
-    /// everything below it and about it. Registries check that when a manifest is pushed. `false` looks
-    /// at every blob again, pushes every manifest again and looks for new signatures: for a target that
-    /// may have lost something, or a source that may have got more.
+    /// Trust a manifest that the target has under the right digest to be complete, with everything below it and about
+    /// it. Registries check that when a manifest is pushed. `false` checks every blob, pushes every manifest and looks
+    /// for new signatures: for a target that may have lost something, or a source that may have got more.
     pub trust_present: bool,
-    /// Whether what refers to the image comes along: referrers (signatures, SBOMs, attestations), and
-    /// what is found under cosign's digest tags.
+    /// Copy referrers (signatures, SBOMs, attestations) and the digest tags of cosign as well.
     pub referrers: bool,
-    /// Copy these platforms only; all of them if empty. The copy of an image with several platforms then
-    /// has **another digest** than the original.
+    /// A digest tag that is no statement about the image and is not copied: the [`Target::anchor`] of this program's own
+    /// copies.
+    pub ignored_digest_tag: Option<fn(&Digest) -> String>,
+    /// Copy these platforms only; all of them if empty. The copy of an image with several platforms then has **another
+    /// digest** than the original.
     pub platforms: Vec<Platform>,
-    /// Whether foreign layers are fetched from the addresses that their manifest gives, without
-    /// credentials, and sent to the target as well. Otherwise they stay where they are.
+    /// Fetch foreign layers from the addresses in their manifest, without credentials, and push them too. Otherwise they
+    /// are left where they are.
     pub foreign_layers: bool,
-    /// Whether an index may name manifests that the source does not have. They are then left out, and
-    /// the index is pushed as it is; not every registry takes that.
+    /// Accept an index that names manifests which the source does not have. They are left out, and the index is pushed
+    /// unchanged; not every registry accepts that.
     pub allow_sparse: bool,
-    /// The most that the blobs of all platforms, and of all that refers to the image, may have together, in bytes; each
-    /// counts once, and so do those that the target may already have. Nothing of a larger image is sent. What refers to
-    /// the image is left out if it does not fit into the rest.
+    /// Maximum size in bytes of the blobs of all platforms and referrers together. Each blob counts once, also if the
+    /// target may have it already. Nothing of a larger image is sent. Referrers that do not fit into the rest are left
+    /// out.
     pub max_bytes: Option<u64>,
 }
 
@@ -37,6 +67,7 @@ impl Default for CopyOptions {
         Self {
             trust_present: true,
             referrers: true,
+            ignored_digest_tag: None,
             platforms: Vec::new(),
             foreign_layers: false,
             allow_sparse: false,

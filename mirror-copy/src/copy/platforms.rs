@@ -1,4 +1,4 @@
-//! Leaves out platforms of an image, on request only: what is left has another digest.
+//! Reduces an image to the wanted platforms, on request only: the result has another digest.
 
 use super::error::CopyError;
 use super::job::Job;
@@ -11,8 +11,8 @@ use oci_spec::image::Digest;
 use std::collections::HashSet;
 
 impl Job<'_> {
-    /// The image with the wanted platforms only: the one image that fits, or a smaller index of all that
-    /// fit, with the attestations about them. An image without platforms stays as it is.
+    /// Returns the image with the wanted platforms only: the one manifest that matches, or a smaller index of all that match,
+    /// with the attestations about them. An image without platforms is returned unchanged.
     pub(super) async fn only_wanted(&self, root: Manifest) -> Result<Manifest, CopyError> {
         let object = self.source.object(&format!("@{}", root.digest));
         let contents = manifest::read(&root.bytes, &root.media_type);
@@ -68,7 +68,7 @@ impl Job<'_> {
     }
 }
 
-/// The platforms of an image, for an error: not more than a line can show.
+/// Returns the platforms of an image for an error, cut to what fits into a line.
 fn offered(contents: &Contents) -> String {
     const SHOWN: usize = 20;
     let mut names: Vec<String> = contents
@@ -87,7 +87,7 @@ fn offered(contents: &Contents) -> String {
     names.join(", ")
 }
 
-/// The index with some of its manifests; everything else it says stays.
+/// Returns the index with these manifests only; all other fields stay.
 fn smaller(root: &Manifest, media_type: &str, kept: &HashSet<&Digest>) -> Option<Manifest> {
     let bytes = json::with_list::<MAX_DESCRIPTORS>(
         &root.bytes,

@@ -1,134 +1,133 @@
-//! What a copy tells while it runs.
+//! Events of a running copy.
 
 use super::error::CopyError;
 use crate::registries::MemoryPlace;
 use oci_spec::image::Digest;
 
-/// Hears what happens. Called from within the copy: it must return quickly and not block.
+/// Receives the events of a copy, for a progress display or for metrics.
 pub trait Progress: Send + Sync {
-    /// Something happened.
+    /// Handles one event. It is called from within the copy, from several tasks: it must return quickly and not block.
     fn event(&self, event: Event<'_>);
 }
 
-/// Hears nothing.
+/// Ignores all events.
 impl Progress for () {
     fn event(&self, _: Event<'_>) {}
 }
 
-/// One thing that happened.
+/// An event of a running copy.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// The root manifest, or its digest, was requested from the source. Until [`Event::SourceResponded`] a copy that makes
-    /// no progress waits for its source.
+    /// The root manifest, or its digest, was requested from the source. A copy without progress waits for its source until
+    /// [`Event::SourceResponded`].
     SourceRequested,
     /// The source responded with the root manifest or its digest.
     SourceResponded,
-    /// Sent about four times a second for each blob that is being sent.
+    /// Emitted every 250 ms for each blob that is being sent.
     Waiting {
-        /// The source is waited for at this moment, not the target.
+        /// The blob waits for the source, not for the target.
         on_source: bool,
     },
-    /// Sent about four times a second for each blob whose first byte the source holds back for more than seconds.
+    /// Emitted every 250 ms for each blob whose first byte the source holds back for more than 5 s.
     WaitingForSource {
-        /// The blob.
+        /// Digest of the blob.
         digest: &'a Digest,
     },
-    /// Sent about four times a second while the copy waits for memory for manifests that other copies of this process hold
+    /// Emitted every 250 ms while the copy waits for memory for manifests that other copies of this process hold
     /// ([`crate::MetadataBudget`]).
     WaitingForMemory(MemoryPlace),
-    /// The copy has more memory for manifests than everybody has, until it ends.
+    /// The copy holds more memory for manifests than every copy may hold without waiting, until it ends.
     HoldsMemory(MemoryPlace),
-    /// The source's reference stands for this digest.
+    /// The reference of the source was resolved.
     Resolved {
-        /// The root manifest.
+        /// Digest of the root manifest.
         digest: &'a Digest,
     },
-    /// All manifests of an image, or of something that refers to it, were read: so much more there is to
-    /// do.
+    /// All manifests of the image, or of one of its referrers, were read. The numbers add to those of earlier events.
     Planned {
-        /// Different blobs, those that the target may already have included.
+        /// Number of different blobs, including those that the target may already have.
         blobs: u64,
-        /// Their size in bytes.
+        /// Total size of these blobs in bytes.
         bytes: u64,
-        /// Manifests to push.
+        /// Number of manifests to push.
         manifests: u64,
     },
-    /// The target has this manifest and everything below it.
+    /// The target already has this manifest and everything below it.
     ManifestSkipped {
-        /// The manifest.
+        /// Digest of the manifest.
         digest: &'a Digest,
     },
-    /// The target has this blob.
+    /// The target already has this blob.
     BlobSkipped {
-        /// The blob.
+        /// Digest of the blob.
         digest: &'a Digest,
-        /// Its size in bytes.
+        /// Size in bytes.
         size: u64,
     },
-    /// The target took this blob from another of its repositories.
+    /// The target mounted this blob from another of its repositories.
     BlobMounted {
-        /// The blob.
+        /// Digest of the blob.
         digest: &'a Digest,
-        /// Its size in bytes.
+        /// Size in bytes.
         size: u64,
-        /// The repository that it came from.
+        /// The repository that it was mounted from.
         from: &'a str,
     },
-    /// Sending of this blob begins, again after a [`Event::BlobFailed`].
+    /// Sending this blob starts, also after each [`Event::BlobFailed`].
     BlobStarted {
-        /// The blob.
+        /// Digest of the blob.
         digest: &'a Digest,
-        /// Its size in bytes.
+        /// Size in bytes.
         size: u64,
     },
-    /// An attempt to send this blob failed and will be made again.
+    /// An attempt to send this blob failed and is repeated.
     BlobFailed {
-        /// The blob.
+        /// Digest of the blob.
         digest: &'a Digest,
-        /// How many bytes of the attempt were reported: they will be sent again.
+        /// Bytes of this attempt that were reported as [`Event::Bytes`]; they are sent again.
         bytes: u64,
-        /// Why.
+        /// The cause.
         error: &'a CopyError,
     },
-    /// This blob is at the target, verified.
+    /// This blob was sent to the target and verified.
     BlobCopied {
-        /// The blob.
+        /// Digest of the blob.
         digest: &'a Digest,
-        /// Its size in bytes.
+        /// Size in bytes.
         size: u64,
     },
-    /// So many more bytes of blobs went to the target; those of failed attempts count, too.
+    /// More bytes of a blob were sent to the target, including those of attempts that fail later.
     Bytes {
-        /// The blob.
+        /// Digest of the blob.
         digest: &'a Digest,
-        /// How many more.
+        /// Bytes since the last event of this blob.
         bytes: u64,
     },
-    /// This manifest is at the target by its digest.
+    /// This manifest was pushed to the target.
     ManifestPushed {
-        /// The manifest.
+        /// Digest of the manifest.
         digest: &'a Digest,
     },
-    /// Something that refers to the image is at the target.
+    /// A referrer was pushed to the target.
     ReferrerCopied {
-        /// What it refers to.
+        /// Digest of the manifest that it refers to.
         subject: &'a Digest,
-        /// Its manifest.
+        /// Digest of the referrer.
         digest: &'a Digest,
     },
-    /// Something that refers to the image cannot be copied; the image is copied without it.
+    /// A referrer cannot be copied; the image is copied without it.
     ReferrerLeftOut {
-        /// What it refers to.
+        /// Digest of the manifest that it refers to.
         subject: &'a Digest,
-        /// Why.
+        /// The cause.
         error: &'a CopyError,
     },
-    /// The copy has this tag now.
+    /// The copy got this tag.
     Tagged {
         /// The tag.
         tag: &'a str,
-        /// The root manifest.
+        /// Digest of the root manifest.
         digest: &'a Digest,
     },
 }

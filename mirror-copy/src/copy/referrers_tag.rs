@@ -1,10 +1,10 @@
-//! The referrers' tag, for registries that do not list referrers by themselves (distribution-spec,
-//! "Referrers Tag Schema"): an index under a tag made of the subject's digest, kept by clients.
+//! The referrers tag, for registries without the referrers API (distribution-spec, "Referrers Tag Schema"): an index under a
+//! tag made of the digest of the subject, kept by clients.
 
 use crate::error::{Operation, RegistryError};
-use crate::hash::Hasher;
+use crate::hash::{Hasher, parse_digest};
 use crate::json::{self, Bounded};
-use crate::manifest::{Annotations, Descriptor, OCI_INDEX, parse_digest};
+use crate::manifest::{Annotations, Descriptor, OCI_INDEX};
 use crate::reference::TagOrDigest;
 use crate::registry::{Manifest, Referrer, ReferrerList, Repository};
 use backon::BackoffBuilder as _;
@@ -14,10 +14,12 @@ use serde_json::value::RawValue;
 use std::collections::HashSet;
 use tokio::time::sleep;
 
-/// Most entries of a list that is written. More than ten images could have as referrers together.
+/// Maximum number of entries of a list that is written: ten times as many as are read of one image.
 const MAX_ENTRIES: usize = 10_000;
 
-/// The digests in a list. An entry that is no descriptor is passed over.
+const NO_INDEX: &str = "the list of referrers is not an index; delete this tag if it is not in use";
+
+/// The digests in a list. Entries that are no descriptors are skipped.
 #[derive(Deserialize)]
 struct Listed {
     manifests: Bounded<ListedDigest, MAX_ENTRIES>,
@@ -39,14 +41,13 @@ impl<'de> Deserialize<'de> for ListedDigest {
     }
 }
 
-/// The tag that lists a manifest's referrers.
 pub(super) fn tag(subject: &Digest) -> String {
-    // Longer digests than a tag can hold are cut (distribution-spec, "Referrers Tag Schema").
+    // A digest that is too long for a tag is cut (distribution-spec, "Referrers Tag Schema").
     let hex: String = subject.digest().chars().take(64).collect();
     format!("{}-{hex}", subject.algorithm())
 }
 
-/// Reads the list of `subject`. `None` if there is none: an index under its tag that is the subject itself is no list.
+/// Reads the list of `subject`. Returns `None` if there is none, also if its tag stands for the subject itself.
 pub(super) async fn read(
     repository: &Repository,
     subject: &Digest,
@@ -58,25 +59,18 @@ pub(super) async fn read(
     };
     match ReferrerList::of_tag(&index.bytes) {
         Some(list) => Ok(Some(list)),
-        None => Err(no_list(
-            repository,
-            tag,
-            "the list of referrers is not an index",
-        )),
+        None => Err(no_list(repository, tag, NO_INDEX)),
     }
 }
 
-/// Reads the index under this tag. Whatever else has that tag must not be taken for a list, and even less be overwritten
-/// by one.
+/// Reads the index under this tag. Anything else under it is an error, so that it is not overwritten by a list.
 async fn index(repository: &Repository, tag: &str) -> Result<Option<Manifest>, RegistryError> {
     let reference = TagOrDigest::Tag(tag.to_owned());
     let located = repository.read(&reference).await?;
     match located.and_then(|located| located.manifest) {
-        Some(manifest) if manifest.media_type != OCI_INDEX => Err(no_list(
-            repository,
-            tag,
-            "the list of referrers is not an index",
-        )),
+        Some(manifest) if manifest.media_type != OCI_INDEX => {
+            Err(no_list(repository, tag, NO_INDEX))
+        }
         found => Ok(found),
     }
 }
@@ -86,7 +80,6 @@ fn no_list(repository: &Repository, tag: &str, reason: &str) -> RegistryError {
     RegistryError::protocol(&subject, reason)
 }
 
-/// The digests that this list has.
 fn listed(
     repository: &Repository,
     tag: &str,
@@ -104,15 +97,11 @@ fn listed(
             let digests = listed.manifests.items.into_iter();
             Ok(digests.filter_map(|digest| digest.0).collect())
         }
-        Err(_) => Err(no_list(
-            repository,
-            tag,
-            "the list of referrers is not an index",
-        )),
+        Err(_) => Err(no_list(repository, tag, NO_INDEX)),
     }
 }
 
-/// Returns those of these referrers that the list of `subject` does not have.
+/// Returns the referrers that are missing in the list of `subject`.
 pub(super) async fn missing(
     repository: &Repository,
     subject: &Digest,
@@ -125,8 +114,8 @@ pub(super) async fn missing(
     Ok(missing.collect())
 }
 
-/// Puts these referrers into the list of `subject`, beside what is there. Two clients may write at the same
-/// time and the protocol has no lock, so the list is read again until everything is in it.
+/// Adds these referrers to the list of `subject`. Two clients may write concurrently and the protocol has no lock, so the list
+/// is read and written again until everything is in it.
 pub(super) async fn list(
     repository: &Repository,
     subject: &Digest,
@@ -134,13 +123,14 @@ pub(super) async fn list(
 ) -> Result<(), RegistryError> {
     let tag = tag(subject);
     let reference = TagOrDigest::Tag(tag.clone());
-    // Within this process one writes after the other.
-    let _turn = repository.registry().seen().turn(subject).await;
+    // Copies of this process write one after the other.
+    let _turn = repository.registry().blob_locations().turn(subject).await;
     let mut waits = repository.registry().retry_policy().backoff().build();
     loop {
         let old = index(repository, &tag).await?;
         if old.as_ref().is_some_and(|old| old.digest == *subject) {
-            let reason = "the tag of its list of referrers stands for the image itself";
+            let reason =
+                "the tag of its list of referrers stands for the image itself; delete this tag";
             return Err(no_list(repository, &tag, reason));
         }
         let new = unlisted(&listed(repository, &tag, old.as_ref())?, referrers);
@@ -166,8 +156,8 @@ pub(super) async fn list(
             .put_manifest(&reference, OCI_INDEX, &grown)
             .await?;
         drop(grown);
-        // The first look comes at once. Later ones leave time to whoever writes too, and to a registry
-        // that shows what was written a moment late.
+        // The first check is immediate. Later ones leave time to other writers, and to a registry that shows a written list
+        // only a moment later.
         let now = index(repository, &tag).await?;
         if unlisted(&listed(repository, &tag, now.as_ref())?, referrers).is_empty() {
             return Ok(());
@@ -179,15 +169,14 @@ pub(super) async fn list(
     }
 }
 
-/// The entries of those that are not yet in the list.
 fn unlisted<'a>(listed: &HashSet<Digest>, referrers: &'a [Referrer]) -> Vec<&'a str> {
     let is_new = |new: &&Referrer| !listed.contains(&new.descriptor.digest);
     let new = referrers.iter().filter(is_new);
     new.map(|new| new.entry.as_str()).collect()
 }
 
-/// How a manifest is listed as a referrer (distribution-spec, "Listing Referrers"): with its artifact type,
-/// which is its config's type if it names none, and its annotations.
+/// Returns the list entry of a referrer (distribution-spec, "Listing Referrers"): with its artifact type, which is the media
+/// type of its config if it has none, and its annotations.
 pub(super) fn describe(manifest: &Manifest, media_type: &str) -> Option<Referrer> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -224,7 +213,7 @@ pub(super) fn describe(manifest: &Manifest, media_type: &str) -> Option<Referrer
     ))
 }
 
-/// The old index, or an empty one, with more manifests. Whatever else it says stays.
+/// Returns the old index, or an empty one, with more manifests. All other fields stay.
 fn with(old: Option<&Manifest>, new: &[&str]) -> Option<Vec<u8>> {
     let empty = format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[]}}"#);
     let old = old.map_or(empty.as_bytes(), |old| old.bytes.as_ref());
@@ -236,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_grows_and_keeps_what_it_says() {
+    fn a_list_grows_and_keeps_its_other_fields() {
         let first = with(None, &[r#"{"digest":"a"}"#]).unwrap();
         let first = String::from_utf8(first).unwrap();
         let old = Manifest {

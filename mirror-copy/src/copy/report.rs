@@ -1,52 +1,52 @@
-//! What a copy did, counted while it runs.
+//! The result of a copy, counted while it runs.
 
 use oci_spec::image::Digest;
 use serde::{Serialize, Serializer};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// What was copied in the end.
 pub(super) struct Root {
     pub(super) digest: Digest,
     pub(super) media_type: String,
 }
 
-/// What a copy did.
+/// The result of a copy.
 #[derive(Clone, Debug, Serialize)]
 pub struct CopyReport {
-    /// The root manifest's digest, the same at both sides.
+    /// Digest of the root manifest, the same at the source and the target.
     pub digest: Digest,
-    /// The root manifest's media type; empty if nothing had to be read and no registry said it.
+    /// Media type of the root manifest; empty if nothing had to be read and no registry reported it.
     pub media_type: String,
-    /// Bytes of the blobs that were sent.
+    /// Total size of the blobs that were sent, in bytes.
     pub bytes: u64,
-    /// Blobs that were sent.
+    /// Number of blobs that were sent.
     pub blobs_copied: u64,
-    /// Blobs that the target took from another of its repositories.
+    /// Number of blobs that the target mounted from another of its repositories.
     pub blobs_mounted: u64,
-    /// Blobs that the target already had. Blobs below a manifest that it had are not counted.
+    /// Number of blobs that the target already had. Blobs below a manifest that it had are not counted.
     pub blobs_skipped: u64,
-    /// Foreign layers, which stay where their manifest says they are.
+    /// Number of foreign layers that were not copied.
     pub blobs_foreign: u64,
-    /// Manifests pushed. Each counts once, however many tags it got.
+    /// Number of manifests that were pushed. Each counts once, whatever the number of its tags.
     pub manifests: u64,
-    /// Manifests of the image that the target already had, and that were believed to be complete. What is below them was
-    /// neither brought nor looked for.
+    /// Number of manifests of the image that the target already had and that were trusted to be complete. Everything below
+    /// them was neither copied nor checked.
     #[serde(skip)]
     pub manifests_trusted: u64,
-    /// Manifests that refer to the image and were copied, such as signatures.
+    /// Number of referrers that were copied, such as signatures.
     pub referrers: u64,
-    /// What refers to the image and could not be copied; the log and the events say why.
+    /// Number of referrers that could not be copied; the log and [`Event::ReferrerLeftOut`](super::Event::ReferrerLeftOut)
+    /// have the reasons.
     pub referrers_left_out: u64,
-    /// HTTP requests sent to both registries, to their token services and redirect targets.
+    /// Number of HTTP requests to both registries, their token services and redirect targets.
     pub requests: u64,
-    /// Wall time, in seconds when serialised.
+    /// Wall time; serialised in seconds.
     #[serde(serialize_with = "seconds")]
     pub elapsed: Duration,
 }
 
 impl CopyReport {
-    /// Returns whether everything below the root was brought or looked for.
+    /// Returns whether everything below the root was copied or checked, and nothing was trusted.
     #[must_use]
     pub fn is_verified(&self) -> bool {
         self.manifests_trusted == 0
@@ -57,7 +57,6 @@ fn seconds<S: Serializer>(elapsed: &Duration, serializer: S) -> Result<S::Ok, S:
     serializer.serialize_f64(elapsed.as_secs_f64())
 }
 
-/// The running counts.
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) bytes: AtomicU64,
@@ -70,7 +69,7 @@ pub(super) struct Tally {
     pub(super) referrers: AtomicU64,
     pub(super) referrers_left_out: AtomicU64,
     pub(super) children_left_out: AtomicU64,
-    /// Manifests that the target refused because it misses blobs that it had.
+    /// Number of manifests that the target refused because it lacks blobs that it claimed to have.
     pub(super) blobs_sent_again: AtomicU64,
 }
 
@@ -99,7 +98,7 @@ impl Tally {
     }
 }
 
-/// Adds one to a running count; answers with what it was.
+/// Increments a counter and returns its previous value.
 pub(super) fn one_more(counter: &AtomicU64) -> u64 {
     counter.fetch_add(1, Ordering::Relaxed)
 }

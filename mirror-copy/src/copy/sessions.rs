@@ -1,4 +1,4 @@
-//! Upload sessions of a copy that failed: they are closed, so that the target need not keep what was sent.
+//! Upload sessions of a failed copy: they are cancelled, so that the target does not keep their content.
 
 use crate::registry::{Repository, Session};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long closing all sessions may take; registries expire what is left open.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Timeout of cancelling all sessions; registries expire those that are left open.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Sessions whose transfer was given up because something else failed.
+/// Sessions whose transfer was cancelled because another part of the copy failed.
 #[derive(Default)]
 pub(super) struct Abandoned(Mutex<Vec<Arc<Session>>>);
 
-/// A session in use. Dropped before [`Self::done`] it counts as abandoned.
+/// A session in use. It counts as abandoned if it is dropped before [`Self::done`].
 pub(super) struct InUse<'a> {
     session: Arc<Session>,
     is_done: bool,
@@ -35,7 +35,7 @@ impl InUse<'_> {
         &self.session
     }
 
-    /// The session needs no closing any more.
+    /// The session was closed.
     pub(super) fn done(mut self) {
         self.is_done = true;
     }
@@ -55,7 +55,7 @@ impl Drop for InUse<'_> {
 }
 
 impl Abandoned {
-    /// Closes what was abandoned, as well as it goes.
+    /// Cancels all abandoned sessions. Failures are ignored.
     pub(super) async fn close(&self, target: &Repository) {
         let sessions = {
             let mut abandoned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,7 +66,7 @@ impl Abandoned {
             .map(|session| target.cancel(session))
             .collect();
         let all = async { while closing.next().await.is_some() {} };
-        if timeout(PATIENCE, all).await.is_err() {
+        if timeout(CLOSE_TIMEOUT, all).await.is_err() {
             tracing::debug!("upload sessions left to expire");
         }
     }

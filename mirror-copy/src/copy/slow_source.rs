@@ -1,22 +1,23 @@
-//! Whether a source is slower than it may be while others wait: pure bookkeeping.
+//! Detects a source that is too slow while other images wait, without I/O.
 
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What a transfer has to move in [`PERIOD`], in bytes: one MiB a minute.
+/// Bytes that a transfer must move within [`PERIOD`]: 1 MiB a minute.
 const ENOUGH: u64 = 3 * 1024 * 1024;
 
-/// How long a transfer is looked at before it is called slow: a hiccup must be over by then.
+/// Observation time before a transfer counts as slow, long enough for a short interruption to end.
 const PERIOD: Duration = Duration::from_mins(3);
 
-/// What one transfer moved lately.
+/// Recent throughput of one transfer.
 pub(super) struct SlowSource {
-    /// When the present period began, and what had moved by then.
     since: Instant,
+    /// Bytes that had moved when the current period began.
     before: u64,
+    /// Bytes that moved in the current period.
     moved: u64,
-    /// How often somebody looked in this period, and how often the source was waited for.
-    looks: u32,
+    /// Observations in the current period, and those that waited for the source.
+    observations: u32,
     waits: u32,
 }
 
@@ -26,13 +27,13 @@ impl SlowSource {
             since: now,
             before: 0,
             moved: 0,
-            looks: 0,
+            observations: 0,
             waits: 0,
         }
     }
 
-    /// Notes that `bytes` have moved since the beginning, and whether the source is waited for at this moment.
-    pub(super) fn look(&mut self, now: Instant, bytes: u64, waits_for_source: bool) {
+    /// Records the bytes that moved since the beginning, and whether the transfer waits for the source now.
+    pub(super) fn observe(&mut self, now: Instant, bytes: u64, waits_for_source: bool) {
         self.moved = bytes.saturating_sub(self.before);
         if self.moved >= ENOUGH {
             *self = Self {
@@ -40,16 +41,16 @@ impl SlowSource {
                 ..Self::new(now)
             };
         }
-        self.looks = self.looks.saturating_add(1);
+        self.observations = self.observations.saturating_add(1);
         self.waits = self.waits.saturating_add(u32::from(waits_for_source));
     }
 
-    /// What moved and in which time, if that is too little and the source's fault: a target that takes its time lets the
-    /// source wait.
+    /// Returns the bytes moved and the time, if they are too few because of the source. A slow target makes the source wait
+    /// instead.
     pub(super) fn slow(&self, now: Instant) -> Option<(u64, Duration)> {
         let within = now.duration_since(self.since);
-        let is_the_sources_fault = self.waits > self.looks / 4 * 3;
-        (within >= PERIOD && is_the_sources_fault).then_some((self.moved, within))
+        let waits_for_source = self.waits > self.observations / 4 * 3;
+        (within >= PERIOD && waits_for_source).then_some((self.moved, within))
     }
 }
 
@@ -57,8 +58,7 @@ impl SlowSource {
 mod tests {
     use super::*;
 
-    /// Whether a transfer of so many bytes a second is slow after so many seconds, of which its source was waited for
-    /// in so many of ten.
+    /// A transfer of `rate` bytes a second, which waits for its source in `waits` of ten seconds.
     #[rstest::rstest]
     #[case(1_000, 179, 10, false)]
     #[case(1_000, 180, 10, true)]
@@ -73,26 +73,30 @@ mod tests {
         #[case] slow: bool,
     ) {
         let start = Instant::now();
-        let mut pace = SlowSource::new(start);
+        let mut speed = SlowSource::new(start);
         let mut seen = false;
         for second in 1..=seconds {
             let now = start + Duration::from_secs(second);
-            pace.look(now, rate * second, second % 10 < waits);
-            seen |= pace.slow(now).is_some();
+            speed.observe(now, rate * second, second % 10 < waits);
+            seen |= speed.slow(now).is_some();
         }
         assert_eq!(seen, slow);
     }
 
     #[test]
-    fn who_becomes_slow_is_found_out() {
+    fn a_source_that_becomes_slow_is_detected() {
         let start = Instant::now();
-        let mut pace = SlowSource::new(start);
-        pace.look(start, 10 * ENOUGH, false);
-        assert!(pace.slow(start + PERIOD - Duration::from_secs(1)).is_none());
+        let mut speed = SlowSource::new(start);
+        speed.observe(start, 10 * ENOUGH, false);
+        assert!(
+            speed
+                .slow(start + PERIOD - Duration::from_secs(1))
+                .is_none()
+        );
         for second in 0..180 {
             let now = start + Duration::from_secs(second);
-            pace.look(now, 10 * ENOUGH + second, true);
+            speed.observe(now, 10 * ENOUGH + second, true);
         }
-        assert_eq!(pace.slow(start + PERIOD), Some((179, PERIOD)));
+        assert_eq!(speed.slow(start + PERIOD), Some((179, PERIOD)));
     }
 }

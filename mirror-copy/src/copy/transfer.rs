@@ -14,18 +14,18 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-/// How long a source may be silent before that is reported.
+/// Time without a byte from the source after which that is reported.
 const SILENT_AFTER: Duration = Duration::from_secs(5);
 
-/// How long an upload session is held open while the source is silent: registries and proxies close idle ones.
+/// Time that an upload session is held open while the source is silent: registries and proxies close idle ones.
 const SESSION_IDLE: Duration = Duration::from_secs(5);
 
-/// What must move within the idle timeout, in bytes: about one KiB a second.
-const LEAST: u64 = 64 * 1024;
+/// Minimum of bytes that must move within the idle timeout: about 1 KiB a second.
+const MIN_PROGRESS: u64 = 64 * 1024;
 
 impl Job<'_> {
-    /// Opens a blob's content and waits for its first byte, which a proxy that scans it may hold back for minutes. It
-    /// makes room for blobs of others that wait.
+    /// Opens the content of a blob and waits for its first byte, which a scanning proxy may hold back for minutes. Yields to
+    /// blobs of other images that wait.
     pub(super) async fn open(&self, blob: &Blob) -> Result<BlobReader, CopyError> {
         let (source, digest) = (self.source.clone(), blob.digest.clone());
         let opening = async {
@@ -39,15 +39,15 @@ impl Job<'_> {
             reader.map_err(CopyError::Source)
         };
         let mut opening = pin!(opening);
-        let mut pace = SlowSource::new(Instant::now());
+        let mut speed = SlowSource::new(Instant::now());
         let mut silence = Some(Instant::now() + SILENT_AFTER);
-        let mut look = interval(REPORT_EVERY);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = interval(REPORT_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 reader = &mut opening => return reader,
-                now = look.tick() => {
+                now = ticks.tick() => {
                     let digest = &blob.digest;
                     if silence.is_some_and(|silence| silence <= now) {
                         silence = None;
@@ -56,7 +56,7 @@ impl Job<'_> {
                     if silence.is_none() {
                         self.progress.event(Event::WaitingForSource { digest });
                     }
-                    if let Some(error) = self.too_slow(blob, &mut pace, 0, true) {
+                    if let Some(error) = self.too_slow(blob, &mut speed, 0, true) {
                         return Err(error);
                     }
                 }
@@ -64,8 +64,8 @@ impl Job<'_> {
         }
     }
 
-    /// Sends a blob, from its beginning again if sending fails. The first session and the first reader may be given.
-    /// Opening and reading are tried again by themselves, so their failures are final here.
+    /// Sends a blob, from its beginning again if sending fails. `session` and `reader` are those of the first attempt, if
+    /// they are open already. Opening and reading have retries of their own, so their failures are final here.
     pub(super) async fn transfer(
         &self,
         blob: &Blob,
@@ -80,9 +80,9 @@ impl Job<'_> {
             let size = *size;
             self.progress.event(Event::BlobStarted { digest, size });
             let session = self.abandoned.unless_done(session);
-            let mut told = 0;
+            let mut reported = 0;
             let sent = self
-                .stream(blob, session.session(), reader, &mut told)
+                .stream(blob, session.session(), reader, &mut reported)
                 .await;
             if sent.is_err() {
                 self.target.cancel(session.session()).await;
@@ -90,7 +90,7 @@ impl Job<'_> {
             session.done();
             let Err(error) = sent else { return Ok(()) };
             let wait = match &error {
-                // A cache on the way may be what is corrupt, so the source gets one more chance.
+                // A cache in between may be corrupt, so the source gets one more attempt.
                 CopyError::Source(RegistryError::Digest { actual, .. }) => {
                     if std::mem::replace(&mut was_corrupt, true) {
                         let object = self.source.object(&format!("@{digest}"));
@@ -115,14 +115,14 @@ impl Job<'_> {
             tracing::debug!(%digest, %error, ?wait, "sending the blob again");
             self.progress.event(Event::BlobFailed {
                 digest,
-                bytes: told,
+                bytes: reported,
                 error: &error,
             });
             sleep(wait).await;
         }
     }
 
-    /// Opens what is not open yet, both ends at the same time. No session stays idle while the source is silent.
+    /// Opens the session and the reader that are missing, concurrently. No session stays idle while the source is silent.
     async fn both_ends(
         &self,
         blob: &Blob,
@@ -155,8 +155,8 @@ impl Job<'_> {
         Ok((reader, session))
     }
 
-    /// Waits for the source beside an open session. The session is closed if the source cannot be opened, or if it would
-    /// stay idle: there is none then. `reader` is what `opening` resulted in, if it has.
+    /// Waits for the source while a session is open. Cancels the session, and returns none, if the source cannot be opened
+    /// or the session would stay idle. `reader` is the result of `opening`, if there is one already.
     pub(super) async fn opened(
         &self,
         session: Session,
@@ -178,72 +178,72 @@ impl Job<'_> {
         Ok((None, reader?))
     }
 
-    /// One attempt. The target's connection pulls the content by itself; this only watches it, and counts in `told` how
-    /// many bytes were reported as [`Event::Bytes`].
+    /// Makes one attempt. The connection to the target pulls the content; this only watches it, and counts in `reported` the
+    /// bytes that were reported as [`Event::Bytes`].
     async fn stream(
         &self,
         blob: &Blob,
         session: &Session,
         reader: BlobReader,
-        told: &mut u64,
+        reported: &mut u64,
     ) -> Result<(), CopyError> {
         let Blob { digest, size, .. } = blob;
         let flow = Arc::new(Flow::default());
         let content: Content = content(reader, Arc::clone(&flow));
         let mut put = pin!(self.target.put_blob(session, digest, *size, content));
         let mut watch = Watch::new(&flow, *size, *self.target.registry().timeouts());
-        let mut pace = SlowSource::new(Instant::now());
-        let mut look = interval(REPORT_EVERY);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let answer = loop {
+        let mut speed = SlowSource::new(Instant::now());
+        let mut ticks = interval(REPORT_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let response = loop {
             tokio::select! {
-                answer = &mut put => break answer,
-                _ = look.tick() => {
-                    *told += self.tell(blob, &mut watch);
+                response = &mut put => break response,
+                _ = ticks.tick() => {
+                    *reported += self.report_bytes(blob, &mut watch);
                     let on_source = flow.waits_for_source();
                     self.progress.event(Event::Waiting { on_source });
                     if self.source.registry().is_paused()
                         || self.target.registry().are_writes_paused()
                     {
-                        watch.begin_again();
+                        watch.restart();
                     }
                     if let Some(after) = watch.stalled() {
                         let subject = self.target.subject(Operation::WriteBlob, &format!("@{digest}"));
                         break Err(RegistryError::Timeout { subject, after });
                     }
-                    if let Some(error) = self.too_slow(blob, &mut pace, flow.bytes(), on_source) {
+                    if let Some(error) = self.too_slow(blob, &mut speed, flow.bytes(), on_source) {
                         return Err(error);
                     }
                 }
             }
         };
-        *told += self.tell(blob, &mut watch);
-        match (answer, flow.failure()) {
-            // The end of the source is the better explanation of the end of the upload.
+        *reported += self.report_bytes(blob, &mut watch);
+        match (response, flow.failure()) {
+            // A failure of the source explains the failure of the upload better.
             (_, Some(error)) => Err(CopyError::Source(error)),
             (Err(error), None) => Err(CopyError::Target(error)),
             (Ok(()), None) if flow.bytes() == *size => Ok(()),
-            // The registry cannot have a blob that it has not been given.
+            // The registry cannot have the complete blob.
             (Ok(()), None) => {
                 let subject = self
                     .target
                     .subject(Operation::WriteBlob, &format!("@{digest}"));
-                let reason = "it was accepted before it was complete";
+                let reason = "the registry accepted it before it was complete; check any proxy before the registry";
                 Err(CopyError::Target(RegistryError::protocol(&subject, reason)))
             }
         }
     }
 
-    /// Why this transfer has to make room for others, if it does: its source is slow, and images of others wait.
+    /// Returns the error for a transfer that must yield: its source is slow, and other images wait.
     fn too_slow(
         &self,
         blob: &Blob,
-        pace: &mut SlowSource,
+        speed: &mut SlowSource,
         bytes: u64,
         waits_for_source: bool,
     ) -> Option<CopyError> {
-        pace.look(Instant::now(), bytes, waits_for_source);
-        let (moved, within) = pace.slow(Instant::now())?;
+        speed.observe(Instant::now(), bytes, waits_for_source);
+        let (moved, within) = speed.slow(Instant::now())?;
         let (source, target) = (self.source.registry(), self.target.registry());
         Registry::must_yield(source, target).then(|| {
             let object = format!("@{}", blob.digest);
@@ -256,9 +256,9 @@ impl Job<'_> {
         })
     }
 
-    /// Reports how many bytes moved since the last time.
-    fn tell(&self, blob: &Blob, watch: &mut Watch<'_>) -> u64 {
-        let bytes = watch.news();
+    /// Reports the bytes that moved since the last report, and returns them.
+    fn report_bytes(&self, blob: &Blob, watch: &mut Watch<'_>) -> u64 {
+        let bytes = watch.new_bytes();
         if bytes > 0 {
             let digest = &blob.digest;
             self.progress.event(Event::Bytes { digest, bytes });
@@ -267,15 +267,15 @@ impl Job<'_> {
     }
 }
 
-/// Sees whether a transfer stands still, or moves so little that it only keeps others from theirs: a
-/// source that sends a byte now and then satisfies the timeouts of any connection.
+/// Detects a stalled transfer, and one that moves so little that it only occupies its permits: a source that sends a byte
+/// now and then stays below the timeouts of any connection.
 struct Watch<'a> {
     flow: &'a Flow,
     size: u64,
     timeouts: Timeouts,
-    told: u64,
-    /// When the present period began, and what had moved by then.
+    reported: u64,
     since: Instant,
+    /// Bytes that had moved when the current period began.
     before: u64,
 }
 
@@ -285,40 +285,39 @@ impl<'a> Watch<'a> {
             flow,
             size,
             timeouts,
-            told: 0,
+            reported: 0,
             since: Instant::now(),
             before: 0,
         }
     }
 
-    /// Bytes handed over since the last call.
-    fn news(&mut self) -> u64 {
-        let bytes = self.flow.bytes() - self.told;
-        self.told += bytes;
-        if self.told - self.before >= LEAST || (bytes > 0 && self.told == self.size) {
-            self.begin_again();
+    /// Returns the bytes since the last call.
+    fn new_bytes(&mut self) -> u64 {
+        let bytes = self.flow.bytes() - self.reported;
+        self.reported += bytes;
+        if self.reported - self.before >= MIN_PROGRESS || (bytes > 0 && self.reported == self.size)
+        {
+            self.restart();
         }
         bytes
     }
 
-    /// Begins a new period.
-    fn begin_again(&mut self) {
+    fn restart(&mut self) {
         self.since = Instant::now();
-        self.before = self.told;
+        self.before = self.reported;
     }
 
-    /// How long too little has moved, if that is too long. After the last byte the target may take its
-    /// time: some storage backends copy the whole blob before they answer. While the source is waited for,
-    /// its own timeouts come first.
+    /// Returns the timeout that was exceeded. After the last byte the target has longer: some storage backends copy the whole
+    /// blob before they respond. The timeouts of the source, while the transfer waits for it, end first.
     fn stalled(&self) -> Option<Duration> {
         let Timeouts { idle, commit, .. } = self.timeouts;
-        let patience = if self.told == self.size {
+        let limit = if self.reported == self.size {
             commit.max(idle)
         } else if self.flow.waits_for_source() {
             idle * 2
         } else {
             idle
         };
-        (self.since.elapsed() > patience).then_some(patience)
+        (self.since.elapsed() > limit).then_some(limit)
     }
 }

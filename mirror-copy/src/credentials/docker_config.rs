@@ -1,13 +1,15 @@
 //! The docker configuration file as docker, kubelets, crane and oras read it: `auths`, `credHelpers`, `credsStore` and
 //! identity tokens. An entry is decoded only for the host that it belongs to, so a broken one affects no other host.
 
-mod entry;
 mod key;
 
 use super::error::CredentialError;
 use super::helper::Helper;
 use super::host_logins::{HostLogins, ScopedLogin};
-use entry::Entry;
+use super::login::{Credential, Login};
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use key::Key;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -16,26 +18,26 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Largest configuration read, in bytes: a Kubernetes Secret's limit.
+/// Maximum size of a configuration, in bytes: the limit of a Kubernetes Secret.
 const MAX_CONFIG: u64 = 1024 * 1024;
 
-/// Docker Hub's keys in docker configurations, in order of preference. The first one dates from the v1 API.
+/// Keys of Docker Hub in docker configurations, in order of preference. The first one is from the v1 API.
 const DOCKER_HUB_KEYS: [&str; 3] = [
     "https://index.docker.io/v1/",
     "index.docker.io",
     "docker.io",
 ];
 
-/// Most keys of one host that a credentials store is asked for.
+/// Maximum number of keys of one host that are requested from a credentials store.
 const MAX_STORE_KEYS: usize = 4;
 
-/// Which docker configuration is read.
+/// The docker configuration that credentials are read from.
 #[derive(Clone, Debug)]
 pub enum DockerConfig {
     /// `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`. An absent file means no
     /// credentials.
     Default,
-    /// This file, such as a mounted `kubernetes.io/dockerconfigjson` Secret. It must exist.
+    /// This file, such as a mounted Secret of type `kubernetes.io/dockerconfigjson`. It must exist.
     File(PathBuf),
 }
 
@@ -49,9 +51,9 @@ struct Config {
 }
 
 impl DockerConfig {
-    /// The logins of a host in canonical form. No helper is asked yet.
+    /// Returns the logins of a host in canonical form. No helper is run yet.
     pub(super) async fn lookup(&self, host: &str) -> Result<HostLogins, CredentialError> {
-        let Some((path, optional)) = self.place() else {
+        let Some((path, optional)) = self.path() else {
             return Ok(HostLogins::default());
         };
         let host = host.to_owned();
@@ -66,8 +68,8 @@ impl DockerConfig {
         work.await.unwrap_or(Err(unreadable))
     }
 
-    /// The file, and whether it may be absent.
-    fn place(&self) -> Option<(PathBuf, bool)> {
+    /// Returns the file, and whether it may be absent.
+    fn path(&self) -> Option<(PathBuf, bool)> {
         match self {
             Self::File(path) => Some((path.clone(), false)),
             Self::Default => {
@@ -137,8 +139,8 @@ impl Config {
         HostLogins::new(logins, helper)
     }
 
-    /// The helper of this host alone with the key that names it; an empty name means that no helper is asked, the common
-    /// store included. `Err` holds the key of a value that is not a name.
+    /// Returns the helper of this host with its key; an empty name means that no helper is run, not even the common store. `Err` is
+    /// the key of a value that is not a name.
     fn own_helper(&self, host: &str) -> Option<Result<(&str, &str), &str>> {
         let helpers = self.cred_helpers.as_ref()?;
         let is_of_host = |text: &str| matches!(Key::parse(text).of(host), Some(key) if !key.is_wildcard && key.path.is_empty());
@@ -151,7 +153,7 @@ impl Config {
     }
 }
 
-/// The keys under which a host is listed usually, the better ones first.
+/// Returns the usual keys of a host, the preferred ones first.
 fn preferred(host: &str) -> Vec<String> {
     match host {
         "docker.io" => DOCKER_HUB_KEYS.map(str::to_owned).into(),
@@ -165,7 +167,7 @@ fn preference(host: &str, key: &str) -> usize {
     position.unwrap_or(preferred.len())
 }
 
-/// The configuration; `None` if it is absent and may be.
+/// Returns the configuration; `None` if it is absent and optional.
 fn read(path: &Path, optional: bool) -> Result<Option<Config>, CredentialError> {
     let text = match read_bounded(path) {
         Ok(text) => text,
@@ -175,7 +177,7 @@ fn read(path: &Path, optional: bool) -> Result<Option<Config>, CredentialError> 
             return Err(CredentialError::Read { path, source });
         }
     };
-    // Only the place is shown: serde's own message may quote a value, and values are secrets here.
+    // Only the position is shown: the message of serde may quote a value, and values are secrets here.
     let config = serde_json::from_slice(&text).map_err(|error| CredentialError::Malformed {
         path: path.to_owned(),
         line: error.line(),
@@ -197,3 +199,57 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests;
+
+/// Base64 as lenient as Go's, which wrote most of these files.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
+/// The fields of an entry of `auths` that have a credential. Others are ignored, and empty ones count as absent.
+#[derive(Default, Deserialize)]
+struct Entry {
+    auth: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+    identitytoken: Option<String>,
+}
+
+impl Entry {
+    /// Returns the credential of an entry, `None` if it has none. An identity token precedes `auth`, and `auth` precedes user name
+    /// and password, as in docker.
+    fn credential(raw: &RawValue) -> Result<Option<Credential>, &'static str> {
+        let entry: Option<Self> = serde_json::from_str(raw.get())
+            .map_err(|_| "it is not an object of strings as docker login writes it")?;
+        let entry = entry.unwrap_or_default();
+        if let Some(token) = entry.identitytoken.filter(|token| !token.is_empty()) {
+            return Ok(Some(Credential::IdentityToken(token.into())));
+        }
+        let auth = entry.auth.unwrap_or_default();
+        let auth: String = auth.split_ascii_whitespace().collect();
+        let (username, password) = if auth.is_empty() {
+            let absent = String::new;
+            (
+                entry.username.unwrap_or_else(absent),
+                entry.password.unwrap_or_else(absent),
+            )
+        } else {
+            decoded(&auth).ok_or("auth is not base64 of user:password")?
+        };
+        if username.is_empty() && password.is_empty() {
+            return Ok(None);
+        }
+        let password = password.into();
+        Ok(Some(Credential::Login(Login { username, password })))
+    }
+}
+
+fn decoded(auth: &str) -> Option<(String, String)> {
+    let text = String::from_utf8(LENIENT.decode(auth).ok()?).ok()?;
+    let (username, password) = text.split_once(':')?;
+    // Old docker clients padded the password with NUL.
+    let password = password.trim_matches('\0');
+    Some((username.to_owned(), password.to_owned()))
+}

@@ -4,28 +4,27 @@ use crate::error::retry::Retry;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The credentials of a host could not be looked up. A broken configuration is never read as "no
-/// credentials".
+/// The error of looking up credentials. A broken configuration is always an error, never anonymous access.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialError {
-    /// The file with a password cannot be read.
+    /// A password file cannot be read.
     #[error("cannot read the password file {}: {source}", .path.display())]
     Password {
         /// The file.
         path: PathBuf,
-        /// Why; shared, because the error is handed to every waiting caller.
+        /// The cause; shared, because every waiting caller gets the error.
         source: Arc<std::io::Error>,
     },
-    /// The file cannot be read.
+    /// The docker configuration cannot be read.
     #[error("cannot read the docker configuration {}: {source}", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why; shared, because the error is handed to every waiting caller.
+        /// The cause; shared, because every waiting caller gets the error.
         source: Arc<std::io::Error>,
     },
-    /// The file is not a docker configuration.
+    /// The docker configuration cannot be parsed.
     #[error(
         "the docker configuration {} is malformed at line {line}, column {column}",
         .path.display()
@@ -33,35 +32,35 @@ pub enum CredentialError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// Where the reader stopped.
+        /// Line of the first fault, from 1.
         line: usize,
-        /// Where the reader stopped.
+        /// Column of the first fault, from 1.
         column: usize,
     },
-    /// The entry of this host cannot be used.
+    /// An entry of the docker configuration cannot be used.
     #[error("the docker configuration {} has an unusable entry for {host}: {reason}", .path.display())]
     Entry {
         /// The file.
         path: PathBuf,
-        /// The registry.
+        /// The key of the entry.
         host: String,
-        /// Why.
+        /// The cause.
         reason: &'static str,
     },
     /// A credential helper failed.
     #[error("the credential helper docker-credential-{helper} failed for {host}: {reason}")]
     Helper {
-        /// The helper's name, as in the configuration.
+        /// Name of the helper in the configuration.
         helper: String,
         /// The registry.
         host: String,
-        /// The helper's output, cleaned and bounded.
+        /// The cause, or the output of the helper, cleaned and cut.
         reason: String,
     },
 }
 
 impl CredentialError {
-    /// Whether looking again may help: helpers talk to clouds, and files are replaced while read.
+    /// Returns whether a retry may succeed: helpers access clouds, and files are replaced while they are read.
     pub(crate) fn retry(&self) -> Retry {
         match self {
             Self::Helper { .. } | Self::Password { .. } => Retry::SOON,

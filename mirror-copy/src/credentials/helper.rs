@@ -1,4 +1,4 @@
-//! Credential helpers: programs named `docker-credential-NAME` that are given a registry on standard input and print a
+//! Credential helpers: programs named `docker-credential-NAME` that read a registry from standard input and print a
 //! login (docker-credential-helpers, "Development").
 
 use super::error::CredentialError;
@@ -11,16 +11,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// How long a credential helper may take for all keys: cloud helpers fetch a token over the network.
+/// Timeout of a credential helper for all keys: cloud helpers fetch a token over the network.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Most bytes read of what a helper prints: a login, whose password may be a token or a key file.
+/// Maximum output of a helper in bytes: a login, whose password may be a token or a key file.
 const MAX_OUTPUT: u64 = 256 * 1024;
 
-/// How often a helper that closed its output is checked for its end.
+/// Interval of checking for the end of a helper that closed its output.
 const CHECK_EVERY: Duration = Duration::from_millis(5);
 
-/// A credential helper, and what it is asked for.
+/// A credential helper and its input.
 #[derive(Clone, Debug)]
 pub(super) struct Helper {
     name: String,
@@ -36,7 +36,7 @@ struct Response {
     secret: String,
 }
 
-/// The helper that is running, so that it can be ended.
+/// The running helper, so that it can be killed.
 type Running = Arc<Mutex<Option<Child>>>;
 
 impl Helper {
@@ -48,7 +48,7 @@ impl Helper {
         }
     }
 
-    /// Runs the helper until it knows one of the keys. `None` if it knows none.
+    /// Runs the helper for each key until it returns a credential. Returns `None` if it has none.
     pub(super) async fn ask(&self) -> Result<Option<Credential>, CredentialError> {
         let failed = |reason: String| CredentialError::Helper {
             helper: clean(&self.name),
@@ -83,7 +83,7 @@ impl Helper {
     }
 }
 
-/// Asks for one key. `None` if the helper does not know it.
+/// Runs the helper for one key. Returns `None` if it has no credential.
 fn get(program: &str, key: &str, running: &Running) -> Result<Option<Credential>, String> {
     let mut child = Command::new(program)
         .arg("get")
@@ -91,19 +91,19 @@ fn get(program: &str, key: &str, running: &Running) -> Result<Option<Credential>
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|error| format!("it could not be run ({error}); is it on the PATH?"))?;
+        .map_err(|error| format!("it cannot be run ({error}); check that it is on the PATH"))?;
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     *lock(running) = Some(child);
     let (Some(mut stdin), Some(stdout), Some(stderr)) = pipes else {
         return Err("it has no standard input and output".to_owned());
     };
     let stderr = thread::spawn(move || read_bounded(stderr));
-    // The output of a helper that ended already explains more than a broken pipe does.
+    // If the helper has ended, its output explains more than the broken pipe.
     let _ = stdin.write_all(key.as_bytes());
     drop(stdin);
     let stdout = read_bounded(stdout);
     let stderr = stderr.join().unwrap_or_default();
-    let status = wait(running).map_err(|error| format!("its end cannot be seen: {error}"))?;
+    let status = wait(running).map_err(|error| format!("cannot wait for its end: {error}"))?;
     if status.success() {
         return serde_json::from_slice::<Response>(&stdout)
             .map(usable)
@@ -130,7 +130,7 @@ fn read_bounded(from: impl Read) -> Vec<u8> {
     text
 }
 
-/// Waits without holding the lock, which is needed to end the helper.
+/// Waits without holding the lock, which is needed to kill the helper.
 fn wait(running: &Running) -> std::io::Result<ExitStatus> {
     loop {
         let status = match lock(running).as_mut() {

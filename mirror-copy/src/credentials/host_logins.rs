@@ -4,21 +4,20 @@ use super::error::CredentialError;
 use super::helper::Helper;
 use super::login::Credential;
 
-/// See the module's documentation. Looked up once, it serves all repositories of the host.
+/// The logins are looked up once for all repositories of the host.
 #[derive(Debug, Default)]
 pub(crate) struct HostLogins {
-    /// The first one that is for a repository and holds a credential is used.
+    /// The first one that matches a repository and has a credential is used.
     logins: Vec<ScopedLogin>,
-    /// Asked if none is.
+    /// Run if no login matches.
     helper: Option<Helper>,
-    /// What the helper responded.
     from_helper: Option<Credential>,
 }
 
 /// A login for the repositories below a path.
 #[derive(Debug)]
 pub(super) struct ScopedLogin {
-    /// `team-a` stands for itself and for `team-a/…`; empty for all repositories.
+    /// `team-a` matches itself and `team-a/…`; empty for all repositories.
     pub(super) path: String,
     /// `None` for an entry without a credential. An error affects these repositories only.
     pub(super) credential: Result<Option<Credential>, CredentialError>,
@@ -33,14 +32,14 @@ impl HostLogins {
         }
     }
 
-    /// One login for the whole host.
+    /// Creates a login for the whole host.
     pub(super) fn one(credential: Credential) -> Self {
         let (path, credential) = (String::new(), Ok(Some(credential)));
         Self::new(vec![ScopedLogin { path, credential }], None)
     }
 
-    /// The credential for a repository, or for the host itself if it is empty. `None` for anonymous. May run a
-    /// credential helper, once, for 30 s at most.
+    /// Returns the credential for a repository, or for the host itself if it is empty; `None` for anonymous access. May run a
+    /// credential helper, once, for at most 30 s.
     pub(crate) async fn find(
         &mut self,
         repository: &str,
@@ -59,12 +58,12 @@ impl HostLogins {
         Ok(self.from_helper.clone())
     }
 
-    /// Whether different repositories may have different logins.
+    /// Returns whether different repositories may have different logins.
     pub(crate) fn has_paths(&self) -> bool {
         self.logins.iter().any(|login| !login.path.is_empty())
     }
 
-    /// Whether [`Self::find`] runs a helper for the host itself.
+    /// Returns whether [`Self::find`] runs a helper for the host itself.
     pub(super) fn asks_helper(&self) -> bool {
         let is_known =
             |login: &ScopedLogin| login.is_for("") && !matches!(login.credential, Ok(None));

@@ -1,4 +1,4 @@
-//! Credentials as they are presented to a registry.
+//! Credentials.
 
 use secrecy::SecretString;
 use std::fmt;
@@ -6,9 +6,9 @@ use std::fmt;
 /// A user name and its password, or a robot account and its token.
 #[derive(Clone)]
 pub struct Login {
-    /// The user name. It may appear in errors.
+    /// The user name. It may be part of errors.
     pub username: String,
-    /// The password. It never appears anywhere.
+    /// The password. It is never part of errors or logs.
     pub password: SecretString,
 }
 
@@ -20,10 +20,10 @@ impl fmt::Debug for Login {
     }
 }
 
-/// The credential that is presented to a registry.
+/// A credential for a registry.
 #[derive(Clone, Debug)]
 pub enum Credential {
-    /// Sent by Basic authentication, to the registry or to its token service.
+    /// A login, sent by Basic authentication to the registry or to its token service.
     Login(Login),
     /// An OAuth 2 refresh token, sent to the token service only.
     IdentityToken(SecretString),

@@ -1,13 +1,13 @@
-//! What of an error may be shown to whoever named the image.
+//! Error texts for the user who named the image.
 //!
-//! Everybody who may create a Pod names images. If refused, reset and unanswered connections could be told apart, this
-//! process would scan networks for them.
+//! Everyone who may create a Pod names images. If refused, reset and silent connections had different texts, users could scan
+//! networks with this process.
 
 use super::{Operation, RegistryError};
 
 impl RegistryError {
-    /// Returns one sentence for whoever named the image, about `registry` (such as "the registry"). All that keeps a
-    /// connection from an answer has the same words, and foreign text is left out.
+    /// Returns one sentence for the user who named the image, about `registry` (such as "the registry"). All failures to get a
+    /// response have the same text, and text of the registry is left out.
     ///
     /// Only for registries whose errors are public, see [`Registry::has_public_errors`](crate::Registry::has_public_errors).
     #[must_use]
@@ -17,7 +17,7 @@ impl RegistryError {
             Self::Credentials { .. } => format!("{registry} refused the credentials"),
             Self::Quota { .. } => limited(registry),
             Self::NotKept { .. } => format!("{registry} does not keep what it accepts"),
-            // Properties of the content, in words of our own.
+            // Properties of the content, in words of this crate.
             Self::TooLarge { .. }
             | Self::Digest { .. }
             | Self::Size { .. }
@@ -74,7 +74,7 @@ mod tests {
     #[case(403, "it denies access to the image, or has no such image")]
     #[case(429, "it allows no more requests for now")]
     #[case(502, "it returned HTTP 502")]
-    fn statuses_are_told_without_foreign_words(#[case] status: u16, #[case] text: &str) {
+    fn statuses_have_no_foreign_text(#[case] status: u16, #[case] text: &str) {
         let error = RegistryError::Status {
             subject: subject(),
             status: StatusCode::from_u16(status).unwrap(),
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_and_refused_logins_are_told_apart() {
+    fn pages_and_refused_logins_have_texts_of_their_own() {
         let page = RegistryError::protocol(&subject(), "10.0.0.7");
         assert_eq!(page.public_text("it"), "it did not return a manifest");
         let refused = RegistryError::Credentials {
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_keeps_a_connection_from_an_answer_has_the_same_words() {
+    fn all_failures_to_get_a_response_have_the_same_text() {
         let reason = || "10.0.0.7".to_owned();
         let errors = [
             RegistryError::Timeout {

@@ -1,4 +1,4 @@
-//! What an error status stands for: some deserve words of their own.
+//! Maps an error status to a variant of [`RegistryError`].
 
 use super::{Operation, RegistryError, Subject};
 use oci_spec::image::Digest;
@@ -6,8 +6,8 @@ use reqwest::StatusCode;
 use std::time::Duration;
 
 impl RegistryError {
-    /// The error that an answer stands for. `code` and `message` are the registry's own, cleaned.
-    pub(crate) fn of_answer(
+    /// Returns the error for a response. `code` and `message` are those of the registry, cleaned.
+    pub(crate) fn of_response(
         subject: Subject,
         status: StatusCode,
         code: String,
@@ -39,11 +39,9 @@ impl RegistryError {
             retry_after,
         }
     }
-}
 
-impl RegistryError {
-    /// The same of content that not every registry knows, by its media type or its digest's algorithm. It
-    /// was fine at its source, so this code, which says that it is invalid, means its kind.
+    /// Refines the error for content that not every registry supports, by its media type or its digest algorithm. It was
+    /// valid at its source, so the code `invalid` means that its kind is unsupported.
     pub(crate) fn of_unusual(self, invalid: &str) -> Self {
         match self {
             Self::Status {
@@ -61,10 +59,8 @@ impl RegistryError {
             other => other,
         }
     }
-}
 
-impl RegistryError {
-    /// The same of a manifest with foreign layers. Distribution has no code for addresses that it does not allow.
+    /// Refines the error for a manifest with foreign layers. Distribution has no code for addresses that it does not allow.
     pub(crate) fn of_foreign_layers(self, layers: &[Digest]) -> Self {
         match self {
             Self::Status {
@@ -83,11 +79,9 @@ impl RegistryError {
             other => other,
         }
     }
-}
 
-impl RegistryError {
-    /// The same of a tag that is there, or whose manifest was accepted under another name: then "method not allowed" can
-    /// only be about the tag.
+    /// Refines the error for a tag that exists, or whose manifest was accepted under another reference: then "method not
+    /// allowed" can be only about the tag.
     pub(crate) fn of_locked_tag(self) -> Self {
         match self {
             Self::Status {
@@ -113,7 +107,7 @@ impl RegistryError {
     }
 }
 
-/// Whether the tag is there and must stay what it is. The specification has no code for that.
+/// Returns whether the tag exists and is locked. The specification has no code for that.
 fn is_immutable(status: StatusCode, code: &str, message: &str) -> bool {
     let says = |text: &str, what: &str| text.to_ascii_lowercase().contains(what);
     let words = ["imagetagalreadyexists", "immutable", "immutability"];
@@ -124,8 +118,8 @@ fn is_immutable(status: StatusCode, code: &str, message: &str) -> bool {
                 .any(|word| says(code, word) || says(message, word)))
 }
 
-/// Whether the registry does not take manifests of this kind. What is wrong with a `MANIFEST_INVALID` is
-/// only in the message, if anywhere.
+/// Returns whether the registry does not support manifests of this kind. For `MANIFEST_INVALID` the cause is only in the message,
+/// if anywhere.
 fn is_unsupported(status: StatusCode, code: &str, message: &str) -> bool {
     let words = [
         "media type",
@@ -154,7 +148,7 @@ mod tests {
             object: "r.example/a:1".to_owned(),
         };
         let status = StatusCode::from_u16(status).unwrap();
-        let error = RegistryError::of_answer(subject, status, code.into(), message.into(), None);
+        let error = RegistryError::of_response(subject, status, code.into(), message.into(), None);
         assert_eq!(error.status(), Some(status.as_u16()));
         match error {
             RegistryError::ImmutableTag { .. } => "immutable",
@@ -183,7 +177,7 @@ mod tests {
     #[case(400, "MANIFEST_INVALID", "schema1 is not supported", "unsupported")]
     #[case(400, "MANIFEST_INVALID", "missing blob", "other")]
     #[case(400, "MANIFEST_BLOB_UNKNOWN", "", "other")]
-    fn answers_to_a_manifest(
+    fn responses_to_a_manifest(
         #[case] status: u16,
         #[case] code: &str,
         #[case] message: &str,

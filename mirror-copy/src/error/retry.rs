@@ -1,51 +1,52 @@
-//! Whether trying again makes sense: one table for the whole crate.
+//! Decides whether to retry: one table for the whole crate.
 
 use super::Operation;
+use super::advice::is_certificate_refused;
 use reqwest::StatusCode;
 use std::time::Duration;
 
-/// Whether the same call may succeed when it is made again.
+/// Whether the same request may succeed when it is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// It may, not before `after` if the registry named a time.
+    /// It may succeed.
     Transient {
-        /// What the registry asked for in `Retry-After`.
+        /// Minimum wait that the registry requested by `Retry-After`.
         after: Option<Duration>,
     },
-    /// It will fail the same way until somebody changes something.
+    /// It fails the same way until a user or operator changes something.
     Permanent,
 }
 
 impl Retry {
     pub(crate) const SOON: Self = Self::Transient { after: None };
 
-    /// Whether trying again makes sense.
+    /// Returns whether a retry makes sense.
     #[must_use]
     pub fn is_transient(self) -> bool {
         matches!(self, Self::Transient { .. })
     }
 }
 
-/// Status x operation → retry. What is not in the table is permanent.
+/// Returns the retry for a status, by this table. Everything that is not in it is permanent.
 ///
-/// | status | code | operation | why it may pass |
+/// | status | code | operation | cause |
 /// |---|---|---|---|
 /// | 408, 425, 499 | | any | the request took too long, or came too early |
-/// | 429 | | any | too much at once; `Retry-After` says how long |
-/// | 403 | `TOOMANYREQUESTS` | any | the same, by registries that say it with the wrong status |
-/// | 500, 502, 503, 504 | | any | the server or something before it is ill |
-/// | 520 to 524 | | any | what a well-known CDN says for its origin's 502 and 504 |
-/// | 401 | | write blob | the token ran out while the body was on its way; the next one is fetched |
-/// | 404, 416 | | write blob | the session is gone or elsewhere; a new one may do better |
-/// | 409 | | write blob, write manifest | somebody else is writing the same at this moment |
+/// | 429 | | any | too many requests; `Retry-After` says how long |
+/// | 403 | `TOOMANYREQUESTS` | any | the same, by registries that use the wrong status |
+/// | 500, 502, 503, 504 | | any | the server, or a proxy before it, fails |
+/// | 520 to 524 | | any | a CDN (Cloudflare) for 502 and 504 of its origin |
+/// | 401 | | write blob | the token expired while the body was being sent; the next one is fetched |
+/// | 404, 416 | | write blob | the session is gone or on another server; a new one may succeed |
+/// | 409 | | write blob, write manifest | another client writes the same content |
 /// | 400 | `BLOB_UPLOAD_UNKNOWN`, `BLOB_UPLOAD_INVALID` | any | as 404 |
-/// | 400, 404 | `MANIFEST_BLOB_UNKNOWN`, `BLOB_UNKNOWN` | write manifest | blobs that were just sent are shown later |
-/// | 400 | `DIGEST_INVALID`, `SIZE_INVALID` | write blob | what was sent was right, so it was hurt on the way |
+/// | 400, 404 | `MANIFEST_BLOB_UNKNOWN`, `BLOB_UNKNOWN` | write manifest | blobs that were just sent become visible later |
+/// | 400 | `DIGEST_INVALID`, `SIZE_INVALID` | write blob | the content was right, so it was corrupted on the way |
 ///
-/// Not here, because they are errors of their own: a 401 that a new token heals and a 403 that says
-/// "expired" (retried at once with a new login), 405, 413, 416 and 501 of a whole blob (sent in chunks next),
-/// immutable tags and unsupported content (permanent). Permanent, although they are no fault of the
-/// request: 413 of a chunk or a manifest, 507 and used-up storage quotas, which somebody must raise.
+/// Not in the table, because they are errors of their own: a 401 that a new token cures and a 403 with the word "expired"
+/// (retried immediately with a new login), 405, 413, 416 and 501 of a whole blob (sent in chunks next), immutable tags and
+/// unsupported content (permanent). Permanent, although the request is right: 413 of a chunk or a manifest, 507 and used-up
+/// storage quotas, which an operator must raise.
 pub(super) fn status_retry(
     operation: Operation,
     status: StatusCode,
@@ -65,19 +66,11 @@ pub(super) fn status_retry(
 }
 
 pub(super) fn transport_retry(error: &reqwest::Error) -> Retry {
-    if error.is_builder() || certificate_refused(error) {
+    if error.is_builder() || is_certificate_refused(error) {
         Retry::Permanent
     } else {
         Retry::SOON
     }
-}
-
-/// Whether a certificate is the cause, the registry's or ours: no time heals that.
-fn certificate_refused(error: &(dyn std::error::Error + 'static)) -> bool {
-    super::tls::cause(error).is_some_and(|error| {
-        matches!(error, rustls::Error::InvalidCertificate(_))
-            || super::tls::is_about_client_certificate(error)
-    })
 }
 
 #[cfg(test)]
@@ -96,7 +89,7 @@ mod tests {
         Token,
     ];
 
-    /// Every row of the table: the operations for which it says "again".
+    /// Every row of the table, with its transient operations.
     #[rstest::rstest]
     #[case(&[408, 425, 429, 499, 500, 502, 503, 504], "", &OPERATIONS)]
     #[case(&[520, 521, 522, 523, 524], "", &OPERATIONS)]
@@ -132,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_the_registry_names_is_kept() {
+    fn retry_after_is_kept() {
         let after = Some(Duration::from_secs(7));
         let retry = status_retry(ReadBlob, StatusCode::TOO_MANY_REQUESTS, "", after);
         assert_eq!(retry, Retry::Transient { after });

@@ -1,8 +1,8 @@
-//! What was done to what.
+//! The operation and the object of a request.
 
 use std::fmt;
 
-/// What was being done.
+/// The operation of a request. Its [`Display`](fmt::Display) text is a verb, such as `read manifest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Operation {
@@ -26,12 +26,12 @@ pub enum Operation {
     ListTags,
     /// `GET` of a list of referrers.
     ListReferrers,
-    /// A call to the token service.
+    /// A request to the token service.
     Token,
 }
 
 impl Operation {
-    /// Whether it changes something at the registry.
+    /// Returns whether the request changes something at the registry.
     pub(crate) fn is_write(self) -> bool {
         matches!(
             self,
@@ -46,7 +46,7 @@ impl fmt::Display for Operation {
             Self::Ping => "reach",
             Self::ReadManifest => "read manifest",
             Self::WriteManifest => "write manifest",
-            Self::FindBlob => "look for blob",
+            Self::FindBlob => "check blob",
             Self::ReadBlob => "read blob",
             Self::StartUpload => "start upload of",
             Self::WriteBlob => "write blob",
@@ -58,12 +58,12 @@ impl fmt::Display for Operation {
     }
 }
 
-/// What was done to what, for errors: "read manifest ghcr.io/acme/app:1".
+/// The operation and the object of a request, for errors: `read manifest ghcr.io/acme/app:1`.
 #[derive(Clone, Debug)]
 pub struct Subject {
-    /// What was being done.
+    /// The operation.
     pub operation: Operation,
-    /// To what: `host/repository:tag`, `host/repository@digest` or a host.
+    /// `host/repository:tag`, `host/repository@digest` or `registry host`.
     pub object: String,
 }
 

@@ -1,8 +1,8 @@
-//! The part of a descriptor that copying needs, read from a slice of its document.
+//! Descriptors, parsed from a slice of their document.
 
-use super::digest::{MAX_DIGEST, parse_digest};
 use super::error::ManifestError;
 use super::media_type::{Kind, kind_of, media_type};
+use crate::hash::{MAX_DIGEST, parse_digest};
 use crate::json::{self, Bounded, NoText};
 use crate::platform::Platform;
 use base64::Engine as _;
@@ -12,57 +12,57 @@ use oci_spec::image::Digest;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// Layers that registries neither hold nor check (image-spec, layer.md, "Non-Distributable Layers", and
-/// Docker's foreign layers). Registries go by exactly these types, so a push breaks if more are left out.
+/// Media types of layers that registries neither store nor check (image-spec, layer.md, "Non-Distributable Layers", and the foreign
+/// layers of Docker). Registries use exactly these types, so a push fails if layers of other types are left out.
 const FOREIGN: [&str; 4] = [
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
     "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
     "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
 ];
-/// The empty descriptor's content `{}` (image-spec, manifest.md, "Guidance for an Empty Descriptor").
+/// Digest of `{}`, the content of the empty descriptor (image-spec, manifest.md, "Guidance for an Empty Descriptor").
 pub(super) const EMPTY_JSON: &str =
     "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
 
-/// Addresses of one foreign layer that are kept. No more than 4 of them are tried.
+/// Maximum number of addresses of one foreign layer. At most 4 of them are tried.
 const MAX_URLS: usize = 8;
 
-/// Longest address of a foreign layer that is kept, in bytes.
+/// Maximum length of an address of a foreign layer, in bytes.
 const MAX_URL: usize = 2048;
 
-/// Longest content in base64 that is taken from a descriptor, in bytes. Longer content is read like any blob.
+/// Maximum length of inline content in base64, in bytes. Longer content is read like any blob.
 const MAX_DATA: usize = 64 * 1024;
 
-/// Longest name of an operating system, architecture or variant, in bytes.
+/// Maximum length of an operating system, architecture or variant, in bytes.
 const MAX_PLATFORM: usize = 64;
 
-/// The part of a descriptor that copying needs (OCI image-spec, descriptor.md).
+/// The fields of a descriptor that copying needs (OCI image-spec, descriptor.md).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Descriptor {
-    /// Media type of the content; empty where the manifest gives none.
+    /// Media type of the content; empty if there is none.
     pub media_type: String,
     /// Digest of the content.
     pub digest: Digest,
     /// Size of the content in bytes.
     pub size: u64,
-    /// Where content can be fetched from that registries do not hold; empty for all other media types.
+    /// Addresses of content that registries do not store; empty for all other media types.
     pub urls: Vec<String>,
-    /// The content itself in base64, for small blobs.
+    /// Inline content in base64, for small blobs.
     pub data: Option<String>,
-    /// In an index: what the image runs on.
+    /// In an index: the platform of the image.
     pub platform: Option<Platform>,
-    /// The annotations that matter here.
+    /// The annotations that copying uses.
     pub annotations: Annotations,
 }
 
-/// Annotations of a descriptor that copying looks at.
+/// The annotations of a descriptor that copying uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Annotations {
-    /// Which image of the same index an attestation of Docker's build tool is about.
+    /// Digest of the image in the same index that an attestation of BuildKit describes (`vnd.docker.reference.digest`).
     pub describes: Option<String>,
 }
 
-/// A descriptor's fields as they are written. A field that comes twice is an error.
+/// A field that occurs twice is an error.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Fields<'a> {
@@ -98,7 +98,7 @@ struct AnnotationFields<'a> {
     describes: Option<&'a RawValue>,
 }
 
-/// A place for a descriptor in a document. The document is well-formed even if there is no usable descriptor in it.
+/// An entry of a document that should be a descriptor. The document is well-formed even if it is not a usable one.
 pub(super) struct Entry(Result<Descriptor, ManifestError>);
 
 impl<'de> Deserialize<'de> for Entry {
@@ -109,7 +109,7 @@ impl<'de> Deserialize<'de> for Entry {
 }
 
 impl Entry {
-    /// The descriptor. An error names the field that this one is in.
+    /// Returns the descriptor. `name` is the field of the entry in errors.
     pub(super) fn named(self, name: &str) -> Result<Descriptor, ManifestError> {
         let within = |field: String| match field.as_str() {
             "" => name.to_owned(),
@@ -130,8 +130,7 @@ impl Entry {
 }
 
 impl Descriptor {
-    /// Reads a descriptor. Only media type, digest and size must be right: what copying can do without counts as absent
-    /// if it is odd.
+    /// Parses a descriptor. Only media type, digest and size must be valid: optional fields with invalid values count as absent.
     pub(crate) fn read(raw: &RawValue) -> Result<Self, ManifestError> {
         let problem = |field: &str, problem| ManifestError::Field {
             field: field.to_owned(),
@@ -166,14 +165,13 @@ impl Descriptor {
         })
     }
 
-    /// Whether the content is to be fetched from elsewhere. A layer that says no place for that is like any
-    /// other: it can only be at the registry.
+    /// Returns whether the content is stored elsewhere. A foreign layer without addresses can only be at the registry.
     pub(crate) fn is_foreign(&self) -> bool {
         !self.urls.is_empty()
     }
 
-    /// The content, if the descriptor carries it or everybody knows it. Nobody has to be asked for it then;
-    /// it is verified like any other.
+    /// Returns the content, if the descriptor contains it or it is a well-known one. It needs no request; it is verified like any
+    /// other.
     pub(crate) fn inline(&self) -> Option<Bytes> {
         if self.size == 0 {
             return Some(Bytes::new());
@@ -185,7 +183,7 @@ impl Descriptor {
         (content.len() as u64 == self.size).then(|| content.into())
     }
 
-    /// Whether an index entry of this type is surely a manifest.
+    /// Returns whether an index entry of this type can be only a manifest.
     pub(crate) fn is_manifest(&self) -> bool {
         matches!(
             kind_of(&self.media_type),
@@ -203,7 +201,7 @@ fn digest_of(raw: &RawValue) -> Result<Digest, ManifestError> {
         }),
         Err(NoText::OtherType) => Err(ManifestError::Field {
             field: field(),
-            problem: "is not a text",
+            problem: "is not a string",
         }),
         Err(NoText::Long) => Err(ManifestError::TooLong {
             field: field(),

@@ -1,4 +1,4 @@
-//! Media types of manifests, and reading them.
+//! Media types of manifests.
 
 use super::error::ManifestError;
 use crate::json::{self, NoText};
@@ -16,15 +16,14 @@ pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.ma
 
 const SCHEMA1_PREFIX: &str = "application/vnd.docker.distribution.manifest.v1+";
 
-/// What is asked for: every known type first, then anything, since some registries answer an
-/// unlisted type with 404.
+/// `Accept` for manifests: all known types, then any, since some registries respond 404 for a type that is not listed.
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
 application/vnd.docker.distribution.manifest.list.v2+json, \
 application/vnd.oci.image.manifest.v1+json, \
 application/vnd.docker.distribution.manifest.v2+json, \
 application/vnd.oci.artifact.manifest.v1+json, */*";
 
-/// Longest media type, in bytes: twice the longest name that can be registered (RFC 6838, section 4.2), and a slash.
+/// Maximum length of a media type, in bytes: twice the longest name that can be registered (RFC 6838, section 4.2), and a slash.
 const MAX_MEDIA_TYPE: usize = 255;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,9 +32,9 @@ pub(super) enum Kind {
     Image,
     Artifact,
     Schema1,
-    /// A type that says nothing: the body decides.
+    /// A generic type: the body decides.
     Generic,
-    /// A specific type that is not known here.
+    /// A specific type that is not known.
     Other,
 }
 
@@ -50,17 +49,16 @@ pub(super) fn kind_of(media_type: &str) -> Kind {
     }
 }
 
-/// Whether this media type is that of an index.
 pub(crate) fn is_index(media_type: &str) -> bool {
     kind_of(media_type) == Kind::Index
 }
 
-/// Whether this media type is that of an image or artifact, which names no further manifests.
+/// Returns whether this media type is that of an image or artifact, which names no other manifests.
 pub(crate) fn is_image(media_type: &str) -> bool {
     matches!(kind_of(media_type), Kind::Image | Kind::Artifact)
 }
 
-/// A `Content-Type` without its parameters, lower case; empty, which is to say unknown, if it is too long for one.
+/// Returns a `Content-Type` without its parameters in lower case; empty, which means unknown, if it is too long.
 pub(crate) fn bare_type(content_type: &str) -> String {
     let bare = content_type.split(';').next().unwrap_or_default().trim();
     if bare.len() > MAX_MEDIA_TYPE {
@@ -69,7 +67,7 @@ pub(crate) fn bare_type(content_type: &str) -> String {
     bare.to_ascii_lowercase()
 }
 
-/// Returns whether a response of this media type is meant for people: a login page, the error page of a proxy, a web UI.
+/// Returns whether this media type is that of a web page: a login page, the error page of a proxy, a web UI.
 pub(crate) fn is_page_type(media_type: &str) -> bool {
     matches!(media_type, "text/html" | "application/xhtml+xml")
 }
@@ -82,17 +80,16 @@ pub(crate) fn is_manifest_type(media_type: &str) -> bool {
     )
 }
 
-/// Reads the media type in this field.
 pub(super) fn media_type(raw: &RawValue, field: &str) -> Result<String, ManifestError> {
     let problem = |problem| ManifestError::Field {
         field: field.to_owned(),
         problem,
     };
     match json::text(raw, MAX_MEDIA_TYPE) {
-        // It is sent in a header again.
+        // It is sent in a header.
         Ok(text) if text.bytes().all(|b| matches!(b, b' '..=b'~')) => Ok(text),
-        Ok(_) => Err(problem("has characters that no media type can have")),
-        Err(NoText::OtherType) => Err(problem("is not a text")),
+        Ok(_) => Err(problem("has characters that are invalid in a media type")),
+        Err(NoText::OtherType) => Err(problem("is not a string")),
         Err(NoText::Long) => Err(ManifestError::TooLong {
             field: field.to_owned(),
             limit: MAX_MEDIA_TYPE,

@@ -1,4 +1,4 @@
-//! Certificates of single registries, laid out as docker does it: `<folder>/<host>[:<port>]/{ca.crt,client.cert,client.key}`
+//! Certificates of single registries, in the layout of docker: `<folder>/<host>[:<port>]/{ca.crt,client.cert,client.key}`
 //! (docs.docker.com, "Verify repository client with certificates").
 
 use super::error::SetupError;
@@ -15,29 +15,28 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Most registries with certificates of their own. Each has HTTP clients of its own, with idle connections.
+/// Maximum number of registries with certificates of their own. Each has HTTP clients of its own, with idle connections.
 const MAX_HOSTS: usize = 64;
 
-/// Largest file in bytes. A chain of certificates has some KiB.
+/// Maximum size of a file in bytes. A chain of certificates has a few KiB.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// The certificate and key of a Secret of type `kubernetes.io/tls`. Docker takes no such pair: its certificate would have
-/// to be called `tls.cert`.
+/// The certificate and key of a Secret of type `kubernetes.io/tls`. Docker does not accept this pair: its certificate would
+/// have to be called `tls.cert`.
 const SECRET_CERTIFICATE: &str = "tls.crt";
 const SECRET_KEY: &str = "tls.key";
 
-/// The certificates of one registry.
 #[derive(Debug)]
 pub(super) struct HostCertificates {
     /// Trusted for this registry in addition to the roots for all.
     pub(super) roots: Vec<CertificateDer<'static>>,
     /// Presented to this registry if it requests a certificate.
     pub(super) client: Option<Arc<ClientCertificates>>,
-    /// The hash of the names and contents of the files.
+    /// Hash of the names and contents of the files.
     pub(super) fingerprint: String,
 }
 
-/// Client certificates of which the first that the registry can verify is presented.
+/// Client certificates. The first one that the registry can verify is presented.
 #[derive(Debug)]
 pub(super) struct ClientCertificates(Vec<Arc<CertifiedKey>>);
 
@@ -56,11 +55,11 @@ impl ResolvesClientCert for ClientCertificates {
     }
 }
 
-/// Reads the folders of all registries, by the canonical name of the host. `:` in the name of a folder may be written as
+/// Reads the folders of all registries, by canonical host name. `:` in the name of a folder may be written as
 /// `_`, since a volume of Kubernetes cannot be mounted at a path with `:`.
 ///
 /// # Errors
-/// [`SetupError::HostCertificates`] with the first file that cannot be used.
+/// [`SetupError::HostCertificates`] for the first file that cannot be used.
 pub(super) fn read_all(
     folder: &Path,
     provider: &CryptoProvider,
@@ -74,7 +73,7 @@ pub(super) fn read_all(
         let host = host_of(&name).ok_or_else(|| {
             refused(
                 &path,
-                "the name of the folder is no registry host (want host or host:port)",
+                "the name of the folder is no registry host; it must be host or host:port",
             )
         })?;
         let certificates = read_host(&path, provider)?;
@@ -82,14 +81,13 @@ pub(super) fn read_all(
             return Err(refused(&path, "there is another folder for this registry"));
         }
         if hosts.len() > MAX_HOSTS {
-            let reason = format!("it holds folders for more than {MAX_HOSTS} registries");
+            let reason = format!("it contains folders for more than {MAX_HOSTS} registries");
             return Err(refused(folder, &reason));
         }
     }
     Ok(hosts)
 }
 
-/// The registry whose folder has this name.
 fn host_of(name: &str) -> Option<String> {
     let with_port = match name.rsplit_once('_') {
         Some((host, port)) if is_number(port) => format!("{host}:{port}"),
@@ -178,11 +176,11 @@ fn read_chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, S
     let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
     match chain {
         Ok(chain) if !chain.is_empty() => Ok(chain),
-        _ => Err(refused(path, "it holds no certificate in PEM form")),
+        _ => Err(refused(path, "it contains no certificate in PEM form")),
     }
 }
 
-/// The errors say nothing of what the key's file holds.
+/// Reads a client certificate. The errors contain nothing of the key file.
 fn read_pair(
     path: &Path,
     chain: &[u8],
@@ -195,7 +193,7 @@ fn read_pair(
         let reason = if key.windows(9).any(|window| window == b"ENCRYPTED") {
             "the key is encrypted, which is not supported; store it without a password"
         } else {
-            "it holds no private key in PEM form"
+            "it contains no private key in PEM form"
         };
         refused(key_path, reason)
     })?;
@@ -219,7 +217,7 @@ fn read_pair(
     }
 }
 
-/// The entries of a folder in order, without hidden ones: Kubernetes keeps the versions of a Secret in `..<time>`.
+/// Returns the entries of a folder in order, without hidden ones: Kubernetes keeps the versions of a Secret in `..<time>`.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, SetupError> {
     let failed = |error: std::io::Error| refused(folder, &error.to_string());
     let mut paths = Vec::new();

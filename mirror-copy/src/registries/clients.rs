@@ -1,4 +1,4 @@
-//! The HTTP clients of a set of registries: connections that differ in what they may be made to are never shared.
+//! The HTTP clients of a set of registries. Connections with different allowances or certificates are never shared.
 
 use super::certificates::{self, HostCertificates};
 use super::error::SetupError;
@@ -13,27 +13,25 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Idle connections kept per host: at least what one copy uses at once.
+/// Idle connections kept per host: as many as one copy uses concurrently.
 const IDLE_PER_HOST: usize = 32;
 
-/// How long idle connections are kept: below the 60 s after which common load balancers drop them.
+/// Time that idle connections are kept: below the 60 s after which common load balancers drop them.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
-/// What a peer may send on one HTTP/2 stream before it is read, in bytes. HTTP/2 carries metadata only.
+/// Flow-control window of an HTTP/2 stream, in bytes. HTTP/2 carries metadata only.
 const STREAM_WINDOW: u32 = 64 * 1024;
 
-/// The same of all streams of a connection together: as much as 64 of them can fill, so that streams that wait for
-/// memory hold up no other. Half of it bounds what frames that carry next to nothing may cost.
+/// Flow-control window of an HTTP/2 connection, in bytes: that of 64 streams, so that streams that wait for memory block no
+/// other. Half of it bounds the cost of frames without content.
 const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
 
-/// The HTTP clients of all hosts.
 pub(crate) struct Clients {
     maker: ClientMaker,
     common: ClientSet,
     certificates: Option<Certificates>,
 }
 
-/// What all clients share.
 struct ClientMaker {
     options: RegistryOptions,
     policy: Arc<AddressPolicy>,
@@ -50,14 +48,14 @@ struct ClientSet {
 /// Two clients with the same allowance. Cheap to clone; clones share connections.
 #[derive(Clone)]
 pub(crate) struct Pair {
-    /// HTTP/1.1 only: one connection per running blob, because one HTTP/2 connection's flow-control
-    /// window caps the sum of all its streams.
+    /// HTTP/1.1 only: one connection per blob, because the flow-control window of an HTTP/2 connection limits the sum of its
+    /// streams.
     pub(crate) bulk: Client,
-    /// HTTP/2 where the registry offers it: many small requests on one connection.
+    /// HTTP/2 if the registry offers it: many small requests on one connection.
     pub(crate) small: Client,
 }
 
-/// The folder with certificates of single registries, and what it held when it was last read.
+/// The folder with certificates of single registries, and its content when it was last read.
 struct Certificates {
     folder: PathBuf,
     read: Mutex<ReadCertificates>,
@@ -66,21 +64,21 @@ struct Certificates {
 struct ReadCertificates {
     at: Instant,
     hosts: HashMap<String, Arc<HostClients>>,
-    /// Logged once.
+    /// The error that was logged last, so that it is logged once.
     last_error: Option<String>,
 }
 
 /// The clients for one host with certificates of its own.
 struct HostClients {
     fingerprint: String,
-    /// Present the client certificate, if there is one.
+    /// For requests of the registry itself; they present the client certificate, if there is one.
     authenticated: ClientSet,
-    /// For requests that somebody else sends to this host, by a redirect: only the host's authorities are trusted too.
+    /// For requests that another registry redirects to this host: they only trust its authorities.
     anonymous: ClientSet,
 }
 
 impl Clients {
-    /// Makes the clients. Reads the platform's root certificates and the folder with certificates; contacts nobody.
+    /// Creates the clients. Reads the root certificates of the platform and the folder with certificates.
     pub(super) fn new(
         options: &RegistryOptions,
         policy: &Arc<AddressPolicy>,
@@ -102,8 +100,8 @@ impl Clients {
         })
     }
 
-    /// The clients for a URL. `is_own` says that the registry whose host this is sends the request itself, so that its
-    /// client certificate is presented.
+    /// Returns the clients for a URL. `is_own`: the request belongs to the registry of this host, so that its client
+    /// certificate is presented.
     pub(crate) fn for_url(&self, url: &Url, is_own: bool, allowance: Allowance) -> Pair {
         let host = self
             .certificates
@@ -159,8 +157,8 @@ impl Certificates {
         })
     }
 
-    /// The clients of a host that has a folder. The files are read again as often as credentials, since certificates are
-    /// renewed; as long as they cannot be used, the previous ones stay in use.
+    /// Returns the clients of a host that has a folder. The files are read again as often as credentials, since certificates
+    /// are renewed; while they cannot be used, the previous ones stay in use.
     fn of(&self, host: &str, maker: &ClientMaker) -> Option<Arc<HostClients>> {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if read.at.elapsed() >= maker.options.credential_life {
@@ -175,8 +173,7 @@ impl Certificates {
                     if read.last_error.as_ref() != Some(&error) {
                         tracing::warn!(
                             %error,
-                            "cannot read the certificates of registries again; the previous ones stay in use until this is \
-                             corrected"
+                            "cannot reload the certificates of registries; the previous ones stay in use until this is corrected"
                         );
                     }
                     read.last_error = Some(error);
@@ -188,7 +185,7 @@ impl Certificates {
 }
 
 impl ReadCertificates {
-    /// Hosts whose files did not change keep their clients and connections.
+    /// Reads the folder. Hosts with unchanged files keep their clients and connections.
     fn read(
         &self,
         folder: &Path,
@@ -222,7 +219,7 @@ impl HostClients {
     }
 }
 
-/// The canonical name of the host that a URL leads to by TLS.
+/// Returns the canonical name of the host of an `https` URL.
 fn host_with_tls(url: &Url) -> Option<String> {
     if url.scheme() != "https" {
         return None;
@@ -250,7 +247,7 @@ fn client(
         .connect_timeout(options.timeouts.connect)
         .dns_resolver(policy.resolver(allowance))
         .proxy(policy.proxy())
-        // Followed by hand: only there is it known when credentials must stay behind.
+        // Redirects are followed by this crate, which knows where credentials may go.
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .pool_max_idle_per_host(IDLE_PER_HOST)
@@ -264,4 +261,13 @@ fn client(
     builder
         .build()
         .map_err(|error| SetupError::Client(error.to_string()))
+}
+
+/// The connections that a request uses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pool {
+    /// For metadata: HTTP/2 where possible.
+    Small,
+    /// For blobs: HTTP/1.1, a connection each.
+    Bulk,
 }

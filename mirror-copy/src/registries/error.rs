@@ -1,37 +1,39 @@
-//! Why registries cannot be set up.
+//! Errors of setting up registries.
 
 use std::path::PathBuf;
 
-/// Registries could not be set up, or a host cannot be one.
+/// The error of setting up [`Registries`](crate::Registries), or of a host that cannot be accessed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetupError {
-    /// An extra root certificate cannot be read.
-    #[error("extra root certificate {number} cannot be used: {reason}")]
+    /// A file of [`extra_root_certificates_pem`](crate::RegistryOptions::extra_root_certificates_pem) cannot be used.
+    #[error("cannot use root certificate file {number}: {reason}")]
     Certificate {
-        /// Which one of the list, from 1.
+        /// Number of the file, from 1.
         number: usize,
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// The certificates of a registry, in [`RegistryOptions::certificates`], cannot be used.
+    /// A file below [`certificates`](crate::RegistryOptions::certificates) cannot be used.
     #[error("{}: {reason}", path.display())]
     HostCertificates {
         /// The file or folder.
         path: PathBuf,
-        /// Says nothing of what a key's file holds.
+        /// The cause, without any content of a key file.
         reason: String,
     },
-    /// Not `host` or `host:port`.
-    #[error("{0:?} is not a registry host (want host or host:port)")]
+    /// The name is not `host` or `host:port`.
+    #[error("{0:?} is not a registry host; it must be host or host:port")]
     Host(String),
-    /// A host in a private network that was not allowed.
-    #[error(
-        "registry {0} is in a private network; the operator can allow it with --private-registry {0}, or with \
-         --insecure-registry for plain HTTP"
-    )]
-    Private(String),
-    /// The TLS or HTTP client cannot be made.
-    #[error("the HTTP client cannot be made: {0}")]
+    /// The name is private and not allowed by [`PrivateHosts`](crate::PrivateHosts).
+    #[error("registry {host} is in a private network; {advice}")]
+    Private {
+        /// The registry.
+        host: String,
+        /// The remedy, in the words of [`RegistryOptions::advice`](crate::RegistryOptions::advice).
+        advice: String,
+    },
+    /// The TLS or HTTP client cannot be created.
+    #[error("cannot create the HTTP client: {0}")]
     Client(String),
 }

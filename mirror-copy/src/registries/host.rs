@@ -1,24 +1,24 @@
-//! Names of registry hosts, and where their traffic goes.
+//! Names and endpoints of registry hosts.
 
 use reqwest::Url;
 use std::collections::BTreeSet;
 
-/// The one name of Docker Hub; references use it, its traffic goes elsewhere.
+/// Canonical name of Docker Hub in references, and the host of its registry API.
 const DOCKER_HUB: &str = "docker.io";
-const DOCKER_HUB_TRAFFIC: &str = "registry-1.docker.io";
+const DOCKER_HUB_API: &str = "registry-1.docker.io";
 
-/// The port that needs not be named, because HTTPS has it.
+/// The port of HTTPS, which names need not contain.
 const DEFAULT_PORT: &str = ":443";
 
-/// The name that stands for all spellings of a host: lower case, without the port of HTTPS, and one name for
-/// Docker Hub. What is learned of a host must be known under all its names.
+/// Returns the canonical name for all spellings of a host: lower case, without the port of HTTPS, and one name for Docker
+/// Hub. State of a host is kept under this name.
 pub(crate) fn canonical(host: &str) -> String {
     let host = spelled(host);
     hub(host.strip_suffix(DEFAULT_PORT).unwrap_or(&host)).to_owned()
 }
 
-/// The same where the hosts in `insecure`, as [`spelled`] gives them, are spoken to by plain HTTP: port 443 of
-/// those is a port like any other.
+/// Returns the canonical name where the hosts in `insecure`, as [`spelled`] returns them, use plain HTTP: their port 443 is
+/// kept.
 pub(crate) fn canonical_beside(host: &str, insecure: &BTreeSet<String>) -> String {
     let (exact, name) = (spelled(host), canonical(host));
     if insecure.contains(&exact) || insecure.contains(&name) {
@@ -28,7 +28,7 @@ pub(crate) fn canonical_beside(host: &str, insecure: &BTreeSet<String>) -> Strin
     }
 }
 
-/// A host in lower case, its port without leading zeros; one name for Docker Hub.
+/// Returns a host in lower case, with its port without leading zeros, and one name for Docker Hub.
 pub(crate) fn spelled(host: &str) -> String {
     let host = host.trim().to_ascii_lowercase();
     match host.rsplit_once(':') {
@@ -44,24 +44,24 @@ pub(crate) fn spelled(host: &str) -> String {
 
 fn hub(name: &str) -> &str {
     match name {
-        "index.docker.io" | "registry.hub.docker.com" | DOCKER_HUB_TRAFFIC => DOCKER_HUB,
+        "index.docker.io" | "registry.hub.docker.com" | DOCKER_HUB_API => DOCKER_HUB,
         name => name,
     }
 }
 
-/// Where a registry is.
+/// The address of a registry.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     /// The canonical name.
     pub(crate) name: String,
     /// `https://host[:port]/v2/`.
     pub(crate) base: Url,
-    /// Whether plain HTTP was allowed for this host.
+    /// The host uses plain HTTP.
     pub(crate) insecure: bool,
 }
 
 impl Endpoint {
-    /// `name` is canonical beside `insecure`. `None` if it is not `host` or `host:port`.
+    /// `name` is that of [`canonical_beside`]. Returns `None` if it is not `host` or `host:port`.
     pub(crate) fn new(name: &str, insecure: &BTreeSet<String>) -> Option<Self> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
         if name.is_empty() || !name.chars().all(allowed) {
@@ -69,12 +69,12 @@ impl Endpoint {
         }
         let insecure = insecure.contains(name);
         let scheme = if insecure { "http" } else { "https" };
-        let traffic = if name == DOCKER_HUB {
-            DOCKER_HUB_TRAFFIC
+        let api = if name == DOCKER_HUB {
+            DOCKER_HUB_API
         } else {
             name
         };
-        let base = Url::parse(&format!("{scheme}://{traffic}/v2/")).ok()?;
+        let base = Url::parse(&format!("{scheme}://{api}/v2/")).ok()?;
         Some(Self {
             name: name.to_owned(),
             base,
@@ -86,7 +86,7 @@ impl Endpoint {
         self.name == DOCKER_HUB
     }
 
-    /// Whether an address belongs to this registry, so that its credentials may go there. One that brings a login of its
+    /// Returns whether a URL belongs to this registry, so that its credentials may be sent there. A URL with a login of its
     /// own does not.
     pub(crate) fn owns(&self, url: &Url) -> bool {
         let has_login = !url.username().is_empty() || url.password().is_some();
@@ -94,7 +94,6 @@ impl Endpoint {
     }
 }
 
-/// Same scheme, host and port.
 fn same_origin(a: &Url, b: &Url) -> bool {
     a.scheme() == b.scheme()
         && a.host_str() == b.host_str()

@@ -1,7 +1,7 @@
-//! How much all blobs in flight together may keep in memory, and how the sources share it.
+//! Memory for all blobs in flight, shared fairly by the source hosts.
 //!
-//! A source that trickles must not keep the blobs of all others from being sent. So no host can take everything, and one
-//! that was slow while others waited gets no more than one large blob at a time.
+//! A slow source must not block the blobs of all others. So no host can take the whole memory, and one that was slow while
+//! others waited gets only one large blob at a time.
 
 mod shares;
 
@@ -13,10 +13,10 @@ use tokio::time::Instant;
 
 use shares::{OVERHEAD, PER_TRANSFER, Shares, Want};
 
-/// How long a blob has to wait before slow transfers of other hosts make room for it: most end by themselves in that time.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Wait of a blob after which slow transfers of other hosts yield to it: most of them end within this time.
+const YIELD_AFTER: Duration = Duration::from_mins(1);
 
-/// A share of the memory for each transfer: little for a small blob, so that many of them fly at once.
+/// A share of the memory for each transfer: little for a small blob, so that many of them are in flight concurrently.
 #[derive(Default)]
 pub(crate) struct MemoryBudget {
     state: Mutex<State>,
@@ -25,14 +25,14 @@ pub(crate) struct MemoryBudget {
 #[derive(Default)]
 struct State {
     shares: Shares,
-    /// Who waits, by number: who came first goes first, unless its host may have no more. None of them is empty.
-    lines: BTreeMap<Line, BTreeMap<u64, Waiting>>,
+    /// Waiting transfers by number: the first one goes first, unless its host may have no more. No queue is empty.
+    queues: BTreeMap<QueueKey, BTreeMap<u64, Waiting>>,
     next_number: u64,
 }
 
-/// Blobs of one host that are all large, or all not: what holds for the first of them holds for the others.
+/// A queue has blobs of one host that are all large, or all not, so that its first blob represents the others.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Line {
+struct QueueKey {
     host: String,
     large: u32,
 }
@@ -43,7 +43,7 @@ struct Waiting {
     wake: oneshot::Sender<()>,
 }
 
-/// A share that was taken, or is waited for; dropping it gives it back.
+/// A share that is held or waited for; dropping it gives it back.
 pub(crate) struct Share<'a> {
     memory: &'a MemoryBudget,
     host: &'a str,
@@ -55,14 +55,14 @@ impl MemoryBudget {
     /// Waits for a share for a blob of `size` bytes that comes from `host`.
     pub(crate) async fn take<'a>(&'a self, host: &'a str, size: u64) -> Share<'a> {
         let (turn, share) = self.enter(host, Want::of(size));
-        // The sender stays until it is this one's turn.
+        // The sender exists until this transfer is admitted.
         let _ = turn.await;
         share
     }
 
-    /// Whether a slow transfer from `host` has to make room: a blob of another host has waited for long, which would not
-    /// wait if it were alone. If so, `host` counts as slow from now on. A host that has one share only keeps it: so
-    /// a link that is slow for everybody still gets everything done, one blob after the other.
+    /// Returns whether a slow transfer from `host` must yield: a blob of another host has waited for long, which would not
+    /// wait if it were alone. `host` then counts as slow from now on. A host with a single share keeps it: a link that is
+    /// slow for all hosts still copies everything, one blob after the other.
     pub(crate) fn must_yield(&self, host: &str) -> bool {
         let mut state = self.state();
         let must = state.shares.has_more_than_one(host) && state.hinders_others(host);
@@ -82,7 +82,7 @@ impl MemoryBudget {
             since: Instant::now(),
             wake,
         };
-        let line = state.lines.entry(Line::of(host, want)).or_default();
+        let line = state.queues.entry(QueueKey::of(host, want)).or_default();
         line.insert(number, waiting);
         state.admit();
         let share = Share {
@@ -100,20 +100,20 @@ impl MemoryBudget {
 }
 
 impl State {
-    /// Lets in who may go now, in the order in which they came.
+    /// Admits waiting transfers that may start now, in their order.
     fn admit(&mut self) {
         let now = Instant::now();
         while let Some((line, number)) = self.admit_one(now) {
             if let Some(waiting) = self.remove(&line, number) {
-                // If it stopped waiting, dropping its share gives it back.
+                // If the receiver stopped waiting, dropping its share gives it back.
                 let _ = waiting.wake.send(());
             }
         }
     }
 
-    /// Takes for the first that may go now; it is still in line.
-    fn admit_one(&mut self, now: Instant) -> Option<(Line, u64)> {
-        let firsts = self.lines.iter().filter_map(|(line, waiting)| {
+    /// Takes a share for the first transfer that may start now, which stays in its queue.
+    fn admit_one(&mut self, now: Instant) -> Option<(QueueKey, u64)> {
+        let firsts = self.queues.iter().filter_map(|(line, waiting)| {
             let (number, first) = waiting.first_key_value()?;
             Some((*number, line, first.want))
         });
@@ -124,29 +124,29 @@ impl State {
                 return Some((line.clone(), number));
             }
             if self.shares.lacks_memory(want) {
-                // Were small blobs let past, a large one would wait for ever.
+                // If small blobs could overtake, a large one would wait forever.
                 return None;
             }
         }
         None
     }
 
-    fn remove(&mut self, line: &Line, number: u64) -> Option<Waiting> {
-        let waiting = self.lines.get_mut(line)?;
+    fn remove(&mut self, line: &QueueKey, number: u64) -> Option<Waiting> {
+        let waiting = self.queues.get_mut(line)?;
         let removed = waiting.remove(&number);
         if waiting.is_empty() {
-            self.lines.remove(line);
+            self.queues.remove(line);
         }
         removed
     }
 
-    /// Whether somebody of another host waits for long, and would not if only that host had something.
+    /// Returns whether a blob of another host has waited for long, and would not if only that host had transfers.
     fn hinders_others(&self, host: &str) -> bool {
-        self.lines.iter().any(|(line, waiting)| {
+        self.queues.iter().any(|(line, waiting)| {
             let first = waiting.first_key_value();
             line.host != host
                 && first.is_some_and(|(_, first)| {
-                    first.since.elapsed() >= PATIENCE
+                    first.since.elapsed() >= YIELD_AFTER
                         && self.shares.would_fit_alone(&line.host, first.want)
                 })
         })
@@ -156,7 +156,7 @@ impl State {
 impl Drop for Share<'_> {
     fn drop(&mut self) {
         let mut state = self.memory.state();
-        let line = Line::of(self.host, self.want);
+        let line = QueueKey::of(self.host, self.want);
         if state.remove(&line, self.number).is_none() {
             state.shares.give_back(self.host, self.want);
         }
@@ -164,7 +164,7 @@ impl Drop for Share<'_> {
     }
 }
 
-impl Line {
+impl QueueKey {
     fn of(host: &str, want: Want) -> Self {
         Self {
             host: host.to_owned(),
@@ -174,7 +174,7 @@ impl Line {
 }
 
 impl Want {
-    /// What a blob of `size` bytes wants. It is read and written at the same time.
+    /// Returns the share for a blob of `size` bytes. It is read and written concurrently.
     fn of(size: u64) -> Self {
         let content = size.div_ceil(1024).saturating_mul(2);
         let content = u32::try_from(content).unwrap_or(u32::MAX);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_came_first_goes_first_but_nobody_waits_for_anothers_limit() {
+    async fn the_first_goes_first_but_no_host_waits_for_the_limit_of_another() {
         let memory = MemoryBudget::default();
         let mut large = as_many_as_fit(&memory, "a", BIG);
         let mut first = Box::pin(memory.take("a", BIG));
@@ -237,27 +237,27 @@ mod tests {
 
     /// Three hosts hold all that large blobs may have, and the fourth comes.
     #[tokio::test(start_paused = true)]
-    async fn slow_hosts_make_room_for_who_waits_but_keep_one() {
+    async fn slow_hosts_yield_to_waiting_ones_but_keep_one() {
         let memory = MemoryBudget::default();
         let mut a = as_many_as_fit(&memory, "a", BIG);
         let _b = as_many_as_fit(&memory, "b", BIG);
         let _c = as_many_as_fit(&memory, "c", BIG);
-        // Nobody waits but who may have no more anyway.
+        // Only a host that may have no more waits.
         let mut more = Box::pin(memory.take("a", BIG));
         assert!(more.as_mut().now_or_never().is_none());
-        tokio::time::advance(PATIENCE).await;
+        tokio::time::advance(YIELD_AFTER).await;
         assert!(!memory.must_yield("b"));
         drop(more);
 
         let mut waiting = Box::pin(memory.take("d", BIG));
         assert!(waiting.as_mut().now_or_never().is_none());
         assert!(!memory.must_yield("a"), "it waits since this moment only");
-        tokio::time::advance(PATIENCE).await;
+        tokio::time::advance(YIELD_AFTER).await;
         assert!(!memory.must_yield("c"), "it has one only");
         assert!(memory.must_yield("a"));
         a.truncate(1);
         let _d = waiting.await;
-        // From now on it has one at a time, and that one is left in peace.
+        // From now on it has one at a time, which does not yield.
         assert!(memory.take("a", BIG).now_or_never().is_none());
         assert!(!memory.must_yield("a"));
         drop(a);

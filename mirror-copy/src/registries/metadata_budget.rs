@@ -1,10 +1,10 @@
-//! How much manifests, lists and other answers may keep in memory, in the whole process.
+//! Memory for manifests, lists and other responses, in the whole process.
 //!
-//! Everybody may hold a little without asking. Who needs more waits for one of a few places of medium size, and who
-//! needs still more in addition for the only large one. Places are taken in this order only, and whoever has the large
-//! one waits for no other, so nobody waits in a circle. Copies hold what they keep as long as they run; single requests
-//! have places of their own, hold them only while a body is read, and that has a time limit. A copy may wait for a
-//! request while it holds a place of its own, and never the other way round.
+//! Every copy and request may hold a little without waiting. One that needs more waits for one of a few medium places, and
+//! one that needs still more also for the only large place. Places are taken in this order only, and the holder of the large
+//! one waits for no other, so there is no deadlock. Copies hold their places until they end; single requests have places of
+//! their own and hold them only while a body is read, which has a time limit. A copy may wait for a request while it holds a
+//! place, never the other way round.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,28 +14,27 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-/// What one copy may keep. Manifests with 300 layers fit into the first size, with 1,000 into the second.
+/// Memory of one copy. Manifests with 300 layers fit into the first size, with 1,000 into the second.
 const COPY: Sizes = Sizes {
     free: 512 * KIB,
     medium: 2 * MIB,
     large: 32 * MIB,
 };
 
-/// Copies that may have more than a little at the same time: as many as run by default.
+/// Number of medium places for copies: as many as run concurrently by default.
 const MEDIUM_COPIES: usize = 4;
 
-/// What one request may hold. Errors, tokens and nearly all manifests fit into the first size, pages of a list into
-/// the second.
+/// Memory of one request. Errors, tokens and nearly all manifests fit into the first size, pages of a list into the second.
 const REQUEST: Sizes = Sizes {
     free: 64 * KIB,
     medium: MIB,
     large: 8 * MIB,
 };
 
-/// Requests that may hold more than a little at the same time; of one host only one may.
+/// Number of medium places for requests; of one host only one request at a time has one.
 const MEDIUM_REQUESTS: usize = 6;
 
-/// How much one holder may have, in bytes.
+/// Maximum memory of a holder in bytes: without waiting, with a medium place, and with the large place.
 #[derive(Clone, Copy)]
 struct Sizes {
     free: u64,
@@ -43,9 +42,10 @@ struct Sizes {
     large: u64,
 }
 
-/// The memory for what registries say, shared by all copies and requests that use it. Cheap to clone.
+/// Memory for manifests, lists and other responses, shared by all copies and requests that use it. Cheap to clone; clones
+/// share the memory.
 ///
-/// The default is the process's own: whatever sets of registries there are, they share it.
+/// The default is one budget for the process, shared by all sets of registries.
 #[derive(Clone)]
 pub struct MetadataBudget {
     copies: Places,
@@ -60,7 +60,8 @@ struct Places {
 }
 
 impl MetadataBudget {
-    /// A budget of its own: 40 MiB for copies and 14 MiB for requests, beside the little that everybody may have.
+    /// Creates a separate budget: 40 MiB for copies and 14 MiB for requests, besides 512 KiB for each copy and 64 KiB for each
+    /// request.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -69,12 +70,12 @@ impl MetadataBudget {
         }
     }
 
-    /// What one copy is going to keep.
+    /// Returns a reservation for one copy.
     pub(crate) fn for_copy(&self) -> Arc<Reservation> {
         Reservation::new(&self.copies, None)
     }
 
-    /// What one request is going to hold. Of those that share `turn`, one at a time holds more than a little.
+    /// Returns a reservation for one request. Of those that share `turn`, one at a time has a place.
     pub(crate) fn for_request(&self, turn: &Arc<Semaphore>) -> Arc<Reservation> {
         Reservation::new(&self.requests, Some(Arc::clone(turn)))
     }
@@ -103,32 +104,31 @@ impl Places {
     }
 }
 
-/// What one copy or one request holds. It keeps its places until it is dropped: a body that broke off while its reader
-/// waited for a place is read again without waiting.
+/// The memory of one copy or one request. It keeps its places until it is dropped: a body whose connection broke while its
+/// reader waited for a place is read again without waiting.
 pub(crate) struct Reservation {
     places: Places,
-    /// To be waited for before any place.
+    /// Acquired before any place.
     turn: Option<Arc<Semaphore>>,
     used: AtomicU64,
     held: Mutex<Held>,
     state: watch::Sender<MemoryState>,
 }
 
-/// A size of places: who has a large one has a medium one, too.
+/// A place for more memory than every copy may hold without waiting ([`MetadataBudget`]). A holder of the large place also
+/// has a medium one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MemoryPlace {
-    /// One of a few.
+    /// One of four places: 2 MiB for a copy.
     Medium,
-    /// The only one of its size.
+    /// The only one of its size: 32 MiB for a copy.
     Large,
 }
 
-/// What a copy or request has, and what it waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MemoryState {
-    /// The largest place that it has.
+    /// The largest place.
     pub(crate) holds: Option<MemoryPlace>,
-    /// The place that others have and that it waits for.
     pub(crate) waits_for: Option<MemoryPlace>,
 }
 
@@ -139,13 +139,13 @@ struct Held {
     large: Option<OwnedSemaphorePermit>,
 }
 
-/// Part of a reservation; dropping it gives it back.
+/// Part of a reservation; dropping it releases it.
 pub(crate) struct Lease {
     of: Arc<Reservation>,
     bytes: u64,
 }
 
-/// A copy or request wants more than one may have: this many bytes.
+/// A copy or request exceeds the limit, which is this many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BeyondLimit(pub(crate) u64);
 
@@ -160,12 +160,12 @@ impl Reservation {
         })
     }
 
-    /// What it has and waits for, and each change of that.
+    /// Returns the state and its changes.
     pub(crate) fn state(&self) -> watch::Receiver<MemoryState> {
         self.state.subscribe()
     }
 
-    /// An empty lease, to grow.
+    /// Returns an empty lease, to grow.
     pub(crate) fn lease(self: &Arc<Self>) -> Lease {
         Lease {
             of: Arc::clone(self),
@@ -173,7 +173,7 @@ impl Reservation {
         }
     }
 
-    /// Waits until this much in all may be held.
+    /// Waits until this much memory in total may be held.
     async fn ensure(&self, used: u64) {
         if used <= self.places.sizes.free {
             return;
@@ -206,7 +206,7 @@ impl Reservation {
     }
 }
 
-/// Says that a place is waited for until it is dropped, also when the wait is given up.
+/// Marks the reservation as waiting until it is dropped, also when the wait is cancelled.
 struct Waiting<'a>(&'a watch::Sender<MemoryState>);
 
 impl<'a> Waiting<'a> {
@@ -232,13 +232,13 @@ impl Lease {
             .used
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
         let before = before.map_err(|_| BeyondLimit(limit))?;
-        // From here on dropping the lease gives it back, even while this waits.
+        // From here on dropping the lease releases it, even while this waits.
         self.bytes += bytes;
         self.of.ensure(before + bytes).await;
         Ok(())
     }
 
-    /// Gives back what is beyond `bytes`.
+    /// Releases the memory beyond `bytes`.
     pub(crate) fn shrink_to(&mut self, bytes: u64) {
         let less = self.bytes.saturating_sub(bytes);
         self.bytes -= less;
@@ -252,7 +252,7 @@ impl Drop for Lease {
     }
 }
 
-/// Bytes that are held as long as anybody has them.
+/// Bytes with the lease of their memory.
 pub(crate) struct Leased(
     pub(crate) Vec<u8>,
     #[expect(dead_code, reason = "held, never looked at")] pub(crate) Lease,
@@ -269,7 +269,7 @@ mod tests {
     use super::*;
     use futures_util::FutureExt as _;
 
-    /// A holder that has as much as it asked for, if it does not have to wait.
+    /// Returns a lease of this size if it is available without waiting.
     fn holds(reservation: &Arc<Reservation>, bytes: u64) -> Option<Lease> {
         let mut lease = reservation.lease();
         lease.grow(bytes).now_or_never()?.ok()?;
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn little_is_never_waited_for_and_more_is_bounded() {
+    fn the_free_size_needs_no_wait_and_more_is_bounded() {
         let budget = MetadataBudget::new();
         let copies: Vec<_> = (0..100).map(|_| budget.for_copy()).collect();
         let mut leases: Vec<_> = copies
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_limit_nothing_is_waited_for() {
+    fn exceeding_the_limit_fails_without_a_wait() {
         let copy = MetadataBudget::new().for_copy();
         let mut lease = copy.lease();
         for bytes in [COPY.large + 1, u64::MAX] {
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_stops_waiting_or_ends_makes_room() {
+    async fn a_cancelled_wait_or_a_finished_copy_releases_memory() {
         let budget = MetadataBudget::new();
         let [first, second, third] = [(); 3].map(|()| budget.for_copy());
         let large = holds(&first, COPY.large).unwrap();
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_host_one_request_at_a_time_holds_much() {
+    fn one_request_of_a_host_at_a_time_holds_a_place() {
         let budget = MetadataBudget::new();
         let hosts = [(); 9].map(|()| Arc::new(Semaphore::new(1)));
         let each = |hosts: &[Arc<Semaphore>]| {
@@ -352,9 +352,9 @@ mod tests {
         assert_eq!(each(&hosts).len(), MEDIUM_REQUESTS, "all were given back");
     }
 
-    /// Four copies and many requests that all grow, in any order, with a large part for each: everybody gets there.
+    /// Many copies and requests that all grow, in any order, up to the large size: all of them finish.
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_in_a_circle() {
+    async fn there_is_no_deadlock() {
         let budget = MetadataBudget::new();
         let host = Arc::new(Semaphore::new(1));
         let growers = (0..12).map(|number| {

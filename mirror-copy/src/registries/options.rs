@@ -1,52 +1,54 @@
-//! What the operator may choose about talking to registries.
+//! Options of the connections to registries.
 
 use super::metadata_budget::MetadataBudget;
 use crate::address_policy::{PrivateHosts, Resolver, SystemResolver};
 use crate::credentials::Credentials;
+use crate::error::Remedy;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How registries are spoken to.
+/// Options for all registries of a [`Registries`](crate::Registries) set.
 #[derive(Clone)]
 pub struct RegistryOptions {
-    /// Where credentials come from.
+    /// Sources of credentials.
     pub credentials: Credentials,
-    /// Hosts (`host` or `host:port`, exactly as in image references) spoken to by plain HTTP. Every
-    /// other host, `localhost` included, is spoken to by HTTPS only.
+    /// Hosts (`host` or `host:port`, exactly as in image references) that are accessed by plain HTTP. All others, including
+    /// `localhost`, are accessed by HTTPS only.
     pub insecure_hosts: BTreeSet<String>,
-    /// PEM files with root certificates trusted in addition to the platform's.
+    /// Contents of PEM files with root certificates that are trusted in addition to those of the platform.
     pub extra_root_certificates_pem: Vec<Vec<u8>>,
-    /// A folder with certificates of single registries, as docker's `certs.d`: in `<host>` or `<host>:<port>` (or
-    /// `<host>_<port>`) every `*.crt` is an authority that is trusted for that registry too, and every `*.cert` with its
-    /// `*.key`, or `tls.crt` with `tls.key`, a client certificate. Read again every [`Self::credential_life`].
+    /// A folder with certificates of single registries, as `certs.d` of docker: in `<host>` or `<host>:<port>` (or
+    /// `<host>_<port>`) every `*.crt` is an authority that is also trusted for that registry, and every `*.cert` with its
+    /// `*.key`, or `tls.crt` with `tls.key`, is a client certificate. It is read again after [`Self::credential_life`].
     pub certificates: Option<PathBuf>,
     /// Hosts to which no client certificate is presented.
     pub hosts_without_client_certificate: BTreeSet<String>,
     /// The `User-Agent` header.
     pub user_agent: String,
-    /// When to give up waiting.
+    /// Timeouts of requests.
     pub timeouts: Timeouts,
-    /// When and how often to try again.
+    /// Retries of failed requests.
     pub retry: RetryPolicy,
-    /// How long a looked-up credential is used before the docker configuration is read again, so
-    /// that rotated files are seen.
+    /// Time that a credential is cached before its files are read again, so that rotated files are used.
     pub credential_life: Duration,
-    /// Lets every registry send us on to private addresses: by redirects, upload locations and token services. Without
-    /// this only a registry may that has a private address itself, and that [`PrivateHosts`] allows. Link-local
-    /// addresses and metadata services stay out of reach.
+    /// Allow every registry to refer to private addresses: by redirects, upload locations and token services. Otherwise
+    /// only a registry with a private address of its own may, if [`PrivateHosts`] allows it. Link-local addresses and
+    /// metadata services are never allowed.
     pub allow_private_redirects: bool,
     /// The registries that may have private addresses.
     pub private_hosts: PrivateHosts,
-    /// Networks whose addresses count as public: for registries, and for where those send us on to. A link-local address
-    /// or a metadata service must be named alone, as `169.254.20.10/32`.
+    /// Networks whose addresses count as public, for registries and the addresses that they refer to. A link-local address
+    /// or a metadata service must be a network of its own, such as `169.254.20.10/32`.
     pub private_networks: Vec<IpNet>,
-    /// Resolves the names of hosts. Not asked for what goes through a proxy, nor for literal addresses.
+    /// Resolves host names. It is not used for literal addresses, nor for hosts behind a proxy.
     pub resolver: Arc<dyn Resolver>,
-    /// Memory for manifests, lists and other answers. The default is shared by the whole process.
+    /// Memory for manifests, lists and other responses. The default is shared by the whole process.
     pub metadata_budget: MetadataBudget,
+    /// Words a [`Remedy`] at the end of an error text, with the setting as the operator knows it: `add the CA to ca.pem`.
+    pub advice: fn(&Remedy<'_>) -> String,
 }
 
 impl Default for RegistryOptions {
@@ -66,6 +68,7 @@ impl Default for RegistryOptions {
             private_networks: Vec::new(),
             resolver: Arc::new(SystemResolver),
             metadata_budget: MetadataBudget::default(),
+            advice: |remedy| remedy.to_string(),
         }
     }
 }
@@ -91,19 +94,18 @@ impl std::fmt::Debug for RegistryOptions {
     }
 }
 
-/// When to give up waiting. There is no limit on a whole transfer, only on standing still.
+/// Timeouts of requests. A transfer has no total limit; it fails only when it makes no progress.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// For a connection, TLS included.
+    /// Until a connection is established, including TLS.
     pub connect: Duration,
-    /// For the next byte of an answer, and for an upload to accept more.
+    /// Until the next byte of a response, and until an upload accepts more.
     pub idle: Duration,
-    /// For the first byte of a blob: proxies that scan a blob hold it back until they have seen all of it.
+    /// Until the first byte of a blob: scanning proxies hold it back until they have read the whole blob.
     pub first_byte: Duration,
-    /// For the beginning of a list that an image can do without: referrers, and tags made of digests.
+    /// Until the beginning of a list that is optional: referrers and digest tags.
     pub list: Duration,
-    /// For the answer after the last byte of an upload: some storage backends copy the whole blob
-    /// before they answer.
+    /// Until the response after the last byte of an upload: some storage backends copy the whole blob before they respond.
     pub commit: Duration,
 }
 
@@ -119,22 +121,22 @@ impl Default for Timeouts {
     }
 }
 
-/// When and how often a failed call is made again. Waits grow by two, with jitter.
+/// Retries of failed requests, with exponential backoff (factor 2) and jitter.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryPolicy {
-    /// Attempts in all; 1 means no retry.
+    /// Maximum number of attempts; 1 means no retry.
     pub attempts: usize,
-    /// Wait before the second attempt.
+    /// Delay before the second attempt.
     pub first_delay: Duration,
-    /// Longest wait that grows by itself.
+    /// Maximum delay of the backoff.
     pub max_delay: Duration,
-    /// Longest wait that a registry can ask for with `Retry-After`.
+    /// Maximum delay that a registry can request with `Retry-After`.
     pub max_retry_after: Duration,
-    /// Longest time that one call takes with all its attempts and the waits between them: after this, no
-    /// further attempt begins. A blob's transfer takes as long as it takes; there it limits the waits alone.
+    /// Maximum time of one request with all attempts and delays: no attempt starts after it. The transfer of a blob has no
+    /// total limit; there it limits only the delays.
     pub total: Duration,
-    /// How long a registry may take to show a manifest that it accepted, or a blob that was just sent. Registries with
-    /// replicated storage need some seconds.
+    /// Time that a registry has to show a manifest or a blob that it accepted. Registries with replicated storage need a few
+    /// seconds.
     pub visible_within: Duration,
 }
 
@@ -152,7 +154,6 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The waits between attempts.
     pub(crate) fn backoff(&self) -> backon::ExponentialBuilder {
         backon::ExponentialBuilder::default()
             .with_min_delay(self.first_delay)

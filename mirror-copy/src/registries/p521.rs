@@ -11,7 +11,7 @@ use rustls::pki_types::{
 use sha2::Digest as _;
 use std::sync::LazyLock;
 
-/// Bytes of an element of the field, 521 bits.
+/// Size of a field element (521 bits), in bytes.
 const FIELD: usize = 66;
 
 type Algorithms = &'static [&'static dyn SignatureVerificationAlgorithm];
@@ -29,7 +29,7 @@ static HANDSHAKES: &[(SignatureScheme, Algorithms)] = &[(
     &[&P521(Hash::Sha512)],
 )];
 
-/// Made once, because rustls wants lists of static lifetime.
+/// Created once, because rustls requires lists of static lifetime.
 static WITH_P521: LazyLock<WebPkiSupportedAlgorithms> = LazyLock::new(|| {
     let ring = rustls::crypto::ring::default_provider().signature_verification_algorithms;
     WebPkiSupportedAlgorithms {
@@ -38,7 +38,7 @@ static WITH_P521: LazyLock<WebPkiSupportedAlgorithms> = LazyLock::new(|| {
     }
 });
 
-/// The algorithms of ring and those with P-521.
+/// Returns the algorithms of ring and those with P-521.
 pub(super) fn algorithms() -> WebPkiSupportedAlgorithms {
     *WITH_P521
 }
@@ -68,8 +68,8 @@ impl SignatureVerificationAlgorithm for P521 {
             Hash::Sha384 => sha2::Sha384::digest(message).to_vec(),
             Hash::Sha512 => sha2::Sha512::digest(message).to_vec(),
         };
-        // The crate refuses hashes of less than half the field. A hash stands for a number (SEC 1, 4.1.4), which leading
-        // zeros do not change.
+        // The crate refuses hashes of less than half the field. A hash is a number (SEC 1, 4.1.4), which leading zeros do not
+        // change.
         let mut number = vec![0; FIELD.saturating_sub(hash.len())];
         number.extend(hash);
         key.verify_prehash(&number, &signature)

@@ -1,4 +1,4 @@
-//! TLS by rustls with the ring provider, whatever provider the process installed.
+//! TLS configurations: rustls with the ring provider, independent of the provider that the process installed.
 
 use super::certificates::ClientCertificates;
 use super::error::SetupError;
@@ -17,27 +17,25 @@ use rustls::{
 use rustls_platform_verifier::Verifier;
 use std::sync::Arc;
 
-/// What all connections share.
 pub(super) struct Tls {
     pub(super) provider: Arc<CryptoProvider>,
-    /// The platform's roots plus those for all registries; `None` where there are none at all.
+    /// Trusts the roots of the platform and those for all registries; `None` if there are none at all.
     common: Option<Arc<dyn ServerCertVerifier>>,
-    /// The roots for all registries, without the platform's.
+    /// The additional roots for all registries.
     trusted: Vec<CertificateDer<'static>>,
 }
 
 impl Tls {
-    /// Reads the platform's root certificates.
+    /// Reads the root certificates of the platform.
     pub(super) fn new(extra_pem: &[Vec<u8>]) -> Result<Self, SetupError> {
         let provider = Arc::new(provider());
         let trusted = extra_roots(extra_pem)?;
         let platform = Verifier::new_with_extra_roots(trusted.clone(), Arc::clone(&provider));
         let common: Option<Arc<dyn ServerCertVerifier>> = match platform {
             Ok(platform) => Some(Arc::new(platform)),
-            // A container without certificates can still talk to insecure hosts; for all others the
-            // handshake fails and says why.
+            // A container without certificates can still use insecure hosts; for all others the handshake fails.
             Err(error) => {
-                tracing::warn!(%error, "no root certificates: no HTTPS registry can be trusted");
+                tracing::warn!(%error, "no root certificates, so no HTTPS registry is trusted; install ca-certificates");
                 None
             }
         };
@@ -48,13 +46,13 @@ impl Tls {
         })
     }
 
-    /// The configuration for registries that have no certificates of their own.
+    /// Returns the configuration for registries without certificates of their own.
     pub(super) fn config(&self) -> Result<ClientConfig, SetupError> {
         self.config_with(&[], None)
     }
 
-    /// The configuration for a registry that may have a certificate of these authorities too. Each configuration remembers
-    /// its sessions apart, so that none is resumed with a client certificate that must not be presented.
+    /// Returns the configuration for a registry that also trusts these authorities. Each configuration has its own session
+    /// cache, so that no session is resumed with a client certificate that must not be presented.
     pub(super) fn config_with(
         &self,
         roots: &[CertificateDer<'static>],
@@ -81,7 +79,7 @@ impl Tls {
             builder.with_root_certificates(RootCertStore::empty())
         } else {
             builder
-                .dangerous() // rustls' name for "a verifier of one's own"
+                .dangerous() // the name in rustls for a custom verifier
                 .with_custom_certificate_verifier(Arc::new(RegistryVerifier {
                     verifiers,
                     trusted: [roots, &self.trusted].concat(),
@@ -95,7 +93,7 @@ impl Tls {
     }
 }
 
-/// ring, with what it cannot verify.
+/// Returns ring with P-521 signatures, which it cannot verify.
 fn provider() -> CryptoProvider {
     CryptoProvider {
         signature_verification_algorithms: p521::algorithms(),
@@ -103,10 +101,10 @@ fn provider() -> CryptoProvider {
     }
 }
 
-/// Accepts what one of several verifiers accepts, and a server certificate that is itself trusted.
+/// Accepts certificates that one of several verifiers accepts, and server certificates that are themselves trusted.
 ///
-/// `openssl req -x509` makes certificates with CA:TRUE, which RFC 5280 does not forbid for a server, and webpki refuses. All
-/// other rules hold for them: the name, the time, and the proof that the server has the key.
+/// `openssl req -x509` creates certificates with CA:TRUE, which RFC 5280 allows for a server and webpki refuses. All other
+/// rules apply to them: the name, the time, and the proof that the server has the key.
 #[derive(Debug)]
 struct RegistryVerifier {
     /// Not empty.
@@ -116,19 +114,19 @@ struct RegistryVerifier {
 }
 
 impl RegistryVerifier {
-    /// Whether a refusal is only about what a certificate may be used for. The verifier checks the time before that.
+    /// Returns whether a refusal is only about the use of a certificate. The verifier checks the time before that.
     fn is_about_use(error: &Error) -> bool {
         let Error::InvalidCertificate(CertificateError::Other(error)) = error else {
             return false;
         };
-        error.0.to_string() == crate::error::CA_AS_SERVER
+        error.0.to_string() == crate::error::advice::CA_AS_SERVER
     }
 
     fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
         &self.provider.signature_verification_algorithms
     }
 
-    /// The error of the verifier that knows the issuer, else that of the last one.
+    /// Returns the error of the verifier that knows the issuer, else that of the last one.
     fn verify_chain(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -217,7 +215,7 @@ fn extra_roots(pems: &[Vec<u8>]) -> Result<Vec<CertificateDer<'static>>, SetupEr
             roots.push(certificate);
         }
         if roots.len() == before {
-            return Err(refused("it holds no certificate in PEM form".to_owned()));
+            return Err(refused("it contains no certificate in PEM form".to_owned()));
         }
     }
     Ok(roots)
@@ -266,13 +264,13 @@ mod tests {
                 &another[..],
                 "registry.test",
                 IN_2030,
-                crate::error::CA_AS_SERVER,
+                crate::error::advice::CA_AS_SERVER,
             ),
             (
                 &[][..],
                 "registry.test",
                 IN_2030,
-                crate::error::CA_AS_SERVER,
+                crate::error::advice::CA_AS_SERVER,
             ),
         ] {
             let refusal = verify(trusted, name, now);

@@ -1,15 +1,14 @@
-//! Logging in: which scheme the registry wants, and the proof that goes with a request.
+//! Authentication: the scheme that the registry requires, and the proof that a request carries.
 //!
-//! Nothing is requested in advance. A request is sent with what is known; a 401 names the scheme, and further requests for
-//! the same repository carry their proof from the start. When the registry has accepted a login, requests for its other
-//! repositories carry it too. A host without a login is asked without proof for each repository until that one is
-//! challenged itself. Credentials go to the registry that challenged, or to the token service that it names, and nowhere
-//! else.
+//! The first request is sent without a proof; a 401 names the scheme, and further requests for the same repository carry
+//! their proof from the start. When the registry has accepted a login, requests for its other repositories carry it too.
+//! Without a login, requests carry a proof only for repositories that were challenged themselves. Credentials are sent to the
+//! registry that challenged, or to the token service that it names, and nowhere else.
 
 use super::Registry;
 use super::auth_schemes::{AuthSchemes, Scheme, TokenService};
+use super::auth_schemes::{Proof, basic};
 use super::challenge::Challenge;
-use super::proof::{Proof, basic};
 use super::repository::Access;
 use super::token::{Scopes, Token};
 use super::token_cache::{Batch, TokenCache};
@@ -22,17 +21,17 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 impl Registry {
-    /// Announces that this access will be wanted soon. If a token is fetched before, this is asked for in
-    /// the same request, where the token service takes that.
+    /// Announces that this access will be needed soon, so that it is part of the next token request, if the token service accepts
+    /// that.
     pub(crate) fn expect(&self, repository: &str, access: Access) {
-        // Whoever wants an invalid name will hear so himself.
+        // An invalid name is an error of the request that uses it.
         if let Ok(repository) = self.repository(repository, access) {
             self.tokens().announce(repository.scopes);
         }
     }
 
-    /// The proof for a request, if it is known that one is wanted. A scheme for which there is no proof (any more) is
-    /// forgotten: the request is then sent without one, and the registry decides.
+    /// Returns the proof for a request, if one is known to be required. A scheme without a proof is forgotten: the request is then
+    /// sent without one, and the registry decides.
     pub(super) async fn proof(
         &self,
         subject: &Subject,
@@ -73,7 +72,7 @@ impl Registry {
         }
     }
 
-    /// A proof that answers this challenge, other than the one that was just refused.
+    /// Returns a proof for this challenge, other than the one that was just refused.
     pub(super) async fn renewed(
         &self,
         subject: &Subject,
@@ -111,9 +110,9 @@ impl Registry {
         }
     }
 
-    /// Another proof in place of one that was refused by 403, which is no challenge: some registries say so
-    /// of an expired one, and of a token that they granted less than was asked for. `None` if that is not
-    /// what was said, or if there is no other proof.
+    /// Returns another proof instead of one that was refused by 403, which is no challenge: some registries respond so to an
+    /// expired one, and to a token with fewer scopes than requested. Returns `None` if neither is the case, or if there is no
+    /// other proof.
     pub(super) async fn replaced(
         &self,
         subject: &Subject,
@@ -132,17 +131,17 @@ impl Registry {
         Ok(Some(proof).filter(|proof| proof.header != refused.header))
     }
 
-    /// The error for a proof that does not help, even fresh.
+    /// Returns the error for a new proof that was refused; `None` if the response explains it better.
     pub(super) fn not_enough(&self, subject: &Subject, proof: &Proof) -> Option<RegistryError> {
         match &proof.user {
             None => Some(self.login_needed(subject)),
             Some(user) if proof.is_password => Some(self.refused(Some(user.clone()))),
-            // A valid user without the right to this: the registry's own words say it best.
+            // A valid user without this right: the message of the registry explains it.
             Some(_) => None,
         }
     }
 
-    /// The registry responded to a request with this proof, and did not refuse it.
+    /// Records that the registry accepted this proof.
     pub(super) fn accepted(&self, scopes: &Scopes, proof: &Proof) {
         if proof.user.is_some() {
             self.schemes().accept_login(scopes);
@@ -154,8 +153,8 @@ impl Registry {
         schemes.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// User and password. If they are the `refused` ones, they are looked up again: they may have been
-    /// rotated since they were read.
+    /// Returns a proof of user and password. If they are the `refused` ones, they are looked up again: they may have been rotated
+    /// since they were read.
     async fn password(
         &self,
         subject: &Subject,
@@ -170,7 +169,7 @@ impl Registry {
             None => Err(self.login_needed(subject)),
             Some(Credential::Login(login)) => {
                 let header = password_of(&login)
-                    .ok_or_else(|| self.challenge_error("the user name cannot be sent"))?;
+                    .ok_or_else(|| self.challenge_error("the user name cannot be part of a header"))?;
                 Ok(Proof {
                     header,
                     user: Some(login.username),
@@ -179,13 +178,12 @@ impl Registry {
                 })
             }
             Some(Credential::IdentityToken(_)) => Err(self.challenge_error(
-                "it wants a user name and password, the docker configuration has an identity token",
+                "it requires a user name and password, and the docker configuration has an identity token",
             )),
         }
     }
 
-    /// The credential for the repository of these scopes: as it was last read, if that is not long ago and it is not
-    /// `stale`.
+    /// Returns the credential for the repository of these scopes: the cached one, unless that is too old or `stale`.
     pub(super) async fn credential(
         &self,
         scopes: &Scopes,
@@ -207,15 +205,15 @@ impl Registry {
         let mut logins = options.credentials.lookup(self.host()).await?;
         let credential = logins.find(repository).await;
         if logins.has_paths() {
-            // One token must not be asked for with the login of one path and the scopes of another.
+            // A token must not be requested with the login of one path and the scopes of another.
             self.tokens().stop_batching();
         }
         *cached = Some((Instant::now(), logins));
         Ok(credential?)
     }
 
-    /// A token for these scopes: a cached one if it is fresh and not `refused`, else a new one, fetched
-    /// once however many wait for it.
+    /// Returns a token for these scopes: a cached one if it is valid and not `refused`, else a new one, which is fetched once for
+    /// all waiting requests.
     async fn token(
         &self,
         service: &Arc<TokenService>,
@@ -245,16 +243,16 @@ impl Registry {
         wanted: &Scopes,
         refused: Option<&HeaderValue>,
     ) -> Result<Token, RegistryError> {
-        let flight = self.tokens().flight(wanted);
-        let _fetching = flight.lock().await;
-        // Somebody else may have fetched it meanwhile.
+        let fetch = self.tokens().fetch(wanted);
+        let _fetching = fetch.lock().await;
+        // Another request may have fetched it in the meantime.
         if let Some(token) = self.tokens().find(wanted, refused) {
             return Ok(token);
         }
-        let anew = refused.is_some();
-        // Reads the logins, of which there may be several, before scopes are put together.
-        self.credential(wanted, |_| anew).await?;
-        let mut batch = self.tokens().batch(wanted, &flight);
+        let must_reload = refused.is_some();
+        // Reads the logins, of which there may be several, before scopes are combined.
+        self.credential(wanted, |_| must_reload).await?;
+        let mut batch = self.tokens().batch(wanted, &fetch);
         let mut fetched = self
             .fetch_token(service, subject, &batch.scopes, wanted)
             .await;
@@ -263,7 +261,7 @@ impl Registry {
             if fetched.is_ok() {
                 tracing::debug!(
                     host = self.host(),
-                    "its token service takes no scopes of several callers"
+                    "its token service accepts no scopes of several callers"
                 );
                 self.tokens().stop_batching();
             }
@@ -275,11 +273,11 @@ impl Registry {
         let mut token = fetched.map_err(|error| self.not_about_content(error))?;
         token.batched = batch.batched;
         if batch.batched {
-            // The other callers find it without a challenge of their own.
+            // The other callers use it without a challenge of their own.
             let scheme = Scheme::Bearer(Arc::clone(service));
             self.schemes().learn(&batch.scopes, &scheme);
         }
-        self.tokens().insert(batch.scopes, token.clone(), &flight);
+        self.tokens().insert(batch.scopes, token.clone(), &fetch);
         Ok(token)
     }
 
@@ -306,7 +304,7 @@ impl Registry {
         }
     }
 
-    /// A 404 of the token service says nothing about the image, whose absence is told by the same status.
+    /// A 404 of the token service is not about the image, whose absence has the same status.
     fn not_about_content(&self, error: RegistryError) -> RegistryError {
         match error.status() {
             Some(404) => self.challenge_error(&format!("its token service failed: {error}")),
@@ -322,7 +320,7 @@ impl Registry {
     }
 }
 
-/// Whether a token service does not give a token for what it was asked, as opposed to failing.
+/// Returns whether a token service refused these scopes, as opposed to a failure.
 fn is_refusal(error: &RegistryError) -> bool {
     match error {
         RegistryError::Credentials { .. } | RegistryError::LoginNeeded { .. } => true,

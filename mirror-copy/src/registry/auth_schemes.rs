@@ -1,59 +1,57 @@
-//! Authentication schemes that challenges named, each for the repositories that it was about.
+//! Authentication schemes of one host, each for the repositories that were challenged with it, and the proofs of requests.
 //!
-//! One private repository among public ones, or one bad response of a proxy, must not decide how the rest of the host is
-//! asked. Only a scheme whose login the registry accepted holds for the whole host.
+//! One private repository among public ones, or one bad response of a proxy, must not decide for the rest of the host. Only a
+//! scheme whose login the registry accepted is used for the whole host.
 
 use super::token::Scopes;
 use crate::address_policy::Allowance;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::Url;
+use reqwest::header::HeaderValue;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
-/// Repositories per host whose schemes are remembered. Those of the oldest are learned again by one more request.
+/// Maximum number of repositories per host whose schemes are remembered. Learning one again takes one request.
 const MAX_REPOSITORIES: usize = 128;
 
-/// Different token services per host that are remembered. Registries have one.
+/// Maximum number of token services per host. Registries have one.
 const MAX_SERVICES: usize = 4;
 
-/// Longest realm and service of a token service that is remembered, in bytes.
+/// Maximum length of realm and service of a token service, in bytes.
 const MAX_SERVICE_BYTES: usize = 2048;
 
-/// The token service that a registry named.
 #[derive(PartialEq, Eq)]
 pub(super) struct TokenService {
     pub(super) realm: Url,
     pub(super) service: Option<String>,
-    /// What the realm's host may be.
+    /// The addresses that the host of the realm may have.
     pub(super) allowance: Allowance,
 }
 
 impl TokenService {
-    /// Bytes of its names.
-    pub(super) fn length(&self) -> usize {
+    fn length(&self) -> usize {
         self.realm.as_str().len() + self.service.as_ref().map_or(0, String::len)
     }
 }
 
-/// How a registry wants to be shown a credential.
 #[derive(Clone)]
 pub(super) enum Scheme {
     Basic,
     Bearer(Arc<TokenService>),
 }
 
-/// The schemes of one host.
 #[derive(Default)]
 pub(super) struct AuthSchemes {
     hasher: RandomState,
-    /// By the hash of the repository's resource name, the oldest first.
+    /// By the hash of the repository, the oldest first.
     by_repository: VecDeque<(u64, Scheme)>,
     /// The scheme with which the registry accepted a login.
     of_login: Option<Scheme>,
 }
 
 impl AuthSchemes {
-    /// Returns the scheme for a request with these scopes.
     pub(super) fn find(&self, scopes: &Scopes) -> Option<Scheme> {
         let keys = self.keys(scopes);
         let known = self.by_repository.iter().rev();
@@ -62,7 +60,6 @@ impl AuthSchemes {
         known.or(self.of_login.as_ref()).cloned()
     }
 
-    /// Remembers the scheme of these scopes.
     pub(super) fn learn(&mut self, scopes: &Scopes, scheme: &Scheme) {
         let keys = self.keys(scopes);
         self.by_repository.retain(|(key, _)| !keys.contains(key));
@@ -77,7 +74,7 @@ impl AuthSchemes {
         }
     }
 
-    /// The registry accepted a login for these scopes: their scheme holds for the whole host.
+    /// Records that the registry accepted a login for these scopes: their scheme is used for the whole host.
     pub(super) fn accept_login(&mut self, scopes: &Scopes) {
         if let Some(scheme) = self.find(scopes) {
             self.of_login = Some(scheme);
@@ -94,8 +91,8 @@ impl AuthSchemes {
         }
     }
 
-    /// The same scheme with a token service that is known already, so that each is kept once. `None` if it is too much
-    /// to remember.
+    /// Returns the scheme with the known instance of its token service, so that each is kept once. Returns `None` if its names are
+    /// too long.
     fn shared(&mut self, scheme: &Scheme) -> Option<Scheme> {
         let Scheme::Bearer(service) = scheme else {
             return Some(Scheme::Basic);
@@ -121,7 +118,7 @@ impl AuthSchemes {
         Some(Scheme::Bearer(Arc::clone(service)))
     }
 
-    /// One key per repository; one as well for a request about none.
+    /// Returns one key per repository, and one for a request without a repository.
     fn keys(&self, scopes: &Scopes) -> Vec<u64> {
         let mut keys: Vec<_> = scopes
             .resources()
@@ -132,6 +129,24 @@ impl AuthSchemes {
         }
         keys
     }
+}
+
+/// The content of `Authorization`.
+pub(super) struct Proof {
+    pub(super) header: HeaderValue,
+    /// `None` for an anonymous token.
+    pub(super) user: Option<String>,
+    /// The header is the password itself, so that a 401 means that it is wrong.
+    pub(super) is_password: bool,
+    /// It is a token with the scopes of several callers.
+    pub(super) batched: bool,
+}
+
+pub(super) fn basic(user: &str, password: &str) -> Option<HeaderValue> {
+    let encoded = STANDARD.encode(format!("{user}:{password}"));
+    let mut header = HeaderValue::try_from(format!("Basic {encoded}")).ok()?;
+    header.set_sensitive(true);
+    Some(header)
 }
 
 #[cfg(test)]

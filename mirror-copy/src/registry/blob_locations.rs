@@ -1,4 +1,4 @@
-//! Where blobs were seen on one registry, so that shared base layers are mounted, not sent again.
+//! Repositories of one registry in which blobs were seen, so that shared base layers are mounted instead of sent again.
 
 use oci_spec::image::Digest;
 use std::collections::{HashMap, VecDeque};
@@ -7,20 +7,20 @@ use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio::time::{Instant, timeout};
 
-/// Digests remembered per host: about 2 MiB at most. The oldest go first.
+/// Maximum number of digests per host, about 2 MiB. The oldest are dropped first.
 const MAX_DIGESTS: usize = 8192;
 
-/// Repositories remembered per digest: one is enough to mount from, a second one is spare.
+/// Maximum number of repositories per digest: one is enough to mount from, the second is a spare.
 const MAX_REPOSITORIES: usize = 2;
 
-/// How long a blob that was seen counts as being there. No registry collects what is that young, and one
-/// that lost it all the same says so when the manifest is pushed.
-const LATELY: Duration = Duration::from_mins(5);
+/// Time that a blob counts as present after it was seen. No registry deletes blobs that soon, and one that lost it refuses the
+/// manifest.
+const RECENT: Duration = Duration::from_mins(5);
 
-/// How long somebody waits for another copy to bring a blob.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Maximum wait for another copy that sends the same blob.
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
-/// A bounded memory of digest → repositories. A hint only: what it says is tried, never trusted.
+/// A bounded map from digests to repositories. It is only a hint.
 #[derive(Default)]
 pub(crate) struct BlobLocations {
     inner: Mutex<Inner>,
@@ -28,9 +28,9 @@ pub(crate) struct BlobLocations {
 
 #[derive(Default)]
 struct Inner {
-    places: HashMap<Digest, VecDeque<Sighting>>,
+    sightings: HashMap<Digest, VecDeque<Sighting>>,
     order: VecDeque<Digest>,
-    /// Blobs that somebody brings to this host now.
+    /// Blobs that copies are sending to this host.
     turns: HashMap<Digest, Weak<AsyncMutex<()>>>,
 }
 
@@ -39,34 +39,32 @@ struct Sighting {
     at: Instant,
 }
 
-/// The right to bring a blob to a host; dropping it passes it on.
+/// The exclusive right to send a blob to a host; dropping it releases it.
 pub(crate) struct Turn(#[expect(dead_code, reason = "held, never looked at")] OwnedMutexGuard<()>);
 
 impl BlobLocations {
-    /// Remembers that this repository has this blob.
     pub(crate) fn add(&self, digest: &Digest, repository: &Arc<str>) {
         let mut guard = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let inner = &mut *guard;
-        if !inner.places.contains_key(digest) {
+        if !inner.sightings.contains_key(digest) {
             inner.order.push_back(digest.clone());
             if inner.order.len() > MAX_DIGESTS
                 && let Some(oldest) = inner.order.pop_front()
             {
-                inner.places.remove(&oldest);
+                inner.sightings.remove(&oldest);
             }
         }
-        let places = inner.places.entry(digest.clone()).or_default();
-        places.retain(|place| place.repository != *repository);
-        places.push_front(Sighting {
+        let sightings = inner.sightings.entry(digest.clone()).or_default();
+        sightings.retain(|sighting| sighting.repository != *repository);
+        sightings.push_front(Sighting {
             repository: Arc::clone(repository),
             at: Instant::now(),
         });
-        places.truncate(MAX_REPOSITORIES);
+        sightings.truncate(MAX_REPOSITORIES);
     }
 
-    /// Waits until nobody else brings this blob to this host. Copies that share a base layer so send it
-    /// once: who comes second finds it there.
-    /// Nobody waits for ever: after [`PATIENCE`] the answer is `None`, and sending it twice the lesser evil.
+    /// Waits until no other copy sends this blob to this host. So copies that share a base layer send it once, and the second one
+    /// finds it present. Returns `None` after [`MAX_WAIT`]: sending it twice is then better than waiting.
     pub(crate) async fn turn(&self, digest: &Digest) -> Option<Turn> {
         let mutex = {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,36 +78,37 @@ impl BlobLocations {
                 mutex
             })
         };
-        let turn = timeout(PATIENCE, mutex.lock_owned()).await;
+        let turn = timeout(MAX_WAIT, mutex.lock_owned()).await;
         turn.map(Turn).ok()
     }
 
-    /// Whether this repository had this blob a moment ago.
-    pub(crate) fn lately(&self, digest: &Digest, repository: &str) -> bool {
+    /// Returns whether this repository had this blob within the last minutes.
+    pub(crate) fn was_seen_recently(&self, digest: &Digest, repository: &str) -> bool {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let places = inner.places.get(digest);
-        places.is_some_and(|places| {
-            let mut places = places.iter();
-            places.any(|place| *place.repository == *repository && place.at.elapsed() < LATELY)
+        let sightings = inner.sightings.get(digest);
+        sightings.is_some_and(|sightings| {
+            let mut sightings = sightings.iter();
+            sightings.any(|sighting| {
+                *sighting.repository == *repository && sighting.at.elapsed() < RECENT
+            })
         })
     }
 
-    /// A repository other than `except` that had this blob.
+    /// Returns a repository other than `except` that had this blob.
     pub(crate) fn find(&self, digest: &Digest, except: &str) -> Option<Arc<str>> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner
-            .places
+            .sightings
             .get(digest)?
             .iter()
-            .find(|place| place.repository.as_ref() != except)
-            .map(|place| Arc::clone(&place.repository))
+            .find(|sighting| sighting.repository.as_ref() != except)
+            .map(|sighting| Arc::clone(&sighting.repository))
     }
 
-    /// Forgets that this repository has this blob.
     pub(crate) fn forget(&self, digest: &Digest, repository: &str) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(places) = inner.places.get_mut(digest) {
-            places.retain(|place| place.repository.as_ref() != repository);
+        if let Some(sightings) = inner.sightings.get_mut(digest) {
+            sightings.retain(|sighting| sighting.repository.as_ref() != repository);
         }
     }
 }
@@ -123,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn it_finds_another_repository_and_forgets() {
+    fn another_repository_is_found_and_forgotten() {
         let seen = BlobLocations::default();
         seen.add(&digest(1), &"a".into());
         assert!(seen.find(&digest(1), "a").is_none());
@@ -144,7 +143,7 @@ mod tests {
             seen.add(&digest(7), &repository.into());
         }
         assert_eq!(
-            seen.inner.lock().unwrap().places[&digest(7)].len(),
+            seen.inner.lock().unwrap().sightings[&digest(7)].len(),
             MAX_REPOSITORIES
         );
     }

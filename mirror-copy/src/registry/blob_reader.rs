@@ -1,47 +1,49 @@
-//! A blob as a verified stream that survives broken connections.
+//! A blob as a verified stream that is resumed after broken connections, and as the body of an upload.
 
 use super::blobs::OpenBlob;
 use super::repository::Repository;
-use super::response::wrong_size;
-use super::response::{compressed, next_chunk};
+use super::response::{compressed, next_chunk, wrong_size};
 use crate::error::{Operation, RegistryError, Subject};
 use crate::hash::Hasher;
 use bytes::{Buf as _, Bytes};
+use futures_util::stream::{self, Stream};
 use oci_spec::image::Digest;
 use reqwest::Url;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// After this many new bytes a broken connection costs none of the attempts: the blob does move.
+/// A broken connection after this many new bytes does not count as an attempt.
 const PROGRESS: u64 = 1024 * 1024;
 
 /// Reads a blob piece by piece.
 ///
-/// The piece that completes the blob is handed out only after size and digest were found right, so
-/// whoever forwards the pieces never forwards a whole wrong blob. A broken connection is resumed
-/// with a range request; the hash goes on.
+/// The piece that completes the blob is returned only after size and digest were verified, so a caller that forwards the pieces
+/// never forwards a whole wrong blob. A broken connection is resumed with a range request, and hashing continues.
 pub struct BlobReader {
     repository: Repository,
     subject: Subject,
     digest: Digest,
     size: u64,
     origin: Origin,
-    /// Bytes seen, hashed and handed out.
+    /// Bytes that were hashed and returned.
     done: u64,
-    /// `None` once the digest was checked.
+    /// `None` once the digest was verified.
     hasher: Option<Hasher>,
     /// `None` for an empty blob.
     open: Option<OpenBlob>,
-    /// The first piece, which was waited for when the blob was opened.
+    /// The first piece, which was received when the blob was opened.
     first: Option<Bytes>,
     resumes_left: usize,
-    /// `done` when `resumes_left` was last full.
+    /// `done` when `resumes_left` was last reset.
     mark: u64,
 }
 
-/// Where the content comes from.
 enum Origin {
     Registry,
     Inline(Bytes),
-    /// A web server that a foreign layer names.
+    /// The address of a foreign layer.
     Url(Url),
 }
 
@@ -52,7 +54,7 @@ impl BlobReader {
         digest: Digest,
         size: u64,
     ) -> Result<Self, RegistryError> {
-        // Nobody has to be asked for nothing.
+        // An empty blob needs no request.
         let open = match size {
             0 => None,
             _ => Some(repository.open_blob(&digest, size, 0).await?),
@@ -62,21 +64,21 @@ impl BlobReader {
         Ok(reader)
     }
 
-    /// Waits for the first byte of the body. A source that was silent for so long is not asked again.
+    /// Waits for the first byte of the body. A timeout is not retried.
     async fn wait_for_first(&mut self) -> Result<(), RegistryError> {
-        let patience = self.repository.registry().timeouts().first_byte;
+        let limit = self.repository.registry().timeouts().first_byte;
         if let Some(open) = &mut self.open {
-            match next_chunk(&mut open.response, &self.subject, patience).await {
+            match next_chunk(&mut open.response, &self.subject, limit).await {
                 Ok(first) => self.first = first,
                 Err(error @ RegistryError::Timeout { .. }) => return Err(error),
-                // A body that breaks here is resumed by `next`.
+                // A connection that breaks here is resumed by `next`.
                 Err(_) => {}
             }
         }
         Ok(())
     }
 
-    /// Reads what the caller has already. It is verified all the same.
+    /// Reads content that the caller already has. It is verified as well.
     pub(crate) fn inline(
         repository: Repository,
         digest: Digest,
@@ -125,19 +127,22 @@ impl BlobReader {
             mark: 0,
         };
         if size == 0 {
-            // There is no last piece that could be held back.
+            // There is no last piece to hold back.
             reader.verify()?;
         }
         Ok(reader)
     }
 
-    /// The blob's size in bytes.
+    /// Returns the size of the blob in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The next piece; `None` after the last one, when everything was verified.
+    /// Returns the next piece; `None` after the last one.
+    ///
+    /// # Errors
+    /// [`RegistryError`] if the connection breaks and cannot be resumed, or size or digest are wrong. The blob is then not usable.
     pub async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
         loop {
             if self.done == self.size {
@@ -164,7 +169,7 @@ impl BlobReader {
         }
     }
 
-    /// Drops what a registry that ignores ranges sends again.
+    /// Drops the bytes that a registry without support for ranges sends again.
     fn unskipped(&mut self, mut piece: Bytes) -> Bytes {
         if let Some(open) = &mut self.open
             && open.skip > 0
@@ -195,7 +200,7 @@ impl BlobReader {
         Ok(piece)
     }
 
-    /// A body without a length may go on after the last promised byte.
+    /// Checks that a body without a length ends after the last byte.
     async fn expect_end(&mut self) -> Result<(), RegistryError> {
         let Some(open) = &mut self.open else {
             return Ok(());
@@ -206,12 +211,12 @@ impl BlobReader {
                 let actual = self.size + more.len() as u64;
                 Err(self.decoded(wrong_size(&self.subject, self.size, actual)))
             }
-            // Everything is here; how the connection ended does not matter.
+            // The content is complete; how the connection ended does not matter.
             _ => Ok(()),
         }
     }
 
-    /// Names the compression of a body that is not the content, if it has one.
+    /// Replaces an error about wrong content if the body was compressed.
     fn decoded(&self, error: RegistryError) -> RegistryError {
         let compression = self
             .open
@@ -220,7 +225,7 @@ impl BlobReader {
         compression.map_or(error, |compression| compressed(&self.subject, compression))
     }
 
-    /// Checks the digest, once.
+    /// Verifies the digest, once.
     fn verify(&mut self) -> Result<(), RegistryError> {
         let Some(hasher) = self.hasher.take() else {
             return Ok(());
@@ -237,7 +242,7 @@ impl BlobReader {
         }))
     }
 
-    /// Goes on where the body broke, if there are attempts left.
+    /// Reopens the body at the current offset, if there are attempts left.
     async fn resume(&mut self, broken: Option<RegistryError>) -> Result<(), RegistryError> {
         let broken = broken.unwrap_or_else(|| RegistryError::Cut {
             subject: self.subject.clone(),
@@ -252,7 +257,7 @@ impl BlobReader {
             return Err(broken);
         }
         self.resumes_left -= 1;
-        tracing::debug!(subject = %self.subject, done = self.done, %broken, "resuming");
+        tracing::debug!(subject = %self.subject, done = self.done, %broken, "resuming the blob");
         self.open = None;
         let (digest, size, done) = (&self.digest, self.size, self.done);
         let open = match &self.origin {
@@ -272,4 +277,63 @@ impl std::fmt::Debug for BlobReader {
             .field("done", &self.done)
             .finish_non_exhaustive()
     }
+}
+
+/// The body of an upload: exactly the bytes of the blob, the last piece only if the digest is right. If reading fails, it ends with
+/// an error, never just early: the HTTP client then aborts the connection, so that the registry cannot accept the blob.
+pub(crate) type Content = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+
+/// Progress of a content, shared by the connection that pulls it and the task that watches it.
+#[derive(Default)]
+pub(crate) struct Flow {
+    bytes: AtomicU64,
+    waits_for_source: AtomicBool,
+    failure: Mutex<Option<RegistryError>>,
+}
+
+impl Flow {
+    /// Returns the bytes that were passed to the connection.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether the connection waits for the source.
+    pub(crate) fn waits_for_source(&self) -> bool {
+        self.waits_for_source.load(Ordering::Relaxed)
+    }
+
+    /// Removes and returns the error that ended the content.
+    pub(crate) fn failure(&self) -> Option<RegistryError> {
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    fn fail(&self, error: RegistryError) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        *failure = Some(error);
+    }
+}
+
+/// Converts a reader into the body of a request.
+pub(crate) fn content(reader: BlobReader, flow: Arc<Flow>) -> Content {
+    let pieces = stream::unfold(Some((reader, flow)), async |state| {
+        let (mut reader, flow) = state?;
+        flow.waits_for_source.store(true, Ordering::Relaxed);
+        let piece = reader.next().await;
+        flow.waits_for_source.store(false, Ordering::Relaxed);
+        match piece {
+            Ok(Some(piece)) => {
+                flow.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                Some((Ok(piece), Some((reader, flow))))
+            }
+            Ok(None) => None,
+            Err(error) => {
+                flow.fail(error);
+                Some((Err(io::Error::other("the source failed")), None))
+            }
+        }
+    });
+    Box::pin(pieces)
 }

@@ -1,51 +1,50 @@
-//! Blobs of a repository: whether they are there, and their content from a byte on.
+//! Blobs of a repository: existence, and content from a byte offset (distribution-spec, "Pulling blobs").
 
-use super::pool::Pool;
 use super::repository::Repository;
 use super::request::RegistryRequest;
 use super::response::{
-    compressed, compression, content_length, content_type, said_digest, wrong_size,
+    compressed, compression, content_length, content_type, header_digest, wrong_size,
 };
 use crate::error::{Operation, RegistryError};
 use crate::manifest;
+use crate::registries::clients::Pool;
 use oci_spec::image::Digest;
 use reqwest::header::{CONTENT_RANGE, HeaderMap, RANGE};
 use reqwest::{Method, Response, Url};
 
-/// Blobs below this size, in bytes, share the connection of the metadata: a connection of their own would
-/// cost more than it brings, and together they do not fill its flow-control window.
+/// Blobs below this size, in bytes, use the connection of the metadata: a connection of their own would cost more, and together
+/// they do not fill its flow-control window.
 pub(super) const SMALL: u64 = 32 * 1024;
 
-/// Addresses tried for one foreign layer.
+/// Maximum number of addresses that are tried for one foreign layer.
 const MAX_FOREIGN_URLS: usize = 4;
 
-/// An open blob body.
 pub(super) struct OpenBlob {
     pub(super) response: Response,
-    /// Bytes at the beginning of this body that were asked to be left out and were not.
+    /// Bytes at the beginning of this body to skip, because the registry ignored the range.
     pub(super) skip: u64,
-    /// The content coding, which some storages name for content that is not encoded.
+    /// The content coding, which some storages declare for content that is not encoded.
     pub(super) compression: Option<String>,
 }
 
 impl Repository {
-    /// Whether this blob is here.
     pub(crate) async fn has_blob(&self, digest: &Digest) -> Result<bool, RegistryError> {
         let subject = self.subject(Operation::FindBlob, &format!("@{digest}"));
         let url = self.url(&format!("blobs/{digest}"));
-        // A redirect to the content says as much as 200, and signed addresses may refuse a HEAD.
-        let mut call = RegistryRequest::new(&subject, Method::HEAD, url, &self.scopes, Pool::Small)
-            .answers(&[301, 302, 303, 307, 308, 404]);
-        call.follow = false;
-        let response = self.registry.send(&call).await?;
-        // What says that it is another blob, or a page, is not this one.
-        let is_other = said_digest(response.headers()).is_some_and(|said| said != *digest)
+        // A redirect to the content means as much as 200, and signed URLs may refuse a HEAD.
+        let mut request =
+            RegistryRequest::new(&subject, Method::HEAD, url, &self.scopes, Pool::Small)
+                .accept(&[301, 302, 303, 307, 308, 404]);
+        request.follow = false;
+        let response = self.registry.send(&request).await?;
+        // A response with another digest, or a page, is not this blob.
+        let is_other = header_digest(response.headers()).is_some_and(|other| other != *digest)
             || manifest::is_page_type(&content_type(&response));
         Ok(response.status() != 404 && !(response.status().is_success() && is_other))
     }
 
-    /// Opens a blob's content from byte `offset` on (distribution-spec, "Pulling blobs"; RFC 9110
-    /// section 14). Always asks the registry anew, because redirect targets expire.
+    /// Opens the content of a blob from byte `offset` on (RFC 9110 section 14). Always sends the request to the registry, because
+    /// redirect targets expire.
     pub(super) async fn open_blob(
         &self,
         digest: &Digest,
@@ -56,7 +55,7 @@ impl Repository {
         self.open_url(&url, digest, size, offset).await
     }
 
-    /// The same, from where a foreign layer says that it is: the first address that has it.
+    /// Opens a foreign layer at the first of its addresses that has it.
     pub(super) async fn open_foreign(
         &self,
         digest: &Digest,
@@ -64,7 +63,7 @@ impl Repository {
         urls: &[String],
     ) -> Result<(Url, OpenBlob), RegistryError> {
         let subject = self.subject(Operation::ReadBlob, &format!("@{digest}"));
-        let mut last = RegistryError::protocol(&subject, "its descriptor gives no usable address");
+        let mut last = RegistryError::protocol(&subject, "its descriptor has no usable address");
         for url in urls.iter().take(MAX_FOREIGN_URLS) {
             let Ok(url) = Url::parse(url) else { continue };
             if let Err(error) = self.registry.check_foreign(&subject, &url) {
@@ -92,17 +91,18 @@ impl Repository {
         } else {
             Pool::Bulk
         };
-        let mut call = RegistryRequest::new(&subject, Method::GET, url.clone(), &self.scopes, pool);
+        let mut request =
+            RegistryRequest::new(&subject, Method::GET, url.clone(), &self.scopes, pool);
         if offset > 0 {
-            call = call.header(RANGE, &format!("bytes={offset}-"));
+            request = request.header(RANGE, &format!("bytes={offset}-"));
         }
-        let response = self.registry.send(&call).await?;
+        let response = self.registry.send(&request).await?;
         let skip = match response.status().as_u16() {
             206 if offset > 0 && first_byte(response.headers()) == Some(offset) => 0,
             206 => {
                 return Err(RegistryError::protocol(
                     &subject,
-                    "it answered with the wrong range",
+                    "the registry returned the wrong range; check any proxy before the registry",
                 ));
             }
             _ => offset,
@@ -123,7 +123,7 @@ impl Repository {
     }
 }
 
-/// Where `Content-Range: bytes <first>-<last>/<size>` begins (RFC 9110 section 14.4).
+/// Returns the first byte of `Content-Range: bytes <first>-<last>/<size>` (RFC 9110 section 14.4).
 pub(super) fn first_byte(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get(CONTENT_RANGE)?.to_str().ok()?;
     let range = range.trim().strip_prefix("bytes")?;
@@ -143,7 +143,7 @@ mod tests {
     /// As long as the content, so that only the digest differs.
     const GZIPPED: &[u8] = b"\x1f\x8b\x08\x00pretends to be ";
 
-    /// Pulls a manifest and reads a blob, both with this body.
+    /// Reads a manifest and a blob, both with this body.
     async fn errors(body: &'static [u8], coding: &'static str) -> [Option<String>; 2] {
         let (registry, _) =
             registry(move |_, _| respond(200, &[("content-encoding", coding)], body)).await;
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_compressed_response_is_told_from_wrong_content() {
+    async fn a_compressed_response_is_not_called_wrong_content() {
         for body in [GZIPPED, b"\x1f\x8b\x08short"] {
             for error in errors(body, "gzip").await {
                 let error = error.unwrap();
@@ -176,7 +176,7 @@ mod tests {
         }
     }
 
-    /// Storages name the coding of layers that they serve as they are.
+    /// Storages declare a coding for layers that they serve unchanged.
     #[tokio::test]
     async fn content_that_verifies_may_have_a_content_encoding() {
         let [_, blob] = errors(CONTENT, "gzip").await;

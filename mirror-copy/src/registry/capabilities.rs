@@ -1,41 +1,41 @@
-//! What one registry host was found to do or not to do. Learned from its answers, kept in memory only.
+//! Capabilities of one registry host, learned from its responses and kept in memory only.
 
 use reqwest::StatusCode;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Size of a chunk in bytes: the smallest limit on one request's body known of a public registry.
+/// Size of a chunk in bytes: the smallest known limit of a public registry for the body of one request.
 pub(super) const CHUNK: u64 = 4 * 1024 * 1024;
 
-/// The smallest chunk that is tried where larger ones are refused, in bytes. Proxies refuse bodies of more than 1 MiB by
-/// default (nginx, `client_max_body_size`).
+/// Minimum size of a chunk in bytes, if larger ones are refused. Proxies refuse bodies of more than 1 MiB by default (nginx,
+/// `client_max_body_size`).
 pub(super) const SMALLEST_CHUNK: u64 = 64 * 1024;
 
-/// How long a host is believed not to do something: registries are updated, and their limits are raised.
+/// Time that a missing capability is remembered: registries are updated, and their limits are raised.
 const LIFE: Duration = Duration::from_hours(1);
 
-/// What is known of a host.
 pub(super) struct Capabilities {
     whole: Mutex<Option<WholeUpTo>>,
     chunk: Mutex<Option<ChunkUpTo>>,
     referrers: Mutex<Referrers>,
-    /// Until when requests for tags of digests are not sent because one had no response.
+    /// No requests for digest tags are sent until then, because one had no response.
     no_digest_tags_until: Mutex<Option<Instant>>,
 }
 
 /// A refusal of a blob in one request.
 #[derive(Clone, Copy)]
 struct WholeUpTo {
-    /// Largest blob in bytes that is sent in one request; larger ones go in chunks.
+    /// Maximum size of a blob that is sent in one request, in bytes; larger ones are sent in chunks.
     size: u64,
     until: Instant,
 }
 
-/// A refusal of a chunk for its size.
+/// A refusal of a chunk because of its size.
 #[derive(Clone, Copy)]
 struct ChunkUpTo {
-    /// Size of a chunk in bytes from then on.
+    /// Maximum size of a chunk in bytes.
     size: u64,
     until: Instant,
 }
@@ -49,14 +49,12 @@ enum Referrers {
     Silent { until: Instant },
 }
 
-/// What is known about the referrers API of a host.
+/// Availability of the referrers API of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReferrersApi {
-    /// A request may have a response.
     Usable,
-    /// The host does not know it.
     Absent,
-    /// The host did not respond lately.
+    /// The host did not respond to such a request within the last hour.
     Silent,
 }
 
@@ -72,13 +70,13 @@ impl Default for Capabilities {
 }
 
 impl Capabilities {
-    /// Whether a blob of this size in bytes is sent in one request.
+    /// Returns whether a blob of this size in bytes is sent in one request.
     pub(super) fn takes_whole(&self, size: u64) -> bool {
         self.refusal().is_none_or(|refusal| size <= refusal.size)
     }
 
-    /// A blob of this size was refused in one request. If that was for its size, one that is no larger
-    /// than a chunk may still pass.
+    /// Records that a blob of this size was refused in one request. If the size was the cause, blobs that are not larger than a
+    /// chunk are still sent in one.
     pub(super) fn refused_whole(&self, size: u64, status: StatusCode) {
         let chunk = self.chunk();
         let for_its_size = status == StatusCode::PAYLOAD_TOO_LARGE && size > chunk;
@@ -90,7 +88,7 @@ impl Capabilities {
         });
     }
 
-    /// Size of a chunk in bytes, unless the registry wants larger ones.
+    /// Returns the size of a chunk in bytes, unless the registry requires larger ones.
     pub(super) fn chunk(&self) -> u64 {
         let known = self
             .chunk_limit()
@@ -98,14 +96,14 @@ impl Capabilities {
         known.map_or(CHUNK, |limit| limit.size)
     }
 
-    /// A chunk of this size was refused because it is too large: from now on they have half of it. Returns whether
-    /// chunks can get smaller; `least` is what the registry wants at least.
+    /// Halves the size of chunks after one of this size was refused. Returns `false` if they cannot get smaller; `least` is the
+    /// minimum that the registry requires.
     pub(super) fn refused_chunk(&self, size: u64, least: u64) -> bool {
         let smaller = (size / 2).max(SMALLEST_CHUNK).max(least);
         if smaller >= size {
             return false;
         }
-        // Several blobs may be refused at the same time.
+        // Several blobs may be refused concurrently.
         let size = smaller.min(self.chunk());
         let until = Instant::now() + LIFE;
         *self.chunk_limit() = Some(ChunkUpTo { size, until });
@@ -119,7 +117,7 @@ impl Capabilities {
         self.chunk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known of blobs in one request, if that is not too old.
+    /// Returns the last refusal, if it is not too old.
     fn refusal(&self) -> Option<WholeUpTo> {
         self.whole()
             .filter(|refusal| Instant::now() < refusal.until)
@@ -129,7 +127,6 @@ impl Capabilities {
         self.whole.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns what is known about the referrers API.
     pub(super) fn referrers_api(&self) -> ReferrersApi {
         let now = Instant::now();
         match *self.referrers() {
@@ -143,7 +140,7 @@ impl Capabilities {
         *self.referrers() = Referrers::Has;
     }
 
-    /// The host does not know the API. Not believed of one that was seen to have it.
+    /// Records that the host does not have the API, unless it was seen to have it.
     pub(super) fn has_no_referrers(&self) {
         let mut referrers = self.referrers();
         if *referrers != Referrers::Has {
@@ -152,8 +149,8 @@ impl Capabilities {
         }
     }
 
-    /// The host did not respond to such a request in time. Not believed of one that was seen to have the API: a list of one
-    /// repository may take long.
+    /// Records that the host did not respond in time, unless it was seen to have the API: the list of one repository may take
+    /// long.
     pub(super) fn referrers_hang(&self) {
         let mut referrers = self.referrers();
         if *referrers != Referrers::Has {
@@ -162,13 +159,13 @@ impl Capabilities {
         }
     }
 
-    /// Whether the host responds to requests for tags of digests, as far as is known.
+    /// Returns whether requests for digest tags are sent to the host.
     pub(super) fn shows_digest_tags(&self) -> bool {
         let until = *self.no_digest_tags_until();
         until.is_none_or(|until| until <= Instant::now())
     }
 
-    /// The host did not respond to a request for a tag of a digest in time.
+    /// Records that the host did not respond to a request for a digest tag in time.
     pub(super) fn digest_tags_hang(&self) {
         *self.no_digest_tags_until() = Some(Instant::now() + LIFE);
     }
@@ -186,6 +183,51 @@ impl Capabilities {
     }
 }
 
+/// Effect of `POST …/blobs/uploads/?mount=<digest>&from=<the same repository>`. The specification leaves it open; registries
+/// based on distribution respond 201 for a blob that is present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SelfMount {
+    Unknown,
+    /// It responded 201 at least once, so 202 means that the blob is missing.
+    Works,
+    /// It is refused, or opens a session for a blob that is present.
+    Useless,
+    /// Mounting from any repository is refused.
+    Never,
+}
+
+/// The effect as learned from responses. It only changes upwards, and not from [`SelfMount::Works`] because of a refusal.
+#[derive(Default)]
+pub(crate) struct LearnedSelfMount(AtomicU8);
+
+impl LearnedSelfMount {
+    pub(crate) fn get(&self) -> SelfMount {
+        match self.0.load(Ordering::Relaxed) {
+            0 => SelfMount::Unknown,
+            1 => SelfMount::Works,
+            2 => SelfMount::Useless,
+            _ => SelfMount::Never,
+        }
+    }
+
+    /// Records a permanent refusal, unless it was seen to work.
+    pub(crate) fn refused(&self, found: SelfMount) {
+        if self.get() != SelfMount::Works {
+            self.set(found);
+        }
+    }
+
+    pub(crate) fn set(&self, found: SelfMount) {
+        let number = match found {
+            SelfMount::Unknown => 0,
+            SelfMount::Works => 1,
+            SelfMount::Useless => 2,
+            SelfMount::Never => 3,
+        };
+        self.0.fetch_max(number, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,7 +241,7 @@ mod tests {
         capabilities.refused_whole(CHUNK + 1, StatusCode::METHOD_NOT_ALLOWED);
         assert!(capabilities.takes_whole(0) && !capabilities.takes_whole(1));
         capabilities.refused_whole(CHUNK + 1, StatusCode::PAYLOAD_TOO_LARGE);
-        assert!(!capabilities.takes_whole(1), "what was learned stays");
+        assert!(!capabilities.takes_whole(1), "the lower limit stays");
     }
 
     #[test]

@@ -1,24 +1,23 @@
-//! Reads `WWW-Authenticate` (RFC 9110 section 11; distribution's token specification for Bearer).
+//! Parses `WWW-Authenticate` (RFC 9110 section 11; the token specification of distribution for Bearer).
 
 use http_auth::{ChallengeRef, parser::ChallengeParser};
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 
-/// Most challenges looked at in one answer.
+/// Maximum number of challenges of one response that are parsed.
 const MAX_CHALLENGES: usize = 16;
 
-/// What a registry wants to be shown.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
     Basic,
     Bearer {
         realm: String,
         service: Option<String>,
-        /// The scope that the registry names; it may differ from the one that we would ask for.
+        /// The scope that the registry names; it may differ from that of the request.
         scope: Option<String>,
     },
 }
 
-/// The challenge to answer: Bearer before Basic, whatever their order and number of headers.
+/// Returns the preferred challenge: Bearer before Basic, whatever their order and number of headers.
 pub(super) fn choose(headers: &HeaderMap) -> Option<Challenge> {
     let mut basic = None;
     let values = headers
@@ -26,7 +25,7 @@ pub(super) fn choose(headers: &HeaderMap) -> Option<Challenge> {
         .iter()
         .filter_map(|value| value.to_str().ok());
     for value in values.take(MAX_CHALLENGES) {
-        // What follows a syntax error is not looked at; what precedes it is still good.
+        // Everything before a syntax error is used.
         for challenge in ChallengeParser::new(value)
             .map_while(Result::ok)
             .take(MAX_CHALLENGES)

@@ -1,4 +1,4 @@
-//! What the checks of one registry share: a limit of what they read, and the entries of indexes.
+//! State that the completeness checks of one registry share: a limit of reads, and the entries of indexes.
 
 use crate::manifest::{self, Descriptor};
 use oci_spec::image::Digest;
@@ -6,20 +6,19 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
-/// Manifests of all checks of one registry that are read at a time: each may have 8 MiB.
+/// Manifests that all checks of one registry read concurrently: each may have 8 MiB.
 const READS_AT_ONCE: usize = 2;
 
-/// Entries of indexes remembered per registry, at about 200 bytes each.
+/// Maximum number of index entries per registry, at about 200 bytes each.
 const MAX_REMEMBERED: usize = 8192;
 
-/// What a registry needs for checks.
 pub(super) struct CheckState {
     pub(super) reads: Semaphore,
-    /// Reading a manifest may be limited where looking for it is not.
+    /// Cached, since reading a manifest may be limited where `HEAD` is not.
     pub(super) indexes: Mutex<Indexes>,
 }
 
-/// The entries of manifests that were read, by digest; only indexes have some.
+/// The entries of manifests that were read, by digest; only indexes have any.
 #[derive(Default)]
 pub(super) struct Indexes {
     pub(super) entries: HashMap<Digest, Arc<[Entry]>>,
@@ -28,13 +27,12 @@ pub(super) struct Indexes {
     pub(super) count: usize,
 }
 
-/// A manifest to look for.
+/// A manifest to check.
 #[derive(Clone)]
 pub(super) struct Entry {
     pub(super) digest: Digest,
-    /// Whether it may name further manifests.
     pub(super) may_be_index: bool,
-    /// Whether it may be a blob: build caches put them into an index.
+    /// Build caches put blobs into an index.
     pub(super) may_be_blob: bool,
 }
 

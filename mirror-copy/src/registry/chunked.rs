@@ -1,19 +1,23 @@
-//! Uploads in chunks, for registries that refuse a blob in one request (distribution-spec, "Pushing a blob
-//! in chunks"). Chunks are cut out of the running content: none of them is ever in memory as a whole.
+//! Uploads in chunks, for registries that refuse a blob in one request (distribution-spec, "Pushing a blob in chunks"). Chunks
+//! are cut from the stream: none of them is ever in memory as a whole.
 
-use super::chunker::Chunker;
-use super::content::Content;
-use super::pool::Pool;
+use super::blob_reader::Content;
 use super::repository::Repository;
 use super::request::RegistryRequest;
 use super::streaming_upload::Streamed;
 use super::uploads::{Session, closing_url, is_about_wholeness};
 use crate::error::{Operation, RegistryError, Subject};
+use crate::registries::clients::Pool;
+use bytes::Bytes;
+use futures_util::{Stream, stream};
 use oci_spec::image::Digest;
 use reqwest::header::{HeaderMap, RANGE};
 use reqwest::{Body, Method, Response, StatusCode};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
-/// Largest chunk that a registry may insist on, in bytes. Far above what any is known to ask for.
+/// Maximum for the minimum size of a chunk that a registry requires, in bytes. No registry is known to require nearly as much.
 pub(super) const MAX_CHUNK: u64 = 64 * 1024 * 1024;
 
 impl Repository {
@@ -39,19 +43,19 @@ impl Repository {
             {
                 Ok(status) => certain &= status != StatusCode::CREATED,
                 Err(error) => {
-                    chunker.give_up();
+                    chunker.cancel();
                     return Err(self.smaller_next(error, &subject, length, session.min_chunk));
                 }
             }
             sent += length;
         }
         let url = closing_url(&session.url(), digest);
-        let call = RegistryRequest::new(&subject, Method::PUT, url, &self.scopes, Pool::Bulk);
-        let response = self.registry.attempt(&call).await?;
+        let request = RegistryRequest::new(&subject, Method::PUT, url, &self.scopes, Pool::Bulk);
+        let response = self.registry.attempt(&request).await?;
         self.committed(&subject, digest, &response, certain).await
     }
 
-    /// A chunk that is too large makes the next attempt use smaller ones, down to what the registry wants at least.
+    /// Makes the next attempt use smaller chunks if one was too large, down to the minimum of the registry.
     fn smaller_next(
         &self,
         error: RegistryError,
@@ -73,7 +77,7 @@ impl Repository {
             host = self.registry.host(),
             refused = length,
             chunk = capabilities.chunk(),
-            "sending smaller chunks from now on"
+            "the registry refuses chunks of this size; sending smaller ones from now on"
         );
         RegistryError::Whole {
             subject: subject.clone(),
@@ -81,8 +85,7 @@ impl Repository {
         }
     }
 
-    /// Sends one chunk; answers with the registry's status, which is 201 where it should be 202 on
-    /// registries that take only the first chunk to heart.
+    /// Sends one chunk and returns the status, which is 201 instead of 202 for registries that only use the first chunk.
     async fn put_chunk(
         &self,
         session: &Session,
@@ -106,9 +109,9 @@ impl Repository {
                 self.follow(session, subject, &response)?;
                 (response.status(), kept(response.headers()))
             }
-            // Out of order, it says. Perhaps only its answer to an earlier copy of this chunk was lost.
+            // Out of order. Perhaps only the response to an earlier attempt at this chunk was lost.
             Err(error) if error.status() == Some(416) => {
-                // A session that cannot be asked for is given up; the blob starts again in another one.
+                // Without a status of the session the blob starts again in another one.
                 let Ok(response) = self.upload_status(session, subject).await else {
                     return Err(error);
                 };
@@ -122,7 +125,7 @@ impl Repository {
         if chunker.taken() < end {
             return Err(RegistryError::protocol(
                 subject,
-                "it took a chunk before it was complete",
+                "the registry accepted a chunk before it was complete; check any proxy before the registry",
             ));
         }
         match kept {
@@ -135,37 +138,37 @@ impl Repository {
         }
     }
 
-    /// Asks a session how far it is (distribution-spec, "Getting the Status of an upload").
+    /// Requests the progress of a session (distribution-spec, "Getting the Status of an upload").
     async fn upload_status(
         &self,
         session: &Session,
         subject: &Subject,
     ) -> Result<Response, RegistryError> {
-        let call = RegistryRequest::new(
+        let request = RegistryRequest::new(
             subject,
             Method::GET,
             session.url(),
             &self.scopes,
             Pool::Small,
         );
-        let response = self.registry.attempt(&call).await?;
+        let response = self.registry.attempt(&request).await?;
         self.follow(session, subject, &response)?;
         Ok(response)
     }
 }
 
-/// Size of the chunks for a registry that wants them to have at least `wanted` bytes, and was not seen to accept more than
-/// `usual`.
+/// Returns the size of chunks for a registry that requires at least `wanted` bytes; `usual` is the size without a requirement.
 pub(super) fn chunk_size(subject: &Subject, wanted: u64, usual: u64) -> Result<u64, RegistryError> {
     if wanted > MAX_CHUNK {
-        let reason =
-            format!("it wants chunks of at least {wanted} bytes, and at most {MAX_CHUNK} are sent");
+        let reason = format!(
+            "the registry requires chunks of at least {wanted} bytes, and at most {MAX_CHUNK} are supported"
+        );
         return Err(RegistryError::protocol(subject, reason));
     }
     Ok(wanted.max(usual))
 }
 
-/// How many bytes a session has: `Range: 0-<last>`, by some with the unit `bytes=`.
+/// Returns the number of bytes of a session: `Range: 0-<last>`, from some registries with the unit `bytes=`.
 pub(super) fn kept(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get(RANGE)?.to_str().ok()?.trim();
     let (first, last) = range
@@ -174,6 +177,81 @@ pub(super) fn kept(headers: &HeaderMap) -> Option<u64> {
         .split_once('-')?;
     let last: u64 = last.trim().parse().ok()?;
     (first.trim() == "0").then(|| last.saturating_add(1))
+}
+
+/// Cuts a stream into bodies of exact lengths for consecutive requests, without buffering more than one piece of it.
+#[derive(Clone)]
+pub(super) struct Chunker(Arc<Mutex<Inner>>);
+
+struct Inner {
+    /// `None` once cancelled.
+    content: Option<Content>,
+    /// The part of the last piece that belongs to the next body.
+    rest: Bytes,
+    taken: u64,
+}
+
+impl Chunker {
+    pub(super) fn new(content: Content) -> Self {
+        let inner = Inner {
+            content: Some(content),
+            rest: Bytes::new(),
+            taken: 0,
+        };
+        Self(Arc::new(Mutex::new(inner)))
+    }
+
+    /// Returns the next `length` bytes as a body. It fails if the content ends earlier.
+    pub(super) fn body(&self, length: u64) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
+        let chunker = self.clone();
+        let mut left = length;
+        stream::poll_fn(move |context| {
+            if left == 0 {
+                return Poll::Ready(None);
+            }
+            let next = chunker.inner().poll_next(context, left);
+            if let Poll::Ready(Ok(piece)) = &next {
+                left -= piece.len() as u64;
+            }
+            next.map(Some)
+        })
+    }
+
+    /// Returns the number of bytes that were sent.
+    pub(super) fn taken(&self) -> u64 {
+        self.inner().taken
+    }
+
+    /// Drops the content, so that a body that is still being sent fails.
+    pub(super) fn cancel(&self) {
+        self.inner().content = None;
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Returns the next piece of at most `limit` bytes; never an empty one.
+    fn poll_next(&mut self, waker: &mut Context<'_>, limit: u64) -> Poll<io::Result<Bytes>> {
+        let Some(content) = &mut self.content else {
+            return Poll::Ready(Err(io::Error::other("the upload was cancelled")));
+        };
+        while self.rest.is_empty() {
+            match content.as_mut().poll_next(waker) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(piece))) => self.rest = piece,
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(None) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            }
+        }
+        let length =
+            usize::try_from(limit).map_or(self.rest.len(), |limit| limit.min(self.rest.len()));
+        let piece = self.rest.split_to(length);
+        self.taken += piece.len() as u64;
+        Poll::Ready(Ok(piece))
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Whether a repository has everything that an image names, without reading its layers.
+//! Checks that a repository has everything that an image names, without reading its layers.
 
 use super::Registry;
 use super::check_state::Entry;
@@ -12,59 +12,58 @@ use oci_spec::image::Digest;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Requests of one check at a time.
+/// Concurrent requests of one check.
 const AT_ONCE: usize = 8;
 
-/// Most manifests of an image that are looked for. Large indexes have some dozen.
+/// Maximum number of manifests of an image that are checked. Large indexes have a few dozen.
 const MAX_MANIFESTS: usize = 1000;
 
-/// Most blobs that one check looks for.
+/// Maximum number of blobs of one check.
 const MAX_BLOBS: usize = 500;
 
-/// Deepest nesting of indexes, as for copies.
+/// Maximum nesting of indexes, as for copies.
 const MAX_DEPTH: usize = 8;
 
-/// Which parts of an image to look for, and how fast.
+/// The parts of an image to check, and the pace of the requests.
 #[derive(Clone, Debug)]
 pub struct PartsQuery<B, W> {
-    /// Returns whether to look for the config and layers of this manifest. All manifests are looked for.
+    /// Returns whether to check the config and layers of this manifest. All manifests are checked.
     pub blobs_of: B,
-    /// Blobs to pass over, because an earlier check looked for them.
+    /// Number of blobs to skip, because an earlier check covered them.
     pub skip: usize,
-    /// Parts that are known to be missing, because the original lacks them. They are passed over.
+    /// Parts that are known to be missing, because the original lacks them. They are skipped.
     pub excused: Arc<HashSet<Digest>>,
-    /// Completes when one more request may be sent, with `false` if the check is to end here.
+    /// Completes when another request may be sent, with `false` to end the check.
     pub wait: W,
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Completeness {
-    /// Everything that was looked for is there.
+    /// All checked parts are present.
     Complete {
-        /// There are more blobs than one check looks for: the number to [`skip`](PartsQuery::skip) next.
+        /// The number of blobs to [`skip`](PartsQuery::skip) next, if there are more than one check covers.
         next: Option<usize>,
     },
-    /// This manifest or blob is not there.
+    /// This manifest or blob is missing.
     Missing(Digest),
-    /// The check was ended before; everything that was looked for is there.
+    /// [`PartsQuery::wait`] ended the check; all parts that were checked are present.
     Unfinished {
         /// The number of blobs to [`skip`](PartsQuery::skip) next.
         next: usize,
     },
 }
 
-/// What was seen of a manifest or blob.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Presence {
     #[default]
-    There,
+    Present,
     Absent,
     /// The check was ended.
-    NotAsked,
+    Unchecked,
 }
 
-/// What one manifest names.
+/// The parts that one manifest names.
 #[derive(Default)]
 struct Named {
     presence: Presence,
@@ -73,8 +72,11 @@ struct Named {
 }
 
 impl Registry {
-    /// Looks for everything that an image names: manifests, and the blobs that `query` selects, by `HEAD`. Reads indexes
-    /// once, and the manifests whose blobs are selected. `root` is what [`Self::resolve`] found.
+    /// Checks everything that an image names: manifests, and the blobs that `query` selects, by `HEAD`. Reads indexes once, and the
+    /// manifests whose blobs are selected. `root` is the result of [`Self::resolve`].
+    ///
+    /// # Errors
+    /// [`RegistryError`] if the registry does not respond or denies access, so that the result is unknown.
     pub async fn check_parts<B, W, F>(
         &self,
         repository: &str,
@@ -99,7 +101,7 @@ impl Registry {
             let mut below = Vec::new();
             let mut index = 0;
             while let Some(named) = visits.try_next().await? {
-                if named.presence == Presence::NotAsked {
+                if named.presence == Presence::Unchecked {
                     return Ok(Completeness::Unfinished { next: query.skip });
                 }
                 if named.presence == Presence::Absent {
@@ -130,11 +132,11 @@ impl Registry {
             }
             level = below;
         }
-        let looked_at = query.skip + blobs.len();
+        let checked = query.skip + blobs.len();
         let mut seen = HashSet::new();
         blobs.retain(|(_, blob)| seen.insert(blob.clone()) && !is_excused(blob));
-        // In their order, so that the rest is known if the check is ended.
-        let mut looks = stream::iter(blobs)
+        // In order, so that the rest is known if the check is ended.
+        let mut checks = stream::iter(blobs)
             .map(|(number, blob)| async move {
                 let presence = repository
                     .presence(query, || repository.has_blob(&blob))
@@ -142,21 +144,22 @@ impl Registry {
                 Ok::<_, RegistryError>((number, blob, presence))
             })
             .buffered(AT_ONCE);
-        while let Some((number, blob, presence)) = looks.try_next().await? {
+        while let Some((number, blob, presence)) = checks.try_next().await? {
             match presence {
-                Presence::There => {}
+                Presence::Present => {}
                 Presence::Absent => return Ok(Completeness::Missing(blob)),
-                Presence::NotAsked => return Ok(Completeness::Unfinished { next: number }),
+                Presence::Unchecked => return Ok(Completeness::Unfinished { next: number }),
             }
         }
         Ok(Completeness::Complete {
-            next: (number > looked_at).then_some(looked_at),
+            next: (number > checked).then_some(checked),
         })
     }
-}
 
-impl Registry {
     /// Returns whether a repository has this manifest or blob.
+    ///
+    /// # Errors
+    /// [`RegistryError`] if the registry does not respond or denies access.
     pub async fn has_part(&self, repository: &str, digest: &Digest) -> Result<bool, RegistryError> {
         let repository = self.repository(repository, Access::Pull)?;
         Ok(repository.has_manifest(digest).await? || repository.has_blob(digest).await?)
@@ -185,7 +188,7 @@ impl Repository {
         };
         if must_read {
             if !(query.wait)().await {
-                return Ok(Named::not_asked());
+                return Ok(Named::unchecked());
             }
             let _reading = state.reads.acquire().await;
             let reference = TagOrDigest::Digest(entry.digest.clone());
@@ -202,7 +205,7 @@ impl Repository {
                     let blobs = contents.blobs.into_iter();
                     let blobs = blobs.filter(|blob| wants_blobs && !blob.is_foreign());
                     return Ok(Named {
-                        presence: Presence::There,
+                        presence: Presence::Present,
                         entries,
                         blobs: blobs.map(|blob| blob.digest).collect(),
                     });
@@ -211,7 +214,7 @@ impl Repository {
                 Err(error) => return Err(error),
             }
         } else if is_root {
-            // It was found just now.
+            // It was resolved just now.
             return Ok(Named {
                 entries: known.unwrap_or_default(),
                 ..Named::default()
@@ -229,11 +232,11 @@ impl Repository {
         })
     }
 
-    /// Requests a part a second time before it counts as missing: the servers of one registry can be some seconds apart.
+    /// Requests a part twice before it counts as missing: the servers of one registry can be seconds apart.
     async fn presence<B, W, F, A>(
         &self,
         query: &PartsQuery<B, W>,
-        ask: impl Fn() -> A,
+        request: impl Fn() -> A,
     ) -> Result<Presence, RegistryError>
     where
         W: Fn() -> F,
@@ -242,10 +245,10 @@ impl Repository {
     {
         for _ in 0..2 {
             if !(query.wait)().await {
-                return Ok(Presence::NotAsked);
+                return Ok(Presence::Unchecked);
             }
-            if ask().await? {
-                return Ok(Presence::There);
+            if request().await? {
+                return Ok(Presence::Present);
             }
         }
         Ok(Presence::Absent)
@@ -253,9 +256,9 @@ impl Repository {
 }
 
 impl Named {
-    fn not_asked() -> Self {
+    fn unchecked() -> Self {
         Self {
-            presence: Presence::NotAsked,
+            presence: Presence::Unchecked,
             ..Self::default()
         }
     }

@@ -1,30 +1,36 @@
-//! Where requests on behalf of a registry may go: its own host, and what it sends us on to.
+//! Destinations of requests on behalf of a registry: its own host, and the addresses that it refers to.
 
 use super::Registry;
-use super::pool::Pool;
 use crate::address_policy::{
     AddressClass, AddressPolicy, AddressRefused, Allowance, group, of_address,
 };
-use crate::error::{RegistryError, Subject, public};
+use crate::error::advice::{tls_cause, tls_problem};
+use crate::error::{RegistryError, Remedy, Subject, public};
+use crate::registries::clients::Pool;
 use crate::text::public_url;
+use ipnet::IpNet;
 use reqwest::{Client, Response, Url};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
-const PRIVATE: &str = "is in a private network, where this registry must not send us \
-                       (the operator can allow it with --allow-private-redirects)";
-
 const LINK_LOCAL: &str = "is a link-local address or a metadata service: clouds give machines their credentials there, \
-                          so no registry may send us there";
+                          so no registry may refer to it";
 
-const USERINFO: &str = "holds a user name or password, which no registry may choose for us";
+/// The reason why no request is sent to an address that a registry refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Barred {
+    LinkLocal,
+    Private,
+    /// The address contains a user name or password.
+    Userinfo,
+}
 
 impl Registry {
-    /// Returns the address that this registry is at, an IPv6 address cut to its network of 64 bits: the only one that its
-    /// name last resolved to, else the one that responded last. `None` before that, and where a proxy connects.
+    /// Returns the address of this registry, an IPv6 address cut to its network of 64 bits: the only one that its name last
+    /// resolved to, else the one that responded last. Returns `None` before that, and if a proxy connects.
     ///
-    /// The owner of a name chooses its addresses and may list somebody else's among them. That one does not count, because
-    /// it is not what responds.
+    /// The owner of a name chooses its addresses and may list foreign ones among them. Those do not count, because they do
+    /// not respond.
     #[must_use]
     pub fn address_group(&self) -> Option<IpAddr> {
         let policy = &self.shared.common.address_policy;
@@ -34,9 +40,9 @@ impl Registry {
             .or_else(responded)
     }
 
-    /// Returns whether details of this registry's errors may be shown to whoever named it. They are hidden once something
-    /// on its behalf was answered by a private address, unless the operator allowed this very registry: what is said
-    /// of open ports and paths there would make this process a scanner.
+    /// Returns whether details of the errors of this registry may be shown to the user who named it. They are hidden once a
+    /// private address responded on its behalf, unless the operator allowed this registry: details about ports and paths
+    /// there would make this process a scanner.
     #[must_use]
     pub fn has_public_errors(&self) -> bool {
         let peers = &self.shared.peers;
@@ -46,7 +52,7 @@ impl Registry {
         self.shared.allowance != Allowance::Public || !is_private
     }
 
-    /// Returns one sentence about an error of this registry for whoever named it.
+    /// Returns one sentence about an error of this registry for the user who named it.
     #[must_use]
     pub fn public_text(&self, error: &RegistryError) -> String {
         const REGISTRY: &str = "the registry";
@@ -57,12 +63,12 @@ impl Registry {
         }
     }
 
-    /// Returns what may be connected to for this URL.
+    /// Returns the addresses that may be connected to for this URL.
     pub(super) fn allowance_for(&self, url: &Url) -> Allowance {
         self.allowance_at(url, self.beyond())
     }
 
-    /// The same where other hosts than the registry's own may be `beyond`.
+    /// Returns the same if hosts other than that of the registry may have the addresses of `beyond`.
     pub(super) fn allowance_at(&self, url: &Url, beyond: Allowance) -> Allowance {
         if self.is_own_host(url) {
             self.shared.allowance
@@ -71,7 +77,7 @@ impl Registry {
         }
     }
 
-    /// Returns what other hosts this registry may send us on to.
+    /// Returns the addresses that other hosts which this registry refers to may have.
     pub(super) fn beyond(&self) -> Allowance {
         if self.is_private() || self.allows_private_redirects() {
             Allowance::Private
@@ -80,7 +86,7 @@ impl Registry {
         }
     }
 
-    /// Returns the same after a redirect by what answered at `url`: a public host must not lead us back inside.
+    /// Returns the same after a redirect by `url`: a public host must not refer to private addresses.
     pub(super) fn beyond_after(
         &self,
         beyond: Allowance,
@@ -98,7 +104,7 @@ impl Registry {
         }
     }
 
-    /// Notes which address responded, and of which kind it is.
+    /// Records the address that responded, and its class.
     pub(super) fn record_peer(&self, url: &Url, response: &Response) {
         let peers = &self.shared.peers;
         let is_proxied = self.shared.common.address_policy.is_proxied(url);
@@ -125,7 +131,7 @@ impl Registry {
     ) -> Result<Client, RegistryError> {
         self.check(subject, url, allowance, "address")?;
         let common = &self.shared.common;
-        // A registry that sends us on to another one must not borrow the certificate for that.
+        // A registry that redirects to another one must not use the certificate for that.
         let is_own = self.shared.endpoint.owns(url)
             && !common
                 .options
@@ -139,7 +145,6 @@ impl Registry {
         })
     }
 
-    /// Refuses a redirect that leads where it must not.
     pub(super) fn check_redirect(
         &self,
         subject: &Subject,
@@ -149,8 +154,7 @@ impl Registry {
         self.check(subject, to, self.allowance_at(to, beyond), "redirect")
     }
 
-    /// Refuses the address of a foreign layer, which an image gives: it must not lead where a redirect must
-    /// not, and not leave HTTPS if the registry is spoken to by that.
+    /// Checks the address of a foreign layer, which the image contains, like a redirect. It must be HTTPS if the registry is.
     pub(super) fn check_foreign(&self, subject: &Subject, to: &Url) -> Result<(), RegistryError> {
         match (self.shared.endpoint.base.scheme(), to.scheme()) {
             (_, "https") | ("http", "http") => {
@@ -167,7 +171,7 @@ impl Registry {
         }
     }
 
-    /// The address of an upload as it is reached from here, if it may be sent to.
+    /// Returns the upload location as it is reached from here, if it may be connected to.
     pub(super) fn checked_location(
         &self,
         subject: &Subject,
@@ -178,26 +182,40 @@ impl Registry {
         Ok(to)
     }
 
-    /// An address that the registry gave of itself, as it is reached from here.
+    /// Returns a URL of the registry itself as it is reached from here.
     pub(super) fn seen_from_here(&self, url: Url) -> Url {
         seen_from_here(&self.shared.endpoint.base, url)
     }
 
-    /// Returns why nothing may be sent to this URL; `None` if it may.
-    pub(super) fn barred(&self, to: &Url, allowance: Allowance) -> Option<&'static str> {
+    /// Returns the reason why no request may be sent to this URL; `None` if it may.
+    pub(super) fn barred(&self, to: &Url, allowance: Allowance) -> Option<Barred> {
         if !to.username().is_empty() || to.password().is_some() {
-            return Some(USERINFO);
+            return Some(Barred::Userinfo);
         }
         let policy = &self.shared.common.address_policy;
         match policy.check(to, allowance) {
             Ok(()) => None,
-            Err(AddressClass::LinkLocal) => Some(LINK_LOCAL),
-            Err(_) => Some(PRIVATE),
+            Err(AddressClass::LinkLocal) => Some(Barred::LinkLocal),
+            Err(_) => Some(Barred::Private),
         }
     }
 
-    /// Returns the error for a request that got no answer.
-    pub(super) fn unanswered(
+    /// Returns the end of a sentence about a barred address.
+    pub(super) fn barred_text(&self, barred: Barred) -> String {
+        match barred {
+            Barred::LinkLocal => LINK_LOCAL.to_owned(),
+            Barred::Userinfo => {
+                "contains a user name or password, which no registry may choose".to_owned()
+            }
+            Barred::Private => format!(
+                "is in a private network, which this registry may not refer to; {}",
+                self.advice(&Remedy::PrivateRedirects)
+            ),
+        }
+    }
+
+    /// Returns the error for a request without a response.
+    pub(super) fn transport_error(
         &self,
         subject: &Subject,
         url: &Url,
@@ -214,31 +232,34 @@ impl Registry {
             None => RegistryError::Transport {
                 subject: subject.clone(),
                 url: public_url(url),
+                advice: self.tls_advice(&error),
                 source: error.without_url(),
             },
+        }
+    }
+
+    /// Returns the cause and the remedy of a failed TLS handshake; empty if it is not a known one.
+    fn tls_advice(&self, error: &reqwest::Error) -> String {
+        match tls_problem(error) {
+            None => String::new(),
+            Some((problem, None)) => problem.to_owned(),
+            Some((problem, Some(remedy))) => format!("{problem}; {}", self.advice(&remedy)),
         }
     }
 
     fn explain(&self, url: &Url, refused: &AddressRefused) -> String {
         let address = refused.address;
         let is_link_local = of_address(address) == AddressClass::LinkLocal;
-        let (host, length) = (self.host(), if address.is_ipv4() { 32 } else { 128 });
+        let (host, network) = (self.host(), IpNet::from(address));
+        let to = public_url(url);
         if self.is_own_host(url) {
-            format!(
-                "{refused}; the operator can allow the registry with --private-registry {host}, or the address with \
-                 --private-registry {address}/{length}"
-            )
+            let advice = self.advice(&Remedy::PrivateAddress { host, network });
+            format!("{refused}; {advice}")
         } else if is_link_local {
-            format!(
-                "the registry sends us on to {}: {refused}, and {LINK_LOCAL}",
-                public_url(url)
-            )
+            format!("the registry refers to {to}: {refused}, and {LINK_LOCAL}")
         } else {
-            format!(
-                "the registry sends us on to {}: {refused}; the operator can allow it with --private-registry \
-                 {address}/{length}, or with --allow-private-redirects",
-                public_url(url)
-            )
+            let advice = self.advice(&Remedy::PrivateTarget { network });
+            format!("the registry refers to {to}: {refused}; {advice}")
         }
     }
 
@@ -251,9 +272,9 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         match self.barred(to, allowance) {
             None => Ok(()),
-            Some(why) => Err(RegistryError::Redirect {
+            Some(barred) => Err(RegistryError::Redirect {
                 subject: subject.clone(),
-                reason: format!("its {what} {} {why}", public_url(to)),
+                reason: format!("its {what} {} {}", public_url(to), self.barred_text(barred)),
             }),
         }
     }
@@ -262,8 +283,8 @@ impl Registry {
         url.host() == self.shared.endpoint.base.host()
     }
 
-    /// Returns whether this registry is in a private network, and the operator wants it to be reached there. One that was
-    /// ever seen at a public address is not.
+    /// Returns whether this registry is in a private network and the operator allowed that. A registry that was ever seen at a
+    /// public address is not.
     fn is_private(&self) -> bool {
         let peers = &self.shared.peers;
         let is_at_private_address = || {
@@ -277,7 +298,7 @@ impl Registry {
         self.shared.common.options.allow_private_redirects
     }
 
-    /// The class of the address that answered. Behind a proxy only the URL says something about it.
+    /// Returns the class of the address that responded. Behind a proxy only the URL is known.
     fn class_of_peer(&self, url: &Url, response: &Response) -> AddressClass {
         let policy = &self.shared.common.address_policy;
         match response.remote_addr() {
@@ -288,26 +309,16 @@ impl Registry {
     }
 }
 
-/// Returns whether the peer knows none of the protocols that were offered (RFC 7301, `no_application_protocol`).
-fn is_about_http_version(error: &(dyn std::error::Error + 'static)) -> bool {
-    if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-        let alert = rustls::AlertDescription::NoApplicationProtocol;
-        return *tls == rustls::Error::NoApplicationProtocol
-            || *tls == rustls::Error::AlertReceived(alert);
-    }
-    // An I/O error hides what it wraps: its `source` is the source of that.
-    let wrapped = error
-        .downcast_ref::<std::io::Error>()
-        .and_then(std::io::Error::get_ref);
-    match (wrapped, error.source()) {
-        (Some(wrapped), _) => is_about_http_version(wrapped),
-        (None, Some(source)) => is_about_http_version(source),
-        (None, None) => false,
-    }
+/// Returns whether the peer supports none of the offered protocols (RFC 7301, `no_application_protocol`).
+fn is_about_http_version(error: &reqwest::Error) -> bool {
+    let alert = rustls::AlertDescription::NoApplicationProtocol;
+    tls_cause(error).is_some_and(|tls| {
+        *tls == rustls::Error::NoApplicationProtocol || *tls == rustls::Error::AlertReceived(alert)
+    })
 }
 
-/// Behind a proxy that ends TLS a registry may not know that it is spoken to by HTTPS, and the proxy may
-/// have kept the port from it. An address on the registry's own host is repaired accordingly.
+/// Repairs a URL on the own host of the registry: behind a proxy that terminates TLS, the registry may not know that it is
+/// accessed by HTTPS, nor by which port.
 fn seen_from_here(base: &Url, url: Url) -> Url {
     let downgraded = base.scheme() == "https" && url.scheme() == "http";
     let lost_port = url.port().is_none() && base.port().is_some() && url.scheme() == base.scheme();
@@ -338,27 +349,47 @@ mod tests {
     /// `ghcr.io` is public by its name, and nothing was resolved.
     #[rstest::rstest]
     #[case("ghcr.io", "https://cdn.example.com/", false, None)]
-    #[case("ghcr.io", "https://10.0.0.1/", false, Some(PRIVATE))]
+    #[case("ghcr.io", "https://10.0.0.1/", false, Some(Barred::Private))]
     #[case("ghcr.io", "https://10.0.0.1/", true, None)]
-    #[case("ghcr.io", "https://minio.minio.svc/", false, Some(PRIVATE))]
-    #[case("ghcr.io", "https://service.namespace/", false, Some(PRIVATE))]
-    #[case("ghcr.io", "http://169.254.169.254/", true, Some(LINK_LOCAL))]
-    #[case("ghcr.io", "http://metadata.google.internal/", true, Some(LINK_LOCAL))]
-    #[case("ghcr.io", "https://user:pw@ghcr.io/", true, Some(USERINFO))]
-    #[case("ghcr.io", "https://user@cdn.example.com/", true, Some(USERINFO))]
-    #[case("ghcr.io", "https://:pw@cdn.example.com/", true, Some(USERINFO))]
+    #[case("ghcr.io", "https://minio.minio.svc/", false, Some(Barred::Private))]
+    #[case("ghcr.io", "https://service.namespace/", false, Some(Barred::Private))]
+    #[case("ghcr.io", "http://169.254.169.254/", true, Some(Barred::LinkLocal))]
+    #[case(
+        "ghcr.io",
+        "http://metadata.google.internal/",
+        true,
+        Some(Barred::LinkLocal)
+    )]
+    #[case("ghcr.io", "https://user:pw@ghcr.io/", true, Some(Barred::Userinfo))]
+    #[case(
+        "ghcr.io",
+        "https://user@cdn.example.com/",
+        true,
+        Some(Barred::Userinfo)
+    )]
+    #[case(
+        "ghcr.io",
+        "https://:pw@cdn.example.com/",
+        true,
+        Some(Barred::Userinfo)
+    )]
     #[case("10.0.0.9", "https://10.0.0.1/", false, None)]
-    #[case("10.0.0.9", "https://169.254.169.254/", true, Some(LINK_LOCAL))]
+    #[case("10.0.0.9", "https://169.254.169.254/", true, Some(Barred::LinkLocal))]
     #[case("localhost:5000", "http://127.0.0.1:9000/", false, None)]
     #[case("harbor.harbor.svc", "https://minio.minio.svc/", false, None)]
-    #[case("harbor.harbor.svc", "https://metadata/", true, Some(LINK_LOCAL))]
+    #[case(
+        "harbor.harbor.svc",
+        "https://metadata/",
+        true,
+        Some(Barred::LinkLocal)
+    )]
     #[case("169.254.0.9", "http://169.254.0.9:9000/", false, None)]
-    #[case("169.254.0.9", "http://169.254.0.1/", false, Some(LINK_LOCAL))]
-    fn where_registries_may_send_us(
+    #[case("169.254.0.9", "http://169.254.0.1/", false, Some(Barred::LinkLocal))]
+    fn destinations_of_registries(
         #[case] host: &str,
         #[case] to: &str,
         #[case] allow_private_redirects: bool,
-        #[case] expected: Option<&str>,
+        #[case] expected: Option<Barred>,
     ) {
         let options = RegistryOptions {
             allow_private_redirects,
@@ -369,18 +400,18 @@ mod tests {
         assert_eq!(registry.barred(&to, allowance), expected);
     }
 
-    /// All registries may be private, and what answered decides whether this one is.
+    /// All registries may be private, and the addresses that responded decide whether this one is.
     #[rstest::rstest]
-    #[case(&[], "https://10.0.0.1/", Some(PRIVATE))]
+    #[case(&[], "https://10.0.0.1/", Some(Barred::Private))]
     #[case(&[false], "https://10.0.0.1/", None)]
-    #[case(&[false], "https://169.254.169.254/", Some(LINK_LOCAL))]
-    #[case(&[true], "https://10.0.0.1/", Some(PRIVATE))]
-    #[case(&[false, true], "https://10.0.0.1/", Some(PRIVATE))]
-    #[case(&[true, false], "https://10.0.0.1/", Some(PRIVATE))]
+    #[case(&[false], "https://169.254.169.254/", Some(Barred::LinkLocal))]
+    #[case(&[true], "https://10.0.0.1/", Some(Barred::Private))]
+    #[case(&[false, true], "https://10.0.0.1/", Some(Barred::Private))]
+    #[case(&[true, false], "https://10.0.0.1/", Some(Barred::Private))]
     fn a_registry_is_private_if_all_its_addresses_are(
         #[case] answered_by_public: &[bool],
         #[case] to: &str,
-        #[case] expected: Option<&str>,
+        #[case] expected: Option<Barred>,
     ) {
         let registry = registry("harbor.example.com", RegistryOptions::default());
         for is_public in answered_by_public {
@@ -397,23 +428,23 @@ mod tests {
         assert_eq!(registry.barred(&to, allowance), expected);
     }
 
-    /// Somebody else names the registries, the operator allowed a name and two networks.
+    /// Users name the registries; the operator allowed a name and two networks.
     #[rstest::rstest]
     #[case("ghcr.io", "https://10.20.0.1/", None)]
     #[case("ghcr.io", "https://[::ffff:10.20.0.1]/", None)]
-    #[case("ghcr.io", "https://10.21.0.1/", Some(PRIVATE))]
-    #[case("ghcr.io", "https://10.9.9.9/", Some(PRIVATE))]
-    #[case("10.20.0.1", "https://10.21.0.1/", Some(PRIVATE))]
+    #[case("ghcr.io", "https://10.21.0.1/", Some(Barred::Private))]
+    #[case("ghcr.io", "https://10.9.9.9/", Some(Barred::Private))]
+    #[case("10.20.0.1", "https://10.21.0.1/", Some(Barred::Private))]
     #[case("10.9.9.9", "https://10.21.0.1/", None)]
     // It is resolved, and the networks decide.
     #[case("ghcr.io", "https://minio.minio.svc/", None)]
-    #[case("ghcr.io", "https://169.254.0.1/", Some(LINK_LOCAL))]
+    #[case("ghcr.io", "https://169.254.0.1/", Some(Barred::LinkLocal))]
     #[case("ghcr.io", "https://169.254.20.10/", None)]
-    #[case("10.9.9.9", "https://169.254.169.254/", Some(LINK_LOCAL))]
+    #[case("10.9.9.9", "https://169.254.169.254/", Some(Barred::LinkLocal))]
     fn networks_are_allowed_for_all(
         #[case] host: &str,
         #[case] to: &str,
-        #[case] expected: Option<&str>,
+        #[case] expected: Option<Barred>,
     ) {
         let networks = ["10.20.0.0/16", "169.254.0.0/16", "169.254.20.10/32"];
         let networks = networks.map(|network| network.parse().unwrap()).to_vec();
@@ -435,7 +466,7 @@ mod tests {
     #[case("ghcr.io", "https://169.254.169.254/layer", Some("link-local"))]
     #[case("plain.local", "http://web.example.com/layer", None)]
     #[case("plain.local", "file:///etc/passwd", Some("is not HTTPS"))]
-    fn where_foreign_layers_may_be(
+    fn destinations_of_foreign_layers(
         #[case] host: &str,
         #[case] to: &str,
         #[case] refused: Option<&str>,
@@ -491,7 +522,7 @@ mod tests {
         "http://other.example/u",
         "http://other.example/u"
     )]
-    fn what_a_registry_says_of_itself(#[case] base: &str, #[case] said: &str, #[case] seen: &str) {
+    fn urls_of_the_registry_itself(#[case] base: &str, #[case] said: &str, #[case] seen: &str) {
         assert_eq!(seen_from_here(&url(base), url(said)).as_str(), seen);
     }
 }

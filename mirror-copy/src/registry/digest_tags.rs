@@ -1,81 +1,96 @@
-//! The tags of a repository that are made of digests: their list, asked for once however many images need it.
+//! Requests for digest tags: single tags, and the cached list of all digest tags of a repository.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tokio::sync::OnceCell;
-use tokio::time::Instant;
+use super::Registry;
+use super::repository::{Access, Repository};
+use crate::error::{Operation, RegistryError};
+use crate::reference::TagOrDigest;
+use crate::registries::common::{DIGEST_TAG, DigestTags};
+use oci_spec::image::Digest;
+use std::sync::Arc;
+use tokio::time::timeout;
 
-/// Where digest tags begin. Only this algorithm is in use for them.
-pub(super) const DIGEST_TAG: &str = "sha256-";
-
-/// How long a list is used: as long as copying the tags of one repository takes, and short enough that a
-/// signature made since is seen by the next round.
-const LIFE: Duration = Duration::from_secs(30);
-
-/// Repositories whose lists are kept at the same time.
-const MAX_LISTS: usize = 64;
-
-/// Most bytes that the lists of all hosts take together. The longest possible list fits.
-const MAX_BYTES: usize = 1024 * 1024;
-
-/// The tags that begin with a digest; `None` if they cannot be listed by one request.
-pub(crate) type DigestTags = Option<Arc<[String]>>;
-
-/// The lists of all hosts, by `host/repository`.
-#[derive(Default)]
-pub(crate) struct DigestTagLists(Mutex<HashMap<String, (Instant, Slot)>>);
-
-pub(super) type Slot = Arc<OnceCell<DigestTags>>;
-
-impl DigestTagLists {
-    pub(super) fn slot(&self, repository: String) -> Slot {
-        let mut lists = self.lock();
-        lists.retain(|_, (since, _)| since.elapsed() < LIFE);
-        if lists.len() >= MAX_LISTS {
-            lists.clear();
-        }
-        let fresh = || (Instant::now(), Slot::default());
-        let (_, slot) = lists.entry(repository).or_insert_with(fresh);
-        Arc::clone(slot)
+impl Repository {
+    /// Returns the digest of the manifest that has this tag, or `None` if there is none. Sends one `HEAD`, and a `GET` if the
+    /// response names no digest, without retries.
+    pub(crate) async fn digest_tag(&self, tag: &str) -> Result<Option<Digest>, RegistryError> {
+        let reference = TagOrDigest::Tag(tag.to_owned());
+        let located = self
+            .within_list_timeout(tag, self.locate_once(&reference))
+            .await?;
+        Ok(located.map(|located| located.resolved.digest))
     }
 
-    /// Forgets all other lists that were received if they are too much together with this one.
-    pub(super) fn make_room(&self, own: &Slot) {
-        let mut lists = self.lock();
-        if lists.values().map(|(_, slot)| bytes(slot)).sum::<usize>() > MAX_BYTES {
-            lists.retain(|_, (_, slot)| Arc::ptr_eq(slot, own) || bytes(slot) == 0);
+    /// Waits for the response to a request for a digest tag with the timeout of lists. After a host that did not respond in
+    /// time, no such request is sent to it for a while: no image waits for that twice.
+    pub(crate) async fn within_list_timeout<T>(
+        &self,
+        tag: &str,
+        request: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, RegistryError> {
+        let subject = self.subject(Operation::ReadManifest, &format!(":{tag}"));
+        let capabilities = &self.registry.shared.capabilities;
+        // A pause that the host requested is no failure.
+        self.registry.shared.pauses.wait(subject.operation).await;
+        let after = self.registry.timeouts().list;
+        if capabilities.shows_digest_tags() {
+            if let Ok(done) = timeout(after, request).await {
+                return done;
+            }
+            if !self.registry.is_paused() {
+                capabilities.digest_tags_hang();
+            }
         }
+        Err(RegistryError::Timeout { subject, after })
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<String, (Instant, Slot)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the digest tags of this repository, not older than half a minute. A failed list is cached as well: all copies
+    /// that wait for it would only repeat the failure, each with all its retries.
+    pub(crate) async fn digest_tags(&self) -> DigestTags {
+        let lists = &self.registry.shared.common.digest_tags;
+        let slot = lists.slot(self.object(""));
+        let list = slot.get_or_init(|| async {
+            let limit = self.registry.timeouts().list;
+            let tags = timeout(limit, self.tags_with_prefix(DIGEST_TAG)).await;
+            let tags = tags.map_err(|_| "the registry does not respond".to_owned());
+            tags.and_then(|tags| tags.map_err(|error| error.to_string()))
+                .unwrap_or_else(|error| {
+                    tracing::debug!(error, "cannot list tags");
+                    None
+                })
+                .map(Arc::from)
+        });
+        let list = list.await.clone();
+        lists.make_room(&slot);
+        list
     }
 }
 
-/// What a list takes, in bytes.
-fn bytes(slot: &Slot) -> usize {
-    let tags = slot.get().and_then(Option::as_deref).unwrap_or_default();
-    let each = tags.iter().map(|tag| tag.len() + size_of::<String>());
-    each.sum()
+impl Registry {
+    /// Drops the cached digest tags of a repository, so that the next copy from it lists them again. For a caller that found a
+    /// new digest tag which copies are to include.
+    pub fn forget_digest_tags(&self, repository: &str) {
+        if let Ok(repository) = self.repository(repository, Access::Pull) {
+            let lists = &self.shared.common.digest_tags;
+            lists.lock().remove(&repository.object(""));
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::repository::Access;
     use super::super::tags::MAX_WITH_PREFIX;
-    use super::super::testing::{registry, respond};
+    use super::super::testing::{registry, respond, silent_registry};
     use super::*;
-    use crate::error::RegistryError;
+    use crate::registries::common::{MAX_LIST_BYTES, bytes};
 
     #[test]
     fn the_longest_list_fits() {
         let longest_tag = 128;
-        assert!(MAX_WITH_PREFIX * (longest_tag + size_of::<String>()) <= MAX_BYTES);
+        assert!(MAX_WITH_PREFIX * (longest_tag + size_of::<String>()) <= MAX_LIST_BYTES);
     }
 
     #[tokio::test]
-    async fn lists_are_asked_for_once_and_failures_too() {
+    async fn lists_are_requested_once_and_failures_too() {
         let (registry, log) = registry(|parts, _| match parts.uri.path() {
             "/v2/good/tags/list" => respond(200, &[], r#"{"tags":["a","sha256-b"]}"#),
             _ => respond(500, &[], ""),
@@ -109,18 +124,8 @@ mod tests {
 
     /// A host that does not respond costs one wait.
     #[tokio::test]
-    async fn a_tag_that_does_not_come_is_waited_for_once() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let host = listener.local_addr().unwrap().to_string();
-        let options = crate::RegistryOptions {
-            insecure_hosts: [host.clone()].into(),
-            timeouts: crate::Timeouts {
-                list: Duration::from_millis(200),
-                ..crate::Timeouts::default()
-            },
-            ..crate::RegistryOptions::default()
-        };
-        let registry = crate::Registries::new(options).unwrap().get(&host).unwrap();
+    async fn a_tag_without_a_response_is_waited_for_once() {
+        let (registry, listener) = silent_registry().await;
         let repository = registry.repository("a/b", Access::Pull).unwrap();
         let error = repository.digest_tag("sha256-b").await.unwrap_err();
         assert!(matches!(error, RegistryError::Timeout { .. }), "{error}");
@@ -141,7 +146,7 @@ mod tests {
             assert_eq!(repository.digest_tags().await.unwrap().len(), 4000);
             let kept = registry.shared.common.digest_tags.lock();
             let kept: usize = kept.values().map(|(_, slot)| bytes(slot)).sum();
-            assert!((1..=MAX_BYTES).contains(&kept), "{kept}");
+            assert!((1..=MAX_LIST_BYTES).contains(&kept), "{kept}");
         }
         assert_eq!(log.lines().len(), 3, "the second b was kept");
     }

@@ -1,14 +1,13 @@
-//! Holds back requests to a host that asked for a pause.
+//! Delays requests to a host that requested a pause.
 //!
-//! Reads and writes are paused separately: registries limit uploads by themselves, and lookups of the facade and the
-//! readiness must not wait because copies upload too much.
+//! Reads and writes are paused separately: registries limit uploads separately, and lookups must not wait because copies upload
+//! too much.
 
 use crate::error::Operation;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// The gates of one host.
 #[derive(Default)]
 pub(super) struct HostPauses {
     reads: HostPause,
@@ -17,17 +16,16 @@ pub(super) struct HostPauses {
 
 impl HostPauses {
     /// Waits until a request for this operation may be sent.
-    pub(super) async fn pass(&self, operation: Operation) {
-        self.of(operation).pass().await;
+    pub(super) async fn wait(&self, operation: Operation) {
+        self.of(operation).wait().await;
     }
 
-    /// Whether requests that write, or those that read, wait now.
-    pub(super) fn is_closed(&self, writes: bool) -> bool {
-        if writes { &self.writes } else { &self.reads }.is_closed()
+    /// Returns whether requests that write, or those that read, wait now.
+    pub(super) fn is_paused(&self, writes: bool) -> bool {
+        if writes { &self.writes } else { &self.reads }.is_paused()
     }
 
-    /// Pauses this operation, as the host asked for; returns `true` if there was no pause yet. A pause of reads is one of
-    /// writes, too.
+    /// Pauses this kind of operation. Returns `true` if it was not paused yet. A pause of reads also pauses writes.
     pub(super) fn pause(&self, operation: Operation, pause: Duration) -> bool {
         let is_new = self.of(operation).pause(pause);
         if !operation.is_write() {
@@ -45,18 +43,18 @@ impl HostPauses {
     }
 }
 
-/// Open unless paused. One 429 concerns all requests: going on with the others only prolongs it.
+/// A pause after one 429 applies to all requests: sending others only extends it.
 #[derive(Default)]
 struct HostPause {
-    closed_until: Mutex<Option<Instant>>,
+    paused_until: Mutex<Option<Instant>>,
 }
 
 impl HostPause {
-    /// Returns when the gate is open. A pause that grows meanwhile is waited for, too.
-    async fn pass(&self) {
+    /// Waits for the end of the pause, also if it is extended in the meantime.
+    async fn wait(&self) {
         loop {
             let until = *self
-                .closed_until
+                .paused_until
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             match until {
@@ -66,26 +64,25 @@ impl HostPause {
         }
     }
 
-    /// Whether it is closed now.
-    fn is_closed(&self) -> bool {
-        let until = self.closed_until.lock();
+    fn is_paused(&self) -> bool {
+        let until = self.paused_until.lock();
         let until = *until.unwrap_or_else(PoisonError::into_inner);
         until.is_some_and(|until| until > Instant::now())
     }
 
-    /// Closes the gate for at least this long; `true` if it was open. Never shortens a pause.
+    /// Pauses for at least this long. Returns `true` if it was not paused. Never shortens a pause.
     fn pause(&self, pause: Duration) -> bool {
         let now = Instant::now();
         let until = now + pause;
-        let mut closed = self
-            .closed_until
+        let mut paused = self
+            .paused_until
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let was_open = closed.is_none_or(|old| old <= now);
-        if closed.is_none_or(|old| old < until) {
-            *closed = Some(until);
+        let was_running = paused.is_none_or(|old| old <= now);
+        if paused.is_none_or(|old| old < until) {
+            *paused = Some(until);
         }
-        was_open
+        was_running
     }
 }
 
@@ -93,7 +90,7 @@ impl HostPause {
 mod tests {
     use super::*;
 
-    /// Invented names must not make us forget that a registry asked for a pause.
+    /// Invented names must not displace the pause of a registry.
     #[tokio::test(start_paused = true)]
     async fn a_pause_is_remembered_whatever_other_hosts_are_named() {
         let options = crate::RegistryOptions::default();
@@ -113,31 +110,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_holds_everybody_and_the_longest_wins() {
-        let gate = HostPause::default();
+    async fn a_pause_delays_all_requests_and_the_longest_wins() {
+        let pause = HostPause::default();
         let start = Instant::now();
-        gate.pass().await;
+        pause.wait().await;
         assert_eq!(start.elapsed(), Duration::ZERO);
-        assert!(gate.pause(Duration::from_secs(30)));
-        assert!(!gate.pause(Duration::from_secs(5)));
-        tokio::join!(gate.pass(), gate.pass());
+        assert!(pause.pause(Duration::from_secs(30)));
+        assert!(!pause.pause(Duration::from_secs(5)));
+        tokio::join!(pause.wait(), pause.wait());
         assert!(start.elapsed() >= Duration::from_secs(30));
         assert!(start.elapsed() < Duration::from_secs(31));
-        assert!(gate.pause(Duration::from_secs(1)), "another one");
+        assert!(pause.pause(Duration::from_secs(1)), "another one");
     }
 
     #[tokio::test(start_paused = true)]
     async fn reads_do_not_wait_for_writes() {
-        let gates = HostPauses::default();
+        let pauses = HostPauses::default();
         let start = Instant::now();
-        assert!(gates.pause(Operation::StartUpload, Duration::from_secs(30)));
-        assert!(!gates.pause(Operation::WriteManifest, Duration::from_secs(5)));
-        assert!(gates.is_closed(true) && !gates.is_closed(false));
-        gates.pass(Operation::ReadManifest).await;
-        gates.pass(Operation::Ping).await;
+        assert!(pauses.pause(Operation::StartUpload, Duration::from_secs(30)));
+        assert!(!pauses.pause(Operation::WriteManifest, Duration::from_secs(5)));
+        assert!(pauses.is_paused(true) && !pauses.is_paused(false));
+        pauses.wait(Operation::ReadManifest).await;
+        pauses.wait(Operation::Ping).await;
         assert_eq!(start.elapsed(), Duration::ZERO);
-        assert!(gates.pause(Operation::ReadManifest, Duration::from_mins(1)));
-        gates.pass(Operation::WriteBlob).await;
+        assert!(pauses.pause(Operation::ReadManifest, Duration::from_mins(1)));
+        pauses.wait(Operation::WriteBlob).await;
         assert!(start.elapsed() >= Duration::from_mins(1));
     }
 }

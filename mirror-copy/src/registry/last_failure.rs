@@ -1,16 +1,16 @@
-//! The failure for which a request is being sent again.
+//! The failure for which a request is being retried.
 //!
-//! A caller that cannot wait for the last attempt would otherwise report a slow registry, whatever is wrong with it.
+//! A caller that cannot wait for the last attempt would otherwise report a slow registry, whatever the cause.
 
 use crate::error::{Operation, RegistryError};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A failed attempt, in words for two readers.
+/// The error texts of a failed attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastFailure {
-    /// For the operator: the error's own text.
+    /// For the operator: the text of the error.
     pub detail: String,
     /// For the user who named the image: [`RegistryError::public_text`] about "the backup registry".
     pub public: String,
@@ -33,7 +33,7 @@ impl LastFailures {
         }
     }
 
-    /// Remembers an attempt that failed and is made again, until the next one.
+    /// Records an attempt; its failure is kept until the next one, if it is transient.
     pub(super) fn record<T>(&self, operation: Operation, attempt: &Result<T, RegistryError>) {
         let Some(slot) = self.slot(operation) else {
             return;

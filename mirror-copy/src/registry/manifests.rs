@@ -1,15 +1,17 @@
-//! Manifests of a repository: what a reference stands for, their bytes, and pushing them.
+//! Manifests of a repository: resolving references, reading and pushing.
 
-use super::pool::Pool;
 use super::repository::Repository;
 use super::request::RegistryRequest;
-use super::response::{bounded_body, content_length, content_type, said_digest, wrong_size};
+use super::response::{
+    bounded_body, check_stored_digest, content_length, content_type, header_digest, wrong_size,
+};
 use crate::error::{Operation, RegistryError, Subject};
-use crate::hash::Hasher;
+use crate::hash::{Hasher, is_verifiable};
 use crate::manifest::{
     self, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, ManifestError, OCI_INDEX, OCI_MANIFEST,
 };
 use crate::reference::TagOrDigest;
+use crate::registries::clients::Pool;
 use crate::text::clean;
 use bytes::Bytes;
 use oci_spec::image::{Digest, DigestAlgorithm};
@@ -17,40 +19,39 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, Response};
 use std::sync::atomic::Ordering;
 
-/// Largest manifest read, in bytes. The specification's floor is 4 MiB; larger ones exist, and most
-/// registries refuse them.
+/// Maximum size of a manifest, in bytes. The specification requires at least 4 MiB; larger ones exist, and most registries
+/// refuse them.
 const MAX_MANIFEST: u64 = 8 * 1024 * 1024;
 
-/// What a tag or digest stands for.
+/// The manifest that a tag or digest stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// The manifest's digest.
+    /// Digest of the manifest.
     pub digest: Digest,
-    /// Its media type as the registry says it, without parameters; may be empty.
+    /// Media type that the registry reports, without parameters; may be empty.
     pub media_type: String,
-    /// Its size in bytes, if the registry says it, else 0.
+    /// Size in bytes, if the registry reports it, else 0.
     pub size: u64,
 }
 
-/// A manifest, byte for byte.
+/// A manifest as the registry stores it.
 #[derive(Clone, Debug)]
 pub struct Manifest {
-    /// The bytes that the digest is of.
+    /// The content that the digest is of.
     pub bytes: Bytes,
-    /// The media type of the answer, without parameters.
+    /// Media type of the response, without parameters.
     pub media_type: String,
     /// The verified digest.
     pub digest: Digest,
 }
 
-/// What a reference stands for, and the manifest if it had to be read to know.
+/// A resolved reference, with the manifest if it had to be read for that.
 pub(crate) struct Located {
     pub(crate) resolved: Resolved,
     pub(crate) manifest: Option<Manifest>,
 }
 
 impl Located {
-    /// A manifest that was read.
     pub(crate) fn of(manifest: Manifest) -> Self {
         let resolved = Resolved {
             digest: manifest.digest.clone(),
@@ -63,7 +64,7 @@ impl Located {
         }
     }
 
-    /// A digest that nobody was asked about.
+    /// A digest for which no request was sent.
     pub(crate) fn unseen(digest: Digest) -> Self {
         let resolved = Resolved {
             digest,
@@ -77,15 +78,14 @@ impl Located {
     }
 }
 
-/// A manifest that was accepted.
+/// The response to a manifest that was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pushed {
-    /// Whether the registry took note of the manifest's `subject` (distribution-spec, "Pushing Manifests
-    /// with Subject"). If it did not, the referrers' tag of the subject is the client's to keep.
+    /// The registry lists the manifest as a referrer of its `subject` (distribution-spec, "Pushing Manifests with Subject").
+    /// Otherwise the client must update the referrers tag of the subject.
     pub(crate) subject_known: bool,
 }
 
-/// How often a request is sent until it succeeds.
 #[derive(Clone, Copy)]
 enum Attempts {
     One,
@@ -93,7 +93,7 @@ enum Attempts {
 }
 
 impl Repository {
-    /// Finds out what a reference stands for.
+    /// Resolves a reference by `HEAD`, or by reading the manifest if the response is not sufficient.
     pub(crate) async fn locate(
         &self,
         reference: &TagOrDigest,
@@ -101,7 +101,7 @@ impl Repository {
         self.locate_with(reference, Attempts::OfPolicy).await
     }
 
-    /// Finds out what a reference stands for, without a second attempt if the first one fails.
+    /// Resolves a reference without retries.
     pub(super) async fn locate_once(
         &self,
         reference: &TagOrDigest,
@@ -116,20 +116,20 @@ impl Repository {
     ) -> Result<Option<Located>, RegistryError> {
         let subject = self.subject(Operation::ReadManifest, &reference.suffix());
         let url = self.manifest_url(reference)?;
-        // 400: only the body, which a response to HEAD does not have, explains it. 405: a few proxies know no HEAD.
-        let call = RegistryRequest::new(&subject, Method::HEAD, url, &self.scopes, Pool::Small)
+        // 400: only the body, which a response to HEAD does not have, has the cause. 405: a few proxies do not support HEAD.
+        let request = RegistryRequest::new(&subject, Method::HEAD, url, &self.scopes, Pool::Small)
             .header(ACCEPT, manifest::ACCEPT)
-            .answers(&[400, 404, 405]);
+            .accept(&[400, 404, 405]);
         let permit = self.metadata_permit().await;
         let response = match attempts {
-            Attempts::One => self.registry.attempt(&call).await?,
-            Attempts::OfPolicy => self.registry.send(&call).await?,
+            Attempts::One => self.registry.attempt(&request).await?,
+            Attempts::OfPolicy => self.registry.send(&request).await?,
         };
         drop(permit);
         if response.status() == 404 {
             return Ok(None);
         }
-        match self.believed(reference, &response) {
+        match self.from_head(reference, &response) {
             Some(resolved) => Ok(Some(Located {
                 resolved,
                 manifest: None,
@@ -138,22 +138,22 @@ impl Repository {
         }
     }
 
-    /// Returns what a response to `HEAD` says, if that can only be about a manifest: a login page, a proxy that knows no
-    /// `HEAD` and a registry that reports digests of other algorithms, or wrong ones, are checked by reading.
-    fn believed(&self, reference: &TagOrDigest, response: &Response) -> Option<Resolved> {
+    /// Returns the content of a response to `HEAD`, if it can be only about a manifest. A login page, a proxy without `HEAD`, and
+    /// a registry that reports digests of other algorithms, or wrong ones, require reading the manifest.
+    fn from_head(&self, reference: &TagOrDigest, response: &Response) -> Option<Resolved> {
         let media_type = content_type(response);
         if response.status() != 200 || manifest::is_page_type(&media_type) {
             return None;
         }
-        let said = said_digest(response.headers());
-        let digest = match (reference, said) {
-            (TagOrDigest::Digest(wanted), Some(said)) => (said == *wanted).then_some(said),
+        let reported = header_digest(response.headers());
+        let digest = match (reference, reported) {
+            (TagOrDigest::Digest(wanted), Some(digest)) => (digest == *wanted).then_some(digest),
             (TagOrDigest::Digest(wanted), None) => {
                 manifest::is_manifest_type(&media_type).then(|| wanted.clone())
             }
-            (TagOrDigest::Tag(_), said) => said.filter(|said| {
-                *said.algorithm() == DigestAlgorithm::Sha256
-                    && manifest::is_verifiable(said)
+            (TagOrDigest::Tag(_), digest) => digest.filter(|digest| {
+                *digest.algorithm() == DigestAlgorithm::Sha256
+                    && is_verifiable(digest)
                     && (self.registry.counts_reads() || !self.registry.reports_wrong_digests())
             }),
         };
@@ -164,7 +164,7 @@ impl Repository {
         })
     }
 
-    /// The same by reading the manifest at once.
+    /// Resolves a reference by reading the manifest.
     pub(crate) async fn read(
         &self,
         reference: &TagOrDigest,
@@ -177,13 +177,12 @@ impl Repository {
         Ok(Some(Located::of(found)))
     }
 
-    /// Whether this manifest is here.
     pub(crate) async fn has_manifest(&self, digest: &Digest) -> Result<bool, RegistryError> {
         let reference = TagOrDigest::Digest(digest.clone());
         Ok(self.locate(&reference).await?.is_some())
     }
 
-    /// Reads a manifest. By digest it must hash to it; of a tag our own hash is the digest.
+    /// Reads a manifest. With a digest the content must match it; with a tag the digest is computed.
     pub(crate) async fn manifest(
         &self,
         reference: &TagOrDigest,
@@ -191,8 +190,7 @@ impl Repository {
         self.manifest_of_size(reference, None).await
     }
 
-    /// Reads the manifest that a descriptor names. It must hash to its digest and have its size; no more than
-    /// that is read.
+    /// Reads the manifest of a descriptor. It must match its digest and size; no more than that is read.
     pub(crate) async fn manifest_of(
         &self,
         descriptor: &Descriptor,
@@ -209,16 +207,16 @@ impl Repository {
     ) -> Result<Manifest, RegistryError> {
         let subject = self.subject(Operation::ReadManifest, &reference.suffix());
         let url = self.manifest_url(reference)?;
-        let call = RegistryRequest::new(&subject, Method::GET, url, &self.scopes, Pool::Small)
+        let request = RegistryRequest::new(&subject, Method::GET, url, &self.scopes, Pool::Small)
             .header(ACCEPT, manifest::ACCEPT);
         let limit = size.unwrap_or(MAX_MANIFEST).min(MAX_MANIFEST);
         let idle = self.registry.timeouts().idle;
-        // The body is part of the attempt: a connection may break within it.
+        // The body is part of the attempt: the connection may break within it.
         super::retrying(self.registry.retry_policy(), || async {
             let _permit = self.metadata_permit().await;
-            let response = self.registry.attempt(&call).await?;
+            let response = self.registry.attempt(&request).await?;
             let media_type = content_type(&response);
-            let said = said_digest(response.headers());
+            let reported = header_digest(response.headers());
             let announced = content_length(response.headers()).unwrap_or_default();
             let reservation = self.reservation_of_copy().cloned();
             let is_of_copy = reservation.is_some();
@@ -230,7 +228,7 @@ impl Repository {
                 }
                 (error, _) => error,
             })?;
-            // What is read for a copy is held by it as long as it has the bytes. Otherwise they are the caller's.
+            // For a copy the bytes hold their memory. Otherwise the caller owns them.
             let bytes = if is_of_copy {
                 Bytes::from_owner(body)
             } else {
@@ -240,7 +238,7 @@ impl Repository {
                 TagOrDigest::Digest(digest) => {
                     self.verified(&subject, digest, &bytes, &media_type)?
                 }
-                TagOrDigest::Tag(_) => self.own_digest(&subject, said.as_ref(), &bytes)?,
+                TagOrDigest::Tag(_) => self.computed_digest(&subject, reported.as_ref(), &bytes)?,
             };
             self.check_shape(&subject, reference, &bytes, &media_type)?;
             let actual = bytes.len() as u64;
@@ -256,19 +254,18 @@ impl Repository {
         .await
     }
 
-    /// Pushes a manifest under a tag or its digest.
     pub(crate) async fn put_manifest(
         &self,
         reference: &TagOrDigest,
         media_type: &str,
         found: &Manifest,
     ) -> Result<Pushed, RegistryError> {
-        // Parts may be missing: the caller knows which it has just sent, and repeats the request accordingly.
+        // Parts may be missing: the caller knows which it has just sent, and retries accordingly.
         self.put(reference, media_type, found, &[400, 404]).await
     }
 
-    /// Pushes a manifest with foreign layers. Distribution refuses their addresses with 500 and the code `UNKNOWN`, which
-    /// will not pass; any other 500 may.
+    /// Pushes a manifest with foreign layers. Distribution refuses their addresses with 500 and the code `UNKNOWN`, which is
+    /// permanent; any other 500 is transient.
     pub(crate) async fn put_foreign_manifest(
         &self,
         reference: &TagOrDigest,
@@ -293,11 +290,12 @@ impl Repository {
     ) -> Result<Pushed, RegistryError> {
         let subject = self.subject(Operation::WriteManifest, &reference.suffix());
         let url = self.manifest_url(reference)?;
-        let mut call = RegistryRequest::new(&subject, Method::PUT, url, &self.scopes, Pool::Small)
-            .header(CONTENT_TYPE, media_type)
-            .answers(refusals);
-        call.body = found.bytes.clone();
-        let sent = match self.registry.send(&call).await {
+        let mut request =
+            RegistryRequest::new(&subject, Method::PUT, url, &self.scopes, Pool::Small)
+                .header(CONTENT_TYPE, media_type)
+                .accept(refusals);
+        request.body = found.bytes.clone();
+        let sent = match self.registry.send(&request).await {
             Ok(response) if response.status().is_success() => Ok(response),
             Ok(response) => Err(self.registry.refusal(&subject, response).await),
             Err(error) => Err(error),
@@ -310,19 +308,10 @@ impl Repository {
         if manifest::is_page_type(&kind) {
             return Err(page(&subject, &kind));
         }
-        match said_digest(response.headers()) {
-            // A registry that stores something else has not stored this manifest.
-            Some(said) if said.algorithm() == found.digest.algorithm() && said != found.digest => {
-                Err(RegistryError::Digest {
-                    subject,
-                    expected: found.digest.to_string(),
-                    actual: said.to_string(),
-                })
-            }
-            _ => Ok(Pushed {
-                subject_known: response.headers().contains_key("oci-subject"),
-            }),
-        }
+        check_stored_digest(&subject, &found.digest, response.headers())?;
+        Ok(Pushed {
+            subject_known: response.headers().contains_key("oci-subject"),
+        })
     }
 
     fn verified(
@@ -347,7 +336,7 @@ impl Repository {
         if manifest::is_page_type(media_type) || is_document {
             return Err(page(subject, media_type));
         }
-        // A schema 1 digest leaves the signatures out, so it never matches; say what it really is.
+        // A schema 1 digest excludes the signatures, so it never matches; the error names the real cause.
         if let Err(source @ ManifestError::Schema1) = manifest::read(bytes, media_type) {
             let object = self.object(&format!("@{digest}"));
             return Err(RegistryError::Manifest { object, source });
@@ -360,7 +349,7 @@ impl Repository {
         })
     }
 
-    /// Refuses what is no manifest, whatever status it came with.
+    /// Refuses a body that is no manifest, whatever its status.
     fn check_shape(
         &self,
         subject: &Subject,
@@ -369,7 +358,7 @@ impl Repository {
         media_type: &str,
     ) -> Result<(), RegistryError> {
         manifest::check_shape(bytes).map_err(|source| match source {
-            // Of the right type it is a damaged manifest, not a page.
+            // With the right type it is a damaged manifest, not a page.
             ManifestError::NotAManifest if !manifest::is_manifest_type(media_type) => {
                 page(subject, media_type)
             }
@@ -380,34 +369,36 @@ impl Repository {
         })
     }
 
-    /// The digest of what came: sha256, whatever algorithm the registry reports, so that digests can be compared.
-    fn own_digest(
+    /// Returns the sha256 digest of the content, whatever algorithm the registry reports, so that digests can be compared.
+    fn computed_digest(
         &self,
         subject: &Subject,
-        said: Option<&Digest>,
+        reported: Option<&Digest>,
         bytes: &[u8],
     ) -> Result<Digest, RegistryError> {
-        let own = Hasher::sha256().of(bytes);
-        let is_wrong = |said: &Digest| {
-            Hasher::for_digest(said).is_none_or(|hasher| hasher.of(bytes) != said.as_ref())
+        let computed = Hasher::sha256().of(bytes);
+        let is_wrong = |digest: &Digest| {
+            Hasher::for_digest(digest).is_none_or(|hasher| hasher.of(bytes) != digest.as_ref())
         };
-        if let Some(said) = said.filter(|said| said.as_ref() != own && is_wrong(said)) {
-            let reported = &self.registry.shared.reported_wrong_digest;
-            if reported.swap(true, Ordering::Relaxed) {
-                tracing::debug!(%subject, %said, own, "registry reports a wrong digest");
+        let wrong = reported.filter(|digest| digest.as_ref() != computed && is_wrong(digest));
+        if let Some(reported) = wrong {
+            let was_logged = &self.registry.shared.reported_wrong_digest;
+            if was_logged.swap(true, Ordering::Relaxed) {
+                tracing::debug!(%subject, %reported, computed, "registry reports a wrong digest");
             } else {
                 tracing::warn!(
-                    %subject, %said, own,
-                    "registry reports a wrong digest; using our own, further ones of this registry are logged at debug"
+                    %subject, %reported, computed,
+                    "registry reports a wrong digest; using the computed one, further ones of this registry are logged at debug"
                 );
             }
         }
-        own.parse()
-            .map_err(|_| RegistryError::protocol(subject, "its digest cannot be written"))
+        computed
+            .parse()
+            .map_err(|_| RegistryError::protocol(subject, "its digest is malformed"))
     }
 }
 
-/// The error for a response that should have been a manifest.
+/// Returns the error for a response that is a document instead of a manifest.
 pub(super) fn page(subject: &Subject, media_type: &str) -> RegistryError {
     let kind = match media_type {
         "" => "without a media type".to_owned(),
@@ -417,7 +408,7 @@ pub(super) fn page(subject: &Subject, media_type: &str) -> RegistryError {
         subject,
         format!(
             "the response is a document {kind}, not a manifest; check that the address is that of a registry, and what \
-             responds in its place (a login page, a proxy)"
+             responds instead (a login page, a proxy)"
         ),
     )
 }
@@ -441,7 +432,7 @@ mod tests {
     #[case::smaller(BODY, 20, Some((20, 19)))]
     #[case::much_larger(BODY, 0, Some((0, 19)))]
     #[tokio::test]
-    async fn a_manifest_has_the_size_that_its_descriptor_says(
+    async fn a_manifest_has_the_size_of_its_descriptor(
         #[case] body: &'static str,
         #[case] size: u64,
         #[case] wrong: Option<(u64, u64)>,
@@ -468,7 +459,7 @@ mod tests {
     #[case(true)]
     #[case(false)]
     #[tokio::test]
-    async fn a_manifest_gets_one_more_tag_if_it_is_there(#[case] is_there: bool) {
+    async fn a_present_manifest_gets_another_tag(#[case] is_there: bool) {
         let (registry, log) = registry(move |parts, body| match parts.method {
             Method::GET if is_there => respond(200, &[("content-type", OCI_MANIFEST)], BODY),
             Method::PUT if body == BODY && parts.headers[CONTENT_TYPE] == OCI_MANIFEST => {
@@ -488,12 +479,12 @@ mod tests {
         assert_eq!(log.lines(), expected);
     }
 
-    /// Build caches put blobs into an index: of those a registry says that it has no such manifest.
+    /// Build caches put blobs into an index: for those a registry responds that it has no such manifest.
     #[rstest::rstest]
     #[case(404)]
     #[case(200)]
     #[tokio::test]
-    async fn a_size_beyond_the_limit_is_asked_for_and_not_read(#[case] status: u16) {
+    async fn a_manifest_beyond_the_limit_is_requested_and_not_read(#[case] status: u16) {
         let body = vec![b' '; usize::try_from(MAX_MANIFEST).unwrap() + 1];
         let (registry, _) = registry(move |_, _| respond(status, &[], body.clone())).await;
         let repository = registry.repository("a", Access::Pull).unwrap();
@@ -511,7 +502,7 @@ mod tests {
         );
     }
 
-    /// Distribution's response to addresses of layers that it does not allow is final; any other 500 may pass.
+    /// The response of distribution to disallowed addresses of layers is permanent; any other 500 is transient.
     #[rstest::rstest]
     #[case(r#"{"errors":[{"code":"UNKNOWN","message":"unknown error"}]}"#, 1)]
     #[case("", 4)]

@@ -1,56 +1,56 @@
-//! Lists that come page by page, each naming the next in `Link` (RFC 8288; distribution-spec, "Listing Tags").
+//! Paginated lists, each page with the next one in `Link` (RFC 8288; distribution-spec, "Listing Tags").
 
-use super::pool::Pool;
 use super::repository::Repository;
 use super::request::RegistryRequest;
 use super::response::bounded_body;
 use crate::error::{RegistryError, Subject};
 use crate::registries::Leased;
+use crate::registries::clients::Pool;
 use crate::text::public_url;
 use reqwest::header::{ACCEPT, HeaderMap, LINK};
 use reqwest::{Method, StatusCode, Url};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Most pages of one list. A list that goes on longer goes round in circles.
+/// Maximum number of pages of one list. A longer list is assumed to be cyclic.
 pub(super) const MAX_PAGES: usize = 1000;
 
-/// Largest page in bytes. Some registries give the whole list at once, whatever was asked for: this is room
-/// for some 50 000 tags made of digests.
+/// Maximum size of a page in bytes. Some registries return the whole list, whatever the requested page size: this is enough for
+/// about 50 000 digest tags.
 const MAX_PAGE: u64 = 4 * 1024 * 1024;
 
-/// Most links looked at in one answer.
+/// Maximum number of links of one response that are parsed.
 const MAX_LINKS: usize = 16;
 
 /// One page of a list.
 pub(super) struct Page {
-    /// A success, or one of the call's `answers`.
+    /// 2xx, or one of the accepted statuses.
     pub(super) status: StatusCode,
     pub(super) body: Leased,
-    /// The next page, on the same host; `None` on the last one.
+    /// URL of the next page, on the same host; `None` on the last one.
     pub(super) next: Option<Url>,
-    /// `Link` cannot be read and no next page is known, so that the list may be incomplete.
+    /// `Link` cannot be parsed and no next page is known, so that the list may be incomplete.
     pub(super) is_cut: bool,
 }
 
 impl Repository {
-    /// Reads the page at this address. `answers`: statuses that are no errors, besides 2xx. `has_responded` becomes true with
-    /// the first response, also if the request is made again.
+    /// Reads the page at this URL. `accepted`: statuses besides 2xx that are no errors. `has_responded` becomes true with the
+    /// first response, also if the request is retried.
     pub(super) async fn page(
         &self,
         subject: &Subject,
         url: Url,
         accept: &str,
-        answers: &'static [u16],
+        accepted: &'static [u16],
         has_responded: Option<&AtomicBool>,
     ) -> Result<Page, RegistryError> {
-        let call = RegistryRequest::new(subject, Method::GET, url, &self.scopes, Pool::Small)
+        let request = RegistryRequest::new(subject, Method::GET, url, &self.scopes, Pool::Small)
             .header(ACCEPT, accept)
-            .answers(answers);
+            .accept(accepted);
         let idle = self.registry.timeouts().idle;
-        // The body is part of the attempt: a connection may break within it.
+        // The body is part of the attempt: the connection may break within it.
         super::retrying(self.registry.retry_policy(), || async {
             let _permit = self.metadata_permit().await;
-            let response = self.registry.attempt(&call).await;
+            let response = self.registry.attempt(&request).await;
             let is_silent = matches!(
                 response,
                 Err(RegistryError::Timeout { .. } | RegistryError::Transport { .. })
@@ -79,7 +79,7 @@ impl Repository {
         .await
     }
 
-    /// The page that an answer from this address names as the next one; `None` also if that cannot be read.
+    /// Returns the next page of a response from this URL; `None` also if the link cannot be parsed.
     pub(super) fn next_page(
         &self,
         subject: &Subject,
@@ -90,7 +90,7 @@ impl Repository {
             return Ok(None);
         };
         let url = from.join(next).map_err(|_| {
-            RegistryError::protocol(subject, "the address of its next page is not a URL")
+            RegistryError::protocol(subject, "the link to its next page is not a URL")
         })?;
         let url = self.registry.seen_from_here(url);
         if self.registry.shared.endpoint.owns(&url) {
@@ -103,14 +103,14 @@ impl Repository {
     }
 }
 
-/// `Link` is none of RFC 8288, so that it may or may not name a next page.
+/// `Link` violates RFC 8288, so that it may or may not name a next page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Unreadable;
 
-/// The target of the link with the relation `next`.
+/// Returns the target of the link with the relation `next`.
 ///
-/// A link without a relation is to be ignored (RFC 8288, section 3.3). Without any parameter, or with a relation that is
-/// none, it may be meant as the next page.
+/// A link without a relation must be ignored (RFC 8288, section 3.3). Without any parameter, or with an invalid relation, it may
+/// be meant as the next page.
 fn next_link(headers: &HeaderMap) -> Result<Option<&str>, Unreadable> {
     let mut number = 0;
     let mut is_unclear = false;
@@ -158,7 +158,7 @@ fn next_link(headers: &HeaderMap) -> Result<Option<&str>, Unreadable> {
     }
 }
 
-/// Whether this is a registered relation or a URI (RFC 8288, section 3.3), and not a word in quotes of another kind.
+/// Returns whether this can be a registered relation or a URI (RFC 8288, section 3.3), and not a word in other quotes.
 fn is_relation(text: &str) -> bool {
     text.bytes()
         .all(|byte| byte.is_ascii_graphic() && !b"'`\"<>".contains(&byte))
@@ -244,14 +244,14 @@ mod tests {
     #[case("<a>; rel='next'")]
     #[case("<a>; rel=`next`")]
     #[case(&"<a>; rel=prev,".repeat(17))]
-    fn links_that_cannot_be_read(#[case] header: &str) {
+    fn malformed_links(#[case] header: &str) {
         let mut headers = HeaderMap::new();
         headers.insert(LINK, header.parse().unwrap());
         assert_eq!(next_link(&headers), Err(Unreadable));
     }
 
     #[test]
-    fn a_link_that_is_no_text_cannot_be_read() {
+    fn a_link_that_is_no_text_is_malformed() {
         let mut headers = HeaderMap::new();
         headers.insert(LINK, HeaderValue::from_bytes(b"<\xff>; rel=next").unwrap());
         assert_eq!(next_link(&headers), Err(Unreadable));

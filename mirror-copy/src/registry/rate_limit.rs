@@ -1,84 +1,82 @@
-//! How many manifests a registry still lets us read (Docker Hub's pull limit; the IETF draft
-//! "`RateLimit` header fields for HTTP" in its several forms).
+//! The rate limit of a registry for reading manifests (the pull limit of Docker Hub; the IETF draft "`RateLimit` header fields for
+//! HTTP" in its several versions).
 //!
-//! A registry that says that nothing is left is believed: asking on would be refused, and some prolong the
-//! wait for it.
+//! After a response that none is left, no request is sent: it would be refused, and some registries extend the wait for it.
 
 use reqwest::header::HeaderMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// No window is believed to be longer, in seconds: a mistaken header shall not stop the mirror for weeks.
+/// Maximum length of a window in seconds: a wrong header must not stop copies for weeks.
 pub(super) const MAX_WINDOW: u64 = 24 * 60 * 60;
 
-/// When one request more is tried of a registry that does not say how many it allows.
+/// Wait before one request is tried at a registry that does not report its limit.
 const LIMITLESS_WAIT: Duration = Duration::from_mins(1);
 
-/// How long a host is believed to have what it said. Somebody else may use the same quota, and it fills up again.
-const BELIEVED_FOR: Duration = Duration::from_mins(15);
+/// Time that a report is valid. Other clients may share the limit, and it is replenished.
+const VALID_FOR: Duration = Duration::from_mins(15);
 
-/// How many manifests a host still lets us read, as it said not long ago.
+/// The rate limit for reading manifests, as reported by a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
-    /// How many may be read in a window; some only say what remains.
+    /// Manifests that may be read within a window, if the host reports that.
     pub limit: Option<u64>,
-    /// How many of them were left.
+    /// Manifests that may still be read.
     pub remaining: u64,
 }
 
-/// What is known of a host's quota.
+/// The last report of a host.
 #[derive(Default)]
 pub(super) struct Quota(Mutex<State>);
 
 #[derive(Default)]
 pub(super) struct State {
-    /// Whether the host ever spoke of a quota.
+    /// The host has reported a rate limit.
     pub(super) seen: bool,
-    /// What it said last, and until when that is believed.
+    /// The last report, and the end of its validity.
     pub(super) last: Option<(RateLimit, Instant)>,
     spent: Option<Spent>,
 }
 
-/// Nothing is left.
+/// No manifest may be read.
 #[derive(Clone, Copy)]
 struct Spent {
     reading: Reading,
-    /// When one request may find out whether that has changed.
+    /// Time when one request may check whether that has changed.
     next_try: Instant,
 }
 
-/// What one answer says.
+/// The report of one response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
-    /// Some only say what remains.
     pub(super) limit: Option<u64>,
     pub(super) remaining: u64,
     pub(super) window: Duration,
 }
 
 impl Quota {
-    /// Notes what an answer about a manifest says.
+    /// Records the headers of a response about a manifest.
     pub(super) fn record(&self, headers: &HeaderMap) {
         let Some(reading) = Reading::of(headers) else {
             return;
         };
         let mut state = self.state();
         state.seen = true;
-        let said = RateLimit {
+        let reported = RateLimit {
             limit: reading.limit,
             remaining: reading.remaining,
         };
-        let until = Instant::now() + reading.window.min(BELIEVED_FOR);
-        state.last = Some((said, until));
+        let until = Instant::now() + reading.window.min(VALID_FOR);
+        state.last = Some((reported, until));
         state.spent = (reading.remaining == 0).then(|| Spent {
             reading,
             next_try: Instant::now() + reading.one_more_after(),
         });
     }
 
-    /// Leave for one request, or how long there is none. When that time is over one request may try, and
-    /// its answer decides.
+    /// Returns the last report and the remaining wait if no request may be sent. After the wait one request may be sent, and its
+    /// response decides.
     pub(super) fn take(&self) -> Result<(), (Reading, Duration)> {
         let now = Instant::now();
         match &mut self.state().spent {
@@ -132,7 +130,7 @@ impl Reading {
         })
     }
 
-    /// When one request more is due, if they are spread evenly over the window.
+    /// Returns the time until the next request, if they are spread evenly over the window.
     fn one_more_after(&self) -> Duration {
         match self.limit {
             Some(limit) => self.window / u32::try_from(limit).unwrap_or(u32::MAX).max(1),
@@ -141,13 +139,13 @@ impl Reading {
     }
 }
 
-/// The number that a header's value begins with.
+/// Returns the number at the beginning of a header value.
 fn first_number(text: &str) -> Option<u64> {
     let first = text.split([',', ';']).next()?;
     first.trim().parse().ok()
 }
 
-/// The number of the first `name=number` in a header's value.
+/// Returns the number of the first `name=number` in a header value.
 fn parameter(text: &str, name: &str) -> Option<u64> {
     let pairs = text
         .split([',', ';'])
@@ -201,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_left_is_believed_for_a_while_and_then_one_may_try() {
+    async fn after_the_last_one_a_single_request_may_try_after_a_wait() {
         let quota = Quota::default();
         quota.record(&headers(&[("ratelimit-remaining", "0;w=21600")]));
         assert_eq!(quota.take().unwrap_err().1, LIMITLESS_WAIT);
@@ -223,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn manifests_are_not_asked_for_when_nothing_is_left() {
+    async fn no_manifest_is_requested_when_none_is_left() {
         let left = Arc::new(AtomicU64::new(1));
         let (registry, log) = registry(move |parts, _| {
             let counts = parts.method == "GET";
@@ -251,12 +249,9 @@ mod tests {
         assert!(registry.counts_reads());
         let error = registry.manifest("a", &tag).await.unwrap_err();
         let text = error.to_string();
-        let said = format!(
-            "registry {} lets 100 manifests be read in 6 h",
-            registry.host()
-        );
+        let limit = format!("registry {} allows 100 manifests in 6 h", registry.host());
         assert!(
-            text.contains(&said) && text.contains("log in") && text.contains("wait 216 s"),
+            text.contains(&limit) && text.contains("log in") && text.contains("wait 216 s"),
             "{text}"
         );
         let crate::Retry::Transient { after: Some(after) } = error.retry() else {
@@ -265,27 +260,27 @@ mod tests {
         assert!(after > Duration::from_secs(200));
         registry.resolve("a", &tag).await.unwrap().unwrap();
         assert_eq!((log.count("GET"), log.count("HEAD")), (1, 1));
-        let said = registry.rate_limit().unwrap();
-        assert_eq!((said.limit, said.remaining), (Some(100), 0));
+        let reported = registry.rate_limit().unwrap();
+        assert_eq!((reported.limit, reported.remaining), (Some(100), 0));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_host_said_is_believed_for_a_while() {
+    async fn a_report_is_valid_for_a_while() {
         let quota = Quota::default();
-        let said = || {
+        let remaining = || {
             let last = quota
                 .state()
                 .last
                 .filter(|(_, until)| Instant::now() < *until);
-            last.map(|(said, _)| said.remaining)
+            last.map(|(reported, _)| reported.remaining)
         };
         quota.record(&headers(&[("ratelimit-remaining", "7;w=21600")]));
-        assert_eq!(said(), Some(7));
-        tokio::time::advance(BELIEVED_FOR).await;
-        assert_eq!(said(), None);
+        assert_eq!(remaining(), Some(7));
+        tokio::time::advance(VALID_FOR).await;
+        assert_eq!(remaining(), None);
         quota.record(&headers(&[("ratelimit-remaining", "8;w=60")]));
-        assert_eq!(said(), Some(8));
+        assert_eq!(remaining(), Some(8));
         tokio::time::advance(Duration::from_mins(1)).await;
-        assert_eq!(said(), None, "the window is over");
+        assert_eq!(remaining(), None, "the window is over");
     }
 }

@@ -1,32 +1,32 @@
-//! Reading back what was written. A success response to a write is a claim: proxies respond 200 to everything, registries
-//! show writes seconds later, store other bytes, or store nothing.
+//! Reads back manifests that were written. A success response to a write is only a claim: proxies respond 200 to everything,
+//! registries show writes seconds later, store other bytes, or store nothing.
 
 use super::manifests::Manifest;
-use super::pool::Pool;
 use super::repository::Repository;
 use super::request::RegistryRequest;
 use super::response::has_body;
-use super::response::{content_type, said_digest};
+use super::response::{content_type, header_digest};
 use crate::error::{Operation, RegistryError};
 use crate::manifest;
 use crate::reference::TagOrDigest;
 use crate::registries::RetryPolicy;
+use crate::registries::clients::Pool;
 use oci_spec::image::Digest;
 use reqwest::Method;
 use reqwest::header::ACCEPT;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// What a registry shows under a reference.
+/// The response of a registry for a reference.
 #[derive(Debug, PartialEq, Eq)]
 enum Shown {
     Expected,
     Missing,
-    /// Something else, with the digest and the media type that the response claims.
+    /// Other content, with the digest and the media type of the response.
     Other(Option<Digest>, String),
 }
 
-/// The pauses before further requests for something that was written just now: doubling, and together no longer than
+/// Returns the waits between requests for something that was just written: they double, and are together at most
 /// [`RetryPolicy::visible_within`].
 pub(crate) fn visibility_pauses(policy: &RetryPolicy) -> impl Iterator<Item = Duration> + use<> {
     let (mut next, mut left) = (
@@ -42,12 +42,12 @@ pub(crate) fn visibility_pauses(policy: &RetryPolicy) -> impl Iterator<Item = Du
 }
 
 impl Repository {
-    /// Returns when the registry shows under `reference` the manifest that it accepted: the same bytes, with a media type
-    /// that a runtime accepts for them. One request in the normal case, and further ones after growing pauses as long as
-    /// nothing is there, or what the reference stood for until now, which `is_older` knows.
+    /// Waits until the registry returns the manifest that it accepted: the same bytes, with a media type that a runtime accepts for
+    /// them. This is one request in the normal case, and more with exponential backoff while the reference does not exist or
+    /// still stands for the previous manifest (`is_older`).
     ///
-    /// The body is compared as it arrives, so that it takes no memory. Registries that limit how many manifests are read
-    /// (Docker Hub) are asked for the digest only.
+    /// The body is compared as it arrives, so that it takes no memory. Of registries that limit how many manifests are read
+    /// (Docker Hub) only the digest is requested.
     pub(crate) async fn read_back(
         &self,
         reference: &TagOrDigest,
@@ -67,7 +67,7 @@ impl Repository {
             let may_change = is_older || shown == Shown::Missing;
             match pauses.next().filter(|_| may_change) {
                 Some(pause) => {
-                    tracing::debug!(object = %self.object(&reference.suffix()), ?shown, ?pause, "the registry does not show the manifest yet");
+                    tracing::debug!(object = %self.object(&reference.suffix()), ?shown, ?pause, "the registry does not show the manifest yet; requesting it again");
                     sleep(pause).await;
                 }
                 None => return Err(self.not_kept(reference, written, shown, is_older)),
@@ -91,25 +91,25 @@ impl Repository {
         }
         let subject = self.subject(Operation::ReadManifest, &reference.suffix());
         let url = self.manifest_url(reference)?;
-        let call = RegistryRequest::new(&subject, Method::GET, url, &self.scopes, Pool::Small)
+        let request = RegistryRequest::new(&subject, Method::GET, url, &self.scopes, Pool::Small)
             .header(ACCEPT, manifest::ACCEPT)
-            .answers(&[404]);
+            .accept(&[404]);
         let idle = self.registry.timeouts().idle;
         super::retrying(self.registry.retry_policy(), || async {
-            let response = self.registry.attempt(&call).await?;
+            let response = self.registry.attempt(&request).await?;
             if response.status() == 404 {
                 return Ok(Shown::Missing);
             }
             let media_type = content_type(&response);
-            let said = said_digest(response.headers());
-            // A runtime goes by the type in the header.
+            let reported = header_digest(response.headers());
+            // A runtime uses the type in the header.
             let is_usable = media_type == manifest::bare_type(expected_type)
                 || !manifest::is_page_type(&media_type) && !manifest::is_manifest_type(&media_type);
             let is_same = has_body(response, &expected.bytes, &subject, idle).await?;
             Ok(if is_same && is_usable {
                 Shown::Expected
             } else {
-                Shown::Other(said, media_type)
+                Shown::Other(reported, media_type)
             })
         })
         .await
@@ -136,8 +136,7 @@ impl Repository {
                 };
             }
             Shown::Other(..) => {
-                let reason =
-                    "the registry returns other content than it accepted, or another media type";
+                let reason = "the registry returns other content than it accepted, or another media type; check any proxy before the registry";
                 return RegistryError::protocol(&subject, reason);
             }
             Shown::Missing | Shown::Expected => "has no such manifest".to_owned(),

@@ -1,32 +1,32 @@
 //! Lists of referrers: an index whose entries describe manifests (distribution-spec, "Listing Referrers" and "Referrers
 //! Tag Schema").
 
+use crate::hash::is_verifiable;
 use crate::json::{self, Bounded};
-use crate::manifest::{Descriptor, is_verifiable};
+use crate::manifest::Descriptor;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// Most entries of one list that are read, usable or not; the first ones. An image has a handful of referrers:
-/// signatures, attestations, bills of materials.
+/// Maximum number of entries of one list that are read, usable or not. An image has a handful of referrers: signatures,
+/// attestations, bills of materials.
 pub(crate) const MAX_REFERRERS: usize = 1000;
 
-/// Most bytes of the entries of one list, as they are kept: more than 1000 plain entries have. Lists wait for the memory
-/// of their copy only after they were read, and a copy reads twelve at a time.
+/// Maximum size of the entries of one list, in bytes: more than 1000 plain entries have. A list waits for the memory of its copy
+/// only after it was read, and a copy reads twelve lists concurrently.
 pub(crate) const MAX_BYTES: usize = 256 * 1024;
 
-/// Longest artifact type and annotations of an entry, as they are written, that are put into another list. The manifest
-/// has them anyway.
+/// Maximum length of the artifact type and the annotations of an entry as JSON, in bytes, to be added to another list. The
+/// manifest has them anyway.
 const MAX_ARTIFACT_TYPE: usize = 512;
 const MAX_ANNOTATIONS: usize = 8 * 1024;
 
-/// A list, or the part of it that is read.
+/// A list of referrers, cut to the limits of this module.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct ReferrerList {
-    /// The usable entries.
     pub(crate) referrers: Vec<Referrer>,
-    /// Entries that were read and name no manifest whose content could be verified.
+    /// Number of entries that name no manifest whose content can be verified.
     pub(crate) unusable: usize,
-    /// Whether there are more entries than are read.
+    /// The list has more entries.
     pub(crate) is_cut: bool,
 }
 
@@ -34,12 +34,11 @@ pub(crate) struct ReferrerList {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Referrer {
     pub(crate) descriptor: Descriptor,
-    /// The entry for another list, as JSON. It has only what describes the manifest: nothing that would make others
-    /// fetch content from elsewhere, or choose this manifest as an image.
+    /// The entry for another list, as JSON. It has only fields that describe the manifest: none that would make clients fetch
+    /// content from elsewhere, or select this manifest as an image.
     pub(crate) entry: String,
 }
 
-/// What an entry says of a manifest, as it is written.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Fields<'a> {
@@ -55,13 +54,13 @@ struct Fields<'a> {
     annotations: Option<&'a RawValue>,
 }
 
-/// An index as registries give it. Any other JSON lacks the version.
+/// An index as registries return it. Other JSON has no version.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Index<'a> {
     #[serde(borrow)]
     schema_version: Option<&'a RawValue>,
-    /// Some registries write null for none.
+    /// Some registries return null for an empty list.
     manifests: Option<Bounded<Entry, MAX_REFERRERS>>,
 }
 
@@ -75,14 +74,14 @@ impl<'de> Deserialize<'de> for Entry {
 }
 
 impl ReferrerList {
-    /// Reads an index as the API returns it. `None` if it is none.
+    /// Parses an index of the API. Returns `None` if it is no index.
     pub(crate) fn of_api(bytes: &[u8]) -> Option<Self> {
         let index: Index<'_> = json::from_slice(bytes).ok()?;
         let has_version = index.schema_version.map(RawValue::get) == Some("2");
         has_version.then(|| Self::of(index.manifests.unwrap_or_default()))
     }
 
-    /// Reads an index that clients keep under a tag. `None` if it is none.
+    /// Parses an index that clients keep under a tag. Returns `None` if it is no index.
     pub(crate) fn of_tag(bytes: &[u8]) -> Option<Self> {
         let index: Index<'_> = json::from_slice(bytes).ok()?;
         index.manifests.map(Self::of)
@@ -101,12 +100,12 @@ impl ReferrerList {
         list
     }
 
-    /// Entries that were read.
+    /// Number of entries, usable or not.
     pub(crate) fn count(&self) -> usize {
         self.referrers.len() + self.unusable
     }
 
-    /// Appends a further page, as far as entries are read at all.
+    /// Appends a page, up to [`MAX_REFERRERS`].
     pub(crate) fn append(&mut self, page: Self) {
         let room = MAX_REFERRERS.saturating_sub(self.count());
         self.is_cut |= page.is_cut || page.count() > room;
@@ -117,7 +116,7 @@ impl ReferrerList {
         self.cut();
     }
 
-    /// Leaves out what goes beyond [`MAX_BYTES`].
+    /// Drops the entries beyond [`MAX_BYTES`].
     fn cut(&mut self) {
         let mut bytes = 0;
         let fits = self.referrers.iter().take_while(|referrer| {
@@ -154,7 +153,7 @@ impl Referrer {
         ))
     }
 
-    /// The referrer with this descriptor. What is longer than any list needs is left out.
+    /// Creates a referrer. An artifact type or annotations that are too long are left out.
     pub(crate) fn new(
         descriptor: Descriptor,
         artifact_type: Option<&RawValue>,
@@ -179,7 +178,7 @@ fn no_longer(raw: Option<&RawValue>, most: usize) -> Option<&RawValue> {
     raw.filter(|raw| raw.get().len() <= most)
 }
 
-/// An object of the fields that are there.
+/// Formats an object of the fields that are present.
 fn written<const N: usize>(fields: [(&str, Option<&RawValue>); N]) -> String {
     let fields = fields.into_iter();
     let present = fields.filter_map(|(name, raw)| Some(format!("\"{name}\":{}", raw?.get())));
@@ -198,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_describes_a_referrer_goes_into_another_list() {
+    fn only_descriptive_fields_are_copied_to_another_list() {
         let kept = format!(
             r#""mediaType":"x/y","digest":"{DIGEST}","size":7,"artifactType":"a/b","annotations":{{"a": "b"}}"#
         );
@@ -213,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_cut_where_its_entries_have_too_many_bytes() {
+    fn a_list_is_cut_at_its_maximum_size() {
         let annotation = "x".repeat(MAX_ANNOTATIONS - 20);
         let entry =
             format!(r#"{{"digest":"{DIGEST}","size":7,"annotations":{{"a":"{annotation}"}}}}"#);
@@ -226,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_longer_than_a_list_needs_is_left_out() {
+    fn fields_that_are_too_long_are_left_out() {
         let long = "x".repeat(MAX_ANNOTATIONS);
         let list = read(&format!(
             r#"{{"digest":"{DIGEST}","size":7,"artifactType":"{long}","annotations":{{"a":"{long}"}}}}"#
@@ -235,7 +234,7 @@ mod tests {
         assert_eq!(list.referrers.first().unwrap().entry, expected);
     }
 
-    /// A list of which nothing is usable costs no more than one that is.
+    /// A list without usable entries takes no more memory than one with them.
     #[rstest::rstest]
     #[case("{}", MAX_REFERRERS, 0)]
     #[case("7", MAX_REFERRERS, 0)]

@@ -1,4 +1,4 @@
-//! What refers to a manifest (distribution-spec, "Listing Referrers").
+//! The referrers API (distribution-spec, "Listing Referrers").
 
 use super::capabilities::ReferrersApi;
 use super::referrer_list::{MAX_REFERRERS, ReferrerList};
@@ -12,20 +12,20 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Most pages of one list that are read, and most bytes of them together.
+/// Maximum number of pages of one list, and maximum size of all of them in bytes.
 const MAX_PAGES: usize = 64;
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// How much longer than its beginning a whole list may take.
-const PAGES_TAKE: u32 = 3;
+/// Timeout of a whole list, as a multiple of that of its first page.
+const PAGES_TIMEOUT: u32 = 3;
 
-/// Answers of registries that do not know the API, or not for this manifest.
-const NOT_KNOWN: &[u16] = &[400, 404, 405, 406, 410, 415, 501];
+/// Statuses of registries without the API, or without this manifest.
+const UNSUPPORTED: &[u16] = &[400, 404, 405, 406, 410, 415, 501];
 
 impl Repository {
-    /// The manifests whose `subject` is this digest, page by page: the first 1000 entries. `None` if the registry has no
-    /// such API, so that the tag `<algorithm>-<hex>` is to be looked at ("Referrers Tag Schema"). That is remembered for a
-    /// while, and so is a host that does not respond in time: no image waits for that twice.
+    /// Lists the manifests whose `subject` is this digest: the first 1000 entries of all pages. Returns `None` if the registry
+    /// does not have the API, so that the referrers tag must be read ("Referrers Tag Schema"). That is remembered for an hour,
+    /// and so is a host that does not respond in time: no image waits for that twice.
     pub(crate) async fn referrers(
         &self,
         digest: &Digest,
@@ -33,9 +33,9 @@ impl Repository {
         let capabilities = &self.registry.shared.capabilities;
         let subject = self.subject(Operation::ListReferrers, &format!("@{digest}"));
         loop {
-            // A pause that the host asked for is no failure of its.
-            self.registry.shared.gates.pass(subject.operation).await;
-            let patience = self.registry.timeouts().list;
+            // A pause that the host requested is no failure.
+            self.registry.shared.pauses.wait(subject.operation).await;
+            let limit = self.registry.timeouts().list;
             let no_response = |after| RegistryError::Timeout {
                 subject: subject.clone(),
                 after,
@@ -43,14 +43,14 @@ impl Repository {
             match capabilities.referrers_api() {
                 ReferrersApi::Usable => {}
                 ReferrersApi::Absent => return Ok(None),
-                ReferrersApi::Silent => return Err(no_response(patience)),
+                ReferrersApi::Silent => return Err(no_response(limit)),
             }
             let has_responded = AtomicBool::new(false);
-            let listing = self.list_referrers(&subject, digest, patience, &has_responded);
-            let error = match timeout(patience * PAGES_TAKE, listing).await {
+            let listing = self.list_referrers(&subject, digest, limit, &has_responded);
+            let error = match timeout(limit * PAGES_TIMEOUT, listing).await {
                 Ok(Err(error @ RegistryError::Timeout { .. })) => error,
                 Ok(done) => return done,
-                Err(_) => no_response(patience * PAGES_TAKE),
+                Err(_) => no_response(limit * PAGES_TIMEOUT),
             };
             if has_responded.into_inner() {
                 return Err(error);
@@ -66,7 +66,7 @@ impl Repository {
         &self,
         subject: &Subject,
         digest: &Digest,
-        patience: Duration,
+        limit: Duration,
         has_responded: &AtomicBool,
     ) -> Result<Option<ReferrerList>, RegistryError> {
         let capabilities = &self.registry.shared.capabilities;
@@ -76,11 +76,11 @@ impl Repository {
             let Some(url) = next else {
                 return Ok(Some(found));
             };
-            let page = self.page(subject, url, OCI_INDEX, NOT_KNOWN, Some(has_responded));
-            let page = timeout(patience, page).await;
+            let page = self.page(subject, url, OCI_INDEX, UNSUPPORTED, Some(has_responded));
+            let page = timeout(limit, page).await;
             let page = page.map_err(|_| RegistryError::Timeout {
                 subject: subject.clone(),
-                after: patience,
+                after: limit,
             })??;
             let body = page.body.as_ref();
             let list = match ReferrerList::of_api(body) {
@@ -88,7 +88,7 @@ impl Repository {
                 _ if page_number > 0 => {
                     return Err(RegistryError::protocol(
                         subject,
-                        "a further page is not an index",
+                        "a further page of the list is not an index",
                     ));
                 }
                 _ => {
@@ -112,12 +112,12 @@ impl Repository {
     }
 }
 
-/// Whether this is the index that was asked about instead of a list of its referrers. GitLab responds so.
+/// Returns whether the response is the subject itself, as GitLab responds for an index.
 fn is_subject_itself(subject: &Digest, body: &[u8]) -> bool {
     Hasher::for_digest(subject).is_some_and(|hasher| hasher.of(body) == subject.as_ref())
 }
 
-/// Whether a refusal says nothing of the API: the repository or the manifest is what it does not like.
+/// Returns whether a refusal is about the repository or the manifest, and not about the API.
 fn is_about_repository(status: u16, body: &[u8]) -> bool {
     let about_it =
         |code: &str| matches!(code, "NAME_UNKNOWN" | "MANIFEST_UNKNOWN" | "DIGEST_INVALID");
@@ -127,7 +127,7 @@ fn is_about_repository(status: u16, body: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::Access;
-    use super::super::testing::{registry, respond};
+    use super::super::testing::{registry, respond, silent_registry};
     use super::*;
 
     fn digest(number: u16) -> Digest {
@@ -296,18 +296,8 @@ mod tests {
 
     /// A list that never comes costs one wait for the whole host, also if lists came before.
     #[tokio::test]
-    async fn a_list_that_does_not_come_is_waited_for_once() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let host = listener.local_addr().unwrap().to_string();
-        let options = crate::RegistryOptions {
-            insecure_hosts: [host.clone()].into(),
-            timeouts: crate::Timeouts {
-                list: Duration::from_millis(200),
-                ..crate::Timeouts::default()
-            },
-            ..crate::RegistryOptions::default()
-        };
-        let registry = crate::Registries::new(options).unwrap().get(&host).unwrap();
+    async fn a_list_without_a_response_is_waited_for_once() {
+        let (registry, listener) = silent_registry().await;
         let repository = registry.repository("a/b", Access::Pull).unwrap();
         let error = repository.referrers(&digest(9)).await.unwrap_err();
         assert!(matches!(error, RegistryError::Timeout { .. }), "{error}");

@@ -1,4 +1,4 @@
-//! One repository of a registry, opened for reading or for writing.
+//! One repository of a registry, for reading or for writing.
 
 use super::Registry;
 use super::token::Scopes;
@@ -10,20 +10,20 @@ use reqwest::Url;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What a repository is opened for. Tokens are asked for accordingly.
+/// The access that tokens are requested for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Pull,
     Push,
 }
 
-/// One repository. Its operations are in `manifests`, `blobs` and `uploads`.
+/// One repository. Its operations are in `manifests`, `blobs`, `uploads`, `tags` and `referrers`.
 #[derive(Clone)]
 pub(crate) struct Repository {
     pub(super) registry: Registry,
     pub(super) name: Arc<str>,
     pub(super) scopes: Scopes,
-    /// What is read on behalf of a copy is held by it.
+    /// Memory of the copy that this handle belongs to.
     reservation: Option<Arc<Reservation>>,
     /// One permit for each request for a manifest or a list.
     metadata_permits: Option<Arc<Semaphore>>,
@@ -66,7 +66,7 @@ impl Repository {
         })
     }
 
-    /// The same on behalf of a copy, which has this memory.
+    /// Returns a handle that uses the memory of a copy.
     pub(crate) fn of_copy(self, reservation: &Arc<Reservation>) -> Self {
         Self {
             reservation: Some(Arc::clone(reservation)),
@@ -74,8 +74,8 @@ impl Repository {
         }
     }
 
-    /// The same with at most so many requests for manifests and lists at a time. Before its body is read, each may cost
-    /// the size of a response's headers, which only the HTTP client bounds.
+    /// Limits the concurrent requests for manifests and lists. Before its body is read, each may take as much memory as the headers
+    /// of a response, which only the HTTP client bounds.
     pub(crate) fn with_metadata_requests(self, at_once: usize) -> Self {
         Self {
             metadata_permits: Some(Arc::new(Semaphore::new(at_once))),
@@ -83,13 +83,13 @@ impl Repository {
         }
     }
 
-    /// Waits until one more request for a manifest or a list may be sent. A holder must not wait for a second one.
+    /// Waits until another request for a manifest or a list may be sent. A holder must not wait for a second permit.
     pub(super) async fn metadata_permit(&self) -> Option<OwnedSemaphorePermit> {
         let permits = self.metadata_permits.clone()?;
         permits.acquire_owned().await.ok()
     }
 
-    /// Waits for memory for something that is about to be written.
+    /// Waits for memory for a body that is about to be sent.
     pub(crate) async fn hold(
         &self,
         subject: &Subject,
@@ -106,7 +106,6 @@ impl Repository {
         Ok(lease)
     }
 
-    /// The memory of the copy that this belongs to.
     pub(super) fn reservation_of_copy(&self) -> Option<&Arc<Reservation>> {
         self.reservation.as_ref()
     }
@@ -119,7 +118,7 @@ impl Repository {
         &self.name
     }
 
-    /// `host/repository` and what is appended to it.
+    /// Returns `host/repository` with a suffix.
     pub(crate) fn object(&self, suffix: &str) -> String {
         format!("{}/{}{suffix}", self.registry.host(), self.name)
     }
@@ -131,8 +130,7 @@ impl Repository {
         }
     }
 
-    /// The address of something in this repository. `rest` holds only characters that stay where
-    /// they are put: tags, digests and our own path pieces.
+    /// Returns a URL in this repository. `rest` must consist of tags, digests and constant path segments, which need no escaping.
     pub(super) fn url(&self, rest: &str) -> Url {
         let mut url = self.registry.shared.endpoint.base.clone();
         let path = format!("{}{}/{rest}", url.path(), self.name);

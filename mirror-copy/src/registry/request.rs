@@ -1,33 +1,32 @@
-//! One request: the gate, the proof, redirects without credentials, the status, and trying again.
+//! One request: it waits for pauses, gets credentials, follows redirects without them, checks the status, and is retried.
 
-use super::Registry;
-use super::challenge;
-use super::pool::Pool;
-use super::proof::Proof;
+use super::auth_schemes::Proof;
 use super::rate_limit::RateLimit;
-use super::redirect::{checked_hop, redirect_target};
 use super::response::{error_text, retry_after};
 use super::token::Scopes;
+use super::{Registry, challenge};
 use crate::address_policy::Allowance;
-use crate::error::{Operation, RegistryError, Retry, Subject};
+use crate::error::advice::needs_client_certificate;
+use crate::error::{Operation, RegistryError, Remedy, Retry, Subject};
 use crate::registries::RetryPolicy;
+use crate::registries::clients::Pool;
 use crate::text::public_url;
 use backon::Retryable as _;
 use bytes::Bytes;
 use reqwest::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// Most redirects followed for one request.
+/// Maximum number of redirects of one request.
 const MAX_REDIRECTS: usize = 5;
 
-/// Pause of a host that answered 429 and named no time.
+/// Pause of a host that responds 429 without `Retry-After`.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
 
-/// A request that can be sent again: its body, if any, is small and in memory.
+/// A request that can be repeated: its body, if any, is small and in memory.
 pub(super) struct RegistryRequest<'a> {
     pub(super) subject: &'a Subject,
     pub(super) method: Method,
@@ -36,9 +35,9 @@ pub(super) struct RegistryRequest<'a> {
     pub(super) pool: Pool,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    /// Statuses that are answers, not errors, besides 2xx.
-    pub(super) answers: &'static [u16],
-    /// Whether redirects are followed; otherwise they are handled like any status.
+    /// Statuses besides 2xx that are no errors.
+    pub(super) accepted: &'static [u16],
+    /// Follow redirects; otherwise they are handled like any status.
     pub(super) follow: bool,
 }
 
@@ -60,7 +59,7 @@ impl<'a> RegistryRequest<'a> {
             pool,
             headers,
             body,
-            answers: &[],
+            accepted: &[],
             follow,
         }
     }
@@ -72,22 +71,21 @@ impl<'a> RegistryRequest<'a> {
         self
     }
 
-    pub(super) fn answers(mut self, statuses: &'static [u16]) -> Self {
-        self.answers = statuses;
+    pub(super) fn accept(mut self, statuses: &'static [u16]) -> Self {
+        self.accepted = statuses;
         self
     }
 }
 
-/// An answer, and whether the registry itself gave it: not a redirect's target, not a foreign layer's address
-/// and not another host that takes its uploads.
+/// A response, and whether it is from the registry itself: not from the target of a redirect, the address of a foreign layer,
+/// or another host that accepts its uploads.
 pub(super) struct RegistryResponse {
     pub(super) response: Response,
     pub(super) own: bool,
 }
 
-/// Runs `attempt` until it succeeds, fails for good, or the policy's attempts or its time are used up, of which
-/// the attempts themselves take their part. A used-up quota is waited for only as long as between any two
-/// attempts; what takes hours is the caller's to plan.
+/// Runs `attempt` until it succeeds, fails permanently, or the attempts or the total time of the policy are used up. The wait
+/// for a used-up rate limit is at most that between any two attempts; the caller plans waits of hours.
 pub(crate) async fn retrying<T, F>(
     policy: &RetryPolicy,
     attempt: impl FnMut() -> F,
@@ -109,25 +107,25 @@ where
             };
             (started.elapsed() + wait < policy.total).then_some(wait)
         })
-        .notify(|error, wait| tracing::debug!(%error, ?wait, "trying again"))
+        .notify(|error, wait| tracing::debug!(%error, ?wait, "retrying the request"))
         .await
 }
 
 impl Registry {
-    /// Whether reading a manifest is counted against a quota here, so that `HEAD` is the better question.
+    /// Returns whether this host limits how many manifests are read, so that `HEAD` is preferred.
     pub(crate) fn counts_reads(&self) -> bool {
         self.shared.endpoint.is_docker_hub() || self.shared.quota.state().seen
     }
 
-    /// How many manifests this host still lets us read, as it said within the last quarter of an hour; `None` if it
-    /// did not. Those who need not read now can leave the rest to those who must.
+    /// Returns the rate limit for reading manifests that this host reported within the last 15 minutes; `None` if it did not.
+    /// Callers that can wait leave the rest to those that cannot.
     #[must_use]
     pub fn rate_limit(&self) -> Option<RateLimit> {
-        let (said, until) = self.shared.quota.state().last?;
-        (Instant::now() < until).then_some(said)
+        let (reported, until) = self.shared.quota.state().last?;
+        (Instant::now() < until).then_some(reported)
     }
 
-    /// Refuses to read a manifest where the registry is known to refuse it.
+    /// Fails if the registry is known to refuse reading a manifest now.
     pub(super) fn check_quota(&self, subject: &Subject) -> Result<(), RegistryError> {
         let Err((reading, after)) = self.shared.quota.take() else {
             return Ok(());
@@ -141,11 +139,14 @@ impl Registry {
         })
     }
 
-    /// Sends a request, again if need be, and answers with a 2xx or one of the call's `answers`.
-    pub(super) async fn send(&self, call: &RegistryRequest<'_>) -> Result<Response, RegistryError> {
+    /// Sends a request with retries. Returns a response with 2xx or one of the accepted statuses.
+    pub(super) async fn send(
+        &self,
+        request: &RegistryRequest<'_>,
+    ) -> Result<Response, RegistryError> {
         retrying(self.retry_policy(), || async {
-            let attempt = self.attempt(call).await;
-            let operation = call.subject.operation;
+            let attempt = self.attempt(request).await;
+            let operation = request.subject.operation;
             self.shared.last_failures.record(operation, &attempt);
             attempt
         })
@@ -154,48 +155,50 @@ impl Registry {
 
     pub(super) async fn attempt(
         &self,
-        call: &RegistryRequest<'_>,
+        request: &RegistryRequest<'_>,
     ) -> Result<Response, RegistryError> {
-        self.shared.gates.pass(call.subject.operation).await;
-        let reads_manifest = call.subject.operation == Operation::ReadManifest;
-        if reads_manifest && call.method == Method::GET {
-            self.check_quota(call.subject)?;
+        self.shared.pauses.wait(request.subject.operation).await;
+        let reads_manifest = request.subject.operation == Operation::ReadManifest;
+        if reads_manifest && request.method == Method::GET {
+            self.check_quota(request.subject)?;
         }
-        let mut proof = self.proof(call.subject, call.scopes).await?;
-        let mut answer = self.exchange(call, proof.as_ref()).await?;
-        if answer.own
-            && answer.response.status() == StatusCode::UNAUTHORIZED
-            && let Some(challenge) = challenge::choose(answer.response.headers())
+        let mut proof = self.proof(request.subject, request.scopes).await?;
+        let mut received = self.exchange(request, proof.as_ref()).await?;
+        if received.own
+            && received.response.status() == StatusCode::UNAUTHORIZED
+            && let Some(challenge) = challenge::choose(received.response.headers())
         {
             let new = self
-                .renewed(call.subject, call.scopes, challenge, proof.as_ref())
+                .renewed(request.subject, request.scopes, challenge, proof.as_ref())
                 .await?;
-            answer = self.exchange(call, Some(&new)).await?;
-            if answer.own && matches!(answer.response.status().as_u16(), 200..=399 | 404) {
-                self.accepted(call.scopes, &new);
+            received = self.exchange(request, Some(&new)).await?;
+            if received.own && matches!(received.response.status().as_u16(), 200..=399 | 404) {
+                self.accepted(request.scopes, &new);
             }
             proof = Some(new);
-        } else if answer.own
-            && answer.response.status() == StatusCode::FORBIDDEN
+        } else if received.own
+            && received.response.status() == StatusCode::FORBIDDEN
             && let Some(old) = &proof
         {
-            let (subject, scopes) = (call.subject, call.scopes);
-            let error = self.failure(subject, answer, Some(old)).await;
+            let (subject, scopes) = (request.subject, request.scopes);
+            let error = self.failure(subject, received, Some(old)).await;
             let new = self.replaced(subject, scopes, &error, old).await?;
             let Some(new) = new else { return Err(error) };
-            answer = self.exchange(call, Some(&new)).await?;
+            received = self.exchange(request, Some(&new)).await?;
             proof = Some(new);
         }
-        let fine =
-            |status: StatusCode| status.is_success() || call.answers.contains(&status.as_u16());
-        if fine(answer.response.status()) {
-            return Ok(answer.response);
+        let is_accepted =
+            |status: StatusCode| status.is_success() || request.accepted.contains(&status.as_u16());
+        if is_accepted(received.response.status()) {
+            return Ok(received.response);
         }
-        Err(self.failure(call.subject, answer, proof.as_ref()).await)
+        Err(self
+            .failure(request.subject, received, proof.as_ref())
+            .await)
     }
 
-    /// The error that an answer stands for. Pauses the host if it asks for that itself: others must not be
-    /// able to hold up what goes to the registry.
+    /// Returns the error for a response. Pauses the host if the registry itself requests it: other hosts must not be able to
+    /// delay requests to the registry.
     pub(super) async fn failure(
         &self,
         subject: &Subject,
@@ -207,7 +210,7 @@ impl Registry {
         let after = retry_after(response.headers(), self.retry_policy().max_retry_after);
         match (status, after) {
             (StatusCode::TOO_MANY_REQUESTS, after) if own => {
-                self.shared.places.too_many(subject.operation);
+                self.shared.transfers.too_many(subject.operation);
                 self.pause(subject.operation, after.unwrap_or(DEFAULT_PAUSE));
             }
             (StatusCode::SERVICE_UNAVAILABLE, Some(after)) if own => {
@@ -222,114 +225,135 @@ impl Registry {
         }
         let (code, message) = error_text(response).await;
         tracing::debug!(%subject, %status, code, "registry error");
-        RegistryError::of_answer(subject.clone(), status, code, message, after)
+        self.status_error(subject.clone(), status, code, message, after)
     }
 
-    /// The error that a response of the registry itself stands for, which the call expected as an answer.
+    pub(super) fn status_error(
+        &self,
+        subject: Subject,
+        status: StatusCode,
+        code: String,
+        message: String,
+        retry_after: Option<Duration>,
+    ) -> RegistryError {
+        if needs_client_certificate(status, &code, &message) {
+            return RegistryError::ClientCertificate {
+                subject,
+                status,
+                message,
+                advice: self.advice(&Remedy::ClientCertificate),
+            };
+        }
+        RegistryError::of_response(subject, status, code, message, retry_after)
+    }
+
+    /// Returns the error for a response of the registry itself with an accepted status.
     pub(super) async fn refusal(&self, subject: &Subject, response: Response) -> RegistryError {
         let own = true;
         self.failure(subject, RegistryResponse { response, own }, None)
             .await
     }
 
-    /// Sends, and follows redirects. The proof goes to the registry itself only.
+    /// Sends a request and follows redirects. The proof is sent to the registry itself only.
     async fn exchange(
         &self,
-        call: &RegistryRequest<'_>,
+        request: &RegistryRequest<'_>,
         proof: Option<&Proof>,
     ) -> Result<RegistryResponse, RegistryError> {
-        let mut url = call.url.clone();
+        let mut url = request.url.clone();
         let mut beyond = self.beyond();
         for _ in 0..=MAX_REDIRECTS {
             let own = self.shared.endpoint.owns(&url);
             let proof = proof.filter(|_| own);
             let allowance = self.allowance_at(&url, beyond);
-            let response = self.transmit(call, url.clone(), allowance, proof).await?;
-            if own && call.subject.operation == Operation::ReadManifest {
+            let response = self
+                .transmit(request, url.clone(), allowance, proof)
+                .await?;
+            if own && request.subject.operation == Operation::ReadManifest {
                 self.shared.quota.record(response.headers());
             }
             let next = Some(&response)
-                .filter(|_| call.follow)
+                .filter(|_| request.follow)
                 .and_then(redirect_target);
             match next {
                 None => return Ok(RegistryResponse { response, own }),
                 Some(next) => {
                     beyond = self.beyond_after(beyond, &url, &response);
-                    url = checked_hop(call.subject, &url, next)?;
-                    self.check_redirect(call.subject, &url, beyond)?;
+                    url = checked_hop(request.subject, &url, next)?;
+                    self.check_redirect(request.subject, &url, beyond)?;
                 }
             }
         }
         let reason = format!("it was redirected more than {MAX_REDIRECTS} times");
         Err(RegistryError::Redirect {
-            subject: call.subject.clone(),
+            subject: request.subject.clone(),
             reason,
         })
     }
 
     async fn transmit(
         &self,
-        call: &RegistryRequest<'_>,
+        request: &RegistryRequest<'_>,
         url: Url,
         allowance: Allowance,
         proof: Option<&Proof>,
     ) -> Result<Response, RegistryError> {
-        let length = call.body.len();
-        let wants_length = call.method != Method::GET && call.method != Method::HEAD;
-        let mut request = self
-            .client_for(call.subject, &url, call.pool, allowance)?
-            .request(call.method.clone(), url.clone())
-            .headers(call.headers.clone())
-            // Content is copied as it is; a transparently compressed answer would not verify.
+        let length = request.body.len();
+        let wants_length = request.method != Method::GET && request.method != Method::HEAD;
+        let mut builder = self
+            .client_for(request.subject, &url, request.pool, allowance)?
+            .request(request.method.clone(), url.clone())
+            .headers(request.headers.clone())
+            // Content is copied as it is; a compressed response would not match its digest.
             .header(ACCEPT_ENCODING, "identity");
         if let Some(proof) = proof {
-            request = request.header(AUTHORIZATION, proof.header.clone());
+            builder = builder.header(AUTHORIZATION, proof.header.clone());
         }
         if wants_length {
-            // Some registries answer 411 to a POST that does not say that it is empty.
-            request = request
+            // Some registries respond 411 to a POST without a length.
+            builder = builder
                 .header(CONTENT_LENGTH, length)
-                .body(call.body.clone());
+                .body(request.body.clone());
         }
-        let patience = match call.subject.operation {
+        let limit = match request.subject.operation {
             Operation::WriteManifest | Operation::WriteBlob => self.timeouts().commit,
             Operation::ReadBlob => self.timeouts().first_byte,
             _ => self.timeouts().idle,
         };
-        // What is sent again here has its whole body in memory.
-        let spare = request.try_clone();
-        let answer = self.once(call.subject, &url, patience, request).await;
-        if let Ok(response) = &answer {
-            self.learn_version(call.pool, response);
+        // The whole body is in memory, so the request can be repeated.
+        let spare = builder.try_clone();
+        let response = self.send_once(request.subject, &url, limit, builder).await;
+        if let Ok(response) = &response {
+            self.learn_version(request.pool, response);
         }
-        match (answer, spare) {
-            // The peer may close an idle connection just when it is used again: that is no failure of its.
+        match (response, spare) {
+            // The peer may close an idle connection in the moment when it is used again: that is no failure.
             (Err(RegistryError::Transport { source, .. }), Some(spare)) if !source.is_connect() => {
-                tracing::trace!(%source, "the connection broke before the answer; once more");
-                self.once(call.subject, &url, patience, spare).await
+                tracing::trace!(%source, "the connection broke before the response; sending the request again");
+                self.send_once(request.subject, &url, limit, spare).await
             }
-            (answer, _) => answer,
+            (response, _) => response,
         }
     }
 
-    async fn once(
+    async fn send_once(
         &self,
         subject: &Subject,
         url: &Url,
-        patience: Duration,
+        limit: Duration,
         request: RequestBuilder,
     ) -> Result<Response, RegistryError> {
         self.count_request();
         tracing::trace!(url = %public_url(url), "request");
-        match timeout(patience, request.send()).await {
+        match timeout(limit, request.send()).await {
             Ok(Ok(response)) => {
                 self.record_peer(url, &response);
                 Ok(response)
             }
-            Ok(Err(error)) => Err(self.unanswered(subject, url, error)),
+            Ok(Err(error)) => Err(self.transport_error(subject, url, error)),
             Err(_) => Err(RegistryError::Timeout {
                 subject: subject.clone(),
-                after: patience,
+                after: limit,
             }),
         }
     }
@@ -337,3 +361,33 @@ impl Registry {
 
 #[cfg(test)]
 mod tests;
+
+/// Returns the target of a redirect; `None` if this is no redirect.
+fn redirect_target(response: &Response) -> Option<Url> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    target(response.url(), response.headers())
+}
+
+/// Returns the target of `Location` in a response from this URL; it may be relative.
+pub(super) fn target(from: &Url, headers: &HeaderMap) -> Option<Url> {
+    let location = headers.get(LOCATION)?.to_str().ok()?;
+    from.join(location).ok()
+}
+
+/// Refuses a redirect from HTTPS to HTTP. The addresses are checked by the address policy.
+pub(super) fn checked_hop(subject: &Subject, from: &Url, to: Url) -> Result<Url, RegistryError> {
+    let refused = |reason: &str| {
+        let reason = format!("its redirect to {} {reason}", public_url(&to));
+        Err(RegistryError::Redirect {
+            subject: subject.clone(),
+            reason,
+        })
+    };
+    match (from.scheme(), to.scheme()) {
+        ("https" | "http", "https") | ("http", "http") => Ok(to),
+        ("https", "http") => refused("would leave HTTPS"),
+        _ => refused("is neither HTTPS nor HTTP"),
+    }
+}

@@ -1,6 +1,7 @@
-//! Reading answers, all of them bounded in size and in time.
+//! Reads responses, bounded in size and time.
 
 use crate::error::{RegistryError, Subject};
+use crate::hash::parse_digest;
 use crate::json::{self, Bounded};
 use crate::manifest::{self, bare_type};
 use crate::registries::{BeyondLimit, Leased, Reservation};
@@ -15,35 +16,35 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, timeout};
 
-/// How long one body may take, the waits for memory not counted: long enough for 8 MiB at 1.1 Mbit/s.
-const BODY_TIME: Duration = Duration::from_mins(1);
+/// Timeout of one body, without the waits for memory: long enough for 8 MiB at 1.1 Mbit/s.
+const BODY_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Memory that a body gets at first, in bytes: most manifests fit into it.
+/// Initial memory of a body, in bytes: most manifests fit into it.
 const FIRST_PIECE: usize = 4 * 1024;
 
-/// As much of an error's body as is read, in bytes.
+/// Maximum size of the body of an error that is read, in bytes.
 const MAX_ERROR_BODY: usize = 16 * 1024;
 
-/// Words in bodies of registries, and of proxies before them, that are acted upon, in lower case. Two are of nginx (its
-/// status codes 496 and 495, sent as 400).
+/// Words in bodies of registries, and of proxies before them, that this crate acts upon, in lower case. The last two are of nginx
+/// (its status codes 496 and 495, sent as 400).
 const KNOWN_WORDS: [&str; 7] = [
     "expired",
     "immutable",
     "media type",
     "unsupported",
     "not supported",
-    crate::error::NO_CLIENT_CERTIFICATE,
-    crate::error::BAD_CLIENT_CERTIFICATE,
+    crate::error::advice::NO_CLIENT_CERTIFICATE,
+    crate::error::advice::BAD_CLIENT_CERTIFICATE,
 ];
 
-/// How content in gzip begins (RFC 1952). No JSON does.
+/// First bytes of gzip content (RFC 1952). JSON never begins with them.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// How long an error's body is waited for: it only makes the message better.
+/// Timeout of the body of an error: it only improves the message.
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A whole body of at most `limit` bytes, in memory that `reservation` has room for. It waits for room as the body
-/// grows, so a peer that announces much and sends little holds little.
+/// Reads a whole body of at most `limit` bytes, in memory of `reservation`. It waits for memory as the body grows, so a peer that
+/// announces much and sends little holds little.
 pub(super) async fn bounded_body(
     mut response: Response,
     subject: &Subject,
@@ -60,12 +61,12 @@ pub(super) async fn bounded_body(
         return Err(too_large());
     }
     let compression = compression(response.headers());
-    // They share one buffer, which may be far larger than the body.
+    // The headers share one buffer, which may be far larger than the body.
     drop(std::mem::take(response.headers_mut()));
     let most = announced.unwrap_or(limit);
     let (mut body, mut lease) = (Vec::new(), reservation.lease());
-    // Small answers must not take longer than a pause may.
-    let body_time = BODY_TIME.min(idle);
+    // A small idle timeout limits the whole body as well.
+    let body_time = BODY_TIMEOUT.min(idle);
     let mut time_left = body_time;
     loop {
         let started = Instant::now();
@@ -101,23 +102,23 @@ pub(super) async fn bounded_body(
     Ok(Leased(body, lease))
 }
 
-/// The content coding of a response, if it has one, although every request asks for `identity`.
+/// Returns the content coding of a response, if it has one, although every request accepts only `identity`.
 pub(super) fn compression(headers: &HeaderMap) -> Option<String> {
     let coding = headers.get(CONTENT_ENCODING)?.to_str().ok()?.trim();
     let is_none = coding.is_empty() || coding.eq_ignore_ascii_case("identity");
     (!is_none).then(|| clean(coding))
 }
 
-/// The error for a body that is not the content, because something compressed it.
+/// Returns the error for a body that was compressed on the way.
 pub(super) fn compressed(subject: &Subject, compression: &str) -> RegistryError {
     let reason = format!(
-        "the response is compressed (Content-Encoding: {compression}) although the content was asked for as it is; turn \
-         compression off at the registry or the proxy before it"
+        "the response is compressed (Content-Encoding: {compression}) although the request accepts only identity; disable \
+         compression at the registry or the proxy before it"
     );
     RegistryError::protocol(subject, reason)
 }
 
-/// Refuses a response to `GET /v2/` that no registry gives: a document that is not JSON. Registries respond with an empty
+/// Refuses a response to `GET /v2/` that is not of a registry: a document that is not JSON. Registries respond with an empty
 /// body, JSON or at least the header of the protocol (distribution-spec, "Legacy docker support HTTP headers").
 pub(super) async fn check_registry(
     mut response: Response,
@@ -142,7 +143,7 @@ pub(super) async fn check_registry(
     }
     let reason = format!(
         "the response is a document of type {}, which no registry returns there; check that the address is that of a \
-         registry, and what responds in its place (a login page, a proxy)",
+         registry, and what responds instead (a login page, a proxy)",
         if media_type.is_empty() {
             "unknown".to_owned()
         } else {
@@ -152,14 +153,14 @@ pub(super) async fn check_registry(
     Err(RegistryError::protocol(subject, reason))
 }
 
-/// Whether a body has exactly these bytes. Compared as it arrives; nothing is kept.
+/// Returns whether a body has exactly these bytes. It is compared as it arrives; nothing is kept.
 pub(super) async fn has_body(
     mut response: Response,
     expected: &[u8],
     subject: &Subject,
     idle: Duration,
 ) -> Result<bool, RegistryError> {
-    let body_time = BODY_TIME.min(idle);
+    let body_time = BODY_TIMEOUT.min(idle);
     let compare = async {
         let mut rest = expected;
         while let Some(chunk) = next_chunk(&mut response, subject, idle).await? {
@@ -179,7 +180,7 @@ pub(super) async fn has_body(
     })
 }
 
-/// The next piece of a body; `None` at its end.
+/// Returns the next piece of a body; `None` at its end.
 pub(super) async fn next_chunk(
     response: &mut Response,
     subject: &Subject,
@@ -191,6 +192,7 @@ pub(super) async fn next_chunk(
             subject: subject.clone(),
             url: public_url(response.url()),
             source: error.without_url(),
+            advice: String::new(),
         }),
         Err(_) => Err(RegistryError::Timeout {
             subject: subject.clone(),
@@ -199,8 +201,8 @@ pub(super) async fn next_chunk(
     }
 }
 
-/// `Retry-After` as seconds or as a date (RFC 9110 section 10.2.3), cut to `cap`. A date counts from the response's own
-/// `Date`: the clocks of both sides may differ.
+/// Returns `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3), cut to `cap`. A date is relative to the `Date` of the
+/// response: the clocks of both sides may differ.
 pub(super) fn retry_after(headers: &HeaderMap, cap: Duration) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse() {
@@ -214,7 +216,7 @@ pub(super) fn retry_after(headers: &HeaderMap, cap: Duration) -> Option<Duration
     Some(wait.min(cap))
 }
 
-/// When the server says that it sent the response (RFC 9110 section 6.6.1).
+/// Returns the `Date` of the response (RFC 9110 section 6.6.1).
 fn sent_at(headers: &HeaderMap) -> Option<SystemTime> {
     let text = headers.get(DATE)?.to_str().ok()?;
     httpdate::parse_http_date(text.trim()).ok()
@@ -234,9 +236,8 @@ struct OneError<'a> {
     message: Option<&'a RawValue>,
 }
 
-/// The registry's own code and message (distribution-spec, "Error Codes"), cleaned and cut. Of any other body only the
-/// words are told that decide what is done: whoever invents an image reference must not be shown what a server says that
-/// is no registry.
+/// Returns the code and message of the registry (distribution-spec, "Error Codes"), cleaned and cut. Of any other body only
+/// [`KNOWN_WORDS`] are returned: a user who names an image must not see the responses of a server that is no registry.
 pub(super) async fn error_text(mut response: Response) -> (String, String) {
     let mut body = Vec::new();
     let reading = async {
@@ -248,19 +249,18 @@ pub(super) async fn error_text(mut response: Response) -> (String, String) {
             }
         }
     };
-    // What came in time is used either way.
+    // Data that was received in time is used either way.
     let _ = timeout(ERROR_BODY_TIMEOUT, reading).await;
     first_error(&body).unwrap_or_else(|| (String::new(), known_words(&body)))
 }
 
-/// Those of [`KNOWN_WORDS`] that a body has.
 fn known_words(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body).to_ascii_lowercase();
     let words = KNOWN_WORDS.iter().filter(|word| text.contains(**word));
     words.copied().collect::<Vec<_>>().join(", ")
 }
 
-/// Code and message of the first error that a body tells of, if it is one of the registry protocol.
+/// Returns code and message of the first error in a body of the registry protocol.
 pub(super) fn first_error(body: &[u8]) -> Option<(String, String)> {
     let parsed: ErrorBody<'_> = json::from_slice(body).ok()?;
     let first: OneError<'_> = json::object(parsed.errors.items.first()?)?;
@@ -273,9 +273,27 @@ pub(super) fn first_error(body: &[u8]) -> Option<(String, String)> {
 
 const CONTENT_DIGEST: &str = "docker-content-digest";
 
-pub(super) fn said_digest(headers: &HeaderMap) -> Option<Digest> {
+pub(super) fn header_digest(headers: &HeaderMap) -> Option<Digest> {
     let text = headers.get(CONTENT_DIGEST)?.to_str().ok()?;
-    manifest::parse_digest(text.trim())
+    parse_digest(text.trim())
+}
+
+/// Fails if a registry reports that it stored other content.
+pub(super) fn check_stored_digest(
+    subject: &Subject,
+    expected: &Digest,
+    headers: &HeaderMap,
+) -> Result<(), RegistryError> {
+    match header_digest(headers) {
+        Some(stored) if stored.algorithm() == expected.algorithm() && stored != *expected => {
+            Err(RegistryError::Digest {
+                subject: subject.clone(),
+                expected: expected.to_string(),
+                actual: stored.to_string(),
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn content_type(response: &Response) -> String {
@@ -286,7 +304,7 @@ pub(super) fn content_type(response: &Response) -> String {
     manifest::bare_type(value.unwrap_or_default())
 }
 
-/// The length that the header says: of a `HEAD` answer the client itself only sees an empty body.
+/// Returns the length in the header: the HTTP client only sees an empty body in a response to `HEAD`.
 pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers
         .get(reqwest::header::CONTENT_LENGTH)?
@@ -323,7 +341,7 @@ mod tests {
         retry_after(&headers, Duration::from_mins(1))
     }
 
-    /// What is no registry may be anything, and whoever named it must not learn what it says.
+    /// A server that is no registry may be anything, and the user who named it must not learn its responses.
     #[rstest::rstest]
     #[case("token=s3cret", "", "")]
     #[case("{\"apiVersion\":\"v1\",\"items\":[1]}", "", "")]
@@ -345,7 +363,7 @@ mod tests {
         assert_eq!(error_text(response).await, (code.into(), message.into()));
     }
 
-    /// Reads a body of pieces that come once in ten seconds.
+    /// Reads a body whose pieces arrive every ten seconds.
     async fn read(pieces: usize, size: usize, limit: u64) -> Result<Leased, RegistryError> {
         let pieces = futures_util::stream::iter(0..pieces).then(move |_| async move {
             tokio::time::sleep(Duration::from_secs(10)).await;
@@ -357,7 +375,7 @@ mod tests {
             operation: crate::error::Operation::ReadManifest,
             object: "a:1".to_owned(),
         };
-        let idle = BODY_TIME;
+        let idle = BODY_TIMEOUT;
         let copy = crate::MetadataBudget::new().for_copy();
         bounded_body(response, &subject, limit, idle, &copy).await
     }
@@ -378,7 +396,7 @@ mod tests {
         assert!(!much.retry().is_transient());
     }
 
-    /// What responds to `GET /v2/` is a registry by its header, or by its body.
+    /// A response to `GET /v2/` is that of a registry by its header, or by its body.
     #[rstest::rstest]
     #[case("", "", "", true)]
     #[case("", "application/json", "{}", true)]
@@ -406,7 +424,7 @@ mod tests {
             operation: crate::error::Operation::Ping,
             object: "registry a".to_owned(),
         };
-        let checked = check_registry(response, &subject, BODY_TIME).await;
+        let checked = check_registry(response, &subject, BODY_TIMEOUT).await;
         assert_eq!(checked.is_ok(), is_registry);
         let text = checked.err().map(|error| error.to_string());
         assert!(text.is_none_or(|text| text.contains("of type text/")));

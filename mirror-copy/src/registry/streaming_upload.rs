@@ -1,31 +1,31 @@
-//! Requests whose body exists only once: they are sent once, and nobody here waits for a deadline.
+//! Requests with a streamed body, which exists only once: they are sent once, and without a timeout.
 
 use super::Registry;
 use super::blobs::SMALL;
 use super::challenge;
-use super::pool::Pool;
 use super::request::RegistryResponse;
 use super::token::Scopes;
 use crate::error::{RegistryError, Subject};
+use crate::registries::clients::Pool;
 use reqwest::header::{
     AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue,
 };
 use reqwest::{Body, Method, Response, StatusCode, Url};
 
-/// A request with a body of exactly `length` bytes.
+/// A request with a streamed body of exactly `length` bytes.
 pub(super) struct Streamed<'a> {
     pub(super) subject: &'a Subject,
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) scopes: &'a Scopes,
     pub(super) length: u64,
-    /// The chunk's first byte in the blob, if this is a chunk.
+    /// Offset of the chunk in the blob, if this is a chunk.
     pub(super) chunk_at: Option<u64>,
     pub(super) body: Body,
 }
 
 impl Streamed<'_> {
-    /// `Content-Range` of a chunk is bare, unlike HTTP's own (distribution-spec, "Pushing a blob in chunks").
+    /// `Content-Range` of a chunk has no unit, unlike in HTTP (distribution-spec, "Pushing a blob in chunks").
     fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_LENGTH, self.length.into());
@@ -44,12 +44,12 @@ impl Streamed<'_> {
 }
 
 impl Registry {
-    /// Sends such a request and answers with a 2xx. The caller watches whether the body moves.
+    /// Sends such a request and returns a response with 2xx. The caller watches the progress of the body.
     pub(super) async fn send_stream(
         &self,
         request: Streamed<'_>,
     ) -> Result<Response, RegistryError> {
-        self.shared.gates.pass(request.subject.operation).await;
+        self.shared.pauses.wait(request.subject.operation).await;
         let Streamed {
             subject, scopes, ..
         } = request;
@@ -78,7 +78,7 @@ impl Registry {
             .body(request.body)
             .send()
             .await
-            .map_err(|error| self.unanswered(subject, &url, error))?;
+            .map_err(|error| self.transport_error(subject, &url, error))?;
         self.record_peer(&url, &response);
         let status = response.status();
         if status.is_success() {
@@ -88,7 +88,7 @@ impl Registry {
             && status == StatusCode::UNAUTHORIZED
             && let Some(challenge) = challenge::choose(response.headers())
         {
-            // The body is gone, but the next attempt shall find a fresh proof.
+            // The body is used up, but the next attempt finds a new proof.
             self.renewed(subject, scopes, challenge, proof.as_ref())
                 .await?;
         }

@@ -1,6 +1,5 @@
 //! Lists of tags (distribution-spec, "Listing Tags").
 
-use super::digest_tags::{DIGEST_TAG, DigestTags};
 use super::pages::MAX_PAGES;
 use super::repository::Repository;
 use crate::error::{Operation, RegistryError, Subject};
@@ -9,28 +8,26 @@ use crate::reference::{MAX_TAG, is_tag};
 use reqwest::Url;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use std::sync::Arc;
-use tokio::time::timeout;
 
-/// Most tags of one repository: some 10 MiB of names.
+/// Maximum number of tags of one repository: about 10 MiB of names.
 const MAX_TAGS: usize = 100_000;
 
-/// Tags asked for at once; what most registries allow at most.
+/// Page size that is requested: the maximum of most registries.
 const PAGE: usize = 1000;
 
-/// The shortest page that may be cut off without a link to the next one. No registry is known to have shorter ones.
+/// Minimum size of a page that may be incomplete without a link to the next one. No registry is known to have shorter ones.
 const SHORTEST_FULL_PAGE: usize = 50;
 
-/// Most tags with one prefix that are found by few requests: below 1 MiB of names.
+/// Maximum number of tags with one prefix: below 1 MiB of names.
 pub(super) const MAX_WITH_PREFIX: usize = 4096;
 
 #[derive(Deserialize)]
 struct TagList {
-    /// Some registries write null for none.
+    /// Some registries return null for an empty list.
     tags: Option<Bounded<Tag, MAX_TAGS>>,
 }
 
-/// A tag of the list; `None` for what is no tag and could not be asked for.
+/// An entry of the list; `None` if it is not a valid tag.
 struct Tag(Option<String>);
 
 impl<'de> Deserialize<'de> for Tag {
@@ -41,7 +38,6 @@ impl<'de> Deserialize<'de> for Tag {
     }
 }
 
-/// What one answer lists.
 struct TagsPage {
     tags: Vec<String>,
     next: Option<Url>,
@@ -49,8 +45,8 @@ struct TagsPage {
 }
 
 impl Repository {
-    /// All tags in the registry's order, page by page. More than 100 000 are an error, and so is a list of which only a
-    /// part can be had: what may be a full page without a link to the next one is continued behind its last tag.
+    /// Returns all tags in the order of the registry. More than 100 000 are an error, and so is a list that cannot be read to
+    /// its end: after a page that may be full and has no link, the next one is requested with the last tag.
     pub(crate) async fn tags(&self) -> Result<Vec<String>, RegistryError> {
         let subject = self.subject(Operation::ListTags, "");
         let mut tags: Vec<String> = Vec::new();
@@ -62,7 +58,7 @@ impl Repository {
             let is_refused = matches!(&read, Err(error) if knows_no_parameters(error));
             let begins_again = matches!(&read, Ok(page) if page.tags.first() == tags.first());
             if is_continued && (is_refused || begins_again) {
-                // No client can read such a list any further.
+                // The registry does not continue the list.
                 return if was_full {
                     Err(cut_off(&subject))
                 } else {
@@ -71,8 +67,8 @@ impl Repository {
             }
             let mut page = read?;
             if page.is_cut {
-                let reason = "its Link header cannot be read, so that the list may be incomplete; check what changes it \
-                              before the registry";
+                let reason = "its Link header cannot be parsed, so that the list may be incomplete; check any proxy before the \
+                              registry";
                 return Err(RegistryError::protocol(&subject, reason));
             }
             is_linked |= page.next.is_some();
@@ -84,12 +80,12 @@ impl Repository {
                 page.tags.remove(0);
             }
             was_full = is_full(&page.tags);
-            let may_go_on = !is_linked && page.tags.len() >= SHORTEST_FULL_PAGE;
+            let may_continue = !is_linked && page.tags.len() >= SHORTEST_FULL_PAGE;
             tags.append(&mut page.tags);
             if tags.len() > MAX_TAGS {
                 break;
             }
-            is_continued = page.next.is_none() && may_go_on;
+            is_continued = page.next.is_none() && may_continue;
             next = match tags.last() {
                 Some(last) if is_continued => Some(self.tags_url(Some(last))),
                 _ => page.next,
@@ -98,11 +94,11 @@ impl Repository {
         Err(too_many(&subject))
     }
 
-    /// All tags that begin with `prefix`, by one request or two. `None` if these cannot tell, or if they are more than
-    /// 4096.
+    /// Returns all tags with this prefix, by one or two requests. Returns `None` if they are more than 4096, or if two requests
+    /// are not enough.
     ///
-    /// The first page is enough if it is short, or if it is ordered and ends behind the prefix. Otherwise a page is asked
-    /// for that begins there, or behind the first one where the registry has an order of its own.
+    /// The first page is enough if it is short, or if it is ordered and ends behind the prefix. Otherwise a page that begins at
+    /// the prefix is requested, or the page behind the first one if the registry has another order.
     pub(crate) async fn tags_with_prefix(
         &self,
         prefix: &str,
@@ -165,7 +161,7 @@ impl Repository {
             .page(subject, url, "application/json", &[], None)
             .await?;
         let list: TagList = json::from_slice(page.body.as_ref())
-            .map_err(|_| RegistryError::protocol(subject, "the answer is not a list of tags"))?;
+            .map_err(|_| RegistryError::protocol(subject, "the response is not a list of tags"))?;
         let list = list.tags.unwrap_or_default();
         if list.is_cut {
             return Err(too_many(subject));
@@ -196,50 +192,27 @@ fn too_many(subject: &Subject) -> RegistryError {
 }
 
 fn cut_off(subject: &Subject) -> RegistryError {
-    let reason = "the registry returns a full page of tags, names no next one, and does not continue behind the last tag, \
-                  so that the list cannot be read to its end";
+    let reason = "the registry returns a full page of tags without a link, and does not continue behind the last tag, so \
+                  that the list cannot be read to its end";
     RegistryError::protocol(subject, reason)
 }
 
-/// A few registries do not take a `last` that is no tag of theirs, or no parameter at all.
+/// Returns whether the registry refused the parameters: a few accept no `last` that is not a tag, or no parameter at all.
 fn knows_no_parameters(error: &RegistryError) -> bool {
     matches!(error.status(), Some(400 | 404 | 405 | 422 | 501))
 }
 
-/// Whether a page without a link may be all that the registry ever returns: as long as was asked for, or as long as pages
-/// use to be if it is in an order that a continuation may not follow.
+/// Returns whether a page without a link may be incomplete: it has the requested size, or a usual size of pages in an order
+/// that a continuation may not follow.
 fn is_full(tags: &[String]) -> bool {
     let is_reversed = tags.len() > 1 && tags.is_sorted_by(|one, next| one > next);
     tags.len() == PAGE || is_reversed && !tags.is_empty() && tags.len().is_multiple_of(50)
 }
 
-/// Whether an ordered page ends behind everything that begins with `prefix`.
+/// Returns whether an ordered page ends behind all tags with `prefix`.
 fn ends_past(tags: &[String], prefix: &str) -> bool {
     let is_past = |tag: &String| tag.as_str() > prefix && !tag.starts_with(prefix);
     tags.is_sorted() && tags.last().is_some_and(is_past)
-}
-
-impl Repository {
-    /// The digest tags of this repository, not older than half a minute. A list that failed is not asked for
-    /// again in that time: all who wait for it would only repeat the failure, each with all its attempts.
-    pub(crate) async fn digest_tags(&self) -> DigestTags {
-        let lists = &self.registry.shared.common.digest_tags;
-        let slot = lists.slot(self.object(""));
-        let list = slot.get_or_init(|| async {
-            let patience = self.registry.timeouts().list;
-            let tags = timeout(patience, self.tags_with_prefix(DIGEST_TAG)).await;
-            let tags = tags.map_err(|_| "the registry does not respond".to_owned());
-            tags.and_then(|tags| tags.map_err(|error| error.to_string()))
-                .unwrap_or_else(|error| {
-                    tracing::debug!(error, "tags cannot be listed");
-                    None
-                })
-                .map(Arc::from)
-        });
-        let list = list.await.clone();
-        lists.make_room(&slot);
-        list
-    }
 }
 
 #[cfg(test)]
@@ -296,7 +269,10 @@ mod tests {
     async fn a_link_that_cannot_be_read_is_an_error() {
         let (all, after) = tags_of("<unfinished; rel=next", &["sha256-b", "v1"]).await;
         let error = all.unwrap_err().to_string();
-        assert!(error.contains("its Link header cannot be read"), "{error}");
+        assert!(
+            error.contains("its Link header cannot be parsed"),
+            "{error}"
+        );
         assert_eq!(after.unwrap(), None);
     }
 

@@ -1,7 +1,7 @@
-//! A throw-away registry for unit tests: one function answers everything.
+//! A registry for unit tests: one function handles all requests.
 
 use super::Registry;
-use crate::{Credentials, Login, Registries, RegistryOptions, RetryPolicy};
+use crate::{Credentials, Login, Registries, RegistryOptions, RetryPolicy, Timeouts};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
 
-/// The server's log: `METHOD path?query`, one a request.
+/// The log of the server: `METHOD path?query`, one line per request.
 #[derive(Clone, Default)]
 pub(super) struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -30,7 +30,7 @@ impl Log {
     }
 }
 
-/// A registry on loopback, spoken to as robot/secret, whose every answer this function gives.
+/// Starts a registry on loopback, accessed as robot/secret, whose responses this function returns.
 pub(super) async fn registry<F>(answer: F) -> (Registry, Log)
 where
     F: Fn(Parts, Bytes) -> Response + Clone + Send + Sync + 'static,
@@ -70,6 +70,22 @@ where
     };
     let registry = Registries::new(options).unwrap().get(&host).unwrap();
     (registry, log)
+}
+
+/// A registry that accepts connections and never responds, with a short timeout for lists.
+pub(super) async fn silent_registry() -> (Registry, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let options = RegistryOptions {
+        insecure_hosts: BTreeSet::from([host.clone()]),
+        timeouts: Timeouts {
+            list: Duration::from_millis(200),
+            ..Timeouts::default()
+        },
+        ..RegistryOptions::default()
+    };
+    let registry = Registries::new(options).unwrap().get(&host).unwrap();
+    (registry, listener)
 }
 
 pub(super) fn respond(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {

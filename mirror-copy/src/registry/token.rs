@@ -1,4 +1,4 @@
-//! Token scopes, cached tokens, and the token service's answer.
+//! Token scopes, tokens, and the response of a token service.
 
 use crate::json;
 use reqwest::header::HeaderValue;
@@ -8,25 +8,25 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Life of a token whose answer names none (distribution's token specification, `expires_in`).
+/// Lifetime of a token without `expires_in` (token specification of distribution).
 const DEFAULT_LIFE_SECONDS: f64 = 60.0;
 
-/// A token is replaced after this part of its life, so that no request leaves with a dying one.
+/// A token is replaced after this part of its lifetime, so that no request is sent with one that is about to expire.
 const USED_PART: f64 = 0.8;
 
-/// No token is kept longer than a day, whatever it says.
+/// Maximum lifetime of a token: a day, whatever `expires_in` is.
 const MAX_LIFE_SECONDS: f64 = 86_400.0;
 
-/// Longest token used, in bytes: what servers take as all headers of a request together.
+/// Maximum size of a token, in bytes: what servers accept for all headers of a request.
 const MAX_TOKEN: usize = 16 * 1024;
 
-/// Most scopes taken over from a challenge, beyond those that the request itself wants. A mount wants one.
+/// Maximum number of scopes of a challenge, besides those of the request itself. A mount needs one.
 const MAX_EXTRA: usize = 8;
 
-/// Longest scope taken over, in bytes: room for the longest repository name and all actions.
+/// Maximum length of such a scope, in bytes: enough for the longest repository name and all actions.
 const MAX_SCOPE: usize = 512;
 
-/// What a request needs to be allowed: `repository:<name>:pull[,push]`, one per repository.
+/// The scopes of a request: `repository:<name>:pull[,push]`, one per repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Scopes(BTreeSet<String>);
 
@@ -41,12 +41,12 @@ impl Scopes {
         )]))
     }
 
-    /// These scopes and reading of one more repository, as a mount needs it.
+    /// Adds the right to read another repository, as a mount needs it.
     pub(super) fn and_pull(&self, repository: &str) -> Self {
         self.union(&Self::pull(repository))
     }
 
-    /// What either of them grants, said once.
+    /// Returns what either of them grants, without repetition.
     pub(super) fn union(&self, other: &Self) -> Self {
         let more = other.0.iter().filter(|scope| !self.grants(scope));
         let more = Self(more.cloned().collect());
@@ -54,17 +54,17 @@ impl Scopes {
         Self(own.chain(&more.0).cloned().collect())
     }
 
-    /// Whether these scopes grant all that the others do.
+    /// Returns whether these scopes grant everything that the others grant.
     pub(super) fn cover(&self, others: &Self) -> bool {
         others.iter().all(|scope| self.grants(scope))
     }
 
-    /// Reads a challenge's scope, keeping only what these scopes do not already grant: at most 8 scopes of
-    /// at most 512 bytes.
+    /// Parses the scope of a challenge and returns the part that these scopes do not grant: at most 8 scopes of at most 512
+    /// bytes.
     pub(super) fn missing_from(&self, challenge: Option<&str>) -> Self {
-        let asked = challenge.unwrap_or_default().split_ascii_whitespace();
+        let required = challenge.unwrap_or_default().split_ascii_whitespace();
         Self(
-            asked
+            required
                 .filter(|scope| scope.len() <= MAX_SCOPE && !self.grants(scope))
                 .take(MAX_EXTRA)
                 .map(str::to_owned)
@@ -91,7 +91,7 @@ impl Scopes {
         self.0.iter().map(String::as_str)
     }
 
-    /// The repository whose login is used: the one that is written to, else the first. Empty for none.
+    /// Returns the repository whose login is used: the one that is written, else the first. Empty for none.
     pub(super) fn login_repository(&self) -> &str {
         let writes = |scope: &&str| scope.ends_with(":pull,push");
         let scope = self.iter().find(writes).or_else(|| self.iter().next());
@@ -100,7 +100,7 @@ impl Scopes {
         name.unwrap_or_default()
     }
 
-    /// The scopes without their actions: `repository:<name>`.
+    /// Returns the scopes without their actions: `repository:<name>`.
     pub(super) fn resources(&self) -> impl Iterator<Item = &str> {
         self.iter().map(|scope| {
             scope
@@ -109,44 +109,43 @@ impl Scopes {
         })
     }
 
-    /// All scopes in one text: the cache's key and the value of OAuth 2's `scope`.
+    /// Returns all scopes in one text: the key of the cache, and `scope` of OAuth 2.
     pub(super) fn joined(&self) -> String {
         self.iter().collect::<Vec<_>>().join(" ")
     }
 }
 
-/// A Bearer token in use.
 #[derive(Clone)]
 pub(super) struct Token {
     /// `Bearer …`, marked sensitive.
     pub(super) header: HeaderValue,
     pub(super) renew_at: Instant,
-    /// Whose token it is; `None` for an anonymous one.
+    /// `None` for an anonymous token.
     pub(super) user: Option<String>,
-    /// Whether scopes of several callers were asked for. A registry that refuses it may do so for that.
+    /// It was requested with the scopes of several callers, which may be the reason if a registry refuses it.
     pub(super) batched: bool,
 }
 
-/// The answer of a token service: Docker's `token` or OAuth 2's `access_token`.
+/// The response of a token service: `token` of Docker, or `access_token` of OAuth 2.
 #[derive(Deserialize)]
-pub(super) struct TokenAnswer<'a> {
+pub(super) struct TokenResponse<'a> {
     #[serde(borrow)]
     token: Option<&'a RawValue>,
     #[serde(borrow)]
     access_token: Option<&'a RawValue>,
-    /// Seconds. Some services write a float or null.
+    /// In seconds. Some services return a float or null.
     #[serde(borrow)]
     expires_in: Option<&'a RawValue>,
 }
 
-impl<'a> TokenAnswer<'a> {
+impl<'a> TokenResponse<'a> {
     pub(super) fn read(body: &'a [u8]) -> Option<Self> {
         json::from_slice(body).ok()
     }
 
-    /// The token as a header, or `None` if there is none of at most 16 KiB that could be sent. The life counts from
-    /// `asked`, by the local clock: `issued_at` would add the skew between two clocks.
-    pub(super) fn into_token(self, asked: Instant, user: Option<String>) -> Option<Token> {
+    /// Returns the token, or `None` if there is none of at most 16 KiB that can be part of a header. The lifetime starts at
+    /// `requested`, by the local clock: `issued_at` would add the skew between two clocks.
+    pub(super) fn into_token(self, requested: Instant, user: Option<String>) -> Option<Token> {
         let filled = |raw| json::optional_text(raw, MAX_TOKEN).filter(|text| !text.is_empty());
         let text = filled(self.token).or_else(|| filled(self.access_token))?;
         let mut header = HeaderValue::try_from(format!("Bearer {text}")).ok()?;
@@ -155,7 +154,7 @@ impl<'a> TokenAnswer<'a> {
         let life = seconds
             .unwrap_or(DEFAULT_LIFE_SECONDS)
             .min(MAX_LIFE_SECONDS);
-        let renew_at = asked + Duration::from_secs_f64(life * USED_PART);
+        let renew_at = requested + Duration::from_secs_f64(life * USED_PART);
         Some(Token {
             header,
             renew_at,
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_challenge_adds_only_so_much() {
+    fn the_scopes_of_a_challenge_are_bounded() {
         let scopes = Scopes::pull("a");
         let many: Vec<_> = (0..100).map(|n| format!("repository:{n}:pull")).collect();
         let extra = scopes.missing_from(Some(&many.join(" ")));
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_union_says_everything_once() {
+    fn a_union_has_no_repetition() {
         let (pull, push) = (Scopes::pull("a"), Scopes::push("a"));
         assert_eq!(push.and_pull("a"), push);
         assert_eq!(pull.union(&push), push);
@@ -215,9 +214,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn lives_are_read_leniently() {
+    async fn lifetimes_are_parsed_leniently() {
         let life = |text: &str| {
-            let answer = TokenAnswer::read(text.as_bytes()).unwrap();
+            let answer = TokenResponse::read(text.as_bytes()).unwrap();
             let now = Instant::now();
             answer
                 .into_token(now, None)

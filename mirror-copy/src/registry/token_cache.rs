@@ -1,4 +1,4 @@
-//! The tokens of one registry: which one serves a request, and which scopes are asked for together.
+//! The cached tokens of one registry, and the scopes that are requested together.
 
 use super::token::{Scopes, Token};
 use reqwest::header::HeaderValue;
@@ -7,30 +7,29 @@ use std::sync::Arc;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
-/// Tokens remembered per host, and bytes of them. The oldest go first: they are cheap. Usual ones have 1 to 3 KiB.
+/// Maximum number of tokens per host, and their maximum size in bytes. The oldest are dropped first. Usual ones have 1 to 3 KiB.
 const MAX_TOKENS: usize = 32;
 const MAX_BYTES: usize = 128 * 1024;
 
-/// Announcements kept per host: more scopes would make the token service's address too long for some.
+/// Maximum number of announced scopes per host: more would make the URL too long for some token services.
 const MAX_ANNOUNCED: usize = 32;
 
-/// Fetches under way that are known of per host. Over this all are forgotten: some are then made twice.
-const MAX_FLIGHTS: usize = 128;
+/// Maximum number of known fetches in progress per host. Above it all are forgotten, and some are made twice.
+const MAX_FETCHES: usize = 128;
 
-/// Locked while a token is fetched, so that it is fetched once however many wait for it.
-pub(super) type Flight = Arc<AsyncMutex<()>>;
+/// Locked while a token is fetched, so that it is fetched once for all waiting requests.
+pub(super) type Fetch = Arc<AsyncMutex<()>>;
 
-/// See the module's documentation. Holds no lock of its own and waits for nothing.
 #[derive(Default)]
 pub(super) struct TokenCache {
     /// The oldest first.
     tokens: VecDeque<Cached>,
-    /// Scopes that will be wanted soon.
+    /// Scopes that will be needed soon.
     announced: VecDeque<Scopes>,
     /// By joined scopes.
-    flights: HashMap<String, Flight>,
-    /// The token service or the registry was found to dislike tokens for several callers.
-    alone: bool,
+    fetches: HashMap<String, Fetch>,
+    /// The token service or the registry refuses tokens for several callers.
+    no_batches: bool,
 }
 
 struct Cached {
@@ -38,16 +37,16 @@ struct Cached {
     token: Token,
 }
 
-/// Scopes to ask for in one request.
+/// Scopes that are requested together.
 pub(super) struct Batch {
     pub(super) scopes: Scopes,
-    /// Whether there are scopes of other callers among them.
+    /// The scopes include those of other callers.
     pub(super) batched: bool,
 }
 
 impl TokenCache {
-    /// The newest fresh token that grants these scopes. The `refused` one is forgotten; if it was a
-    /// batch's, that is what it was refused for, as far as can be known.
+    /// Returns the newest valid token that grants these scopes. The `refused` one is dropped; if it was for a batch, that is assumed
+    /// to be the reason.
     pub(super) fn find(&mut self, wanted: &Scopes, refused: Option<&HeaderValue>) -> Option<Token> {
         let now = Instant::now();
         let is_refused = |cached: &Cached| Some(&cached.token.header) == refused;
@@ -68,10 +67,10 @@ impl TokenCache {
         found.map(|cached| cached.token.clone())
     }
 
-    /// Scopes that a caller is going to want, to be asked for along with the next ones. Forgotten when
-    /// that was done.
+    /// Announces scopes that are requested along with the next ones.
     pub(super) fn announce(&mut self, scopes: Scopes) {
-        if self.alone || self.find(&scopes, None).is_some() || self.announced.contains(&scopes) {
+        if self.no_batches || self.find(&scopes, None).is_some() || self.announced.contains(&scopes)
+        {
             return;
         }
         if self.announced.len() >= MAX_ANNOUNCED {
@@ -80,30 +79,28 @@ impl TokenCache {
         self.announced.push_back(scopes);
     }
 
-    /// The lock to hold while a token for these scopes is fetched.
-    pub(super) fn flight(&mut self, wanted: &Scopes) -> Flight {
-        if self.flights.len() >= MAX_FLIGHTS {
-            self.flights.clear();
+    /// Returns the lock to hold while a token for these scopes is fetched.
+    pub(super) fn fetch(&mut self, wanted: &Scopes) -> Fetch {
+        if self.fetches.len() >= MAX_FETCHES {
+            self.fetches.clear();
         }
-        Arc::clone(self.flights.entry(wanted.joined()).or_default())
+        Arc::clone(self.fetches.entry(wanted.joined()).or_default())
     }
 
-    /// What to ask for: these scopes and all announced ones. Whoever wants those waits for this flight.
-    pub(super) fn batch(&mut self, wanted: &Scopes, flight: &Flight) -> Batch {
+    /// Returns these scopes and all announced ones. Requests for the latter wait for this fetch.
+    pub(super) fn batch(&mut self, wanted: &Scopes, fetch: &Fetch) -> Batch {
         let mut scopes = wanted.clone();
         for announced in self.announced.drain(..) {
             let key = announced.joined();
             scopes = scopes.union(&announced);
-            self.flights
-                .entry(key)
-                .or_insert_with(|| Arc::clone(flight));
+            self.fetches.entry(key).or_insert_with(|| Arc::clone(fetch));
         }
         let batched = !wanted.cover(&scopes);
         Batch { scopes, batched }
     }
 
-    /// Remembers a token and lets its waiters go.
-    pub(super) fn insert(&mut self, scopes: Scopes, token: Token, flight: &Flight) {
+    /// Caches a token and ends its fetch.
+    pub(super) fn insert(&mut self, scopes: Scopes, token: Token, fetch: &Fetch) {
         let size = |cached: &Cached| cached.token.header.len();
         let mut bytes: usize = self.tokens.iter().map(size).sum::<usize>() + token.header.len();
         while (self.tokens.len() >= MAX_TOKENS || bytes > MAX_BYTES)
@@ -112,12 +109,12 @@ impl TokenCache {
             bytes -= size(&oldest);
         }
         self.tokens.push_back(Cached { scopes, token });
-        self.flights.retain(|_, other| !Arc::ptr_eq(other, flight));
+        self.fetches.retain(|_, other| !Arc::ptr_eq(other, fetch));
     }
 
-    /// From now on everybody asks for what he needs himself.
+    /// From now on each caller requests its own scopes only.
     pub(super) fn stop_batching(&mut self) {
-        self.alone = true;
+        self.no_batches = true;
         self.announced.clear();
     }
 }
@@ -137,11 +134,11 @@ mod tests {
     }
 
     fn add(cache: &mut TokenCache, wanted: &Scopes, name: &'static str) -> Batch {
-        let flight = cache.flight(wanted);
-        let batch = cache.batch(wanted, &flight);
+        let fetch = cache.fetch(wanted);
+        let batch = cache.batch(wanted, &fetch);
         let mut token = token(name, 60);
         token.batched = batch.batched;
-        cache.insert(batch.scopes.clone(), token, &flight);
+        cache.insert(batch.scopes.clone(), token, &fetch);
         batch
     }
 
@@ -150,15 +147,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn many_and_large_tokens_push_out_the_oldest() {
+    async fn many_and_large_tokens_displace_the_oldest() {
         for (size, kept) in [(10, MAX_TOKENS), (16 * 1024, MAX_BYTES / (16 * 1024))] {
             let mut cache = TokenCache::default();
             for number in 0..100 {
                 let scopes = Scopes::pull(&format!("r{number}"));
-                let flight = cache.flight(&scopes);
+                let fetch = cache.fetch(&scopes);
                 let mut token = token("t", 100);
                 token.header = HeaderValue::try_from("x".repeat(size)).unwrap();
-                cache.insert(scopes, token, &flight);
+                cache.insert(scopes, token, &fetch);
                 assert!(cache.tokens.len() <= kept);
             }
             assert_eq!(cache.tokens.len(), kept);
@@ -167,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_token_serves_whatever_it_grants_as_long_as_it_lives() {
+    async fn a_token_is_used_for_all_that_it_grants_until_it_expires() {
         let mut cache = TokenCache::default();
         assert!(!add(&mut cache, &Scopes::push("a"), "t").batched);
         assert!(found(&mut cache, &Scopes::pull("a")).is_some());
@@ -178,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn announced_scopes_are_asked_for_along_and_once() {
+    async fn announced_scopes_are_requested_along_and_once() {
         let mut cache = TokenCache::default();
         cache.announce(Scopes::pull("a"));
         cache.announce(Scopes::push("b"));
@@ -194,17 +191,17 @@ mod tests {
             !add(&mut cache, &Scopes::pull("c"), "u").batched,
             "b is served already"
         );
-        assert!(cache.flights.is_empty());
+        assert!(cache.fetches.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_was_announced_waits_for_the_flight_of_the_batch() {
+    async fn announced_scopes_wait_for_the_fetch_of_the_batch() {
         let mut cache = TokenCache::default();
         cache.announce(Scopes::pull("b"));
-        let flight = cache.flight(&Scopes::pull("a"));
-        cache.batch(&Scopes::pull("a"), &flight);
-        assert!(Arc::ptr_eq(&flight, &cache.flight(&Scopes::pull("b"))));
-        assert!(!Arc::ptr_eq(&flight, &cache.flight(&Scopes::pull("c"))));
+        let fetch = cache.fetch(&Scopes::pull("a"));
+        cache.batch(&Scopes::pull("a"), &fetch);
+        assert!(Arc::ptr_eq(&fetch, &cache.fetch(&Scopes::pull("b"))));
+        assert!(!Arc::ptr_eq(&fetch, &cache.fetch(&Scopes::pull("c"))));
     }
 
     #[tokio::test(start_paused = true)]
@@ -226,12 +223,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn everything_is_bounded() {
         let mut cache = TokenCache::default();
-        for number in 0..2 * MAX_FLIGHTS {
+        for number in 0..2 * MAX_FETCHES {
             cache.announce(Scopes::pull(&number.to_string()));
-            cache.flight(&Scopes::pull(&number.to_string()));
+            cache.fetch(&Scopes::pull(&number.to_string()));
         }
         assert_eq!(cache.announced.len(), MAX_ANNOUNCED);
-        assert!(cache.flights.len() <= MAX_FLIGHTS);
+        assert!(cache.fetches.len() <= MAX_FETCHES);
         for number in 0..=MAX_TOKENS {
             add(&mut cache, &Scopes::push(&number.to_string()), "t");
         }

@@ -1,26 +1,26 @@
-//! Asking a token service for a token (distribution's token specification and its OAuth 2 variant).
+//! Requests to a token service (the token specification of distribution, and its OAuth 2 variant).
 
 use super::Registry;
 use super::auth_schemes::TokenService;
-use super::pool::Pool;
-use super::proof::basic;
+use super::auth_schemes::basic;
 use super::response::{bounded_body, error_text, retry_after};
-use super::token::{Scopes, Token, TokenAnswer};
+use super::token::{Scopes, Token, TokenResponse};
 use crate::address_policy::Allowance;
 use crate::credentials::Credential;
 use crate::error::{Operation, RegistryError, Subject};
+use crate::registries::clients::Pool;
 use crate::text::{clean, public_url};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Method, Response, Url};
 use secrecy::ExposeSecret as _;
 use tokio::time::{Instant, timeout};
 
-/// Largest answer of a token service, in bytes: two tokens of the largest size, and what nobody reads. It is what a
-/// request may hold without waiting for others.
-const MAX_TOKEN_ANSWER: u64 = 64 * 1024;
+/// Maximum size of the response of a token service, in bytes: two tokens of the maximum size and other fields. A request may
+/// hold as much without waiting.
+const MAX_TOKEN_RESPONSE: u64 = 64 * 1024;
 
 impl Registry {
-    /// Fetches a token with the login for the scopes of `login_of`, as it was last read.
+    /// Fetches a token, with the login for the scopes `login_of` as it was last read.
     pub(super) async fn fetch_token(
         &self,
         service: &TokenService,
@@ -28,7 +28,7 @@ impl Registry {
         scopes: &Scopes,
         login_of: &Scopes,
     ) -> Result<Token, RegistryError> {
-        let asked = Instant::now();
+        let requested = Instant::now();
         let credential = self.credential(login_of, |_| false).await?;
         let user = match &credential {
             None => None,
@@ -40,7 +40,7 @@ impl Registry {
             user, "fetching a token"
         );
         let response = self
-            .ask_token_service(service, scopes, credential.as_ref())
+            .request_token(service, scopes, credential.as_ref())
             .await?;
         match response.status().as_u16() {
             200..=299 => {}
@@ -51,17 +51,17 @@ impl Registry {
         let idle = self.timeouts().idle;
         let subject = self.token_subject();
         let reservation = self.reservation();
-        let body = bounded_body(response, &subject, MAX_TOKEN_ANSWER, idle, &reservation).await?;
-        TokenAnswer::read(body.as_ref())
-            .and_then(|answer| answer.into_token(asked, user))
+        let body = bounded_body(response, &subject, MAX_TOKEN_RESPONSE, idle, &reservation).await?;
+        TokenResponse::read(body.as_ref())
+            .and_then(|response| response.into_token(requested, user))
             .ok_or_else(|| {
-                self.challenge_error("its token service answered without a usable token")
+                self.challenge_error("its token service responds without a usable token")
             })
     }
 
-    /// GET with Basic for a login or nobody (distribution's token specification), POST with the
-    /// refresh grant for an identity token (its OAuth 2 variant).
-    async fn ask_token_service(
+    /// Sends GET, with Basic authentication if there is a login (token specification of distribution), or POST with the refresh
+    /// grant for an identity token (its OAuth 2 variant).
+    async fn request_token(
         &self,
         service: &TokenService,
         scopes: &Scopes,
@@ -95,7 +95,9 @@ impl Registry {
             match credential {
                 Some(Credential::Login(login)) => {
                     let header = basic(&login.username, login.password.expose_secret())
-                        .ok_or_else(|| self.challenge_error("the user name cannot be sent"))?;
+                        .ok_or_else(|| {
+                            self.challenge_error("the user name cannot be part of a header")
+                        })?;
                     request.header(AUTHORIZATION, header)
                 }
                 _ => request,
@@ -108,7 +110,7 @@ impl Registry {
                 self.record_peer(&service.realm, &response);
                 Ok(response)
             }
-            Ok(Err(error)) => Err(self.unanswered(&subject, &service.realm, error)),
+            Ok(Err(error)) => Err(self.transport_error(&subject, &service.realm, error)),
             Err(_) => Err(RegistryError::Timeout {
                 subject,
                 after: idle,
@@ -116,8 +118,8 @@ impl Registry {
         }
     }
 
-    /// A realm is a place to send a password to: HTTPS, unless the registry itself is spoken to by
-    /// plain HTTP.
+    /// Parses and checks the realm of a challenge. Passwords are sent to it, so it must be HTTPS, unless the registry itself
+    /// uses plain HTTP.
     pub(super) fn checked_realm(&self, realm: &str) -> Result<(Url, Allowance), RegistryError> {
         let url = Url::parse(realm).map_err(|_| self.challenge_error("its realm is not a URL"))?;
         let shown = clean(&public_url(&url));
@@ -130,7 +132,7 @@ impl Registry {
         let allowance = self.allowance_for(&url);
         match self.barred(&url, allowance) {
             None => Ok((url, allowance)),
-            Some(why) => Err(bad(why)),
+            Some(barred) => Err(bad(&self.barred_text(barred))),
         }
     }
 
@@ -138,13 +140,7 @@ impl Registry {
         let status = response.status();
         let retry_after = retry_after(response.headers(), self.retry_policy().max_retry_after);
         let (code, message) = error_text(response).await;
-        RegistryError::Status {
-            subject: self.token_subject(),
-            status,
-            code,
-            message,
-            retry_after,
-        }
+        self.status_error(self.token_subject(), status, code, message, retry_after)
     }
 
     fn token_subject(&self) -> Subject {

@@ -1,26 +1,25 @@
-//! Upload sessions of a repository: opening, mounting instead, filling, cancelling.
+//! Upload sessions of a repository: opening, mounting instead, filling and cancelling (distribution-spec, "Pushing Blobs").
 
-use super::content::Content;
-use super::pool::Pool;
+use super::blob_reader::Content;
 use super::repository::Repository;
 use super::request::RegistryRequest;
+use super::response::check_stored_digest;
 use super::streaming_upload::Streamed;
 use crate::error::{Operation, RegistryError, Subject};
-use crate::manifest::parse_digest;
+use crate::registries::clients::Pool;
 use bytes::Bytes;
 use oci_spec::image::{Digest, DigestAlgorithm};
 use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::{Body, Method, Response, StatusCode, Url};
 use std::sync::{Mutex, PoisonError};
 
-/// The least that a registry takes as a chunk, in bytes (distribution-spec, "Pushing a blob in chunks").
+/// Header with the minimum size of a chunk in bytes (distribution-spec, "Pushing a blob in chunks").
 const CHUNK_MIN_LENGTH: &str = "oci-chunk-min-length";
 
-/// An open upload session.
 pub(crate) struct Session {
-    /// The address that takes what comes next. Every answer may name a new one.
+    /// The URL of the next request. Every response may name a new one.
     url: Mutex<Url>,
-    /// The least that the registry takes as a chunk, in bytes; 0 if it does not mind.
+    /// Minimum size of a chunk in bytes; 0 if the registry names none.
     pub(super) min_chunk: u64,
 }
 
@@ -37,11 +36,10 @@ impl Session {
     }
 }
 
-/// What a registry makes of the wish to mount.
-pub(crate) enum MountAnswer {
-    /// The blob is in the repository now; nothing is to be sent.
+/// The response to a request to mount a blob.
+pub(crate) enum MountResponse {
     Mounted,
-    /// It is not; the answer opened a session, which is to be used.
+    /// The blob was not mounted; the registry opened a session instead.
     Session(Session),
 }
 
@@ -51,43 +49,43 @@ impl Repository {
         self.open_upload(&format!("@{digest}")).await
     }
 
-    /// Opens an upload session for what is not known yet.
+    /// Opens an upload session. `object` is the name of the blob in errors.
     pub(crate) async fn open_upload(&self, object: &str) -> Result<Session, RegistryError> {
         let subject = self.subject(Operation::StartUpload, object);
         let url = self.url("blobs/uploads/");
-        let call = RegistryRequest::new(&subject, Method::POST, url, &self.scopes, Pool::Small);
-        let response = self.registry.send(&call).await?;
+        let request = RegistryRequest::new(&subject, Method::POST, url, &self.scopes, Pool::Small);
+        let response = self.registry.send(&request).await?;
         self.session(&subject, &response)
     }
 
-    /// Asks for a blob of another repository of this registry (distribution-spec, "Mounting a blob
-    /// from another repository").
+    /// Mounts a blob of another repository of this registry (distribution-spec, "Mounting a blob from another repository").
     pub(crate) async fn mount(
         &self,
         digest: &Digest,
         from: &str,
-    ) -> Result<MountAnswer, RegistryError> {
+    ) -> Result<MountResponse, RegistryError> {
         let subject = self.subject(Operation::StartUpload, &format!("@{digest}"));
         let mut url = self.url("blobs/uploads/");
         url.query_pairs_mut()
             .append_pair("mount", digest.as_ref())
             .append_pair("from", from);
-        // Reading of one's own repository is part of the right to write it.
+        // The right to write a repository includes reading it.
         let scopes = if from == self.name.as_ref() {
             self.scopes.clone()
         } else {
             self.scopes.and_pull(from)
         };
-        let call = RegistryRequest::new(&subject, Method::POST, url, &scopes, Pool::Small);
-        let response = self.registry.send(&call).await?;
+        let request = RegistryRequest::new(&subject, Method::POST, url, &scopes, Pool::Small);
+        let response = self.registry.send(&request).await?;
         if response.status() == 201 {
-            return Ok(MountAnswer::Mounted);
+            return Ok(MountResponse::Mounted);
         }
-        self.session(&subject, &response).map(MountAnswer::Session)
+        self.session(&subject, &response)
+            .map(MountResponse::Session)
     }
 
-    /// Fills a session with exactly `size` bytes and closes it: in one request, or in chunks where the
-    /// registry was found to refuse that. The first refusal is an error that is worth a retry.
+    /// Fills a session with exactly `size` bytes and closes it: in one request, or in chunks if the registry is known to refuse that.
+    /// The first refusal is a transient error.
     pub(crate) async fn put_blob(
         &self,
         session: &Session,
@@ -139,15 +137,14 @@ impl Repository {
                     .shared
                     .capabilities
                     .refused_whole(size, status);
-                tracing::info!(host = self.registry.host(), %status, size, "sending large blobs in chunks from now on");
+                tracing::info!(host = self.registry.host(), %status, size, "the registry refuses large blobs in one request; sending them in chunks from now on");
                 Err(RegistryError::Whole { subject, status })
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Checks the answer that closes a session. `certain`: everything before it was answered as the
-    /// specification has it.
+    /// Checks the response that closes a session. `certain`: all responses before it conformed to the specification.
     pub(super) async fn committed(
         &self,
         subject: &Subject,
@@ -155,22 +152,12 @@ impl Repository {
         response: &Response,
         certain: bool,
     ) -> Result<(), RegistryError> {
-        let said = header(response.headers(), "docker-content-digest");
-        if let Some(said) = said.and_then(parse_digest)
-            && said.algorithm() == digest.algorithm()
-            && said != *digest
-        {
-            return Err(RegistryError::Digest {
-                subject: subject.clone(),
-                expected: digest.to_string(),
-                actual: said.to_string(),
-            });
-        }
-        // 201 is a promise; other successes are in use and are believed only after a look.
-        let promised = certain && response.status() == StatusCode::CREATED;
-        if !promised && !self.has_blob(digest).await? {
+        check_stored_digest(subject, digest, response.headers())?;
+        // 201 means success; after other statuses, which some registries use, the blob is checked.
+        let is_created = certain && response.status() == StatusCode::CREATED;
+        if !is_created && !self.has_blob(digest).await? {
             let reason = format!(
-                "the registry answered {} and has no blob",
+                "the registry returned {} and does not have the blob",
                 response.status()
             );
             return Err(RegistryError::protocol(subject, reason));
@@ -178,23 +165,24 @@ impl Repository {
         Ok(())
     }
 
-    /// Closes a session without content, as well as it goes: registries expire sessions anyway.
+    /// Cancels a session. Failures are ignored: registries expire sessions anyway.
     pub(crate) async fn cancel(&self, session: &Session) {
         let subject = self.subject(Operation::CancelUpload, "");
         let url = session.url();
-        let call = RegistryRequest::new(&subject, Method::DELETE, url, &self.scopes, Pool::Small);
-        if let Err(error) = self.registry.attempt(&call).await {
-            tracing::debug!(%error, "upload session left to expire");
+        let request =
+            RegistryRequest::new(&subject, Method::DELETE, url, &self.scopes, Pool::Small);
+        if let Err(error) = self.registry.attempt(&request).await {
+            tracing::debug!(%error, "cannot cancel the upload session; leaving it to expire");
         }
     }
 
-    /// The session that an answer opened.
+    /// Returns the session that a response opened.
     fn session(&self, subject: &Subject, response: &Response) -> Result<Session, RegistryError> {
         let url = self
             .location(subject, response.url(), response.headers())?
             .ok_or_else(|| {
                 let reason = "the response has no upload location; check that the address is that of a registry, and what \
-                     responds in its place (a web page, a proxy)";
+                     responds instead (a web page, a proxy)";
                 RegistryError::protocol(subject, reason)
             })?;
         Ok(Session {
@@ -203,7 +191,7 @@ impl Repository {
         })
     }
 
-    /// Goes on where an answer within a session says; without that the address stays.
+    /// Moves a session to the location of a response, if it names one.
     pub(super) fn follow(
         &self,
         session: &Session,
@@ -216,7 +204,7 @@ impl Repository {
         Ok(())
     }
 
-    /// Where the `Location` of an answer from this address points to: absolute or relative, its query kept as it is.
+    /// Returns the `Location` of a response from this URL: absolute or relative, with its query unchanged.
     pub(super) fn location(
         &self,
         subject: &Subject,
@@ -247,8 +235,8 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Whether a refusal may be about the size or the form of the request, not about the blob. A used-up
-/// quota is told by 413, too, and no chunk gets around it.
+/// Returns whether a refusal may be about the size or the form of the request. A used-up storage quota also causes 413, which chunks
+/// do not avoid.
 pub(super) fn is_about_wholeness(status: StatusCode, code: &str, message: &str) -> bool {
     let is_quota = [code, message]
         .iter()
@@ -256,7 +244,7 @@ pub(super) fn is_about_wholeness(status: StatusCode, code: &str, message: &str) 
     !is_quota && matches!(status.as_u16(), 405 | 413 | 416 | 501)
 }
 
-/// The session's address with `digest=` appended to whatever query it has.
+/// Returns the URL of the session with `digest=` appended to its query.
 pub(super) fn closing_url(session: &Url, digest: &Digest) -> Url {
     let mut url = session.clone();
     let digest = digest.as_ref().replacen(':', "%3A", 1);

@@ -9,6 +9,7 @@ use super::tag_filter::TagFilter;
 use super::values::positive;
 use super::{BackupArgs, SourceArgs};
 use crate::exit::UsageError;
+use crate::locations::anchor;
 use crate::output::OutputFormat;
 
 const EXAMPLES: &str = "\
@@ -146,6 +147,7 @@ impl CopyArgs {
             platforms: platform.clone(),
             foreign_layers: *foreign_layers,
             allow_sparse: *allow_sparse,
+            ignored_digest_tag: Some(anchor),
             // Who names the images answers for their size.
             max_bytes: None,
         })

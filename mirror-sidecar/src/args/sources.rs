@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 use mirror_copy::{
-    Credentials, DockerConfig, IpNet, PrivateHosts, Registries, RegistryOptions, SetupError,
-    Timeouts,
+    Credentials, DockerConfig, IpNet, PrivateHosts, Registries, RegistryOptions, Remedy,
+    SetupError, Timeouts,
 };
 
 use super::values::bytes;
@@ -181,6 +181,7 @@ impl SourceArgs {
                 ..Timeouts::default()
             },
             user_agent: concat!("mirror-sidecar/", env!("CARGO_PKG_VERSION")).into(),
+            advice,
             ..options
         };
         Registries::new(options).map_err(|error| match error {
@@ -194,6 +195,35 @@ impl SourceArgs {
             SetupError::HostCertificates { .. } => UsageError(format!("--certs-dir: {error}")),
             error => UsageError(error.to_string()),
         })
+    }
+}
+
+/// Words the remedies of the engine with the flags that set them.
+fn advice(remedy: &Remedy<'_>) -> String {
+    match remedy {
+        Remedy::PlainHttp => "use --insecure-registry".into(),
+        Remedy::TrustAuthority => {
+            "pass its CA with --ca-file, or as ca.crt in --certs-dir".into()
+        }
+        Remedy::TrustCertificate => {
+            "pass this certificate with --ca-file, or use one with CA:FALSE".into()
+        }
+        Remedy::ClientCertificate => "put client.cert and client.key into the folder of this registry in --certs-dir, or renew them".into(),
+        Remedy::PrivateHost(host) => format!(
+            "the operator can allow it with --private-registry {host}, or with --insecure-registry for plain HTTP"
+        ),
+        Remedy::PrivateAddress { host, network } => format!(
+            "the operator can allow the registry with --private-registry {host}, or the address with --private-registry \
+             {network}"
+        ),
+        Remedy::PrivateTarget { network } => format!(
+            "the operator can allow it with --private-registry {network}, or with --allow-private-redirects"
+        ),
+        Remedy::PrivateRedirects => {
+            "the operator can allow it with --allow-private-redirects".into()
+        }
+        Remedy::RaiseMaxBytes => "the operator can raise --max-image-size".into(),
+        remedy => remedy.to_string(),
     }
 }
 

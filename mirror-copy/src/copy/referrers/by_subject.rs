@@ -1,23 +1,22 @@
-//! Manifests that name an image as their `subject`.
+//! Referrers that name an image as their `subject` (distribution-spec, "Listing Referrers").
 
-use super::super::child_manifests::{Child, Found};
-use super::super::copy_graph::CopyGraph;
+use super::super::copy_graph::{Child, CopyGraph, Found};
 use super::super::error::CopyError;
-use super::super::job::Job;
-use super::super::limits::{PER_OBJECT, Part};
+use super::super::job::{Job, PER_OBJECT, Part};
 use super::super::referrers_tag;
 use crate::error::RegistryError;
 use crate::manifest;
 use crate::reference::TagOrDigest;
 use crate::registries::Lease;
-use crate::registry::{DigestTags, Manifest, Referrer, ReferrerList};
+use crate::registries::common::DigestTags;
+use crate::registry::{Manifest, Referrer, ReferrerList};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use oci_spec::image::Digest;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 impl Job<'_> {
-    /// Brings the referrers of one manifest; answers with them.
+    /// Copies the referrers of one manifest and returns their digests.
     pub(super) async fn copy_by_subject(
         &self,
         subject: &Digest,
@@ -25,18 +24,18 @@ impl Job<'_> {
         tags: &DigestTags,
     ) -> Result<Vec<Digest>, CopyError> {
         let mut referrers = self.find_referrers(subject, is_root, tags).await;
-        if !referrers.is_empty() && self.referring.root_is_there.load(Ordering::Relaxed) {
-            // Most of them were copied earlier; one request lists those.
+        if !referrers.is_empty() && self.referrers.root_is_present.load(Ordering::Relaxed) {
+            // Most of them were copied earlier; one request lists them.
             let listed = self.listed_at_target(subject).await;
             referrers.retain(|referrer| !listed.contains(&referrer.descriptor.digest));
         }
-        referrers.retain(|referrer| self.referring.admit(&referrer.descriptor.digest));
+        referrers.retain(|referrer| self.referrers.admit(&referrer.descriptor.digest));
         let _held = self.hold_list(subject, &mut referrers).await?;
         let mut working = FuturesUnordered::new();
         for referrer in &referrers {
             working.push(self.copy_referrer(subject, referrer));
         }
-        let (mut brought, mut unlisted, mut unknown, mut failed) =
+        let (mut copied, mut unlisted, mut unknown, mut failed) =
             (Vec::new(), Vec::new(), Vec::new(), None);
         while let Some(done) = working.next().await {
             match done {
@@ -47,26 +46,26 @@ impl Job<'_> {
                         Listing::Missing(entry) => unlisted.push(*entry),
                         Listing::Unknown => unknown.push(digest.clone()),
                     }
-                    brought.push(digest);
+                    copied.push(digest);
                 }
-                // What has arrived is listed all the same: the next try finds it there and goes past it.
+                // Referrers that were pushed are listed all the same: the next attempt finds and skips them.
                 Err(error) => failed = Some(error),
             }
         }
         if !unlisted.is_empty() || !unknown.is_empty() {
             let listed = self.list_at_target(subject, unlisted, unknown).await;
             let listed = self.tolerate(subject, listed.map_err(CopyError::Target))?;
-            for digest in listed.iter().flat_map(|()| &brought) {
+            for digest in listed.iter().flat_map(|()| &copied) {
                 self.remember_manifest(digest);
             }
         }
         match failed {
             Some(error) => Err(error),
-            None => Ok(brought),
+            None => Ok(copied),
         }
     }
 
-    /// The referrers that the target lists; none if it cannot list them.
+    /// Returns the referrers that the target lists; none if it cannot list them.
     async fn listed_at_target(&self, subject: &Digest) -> HashSet<Digest> {
         let list = match self.target.referrers(subject).await {
             Ok(Some(list)) => Ok(Some(list)),
@@ -83,27 +82,20 @@ impl Job<'_> {
             .collect()
     }
 
-    /// The referrers of a manifest, as the API or the fallback tag lists them. A source that cannot list
-    /// them, even after all attempts, has none.
+    /// Returns the referrers that the API or the referrers tag of the source lists. A source that cannot list them, even
+    /// after all retries, counts as having none.
     async fn find_referrers(
         &self,
         subject: &Digest,
         is_root: bool,
         tags: &DigestTags,
     ) -> Vec<Referrer> {
-        let _turn = self.referring.turns.acquire().await;
-        let failed = match self.source.referrers(subject).await {
-            Ok(Some(list)) => return self.usable(subject, list),
-            Ok(None) => None,
-            Err(error) => Some(error),
-        };
-        let tag = referrers_tag::tag(subject);
-        let found = match failed {
-            Some(error) => Err(error),
-            None if is_worth_asking(&tag, is_root, tags) => {
+        let _permit = self.referrers.permits.acquire().await;
+        let found = match self.source.referrers(subject).await {
+            Ok(None) if may_have_tag(&referrers_tag::tag(subject), is_root, tags) => {
                 referrers_tag::read(&self.source, subject).await
             }
-            None => Ok(None),
+            found => found,
         };
         match found {
             Ok(None) => Vec::new(),
@@ -115,7 +107,7 @@ impl Job<'_> {
         }
     }
 
-    /// The entries of a list that can be used. What is left out is reported once, however much it is.
+    /// Returns the usable entries of a list. Those that are left out are reported once, whatever their number.
     fn usable(&self, subject: &Digest, list: ReferrerList) -> Vec<Referrer> {
         let ReferrerList {
             referrers,
@@ -134,7 +126,7 @@ impl Job<'_> {
         referrers
     }
 
-    /// Waits for memory for the entries of a list, as many of them as may be held.
+    /// Waits for memory for the entries of a list, and drops those beyond the limit.
     async fn hold_list(
         &self,
         subject: &Digest,
@@ -157,7 +149,7 @@ impl Job<'_> {
         Ok(lease)
     }
 
-    /// Puts referrers into the list that clients keep at the target, each described by its own manifest.
+    /// Adds referrers to the list that clients keep at the target, each described by its own manifest.
     async fn list_at_target(
         &self,
         subject: &Digest,
@@ -176,15 +168,15 @@ impl Job<'_> {
         referrers_tag::list(&self.target, subject, &unlisted).await
     }
 
-    /// Brings one referrer. Answers with its digest, and how the target lists it.
+    /// Copies one referrer. Returns its digest, and how the target lists it.
     async fn copy_referrer(
         &self,
         subject: &Digest,
         referrer: &Referrer,
     ) -> Result<Option<(Digest, Listing)>, CopyError> {
-        let _turn = self.referring.turns.acquire().await;
+        let _permit = self.referrers.permits.acquire().await;
         let digest = &referrer.descriptor.digest;
-        if self.has_lately(digest) {
+        if self.was_copied_recently(digest) {
             return Ok(Some((digest.clone(), Listing::Listed)));
         }
         let child = Child {
@@ -193,9 +185,9 @@ impl Job<'_> {
             depth: 1,
         };
         let work = async {
-            match self.find(&child, Part::Referrers).await? {
-                // Somebody may have pushed it and not lived to list it.
-                Found::Present if self.lists_by_itself(subject).await? => Ok(Listing::Listed),
+            match self.find_child(&child, Part::Referrers).await? {
+                // Another client may have pushed it and crashed before listing it.
+                Found::Present if self.has_referrers_api(subject).await? => Ok(Listing::Listed),
                 Found::Present => Ok(Listing::Unknown),
                 Found::LeftOut | Found::Blob => Err(CopyError::SourceIncomplete {
                     parent: subject.clone(),
@@ -208,16 +200,14 @@ impl Job<'_> {
                     })
                 }
                 Found::Manifest(manifest, lease) => {
-                    let node = CopyGraph::of_referrer(self)
-                        .copy_closure(manifest, lease)
-                        .await?;
+                    let node = CopyGraph::of_referrer(self).run(manifest, lease).await?;
                     let by_digest = TagOrDigest::Digest(node.manifest.digest.clone());
                     let pushed = self.push_referrer(&node, &by_digest).await?;
                     self.referrer_done(subject, &node);
                     if pushed.subject_known || node.subject.is_none() {
                         return Ok(Listing::Listed);
                     }
-                    // A source's list may lack the artifact type and annotations, or give a wrong size.
+                    // The list of the source may lack the artifact type and annotations, or have a wrong size.
                     let entry = referrers_tag::describe(&node.manifest, &node.media_type);
                     let entry = entry.unwrap_or_else(|| referrer.clone());
                     Ok(Listing::Missing(Box::new(entry)))
@@ -228,11 +218,10 @@ impl Job<'_> {
         Ok(listing.map(|listing| (digest.clone(), listing)))
     }
 
-    /// Whether the target has the referrers API.
-    async fn lists_by_itself(&self, subject: &Digest) -> Result<bool, CopyError> {
+    async fn has_referrers_api(&self, subject: &Digest) -> Result<bool, CopyError> {
         match self.target.referrers(subject).await {
             Ok(listed) => Ok(listed.is_some()),
-            // A list that does not come in time is not waited for.
+            // A list that is not received in time counts as absent.
             Err(RegistryError::Timeout { .. }) => Ok(false),
             Err(error) if error.retry().is_transient() => Err(CopyError::Target(error)),
             Err(_) => Ok(false),
@@ -240,23 +229,22 @@ impl Job<'_> {
     }
 }
 
-/// Whether a manifest says that its subject is another one than `subject`.
 fn refers_to_another(manifest: &Manifest, subject: &Digest) -> bool {
     let contents = manifest::read(&manifest.bytes, &manifest.media_type);
     contents.is_ok_and(|contents| contents.subject.is_some_and(|of| of != *subject))
 }
 
-/// How the target lists a referrer that it has.
+/// State of a pushed referrer in the list of the target.
 enum Listing {
     Listed,
-    /// It needs this entry in the list that clients keep.
+    /// This entry must be added to the list that clients keep.
     Missing(Box<Referrer>),
-    /// It may need one.
+    /// An entry may have to be added.
     Unknown,
 }
 
-/// A tag that is listed is there. Where tags cannot be listed, only the root is worth a request.
-fn is_worth_asking(tag: &str, is_root: bool, tags: &DigestTags) -> bool {
+/// Where tags cannot be listed, only the root is worth a request.
+fn may_have_tag(tag: &str, is_root: bool, tags: &DigestTags) -> bool {
     match tags {
         Some(tags) => tags.iter().any(|other| other == tag),
         None => is_root,

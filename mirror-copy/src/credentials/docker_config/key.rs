@@ -3,7 +3,6 @@
 
 use crate::registries::host;
 
-/// A key as it is written.
 pub(super) struct Key<'a> {
     host: &'a str,
     path: &'a str,
@@ -29,7 +28,7 @@ impl<'a> Key<'a> {
             .unwrap_or(text);
         let (host, path) = text.split_once('/').unwrap_or((text, ""));
         let path = path.trim_matches('/');
-        // The APIs' paths stand for the whole host.
+        // The paths of the APIs mean the whole host.
         let path = match path.split_once('/') {
             Some(("v1" | "v2", rest)) => rest,
             None if matches!(path, "v1" | "v2") => "",
@@ -38,9 +37,9 @@ impl<'a> Key<'a> {
         Self { host, path }
     }
 
-    /// `None` if this key is not for the host, which is in canonical form.
+    /// Returns `None` if this key is not for the host, which is in canonical form.
     pub(super) fn of(&self, host: &str) -> Option<MatchingKey> {
-        // A host that is spoken to by plain HTTP keeps port 443 in its name.
+        // A host with plain HTTP keeps port 443 in its name.
         let is_exact = host::canonical(self.host) == host || host::spelled(self.host) == host;
         let is_wildcard = !is_exact && matches(self.host, host);
         (is_exact || is_wildcard).then(|| MatchingKey {
@@ -50,7 +49,7 @@ impl<'a> Key<'a> {
     }
 }
 
-/// Whether a host matches a pattern, label by label; the ports must be the same.
+/// Returns whether a host matches a pattern, label by label; the ports must be equal.
 fn matches(pattern: &str, host: &str) -> bool {
     if !pattern.contains(['*', '?', '[', '\\']) {
         return false;
@@ -77,8 +76,8 @@ fn split_port(host: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The patterns of Go's `path/filepath.Match`. Takes time in proportion to the product of both lengths: after a
-/// mismatch only the last `*` takes one more byte.
+/// Matches the patterns of `path/filepath.Match` in Go, in time proportional to the product of both lengths: after a mismatch only
+/// the last `*` takes one more byte.
 fn label_matches(pattern: &[u8], label: &[u8]) -> bool {
     let (mut pattern, mut label) = (pattern, label);
     let mut retry: Option<(&[u8], &[u8])> = None;
@@ -104,7 +103,7 @@ fn label_matches(pattern: &[u8], label: &[u8]) -> bool {
     }
 }
 
-/// The rest of the pattern after the term that matches this byte. `None` if it does not, or is malformed.
+/// Returns the rest of the pattern after the term that matches this byte. `None` if it does not match, or is malformed.
 fn byte_matches(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     match pattern {
         [b'?', rest @ ..] => Some(rest),

@@ -1,38 +1,37 @@
-//! Who has how much of the memory for blobs in flight, and who may have more: pure bookkeeping.
+//! Shares of the memory for blobs in flight, by host, without I/O.
 
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What one transfer keeps at most, in KiB: the HTTP client buffers up to about 400 KiB, and as much
-/// again waits to be written.
+/// Maximum memory of one transfer in KiB: the HTTP client buffers up to about 400 KiB for reading, and as much for writing.
 pub(super) const PER_TRANSFER: u32 = 1024;
 
-/// What a transfer costs besides its content, in KiB: two connections and their tasks.
+/// Memory of a transfer besides its content, in KiB: two connections and their tasks.
 pub(super) const OVERHEAD: u32 = 32;
 
 /// A full share, in KiB.
 pub(super) const FULL: u32 = PER_TRANSFER + OVERHEAD;
 
-/// What all transfers may keep together, in KiB. The process stays below 32 MiB with it.
+/// Maximum memory of all transfers together, in KiB. The process stays below 32 MiB with it.
 pub(super) const ALL: u32 = 13 * 1024;
 
 /// Concurrent transfers that may have a full share. The rest of the memory is for small blobs only.
 pub(super) const LARGE: u32 = 9;
 
-/// Full shares that one host may have at most: no copy has more large blobs in flight.
+/// Maximum number of full shares of one host: no copy has more large blobs in flight.
 const LARGE_PER_HOST: u32 = 6;
 
-/// From this number on, half of all, a host gets more only while a third of all is left for others.
+/// From this number of full shares on, a host gets more only while a third of all is left for others.
 const HALF: u32 = LARGE / 2;
 
-/// How long a host counts as slow. Long, since a large blob over a slow link takes hours.
+/// Time that a host counts as slow. Long, since a large blob over a slow link takes hours.
 pub(super) const SLOW_FOR: Duration = Duration::from_hours(6);
 
-/// Slow hosts that are remembered. Who invents more of them is forgotten early, the oldest first.
+/// Maximum number of slow hosts. The oldest ones are dropped first.
 const MAX_SLOW: usize = 256;
 
-/// What a transfer wants.
+/// The share that a transfer requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Want {
     /// Full shares: 1 for a large blob, 0 for others.
@@ -41,25 +40,24 @@ pub(super) struct Want {
     pub(super) memory: u32,
 }
 
-/// What somebody has.
+/// The shares of one host, or of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Have {
     large: u32,
     memory: u32,
 }
 
-/// Who has how much.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Shares {
     all: Have,
-    /// Only hosts that have something.
+    /// Hosts with transfers.
     hosts: HashMap<String, Have>,
-    /// Hosts that were slow while others waited, and since when.
+    /// Hosts that were slow while others waited, and the time of that.
     slow: HashMap<String, Instant>,
 }
 
 impl Shares {
-    /// Gives `host` what it wants, if it may have it.
+    /// Takes a share for `host` if it may have it. Returns whether it did.
     pub(super) fn take(&mut self, host: &str, want: Want, now: Instant) -> bool {
         if self
             .slow
@@ -88,23 +86,23 @@ impl Shares {
         }
     }
 
-    /// Whether there is too little memory for this, whoever wants it.
+    /// Returns whether the memory is too small for this share, independent of the host.
     pub(super) fn lacks_memory(&self, want: Want) -> bool {
         self.all.large + want.large <= LARGE && self.all.memory + want.memory > ALL
     }
 
-    /// Whether `host` would get what it wants if nobody else had anything.
+    /// Returns whether `host` would get the share if no other host had any.
     pub(super) fn would_fit_alone(&self, host: &str, want: Want) -> bool {
         let have = self.of(host);
         may_have(have, have, want, self.slow.contains_key(host))
     }
 
-    /// Whether `host` has more than one large blob takes.
+    /// Returns whether `host` has more than a full share.
     pub(super) fn has_more_than_one(&self, host: &str) -> bool {
         self.of(host).memory > FULL
     }
 
-    /// Notes that `host` was slow while others waited.
+    /// Records that `host` was slow while others waited.
     pub(super) fn was_slow(&mut self, host: &str, now: Instant) {
         if self.slow.len() >= MAX_SLOW && !self.slow.contains_key(host) {
             let oldest = self.slow.iter().min_by_key(|(_, since)| **since);
@@ -132,9 +130,9 @@ impl Have {
     }
 }
 
-/// Whether a host that has `have`, while all together have `all`, may have what it wants.
+/// Returns whether a host with `have`, while all hosts together have `all`, may have another share.
 ///
-/// The more a host has, the more must be left for others: so a host that has nothing nearly always finds something.
+/// The more a host has, the more must be left for others, so that a host without transfers nearly always gets a share.
 fn may_have(have: Have, all: Have, want: Want, is_slow: bool) -> bool {
     let Have { large, memory } = have;
     if all.large + want.large > LARGE || all.memory + want.memory > ALL {

@@ -5,7 +5,7 @@ use crate::hash::Hasher;
 use axum::http::request::Parts;
 use axum::response::Response as RegistryResponse;
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use std::sync::{Arc, Mutex};
 
 const MIB: usize = 1024 * 1024;
@@ -281,4 +281,39 @@ fn ranges() {
     for nonsense in ["", "0", "5-9", "0-x", "0--1"] {
         assert_eq!(kept(nonsense), None, "{nonsense}");
     }
+}
+
+fn content(pieces: &'static [&'static str]) -> Content {
+    let pieces = pieces
+        .iter()
+        .map(|piece| Ok(Bytes::from_static(piece.as_bytes())));
+    Box::pin(stream::iter(pieces))
+}
+
+async fn text(chunker: &Chunker, length: u64) -> Result<String, io::Error> {
+    let mut body = Box::pin(chunker.body(length));
+    let mut text = String::new();
+    while let Some(piece) = body.next().await {
+        text.push_str(std::str::from_utf8(&piece?).unwrap());
+    }
+    Ok(text)
+}
+
+#[tokio::test]
+async fn bodies_are_cut_at_their_borders() {
+    let chunker = Chunker::new(content(&["ab", "", "cdefg", "h"]));
+    assert_eq!(text(&chunker, 3).await.unwrap(), "abc");
+    assert_eq!(text(&chunker, 3).await.unwrap(), "def");
+    assert_eq!(chunker.taken(), 6);
+    assert_eq!(text(&chunker, 2).await.unwrap(), "gh");
+    assert_eq!(text(&chunker, 0).await.unwrap(), "");
+}
+
+#[tokio::test]
+async fn an_early_end_breaks_the_body() {
+    let chunker = Chunker::new(content(&["ab"]));
+    assert!(text(&chunker, 3).await.is_err());
+    let chunker = Chunker::new(content(&["ab"]));
+    chunker.cancel();
+    assert!(text(&chunker, 1).await.is_err());
 }

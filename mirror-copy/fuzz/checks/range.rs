@@ -1,4 +1,4 @@
-//! Headers with numbers: ranges, waits, quotas, lengths; and the links from page to page.
+//! Checks of headers with numbers (ranges, waits, rate limits, lengths), and of links to the next page.
 
 use super::{check_text, chosen, headers, subject};
 use crate::fuzzing::check_digest;
@@ -7,16 +7,15 @@ use crate::registry::blobs::first_byte;
 use crate::registry::capabilities::CHUNK;
 use crate::registry::chunked::{MAX_CHUNK, chunk_size, kept};
 use crate::registry::rate_limit::{MAX_WINDOW, Quota};
-use crate::registry::response::retry_after;
-use crate::registry::response::{content_length, said_digest};
+use crate::registry::response::{content_length, header_digest, retry_after};
 use crate::registry::uploads::min_chunk;
 use reqwest::header::HeaderMap;
 use std::time::Duration;
 
-/// A first line that chooses a registry, then the headers of one answer, `name: value` a line.
+/// The data is a first line that selects a registry, then the headers of one response, `name: value` per line.
 ///
 /// # Panics
-/// When something is made of it that must not be.
+/// If an invariant is violated.
 pub fn range(data: &[u8]) {
     let mut lines = data.split(|byte| *byte == b'\n');
     let first = lines.next().unwrap_or_default();
@@ -33,26 +32,26 @@ pub fn range(data: &[u8]) {
 
 fn check_numbers(headers: &HeaderMap) {
     if let Some(first) = first_byte(headers) {
-        assert!(says(headers, "content-range", first));
+        assert!(contains(headers, "content-range", first));
     }
     if let Some(kept) = kept(headers) {
         assert!(kept > 0);
-        // The last number there is has no next one.
-        assert!(kept == u64::MAX || says(headers, "range", kept - 1));
+        // The maximum number has no next one.
+        assert!(kept == u64::MAX || contains(headers, "range", kept - 1));
     }
     if let Some(length) = content_length(headers) {
-        assert!(says(headers, "content-length", length));
+        assert!(contains(headers, "content-length", length));
     }
     match chunk_size(&subject(), min_chunk(headers).unwrap_or_default(), CHUNK) {
         Ok(size) => assert!(size > 0 && size <= MAX_CHUNK),
         Err(error) => check_text(&error),
     }
-    if let Some(digest) = said_digest(headers) {
+    if let Some(digest) = header_digest(headers) {
         check_digest(&digest);
     }
 }
 
-/// No answer makes us wait longer than we allow, nor for a time that cannot be computed with.
+/// No response causes a longer wait than the maximum.
 fn check_waits(headers: &HeaderMap) {
     let cap = Duration::from_mins(1);
     assert!(retry_after(headers, cap).is_none_or(|wait| wait <= cap));
@@ -63,7 +62,7 @@ fn check_waits(headers: &HeaderMap) {
     }
 }
 
-/// The next page is on the same host, whatever the link says: the login goes along.
+/// The next page is on the same host, whatever the link is: the request has the login.
 fn check_pages(first: &[u8], headers: &HeaderMap) {
     let registry = chosen(first);
     let repository = registry
@@ -77,8 +76,7 @@ fn check_pages(first: &[u8], headers: &HeaderMap) {
     }
 }
 
-/// Whether this number is in this header.
-fn says(headers: &HeaderMap, name: &str, number: u64) -> bool {
+fn contains(headers: &HeaderMap, name: &str, number: u64) -> bool {
     let value = headers.get(name).and_then(|value| value.to_str().ok());
     let numbers = value
         .unwrap_or_default()

@@ -1,13 +1,12 @@
-//! The walk over a manifest, without a registry. See [`crate::fuzzing`].
+//! Checks of parsing a manifest and of the order of its parts. See [`crate::fuzzing`].
 
 // A fuzz target and a test report a fault by panicking.
 #![allow(clippy::expect_used, clippy::indexing_slicing)]
 
 use super::error::CopyError;
-use super::graph::Graph;
+use super::graph::{Graph, Queue};
 use super::node::{Node, Origin, Read};
 use super::options::CopyOptions;
-use super::queue::Queue;
 use crate::fuzzing::check_digest;
 use crate::hash::Hasher;
 use crate::manifest::{self, Contents, DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
@@ -15,13 +14,13 @@ use crate::registry::Manifest;
 use bytes::Bytes;
 use std::collections::HashSet;
 
-/// More objects than this are never taken from one manifest (`manifest::MAX_DESCRIPTORS`).
+/// Maximum number of descriptors of one manifest (`manifest::MAX_DESCRIPTORS`).
 const MOST: usize = 10_000;
 
-/// A first line with the `Content-Type`, then the manifest.
+/// The data is a first line with the `Content-Type`, then the manifest.
 ///
 /// # Panics
-/// When something is made of it that must not be.
+/// If an invariant is violated.
 pub fn manifest(data: &[u8]) {
     let mut halves = data.splitn(2, |byte| *byte == b'\n');
     let content_type = halves.next().unwrap_or_default();
@@ -38,7 +37,7 @@ pub fn manifest(data: &[u8]) {
 }
 
 fn check_type(contents: &Contents, content_type: &str, bytes: &[u8]) {
-    // What is in fields that nobody looks at need not be text, nor a number that fits.
+    // Fields that are not parsed need not be text, nor a number that fits.
     let text = String::from_utf8_lossy(bytes);
     let Ok(said) = serde_json::from_str::<serde_json::Value>(&text) else {
         return;
@@ -83,7 +82,7 @@ fn check_descriptors(contents: &Contents) {
     }
 }
 
-/// Everything below it arrives, one by one: then it must be ready, and not before.
+/// All parts become present, one by one: then the manifest must be ready, and not before.
 fn walk(bytes: &[u8], media_type: String) {
     let manifest = Manifest {
         bytes: Bytes::copy_from_slice(bytes),
@@ -96,7 +95,7 @@ fn walk(bytes: &[u8], media_type: String) {
         foreign,
     } = match Node::read(manifest, &CopyOptions::default(), String::new) {
         Ok(read) => read,
-        // Content that is at hand and has another digest.
+        // Inline content with another digest.
         Err(CopyError::BlobDigest { .. }) => return,
         Err(error) => unreachable!("it was read before: {error}"),
     };
@@ -119,7 +118,7 @@ fn walk(bytes: &[u8], media_type: String) {
     assert_eq!(different.count(), blobs.len(), "each blob once");
 
     let mut names: HashSet<_> = node.names().cloned().collect();
-    // Nobody can make a manifest with its own digest in it; the fuzzer just might.
+    // A manifest cannot contain its own digest, except by chance in the fuzzer.
     names.remove(&node.manifest.digest);
     let mut graph = Graph::default();
     let mut ready = usize::from(graph.add(node).is_some());

@@ -1,4 +1,4 @@
-//! `WWW-Authenticate` and the token service that it names.
+//! Checks of `WWW-Authenticate`.
 
 use super::{REGISTRIES, check_address, check_text, headers};
 use crate::registry::challenge::{Challenge, choose};
@@ -7,13 +7,13 @@ use reqwest::header::HeaderMap;
 
 const NAME: &[u8] = b"www-authenticate";
 const GOOD: &[u8] = br#"Bearer realm="https://auth.example.com/token""#;
-/// As many values as are looked at, less one.
+/// Fewer values than are parsed, by one.
 const FEW: usize = 15;
 
-/// Each line is a `WWW-Authenticate` of one answer.
+/// Each line is a `WWW-Authenticate` of one response.
 ///
 /// # Panics
-/// When something is made of it that must not be.
+/// If an invariant is violated.
 pub fn challenge(data: &[u8]) {
     let lines: Vec<_> = data.split(|byte| *byte == b'\n').collect();
     let chosen = choose(&of(&lines));
@@ -30,7 +30,7 @@ pub fn challenge(data: &[u8]) {
         }
         Some(Challenge::Basic) => {
             let text = String::from_utf8_lossy(data).to_ascii_lowercase();
-            assert!(text.contains("basic"), "nobody asked for a password");
+            assert!(text.contains("basic"), "no scheme with a password");
         }
         None => {}
     }
@@ -48,7 +48,6 @@ fn of(lines: &[&[u8]]) -> HeaderMap {
     headers(lines.iter().map(|line| (NAME, *line)))
 }
 
-/// A realm is given a password.
 fn check_realm(realm: &str) {
     for registry in REGISTRIES.iter() {
         match registry.checked_realm(realm) {
@@ -61,7 +60,7 @@ fn check_realm(realm: &str) {
     }
 }
 
-/// What a registry asks for is added to what we need, and takes nothing away.
+/// The scopes of a challenge only add to those of the request.
 fn check_scope(scope: Option<&str>) {
     let own = Scopes::push("team/app");
     let extra = own.missing_from(scope);

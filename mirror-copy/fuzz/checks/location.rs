@@ -1,7 +1,7 @@
-//! `Location`: of upload sessions, and of redirects.
+//! Checks of `Location`: of upload sessions, and of redirects.
 
 use super::{check_address, check_text, chosen, headers, subject};
-use crate::registry::redirect::{checked_hop, target};
+use crate::registry::request::{checked_hop, target};
 use crate::registry::uploads::closing_url;
 use crate::registry::{Access, Registry};
 use crate::text::public_url;
@@ -15,27 +15,27 @@ static DIGEST: LazyLock<Digest> = LazyLock::new(|| {
     text.parse().expect("it is a digest")
 });
 
-/// A first line that chooses a registry, then the `Location` of one answer after the other.
+/// The data is a first line that selects a registry, then the `Location` of consecutive responses.
 ///
 /// # Panics
-/// When something is made of it that must not be.
+/// If an invariant is violated.
 pub fn location(data: &[u8]) {
     let mut lines = data.split(|byte| *byte == b'\n');
     let registry = chosen(lines.next().unwrap_or_default());
-    let answers: Vec<HeaderMap> = lines
+    let responses: Vec<HeaderMap> = lines
         .take(8)
         .map(|line| headers([(&b"location"[..], line)]))
         .collect();
-    upload(registry, &answers);
-    redirects(registry, &answers);
+    upload(registry, &responses);
+    redirects(registry, &responses);
 }
 
-fn upload(registry: &Registry, answers: &[HeaderMap]) {
+fn upload(registry: &Registry, responses: &[HeaderMap]) {
     let repository = registry
         .repository("team/app", Access::Push)
         .expect("it is a name");
     let mut session = repository.url("blobs/uploads/");
-    for headers in answers {
+    for headers in responses {
         match repository.location(&subject(), &session, headers) {
             Ok(Some(url)) => session = url,
             Ok(None) => {}
@@ -47,7 +47,7 @@ fn upload(registry: &Registry, answers: &[HeaderMap]) {
     }
 }
 
-/// The digest is appended once, to an address that is otherwise what the registry said.
+/// The digest is appended once, to a URL that is otherwise unchanged.
 fn check_closing(session: &Url) {
     let closing = closing_url(session, &DIGEST);
     let pairs = |url: &Url| -> Vec<_> { url.query_pairs().into_owned().collect() };
@@ -64,7 +64,7 @@ fn check_closing(session: &Url) {
     assert_eq!(one, other, "only the query changes");
 }
 
-/// What is shown of an address has none of the places where secrets are, and may be cut.
+/// The public text of a URL has no part with secrets, and may be cut.
 fn check_public(url: &Url) {
     let mut bare = url.clone();
     bare.set_query(None);
@@ -78,10 +78,10 @@ fn check_public(url: &Url) {
     }
 }
 
-fn redirects(registry: &Registry, answers: &[HeaderMap]) {
+fn redirects(registry: &Registry, responses: &[HeaderMap]) {
     let endpoint = &registry.shared.endpoint;
     let mut at = endpoint.base.clone();
-    for headers in answers {
+    for headers in responses {
         let Some(to) = target(&at, headers) else {
             return;
         };

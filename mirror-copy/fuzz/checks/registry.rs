@@ -1,4 +1,4 @@
-//! What registries say in headers and lists, without a registry. See [`crate::fuzzing`].
+//! Checks of parsing headers and lists of registries. See [`crate::fuzzing`].
 
 // A fuzz target and a test report a fault by panicking.
 #![allow(clippy::expect_used, clippy::indexing_slicing)]
@@ -21,8 +21,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
-/// One registry of each kind: with a public and with a private address, by HTTPS and by HTTP, and in each case one that
-/// may send us to private addresses.
+/// Registries with a public and with a private address, by HTTPS and by HTTP, and of each one that may refer to private addresses.
 static REGISTRIES: LazyLock<Vec<Registry>> = LazyLock::new(|| {
     let kinds = [false, true].map(|allow| {
         let options = RegistryOptions {
@@ -45,7 +44,6 @@ static REGISTRIES: LazyLock<Vec<Registry>> = LazyLock::new(|| {
     kinds.into_iter().flatten().collect()
 });
 
-/// The registry that a digit chooses.
 fn chosen(line: &[u8]) -> &'static Registry {
     let number = line.first().copied().unwrap_or_default();
     &REGISTRIES[usize::from(number) % REGISTRIES.len()]
@@ -58,22 +56,20 @@ fn subject() -> Subject {
     }
 }
 
-/// The headers that can be made of these values.
 fn headers<'a>(pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> HeaderMap {
     let pairs = pairs.into_iter().filter_map(|(name, value)| {
         let name = HeaderName::from_bytes(name).ok()?;
         Some((name, HeaderValue::from_bytes(value).ok()?))
     });
     let mut headers = HeaderMap::new();
-    // Nobody sends more than some dozens, and the map has a limit of its own.
+    // No server sends more than a few dozen, and the map has a limit of its own.
     for (name, value) in pairs.take(64) {
         headers.append(name, value);
     }
     headers
 }
 
-/// An address that this registry sent us to: never out of HTTPS, never with a login of its choice, never to where only
-/// we can reach.
+/// Checks an address that this registry refers to: no downgrade from HTTPS, no login, no private address of a public registry.
 fn check_address(registry: &Registry, to: &Url) {
     let base = &registry.shared.endpoint.base;
     assert!(["http", "https"].contains(&to.scheme()), "{to}");
@@ -84,12 +80,12 @@ fn check_address(registry: &Registry, to: &Url) {
     if base.host() == to.host() {
         return;
     }
-    assert!(!is_link_local(to), "{base} sends us to {to}");
+    assert!(!is_link_local(to), "{base} refers to {to}");
     let may = registry.shared.common.options.allow_private_redirects || is_private(base);
-    assert!(may || !is_private(to), "{base} sends us to {to}");
+    assert!(may || !is_private(to), "{base} refers to {to}");
 }
 
-/// A text for people: it must not flood a log, nor steer a terminal.
+/// Checks an error text: it must not control a terminal.
 fn check_text(error: &RegistryError) {
     let text = error.to_string();
     assert!(!text.chars().any(char::is_control), "{text:?}");
@@ -104,7 +100,7 @@ fn address(url: &Url) -> Option<IpAddr> {
     })
 }
 
-/// The IPv4 address that an IPv6 one stands for. `::1` and `::` do not.
+/// Returns the IPv4 address in an IPv6 one, except in `::1` and `::`.
 fn inner(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let [a, b, c, d] = [12, 13, 14, 15].map(|at| address.octets()[at]);
     let head = &address.octets()[..12];
@@ -122,7 +118,7 @@ fn is_link_local(url: &Url) -> bool {
     }
 }
 
-/// The most common ones; the policy's own table has them all.
+/// Checks the most common ranges; the address policy has all of them.
 fn is_private(url: &Url) -> bool {
     match address(url) {
         Some(IpAddr::V4(v4)) => {

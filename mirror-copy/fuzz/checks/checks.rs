@@ -1,8 +1,8 @@
-//! Entry points for the fuzz targets in `fuzz/`, and for the test below that feeds them the kept corpus. They are
-//! built for nothing else.
+//! The checks of the fuzz targets, and the test that runs them with the kept corpus.
 //!
-//! Each takes arbitrary bytes for what a registry said, gives them to the functions that read real answers, and panics
-//! when what these make of it is not as it must be. Nothing is sent anywhere.
+//! They use private functions of the crate, so they are modules of it, included by `#[path]` under `#[cfg(any(fuzzing, test))]`
+//! only. Each passes arbitrary bytes, as the response of a registry, to the functions that parse real responses, and panics if
+//! the result violates an invariant. No request is sent.
 
 // A fuzz target and a test report a fault by panicking.
 #![allow(clippy::expect_used, clippy::indexing_slicing)]
@@ -12,15 +12,15 @@ pub use crate::registry::fuzzing::{challenge, lists, location, range};
 
 use oci_spec::image::Digest;
 
-/// A digest becomes part of addresses, so it must stay where it is put: the grammar of the OCI image specification
-/// (descriptor.md, "Digests") has no character that ends a path's segment or begins an escape.
+/// A digest becomes part of URLs: the grammar of the OCI image specification (descriptor.md, "Digests") has no character that ends a
+/// path segment or starts an escape.
 pub(crate) fn check_digest(digest: &Digest) {
     let text = digest.as_ref();
     let (algorithm, encoded) = text.split_once(':').expect("a digest has an algorithm");
     assert!(!algorithm.is_empty() && !encoded.is_empty(), "{text:?}");
-    let stays = |c: char| c.is_ascii_alphanumeric() || "+._-=".contains(c);
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "+._-=".contains(c);
     assert!(
-        algorithm.chars().all(stays) && encoded.chars().all(stays),
+        algorithm.chars().all(is_allowed) && encoded.chars().all(is_allowed),
         "{text:?}"
     );
 }
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    /// What was found to matter once must not be forgotten where no fuzzer runs.
+    /// Checks the kept corpus where no fuzzer runs.
     #[rstest::rstest]
     #[case("challenge", challenge)]
     #[case("lists", lists)]

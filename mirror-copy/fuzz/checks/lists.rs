@@ -1,16 +1,18 @@
-use super::super::referrer_list::{MAX_REFERRERS, ReferrerList};
-use super::super::response::first_error;
-use super::super::token::TokenAnswer;
+//! Checks of bodies: lists of referrers, errors and tokens.
+
 use crate::fuzzing::check_digest;
 use crate::json;
+use crate::registry::referrer_list::{MAX_REFERRERS, ReferrerList};
+use crate::registry::response::first_error;
+use crate::registry::token::TokenResponse;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-/// A body that is read as each kind of answer: lists of referrers, errors, tokens, and an index that is written again.
+/// The data is parsed as each kind of body: lists of referrers, errors, tokens, and an index that is rewritten.
 ///
 /// # Panics
-/// When something is made of it that must not be.
+/// If an invariant is violated.
 pub fn lists(data: &[u8]) {
     for list in [ReferrerList::of_api(data), ReferrerList::of_tag(data)] {
         list.iter().for_each(check_list);
@@ -21,14 +23,14 @@ pub fn lists(data: &[u8]) {
             assert!(!text.chars().any(char::is_control), "{text:?}");
         }
     }
-    let token = TokenAnswer::read(data).and_then(|token| token.into_token(Instant::now(), None));
+    let token = TokenResponse::read(data).and_then(|token| token.into_token(Instant::now(), None));
     assert!(token.is_none_or(|token| token.header.len() <= 16 * 1024 + 7));
     let entry = r#"{"digest":"new"}"#;
     let keep = |_: &RawValue| true;
     if let Some(written) = json::with_list::<64>(data, "manifests", keep, &[entry]) {
         let written: Value = match serde_json::from_slice(&written) {
             Ok(written) => written,
-            // Numbers that fit into no type, in fields that nobody reads.
+            // Numbers that fit into no type, in fields that are not parsed.
             Err(error) => return assert!(error.to_string().contains("out of range"), "{error}"),
         };
         let last = written["manifests"].as_array().and_then(|list| list.last());
