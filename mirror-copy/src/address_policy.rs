@@ -2,8 +2,8 @@
 //!
 //! Image references are chosen by everyone who may create a Pod, and a registry chooses its redirects, upload locations and
 //! token services. They must not give access to destinations that only this process can reach. So the address of each
-//! connection is checked: names are resolved here and refused addresses are dropped, and literal addresses are checked before
-//! each request, since the HTTP client does not resolve them.
+//! connection is checked: names are resolved here and refused addresses are dropped, and literal addresses are checked
+//! before each request, since the HTTP client does not resolve them.
 //!
 //! Connections of different [`Allowance`]s are never shared: each has an HTTP client of its own.
 
@@ -31,13 +31,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Maximum number of names whose addresses are remembered: more than registries.
 const MAX_RESOLVED: usize = 1024;
 
-/// The registries that may have addresses which are not public: private, loopback, link-local and all other special ranges, as a
-/// literal address or as the address of a name. A name without a public suffix (`localhost`, `harbor.registry.svc`) is private
-/// whatever its addresses are.
+/// The registries that may have addresses which are not public: private, loopback, link-local and all other special ranges,
+/// as a literal address or as the address of a name. A name without a public suffix (`localhost`, `harbor.registry.svc`) is
+/// private whatever its addresses are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum PrivateHosts {
-    /// All registries: users who name them have the same network access as this process. Only metadata services and link-local
-    /// addresses are refused for names with a public suffix.
+    /// All registries: users who name them have the same network access as this process. Only metadata services and
+    /// link-local addresses are refused for names with a public suffix.
     #[default]
     All,
     /// These (`host` or `host:port`) and the insecure hosts, because others name the registries.
@@ -153,8 +153,8 @@ impl AddressPolicy {
         class::of_url(url) != AddressClass::Public
     }
 
-    /// Returns the group of the only address that the host of a URL last resolved to, allowed or not. Returns `None` if it has
-    /// several.
+    /// Returns the group of the only address that the host of a URL last resolved to, allowed or not. Returns `None` if it
+    /// has several.
     pub(crate) fn only_group(&self, url: &Url) -> Option<IpAddr> {
         match literal(url) {
             Some(address) => Some(group(address)),
@@ -190,8 +190,8 @@ impl AddressPolicy {
         Ok(found)
     }
 
-    /// A Pod has search domains: with them `ghcr.io` can be the Service `ghcr` in a namespace `io`. So names that can exist in
-    /// public DNS are resolved without them, and with them only if the operator named the host and it is not found.
+    /// A Pod has search domains: with them `ghcr.io` can be the Service `ghcr` in a namespace `io`. So names that can exist
+    /// in public DNS are resolved without them, and with them only if the operator named the host and it is not found.
     async fn lookup(
         &self,
         name: &str,
@@ -250,8 +250,8 @@ impl AddressPolicy {
     }
 }
 
-/// Returns the group of an address for counting sources: an IPv6 address is cut to its network of 64 bits, within which a host
-/// can choose any address.
+/// Returns the group of an address for counting sources: an IPv6 address is cut to its network of 64 bits, within which a
+/// host can choose any address.
 pub(crate) fn group(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {

@@ -50,9 +50,8 @@ const SOURCE_METADATA_REQUESTS: usize = 16;
 ///
 /// A tag is written at the target only after everything that it names is present and verified. Content that the target
 /// already has is not sent again; if it has the image under all wanted tags, at most two requests go to either side, plus
-/// those for referrers that are new. The last manifest that is written is read back: a copy that is reported is one that
-/// the target returns. Dropping the future stops the copy; upload sessions may then stay open until the registry expires
-/// them.
+/// those for referrers that are new. The last manifest that is written is read back: a copy that is reported is one that the
+/// target returns. Dropping the future stops the copy; upload sessions may then stay open until the registry expires them.
 ///
 /// # Errors
 /// [`CopyError`] with the side that failed. The target then has no new tag; [`CopyError::retry`] returns whether the same

@@ -23,8 +23,8 @@ enum Explicit {
     File { username: String, password: PathBuf },
 }
 
-/// Sources of credentials by registry host. Explicit logins precede the docker configuration; a host that is in neither, or was
-/// removed with [`Credentials::without`], is accessed anonymously.
+/// Sources of credentials by registry host. Explicit logins precede the docker configuration; a host that is in neither, or
+/// was removed with [`Credentials::without`], is accessed anonymously.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
     logins: BTreeMap<String, Explicit>,
@@ -48,8 +48,8 @@ impl Credentials {
         self
     }
 
-    /// Uses this user for one host, with the password in a file. The file is read for each lookup, so that it can be replaced. A
-    /// trailing line break is not part of the password.
+    /// Uses this user for one host, with the password in a file. The file is read for each lookup, so that it can be
+    /// replaced. A trailing line break is not part of the password.
     #[must_use]
     pub fn with_login_file(mut self, host: &str, username: &str, password: PathBuf) -> Self {
         let login = Explicit::File {
@@ -75,8 +75,8 @@ impl Credentials {
         self
     }
 
-    /// Returns the credential for a whole host, for use outside of this crate; `None` for anonymous access. Reads files again and
-    /// may run a credential helper, for at most 30 s.
+    /// Returns the credential for a whole host, for use outside of this crate; `None` for anonymous access. Reads files
+    /// again and may run a credential helper, for at most 30 s.
     ///
     /// # Errors
     /// [`CredentialError`] if a file cannot be read or parsed, or a helper fails.
@@ -84,8 +84,8 @@ impl Credentials {
         self.lookup(&host::canonical(host)).await?.find("").await
     }
 
-    /// Returns whether a credential helper is run for this host. The credential of a helper may expire at any time: its protocol
-    /// has no expiry.
+    /// Returns whether a credential helper is run for this host. The credential of a helper may expire at any time: its
+    /// protocol has no expiry.
     ///
     /// # Errors
     /// [`CredentialError`] if the docker configuration cannot be read or parsed.

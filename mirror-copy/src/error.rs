@@ -119,8 +119,8 @@ pub enum RegistryError {
         /// The cause.
         reason: String,
     },
-    /// The registry, or a proxy before it, requires a client certificate that it trusts (nginx, its status codes 495 and 496,
-    /// sent as 400).
+    /// The registry, or a proxy before it, requires a client certificate that it trusts (nginx, its status codes 495 and
+    /// 496, sent as 400).
     #[error(
         "cannot {subject}: the registry returned {status}: {message}; the registry requires a client certificate that it \
          trusts; {advice}"
@@ -259,7 +259,8 @@ pub enum RegistryError {
     /// The text is no repository, tag or digest that can be part of a URL.
     #[error("{0:?} is not a valid repository, tag or digest")]
     Name(String),
-    /// The registry refuses a blob in one request, or a chunk of it. The next attempt sends it in chunks, or in smaller ones.
+    /// The registry refuses a blob in one request, or a chunk of it. The next attempt sends it in chunks, or in smaller
+    /// ones.
     #[error(
         "cannot {subject} in one request: the registry returned {status}; retrying in (smaller) chunks"
     )]
@@ -365,7 +366,8 @@ impl RegistryError {
         }
     }
 
-    /// Returns whether the registry denied access. Many registries also respond like that for a repository that does not exist.
+    /// Returns whether the registry denied access. Many registries also respond like that for a repository that does not
+    /// exist.
     #[must_use]
     pub fn is_denied(&self) -> bool {
         match self {

@@ -65,8 +65,8 @@ fn written(algorithm: &str, sum: &[u8]) -> String {
 /// Maximum length of a digest, in bytes. A sha512 has 135.
 pub(crate) const MAX_DIGEST: usize = 256;
 
-/// Parses a digest of a registry, with any algorithm. Its characters are those of the OCI image specification (descriptor.md,
-/// "Digests"), so that it can be part of URLs and messages.
+/// Parses a digest of a registry, with any algorithm. Its characters are those of the OCI image specification
+/// (descriptor.md, "Digests"), so that it can be part of URLs and messages.
 pub(crate) fn parse_digest(text: &str) -> Option<Digest> {
     if text.len() > MAX_DIGEST {
         return None;
@@ -74,8 +74,8 @@ pub(crate) fn parse_digest(text: &str) -> Option<Digest> {
     text.parse().ok()
 }
 
-/// Returns whether content can be verified with this digest. The grammar alone allows `1.27:alpine`; with a known algorithm the
-/// rest has the length of that algorithm.
+/// Returns whether content can be verified with this digest. The grammar alone allows `1.27:alpine`; with a known algorithm
+/// the rest has the length of that algorithm.
 pub(crate) fn is_verifiable(digest: &Digest) -> bool {
     Hasher::for_digest(digest).is_some()
 }

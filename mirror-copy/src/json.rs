@@ -131,8 +131,8 @@ pub(crate) fn object<'de, T: Deserialize<'de>>(raw: &'de RawValue) -> Option<T> 
         .flatten()
 }
 
-/// Returns an object with another list in its field `name`: the items that `keep` accepts, and behind them `more`, which are JSON.
-/// Everything else stays unchanged. Returns `None` if it is no object, or if the list has more than `MAX` items.
+/// Returns an object with another list in its field `name`: the items that `keep` accepts, and behind them `more`, which are
+/// JSON. Everything else stays unchanged. Returns `None` if it is no object, or if the list has more than `MAX` items.
 pub(crate) fn with_list<const MAX: usize>(
     bytes: &[u8],
     name: &str,

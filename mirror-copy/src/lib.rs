@@ -1,8 +1,8 @@
 //! Registry client and copy engine: copies an image from any OCI registry to any other.
 //!
-//! Everything is streamed: nothing is written to disk, and memory is bounded for any size of image. Manifests are copied byte
-//! for byte, so digests never change. A digest is verified before the target can commit the blob, manifests are pushed after
-//! everything that they name, and the tag is written last, so a failed copy has no tag.
+//! Everything is streamed: nothing is written to disk, and memory is bounded for any size of image. Manifests are copied
+//! byte for byte, so digests never change. A digest is verified before the target can commit the blob, manifests are pushed
+//! after everything that they name, and the tag is written last, so a failed copy has no tag.
 //!
 //! The crate knows neither Kubernetes nor the names and settings of the program that uses it.
 //!

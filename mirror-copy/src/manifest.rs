@@ -105,8 +105,8 @@ pub(crate) fn check_shape(bytes: &[u8]) -> Result<(), ManifestError> {
 
 /// Parses a manifest.
 ///
-/// `content_type` is that of the response, without parameters. A different `mediaType` in the body is an error, and so are the
-/// fields of two formats.
+/// `content_type` is that of the response, without parameters. A different `mediaType` in the body is an error, and so are
+/// the fields of two formats.
 pub(crate) fn read(bytes: &[u8], content_type: &str) -> Result<Contents, ManifestError> {
     if kind_of(content_type) == Kind::Schema1 {
         return Err(ManifestError::Schema1);

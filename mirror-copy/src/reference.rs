@@ -57,8 +57,8 @@ pub(crate) fn is_tag(text: &str) -> bool {
         && bytes.all(|b| word(b) || b == b'.' || b == b'-')
 }
 
-/// Returns whether this can be a repository: slash-separated components of letters, digits, `.`, `_` and `-` that begin with a letter
-/// or digit. Less strict than the specification (upper case passes), and strict enough for a path segment of a URL.
+/// Returns whether this can be a repository: slash-separated components of letters, digits, `.`, `_` and `-` that begin with
+/// a letter or digit. Less strict than the specification (upper case passes), and strict enough for a path segment of a URL.
 pub(crate) fn is_repository(text: &str) -> bool {
     let component = |part: &str| {
         part.bytes()

@@ -43,8 +43,8 @@ pub struct Registries {
 }
 
 impl Registries {
-    /// Creates the set. Reads the root certificates of the platform and the files of [`RegistryOptions::certificates`]; sends
-    /// no request.
+    /// Creates the set. Reads the root certificates of the platform and the files of [`RegistryOptions::certificates`];
+    /// sends no request.
     ///
     /// # Errors
     /// [`SetupError`] if a certificate cannot be used.

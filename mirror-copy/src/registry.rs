@@ -172,8 +172,8 @@ impl Registry {
     }
 
     /// Returns the transient failure of the last attempt at this operation, [`Operation::Ping`] or
-    /// [`Operation::ReadManifest`], if it is not older than `within`. Such requests are retried; a caller that stopped waiting
-    /// for one learns the cause here.
+    /// [`Operation::ReadManifest`], if it is not older than `within`. Such requests are retried; a caller that stopped
+    /// waiting for one learns the cause here.
     #[must_use]
     pub fn last_failure(
         &self,
@@ -183,15 +183,15 @@ impl Registry {
         self.shared.last_failures.get(operation, within)
     }
 
-    /// Returns the number of HTTP requests of this handle and its clones so far, including those to token services and redirect
-    /// targets.
+    /// Returns the number of HTTP requests of this handle and its clones so far, including those to token services and
+    /// redirect targets.
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Returns the traffic to this host so far, of all handles. It restarts at 0 if the [`Registries`](crate::Registries) dropped
-    /// the host, which happens only without any handle.
+    /// Returns the traffic to this host so far, of all handles. It restarts at 0 if the [`Registries`](crate::Registries)
+    /// dropped the host, which happens only without any handle.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         self.shared.counters.read()
@@ -305,8 +305,8 @@ impl Registry {
         }
     }
 
-    /// Returns whether this host requested a pause that is not over, in response to a request that reads. All requests wait for
-    /// its end.
+    /// Returns whether this host requested a pause that is not over, in response to a request that reads. All requests wait
+    /// for its end.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.shared.pauses.is_paused(false)

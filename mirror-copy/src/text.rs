@@ -2,8 +2,8 @@
 
 use reqwest::Url;
 
-/// Maximum length of foreign text in an error, in characters: enough for the message of a registry, too little to flood a log or
-/// an Event.
+/// Maximum length of foreign text in an error, in characters: enough for the message of a registry, too little to flood a
+/// log or an Event.
 const MAX_FOREIGN: usize = 300;
 
 /// Replaces control and invisible characters by spaces, and cuts the text to [`MAX_FOREIGN`] characters.
@@ -20,8 +20,8 @@ pub(crate) fn clean(text: &str) -> String {
     shown
 }
 
-/// Returns whether a character is visible in a line. Control characters are not, and neither are those without width or that change
-/// the direction of the text (Unicode Technical Report 36, section 2.5).
+/// Returns whether a character is visible in a line. Control characters are not, and neither are those without width or that
+/// change the direction of the text (Unicode Technical Report 36, section 2.5).
 #[must_use]
 pub fn is_printable(c: char) -> bool {
     let is_format = matches!(c,
@@ -29,8 +29,8 @@ pub fn is_printable(c: char) -> bool {
     !c.is_control() && !is_format
 }
 
-/// Returns a URL without user info, query and fragment, which contain the secrets of signed downloads and upload sessions. It is
-/// cleaned like all foreign text.
+/// Returns a URL without user info, query and fragment, which contain the secrets of signed downloads and upload sessions.
+/// It is cleaned like all foreign text.
 pub(crate) fn public_url(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     let port = url

@@ -1,8 +1,8 @@
 //! The checks of the fuzz targets, and the test that runs them with the kept corpus.
 //!
-//! They use private functions of the crate, so they are modules of it, included by `#[path]` under `#[cfg(any(fuzzing, test))]`
-//! only. Each passes arbitrary bytes, as the response of a registry, to the functions that parse real responses, and panics if
-//! the result violates an invariant. No request is sent.
+//! They use private functions of the crate, so they are modules of it, included by `#[path]` under `#[cfg(any(fuzzing,
+//! test))]` only. Each passes arbitrary bytes, as the response of a registry, to the functions that parse real responses,
+//! and panics if the result violates an invariant. No request is sent.
 
 // A fuzz target and a test report a fault by panicking.
 #![allow(clippy::expect_used, clippy::indexing_slicing)]
@@ -12,8 +12,8 @@ pub use crate::registry::fuzzing::{challenge, lists, location, range};
 
 use oci_spec::image::Digest;
 
-/// A digest becomes part of URLs: the grammar of the OCI image specification (descriptor.md, "Digests") has no character that ends a
-/// path segment or starts an escape.
+/// A digest becomes part of URLs: the grammar of the OCI image specification (descriptor.md, "Digests") has no character
+/// that ends a path segment or starts an escape.
 pub(crate) fn check_digest(digest: &Digest) {
     let text = digest.as_ref();
     let (algorithm, encoded) = text.split_once(':').expect("a digest has an algorithm");

@@ -21,7 +21,8 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
-/// Registries with a public and with a private address, by HTTPS and by HTTP, and of each one that may refer to private addresses.
+/// Registries with a public and with a private address, by HTTPS and by HTTP, and of each one that may refer to private
+/// addresses.
 static REGISTRIES: LazyLock<Vec<Registry>> = LazyLock::new(|| {
     let kinds = [false, true].map(|allow| {
         let options = RegistryOptions {
@@ -69,7 +70,8 @@ fn headers<'a>(pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> HeaderM
     headers
 }
 
-/// Checks an address that this registry refers to: no downgrade from HTTPS, no login, no private address of a public registry.
+/// Checks an address that this registry refers to: no downgrade from HTTPS, no login, no private address of a public
+/// registry.
 fn check_address(registry: &Registry, to: &Url) {
     let base = &registry.shared.endpoint.base;
     assert!(["http", "https"].contains(&to.scheme()), "{to}");

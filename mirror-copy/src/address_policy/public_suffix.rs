@@ -1,7 +1,7 @@
 //! Public suffixes of host names, from the compiled Public Suffix List (<https://publicsuffix.org>).
 //!
-//! Only the ICANN section of the list is used. The private section has providers whose customers have names of their own, and
-//! anyone can create such names: `a.duckdns.org` and `b.duckdns.org` have one owner here.
+//! Only the ICANN section of the list is used. The private section has providers whose customers have names of their own,
+//! and anyone can create such names: `a.duckdns.org` and `b.duckdns.org` have one owner here.
 
 use psl::{List, Psl as _, Type};
 use std::net::Ipv6Addr;

@@ -116,8 +116,8 @@ impl CopyError {
         }
     }
 
-    /// Returns one sentence for the user who named the image, without details of connections: the [`Display`] text is for the
-    /// operator. `source` is the registry that the image was copied from.
+    /// Returns one sentence for the user who named the image, without details of connections: the [`Display`] text is for
+    /// the operator. `source` is the registry that the image was copied from.
     ///
     /// [`Display`]: std::fmt::Display
     #[must_use]

@@ -222,8 +222,8 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Returns whether the target refused a manifest because it lacks parts of it. Some registries call an index invalid then,
-    /// so that counts if they claimed to have one of its manifests.
+    /// Returns whether the target refused a manifest because it lacks parts of it. Some registries call an index invalid
+    /// then, so that counts if they claimed to have one of its manifests.
     fn lacks_parts(&self, node: &Node, error: &RegistryError) -> bool {
         names_missing_parts(error)
             || error.code() == Some("MANIFEST_INVALID") && !self.sent.has_children_of(node)
@@ -242,15 +242,15 @@ fn explained(error: CopyError, names: &Names, index: usize) -> CopyError {
     }
 }
 
-/// Returns whether the error code means that parts are missing (distribution-spec, "Error Codes"). Some registries use a less
-/// specific code, and distribution calls a missing manifest a blob.
+/// Returns whether the error code means that parts are missing (distribution-spec, "Error Codes"). Some registries use a
+/// less specific code, and distribution calls a missing manifest a blob.
 pub(super) fn names_missing_parts(error: &RegistryError) -> bool {
     let codes = ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"];
     error.code().is_some_and(|code| codes.contains(&code))
 }
 
-/// Returns whether a registry that has a manifest may refuse it another tag because parts of it are lost. It accepted the same
-/// bytes before, so a complaint about them can mean only that.
+/// Returns whether a registry that has a manifest may refuse it another tag because parts of it are lost. It accepted the
+/// same bytes before, so a complaint about them can mean only that.
 pub(super) fn may_lack_parts(error: &RegistryError) -> bool {
     let is_complaint = matches!(error, RegistryError::Status { .. })
         && matches!(error.status(), Some(400 | 404 | 422));

@@ -56,9 +56,8 @@ pub struct CopyOptions {
     /// Accept an index that names manifests which the source does not have. They are left out, and the index is pushed
     /// unchanged; not every registry accepts that.
     pub allow_sparse: bool,
-    /// Maximum size in bytes of the blobs of all platforms and referrers together. Each blob counts once, also if the
-    /// target may have it already. Nothing of a larger image is sent. Referrers that do not fit into the rest are left
-    /// out.
+    /// Maximum size in bytes of the blobs of all platforms and referrers together. Each blob counts once, also if the target
+    /// may have it already. Nothing of a larger image is sent. Referrers that do not fit into the rest are left out.
     pub max_bytes: Option<u64>,
 }
 

@@ -11,8 +11,8 @@ use oci_spec::image::Digest;
 use std::collections::HashSet;
 
 impl Job<'_> {
-    /// Returns the image with the wanted platforms only: the one manifest that matches, or a smaller index of all that match,
-    /// with the attestations about them. An image without platforms is returned unchanged.
+    /// Returns the image with the wanted platforms only: the one manifest that matches, or a smaller index of all that
+    /// match, with the attestations about them. An image without platforms is returned unchanged.
     pub(super) async fn only_wanted(&self, root: Manifest) -> Result<Manifest, CopyError> {
         let object = self.source.object(&format!("@{}", root.digest));
         let contents = manifest::read(&root.bytes, &root.media_type);

@@ -101,8 +101,8 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Pushes a referrer. A target that requires the image first gets the referrer again after the image. Until then a refusal
-    /// is not retried, so that the image does not wait.
+    /// Pushes a referrer. A target that requires the image first gets the referrer again after the image. Until then a
+    /// refusal is not retried, so that the image does not wait.
     async fn push_referrer(
         &self,
         node: &Node,

@@ -114,8 +114,8 @@ pub(super) async fn missing(
     Ok(missing.collect())
 }
 
-/// Adds these referrers to the list of `subject`. Two clients may write concurrently and the protocol has no lock, so the list
-/// is read and written again until everything is in it.
+/// Adds these referrers to the list of `subject`. Two clients may write concurrently and the protocol has no lock, so the
+/// list is read and written again until everything is in it.
 pub(super) async fn list(
     repository: &Repository,
     subject: &Digest,

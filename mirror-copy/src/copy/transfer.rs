@@ -307,8 +307,8 @@ impl<'a> Watch<'a> {
         self.before = self.reported;
     }
 
-    /// Returns the timeout that was exceeded. After the last byte the target has longer: some storage backends copy the whole
-    /// blob before they respond. The timeouts of the source, while the transfer waits for it, end first.
+    /// Returns the timeout that was exceeded. After the last byte the target has longer: some storage backends copy the
+    /// whole blob before they respond. The timeouts of the source, while the transfer waits for it, end first.
     fn stalled(&self) -> Option<Duration> {
         let Timeouts { idle, commit, .. } = self.timeouts;
         let limit = if self.reported == self.size {

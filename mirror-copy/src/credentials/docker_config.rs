@@ -34,8 +34,7 @@ const MAX_STORE_KEYS: usize = 4;
 /// The docker configuration that credentials are read from.
 #[derive(Clone, Debug)]
 pub enum DockerConfig {
-    /// `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`. An absent file means no
-    /// credentials.
+    /// `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`. An absent file means no credentials.
     Default,
     /// This file, such as a mounted Secret of type `kubernetes.io/dockerconfigjson`. It must exist.
     File(PathBuf),
@@ -139,8 +138,8 @@ impl Config {
         HostLogins::new(logins, helper)
     }
 
-    /// Returns the helper of this host with its key; an empty name means that no helper is run, not even the common store. `Err` is
-    /// the key of a value that is not a name.
+    /// Returns the helper of this host with its key; an empty name means that no helper is run, not even the common store.
+    /// `Err` is the key of a value that is not a name.
     fn own_helper(&self, host: &str) -> Option<Result<(&str, &str), &str>> {
         let helpers = self.cred_helpers.as_ref()?;
         let is_of_host = |text: &str| matches!(Key::parse(text).of(host), Some(key) if !key.is_wildcard && key.path.is_empty());
@@ -218,8 +217,8 @@ struct Entry {
 }
 
 impl Entry {
-    /// Returns the credential of an entry, `None` if it has none. An identity token precedes `auth`, and `auth` precedes user name
-    /// and password, as in docker.
+    /// Returns the credential of an entry, `None` if it has none. An identity token precedes `auth`, and `auth` precedes
+    /// user name and password, as in docker.
     fn credential(raw: &RawValue) -> Result<Option<Credential>, &'static str> {
         let entry: Option<Self> = serde_json::from_str(raw.get())
             .map_err(|_| "it is not an object of strings as docker login writes it")?;

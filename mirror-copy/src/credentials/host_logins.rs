@@ -38,8 +38,8 @@ impl HostLogins {
         Self::new(vec![ScopedLogin { path, credential }], None)
     }
 
-    /// Returns the credential for a repository, or for the host itself if it is empty; `None` for anonymous access. May run a
-    /// credential helper, once, for at most 30 s.
+    /// Returns the credential for a repository, or for the host itself if it is empty; `None` for anonymous access. May run
+    /// a credential helper, once, for at most 30 s.
     pub(crate) async fn find(
         &mut self,
         repository: &str,

@@ -8,8 +8,8 @@ use std::fmt;
 
 /// A change of the settings of the caller that makes a refused request succeed.
 ///
-/// Errors end with the words that [`RegistryOptions::advice`](crate::RegistryOptions::advice) has for it, so that they name a
-/// setting as the operator knows it. The [`Display`](fmt::Display) text is the default.
+/// Errors end with the words that [`RegistryOptions::advice`](crate::RegistryOptions::advice) has for it, so that they name
+/// a setting as the operator knows it. The [`Display`](fmt::Display) text is the default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Remedy<'a> {
@@ -35,9 +35,8 @@ pub enum Remedy<'a> {
         /// The network that consists of the address.
         network: IpNet,
     },
-    /// Allow a private address that a registry refers to, by
-    /// [`private_networks`](crate::RegistryOptions::private_networks) or
-    /// [`allow_private_redirects`](crate::RegistryOptions::allow_private_redirects).
+    /// Allow a private address that a registry refers to, by [`private_networks`](crate::RegistryOptions::private_networks)
+    /// or [`allow_private_redirects`](crate::RegistryOptions::allow_private_redirects).
     PrivateTarget {
         /// The network that consists of the address.
         network: IpNet,

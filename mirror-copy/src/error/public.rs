@@ -1,13 +1,13 @@
 //! Error texts for the user who named the image.
 //!
-//! Everyone who may create a Pod names images. If refused, reset and silent connections had different texts, users could scan
-//! networks with this process.
+//! Everyone who may create a Pod names images. If refused, reset and silent connections had different texts, users could
+//! scan networks with this process.
 
 use super::{Operation, RegistryError};
 
 impl RegistryError {
-    /// Returns one sentence for the user who named the image, about `registry` (such as "the registry"). All failures to get a
-    /// response have the same text, and text of the registry is left out.
+    /// Returns one sentence for the user who named the image, about `registry` (such as "the registry"). All failures to get
+    /// a response have the same text, and text of the registry is left out.
     ///
     /// Only for registries whose errors are public, see [`Registry::has_public_errors`](crate::Registry::has_public_errors).
     #[must_use]

@@ -118,8 +118,8 @@ fn is_immutable(status: StatusCode, code: &str, message: &str) -> bool {
                 .any(|word| says(code, word) || says(message, word)))
 }
 
-/// Returns whether the registry does not support manifests of this kind. For `MANIFEST_INVALID` the cause is only in the message,
-/// if anywhere.
+/// Returns whether the registry does not support manifests of this kind. For `MANIFEST_INVALID` the cause is only in the
+/// message, if anywhere.
 fn is_unsupported(status: StatusCode, code: &str, message: &str) -> bool {
     let words = [
         "media type",

@@ -12,8 +12,8 @@ use oci_spec::image::Digest;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// Media types of layers that registries neither store nor check (image-spec, layer.md, "Non-Distributable Layers", and the foreign
-/// layers of Docker). Registries use exactly these types, so a push fails if layers of other types are left out.
+/// Media types of layers that registries neither store nor check (image-spec, layer.md, "Non-Distributable Layers", and the
+/// foreign layers of Docker). Registries use exactly these types, so a push fails if layers of other types are left out.
 const FOREIGN: [&str; 4] = [
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
@@ -130,7 +130,8 @@ impl Entry {
 }
 
 impl Descriptor {
-    /// Parses a descriptor. Only media type, digest and size must be valid: optional fields with invalid values count as absent.
+    /// Parses a descriptor. Only media type, digest and size must be valid: optional fields with invalid values count as
+    /// absent.
     pub(crate) fn read(raw: &RawValue) -> Result<Self, ManifestError> {
         let problem = |field: &str, problem| ManifestError::Field {
             field: field.to_owned(),
@@ -170,8 +171,8 @@ impl Descriptor {
         !self.urls.is_empty()
     }
 
-    /// Returns the content, if the descriptor contains it or it is a well-known one. It needs no request; it is verified like any
-    /// other.
+    /// Returns the content, if the descriptor contains it or it is a well-known one. It needs no request; it is verified
+    /// like any other.
     pub(crate) fn inline(&self) -> Option<Bytes> {
         if self.size == 0 {
             return Some(Bytes::new());

@@ -23,7 +23,8 @@ application/vnd.oci.image.manifest.v1+json, \
 application/vnd.docker.distribution.manifest.v2+json, \
 application/vnd.oci.artifact.manifest.v1+json, */*";
 
-/// Maximum length of a media type, in bytes: twice the longest name that can be registered (RFC 6838, section 4.2), and a slash.
+/// Maximum length of a media type, in bytes: twice the longest name that can be registered (RFC 6838, section 4.2), and a
+/// slash.
 const MAX_MEDIA_TYPE: usize = 255;
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -56,8 +56,8 @@ impl Counters {
 /// Prefix of digest tags. Only this algorithm is in use for them.
 pub(crate) const DIGEST_TAG: &str = "sha256-";
 
-/// Time that a list is cached: as long as copying the tags of one repository takes, and short enough that the next copy finds
-/// a new signature.
+/// Time that a list is cached: as long as copying the tags of one repository takes, and short enough that the next copy
+/// finds a new signature.
 const LIST_LIFE: Duration = Duration::from_secs(30);
 
 /// Maximum number of repositories whose lists are cached.

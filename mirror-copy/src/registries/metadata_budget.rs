@@ -60,8 +60,8 @@ struct Places {
 }
 
 impl MetadataBudget {
-    /// Creates a separate budget: 40 MiB for copies and 14 MiB for requests, besides 512 KiB for each copy and 64 KiB for each
-    /// request.
+    /// Creates a separate budget: 40 MiB for copies and 14 MiB for requests, besides 512 KiB for each copy and 64 KiB for
+    /// each request.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -255,7 +255,7 @@ impl Drop for Lease {
 /// Bytes with the lease of their memory.
 pub(crate) struct Leased(
     pub(crate) Vec<u8>,
-    #[expect(dead_code, reason = "held, never looked at")] pub(crate) Lease,
+    #[expect(dead_code, reason = "held, never read")] pub(crate) Lease,
 );
 
 impl AsRef<[u8]> for Leased {

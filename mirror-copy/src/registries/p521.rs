@@ -68,8 +68,8 @@ impl SignatureVerificationAlgorithm for P521 {
             Hash::Sha384 => sha2::Sha384::digest(message).to_vec(),
             Hash::Sha512 => sha2::Sha512::digest(message).to_vec(),
         };
-        // The crate refuses hashes of less than half the field. A hash is a number (SEC 1, 4.1.4), which leading zeros do not
-        // change.
+        // The crate refuses hashes of less than half the field. A hash is a number (SEC 1, 4.1.4), which leading zeros do
+        // not change.
         let mut number = vec![0; FIELD.saturating_sub(hash.len())];
         number.extend(hash);
         key.verify_prehash(&number, &signature)

@@ -13,8 +13,8 @@ use oci_spec::image::Digest;
 use reqwest::Method;
 
 impl Registry {
-    /// Checks that this host is a registry and accepts the configured credentials: `GET /v2/` (distribution-spec, "Determining
-    /// Support"), with a login if it requires one, and with retries.
+    /// Checks that this host is a registry and accepts the configured credentials: `GET /v2/` (distribution-spec,
+    /// "Determining Support"), with a login if it requires one, and with retries.
     ///
     /// # Errors
     /// [`RegistryError`] if the host does not respond, refuses the login, or responds with a page.
@@ -43,8 +43,8 @@ impl Registry {
         response::check_registry(response, &subject, self.timeouts().idle).await
     }
 
-    /// Resolves a tag or digest. Returns `None` if the registry has no such manifest. Sends `HEAD`, which registries with a rate
-    /// limit do not count, and `GET` if the response names no usable digest, which is then computed.
+    /// Resolves a tag or digest. Returns `None` if the registry has no such manifest. Sends `HEAD`, which registries with a
+    /// rate limit do not count, and `GET` if the response names no usable digest, which is then computed.
     ///
     /// # Errors
     /// [`RegistryError`] if the registry does not respond, denies access, or returns no manifest.
@@ -56,8 +56,8 @@ impl Registry {
         self.resolve_with(repository, reference, Access::Pull).await
     }
 
-    /// As [`Self::resolve`], with the right to push requested along with the right to pull: some registries hide repositories
-    /// otherwise, and copies use the same tokens.
+    /// As [`Self::resolve`], with the right to push requested along with the right to pull: some registries hide
+    /// repositories otherwise, and copies use the same tokens.
     ///
     /// # Errors
     /// As [`Self::resolve`].
@@ -96,8 +96,8 @@ impl Registry {
             .await
     }
 
-    /// Adds a tag to a manifest of the repository, and reads it back by that tag; a tag that exists is moved. Returns `false`,
-    /// without a change, if the repository lacks the manifest or something that it names.
+    /// Adds a tag to a manifest of the repository, and reads it back by that tag; a tag that exists is moved. Returns
+    /// `false`, without a change, if the repository lacks the manifest or something that it names.
     ///
     /// # Errors
     /// [`RegistryError`] if a request fails, or the registry does not return the manifest by the new tag.
@@ -139,13 +139,14 @@ impl Registry {
     /// Returns all tags of a repository in the order of the registry (distribution-spec, "Listing Tags").
     ///
     /// # Errors
-    /// [`RegistryError`] if a page cannot be read, or there are more than 100 000 tags: the list is never a part of all tags.
+    /// [`RegistryError`] if a page cannot be read, or there are more than 100 000 tags: the list is never a part of all
+    /// tags.
     pub async fn tags(&self, repository: &str) -> Result<Vec<String>, RegistryError> {
         self.repository(repository, Access::Pull)?.tags().await
     }
 
-    /// Opens a blob of `size` bytes for reading. The content is verified: the last bytes are returned only if size and digest
-    /// are right.
+    /// Opens a blob of `size` bytes for reading. The content is verified: the last bytes are returned only if size and
+    /// digest are right.
     ///
     /// # Errors
     /// [`RegistryError`] if the registry does not respond, denies access, or has no such blob.

@@ -2,8 +2,8 @@
 //!
 //! The first request is sent without a proof; a 401 names the scheme, and further requests for the same repository carry
 //! their proof from the start. When the registry has accepted a login, requests for its other repositories carry it too.
-//! Without a login, requests carry a proof only for repositories that were challenged themselves. Credentials are sent to the
-//! registry that challenged, or to the token service that it names, and nowhere else.
+//! Without a login, requests carry a proof only for repositories that were challenged themselves. Credentials are sent to
+//! the registry that challenged, or to the token service that it names, and nowhere else.
 
 use super::Registry;
 use super::auth_schemes::{AuthSchemes, Scheme, TokenService};
@@ -21,8 +21,8 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 impl Registry {
-    /// Announces that this access will be needed soon, so that it is part of the next token request, if the token service accepts
-    /// that.
+    /// Announces that this access will be needed soon, so that it is part of the next token request, if the token service
+    /// accepts that.
     pub(crate) fn expect(&self, repository: &str, access: Access) {
         // An invalid name is an error of the request that uses it.
         if let Ok(repository) = self.repository(repository, access) {
@@ -30,8 +30,8 @@ impl Registry {
         }
     }
 
-    /// Returns the proof for a request, if one is known to be required. A scheme without a proof is forgotten: the request is then
-    /// sent without one, and the registry decides.
+    /// Returns the proof for a request, if one is known to be required. A scheme without a proof is forgotten: the request
+    /// is then sent without one, and the registry decides.
     pub(super) async fn proof(
         &self,
         subject: &Subject,
@@ -111,8 +111,8 @@ impl Registry {
     }
 
     /// Returns another proof instead of one that was refused by 403, which is no challenge: some registries respond so to an
-    /// expired one, and to a token with fewer scopes than requested. Returns `None` if neither is the case, or if there is no
-    /// other proof.
+    /// expired one, and to a token with fewer scopes than requested. Returns `None` if neither is the case, or if there is
+    /// no other proof.
     pub(super) async fn replaced(
         &self,
         subject: &Subject,
@@ -153,8 +153,8 @@ impl Registry {
         schemes.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns a proof of user and password. If they are the `refused` ones, they are looked up again: they may have been rotated
-    /// since they were read.
+    /// Returns a proof of user and password. If they are the `refused` ones, they are looked up again: they may have been
+    /// rotated since they were read.
     async fn password(
         &self,
         subject: &Subject,
@@ -212,8 +212,8 @@ impl Registry {
         Ok(credential?)
     }
 
-    /// Returns a token for these scopes: a cached one if it is valid and not `refused`, else a new one, which is fetched once for
-    /// all waiting requests.
+    /// Returns a token for these scopes: a cached one if it is valid and not `refused`, else a new one, which is fetched
+    /// once for all waiting requests.
     async fn token(
         &self,
         service: &Arc<TokenService>,

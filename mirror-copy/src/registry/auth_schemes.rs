@@ -1,7 +1,7 @@
 //! Authentication schemes of one host, each for the repositories that were challenged with it, and the proofs of requests.
 //!
-//! One private repository among public ones, or one bad response of a proxy, must not decide for the rest of the host. Only a
-//! scheme whose login the registry accepted is used for the whole host.
+//! One private repository among public ones, or one bad response of a proxy, must not decide for the rest of the host. Only
+//! a scheme whose login the registry accepted is used for the whole host.
 
 use super::token::Scopes;
 use crate::address_policy::Allowance;
@@ -91,8 +91,8 @@ impl AuthSchemes {
         }
     }
 
-    /// Returns the scheme with the known instance of its token service, so that each is kept once. Returns `None` if its names are
-    /// too long.
+    /// Returns the scheme with the known instance of its token service, so that each is kept once. Returns `None` if its
+    /// names are too long.
     fn shared(&mut self, scheme: &Scheme) -> Option<Scheme> {
         let Scheme::Bearer(service) = scheme else {
             return Some(Scheme::Basic);

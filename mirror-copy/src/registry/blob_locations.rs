@@ -13,8 +13,8 @@ const MAX_DIGESTS: usize = 8192;
 /// Maximum number of repositories per digest: one is enough to mount from, the second is a spare.
 const MAX_REPOSITORIES: usize = 2;
 
-/// Time that a blob counts as present after it was seen. No registry deletes blobs that soon, and one that lost it refuses the
-/// manifest.
+/// Time that a blob counts as present after it was seen. No registry deletes blobs that soon, and one that lost it refuses
+/// the manifest.
 const RECENT: Duration = Duration::from_mins(5);
 
 /// Maximum wait for another copy that sends the same blob.
@@ -40,7 +40,7 @@ struct Sighting {
 }
 
 /// The exclusive right to send a blob to a host; dropping it releases it.
-pub(crate) struct Turn(#[expect(dead_code, reason = "held, never looked at")] OwnedMutexGuard<()>);
+pub(crate) struct Turn(#[expect(dead_code, reason = "held, never read")] OwnedMutexGuard<()>);
 
 impl BlobLocations {
     pub(crate) fn add(&self, digest: &Digest, repository: &Arc<str>) {
@@ -63,8 +63,8 @@ impl BlobLocations {
         sightings.truncate(MAX_REPOSITORIES);
     }
 
-    /// Waits until no other copy sends this blob to this host. So copies that share a base layer send it once, and the second one
-    /// finds it present. Returns `None` after [`MAX_WAIT`]: sending it twice is then better than waiting.
+    /// Waits until no other copy sends this blob to this host. So copies that share a base layer send it once, and the
+    /// second one finds it present. Returns `None` after [`MAX_WAIT`]: sending it twice is then better than waiting.
     pub(crate) async fn turn(&self, digest: &Digest) -> Option<Turn> {
         let mutex = {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);

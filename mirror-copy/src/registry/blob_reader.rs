@@ -19,8 +19,8 @@ const PROGRESS: u64 = 1024 * 1024;
 
 /// Reads a blob piece by piece.
 ///
-/// The piece that completes the blob is returned only after size and digest were verified, so a caller that forwards the pieces
-/// never forwards a whole wrong blob. A broken connection is resumed with a range request, and hashing continues.
+/// The piece that completes the blob is returned only after size and digest were verified, so a caller that forwards the
+/// pieces never forwards a whole wrong blob. A broken connection is resumed with a range request, and hashing continues.
 pub struct BlobReader {
     repository: Repository,
     subject: Subject,
@@ -142,7 +142,8 @@ impl BlobReader {
     /// Returns the next piece; `None` after the last one.
     ///
     /// # Errors
-    /// [`RegistryError`] if the connection breaks and cannot be resumed, or size or digest are wrong. The blob is then not usable.
+    /// [`RegistryError`] if the connection breaks and cannot be resumed, or size or digest are wrong. The blob is then not
+    /// usable.
     pub async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
         loop {
             if self.done == self.size {
@@ -279,8 +280,9 @@ impl std::fmt::Debug for BlobReader {
     }
 }
 
-/// The body of an upload: exactly the bytes of the blob, the last piece only if the digest is right. If reading fails, it ends with
-/// an error, never just early: the HTTP client then aborts the connection, so that the registry cannot accept the blob.
+/// The body of an upload: exactly the bytes of the blob, the last piece only if the digest is right. If reading fails, it
+/// ends with an error, never just early: the HTTP client then aborts the connection, so that the registry cannot accept the
+/// blob.
 pub(crate) type Content = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 /// Progress of a content, shared by the connection that pulls it and the task that watches it.

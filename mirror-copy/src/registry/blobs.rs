@@ -12,8 +12,8 @@ use oci_spec::image::Digest;
 use reqwest::header::{CONTENT_RANGE, HeaderMap, RANGE};
 use reqwest::{Method, Response, Url};
 
-/// Blobs below this size, in bytes, use the connection of the metadata: a connection of their own would cost more, and together
-/// they do not fill its flow-control window.
+/// Blobs below this size, in bytes, use the connection of the metadata: a connection of their own would cost more, and
+/// together they do not fill its flow-control window.
 pub(super) const SMALL: u64 = 32 * 1024;
 
 /// Maximum number of addresses that are tried for one foreign layer.
@@ -43,8 +43,8 @@ impl Repository {
         Ok(response.status() != 404 && !(response.status().is_success() && is_other))
     }
 
-    /// Opens the content of a blob from byte `offset` on (RFC 9110 section 14). Always sends the request to the registry, because
-    /// redirect targets expire.
+    /// Opens the content of a blob from byte `offset` on (RFC 9110 section 14). Always sends the request to the registry,
+    /// because redirect targets expire.
     pub(super) async fn open_blob(
         &self,
         digest: &Digest,

@@ -40,7 +40,7 @@ struct ChunkUpTo {
     until: Instant,
 }
 
-/// Whether the host has the referrers API (distribution-spec, "Listing Referrers").
+/// What is known about the referrers API (distribution-spec, "Listing Referrers").
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Referrers {
     Unknown,
@@ -75,8 +75,8 @@ impl Capabilities {
         self.refusal().is_none_or(|refusal| size <= refusal.size)
     }
 
-    /// Records that a blob of this size was refused in one request. If the size was the cause, blobs that are not larger than a
-    /// chunk are still sent in one.
+    /// Records that a blob of this size was refused in one request. If the size was the cause, blobs that are not larger
+    /// than a chunk are still sent in one.
     pub(super) fn refused_whole(&self, size: u64, status: StatusCode) {
         let chunk = self.chunk();
         let for_its_size = status == StatusCode::PAYLOAD_TOO_LARGE && size > chunk;
@@ -96,8 +96,8 @@ impl Capabilities {
         known.map_or(CHUNK, |limit| limit.size)
     }
 
-    /// Halves the size of chunks after one of this size was refused. Returns `false` if they cannot get smaller; `least` is the
-    /// minimum that the registry requires.
+    /// Halves the size of chunks after one of this size was refused. Returns `false` if they cannot get smaller; `least` is
+    /// the minimum that the registry requires.
     pub(super) fn refused_chunk(&self, size: u64, least: u64) -> bool {
         let smaller = (size / 2).max(SMALLEST_CHUNK).max(least);
         if smaller >= size {
@@ -149,8 +149,8 @@ impl Capabilities {
         }
     }
 
-    /// Records that the host did not respond in time, unless it was seen to have the API: the list of one repository may take
-    /// long.
+    /// Records that the host did not respond in time, unless it was seen to have the API: the list of one repository may
+    /// take long.
     pub(super) fn referrers_hang(&self) {
         let mut referrers = self.referrers();
         if *referrers != Referrers::Has {

@@ -1,5 +1,5 @@
-//! Uploads in chunks, for registries that refuse a blob in one request (distribution-spec, "Pushing a blob in chunks"). Chunks
-//! are cut from the stream: none of them is ever in memory as a whole.
+//! Uploads in chunks, for registries that refuse a blob in one request (distribution-spec, "Pushing a blob in chunks").
+//! Chunks are cut from the stream: none of them is ever in memory as a whole.
 
 use super::blob_reader::Content;
 use super::repository::Repository;
@@ -17,7 +17,8 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-/// Maximum for the minimum size of a chunk that a registry requires, in bytes. No registry is known to require nearly as much.
+/// Maximum for the minimum size of a chunk that a registry requires, in bytes. No registry is known to require nearly as
+/// much.
 pub(super) const MAX_CHUNK: u64 = 64 * 1024 * 1024;
 
 impl Repository {
@@ -157,7 +158,8 @@ impl Repository {
     }
 }
 
-/// Returns the size of chunks for a registry that requires at least `wanted` bytes; `usual` is the size without a requirement.
+/// Returns the size of chunks for a registry that requires at least `wanted` bytes; `usual` is the size without a
+/// requirement.
 pub(super) fn chunk_size(subject: &Subject, wanted: u64, usual: u64) -> Result<u64, RegistryError> {
     if wanted > MAX_CHUNK {
         let reason = format!(

@@ -72,8 +72,8 @@ struct Named {
 }
 
 impl Registry {
-    /// Checks everything that an image names: manifests, and the blobs that `query` selects, by `HEAD`. Reads indexes once, and the
-    /// manifests whose blobs are selected. `root` is the result of [`Self::resolve`].
+    /// Checks everything that an image names: manifests, and the blobs that `query` selects, by `HEAD`. Reads indexes once,
+    /// and the manifests whose blobs are selected. `root` is the result of [`Self::resolve`].
     ///
     /// # Errors
     /// [`RegistryError`] if the registry does not respond or denies access, so that the result is unknown.

@@ -154,7 +154,8 @@ impl Registry {
         self.check(subject, to, self.allowance_at(to, beyond), "redirect")
     }
 
-    /// Checks the address of a foreign layer, which the image contains, like a redirect. It must be HTTPS if the registry is.
+    /// Checks the address of a foreign layer, which the image contains, like a redirect. It must be HTTPS if the registry
+    /// is.
     pub(super) fn check_foreign(&self, subject: &Subject, to: &Url) -> Result<(), RegistryError> {
         match (self.shared.endpoint.base.scheme(), to.scheme()) {
             (_, "https") | ("http", "http") => {
@@ -283,8 +284,8 @@ impl Registry {
         url.host() == self.shared.endpoint.base.host()
     }
 
-    /// Returns whether this registry is in a private network and the operator allowed that. A registry that was ever seen at a
-    /// public address is not.
+    /// Returns whether this registry is in a private network and the operator allowed that. A registry that was ever seen at
+    /// a public address is not.
     fn is_private(&self) -> bool {
         let peers = &self.shared.peers;
         let is_at_private_address = || {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 impl Repository {
-    /// Returns the digest of the manifest that has this tag, or `None` if there is none. Sends one `HEAD`, and a `GET` if the
-    /// response names no digest, without retries.
+    /// Returns the digest of the manifest that has this tag, or `None` if there is none. Sends one `HEAD`, and a `GET` if
+    /// the response names no digest, without retries.
     pub(crate) async fn digest_tag(&self, tag: &str) -> Result<Option<Digest>, RegistryError> {
         let reference = TagOrDigest::Tag(tag.to_owned());
         let located = self
@@ -66,8 +66,8 @@ impl Repository {
 }
 
 impl Registry {
-    /// Drops the cached digest tags of a repository, so that the next copy from it lists them again. For a caller that found a
-    /// new digest tag which copies are to include.
+    /// Drops the cached digest tags of a repository, so that the next copy from it lists them again. For a caller that found
+    /// a new digest tag which copies are to include.
     pub fn forget_digest_tags(&self, repository: &str) {
         if let Ok(repository) = self.repository(repository, Access::Pull) {
             let lists = &self.shared.common.digest_tags;

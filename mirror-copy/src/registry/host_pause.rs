@@ -1,7 +1,7 @@
 //! Delays requests to a host that requested a pause.
 //!
-//! Reads and writes are paused separately: registries limit uploads separately, and lookups must not wait because copies upload
-//! too much.
+//! Reads and writes are paused separately: registries limit uploads separately, and lookups must not wait because copies
+//! upload too much.
 
 use crate::error::Operation;
 use std::sync::{Mutex, PoisonError};

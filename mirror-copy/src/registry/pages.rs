@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Maximum number of pages of one list. A longer list is assumed to be cyclic.
 pub(super) const MAX_PAGES: usize = 1000;
 
-/// Maximum size of a page in bytes. Some registries return the whole list, whatever the requested page size: this is enough for
-/// about 50 000 digest tags.
+/// Maximum size of a page in bytes. Some registries return the whole list, whatever the requested page size: this is enough
+/// for about 50 000 digest tags.
 const MAX_PAGE: u64 = 4 * 1024 * 1024;
 
 /// Maximum number of links of one response that are parsed.
@@ -33,8 +33,8 @@ pub(super) struct Page {
 }
 
 impl Repository {
-    /// Reads the page at this URL. `accepted`: statuses besides 2xx that are no errors. `has_responded` becomes true with the
-    /// first response, also if the request is retried.
+    /// Reads the page at this URL. `accepted`: statuses besides 2xx that are no errors. `has_responded` becomes true with
+    /// the first response, also if the request is retried.
     pub(super) async fn page(
         &self,
         subject: &Subject,
@@ -109,8 +109,8 @@ struct Unreadable;
 
 /// Returns the target of the link with the relation `next`.
 ///
-/// A link without a relation must be ignored (RFC 8288, section 3.3). Without any parameter, or with an invalid relation, it may
-/// be meant as the next page.
+/// A link without a relation must be ignored (RFC 8288, section 3.3). Without any parameter, or with an invalid relation, it
+/// may be meant as the next page.
 fn next_link(headers: &HeaderMap) -> Result<Option<&str>, Unreadable> {
     let mut number = 0;
     let mut is_unclear = false;

@@ -1,5 +1,5 @@
-//! The rate limit of a registry for reading manifests (the pull limit of Docker Hub; the IETF draft "`RateLimit` header fields for
-//! HTTP" in its several versions).
+//! The rate limit of a registry for reading manifests (the pull limit of Docker Hub; the IETF draft "`RateLimit` header
+//! fields for HTTP" in its several versions).
 //!
 //! After a response that none is left, no request is sent: it would be refused, and some registries extend the wait for it.
 
@@ -75,8 +75,8 @@ impl Quota {
         });
     }
 
-    /// Returns the last report and the remaining wait if no request may be sent. After the wait one request may be sent, and its
-    /// response decides.
+    /// Returns the last report and the remaining wait if no request may be sent. After the wait one request may be sent, and
+    /// its response decides.
     pub(super) fn take(&self) -> Result<(), (Reading, Duration)> {
         let now = Instant::now();
         match &mut self.state().spent {

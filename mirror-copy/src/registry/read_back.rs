@@ -42,9 +42,9 @@ pub(crate) fn visibility_pauses(policy: &RetryPolicy) -> impl Iterator<Item = Du
 }
 
 impl Repository {
-    /// Waits until the registry returns the manifest that it accepted: the same bytes, with a media type that a runtime accepts for
-    /// them. This is one request in the normal case, and more with exponential backoff while the reference does not exist or
-    /// still stands for the previous manifest (`is_older`).
+    /// Waits until the registry returns the manifest that it accepted: the same bytes, with a media type that a runtime
+    /// accepts for them. This is one request in the normal case, and more with exponential backoff while the reference does
+    /// not exist or still stands for the previous manifest (`is_older`).
     ///
     /// The body is compared as it arrives, so that it takes no memory. Of registries that limit how many manifests are read
     /// (Docker Hub) only the digest is requested.

@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 /// attestations, bills of materials.
 pub(crate) const MAX_REFERRERS: usize = 1000;
 
-/// Maximum size of the entries of one list, in bytes: more than 1000 plain entries have. A list waits for the memory of its copy
-/// only after it was read, and a copy reads twelve lists concurrently.
+/// Maximum size of the entries of one list, in bytes: more than 1000 plain entries have. A list waits for the memory of its
+/// copy only after it was read, and a copy reads twelve lists concurrently.
 pub(crate) const MAX_BYTES: usize = 256 * 1024;
 
 /// Maximum length of the artifact type and the annotations of an entry as JSON, in bytes, to be added to another list. The
@@ -34,8 +34,8 @@ pub(crate) struct ReferrerList {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Referrer {
     pub(crate) descriptor: Descriptor,
-    /// The entry for another list, as JSON. It has only fields that describe the manifest: none that would make clients fetch
-    /// content from elsewhere, or select this manifest as an image.
+    /// The entry for another list, as JSON. It has only fields that describe the manifest: none that would make clients
+    /// fetch content from elsewhere, or select this manifest as an image.
     pub(crate) entry: String,
 }
 

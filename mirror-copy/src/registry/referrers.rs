@@ -23,9 +23,9 @@ const PAGES_TIMEOUT: u32 = 3;
 const UNSUPPORTED: &[u16] = &[400, 404, 405, 406, 410, 415, 501];
 
 impl Repository {
-    /// Lists the manifests whose `subject` is this digest: the first 1000 entries of all pages. Returns `None` if the registry
-    /// does not have the API, so that the referrers tag must be read ("Referrers Tag Schema"). That is remembered for an hour,
-    /// and so is a host that does not respond in time: no image waits for that twice.
+    /// Lists the manifests whose `subject` is this digest: the first 1000 entries of all pages. Returns `None` if the
+    /// registry does not have the API, so that the referrers tag must be read ("Referrers Tag Schema"). That is remembered
+    /// for an hour, and so is a host that does not respond in time: no image waits for that twice.
     pub(crate) async fn referrers(
         &self,
         digest: &Digest,
@@ -238,7 +238,7 @@ mod tests {
         );
     }
 
-    /// One more than are looked at, in one page or in several.
+    /// One more than are read, in one page or in several.
     #[rstest::rstest]
     #[case::one_page(1001, 1)]
     #[case::pages(600, 2)]

@@ -74,8 +74,8 @@ impl Repository {
         }
     }
 
-    /// Limits the concurrent requests for manifests and lists. Before its body is read, each may take as much memory as the headers
-    /// of a response, which only the HTTP client bounds.
+    /// Limits the concurrent requests for manifests and lists. Before its body is read, each may take as much memory as the
+    /// headers of a response, which only the HTTP client bounds.
     pub(crate) fn with_metadata_requests(self, at_once: usize) -> Self {
         Self {
             metadata_permits: Some(Arc::new(Semaphore::new(at_once))),
@@ -130,7 +130,8 @@ impl Repository {
         }
     }
 
-    /// Returns a URL in this repository. `rest` must consist of tags, digests and constant path segments, which need no escaping.
+    /// Returns a URL in this repository. `rest` must consist of tags, digests and constant path segments, which need no
+    /// escaping.
     pub(super) fn url(&self, rest: &str) -> Url {
         let mut url = self.registry.shared.endpoint.base.clone();
         let path = format!("{}{}/{rest}", url.path(), self.name);

@@ -77,15 +77,15 @@ impl<'a> RegistryRequest<'a> {
     }
 }
 
-/// A response, and whether it is from the registry itself: not from the target of a redirect, the address of a foreign layer,
-/// or another host that accepts its uploads.
+/// A response, and whether it is from the registry itself: not from the target of a redirect, the address of a foreign
+/// layer, or another host that accepts its uploads.
 pub(super) struct RegistryResponse {
     pub(super) response: Response,
     pub(super) own: bool,
 }
 
-/// Runs `attempt` until it succeeds, fails permanently, or the attempts or the total time of the policy are used up. The wait
-/// for a used-up rate limit is at most that between any two attempts; the caller plans waits of hours.
+/// Runs `attempt` until it succeeds, fails permanently, or the attempts or the total time of the policy are used up. The
+/// wait for a used-up rate limit is at most that between any two attempts; the caller plans waits of hours.
 pub(crate) async fn retrying<T, F>(
     policy: &RetryPolicy,
     attempt: impl FnMut() -> F,
@@ -117,8 +117,8 @@ impl Registry {
         self.shared.endpoint.is_docker_hub() || self.shared.quota.state().seen
     }
 
-    /// Returns the rate limit for reading manifests that this host reported within the last 15 minutes; `None` if it did not.
-    /// Callers that can wait leave the rest to those that cannot.
+    /// Returns the rate limit for reading manifests that this host reported within the last 15 minutes; `None` if it did
+    /// not. Callers that can wait leave the rest to those that cannot.
     #[must_use]
     pub fn rate_limit(&self) -> Option<RateLimit> {
         let (reported, until) = self.shared.quota.state().last?;

@@ -25,8 +25,8 @@ const FIRST_PIECE: usize = 4 * 1024;
 /// Maximum size of the body of an error that is read, in bytes.
 const MAX_ERROR_BODY: usize = 16 * 1024;
 
-/// Words in bodies of registries, and of proxies before them, that this crate acts upon, in lower case. The last two are of nginx
-/// (its status codes 496 and 495, sent as 400).
+/// Words in bodies of registries, and of proxies before them, that this crate acts upon, in lower case. The last two are of
+/// nginx (its status codes 496 and 495, sent as 400).
 const KNOWN_WORDS: [&str; 7] = [
     "expired",
     "immutable",
@@ -43,8 +43,8 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// Timeout of the body of an error: it only improves the message.
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads a whole body of at most `limit` bytes, in memory of `reservation`. It waits for memory as the body grows, so a peer that
-/// announces much and sends little holds little.
+/// Reads a whole body of at most `limit` bytes, in memory of `reservation`. It waits for memory as the body grows, so a peer
+/// that announces much and sends little holds little.
 pub(super) async fn bounded_body(
     mut response: Response,
     subject: &Subject,
@@ -201,8 +201,8 @@ pub(super) async fn next_chunk(
     }
 }
 
-/// Returns `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3), cut to `cap`. A date is relative to the `Date` of the
-/// response: the clocks of both sides may differ.
+/// Returns `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3), cut to `cap`. A date is relative to the `Date`
+/// of the response: the clocks of both sides may differ.
 pub(super) fn retry_after(headers: &HeaderMap, cap: Duration) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse() {

@@ -45,8 +45,8 @@ struct TagsPage {
 }
 
 impl Repository {
-    /// Returns all tags in the order of the registry. More than 100 000 are an error, and so is a list that cannot be read to
-    /// its end: after a page that may be full and has no link, the next one is requested with the last tag.
+    /// Returns all tags in the order of the registry. More than 100 000 are an error, and so is a list that cannot be read
+    /// to its end: after a page that may be full and has no link, the next one is requested with the last tag.
     pub(crate) async fn tags(&self) -> Result<Vec<String>, RegistryError> {
         let subject = self.subject(Operation::ListTags, "");
         let mut tags: Vec<String> = Vec::new();
@@ -94,11 +94,11 @@ impl Repository {
         Err(too_many(&subject))
     }
 
-    /// Returns all tags with this prefix, by one or two requests. Returns `None` if they are more than 4096, or if two requests
-    /// are not enough.
+    /// Returns all tags with this prefix, by one or two requests. Returns `None` if they are more than 4096, or if two
+    /// requests are not enough.
     ///
-    /// The first page is enough if it is short, or if it is ordered and ends behind the prefix. Otherwise a page that begins at
-    /// the prefix is requested, or the page behind the first one if the registry has another order.
+    /// The first page is enough if it is short, or if it is ordered and ends behind the prefix. Otherwise a page that begins
+    /// at the prefix is requested, or the page behind the first one if the registry has another order.
     pub(crate) async fn tags_with_prefix(
         &self,
         prefix: &str,
@@ -372,7 +372,7 @@ mod tests {
         }
     }
 
-    /// No signature is missed: all of them, or `None`, so that they are asked for one by one.
+    /// No signature is missed: all of them, or `None`, so that they are requested one by one.
     #[rstest::rstest]
     #[case::short(Order::Ascending, 1000, 20, true)]
     #[case::ends_past(Order::Ascending, 1000, 3001, true)]

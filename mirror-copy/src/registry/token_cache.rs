@@ -7,7 +7,8 @@ use std::sync::Arc;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
-/// Maximum number of tokens per host, and their maximum size in bytes. The oldest are dropped first. Usual ones have 1 to 3 KiB.
+/// Maximum number of tokens per host, and their maximum size in bytes. The oldest are dropped first. Usual ones have 1 to 3
+/// KiB.
 const MAX_TOKENS: usize = 32;
 const MAX_BYTES: usize = 128 * 1024;
 
@@ -45,8 +46,8 @@ pub(super) struct Batch {
 }
 
 impl TokenCache {
-    /// Returns the newest valid token that grants these scopes. The `refused` one is dropped; if it was for a batch, that is assumed
-    /// to be the reason.
+    /// Returns the newest valid token that grants these scopes. The `refused` one is dropped; if it was for a batch, that is
+    /// assumed to be the reason.
     pub(super) fn find(&mut self, wanted: &Scopes, refused: Option<&HeaderValue>) -> Option<Token> {
         let now = Instant::now();
         let is_refused = |cached: &Cached| Some(&cached.token.header) == refused;
@@ -213,7 +214,7 @@ mod tests {
         cache.announce(Scopes::pull("b"));
         assert!(
             add(&mut cache, &Scopes::pull("a"), "u").batched,
-            "that token was nobody else's"
+            "that token was refused for another reason"
         );
         cache.find(&Scopes::pull("b"), Some(&HeaderValue::from_static("u")));
         cache.announce(Scopes::pull("c"));

@@ -59,8 +59,8 @@ impl Registry {
             })
     }
 
-    /// Sends GET, with Basic authentication if there is a login (token specification of distribution), or POST with the refresh
-    /// grant for an identity token (its OAuth 2 variant).
+    /// Sends GET, with Basic authentication if there is a login (token specification of distribution), or POST with the
+    /// refresh grant for an identity token (its OAuth 2 variant).
     async fn request_token(
         &self,
         service: &TokenService,

@@ -17,8 +17,8 @@ const WRITING: (usize, usize) = (64, 96);
 /// block others. There are only as many sources as concurrent copies, so this adds few.
 const OF_EACH_SOURCE: usize = 4;
 
-/// A concurrency limit with additive increase and multiplicative decrease: it grows with successful transfers up to a maximum,
-/// and is halved when the host responds 429.
+/// A concurrency limit with additive increase and multiplicative decrease: it grows with successful transfers up to a
+/// maximum, and is halved when the host responds 429.
 pub(super) struct AimdLimit {
     most: usize,
     state: Mutex<State>,

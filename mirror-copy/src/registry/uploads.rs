@@ -84,8 +84,8 @@ impl Repository {
             .map(MountResponse::Session)
     }
 
-    /// Fills a session with exactly `size` bytes and closes it: in one request, or in chunks if the registry is known to refuse that.
-    /// The first refusal is a transient error.
+    /// Fills a session with exactly `size` bytes and closes it: in one request, or in chunks if the registry is known to
+    /// refuse that. The first refusal is a transient error.
     pub(crate) async fn put_blob(
         &self,
         session: &Session,
@@ -235,8 +235,8 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Returns whether a refusal may be about the size or the form of the request. A used-up storage quota also causes 413, which chunks
-/// do not avoid.
+/// Returns whether a refusal may be about the size or the form of the request. A used-up storage quota also causes 413,
+/// which chunks do not avoid.
 pub(super) fn is_about_wholeness(status: StatusCode, code: &str, message: &str) -> bool {
     let is_quota = [code, message]
         .iter()

@@ -36,8 +36,8 @@ impl DigestTag {
         referrers_tag::tag(digest) + suffix
     }
 
-    /// Returns the digest of the manifest that has this tag, or `None` if there is none. Sends one `HEAD`, and a `GET` if the
-    /// response names no digest, without retries. A host that did not respond to such a request within
+    /// Returns the digest of the manifest that has this tag, or `None` if there is none. Sends one `HEAD`, and a `GET` if
+    /// the response names no digest, without retries. A host that did not respond to such a request within
     /// [`Timeouts::list`](crate::Timeouts::list) gets none for an hour.
     ///
     /// # Errors
@@ -76,8 +76,8 @@ impl ListedReferrers {
         Ok(list.as_ref().map(Self::of))
     }
 
-    /// Lists the referrers of a manifest by the tag that clients keep where there is no API (distribution-spec, "Referrers Tag
-    /// Schema"), with one `GET`. A host that did not respond is remembered as for [`DigestTag::resolve`].
+    /// Lists the referrers of a manifest by the tag that clients keep where there is no API (distribution-spec, "Referrers
+    /// Tag Schema"), with one `GET`. A host that did not respond is remembered as for [`DigestTag::resolve`].
     ///
     /// # Errors
     /// [`RegistryError`] if the registry does not respond, refuses the request, or has something else under the tag.
@@ -93,8 +93,8 @@ impl ListedReferrers {
         Ok(list.as_ref().map_or_else(Self::default, Self::of))
     }
 
-    /// Lists the referrers of a copy in this repository, by the API, or by the referrers tag where there is none. Requests the
-    /// right to push along with the right to pull, as copies do, so that both use the same token.
+    /// Lists the referrers of a copy in this repository, by the API, or by the referrers tag where there is none. Requests
+    /// the right to push along with the right to pull, as copies do, so that both use the same token.
     ///
     /// # Errors
     /// [`RegistryError`] if the registry does not respond, or refuses the request.

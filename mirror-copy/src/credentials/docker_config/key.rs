@@ -76,8 +76,8 @@ fn split_port(host: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Matches the patterns of `path/filepath.Match` in Go, in time proportional to the product of both lengths: after a mismatch only
-/// the last `*` takes one more byte.
+/// Matches the patterns of `path/filepath.Match` in Go, in time proportional to the product of both lengths: after a
+/// mismatch only the last `*` takes one more byte.
 fn label_matches(pattern: &[u8], label: &[u8]) -> bool {
     let (mut pattern, mut label) = (pattern, label);
     let mut retry: Option<(&[u8], &[u8])> = None;

@@ -247,8 +247,7 @@ async fn the_time_of_the_attempts_counts() {
     assert!(started.elapsed() < policy.total + Duration::from_secs(40));
 }
 
-/// Opening a session is answered at once or never; only what ends with much work at the registry is waited for
-/// longer.
+/// Opening a session is answered at once or never; only what ends with much work at the registry is waited for longer.
 #[rstest::rstest]
 #[case(Operation::StartUpload, 1)]
 #[case(Operation::ReadManifest, 1)]
