@@ -48,7 +48,7 @@ async fn a_missing_image_is_told_apart_from_an_unreachable_registry() {
     let error = copy_app(&registries(&[&from, &to]), &from, &to)
         .await
         .unwrap_err();
-    assert!(error.is_source_missing(), "{error}");
+    assert!(matches!(error, CopyError::SourceMissing { .. }), "{error}");
     assert!(error.to_string().contains("/app:1"), "{error}");
 }
 

@@ -132,13 +132,4 @@ impl CopyError {
             _ => self.to_string(),
         }
     }
-
-    /// Returns whether the source lacks the image or part of it, as opposed to being unreachable.
-    #[must_use]
-    pub fn is_source_missing(&self) -> bool {
-        matches!(
-            self,
-            Self::SourceMissing { .. } | Self::SourceIncomplete { .. }
-        )
-    }
 }

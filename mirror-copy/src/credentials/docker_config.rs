@@ -196,9 +196,6 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(text)
 }
 
-#[cfg(test)]
-mod tests;
-
 /// Base64 as lenient as Go's, which wrote most of these files.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
@@ -252,3 +249,6 @@ fn decoded(auth: &str) -> Option<(String, String)> {
     let password = password.trim_matches('\0');
     Some((username.to_owned(), password.to_owned()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,37 +16,37 @@ pub(super) const SMALLEST_CHUNK: u64 = 64 * 1024;
 /// Time that a missing capability is remembered: registries are updated, and their limits are raised.
 const LIFE: Duration = Duration::from_hours(1);
 
+#[derive(Default)]
 pub(super) struct Capabilities {
-    whole: Mutex<Option<WholeUpTo>>,
-    chunk: Mutex<Option<ChunkUpTo>>,
+    /// Limit for blobs in one request; larger ones are sent in chunks.
+    whole: Mutex<Option<SizeLimit>>,
+    /// Limit for chunks.
+    chunk: Mutex<Option<SizeLimit>>,
     referrers: Mutex<Referrers>,
     /// No requests for digest tags are sent until then, because one had no response.
     no_digest_tags_until: Mutex<Option<Instant>>,
 }
 
-/// A refusal of a blob in one request.
+/// A limit that was learned from a refusal.
 #[derive(Clone, Copy)]
-struct WholeUpTo {
-    /// Maximum size of a blob that is sent in one request, in bytes; larger ones are sent in chunks.
-    size: u64,
-    until: Instant,
-}
-
-/// A refusal of a chunk because of its size.
-#[derive(Clone, Copy)]
-struct ChunkUpTo {
-    /// Maximum size of a chunk in bytes.
+struct SizeLimit {
+    /// Maximum size in bytes.
     size: u64,
     until: Instant,
 }
 
 /// What is known about the referrers API (distribution-spec, "Listing Referrers").
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Referrers {
+    #[default]
     Unknown,
     Has,
-    HasNot { until: Instant },
-    Silent { until: Instant },
+    HasNot {
+        until: Instant,
+    },
+    Silent {
+        until: Instant,
+    },
 }
 
 /// Availability of the referrers API of a host.
@@ -56,17 +56,6 @@ pub(super) enum ReferrersApi {
     Absent,
     /// The host did not respond to such a request within the last hour.
     Silent,
-}
-
-impl Default for Capabilities {
-    fn default() -> Self {
-        Self {
-            whole: Mutex::new(None),
-            chunk: Mutex::new(None),
-            referrers: Mutex::new(Referrers::Unknown),
-            no_digest_tags_until: Mutex::new(None),
-        }
-    }
 }
 
 impl Capabilities {
@@ -82,7 +71,7 @@ impl Capabilities {
         let for_its_size = status == StatusCode::PAYLOAD_TOO_LARGE && size > chunk;
         let limit = if for_its_size { chunk } else { 0 };
         let known = self.refusal().map_or(u64::MAX, |refusal| refusal.size);
-        *self.whole() = Some(WholeUpTo {
+        *self.whole() = Some(SizeLimit {
             size: known.min(limit),
             until: Instant::now() + LIFE,
         });
@@ -106,24 +95,24 @@ impl Capabilities {
         // Several blobs may be refused concurrently.
         let size = smaller.min(self.chunk());
         let until = Instant::now() + LIFE;
-        *self.chunk_limit() = Some(ChunkUpTo { size, until });
+        *self.chunk_limit() = Some(SizeLimit { size, until });
         if let Some(whole) = self.whole().as_mut() {
             whole.size = whole.size.min(size);
         }
         true
     }
 
-    fn chunk_limit(&self) -> MutexGuard<'_, Option<ChunkUpTo>> {
+    fn chunk_limit(&self) -> MutexGuard<'_, Option<SizeLimit>> {
         self.chunk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the last refusal, if it is not too old.
-    fn refusal(&self) -> Option<WholeUpTo> {
+    fn refusal(&self) -> Option<SizeLimit> {
         self.whole()
             .filter(|refusal| Instant::now() < refusal.until)
     }
 
-    fn whole(&self) -> MutexGuard<'_, Option<WholeUpTo>> {
+    fn whole(&self) -> MutexGuard<'_, Option<SizeLimit>> {
         self.whole.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -35,20 +35,10 @@ impl Registry {
         name: &str,
         access: Access,
     ) -> Result<Repository, RegistryError> {
-        Repository::new(self.clone(), name, access)
-    }
-}
-
-impl Repository {
-    pub(super) fn new(
-        registry: Registry,
-        name: &str,
-        access: Access,
-    ) -> Result<Self, RegistryError> {
         if !is_repository(name) {
             return Err(RegistryError::Name(clean(name)));
         }
-        let name: Arc<str> = if registry.shared.endpoint.is_docker_hub() && !name.contains('/') {
+        let name: Arc<str> = if self.shared.endpoint.is_docker_hub() && !name.contains('/') {
             format!("library/{name}").into()
         } else {
             name.into()
@@ -57,15 +47,17 @@ impl Repository {
             Access::Pull => Scopes::pull(&name),
             Access::Push => Scopes::push(&name),
         };
-        Ok(Self {
-            registry,
+        Ok(Repository {
+            registry: self.clone(),
             name,
             scopes,
             reservation: None,
             metadata_permits: None,
         })
     }
+}
 
+impl Repository {
     /// Returns a handle that uses the memory of a copy.
     pub(crate) fn of_copy(self, reservation: &Arc<Reservation>) -> Self {
         Self {

@@ -359,9 +359,6 @@ impl Registry {
     }
 }
 
-#[cfg(test)]
-mod tests;
-
 /// Returns the target of a redirect; `None` if this is no redirect.
 fn redirect_target(response: &Response) -> Option<Url> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
@@ -391,3 +388,6 @@ pub(super) fn checked_hop(subject: &Subject, from: &Url, to: Url) -> Result<Url,
         _ => refused("is neither HTTPS nor HTTP"),
     }
 }
+
+#[cfg(test)]
+mod tests;
