@@ -17,6 +17,7 @@ pub use public_suffix::registrable_domain;
 pub(crate) use resolver::AddressRefused;
 pub use resolver::{Resolver, SystemResolver};
 
+use crate::lock::lock;
 use crate::registries::host::Endpoint;
 use futures_util::FutureExt as _;
 use ipnet::IpNet;
@@ -26,7 +27,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Maximum number of names whose addresses are remembered: more than registries.
 const MAX_RESOLVED: usize = 1024;
@@ -161,7 +162,7 @@ impl AddressPolicy {
             None if self.is_proxied(url) => None,
             None => {
                 let name = url.host_str()?;
-                self.resolved().get(name).copied()
+                lock(&self.resolved).get(name).copied()
             }
         }
     }
@@ -234,7 +235,7 @@ impl AddressPolicy {
         let mut groups = addresses.iter().copied().map(group);
         let first = groups.next();
         let only = first.filter(|first| groups.all(|other| other == *first));
-        let mut resolved = self.resolved();
+        let mut resolved = lock(&self.resolved);
         let Some(only) = only else {
             resolved.remove(name);
             return;
@@ -243,10 +244,6 @@ impl AddressPolicy {
             resolved.clear();
         }
         resolved.insert(name.to_owned(), only);
-    }
-
-    fn resolved(&self) -> MutexGuard<'_, HashMap<String, IpAddr>> {
-        self.resolved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -29,6 +29,7 @@ mod error;
 pub mod fuzzing;
 mod hash;
 mod json;
+mod lock;
 mod manifest;
 mod platform;
 mod reference;

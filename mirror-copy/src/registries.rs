@@ -18,6 +18,7 @@ pub use options::{RegistryOptions, RetryPolicy, Timeouts};
 
 use crate::address_policy::{AddressPolicy, PrivateHosts};
 use crate::error::Remedy;
+use crate::lock::lock;
 use crate::registry::Registry;
 use clients::Clients;
 use common::{Common, Counters, DigestTagLists};
@@ -26,7 +27,7 @@ pub(crate) use memory_budget::{MemoryBudget, Share};
 pub(crate) use metadata_budget::{BeyondLimit, Lease, Leased, Reservation};
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Maximum number of hosts. Above it, unused ones are dropped with their tokens.
 const MAX_HOSTS: usize = 128;
@@ -88,7 +89,7 @@ impl Registries {
     /// [`SetupError::Host`] for an invalid name, [`SetupError::Private`] for a host that [`PrivateHosts`] does not allow.
     pub fn get(&self, host: &str) -> Result<Registry, SetupError> {
         let name = host::canonical_beside(host, &self.common.options.insecure_hosts);
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hosts = lock(&self.hosts);
         if let Some(known) = hosts.get(&name) {
             return Ok(known.clone());
         }

@@ -72,7 +72,7 @@ use rate_limit::Quota;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use token_cache::TokenCache;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::time::Instant;
@@ -120,12 +120,6 @@ struct Peers {
     other_private: AtomicBool,
     /// The group of the address of the registry itself that responded last.
     address: Mutex<Option<IpAddr>>,
-}
-
-impl Peers {
-    fn address(&self) -> MutexGuard<'_, Option<IpAddr>> {
-        self.address.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Authentication state of a registry.

@@ -8,13 +8,14 @@ use super::report::Tally;
 use super::sessions::Abandoned;
 use crate::error::Remedy;
 use crate::json;
+use crate::lock::lock;
 use crate::manifest::MAX_DESCRIPTORS;
 use crate::registries::{BeyondLimit, Lease, Reservation};
 use crate::registry::{Manifest, Repository};
 use oci_spec::image::Digest;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
@@ -99,20 +100,16 @@ pub(super) enum Part {
 
 impl Sent {
     pub(super) fn add(&self, digest: &Digest) {
-        self.lock().insert(digest.clone());
+        lock(&self.0).insert(digest.clone());
     }
 
     pub(super) fn contains(&self, digest: &Digest) -> bool {
-        self.lock().contains(digest)
+        lock(&self.0).contains(digest)
     }
 
     pub(super) fn has_children_of(&self, node: &Node) -> bool {
-        let sent = self.lock();
+        let sent = lock(&self.0);
         node.children.iter().all(|child| sent.contains(child))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashSet<Digest>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -158,12 +155,12 @@ impl Default for ReferrerState {
 impl ReferrerState {
     /// Returns whether this one is new and within the limit of one copy.
     pub(super) fn admit(&self, digest: &Digest) -> bool {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.known);
         known.len() < MAX_SUBJECTS + MAX_REFERRERS && known.insert(digest.clone())
     }
 
     pub(super) fn forget_all(&self) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.known);
         known.clear();
     }
 }

@@ -1,8 +1,9 @@
 //! Upload sessions of a failed copy: they are cancelled, so that the target does not keep their content.
 
+use crate::lock::lock;
 use crate::registry::{Repository, Session};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -44,11 +45,7 @@ impl InUse<'_> {
 impl Drop for InUse<'_> {
     fn drop(&mut self) {
         if !self.is_done {
-            let mut abandoned = self
-                .abandoned
-                .0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut abandoned = lock(&self.abandoned.0);
             abandoned.push(Arc::clone(&self.session));
         }
     }
@@ -58,7 +55,7 @@ impl Abandoned {
     /// Cancels all abandoned sessions. Failures are ignored.
     pub(super) async fn close(&self, target: &Repository) {
         let sessions = {
-            let mut abandoned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut abandoned = lock(&self.0);
             std::mem::take(&mut *abandoned)
         };
         let mut closing: FuturesUnordered<_> = sessions

@@ -3,11 +3,12 @@
 
 use super::error::CredentialError;
 use super::login::{Credential, Login};
+use crate::lock::lock;
 use crate::text::clean;
 use serde::Deserialize;
 use std::io::{Read, Write as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -142,10 +143,6 @@ fn wait(running: &Running) -> std::io::Result<ExitStatus> {
             None => thread::sleep(CHECK_EVERY),
         }
     }
-}
-
-fn lock(running: &Running) -> std::sync::MutexGuard<'_, Option<Child>> {
-    running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Some helpers respond with empty fields instead of "not found".

@@ -6,11 +6,12 @@ use super::host;
 use super::options::RegistryOptions;
 use super::tls::Tls;
 use crate::address_policy::{AddressPolicy, Allowance};
+use crate::lock::lock;
 use reqwest::{Client, Url};
 use rustls::ClientConfig;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Idle connections kept per host: as many as one copy uses concurrently.
@@ -160,7 +161,7 @@ impl Certificates {
     /// Returns the clients of a host that has a folder. The files are read again as often as credentials, since certificates
     /// are renewed; while they cannot be used, the previous ones stay in use.
     fn of(&self, host: &str, maker: &ClientMaker) -> Option<Arc<HostClients>> {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read = lock(&self.read);
         if read.at.elapsed() >= maker.options.credential_life {
             read.at = Instant::now();
             match read.read(&self.folder, maker) {

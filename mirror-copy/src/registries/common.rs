@@ -4,9 +4,10 @@ use super::clients::Clients;
 use super::memory_budget::MemoryBudget;
 use super::options::RegistryOptions;
 use crate::address_policy::AddressPolicy;
+use crate::lock::lock;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -96,7 +97,7 @@ impl DigestTagLists {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<String, (Instant, Slot)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

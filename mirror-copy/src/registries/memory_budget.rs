@@ -5,8 +5,9 @@
 
 mod shares;
 
+use crate::lock::lock;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -64,7 +65,7 @@ impl MemoryBudget {
     /// wait if it were alone. `host` then counts as slow from now on. A host with a single share keeps it: a link that is
     /// slow for all hosts still copies everything, one blob after the other.
     pub(crate) fn must_yield(&self, host: &str) -> bool {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         let must = state.shares.has_more_than_one(host) && state.hinders_others(host);
         if must {
             state.shares.was_slow(host, Instant::now());
@@ -74,7 +75,7 @@ impl MemoryBudget {
 
     fn enter<'a>(&'a self, host: &'a str, want: Want) -> (oneshot::Receiver<()>, Share<'a>) {
         let (wake, turn) = oneshot::channel();
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         let number = state.next_number;
         state.next_number += 1;
         let waiting = Waiting {
@@ -92,10 +93,6 @@ impl MemoryBudget {
             number,
         };
         (turn, share)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -155,7 +152,7 @@ impl State {
 
 impl Drop for Share<'_> {
     fn drop(&mut self) {
-        let mut state = self.memory.state();
+        let mut state = lock(&self.memory.state);
         let line = QueueKey::of(self.host, self.want);
         if state.remove(&line, self.number).is_none() {
             state.shares.give_back(self.host, self.want);
@@ -232,7 +229,7 @@ mod tests {
         drop(second.await);
         drop(large);
         assert_eq!(as_many_as_fit(&memory, "a", BIG).len(), 6);
-        assert_eq!(memory.state().shares, Shares::default());
+        assert_eq!(lock(&memory.state).shares, Shares::default());
     }
 
     /// Three hosts hold all that large blobs may have, and the fourth comes.

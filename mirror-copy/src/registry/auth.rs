@@ -6,18 +6,19 @@
 //! the registry that challenged, or to the token service that it names, and nowhere else.
 
 use super::Registry;
-use super::auth_schemes::{AuthSchemes, Scheme, TokenService};
 use super::auth_schemes::{Proof, basic};
+use super::auth_schemes::{Scheme, TokenService};
 use super::challenge::Challenge;
 use super::repository::Access;
 use super::token::{Scopes, Token};
-use super::token_cache::{Batch, TokenCache};
+use super::token_cache::Batch;
 use crate::credentials::{Credential, Login};
 use crate::error::{RegistryError, Subject};
+use crate::lock::lock;
 use crate::text::clean;
 use reqwest::header::HeaderValue;
 use secrecy::ExposeSecret as _;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use tokio::time::Instant;
 
 impl Registry {
@@ -26,7 +27,7 @@ impl Registry {
     pub(crate) fn expect(&self, repository: &str, access: Access) {
         // An invalid name is an error of the request that uses it.
         if let Ok(repository) = self.repository(repository, access) {
-            self.tokens().announce(repository.scopes);
+            lock(&self.shared.auth.tokens).announce(repository.scopes);
         }
     }
 
@@ -37,14 +38,14 @@ impl Registry {
         subject: &Subject,
         scopes: &Scopes,
     ) -> Result<Option<Proof>, RegistryError> {
-        let Some(scheme) = self.schemes().find(scopes) else {
+        let Some(scheme) = lock(&self.shared.auth.schemes).find(scopes) else {
             return Ok(None);
         };
         let error = match self.proof_by(&scheme, subject, scopes, None).await {
             Ok(proof) => return Ok(Some(proof)),
             Err(error) => error,
         };
-        self.schemes().forget(scopes);
+        lock(&self.shared.auth.schemes).forget(scopes);
         let is_final = matches!(
             error,
             RegistryError::Credentials { .. } | RegistryError::Lookup(_)
@@ -87,7 +88,7 @@ impl Registry {
                 if old == Some(&proof.header) {
                     return Err(self.refused(proof.user));
                 }
-                self.schemes().learn(scopes, &Scheme::Basic);
+                lock(&self.shared.auth.schemes).learn(scopes, &Scheme::Basic);
                 Ok(proof)
             }
             Challenge::Bearer {
@@ -104,7 +105,7 @@ impl Registry {
                 let extra = scopes.missing_from(scope.as_deref());
                 let old = refused.map(|proof| &proof.header);
                 let proof = self.token(&service, subject, scopes, &extra, old).await?;
-                self.schemes().learn(scopes, &Scheme::Bearer(service));
+                lock(&self.shared.auth.schemes).learn(scopes, &Scheme::Bearer(service));
                 Ok(proof)
             }
         }
@@ -123,7 +124,7 @@ impl Registry {
         if !refusal.says_expired() && !refused.batched {
             return Ok(None);
         }
-        let Some(scheme) = self.schemes().find(scopes) else {
+        let Some(scheme) = lock(&self.shared.auth.schemes).find(scopes) else {
             return Ok(None);
         };
         let old = Some(&refused.header);
@@ -144,13 +145,8 @@ impl Registry {
     /// Records that the registry accepted this proof.
     pub(super) fn accepted(&self, scopes: &Scopes, proof: &Proof) {
         if proof.user.is_some() {
-            self.schemes().accept_login(scopes);
+            lock(&self.shared.auth.schemes).accept_login(scopes);
         }
-    }
-
-    fn schemes(&self) -> MutexGuard<'_, AuthSchemes> {
-        let schemes = self.shared.auth.schemes.lock();
-        schemes.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns a proof of user and password. If they are the `refused` ones, they are looked up again: they may have been
@@ -206,7 +202,7 @@ impl Registry {
         let credential = logins.find(repository).await;
         if logins.has_paths() {
             // A token must not be requested with the login of one path and the scopes of another.
-            self.tokens().stop_batching();
+            lock(&self.shared.auth.tokens).stop_batching();
         }
         *cached = Some((Instant::now(), logins));
         Ok(credential?)
@@ -223,7 +219,7 @@ impl Registry {
         refused: Option<&HeaderValue>,
     ) -> Result<Proof, RegistryError> {
         let wanted = scopes.union(extra);
-        let known = self.tokens().find(&wanted, refused);
+        let known = lock(&self.shared.auth.tokens).find(&wanted, refused);
         let token = match known {
             Some(token) => token,
             None => self.new_token(service, subject, &wanted, refused).await?,
@@ -243,16 +239,16 @@ impl Registry {
         wanted: &Scopes,
         refused: Option<&HeaderValue>,
     ) -> Result<Token, RegistryError> {
-        let fetch = self.tokens().fetch(wanted);
+        let fetch = lock(&self.shared.auth.tokens).fetch(wanted);
         let _fetching = fetch.lock().await;
         // Another request may have fetched it in the meantime.
-        if let Some(token) = self.tokens().find(wanted, refused) {
+        if let Some(token) = lock(&self.shared.auth.tokens).find(wanted, refused) {
             return Ok(token);
         }
         let must_reload = refused.is_some();
         // Reads the logins, of which there may be several, before scopes are combined.
         self.credential(wanted, |_| must_reload).await?;
-        let mut batch = self.tokens().batch(wanted, &fetch);
+        let mut batch = lock(&self.shared.auth.tokens).batch(wanted, &fetch);
         let mut fetched = self
             .fetch_token(service, subject, &batch.scopes, wanted)
             .await;
@@ -263,7 +259,7 @@ impl Registry {
                     host = self.host(),
                     "its token service accepts no scopes of several callers"
                 );
-                self.tokens().stop_batching();
+                lock(&self.shared.auth.tokens).stop_batching();
             }
             batch = Batch {
                 scopes: wanted.clone(),
@@ -275,18 +271,10 @@ impl Registry {
         if batch.batched {
             // The other callers use it without a challenge of their own.
             let scheme = Scheme::Bearer(Arc::clone(service));
-            self.schemes().learn(&batch.scopes, &scheme);
+            lock(&self.shared.auth.schemes).learn(&batch.scopes, &scheme);
         }
-        self.tokens().insert(batch.scopes, token.clone(), &fetch);
+        lock(&self.shared.auth.tokens).insert(batch.scopes, token.clone(), &fetch);
         Ok(token)
-    }
-
-    fn tokens(&self) -> MutexGuard<'_, TokenCache> {
-        self.shared
-            .auth
-            .tokens
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn refused(&self, user: Option<String>) -> RegistryError {

@@ -1,8 +1,9 @@
 //! Repositories of one registry in which blobs were seen, so that shared base layers are mounted instead of sent again.
 
+use crate::lock::lock;
 use oci_spec::image::Digest;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio::time::{Instant, timeout};
@@ -44,7 +45,7 @@ pub(crate) struct Turn(#[expect(dead_code, reason = "held, never read")] OwnedMu
 
 impl BlobLocations {
     pub(crate) fn add(&self, digest: &Digest, repository: &Arc<str>) {
-        let mut guard = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = lock(&self.inner);
         let inner = &mut *guard;
         if !inner.sightings.contains_key(digest) {
             inner.order.push_back(digest.clone());
@@ -67,7 +68,7 @@ impl BlobLocations {
     /// second one finds it present. Returns `None` after [`MAX_WAIT`]: sending it twice is then better than waiting.
     pub(crate) async fn turn(&self, digest: &Digest) -> Option<Turn> {
         let mutex = {
-            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut inner = lock(&self.inner);
             let known = inner.turns.get(digest).and_then(Weak::upgrade);
             known.unwrap_or_else(|| {
                 if inner.turns.len() >= MAX_DIGESTS {
@@ -84,7 +85,7 @@ impl BlobLocations {
 
     /// Returns whether this repository had this blob within the last minutes.
     pub(crate) fn was_seen_recently(&self, digest: &Digest, repository: &str) -> bool {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = lock(&self.inner);
         let sightings = inner.sightings.get(digest);
         sightings.is_some_and(|sightings| {
             let mut sightings = sightings.iter();
@@ -96,7 +97,7 @@ impl BlobLocations {
 
     /// Returns a repository other than `except` that had this blob.
     pub(crate) fn find(&self, digest: &Digest, except: &str) -> Option<Arc<str>> {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = lock(&self.inner);
         inner
             .sightings
             .get(digest)?
@@ -106,7 +107,7 @@ impl BlobLocations {
     }
 
     pub(crate) fn forget(&self, digest: &Digest, repository: &str) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = lock(&self.inner);
         if let Some(sightings) = inner.sightings.get_mut(digest) {
             sightings.retain(|sighting| sighting.repository.as_ref() != repository);
         }

@@ -5,6 +5,7 @@ use super::repository::Repository;
 use super::response::{compressed, next_chunk, wrong_size};
 use crate::error::{Operation, RegistryError, Subject};
 use crate::hash::Hasher;
+use crate::lock::lock;
 use bytes::{Buf as _, Bytes};
 use futures_util::stream::{self, Stream};
 use oci_spec::image::Digest;
@@ -12,7 +13,7 @@ use reqwest::Url;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// A broken connection after this many new bytes does not count as an attempt.
 const PROGRESS: u64 = 1024 * 1024;
@@ -306,14 +307,11 @@ impl Flow {
 
     /// Removes and returns the error that ended the content.
     pub(crate) fn failure(&self) -> Option<RegistryError> {
-        self.failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        lock(&self.failure).take()
     }
 
     fn fail(&self, error: RegistryError) {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failure = lock(&self.failure);
         *failure = Some(error);
     }
 }

@@ -1,8 +1,9 @@
 //! Capabilities of one registry host, learned from its responses and kept in memory only.
 
+use crate::lock::lock;
 use reqwest::StatusCode;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -71,7 +72,7 @@ impl Capabilities {
         let for_its_size = status == StatusCode::PAYLOAD_TOO_LARGE && size > chunk;
         let limit = if for_its_size { chunk } else { 0 };
         let known = self.refusal().map_or(u64::MAX, |refusal| refusal.size);
-        *self.whole() = Some(SizeLimit {
+        *lock(&self.whole) = Some(SizeLimit {
             size: known.min(limit),
             until: Instant::now() + LIFE,
         });
@@ -79,9 +80,7 @@ impl Capabilities {
 
     /// Returns the size of a chunk in bytes, unless the registry requires larger ones.
     pub(super) fn chunk(&self) -> u64 {
-        let known = self
-            .chunk_limit()
-            .filter(|limit| Instant::now() < limit.until);
+        let known = lock(&self.chunk).filter(|limit| Instant::now() < limit.until);
         known.map_or(CHUNK, |limit| limit.size)
     }
 
@@ -95,30 +94,21 @@ impl Capabilities {
         // Several blobs may be refused concurrently.
         let size = smaller.min(self.chunk());
         let until = Instant::now() + LIFE;
-        *self.chunk_limit() = Some(SizeLimit { size, until });
-        if let Some(whole) = self.whole().as_mut() {
+        *lock(&self.chunk) = Some(SizeLimit { size, until });
+        if let Some(whole) = lock(&self.whole).as_mut() {
             whole.size = whole.size.min(size);
         }
         true
     }
 
-    fn chunk_limit(&self) -> MutexGuard<'_, Option<SizeLimit>> {
-        self.chunk.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Returns the last refusal, if it is not too old.
     fn refusal(&self) -> Option<SizeLimit> {
-        self.whole()
-            .filter(|refusal| Instant::now() < refusal.until)
-    }
-
-    fn whole(&self) -> MutexGuard<'_, Option<SizeLimit>> {
-        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.whole).filter(|refusal| Instant::now() < refusal.until)
     }
 
     pub(super) fn referrers_api(&self) -> ReferrersApi {
         let now = Instant::now();
-        match *self.referrers() {
+        match *lock(&self.referrers) {
             Referrers::HasNot { until } if until > now => ReferrersApi::Absent,
             Referrers::Silent { until } if until > now => ReferrersApi::Silent,
             _ => ReferrersApi::Usable,
@@ -126,12 +116,12 @@ impl Capabilities {
     }
 
     pub(super) fn has_referrers(&self) {
-        *self.referrers() = Referrers::Has;
+        *lock(&self.referrers) = Referrers::Has;
     }
 
     /// Records that the host does not have the API, unless it was seen to have it.
     pub(super) fn has_no_referrers(&self) {
-        let mut referrers = self.referrers();
+        let mut referrers = lock(&self.referrers);
         if *referrers != Referrers::Has {
             let until = Instant::now() + LIFE;
             *referrers = Referrers::HasNot { until };
@@ -141,7 +131,7 @@ impl Capabilities {
     /// Records that the host did not respond in time, unless it was seen to have the API: the list of one repository may
     /// take long.
     pub(super) fn referrers_hang(&self) {
-        let mut referrers = self.referrers();
+        let mut referrers = lock(&self.referrers);
         if *referrers != Referrers::Has {
             let until = Instant::now() + LIFE;
             *referrers = Referrers::Silent { until };
@@ -150,25 +140,13 @@ impl Capabilities {
 
     /// Returns whether requests for digest tags are sent to the host.
     pub(super) fn shows_digest_tags(&self) -> bool {
-        let until = *self.no_digest_tags_until();
+        let until = *lock(&self.no_digest_tags_until);
         until.is_none_or(|until| until <= Instant::now())
     }
 
     /// Records that the host did not respond to a request for a digest tag in time.
     pub(super) fn digest_tags_hang(&self) {
-        *self.no_digest_tags_until() = Some(Instant::now() + LIFE);
-    }
-
-    fn no_digest_tags_until(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.no_digest_tags_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn referrers(&self) -> MutexGuard<'_, Referrers> {
-        self.referrers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.no_digest_tags_until) = Some(Instant::now() + LIFE);
     }
 }
 

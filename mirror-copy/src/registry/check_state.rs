@@ -1,9 +1,10 @@
 //! State that the completeness checks of one registry share: a limit of reads, and the entries of indexes.
 
+use crate::lock::lock;
 use crate::manifest::{self, Descriptor};
 use oci_spec::image::Digest;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
 /// Manifests that all checks of one registry read concurrently: each may have 8 MiB.
@@ -47,7 +48,7 @@ impl Default for CheckState {
 
 impl CheckState {
     pub(super) fn indexes(&self) -> std::sync::MutexGuard<'_, Indexes> {
-        self.indexes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.indexes)
     }
 }
 

@@ -7,6 +7,7 @@ use super::request::RegistryRequest;
 use super::streaming_upload::Streamed;
 use super::uploads::{Session, closing_url, is_about_wholeness};
 use crate::error::{Operation, RegistryError, Subject};
+use crate::lock::lock;
 use crate::registries::clients::Pool;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -14,7 +15,7 @@ use oci_spec::image::Digest;
 use reqwest::header::{HeaderMap, RANGE};
 use reqwest::{Body, Method, Response, StatusCode};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 /// Maximum for the minimum size of a chunk that a registry requires, in bytes. No registry is known to require nearly as
@@ -211,7 +212,7 @@ impl Chunker {
             if left == 0 {
                 return Poll::Ready(None);
             }
-            let next = chunker.inner().poll_next(context, left);
+            let next = lock(&chunker.0).poll_next(context, left);
             if let Poll::Ready(Ok(piece)) = &next {
                 left -= piece.len() as u64;
             }
@@ -221,16 +222,12 @@ impl Chunker {
 
     /// Returns the number of bytes that were sent.
     pub(super) fn taken(&self) -> u64 {
-        self.inner().taken
+        lock(&self.0).taken
     }
 
     /// Drops the content, so that a body that is still being sent fails.
     pub(super) fn cancel(&self) {
-        self.inner().content = None;
-    }
-
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0).content = None;
     }
 }
 

@@ -6,6 +6,7 @@ use crate::address_policy::{
 };
 use crate::error::advice::{tls_cause, tls_problem};
 use crate::error::{RegistryError, Remedy, Subject, public};
+use crate::lock::lock;
 use crate::registries::clients::Pool;
 use crate::text::public_url;
 use ipnet::IpNet;
@@ -34,7 +35,7 @@ impl Registry {
     #[must_use]
     pub fn address_group(&self) -> Option<IpAddr> {
         let policy = &self.shared.common.address_policy;
-        let responded = || *self.shared.peers.address();
+        let responded = || *lock(&self.shared.peers.address);
         policy
             .only_group(&self.shared.endpoint.base)
             .or_else(responded)
@@ -109,7 +110,7 @@ impl Registry {
         let peers = &self.shared.peers;
         let is_proxied = self.shared.common.address_policy.is_proxied(url);
         if self.is_own_host(url) && !is_proxied {
-            *peers.address() = response.remote_addr().map(|peer| group(peer.ip()));
+            *lock(&peers.address) = response.remote_addr().map(|peer| group(peer.ip()));
         }
         let is_public = self.class_of_peer(url, response) == AddressClass::Public;
         let seen = match (self.is_own_host(url), is_public) {

@@ -4,7 +4,8 @@
 //! upload too much.
 
 use crate::error::Operation;
-use std::sync::{Mutex, PoisonError};
+use crate::lock::lock;
+use std::sync::Mutex;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
@@ -53,10 +54,7 @@ impl HostPause {
     /// Waits for the end of the pause, also if it is extended in the meantime.
     async fn wait(&self) {
         loop {
-            let until = *self
-                .paused_until
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let until = *lock(&self.paused_until);
             match until {
                 Some(until) if until > Instant::now() => sleep_until(until).await,
                 _ => return,
@@ -65,8 +63,7 @@ impl HostPause {
     }
 
     fn is_paused(&self) -> bool {
-        let until = self.paused_until.lock();
-        let until = *until.unwrap_or_else(PoisonError::into_inner);
+        let until = *lock(&self.paused_until);
         until.is_some_and(|until| until > Instant::now())
     }
 
@@ -74,10 +71,7 @@ impl HostPause {
     fn pause(&self, pause: Duration) -> bool {
         let now = Instant::now();
         let until = now + pause;
-        let mut paused = self
-            .paused_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut paused = lock(&self.paused_until);
         let was_running = paused.is_none_or(|old| old <= now);
         if paused.is_none_or(|old| old < until) {
             *paused = Some(until);

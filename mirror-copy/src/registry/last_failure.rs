@@ -3,7 +3,8 @@
 //! A caller that cannot wait for the last attempt would otherwise report a slow registry, whatever the cause.
 
 use crate::error::{Operation, RegistryError};
-use std::sync::{Mutex, PoisonError};
+use crate::lock::lock;
+use std::sync::Mutex;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -45,13 +46,12 @@ impl LastFailures {
                 detail: error.to_string(),
                 public: error.public_text("the backup registry"),
             });
-        *slot.lock().unwrap_or_else(PoisonError::into_inner) =
-            failure.map(|failure| (Instant::now(), failure));
+        *lock(&slot) = failure.map(|failure| (Instant::now(), failure));
     }
 
     pub(super) fn get(&self, operation: Operation, within: Duration) -> Option<LastFailure> {
         let slot = self.slot(operation)?;
-        let last = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = lock(&slot);
         let (_, failure) = last.as_ref().filter(|(at, _)| at.elapsed() <= within)?;
         Some(failure.clone())
     }

@@ -3,8 +3,9 @@
 //!
 //! After a response that none is left, no request is sent: it would be refused, and some registries extend the wait for it.
 
+use crate::lock::lock;
 use reqwest::header::HeaderMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -90,7 +91,7 @@ impl Quota {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Permits to transfer blobs: concurrency limits of each host, which adapt to its responses, and memory.
 
 use crate::error::Operation;
+use crate::lock::lock;
 use crate::registries::Share;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use tokio::sync::oneshot;
 
 /// Blobs read concurrently from one host. Less than the limit for writing, so that one source that hangs cannot block a
@@ -78,7 +79,7 @@ impl AimdLimit {
     pub(super) async fn acquire<'a>(&'a self, source: &'a str) -> Permit<'a> {
         let (wake, turn) = oneshot::channel();
         let mut permit = {
-            let mut state = self.lock();
+            let mut state = lock(&self.state);
             let permit = self.permit(&mut state, source);
             let waiting = Waiting {
                 source: source.to_owned(),
@@ -95,7 +96,7 @@ impl AimdLimit {
 
     /// Returns a permit if one is available.
     fn try_acquire<'a>(&'a self, source: &'a str) -> Option<Permit<'a>> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if !state.may_have(source) {
             return None;
         }
@@ -108,7 +109,7 @@ impl AimdLimit {
     /// Halves the limit. Many requests fail by one overload, so it is lowered once, until a transfer at the new rate has
     /// succeeded.
     fn too_many(&self) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if state.recovered {
             let used = match state.running {
                 0 | 1 => state.limit,
@@ -129,10 +130,6 @@ impl AimdLimit {
             number: state.next_number,
             since: None,
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -181,7 +178,7 @@ impl State {
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        let mut state = self.owner.lock();
+        let mut state = lock(&self.owner.state);
         if state.waiting.remove(&self.number).is_some() {
             return;
         }

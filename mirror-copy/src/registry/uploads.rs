@@ -6,12 +6,13 @@ use super::request::RegistryRequest;
 use super::response::check_stored_digest;
 use super::streaming_upload::Streamed;
 use crate::error::{Operation, RegistryError, Subject};
+use crate::lock::lock;
 use crate::registries::clients::Pool;
 use bytes::Bytes;
 use oci_spec::image::{Digest, DigestAlgorithm};
 use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::{Body, Method, Response, StatusCode, Url};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// Header with the minimum size of a chunk in bytes (distribution-spec, "Pushing a blob in chunks").
 const CHUNK_MIN_LENGTH: &str = "oci-chunk-min-length";
@@ -25,14 +26,11 @@ pub(crate) struct Session {
 
 impl Session {
     pub(super) fn url(&self) -> Url {
-        self.url
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.url).clone()
     }
 
     fn moved(&self, url: Url) {
-        *self.url.lock().unwrap_or_else(PoisonError::into_inner) = url;
+        *lock(&self.url) = url;
     }
 }
 
