@@ -5,7 +5,7 @@ mod blobs;
 mod copy_graph;
 mod error;
 #[cfg(any(fuzzing, test))]
-#[path = "../fuzz/checks/manifest.rs"]
+#[path = "../fuzz/src/manifest.rs"]
 pub(crate) mod fuzzing;
 mod graph;
 mod job;

@@ -25,7 +25,7 @@ mod copy;
 mod credentials;
 mod error;
 #[cfg(any(fuzzing, test))]
-#[path = "../fuzz/checks/checks.rs"]
+#[path = "../fuzz/src/fuzzing.rs"]
 pub mod fuzzing;
 mod hash;
 mod json;

@@ -33,7 +33,7 @@ mod transfer_permits;
 mod uploads;
 
 #[cfg(any(fuzzing, test))]
-#[path = "../fuzz/checks/registry.rs"]
+#[path = "../fuzz/src/registry.rs"]
 pub(crate) mod fuzzing;
 #[cfg(test)]
 mod testing;
