@@ -483,7 +483,7 @@ fn cause(error: &reqwest::Error, advice: &str) -> String {
     let foreign = ["invalid HTTP version", "unexpected message from connection"];
     if foreign.iter().any(|words| text.contains(words)) {
         return format!(
-            "{text}: the response is not HTTP/1.1. A registry with only HTTP/2 and without TLS is not supported; serve it \
+            "{text}: the response is not HTTP/1.1. A registry with only HTTP/2 without TLS is not supported; serve it \
              with TLS, or with HTTP/1.1 as well"
         );
     }

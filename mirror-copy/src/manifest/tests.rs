@@ -84,7 +84,7 @@ fn an_unknown_type_is_taken_if_it_is_a_manifest() {
     assert_eq!(named.blobs.len(), 1);
 }
 
-/// A registry that answers 200 with something else, such as a proxy's login page.
+/// A registry that responds 200 with another document, such as the login page of a proxy.
 #[rstest::rstest]
 #[case("<html>log in</html>", "text/html")]
 #[case("not json", "application/vnd.example")]
@@ -102,7 +102,7 @@ fn the_number_of_descriptors_is_bounded() {
     assert!(matches!(error, ManifestError::TooManyDescriptors));
 }
 
-/// It would otherwise be sent as what everybody knows, and be stored under a descriptor that nobody can use.
+/// Otherwise it would be sent as the well-known content, and be stored under an unusable descriptor.
 #[test]
 fn known_content_of_another_size_is_asked_for() {
     let config = |size: u8| -> Descriptor {
@@ -113,7 +113,7 @@ fn known_content_of_another_size_is_asked_for() {
     assert_eq!(config(5).inline(), None);
 }
 
-/// What is over the limit is not even read as descriptors.
+/// Entries beyond the limit are not parsed as descriptors.
 #[rstest::rstest]
 #[case("layers", OCI_MANIFEST)]
 #[case("blobs", OCI_ARTIFACT)]

@@ -176,7 +176,7 @@ fn read_chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, S
     let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
     match chain {
         Ok(chain) if !chain.is_empty() => Ok(chain),
-        _ => Err(refused(path, "it contains no certificate in PEM form")),
+        _ => Err(refused(path, "it holds no certificate in PEM form")),
     }
 }
 
@@ -193,7 +193,7 @@ fn read_pair(
         let reason = if key.windows(9).any(|window| window == b"ENCRYPTED") {
             "the key is encrypted, which is not supported; store it without a password"
         } else {
-            "it contains no private key in PEM form"
+            "it holds no private key in PEM form"
         };
         refused(key_path, reason)
     })?;

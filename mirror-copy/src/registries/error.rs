@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum SetupError {
     /// A file of [`extra_root_certificates_pem`](crate::RegistryOptions::extra_root_certificates_pem) cannot be used.
-    #[error("cannot use root certificate file {number}: {reason}")]
+    #[error("cannot use extra root certificate {number}: {reason}")]
     Certificate {
         /// Number of the file, from 1.
         number: usize,

@@ -215,7 +215,7 @@ fn extra_roots(pems: &[Vec<u8>]) -> Result<Vec<CertificateDer<'static>>, SetupEr
             roots.push(certificate);
         }
         if roots.len() == before {
-            return Err(refused("it contains no certificate in PEM form".to_owned()));
+            return Err(refused("it holds no certificate in PEM form".to_owned()));
         }
     }
     Ok(roots)

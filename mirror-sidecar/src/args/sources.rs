@@ -283,7 +283,7 @@ pub(super) fn size_limit(text: &str) -> Result<SizeLimit, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
+    use clap::{CommandFactory as _, Parser as _};
     use rstest::rstest;
 
     use super::*;
@@ -294,6 +294,30 @@ mod tests {
         match Cli::try_parse_from(all).unwrap().command {
             Command::Serve(args) => *args,
             _ => panic!("another command"),
+        }
+    }
+
+    /// Errors of the engine end with a flag that exists.
+    #[rstest]
+    #[case(Remedy::PlainHttp)]
+    #[case(Remedy::TrustAuthority)]
+    #[case(Remedy::TrustCertificate)]
+    #[case(Remedy::ClientCertificate)]
+    #[case(Remedy::PrivateHost("harbor.test"))]
+    #[case(Remedy::PrivateAddress { host: "harbor.test", network: "10.0.0.1/32".parse().unwrap() })]
+    #[case(Remedy::PrivateTarget { network: "10.0.0.1/32".parse().unwrap() })]
+    #[case(Remedy::PrivateRedirects)]
+    #[case(Remedy::RaiseMaxBytes)]
+    fn remedies_name_flags(#[case] remedy: Remedy<'_>) {
+        let text = advice(&remedy);
+        let words = text.split([' ', ',']);
+        let flags: Vec<_> = words.filter_map(|word| word.strip_prefix("--")).collect();
+        assert!(!flags.is_empty(), "{text}");
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        for flag in flags {
+            let mut known = serve.get_arguments().filter_map(clap::Arg::get_long);
+            assert!(known.any(|known| known == flag), "{text}");
         }
     }
 

@@ -346,9 +346,16 @@ async fn case_07_digest_tags_of_cosign_come_along() {
             &artifact,
         );
     }
-    copy_app(&registries(&[&from, &to]), &from, &to)
+    let other = image(20, &[noise(20, 30)]);
+    from.put_tagged("app", &anchor_of(&app.digest()), &other);
+    let options = CopyOptions {
+        ignored_digest_tag: Some(anchor_of),
+        ..CopyOptions::default()
+    };
+    copy_app_with(&registries(&[&from, &to]), &from, &to, &options)
         .await
         .unwrap();
+    assert!(!to.has("copy", &other), "its tag is ignored");
     for suffix in ["sig", "att", "sbom"] {
         let tag = format!("{}.{suffix}", fallback_tag(&app));
         assert_eq!(to.tag("copy", &tag), from.tag("app", &tag), "{suffix}");

@@ -2,7 +2,7 @@ use super::super::{Credential, CredentialError};
 use super::*;
 use secrecy::ExposeSecret as _;
 
-/// What a repository of a host is shown: `user:password`, or the identity token.
+/// Returns the credential for a repository of a host: `user:password`, or the identity token.
 async fn found(
     text: &str,
     host: &str,

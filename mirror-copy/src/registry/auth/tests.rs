@@ -15,15 +15,15 @@ enum Way {
     Fine,
     /// The token service refuses more than one scope.
     RefusesBatches,
-    /// The token service gives the first scope only, whatever it was asked for.
+    /// The token service grants the first scope only.
     GrantsLess,
-    /// The same, and what was not granted is answered with 403.
+    /// The same, and the registry responds 403 to everything else.
     GrantsLessSilently,
-    /// The first token is good once, then it is answered with 403 and "expired".
+    /// The first token is valid once, then the response is 403 and "expired".
     FirstExpires,
     /// So are all other tokens.
     AllExpire,
-    /// All but the first request are answered with 403, and nothing of the kind is said.
+    /// The response to all but the first request is 403 without "expired".
     Forbids,
     WrongPassword,
 }
@@ -213,7 +213,7 @@ async fn a_token_that_is_refused_as_expired_is_replaced_once(
     assert_eq!(tokens(&log), expected);
 }
 
-/// A registry that takes only the password `new`, and says of the other that it expired.
+/// A registry that accepts only the password `new`, and calls the other one expired.
 fn expires_passwords(parts: &Parts) -> Response {
     let expired = "Your authorization token has expired. Reauthenticate and try again.";
     let sent = parts
@@ -237,7 +237,7 @@ fn without_login(registry: &Registry) -> Registry {
     registries.get(registry.host()).unwrap()
 }
 
-/// What a host with one private repository says about it, and whether its token service works.
+/// The challenge of a host with one private repository, and the state of its token service.
 #[derive(Clone, Copy)]
 enum Private {
     Basic,
@@ -247,7 +247,7 @@ enum Private {
     Realm(&'static str),
 }
 
-/// A host whose repository `private` is challenged for, and whose other repositories want no login, or not even see one.
+/// A host that challenges for the repository `private`, and whose other repositories need no login, or refuse any.
 fn one_private(private: Private) -> impl Fn(Parts, Bytes) -> Response + Clone {
     move |parts: Parts, _| {
         let host = parts.headers["host"].to_str().unwrap();
@@ -267,7 +267,7 @@ fn one_private(private: Private) -> impl Fn(Parts, Bytes) -> Response + Clone {
     }
 }
 
-/// A tenant who names a private image must not end the reading of all others.
+/// A tenant who names a private image must not stop the copies of all others.
 #[rstest::rstest]
 #[case::basic(Private::Basic)]
 #[case::token(Private::Bearer(200))]
@@ -302,7 +302,7 @@ async fn one_challenge_does_not_decide_for_other_repositories(
     }
 }
 
-/// A proxy answers one request with a challenge of its own, for a repository that is read without a login otherwise.
+/// A proxy responds once with a challenge of its own, for a repository that needs no login.
 #[rstest::rstest]
 #[case::basic(r#"Basic realm="r""#)]
 #[case::bearer(r#"Bearer realm="http://HOST/none""#)]
@@ -362,7 +362,7 @@ async fn a_new_token_service_is_learned() {
     }
 }
 
-/// A registry and its password's file.
+/// A registry and its password file.
 async fn with_password_file() -> (Registry, Log, tempfile::NamedTempFile, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);

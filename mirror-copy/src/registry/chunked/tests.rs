@@ -14,13 +14,13 @@ const MIB: usize = 1024 * 1024;
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
     Fine,
-    /// Every answer without `Range`, the first PATCH with 201.
+    /// No response has a `Range`, and that to the first PATCH is 201.
     Vague,
-    /// The second chunk is kept, and answered with 416.
-    LostAnswer,
-    /// The second chunk is not kept, and answered with 416.
+    /// The second chunk is kept, and the response is 416.
+    LostResponse,
+    /// The second chunk is not kept, and the response is 416.
     LostChunk,
-    /// The second chunk is answered with less than was sent.
+    /// The response to the second chunk has fewer bytes than were sent.
     Forgetful,
     WantsLargeChunks,
     WantsHugeChunks,
@@ -89,7 +89,7 @@ fn target(
                 kept.extend(&body);
                 let location = format!("/up?state=a%2Fb&step={}", kept.len());
                 match way {
-                    Way::LostAnswer if at > 0 => respond(416, &[], ""),
+                    Way::LostResponse if at > 0 => respond(416, &[], ""),
                     Way::Forgetful if at > 0 => {
                         respond(202, &[("location", &location), ("range", "0-9")], "")
                     }
@@ -118,7 +118,7 @@ fn blob(size: usize) -> (Digest, Vec<u8>) {
     (Hasher::sha256().of(&bytes).parse().unwrap(), bytes)
 }
 
-/// Sends a blob in odd pieces until it is there or fails for good.
+/// Sends a blob in odd pieces until it succeeds or fails permanently.
 async fn send(registry: &Registry, size: usize) -> (usize, Result<(), RegistryError>) {
     let repository = registry.repository("a/b", Access::Push).unwrap();
     let (digest, bytes) = blob(size);
@@ -214,7 +214,7 @@ async fn chunks_do_not_grow_for_ever() {
 
 #[tokio::test]
 async fn a_lost_answer_is_found_out() {
-    let (_, log, kept, _, result) = run(Way::LostAnswer, 7 * MIB).await;
+    let (_, log, kept, _, result) = run(Way::LostResponse, 7 * MIB).await;
     result.unwrap();
     assert_eq!(kept.lock().unwrap().len(), 7 * MIB);
     assert_eq!(log.count("PUT /up?state=c&digest="), 1);

@@ -28,7 +28,7 @@ fn image(seed: &str, layers: usize) -> String {
     )
 }
 
-/// An index of two images with three layers each, at a registry that misses what `lost` names.
+/// An index of two images with three layers each, at a registry that lacks the parts in `lost`.
 async fn two_platforms(lost: &str) -> (Registry, Log, Resolved) {
     let images = [image("a", 3), image("b", 3)];
     let entry = |image: &String| {
@@ -112,7 +112,7 @@ async fn a_check_that_is_ended_keeps_its_progress() {
     assert_eq!(log.count("HEAD") - before, 3);
 }
 
-/// What the original lacks is not missed; everything else is.
+/// Parts that the original lacks are not reported as missing.
 #[rstest::rstest]
 #[case("a0", "a0", None)]
 #[case("a0", "b0", Some("a0"))]
@@ -167,7 +167,7 @@ async fn everything_that_an_image_names_is_looked_for(
     }
 }
 
-/// The platforms are looked for each time, and what they name in turns.
+/// The platforms are checked each time, and their blobs in turns.
 #[tokio::test]
 async fn blobs_of_other_manifests_are_left_to_their_turn() {
     let (registry, log, root) = two_platforms("a0").await;

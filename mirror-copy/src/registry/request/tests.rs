@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-/// A server whose every connection answers one request and breaks at the next one. Its log has a line per
-/// connection: how many requests came on it.
+/// A server that responds to one request of each connection and breaks at the next one. Its log has the number of requests
+/// of each connection.
 async fn tired_registry() -> (Registry, std::sync::Arc<std::sync::Mutex<Vec<usize>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
@@ -122,7 +122,7 @@ async fn a_pushed_manifest_tells_whether_its_subject_was_noted(
     assert_eq!(pushed.subject_known, known);
 }
 
-/// Many registries say no more than that the manifest is invalid when they mean its type.
+/// Many registries only call a manifest invalid when they do not support its type.
 #[rstest::rstest]
 #[case("application/vnd.oci.artifact.manifest.v1+json", true)]
 #[case("application/vnd.oci.image.manifest.v1+json", false)]
@@ -156,7 +156,7 @@ async fn an_unusual_manifest_that_is_refused_as_invalid_is_unsupported(
     );
 }
 
-/// A registry that sends everything on to this path of another host, which answers everything with `status`.
+/// A registry that redirects everything to this path of another host, which responds `status`.
 async fn sends_on(status: u16) -> (Registry, Log) {
     let (elsewhere, _) = registry(move |_, _| respond(status, &[("retry-after", "60")], "")).await;
     let location = format!("http://{}/x", elsewhere.host());
@@ -167,7 +167,7 @@ async fn sends_on(status: u16) -> (Registry, Log) {
     .await
 }
 
-/// Whether the gate is open.
+/// Returns whether requests are not paused.
 fn is_open(registry: &Registry) -> bool {
     let pass = registry.shared.pauses.wait(Operation::WriteBlob);
     pass.now_or_never().is_some()
@@ -218,7 +218,7 @@ async fn only_the_registry_itself_can_pause_us(#[case] status: u16) {
     assert_eq!(own.traffic().pauses, 1);
 }
 
-/// Each attempt takes 40 s and each wait some time more: after 100 s no further one begins.
+/// Each attempt takes 40 s, and the waits take more time: no attempt starts after 100 s.
 #[tokio::test(start_paused = true)]
 async fn the_time_of_the_attempts_counts() {
     let policy = RetryPolicy {
@@ -247,7 +247,7 @@ async fn the_time_of_the_attempts_counts() {
     assert!(started.elapsed() < policy.total + Duration::from_secs(40));
 }
 
-/// Opening a session is answered at once or never; only what ends with much work at the registry is waited for longer.
+/// A session is opened immediately or never; only requests with much work at the registry have a longer timeout.
 #[rstest::rstest]
 #[case(Operation::StartUpload, 1)]
 #[case(Operation::ReadManifest, 1)]
@@ -310,7 +310,7 @@ async fn a_pause_of_writes_holds_up_no_reads(#[case] status: u16) {
     assert_eq!((log.count("POST"), registry.traffic().pauses), (1, 1));
 }
 
-/// A probe stops waiting while the request is sent again; the reason is known all the same, until the registry recovers.
+/// A probe stops waiting while the request is retried; the cause is known all the same, until the registry recovers.
 #[tokio::test]
 async fn the_failure_that_is_retried_is_known() {
     let is_healthy = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
