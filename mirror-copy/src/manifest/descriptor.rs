@@ -58,7 +58,7 @@ pub struct Descriptor {
 /// The annotations of a descriptor that copying uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Annotations {
-    /// Digest of the image in the same index that an attestation of BuildKit describes (`vnd.docker.reference.digest`).
+    /// Digest of the image in the same index that an attestation of `BuildKit` describes (`vnd.docker.reference.digest`).
     pub describes: Option<String>,
 }
 

@@ -46,12 +46,12 @@ impl LastFailures {
                 detail: error.to_string(),
                 public: error.public_text("the backup registry"),
             });
-        *lock(&slot) = failure.map(|failure| (Instant::now(), failure));
+        *lock(slot) = failure.map(|failure| (Instant::now(), failure));
     }
 
     pub(super) fn get(&self, operation: Operation, within: Duration) -> Option<LastFailure> {
         let slot = self.slot(operation)?;
-        let last = lock(&slot);
+        let last = lock(slot);
         let (_, failure) = last.as_ref().filter(|(at, _)| at.elapsed() <= within)?;
         Some(failure.clone())
     }

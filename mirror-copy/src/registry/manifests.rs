@@ -129,7 +129,7 @@ impl Repository {
         if response.status() == 404 {
             return Ok(None);
         }
-        match self.from_head(reference, &response) {
+        match self.resolved_by_head(reference, &response) {
             Some(resolved) => Ok(Some(Located {
                 resolved,
                 manifest: None,
@@ -140,7 +140,7 @@ impl Repository {
 
     /// Returns the content of a response to `HEAD`, if it can be only about a manifest. A login page, a proxy without
     /// `HEAD`, and a registry that reports digests of other algorithms, or wrong ones, require reading the manifest.
-    fn from_head(&self, reference: &TagOrDigest, response: &Response) -> Option<Resolved> {
+    fn resolved_by_head(&self, reference: &TagOrDigest, response: &Response) -> Option<Resolved> {
         let media_type = content_type(response);
         if response.status() != 200 || manifest::is_page_type(&media_type) {
             return None;
