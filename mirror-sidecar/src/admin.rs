@@ -1,5 +1,6 @@
-//! Health and metrics, on a port of their own so that they need neither TLS nor credentials.
+//! Health and metrics, on a port of their own without TLS and credentials.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,13 +14,12 @@ use moka::future::Cache;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::lookup::Lookup;
 use crate::metrics::{MEDIA_TYPE, Metrics};
 
-/// How long one look at the backup registry counts: probes come from every node's kubelet and from people.
+/// How long a probe of the backup registry is reused for other requests.
 const FRESH_FOR: Duration = Duration::from_secs(5);
 
-/// Kubelet's default probe timeout is 1 s; the answer must come before.
+/// Less than the default timeout of kubelet's probes, 1 s.
 const PROBE_WITHIN: Duration = Duration::from_millis(800);
 
 #[derive(Clone)]
@@ -29,51 +29,48 @@ struct Readiness {
     is_ending: CancellationToken,
 }
 
-/// How long encoded metrics are used for other requests. Whoever reaches the port can ask for them at any rate, and without
-/// reading them: so encoding takes a bounded part of a processor, and connections share their bytes.
+/// How long encoded metrics are reused for other requests. Clients can request them at any rate without reading the
+/// response, so encoding takes a bounded part of a core, and responses share their bytes.
 const METRICS_FRESH_FOR: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
-struct Figures {
-    lookup: Lookup,
-    metrics: Metrics,
+struct Encoded {
+    metrics: Arc<Metrics>,
     last: Cache<(), Result<Bytes, String>>,
 }
 
-/// `/healthz`: the process runs. `/readyz`: it can answer, because the backup registry answers, and is not about to end.
-/// `/metrics`: what it did.
-pub fn router(lookup: Lookup, metrics: Metrics, is_ending: CancellationToken) -> Router {
+/// Serves `/healthz`, `/metrics`, and `/readyz`, which fails while the backup registry does not respond and during shutdown.
+pub fn router(registry: Registry, metrics: Metrics, is_ending: CancellationToken) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(Readiness {
-            registry: lookup.registry().clone(),
+            registry,
             last: cache(FRESH_FOR),
             is_ending,
         })
         .merge(
             Router::new()
-                .route("/metrics", get(figures))
-                .with_state(Figures {
-                    lookup,
-                    metrics,
+                .route("/metrics", get(encoded))
+                .with_state(Encoded {
+                    metrics: Arc::new(metrics),
                     last: cache(METRICS_FRESH_FOR),
                 }),
         )
 }
 
-/// Keeps one value for a while, and computes it once for all who wait for it.
+/// Caches one value, which concurrent requests compute once.
 fn cache<T: Clone + Send + Sync + 'static>(fresh_for: Duration) -> Cache<(), T> {
     let builder = Cache::builder().max_capacity(1);
     builder.time_to_live(fresh_for).build()
 }
 
-async fn figures(State(figures): State<Figures>) -> impl IntoResponse {
+async fn encoded(State(encoded): State<Encoded>) -> impl IntoResponse {
     let encode = async {
-        let encoded = figures.metrics.encode(figures.lookup.jobs());
-        encoded.map(Bytes::from).map_err(|error| error.to_string())
+        let text = encoded.metrics.encode();
+        text.map(Bytes::from).map_err(|error| error.to_string())
     };
-    match figures.last.get_with((), encode).await {
+    match encoded.last.get_with((), encode).await {
         Ok(body) => Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], body)),
         Err(error) => Err((StatusCode::INTERNAL_SERVER_ERROR, error)),
     }
@@ -86,24 +83,23 @@ async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
             "not ready: stopping\n".into(),
         );
     }
-    let look = async {
+    let probe = async {
         match timeout(PROBE_WITHIN, readiness.registry.ping()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(error.to_string()),
-            // The registry may respond fast with errors, after which the request is sent again.
+            // The registry may respond fast with errors, which are retried until the timeout.
             Err(_) => {
                 let failure = readiness
                     .registry
                     .last_failure(Operation::Ping, PROBE_WITHIN);
                 Err(failure.map_or_else(
-                    || format!("registry {} does not answer", readiness.registry.host()),
+                    || format!("registry {} does not respond", readiness.registry.host()),
                     |failure| failure.detail,
                 ))
             }
         }
     };
-    // Single-flight: many probes at once are one request to the registry.
-    match readiness.last.get_with((), look).await {
+    match readiness.last.get_with((), probe).await {
         Ok(()) => (StatusCode::OK, "ok\n".into()),
         Err(reason) => (
             StatusCode::SERVICE_UNAVAILABLE,

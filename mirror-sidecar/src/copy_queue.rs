@@ -15,6 +15,7 @@ mod fair_slots;
 mod job;
 mod jobs;
 mod limits;
+mod metrics;
 mod progress;
 #[cfg(test)]
 mod simulation;
@@ -38,7 +39,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::logging::Throttle;
-use crate::metrics::{Jobs as Counts, Metrics};
 use crate::reason::Reason;
 
 pub use crash_record::CrashRecord;
@@ -46,6 +46,7 @@ use fair_slots::{FairSlots, Lane};
 use job::{Backoff, Job, Stage, penalty_delay, retry_delay};
 use jobs::{InUseLimits, Jobs, Room};
 use limits::TICK;
+pub use metrics::{CopyMetrics, Counts};
 pub use progress::JobProgress;
 use sources::{Class, Source};
 pub use task::{Outlook, Status, Task};
@@ -116,7 +117,7 @@ pub struct CopyQueue<C> {
 
 struct Inner<C> {
     copier: C,
-    metrics: Metrics,
+    metrics: CopyMetrics,
     state: Mutex<State>,
     crash_record: CrashRecord,
     ended: broadcast::Sender<ImageRef<'static>>,
@@ -151,7 +152,7 @@ impl<C> Clone for CopyQueue<C> {
 
 impl<C: Copier> CopyQueue<C> {
     /// A queue that runs at most `parallel` copies.
-    pub fn new(copier: C, parallel: NonZeroUsize, metrics: Metrics) -> Self {
+    pub fn new(copier: C, parallel: NonZeroUsize, metrics: CopyMetrics) -> Self {
         let state = State {
             jobs: Jobs::default(),
             slots: FairSlots::new(parallel),
@@ -219,9 +220,13 @@ impl<C: Copier> CopyQueue<C> {
         Counts {
             waiting: state.slots.waiting(),
             running: state.slots.running(),
-            resting: state.jobs.all().count().saturating_sub(active),
+            backing_off: state.jobs.all().count().saturating_sub(active),
             isolated: self.inner.crash_record.isolated(),
         }
+    }
+
+    pub fn update_metrics(&self) {
+        self.inner.metrics.set_counts(self.counts());
     }
 
     /// Requests a copy of `image` and returns its status. Must be called within a Tokio runtime.

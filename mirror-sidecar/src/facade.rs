@@ -4,6 +4,7 @@
 //! for a minute are manifests; everything else is an OCI error, because the host caches what succeeds.
 
 mod auth;
+mod metrics;
 mod reply;
 mod route;
 
@@ -20,9 +21,10 @@ use mirror_contract::{Query, owners};
 
 use crate::cluster::{PullSecrets, SharedIndex};
 use crate::lookup::Lookup;
-use crate::metrics::{FacadeStatus, Metrics};
 use crate::server::Connection;
 pub use auth::FacadeAuth;
+pub use metrics::FacadeMetrics;
+use metrics::FacadeStatus;
 use reply::{Code, Reply};
 use route::Route;
 
@@ -36,8 +38,7 @@ pub struct Facade {
     pub pull_secrets: PullSecrets,
     /// What the cluster runs, if there is one.
     pub cluster: Option<Arc<SharedIndex>>,
-    /// Counts the answers.
-    pub metrics: Metrics,
+    pub metrics: FacadeMetrics,
 }
 
 /// The facade as a service.
@@ -51,8 +52,8 @@ async fn handle(State(facade): State<Arc<Facade>>, request: Request) -> Response
     let began = Instant::now();
     let connection = head.extensions.get::<Arc<Connection>>();
     let reply = facade.reply(&head, connection.map(Arc::as_ref)).await;
-    if let Some(answer) = reply.counts_as() {
-        facade.metrics.answered(answer, began.elapsed());
+    if let Some(status) = reply.counts_as() {
+        facade.metrics.responded(status, began.elapsed());
     }
     reply.into_response(head.method == Method::HEAD)
 }

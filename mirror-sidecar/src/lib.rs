@@ -39,8 +39,10 @@ pub mod locations;
 pub mod logging;
 pub mod lookup;
 pub mod metrics;
+pub mod namespace_budget;
 pub mod output;
 pub mod reason;
+pub mod registry_metrics;
 pub mod server;
 mod token_bucket;
 

@@ -23,12 +23,11 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use crate::backup_health::BackupHealth;
-use crate::cluster::NamespaceBudgets;
-use crate::copy_queue::{CopyQueue, CrashRecord, Requester, Status, Task};
+use crate::copy_queue::{CopyMetrics, CopyQueue, CrashRecord, Requester, Status, Task};
 use crate::former_backups::FormerBackups;
 use crate::locations::{Locations, anchor, contract_digest, engine_digest};
 use crate::logging::Throttle;
-use crate::metrics::{Jobs, Metrics};
+use crate::namespace_budget::NamespaceBudgets;
 use copier::{BackupCopier, NO_BUDGET, Seen};
 pub use in_use::{CheckError, Presence, Upstream};
 use losses::Losses;
@@ -107,12 +106,16 @@ enum Unseen {
 impl Lookup {
     /// Creates a lookup in the backup of `images` that makes `parallel` copies at a time.
     #[must_use]
-    pub fn new(images: Arc<Locations>, parallel: NonZeroUsize, metrics: Metrics) -> Self {
+    pub fn new(
+        images: Arc<Locations>,
+        parallel: NonZeroUsize,
+        budgets: NamespaceBudgets,
+        metrics: CopyMetrics,
+    ) -> Self {
         let seen = Cache::builder()
             .max_capacity(MAX_SEEN)
             .time_to_live(SEEN_FOR)
             .build();
-        let budgets = NamespaceBudgets::new(metrics.clone());
         let losses = Losses::new();
         let parts = Parts::new(images.backup_registry().clone());
         let denied = Cache::builder()
@@ -180,9 +183,8 @@ impl Lookup {
         &self.budgets
     }
 
-    #[must_use]
-    pub fn jobs(&self) -> Jobs {
-        self.queue.counts()
+    pub fn update_metrics(&self) {
+        self.queue.update_metrics();
     }
 
     /// Returns the mirror status of `image`; with [`Mode::Ensure`], a missing copy is requested.
@@ -511,7 +513,7 @@ impl Lookup {
     fn missing(&self, image: &ImageRef<'static>, task: Task, mode: Mode) -> Refusal<'static> {
         let is_new = task == Task::Copy && self.queue.status(image).is_none();
         let status = match mode {
-            Mode::Ensure if is_new && !self.budgets.allows_asked(Instant::now()) => {
+            Mode::Ensure if is_new && !self.budgets.allows_requested(Instant::now()) => {
                 return no_budget();
             }
             Mode::Ensure => Some(self.request(image, task)),

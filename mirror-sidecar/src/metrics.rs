@@ -1,100 +1,130 @@
-//! What the service did, in figures: counted here, shown as `OpenMetrics` text at `/metrics`.
+//! The metrics of the service, encoded as `OpenMetrics` text.
 //!
-//! Each concern has a module of its own, whose figures register themselves. No label has a value that comes from outside
-//! without a bound, so their number never grows. A figure that is not there is something else than zero, and who watches
-//! for growth needs both ends: so each one is shown from the start.
-
-mod copying;
-mod events;
-mod facade;
-mod hosts;
-mod limits;
-mod readmissions;
-mod reconciler;
-mod replicas;
-mod secrets;
-#[cfg(test)]
-mod tests;
+//! Each group of metrics lives with its owner and is registered when the service starts. No label takes values from outside
+//! without a bound. Every series is exported from the start: a missing series is not zero.
 
 use std::fmt;
-use std::sync::Arc;
+use std::marker::PhantomData;
 
 use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry, Unit};
 
-use copying::Copying;
-pub use copying::{Counting, Jobs};
-pub use events::EventResult;
-use events::Events;
-use facade::FacadeMetrics;
-pub use facade::FacadeStatus;
-use hosts::Hosts;
-pub use limits::BudgetGroup;
-use limits::Limits;
-use readmissions::Readmissions;
-use reconciler::Reconciler;
-pub use reconciler::{BackupCheck, UpstreamCheck};
-use replicas::Replicas;
-pub use secrets::SecretWrite;
-use secrets::Secrets;
-
-/// The media type of what [`Metrics::encode`] gives (`OpenMetrics` 1.0, "Protocol Negotiation").
+/// The media type of [`Metrics::encode`] (`OpenMetrics` 1.0, "Protocol Negotiation").
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The figures. Clones count together.
-#[derive(Clone)]
-pub struct Metrics(Arc<Inner>);
-
-struct Inner {
+/// The registered metrics.
+pub struct Metrics {
     registry: Registry,
-    answers: FacadeMetrics,
-    copying: Copying,
-    events: Events,
-    replicas: Replicas,
-    hosts: Hosts,
-    limits: Limits,
-    readmissions: Readmissions,
-    reconciler: Reconciler,
-    secrets: Secrets,
+    updates: Vec<Box<dyn Fn() + Send + Sync>>,
 }
 
-/// One label: a name and one of a module's values.
-type Label = [(&'static str, &'static str); 1];
+/// The name and the value of a label.
+pub type Label = [(&'static str, &'static str); 1];
+
+/// The values of one label.
+pub trait LabelValue: Copy + 'static {
+    const ALL: &'static [Self];
+
+    fn label(self) -> Label;
+}
+
+/// Defines the values of a label as an enum.
+macro_rules! label_values {
+    (
+        $label:literal,
+        $(#[$meta:meta])*
+        $visibility:vis enum $Name:ident { $($(#[$doc:meta])* $Variant:ident = $value:literal,)+ }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        $visibility enum $Name {
+            $($(#[$doc])* $Variant,)+
+        }
+
+        impl $crate::metrics::LabelValue for $Name {
+            const ALL: &'static [Self] = &[$(Self::$Variant,)+];
+
+            fn label(self) -> $crate::metrics::Label {
+                let value = match self {
+                    $(Self::$Variant => $value,)+
+                };
+                [($label, value)]
+            }
+        }
+    };
+}
+pub(crate) use label_values;
+
+/// One counter for each value of a label.
+#[derive(Debug)]
+pub struct Counters<V> {
+    family: Family<Label, Counter>,
+    values: PhantomData<V>,
+}
 
 impl Metrics {
-    /// All figures at zero.
     #[must_use]
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("image_mirror");
-        registry.register(
-            "build",
-            "The running program",
-            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
-        );
-        Self(Arc::new(Inner {
-            answers: FacadeMetrics::register(&mut registry),
-            copying: Copying::register(&mut registry),
-            events: Events::register(&mut registry),
-            replicas: Replicas::register(&mut registry),
-            hosts: Hosts::register(&mut registry),
-            limits: Limits::register(&mut registry),
-            readmissions: Readmissions::register(&mut registry),
-            reconciler: Reconciler::register(&mut registry),
-            secrets: Secrets::register(&mut registry),
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The running program", version);
+        Self {
             registry,
-        }))
+            updates: Vec::new(),
+        }
     }
 
-    /// All figures as `OpenMetrics` text; `jobs` is the state at this moment.
+    pub fn register<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+        self.registry.register(name, help, metric.clone());
+        metric
+    }
+
+    pub fn register_with_unit<M: Metric + Clone>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Unit,
+        metric: M,
+    ) -> M {
+        self.registry
+            .register_with_unit(name, help, unit, metric.clone());
+        metric
+    }
+
+    pub fn gauge(&mut self, name: &str, help: &str) -> Gauge {
+        self.register(name, help, Gauge::default())
+    }
+
+    pub fn counters<V: LabelValue>(&mut self, name: &str, help: &str) -> Counters<V> {
+        let counters = Counters {
+            family: self.register(name, help, Family::default()),
+            values: PhantomData,
+        };
+        for value in V::ALL {
+            counters.add(*value, 0);
+        }
+        counters
+    }
+
+    /// Calls `update` before each encoding.
+    pub fn before_encoding(&mut self, update: impl Fn() + Send + Sync + 'static) {
+        self.updates.push(Box::new(update));
+    }
+
+    /// Encodes all metrics as `OpenMetrics` text.
     ///
     /// # Errors
-    /// Never for a reason that a caller could mend.
-    pub fn encode(&self, jobs: Jobs) -> Result<String, fmt::Error> {
-        self.0.copying.set_jobs(jobs);
-        self.0.hosts.update();
+    /// Not for any value of the metrics.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        for update in &self.updates {
+            update();
+        }
         let mut body = String::new();
-        text::encode(&mut body, &self.0.registry)?;
+        text::encode(&mut body, &self.registry)?;
         Ok(body)
     }
 }
@@ -103,4 +133,33 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+impl<V: LabelValue> Counters<V> {
+    pub fn increment(&self, value: V) {
+        self.add(value, 1);
+    }
+
+    pub fn add(&self, value: V, count: u64) {
+        self.family.get_or_create(&value.label()).inc_by(count);
+    }
+
+    #[cfg(test)]
+    pub fn get(&self, value: V) -> u64 {
+        self.family.get_or_create(&value.label()).get()
+    }
+}
+
+impl<V> Clone for Counters<V> {
+    fn clone(&self) -> Self {
+        Self {
+            family: self.family.clone(),
+            values: PhantomData,
+        }
+    }
+}
+
+/// Sets a gauge to a number of objects.
+pub fn set(gauge: &Gauge, count: usize) {
+    gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
 }

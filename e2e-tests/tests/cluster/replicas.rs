@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use e2e_tests::cluster::{self, Account, Cluster, Namespace};
 use mirror_contract::ImageRef;
+use mirror_sidecar::cluster::events::EventMetrics;
 use mirror_sidecar::cluster::{About, Events, Notice};
 use mirror_sidecar::metrics::Metrics;
 use serde_json::{Value, json};
@@ -315,7 +316,7 @@ fn events_are_where_people_look_for_them_and_each_is_one() {
         },
         Notice::ForeignSecret,
     ];
-    let metrics = Metrics::new();
+    let metrics = EventMetrics::register(&mut Metrics::new());
     // Two replicas that tell the same; and what the API server does not take is not in the way.
     blocking::run(async {
         for replica in ["a", "b"] {

@@ -5,10 +5,12 @@ use crate::support::{anchor_of, registries};
 use axum::http::Method;
 use mirror_contract::{Backup, ImageRef, ImageStatus, Mode, Naming};
 use mirror_copy::Completeness;
+use mirror_sidecar::copy_queue::CopyMetrics;
 use mirror_sidecar::former_backups::FormerBackups;
 use mirror_sidecar::locations::Locations;
 use mirror_sidecar::lookup::{Lookup, PartsPlan, Turn};
 use mirror_sidecar::metrics::Metrics;
+use mirror_sidecar::namespace_budget::{BudgetMetrics, NamespaceBudgets};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +23,13 @@ struct Scene {
     backup: Fake,
     /// The index, and its two platforms.
     images: [Image; 3],
+}
+
+fn lookup(images: Locations, parallel: NonZeroUsize) -> Lookup {
+    let metrics = &mut Metrics::new();
+    let budgets = NamespaceBudgets::new(BudgetMetrics::register(metrics));
+    let copies = CopyMetrics::register(metrics);
+    Lookup::new(Arc::new(images), parallel, budgets, copies)
 }
 
 impl Scene {
@@ -54,7 +63,7 @@ impl Scene {
         let registries = registries(&[&self.upstream, &self.backup]);
         let images = Locations::new(self.place(), &registries, registries.clone()).unwrap();
         let parallel = NonZeroUsize::new(2).unwrap();
-        Lookup::new(Arc::new(images), parallel, Metrics::new())
+        lookup(images, parallel)
     }
 
     /// The same, after the backup was in the former one.
@@ -65,8 +74,7 @@ impl Scene {
         let places = Backup::with_both_namings(&place);
         let former = FormerBackups::new(&self.place(), places);
         let parallel = NonZeroUsize::new(2).unwrap();
-        let images = Arc::new(images.with_former_backups(former));
-        Lookup::new(images, parallel, Metrics::new())
+        lookup(images.with_former_backups(former), parallel)
     }
 
     fn repository(&self) -> String {

@@ -13,9 +13,10 @@ use secrecy::SecretString;
 
 use super::sources::{SizeLimit, size_limit};
 use super::values::{duration, namespace_pattern, positive, secret_name};
+use crate::cluster::Readmit;
 use crate::cluster::config::{ClusterConfig, Kubernetes, OnMovedTag, PullPlan};
 use crate::cluster::index::Limits;
-use crate::cluster::{DailyBudget, Readmit};
+use crate::namespace_budget::DailyBudget;
 
 /// Shortest time between two looks at an image: registries count what they are asked.
 const MIN_RECHECK: Duration = Duration::from_secs(1);

@@ -5,6 +5,7 @@
 //! condition holds: notices that the queue or the API server does not accept are accepted the next time.
 
 mod dedup;
+mod metrics;
 mod notice;
 mod shares;
 #[cfg(test)]
@@ -19,8 +20,9 @@ use tokio::time::Instant;
 
 use super::api_server::ApiServer;
 use super::workload::{Key, Owner};
-use crate::metrics::{EventResult, Metrics};
 use dedup::{Memory, Name};
+pub use metrics::EventMetrics;
+use metrics::EventResult;
 pub use notice::{About, Notice};
 use writer::{Item, Writer};
 
@@ -40,7 +42,7 @@ pub struct Events {
 #[derive(Clone)]
 struct Queue {
     sender: mpsc::Sender<Item>,
-    metrics: Metrics,
+    metrics: EventMetrics,
 }
 
 impl Events {
@@ -55,7 +57,11 @@ impl Events {
 
     /// Writes Events in the name of `replica` until all clones are dropped.
     #[must_use]
-    pub fn start(server: impl Into<ApiServer>, replica: Option<&str>, metrics: Metrics) -> Self {
+    pub fn start(
+        server: impl Into<ApiServer>,
+        replica: Option<&str>,
+        metrics: EventMetrics,
+    ) -> Self {
         let (sender, items) = mpsc::channel(QUEUE_LEN);
         let memory = Arc::new(Mutex::new(Memory::new()));
         let writer = Writer::new(server.into(), replica, Arc::clone(&memory), metrics.clone());

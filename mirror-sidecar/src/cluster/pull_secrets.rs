@@ -17,9 +17,11 @@ mod cache;
 mod controller;
 mod dockerconfigjson;
 mod error;
+mod metrics;
 mod plan;
 mod provider;
 #[cfg(test)]
 mod tests;
 
+pub use metrics::SecretMetrics;
 pub use provider::{ManagedSecrets, Provision, PullSecrets, Setup};

@@ -5,8 +5,10 @@
 //! - `patch`: the request to the API server.
 
 pub mod controller;
+mod metrics;
 mod patch;
 pub mod policy;
 
 pub use controller::ReadmissionController;
+pub use metrics::ReadmissionMetrics;
 pub use policy::{News, Outcome, Readmissions, Readmit};

@@ -22,6 +22,7 @@ mod conditions;
 mod controller;
 mod image_state;
 mod images_in_use;
+mod metrics;
 mod probe;
 mod rate_limits;
 mod recheck_schedule;
@@ -38,7 +39,7 @@ use super::replicas::Replicas;
 use super::shared_index::SharedIndex;
 use crate::cluster::config::OnMovedTag;
 use crate::lookup::Lookup;
-use crate::metrics::Metrics;
+pub use metrics::ReconcilerMetrics;
 
 /// The parts that the reconciler works with.
 #[derive(Clone)]
@@ -51,8 +52,7 @@ pub struct Reconciler {
     pub replicas: Replicas,
     /// Events for the users of images.
     pub events: Events,
-    /// Counts checks and their results.
-    pub metrics: Metrics,
+    pub metrics: ReconcilerMetrics,
     /// How often each image is re-checked.
     pub interval: Duration,
     /// What happens to a copy whose tag moved upstream.

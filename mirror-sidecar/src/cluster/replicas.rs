@@ -8,6 +8,7 @@ mod group;
 mod join;
 mod lease;
 mod membership;
+mod metrics;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -21,9 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::api_server::ApiServer;
 use crate::copy_queue::CrashRecord;
-use crate::metrics::Metrics;
 pub use group::Group;
 use membership::Membership;
+pub use metrics::ReplicaMetrics;
 
 /// How long the hand-over may take at the end: the copies must still be stopped within the grace period.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
@@ -53,7 +54,7 @@ struct Context {
     server: ApiServer,
     replicas: Replicas,
     team: Arc<Team>,
-    metrics: Metrics,
+    metrics: ReplicaMetrics,
     /// Which copies run; the Leases carry it.
     crash_record: CrashRecord,
 }

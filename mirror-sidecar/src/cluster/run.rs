@@ -15,13 +15,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::api_server::ApiServer;
 use super::config::{ClusterConfig, Kubernetes, PullPlan};
+use super::events::EventMetrics;
 use super::index::Limits;
 use super::injected::InjectedContainers;
-use super::pull_secrets::Setup;
-use super::readmission::ReadmissionController;
-use super::registry_usage::most_used;
+use super::pull_secrets::{SecretMetrics, Setup};
+use super::readmission::{ReadmissionController, ReadmissionMetrics};
+use super::reconciler::ReconcilerMetrics;
 use super::reinvocation::Reinvocation;
-use super::replicas::Group;
+use super::replicas::{Group, ReplicaMetrics};
 use super::supervision::supervise;
 use super::trouble_events::TroubleEvents;
 use super::watch::watch;
@@ -39,6 +40,28 @@ use crate::server::CertificateTrouble;
 /// is dead, which nobody says.
 const SILENCE: Duration = Duration::from_mins(6);
 
+/// The metrics of the parts.
+pub struct ClusterMetrics {
+    events: EventMetrics,
+    replicas: ReplicaMetrics,
+    readmissions: ReadmissionMetrics,
+    reconciler: ReconcilerMetrics,
+    secrets: SecretMetrics,
+}
+
+impl ClusterMetrics {
+    #[must_use]
+    pub fn register(metrics: &mut Metrics) -> Self {
+        Self {
+            events: EventMetrics::register(metrics),
+            replicas: ReplicaMetrics::register(metrics),
+            readmissions: ReadmissionMetrics::register(metrics),
+            reconciler: ReconcilerMetrics::register(metrics),
+            secrets: SecretMetrics::register(metrics),
+        }
+    }
+}
+
 /// Works with the cluster in the background, until `stop`. Returns the replicas, of which this one must take leave at the
 /// end, what there is to say about pull Secrets, and what the watches tell.
 ///
@@ -48,7 +71,7 @@ pub async fn start(
     config: ClusterConfig,
     excluded_namespaces: ExcludedNamespaces,
     lookup: Lookup,
-    metrics: Metrics,
+    metrics: ClusterMetrics,
     certificate: Option<Receiver<Option<CertificateTrouble>>>,
     stop: CancellationToken,
 ) -> anyhow::Result<(Replicas, Provision, Arc<SharedIndex>)> {
@@ -56,11 +79,11 @@ pub async fn start(
     let rules = rules(&config, &excluded_namespaces, &lookup);
     let is_on = config.mode == Kubernetes::On;
     let (replicas, events) = if is_on {
-        let replicas = replicas(&config, &server, &rules, &metrics, &lookup);
-        let events = Events::start(server.clone(), config.replica.as_deref(), metrics.clone());
+        let replicas = replicas(&config, &server, &rules, &metrics.replicas, &lookup);
+        let events = Events::start(server.clone(), config.replica.as_deref(), metrics.events);
         (replicas, events)
     } else {
-        metrics.replicas(1);
+        metrics.replicas.replicas(1);
         (Replicas::alone(), Events::none())
     };
     let cluster = shared_index(&config, rules, &lookup);
@@ -91,13 +114,11 @@ pub async fn start(
                 cluster: Arc::clone(&cluster),
                 replicas: replicas.clone(),
                 events: events.clone(),
-                metrics: metrics.clone(),
+                metrics: metrics.secrets,
             };
             Provision::Managed(ManagedSecrets::start(setup, server.clone(), stop.clone()).await?)
         }
     };
-    let used = Arc::clone(&cluster);
-    metrics.name_used_hosts(move || used.read(most_used));
     let copy_status = CopyStatuses::new();
     let reconciler = Reconciler {
         cluster: Arc::clone(&cluster),
@@ -105,7 +126,7 @@ pub async fn start(
         copy_status: copy_status.clone(),
         replicas: replicas.clone(),
         events: events.clone(),
-        metrics: metrics.clone(),
+        metrics: metrics.reconciler,
         interval: config.recheck_interval,
         on_moved_tag: config.on_moved_tag,
     };
@@ -121,7 +142,7 @@ pub async fn start(
         copy_status,
         replicas: replicas.clone(),
         events,
-        metrics,
+        metrics: metrics.readmissions,
         secrets: provision.clone(),
         own_namespace: config.own_namespace,
     };
@@ -259,7 +280,7 @@ fn replicas(
     config: &ClusterConfig,
     server: &ApiServer,
     rules: &Rules,
-    metrics: &Metrics,
+    metrics: &ReplicaMetrics,
     lookup: &Lookup,
 ) -> Replicas {
     let (Some(name), Some(namespace)) = (&config.replica, &config.own_namespace) else {

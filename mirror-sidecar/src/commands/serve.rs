@@ -11,12 +11,17 @@ use super::shutdown::stop_signal;
 use crate::admin;
 use crate::args::{BackupArgs, FacadeLogin, ServeArgs, Transport, UsageError};
 use crate::cluster::config::Kubernetes;
-use crate::cluster::{ExcludedNamespaces, Provision, PullSecrets, Replicas, run};
-use crate::facade::{self, Facade, FacadeAuth};
+use crate::cluster::registry_usage::most_used;
+use crate::cluster::run::{self, ClusterMetrics};
+use crate::cluster::{ExcludedNamespaces, Provision, PullSecrets, Replicas};
+use crate::copy_queue::CopyMetrics;
+use crate::facade::{self, Facade, FacadeAuth, FacadeMetrics};
 use crate::former_backups::FormerBackups;
 use crate::locations::Locations;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
+use crate::namespace_budget::{BudgetMetrics, NamespaceBudgets};
+use crate::registry_metrics::RegistryMetrics;
 use crate::server::{Certificates, Limits, Server};
 
 /// How long running requests and copies may take to let go: well below Kubernetes' grace period of 30 s.
@@ -52,15 +57,22 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         );
     }
 
-    let metrics = Metrics::new();
-    metrics.follow_registries(place.registry(), vec![targets.clone(), sources.clone()]);
+    let mut metrics = Metrics::new();
+    let facade_metrics = FacadeMetrics::register(&mut metrics);
+    let copy_metrics = CopyMetrics::register(&mut metrics);
+    let cluster_metrics = ClusterMetrics::register(&mut metrics);
+    let budgets = NamespaceBudgets::new(BudgetMetrics::register(&mut metrics));
+    budgets.set(cluster_args.daily_budget());
+    let registry_metrics = RegistryMetrics::register(&mut metrics);
+    registry_metrics.follow(place.registry(), vec![targets.clone(), sources.clone()]);
     let former_backups = FormerBackups::new(&place, cluster_args.former_backups.clone());
     let images = Locations::new(place, &targets, sources)
         .map_err(|error| UsageError(format!("--registry: {error}")))?
         .with_former_backups(former_backups)
         .with_max_bytes(originals.max_image_size.0);
-    let lookup = Lookup::new(Arc::new(images), parallel_copies, metrics.clone());
-    lookup.budgets().set(cluster_args.daily_budget());
+    let lookup = Lookup::new(Arc::new(images), parallel_copies, budgets, copy_metrics);
+    let observed = lookup.clone();
+    metrics.before_encoding(move || observed.update_metrics());
     let (stop, is_ending) = (CancellationToken::new(), CancellationToken::new());
     let plan = cluster_args.pull_plan(lookup.backup().registry())?;
     let excluded = cluster_args.exclude_namespaces.iter().cloned();
@@ -72,11 +84,13 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             cluster_args.config(plan),
             excluded_namespaces.clone(),
             lookup.clone(),
-            metrics.clone(),
+            cluster_metrics,
             certificates.as_ref().map(Certificates::subscribe),
             stop.clone(),
         )
         .await?;
+        let used = Arc::clone(&cluster);
+        registry_metrics.name_used_hosts(move || used.read(most_used));
         (replicas, provision, Some(cluster))
     };
     let health = lookup.health().clone();
@@ -84,7 +98,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let facade = facade::router(Facade {
         lookup: lookup.clone(),
         auth: login.as_ref().map(FacadeAuth::new),
-        metrics: metrics.clone(),
+        metrics: facade_metrics,
         cluster,
         pull_secrets: PullSecrets {
             provision,
@@ -102,7 +116,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let admin = Server::bind(
         admin_listen,
         None,
-        admin::router(lookup.clone(), metrics.clone(), is_ending.clone()),
+        admin::router(lookup.registry().clone(), metrics, is_ending.clone()),
         Limits::admin(),
     )
     .with_context(|| listen("--admin-listen", admin_listen))?;

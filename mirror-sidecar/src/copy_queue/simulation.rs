@@ -10,6 +10,7 @@ use mirror_copy::{Event, Progress as _};
 use super::fair_slots::Lane;
 use super::limits::{LONG_AFTER, RATE_PERIOD, RESPONSE_WITHIN, TICK};
 use super::*;
+use crate::metrics::Metrics;
 
 const SLOTS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/fairness.md");
@@ -136,7 +137,11 @@ impl Scene {
             kind: self.kind,
             started: Mutex::default(),
         });
-        let queue = CopyQueue::new(Arc::clone(&sources), SLOTS, Metrics::new());
+        let queue = CopyQueue::new(
+            Arc::clone(&sources),
+            SLOTS,
+            CopyMetrics::register(&mut Metrics::new()),
+        );
         let namespace = |name: &str| Requester::Namespaces(vec![name.into()]);
         // The registry has delivered another image before. The cluster uses something, so that slots are kept for that.
         let other = if matches!(self.honest, Honest::AskedOfNew | Honest::InUseOfNew) {

@@ -13,6 +13,11 @@ use super::jobs::MAX_REQUESTED;
 use super::limits::{Allowance, Excess, MIN_ARRIVED, Pace, RATE_PERIOD};
 use super::progress::Measured;
 use super::*;
+use crate::metrics::Metrics;
+
+fn metrics() -> CopyMetrics {
+    CopyMetrics::register(&mut Metrics::new())
+}
 
 #[derive(Default)]
 struct Script {
@@ -97,7 +102,7 @@ fn image(name: &str) -> ImageRef<'static> {
 
 fn queue(script: &Arc<Script>, parallel: usize) -> CopyQueue<Arc<Script>> {
     let parallel = NonZeroUsize::new(parallel).unwrap();
-    CopyQueue::new(Arc::clone(script), parallel, Metrics::new())
+    CopyQueue::new(Arc::clone(script), parallel, metrics())
 }
 
 /// Asks as a question of the policy does.
@@ -165,16 +170,17 @@ async fn the_figures_say_what_becomes_of_images() {
         .lock()
         .unwrap()
         .push_back(failure(Retry::Permanent));
-    let metrics = Metrics::new();
-    let queue = CopyQueue::new(Arc::clone(&script), NonZeroUsize::MIN, metrics.clone());
+    let mut metrics = Metrics::new();
+    let copy_metrics = CopyMetrics::register(&mut metrics);
+    let queue = CopyQueue::new(Arc::clone(&script), NonZeroUsize::MIN, copy_metrics);
     for name in ["a.io/x", "b.io/x"] {
         let _ = asked(&queue, &image(name));
     }
     settle().await;
-    let jobs = |waiting, running, resting| Counts {
+    let jobs = |waiting, running, backing_off| Counts {
         waiting,
         running,
-        resting,
+        backing_off,
         isolated: 0,
     };
     assert_eq!(queue.counts(), jobs(1, 1, 0));
@@ -183,7 +189,8 @@ async fn the_figures_say_what_becomes_of_images() {
         settle().await;
     }
     assert_eq!(queue.counts(), jobs(0, 0, 1));
-    let text = metrics.encode(queue.counts()).unwrap();
+    queue.update_metrics();
+    let text = metrics.encode().unwrap();
     for line in [
         "image_mirror_copies_total{result=\"failed\"} 1",
         "image_mirror_copies_total{result=\"copied\"} 1",
@@ -334,7 +341,7 @@ impl Copier for Panicking {
 
 #[tokio::test(start_paused = true)]
 async fn a_defect_does_not_leave_an_image_pending_for_ever() {
-    let queue = CopyQueue::new(Panicking, NonZeroUsize::MIN, Metrics::new());
+    let queue = CopyQueue::new(Panicking, NonZeroUsize::MIN, metrics());
     assert!(matches!(asked(&queue, &image("a")), Status::Pending(_)));
     settle().await;
     assert_eq!(queue.status(&image("a")), None);
@@ -570,7 +577,7 @@ pub(super) fn trickle(progress: &JobProgress, bytes: u64) {
 /// A source that is just fast enough not to count as dead has its slot until somebody else needs it.
 #[tokio::test(start_paused = true)]
 async fn a_slow_source_makes_room_for_who_waits() {
-    let queue = CopyQueue::new(Trickle(2048), NonZeroUsize::MIN, Metrics::new());
+    let queue = CopyQueue::new(Trickle(2048), NonZeroUsize::MIN, metrics());
     let _ = asked(&queue, &image("slow.io/x"));
     tokio::time::sleep(Duration::from_hours(1)).await;
     let status = queue.status(&image("slow.io/x"));

@@ -8,7 +8,7 @@ use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::metrics::FacadeStatus;
+use super::metrics::FacadeStatus;
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const ANSWER_TYPE: &str = "application/vnd.image-mirror.answer.v1+json";

@@ -14,10 +14,9 @@ use tokio::time::{Instant, timeout};
 use super::losses::Losses;
 use super::parts::{Pacing, Parts, PartsPlan, Turn};
 use crate::backup_health::BackupHealth;
-use crate::cluster::NamespaceBudgets;
-use crate::copy_queue::{Copier, Failure, JobProgress, SourceState, Task};
+use crate::copy_queue::{Copier, CopyMetrics, Failure, JobProgress, SourceState, Task};
 use crate::locations::{Locations, contract_digest};
-use crate::metrics::Metrics;
+use crate::namespace_budget::NamespaceBudgets;
 use crate::reason::Reason;
 
 /// Longest time for the comparison of a copy with an original that lacks parts. It occupies a copy slot; a partial result
@@ -45,7 +44,7 @@ pub(super) struct BackupCopier {
     pub(super) silent_former: Cache<String, ()>,
     pub(super) losses: Losses,
     pub(super) budgets: NamespaceBudgets,
-    pub(super) metrics: Metrics,
+    pub(super) metrics: CopyMetrics,
 }
 
 /// The cache of hosts of former backups that are in backoff.
@@ -225,7 +224,7 @@ impl Copier for BackupCopier {
                 is_reported: true,
             });
         }
-        let progress = self.metrics.counting(progress);
+        let progress = self.metrics.counted(progress);
         let charging = self.budgets.charging(image, &progress);
         // Restoring a lost copy costs no budget.
         let progress: &dyn Progress = match task {

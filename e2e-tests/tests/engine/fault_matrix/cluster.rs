@@ -16,6 +16,7 @@ use futures_util::{StreamExt as _, stream};
 use kube::{Client, Config};
 use mirror_contract::{Backup, Mode, Naming};
 use mirror_copy::{Credentials, Login};
+use mirror_sidecar::cluster::pull_secrets::SecretMetrics;
 use mirror_sidecar::cluster::watch::watch;
 use mirror_sidecar::cluster::{
     Events, ExcludedNamespaces, Index, Kind, ManagedSecrets, Replicas, Rules, SharedIndex,
@@ -194,7 +195,7 @@ impl World {
             cluster: Arc::clone(&self.cluster),
             replicas: Replicas::alone(),
             events: Events::none(),
-            metrics: Metrics::new(),
+            metrics: SecretMetrics::register(&mut Metrics::new()),
         };
         let secrets = ManagedSecrets::start(setup, self.client.clone(), self.stop.clone())
             .await

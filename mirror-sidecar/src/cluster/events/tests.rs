@@ -7,11 +7,12 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::dedup::{Due, MAX_REMEMBERED, Memory, Name};
+use super::metrics::EventResult;
 use super::notice::MAX_NOTE;
 use super::shares::REPEAT_AFTER;
-use super::{About, Events, Notice, QUEUE_LEN};
+use super::{About, EventMetrics, Events, Notice, QUEUE_LEN};
 use crate::cluster::testing::{Log, api_server, refusal};
-use crate::metrics::{Jobs, Metrics};
+use crate::metrics::Metrics;
 
 fn about(name: &str) -> About {
     About {
@@ -159,17 +160,17 @@ fn the_memory_is_bounded() {
 }
 
 /// How many Events were written, dropped and failed.
-fn figures(metrics: &Metrics) -> [usize; 3] {
-    let text = metrics.encode(Jobs::default()).unwrap();
-    ["written", "dropped", "failed"].map(|result| {
-        let figure = format!("image_mirror_events_total{{result=\"{result}\"}} ");
-        let line = text.lines().find_map(|line| line.strip_prefix(&figure));
-        line.unwrap().parse().unwrap()
-    })
+fn figures(metrics: &EventMetrics) -> [usize; 3] {
+    let results = [
+        EventResult::Written,
+        EventResult::Dropped,
+        EventResult::Failed,
+    ];
+    results.map(|result| usize::try_from(metrics.count(result)).unwrap())
 }
 
 /// Lets the writer work; the clock is paused and runs ahead by itself.
-async fn settle(metrics: &Metrics, count: usize) {
+async fn settle(metrics: &EventMetrics, count: usize) {
     for _ in 0..10_000 {
         if figures(metrics).iter().sum::<usize>() >= count {
             return;
@@ -187,7 +188,7 @@ fn refusing() -> (Client, Log) {
 #[tokio::test(start_paused = true)]
 async fn what_is_refused_is_not_tried_again_and_stops_nothing() {
     let (client, asked) = refusing();
-    let metrics = Metrics::new();
+    let metrics = EventMetrics::register(&mut Metrics::new());
     let events = Events::start(client, Some("a"), metrics.clone());
     for round in 0..3 {
         let is_news = round == 0;
@@ -202,7 +203,7 @@ async fn what_is_refused_is_not_tried_again_and_stops_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_never_answers_holds_nobody_up_and_is_told_again() {
     let (client, _) = api_server(|_| None);
-    let metrics = Metrics::new();
+    let metrics = EventMetrics::register(&mut Metrics::new());
     let events = Events::start(client, None, metrics.clone());
     for round in 1..=3 {
         let is_news = events.report(about("web"), Notice::ForeignSecret);
@@ -226,7 +227,7 @@ async fn without_a_writer_it_is_known_what_is_news() {
 #[tokio::test(start_paused = true)]
 async fn a_flood_is_cut_and_written_slowly() {
     let (client, asked) = refusing();
-    let metrics = Metrics::new();
+    let metrics = EventMetrics::register(&mut Metrics::new());
     let events = Events::start(client, None, metrics.clone());
     let elsewhere = |number: usize| About {
         namespace: format!("shop-{number}"),

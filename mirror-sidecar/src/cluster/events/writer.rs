@@ -14,9 +14,9 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::dedup::{Memory, Name};
+use super::metrics::{EventMetrics, EventResult};
 use super::notice::{About, Notice};
 use crate::cluster::api_server::{ApiServer, is_unreachable};
-use crate::metrics::{EventResult, Metrics};
 
 /// Interval between Events: at most 120 a minute, to spare the API server.
 const WRITE_INTERVAL: Duration = Duration::from_millis(500);
@@ -48,7 +48,7 @@ pub(super) struct Writer {
     server: ApiServer,
     instance: String,
     memory: Arc<Mutex<Memory>>,
-    metrics: Metrics,
+    metrics: EventMetrics,
     /// The last write failed.
     failing: bool,
 }
@@ -74,7 +74,7 @@ impl Writer {
         server: ApiServer,
         replica: Option<&str>,
         memory: Arc<Mutex<Memory>>,
-        metrics: Metrics,
+        metrics: EventMetrics,
     ) -> Self {
         let instance = replica.unwrap_or(CONTROLLER);
         Self {

@@ -18,6 +18,7 @@ use super::cache::{
 };
 use super::dockerconfigjson::{DesiredLogin, Fingerprint, OtherLogins};
 use super::error::{PullSecretError, SecretId};
+use super::metrics::{SecretMetrics, SecretWrite};
 use super::plan::{Action, ConflictBackoff, Desired, Step, Write, action, renewal, step};
 use crate::cluster::api_response;
 use crate::cluster::api_server::ApiServer;
@@ -25,7 +26,6 @@ use crate::cluster::excluded::ExcludedNamespaces;
 use crate::cluster::index::NamespaceState;
 use crate::cluster::replicas::Replicas;
 use crate::cluster::shared_index::SharedIndex;
-use crate::metrics::{Metrics, SecretWrite};
 
 /// Reads after a conflict. More conflicts need a backoff.
 const ATTEMPTS: usize = 3;
@@ -55,7 +55,7 @@ pub(super) struct Applier {
     pub excluded: ExcludedNamespaces,
     pub cluster: Arc<SharedIndex>,
     pub replicas: Replicas,
-    pub metrics: Metrics,
+    pub metrics: SecretMetrics,
     pub known: Mutex<Known>,
     /// Wakes the controller.
     pub changed: watch::Sender<()>,

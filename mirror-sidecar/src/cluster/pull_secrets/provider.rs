@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::apply::{Applier, Known, SecretApi};
 use super::controller::{Controller, Jobs};
 use super::dockerconfigjson::{DesiredLogin, key_of};
+use super::metrics::SecretMetrics;
 use crate::cluster::api_server::ApiServer;
 use crate::cluster::events::Events;
 use crate::cluster::excluded::ExcludedNamespaces;
@@ -22,7 +23,6 @@ use crate::cluster::shared_index::SharedIndex;
 use crate::cluster::supervision::supervise;
 use crate::exit::UsageError;
 use crate::lookup::ANSWER_WITHIN;
-use crate::metrics::Metrics;
 
 /// How long the start waits for the credentials. A credential helper may take longer, and then the start continues.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
@@ -77,7 +77,7 @@ pub struct Setup {
     /// Receives Events about Secrets that are in the way.
     pub events: Events,
     /// Counts writes.
-    pub metrics: Metrics,
+    pub metrics: SecretMetrics,
 }
 
 /// The login for one registry.

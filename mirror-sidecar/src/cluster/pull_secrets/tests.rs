@@ -156,7 +156,7 @@ async fn manage(
         cluster: Arc::clone(cluster),
         replicas: Replicas::alone(),
         events: Events::none(),
-        metrics: Metrics::new(),
+        metrics: SecretMetrics::register(&mut Metrics::new()),
     };
     let stop = CancellationToken::new();
     let secrets = ManagedSecrets::start(setup, server.client(), stop.clone());

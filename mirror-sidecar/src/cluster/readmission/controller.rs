@@ -13,6 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use mirror_contract::{Mode, RefusalKind};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::metrics::ReadmissionMetrics;
 use super::patch::{Effect, Patch, ReadmitError};
 use crate::cluster::api_server::ApiServer;
 use crate::cluster::copy_status::CopyStatuses;
@@ -25,7 +26,6 @@ use crate::cluster::replicas::Replicas;
 use crate::cluster::shared_index::SharedIndex;
 use crate::cluster::workload::Key;
 use crate::cluster::workload_kind::Kind;
-use crate::metrics::Metrics;
 
 /// Shortest time between two passes over the index: the first list of a cluster is thousands of changes.
 const SYNC_INTERVAL: Duration = Duration::from_secs(2);
@@ -51,7 +51,7 @@ pub struct ReadmissionController {
     pub copy_status: CopyStatuses,
     pub replicas: Replicas,
     pub events: Events,
-    pub metrics: Metrics,
+    pub metrics: ReadmissionMetrics,
     pub secrets: Provision,
     /// The namespace of this process, if known.
     pub own_namespace: Option<String>,

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Reconciler;
 use super::image_state::{Check, Clock, ImageState, Owner};
+use super::metrics::{BackupCheck, UpstreamCheck};
 use super::probe::{ProbeRequest, ProbeResult, Subject, probe};
 use super::rate_limits::{
     BURST, CHECK_SPACING, HostLimits, OUTAGE_FAILURES, UpstreamPermit, backup_backoff,
@@ -28,7 +29,6 @@ use crate::cluster::copy_status::{Record, State};
 use crate::cluster::index::Image;
 use crate::copy_queue::Task;
 use crate::lookup::Upstream;
-use crate::metrics::{BackupCheck, UpstreamCheck};
 use crate::token_bucket::TokenBucket;
 use entry::{Entry, namespaces};
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::conditions::{Condition, top_level};
 use super::image_state::{Check, Clock, ImageState, Owner, REPORT_COPY_FOR};
 use super::images_in_use::{Use, images_in_use};
+use super::metrics::{BackupCheck, UpstreamCheck};
 use super::probe::ProbeError;
 use super::recheck_schedule::{Phase, RecheckSchedule};
 use super::work_queue::WorkQueue;
@@ -20,7 +21,6 @@ use crate::cluster::workload_kind::WorkloadKind;
 use crate::cluster::{Change, CopyState, ExcludedNamespaces, Index, Rules, Workload};
 use crate::copy_queue::{Outlook, Status, Task};
 use crate::lookup::{PartsPlan, Presence, ReferrerKind, Turn, Upstream, UpstreamReferrers};
-use crate::metrics::{BackupCheck, UpstreamCheck};
 
 const HOUR: Duration = Duration::from_hours(1);
 

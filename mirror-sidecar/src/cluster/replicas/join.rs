@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use super::group::{DURATION, Group, RENEW_EVERY};
 use super::lease::{LeaseError, OwnLease};
 use super::membership::Membership;
+use super::metrics::ReplicaMetrics;
 use super::watch::watch;
 use super::{Context, Replicas, Team, now};
 use crate::cluster::api_server::ApiServer;
 use crate::copy_queue::CrashRecord;
-use crate::metrics::Metrics;
 
 /// Shortest time between two writes of the Lease because a copy starts.
 const RECORD_EVERY: Duration = Duration::from_millis(250);
@@ -31,7 +31,7 @@ impl Replicas {
         namespace: &str,
         name: &str,
         group: &Group,
-        metrics: Metrics,
+        metrics: ReplicaMetrics,
         crash_record: CrashRecord,
     ) -> Self {
         let team = Arc::new(Team {

@@ -76,7 +76,7 @@ async fn a_large_isolated_image_stops_the_others_for_two_minutes() {
     let queue = CopyQueue::new(
         Trickle(1 << 20),
         NonZeroUsize::MIN.saturating_add(3),
-        Metrics::new(),
+        metrics(),
     );
     queue.crash_record().persist();
     let lease = r#"{"running":["slow.io/x:latest"]}"#;
@@ -102,7 +102,7 @@ async fn long_copies_make_room_for_an_isolated_image() {
     let queue = CopyQueue::new(
         Trickle(1 << 20),
         NonZeroUsize::MIN.saturating_add(3),
-        Metrics::new(),
+        metrics(),
     );
     queue.crash_record().persist();
     queue

@@ -99,11 +99,7 @@ impl Copier for Hoarder {
 #[tokio::test(start_paused = true)]
 async fn memory_that_others_wait_for_is_given_up_after_two_minutes() {
     let parallel = NonZeroUsize::MIN.saturating_add(3);
-    let queue = CopyQueue::new(
-        Hoarder(tokio::sync::Semaphore::new(1)),
-        parallel,
-        Metrics::new(),
-    );
+    let queue = CopyQueue::new(Hoarder(tokio::sync::Semaphore::new(1)), parallel, metrics());
     let (hoarder, large) = (image("hoards.io/a"), image("large.io/a"));
     let _ = (asked(&queue, &hoarder), asked(&queue, &large));
     tokio::time::sleep(Duration::from_mins(1)).await;
@@ -233,7 +229,7 @@ impl Copier for Arc<OneAddress> {
 async fn domains_with_one_address_are_one_source() {
     let copier = Arc::new(OneAddress(Mutex::default()));
     let parallel = NonZeroUsize::new(4).unwrap();
-    let queue = CopyQueue::new(Arc::clone(&copier), parallel, Metrics::new());
+    let queue = CopyQueue::new(Arc::clone(&copier), parallel, metrics());
     for number in 0..100 {
         let _ = asked(&queue, &image(&format!("evil{number}.io/a:1")));
     }
@@ -280,7 +276,7 @@ impl Copier for Arc<Long> {
 async fn long_copies_make_room() {
     let copier = Arc::new(Long(Mutex::default()));
     let parallel = NonZeroUsize::new(4).unwrap();
-    let queue = CopyQueue::new(Arc::clone(&copier), parallel, Metrics::new());
+    let queue = CopyQueue::new(Arc::clone(&copier), parallel, metrics());
     for number in 0..20 {
         let _ = asked(&queue, &image(&format!("fast{number}.io/huge:1")));
     }

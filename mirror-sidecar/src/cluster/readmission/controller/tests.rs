@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cluster::Readmit;
 use crate::cluster::copy_status::{Record, State};
+use crate::cluster::events::EventMetrics;
 use crate::cluster::index::Change;
 use crate::cluster::index::tests::{deployment, index, namespace, seen};
 use crate::cluster::testing::{Log, api_server, found, refusal};
 use crate::cluster::workload::Workload;
-use crate::metrics::Jobs;
+use crate::metrics::Metrics;
 
 const NAMESPACE: Kind = Kind::Namespace;
 const EVENTS: &str = "/apis/events.k8s.io/";
@@ -32,7 +33,7 @@ enum Answer {
 /// An index of one namespace with a Deployment in it, and what patches it.
 struct World {
     cluster: Arc<SharedIndex>,
-    metrics: Metrics,
+    metrics: ReadmissionMetrics,
     log: Log,
 }
 
@@ -80,7 +81,7 @@ impl World {
         });
         let world = Self {
             cluster: Arc::new(SharedIndex::new(index([workload]))),
-            metrics: Metrics::new(),
+            metrics: ReadmissionMetrics::register(&mut Metrics::new()),
             log,
         };
         let copy_status = CopyStatuses::new();
@@ -89,7 +90,8 @@ impl World {
                 copy_status.set(used.image, mirrored());
             }
         });
-        let events = Events::start(client.clone(), None, world.metrics.clone());
+        let event_metrics = EventMetrics::register(&mut Metrics::new());
+        let events = Events::start(client.clone(), None, event_metrics);
         let readmitting = ReadmissionController {
             server: client.into(),
             cluster: Arc::clone(&world.cluster),
@@ -141,11 +143,8 @@ impl World {
         shown.collect()
     }
 
-    fn count(&self, result: &str) -> usize {
-        let text = self.metrics.encode(Jobs::default()).unwrap();
-        let start = format!("image_mirror_readmissions_total{{result=\"{result}\"}} ");
-        let mut counts = text.lines().filter_map(|line| line.strip_prefix(&start));
-        counts.next().unwrap().parse().unwrap()
+    fn count(&self, outcome: Outcome) -> u64 {
+        self.metrics.count(outcome)
     }
 }
 
@@ -179,7 +178,7 @@ async fn one_annotation_of_this_object_is_patched_after_a_dry_run() {
         *sent,
         json!({ "metadata": { "uid": "web", "annotations": annotations } })
     );
-    assert_eq!(world.count("rewritten"), 1);
+    assert_eq!(world.count(Outcome::Rewritten), 1);
 
     world.apply([seen(deployment("web", &[COPY]))]);
     seconds(100_000).await;
@@ -193,7 +192,7 @@ async fn what_is_in_vain_is_not_stored() {
     world.know_namespaces();
     seconds(8 * 3600).await;
     // At once, after half a minute, and after 10, 20, 40, 80 and 160 minutes more.
-    assert_eq!(world.count("unchanged"), 7);
+    assert_eq!(world.count(Outcome::Unchanged), 7);
     let patches = world.patches();
     assert_eq!(patches.len(), 7);
     assert!(patches.iter().all(|(uri, _)| uri.contains("dryRun=All")));
@@ -205,7 +204,7 @@ async fn what_does_not_last_is_repeated_seldom() {
     let world = World::start(Answer::Image(COPY, "nginx"));
     world.know_namespaces();
     seconds(8 * 3600).await;
-    assert_eq!(world.count("unchanged"), 7);
+    assert_eq!(world.count(Outcome::Unchanged), 7);
     assert_eq!(world.patches().len(), 14);
 }
 
@@ -224,20 +223,20 @@ async fn only_the_namespaces_must_be_known() {
     assert_eq!(world.patches(), [], "it is being deleted");
     world.apply([Change::Seen(namespace("shop", false))]);
     seconds(10).await;
-    assert_eq!(world.count("rewritten"), 1);
+    assert_eq!(world.count(Outcome::Rewritten), 1);
 }
 
 #[rstest]
-#[case(Answer::Refused(404), "outdated", false)]
-#[case(Answer::Refused(409), "outdated", false)]
-#[case(Answer::Refused(422), "failed", true)]
-#[case(Answer::Refused(403), "failed", true)]
-#[case(Answer::Refused(500), "failed", false)]
-#[case(Answer::Odd, "failed", false)]
+#[case(Answer::Refused(404), Outcome::Outdated, false)]
+#[case(Answer::Refused(409), Outcome::Outdated, false)]
+#[case(Answer::Refused(422), Outcome::Failed, true)]
+#[case(Answer::Refused(403), Outcome::Failed, true)]
+#[case(Answer::Refused(500), Outcome::Failed, false)]
+#[case(Answer::Odd, Outcome::Failed, false)]
 #[tokio::test(start_paused = true)]
 async fn what_fails_is_repeated_later_and_later(
     #[case] answer: Answer,
-    #[case] result: &str,
+    #[case] result: Outcome,
     #[case] is_reported: bool,
 ) {
     let world = World::start(answer);

@@ -12,15 +12,19 @@ use tokio::time::advance;
 
 use super::*;
 use crate::cluster::config::OnMovedTag;
+use crate::cluster::events::EventMetrics;
 use crate::cluster::index::tests::{deployment, seen};
+use crate::cluster::reconciler::ReconcilerMetrics;
 use crate::cluster::reconciler::image_state::ImageState;
 use crate::cluster::testing::{api_server, found, refusal};
 use crate::cluster::{
     CopyStatuses, Events, ExcludedNamespaces, Index, Replicas, Rules, SharedIndex,
 };
+use crate::copy_queue::CopyMetrics;
 use crate::locations::Locations;
 use crate::lookup::{Lookup, Presence};
 use crate::metrics::Metrics;
+use crate::namespace_budget::{BudgetMetrics, NamespaceBudgets};
 
 const IMAGE: &str = "quay.io/a/b:1";
 
@@ -62,6 +66,10 @@ impl Server {
 }
 
 /// A controller of one image, which a Deployment uses. Nothing looks at a registry here.
+fn event_metrics() -> EventMetrics {
+    EventMetrics::register(&mut Metrics::new())
+}
+
 fn controller(events: Events) -> Controller {
     let backup = Backup::new("backup.test:5000", "acme", Naming::Flat).unwrap();
     let cluster = Arc::new(SharedIndex::new(Index::new(Rules {
@@ -75,14 +83,16 @@ fn controller(events: Events) -> Controller {
     cluster.apply(seen(deployment("web", &[IMAGE])));
     let registries = || Registries::new(RegistryOptions::default()).unwrap();
     let images = Locations::new(backup, &registries(), registries()).unwrap();
-    let metrics = Metrics::new();
+    let metrics = &mut Metrics::new();
+    let budgets = NamespaceBudgets::new(BudgetMetrics::register(metrics));
+    let copies = CopyMetrics::register(metrics);
     Controller::new(Reconciler {
         cluster,
-        lookup: Lookup::new(Arc::new(images), NonZeroUsize::MIN, metrics.clone()),
+        lookup: Lookup::new(Arc::new(images), NonZeroUsize::MIN, budgets, copies),
         copy_status: CopyStatuses::new(),
         replicas: Replicas::alone(),
         events,
-        metrics,
+        metrics: ReconcilerMetrics::register(metrics),
         interval: Duration::from_hours(24),
         on_moved_tag: OnMovedTag::Update,
     })
@@ -143,7 +153,7 @@ async fn pass(controller: &mut Controller, minutes: u32) {
 #[tokio::test(start_paused = true)]
 async fn the_last_copy_is_told_each_hour_while_it_lasts() {
     let server = Server::default();
-    let mut controller = controller(Events::start(server.client(), None, Metrics::new()));
+    let mut controller = controller(Events::start(server.client(), None, event_metrics()));
     look(&mut controller, is_last_copy);
     pass(&mut controller, 50).await;
     assert_eq!(server.count("LastCopy"), 1);
@@ -163,7 +173,7 @@ fn known(item: &ImageState) -> mirror_contract::Digest<'static> {
 #[tokio::test(start_paused = true)]
 async fn that_a_copy_was_made_is_told_once() {
     let server = Server::default();
-    let mut controller = controller(Events::start(server.client(), None, Metrics::new()));
+    let mut controller = controller(Events::start(server.client(), None, event_metrics()));
     look(&mut controller, is_made);
     pass(&mut controller, 200).await;
     assert_eq!(server.count("Mirrored"), 1);
@@ -174,7 +184,7 @@ async fn what_could_not_be_told_is_told_when_the_api_server_is_back() {
     for see in [is_made, is_last_copy] {
         let server = Server::default();
         server.set_away(true);
-        let mut controller = controller(Events::start(server.client(), None, Metrics::new()));
+        let mut controller = controller(Events::start(server.client(), None, event_metrics()));
         look(&mut controller, see);
         pass(&mut controller, 10).await;
         server.set_away(false);

@@ -10,10 +10,10 @@ use super::{
 };
 use crate::backoff::doubling;
 use crate::cluster::copy_status::State;
+use crate::cluster::reconciler::metrics::BackupCheck;
 use crate::cluster::reconciler::probe::ProbeError;
 use crate::copy_queue::Task;
 use crate::lookup::Presence;
-use crate::metrics::BackupCheck;
 
 /// Backoff after the first check without a result.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::cluster::replicas::LEAVE_WITHIN;
 use crate::cluster::replicas::group::RENEW_EVERY;
+use crate::cluster::replicas::{LEAVE_WITHIN, ReplicaMetrics};
 use crate::cluster::testing::{self, api_server, refusal};
 use crate::copy_queue::CrashRecord;
-use crate::metrics::{Jobs, Metrics};
+use crate::metrics::Metrics;
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/home/leases";
 const KEY: &str = "image/docker.io/library/nginx:1";
@@ -39,14 +39,14 @@ fn below(path: &str) -> String {
 /// A replica `a` in front of an API server that answers with what `script` says; `None` is no answer at all.
 fn join(
     script: impl Fn(&Asked) -> Option<Response> + Send + Sync + 'static,
-) -> (Replicas, Metrics, Log) {
+) -> (Replicas, ReplicaMetrics, Log) {
     join_with(CrashRecord::new(), script)
 }
 
 fn join_with(
     record: CrashRecord,
     script: impl Fn(&Asked) -> Option<Response> + Send + Sync + 'static,
-) -> (Replicas, Metrics, Log) {
+) -> (Replicas, ReplicaMetrics, Log) {
     let (client, log) = api_server(move |asked| {
         if asked.method == Method::GET {
             let accepted = asked.headers[header::ACCEPT].to_str().unwrap();
@@ -55,7 +55,7 @@ fn join_with(
         let request = (asked.method.clone(), below(&asked.path), asked.body.clone());
         script(&request)
     });
-    let metrics = Metrics::new();
+    let metrics = ReplicaMetrics::register(&mut Metrics::new());
     let group = Group::of(&rules("acme", &[], None));
     let replicas = Replicas::join(client, "home", "a", &group, metrics.clone(), record);
     (replicas, metrics, Log(log))
@@ -93,11 +93,6 @@ fn look(asked: &Asked, leases: &[Value]) -> Option<Response> {
     })
 }
 
-fn is_held(metrics: &Metrics) -> bool {
-    let text = metrics.encode(Jobs::default()).unwrap();
-    text.contains("image_mirror_lease_held 1\n")
-}
-
 #[tokio::test(start_paused = true)]
 async fn without_an_answer_everything_is_done_and_left_in_time() {
     let (replicas, metrics, _) = join(|_| None);
@@ -109,7 +104,7 @@ async fn without_an_answer_everything_is_done_and_left_in_time() {
     assert!(replicas.owns(KEY));
     sleep(DURATION * 10).await;
     assert!(replicas.owns(KEY));
-    assert!(!is_held(&metrics));
+    assert!(!metrics.is_lease_held());
 
     let start = Instant::now();
     replicas.leave().await;
@@ -133,7 +128,7 @@ async fn a_replica_that_comes_back_under_its_name_takes_its_lease_over() {
         }
     });
     sleep(RENEW_EVERY * 3 + MOMENT).await;
-    assert!(is_held(&metrics));
+    assert!(metrics.is_lease_held());
     assert!(replicas.owns(KEY));
     let renewals = log.of(&Method::PUT);
     let versions = renewals
@@ -148,7 +143,7 @@ async fn a_replica_that_comes_back_under_its_name_takes_its_lease_over() {
 
     replicas.leave().await;
     assert_eq!(log.of(&Method::DELETE).len(), 1);
-    assert!(!is_held(&metrics));
+    assert!(!metrics.is_lease_held());
     let requests = log.0.all().len();
     sleep(DURATION * 10).await;
     assert_eq!(log.0.all().len(), requests, "asked after it left");
@@ -161,7 +156,7 @@ async fn a_lease_that_is_lost_again_and_again_is_no_reason_to_rest_or_to_hurry()
         _ => look(asked, &[lease("a", "9")]),
     });
     sleep(RENEW_EVERY * 10).await;
-    assert!(!is_held(&metrics));
+    assert!(!metrics.is_lease_held());
     assert!(replicas.owns(KEY));
     let writes = log.of(&Method::POST).len() + log.of(&Method::PUT).len();
     assert!(writes <= 11 * 3, "{writes} writes");

@@ -1,5 +1,3 @@
-//! What is shown of registries.
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -34,7 +32,7 @@ fn registries(hosts: &[&String]) -> Registries {
 
 fn line(metrics: &Metrics, name: &str, label: &str, value: &str) -> Option<String> {
     let start = format!("image_mirror_{name}{{{label}=\"{value}\"}} ");
-    let text = metrics.encode(Jobs::default()).unwrap();
+    let text = metrics.encode().unwrap();
     let rest = text.lines().find_map(|line| line.strip_prefix(&start));
     rest.map(ToOwned::to_owned)
 }
@@ -46,12 +44,13 @@ async fn each_known_registry_is_shown_by_name_and_the_rest_as_one() {
     let busy = registry(StatusCode::TOO_MANY_REQUESTS).await;
     let all = [&backup, &used, &invented, &busy];
     let (targets, sources) = (registries(&all), registries(&all));
-    let metrics = Metrics::new();
+    let mut metrics = Metrics::new();
+    let registry_metrics = RegistryMetrics::register(&mut metrics);
     let requests = |host: &str| line(&metrics, "registry_requests_total", "host", host);
     let pauses = |host: &str| line(&metrics, "registry_pauses_total", "host", host);
     assert_eq!(requests("other").as_deref(), Some("0"));
 
-    metrics.follow_registries(&backup, vec![targets.clone(), sources.clone()]);
+    registry_metrics.follow(&backup, vec![targets.clone(), sources.clone()]);
     let ping = async |set: &Registries, host: &str| {
         let _ = set.get(host).unwrap().ping().await;
     };
@@ -64,7 +63,7 @@ async fn each_known_registry_is_shown_by_name_and_the_rest_as_one() {
     assert_eq!(requests(&used), None);
 
     let named = [used.clone(), busy.clone()];
-    metrics.name_used_hosts(move || named.to_vec());
+    registry_metrics.name_used_hosts(move || named.to_vec());
     assert_eq!(
         requests(&used).as_deref(),
         Some("0"),
@@ -86,16 +85,17 @@ async fn each_known_registry_is_shown_by_name_and_the_rest_as_one() {
 /// Anybody who creates Pods can name a thousand registries.
 #[tokio::test]
 async fn invented_registries_do_not_get_figures_without_end() {
-    let metrics = Metrics::new();
-    metrics.follow_registries("backup.test", vec![registries(&[])]);
+    let mut metrics = Metrics::new();
+    let registry_metrics = RegistryMetrics::register(&mut metrics);
+    registry_metrics.follow("backup.test", vec![registries(&[])]);
     for round in 0..3 {
         let hosts: Vec<_> = (0..1000)
             .map(|number| format!("r{round}-{number}.test"))
             .collect();
-        metrics.name_used_hosts(move || hosts.clone());
-        metrics.encode(Jobs::default()).unwrap();
+        registry_metrics.name_used_hosts(move || hosts.clone());
+        metrics.encode().unwrap();
     }
-    let text = metrics.encode(Jobs::default()).unwrap();
+    let text = metrics.encode().unwrap();
     let shown = text
         .lines()
         .filter(|line| line.starts_with("image_mirror_registry_requests_total{"));

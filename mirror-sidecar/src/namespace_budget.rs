@@ -1,10 +1,12 @@
-//! How many new images, and how many of their bytes, a namespace may have copied in a day.
+//! Daily budgets of new images and their bytes, for each namespace.
 //!
-//! Whoever may create workloads in a namespace can name images that nobody ever needed, of any number and size. The budget
-//! bounds what that costs the backup registry and the network. It refills evenly, and what had to wait goes on by itself.
+//! Users who may create workloads in a namespace can name any number of images of any size. The budget bounds the cost for
+//! the backup registry and the network. It refills evenly, and postponed copies then continue without a request.
 //!
-//! It is kept in memory: a restart begins with a full one. Replicas share the work by image, so each replica allows its
-//! share of the budget. What the policy asks for has no namespace and shares one budget, [`ASKED_SHARE`] times as large.
+//! Budgets are kept in memory and are full after a restart. Replicas share the work by image, so each allows its share of
+//! the budget. Images that the policy requests have no namespace and share one budget, [`REQUESTED_SHARE`] times as large.
+
+mod metrics;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,25 +17,24 @@ use mirror_contract::ImageRef;
 use mirror_copy::{Event, Progress};
 use tokio::time::Instant;
 
-use super::index::Image;
-use crate::metrics::{BudgetGroup, Metrics};
+use metrics::BudgetGroup;
+pub use metrics::BudgetMetrics;
 
-/// In this time an empty budget is full again.
+/// The time in which an empty budget refills.
 const DAY: Duration = Duration::from_hours(24);
 
-/// How much longer than a day what was copied may be missing: one image may be larger than the budget.
+/// The longest debt: one image may be larger than the budget.
 const MOST_DAYS: u32 = 2;
 
-/// The budget for what the policy asks for, in budgets of a namespace: every new image of every namespace is asked for
-/// first.
-const ASKED_SHARE: u32 = 10;
+/// The budget of images that the policy requests, in budgets of a namespace: the policy requests every new image of every
+/// namespace before the index has it.
+const REQUESTED_SHARE: u32 = 10;
 
-/// How much is allowed in a day; 0 is no limit.
+/// A daily limit; 0 is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DailyBudget {
-    /// New images.
     pub images: u64,
-    /// Bytes that are sent to the backup registry.
+    /// Sent to the backup registry.
     pub bytes: u64,
 }
 
@@ -41,28 +42,27 @@ pub struct DailyBudget {
 #[derive(Clone)]
 pub struct NamespaceBudgets {
     state: Arc<Mutex<State>>,
-    metrics: Metrics,
+    metrics: BudgetMetrics,
 }
 
 #[derive(Default)]
 struct State {
     daily: DailyBudget,
-    /// How many replicas share the budget.
     replicas: u32,
     namespaces: HashMap<Arc<str>, Bucket>,
-    asked: Bucket,
-    /// Which namespace pays for the bytes of an image.
-    payers: HashMap<Image, Arc<str>>,
+    requested: Bucket,
+    /// The namespace that is charged for the bytes of an image.
+    payers: HashMap<Arc<ImageRef<'static>>, Arc<str>>,
 }
 
-/// When both parts of a budget are full again; at most a day later there is nothing left.
+/// The times at which both parts of a budget are full. A part is used up if that is more than [`DAY`] ahead.
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
     images: Option<Instant>,
     bytes: Option<Instant>,
 }
 
-/// Counts the bytes of a copy, also of one that fails or is stopped.
+/// Charges the bytes of a copy on drop, whether or not it succeeds.
 pub struct Charging<'a> {
     budgets: &'a NamespaceBudgets,
     image: &'a ImageRef<'static>,
@@ -71,33 +71,34 @@ pub struct Charging<'a> {
 }
 
 impl NamespaceBudgets {
-    /// Full budgets without a limit.
+    /// Creates full budgets without a limit.
     #[must_use]
-    pub fn new(metrics: Metrics) -> Self {
+    pub fn new(metrics: BudgetMetrics) -> Self {
         Self {
             state: Arc::default(),
             metrics,
         }
     }
 
-    /// From now on so much is allowed.
     pub fn set(&self, daily: DailyBudget) {
         self.lock().daily = daily;
     }
 
-    /// So many replicas share the work now.
+    /// Sets the number of replicas that share the work.
     pub fn share(&self, replicas: usize) {
         self.lock().replicas = u32::try_from(replicas).unwrap_or(u32::MAX);
     }
 
-    /// Takes a new image from the budget of the first of the namespaces that has some left, which also pays for the bytes.
-    /// One that was taken before and could not be copied costs nothing again, unless it `is_update`.
+    /// Charges a new image to the first of the namespaces that has a budget left, which is also charged for the bytes. An
+    /// image that was charged and could not be copied is not charged again, unless it `is_update`.
+    ///
+    /// `namespaces` may be long and repeat each namespace many times in a row.
     ///
     /// # Errors
-    /// When none has: the time from which one has. That of `namespaces` may be long and name each one many times in a row.
+    /// The time at which one of them has a budget again, if none has.
     pub fn take<'a>(
         &self,
-        image: &Image,
+        image: &Arc<ImageRef<'static>>,
         is_update: bool,
         namespaces: impl Iterator<Item = &'a Arc<str>>,
         now: Instant,
@@ -120,62 +121,64 @@ impl NamespaceBudgets {
                         .payers
                         .insert(Arc::clone(image), Arc::clone(namespace));
                     drop(state);
-                    self.metrics.budget_taken(BudgetGroup::Namespace, images, 0);
+                    self.metrics.images.add(BudgetGroup::Namespace, images);
                     return Ok(());
                 }
                 Some(at) => open_at = Some(open_at.map_or(at, |open_at| open_at.min(at))),
             }
         }
         drop(state);
-        // An image that nothing uses any more costs nobody anything.
+        // An image that nothing uses any more is not charged.
         open_at.map_or(Ok(()), |at| {
-            self.metrics.budget_refused(BudgetGroup::Namespace);
+            self.metrics.refused.increment(BudgetGroup::Namespace);
             Err(at)
         })
     }
 
-    /// Whether there is something left for an image that the policy asks for. It is taken when the image is copied:
-    /// invented names must not use it up.
+    /// Returns whether the budget of requested images has some left. It is charged when an image is copied: invented names
+    /// must not use it up.
     #[must_use]
-    pub fn allows_asked(&self, now: Instant) -> bool {
+    pub fn allows_requested(&self, now: Instant) -> bool {
         let state = self.lock();
-        let is_allowed = state.opens(state.asked, 1, ASKED_SHARE, now).is_none();
+        let is_allowed = state
+            .opens(state.requested, 1, REQUESTED_SHARE, now)
+            .is_none();
         drop(state);
         if !is_allowed {
-            self.metrics.budget_refused(BudgetGroup::Asked);
+            self.metrics.refused.increment(BudgetGroup::Requested);
         }
         is_allowed
     }
 
-    /// Whether an image that is to be copied has been paid for by a namespace, or may be copied as one that was asked for. It
-    /// is asked when the copy starts: the budget had room for many that waited for their turn.
+    /// Checks at the start of a copy that a namespace was charged for the image, or that the budget of requested images has
+    /// some left: it may have been used up while the image was queued.
     ///
     /// # Errors
-    /// When it may not: how long not.
+    /// The time until it has some left.
     pub fn allows(&self, image: &ImageRef<'static>, now: Instant) -> Result<(), Duration> {
         let state = self.lock();
         if state.payers.contains_key(image) {
             return Ok(());
         }
-        let opens_at = state.opens(state.asked, 1, ASKED_SHARE, now);
+        let opens_at = state.opens(state.requested, 1, REQUESTED_SHARE, now);
         drop(state);
         opens_at.map_or(Ok(()), |at| {
-            self.metrics.budget_refused(BudgetGroup::Asked);
+            self.metrics.refused.increment(BudgetGroup::Requested);
             Err(at.duration_since(now))
         })
     }
 
-    /// An image was copied; if no namespace paid for it, it is one that was asked for.
+    /// Charges a copied image to the budget of requested images, unless a namespace was charged for it.
     pub fn copied(&self, image: &ImageRef<'static>, now: Instant) {
         let mut state = self.lock();
         if !state.payers.contains_key(image) {
-            state.asked = state.with_images(state.asked, 1, ASKED_SHARE, now);
+            state.requested = state.with_images(state.requested, 1, REQUESTED_SHARE, now);
             drop(state);
-            self.metrics.budget_taken(BudgetGroup::Asked, 1, 0);
+            self.metrics.images.increment(BudgetGroup::Requested);
         }
     }
 
-    /// Counts what a copy of `image` sends, and passes its progress on.
+    /// Charges the bytes that a copy of `image` sends, and passes its progress on.
     #[must_use]
     pub fn charging<'a>(
         &'a self,
@@ -190,9 +193,8 @@ impl NamespaceBudgets {
         }
     }
 
-    /// Forgets who pays for images that are not in use any more, and budgets that are full. Returns how many namespaces
-    /// have nothing left.
-    pub fn tidy(&self, is_used: impl Fn(&Image) -> bool, now: Instant) -> usize {
+    /// Drops images that are no longer in use, and full budgets. Returns the number of namespaces whose budget is used up.
+    pub fn tidy(&self, is_used: impl Fn(&Arc<ImageRef<'static>>) -> bool, now: Instant) -> usize {
         let mut state = self.lock();
         state.payers.retain(|image, _| is_used(image));
         state.namespaces.retain(|_, bucket| !bucket.is_full(now));
@@ -211,11 +213,11 @@ impl NamespaceBudgets {
             state.namespaces.insert(namespace, bucket);
             BudgetGroup::Namespace
         } else {
-            state.asked = state.with_bytes(state.asked, ASKED_SHARE, bytes, now);
-            BudgetGroup::Asked
+            state.requested = state.with_bytes(state.requested, REQUESTED_SHARE, bytes, now);
+            BudgetGroup::Requested
         };
         drop(state);
-        self.metrics.budget_taken(group, 0, bytes);
+        self.metrics.bytes.add(group, bytes);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -224,11 +226,10 @@ impl NamespaceBudgets {
 }
 
 impl State {
-    /// When so many images can be taken from `bucket`, whose budget is `share` times that of a namespace; `None` if they can
-    /// now.
+    /// Returns when `bucket`, whose budget is `share` times that of a namespace, has this many images left; `None` if now.
     fn opens(&self, bucket: Bucket, images: u64, share: u32, now: Instant) -> Option<Instant> {
         let image = self.cost(images, self.daily.images, share);
-        // The last byte was allowed before it was known how many would follow.
+        // Bytes are charged after they were sent, so one that is left is enough.
         let byte = Duration::from_nanos(u64::from(self.daily.bytes > 0));
         [(bucket.images, image), (bucket.bytes, byte)]
             .into_iter()
@@ -256,7 +257,7 @@ impl State {
         }
     }
 
-    /// In which time so much is refilled.
+    /// Returns the time in which this amount refills.
     fn cost(&self, amount: u64, daily: u64, share: u32) -> Duration {
         if daily == 0 {
             return Duration::ZERO;
@@ -308,17 +309,18 @@ impl Drop for Charging<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Metrics;
 
     const GIB: u64 = 1 << 30;
 
     fn budgets(images: u64, bytes: u64) -> NamespaceBudgets {
-        let budgets = NamespaceBudgets::new(Metrics::new());
+        let budgets = NamespaceBudgets::new(BudgetMetrics::register(&mut Metrics::new()));
         budgets.set(DailyBudget { images, bytes });
         budgets
     }
 
-    fn image(number: usize) -> Image {
-        Image::new(format!("quay.io/a/b:{number}").parse().unwrap())
+    fn image(number: usize) -> Arc<ImageRef<'static>> {
+        Arc::new(format!("quay.io/a/b:{number}").parse().unwrap())
     }
 
     fn names(names: &[&str]) -> Vec<Arc<str>> {
@@ -409,11 +411,11 @@ mod tests {
         let budgets = budgets(1, 0);
         let now = Instant::now();
         for number in 0..10 {
-            assert!(budgets.allows_asked(now), "{number}");
+            assert!(budgets.allows_requested(now), "{number}");
             budgets.copied(&image(number), now);
         }
-        assert!(!budgets.allows_asked(now));
-        assert!(budgets.allows_asked(now + DAY));
+        assert!(!budgets.allows_requested(now));
+        assert!(budgets.allows_requested(now + DAY));
         assert_eq!(taken(&budgets, &["a"], now), 1);
     }
 
