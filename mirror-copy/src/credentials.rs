@@ -130,11 +130,21 @@ impl Explicit {
 }
 
 async fn read_password(path: &Path) -> Result<SecretString, CredentialError> {
-    let text = tokio::fs::read_to_string(path).await;
-    let text = text.map_err(|source| CredentialError::Password {
+    let file = path.to_owned();
+    let password = tokio::task::spawn_blocking(move || read_password_file(&file)).await;
+    let password = password.unwrap_or_else(|error| Err(error.into()));
+    password.map_err(|source| CredentialError::Password {
         path: path.to_owned(),
         source: Arc::new(source),
-    })?;
+    })
+}
+
+/// Reads a password from a file. One final line break is not part of it.
+///
+/// # Errors
+/// [`std::io::Error`] when the file cannot be read or is not UTF-8.
+pub fn read_password_file(path: &Path) -> std::io::Result<SecretString> {
+    let text = std::fs::read_to_string(path)?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(SecretString::from(text.strip_suffix('\r').unwrap_or(text)))
 }

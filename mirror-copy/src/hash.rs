@@ -51,6 +51,12 @@ impl Hasher {
     }
 }
 
+/// Returns the sha256 digest of these bytes as `sha256:hex`.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    Hasher::sha256().of(bytes)
+}
+
 fn written(algorithm: &str, sum: &[u8]) -> String {
     let mut text = String::with_capacity(algorithm.len() + 1 + 2 * sum.len());
     text.push_str(algorithm);

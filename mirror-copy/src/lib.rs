@@ -42,8 +42,11 @@ pub use copy::{
     CopyError, CopyOptions, CopyReport, DigestTag, Event, ListedReferrers, Progress, Source,
     Target, copy,
 };
-pub use credentials::{Credential, CredentialError, Credentials, DockerConfig, Login};
+pub use credentials::{
+    Credential, CredentialError, Credentials, DockerConfig, Login, read_password_file,
+};
 pub use error::{Operation, RegistryError, Remedy, Retry, Subject};
+pub use hash::sha256;
 pub use ipnet::IpNet;
 pub use manifest::{Descriptor, ManifestError};
 pub use oci_spec::image::Digest;

@@ -6,10 +6,8 @@
 //! registry does.
 
 mod copier;
-mod in_use;
 mod losses;
 mod parts;
-mod referrers;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -19,21 +17,18 @@ use mirror_contract::naming::anchor_tag;
 use mirror_contract::{Backup, Digest, ImageRef, ImageStatus, Mode, Refusal, RefusalKind};
 use mirror_copy::{Completeness, Operation, Registry, RegistryError, Resolved, TagOrDigest};
 use moka::future::Cache;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, broadcast};
 use tokio::time::{Instant, timeout};
 
 use crate::backup_health::BackupHealth;
 use crate::copy_queue::{CopyMetrics, CopyQueue, CrashRecord, Requester, Status, Task};
-use crate::former_backups::FormerBackups;
 use crate::locations::{Locations, anchor, contract_digest, engine_digest};
 use crate::logging::Throttle;
 use crate::namespace_budget::NamespaceBudgets;
 use copier::{BackupCopier, NO_BUDGET, Seen};
-pub use in_use::{CheckError, Presence, Upstream};
 use losses::Losses;
 use parts::{Pacing, Parts};
 pub use parts::{PartsPlan, Turn};
-pub use referrers::{ByKind, ReferrerKind, ReferrersPlan, UpstreamReferrers};
 
 /// Longest time until the response. The policy's whole budget is 800 ms by default, and the host needs a part of it.
 pub const ANSWER_WITHIN: Duration = Duration::from_millis(400);
@@ -173,8 +168,8 @@ impl Lookup {
     }
 
     #[must_use]
-    pub fn former_backups(&self) -> &FormerBackups {
-        self.images.former_backups()
+    pub fn locations(&self) -> &Locations {
+        &self.images
     }
 
     /// The daily budgets of new images.
@@ -225,6 +220,38 @@ impl Lookup {
     /// Sets how many images in use the queue holds, for one namespace and in total.
     pub fn limit_in_use(&self, of_namespace: usize, of_all: usize) {
         self.queue.limit_in_use(of_namespace, of_all);
+    }
+
+    /// Returns the status of the copy job of `image`; `None` if there is none.
+    #[must_use]
+    pub fn job(&self, image: &ImageRef<'static>) -> Option<Status> {
+        self.queue.status(image)
+    }
+
+    /// Receives the image of each attempt to copy that ended. A receiver that lags behind must check the [`Self::job`] of
+    /// all images.
+    #[must_use]
+    pub fn attempts(&self) -> broadcast::Receiver<ImageRef<'static>> {
+        self.queue.ended()
+    }
+
+    /// Requests a copy of an image that these namespaces use. It gets its slot in their turns.
+    #[must_use]
+    pub fn copy_in_use(
+        &self,
+        image: &ImageRef<'static>,
+        task: Task,
+        namespaces: Vec<Arc<str>>,
+    ) -> Status {
+        let requester = Requester::Namespaces(namespaces);
+        self.queue.request(image, task, &requester)
+    }
+
+    /// Adds namespaces to the copy job of `image`, if there is one.
+    pub fn join_in_use(&self, image: &ImageRef<'static>, namespaces: Vec<Arc<str>>) {
+        if self.queue.status(image).is_some() {
+            let _ = self.copy_in_use(image, Task::Copy, namespaces);
+        }
     }
 
     /// The record of running copies, which the caller stores.
@@ -394,9 +421,57 @@ impl Lookup {
     }
 
     /// Returns whether the backup accepts the login, or works without one.
-    async fn accepts_login(&self) -> bool {
+    pub(crate) async fn accepts_login(&self) -> bool {
         let ping = async { self.registry.ping().await.is_ok() };
         self.login.get_with((), ping).await
+    }
+
+    /// Records that the tag and the anchor of a copy have this digest. Lookups check its parts if they are not known to be
+    /// complete.
+    pub(crate) async fn record_found(
+        &self,
+        image: &ImageRef<'static>,
+        copy: &ImageRef<'static>,
+        digest: &Digest<'static>,
+    ) {
+        let found = engine_digest(digest);
+        if found.is_some_and(|found| self.parts.is_whole(copy.path(), &found)) {
+            self.seen.insert(image.clone(), digest.clone()).await;
+        }
+    }
+
+    /// Records that the backup had no copy at this time.
+    pub(crate) async fn record_missing(&self, image: &ImageRef<'static>, asked_at: Instant) {
+        self.seen.invalidate(image).await;
+        self.losses.missing(image, asked_at);
+    }
+
+    /// Checks the parts of the copy of an image in use. The last request is sent before `until`.
+    pub(crate) async fn check_parts_until(
+        &self,
+        image: &ImageRef<'static>,
+        copy: &ImageRef<'static>,
+        digest: &Digest<'static>,
+        plan: PartsPlan,
+        until: Instant,
+    ) -> Result<Completeness, RegistryError> {
+        let Some(digest) = engine_digest(digest) else {
+            return Ok(Completeness::Complete { next: None });
+        };
+        let root = Resolved {
+            digest,
+            media_type: String::new(),
+            size: 0,
+        };
+        let pacing = Pacing::InUse(until);
+        let found = self.parts.check(copy.path(), &root, plan, pacing).await?;
+        if let Completeness::Missing(part) = &found {
+            self.parts
+                .report_missing(image, copy.path(), &root.digest, part)
+                .await;
+            self.seen.invalidate(image).await;
+        }
+        Ok(found)
     }
 
     /// Checks the parts of a copy as far as time allows. Parts that could not be checked in time count as present, unless the

@@ -1,5 +1,6 @@
-//! Values of flags and variables: numbers, sizes, times, addresses.
+//! Parsers for the values of flags: numbers, sizes, durations, addresses.
 
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::str::FromStr;
@@ -8,18 +9,19 @@ use std::time::Duration;
 use k8s_openapi::jiff::SignedDuration;
 use mirror_contract::NamespacePattern;
 use mirror_contract::response::is_secret_name;
-use secrecy::SecretString;
+use mirror_copy::read_password_file;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::exit::UsageError;
 
 const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
 
-/// The units of sizes, as GNU coreutils reads them: `K` and `KiB` are 1024, `KB` is 1000.
+/// The units of sizes as in GNU coreutils: `K` and `KiB` are 1024, `KB` is 1000.
 const SIZE_UNITS: [&str; 4] = ["k", "m", "g", "t"];
 
-/// Parses a time: units in descending order, such as `1d`, `1h30m` or `500ms`. A day has 24 hours.
+/// Parses a duration: units in descending order, such as `1d`, `1h30m` or `500ms`. A day has 24 hours.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    const WRONG: &str = "must be a time with its unit, such as 5s, 30m, 1h30m or 1d";
+    const WRONG: &str = "must be a duration with a unit, such as 5s, 30m, 1h30m or 1d";
     let (days, rest) = match text.split_once('d') {
         Some((days, rest)) if days.bytes().all(|byte| byte.is_ascii_digit()) => {
             let days: u64 = days.parse().map_err(|_| WRONG)?;
@@ -62,13 +64,12 @@ pub(super) fn bytes(text: &str) -> Option<u64> {
     number.checked_mul(power?)
 }
 
-/// Parses a whole number, 1 or more.
 pub(super) fn positive<T: FromStr>(text: &str) -> Result<T, &'static str> {
     text.parse()
         .map_err(|_| "must be a whole number, 1 or more")
 }
 
-/// Parses an address to listen on. A port alone means all addresses.
+/// Parses an address to listen on. A port alone stands for all addresses.
 pub(super) fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
     const WRONG: &str = "must be a port, such as 5000, or an IP address with a port, such as 127.0.0.1:5000 or [::1]:5000";
     if let Ok(address) = text.parse() {
@@ -84,36 +85,27 @@ pub(super) fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
     Ok(SocketAddr::new(IpAddr::V4(ip), port))
 }
 
-/// Spaces around a comma are forgiven.
+/// Spaces around a comma are ignored.
 pub(super) fn namespace_pattern(text: &str) -> Result<NamespacePattern<'static>, &'static str> {
     NamespacePattern::parse(text.trim())
         .map(NamespacePattern::into_owned)
         .ok_or("must be the name of a namespace; a trailing * is a wildcard")
 }
 
-/// Parses the name of a Secret.
 pub(super) fn secret_name(text: &str) -> Result<String, &'static str> {
     is_secret_name(text)
         .then(|| text.to_owned())
         .ok_or("must be lower-case letters, digits, hyphens and dots, as names of Secrets are")
 }
 
-/// Reads a password from a file that `flag` names. One final line break does not belong to it.
-///
-/// # Errors
-/// [`UsageError`] when the file cannot be read, is empty, or is no text.
+/// Reads a password from a file that `flag` names. It must not be empty.
 pub(super) fn read_secret(file: &Path, flag: &str) -> Result<SecretString, UsageError> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| UsageError(format!("{flag} {}: {error}", file.display())))?;
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    let text = text.strip_suffix('\r').unwrap_or(text);
-    if text.is_empty() {
-        return Err(UsageError(format!(
-            "{flag} {}: the file is empty",
-            file.display()
-        )));
+    let wrong = |reason: &dyn Display| UsageError(format!("{flag} {}: {reason}", file.display()));
+    let password = read_password_file(file).map_err(|error| wrong(&error))?;
+    if password.expose_secret().is_empty() {
+        return Err(wrong(&"the file is empty"));
     }
-    Ok(SecretString::from(text))
+    Ok(password)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@
 //! - [`work_queue`]: which image is next;
 //! - [`rate_limits`]: how often registries are asked;
 //! - [`budget`]: new images per namespace;
-//! - [`probe`]: the checks at the registries;
+//! - [`probe`], [`image_checks`], [`referrer_checks`]: the checks at the registries;
 //! - [`conditions`]: what is reported, and to which objects.
 //!
 //! The copy queue decides when an image is copied; the lookup decides which requests a check sends.
@@ -20,12 +20,14 @@
 mod budget;
 mod conditions;
 mod controller;
+mod image_checks;
 mod image_state;
 mod images_in_use;
 mod metrics;
 mod probe;
 mod rate_limits;
 mod recheck_schedule;
+mod referrer_checks;
 #[cfg(test)]
 mod tests;
 mod work_queue;

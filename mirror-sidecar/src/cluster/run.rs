@@ -191,7 +191,7 @@ fn rules(
 ) -> Rules {
     Rules {
         backup: lookup.backup().clone(),
-        former_backups: lookup.former_backups().clone(),
+        former_backups: lookup.locations().former_backups().clone(),
         excluded_namespaces: excluded_namespaces.clone(),
         pull_secret: config.pull_plan.name().map(str::to_owned),
         former_pull_secrets: config.former_pull_secrets.clone(),

@@ -1,12 +1,10 @@
 //! Answers in the form of the distribution specification.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::metrics::FacadeStatus;
 
@@ -54,12 +52,7 @@ impl Reply {
             "annotations": annotations,
         });
         let mut reply = Self::json(StatusCode::OK, MANIFEST_TYPE, &manifest);
-        let mut digest = String::from("sha256:");
-        for byte in Sha256::digest(&reply.body) {
-            // Writing to a string cannot fail.
-            let _ = write!(digest, "{byte:02x}");
-        }
-        if let Ok(digest) = HeaderValue::from_str(&digest) {
+        if let Ok(digest) = HeaderValue::from_str(&mirror_copy::sha256(&reply.body)) {
             reply.headers.push((DOCKER_CONTENT_DIGEST, digest));
         }
         reply

@@ -215,7 +215,7 @@ impl Copier for BackupCopier {
             .images
             .target(image)
             .map_err(|error| permanent(error.to_string()))?;
-        if let Some(after) = self.losses.pause(image, Instant::now()) {
+        if let Some(after) = self.losses.backoff(image, Instant::now()) {
             return Err(Failure {
                 reason: "the backup registry keeps losing the copy of this image; check its clean-up rules and storage"
                     .into(),

@@ -1,5 +1,5 @@
-//! Copies that the backup registry loses again after it has shown them: clean-up rules, a cache that evicts, replicas that
-//! disagree. Copying again and again would only move bytes.
+//! Copies that the backup registry loses after they were verified, because of clean-up rules, an evicting cache, or replicas
+//! that disagree. They are restored with a backoff.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,37 +8,37 @@ use std::time::Duration;
 use mirror_contract::ImageRef;
 use tokio::time::Instant;
 
-use crate::backoff::doubling;
+use crate::backoff::Backoff;
 use crate::logging::Throttle;
 
-/// How long a copy is watched after it was made, and how long a loss counts.
+/// How long a copy is tracked after it was created, and how long a loss counts.
 const WATCHED_FOR: Duration = Duration::from_hours(1);
 
-/// Losses of one image after which it is copied again only after a pause. Fewer are repaired immediately: somebody may have
-/// deleted the copy.
+/// Losses of one image from which on it has a backoff. After fewer, the copy is restored immediately: somebody may have
+/// deleted it.
 const LOSSES_BEFORE_BACKOFF: u32 = 5;
 
-/// The pause after that many losses; doubled with each further one.
 const FIRST_BACKOFF: Duration = Duration::from_secs(30);
 const LONGEST_BACKOFF: Duration = Duration::from_mins(15);
 
-/// Images that are watched at the same time, at about 200 bytes each.
+/// Tracked images, at about 250 bytes each.
 const MAX_IMAGES: usize = 10_000;
 
 /// Shortest time between two warnings.
 const WARN_INTERVAL: Duration = Duration::from_hours(1);
 
-/// What became of the copies that this process made. Clones share it.
+/// The copies that this process created lately. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Losses {
     records: Arc<Mutex<HashMap<ImageRef<'static>, Record>>>,
     warning: Arc<Throttle>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Record {
     losses: u32,
-    /// When the copy was made, or found to be lost.
+    backoff: Backoff,
+    /// When the copy was created, or found to be lost.
     changed: Instant,
     is_there: bool,
 }
@@ -51,26 +51,26 @@ impl Losses {
         }
     }
 
-    /// A copy of this image was made just now, and read back.
+    /// Records a new copy.
     pub(super) fn copied(&self, image: &ImageRef<'static>, now: Instant) {
         let mut records = self.records();
-        let losses = records.get(image).map_or(0, |record| record.losses);
         if records.len() >= MAX_IMAGES && !records.contains_key(image) {
             records.retain(|_, record| record.is_fresh(now));
             if records.len() >= MAX_IMAGES {
                 return;
             }
         }
-        let record = Record {
-            losses,
+        let record = records.entry(image.clone()).or_insert_with(|| Record {
+            losses: 0,
+            backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),
             changed: now,
             is_there: true,
-        };
-        records.insert(image.clone(), record);
+        });
+        record.changed = now;
+        record.is_there = true;
     }
 
-    /// The backup registry had no copy of this image when it was asked at this moment. Logs a warning if it loses copies
-    /// more than once.
+    /// Records that the backup had no copy of this image at this time. Logs a warning after the second loss.
     pub(super) fn missing(&self, image: &ImageRef<'static>, asked_at: Instant) {
         let mut records = self.records();
         let Some(record) = records.get_mut(image) else {
@@ -80,7 +80,7 @@ impl Losses {
             records.remove(image);
             return;
         }
-        // A copy may have been made meanwhile.
+        // A copy may have been created since the request.
         if !record.is_there || record.changed >= asked_at {
             return;
         }
@@ -88,24 +88,23 @@ impl Losses {
         record.losses = record.losses.saturating_add(1);
         record.is_there = false;
         record.changed = asked_at;
+        if record.losses >= LOSSES_BEFORE_BACKOFF {
+            record.backoff.fail(asked_at);
+        }
         if record.losses > 1
             && let Some(times) = self.warning.count()
         {
             tracing::warn!(
                 %image, losses = record.losses, after_s = after.as_secs(), times,
-                "the backup registry loses copies after it has shown them; check its clean-up rules, its storage, and what \
-                 else deletes tags there"
+                "the backup registry loses copies; check its clean-up rules, its storage, and what else deletes tags there"
             );
         }
     }
 
-    /// How long this image is not to be copied again.
-    pub(super) fn pause(&self, image: &ImageRef<'static>, now: Instant) -> Option<Duration> {
-        let records = self.records();
-        let record = records.get(image).filter(|record| !record.is_there)?;
-        let excess = record.losses.checked_sub(LOSSES_BEFORE_BACKOFF)?;
-        let until = record.changed + doubling(FIRST_BACKOFF, LONGEST_BACKOFF, excess + 1);
-        (until > now).then(|| until.duration_since(now))
+    /// Returns the remaining backoff of this image.
+    pub(super) fn backoff(&self, image: &ImageRef<'static>, now: Instant) -> Option<Duration> {
+        let until = self.records().get(image)?.backoff.until(now)?;
+        Some(until.duration_since(now))
     }
 
     fn records(&self) -> MutexGuard<'_, HashMap<ImageRef<'static>, Record>> {
@@ -135,9 +134,9 @@ mod tests {
             *now += Duration::from_secs(1);
             losses.missing(&image, *now);
             losses.missing(&image, *now);
-            let pause = losses.pause(&image, *now).unwrap_or_default();
+            let pause = losses.backoff(&image, *now).unwrap_or_default();
             *now += pause;
-            assert_eq!(losses.pause(&image, *now), None);
+            assert_eq!(losses.backoff(&image, *now), None);
             pause.as_secs()
         };
         (0..count).map(lose).collect()
@@ -159,7 +158,7 @@ mod tests {
         losses.copied(&image(), now);
         now += WATCHED_FOR;
         losses.missing(&image(), now);
-        assert_eq!(losses.pause(&image(), now), None);
+        assert_eq!(losses.backoff(&image(), now), None);
         assert_eq!(pauses(&losses, 1, &mut now), [0]);
     }
 

@@ -27,13 +27,25 @@ impl DigestTag {
     /// Returns the tag for this digest, such as `sha256-<hex>.sig`.
     #[must_use]
     pub fn name(self, digest: &Digest) -> String {
-        let suffix = match self {
+        referrers_tag::tag(digest) + self.suffix()
+    }
+
+    const fn suffix(self) -> &'static str {
+        match self {
             Self::Referrers => "",
             Self::Signature => ".sig",
             Self::Attestation => ".att",
             Self::Sbom => ".sbom",
-        };
-        referrers_tag::tag(digest) + suffix
+        }
+    }
+
+    /// Returns a tag without the suffix of cosign, if it has one.
+    #[must_use]
+    pub fn strip_suffix(tag: &str) -> &str {
+        let mut suffixes = Self::OF_COSIGN.iter().map(|kind| kind.suffix());
+        suffixes
+            .find_map(|suffix| tag.strip_suffix(suffix))
+            .unwrap_or(tag)
     }
 
     /// Returns the digest of the manifest that has this tag, or `None` if there is none. Sends one `HEAD`, and a `GET` if

@@ -16,6 +16,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::Reconciler;
+use super::image_checks::Upstream;
 use super::image_state::{Check, Clock, ImageState, Owner};
 use super::metrics::{BackupCheck, UpstreamCheck};
 use super::probe::{ProbeRequest, ProbeResult, Subject, probe};
@@ -28,7 +29,6 @@ use crate::backoff::Backoff;
 use crate::cluster::copy_status::{Record, State};
 use crate::cluster::index::Image;
 use crate::copy_queue::Task;
-use crate::lookup::Upstream;
 use crate::token_bucket::TokenBucket;
 use entry::{Entry, namespaces};
 

@@ -3,11 +3,11 @@
 use mirror_contract::{Digest, ImageRef, ImageStatus, Mode, RefusalKind};
 use mirror_copy::Completeness;
 
+use super::image_checks::{CheckError, Presence, Upstream};
 use super::image_state::Check;
+use super::referrer_checks::{ReferrersPlan, UpstreamReferrers};
 use crate::cluster::index::Image;
-use crate::lookup::{
-    CheckError, Lookup, PartsPlan, Presence, ReferrersPlan, Turn, Upstream, UpstreamReferrers,
-};
+use crate::lookup::{Lookup, PartsPlan, Turn};
 
 /// A check of one image, and what is known before it.
 pub(super) struct ProbeRequest {

@@ -7,11 +7,13 @@ use mirror_copy::Completeness;
 use tokio::time::Instant;
 
 use super::conditions::{Condition, top_level};
+use super::image_checks::{Presence, Upstream};
 use super::image_state::{Check, Clock, ImageState, Owner, REPORT_COPY_FOR};
 use super::images_in_use::{Use, images_in_use};
 use super::metrics::{BackupCheck, UpstreamCheck};
 use super::probe::ProbeError;
 use super::recheck_schedule::{Phase, RecheckSchedule};
+use super::referrer_checks::{ReferrerKind, UpstreamReferrers};
 use super::work_queue::WorkQueue;
 use crate::cluster::config::OnMovedTag;
 use crate::cluster::copy_status::State;
@@ -20,7 +22,7 @@ use crate::cluster::index::tests::{seen, workload};
 use crate::cluster::workload_kind::WorkloadKind;
 use crate::cluster::{Change, CopyState, ExcludedNamespaces, Index, Rules, Workload};
 use crate::copy_queue::{Outlook, Status, Task};
-use crate::lookup::{PartsPlan, Presence, ReferrerKind, Turn, Upstream, UpstreamReferrers};
+use crate::lookup::{PartsPlan, Turn};
 
 const HOUR: Duration = Duration::from_hours(1);
 

@@ -1,15 +1,13 @@
 //! All tags of a repository.
 
 use futures_util::{Stream, StreamExt as _};
+use mirror_contract::Digest;
 use mirror_contract::naming::anchored_digest;
-use mirror_copy::RegistryError;
+use mirror_copy::{DigestTag, RegistryError};
 
 use super::plan::{Plan, Repository};
 use crate::args::TagFilters;
 use crate::output::count;
-
-/// Suffixes of the tags by which cosign finds what belongs to a digest.
-const COSIGN_SUFFIXES: [&str; 3] = [".sig", ".att", ".sbom"];
 
 /// The copies of the tags of one repository.
 pub(super) struct Listed {
@@ -65,14 +63,10 @@ pub(super) fn plans(
     })
 }
 
-/// Whether a tag is made of a digest: referrers where a registry has no API for them (distribution-spec, "Referrers Tag
-/// Schema"), what cosign adds to an image, and the anchors of copies.
+/// Returns whether a tag is derived from a digest: the list of referrers where a registry has no API for them
+/// (distribution-spec, "Referrers Tag Schema"), the tags of cosign, and the anchors of copies.
 fn belongs_to_an_image(tag: &str) -> bool {
-    let suffix = COSIGN_SUFFIXES
-        .iter()
-        .find_map(|suffix| tag.strip_suffix(suffix));
-    mirror_contract::Digest::parse_tag_form(suffix.unwrap_or(tag)).is_some()
-        || anchored_digest(tag).is_some()
+    Digest::parse_tag_form(DigestTag::strip_suffix(tag)).is_some() || anchored_digest(tag).is_some()
 }
 
 #[cfg(test)]

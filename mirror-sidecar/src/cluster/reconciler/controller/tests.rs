@@ -15,6 +15,7 @@ use crate::cluster::config::OnMovedTag;
 use crate::cluster::events::EventMetrics;
 use crate::cluster::index::tests::{deployment, seen};
 use crate::cluster::reconciler::ReconcilerMetrics;
+use crate::cluster::reconciler::image_checks::Presence;
 use crate::cluster::reconciler::image_state::ImageState;
 use crate::cluster::testing::{api_server, found, refusal};
 use crate::cluster::{
@@ -22,7 +23,7 @@ use crate::cluster::{
 };
 use crate::copy_queue::CopyMetrics;
 use crate::locations::Locations;
-use crate::lookup::{Lookup, Presence};
+use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::namespace_budget::{BudgetMetrics, NamespaceBudgets};
 

@@ -10,10 +10,10 @@ use super::{
 };
 use crate::backoff::doubling;
 use crate::cluster::copy_status::State;
+use crate::cluster::reconciler::image_checks::Presence;
 use crate::cluster::reconciler::metrics::BackupCheck;
 use crate::cluster::reconciler::probe::ProbeError;
 use crate::copy_queue::Task;
-use crate::lookup::Presence;
 
 /// Backoff after the first check without a result.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);

@@ -1,8 +1,8 @@
 //! Referrers that appear after the copy: CI pushes an image, then signs it.
 
 use super::{Clock, ImageState, Integrity, JobStage, Owner};
+use crate::cluster::reconciler::referrer_checks::{ByKind, ReferrersPlan, UpstreamReferrers};
 use crate::copy_queue::Task;
-use crate::lookup::{ByKind, ReferrersPlan, UpstreamReferrers};
 
 /// Copies requested for the same referrers of a kind. What is still missing then cannot be copied.
 const MAX_TRIES: u8 = 3;

@@ -9,9 +9,9 @@ use super::{
 };
 use crate::cluster::config::OnMovedTag;
 use crate::cluster::copy_status::State;
+use crate::cluster::reconciler::image_checks::Upstream;
 use crate::cluster::reconciler::metrics::UpstreamCheck;
 use crate::copy_queue::Task;
-use crate::lookup::Upstream;
 
 /// Pause before an absence is confirmed: a registry may have a bad moment.
 const ABSENCE_PAUSE: Duration = Duration::from_mins(1);

@@ -1,4 +1,4 @@
-//! Referrers of originals in use, such as signatures, that their copies lack: CI pushes an image and signs it then.
+//! Checks for referrers of originals in use, such as signatures, that the copies lack: CI signs an image after its push.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
@@ -7,28 +7,28 @@ use mirror_contract::{Digest, ImageRef};
 use mirror_copy::{DigestTag, ListedReferrers, RegistryError, Source, TagOrDigest};
 use tokio::time::timeout;
 
-use super::Lookup;
-use super::in_use::{BACKUP_CHECK_TIMEOUT, within};
+use super::image_checks::{BACKUP_CHECK_TIMEOUT, within};
 use crate::locations::engine_digest;
+use crate::lookup::Lookup;
 
-/// How long requests to the registry of the original may take: for the list, and for the tags of the digest together. The
-/// engine gives up a response that does not begin within 10 s, and then remembers that about the host.
+/// Timeout of the requests to the registry of the original: for the list, and for the tags of the digest together. The
+/// engine times out after 10 s without a response, and then remembers that about the host.
 const REFERRERS_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Where an original has referrers.
+/// Where the referrers of an original are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReferrerKind {
-    /// In the list of the referrers API, or of the fallback tag.
+    /// The list of the referrers API, or of the fallback tag.
     Listed,
-    /// Under the tag that cosign makes for signatures.
+    /// The tag of cosign for signatures.
     Signature,
-    /// Under the one for attestations.
+    /// The tag of cosign for attestations.
     Attestation,
-    /// Under the one for the software bill of materials.
+    /// The tag of cosign for SBOMs.
     Sbom,
 }
 
-/// One value for each kind of referrers.
+/// One value for each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ByKind<T> {
     listed: T,
@@ -37,27 +37,26 @@ pub struct ByKind<T> {
     sbom: T,
 }
 
-/// What to check at one re-check.
+/// The referrers to check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReferrersPlan {
-    /// Fingerprints of what need not be compared with the copy.
+    /// Fingerprints of referrers that need not be compared with the copy.
     pub known: ByKind<Option<u64>>,
-    /// The number of the turn: tags are checked in turns.
+    /// The number of the check; the tags to check follow from it.
     pub turn: u128,
 }
 
 /// Referrers of an original, compared with those of its copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpstreamReferrers {
-    /// Where the original has them.
     pub kind: ReferrerKind,
-    /// Tells them from others of this kind.
+    /// Changes whenever the referrers do.
     pub fingerprint: u64,
     /// The copy lacks some of them.
     pub are_missing: bool,
 }
 
-/// The referrers of one image, at both sides.
+/// A check of one image.
 struct Check<'a> {
     lookup: &'a Lookup,
     image: &'a ImageRef<'static>,
@@ -69,17 +68,18 @@ struct Check<'a> {
 }
 
 impl Lookup {
-    /// Compares the referrers of an original with those of its copy, which has the same digest. This is one request to the
-    /// original's registry for their list, if it has such an API, and two for tags of the digest. Further ones, also to the
-    /// backup, are only for what is not known. Nothing is returned about what does not exist or cannot be read.
-    pub async fn check_referrers(
+    /// Compares the referrers of an original with those of its copy, which has the same digest. It sends one request to the
+    /// original's registry for the list, if that has the API, and two for tags of the digest. Further requests, also to the
+    /// backup, are sent only for unknown referrers. Referrers that do not exist or cannot be read are not returned.
+    pub(super) async fn check_referrers(
         &self,
         image: &ImageRef<'static>,
         copy: &ImageRef<'static>,
         digest: &Digest<'static>,
         plan: ReferrersPlan,
     ) -> Vec<UpstreamReferrers> {
-        let (Ok(source), Some(digest)) = (self.images.source(image), engine_digest(digest)) else {
+        let (Ok(source), Some(digest)) = (self.locations().source(image), engine_digest(digest))
+        else {
             return Vec::new();
         };
         let check = Check {
@@ -105,7 +105,7 @@ impl Lookup {
 }
 
 impl ReferrersPlan {
-    /// Returns the tag to check besides the one for signatures.
+    /// The tag to check besides the one for signatures.
     fn tag_of_turn(&self) -> (ReferrerKind, DigestTag) {
         if self.turn.is_multiple_of(2) {
             (ReferrerKind::Attestation, DigestTag::Attestation)
@@ -114,7 +114,7 @@ impl ReferrersPlan {
         }
     }
 
-    /// The same where a tag takes the place of the referrers API: it has every other turn.
+    /// The tag to check if the registry has no referrers API. Every other check is of the fallback tag.
     fn tag_without_api(&self) -> (ReferrerKind, DigestTag) {
         if self.turn.is_multiple_of(2) {
             (ReferrerKind::Listed, DigestTag::Referrers)
@@ -125,12 +125,11 @@ impl ReferrersPlan {
     }
 }
 
-/// What the registry of an original returns from its referrers API.
+/// The response of the referrers API of the original's registry.
 enum List {
     Has(ListedReferrers),
-    /// It has no such API.
+    /// The registry has no such API.
     Absent,
-    /// It cannot be read.
     Unknown,
 }
 
@@ -160,7 +159,7 @@ impl Check<'_> {
         .await
     }
 
-    /// Compares what has a tag of the digest.
+    /// Compares the referrers under a tag of the digest.
     async fn tag(&self, kind: ReferrerKind, tag: DigestTag) -> Option<UpstreamReferrers> {
         let Source {
             registry,
@@ -180,13 +179,13 @@ impl Check<'_> {
         });
         let seen = seen.await?;
         if seen.are_missing {
-            // The copy must see the tag.
+            // The next copy must not use a cached list without the tag.
             registry.forget_digest_tags(repository);
         }
         Some(seen)
     }
 
-    /// Compares referrers that are not known.
+    /// Compares referrers unless they are known.
     async fn compare(
         &self,
         kind: ReferrerKind,
@@ -201,14 +200,13 @@ impl Check<'_> {
         })
     }
 
-    /// Whether the copy lacks some of these.
     async fn lacks(&self, listed: &ListedReferrers) -> Option<bool> {
-        let copied = ListedReferrers::of_copy(&self.lookup.registry, self.copy, &self.digest);
+        let copied = ListedReferrers::of_copy(self.lookup.registry(), self.copy, &self.digest);
         let copied = self.in_backup(copied).await?;
         Some(!listed.are_all_in(&copied))
     }
 
-    /// Whether the copy lacks some of those in the list under the fallback tag.
+    /// Reads the list under the fallback tag and compares it.
     async fn lacks_of_list(&self, tag: &str) -> Option<bool> {
         let Source {
             registry,
@@ -218,15 +216,15 @@ impl Check<'_> {
         let listing = ListedReferrers::by_tag(registry, repository, &self.digest);
         match self.request(tag, listing).await? {
             Ok(listed) => self.lacks(&listed).await,
-            // What is no list will not become one.
+            // An invalid list stays invalid.
             Err(error) => (!error.retry().is_transient()).then_some(false),
         }
     }
 
-    /// Whether the tag stands for something else in the copy, or for nothing.
+    /// Returns whether the tag of the copy is missing or has another digest.
     async fn lacks_tag(&self, tag: &str, digest: &mirror_copy::Digest) -> Option<bool> {
         let reference = TagOrDigest::Tag(tag.to_owned());
-        let registry = &self.lookup.registry;
+        let registry = self.lookup.registry();
         let copied = registry.resolve_to_write(self.copy, &reference);
         let copied = self.in_backup(copied).await?;
         Some(copied.is_none_or(|copied| copied.digest != *digest))
@@ -245,7 +243,7 @@ impl Check<'_> {
             .ok()
     }
 
-    /// Waits for a response of the original's registry; `None` if there is none in time.
+    /// Waits for a response of the original's registry. Returns `None` after the timeout.
     async fn request<T>(
         &self,
         object: &str,
@@ -259,7 +257,7 @@ impl Check<'_> {
             }
             Ok(found) => Some(found),
             Err(_) => {
-                tracing::debug!(%image, object, within = ?REFERRERS_TIMEOUT, "reading the referrers of the original takes too long");
+                tracing::debug!(%image, object, within = ?REFERRERS_TIMEOUT, "reading the referrers of the original timed out");
                 None
             }
         }
@@ -267,7 +265,6 @@ impl Check<'_> {
 }
 
 impl<T> ByKind<T> {
-    /// The value for this kind.
     pub fn of(&self, kind: ReferrerKind) -> &T {
         match kind {
             ReferrerKind::Listed => &self.listed,
@@ -277,7 +274,6 @@ impl<T> ByKind<T> {
         }
     }
 
-    /// The same, to be changed.
     pub fn of_mut(&mut self, kind: ReferrerKind) -> &mut T {
         match kind {
             ReferrerKind::Listed => &mut self.listed,
@@ -287,7 +283,6 @@ impl<T> ByKind<T> {
         }
     }
 
-    /// A value for each kind, made from this one's.
     pub fn map<U>(&self, value: impl Fn(&T) -> U) -> ByKind<U> {
         ByKind {
             listed: value(&self.listed),
