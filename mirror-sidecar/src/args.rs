@@ -1,7 +1,7 @@
 //! Flags and environment variables.
 //!
-//! Each group belongs to one concern and is shared by the commands that need it. What a flag means is parsed here;
-//! no other module reads the environment.
+//! Each group belongs to one concern and is shared by the commands that need it. Values are parsed into types here. No
+//! other module reads the environment.
 
 mod backup;
 mod cluster;
@@ -50,35 +50,32 @@ const NAME_EXAMPLES: &str = "\
 Examples:
   mirror-sidecar name nginx                                          the canonical reference
   mirror-sidecar name nginx:1.27 --registry ghcr.io --repository acme
-  mirror-sidecar name - --output json < images.txt                   a list of images, one a line
+  mirror-sidecar name - --output json < images.txt                   a list of images, one per line
   mirror-sidecar name --reverse ghcr.io/acme/docker.io-library-nginx:1.27 --registry ghcr.io --repository acme";
 
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
-  0  everything was done
-  1  something could not be done: a copy failed, a port is taken, the registry does not answer, the results cannot be
-     written
-  2  a flag, an environment variable, a file named by one, or an image reference is wrong
-  130, 143  `copy` was interrupted by Ctrl-C (SIGINT) or SIGTERM";
+  0  success
+  1  a copy failed, a port is in use, a registry does not respond, or the results cannot be written
+  2  a flag, an environment variable, a file that one of them names, or an image reference is invalid
+  130, 143  `copy` was interrupted by SIGINT (Ctrl-C) or SIGTERM";
 
-/// Keeps copies of container images in a backup registry and tells the image-mirror policy about them.
+/// Copies container images to a backup registry, and reports their status to the image-mirror policy.
 #[derive(Debug, Parser)]
 #[command(name = "mirror-sidecar", version, about, after_help = EXIT_CODES)]
 pub struct Cli {
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// How to log.
     #[command(flatten)]
     pub log: LogArgs,
 }
 
 /// Parses the command line and the environment.
 ///
-/// A variable that is empty counts as not set, as charts and shell scripts expect.
+/// An empty variable counts as not set, as charts and shell scripts expect.
 ///
 /// # Errors
-/// The exit code, after `--help` or what is wrong was printed.
+/// The exit code, after `--help` or the error was printed.
 pub fn parse() -> Result<Cli, ExitCode> {
     fn forget_empty(command: clap::Command) -> clap::Command {
         let is_empty = |arg: &clap::Arg| {
@@ -109,7 +106,7 @@ pub fn parse() -> Result<Cli, ExitCode> {
         })
 }
 
-/// Names the variable that the value came from beside the flag that it is wrong for.
+/// Adds the name of the variable to an error if the value came from there.
 fn with_variable(mut error: clap::Error) -> clap::Error {
     let mut root = Cli::command();
     root.build();
@@ -138,28 +135,26 @@ fn with_variable(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Answer the policy and copy the images that it asks for, until stopped
+    /// Run the service: respond to the policy, and copy the images that it requests
     Serve(Box<ServeArgs>),
-    /// Copy images now, with all their platforms and signatures, byte for byte
+    /// Copy images with all platforms and signatures, byte for byte
     Copy(CopyArgs),
-    /// Show the names of images: canonical reference, copy, and the policy's query
+    /// Show the canonical reference of an image, the name of its copy, and the query of the policy
     Name(NameArgs),
-    /// Check an installation: the service, the login that pushes, and what a copy would read
+    /// Check an installation: readiness of the service, push permission, and a dry run of one copy
     Check(CheckArgs),
     /// Print a completion script for a shell
     Completion(CompletionArgs),
-    /// Print the manual page, or write the pages of all commands to a folder
+    /// Print the manual page, or write one for each command to a folder
     Man(ManArgs),
 }
 
-/// How to log.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Log")]
 pub struct LogArgs {
-    /// Form of the log lines on standard error
+    /// Format of the log lines on standard error
     #[arg(
         long,
         env = "LOG_FORMAT",
@@ -168,15 +163,14 @@ pub struct LogArgs {
         global = true
     )]
     pub log_format: LogFormat,
-    /// Least severe level to log: off, error, warn, info, debug, trace; or a list of it and of MODULE=LEVEL
+    /// Log level: off, error, warn, info, debug or trace; or a comma-separated list of a level and of MODULE=LEVEL
     #[arg(long, env = "LOG_LEVEL", default_value = "info", global = true, value_parser = logging::filter::check)]
     pub log_level: String,
 }
 
-/// Flags of `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Address of /healthz, /readyz and /metrics (plain HTTP; port 0 takes a free one and logs it)
+    /// Address of /healthz, /readyz and /metrics, without TLS (port 0: a free port, which is logged)
     #[arg(
         long,
         env = "ADMIN_LISTEN",
@@ -185,7 +179,7 @@ pub struct ServeArgs {
         value_parser = listen_address
     )]
     pub admin_listen: SocketAddr,
-    /// Keep serving this long after SIGTERM while /readyz fails, such as 30s or 1m30s; 5s in a cluster
+    /// Keep serving this long after SIGTERM while /readyz fails, such as 30s or 1m30s; use 5s in a cluster
     #[arg(
         long,
         env = "SHUTDOWN_DELAY",
@@ -194,7 +188,7 @@ pub struct ServeArgs {
         value_parser = shutdown_delay
     )]
     pub shutdown_delay: Duration,
-    /// How many images are copied at the same time, at most half of them from one source
+    /// Maximum number of images copied at the same time, at most half of them from one source
     #[arg(
         long,
         env = "PARALLEL_COPIES",
@@ -203,50 +197,40 @@ pub struct ServeArgs {
         value_parser = positive::<NonZeroUsize>
     )]
     pub parallel_copies: NonZeroUsize,
-    // The groups come last: a heading holds for all flags that follow it.
-    /// Where copies go.
+    // The groups come last: a heading applies to all flags that follow it.
     #[command(flatten)]
     pub backup: BackupArgs,
-    /// Where originals come from.
     #[command(flatten)]
     pub sources: SourceArgs,
-    /// What is allowed of them.
     #[command(flatten)]
     pub originals: OriginalsArgs,
-    /// How the policy reaches the sidecar.
     #[command(flatten)]
     pub facade: FacadeArgs,
-    /// How it works with a Kubernetes cluster.
     #[command(flatten)]
     pub cluster: ClusterArgs,
 }
 
-/// Flags of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// The image to plan a copy of; nothing is copied
+    /// Image for the dry run; nothing is copied
     #[arg(value_name = "IMAGE")]
     pub image: String,
-    /// Address of the service's /readyz, which must respond with 200
+    /// URL of the service's /readyz, which must respond with 200
     #[arg(long, value_name = "HTTP-URL", value_parser = http_url)]
     pub ready_url: Option<hyper::Uri>,
-    /// Where copies go.
     #[command(flatten)]
     pub backup: BackupArgs,
-    /// Where originals come from.
     #[command(flatten)]
     pub sources: SourceArgs,
 }
 
-/// Flags of `completion`.
 #[derive(Debug, Args)]
 #[command(after_help = COMPLETION_EXAMPLES)]
 pub struct CompletionArgs {
-    /// The shell to complete commands and flags in
+    /// Shell to generate the script for
     pub shell: clap_complete::Shell,
 }
 
-/// Flags of `man`.
 #[derive(Debug, Args)]
 pub struct ManArgs {
     /// Existing folder for mirror-sidecar.1, mirror-sidecar-copy.1 and the pages of the other commands
@@ -254,17 +238,16 @@ pub struct ManArgs {
     pub folder: Option<PathBuf>,
 }
 
-/// Flags of `name`.
 #[derive(Debug, Args)]
 #[command(after_help = NAME_EXAMPLES)]
 pub struct NameArgs {
-    /// The image references to show; - reads more of them from standard input, one a line, where # begins a comment
+    /// Image references; - reads a list from standard input: one per line, # starts a comment
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<String>,
-    /// Show the originals of these copies instead
+    /// Show the original of each copy instead
     #[arg(long)]
     pub reverse: bool,
-    /// Where the policy reaches the sidecar: its `sidecar` setting
+    /// Address of the sidecar in the query: the `sidecar` setting of the policy
     #[arg(
         long,
         env = "SIDECAR",
@@ -273,15 +256,14 @@ pub struct NameArgs {
         value_parser = sidecar
     )]
     pub sidecar: String,
-    /// Form of the results on standard output
+    /// Format of the results on standard output
     #[arg(long, value_enum, default_value = "text")]
     pub output: OutputFormat,
-    /// Where copies go.
     #[command(flatten)]
     pub backup: BackupArgs,
 }
 
-/// Kubernetes kills after 30 seconds by default, and stopping takes some of them.
+/// At most 10 minutes. The default grace period of a Pod is 30 s, and stopping takes up to 10 s of it.
 fn shutdown_delay(text: &str) -> Result<Duration, String> {
     let delay = duration(text)?;
     if delay > Duration::from_mins(10) {

@@ -5,7 +5,6 @@
 //! then that a login may not push.
 
 mod state;
-mod trouble;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use state::{Change, State};
-pub use trouble::{Trouble, TroubleKind};
+pub use state::{Trouble, TroubleKind};
 
 /// Interval between probes of a healthy registry. A probe is one request to the registry's root, which registries do
 /// not rate-limit.

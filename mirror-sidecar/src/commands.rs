@@ -1,4 +1,4 @@
-//! What each command does: it joins the parts and turns their results into output and an exit code.
+//! The commands: each connects modules, and turns their results into output and an exit code.
 
 pub mod check;
 pub mod completion;
@@ -7,4 +7,3 @@ mod list;
 pub mod man;
 pub mod name;
 pub mod serve;
-mod shutdown;

@@ -20,10 +20,8 @@ mod progress;
 #[cfg(test)]
 mod simulation;
 mod sources;
-mod task;
 #[cfg(test)]
 mod tests;
-mod verdict;
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -44,13 +42,12 @@ use crate::reason::Reason;
 pub use crash_record::CrashRecord;
 use fair_slots::{FairSlots, Lane};
 use job::{Backoff, Job, Stage, penalty_delay, retry_delay};
+pub use job::{Outlook, Status, Task};
 use jobs::{InUseLimits, Jobs, Room};
-use limits::TICK;
+use limits::{Blame, TICK, Verdict};
 pub use metrics::{CopyMetrics, Counts};
 pub use progress::JobProgress;
 use sources::{Class, Source};
-pub use task::{Outlook, Status, Task};
-use verdict::{Blame, Verdict};
 
 /// Ended attempts that are buffered for receivers. A receiver that lags behind by more checks all images instead.
 const MAX_ENDED: usize = 1024;

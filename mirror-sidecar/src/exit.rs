@@ -1,15 +1,38 @@
-//! How the program ends: exit codes, and the error that stands for one of them.
+//! Exit codes, usage errors, and the signals that stop the program.
 
-/// Something could not be done: a copy failed, a port is taken.
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A copy failed, or a port is in use.
 pub const FAILURE: u8 = 1;
 
-/// The command line, the environment or a file it names is wrong. The same code that clap uses.
+/// A flag, an environment variable, or a file that one of them names is invalid. The code that clap uses.
 pub const USAGE: u8 = 2;
 
-/// A signal ended the command: this and its number, as shells report it.
+/// Added to the number of the signal that ended the command, as shells do.
 pub const SIGNAL: u8 = 128;
 
-/// The user can mend this: a flag, a variable or a file that one of them names is wrong.
+/// A flag, an environment variable, or a file that one of them names is invalid.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
+
+#[derive(Clone, Copy, Debug)]
+pub enum StopSignal {
+    Interrupt,
+    Terminate,
+}
+
+/// Waits for the first SIGTERM or SIGINT.
+pub async fn stop_signal() -> StopSignal {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        // Without handlers, the signals end the process, which loses nothing.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => StopSignal::Terminate,
+        _ = interrupt.recv() => StopSignal::Interrupt,
+    }
+}

@@ -1,7 +1,7 @@
-//! The endpoint that Kubewarden's host takes for an OCI registry.
+//! The endpoint that looks like an OCI registry to Kubewarden's host.
 //!
-//! It knows the queries of the contract and nothing else: it serves no blob and takes no push. Answers that stay true
-//! for a minute are manifests; everything else is an OCI error, because the host caches what succeeds.
+//! It responds only to the queries of the contract: there are no blobs and no pushes. Responses that stay valid for a minute
+//! are manifests. Everything else is an OCI error, because the host caches successful responses.
 
 mod auth;
 mod metrics;
@@ -28,26 +28,22 @@ use metrics::FacadeStatus;
 use reply::{Code, Reply};
 use route::Route;
 
-/// What the facade answers from.
 pub struct Facade {
-    /// What is mirrored.
     pub lookup: Lookup,
-    /// Who may ask; `None` lets everybody.
+    /// `None` if requests need no authentication.
     pub auth: Option<FacadeAuth>,
-    /// What to say about pull Secrets.
     pub pull_secrets: PullSecrets,
-    /// What the cluster runs, if there is one.
+    /// `None` without a cluster.
     pub cluster: Option<Arc<SharedIndex>>,
     pub metrics: FacadeMetrics,
 }
 
-/// The facade as a service.
 pub fn router(facade: Facade) -> Router {
     Router::new().fallback(handle).with_state(Arc::new(facade))
 }
 
 async fn handle(State(facade): State<Arc<Facade>>, request: Request) -> Response<Body> {
-    // The body is not read: no query has one, and a peer could send it slowly.
+    // The body is not read: queries have none, and a peer could send it slowly.
     let (head, _) = request.into_parts();
     let began = Instant::now();
     let connection = head.extensions.get::<Arc<Connection>>();
@@ -63,7 +59,7 @@ impl Facade {
         let authorization = request.headers.get(header::AUTHORIZATION);
         if let Some(auth) = &self.auth {
             if !auth.allows(authorization) {
-                // The host always asks for the challenge first; that is no failure.
+                // The first request of the host is always without credentials.
                 let is_first = authorization.is_none() && request.uri.path() == "/v2/";
                 let reply = Reply::unauthorized();
                 let reply = reply.counted_as((!is_first).then_some(FacadeStatus::RefusedRequest));
@@ -73,10 +69,7 @@ impl Facade {
             connection.inspect(|connection| connection.authenticated());
         }
         if !matches!(request.method, Method::GET | Method::HEAD) {
-            return Reply::error(
-                Code::Unsupported,
-                "only GET and HEAD, this is no registry to push to",
-            );
+            return Reply::error(Code::Unsupported, "only GET and HEAD are supported");
         }
         match Route::parse(request.uri.path()) {
             Some(Route::Base) => Reply::base(),
@@ -87,7 +80,7 @@ impl Facade {
         }
     }
 
-    /// The annotation with the workloads whose Pods are left alone.
+    /// The annotation with the owners of Pods that are ignored.
     fn skipped_owners(&self, namespace: &str) -> Option<(&'static str, String)> {
         let list = self.cluster.as_ref()?.skipped_owners(namespace);
         (!list.is_empty()).then_some((owners::SKIPPED_OWNERS, list))
@@ -103,29 +96,29 @@ impl Facade {
             Ok(query) => query,
             Err(error) => return Reply::error(Code::NameInvalid, &error.to_string()),
         };
-        // Where nobody needs a password, a query is what tells a policy server from others.
+        // Without authentication, a valid query distinguishes a policy server from other peers.
         connection.inspect(|connection| connection.authenticated());
-        let answer = match &query {
+        let response = match &query {
             Query::Image { image, mode } => {
                 let secret = self.pull_secrets.name();
-                let answer = self.lookup.image(image, *mode).await;
-                answer.map(|answer| {
-                    let kind = FacadeStatus::from(&answer);
-                    (kind, answer.naming_secret(secret).annotations())
+                let status = self.lookup.image(image, *mode).await;
+                status.map(|status| {
+                    let counted = FacadeStatus::from(&status);
+                    (counted, status.naming_secret(secret).annotations())
                 })
             }
             Query::PullSecret { namespace, mode } => {
-                let answer = self.pull_secrets.answer(namespace, *mode).await;
-                answer.map(|answer| {
-                    let mut annotations = answer.annotations();
+                let status = self.pull_secrets.answer(namespace, *mode).await;
+                status.map(|status| {
+                    let mut annotations = status.annotations();
                     annotations.extend(self.skipped_owners(namespace));
-                    (FacadeStatus::from(&answer), annotations)
+                    (FacadeStatus::from(&status), annotations)
                 })
             }
         };
-        tracing::debug!(name, reference, refused = answer.is_err(), "answered");
-        match answer {
-            Ok((kind, annotations)) => Reply::manifest(annotations).counted_as(Some(kind)),
+        tracing::debug!(name, reference, refused = response.is_err(), "responded");
+        match response {
+            Ok((status, annotations)) => Reply::manifest(annotations).counted_as(Some(status)),
             Err(refusal) => Reply::error(Code::ManifestUnknown, &refusal.to_string())
                 .counted_as(Some(refusal.kind.into())),
         }

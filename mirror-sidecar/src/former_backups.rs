@@ -1,13 +1,13 @@
-//! Where copies were before naming, repository or host of the backup changed.
+//! Former locations of copies: the naming, the repository or the host of the backup may have changed.
 
 use mirror_contract::{Backup, ImageRef};
 
-/// Former backups, and the present place with the other naming. All are searched in this order: the present place first.
+/// The current backup with the other naming, then the former backups, in the order in which they are searched.
 #[derive(Clone, Debug, Default)]
 pub struct FormerBackups(Vec<Backup>);
 
 impl FormerBackups {
-    /// The backups at `places` with both namings, besides what may have been in `present` before.
+    /// The backups at `places` with both namings, and `present` with the other naming.
     #[must_use]
     pub fn new(present: &Backup, places: impl IntoIterator<Item = [Backup; 2]>) -> Self {
         let mut backups = vec![present.with_other_naming()];
@@ -20,24 +20,23 @@ impl FormerBackups {
         Self(backups)
     }
 
-    /// Whether an image is in one of them, so that it is no original. Where a whole registry was a backup, only names that
-    /// copies have count.
+    /// Returns whether an image is in a former backup, so that it is not an original. If a whole registry was a backup, only
+    /// names of copies count.
     #[must_use]
     pub fn contains(&self, image: &ImageRef<'_>) -> bool {
         let mut backups = self.0.iter();
         backups.any(|backup| {
-            let is_there = backup.contains(image);
-            is_there && (backup.has_repository() || backup.original(image).is_some())
+            backup.contains(image) && (backup.has_repository() || backup.original(image).is_some())
         })
     }
 
-    /// The image of which `copy` was made, if its name tells.
+    /// Returns the original of `copy`, if its name can be decoded.
     #[must_use]
     pub fn original(&self, copy: &ImageRef<'_>) -> Option<ImageRef<'static>> {
         self.0.iter().find_map(|backup| backup.original(copy))
     }
 
-    /// The names that the copy of `original` had.
+    /// The former names of the copy of `original`.
     pub fn copies_of<'a>(
         &'a self,
         original: &'a ImageRef<'_>,

@@ -1,23 +1,24 @@
 //! The mirror-sidecar service and its command line.
 //!
-//! - [`args`]: flags and environment, parsed into types once, here at the edge;
-//! - [`commands`]: what `serve`, `copy`, `name`, `check`, `completion` and `man` do: the wiring;
-//! - [`facade`]: the endpoint that looks like an OCI registry and answers the policy;
+//! - [`args`]: flags and environment variables, parsed into types;
+//! - [`commands`]: the commands, which connect the other modules;
+//! - [`facade`]: the endpoint for the policy, which looks like an OCI registry;
+//! - [`lookup`]: the status of an image; the backup registry is the source of truth;
+//! - [`copy_queue`]: copies that wait or run;
+//! - [`namespace_budget`]: daily budgets of new images;
+//! - [`locations`], [`former_backups`]: sources and targets of copies;
 //! - [`backup_health`]: whether the backup registry can be used;
-//! - [`lookup`]: what is mirrored; the backup registry is the truth;
-//! - [`copy_queue`]: the copies to make;
-//! - [`cluster`]: who uses which image in the Kubernetes cluster, and what follows from it;
-//! - [`images`]: from the contract's references to the engine's sources and targets;
-//! - [`admin`]: health and metrics, on a port of their own;
-//! - [`metrics`]: what the service did, in figures;
-//! - [`server`]: HTTP and TLS connections, for both;
-//! - [`backoff`]: how long to wait after failures;
-//! - [`reason`]: why something failed, for those who asked and for the log;
-//! - [`exit`]: exit codes and usage errors;
+//! - [`cluster`]: the images that a Kubernetes cluster uses, and everything that is written there;
+//! - [`admin`]: probes and metrics, on a port of their own;
+//! - [`metrics`], [`registry_metrics`]: the metrics of all modules, and those of registries;
+//! - [`server`]: HTTP and TLS connections;
+//! - [`backoff`], `token_bucket`: waits after failures, and rate limits;
+//! - [`reason`]: reasons of failures, for users and for the operator;
+//! - [`exit`]: exit codes, usage errors and stop signals;
 //! - [`logging`]: structured logs on standard error;
-//! - [`output`]: the only place that writes to standard output, and the bars and sentences on standard error.
+//! - [`output`]: results on standard output, errors and progress on standard error.
 
-// No panic is reachable from outside: code that cannot avoid one says why with `#[expect(..., reason = "...")]`.
+// Panics are never reachable from outside. Exceptions have a reason: `#[expect(..., reason = "...")]`.
 #![deny(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -51,7 +52,7 @@ use std::process::ExitCode;
 use args::Command;
 use exit::{FAILURE, USAGE, UsageError};
 
-/// Runs the program to its end: parses the command line, and carries out one command.
+/// Parses the command line and runs the command.
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = match args::parse() {
@@ -83,13 +84,13 @@ pub fn run() -> ExitCode {
 }
 
 fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
-    // Everything that speaks TLS in this process uses the same provider; a second installation would only be refused.
+    // The only error is a provider that is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let result = runtime.block_on(command);
-    // A credential helper that hangs runs on a blocking thread; it must not keep the program from ending.
+    // A credential helper may hang on a blocking thread.
     runtime.shutdown_background();
     result
 }

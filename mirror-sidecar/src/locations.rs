@@ -1,17 +1,15 @@
-//! From the contract's references to the copy engine's sources and targets.
-//!
-//! The contract says what images and copies are called, the engine moves bytes; only this module knows both.
+//! Converts the references of the contract to the sources and targets of the copy engine.
 
 use crate::former_backups::FormerBackups;
 use mirror_contract::naming::anchor_tag;
 use mirror_contract::{Backup, Digest, ImageRef, Unsupported};
 use mirror_copy::{CopyOptions, Registries, Registry, SetupError, Source, TagOrDigest, Target};
 
-/// The backup, and the ways to the registries.
+/// The backup, and the registries of sources and targets.
 ///
-/// The login that may push is used for the backup alone. Were it used for sources too, whoever can create a Pod could have
-/// any image copied that this login can read, from its host's other repositories, into a backup that everybody can read.
-/// Apart from that, a registry that is both does not make the backup wait when it limits what is read from it.
+/// The login with push permission is used only for the backup. If it were used for sources, users who may create Pods could
+/// copy any image that it can read into the backup, which all Pods can read. Separate registries also keep rate limits of
+/// reads away from the backup.
 #[derive(Debug)]
 pub struct Locations {
     backup: Backup,
@@ -22,22 +20,18 @@ pub struct Locations {
     max_bytes: Option<u64>,
 }
 
-/// An image cannot be copied, whatever the registries say.
+/// An image that has no copy.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// The contract has no name for the copy.
     #[error(transparent)]
     Name(#[from] Unsupported),
-    /// The original is a copy already.
     #[error("it already is in the backup repository")]
     Copy,
 }
 
 impl Locations {
-    /// Images of `sources`, copied to `backup` with the credentials that `targets` has.
-    ///
     /// # Errors
-    /// [`SetupError`] when the backup's registry is not usable.
+    /// [`SetupError`] if the registry of the backup cannot be used.
     pub fn new(
         backup: Backup,
         targets: &Registries,
@@ -53,19 +47,17 @@ impl Locations {
         })
     }
 
-    /// Copies were in these backups before.
     #[must_use]
     pub fn with_former_backups(self, former: FormerBackups) -> Self {
         Self { former, ..self }
     }
 
-    /// Copies no image that has more bytes than this.
+    /// Rejects larger images.
     #[must_use]
     pub fn with_max_bytes(self, max_bytes: Option<u64>) -> Self {
         Self { max_bytes, ..self }
     }
 
-    /// How images are copied.
     #[must_use]
     pub fn options(&self) -> CopyOptions {
         CopyOptions {
@@ -75,19 +67,18 @@ impl Locations {
         }
     }
 
-    /// Whether an image already is in the backup's repository, or in a former one.
+    /// Returns whether an image is in the backup or in a former one.
     #[must_use]
     pub fn contains(&self, image: &ImageRef<'_>) -> bool {
         self.backup.contains(image) || self.former.contains(image)
     }
 
-    /// Where copies were before.
     #[must_use]
     pub fn former_backups(&self) -> &FormerBackups {
         &self.former
     }
 
-    /// The copies of `image` in former backups. They are read with the credentials of the backup's registries.
+    /// The copies of `image` in former backups, with the credentials of targets.
     #[must_use]
     pub fn former_copies(&self, image: &ImageRef<'_>) -> Vec<Source> {
         let copies = self.former.copies_of(image);
@@ -95,30 +86,26 @@ impl Locations {
         sources.collect()
     }
 
-    /// Where copies go and what they are called.
     #[must_use]
     pub fn backup(&self) -> &Backup {
         &self.backup
     }
 
-    /// The backup's registry.
     #[must_use]
     pub fn backup_registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// What to read for `image`.
-    ///
     /// # Errors
-    /// [`SetupError`] when the registry's name is not usable.
+    /// [`SetupError`] if the registry cannot be used.
     pub fn source(&self, image: &ImageRef<'_>) -> Result<Source, SetupError> {
         source(&self.sources, image)
     }
 
-    /// What to write: the anchor, and the tag unless the image is pinned to a digest.
+    /// The tags to write: the anchor, and the tag unless the image is pinned to a digest.
     ///
     /// # Errors
-    /// [`PlanError`] when the image cannot have a copy.
+    /// [`PlanError`] if the image has no copy.
     pub fn target(&self, image: &ImageRef<'_>) -> Result<Target, PlanError> {
         if self.contains(image) {
             return Err(PlanError::Copy);
@@ -128,7 +115,7 @@ impl Locations {
             registry: self.registry.clone(),
             repository: copy.path().to_owned(),
             tag: match image.digest() {
-                // The tag may have moved on since; the copy of its newer image must keep it.
+                // The tag may have moved to a newer image, whose copy must keep it.
                 Some(_) => None,
                 None => image.tag().map(ToOwned::to_owned),
             },
@@ -137,10 +124,10 @@ impl Locations {
     }
 }
 
-/// What to read for `image`. A digest decides alone; a tag next to it is not looked at.
+/// Returns the source of `image`. A tag beside a digest is ignored.
 ///
 /// # Errors
-/// [`SetupError`] when the registry's name is not usable.
+/// [`SetupError`] if the registry cannot be used.
 pub fn source(registries: &Registries, image: &ImageRef<'_>) -> Result<Source, SetupError> {
     Ok(Source {
         registry: registries.get(image.host())?,
@@ -149,10 +136,10 @@ pub fn source(registries: &Registries, image: &ImageRef<'_>) -> Result<Source, S
     })
 }
 
-/// What to write when the user names the copy.
+/// Returns the target of a copy that the user names.
 ///
 /// # Errors
-/// [`SetupError`] when the registry's name is not usable.
+/// [`SetupError`] if the registry cannot be used.
 pub fn named_target(registries: &Registries, copy: &ImageRef<'_>) -> Result<Target, SetupError> {
     Ok(Target {
         registry: registries.get(copy.host())?,
@@ -162,7 +149,7 @@ pub fn named_target(registries: &Registries, copy: &ImageRef<'_>) -> Result<Targ
     })
 }
 
-/// The engine's form of the tag or digest of an image.
+/// Returns the digest of an image, else its tag.
 #[must_use]
 pub fn reference(image: &ImageRef<'_>) -> TagOrDigest {
     match (image.digest(), image.tag()) {
@@ -171,22 +158,22 @@ pub fn reference(image: &ImageRef<'_>) -> TagOrDigest {
     }
 }
 
-/// The engine's form of a digest; `None` for an algorithm that the engine does not verify.
+/// Converts a digest; `None` for an algorithm that the engine does not verify.
 #[must_use]
 pub fn engine_digest(digest: &Digest<'_>) -> Option<mirror_copy::Digest> {
     digest.to_string().parse().ok()
 }
 
-/// The contract's form of a digest; `None` for an algorithm that the contract does not know.
+/// Converts a digest; `None` for an algorithm that the contract does not define.
 #[must_use]
 pub fn contract_digest(digest: &mirror_copy::Digest) -> Option<Digest<'static>> {
     Digest::parse(digest.as_ref()).map(Digest::into_owned)
 }
 
-/// The second tag of a copy with this digest.
+/// Returns the anchor tag of a copy with this digest.
 #[must_use]
 pub fn anchor(digest: &mirror_copy::Digest) -> String {
-    // The engine verifies no other algorithms than the contract knows.
+    // The engine verifies only algorithms that the contract defines.
     contract_digest(digest).map_or_else(
         || digest.to_string().replace(':', "-"),
         |digest| anchor_tag(&digest),

@@ -15,7 +15,7 @@ pub use throttle::Throttle;
 pub fn init(level: &str, format: LogFormat) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter::filter(level))
-        // Colours are for terminals, not for files and log collectors.
+        // No colours in files and log collectors.
         .with_ansi(std::io::stderr().is_terminal())
         .event_format(LineFormat(format))
         .with_writer(|| LogWriter)

@@ -1,8 +1,7 @@
-//! What the commands say: results on standard output, sentences about what went wrong on standard error, and progress
-//! bars there while they are wanted.
+//! Output of the commands: results on standard output, errors and progress on standard error.
 //!
-//! Nothing else writes to either. A reader that closes its pipe (`mirror-sidecar name … | head -1`) is no error, every other
-//! failure to write results is one: the command then exits with 1.
+//! Nothing else writes to either. A failure to write results makes the command exit with 1, unless the reader closed its
+//! pipe (`mirror-sidecar name … | head -1`).
 
 pub mod escape;
 mod terminal;
@@ -17,29 +16,25 @@ use serde::Serialize;
 /// Set by the first failure to write to standard output.
 static FAILED: AtomicBool = AtomicBool::new(false);
 
-/// The bars that everything else on the screen has to make way for.
+/// The progress bars, which are hidden while other output is written.
 static BARS: OnceLock<MultiProgress> = OnceLock::new();
 
-/// How often bars are drawn in a second, at most.
 const BARS_PER_SECOND: u8 = 10;
 
-/// The form of results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum OutputFormat {
-    /// For people.
+    /// Plain text
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line
     Json,
 }
 
-/// A line on standard output.
+/// Writes a line to standard output.
 pub fn line(text: &str) {
     raw(&format!("{text}\n"));
 }
 
-/// Text on standard output as it is.
-///
-/// The first failure to write is reported, and remembered for [`has_failed`].
+/// Writes text to standard output. The first failure is reported.
 pub fn raw(text: &str) {
     let written = beside_bars(|| {
         let mut stdout = io::stdout().lock();
@@ -54,13 +49,13 @@ pub fn raw(text: &str) {
     }
 }
 
-/// Whether something could not be written to standard output. A reader that closed its pipe does not count.
+/// Returns whether a write to standard output failed. A pipe that the reader closed does not count.
 #[must_use]
 pub fn has_failed() -> bool {
     FAILED.load(Ordering::Relaxed)
 }
 
-/// One JSON object on one line of standard output.
+/// Writes a line with a JSON object to standard output.
 pub fn json(value: &impl Serialize) {
     match serde_json::to_string(value) {
         Ok(text) => line(&text),
@@ -68,12 +63,12 @@ pub fn json(value: &impl Serialize) {
     }
 }
 
-/// A sentence on standard error. It may contain text from elsewhere.
+/// Writes an error to standard error.
 pub fn error(sentence: &str) {
     note(&format!("mirror-sidecar: {sentence}"));
 }
 
-/// A line on standard error: progress, for people or programs. Whatever `text` contains, it stays one line.
+/// Writes a line to standard error. Line breaks in `text` are escaped.
 pub fn note(text: &str) {
     let text = escape::escape(text);
     beside_bars(|| {
@@ -81,7 +76,7 @@ pub fn note(text: &str) {
     });
 }
 
-/// Where bars are drawn: on standard error, whatever it is. Everything that this module writes later makes way for them.
+/// The progress bars on standard error.
 #[must_use]
 pub fn bars() -> MultiProgress {
     let target =
@@ -90,13 +85,13 @@ pub fn bars() -> MultiProgress {
         .clone()
 }
 
-/// Columns of the terminal that bars are drawn on.
+/// Columns of the terminal on standard error.
 #[must_use]
 pub fn columns() -> u16 {
     terminal::Stderr::default().width()
 }
 
-/// Standard error for the log, which makes way for bars.
+/// Standard error for the log.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogWriter;
 
@@ -117,7 +112,7 @@ fn beside_bars<T>(write: impl FnOnce() -> T) -> T {
     }
 }
 
-/// A number of bytes in binary units with one decimal: `12.3 MiB`.
+/// Formats a number of bytes in binary units with one decimal: `12.3 MiB`.
 #[must_use]
 pub fn human_bytes(bytes: u64) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
@@ -130,7 +125,7 @@ pub fn human_bytes(bytes: u64) -> String {
     }
 }
 
-/// A number with its noun: `1 blob`, `2 blobs`.
+/// Formats a number with its noun: `1 blob`, `2 blobs`.
 #[must_use]
 pub fn count(number: u64, noun: &str) -> String {
     let ending = if number == 1 { "" } else { "s" };

@@ -1,19 +1,19 @@
-//! Why something could not be done, for two readers.
+//! Reasons of failures, for users and for the operator.
 
 /// The reason of a failure.
 ///
-/// Whoever may create a Pod names images and reads what became of them: in warnings of the policy and in Events. What these
-/// show must not say which addresses and ports answer. The log has the detail.
+/// Users who may create Pods name images and read the results in warnings and Events. These must not reveal which addresses
+/// and ports respond. The log has the detail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
-    /// For everybody, in one sentence.
+    /// One sentence for users.
     pub public: String,
-    /// For the operator, in one sentence without secrets.
+    /// One sentence for the operator, without secrets.
     pub detail: String,
 }
 
 impl From<String> for Reason {
-    /// A sentence that everybody may read.
+    /// A sentence for both.
     fn from(text: String) -> Self {
         Self {
             public: text.clone(),

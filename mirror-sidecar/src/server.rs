@@ -1,8 +1,8 @@
 //! HTTP and TLS connections.
 //!
-//! Every connection is accepted, and every one is bounded: in number, by peer and in total; in time, until the peer has
-//! authenticated, between two requests, and while it does not read; and in bytes. Nobody waits for a place that a hostile
-//! peer holds: where there are too many connections, an old one is closed for the new one.
+//! Every connection is accepted and bounded: in number, per peer and in total; in time, until the peer has authenticated,
+//! between requests, and while it does not read; and in bytes. Hostile peers cannot block others: if there are too many
+//! connections, an old one is closed for the new one.
 
 mod certificate;
 mod connection;
@@ -42,29 +42,29 @@ use limited_stream::LimitedStream;
 pub use limits::Limits;
 use peer::Peer;
 
-/// Bytes of a request's headers. Queries are a few hundred bytes long; hyper allows no less.
+/// Maximum bytes of a request's headers. Queries have a few hundred; hyper does not allow less.
 const HEADER_BYTES: usize = 8 * 1024;
 
-/// Headers of a request. Those of the policy server are less than ten.
+/// Maximum headers of a request. The policy server sends less than ten.
 const HEADERS: usize = 64;
 
-/// Bytes that the kernel keeps of a connection in each direction (it doubles them), instead of some MiB: a peer that sends
-/// much, or does not read, uses no more. Requests and responses of the facade are shorter.
+/// Bytes of a connection that the kernel buffers in each direction (it doubles them), instead of some MiB. Requests and
+/// responses are shorter.
 const SOCKET_BUFFER: u32 = 16 * 1024;
 
-/// Connections that the kernel keeps before they are accepted; its own limit is 4,096 (`net.core.somaxconn`).
+/// Connections that the kernel queues before they are accepted. Its own limit is 4,096 (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
 
-/// Sockets beyond the limit of connections: those of connections that were closed for others, until their tasks notice.
+/// Sockets beyond the limit of connections, for evicted connections whose tasks have not ended.
 const CLOSING: usize = 64;
 
-/// For what is being answered when a connection ends.
+/// Time for a running request when its connection ends.
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
 
-/// Pause after a failed accept that closing another connection did not help: without it the loop would use a whole core.
+/// Pause after a failed accept if no connection can be closed: without it the loop would use a whole core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Between two warnings about connections: peers cause them.
+/// Shortest time between two warnings about connections, which peers cause.
 const WARN_EVERY: Duration = Duration::from_secs(30);
 
 /// A port with a service behind it.
@@ -72,14 +72,12 @@ pub struct Server {
     listener: TcpListener,
     shared: Arc<Shared>,
     table: Arc<ConnectionTable>,
-    /// One for each open socket. Waiting for one is never waiting for a peer: the table closes what is too much, which only
-    /// takes the processor's time.
+    /// One permit for each open socket. The wait for a permit never depends on a peer: the table evicts connections.
     sockets: Arc<Semaphore>,
     accept_failures: Throttle,
     evictions: Throttle,
 }
 
-/// What every connection needs.
 struct Shared {
     tls: Option<Tls>,
     service: TowerToHyperService<Router>,
@@ -92,17 +90,17 @@ struct Tls {
 }
 
 impl Server {
-    /// Listens on `address`; with certificates it speaks TLS.
+    /// Listens on `address`, with TLS if there are certificates.
     ///
     /// # Errors
-    /// If the address is in use or may not be used.
+    /// If the address is in use or not permitted.
     pub fn bind(
         address: SocketAddr,
         certificates: Option<&Certificates>,
         router: Router,
         limits: Limits,
     ) -> std::io::Result<Self> {
-        // A defect in a handler costs one request, not the service.
+        // A panic in a handler ends one request, not the service.
         let router = router.layer(CatchPanicLayer::new());
         let tls = certificates.map(|certificates| Tls {
             config: certificates.server_config(),
@@ -122,15 +120,15 @@ impl Server {
         })
     }
 
-    /// Returns the address that it listens on, with the real port.
+    /// Returns the address with the actual port.
     ///
     /// # Errors
-    /// If the operating system does not know it.
+    /// If the operating system returns none.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Serves until `stop`, then accepts no more connections and lets running requests end.
+    /// Serves until `stop`, then finishes running requests.
     pub async fn run(self, stop: CancellationToken) {
         let tasks = TaskTracker::new();
         while let Some((stream, peer, socket)) = stop.run_until_cancelled(self.accept()).await {
@@ -153,7 +151,7 @@ impl Server {
     }
 
     async fn accept(&self) -> (TcpStream, Peer, Option<OwnedSemaphorePermit>) {
-        // It is never closed, so there always is one.
+        // The semaphore is never closed.
         let socket = Arc::clone(&self.sockets).acquire_owned().await.ok();
         loop {
             match self.listener.accept().await {
@@ -162,7 +160,7 @@ impl Server {
                     if let Some(times) = self.accept_failures.count() {
                         tracing::warn!(%error, times, "cannot accept connections; raise the limit of open files (ulimit -n)");
                     }
-                    // Most likely there are no file descriptors left; a closed connection frees one.
+                    // Most likely there are no file descriptors left. A closed connection frees one.
                     if self.table.make_room() {
                         tokio::task::yield_now().await;
                     } else {
@@ -194,7 +192,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
-    // A restart need not wait for the last connections of the process before.
+    // A restart does not wait for connections of the previous process.
     socket.set_reuseaddr(true)?;
     socket.set_recv_buffer_size(SOCKET_BUFFER)?;
     socket.set_send_buffer_size(SOCKET_BUFFER)?;
@@ -202,7 +200,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Ends when the peer has not authenticated in time.
+/// Returns if the peer has not authenticated in time.
 async fn overdue(connection: &Connection, limits: &Limits) {
     if let Some(limit) = limits.authenticate_within {
         sleep(limit).await;
@@ -218,7 +216,7 @@ impl Shared {
         // Without it a response in two segments waits 40 ms for the peer's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
         let stream = LimitedStream::new(stream, Arc::clone(&place.connection), &self.limits);
-        // The futures of both are large, and most hostile connections get to neither.
+        // These futures are large, and most hostile connections never need them.
         let result = match &self.tls {
             None => Box::pin(self.serve(stream, &place.connection, stop)).await,
             Some(tls) => match tls.accept(stream, peer).await {
@@ -274,7 +272,7 @@ impl Tls {
         peer: Peer,
     ) -> std::io::Result<tokio_rustls::server::TlsStream<S>> {
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        // The key exchange and the signature are made here, at once.
+        // The key exchange and the signature are computed here.
         let permit = self.queue.acquire(peer).await;
         let accept = start.into_stream(Arc::clone(&self.config));
         drop(permit);

@@ -1,19 +1,19 @@
-//! A token bucket.
+//! Rate limits.
 
 use std::time::{Duration, Instant};
 
-/// A token bucket, kept as the time at which it will be full again. Time is given.
+/// A token bucket, stored as the time at which it is full again. The time is passed in.
 #[derive(Debug)]
 pub struct TokenBucket {
-    /// Between two tokens.
+    /// The time in which one token is added.
     each: Duration,
-    /// How far ahead of the clock [`Self::full_at`] may be for one more token.
+    /// A token is available if [`Self::full_at`] is at most this far ahead.
     slack: Duration,
     full_at: Option<Instant>,
 }
 
 impl TokenBucket {
-    /// A full bucket that holds `burst` tokens, one at least, and gets another one after `each`.
+    /// A full bucket with a capacity of `burst` tokens, at least one, that gains a token in each `each`.
     #[must_use]
     pub fn new(each: Duration, burst: u32) -> Self {
         Self {
@@ -28,24 +28,24 @@ impl TokenBucket {
         self.full_at(now).duration_since(now) <= self.slack
     }
 
-    /// When there is a token; `None` if there is one already.
+    /// Returns when a token is available; `None` if now.
     #[must_use]
     pub fn next_token(&self, now: Instant) -> Option<Instant> {
         let full_at = self.full_at(now);
         full_at.checked_sub(self.slack).filter(|at| *at > now)
     }
 
-    /// Takes a token; one that is not there yet is missing later.
+    /// Takes a token, if need be one of the future.
     pub fn take(&mut self, now: Instant) {
         self.full_at = Some(self.full_at(now) + self.each);
     }
 
     pub fn try_take(&mut self, now: Instant) -> bool {
-        let is_there = self.has_token(now);
-        if is_there {
+        let has_token = self.has_token(now);
+        if has_token {
             self.take(now);
         }
-        is_there
+        has_token
     }
 
     fn full_at(&self, now: Instant) -> Instant {

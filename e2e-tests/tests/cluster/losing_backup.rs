@@ -128,7 +128,7 @@ fn copies_that_are_lost_again_and_again_are_one_warning_and_pauses() {
         scene.checks("missing") >= checks + 3
     });
     assert_eq!((scene.copies(), scene.uploads()), (PATIENCE, uploads));
-    let warning = "the backup registry loses copies after it has shown them; check its clean-up";
+    let warning = "the backup registry loses copies; check its clean-up";
     assert_eq!(scene.count(warning), 1);
 
     // The pause ends, and a copy that is kept stays the last one.

@@ -191,7 +191,7 @@ fn one_bad_name_does_not_hide_the_others() {
 #[case::bad_log_level(&["name", "a", "--log-level", "loud=very=much"], "--log-level")]
 #[case::other_transport(&["copy", "oci:folder", "--registry", "ghcr.io", "--repository", "a"], "only registries are supported")]
 #[case::scheme(&["copy", "docker://nginx", "--to", "ghcr.io/a/b"], "use nginx")]
-#[case::scheme_in_to(&["copy", "nginx", "--to", "docker://ghcr.io/a/b:v1"], "--to \"docker://ghcr.io/a/b:v1\": image references have no docker://")]
+#[case::scheme_in_to(&["copy", "nginx", "--to", "docker://ghcr.io/a/b:v1"], "--to \"docker://ghcr.io/a/b:v1\": image references do not start with docker://")]
 #[case::scheme_of_repository(&["copy", "--all-tags", "docker://nginx", "--to", "ghcr.io/a/b"], "use nginx")]
 #[case::no_copies(&["copy", "a", "--parallel-copies", "0"], "'--parallel-copies <NUMBER>': must be a whole number, 1 or more")]
 #[case::no_time(&["copy", "a", "--first-byte-timeout", "0s"], "'--first-byte-timeout <DURATION>': must be longer than 0s")]
@@ -202,9 +202,9 @@ fn one_bad_name_does_not_hide_the_others() {
 #[case::size(&["serve", "--max-image-size", "20X"], "'--max-image-size <BYTES>': must be a number of bytes")]
 #[case::time_without_unit(&["serve", "--recheck-interval", "30"], "30s are seconds")]
 #[case::filter_without_all_tags(&["copy", "nginx", "--tags", "1.*"], "--all-tags")]
-#[case::filter(&["copy", "--all-tags", "nginx", "--tags", "glob:1.*"], "'--tags <FILTER>': glob: is no kind of filter")]
+#[case::filter(&["copy", "--all-tags", "nginx", "--tags", "glob:1.*"], "'--tags <FILTER>': glob: is not a kind of filter")]
 #[case::name_of_a_copy(&["name", "ghcr.io/acme/docker.io-library-nginx:1", "--registry", "ghcr.io", "--repository", "acme"], "the copy of docker.io/library/nginx:1")]
-#[case::reverse_of_an_original(&["name", "--reverse", "nginx", "--registry", "ghcr.io", "--repository", "acme"], "not in the backup's repository")]
+#[case::reverse_of_an_original(&["name", "--reverse", "nginx", "--registry", "ghcr.io", "--repository", "acme"], "not in the repository of the backup")]
 #[case::reverse_without_registry(&["name", "--reverse", "ghcr.io/acme/docker.io-library-nginx:1"], "--registry")]
 #[case::typo_in_log_level(&["copy", "a", "--log-level", "inof"], "off, error, warn, info, debug, trace")]
 fn mistakes_are_named(#[case] arguments: &[&str], #[case] named: &str) {
@@ -772,7 +772,7 @@ fn an_installation_is_checked(
 
 /// Registries answer 404 to both.
 #[rstest]
-#[case::tag("team/app:v2", "the repository is there, but has no such tag")]
+#[case::tag("team/app:v2", "the repository exists, but has no such tag")]
 #[case::repository("team/none:v1", "has no repository team/none")]
 fn a_missing_repository_is_told_from_a_missing_tag(#[case] image: &str, #[case] words: &str) {
     let (upstream, backup) = (start_registry().unwrap(), start_registry().unwrap());

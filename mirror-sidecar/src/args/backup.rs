@@ -1,4 +1,4 @@
-//! Where copies go, under the flag and variable names of image-clone-controller.
+//! Flags of the backup, with the names of image-clone-controller.
 
 use std::path::PathBuf;
 
@@ -11,14 +11,14 @@ use secrecy::SecretString;
 use super::login::LoginFlags;
 use crate::exit::UsageError;
 
-/// Where copies go.
+/// The backup registry, and the naming of copies.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Backup registry")]
 pub struct BackupArgs {
-    /// The registry that keeps the copies
+    /// Registry that stores the copies
     #[arg(long, env = "REGISTRY", value_name = "HOST[:PORT]")]
     registry: Option<String>,
-    /// The repository below which the copies go, for example an account or a project
+    /// Repository that contains the copies, for example an account or a project
     #[arg(
         long,
         env = "REPOSITORY",
@@ -27,16 +27,17 @@ pub struct BackupArgs {
         hide_default_value = true
     )]
     repository: String,
-    /// How copies are named: one level below the repository, with the whole path of the original, or what fits the registry
+    /// Naming of copies: flat (one level below the repository), nested (the whole path of the original), or auto (depends on
+    /// the registry)
     #[arg(long, env = "NAMING", value_enum, default_value = "auto")]
     naming: NamingArg,
-    /// User that may push to the registry; without it the docker config decides
+    /// User with push permission for the registry; by default the login of the docker config
     ///
-    /// Used for the backup, and never to read originals. `serve` does not read originals with the docker config's login for
+    /// Used only for the backup, never to read originals. `serve` does not read originals with the docker config's login for
     /// the backup's host either.
     #[arg(long, env = "REGISTRY_USERNAME", value_name = "NAME")]
     registry_username: Option<String>,
-    /// Password of that user; prefer the file, since other processes can see flags
+    /// Password of --registry-username; prefer the file, since other processes can see flags
     #[arg(
         long,
         env = "REGISTRY_PASSWORD",
@@ -46,7 +47,7 @@ pub struct BackupArgs {
         conflicts_with = "registry_password_file"
     )]
     registry_password: Option<SecretString>,
-    /// File that holds the password of that user
+    /// File with the password of --registry-username
     #[arg(long, env = "REGISTRY_PASSWORD_FILE", value_name = "FILE")]
     registry_password_file: Option<PathBuf>,
 }
@@ -59,10 +60,10 @@ enum NamingArg {
 }
 
 impl BackupArgs {
-    /// The place where copies go.
+    /// The backup that the flags describe.
     ///
     /// # Errors
-    /// [`UsageError`] when the registry is missing, it or the repository is malformed, or the registry refuses the names.
+    /// [`UsageError`] if the registry is missing or invalid, the repository is invalid, or the naming does not work there.
     pub fn backup(&self) -> Result<Backup, UsageError> {
         let registry = self
             .registry()
@@ -90,7 +91,7 @@ impl BackupArgs {
         Ok(backup)
     }
 
-    /// The place and the naming in words, for the log.
+    /// The registry with the repository, and the naming, for the log.
     #[must_use]
     pub fn describe(&self) -> (String, &'static str) {
         let registry = self.registry().unwrap_or_default();
@@ -107,19 +108,17 @@ impl BackupArgs {
         }
     }
 
-    /// The registry as it was given, if it was.
     #[must_use]
     pub fn registry(&self) -> Option<&str> {
         self.registry.as_deref()
     }
 
-    /// Whether a repository below the registry was given.
     #[must_use]
     pub fn has_repository(&self) -> bool {
         !self.repository.is_empty()
     }
 
-    /// Splits a registry that was given with the repository behind it.
+    /// Splits a registry that includes the repository.
     fn split_registry(&self) -> Option<(&str, String)> {
         let registry = self.registry()?;
         let (_, address) = registry.split_once("://").unwrap_or(("", registry));
@@ -129,10 +128,10 @@ impl BackupArgs {
         (!host.is_empty() && !parts.is_empty()).then(|| (host, parts.join("/")))
     }
 
-    /// Adds the credentials that are given here to `credentials`, for `host`.
+    /// Adds the login for `host` to `credentials`, if there is one.
     ///
     /// # Errors
-    /// [`UsageError`] when only one of user and password is given, the user cannot be one, or the file cannot be read.
+    /// [`UsageError`] if the user or the password is missing, the user is invalid, or the file cannot be read.
     pub fn add_login(
         &self,
         credentials: Credentials,

@@ -1,4 +1,4 @@
-//! How the policy reaches the sidecar.
+//! Flags of the facade.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,11 +10,10 @@ use super::login::check_username;
 use super::values::{listen_address, read_secret};
 use crate::exit::UsageError;
 
-/// How the policy reaches the sidecar.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Facade")]
 pub struct FacadeArgs {
-    /// Address that the policy server connects to (port 0 takes a free one and logs it)
+    /// Address for the policy server (port 0: a free port, which is logged)
     #[arg(
         long,
         env = "LISTEN",
@@ -23,55 +22,46 @@ pub struct FacadeArgs {
         value_parser = listen_address
     )]
     pub listen: SocketAddr,
-    /// Certificate chain in PEM form; read again when it changes
+    /// Certificate chain in PEM format; reloaded when it changes
     #[arg(long, env = "TLS_CERT", value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
-    /// Private key in PEM form; read again when it changes
+    /// Private key in PEM format; reloaded when it changes
     #[arg(long, env = "TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Serve plain HTTP instead of TLS; for tests only, since credentials are then sent in the clear
+    /// Serve plain HTTP instead of TLS, for tests only: credentials are sent unencrypted
     #[arg(long, env = "INSECURE_HTTP", value_parser = clap::builder::FalseyValueParser::new())]
     insecure_http: bool,
-    /// User that the policy server must present
+    /// User name that the policy server must send
     #[arg(long, env = "FACADE_USERNAME", value_name = "NAME")]
     facade_username: Option<String>,
-    /// File that holds the password of that user
+    /// File with the password of --facade-username
     #[arg(long, env = "FACADE_PASSWORD_FILE", value_name = "FILE")]
     facade_password_file: Option<PathBuf>,
 }
 
-/// How connections are protected.
 #[derive(Clone, Debug)]
 pub enum Transport {
-    /// TLS with the certificate and key of these PEM files.
+    /// PEM files. The certificate chain begins with the leaf.
     Tls {
-        /// Certificate chain, leaf first.
         certificate: PathBuf,
-        /// Private key.
         key: PathBuf,
     },
-    /// Not at all.
     PlainHttp,
 }
 
-/// Who may ask.
 #[derive(Clone, Debug)]
 pub struct FacadeLogin {
-    /// User name.
     pub username: String,
-    /// Password.
     pub password: SecretString,
 }
 
 impl FacadeArgs {
-    /// How connections are protected.
-    ///
     /// # Errors
-    /// [`UsageError`] when neither TLS nor its absence was asked for.
+    /// [`UsageError`] if neither TLS nor plain HTTP is set.
     pub fn transport(&self) -> Result<Transport, UsageError> {
         match (&self.tls_cert, &self.tls_key) {
             (Some(_), _) if self.insecure_http => Err(UsageError(
-                "--insecure-http and --tls-cert contradict each other".into(),
+                "--insecure-http conflicts with --tls-cert".into(),
             )),
             (Some(certificate), Some(key)) => Ok(Transport::Tls {
                 certificate: certificate.clone(),
@@ -79,15 +69,15 @@ impl FacadeArgs {
             }),
             _ if self.insecure_http => Ok(Transport::PlainHttp),
             _ => Err(UsageError(
-                "the policy server speaks TLS: give --tls-cert and --tls-key, or --insecure-http for a test".into(),
+                "no certificate for the facade; set --tls-cert and --tls-key, or --insecure-http for a test".into(),
             )),
         }
     }
 
-    /// Who may ask; `None` lets everybody.
+    /// Returns `None` if requests need no authentication.
     ///
     /// # Errors
-    /// [`UsageError`] when only one of user and password is given, or the file cannot be read.
+    /// [`UsageError`] if the user or the password is missing, the user is invalid, or the file cannot be read.
     pub fn login(&self) -> Result<Option<FacadeLogin>, UsageError> {
         match (&self.facade_username, &self.facade_password_file) {
             (None, None) => Ok(None),
@@ -99,7 +89,7 @@ impl FacadeArgs {
                 }))
             }
             _ => Err(UsageError(
-                "--facade-username and --facade-password-file belong together".into(),
+                "--facade-username and --facade-password-file must be set together".into(),
             )),
         }
     }

@@ -1,8 +1,8 @@
-//! Image references as users type them.
+//! Image references on the command line.
 
 use mirror_contract::ImageRef;
 
-/// Prefixes of skopeo, podman and oras for places that are no registry.
+/// Transports of skopeo, podman and oras for local storage.
 const LOCAL_TRANSPORTS: [&str; 9] = [
     "containers-storage",
     "dir",
@@ -15,9 +15,9 @@ const LOCAL_TRANSPORTS: [&str; 9] = [
     "sif",
 ];
 
-/// Parses an image reference. The error is a reason without the text.
+/// Parses an image reference. The error does not contain the text.
 ///
-/// `docker://` and the transports of skopeo are refused by name: `oci:folder` would otherwise be the tag `folder` of
+/// `docker://` and the transports of skopeo are rejected: `oci:folder` would otherwise be the tag `folder` of
 /// `docker.io/library/oci`.
 pub fn parse_image(text: &str) -> Result<ImageRef<'static>, String> {
     check_transport(text)?;
@@ -25,11 +25,11 @@ pub fn parse_image(text: &str) -> Result<ImageRef<'static>, String> {
         .map_err(|error| error.to_string())
 }
 
-/// Refuses prefixes of other tools and addresses of web pages.
+/// Rejects transports of other tools, and URLs.
 pub fn check_transport(text: &str) -> Result<(), String> {
     if let Some((scheme @ ("docker" | "http" | "https" | "oci"), rest)) = text.split_once("://") {
         return Err(format!(
-            "image references have no {scheme}:// in front; use {rest}"
+            "image references do not start with {scheme}://; use {rest}"
         ));
     }
     match text.split_once(':') {

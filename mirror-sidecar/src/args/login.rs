@@ -1,4 +1,4 @@
-//! A user and its password, given by flags: both or none of them.
+//! A login from flags: a user with a password or a password file.
 
 use std::path::PathBuf;
 
@@ -8,29 +8,22 @@ use secrecy::SecretString;
 use super::values::read_secret;
 use crate::exit::UsageError;
 
-/// What was given of a login.
+/// The flags of a login.
 pub(super) struct LoginFlags<'a> {
-    /// What the names of the flags begin with, such as `--pull`.
+    /// The start of the names of the flags, such as `--pull`.
     pub prefix: &'static str,
-    /// The user.
     pub username: Option<&'a String>,
-    /// The password itself.
     pub password: Option<&'a SecretString>,
-    /// The file that holds the password.
     pub password_file: Option<&'a PathBuf>,
 }
 
 impl LoginFlags<'_> {
-    /// Whether any of them was given.
     pub(super) fn is_given(&self) -> bool {
         self.username.is_some() || self.password.is_some() || self.password_file.is_some()
     }
 
-    /// Adds the login for `host` to `credentials`, if one was given. A file is read again whenever the login is needed;
-    /// what is wrong with it now is better found at once.
-    ///
-    /// # Errors
-    /// [`UsageError`] when only one of user and password is given, the user cannot be one, or the file cannot be read.
+    /// Adds the login for `host` to `credentials`, if there is one. The file is read whenever the login is needed; it is
+    /// read here only to report errors early.
     pub(super) fn add_to(
         &self,
         credentials: Credentials,
@@ -66,11 +59,7 @@ impl LoginFlags<'_> {
     }
 }
 
-/// Checks the user that a flag gives whose name begins with `prefix`: what is before the first colon is sent as the user
-/// (RFC 7617, section 2).
-///
-/// # Errors
-/// [`UsageError`] when no user can have that name.
+/// Checks the name of a user. In Basic authentication the name ends at the first colon (RFC 7617, section 2).
 pub(super) fn check_username(username: &str, prefix: &str) -> Result<(), UsageError> {
     if username.is_empty() || username.contains(':') {
         return Err(UsageError(format!(

@@ -1,4 +1,4 @@
-//! Where the pull Secret comes from that Pods need for the copies.
+//! The source of the pull Secret that Pods need for copies.
 
 use mirror_copy::{Credentials, DockerConfig};
 
@@ -9,19 +9,18 @@ use crate::cluster::config::{Kubernetes, PullPlan};
 use crate::cluster::index::MAX_SECRET_NAMES;
 use crate::exit::UsageError;
 
-/// The name of Secrets that are made here, unless a flag says another.
+/// The default name of managed Secrets.
 const DEFAULT_NAME: &str = "image-mirror-pull";
 
 impl ClusterArgs {
-    /// Where the pull Secret comes from, for copies that are in `registry`.
+    /// The source of the pull Secret for copies in `registry`.
     ///
     /// # Errors
-    /// [`UsageError`] when only one of user and password is given, a file cannot be read, or credentials are given that
-    /// nothing is made of.
+    /// [`UsageError`] if the user or the password is missing, a file cannot be read, or credentials would not be used.
     pub fn pull_plan(&self, registry: &str) -> Result<PullPlan, UsageError> {
         if self.former_pull_secrets.len() >= MAX_SECRET_NAMES {
             return Err(UsageError(format!(
-                "--former-pull-secret is given {} times, which is more than {}",
+                "--former-pull-secret has {} values, which is more than {}",
                 self.former_pull_secrets.len(),
                 MAX_SECRET_NAMES - 1
             )));
@@ -31,7 +30,7 @@ impl ClusterArgs {
             (None, Some(name)) => Ok(PullPlan::Existing { name: name.clone() }),
             (Some(_), _) if self.kubernetes != Kubernetes::On => Err(UsageError(
                 "--pull-username, --pull-password, --pull-password-file and --pull-docker-config need --kubernetes=on; \
-                 for a Secret that exists give --pull-secret alone"
+                 for an existing Secret, set only --pull-secret"
                     .into(),
             )),
             (Some(credentials), name) => Ok(PullPlan::Managed {

@@ -1,4 +1,4 @@
-//! docs/flags.md, made from what clap knows: the test fails when the page is not up to date.
+//! Generates docs/flags.md from `--help`. The test fails if the page is out of date.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ const INTRODUCTION: &str = "\
 
 This page is generated from the program's `--help`: `IMAGE_MIRROR_ACCEPT=1 cargo test --workspace --lib flags_page` writes it.
 
-`mirror-sidecar man` prints the same as a manual page, `mirror-sidecar man FOLDER` writes one for each command, and `mirror-sidecar completion` a script for the shell. A variable that is empty counts as not set; a flag wins over its variable.
+`mirror-sidecar man` prints the same as a manual page, `mirror-sidecar man FOLDER` writes one for each command, and `mirror-sidecar completion` prints a completion script for a shell. An empty variable counts as not set. A flag overrides its variable.
 ";
 
 /// Pages that explain a flag further.

@@ -1,4 +1,4 @@
-//! How registries are spoken to, and with which credentials.
+//! Flags of the connections to registries, and of originals.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,11 @@ use mirror_copy::{
 use super::values::bytes;
 use crate::exit::UsageError;
 
-/// How registries are spoken to.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Registries")]
 pub struct SourceArgs {
-    /// Speak plain HTTP to this registry (repeatable, or separated by commas); `serve` then also reads originals from it if it
-    /// is in a private network
+    /// Use plain HTTP for this registry (repeatable, or comma-separated); `serve` then also reads originals from it if it is
+    /// in a private network
     #[arg(
         long,
         env = "INSECURE_REGISTRIES",
@@ -27,24 +26,23 @@ pub struct SourceArgs {
         value_parser = host
     )]
     insecure_registry: Vec<String>,
-    /// Docker config with credentials for registries; by default that of docker itself
+    /// Docker config with credentials for registries; by default the one that docker uses
     #[arg(long, env = "DOCKER_CONFIG_FILE", value_name = "FILE")]
     docker_config: Option<PathBuf>,
-    /// File of PEM certificates to trust besides the system's, for registries with a private CA (repeatable, or
-    /// separated by commas)
+    /// File with PEM certificates to trust besides those of the system, for registries with a private CA (repeatable, or
+    /// comma-separated)
     #[arg(long, env = "CA_FILE", value_delimiter = ',', value_name = "FILE")]
     ca_file: Vec<PathBuf>,
-    /// Folder with certificates of single registries, as docker's certs.d: HOST[:PORT]/ca.crt is trusted for that registry,
-    /// and client.cert with client.key is presented to it. A Secret of type kubernetes.io/tls (tls.crt, tls.key, ca.crt)
-    /// works too. Changed files are used within a minute
+    /// Folder with certificates for single registries, with the layout of docker's certs.d: HOST[:PORT]/ca.crt is trusted for
+    /// that registry, and client.cert with client.key is the client certificate. The files of a Secret of type
+    /// kubernetes.io/tls (tls.crt, tls.key, ca.crt) work too. Changed files are used within a minute
     #[arg(long, env = "CERTS_DIR", value_name = "FOLDER")]
     certs_dir: Option<PathBuf>,
-    /// Follow a registry that is not in a private network when it sends us to an address that is: its redirects, upload
-    /// addresses and token services
+    /// Follow redirects, upload URLs and token services of a registry in a public network to addresses in a private one
     #[arg(long, env = "ALLOW_PRIVATE_REDIRECTS", value_parser = clap::builder::FalseyValueParser::new())]
     allow_private_redirects: bool,
-    /// Wait this long for the first byte of a layer, such as 30s or 1h30m: a proxy that scans layers holds each back until it
-    /// has seen all of it
+    /// Timeout for the first byte of a layer, such as 30s or 1h30m. A proxy that scans layers holds back each until it has
+    /// received all of it
     #[arg(
         long,
         env = "FIRST_BYTE_TIMEOUT",
@@ -55,19 +53,18 @@ pub struct SourceArgs {
     first_byte_timeout: Duration,
 }
 
-/// What may be in a private network.
 #[derive(Clone, Debug)]
 enum PrivateRegistry {
     Host(String),
     Network(IpNet),
 }
 
-/// What the service allows of originals: their names come from whoever may create a Pod, not from the operator.
+/// Limits of originals. Users who may create Pods choose their names.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Originals")]
 pub struct OriginalsArgs {
-    /// Read originals from this registry although it is in a private network or on this machine, by its name or by what that
-    /// resolves to; or from all addresses of a network, such as 10.20.0.0/16 (repeatable, or separated by commas)
+    /// Read originals from this registry although its name or its address is in a private network or on this machine; or
+    /// from all addresses of a network, such as 10.20.0.0/16 (repeatable, or comma-separated)
     #[arg(
         long,
         env = "PRIVATE_REGISTRIES",
@@ -76,13 +73,12 @@ pub struct OriginalsArgs {
         value_parser = private_registry
     )]
     private_registry: Vec<PrivateRegistry>,
-    /// Read originals from the backup's host with the login that the docker config has for it: everybody who may create a
-    /// Pod can then have all that this login can read copied into the backup
+    /// Read originals from the host of the backup with the login of the docker config. Users who may create Pods can then
+    /// copy everything that this login can read into the backup
     #[arg(long, env = "DOCKER_CONFIG_READS_BACKUP_HOST", value_parser = clap::builder::FalseyValueParser::new())]
     docker_config_reads_backup_host: bool,
-    /// Copy no image that has more bytes than this, the layers of all platforms and of signatures and other referrers
-    /// together: a number, with K, M, G or T (also Ki, KiB, …) for powers of 1024, or KB, MB, … for powers of 1000; 0 or none
-    /// for no limit
+    /// Maximum size of an image in bytes, with the layers of all platforms and of referrers such as signatures: a number, with
+    /// K, M, G or T (also Ki, KiB, …) for powers of 1024, or KB, MB, … for powers of 1000; 0 or none: no limit
     #[arg(
         long,
         env = "MAX_IMAGE_SIZE",
@@ -93,15 +89,15 @@ pub struct OriginalsArgs {
     pub max_image_size: SizeLimit,
 }
 
-/// The most that there may be, in bytes; `None` for no limit.
+/// A limit in bytes; `None` is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SizeLimit(pub Option<u64>);
 
 impl SourceArgs {
-    /// The credentials that the docker config holds.
+    /// The credentials of the docker config.
     ///
     /// # Errors
-    /// [`UsageError`] when the config is named and cannot be read.
+    /// [`UsageError`] if `--docker-config` cannot be read.
     pub fn credentials(&self) -> Result<Credentials, UsageError> {
         let config = match &self.docker_config {
             Some(file) => {
@@ -113,19 +109,19 @@ impl SourceArgs {
         Ok(Credentials::anonymous().with_docker_config(config))
     }
 
-    /// The registries, spoken to with `credentials`.
+    /// The registries, with `credentials`.
     ///
     /// # Errors
-    /// [`UsageError`] when a named file cannot be read or understood.
+    /// [`UsageError`] if a file of a flag cannot be read or is invalid.
     pub fn registries(&self, credentials: Credentials) -> Result<Registries, UsageError> {
         self.registries_in(credentials, RegistryOptions::default())
     }
 
-    /// The registries of originals that somebody else names, for a backup at the host `backup`. They are spoken to with
-    /// what the docker config holds, but anonymously at the backup's own host unless `allowed` says otherwise.
+    /// The registries of originals that users name, for a backup at the host `backup`. They use the credentials of the
+    /// docker config, except at the host of the backup, which is accessed anonymously unless `allowed` permits the login.
     ///
     /// # Errors
-    /// [`UsageError`] when a named file cannot be read or understood.
+    /// [`UsageError`] if a file of a flag cannot be read or is invalid.
     pub fn originals(
         &self,
         allowed: &OriginalsArgs,
@@ -141,7 +137,7 @@ impl SourceArgs {
                 BTreeSet::from([backup.to_owned()]),
             )
         };
-        // The backup is spoken to anyway.
+        // The backup is accessed anyway.
         let mut hosts = BTreeSet::from([backup.to_owned()]);
         let mut networks = Vec::new();
         for private in &allowed.private_registry {
@@ -227,13 +223,13 @@ fn advice(remedy: &Remedy<'_>) -> String {
     }
 }
 
-/// The engine reads the file when it needs it, since it may be replaced; a wrong path is better found at once.
+/// Checks the file to report errors early. The engine reads it again whenever it needs credentials.
 pub(super) fn check_docker_config(file: &Path, flag: &str) -> Result<(), UsageError> {
     let wrong = |reason: String| UsageError(format!("{flag} {}: {reason}", file.display()));
     let text = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
     serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&text)
         .map(|_| ())
-        // Line and column, but nothing of the content.
+        // The content is secret.
         .map_err(|error| {
             wrong(format!(
                 "not a JSON object at line {}, column {}",
@@ -243,7 +239,6 @@ pub(super) fn check_docker_config(file: &Path, flag: &str) -> Result<(), UsageEr
         })
 }
 
-/// Without any time, nothing could be copied.
 fn first_byte_timeout(text: &str) -> Result<Duration, String> {
     let timeout = super::duration(text)?;
     if timeout.is_zero() {
@@ -252,11 +247,11 @@ fn first_byte_timeout(text: &str) -> Result<Duration, String> {
     Ok(timeout)
 }
 
-/// A registry, or a network in the notation of CIDR.
+/// Parses a registry host or a network in CIDR notation.
 fn private_registry(text: &str) -> Result<PrivateRegistry, &'static str> {
     if text.contains('/') {
         let network = text.parse::<IpNet>().map_err(
-            |_| "must be a registry's host name with its port, or a network such as 10.20.0.0/16",
+            |_| "must be the host name of a registry with its port, or a network such as 10.20.0.0/16",
         )?;
         return Ok(PrivateRegistry::Network(network.trunc()));
     }
@@ -267,11 +262,11 @@ fn host(text: &str) -> Result<String, &'static str> {
     let probe = format!("{text}/probe");
     match mirror_contract::ImageRef::parse(&probe) {
         Ok(image) if image.path() == "probe" => Ok(image.host().to_owned()),
-        _ => Err("must be a registry's host name with its port, such as localhost:5000"),
+        _ => Err("must be the host name of a registry with its port, such as localhost:5000"),
     }
 }
 
-/// Parses the largest allowed number of bytes. `0` and `none` are no limit.
+/// Parses a limit in bytes. `0` and `none` are no limit.
 pub(super) fn size_limit(text: &str) -> Result<SizeLimit, &'static str> {
     const WRONG: &str = "must be a number of bytes, with K, M, G or T (or Ki, Mi, …) for powers of 1024 or KB, MB, … for powers of 1000, such as 20G; 0 or none for no limit";
     if text.eq_ignore_ascii_case("none") {

@@ -1,4 +1,4 @@
-//! Filters of `--tags`: which tags of a repository are copied.
+//! The filters of `--tags`.
 
 use std::cmp::{Ordering, Reverse};
 use std::str::FromStr;
@@ -6,34 +6,28 @@ use std::str::FromStr;
 use regex::bytes::{Regex, RegexBuilder};
 use semver::{Version, VersionReq};
 
-/// Memory of one compiled expression. Tags have at most 128 characters, so nothing useful is larger.
+/// Memory of one compiled expression, in bytes. Tags have at most 128 characters, so no useful one needs more.
 const MAX_COMPILED: usize = 1 << 20;
 
-/// Digits of a number that is a version by itself, as in `16` and `v120`. Longer ones are dates and numbers of builds.
+/// Digits of a single number that counts as a version, such as `16` and `v120`. Longer ones are dates and build numbers.
 const LONGEST_MAJOR: usize = 4;
 
-/// One `--tags`.
 #[derive(Clone, Debug)]
 pub enum TagFilter {
-    /// Tags of this form.
     Matching(Pattern),
-    /// No tags of this form.
     Excluding(Pattern),
-    /// The highest versions of what the others select.
+    /// The highest versions that the other filters select.
     Newest(usize),
 }
 
-/// The form of tags.
 #[derive(Clone, Debug)]
 pub enum Pattern {
     /// A glob or a regular expression.
     Expression(Regex),
-    /// A range of semantic versions.
     Versions(VersionReq),
 }
 
-/// All filters of a command line: a tag is selected if it has one of the forms, or there are none, and none of the
-/// excluded forms.
+/// All filters: a tag is selected if it matches a pattern, or there is none, and no excluded pattern.
 #[derive(Clone, Copy, Debug)]
 pub struct TagFilters<'a>(pub &'a [TagFilter]);
 
@@ -64,9 +58,9 @@ impl FromStr for Pattern {
         match text.split_once(':') {
             Some(("regex", expression)) => compile(expression).map(Self::Expression),
             Some(("semver", range)) => parse_range(range).map(Self::Versions),
-            // No tag has a colon in it.
+            // Tags cannot contain a colon.
             Some((kind, _)) => Err(format!(
-                "{kind}: is no kind of filter; use a glob such as 1.27.*, regex:EXPRESSION, semver:RANGE or newest:NUMBER"
+                "{kind}: is not a kind of filter; use a glob such as 1.27.*, regex:EXPRESSION, semver:RANGE or newest:NUMBER"
             )),
             None if text.is_empty() => Err("must not be empty".into()),
             None => compile(&glob(text)?).map(Self::Expression),
@@ -86,10 +80,10 @@ impl Pattern {
 }
 
 impl TagFilters<'_> {
-    /// The selected tags, in the order of `tags`.
+    /// Returns the selected tags in their order.
     #[must_use]
     pub fn select(&self, mut tags: Vec<String>) -> Vec<String> {
-        tags.retain(|tag| self.fits(tag));
+        tags.retain(|tag| self.matches(tag));
         let newest = self.0.iter().filter_map(|filter| match filter {
             TagFilter::Newest(number) => Some(*number),
             _ => None,
@@ -100,36 +94,36 @@ impl TagFilters<'_> {
         tags
     }
 
-    fn fits(&self, tag: &str) -> bool {
-        let mut has_forms = false;
-        let mut has_form = false;
+    fn matches(&self, tag: &str) -> bool {
+        let mut has_patterns = false;
+        let mut is_matching = false;
         for filter in self.0 {
             match filter {
                 TagFilter::Excluding(pattern) if pattern.matches(tag) => return false,
                 TagFilter::Matching(pattern) => {
-                    has_forms = true;
-                    has_form |= pattern.matches(tag);
+                    has_patterns = true;
+                    is_matching |= pattern.matches(tag);
                 }
                 TagFilter::Excluding(_) | TagFilter::Newest(_) => {}
             }
         }
-        has_form || !has_forms
+        is_matching || !has_patterns
     }
 }
 
-/// Keeps the tags with the `number` highest versions. Registries do not say when a tag was pushed, so the version decides;
-/// tags that are no version are dropped.
+/// Keeps the tags with the `number` highest versions and drops tags that are not versions. Registries do not report when a
+/// tag was pushed.
 fn keep_highest(tags: &mut Vec<String>, number: usize) {
     let versions = tags.iter().enumerate();
     let mut ranked: Vec<_> = versions
         .filter_map(|(index, tag)| Some((TagVersion::of(tag)?, index)))
         .collect();
-    // A date or the number of a build is higher than any version, and not newer.
+    // Dates and build numbers are higher than any version, but not newer.
     if ranked.iter().any(|(version, _)| !version.is_serial) {
         ranked.retain(|(version, _)| !version.is_serial);
     }
     ranked.sort_by(|(a, first), (b, second)| match a.precedence(b) {
-        // Of 1.27 and 1.27.0 the one that names more comes first.
+        // 1.27.0 comes before 1.27.
         Ordering::Equal => length(tags, *first).cmp(&length(tags, *second)),
         order => order.reverse(),
     });
@@ -148,18 +142,16 @@ fn length(tags: &[String], index: usize) -> Reverse<usize> {
     Reverse(tags.get(index).map_or(0, String::len))
 }
 
-/// The version that a tag names.
 struct TagVersion {
     version: Version,
-    /// The fourth number, which semantic versions do not have: `8.0.1.2`.
+    /// The fourth number, as in `8.0.1.2`. Semantic versions have none.
     revision: u64,
-    /// A single long number, or a date with hyphens: `20240101`, `2024-05-01`.
+    /// A build number or a date: `20240101`, `2024-05-01`.
     is_serial: bool,
 }
 
 impl TagVersion {
-    /// Reads `1.27.3` and `v1.27.3-rc.1`. `1.27` and `1.27-alpine` count as `1.27.0` and `1.27.0-alpine`; leading zeros as in
-    /// `24.04` do not matter.
+    /// Parses `1.27.3` and `v1.27.3-rc.1`. `1.27-alpine` counts as `1.27.0-alpine`; leading zeros, as in `24.04`, are ignored.
     fn of(tag: &str) -> Option<Self> {
         let text = tag.strip_prefix(['v', 'V']).unwrap_or(tag);
         let numbers_end = text.find(['-', '+', '_']).unwrap_or(text.len());
@@ -170,7 +162,7 @@ impl TagVersion {
         if parsed.len() > 4 || numbers.contains('+') {
             return None;
         }
-        // `_` stands for `+`, which no tag may contain.
+        // Tags cannot contain `+`, so `_` is used for it.
         let rest = rest.replace('_', "+");
         let version = format!("{}.{}.{}{rest}", at(0), at(1), at(2));
         let is_date = rest
@@ -189,7 +181,7 @@ impl TagVersion {
     }
 }
 
-/// Both spaces and commas separate the conditions of a range. A version without an operator is that version, `1.27` any `1.27.x`.
+/// Parses conditions that are separated by spaces or commas. `1.27` without an operator is any `1.27.x`.
 fn parse_range(range: &str) -> Result<VersionReq, String> {
     let mut text = String::with_capacity(range.len());
     for word in range.split([' ', ',']).filter(|word| !word.is_empty()) {
@@ -197,7 +189,7 @@ fn parse_range(range: &str) -> Result<VersionReq, String> {
         if !text.is_empty() && !is_after_operator {
             text.push(',');
         }
-        // `>=v1.2` is what people write after their tags.
+        // `>=v1.2` is accepted as well.
         let operator = word.trim_start_matches(['>', '<', '=', '^', '~']);
         let number = operator.strip_prefix('v').unwrap_or(operator);
         let written = word.strip_suffix(operator).unwrap_or_default();
@@ -211,11 +203,11 @@ fn parse_range(range: &str) -> Result<VersionReq, String> {
         return Err("semver: needs a range, such as semver:>=1.26 <2".into());
     }
     VersionReq::parse(&text).map_err(|error| {
-        format!("semver:{range}: {error}; a range is such as >=1.26 <2, ^1.27 or ~1.27.3")
+        format!("semver:{range}: {error}; use a range such as >=1.26 <2, ^1.27 or ~1.27.3")
     })
 }
 
-/// `24.04` as `24.4`: semantic versions have no leading zeros, tags have.
+/// `24.04` becomes `24.4`: semantic versions have no leading zeros.
 fn without_leading_zeros(version: &str) -> String {
     let end = version.find(['-', '+']).unwrap_or(version.len());
     let (numbers, rest) = version.split_at_checked(end).unwrap_or((version, ""));
@@ -236,7 +228,7 @@ fn compile(expression: &str) -> Result<Regex, String> {
         .build()
         .map_err(|error| match error {
             regex::Error::CompiledTooBig(_) => "is too large".into(),
-            // The last line is the reason; those before it draw the place.
+            // The last line is the reason; the lines before show the position.
             error => {
                 let text = error.to_string();
                 let reason = text.lines().last().unwrap_or_default();
@@ -246,7 +238,7 @@ fn compile(expression: &str) -> Result<Regex, String> {
         })
 }
 
-/// The expression that matches what a glob matches: `*` any characters, `?` one, `[a-z]` one of these.
+/// Translates a glob: `*` matches any characters, `?` one, `[a-z]` one of these.
 fn glob(text: &str) -> Result<String, String> {
     let mut expression = String::from(r"\A");
     let mut characters = text.chars();
@@ -267,7 +259,7 @@ fn glob(text: &str) -> Result<String, String> {
                     Some(class) => ("^", class),
                     None => ("", class.as_str()),
                 };
-                // Two hyphens would be a difference of sets; as a range they are an error, or match nothing else.
+                // Two hyphens would be a set difference.
                 let class = class.replace(['\\', '[', '&', '~', '^'], "");
                 let class = class.replace("--", r"-\-");
                 for part in ["[", negation, &class, "]"] {
@@ -347,7 +339,7 @@ mod tests {
     #[case("semver:>=one", "semver:>=one: ")]
     #[case("regex:(", "regex:(: unclosed group")]
     #[case("regex:(a{1000}){1000}", "too large")]
-    #[case("glob:1.*", "glob: is no kind of filter")]
+    #[case("glob:1.*", "glob: is not a kind of filter")]
     #[case("1.[0-", "without its ]")]
     #[case("[a--b]", "range")]
     fn mistakes_are_named(#[case] filter: &str, #[case] words: &str) {

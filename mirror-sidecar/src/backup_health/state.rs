@@ -4,13 +4,29 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::trouble::{Trouble, TroubleKind};
-
 /// Failed probes in a row that count as an outage, if one transient error can cause the failure.
 const OUTAGE_FAILURES: u32 = 2;
 
 /// How long denied uploads count. Images are retried more often while they are needed.
 const DENIED_FOR: Duration = Duration::from_hours(1);
+
+/// Why the backup registry cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    pub kind: TroubleKind,
+    /// The error, without secrets.
+    pub reason: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TroubleKind {
+    /// No response, or not that of a registry.
+    Unavailable,
+    Certificate,
+    Login,
+    /// The login is accepted, but uploads are denied.
+    Uploads,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct State {

@@ -41,11 +41,11 @@ pub struct ClusterConfig {
 /// Whether the service works with a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kubernetes {
-    /// It does not
+    /// No cluster
     Off,
-    /// It watches workloads and namespaces, and writes nothing there
+    /// Watches workloads and namespaces, and writes nothing
     Watch,
-    /// It watches, and writes pull Secrets, annotations, Events and Leases
+    /// Watches, and writes pull Secrets, annotations, Events and Leases
     On,
 }
 
@@ -64,9 +64,9 @@ impl Kubernetes {
 /// What becomes of the copy when the tag of its original moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnMovedTag {
-    /// The copy follows; the older image keeps its anchor
+    /// Update the copy; the older image keeps its anchor tag
     Update,
-    /// The copy stays as it is
+    /// Keep the copy
     Keep,
 }
 

@@ -1,4 +1,4 @@
-//! `check`: an installation, from the inside. Writes nothing.
+//! `check`: checks an installation. Writes nothing.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,16 +17,15 @@ use crate::exit::FAILURE;
 use crate::locations::Locations;
 use crate::output;
 
-/// How long the service may take to respond.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
-/// How much of the response of the service is read: its status, and one sentence.
+/// Bytes of the response that are read: its status, and one sentence.
 const MAX_RESPONSE: u64 = 4096;
 
-/// Prints a line for each check, and fails if one does.
+/// Prints a line for each check.
 ///
 /// # Errors
-/// [`UsageError`] when the image or a flag is wrong.
+/// [`UsageError`] if the image or a flag is invalid.
 pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let image = parse_image(&args.image)
         .map_err(|reason| UsageError(format!("image {:?}: {reason}", args.image)))?;
@@ -98,7 +97,7 @@ async fn planned(
     targets: &Registries,
     image: &ImageRef<'_>,
 ) -> anyhow::Result<String> {
-    // An image that comes from the backup itself has no copy; the login that pushes reads it.
+    // An image in the backup has no copy; it is read with the login of the backup.
     let source = if images.contains(image) {
         crate::locations::source(targets, image)?
     } else {

@@ -1,4 +1,4 @@
-//! `completion`: scripts for shells.
+//! `completion`: completion scripts for shells.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,6 @@ use clap::CommandFactory as _;
 use crate::args::{Cli, CompletionArgs};
 use crate::output;
 
-/// Prints the script.
 #[must_use]
 pub fn run(args: &CompletionArgs) -> ExitCode {
     let mut command = Cli::command();

@@ -1,6 +1,5 @@
-//! `copy`: images, now.
+//! `copy`: copies images.
 
-mod copied;
 pub(super) mod dry_run;
 pub(super) mod missing;
 mod plan;
@@ -17,24 +16,23 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::list;
-use super::shutdown::{StopSignal, stop_signal};
 use crate::args::{CopyArgs, TagFilters};
-use crate::exit::{FAILURE, SIGNAL};
+use crate::exit::{FAILURE, SIGNAL, StopSignal, stop_signal};
 use crate::output;
-use copied::Copied;
 use plan::{Plan, Planner};
 use progress::Progress;
+use result::Copied;
 
-/// How long an interrupted run may take to report it. Only a write to a pipe that nobody reads takes longer.
+/// Timeout of the report of an interrupted run. Only a write to a pipe that nobody reads takes longer.
 const STOP_WITHIN: Duration = Duration::from_millis(500);
 
-/// How often the screen is brought up to date.
+/// Interval between updates of the progress.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Copies all images, several at a time, and prints each result when it is there.
+/// Copies all images, several at a time, and prints each result when the copy ends.
 ///
 /// # Errors
-/// [`UsageError`](crate::args::UsageError) before anything is copied, when an image or a flag is wrong.
+/// [`UsageError`](crate::args::UsageError) before anything is copied, if an image or a flag is invalid.
 pub async fn run(args: CopyArgs) -> anyhow::Result<ExitCode> {
     let options = Arc::new(args.options()?);
     let work = if args.all_tags {
@@ -44,9 +42,9 @@ pub async fn run(args: CopyArgs) -> anyhow::Result<ExitCode> {
     } else {
         let images = list::images(&args.images)?;
         let planner = Planner::new(&args, images.len())?;
-        Work::Locations(planner.images(images)?)
+        Work::Images(planner.images(images)?)
     };
-    // Until here the signals end the program by themselves; from here on there may be bars to clear.
+    // From here on, a signal must clear the progress bars.
     let mut interrupted = std::pin::pin!(stop_signal());
     tokio::spawn(stop_in_any_case());
     let progress = Progress::new(args.progress);
@@ -58,29 +56,26 @@ pub async fn run(args: CopyArgs) -> anyhow::Result<ExitCode> {
         failed: false,
     };
     let exit = tokio::select! {
-        biased; // so that a signal is never missed once a copy has begun
+        biased; // a signal has priority
         signal = &mut interrupted => {
             run.progress.interrupted();
             ExitCode::from(exit_code(signal))
         }
         exit = run.work(work) => exit,
     };
-    // Dropping the run stops what is still being copied.
+    // Dropping the run stops its copies.
     Ok(exit)
 }
 
-/// Ends the program soon after a signal, even when it is held up by what reads its output.
+/// Ends the program soon after a signal, even if the reader of its output blocks it.
 async fn stop_in_any_case() {
     let signal = stop_signal().await;
     tokio::time::sleep(STOP_WITHIN).await;
-    #[expect(
-        clippy::exit,
-        reason = "the task that could return is the one that is held up"
-    )]
+    #[expect(clippy::exit, reason = "the task that could return may be blocked")]
     std::process::exit(i32::from(exit_code(signal)));
 }
 
-/// The exit code by which shells know a command that a signal ended.
+/// Returns the exit code that shells use for a signal.
 fn exit_code(signal: StopSignal) -> u8 {
     SIGNAL
         + match signal {
@@ -89,10 +84,9 @@ fn exit_code(signal: StopSignal) -> u8 {
         }
 }
 
-/// What the command line asks for, checked.
 enum Work {
-    Locations(Vec<Plan>),
-    /// Copies of all tags of these.
+    Images(Vec<Plan>),
+    /// Copies of all their tags.
     Repositories(Vec<plan::Repository>),
 }
 
@@ -108,7 +102,7 @@ struct Run {
 impl Run {
     async fn work(&mut self, work: Work) -> ExitCode {
         let plans = match work {
-            Work::Locations(plans) => plans,
+            Work::Images(plans) => plans,
             Work::Repositories(repositories) => self.list_tags(repositories).await,
         };
         if self.args.dry_run {
@@ -173,7 +167,7 @@ impl Run {
         }
     }
 
-    /// Each copy is a task of its own, so that all cores work.
+    /// Starts a task, so that copies use all cores.
     fn start(&mut self, number: usize, plan: Plan) {
         let (options, progress) = (Arc::clone(&self.options), Arc::clone(&self.progress));
         let watch = progress::watch(progress, number, &plan.image);
@@ -193,7 +187,7 @@ impl Run {
 
     fn ended(&mut self, copied: &Copied) {
         self.failed |= copied.result.is_err();
-        // First what led to it, then the result.
+        // Progress lines come before the result.
         self.progress.ended(copied);
         result::print(&copied.plan, copied.result.as_ref(), self.args.output);
     }

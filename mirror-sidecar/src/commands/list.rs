@@ -1,4 +1,4 @@
-//! The images or repositories of a command: from the command line, and from a list on standard input.
+//! The images or repositories of a command, from arguments and from a list on standard input.
 //!
 //! All invalid entries are reported together.
 
@@ -16,50 +16,48 @@ use crate::output;
 /// The argument that stands for the list on standard input.
 const STANDARD_INPUT: &str = "-";
 
-/// What the names of lists end with.
+/// File name extensions of lists.
 const LIST_EXTENSIONS: [&str; 6] = ["csv", "json", "list", "txt", "yaml", "yml"];
 
-/// Longest line of a list, in bytes. A reference has at most some 600; what is longer is no list of images.
+/// Longest line of a list, in bytes. References have at most about 600.
 const LONGEST_LINE: u64 = 4096;
 
-/// Most entries of a list: a hundred clusters' worth, at some hundred bytes of memory each.
+/// Maximum number of entries, at some hundred bytes of memory each.
 const MOST_ENTRIES: usize = 100_000;
 
-/// Mistakes shown one by one. Somebody who feeds in another kind of file need not see all of it again.
+/// Errors that are printed one by one, in case another kind of file is used as a list.
 const MISTAKES_SHOWN: usize = 100;
 
-/// Where an entry was given.
+/// The source of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::commands) enum Origin {
-    /// On the command line.
     Argument,
-    /// On this line of standard input, from 1.
+    /// A line of standard input, from 1.
     Line(usize),
 }
 
-/// Something to copy, and where it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::commands) struct Entry<T> {
     pub(in crate::commands) origin: Origin,
     pub(in crate::commands) value: T,
 }
 
-/// The mistakes of the command line and the list, told together.
+/// The errors of arguments and of the list.
 #[derive(Debug, Default)]
 pub(in crate::commands) struct Mistakes(Vec<String>);
 
-/// A repository that is named without a tag.
+/// A repository without a tag.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::commands) struct RepositoryName(String);
 
-/// What was asked for: the good entries, and what is wrong with the others.
+/// The valid entries, and the errors of the others.
 #[derive(Debug)]
 pub(in crate::commands) struct List<T> {
     pub(in crate::commands) entries: Vec<Entry<T>>,
     pub(in crate::commands) mistakes: Mistakes,
 }
 
-/// The images that `arguments` name, each once.
+/// Reads images, each once.
 pub(in crate::commands) fn images(
     arguments: &[String],
 ) -> Result<List<ImageRef<'static>>, UsageError> {
@@ -72,7 +70,7 @@ pub(in crate::commands) fn images(
     Ok(list)
 }
 
-/// The repositories that `arguments` name, each once.
+/// Reads repositories, each once.
 pub(in crate::commands) fn repositories(
     arguments: &[String],
 ) -> Result<List<RepositoryName>, UsageError> {
@@ -86,10 +84,10 @@ pub(in crate::commands) fn repositories(
 }
 
 impl RepositoryName {
-    /// Reads `[host[:port]/]path`, with the rules of image references. The error is a reason without the text.
+    /// Parses `[host[:port]/]path` with the rules of image references. The error does not contain the text.
     pub(in crate::commands) fn parse(text: &str) -> Result<Self, String> {
         check_transport(text)?;
-        // The host, which may have a port, ends at the first slash; a tag begins after the last one.
+        // A colon after the last slash starts a tag, otherwise a port.
         let last = text.rsplit('/').next().unwrap_or(text);
         if text.contains('@') || last.contains(':') {
             return Err("all tags are copied, so it must have neither tag nor digest".into());
@@ -98,7 +96,7 @@ impl RepositoryName {
         Ok(Self(format!("{}/{}", image.host(), image.path())))
     }
 
-    /// The image of that tag here; `None` where no reference can express the tag.
+    /// Returns the image with this tag; `None` if the tag is not valid in a reference.
     pub(in crate::commands) fn image(&self, tag: &str) -> Option<ImageRef<'static>> {
         format!("{}:{tag}", self.0).parse().ok()
     }
@@ -120,7 +118,7 @@ impl fmt::Display for Origin {
 }
 
 impl<T> List<T> {
-    /// How many images or repositories were asked for.
+    /// The number of entries, including invalid ones.
     pub(in crate::commands) fn len(&self) -> usize {
         self.entries.len() + self.mistakes.0.len()
     }
@@ -131,7 +129,7 @@ impl Mistakes {
         self.0.push(format!("{origin}{sentence}"));
     }
 
-    /// Passes if there are none. One is the error itself; several are reported one by one, and the error counts them.
+    /// Returns an error if there are any. Several are printed one by one, and the error has their number.
     pub(in crate::commands) fn check(mut self) -> Result<(), UsageError> {
         match self.0.len() {
             0 => Ok(()),
@@ -149,7 +147,7 @@ impl Mistakes {
     }
 }
 
-/// Everything that `arguments` name, parsed.
+/// Parses all entries.
 pub(in crate::commands) fn parsed<T>(
     arguments: &[String],
     parse: impl Fn(&str) -> Result<T, String>,
@@ -167,7 +165,7 @@ pub(in crate::commands) fn parsed<T>(
             add(Origin::Argument, argument);
         } else if !std::mem::replace(&mut input_is_read, true) {
             if io::stdin().is_terminal() {
-                output::note("Type one image a line; Ctrl-D ends the list.");
+                output::note("Enter one image per line; Ctrl-D ends the list.");
             }
             read_lines(io::stdin().lock(), &mut add)?;
         }
@@ -178,7 +176,7 @@ pub(in crate::commands) fn parsed<T>(
     Ok(List { entries, mistakes })
 }
 
-/// Refuses the name of a file that looks like a list: as an image, it would be one of Docker Hub.
+/// Rejects the name of a file that looks like a list: as an image, it would be one of Docker Hub.
 fn check_list(argument: &str) -> Result<(), UsageError> {
     let path = Path::new(argument);
     let extension = path.extension().and_then(|extension| extension.to_str());
@@ -191,7 +189,7 @@ fn check_list(argument: &str) -> Result<(), UsageError> {
     Ok(())
 }
 
-/// Hands out what each line holds, without comment and spaces. Lines with nothing left are passed over.
+/// Passes each line to `add` without comment and spaces, and skips empty lines.
 fn read_lines(
     mut input: impl BufRead,
     add: &mut impl FnMut(Origin, &str),
@@ -219,7 +217,7 @@ fn read_lines(
         } else {
             text
         };
-        // No reference has a # in it.
+        // References cannot contain #.
         let text = text.split('#').next().unwrap_or(text).trim();
         if text.is_empty() {
             continue;

@@ -12,13 +12,12 @@ use clap_mangen::roff::{Roff, bold, roman};
 use crate::args::{Cli, EXIT_CODES, ManArgs};
 use crate::output;
 
-const VARIABLES: &str =
-    "A variable that is empty counts as not set; a flag wins over its variable.";
+const VARIABLES: &str = "An empty variable counts as not set. A flag overrides its variable.";
 
-/// Prints one page about all commands, or writes a page for each command to a folder.
+/// Prints one page for all commands, or writes a page for each command to a folder.
 ///
 /// # Errors
-/// When a page cannot be written.
+/// If a page cannot be written.
 pub fn run(args: &ManArgs) -> anyhow::Result<ExitCode> {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
@@ -41,7 +40,7 @@ fn write(folder: &Path, command: &Command) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// The page of a command; `with_commands` adds the flags of its subcommands.
+/// Returns the page of a command; `with_commands` adds the flags of its subcommands.
 fn page(command: &Command, with_commands: bool) -> anyhow::Result<String> {
     let man = Man::new(command.clone());
     let mut page = Vec::new();
@@ -69,7 +68,7 @@ fn page(command: &Command, with_commands: bool) -> anyhow::Result<String> {
     Ok(with_one_preamble(&String::from_utf8_lossy(&page)))
 }
 
-/// The synopsis and the flags of a subcommand as a section of the page of its parent, whose own flags it does not repeat.
+/// Returns a section about a subcommand for the page of its parent, without the flags of the parent.
 fn section_of(parent: &Command, command: &Command) -> anyhow::Result<String> {
     let is_of_all = |arg: &Arg| arg.is_global_set() || arg.get_id() == "help";
     let own = command.clone().mut_args(|arg| {
@@ -93,7 +92,7 @@ fn section_of(parent: &Command, command: &Command) -> anyhow::Result<String> {
     Ok(format!("{}{section}", String::from_utf8_lossy(&start)))
 }
 
-/// The examples that `--help` ends with, line by line.
+/// The examples at the end of `--help`.
 fn examples(command: &Command) -> Roff {
     let mut section = Roff::default();
     let text = command.get_after_help().map(ToString::to_string);
@@ -104,7 +103,7 @@ fn examples(command: &Command) -> Roff {
     section
 }
 
-/// All variables of these commands, each with the flag that it stands for.
+/// The environment variables of these commands, with their flags.
 fn environment(commands: &[&Command]) -> Roff {
     let mut flags = BTreeMap::new();
     for arg in commands.iter().flat_map(|command| command.get_arguments()) {
@@ -142,7 +141,7 @@ fn verbatim(section: &mut Roff, lines: &str) {
     section.control("fi", []);
 }
 
-/// Each piece begins with the same definition of an apostrophe.
+/// Removes the definition of the apostrophe, with which each section begins, except the first.
 fn with_one_preamble(page: &str) -> String {
     let is_definition = |line: &str| line.starts_with(".ie ") || line.starts_with(".el ");
     let lines = page.lines().enumerate();

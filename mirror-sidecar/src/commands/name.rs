@@ -1,4 +1,4 @@
-//! `name`: the names of images and of their copies.
+//! `name`: shows the names of images and of their copies.
 
 use std::process::ExitCode;
 
@@ -22,17 +22,17 @@ struct Names<'a> {
     query: String,
 }
 
-/// The image that a copy was made of.
+/// The original of a copy.
 #[derive(Debug, Serialize)]
 struct Original<'a> {
     image: &'a str,
     original: String,
 }
 
-/// Prints the names of each image. An invalid one is reported, and the command then exits with 2.
+/// Prints the names of each image.
 ///
 /// # Errors
-/// [`UsageError`](crate::args::UsageError) for the backup's flags and invalid images.
+/// [`UsageError`](crate::args::UsageError) if a flag or an image is invalid.
 pub fn run(args: &NameArgs) -> anyhow::Result<ExitCode> {
     let backup = match args.backup.registry() {
         None if !args.reverse && !args.backup.has_repository() => None,
@@ -88,9 +88,9 @@ fn target(image: &ImageRef<'_>, backup: &Backup) -> Result<String, String> {
     if backup.contains(image) {
         return Err(match backup.source(image) {
             Some(original) => format!(
-                "it is in the backup already, as the copy of {original}; --reverse shows the originals of copies"
+                "it is in the backup, as the copy of {original}; --reverse shows the originals of copies"
             ),
-            None => "it is in the backup's repository already".into(),
+            None => "it is in the repository of the backup".into(),
         });
     }
     let target = backup.target(image).map_err(|error| error.to_string())?;
@@ -100,11 +100,11 @@ fn target(image: &ImageRef<'_>, backup: &Backup) -> Result<String, String> {
 fn original(copy: &ImageRef<'_>, backup: &Backup) -> Result<String, String> {
     if !backup.contains(copy) {
         return Err(
-            "it is not in the backup's repository; check --registry and --repository".into(),
+            "it is not in the repository of the backup; check --registry and --repository".into(),
         );
     }
     let original = backup.source(copy).ok_or(
-        "it is no copy with this --naming, or its name was shortened and cannot be read back",
+        "it is not a copy with this --naming, or its name was shortened and cannot be decoded",
     )?;
     Ok(original.to_string())
 }

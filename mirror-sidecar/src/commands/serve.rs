@@ -1,4 +1,4 @@
-//! `serve`: the service.
+//! `serve`: runs the service.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use super::shutdown::stop_signal;
 use crate::admin;
 use crate::args::{BackupArgs, FacadeLogin, ServeArgs, Transport, UsageError};
 use crate::cluster::config::Kubernetes;
@@ -15,6 +14,7 @@ use crate::cluster::registry_usage::most_used;
 use crate::cluster::run::{self, ClusterMetrics};
 use crate::cluster::{ExcludedNamespaces, Provision, PullSecrets, Replicas};
 use crate::copy_queue::CopyMetrics;
+use crate::exit::stop_signal;
 use crate::facade::{self, Facade, FacadeAuth, FacadeMetrics};
 use crate::former_backups::FormerBackups;
 use crate::locations::Locations;
@@ -24,15 +24,15 @@ use crate::namespace_budget::{BudgetMetrics, NamespaceBudgets};
 use crate::registry_metrics::RegistryMetrics;
 use crate::server::{Certificates, Limits, Server};
 
-/// How long running requests and copies may take to let go: well below Kubernetes' grace period of 30 s.
+/// Timeout for running requests and copies at the end: well below the default grace period of a Pod, 30 s.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// [`UsageError`] for what the user can mend, otherwise what could not be started.
+/// [`UsageError`] if a flag is invalid, otherwise the reason why the service cannot start.
 pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    // Every flag is taken apart here, so that a new one cannot be forgotten.
+    // Destructured, so that a new flag cannot be forgotten.
     let ServeArgs {
         backup,
         sources,
@@ -125,7 +125,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     if let Some(certificates) = certificates {
         tokio::spawn(certificates.watch());
     }
-    let end = End {
+    let end = Shutdown {
         stop,
         is_ending,
         delay: shutdown_delay,
@@ -157,17 +157,16 @@ fn certificates(transport: Transport) -> anyhow::Result<Option<Certificates>> {
     Ok(Some(certificates))
 }
 
-struct End {
-    /// Ends everything.
-    stop: CancellationToken,
-    /// Says that the end comes.
+struct Shutdown {
+    /// Cancelled by the signal.
     is_ending: CancellationToken,
-    /// Between both.
+    /// Cancelled after `delay`: ends everything.
+    stop: CancellationToken,
     delay: Duration,
 }
 
-async fn serve(facade: Server, admin: Server, lookup: &Lookup, replicas: &Replicas, end: End) {
-    let End {
+async fn serve(facade: Server, admin: Server, lookup: &Lookup, replicas: &Replicas, end: Shutdown) {
+    let Shutdown {
         stop,
         is_ending,
         delay,
@@ -178,7 +177,7 @@ async fn serve(facade: Server, admin: Server, lookup: &Lookup, replicas: &Replic
             stop_signal().await;
             tracing::info!("shutting down; unfinished copies are resumed after restart");
             is_ending.cancel();
-            // Whoever opens connections here has to hear of the end first.
+            // Clients must see the failing readiness first.
             tokio::time::sleep(delay).await;
             stop.cancel();
         }
@@ -186,12 +185,12 @@ async fn serve(facade: Server, admin: Server, lookup: &Lookup, replicas: &Replic
     let servers = async {
         let stopped = async {
             is_ending.cancelled().await;
-            // The others begin with what is broken off here.
+            // The other replicas take over the work.
             replicas.leave().await;
             stop.cancelled().await;
             lookup.shutdown().await;
         };
-        // Copies stop, questions that were already asked are still answered.
+        // Copies stop; running requests still get a response.
         tokio::join!(facade.run(stop.clone()), admin.run(stop.clone()), stopped);
     };
     let deadline = async {

@@ -6,7 +6,6 @@
 //! behind all others.
 
 mod candidates;
-mod ticket;
 mod waiting;
 
 use std::collections::HashMap;
@@ -19,12 +18,11 @@ use mirror_copy::MemoryPlace;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::limits::{Allowance, Excess, Pace};
+use super::limits::{Allowance, Blame, Excess, Pace, Verdict};
 use super::progress::JobProgress;
 use super::sources::{Class, Sources};
-use super::verdict::{Blame, Verdict};
-pub(super) use ticket::{Lane, Sort, Ticket};
 use waiting::{Candidate, Waiting};
+pub(super) use waiting::{Lane, Sort, Ticket};
 
 /// One in this many slots is kept for images in use, so that requested images never take them all. Without a cluster
 /// nothing is in use and nothing is kept.

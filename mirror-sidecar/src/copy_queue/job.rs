@@ -1,4 +1,4 @@
-//! One job of the queue.
+//! One job of the queue: its task, its stages, and its status.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,41 @@ use tokio::time::Instant;
 use super::fair_slots::{Lane, Sort, Ticket};
 use super::progress::JobProgress;
 use super::sources::Source;
-use super::task::{Outlook, Status, Task};
 use crate::backoff::{doubling, jittered};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Create the copy. Content that the backup reports is trusted.
+    Copy,
+    /// Create the copy again after it vanished. All content that the backup still has is verified.
+    Restore,
+    /// Update the copy to its original. The older copy stays in place meanwhile, and also if the update fails.
+    Update,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Queued or running; with a description.
+    Pending(String),
+    Failed {
+        /// One sentence.
+        reason: String,
+        outlook: Outlook,
+    },
+    /// Not accepted: the namespace has too many images in the queue. The image must be requested again.
+    Full,
+}
+
+/// The expected result of the next attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// The failure may be transient.
+    Passing,
+    /// The failure lasts until somebody fixes its cause.
+    Lasting,
+    /// Lasting: the source has no such image, or shows none to this client.
+    Absent,
+}
 
 /// The state of an image in the queue. An image without a job was not requested, or is copied.
 pub(super) struct Job {

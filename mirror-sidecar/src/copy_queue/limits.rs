@@ -1,4 +1,4 @@
-//! Limits on running copies. Pure rules; the time is passed in.
+//! Limits on running copies, and what follows from exceeding them. Pure rules; the time is passed in.
 //!
 //! Except for [`STALLED_AFTER`], every limit counts only while another image waits that could use the slot. Complete
 //! blobs are kept: the next attempt finds them in the backup.
@@ -78,6 +78,35 @@ pub(super) enum Excess {
     Late,
     /// The attempt took longer than [`LONG_AFTER`].
     Long,
+}
+
+/// Why a running copy ends before it is complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The job waits for its next turn, as if it had not started.
+    Requeue,
+    /// The copy took long, others wait, and too many long copies run: it waits for a slot for long copies. This is no
+    /// failure.
+    MakeRoom,
+    GiveUp {
+        /// One sentence.
+        reason: String,
+        blame: Blame,
+    },
+}
+
+/// Which images move to the penalty queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// None: the cause may be the backup, or a pause that the source requested. Failed images still wait behind untried
+    /// ones.
+    Nobody,
+    /// This image: other images of its source arrive.
+    Image,
+    /// All images of the source.
+    Source,
+    /// All images of the source; this image also after the source delivers again.
+    Both,
 }
 
 impl Allowance {
@@ -177,5 +206,15 @@ impl Period {
     fn restart(&mut self, now: Instant, measured: Measured) {
         self.since = now;
         self.before = measured;
+    }
+}
+
+impl Blame {
+    pub(super) fn is_on_source(self) -> bool {
+        matches!(self, Self::Source | Self::Both)
+    }
+
+    pub(super) fn is_on_image(self) -> bool {
+        matches!(self, Self::Image | Self::Both)
     }
 }

@@ -1,4 +1,4 @@
-//! Who may ask.
+//! Basic authentication of the facade.
 
 use axum::http::HeaderValue;
 use base64::Engine as _;
@@ -14,7 +14,6 @@ pub struct FacadeAuth {
 }
 
 impl FacadeAuth {
-    /// Lets this user in and nobody else.
     #[must_use]
     pub fn new(login: &FacadeLogin) -> Self {
         let pair = format!("{}:{}", login.username, login.password.expose_secret());
@@ -23,8 +22,7 @@ impl FacadeAuth {
         }
     }
 
-    /// Whether the value of an `Authorization` header is right. Hashes are compared, so the time it takes tells
-    /// nothing about how much of a guess was right.
+    /// Checks the value of an `Authorization` header. Hashes are compared, so the duration reveals nothing about the password.
     pub(super) fn allows(&self, authorization: Option<&HeaderValue>) -> bool {
         let presented = authorization
             .and_then(|value| value.to_str().ok())

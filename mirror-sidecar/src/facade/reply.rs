@@ -1,4 +1,4 @@
-//! Answers in the form of the distribution specification.
+//! Responses in the format of the distribution specification.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ const EMPTY_DIGEST: &str =
     "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
-/// Error codes (distribution specification, "Error Codes"). The host understands no others.
+/// Error codes (distribution specification, "Error Codes"). The host rejects others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Code {
     ManifestUnknown,
@@ -26,7 +26,7 @@ pub(super) enum Code {
     Unsupported,
 }
 
-/// An answer before it becomes HTTP.
+/// A response, and how the metrics count it.
 pub(super) struct Reply {
     status: StatusCode,
     body: Vec<u8>,
@@ -35,12 +35,12 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    /// `/v2/` for those who may ask.
+    /// The response to `/v2/`.
     pub(super) fn base() -> Self {
         Self::json(StatusCode::OK, "application/json", &json!({}))
     }
 
-    /// An empty image manifest that carries an answer.
+    /// An empty image manifest with these annotations.
     pub(super) fn manifest(annotations: Vec<(&'static str, String)>) -> Self {
         let annotations: BTreeMap<_, _> = annotations.into_iter().collect();
         let manifest = json!({
@@ -58,25 +58,23 @@ impl Reply {
         reply
     }
 
-    /// An error envelope.
     pub(super) fn error(code: Code, message: &str) -> Self {
         let envelope = json!({ "errors": [{ "code": code.name(), "message": message }] });
         Self::json(code.status(), "application/json", &envelope)
             .counted_as(Some(FacadeStatus::RefusedRequest))
     }
 
-    /// The same answer, but counted as this.
-    pub(super) fn counted_as(mut self, answer: Option<FacadeStatus>) -> Self {
-        self.counts_as = answer;
+    pub(super) fn counted_as(mut self, status: Option<FacadeStatus>) -> Self {
+        self.counts_as = status;
         self
     }
 
-    /// What it is in the figures; an error is a refused request unless somebody said otherwise.
+    /// The status in the metrics. Errors count as refused requests by default.
     pub(super) fn counts_as(&self) -> Option<FacadeStatus> {
         self.counts_as
     }
 
-    /// 401 with the challenge, without which the host never sends credentials.
+    /// 401 with the challenge. The host sends no credentials without it.
     pub(super) fn unauthorized() -> Self {
         let mut reply = Self::error(Code::Unauthorized, "credentials are missing or wrong");
         let challenge = HeaderValue::from_static("Basic realm=\"image-mirror\", charset=\"UTF-8\"");
@@ -84,7 +82,7 @@ impl Reply {
         reply
     }
 
-    /// The same reply as the last one of its connection.
+    /// Closes the connection after this response.
     pub(super) fn closing(mut self) -> Self {
         let close = HeaderValue::from_static("close");
         self.headers.push((header::CONNECTION, close));
@@ -99,7 +97,7 @@ impl Reply {
             body: body.to_string().into_bytes(),
             headers: vec![
                 (header::CONTENT_TYPE, content_type),
-                // Older clients recognise a registry by it.
+                // Older clients require it.
                 (
                     HeaderName::from_static("docker-distribution-api-version"),
                     version,
@@ -109,7 +107,7 @@ impl Reply {
         }
     }
 
-    /// The HTTP response; for `HEAD` without the body, but with its length.
+    /// For `HEAD`, the response has the length of the body but not the body.
     pub(super) fn into_response(self, head: bool) -> Response<Body> {
         let length = HeaderValue::from(self.body.len());
         let body = if head {

@@ -1,21 +1,15 @@
-//! Paths of the distribution specification, as far as the facade serves them.
+//! The paths of the distribution specification that the facade serves.
 
-/// What a path asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route<'a> {
-    /// `/v2/`: is this a registry, and how does it authenticate (distribution specification, end-1)?
+    /// `/v2/` (distribution specification, end-1).
     Base,
     /// `/v2/<name>/manifests/<reference>` (end-3).
-    Manifest {
-        /// The repository.
-        name: &'a str,
-        /// The tag or digest.
-        reference: &'a str,
-    },
+    Manifest { name: &'a str, reference: &'a str },
 }
 
 impl<'a> Route<'a> {
-    /// Reads a path from its right end, since names contain slashes. Nothing that needs percent-encoding is ever asked.
+    /// Parses a path from its end, since names contain slashes. Queries need no percent-encoding.
     pub(super) fn parse(path: &'a str) -> Option<Self> {
         let rest = path.strip_prefix("/v2")?;
         if rest.is_empty() || rest == "/" {

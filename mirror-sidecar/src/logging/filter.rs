@@ -1,20 +1,20 @@
-//! Which events are logged.
+//! The filter of log events.
 
 use tracing_subscriber::EnvFilter;
 
-/// The client of the API server logs by itself what is logged here too, and at each attempt instead of once; and it shows
-/// whole responses that it cannot parse. A filter that names these modules replaces this.
+/// The client of the API server logs each attempt that this service logs once, and whole responses that it cannot parse. A
+/// filter that names these modules replaces this.
 const QUIET: &str = "kube_client=off,kube_runtime=error";
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// Checks the value of `--log-level`.
 ///
-/// `EnvFilter` takes every unknown word for the name of a module and then logs nothing, so its grammar is narrower here:
-/// levels, and `MODULE=LEVEL`.
+/// `EnvFilter` accepts every unknown word as the name of a module and then logs nothing. So only levels and `MODULE=LEVEL`
+/// are accepted.
 ///
 /// # Errors
-/// A sentence that names the part that is wrong and the accepted words.
+/// A sentence with the invalid part and the accepted levels.
 pub fn check(text: &str) -> Result<String, String> {
     let directives: Vec<_> = text.split(',').map(str::trim).collect();
     directives

@@ -1,7 +1,6 @@
-//! Log lines: one event is one line, whatever its fields contain.
+//! Log lines: each event is one line, whatever its fields contain.
 //!
-//! Names of fields, modules and levels come from the code; everything else may come from a registry, a tenant or a peer. So
-//! each value goes through one place, which escapes what is no text and cuts what is too long.
+//! Values may come from a registry, a user or a peer, so all of them are escaped and truncated in one place.
 
 use std::fmt::{self, Debug, Write as _};
 
@@ -16,25 +15,23 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::output::escape::{Escaped, must_escape};
 
-/// Bytes of a value.
+/// Maximum bytes of a value.
 const MAX_VALUE: usize = 2 * 1024;
 
-/// Bytes of all values of an event.
+/// Maximum bytes of all values of an event.
 const MAX_VALUES: usize = 8 * 1024;
 
-/// The name that `tracing` gives to the text of an event.
+/// The field of `tracing` with the text of an event.
 const MESSAGE: &str = "message";
 
-/// Form of the log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Plain text
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line
     Json,
 }
 
-/// Formats events as text for people or as JSON objects.
 pub(super) struct LineFormat(pub(super) LogFormat);
 
 impl<S, N> FormatEvent<S, N> for LineFormat
@@ -98,7 +95,7 @@ fn json(mut writer: Writer<'_>, level: Level, target: &str, values: &Values) -> 
 /// The values of an event in the order of the code.
 struct Values {
     format: LogFormat,
-    /// Bytes that the other values may still have.
+    /// Bytes left for further values.
     left: usize,
     message: Option<String>,
     others: Vec<(&'static str, Value)>,
@@ -121,7 +118,7 @@ impl Values {
             LogFormat::Text => Escaped::new(&mut text, limit),
             LogFormat::Json => Escaped::only(&mut text, limit, is_raw_in_json),
         };
-        // A value whose formatting fails is shown as far as it came.
+        // A value whose formatting fails is shown up to the failure.
         let _ = escaped.write_fmt(value);
         self.left = self.left.saturating_sub(text.len());
         if field.name() == MESSAGE {

@@ -1,11 +1,11 @@
-//! Warnings that somebody else can cause as often as they like.
+//! Limits the rate of log lines that others can cause at any rate.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Lets an event be logged at most once in a while, or a few times, and counts the others.
+/// Permits a number of log lines per interval, and counts all events.
 #[derive(Debug)]
 pub struct Throttle {
     every: Duration,
@@ -16,20 +16,20 @@ pub struct Throttle {
 #[derive(Debug, Default)]
 struct State {
     since: Option<Instant>,
-    /// Events since then that could be logged.
+    /// Lines permitted since then.
     logged: u32,
-    /// Events since the last one that could be logged.
+    /// Events since the last permitted line.
     events: u64,
 }
 
 impl Throttle {
-    /// Allows one event in this time.
+    /// Permits one line per interval.
     #[must_use]
     pub fn new(every: Duration) -> Self {
         Self::with_burst(every, 1)
     }
 
-    /// Allows so many events in this time.
+    /// Permits `burst` lines per interval.
     #[must_use]
     pub fn with_burst(every: Duration, burst: u32) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl Throttle {
         }
     }
 
-    /// Counts an event. If it may be logged, returns how many there were since the last one that was, itself included.
+    /// Counts an event. If it may be logged, returns the number of events since the last one that was, including this one.
     pub fn count(&self) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.events = state.events.saturating_add(1);

@@ -1,7 +1,7 @@
-//! Whether copies are whole: the platforms below an index, configs and layers.
+//! Checks that copies are complete: the platforms of an index, configs and layers.
 //!
-//! A tag says that a copy was whole when it was written. Garbage collection, clean-up rules and restored backups take
-//! parts away and leave the tag.
+//! A tag proves that a copy was complete when it was created. Garbage collection, clean-up rules and restored backups remove
+//! parts and leave the tag.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,48 +15,47 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::token_bucket::TokenBucket;
 
-/// Between two requests below the roots of copies, in the long run: 50 a second.
+/// Time per request for parts in the long run: 50 requests per second.
 const REQUEST_EVERY: Duration = Duration::from_millis(20);
 
-/// Such requests that may follow each other immediately: the parts of some ten images, for which lookups need not wait.
+/// Requests for parts without a wait: the parts of some ten images.
 const BURST: u32 = 500;
 
-/// Checks for lookups of the facade at a time.
+/// Concurrent checks for lookups.
 const MAX_CHECKS: usize = 16;
 
-/// How long a copy counts as whole for lookups of the facade.
+/// How long a copy counts as complete for lookups.
 const WHOLE_FOR: Duration = Duration::from_hours(24);
 
-/// How long it is remembered that a copy lacks parts, or has all that its original has.
+/// How long a copy counts as incomplete.
 const REMEMBERED_FOR: Duration = Duration::from_hours(1);
 
-/// Copies remembered, at about 200 bytes each.
+/// Copies in each cache, at about 200 bytes each.
 const MAX_COPIES: u64 = 10_000;
 
-/// Parts remembered that the original of one copy lacks, and copies of such originals, at about 100 bytes for each part.
+/// Parts that the original of a copy lacks, at about 100 bytes each, and such copies.
 const MAX_LACKED: usize = 64;
 const MAX_LACKING: u64 = 1000;
 
-/// The backup counts as having been away if so many lookups in a row failed, for that long.
+/// Lookups that fail in a row, over at least this time, count as an outage of the backup.
 const AWAY_FAILURES: u32 = 3;
 const AWAY_AFTER: Duration = Duration::from_secs(1);
 
-/// Which configs and layers of an image to look for.
+/// The configs and layers of an image to check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartsPlan {
-    /// The manifests whose configs and layers are looked for.
     pub turn: Turn,
-    /// How many of them an earlier check looked for.
+    /// The number of them that an earlier check covered.
     pub skip: usize,
 }
 
-/// Manifests whose configs and layers are looked for at the same time.
+/// The manifests whose configs and layers are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// None: only the manifests themselves.
+    /// Only the manifests themselves.
     Nothing,
     Everything,
-    /// The `number`-th part `of` so many, by their digests.
+    /// The share `number` of `of` equal shares, by digest.
     Part {
         /// Counted from 0, modulo `of`.
         number: u64,
@@ -65,18 +64,17 @@ pub enum Turn {
     },
 }
 
-/// Whose turn a request below the root waits for.
+/// The rate limit of requests for parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pacing {
-    /// Nobody's, since a lookup waits for it: the check ends when lookups have no turn left.
+    /// That of lookups, without waiting: the check stops at the limit.
     Immediate,
-    /// That of lookups of the facade.
+    /// That of lookups.
     Lookup,
-    /// That of images in use, until then.
+    /// That of images in use. The check stops at this time.
     InUse(Instant),
 }
 
-/// Failed lookups in a row.
 #[derive(Clone, Copy, Debug)]
 struct Outage {
     since: Instant,
@@ -86,17 +84,17 @@ struct Outage {
 /// A repository and a digest.
 type Key = (Arc<str>, Digest);
 
-/// What is known of the parts of copies. Clones share it.
+/// Results of checks of parts. Clones share them.
 #[derive(Clone)]
 pub(super) struct Parts {
     registry: Registry,
     whole: Cache<Key, ()>,
-    /// Copies that were whole when they were checked last, however long ago.
+    /// Copies that were complete at their last check, at any time.
     was_whole: Cache<Key, ()>,
     incomplete: Cache<Key, ()>,
     /// Copies whose missing parts were logged.
     reported: Cache<Key, ()>,
-    /// Parts that copies lack because their originals do.
+    /// Parts that copies lack because their originals lack them.
     lacked_by_originals: Cache<Key, Arc<HashSet<Digest>>>,
     lookup_pace: Arc<Mutex<TokenBucket>>,
     in_use_pace: Arc<Mutex<TokenBucket>>,
@@ -128,29 +126,26 @@ impl Parts {
         }
     }
 
-    /// Whether all parts were seen a while ago.
     pub(super) fn is_whole(&self, repository: &str, digest: &Digest) -> bool {
         self.whole.contains_key(&key(repository, digest))
     }
 
-    /// Whether all parts were there when they were checked last.
     pub(super) fn was_whole(&self, repository: &str, digest: &Digest) -> bool {
         self.was_whole.contains_key(&key(repository, digest))
     }
 
-    /// Whether a part was missing a while ago.
     pub(super) fn is_incomplete(&self, repository: &str, digest: &Digest) -> bool {
         self.incomplete.contains_key(&key(repository, digest))
     }
 
-    /// A copy was made, and verified on the way.
+    /// Records a new copy. Its parts were verified while it was created.
     pub(super) async fn copied(&self, repository: &str, digest: &Digest) {
         let key = key(repository, digest);
         self.incomplete.invalidate(&key).await;
         self.mark_whole(key).await;
     }
 
-    /// Logs that a copy lacks a part, once until it is whole again, whichever check finds it first.
+    /// Logs that a copy lacks a part, once until it is complete again.
     pub(super) async fn report_missing(
         &self,
         image: &ImageRef<'static>,
@@ -162,7 +157,7 @@ impl Parts {
         if entry.or_insert(()).await.is_fresh() {
             tracing::warn!(
                 %image, %part,
-                "the copy in the backup lacks parts and is restored; find out what deletes there"
+                "the copy in the backup lacks parts and is restored; find out what deletes them"
             );
         }
     }
@@ -173,8 +168,7 @@ impl Parts {
         self.whole.insert(key, ()).await;
     }
 
-    /// The original, which is this digest too, lacks this part, so the copy cannot have it. Returns whether that is
-    /// remembered.
+    /// Records that the original, which has the same digest, lacks this part as well. Returns `false` if there are too many.
     pub(super) async fn original_lacks(
         &self,
         repository: &str,
@@ -194,12 +188,11 @@ impl Parts {
         self.lacked_by_originals.get(key).await.unwrap_or_default()
     }
 
-    /// Leave for one more check on behalf of a lookup.
     pub(super) fn permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.checks).try_acquire_owned().ok()
     }
 
-    /// Looks for the parts of a copy.
+    /// Checks the parts of a copy.
     pub(super) async fn check(
         &self,
         repository: &str,
@@ -208,7 +201,7 @@ impl Parts {
         pacing: Pacing,
     ) -> Result<Completeness, RegistryError> {
         let key = key(repository, &root.digest);
-        // The Pods of the cluster need what is left of it more.
+        // The rest of the rate limit is for the Pods of the cluster.
         let is_throttled = self.registry.rate_limit().is_some_and(|limit| {
             let half = limit.limit.unwrap_or_default() / 2;
             limit.remaining <= half
@@ -226,7 +219,7 @@ impl Parts {
         };
         let found = match self.registry.check_parts(repository, root, &query).await {
             Err(error) if !error.retry().is_transient() && !error.is_denied() => {
-                // A registry that cannot be asked is believed, and not asked again for each lookup.
+                // A registry without these requests is trusted, and not asked for each lookup.
                 self.mark_whole(key).await;
                 return Err(error);
             }
@@ -247,7 +240,7 @@ impl Parts {
         Ok(found)
     }
 
-    /// A lookup succeeded or failed. After the backup was away for a while, it may have lost parts of any copy.
+    /// Records the result of a lookup. After an outage, the backup may lack parts of any copy.
     pub(super) fn record_lookup(&self, has_failed: bool) {
         let now = Instant::now();
         let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
@@ -266,7 +259,7 @@ impl Parts {
         }
     }
 
-    /// Completes when one more request may be sent, with `false` if that is not to be waited for.
+    /// Waits until one more request may be sent. Returns `false` if the check stops before.
     async fn wait(&self, pacing: Pacing) -> bool {
         let (pace, until) = match pacing {
             Pacing::Immediate => (&self.lookup_pace, Some(Instant::now())),

@@ -1,9 +1,9 @@
-//! Text from elsewhere on one line: it can neither begin a new one, nor drive a terminal, nor change its direction.
+//! Escapes untrusted text, so that it stays on one line and cannot control a terminal.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-/// Replaces every line end, control character and invisible formatting character by its escape sequence.
+/// Replaces line breaks, control characters and invisible formatting characters by escape sequences.
 #[must_use]
 pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.chars().any(must_escape) {
@@ -15,12 +15,11 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     escaped.into()
 }
 
-/// Control characters, line separators, and what is invisible or changes the direction of the text.
 pub(crate) fn must_escape(character: char) -> bool {
     !mirror_copy::is_printable(character)
 }
 
-/// Escapes what is written to it, and cuts it after a number of bytes.
+/// A writer that escapes and truncates text.
 pub(crate) struct Escaped<'a> {
     text: &'a mut String,
     left: usize,
@@ -29,12 +28,12 @@ pub(crate) struct Escaped<'a> {
 }
 
 impl<'a> Escaped<'a> {
-    /// Appends at most `limit` bytes to `text`, and an ellipsis if there were more.
+    /// Appends at most `limit` bytes to `text`, and an ellipsis if there are more.
     pub(crate) fn new(text: &'a mut String, limit: usize) -> Self {
         Self::only(text, limit, must_escape)
     }
 
-    /// The same for a format that escapes some characters by itself.
+    /// Escapes only some characters, for formats that escape the others.
     pub(crate) fn only(text: &'a mut String, limit: usize, must_escape: fn(char) -> bool) -> Self {
         Self {
             text,

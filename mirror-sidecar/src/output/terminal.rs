@@ -1,7 +1,6 @@
-//! Standard error as the surface that bars are drawn on.
+//! Standard error as the terminal of progress bars.
 //!
-//! The library that draws them panics when the surface fails, and a terminal that was closed must not end a copy: so
-//! every failure to write is forgotten here.
+//! The library that draws them panics on errors, and a closed terminal must not end a copy. So write errors are ignored.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -9,14 +8,14 @@ use std::sync::{Mutex, PoisonError};
 
 use indicatif::TermLike;
 
-/// Columns that stay free at the end of each line. A terminal shows Ctrl-C as `^C` after the bars: on a full line that
-/// would go to the next one, and the bars would then be cleared one line too low.
+/// Free columns at the end of each line. A terminal shows Ctrl-C as `^C` after the bars: on a full line it would wrap, and
+/// the bars would be cleared one line too low.
 const FREE_COLUMNS: u16 = 2;
 
-/// Where the size is not known.
+/// Rows and columns if the size is unknown.
 const DEFAULT_SIZE: (u16, u16) = (24, 80);
 
-/// Standard error. What is drawn at once is written at once.
+/// Standard error. Each drawing is written in one piece.
 #[derive(Debug, Default)]
 pub(super) struct Stderr {
     pending: Mutex<String>,
@@ -27,7 +26,7 @@ impl Stderr {
         let (rows, columns) = console::Term::stderr()
             .size_checked()
             .unwrap_or(DEFAULT_SIZE);
-        // A terminal that claims to have no room at all is one that does not know.
+        // Zero stands for an unknown size.
         (rows.max(1), if columns == 0 { 80 } else { columns })
     }
 

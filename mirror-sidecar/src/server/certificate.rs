@@ -1,4 +1,4 @@
-//! The server's certificate, which may be replaced while it runs.
+//! The certificate of the server, reloaded when its files change.
 
 mod validity;
 
@@ -16,13 +16,12 @@ use tokio::sync::watch;
 
 pub use validity::{CertificateTrouble, CertificateTroubleKind};
 
-/// How often the files are compared. A mounted Secret takes about a minute to arrive, so this adds little.
+/// How often the files are compared. A mounted Secret is updated within about a minute.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
 
-/// A certificate and its key, read again when their files change.
+/// A certificate and its key, reloaded when their files change.
 ///
-/// The content is compared rather than watched: a mounted Secret changes by a symbolic link two levels up, which file
-/// notifications miss.
+/// The content is compared, because file notifications miss changes of a mounted Secret, which are made by a symbolic link.
 #[derive(Clone, Debug)]
 pub struct Certificates {
     files: Arc<Files>,
@@ -34,43 +33,33 @@ pub struct Certificates {
 struct Files {
     certificate: PathBuf,
     key: PathBuf,
-    /// What was read last, so that the same broken files are complained about once.
+    /// The last content, so that invalid files are reported once.
     last: Mutex<(Vec<u8>, Vec<u8>)>,
 }
 
 #[derive(Debug)]
 struct Current(RwLock<Arc<CertifiedKey>>);
 
-/// A certificate that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// A file cannot be read.
     #[error("cannot read {}: {source}", file.display())]
     Read {
         file: PathBuf,
         source: std::io::Error,
     },
-    /// The certificates are no PEM, or there are none.
-    #[error("{} holds no certificate in PEM form", .0.display())]
+    #[error("{} contains no certificate in PEM format", .0.display())]
     Certificate(PathBuf),
-    /// The key is no PEM, or of an unknown kind.
-    #[error("{} holds no usable private key in PEM form", .0.display())]
+    #[error("{} contains no usable private key in PEM format", .0.display())]
     Key(PathBuf),
-    /// Key and certificate do not belong together.
-    #[error("the key in {} is not that of the certificate in {}", key.display(), certificate.display())]
-    Mismatch {
-        /// File of the key.
-        key: PathBuf,
-        /// File of the certificate.
-        certificate: PathBuf,
-    },
+    #[error("the key in {} does not match the certificate in {}", key.display(), certificate.display())]
+    Mismatch { key: PathBuf, certificate: PathBuf },
 }
 
 impl Certificates {
-    /// Reads certificate chain and key from PEM files.
+    /// Reads the certificate chain and the key from PEM files.
     ///
     /// # Errors
-    /// [`CertificateError`] names the file and what is wrong.
+    /// [`CertificateError`] if a file cannot be read or is invalid.
     pub fn load(certificate: PathBuf, key: PathBuf) -> Result<Self, CertificateError> {
         let files = Files {
             certificate,
@@ -87,7 +76,7 @@ impl Certificates {
         })
     }
 
-    /// A TLS configuration that always presents the newest certificate.
+    /// A TLS configuration that always presents the current certificate.
     #[must_use]
     pub fn server_config(&self) -> Arc<ServerConfig> {
         let provider = Arc::new(default_provider());
@@ -98,13 +87,13 @@ impl Certificates {
             .with_no_client_auth()
             .with_cert_resolver(Arc::<Current>::clone(&self.current));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // The policy server begins a new session with each query; what is remembered of a session is only memory.
+        // The policy server never resumes a session.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Arc::new(config)
     }
 
-    /// Reads the files again if they changed; what is broken leaves the old certificate in place.
+    /// Reads the files again. Returns whether the certificate changed; invalid files leave the old one in place.
     ///
     /// # Errors
     /// [`CertificateError`], once per change.
@@ -130,7 +119,7 @@ impl Certificates {
         Ok(true)
     }
 
-    /// Why clients refuse the certificate, or soon will; follows each change.
+    /// The current problem of the certificate; follows each change.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Option<CertificateTrouble>> {
         self.trouble.subscribe()
@@ -202,7 +191,7 @@ impl Files {
             .ok_or_else(|| CertificateError::Key(self.key.clone()))?;
         let certified = CertifiedKey::new(chain, key);
         match certified.keys_match() {
-            // Kinds of keys whose public half cannot be had are not compared.
+            // Keys without access to their public half are not compared.
             Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {
                 Ok(certified)
             }

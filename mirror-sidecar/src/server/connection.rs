@@ -1,35 +1,34 @@
-//! What is known about one connection, shared by the server and the service that answers on it.
+//! The state of one connection, shared by the server and the service.
 
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
-/// How far a peer has got. To get further it has to do as much as a client.
+/// The progress of a peer. Each stage needs as much effort as from an honest client.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 pub(super) enum Stage {
-    /// It has sent nothing yet.
+    /// Nothing received.
     Silent,
-    /// It has sent something.
+    /// Some bytes received.
     Speaking,
-    /// The TLS handshake is complete.
+    /// TLS handshake complete.
     Secure,
-    /// It has got the challenge.
+    /// Challenge sent.
     Challenged,
-    /// It has presented the right credentials.
     Authenticated,
 }
 
-/// Connections that compete with each other for their places.
+/// Connections that are evicted for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Group(u8);
 
 impl Group {
-    /// A request in progress is the most likely to be a probe or a query.
+    /// A request in progress is most likely a probe or a query.
     const IN_PROGRESS: Self = Self(Stage::Authenticated as u8);
 }
 
-/// An open connection. Each request carries it as an extension, and the service says through it who the peer is.
+/// An open connection. Each request has it as an extension, in which the service records authentication.
 #[derive(Debug)]
 pub struct Connection {
     stage: AtomicU8,
@@ -50,20 +49,20 @@ impl Connection {
         }
     }
 
-    /// Records that the peer has presented the right credentials.
+    /// Records valid credentials.
     pub fn authenticated(&self) {
         self.unauthorized.store(0, Ordering::Relaxed);
         self.reached(Stage::Authenticated);
     }
 
-    /// Records a response with status 401. Returns true if it must be the last one of this connection.
+    /// Records a response with status 401. Returns whether it must be the last one of this connection.
     pub fn unauthorized(&self) -> bool {
         self.reached(Stage::Challenged);
         let before = self.unauthorized.fetch_add(1, Ordering::Relaxed);
         before.saturating_add(1) >= self.max_unauthorized
     }
 
-    /// Records progress; it never goes back.
+    /// Records progress.
     pub(super) fn reached(&self, stage: Stage) {
         self.stage.fetch_max(stage as u8, Ordering::Relaxed);
     }
@@ -72,12 +71,11 @@ impl Connection {
         self.stage.load(Ordering::Relaxed) == Stage::Authenticated as u8
     }
 
-    /// True while no request is being answered.
     pub(super) fn is_idle(&self) -> bool {
         self.requests.load(Ordering::Relaxed) == 0
     }
 
-    /// The group of a connection that has not authenticated.
+    /// Returns the group of a connection that has not authenticated.
     pub(super) fn group(&self) -> Option<Group> {
         let stage = self.stage.load(Ordering::Relaxed);
         match (self.is_authenticated(), self.is_idle()) {
@@ -93,7 +91,7 @@ impl Connection {
         RunningRequest(self)
     }
 
-    /// Closes it without regard to what it is doing.
+    /// Closes the connection immediately.
     pub(super) fn evict(&self) {
         self.evicted.cancel();
     }
@@ -103,7 +101,6 @@ impl Connection {
     }
 }
 
-/// A request that is being answered.
 pub(super) struct RunningRequest<'a>(&'a Connection);
 
 impl Drop for RunningRequest<'_> {

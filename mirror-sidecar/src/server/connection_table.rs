@@ -1,4 +1,4 @@
-//! The open connections of a port: each new one finds a place, if need be that of another one.
+//! The open connections of a port. A new connection is always added, if need be instead of another one.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -8,10 +8,9 @@ use super::connection::{Connection, Group};
 use super::limits::Limits;
 use super::peer::Peer;
 
-/// The connections in order of their age.
+/// The oldest is first.
 type ByAge = BTreeMap<u64, Arc<Connection>>;
 
-/// The open connections of a port.
 pub(super) struct ConnectionTable {
     limits: Limits,
     entries: Mutex<Entries>,
@@ -20,12 +19,12 @@ pub(super) struct ConnectionTable {
 #[derive(Default)]
 struct Entries {
     accepted: u64,
-    /// Sum of all connections of `peers`.
+    /// Connections of all `peers`.
     count: usize,
     peers: HashMap<Peer, ByAge>,
 }
 
-/// A place in the table, given back when it is dropped.
+/// An entry of the table, removed on drop.
 pub(super) struct Place {
     table: Arc<ConnectionTable>,
     peer: Peer,
@@ -41,9 +40,9 @@ impl ConnectionTable {
         }
     }
 
-    /// Adds a connection of this peer. If it is one too many, others are closed that have not authenticated: some of the
-    /// same peer, or, if the table is full, some of the peers that have most of them. Where all have authenticated, the
-    /// oldest that is idle is closed. Returns `None` if there is none; the new one is to be closed then.
+    /// Adds a connection of this peer. Beyond a limit, connections that have not authenticated are evicted: of the same peer,
+    /// or, if the table is full, of the peers with most of them. If all have authenticated, the oldest idle one is evicted.
+    /// Returns `None` if there is none, and the new connection must be closed.
     pub(super) fn add(self: &Arc<Self>, peer: Peer) -> Option<Added> {
         let mut entries = self.lock();
         let mut evicted = entries.shrink(peer, self.limits.unauthenticated_per_peer);
@@ -69,7 +68,7 @@ impl ConnectionTable {
         Some(Added { place, evicted })
     }
 
-    /// Closes some of the oldest connections that have not authenticated, or one that is idle, if there is any.
+    /// Evicts some of the oldest connections that have not authenticated, or an idle one. Returns whether there was any.
     pub(super) fn make_room(&self) -> bool {
         self.lock().make_room()
     }
@@ -79,17 +78,16 @@ impl ConnectionTable {
     }
 }
 
-/// The place of a new connection.
 pub(super) struct Added {
     pub(super) place: Place,
-    /// Another connection was closed for it.
+    /// Another connection was evicted for it.
     pub(super) evicted: bool,
 }
 
 impl Entries {
-    /// Leaves room for one more connection that has not authenticated among those of a peer.
+    /// Makes room for an unauthenticated connection of a peer.
     fn shrink(&mut self, peer: Peer, limit: usize) -> bool {
-        // The sum is an upper bound, and cheap.
+        // The length is an upper bound, and cheap.
         let is_full = |of_peer: &ByAge| of_peer.len() >= limit && unauthenticated(of_peer) >= limit;
         let of_peer = self.peers.get_key_value(&peer);
         let of_peer = of_peer.filter(|(_, of_peer)| is_full(of_peer));
@@ -97,7 +95,7 @@ impl Entries {
         self.evict(victims)
     }
 
-    /// Leaves room for one more connection among all.
+    /// Makes room for one more connection.
     fn make_room(&mut self) -> bool {
         let counts = self.peers.values().map(unauthenticated);
         let most = counts.max().unwrap_or_default();
@@ -112,7 +110,7 @@ impl Entries {
         self.evict(victims)
     }
 
-    /// The oldest idle connection of the peer that has most of them.
+    /// The oldest idle connection of the peer with most of them.
     fn oldest_idle(&self) -> Option<(u64, Peer)> {
         let oldest = self.peers.iter().filter_map(|(peer, of_peer)| {
             let mut idle = of_peer
@@ -155,13 +153,13 @@ fn unauthenticated(of_peer: &ByAge) -> usize {
     those.count()
 }
 
-/// Connections that are closed at the same time: to find them takes a look at all, which a flood must not cause each time.
+/// Connections that are evicted together: all must be searched for them, which a flood must not cause each time.
 fn at_once(limit: usize) -> usize {
     (limit / 16).max(1)
 }
 
-/// The oldest connections of the largest group among those that have not authenticated. A flood that gets as far as some
-/// stage displaces itself, and not who is further, or not yet there.
+/// Returns the oldest connections of the largest group that has not authenticated. A flood whose connections reach some stage
+/// evicts only itself, not connections at other stages.
 fn victims<'a>(
     peers: impl Iterator<Item = (&'a Peer, &'a ByAge)>,
     at_once: usize,

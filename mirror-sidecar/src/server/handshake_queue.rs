@@ -1,7 +1,7 @@
-//! The order of the expensive part of TLS handshakes.
+//! The queue of TLS handshakes.
 //!
-//! A key exchange and a signature take about as long as a hundred answers. Without a queue, hundreds of peers that begin
-//! handshakes would fill the workers of the runtime, and queries would wait behind them.
+//! A key exchange with a signature takes as long as about a hundred responses. Without a queue, hundreds of handshakes would
+//! occupy the threads of the runtime, and queries would wait behind them.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -11,11 +11,11 @@ use tokio::sync::oneshot;
 
 use super::peer::Peer;
 
-/// Peers, and handshakes of a peer, at which those that were given up are forgotten. There are never more connections.
+/// Peers, and handshakes of a peer, from which on cancelled ones are removed. There are never more connections.
 const COMPACT_AT: usize = 1024;
 
-/// Lets a few handshakes run at a time: the peers take turns, and of each peer the newest comes first. The oldest may be
-/// too late anyway, and a peer that shares its address with hostile ones is not behind all of theirs.
+/// Limits concurrent handshakes. Peers take turns, and the newest handshake of a peer is first: the oldest may be too late
+/// anyway, and an honest client that shares its address with hostile ones does not wait behind all of theirs.
 pub(super) struct HandshakeQueue {
     parallel: usize,
     state: Mutex<State>,
@@ -24,15 +24,15 @@ pub(super) struct HandshakeQueue {
 #[derive(Default)]
 struct State {
     running: usize,
-    /// The peer in front is the next.
+    /// The first peer is next.
     waiting: VecDeque<(Peer, Vec<oneshot::Sender<HandshakePermit>>)>,
 }
 
-/// The right to compute a handshake. It goes to the next one when it is dropped.
+/// The permit for a handshake. It is passed on on drop.
 pub(super) struct HandshakePermit(Arc<HandshakeQueue>);
 
 impl HandshakeQueue {
-    /// Half of the processors are left to everything else.
+    /// Half of the cores are left to everything else.
     pub(super) fn new() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Self::with_parallel((processors / 2).max(1))
@@ -45,7 +45,6 @@ impl HandshakeQueue {
         }
     }
 
-    /// Waits for the turn of this peer.
     pub(super) async fn acquire(self: &Arc<Self>, peer: Peer) -> HandshakePermit {
         let turn = {
             let mut state = self.lock();
@@ -57,7 +56,7 @@ impl HandshakeQueue {
         };
         match turn.await {
             Ok(permit) => permit,
-            // Senders are dropped only together with the queue.
+            // Senders are dropped only with the queue.
             Err(_) => std::future::pending().await,
         }
     }
@@ -86,7 +85,6 @@ impl State {
         turn
     }
 
-    /// The newest of the next peer.
     fn pop(&mut self) -> Option<oneshot::Sender<HandshakePermit>> {
         loop {
             let (peer, mut of_peer) = self.waiting.pop_front()?;
@@ -113,7 +111,7 @@ impl Drop for HandshakePermit {
             next
         };
         if let Some(next) = next {
-            // If it was given up just now, the permit comes back and is dropped here, which looks for the one after it.
+            // If the handshake was just cancelled, the permit comes back and is dropped here, which passes it on.
             drop(next.send(HandshakePermit(Arc::clone(&self.0))));
         }
     }

@@ -1,4 +1,4 @@
-//! A connection's bytes, counted and timed.
+//! A stream with limits of bytes and time.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -12,14 +12,14 @@ use tokio::time::{Sleep, sleep};
 use super::connection::{Connection, Stage};
 use super::limits::Limits;
 
-/// A stream that fails when its peer sends too much before it has authenticated, or does not read what is sent to it.
+/// A stream that fails if its peer sends too much before it has authenticated, or does not read.
 pub(super) struct LimitedStream<S> {
     stream: S,
     connection: Arc<Connection>,
-    /// Bytes that may still come.
+    /// Bytes left before authentication.
     unauthenticated: usize,
     write_stall: Duration,
-    /// Ends the wait for a peer that does not read; there only while it does not.
+    /// The timeout while the peer does not read.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
@@ -34,7 +34,7 @@ impl<S> LimitedStream<S> {
         }
     }
 
-    /// Passes on the result of a write, and an error instead of waiting too long for one.
+    /// Returns the result of a write, or an error after the timeout.
     fn written<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -106,7 +106,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedStream<S> {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_flush(context);
-        // A flush that has nothing to do is no progress.
+        // A flush without pending bytes is no progress.
         if matches!(result, Poll::Ready(Ok(()))) {
             return result;
         }

@@ -1,25 +1,25 @@
-//! The limits of a port, and how many file descriptors there are for it.
+//! The limits of a port, and its share of the file descriptors.
 
 use std::time::Duration;
 
-/// For the TLS handshake, the headers of the first request and the first authentication together. Kubewarden's host needs
-/// three round trips for it.
+/// Timeout of the TLS handshake, the first headers and the authentication together. Kubewarden's host needs three round
+/// trips.
 const AUTHENTICATE_WITHIN: Duration = Duration::from_secs(2);
 
-/// For a peer that does not read what is sent to it.
+/// Timeout for a peer that does not read.
 const WRITE_STALL: Duration = Duration::from_secs(2);
 
-/// Bytes that a peer may send before it has authenticated, TLS included. The host's handshake and its two requests are
-/// below 4 KiB; rustls alone would keep up to 64 KiB of a handshake.
+/// Bytes that a peer may send before it has authenticated, including TLS. The host's handshake and its two requests have
+/// less than 4 KiB; rustls alone would buffer up to 64 KiB of a handshake.
 const UNAUTHENTICATED_BYTES: usize = 16 * 1024;
 
-/// Responses with status 401 in a row, after which a connection is closed. The host gets one before each query.
+/// Responses with status 401 in a row after which a connection is closed. The host gets one before each query.
 const UNAUTHORIZED_RESPONSES: usize = 4;
 
-/// File descriptors that connections never use: those of copies, of the API server's watches, and of files.
+/// File descriptors reserved for copies, watches of the API server, and files.
 const RESERVED_DESCRIPTORS: usize = 320;
 
-/// What is assumed where the limit cannot be read: the usual soft limit.
+/// The usual soft limit, for systems where it cannot be read.
 const DEFAULT_DESCRIPTORS: usize = 1024;
 
 /// The limits of a port.
@@ -31,7 +31,7 @@ pub struct Limits {
     pub(super) unauthenticated_per_peer: usize,
     /// Time from the accept to the first authenticated request. `None` on a port without authentication.
     pub(super) authenticate_within: Option<Duration>,
-    /// Bytes that are read before that.
+    /// Bytes read before authentication.
     pub(super) unauthenticated_bytes: usize,
     /// Responses with status 401 in a row.
     pub(super) unauthorized_responses: usize,
@@ -41,13 +41,12 @@ pub struct Limits {
     pub(super) write_stall: Duration,
     /// Age at which a connection is closed.
     pub(super) age: Duration,
-    /// Whether a connection serves more than one request.
     pub(super) keep_alive: bool,
 }
 
 impl Limits {
-    /// The limits of the facade. The policy server opens a connection for each query and sends one query at a time, so a
-    /// few connections for each of its replicas would do; the rest is room for peers that never authenticate.
+    /// The limits of the facade. Each replica of the policy server needs a few connections: it opens one for each query and
+    /// sends one query at a time. The rest is room for peers that never authenticate.
     #[must_use]
     pub fn facade() -> Self {
         let connections = for_connections(open_files()).min(1024);
@@ -64,8 +63,8 @@ impl Limits {
         }
     }
 
-    /// The limits of the admin port, which knows no authentication: one short request per connection, so that the oldest
-    /// connection, which is closed when there are too many, is never one of a probe.
+    /// The limits of the admin port, which has no authentication. A connection serves one short request, so the oldest one,
+    /// which is evicted first, is never that of a probe.
     #[must_use]
     pub fn admin() -> Self {
         Self {
@@ -82,10 +81,10 @@ impl Limits {
     }
 }
 
-/// Open connections of the admin port: probes, scrapers and people, and room for peers that never send a request.
+/// Open connections of the admin port: probes, scrapers, and room for peers that never send a request.
 const MAX_ADMIN_CONNECTIONS: usize = 128;
 
-/// The part of so many file descriptors that the facade may use.
+/// Returns the file descriptors for the facade.
 fn for_connections(descriptors: usize) -> usize {
     descriptors
         .saturating_sub(RESERVED_DESCRIPTORS + MAX_ADMIN_CONNECTIONS)

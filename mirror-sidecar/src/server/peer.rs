@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Bits of an IPv6 address that a single client can choose freely: hosts get a /64 each (RFC 7934, section 6).
+/// Bits of an IPv6 address that a single client can choose: hosts get a /64 each (RFC 7934, section 6).
 const INTERFACE_BITS: u32 = 64;
 
-/// A client, as far as its address tells: an IPv4 address or an IPv6 /64.
+/// A client: an IPv4 address or an IPv6 /64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Peer(IpAddr);
 

@@ -49,10 +49,10 @@ const MAX_REPLICAS: usize = 100;
 /// Which workloads are sent through admission again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Readmit {
-    /// All that it helps. Installing image-mirror restarts, over time, what ran before
+    /// All that use an image with a copy. Workloads that are older than the installation are restarted over time
     #[default]
     On,
-    /// Those that were created since the policy works. What ran before stays as it is until somebody changes it
+    /// Only those that were created after the policy became active. Older ones keep their images until they are changed
     New,
     /// None
     Off,

@@ -1,4 +1,4 @@
-//! `--dry-run`: what a run would do. Reads manifests by their names, and writes nothing.
+//! `--dry-run`: shows what a run would do. Reads only manifests, and writes nothing.
 
 use futures_util::StreamExt as _;
 use mirror_copy::{CopyError, Digest, Source, TagOrDigest, Target};
@@ -9,7 +9,7 @@ use super::result::{self, Preview};
 use crate::args::CopyArgs;
 use crate::output;
 
-/// Prints what would become of each image. Returns whether something failed.
+/// Prints the preview of each image. Returns whether one failed.
 pub(super) async fn run(plans: Vec<Plan>, args: &CopyArgs) -> bool {
     let with_all_platforms = args.extent.has_all_platforms();
     let previews = plans.into_iter().map(|plan| async move {
@@ -34,7 +34,7 @@ async fn preview(plan: &Plan, with_all_platforms: bool) -> Result<Preview, Failu
         Ok(original) => original,
         Err(error) => return Err(missing::explain(error, &plan.source).await),
     };
-    // The digest of a part is not known before it is made.
+    // The digest of a copy with fewer platforms is unknown until it exists.
     if !with_all_platforms {
         return Ok(Preview::WouldCopy { digest: original });
     }
@@ -49,7 +49,7 @@ async fn preview(plan: &Plan, with_all_platforms: bool) -> Result<Preview, Failu
     }
 }
 
-/// The digest of `image` at its source.
+/// Resolves `image` at its source.
 pub(in crate::commands) async fn original(
     source: &Source,
     image: &str,
@@ -65,7 +65,7 @@ pub(in crate::commands) async fn original(
     resolved.map(|resolved| resolved.digest).ok_or_else(missing)
 }
 
-/// The image that the target has under the name of the copy.
+/// Resolves the name of the copy at the target.
 pub(in crate::commands) async fn present(
     target: &Target,
     original: &Digest,
@@ -78,7 +78,7 @@ pub(in crate::commands) async fn present(
     let resolved = registry.resolve_to_write(&target.repository, &reference);
     match resolved.await {
         Ok(resolved) => Ok(resolved.map(|resolved| resolved.digest)),
-        // Some registries hide that there is no such repository: only a wrong login is an error.
+        // Some registries deny access to missing repositories. Only an invalid login is an error.
         Err(error) if error.is_denied() => {
             let accepted = registry.ping().await;
             accepted.map(|()| None).map_err(CopyError::Target)

@@ -1,4 +1,4 @@
-//! Which image goes where.
+//! Sources and targets of the copies of a run.
 
 use mirror_contract::ImageRef;
 use mirror_copy::{Registries, Source, Target};
@@ -8,36 +8,34 @@ use crate::args::{CopyArgs, UsageError};
 use crate::commands::list::{Entry, List, RepositoryName};
 use crate::locations::{self, Locations};
 
-/// One copy to make.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// The original, in its canonical form.
+    /// The canonical reference of the original.
     pub(super) image: String,
-    /// What the copy is called.
     pub(super) copy: String,
     pub(super) source: Source,
     pub(super) target: Target,
 }
 
-/// A repository whose tags are all to be copied. Its tags have the same source and target but for the tag itself.
+/// A repository whose tags are copied.
 pub(super) struct Repository {
     pub(super) name: RepositoryName,
     pub(super) planner: std::sync::Arc<Planner>,
-    /// The repository at the source, with some tag.
+    /// The repository at the source, with any tag.
     pub(super) source: Source,
 }
 
-/// Knows where copies go. All copies share its registries, and with them connections, tokens and what is known of them.
+/// Plans copies. They share registries, and with them connections, tokens and learned capabilities.
 pub(super) struct Planner {
     to: To,
 }
 
 enum To {
-    /// Their names in the backup.
+    /// The names in the backup.
     Backup(Box<Locations>),
-    /// The name that the user chose for the one image.
+    /// The name in `--to`, for one image.
     Image(Named<ImageRef<'static>>),
-    /// The same tag in the repository that the user chose.
+    /// The tag of the original in the repository in `--to`.
     Repository(Named<RepositoryName>),
 }
 
@@ -61,7 +59,7 @@ impl Planner {
         };
         if count != 1 {
             let what = if args.all_tags { "repository" } else { "image" };
-            return Err(UsageError(format!("--to takes exactly one {what}")));
+            return Err(UsageError(format!("--to needs exactly one {what}")));
         }
         let wrong =
             |reason: &dyn ToString| UsageError(format!("--to {to:?}: {}", reason.to_string()));
@@ -89,7 +87,7 @@ impl Planner {
         Ok(Self { to })
     }
 
-    /// The copies of these images. All mistakes are told together.
+    /// Plans the copies of images. All errors are reported together.
     pub(super) fn images(&self, images: List<ImageRef<'static>>) -> Result<Vec<Plan>, UsageError> {
         let mut mistakes = images.mistakes;
         let mut plans = Vec::with_capacity(images.entries.len());
@@ -103,7 +101,7 @@ impl Planner {
         Ok(plans)
     }
 
-    /// These repositories, each of which can be copied. All mistakes are told together.
+    /// Checks that the repositories can be copied. All errors are reported together.
     pub(super) fn repositories(
         self,
         names: List<RepositoryName>,
@@ -130,7 +128,7 @@ impl Planner {
         Ok(repositories)
     }
 
-    /// The copy of one image, or why there can be none.
+    /// Plans the copy of one image. The error is the reason why it cannot be copied.
     pub(super) fn plan(&self, image: &ImageRef<'static>) -> Result<Plan, String> {
         match &self.to {
             To::Backup(images) => {
@@ -154,7 +152,7 @@ impl Planner {
 
 impl<T> Named<T> {
     fn new(args: &CopyArgs, name: T, copy: &ImageRef<'_>) -> Result<Self, UsageError> {
-        // The login is that of --registry; where none is named it can only be meant for the copy's.
+        // Without --registry, the login is for the registry of the copy.
         let login_host = args.backup.registry().unwrap_or(copy.host());
         let (sources, targets) = registries(args, login_host)?;
         Ok(Self {
@@ -174,7 +172,7 @@ impl<T> Named<T> {
     }
 }
 
-/// The ways to sources and to targets. The login is for targets alone.
+/// The registries of sources and of targets. Only targets use the login.
 fn registries(args: &CopyArgs, login_host: &str) -> Result<(Registries, Registries), UsageError> {
     let sources = args.sources.credentials()?;
     let targets = args.backup.add_login(sources.clone(), login_host)?;

@@ -1,8 +1,7 @@
-//! What people and programs see of a run while it goes on, on standard error.
+//! The progress of a run on standard error.
 //!
-//! The engine's events change the [`Board`] and leave lines to be written, which is quick and does not block. What is
-//! slow, writing, is up to the run itself, which holds nothing then that an event waits for: a terminal that stands still
-//! does not hold up copies.
+//! Events of the engine update the [`Board`] and queue lines, which does not block. The run itself writes them without
+//! holding the lock that events need, so a slow terminal does not block copies.
 
 mod bars;
 mod board;
@@ -17,7 +16,7 @@ use std::time::Instant;
 use mirror_copy::Event;
 use tracing::level_filters::LevelFilter;
 
-use super::copied::Copied;
+use super::result::Copied;
 use super::tags::Listed;
 use crate::args::ProgressArg;
 use crate::commands::list::RepositoryName;
@@ -28,7 +27,6 @@ use events::Events;
 use lines::Lines;
 use picture::Picture;
 
-/// What everybody is told when a run is cut short.
 const INTERRUPTED: &str = "interrupted; run the command again to continue";
 
 /// The progress of one run.
@@ -37,21 +35,21 @@ pub(super) struct Progress {
     news: Mutex<News>,
 }
 
-/// Hears what happens to one image.
+/// Receives the events of one image.
 pub(super) struct Watch {
     progress: Arc<Progress>,
     number: usize,
     image: String,
 }
 
-/// What copies tell. Never locked while something is written.
+/// The state that events update. Never locked during writes.
 struct News {
     board: Board,
     /// Lines for the next tick.
     pending: Vec<String>,
 }
 
-/// How progress is shown. Only the run locks what is in here, so it may keep it while it writes.
+/// The format of the progress. Only the run locks it, so it may hold the lock during writes.
 enum View {
     Bars(Box<Mutex<Bars>>),
     Lines(Mutex<Lines>),
@@ -76,7 +74,7 @@ impl View {
     }
 }
 
-/// Whether standard error is a terminal that can move its cursor, without messages that would come between all the time.
+/// Returns whether standard error is a terminal that can move its cursor, and debug messages would not interrupt bars.
 fn bars_fit() -> bool {
     let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
     std::io::stderr().is_terminal() && !is_dumb && LevelFilter::current() < LevelFilter::DEBUG
@@ -98,7 +96,6 @@ impl Progress {
         }
     }
 
-    /// The tags of a repository are known.
     pub(super) fn listed(&self, repository: &RepositoryName, tags: &Listed) {
         match &self.view {
             View::Nothing => {}
@@ -109,7 +106,6 @@ impl Progress {
         }
     }
 
-    /// The tags of a repository cannot be had.
     pub(super) fn not_listed(&self, repository: &RepositoryName, reason: &str) {
         self.news().board.failed_repositories += 1;
         match &self.view {
@@ -118,12 +114,12 @@ impl Progress {
         }
     }
 
-    /// So many images are going to be copied.
+    /// Sets the number of images.
     pub(super) fn start(&self, images: usize) {
         self.news().board.total = images;
     }
 
-    /// Brings the screen up to date. Takes as long as the terminal does.
+    /// Writes the progress. Blocks while the terminal does.
     pub(super) fn tick(&self) {
         let mut news = self.news();
         let News { board, pending } = &mut *news;
@@ -147,7 +143,6 @@ impl Progress {
         }
     }
 
-    /// A copy has come to its end.
     pub(super) fn ended(&self, copied: &Copied) {
         let is_json = matches!(self.view, View::Json(_));
         let mut news = self.news();
@@ -164,7 +159,6 @@ impl Progress {
         }
     }
 
-    /// The run has come to its end.
     pub(super) fn finish(&self) {
         self.tick();
         if let View::Bars(bars) = &self.view {
@@ -179,7 +173,7 @@ impl Progress {
         let board = &self.news().board;
         match &self.view {
             View::Json(_) => Some(events::finished(board)),
-            // The result of a single image says it all.
+            // The result of a single image is enough.
             View::Bars(_) | View::Lines(_) if board.total > 1 || board.failed_repositories > 0 => {
                 Some(board.summary())
             }
@@ -187,7 +181,6 @@ impl Progress {
         }
     }
 
-    /// The run was cut short.
     pub(super) fn interrupted(&self) {
         match &self.view {
             View::Json(_) => output::note(&events::interrupted()),
@@ -204,12 +197,12 @@ impl Progress {
     }
 }
 
-/// A display that is half drawn is drawn again by the next tick.
+/// After a panic, the next tick draws everything again.
 fn lock<T>(shown: &Mutex<T>) -> MutexGuard<'_, T> {
     shown.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Follows the copy of `image`, which begins now.
+/// Follows the copy of `image`, which starts now.
 pub(super) fn watch(progress: Arc<Progress>, number: usize, image: &str) -> Watch {
     progress.news().board.begin(number, image, Instant::now());
     Watch {

@@ -1,4 +1,4 @@
-//! The results on standard output.
+//! Results on standard output.
 
 use mirror_copy::{CopyReport, Digest};
 use serde::Serialize;
@@ -8,19 +8,33 @@ use super::plan::Plan;
 use crate::commands::list::RepositoryName;
 use crate::output::{self, OutputFormat, count, human_bytes};
 
-/// What a dry run found.
+/// A copy that ended.
+pub(super) struct Copied {
+    /// Its number among the copies of this run.
+    pub(super) number: usize,
+    pub(super) plan: Plan,
+    pub(super) result: Result<CopyReport, Failure>,
+}
+
+/// The result of a dry run.
 #[derive(Serialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub(super) enum Preview {
-    /// The target has nothing of this name.
-    WouldCopy { digest: Digest },
-    /// The target has another image of this name.
-    WouldReplace { digest: Digest, replaces: Digest },
-    /// The target has this image.
-    Present { digest: Digest },
+    /// The target has no image with this name.
+    WouldCopy {
+        digest: Digest,
+    },
+    /// The target has another image with this name.
+    WouldReplace {
+        digest: Digest,
+        replaces: Digest,
+    },
+    Present {
+        digest: Digest,
+    },
 }
 
-/// What became of one image, as JSON shows it.
+/// The JSON object of one image.
 #[derive(Serialize)]
 struct Object<'a, T> {
     image: &'a str,
@@ -37,7 +51,7 @@ enum Outcome<'a> {
     Failed { error: String },
 }
 
-/// A repository whose tags are not known, as JSON shows it.
+/// The JSON object of a repository whose tags cannot be listed.
 #[derive(Serialize)]
 struct Unlisted<'a> {
     repository: String,
@@ -45,7 +59,7 @@ struct Unlisted<'a> {
     error: &'a str,
 }
 
-/// Prints what became of one copy. As text, failures are on standard error only.
+/// Prints the result of one copy. In text format, failures are only on standard error.
 pub(super) fn print(plan: &Plan, result: Result<&CopyReport, &Failure>, format: OutputFormat) {
     let (image, target) = (plan.image.as_str(), plan.copy.as_str());
     match (format, result) {
@@ -65,7 +79,6 @@ pub(super) fn print(plan: &Plan, result: Result<&CopyReport, &Failure>, format: 
     }
 }
 
-/// Prints what a dry run found of one image.
 pub(super) fn print_preview(
     plan: &Plan,
     preview: Result<&Preview, &Failure>,
@@ -99,7 +112,7 @@ pub(super) fn print_preview(
     }
 }
 
-/// Prints why the tags of a repository were not copied.
+/// Prints the failure to list the tags of a repository.
 pub(super) fn print_unlisted(repository: &RepositoryName, error: &str, format: OutputFormat) {
     if format == OutputFormat::Json {
         output::json(&Unlisted {
@@ -134,7 +147,7 @@ fn transferred(report: &CopyReport) -> String {
     )
 }
 
-/// One more line about what refers to the image, such as signatures, if there is any.
+/// Returns a line about referrers, such as signatures, if there are any.
 fn referrers(report: &CopyReport) -> String {
     match (report.referrers, report.referrers_left_out) {
         (0, 0) => String::new(),

@@ -1,4 +1,4 @@
-//! All tags of a repository.
+//! The tags of a repository.
 
 use futures_util::{Stream, StreamExt as _};
 use mirror_contract::Digest;
@@ -18,7 +18,7 @@ pub(super) struct Listed {
     pub(super) not_selected: usize,
 }
 
-/// The tags of each repository, `limit` of them asked at a time.
+/// Lists the tags of each repository, `limit` repositories at a time.
 pub(super) fn list_all(
     repositories: Vec<Repository>,
     limit: usize,
@@ -31,10 +31,10 @@ pub(super) fn list_all(
     futures_util::stream::iter(lists).buffered(limit)
 }
 
-/// Plans a copy for each selected tag, without those that come along with an image or name nothing.
+/// Plans a copy for each selected tag, except tags that are copied with their image, or are not valid in a reference.
 ///
 /// # Errors
-/// When there are tags and the filters select none of them.
+/// If there are filters and they select no tag.
 pub(super) fn plans(
     repository: &Repository,
     mut tags: Vec<String>,

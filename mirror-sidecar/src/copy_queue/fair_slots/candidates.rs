@@ -4,8 +4,7 @@ use tokio::time::Instant;
 
 use super::super::sources::Class;
 use super::FairSlots;
-use super::ticket::{Lane, Sort};
-use super::waiting::{Candidate, Job, Rank, Turn, Waiting};
+use super::waiting::{Candidate, Job, Lane, Rank, Sort, Turn, Waiting};
 
 impl Waiting {
     /// The first job of every queue of a lane.

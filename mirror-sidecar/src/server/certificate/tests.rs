@@ -57,8 +57,8 @@ fn what_is_wrong_is_named() {
             .unwrap_err()
             .to_string()
     };
-    assert!(load("", &key).contains("tls.crt holds no certificate"));
-    assert!(load(&certificate, &certificate).contains("tls.key holds no usable private key"));
+    assert!(load("", &key).contains("tls.crt contains no certificate"));
+    assert!(load(&certificate, &certificate).contains("tls.key contains no usable private key"));
     let other = issue().1;
-    assert!(load(&certificate, &other).contains("is not that of the certificate"));
+    assert!(load(&certificate, &other).contains("does not match the certificate"));
 }

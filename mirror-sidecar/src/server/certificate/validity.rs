@@ -1,4 +1,4 @@
-//! Whether a certificate is within its period of validity. No I/O: the time is passed.
+//! Checks the period of validity of a certificate. No I/O; the time is passed in.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,28 +11,24 @@ use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, Error, RootCertStore};
 
-/// How long before its end a certificate is reported: the last week, or the last fifth of a shorter life. cert-manager
-/// renews it when a third of its life is left.
+/// A certificate is reported in its last week, or in the last fifth of a shorter validity. cert-manager renews it when a third
+/// is left.
 const EXPIRES_SOON: Duration = Duration::from_hours(7 * 24);
 const LAST_PART_OF_LIFE: u64 = 5;
 
-/// Why clients refuse the certificate of the facade, or soon will.
+/// A problem of the facade's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateTrouble {
-    /// What sort of trouble it is.
     pub kind: CertificateTroubleKind,
     /// The period of validity.
     pub reason: String,
 }
 
-/// What sort of trouble there is with the certificate of the facade, worst last.
+/// The worst is last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CertificateTroubleKind {
-    /// It is in the last part of its life.
     ExpiresSoon,
-    /// Its life has not begun.
     NotValidYet,
-    /// Its life is over.
     Expired,
 }
 
@@ -53,7 +49,7 @@ impl fmt::Display for CertificateTroubleKind {
     }
 }
 
-/// The worst trouble of a certificate and its chain.
+/// Returns the worst problem of a certificate chain.
 pub(super) fn check(chain: &[CertificateDer<'_>], now: UnixTime) -> Option<CertificateTrouble> {
     let troubles = chain.iter().filter_map(|one| check_one(one, now.as_secs()));
     troubles.max_by_key(|trouble| trouble.kind)
@@ -75,9 +71,9 @@ fn check_one(certificate: &CertificateDer<'_>, now: u64) -> Option<CertificateTr
     Some(CertificateTrouble { kind, reason })
 }
 
-/// First and last second of validity, since 1970. `None` for a certificate that webpki cannot read.
+/// Returns the first and the last second of validity, since 1970; `None` for a certificate that webpki cannot parse.
 ///
-/// webpki hands them out only in its errors. It checks the time before everything else.
+/// webpki returns them only in its errors. It checks the time before everything else.
 fn period(certificate: &CertificateDer<'_>) -> Option<(u64, u64)> {
     let mut roots = RootCertStore::empty();
     roots.add(certificate.clone().into_owned()).ok()?;

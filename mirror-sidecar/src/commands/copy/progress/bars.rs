@@ -1,4 +1,4 @@
-//! Draws pictures as bars: the largest layers in flight, and below them the images, or all of them as one.
+//! Progress bars: the largest layers in transit, and below them the images, or the whole run.
 
 use std::collections::HashMap;
 
@@ -7,21 +7,20 @@ use mirror_copy::Digest;
 
 use super::picture::{Below, LayerBar, Picture, TextBar};
 
-/// Digits of a digest that people tell layers apart by.
+/// Digits of a digest that identify a layer.
 const SHORT_DIGEST: usize = 12;
 
 const LAYER: &str =
     "  {prefix} [{wide_bar}] {binary_bytes:>10} / {binary_total_bytes:10} {msg:>12}";
 const RUN: &str = "[{bar:20}] {wide_msg} {eta:>4}";
-/// Cut where the terminal ends.
+/// Truncated at the width of the terminal.
 const TEXT: &str = "{wide_msg}";
 
-/// The same for terminals of less than [`WIDE`] columns: a line that wraps would only be harder to read.
+/// For terminals with less than [`WIDE`] columns.
 const NARROW_LAYER: &str = "  {prefix} {percent:>3}%";
 const NARROW_RUN: &str = TEXT;
 const WIDE: u16 = 72;
 
-/// The bars on the screen.
 pub(super) struct Bars {
     screen: MultiProgress,
     layers: HashMap<(usize, Digest), ProgressBar>,
@@ -37,7 +36,6 @@ struct Styles {
 }
 
 impl Bars {
-    /// Bars on this screen of so many columns.
     pub(super) fn new(screen: MultiProgress, columns: u16) -> Self {
         Self {
             screen,
@@ -48,10 +46,10 @@ impl Bars {
         }
     }
 
-    /// Brings the bars up to date. Takes as long as the terminal does.
+    /// Updates the bars. Blocks while the terminal does.
     pub(super) fn draw(&mut self, picture: &Picture) {
         match &picture.below {
-            Below::Locations(images) => self.draw_images(images),
+            Below::Images(images) => self.draw_images(images),
             Below::Run(run) => self.draw_run(run),
         }
         self.draw_layers(&picture.layers);
@@ -118,7 +116,7 @@ impl Bars {
         show(bar, run);
     }
 
-    /// Takes all bars off the screen.
+    /// Removes all bars.
     pub(super) fn clear(&self) {
         let bars = self.layers.values().chain(self.images.values());
         for bar in bars.chain(&self.run) {
@@ -132,7 +130,7 @@ impl Styles {
     fn new(narrow: bool) -> Self {
         let style = |wide, compact| {
             let template = if narrow { compact } else { wide };
-            // The templates are our own; a mistake in one costs its looks.
+            // The templates are constants, so an error is not expected.
             ProgressStyle::with_template(template)
                 .unwrap_or_else(|_| ProgressStyle::default_bar())
                 .progress_chars("=> ")

@@ -1,4 +1,4 @@
-//! How far a run is. Pure: events and clock readings in, figures out.
+//! The state of a run, updated by events. No I/O; the time is passed in.
 
 mod image;
 mod rate;
@@ -12,25 +12,23 @@ use crate::output::{count, human_bytes};
 pub(super) use image::Image;
 pub(super) use rate::Rate;
 
-/// Images that are shown one by one. Of more, only their number helps.
+/// Maximum number of images that are shown one by one.
 const FEW: usize = 4;
 
-/// How far a run is.
 #[derive(Debug)]
 pub(super) struct Board {
     started: Instant,
-    /// Images to copy.
     pub(super) total: usize,
     pub(super) copied: usize,
-    /// Images that their targets already had.
+    /// Images that the target already had.
     pub(super) present: usize,
     pub(super) failed: usize,
     /// Repositories whose tags could not be listed.
     pub(super) failed_repositories: usize,
-    /// Bytes sent, those of failed attempts included.
+    /// Bytes sent, including failed attempts.
     pub(super) sent: u64,
     pub(super) rate: Rate,
-    /// The copies in progress, by number.
+    /// Running copies, by number.
     pub(super) running: BTreeMap<usize, Image>,
 }
 
@@ -49,12 +47,11 @@ impl Board {
         }
     }
 
-    /// Whether images are shown one by one.
+    /// Returns whether images are shown one by one.
     pub(super) fn is_few(&self) -> bool {
         self.total <= FEW
     }
 
-    /// Images that came to their end, one way or another.
     pub(super) fn done(&self) -> usize {
         self.copied + self.present + self.failed
     }
@@ -64,7 +61,7 @@ impl Board {
         self.running.insert(number, image);
     }
 
-    /// Returns whether the event is news of a running copy.
+    /// Returns whether the event is new information about a running copy.
     pub(super) fn apply(&mut self, number: usize, event: &Event<'_>, now: Instant) -> bool {
         if let Event::Bytes { bytes, .. } = event {
             self.sent = self.sent.saturating_add(*bytes);
@@ -80,7 +77,7 @@ impl Board {
         }
     }
 
-    /// A copy ended, with a report if it succeeded.
+    /// Records the end of a copy, with a report if it succeeded.
     pub(super) fn end(&mut self, number: usize, report: Option<&CopyReport>) {
         self.running.remove(&number);
         match report {
@@ -90,7 +87,7 @@ impl Board {
         }
     }
 
-    /// The whole run in one line.
+    /// The result of the run in one line.
     pub(super) fn summary(&self) -> String {
         let repositories = match self.failed_repositories {
             0 => String::new(),
@@ -108,7 +105,7 @@ impl Board {
         )
     }
 
-    /// The run so far in one line.
+    /// The state of the run in one line.
     pub(super) fn state(&self) -> String {
         let failed = match self.failed {
             0 => String::new(),

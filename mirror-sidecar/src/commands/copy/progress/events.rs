@@ -1,4 +1,4 @@
-//! Progress for programs: one JSON object a line, with the kind of event in `event`.
+//! Progress as JSON: one object per line, with the kind of event in `event`.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -6,19 +6,19 @@ use std::time::{Duration, Instant};
 use mirror_copy::{Digest, Event};
 use serde::Serialize;
 
-use super::super::copied::Copied;
+use super::super::result::Copied;
 use super::super::tags::Listed;
 use super::board::Board;
 use crate::commands::list::RepositoryName;
 
-/// Between two objects about the bytes of one image.
+/// Interval between objects about the bytes of one image.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// What was last said of each image's bytes, and when.
+/// The time and the bytes of the last object of each image.
 #[derive(Debug, Default)]
 pub(super) struct Events(HashMap<usize, (Instant, u64)>);
 
-/// All objects there are. Their names and fields are an interface for other programs.
+/// The objects. Their names and fields are an interface for other programs.
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Object<'a> {
@@ -77,7 +77,7 @@ enum Object<'a> {
         digest: &'a Digest,
         size: u64,
     },
-    /// Bytes of the image that are at the target or on their way, and those that are to be sent in all.
+    /// Bytes of the image that were sent, and all bytes to send.
     Bytes {
         image: &'a str,
         sent: u64,
@@ -131,13 +131,13 @@ enum Object<'a> {
 
 impl Object<'_> {
     fn line(&self) -> String {
-        // Strings and numbers only, so it cannot fail.
+        // Strings and numbers cannot fail to be serialized.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
 
 impl Events {
-    /// Objects about the bytes that moved.
+    /// Adds objects that are due.
     pub(super) fn tick(&mut self, board: &Board, now: Instant, lines: &mut Vec<String>) {
         self.0
             .retain(|number, _| board.running.contains_key(number));
@@ -157,7 +157,7 @@ impl Events {
     }
 }
 
-/// The object for one of the engine's events. Bytes have a schedule of their own.
+/// Returns the object for an event of the engine. Bytes are reported by [`Events::tick`].
 pub(super) fn line(image: &str, event: &Event<'_>) -> Option<String> {
     let object = match *event {
         Event::Resolved { digest } => Object::Resolved { image, digest },
@@ -216,7 +216,6 @@ pub(super) fn line(image: &str, event: &Event<'_>) -> Option<String> {
     Some(object.line())
 }
 
-/// The tags of a repository are known.
 pub(super) fn listed(repository: &RepositoryName, tags: &Listed) -> String {
     let object = Object::Listed {
         repository: repository.to_string(),
@@ -227,13 +226,11 @@ pub(super) fn listed(repository: &RepositoryName, tags: &Listed) -> String {
     object.line()
 }
 
-/// The tags of a repository cannot be had.
 pub(super) fn not_listed(repository: &RepositoryName, error: &str) -> String {
     let repository = repository.to_string();
     Object::NotListed { repository, error }.line()
 }
 
-/// A copy has come to its end.
 pub(super) fn ended(copied: &Copied) -> String {
     let (image, target) = (copied.plan.image.as_str(), copied.plan.copy.as_str());
     let object = match &copied.result {
@@ -257,7 +254,6 @@ pub(super) fn ended(copied: &Copied) -> String {
     object.line()
 }
 
-/// The run has come to its end.
 pub(super) fn finished(board: &Board) -> String {
     let object = Object::Finished {
         images: board.total,
@@ -270,7 +266,6 @@ pub(super) fn finished(board: &Board) -> String {
     object.line()
 }
 
-/// The run was cut short.
 pub(super) fn interrupted() -> String {
     Object::Interrupted.line()
 }

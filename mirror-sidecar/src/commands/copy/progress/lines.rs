@@ -1,4 +1,4 @@
-//! Progress as lines for people who read logs: each step of few images, and of many a line every few seconds.
+//! Progress as lines: each step of few images, or for many images a line every few seconds.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use super::board::{Board, Image};
 use crate::commands::list::RepositoryName;
 use crate::output::{count, human_bytes};
 
-/// Between two lines about something that goes on.
+/// Interval between lines about the same image, or the run.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// When something was last said of what goes on.
+/// The times of the last lines.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     run: Option<Instant>,
@@ -22,7 +22,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Lines about what has gone on for long.
+    /// Adds lines that are due.
     pub(super) fn tick(&mut self, board: &Board, now: Instant, lines: &mut Vec<String>) {
         let due = |last: &mut Instant| {
             let due = now.saturating_duration_since(*last) >= EVERY;
@@ -47,7 +47,6 @@ impl Lines {
     }
 }
 
-/// The tags of a repository are known.
 pub(super) fn listed(repository: &RepositoryName, tags: &Listed) -> String {
     let selected = match tags.not_selected {
         0 => String::new(),
@@ -61,7 +60,7 @@ pub(super) fn listed(repository: &RepositoryName, tags: &Listed) -> String {
     format!("{repository}: {tags}{selected}{left_out}")
 }
 
-/// What an event means for people; most mean nothing.
+/// Returns the line for an event. Most events have none.
 pub(super) fn line(image: &Image, event: &Event<'_>) -> Option<String> {
     let is_root = |digest| image.root.as_ref() == Some(digest);
     let text = match *event {
@@ -85,7 +84,7 @@ pub(super) fn line(image: &Image, event: &Event<'_>) -> Option<String> {
         Event::ReferrerLeftOut { subject, error } => {
             format!("left out a referrer of {subject}: {error}")
         }
-        // An anchor is nothing that anybody would look for.
+        // Anchors are internal.
         Event::Tagged { tag, .. } if anchored_digest(tag).is_none() => format!("tagged {tag}"),
         _ => return None,
     };

@@ -1,4 +1,4 @@
-//! What bars show at one moment. Pure, and a copy of its own: who draws it, however slowly, holds up nobody.
+//! A snapshot of the progress for bars. It is drawn without a lock.
 
 use std::cmp::Reverse;
 
@@ -6,30 +6,29 @@ use mirror_copy::Digest;
 
 use super::board::{Board, Image, Rate};
 
-/// Layers shown at the same time.
+/// Maximum number of layers.
 const LAYERS: usize = 8;
 
-/// Steps that an image counts for on a bar of many images, so that the bar moves within images, too.
+/// Steps of one image on the bar of the run, so that the bar also moves within images.
 const STEPS: u64 = 1000;
 
-/// All that is on the screen.
 #[derive(Debug)]
 pub(super) struct Picture {
-    /// The largest layers in flight, largest first.
+    /// The largest layers in transit, largest first.
     pub(super) layers: Vec<LayerBar>,
     pub(super) below: Below,
 }
 
-/// What stands below the layers.
+/// The bars below the layers.
 #[derive(Debug)]
 pub(super) enum Below {
     /// Few images, each with its number.
-    Locations(Vec<(usize, TextBar)>),
-    /// All images as one.
+    Images(Vec<(usize, TextBar)>),
+    /// All images together.
     Run(TextBar),
 }
 
-/// A layer in flight. Its image and its digest tell it from all others.
+/// A layer in transit, identified by its image and its digest.
 #[derive(Debug)]
 pub(super) struct LayerBar {
     pub(super) image: usize,
@@ -41,7 +40,6 @@ pub(super) struct LayerBar {
     pub(super) rate: Rate,
 }
 
-/// How far something is, in figures and in words.
 #[derive(Debug)]
 pub(super) struct TextBar {
     pub(super) length: u64,
@@ -84,7 +82,7 @@ fn layers(board: &Board) -> Vec<LayerBar> {
 fn below(board: &Board) -> Below {
     if board.is_few() {
         let bar = |(number, image): (&usize, &Image)| (*number, image_bar(image));
-        return Below::Locations(board.running.iter().map(bar).collect());
+        return Below::Images(board.running.iter().map(bar).collect());
     }
     let done = (board.done() as u64).saturating_mul(STEPS);
     Below::Run(TextBar {

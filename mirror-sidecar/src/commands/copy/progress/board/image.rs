@@ -1,4 +1,4 @@
-//! How far the copy of one image is.
+//! The state of one copy.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,49 +8,43 @@ use mirror_copy::{Digest, Event};
 use super::rate::Rate;
 use crate::output::{count, human_bytes};
 
-/// How long nothing may be reported of a layer before it counts as given up. The engine reports four times a second which
-/// layers move and which are waited for; a layer that is reported again comes back.
+/// A layer without events for this time counts as abandoned. The engine reports each layer in transit four times per second;
+/// a layer that is reported again is restored.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// How far the copy of one image is.
 #[derive(Debug)]
 pub(in super::super) struct Image {
     pub(in super::super) name: String,
-    /// The root manifest, as soon as it is known.
     pub(in super::super) root: Option<Digest>,
-    /// Whether it is known what there is to do.
+    /// A manifest was read.
     planned: bool,
-    /// What the manifests name that were read.
+    /// Blobs in the manifests that were read.
     named: Amount,
-    /// What of it need not be sent. It may be found before the manifests around it are read, so it has a count of its
-    /// own.
+    /// Blobs that need not be sent. They may be found before their manifest is counted.
     present: Amount,
-    /// What was sent.
     copied: Amount,
     rate: Rate,
-    /// The blobs on their way.
+    /// Blobs in transit.
     layers: HashMap<Digest, Layer>,
-    /// The blobs that were on their way and that nothing is heard of.
+    /// Abandoned blobs.
     lost: HashMap<Digest, Layer>,
-    /// The blobs whose first byte the source holds back, and when that was last reported.
+    /// Blobs whose first byte the source holds back, with the time of the last report.
     waiting: HashMap<Digest, Instant>,
 }
 
-/// Blobs and their size in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in super::super) struct Amount {
     pub(in super::super) blobs: u64,
     pub(in super::super) bytes: u64,
 }
 
-/// A blob on its way.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Layer {
     pub(in super::super) size: u64,
-    /// Bytes sent by the present attempt.
+    /// Bytes sent by the current attempt.
     pub(in super::super) sent: u64,
     pub(in super::super) rate: Rate,
-    /// Since when it may have been given up.
+    /// Since this time it may be abandoned.
     doubted: Option<Instant>,
 }
 
@@ -84,7 +78,7 @@ impl Image {
         }
     }
 
-    /// Returns whether the event is news: it is not if it only repeats that the source is waited for.
+    /// Returns whether the event is new information: a repeated wait for the source is not.
     pub(super) fn apply(&mut self, event: &Event<'_>, now: Instant) -> bool {
         match *event {
             Event::WaitingForSource { digest } => {
@@ -98,7 +92,7 @@ impl Image {
             Event::BlobSkipped { size, .. } | Event::BlobMounted { size, .. } => {
                 self.present.add(1, size);
             }
-            // Also after a failure: then the blob is sent from its beginning.
+            // After a failure, the blob is sent again from its start.
             Event::BlobStarted { digest, size } => {
                 self.waiting.remove(digest);
                 self.lost.remove(digest);
@@ -119,7 +113,7 @@ impl Image {
                 self.lost.remove(digest);
                 self.copied.add(1, size);
             }
-            // Blobs of what is left out are given up without another word, and which ones they are is not said.
+            // Blobs of a referrer that is left out are abandoned without an event.
             Event::ReferrerLeftOut { .. } => {
                 for layer in self.layers.values_mut() {
                     layer.doubted.get_or_insert(now);
@@ -130,12 +124,12 @@ impl Image {
         true
     }
 
-    /// Whether the source holds back the first byte of a blob.
+    /// Returns whether the source holds back the first byte of a blob.
     pub(in super::super) fn waits_for_source(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// The layer that this event is about, which is on its way beyond doubt.
+    /// Returns the layer of an event, which is in transit.
     fn moving(&mut self, digest: &Digest) -> Option<&mut Layer> {
         if let Some(layer) = self.lost.remove(digest) {
             self.layers.insert(digest.clone(), layer);
@@ -157,12 +151,11 @@ impl Image {
         }
     }
 
-    /// The blobs on their way.
     pub(in super::super) fn layers(&self) -> impl Iterator<Item = (&Digest, Layer)> {
         self.layers.iter().map(|(digest, layer)| (digest, *layer))
     }
 
-    /// What is to be sent in all, as far as is known.
+    /// Everything to send, as far as it is known.
     pub(in super::super) fn to_send(&self) -> Amount {
         let mut lost = Amount::default();
         for layer in self.lost.values() {
@@ -171,8 +164,8 @@ impl Image {
         self.named.without(self.present).without(lost)
     }
 
-    /// Bytes at the target or on their way, without those of failed attempts. Never more than there is to send: a blob that
-    /// the target lost is sent although it was found there.
+    /// Bytes sent, without failed attempts. At most the bytes to send: a blob that the target lost is sent although it was
+    /// found there.
     pub(in super::super) fn sent(&self) -> u64 {
         let on_the_way = self.layers.values().map(|layer| layer.sent);
         let sent = on_the_way.fold(self.copied.bytes, u64::saturating_add);
@@ -183,12 +176,11 @@ impl Image {
         }
     }
 
-    /// Whether everything that is known of is at the target.
     pub(super) fn is_sent(&self) -> bool {
         self.planned && self.layers.is_empty() && self.copied.blobs >= self.to_send().blobs
     }
 
-    /// How much of it is done, from 0 to 1.
+    /// The completed share, from 0 to 1.
     pub(in super::super) fn share(&self) -> f64 {
         match (self.planned, self.to_send().bytes) {
             (false, _) => 0.0,
@@ -197,7 +189,6 @@ impl Image {
         }
     }
 
-    /// The progress in words.
     pub(in super::super) fn state(&self) -> String {
         let state = self.transfer_state();
         if self.waits_for_source() {

@@ -1,14 +1,14 @@
-//! How fast bytes move.
+//! The rate of a transfer.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::output::human_bytes;
 
-/// How far back a rate looks: long enough not to jump, short enough to show a stop.
+/// The period of the average: long enough to be steady, short enough to show a stop.
 const RATE_WINDOW: Duration = Duration::from_secs(5);
 
-/// Longest time that is foretold. What would take longer stands still.
+/// Longest remaining time that is shown.
 const LONGEST_GUESS: Duration = Duration::from_hours(100);
 
 /// Bytes per second, smoothed.
@@ -30,7 +30,7 @@ impl Rate {
         }
     }
 
-    /// Takes a new reading into account. Restarts of blobs let the reading fall: that counts as standing still.
+    /// Adds a reading. A lower one, after a blob was restarted, counts as no progress.
     pub(super) fn update(&mut self, bytes: u64, now: Instant) {
         let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
         if elapsed <= 0.0 {
@@ -38,14 +38,14 @@ impl Rate {
         }
         #[expect(clippy::cast_precision_loss, reason = "it is shown with one decimal")]
         let current = bytes.saturating_sub(self.bytes) as f64 / elapsed;
-        // The mean of everything at first, until there is enough to forget what is old.
+        // The mean since the start, until the period is over.
         let age = now.saturating_duration_since(self.started).as_secs_f64();
         let weight = (elapsed / age).max(1.0 - (-elapsed / RATE_WINDOW.as_secs_f64()).exp());
         self.per_second = self.per_second.mul_add(1.0 - weight, current * weight);
         (self.at, self.bytes) = (now, bytes);
     }
 
-    /// How long so many more bytes take; `None` if that is anybody's guess.
+    /// Returns the time for this many bytes; `None` if it is unknown.
     pub(super) fn time_for(&self, bytes: u64) -> Option<Duration> {
         #[expect(clippy::cast_precision_loss, reason = "it is shown in seconds")]
         let seconds = bytes as f64 / self.per_second;
