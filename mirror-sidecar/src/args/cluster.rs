@@ -30,7 +30,7 @@ const MAX_POLICY: usize = 237;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Kubernetes")]
 pub struct ClusterArgs {
-    /// Whether to work with a cluster: the one that this Pod runs in, or that of KUBECONFIG. `watch`: copy all images that
+    /// Integration with the cluster that this Pod runs in, or that of KUBECONFIG. `watch`: copy all images that
     /// the cluster uses. `on`: also create pull Secrets, send workloads through admission again when their images are
     /// mirrored, and write Events. `off`: only respond to requests, and copy the requested images
     #[arg(long, env = "KUBERNETES", value_enum, default_value = "off")]

@@ -72,7 +72,7 @@ pub struct CopyArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "What is copied")]
+#[command(next_help_heading = "Copied content")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct ExtentArgs {
     /// Copy only this platform (repeatable). The copy of an image with several platforms then has another digest than the
