@@ -449,7 +449,7 @@ impl Lookup {
     fn missing(&self, image: &ImageRef<'static>, task: Task, mode: Mode) -> Refusal<'static> {
         let is_new = task == Task::Copy && self.queue.status(image).is_none();
         let status = match mode {
-            Mode::Ensure if is_new && !self.budgets.allows_requested(Instant::now()) => {
+            Mode::Ensure if is_new && !self.budgets.allows_request(Instant::now()) => {
                 return no_budget();
             }
             Mode::Ensure => Some(self.request(image, task)),

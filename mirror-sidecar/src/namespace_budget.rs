@@ -1,10 +1,10 @@
-//! Daily budgets of new images and their bytes, for each namespace.
+//! Daily budgets of namespaces: new images, and their bytes.
 //!
-//! Users who may create workloads in a namespace can name any number of images of any size. The budget bounds the cost for
-//! the backup registry and the network. It refills evenly, and postponed copies then continue without a request.
+//! Anybody who may create workloads in a namespace can name images of any number and size that nobody needs. The budget bounds
+//! what this costs the backup registry and the network. It refills evenly, and images that wait for it are copied then.
 //!
-//! Budgets are kept in memory and are full after a restart. Replicas share the work by image, so each allows its share of
-//! the budget. Images that the policy requests have no namespace and share one budget, [`REQUESTED_SHARE`] times as large.
+//! Budgets are kept in memory: a restart begins with full ones. Replicas share the work by image, so each replica allows its
+//! share of a budget. Requests of the policy have no namespace and share one budget, [`REQUEST_SHARE`] times as large.
 
 mod metrics;
 
@@ -20,21 +20,22 @@ use tokio::time::Instant;
 use metrics::BudgetGroup;
 pub use metrics::BudgetMetrics;
 
-/// The time in which an empty budget refills.
+/// Time in which an empty budget refills.
 const DAY: Duration = Duration::from_hours(24);
 
-/// The longest debt: one image may be larger than the budget.
-const MOST_DAYS: u32 = 2;
+/// Longest time in days until a budget is full: one image may be larger than the budget.
+const MAX_DAYS: u32 = 2;
 
-/// The budget of images that the policy requests, in budgets of a namespace: the policy requests every new image of every
-/// namespace before the index has it.
-const REQUESTED_SHARE: u32 = 10;
+/// The budget for requests of the policy, in budgets of a namespace: the policy requests every new image of every namespace
+/// first.
+const REQUEST_SHARE: u32 = 10;
 
-/// A daily limit; 0 is no limit.
+/// The budget of a namespace for a day; 0 is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DailyBudget {
+    /// New images.
     pub images: u64,
-    /// Sent to the backup registry.
+    /// Bytes sent to the backup registry.
     pub bytes: u64,
 }
 
@@ -48,21 +49,22 @@ pub struct NamespaceBudgets {
 #[derive(Default)]
 struct State {
     daily: DailyBudget,
+    /// Replicas that share the budgets.
     replicas: u32,
     namespaces: HashMap<Arc<str>, Bucket>,
     requested: Bucket,
-    /// The namespace that is charged for the bytes of an image.
+    /// The namespace that pays for the bytes of an image.
     payers: HashMap<Arc<ImageRef<'static>>, Arc<str>>,
 }
 
-/// The times at which both parts of a budget are full. A part is used up if that is more than [`DAY`] ahead.
+/// When both parts of a budget are full again. A part that is full a day or more later is exhausted.
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
     images: Option<Instant>,
     bytes: Option<Instant>,
 }
 
-/// Charges the bytes of a copy on drop, whether or not it succeeds.
+/// Charges the bytes of a copy when it is dropped, so that failed and stopped copies count too.
 pub struct Charging<'a> {
     budgets: &'a NamespaceBudgets,
     image: &'a ImageRef<'static>,
@@ -71,7 +73,6 @@ pub struct Charging<'a> {
 }
 
 impl NamespaceBudgets {
-    /// Creates full budgets without a limit.
     #[must_use]
     pub fn new(metrics: BudgetMetrics) -> Self {
         Self {
@@ -84,18 +85,15 @@ impl NamespaceBudgets {
         self.lock().daily = daily;
     }
 
-    /// Sets the number of replicas that share the work.
     pub fn share(&self, replicas: usize) {
         self.lock().replicas = u32::try_from(replicas).unwrap_or(u32::MAX);
     }
 
-    /// Charges a new image to the first of the namespaces that has a budget left, which is also charged for the bytes. An
-    /// image that was charged and could not be copied is not charged again, unless it `is_update`.
-    ///
-    /// `namespaces` may be long and repeat each namespace many times in a row.
+    /// Takes a new image from the budget of the first namespace that has some left. This namespace also pays for the bytes. An
+    /// image that was taken before costs nothing, unless it `is_update`. `namespaces` may be long, with repetitions in a row.
     ///
     /// # Errors
-    /// The time at which one of them has a budget again, if none has.
+    /// The time at which one of the budgets has some left again.
     pub fn take<'a>(
         &self,
         image: &Arc<ImageRef<'static>>,
@@ -128,20 +126,20 @@ impl NamespaceBudgets {
             }
         }
         drop(state);
-        // An image that nothing uses any more is not charged.
+        // An image that nothing uses any more is free.
         open_at.map_or(Ok(()), |at| {
             self.metrics.refused.increment(BudgetGroup::Namespace);
             Err(at)
         })
     }
 
-    /// Returns whether the budget of requested images has some left. It is charged when an image is copied: invented names
-    /// must not use it up.
+    /// Returns whether the budget for requests of the policy has some left. It is charged when the image is copied, so that
+    /// invented names do not use it up.
     #[must_use]
-    pub fn allows_requested(&self, now: Instant) -> bool {
+    pub fn allows_request(&self, now: Instant) -> bool {
         let state = self.lock();
         let is_allowed = state
-            .opens(state.requested, 1, REQUESTED_SHARE, now)
+            .opens(state.requested, 1, REQUEST_SHARE, now)
             .is_none();
         drop(state);
         if !is_allowed {
@@ -150,17 +148,17 @@ impl NamespaceBudgets {
         is_allowed
     }
 
-    /// Checks at the start of a copy that a namespace was charged for the image, or that the budget of requested images has
-    /// some left: it may have been used up while the image was queued.
+    /// Checks when a copy starts whether a namespace has paid for the image, or whether the budget for requests of the policy
+    /// has some left: that one let many images into the queue.
     ///
     /// # Errors
-    /// The time until it has some left.
+    /// The time until the copy may start.
     pub fn allows(&self, image: &ImageRef<'static>, now: Instant) -> Result<(), Duration> {
         let state = self.lock();
         if state.payers.contains_key(image) {
             return Ok(());
         }
-        let opens_at = state.opens(state.requested, 1, REQUESTED_SHARE, now);
+        let opens_at = state.opens(state.requested, 1, REQUEST_SHARE, now);
         drop(state);
         opens_at.map_or(Ok(()), |at| {
             self.metrics.refused.increment(BudgetGroup::Requested);
@@ -168,17 +166,17 @@ impl NamespaceBudgets {
         })
     }
 
-    /// Charges a copied image to the budget of requested images, unless a namespace was charged for it.
+    /// Charges a copied image to the budget for requests of the policy, unless a namespace has paid for it.
     pub fn copied(&self, image: &ImageRef<'static>, now: Instant) {
         let mut state = self.lock();
         if !state.payers.contains_key(image) {
-            state.requested = state.with_images(state.requested, 1, REQUESTED_SHARE, now);
+            state.requested = state.with_images(state.requested, 1, REQUEST_SHARE, now);
             drop(state);
             self.metrics.images.increment(BudgetGroup::Requested);
         }
     }
 
-    /// Charges the bytes that a copy of `image` sends, and passes its progress on.
+    /// Returns a progress that counts the bytes of a copy and forwards to `progress`.
     #[must_use]
     pub fn charging<'a>(
         &'a self,
@@ -193,8 +191,13 @@ impl NamespaceBudgets {
         }
     }
 
-    /// Drops images that are no longer in use, and full budgets. Returns the number of namespaces whose budget is used up.
-    pub fn tidy(&self, is_used: impl Fn(&Arc<ImageRef<'static>>) -> bool, now: Instant) -> usize {
+    /// Removes the payers of images that are not in use any more, and full budgets. Returns the number of namespaces with an
+    /// exhausted budget.
+    pub fn clean_up(
+        &self,
+        is_used: impl Fn(&Arc<ImageRef<'static>>) -> bool,
+        now: Instant,
+    ) -> usize {
         let mut state = self.lock();
         state.payers.retain(|image, _| is_used(image));
         state.namespaces.retain(|_, bucket| !bucket.is_full(now));
@@ -213,7 +216,7 @@ impl NamespaceBudgets {
             state.namespaces.insert(namespace, bucket);
             BudgetGroup::Namespace
         } else {
-            state.requested = state.with_bytes(state.requested, REQUESTED_SHARE, bytes, now);
+            state.requested = state.with_bytes(state.requested, REQUEST_SHARE, bytes, now);
             BudgetGroup::Requested
         };
         drop(state);
@@ -226,10 +229,10 @@ impl NamespaceBudgets {
 }
 
 impl State {
-    /// Returns when `bucket`, whose budget is `share` times that of a namespace, has this many images left; `None` if now.
+    /// Returns when `images` can be taken from `bucket`, whose budget is `share` times that of a namespace; `None` if now.
     fn opens(&self, bucket: Bucket, images: u64, share: u32, now: Instant) -> Option<Instant> {
         let image = self.cost(images, self.daily.images, share);
-        // Bytes are charged after they were sent, so one that is left is enough.
+        // Bytes are only known afterwards, so one that is left allows a copy.
         let byte = Duration::from_nanos(u64::from(self.daily.bytes > 0));
         [(bucket.images, image), (bucket.bytes, byte)]
             .into_iter()
@@ -257,7 +260,7 @@ impl State {
         }
     }
 
-    /// Returns the time in which this amount refills.
+    /// Returns the time in which `amount` is refilled.
     fn cost(&self, amount: u64, daily: u64, share: u32) -> Duration {
         if daily == 0 {
             return Duration::ZERO;
@@ -269,7 +272,7 @@ impl State {
             .saturating_mul(u128::from(amount))
             .saturating_mul(replicas)
             / daily;
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).min(DAY * MOST_DAYS)
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).min(DAY * MAX_DAYS)
     }
 }
 
@@ -285,7 +288,7 @@ fn later(full_at: Option<Instant>, cost: Duration, now: Instant) -> Option<Insta
         return full_at;
     }
     let full_at = full_at.map_or(now, |full_at| full_at.max(now));
-    Some((full_at + cost).min(now + DAY * MOST_DAYS))
+    Some((full_at + cost).min(now + DAY * MAX_DAYS))
 }
 
 impl Progress for Charging<'_> {
@@ -327,7 +330,7 @@ mod tests {
         names.iter().map(|name| Arc::from(*name)).collect()
     }
 
-    /// How many of a hundred images are taken at once.
+    /// The number of images that are taken out of a hundred.
     fn taken(budgets: &NamespaceBudgets, namespaces: &[&str], now: Instant) -> usize {
         let namespaces = names(namespaces);
         (0..100)
@@ -345,31 +348,31 @@ mod tests {
         let now = Instant::now();
         assert_eq!(taken(&budgets, &["a"], now), 24);
         assert_eq!(taken(&budgets, &["b"], now), 24, "others have their own");
-        assert_eq!(budgets.tidy(|_| true, now), 2);
+        assert_eq!(budgets.clean_up(|_| true, now), 2);
         let opens = budgets.take(&image(0), true, names(&["a"]).iter(), now);
         assert_eq!(opens, Err(now + Duration::from_hours(1)));
         assert_eq!(taken(&budgets, &["a"], now + Duration::from_hours(1)), 1);
         assert_eq!(taken(&budgets, &["a"], now + Duration::from_hours(4)), 3);
         let end = now + Duration::from_hours(48);
-        assert_eq!(budgets.tidy(|_| false, end), 0);
+        assert_eq!(budgets.clean_up(|_| false, end), 0);
         assert!(budgets.lock().namespaces.is_empty() && budgets.lock().payers.is_empty());
         assert_eq!(taken(&budgets, &["a"], end), 24);
     }
 
     #[tokio::test]
-    async fn what_cannot_be_copied_is_paid_once() {
+    async fn an_image_that_cannot_be_copied_is_paid_once() {
         let budgets = budgets(1, GIB);
         let (now, image) = (Instant::now(), image(1));
         let take = |is_update| budgets.take(&image, is_update, names(&["a"]).iter(), now);
         for _ in 0..100 {
             assert_eq!(take(false), Ok(()));
         }
-        assert!(take(true).is_err(), "a tag that moves all the time");
+        assert!(take(true).is_err(), "a tag that moves again and again");
         budgets.charge(&image, 2 * GIB, now);
         assert!(take(false).is_err(), "bytes are paid each time");
     }
 
-    /// Whoever floods must not keep others from the images that they share.
+    /// A namespace without budget must not block images that it shares with others.
     #[tokio::test]
     async fn an_image_is_copied_if_one_of_its_namespaces_has_something_left() {
         let budgets = budgets(10, 0);
@@ -380,7 +383,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_are_paid_by_who_asked_also_if_the_copy_fails() {
+    async fn bytes_of_failed_copies_are_charged() {
         let budgets = budgets(0, 100 * GIB);
         let (now, image) = (Instant::now(), image(1));
         budgets
@@ -403,19 +406,19 @@ mod tests {
         let opens = budgets
             .take(&image, false, names(&["a"]).iter(), now)
             .unwrap_err();
-        assert!(opens <= now + DAY, "one image does not block for ever");
+        assert!(opens <= now + DAY, "one image does not block forever");
     }
 
     #[tokio::test]
-    async fn what_is_asked_for_has_a_budget_of_its_own() {
+    async fn requests_of_the_policy_have_their_own_budget() {
         let budgets = budgets(1, 0);
         let now = Instant::now();
         for number in 0..10 {
-            assert!(budgets.allows_requested(now), "{number}");
+            assert!(budgets.allows_request(now), "{number}");
             budgets.copied(&image(number), now);
         }
-        assert!(!budgets.allows_requested(now));
-        assert!(budgets.allows_requested(now + DAY));
+        assert!(!budgets.allows_request(now));
+        assert!(budgets.allows_request(now + DAY));
         assert_eq!(taken(&budgets, &["a"], now), 1);
     }
 

@@ -389,7 +389,7 @@ impl Controller {
             self.report_at = now + REPORT_INTERVAL;
             self.ctx.report_left_out();
             let budgets = self.ctx.lookup.budgets();
-            let without = budgets.tidy(|image| self.images.contains_key(image), now);
+            let without = budgets.clean_up(|image| self.images.contains_key(image), now);
             self.ctx.metrics.without_budget(without);
             let images = self.images.iter();
             let told = images.filter(|(_, entry)| entry.has_report(now));
