@@ -73,9 +73,6 @@ pub struct Cli {
 /// Parses the command line and the environment.
 ///
 /// An empty variable counts as not set, as charts and shell scripts expect.
-///
-/// # Errors
-/// The exit code, after `--help` or the error was printed.
 pub fn parse() -> Result<Cli, ExitCode> {
     fn forget_empty(command: clap::Command) -> clap::Command {
         let is_empty = |arg: &clap::Arg| {

@@ -15,7 +15,6 @@ pub struct Backoff {
 
 impl Backoff {
     /// A backoff that waits `first` after the first failure, then twice as long each time, up to `longest`.
-    #[must_use]
     pub fn new(first: Duration, longest: Duration) -> Self {
         Self {
             first,
@@ -26,13 +25,11 @@ impl Backoff {
     }
 
     /// The end of the current wait, if `now` is before it.
-    #[must_use]
     pub fn until(&self, now: Instant) -> Option<Instant> {
         self.until.filter(|until| *until > now)
     }
 
     /// Failures in a row, not counting those during a wait.
-    #[must_use]
     pub fn failures(&self) -> u32 {
         self.failures
     }
@@ -54,7 +51,6 @@ impl Backoff {
 
 /// Returns the wait after this many `failures` in a row: `first`, doubled with each failure after the first, at most
 /// `longest`.
-#[must_use]
 pub fn doubling(first: Duration, longest: Duration, failures: u32) -> Duration {
     let doublings = failures.saturating_sub(1);
     let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
@@ -63,7 +59,6 @@ pub fn doubling(first: Duration, longest: Duration, failures: u32) -> Duration {
 
 /// Adds up to a quarter at random, so that operations that failed together are not retried together. Never less than
 /// `pause`, which may be what a server asked for.
-#[must_use]
 pub fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(1.0 + fastrand::f64() / 4.0)
 }

@@ -41,7 +41,6 @@ struct Inner {
 
 impl BackupHealth {
     /// The health of `registry` before the first probe.
-    #[must_use]
     pub fn new(registry: Registry) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -70,13 +69,11 @@ impl BackupHealth {
     }
 
     /// The current reason why the registry cannot be used; follows each change.
-    #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Option<Trouble>> {
         self.inner.trouble.subscribe()
     }
 
     /// Returns whether the registry is known, and was logged, to be unusable.
-    #[must_use]
     pub fn is_in_trouble(&self) -> bool {
         self.inner.trouble.borrow().is_some()
     }
@@ -177,7 +174,6 @@ impl TroubleKind {
     }
 
     /// The action that an operator takes.
-    #[must_use]
     pub const fn next_step(self) -> &'static str {
         match self {
             Self::Unavailable => {

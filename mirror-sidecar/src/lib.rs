@@ -1,22 +1,22 @@
 //! The mirror-sidecar service and its command line.
 //!
-//! - [`args`]: flags and environment variables, parsed into types;
-//! - [`commands`]: the commands, which connect the other modules;
-//! - [`facade`]: the endpoint for the policy, which looks like an OCI registry;
+//! - `args`: flags and environment variables, parsed into types;
+//! - `commands`: the commands, which connect the other modules;
+//! - `facade`: the endpoint for the policy, which looks like an OCI registry;
 //! - [`lookup`]: the status of an image; the backup registry is the source of truth;
 //! - [`copy_queue`]: copies that wait or run;
 //! - [`namespace_budget`]: daily budgets of new images;
 //! - [`locations`], [`former_backups`]: sources and targets of copies;
-//! - [`backup_health`]: whether the backup registry can be used;
+//! - `backup_health`: whether the backup registry can be used;
 //! - [`cluster`]: the images that a Kubernetes cluster uses, and everything that is written there;
-//! - [`admin`]: probes and metrics, on a port of their own;
-//! - [`metrics`], [`registry_metrics`]: the metrics of all modules, and those of registries;
-//! - [`server`]: HTTP and TLS connections;
-//! - [`backoff`], `token_bucket`: waits after failures, and rate limits;
-//! - [`reason`]: reasons of failures, for users and for the operator;
-//! - [`exit`]: exit codes, usage errors and stop signals;
-//! - [`logging`]: structured logs on standard error;
-//! - [`output`]: results on standard output, errors and progress on standard error.
+//! - `admin`: probes and metrics, on a port of their own;
+//! - [`metrics`], `registry_metrics`: the metrics of all modules, and those of registries;
+//! - `server`: HTTP and TLS connections;
+//! - `backoff`, `token_bucket`: waits after failures, and rate limits;
+//! - `reason`: reasons of failures, for users and for the operator;
+//! - `exit`: exit codes, usage errors and stop signals;
+//! - `logging`: structured logs on standard error;
+//! - `output`: results on standard output, errors and progress on standard error.
 
 // Panics are never reachable from outside. Exceptions have a reason: `#[expect(..., reason = "...")]`.
 #![deny(
@@ -26,25 +26,25 @@
     clippy::unwrap_used
 )]
 
-pub mod admin;
-pub mod args;
-pub mod backoff;
-pub mod backup_health;
+mod admin;
+mod args;
+mod backoff;
+mod backup_health;
 pub mod cluster;
-pub mod commands;
+mod commands;
 pub mod copy_queue;
-pub mod exit;
-pub mod facade;
+mod exit;
+mod facade;
 pub mod former_backups;
 pub mod locations;
-pub mod logging;
+mod logging;
 pub mod lookup;
 pub mod metrics;
 pub mod namespace_budget;
-pub mod output;
-pub mod reason;
-pub mod registry_metrics;
-pub mod server;
+mod output;
+mod reason;
+mod registry_metrics;
+mod server;
 mod token_bucket;
 
 use std::process::ExitCode;

@@ -50,7 +50,6 @@ pub fn raw(text: &str) {
 }
 
 /// Returns whether a write to standard output failed. A pipe that the reader closed does not count.
-#[must_use]
 pub fn has_failed() -> bool {
     FAILED.load(Ordering::Relaxed)
 }
@@ -77,7 +76,6 @@ pub fn note(text: &str) {
 }
 
 /// The progress bars on standard error.
-#[must_use]
 pub fn bars() -> MultiProgress {
     let target =
         ProgressDrawTarget::term_like_with_hz(Box::<terminal::Stderr>::default(), BARS_PER_SECOND);
@@ -86,7 +84,6 @@ pub fn bars() -> MultiProgress {
 }
 
 /// Columns of the terminal on standard error.
-#[must_use]
 pub fn columns() -> u16 {
     terminal::Stderr::default().width()
 }
@@ -113,7 +110,6 @@ fn beside_bars<T>(write: impl FnOnce() -> T) -> T {
 }
 
 /// Formats a number of bytes in binary units with one decimal: `12.3 MiB`.
-#[must_use]
 pub fn human_bytes(bytes: u64) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
     match units.into_iter().find(|(shift, _)| bytes >> shift > 0) {
@@ -126,7 +122,6 @@ pub fn human_bytes(bytes: u64) -> String {
 }
 
 /// Formats a number with its noun: `1 blob`, `2 blobs`.
-#[must_use]
 pub fn count(number: u64, noun: &str) -> String {
     let ending = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{ending}")

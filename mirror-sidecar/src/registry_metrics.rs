@@ -51,7 +51,6 @@ struct Named {
 }
 
 impl RegistryMetrics {
-    #[must_use]
     pub fn register(metrics: &mut Metrics) -> Self {
         let inner = Inner {
             requests: metrics.register(

@@ -91,9 +91,6 @@ struct Tls {
 
 impl Server {
     /// Listens on `address`, with TLS if there are certificates.
-    ///
-    /// # Errors
-    /// If the address is in use or not permitted.
     pub fn bind(
         address: SocketAddr,
         certificates: Option<&Certificates>,
@@ -121,9 +118,6 @@ impl Server {
     }
 
     /// Returns the address with the actual port.
-    ///
-    /// # Errors
-    /// If the operating system returns none.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }

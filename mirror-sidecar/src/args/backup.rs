@@ -61,9 +61,6 @@ enum NamingArg {
 
 impl BackupArgs {
     /// The backup that the flags describe.
-    ///
-    /// # Errors
-    /// [`UsageError`] if the registry is missing or invalid, the repository is invalid, or the naming does not work there.
     pub fn backup(&self) -> Result<Backup, UsageError> {
         let registry = self
             .registry()
@@ -92,7 +89,6 @@ impl BackupArgs {
     }
 
     /// The registry with the repository, and the naming, for the log.
-    #[must_use]
     pub fn describe(&self) -> (String, &'static str) {
         let registry = self.registry().unwrap_or_default();
         let place = format!("{registry}/{}", self.repository);
@@ -108,12 +104,10 @@ impl BackupArgs {
         }
     }
 
-    #[must_use]
     pub fn registry(&self) -> Option<&str> {
         self.registry.as_deref()
     }
 
-    #[must_use]
     pub fn has_repository(&self) -> bool {
         !self.repository.is_empty()
     }
@@ -129,9 +123,6 @@ impl BackupArgs {
     }
 
     /// Adds the login for `host` to `credentials`, if there is one.
-    ///
-    /// # Errors
-    /// [`UsageError`] if the user or the password is missing, the user is invalid, or the file cannot be read.
     pub fn add_login(
         &self,
         credentials: Credentials,

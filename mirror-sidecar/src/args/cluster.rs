@@ -163,7 +163,6 @@ pub struct ClusterArgs {
 }
 
 impl ClusterArgs {
-    #[must_use]
     pub fn config(self, pull_plan: PullPlan) -> ClusterConfig {
         ClusterConfig {
             mode: self.kubernetes,
@@ -192,7 +191,6 @@ impl ClusterArgs {
         names
     }
 
-    #[must_use]
     pub fn daily_budget(&self) -> DailyBudget {
         DailyBudget {
             images: self.max_new_images_per_namespace,

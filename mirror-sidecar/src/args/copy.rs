@@ -94,7 +94,6 @@ pub struct ExtentArgs {
 }
 
 impl ExtentArgs {
-    #[must_use]
     pub fn has_all_platforms(&self) -> bool {
         self.platform.is_empty()
     }
@@ -115,8 +114,6 @@ pub enum ProgressArg {
 }
 
 impl CopyArgs {
-    /// # Errors
-    /// [`UsageError`] if the copies could not replace their originals.
     pub fn options(&self) -> Result<CopyOptions, UsageError> {
         let ExtentArgs {
             platform,

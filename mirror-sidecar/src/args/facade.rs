@@ -56,8 +56,6 @@ pub struct FacadeLogin {
 }
 
 impl FacadeArgs {
-    /// # Errors
-    /// [`UsageError`] if neither TLS nor plain HTTP is set.
     pub fn transport(&self) -> Result<Transport, UsageError> {
         match (&self.tls_cert, &self.tls_key) {
             (Some(_), _) if self.insecure_http => Err(UsageError(
@@ -75,9 +73,6 @@ impl FacadeArgs {
     }
 
     /// Returns `None` if requests need no authentication.
-    ///
-    /// # Errors
-    /// [`UsageError`] if the user or the password is missing, the user is invalid, or the file cannot be read.
     pub fn login(&self) -> Result<Option<FacadeLogin>, UsageError> {
         match (&self.facade_username, &self.facade_password_file) {
             (None, None) => Ok(None),

@@ -14,9 +14,6 @@ const DEFAULT_NAME: &str = "image-mirror-pull";
 
 impl ClusterArgs {
     /// The source of the pull Secret for copies in `registry`.
-    ///
-    /// # Errors
-    /// [`UsageError`] if the user or the password is missing, a file cannot be read, or credentials would not be used.
     pub fn pull_plan(&self, registry: &str) -> Result<PullPlan, UsageError> {
         if self.former_pull_secrets.len() >= MAX_SECRET_NAMES {
             return Err(UsageError(format!(

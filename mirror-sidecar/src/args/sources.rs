@@ -95,9 +95,6 @@ pub struct SizeLimit(pub Option<u64>);
 
 impl SourceArgs {
     /// The credentials of the docker config.
-    ///
-    /// # Errors
-    /// [`UsageError`] if `--docker-config` cannot be read.
     pub fn credentials(&self) -> Result<Credentials, UsageError> {
         let config = match &self.docker_config {
             Some(file) => {
@@ -110,18 +107,12 @@ impl SourceArgs {
     }
 
     /// The registries, with `credentials`.
-    ///
-    /// # Errors
-    /// [`UsageError`] if a file of a flag cannot be read or is invalid.
     pub fn registries(&self, credentials: Credentials) -> Result<Registries, UsageError> {
         self.registries_in(credentials, RegistryOptions::default())
     }
 
     /// The registries of originals that users name, for a backup at the host `backup`. They use the credentials of the
     /// docker config, except at the host of the backup, which is accessed anonymously unless `allowed` permits the login.
-    ///
-    /// # Errors
-    /// [`UsageError`] if a file of a flag cannot be read or is invalid.
     pub fn originals(
         &self,
         allowed: &OriginalsArgs,

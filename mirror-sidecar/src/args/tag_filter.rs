@@ -81,7 +81,6 @@ impl Pattern {
 
 impl TagFilters<'_> {
     /// Returns the selected tags in their order.
-    #[must_use]
     pub fn select(&self, mut tags: Vec<String>) -> Vec<String> {
         tags.retain(|tag| self.matches(tag));
         let newest = self.0.iter().filter_map(|filter| match filter {

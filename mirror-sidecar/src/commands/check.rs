@@ -23,9 +23,6 @@ const READY_WITHIN: Duration = Duration::from_secs(10);
 const MAX_RESPONSE: u64 = 4096;
 
 /// Prints a line for each check.
-///
-/// # Errors
-/// [`UsageError`] if the image or a flag is invalid.
 pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let image = parse_image(&args.image)
         .map_err(|reason| UsageError(format!("image {:?}: {reason}", args.image)))?;

@@ -7,7 +7,6 @@ use clap::CommandFactory as _;
 use crate::args::{Cli, CompletionArgs};
 use crate::output;
 
-#[must_use]
 pub fn run(args: &CompletionArgs) -> ExitCode {
     let mut command = Cli::command();
     let name = command.get_name().to_owned();

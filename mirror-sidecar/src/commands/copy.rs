@@ -30,9 +30,6 @@ const STOP_WITHIN: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(100);
 
 /// Copies all images, several at a time, and prints each result when the copy ends.
-///
-/// # Errors
-/// [`UsageError`](crate::args::UsageError) before anything is copied, if an image or a flag is invalid.
 pub async fn run(args: CopyArgs) -> anyhow::Result<ExitCode> {
     let options = Arc::new(args.options()?);
     let work = if args.all_tags {

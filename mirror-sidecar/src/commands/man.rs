@@ -15,9 +15,6 @@ use crate::output;
 const VARIABLES: &str = "An empty variable counts as not set. A flag overrides its variable.";
 
 /// Prints one page for all commands, or writes a page for each command to a folder.
-///
-/// # Errors
-/// If a page cannot be written.
 pub fn run(args: &ManArgs) -> anyhow::Result<ExitCode> {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();

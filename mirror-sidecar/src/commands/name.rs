@@ -30,9 +30,6 @@ struct Original<'a> {
 }
 
 /// Prints the names of each image.
-///
-/// # Errors
-/// [`UsageError`](crate::args::UsageError) if a flag or an image is invalid.
 pub fn run(args: &NameArgs) -> anyhow::Result<ExitCode> {
     let backup = match args.backup.registry() {
         None if !args.reverse && !args.backup.has_repository() => None,

@@ -28,9 +28,6 @@ use crate::server::{Certificates, Limits, Server};
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or SIGINT.
-///
-/// # Errors
-/// [`UsageError`] if a flag is invalid, otherwise the reason why the service cannot start.
 pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     // Destructured, so that a new flag cannot be forgotten.
     let ServeArgs {

@@ -14,7 +14,6 @@ pub struct FacadeAuth {
 }
 
 impl FacadeAuth {
-    #[must_use]
     pub fn new(login: &FacadeLogin) -> Self {
         let pair = format!("{}:{}", login.username, login.password.expose_secret());
         Self {

@@ -36,7 +36,6 @@ pub struct FacadeMetrics {
 }
 
 impl FacadeMetrics {
-    #[must_use]
     pub fn register(metrics: &mut Metrics) -> Self {
         Self {
             responses: metrics.counters("facade_responses", "Responses to the policy, by status"),

@@ -12,9 +12,6 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 ///
 /// `EnvFilter` accepts every unknown word as the name of a module and then logs nothing. So only levels and `MODULE=LEVEL`
 /// are accepted.
-///
-/// # Errors
-/// A sentence with the invalid part and the accepted levels.
 pub fn check(text: &str) -> Result<String, String> {
     let directives: Vec<_> = text.split(',').map(str::trim).collect();
     directives

@@ -24,13 +24,11 @@ struct State {
 
 impl Throttle {
     /// Permits one line per interval.
-    #[must_use]
     pub fn new(every: Duration) -> Self {
         Self::with_burst(every, 1)
     }
 
     /// Permits `burst` lines per interval.
-    #[must_use]
     pub fn with_burst(every: Duration, burst: u32) -> Self {
         Self {
             every,

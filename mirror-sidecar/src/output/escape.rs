@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::fmt::{self, Write};
 
 /// Replaces line breaks, control characters and invisible formatting characters by escape sequences.
-#[must_use]
 pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.chars().any(must_escape) {
         return text.into();

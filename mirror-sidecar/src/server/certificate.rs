@@ -57,9 +57,6 @@ pub enum CertificateError {
 
 impl Certificates {
     /// Reads the certificate chain and the key from PEM files.
-    ///
-    /// # Errors
-    /// [`CertificateError`] if a file cannot be read or is invalid.
     pub fn load(certificate: PathBuf, key: PathBuf) -> Result<Self, CertificateError> {
         let files = Files {
             certificate,
@@ -77,7 +74,6 @@ impl Certificates {
     }
 
     /// A TLS configuration that always presents the current certificate.
-    #[must_use]
     pub fn server_config(&self) -> Arc<ServerConfig> {
         let provider = Arc::new(default_provider());
         let builder =
@@ -94,9 +90,6 @@ impl Certificates {
     }
 
     /// Reads the files again. Returns whether the certificate changed; invalid files leave the old one in place.
-    ///
-    /// # Errors
-    /// [`CertificateError`], once per change.
     pub fn reload(&self) -> Result<bool, CertificateError> {
         let content = self.files.read()?;
         {
@@ -120,7 +113,6 @@ impl Certificates {
     }
 
     /// The current problem of the certificate; follows each change.
-    #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Option<CertificateTrouble>> {
         self.trouble.subscribe()
     }

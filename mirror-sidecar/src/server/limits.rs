@@ -47,7 +47,6 @@ pub struct Limits {
 impl Limits {
     /// The limits of the facade. Each replica of the policy server needs a few connections: it opens one for each query and
     /// sends one query at a time. The rest is room for peers that never authenticate.
-    #[must_use]
     pub fn facade() -> Self {
         let connections = for_connections(open_files()).min(1024);
         Self {
@@ -65,7 +64,6 @@ impl Limits {
 
     /// The limits of the admin port, which has no authentication. A connection serves one short request, so the oldest one,
     /// which is evicted first, is never that of a probe.
-    #[must_use]
     pub fn admin() -> Self {
         Self {
             connections: MAX_ADMIN_CONNECTIONS,

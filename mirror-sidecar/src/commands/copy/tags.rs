@@ -32,9 +32,6 @@ pub(super) fn list_all(
 }
 
 /// Plans a copy for each selected tag, except tags that are copied with their image, or are not valid in a reference.
-///
-/// # Errors
-/// If there are filters and they select no tag.
 pub(super) fn plans(
     repository: &Repository,
     mut tags: Vec<String>,
