@@ -33,7 +33,7 @@ use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::logging::Throttle;
-pub use certificate::{CertificateError, CertificateTrouble, CertificateTroubleKind, Certificates};
+pub use certificate::{CertificateTrouble, CertificateTroubleKind, Certificates};
 pub use connection::Connection;
 use connection::Stage;
 use connection_table::{ConnectionTable, Place};
