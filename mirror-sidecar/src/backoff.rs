@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Backoff of one host or one object, without jitter. The time is passed in.
+/// Backoff of one host or one object. The time is passed in.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,
     longest: Duration,
+    has_jitter: bool,
     failures: u32,
     until: Option<Instant>,
 }
@@ -19,8 +20,18 @@ impl Backoff {
         Self {
             first,
             longest,
+            has_jitter: false,
             failures: 0,
             until: None,
+        }
+    }
+
+    /// The same with waits that are [`jittered`].
+    #[must_use]
+    pub fn with_jitter(self) -> Self {
+        Self {
+            has_jitter: true,
+            ..self
         }
     }
 
@@ -38,7 +49,14 @@ impl Backoff {
     pub fn fail(&mut self, now: Instant) {
         if self.until(now).is_none() {
             self.failures = self.failures.saturating_add(1);
-            self.until = Some(now + doubling(self.first, self.longest, self.failures));
+            let wait = doubling(self.first, self.longest, self.failures);
+            self.until = Some(
+                now + if self.has_jitter {
+                    jittered(wait)
+                } else {
+                    wait
+                },
+            );
         }
     }
 

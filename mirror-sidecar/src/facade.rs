@@ -108,7 +108,7 @@ impl Facade {
                 })
             }
             Query::PullSecret { namespace, mode } => {
-                let status = self.pull_secrets.answer(namespace, *mode).await;
+                let status = self.pull_secrets.request(namespace, *mode).await;
                 status.map(|status| {
                     let mut annotations = status.annotations();
                     annotations.extend(self.skipped_owners(namespace));

@@ -6,7 +6,7 @@ use axum::http::Method;
 use e2e_tests::cluster::{self, Cluster, Namespace};
 use serde_json::json;
 use testkit::blocking;
-use testkit::scripted::{Fake, image, noise};
+use testkit::scripted::{Fake, Image, image, index, noise};
 use testkit::sidecar::Sidecar;
 
 use crate::manifests::Kind;
@@ -14,7 +14,7 @@ use crate::readmission::shop::figure;
 use crate::rights::events;
 use crate::support::REPOSITORY;
 
-/// Losses after which the sidecar pauses (`catalog/losses.rs`).
+/// Losses after which the sidecar backs off (`lookup/losses.rs`).
 const PATIENCE: usize = 5;
 
 /// How long anything may take on a busy machine; the pause is 30 seconds.
@@ -30,6 +30,11 @@ struct Scene {
 
 impl Scene {
     fn start(cluster: &Cluster) -> Self {
+        Self::with(cluster, &[image(1, &[noise(1, 100)])])
+    }
+
+    /// The Deployment's image is the last of these.
+    fn with(cluster: &Cluster, images: &[Image]) -> Self {
         let namespace = cluster.namespace("losing").unwrap();
         let account = cluster
             .sidecar_account(&namespace, "mirror-sidecar")
@@ -46,7 +51,9 @@ impl Scene {
             .argument("--recheck-interval=2s")
             .environment("KUBECONFIG", account.kubeconfig());
         let original = format!("{}/shop/app:1", upstream.host());
-        upstream.put_tagged("shop/app", "1", &image(1, &[noise(1, 100)]));
+        for image in images {
+            upstream.put_tagged("shop/app", "1", image);
+        }
         let spec = json!({ "containers": [{ "name": "app", "image": original }] });
         let deployment = Kind::Deployment.manifest("app", spec, "batch/v1");
         namespace.apply(&deployment).unwrap();
@@ -91,6 +98,13 @@ impl Scene {
         }
     }
 
+    fn wait_for_rounds(&self, result: &str) {
+        let checks = self.checks(result);
+        self.wait("three more checks", |scene| {
+            scene.checks(result) >= checks + 3
+        });
+    }
+
     /// Waits until there are so many copies, and the last one was seen.
     fn wait_for_copies(&self, copies: usize) {
         self.wait("a copy", |scene| scene.copies() == copies);
@@ -123,22 +137,45 @@ fn copies_that_are_lost_again_and_again_are_one_warning_and_pauses() {
     // Each manifest has two tags.
     let uploads = scene.uploads();
     assert_eq!(uploads, 2 * PATIENCE);
-    let checks = scene.checks("missing");
-    scene.wait("three more checks", |scene| {
-        scene.checks("missing") >= checks + 3
-    });
+    scene.wait_for_rounds("missing");
     assert_eq!((scene.copies(), scene.uploads()), (PATIENCE, uploads));
     let warning = "the backup registry loses copies; check its clean-up";
     assert_eq!(scene.count(warning), 1);
 
     // The pause ends, and a copy that is kept stays the last one.
     scene.wait_for_copies(PATIENCE + 1);
-    let seen = scene.checks("present");
-    scene.wait("three more checks", |scene| {
-        scene.checks("present") >= seen + 3
-    });
+    scene.wait_for_rounds("present");
     assert_eq!(scene.copies(), PATIENCE + 1);
     assert_eq!(scene.count(warning), 1);
+}
+
+/// The rounds after it find the same, which is not logged again.
+#[test]
+fn a_restored_tag_and_a_missing_part_are_one_warning_each() {
+    let Some(cluster) = cluster::alone_and_audited() else {
+        return;
+    };
+    let child = image(1, &[noise(1, 100)]);
+    let scene = Scene::with(&cluster, &[child.clone(), index(&[&child])]);
+    scene.wait_for_copies(1);
+
+    let mut state = scene.backup.state();
+    state.tags.retain(|(_, tag), _| tag != "1");
+    drop(state);
+    let restored = "the backup registry lost or changed this tag and it was restored";
+    scene.wait("the tag", |scene| scene.checks("repaired") == 1);
+    scene.wait_for_rounds("present");
+    assert_eq!(scene.count(restored), 1);
+
+    lose_everything(&scene.upstream);
+    let lost = child.digest().to_string();
+    let mut state = scene.backup.state();
+    state.manifests.retain(|(_, digest), _| *digest != lost);
+    drop(state);
+    let lacks_parts = "the copy in the backup lacks parts and is restored";
+    scene.wait_for_rounds("incomplete");
+    assert_eq!(scene.count(lacks_parts), 1);
+    assert_eq!(scene.count(restored), 1);
 }
 
 #[test]

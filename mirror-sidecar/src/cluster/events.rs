@@ -1,13 +1,12 @@
 //! Kubernetes Events about workloads and the backup.
 //!
-//! Reporting never waits and never fails: notices go into a bounded queue, and one task writes them ([`writer`]),
-//! slowly and each of them once in a while ([`dedup`]). Their text is in [`notice`]. Callers report as long as a
-//! condition holds: notices that the queue or the API server does not accept are accepted the next time.
+//! Reporting never waits and never fails: notices go into a bounded queue, and one task writes them slowly ([`writer`]),
+//! each of them at most once an hour ([`dedup`]). Their text is in [`notice`]. Callers report as long as a condition holds:
+//! notices that the queue or the API server does not accept are accepted the next time.
 
 mod dedup;
 mod metrics;
 mod notice;
-mod shares;
 #[cfg(test)]
 mod tests;
 mod writer;

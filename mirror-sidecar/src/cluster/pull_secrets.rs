@@ -1,16 +1,16 @@
-//! The pull Secret controller: creates the Secret where the policy asks for it or a workload names it, keeps the current
+//! The pull Secret controller: creates the Secret where the policy requests it or a workload names it, keeps the current
 //! credentials in it, and removes it where no workload needs it any more.
 //!
-//! A Secret is ours if it has the label `app.kubernetes.io/managed-by: image-mirror`. Another one of the same name is
-//! never touched.
+//! A Secret is managed here if it has the label `app.kubernetes.io/managed-by: image-mirror`. Another one of the same name
+//! is never changed.
 //!
 //! - [`provider`]: the interface, and the credentials;
 //! - [`controller`]: requests, watches and rounds over all namespaces;
-//! - [`apply`]: one namespace, with calls to the API server;
-//! - [`plan`]: what is to be done, as pure functions;
+//! - [`apply`]: one namespace, with requests to the API server;
+//! - [`plan`]: the next step for a Secret, as pure functions;
 //! - [`cache`]: the Secrets that exist;
 //! - [`dockerconfigjson`]: the logins in them;
-//! - [`error`]: why a namespace has none.
+//! - [`error`]: the reason why a namespace has no usable Secret.
 
 mod apply;
 mod cache;

@@ -5,24 +5,19 @@
 //! replica owns each image and does this work; the others only check whether the copy exists, because their re-admissions
 //! depend on it.
 //!
-//! - [`controller`]: the loop that connects the others;
-//! - [`images_in_use`]: the images in use, derived from the index;
+//! - [`controller`]: the loop that connects the others, and the images in use, derived from the index;
 //! - [`image_state`]: the state of one image and its transitions; no I/O;
 //! - [`recheck_schedule`]: when each image has its turn;
 //! - [`work_queue`]: which image is next;
-//! - [`rate_limits`]: how often registries are asked;
-//! - [`budget`]: new images per namespace;
+//! - [`rate_limits`]: how often registries are checked;
 //! - [`probe`], [`image_checks`], [`referrer_checks`]: the checks at the registries;
-//! - [`conditions`]: what is reported, and to which objects.
+//! - [`users`]: reports to the users of images, and the limits of their namespaces.
 //!
 //! The copy queue decides when an image is copied; the lookup decides which requests a check sends.
 
-mod budget;
-mod conditions;
 mod controller;
 mod image_checks;
 mod image_state;
-mod images_in_use;
 mod metrics;
 mod probe;
 mod rate_limits;
@@ -30,6 +25,7 @@ mod recheck_schedule;
 mod referrer_checks;
 #[cfg(test)]
 mod tests;
+mod users;
 mod work_queue;
 
 use std::sync::Arc;
@@ -43,16 +39,12 @@ use crate::cluster::config::OnMovedTag;
 use crate::lookup::Lookup;
 pub use metrics::ReconcilerMetrics;
 
-/// The parts that the reconciler works with.
 #[derive(Clone)]
 pub struct Reconciler {
     pub cluster: Arc<SharedIndex>,
-    /// Looks up and requests copies.
     pub lookup: Lookup,
     pub copy_status: CopyStatuses,
-    /// The images that this replica owns.
     pub replicas: Replicas,
-    /// Events for the users of images.
     pub events: Events,
     pub metrics: ReconcilerMetrics,
     /// How often each image is re-checked.

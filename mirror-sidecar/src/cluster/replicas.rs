@@ -1,43 +1,41 @@
-//! Which share of the work is this replica's.
+//! Shares the work among replicas.
 //!
-//! Each replica keeps a Lease of its own and watches those of the others ([`lease`], [`watch`]); who does what follows
-//! from the names of those that live ([`members`]), so that nobody has to tell anybody. Work that nobody asked for is
-//! shared this way; what the policy asks for is done by the replica that was asked.
+//! Each replica holds a Lease and watches those of the others ([`join`], [`lease`]). The owner of each piece of work follows
+//! from the names of the live replicas ([`membership`]), so replicas need not talk to each other. Periodic work is shared
+//! this way; a request of the policy is handled by the replica that gets it.
 
-mod group;
 mod join;
 mod lease;
 mod membership;
 mod metrics;
 #[cfg(test)]
 mod tests;
-mod watch;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch as channel;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::api_server::ApiServer;
 use crate::copy_queue::CrashRecord;
-pub use group::Group;
+pub use lease::Group;
 use membership::Membership;
 pub use metrics::ReplicaMetrics;
 
-/// How long the hand-over may take at the end: the copies must still be stopped within the grace period.
-const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+/// Timeout for the hand-over at the end: the copies must still be stopped within the grace period.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The live replicas, and what each of them does. Clones see the same.
+/// The live replicas, and the work that each of them owns. Clones share the state.
 ///
-/// Nothing may depend on a piece of work having one owner only: for some seconds it may have two, or none. A replica that
-/// cannot reach the API server soon sees nobody else and does everything. So does the rest for it, and the images are
-/// copied twice: that is harmless, and an image that nobody copies is not.
+/// No caller may depend on exactly one owner: for some seconds a piece of work may have two, or none. A replica that cannot
+/// reach the API server soon sees no other replica and does all of the work, while the others do its share, too. Images that
+/// are copied twice are harmless, and images that are not copied are not.
 #[derive(Clone, Debug)]
 pub struct Replicas {
     team: Option<Arc<Team>>,
-    changed: channel::Sender<()>,
+    changed: watch::Sender<()>,
 }
 
 /// This replica among the others.
@@ -48,28 +46,28 @@ struct Team {
     left: CancellationToken,
 }
 
-/// What the tasks share.
+/// The state that the tasks share.
 #[derive(Clone)]
 struct Context {
     server: ApiServer,
     replicas: Replicas,
     team: Arc<Team>,
     metrics: ReplicaMetrics,
-    /// Which copies run; the Leases carry it.
+    /// The running copies; stored in the Leases.
     crash_record: CrashRecord,
 }
 
 impl Replicas {
-    /// One replica, which does everything.
+    /// A single replica, which owns all work.
     #[must_use]
     pub fn alone() -> Self {
         Self {
             team: None,
-            changed: channel::Sender::new(()),
+            changed: watch::Sender::new(()),
         }
     }
 
-    /// Whether the work that `key` names is this replica's now. Everybody uses the same keys: `image/<reference>`,
+    /// Returns whether this replica owns the work that `key` names: `image/<reference>`, `namespace/<name>`,
     /// `secret/<namespace>`, `workload/<uid>`.
     #[must_use]
     pub fn owns(&self, key: &str) -> bool {
@@ -79,21 +77,21 @@ impl Replicas {
         }
     }
 
-    /// How many replicas share the work, this one included.
+    /// The number of replicas that share the work, this one included.
     #[must_use]
     pub fn live(&self) -> usize {
         let team = self.team.as_ref();
         team.map_or(1, |team| team.members().count(now()))
     }
 
-    /// Tells when the shares changed.
+    /// Notifies of changes of the shares.
     #[must_use]
-    pub fn subscribe(&self) -> channel::Receiver<()> {
+    pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// Owns nothing from now on, and tells the others so by deleting the own Lease: they take over at once. Ends when
-    /// that is done, or after two seconds; then the others notice by themselves.
+    /// Gives up all work, and deletes the own Lease so that the others take over immediately. Returns when that is done, or
+    /// after [`LEAVE_TIMEOUT`]; then the others take over when the Lease expires.
     pub async fn leave(&self) {
         let Some(team) = &self.team else {
             return;
@@ -101,7 +99,7 @@ impl Replicas {
         team.members().leave();
         self.notify();
         team.leave.cancel();
-        if timeout(LEAVE_WITHIN, team.left.cancelled()).await.is_err() {
+        if timeout(LEAVE_TIMEOUT, team.left.cancelled()).await.is_err() {
             tracing::warn!(
                 "cannot delete the Lease of this replica in time; the other replicas take over when it expires. Check the API server"
             );
@@ -119,13 +117,13 @@ impl Team {
     }
 }
 
-/// The local clock, the only one that counts here; tests may pause it.
+/// The local clock, which tests may pause.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
 impl Context {
-    /// Tells those who want to know whether the shares changed.
+    /// Notifies subscribers if the shares changed.
     fn refresh(&self) {
         let changed = self.team.members().refresh(now());
         for name in self.team.members().take_lost(now()) {

@@ -8,7 +8,11 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use kube::Client;
+use mirror_contract::Backup;
 use serde_json::{Value, json};
+
+use super::{ExcludedNamespaces, Rules};
+use crate::former_backups::FormerBackups;
 
 /// A request, with the path and query in one text, and the body as JSON.
 #[derive(Clone, Debug)]
@@ -73,6 +77,18 @@ pub fn api_server(
 /// A response with this object.
 pub fn found(object: &Value) -> Response {
     object.to_string().into_response()
+}
+
+/// Rules without a pull Secret and without exclusions.
+pub fn rules(backup: Backup) -> Rules {
+    Rules {
+        backup,
+        former_backups: FormerBackups::default(),
+        excluded_namespaces: ExcludedNamespaces::default(),
+        pull_secret: None,
+        former_pull_secrets: Vec::new(),
+        skip_owners: Vec::new(),
+    }
 }
 
 /// The `Status` of an API server that refuses something, with this code and reason, and a cause for programs.

@@ -1,4 +1,4 @@
-//! Events about what this service needs, such as the backup registry, at its own Deployment.
+//! Events about problems of this service, such as with the backup registry, at its own Deployment.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,25 +9,24 @@ use tokio::time::sleep;
 use super::events::{Events, Notice};
 use super::shared_index::SharedIndex;
 
-/// Between two reports of what holds: what was dropped must be reported again. The Event is written once an hour.
-const REPORT_EVERY: Duration = Duration::from_mins(2);
+/// Interval between reports of a problem that lasts, since reports may be dropped. The Event is written once an hour.
+const REPORT_INTERVAL: Duration = Duration::from_mins(2);
 
-/// Between two tries while the own Deployment is not known: the first lists take a moment.
-const WAIT_FOR_OWN: Duration = Duration::from_secs(1);
+/// Interval between attempts while the own Deployment is not known: the first lists take a moment.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is reported, and where.
 #[derive(Clone)]
 pub(super) struct TroubleEvents<T> {
     pub(super) trouble: watch::Receiver<Option<T>>,
     pub(super) describe: fn(T) -> Notice,
-    /// Reported when the trouble is over.
+    /// Reported at the end of the problem.
     pub(super) recovered: Notice,
     pub(super) cluster: Arc<SharedIndex>,
     pub(super) events: Events,
 }
 
 impl<T: Clone> TroubleEvents<T> {
-    /// Reports each change, and what holds from time to time; ends with the checks.
+    /// Reports each change, and repeats reports of a problem that lasts. Returns when the checks end.
     pub(super) async fn run(mut self) {
         let mut was_in_trouble = false;
         loop {
@@ -41,9 +40,9 @@ impl<T: Clone> TroubleEvents<T> {
                 (Some(notice), Some(own)) => {
                     self.events.report(own, notice);
                     was_in_trouble = is_in_trouble;
-                    is_in_trouble.then_some(REPORT_EVERY)
+                    is_in_trouble.then_some(REPORT_INTERVAL)
                 }
-                (Some(_), None) => Some(WAIT_FOR_OWN),
+                (Some(_), None) => Some(RETRY_INTERVAL),
                 (None, _) => None,
             };
             let again = async {

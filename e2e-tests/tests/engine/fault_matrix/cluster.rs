@@ -203,7 +203,7 @@ impl World {
         // The first answer may come before the fault was met.
         let started = Instant::now();
         while !is_of_connection(fault) && self.server.count(method, part) == 0 {
-            if let Err(refusal) = secrets.answer("shop", Mode::Ensure).await
+            if let Err(refusal) = secrets.request("shop", Mode::Ensure).await
                 && shows_secret(&format!("{refusal:?} {refusal}"))
             {
                 return Err(format!("secret in the refusal: {refusal}"));
@@ -214,7 +214,7 @@ impl World {
             tokio::time::sleep(LOOK).await;
         }
         if is_of_connection(fault) {
-            return match secrets.answer("shop", Mode::Ensure).await {
+            return match secrets.request("shop", Mode::Ensure).await {
                 Ok(()) => Err("the Secret counts as written without a server".into()),
                 Err(_) => Ok("waits"),
             };
@@ -222,7 +222,7 @@ impl World {
         self.server.forget_faults();
         let started = Instant::now();
         loop {
-            let answer = secrets.answer("shop", Mode::Ensure).await;
+            let answer = secrets.request("shop", Mode::Ensure).await;
             let is_written = holds_password(&self.secret.lock().unwrap());
             match answer {
                 Ok(()) if is_written => return Ok("written"),

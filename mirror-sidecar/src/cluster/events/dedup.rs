@@ -1,13 +1,25 @@
-//! Notices that were already reported.
+//! Limits of reports: a notice that was reported already is not news, and each namespace has a share, so that a tenant with
+//! many workloads cannot suppress the Events of others.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
 use super::notice::{About, Notice};
-use super::shares::{REPEAT_AFTER, Shares};
+
+/// A repeated notice is news again after this time: as long as API servers keep Events by default (`--event-ttl`).
+pub(super) const REPEAT_AFTER: Duration = Duration::from_hours(1);
+
+/// New notices about one namespace per [`REPEAT_AFTER`].
+const MAX_NOTICES: u32 = 240;
+
+/// Of these, the limit for notices that are no warnings.
+const MAX_NORMAL: u32 = MAX_NOTICES / 2;
+
+/// Number of namespaces at which expired ones are dropped.
+const TIDY_AT: usize = 1024;
 
 /// Limit of remembered notices, at about 50 bytes each. The writer needs more than an hour for this many.
 pub(super) const MAX_REMEMBERED: usize = 10_000;
@@ -22,7 +34,6 @@ pub(super) struct Memory {
     reported: HashMap<Name, Reported>,
     /// No room before this time, unless a notice is put back.
     full_until: Option<Instant>,
-    /// The shares of namespaces.
     pub(super) shares: Shares,
 }
 
@@ -41,6 +52,18 @@ pub(super) struct Due {
     pub count: i32,
     /// Not reported within the last hour; `false` for a notice that is repeated because it was not written.
     pub is_news: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Shares {
+    windows: HashMap<Box<str>, Window>,
+    tidy_at: usize,
+}
+
+#[derive(Debug)]
+struct Window {
+    since: Instant,
+    count: u32,
 }
 
 impl Memory {
@@ -105,6 +128,34 @@ impl Memory {
     }
 }
 
+impl Shares {
+    /// Counts a notice about `namespace`; `false` if it exceeds the limit.
+    pub(super) fn take(&mut self, namespace: &str, is_warning: bool, now: Instant) -> bool {
+        let is_over = |window: &Window| REPEAT_AFTER <= now.saturating_duration_since(window.since);
+        if self.windows.len() >= self.tidy_at.max(TIDY_AT) {
+            self.windows.retain(|_, window| !is_over(window));
+            self.tidy_at = self.windows.len().saturating_mul(2);
+        }
+        let window = self.windows.entry(namespace.into()).or_insert(Window {
+            since: now,
+            count: 0,
+        });
+        if is_over(window) {
+            (window.since, window.count) = (now, 0);
+        }
+        let has_room = window.count < if is_warning { MAX_NOTICES } else { MAX_NORMAL };
+        window.count = window.count.saturating_add(u32::from(has_room));
+        has_room
+    }
+
+    /// Reverts [`Self::take`].
+    pub(super) fn put_back(&mut self, namespace: &str) {
+        if let Some(window) = self.windows.get_mut(namespace) {
+            window.count = window.count.saturating_sub(1);
+        }
+    }
+}
+
 impl Name {
     pub(super) fn of(about: &About, notice: &Notice) -> Self {
         let mut hash = Sha256::new();
@@ -138,7 +189,7 @@ impl Name {
                     hash.update([0]);
                 }
             }
-            // These contain figures, and one notice at a time is enough.
+            // Their figures do not count, and one notice at a time is enough.
             Notice::InjectedNotRewritten { .. }
             | Notice::TooMuch { .. }
             | Notice::NoBudget
@@ -161,5 +212,36 @@ impl Name {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_has_a_limited_share() {
+        let mut shares = Shares::default();
+        let now = Instant::now();
+        let mut taken = |namespace, is_warning, now| {
+            (0..1000)
+                .filter(|_| shares.take(namespace, is_warning, now))
+                .count()
+        };
+        assert_eq!(taken("a", false, now), 120);
+        assert_eq!(taken("a", true, now), 120, "bad news have room left");
+        assert_eq!(taken("b", true, now), 240);
+        assert_eq!(taken("a", true, now + REPEAT_AFTER), 240);
+        shares.put_back("a");
+        assert!(shares.take("a", true, now + REPEAT_AFTER));
+        for number in 0..10 * TIDY_AT {
+            let later = now + REPEAT_AFTER * u32::try_from(number / TIDY_AT).unwrap();
+            shares.take(&number.to_string(), true, later);
+        }
+        assert!(
+            shares.windows.len() <= 3 * TIDY_AT,
+            "{}",
+            shares.windows.len()
+        );
     }
 }

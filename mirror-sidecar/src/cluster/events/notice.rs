@@ -18,7 +18,7 @@ pub struct About {
     pub uid: String,
 }
 
-/// An event, one line for people. Image references and reasons are short texts without secrets.
+/// The content of an Event. Image references and reasons are short texts without secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Notice {
     Mirrored {
@@ -76,7 +76,6 @@ pub enum Notice {
     BackupRecovered,
     /// Clients refuse the certificate of the facade, or soon will.
     FacadeCertificate {
-        /// What sort of trouble it is.
         kind: CertificateTroubleKind,
         /// The period of validity.
         reason: String,
@@ -223,7 +222,7 @@ impl Notice {
             }
             Self::NotMirrored { image, reason } => format!(
                 "{} cannot be mirrored, so it is not protected against the loss of its registry: {}. \
-                 It is tried again by itself; make sure that the image exists and that mirror-sidecar may pull it.",
+                 It is retried automatically; make sure that the image exists and that mirror-sidecar may pull it.",
                 tidy_image(image),
                 tidy(reason, MAX_REASON).trim_end_matches(is_end)
             ),
@@ -240,23 +239,23 @@ impl Notice {
             ),
             Self::SecretRefused { reason } => format!(
                 "The API server refuses the pull Secret of image-mirror, so workloads here keep their original images and \
-                 Pods cannot pull copies: {}. Raise the quota of the namespace or change the admission policy; it is tried \
-                 again by itself.",
+                 Pods cannot pull copies: {}. Raise the quota of the namespace or change the admission policy; it is retried \
+                 automatically.",
                 tidy(reason, MAX_REASON).trim_end_matches(is_end)
             ),
             Self::ReadmissionRefused { reason } => format!(
                 "There are copies of the images of this workload, but it keeps the originals, because its update is \
-                 refused: {}. Raise the quota or change the admission policy that refuses it; it is tried again by itself.",
+                 refused: {}. Raise the quota or change the admission policy that refuses it; it is retried automatically.",
                 tidy(reason, MAX_REASON).trim_end_matches(is_end)
             ),
             Self::OtherInstallation { copy } => format!(
                 "Another installation of image-mirror has rewritten workloads of this namespace, for example to {}, so this \
-                 one leaves them alone. Exclude the namespace from one of the two, or move to one of them as \
+                 one skips them. Exclude the namespace from one of the two, or move to one of them as \
                  docs/migrating.md describes.",
                 tidy_image(copy)
             ),
             Self::NotRewritten { images } => format!(
-                "There are copies of these images, but the policy leaves them: {}. \
+                "There are copies of these images, but the policy does not use them: {}. \
                  Check that the image-mirror policy is active and covers this kind and namespace.",
                 list(images)
             ),
@@ -268,13 +267,13 @@ impl Notice {
             ),
             Self::TooMuch { images, has_workloads } => {
                 let workloads = if *has_workloads {
-                    "more workloads than are looked after, and "
+                    "more workloads than the limits allow, and "
                 } else {
                     ""
                 };
                 format!(
-                    "This namespace has {workloads}more images than are looked after: {images} of its workloads are not \
-                     mirrored unless they are admitted anew. Remove workloads and images that nobody needs."
+                    "This namespace has {workloads}more images than the limits allow: {images} of its workloads are not \
+                     mirrored until they are admitted again. Remove workloads and images that nobody needs."
                 )
             }
             Self::NoBudget => {
@@ -289,8 +288,8 @@ impl Notice {
                 tidy(reason, MAX_REASON).trim_end_matches(is_end)
             ),
             Self::RewriteLoop => {
-                "Pods of this workload are deleted and re-created again and again after their images were replaced by copies, \
-                 as operators do that compare images. Its Pods keep their original images for a day. Keep it so with the label \
+                "Pods of this workload are repeatedly deleted and re-created after their images were replaced by copies, as \
+                 operators do that compare images. Its Pods keep their original images for a day. Keep it so with the label \
                  or annotation image-mirror.dev/skip: \"true\" on the Pod template, or add its owner to \
                  policy.settings.skipOwners."
                     .to_owned()
@@ -302,7 +301,7 @@ impl Notice {
             ),
             Self::FacadeCertificateRenewed => "the certificate of the facade is valid.".to_owned(),
             Self::ForeignSecret => {
-                "There is a Secret of this name that image-mirror did not make, so Pods here cannot pull copies: \
+                "There is a Secret of this name that image-mirror does not manage, so Pods here cannot pull copies: \
                  delete it, or remove what creates it. Another name with --pull-secret needs other RBAC rules as well."
                     .to_owned()
             }

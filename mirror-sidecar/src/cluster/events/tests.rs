@@ -6,10 +6,9 @@ use kube::Client;
 use proptest::prelude::*;
 use rstest::rstest;
 
-use super::dedup::{Due, MAX_REMEMBERED, Memory, Name};
+use super::dedup::{Due, MAX_REMEMBERED, Memory, Name, REPEAT_AFTER};
 use super::metrics::EventResult;
 use super::notice::MAX_NOTE;
-use super::shares::REPEAT_AFTER;
 use super::{About, EventMetrics, Events, Notice, QUEUE_LEN};
 use crate::cluster::testing::{Log, api_server, refusal};
 use crate::metrics::Metrics;
@@ -46,7 +45,7 @@ fn not_mirrored(image: &str, reason: &str) -> Notice {
     not_mirrored("nginx:1", "the registry has no such tag.\r\n"),
     "NotMirrored",
     "nginx:1 cannot be mirrored, so it is not protected against the loss of its registry: the registry has no such tag. \
-     It is tried again by itself; make sure that the image exists and that mirror-sidecar may pull it."
+     It is retried automatically; make sure that the image exists and that mirror-sidecar may pull it."
 )]
 #[case::last_copy(
     Notice::LastCopy { image: "nginx:1".into() },
@@ -57,7 +56,7 @@ fn not_mirrored(image: &str, reason: &str) -> Notice {
 #[case::not_rewritten(
     Notice::NotRewritten { images: vec!["a:1".into(), "b:1".into(), "c:1".into()] },
     "NotRewritten",
-    "There are copies of these images, but the policy leaves them: a:1, b:1 and 1 more. \
+    "There are copies of these images, but the policy does not use them: a:1, b:1 and 1 more. \
      Check that the image-mirror policy is active and covers this kind and namespace."
 )]
 #[case::image_lost(
@@ -74,7 +73,7 @@ fn a_notice_is_a_sentence(#[case] notice: Notice, #[case] reason: &str, #[case] 
 }
 
 #[test]
-fn the_same_is_told_once_an_hour_and_is_counted() {
+fn a_notice_is_repeated_and_counted_each_hour() {
     let start = Instant::now();
     let mut memory = Memory::new();
     let name = Name::of(&about("web"), &not_mirrored("nginx:1", "no"));
@@ -85,7 +84,7 @@ fn the_same_is_told_once_an_hour_and_is_counted() {
 }
 
 #[test]
-fn what_was_not_written_is_due_but_news_only_if_nobody_heard_of_it() {
+fn a_lost_notice_is_due_but_no_news() {
     let start = Instant::now();
     let mut memory = Memory::new();
     let name = Name::of(&about("web"), &Notice::ForeignSecret);
@@ -106,7 +105,7 @@ fn what_was_not_written_is_due_but_news_only_if_nobody_heard_of_it() {
 }
 
 #[test]
-fn what_is_another_notice() {
+fn notices_are_told_apart_by_object_and_content() {
     let name = |about: &About, notice: &Notice| Name::of(about, notice);
     let web = about("web");
     let notice = not_mirrored("nginx:1", "too many requests, again in 30 s");
@@ -186,7 +185,7 @@ fn refusing() -> (Client, Log) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_refused_is_not_tried_again_and_stops_nothing() {
+async fn a_refused_event_is_not_retried() {
     let (client, asked) = refusing();
     let metrics = EventMetrics::register(&mut Metrics::new());
     let events = Events::start(client, Some("a"), metrics.clone());
@@ -201,7 +200,7 @@ async fn what_is_refused_is_not_tried_again_and_stops_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_never_answers_holds_nobody_up_and_is_told_again() {
+async fn an_event_without_a_response_is_retried() {
     let (client, _) = api_server(|_| None);
     let metrics = EventMetrics::register(&mut Metrics::new());
     let events = Events::start(client, None, metrics.clone());
@@ -214,7 +213,7 @@ async fn a_server_that_never_answers_holds_nobody_up_and_is_told_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_writer_it_is_known_what_is_news() {
+async fn without_a_writer_notices_are_deduplicated() {
     let events = Events::none();
     for _ in 0..2 {
         assert!(events.report(about("web"), Notice::ForeignSecret));
@@ -225,7 +224,7 @@ async fn without_a_writer_it_is_known_what_is_news() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_is_cut_and_written_slowly() {
+async fn a_flood_is_limited_and_written_slowly() {
     let (client, asked) = refusing();
     let metrics = EventMetrics::register(&mut Metrics::new());
     let events = Events::start(client, None, metrics.clone());
@@ -259,7 +258,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn a_note_is_one_line_that_an_api_server_takes(
+    fn a_note_is_one_line_that_an_api_server_accepts(
         image in "\\PC{0,600}|[a-z/:.]{0,2000}",
         reason in "(?s).{0,3000}",
         many in prop::collection::vec("\\PC{0,400}", 0..20),

@@ -1,4 +1,4 @@
-//! Brings the Secret of one namespace to the desired state, with calls to the API server.
+//! Brings the Secret of one namespace to the desired state, with requests to the API server.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,12 +27,12 @@ use crate::cluster::index::NamespaceState;
 use crate::cluster::replicas::Replicas;
 use crate::cluster::shared_index::SharedIndex;
 
-/// Reads after a conflict. More conflicts need a backoff.
+/// Attempts after conflicts. More conflicts need a backoff.
 const ATTEMPTS: usize = 3;
-/// The owner of the fields, as the API server records it.
+/// The owner of the fields in `metadata.managedFields`.
 const FIELD_MANAGER: &str = "mirror-sidecar";
-/// Longest time for a call. Webhooks may take 30 s by themselves, but this is repeated anyway.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Webhooks alone may take 30 s, but a request that timed out is repeated anyway.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The cause that the API server returns for refusing to create something in a namespace that is being deleted.
 const TERMINATING: &str = "NamespaceTerminating";
 /// Verbs for errors.
@@ -41,15 +41,14 @@ const CREATE: &str = "create";
 const CHANGE: &str = "change";
 const DELETE: &str = "delete";
 
-/// The login that all Secrets must hold; `None` until it was read once.
+/// The login that all Secrets must hold; `None` until it is known.
 pub(super) type CurrentLogin = watch::Receiver<Option<Arc<DesiredLogin>>>;
 
-/// Writes the Secrets of one name.
 pub(super) struct Applier {
     pub api: SecretApi,
     /// Index of their name among all present and former names.
     pub name_index: usize,
-    /// Of the login for the registry that keeps the copies.
+    /// The key of the login for the backup registry.
     pub key: String,
     pub login: CurrentLogin,
     pub excluded: ExcludedNamespaces,
@@ -61,7 +60,6 @@ pub(super) struct Applier {
     pub changed: watch::Sender<()>,
 }
 
-/// What is known about the Secrets of one name.
 #[derive(Default)]
 pub(super) struct Known {
     pub cache: Cache,
@@ -115,7 +113,7 @@ impl Applier {
             return Ok(());
         };
         match self.api.delete(namespace, &version).await {
-            // The watch shows what is there instead.
+            // The watch delivers the new state.
             Err(PullSecretError::Contended(_)) => Ok(()),
             Ok(()) => {
                 self.metrics.secret_written(SecretWrite::Removed);
@@ -138,8 +136,8 @@ impl Applier {
         self.login.borrow().clone()
     }
 
-    /// What this Secret must hold. Any login will do if another replica keeps it current, if the current one is not known,
-    /// and for a while if others write it too: theirs may work as well.
+    /// The desired content of a Secret. Any login will do if another replica keeps it current, if the current one is not
+    /// known, and during the backoff after a conflict: the login of the other writer may work as well.
     pub(super) fn desired(
         &self,
         known: &Known,
@@ -160,7 +158,7 @@ impl Applier {
         }
     }
 
-    /// The end of the backoff for a Secret that others changed.
+    /// The end of the backoff for a Secret that another writer changed.
     pub(super) fn conflict_until(
         &self,
         known: &Known,
@@ -179,13 +177,13 @@ impl Applier {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The login in a Secret that is ours, if kubelets can use it.
+    /// The login in a managed Secret, if kubelets can use it.
     fn usable(&self, stored: Option<&StoredSecret>) -> Option<Fingerprint> {
         stored?.held()?.usable(&self.key)
     }
 
-    /// The cached Secret. In a namespace that is being deleted nothing is known: the API server must say whether that is
-    /// still so, and it does when something is created there.
+    /// The cached Secret; `None` in a namespace that is being deleted. Then a request to create it shows whether the
+    /// deletion still lasts.
     fn last_stored(&self, namespace: &str) -> Option<StoredSecret> {
         let state = self.cluster.read(|index| index.namespace_state(namespace));
         if state == NamespaceState::Terminating {
@@ -198,7 +196,7 @@ impl Applier {
             .map(|record| record.secret.clone())
     }
 
-    /// The version that may be removed, by all that is known at this moment.
+    /// The version that may be removed, as far as is known now.
     fn removable(&self, namespace: &str) -> Option<Version> {
         let (is_needed, knows_all) = self.cluster.read(|index| {
             let mut needed = index.namespaces_naming(self.name_index);
@@ -248,7 +246,8 @@ impl Applier {
             tracing::warn!(
                 %namespace,
                 name = self.api.name,
-                "others keep changing or deleting this pull secret; it is restored with growing pauses"
+                "another program keeps changing or deleting this pull secret; it is restored with exponential backoff. Find \
+                 out what changes it"
             );
         }
         self.record(namespace, Some(written));
@@ -266,7 +265,7 @@ impl Applier {
             let config = login.encoded(OtherLogins::default());
             return self.api.create(namespace, &config, Mode::Ensure).await;
         };
-        // They are not cached, so they are read again.
+        // The logins for other registries are not cached.
         let held = stored.and_then(StoredSecret::held);
         let others = if held.is_some_and(|held| held.has_others(&self.key)) {
             self.api.others(namespace, version, &self.key).await?
@@ -294,14 +293,14 @@ impl Applier {
     }
 }
 
-/// The calls about the Secrets of one name. No other Secret can be named here.
+/// The requests for Secrets of one name. No other Secret can be named here.
 #[derive(Clone)]
 pub(super) struct SecretApi {
     pub server: ApiServer,
     pub name: String,
 }
 
-/// Calls return [`PullSecretError::Contended`] if the Secret exists already, or not in the given version.
+/// Requests return [`PullSecretError::Contended`] if the Secret exists already, or not in the given version.
 impl SecretApi {
     pub(super) fn id(&self, namespace: &str) -> SecretId {
         SecretId {
@@ -335,7 +334,7 @@ impl SecretApi {
         Ok(OtherLogins::of(&dockerconfigjson(&text), key))
     }
 
-    /// Creates it; with [`Mode::Peek`] as a dry run.
+    /// Creates the Secret; with [`Mode::Peek`] as a dry run.
     async fn create(
         &self,
         namespace: &str,
@@ -352,7 +351,7 @@ impl SecretApi {
         self.parse(CREATE, namespace, &text)
     }
 
-    /// Changes this version, by server-side apply.
+    /// Changes this version by server-side apply.
     async fn change(
         &self,
         namespace: &str,
@@ -378,7 +377,7 @@ impl SecretApi {
         self.call(DELETE, namespace, request).await.map(drop)
     }
 
-    /// The API server applies a body with a version to no other one.
+    /// The API server applies a body with a version to that version only.
     fn body(&self, namespace: &str, config: &SecretString, version: Option<&Version>) -> Value {
         let mut metadata = serde_json::Map::from_iter([
             ("name".to_owned(), json!(self.name)),
@@ -402,7 +401,7 @@ impl SecretApi {
         })
     }
 
-    /// Not with the client's own parser, which logs what it cannot read.
+    /// Does not use the client's own parser, which logs content that it cannot read.
     fn parse(
         &self,
         operation: &'static str,
@@ -412,7 +411,13 @@ impl SecretApi {
         let object: Option<SecretObject> = serde_json::from_slice(text).ok();
         let stored = object.and_then(SecretObject::into_stored);
         let stored = stored.map(|(_, stored)| stored);
-        stored.ok_or_else(|| self.unreachable(operation, namespace, "its response is no Secret"))
+        stored.ok_or_else(|| {
+            self.unreachable(
+                operation,
+                namespace,
+                "the response of the API server is no Secret",
+            )
+        })
     }
 
     async fn call(
@@ -422,14 +427,14 @@ impl SecretApi {
         request: Result<Request<Vec<u8>>, core::request::Error>,
     ) -> Result<Vec<u8>, PullSecretError> {
         let unreachable = |reason: &str| self.unreachable(operation, namespace, reason);
-        let request = request.map_err(|_| unreachable("the request cannot be made"))?;
-        let call = api_response::text(&self.server, request, SecretObject::KEEP);
-        match timeout(CALL_TIMEOUT, call).await {
+        let request = request.map_err(|_| unreachable("cannot build the request"))?;
+        let response = api_response::text(&self.server, request, SecretObject::KEEP);
+        match timeout(REQUEST_TIMEOUT, response).await {
             Ok(Ok(text)) => Ok(text),
             Ok(Err(kube::Error::Api(status))) => Err(self.refused(operation, namespace, &status)),
             Ok(Err(error)) => Err(unreachable(&error.to_string())),
             Err(_) => {
-                let error = unreachable("the API server does not respond");
+                let error = unreachable("no response from the API server in time");
                 self.server.failed(&error);
                 Err(error)
             }
@@ -454,7 +459,7 @@ impl SecretApi {
                 secret,
                 reason,
             },
-            // Too many requests, a server error, or an account that is not known yet: later it may work.
+            // Too many requests, a server error, or an account that is not known yet: a retry may succeed.
             401 | 429 | 500.. => self.unreachable(operation, &namespace, &reason),
             _ => PullSecretError::Refused {
                 operation,
@@ -482,8 +487,8 @@ fn request(namespace: &str) -> core::Request {
     core::Request::new(SecretObject::url_path(&(), Some(namespace)))
 }
 
-/// Returns whether the account of this service lacks rights. Quotas and admission policies say 403 too; the words are those
-/// of the API server's authorization (`forbiddenMessage` in k8s.io/apiserver).
+/// Returns whether the account of this service lacks permissions. Quotas and admission policies respond with 403 too; these
+/// words are from the API server's authorization (`forbiddenMessage` in k8s.io/apiserver).
 fn lacks_rights(status: &Status) -> bool {
     status.message.contains("User \"") && status.message.contains("\" cannot ")
 }

@@ -1,6 +1,6 @@
-//! The Secrets of one name in all namespaces, as the watch and our own writes show them.
+//! The Secrets of one name in all namespaces, from the watch and our own writes.
 //!
-//! Of a Secret only its owner, its version and the hashes of its logins are kept.
+//! Of each Secret, only its owner, its version and the hashes of its logins are kept.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,24 +20,22 @@ use crate::cluster::api_response::is_envelope;
 use crate::cluster::json_filter::Keep;
 use crate::cluster::lenient::{self, Present, fields};
 
-/// The label of all Secrets that are made here. One without it is somebody else's.
+/// The label of all Secrets that are managed here, and its value.
 pub(super) const LABEL: &str = "app.kubernetes.io/managed-by";
-/// Its value.
 pub(super) const MANAGER: &str = "image-mirror";
 /// The type that kubelets read logins from.
 pub(super) const TYPE: &str = "kubernetes.io/dockerconfigjson";
-/// Where such a Secret keeps them.
+/// The key of the logins in such a Secret.
 pub(super) const KEY: &str = ".dockerconfigjson";
 
-/// Longest content of a Secret that is read, in Base64: a few logins, whose tokens have some thousand bytes. One with more
-/// counts as holding nothing.
+/// Longest content of a Secret that is read, in Base64: a few logins, whose tokens have some thousand bytes. Longer content
+/// counts as empty.
 const MAX_CONTENT: usize = 512 * 1024;
 /// How long a Secret that no workload names is kept. A tool that deletes a workload and creates it again takes minutes,
-/// short-lived Pods need not wait for it each time, and a workload that any replica has just answered for may name it in a
-/// moment.
+/// short-lived Pods need not wait for it each time, and a workload that is being admitted may name it in a moment.
 pub(super) const IDLE_FOR: Duration = Duration::from_hours(1);
 
-/// The Secrets by namespace. There are as many as the cluster has, whatever requests ask for.
+/// The Secrets by namespace. Their number is that of the cluster; requests do not add any.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     records: BTreeMap<Arc<str>, Record>,
@@ -50,11 +48,10 @@ pub(super) struct Record {
     pub secret: StoredSecret,
     /// Since when no workload names it.
     pub idle_since: Option<Instant>,
-    /// The list that showed it last.
+    /// The last list that contained it.
     epoch: u32,
 }
 
-/// What is kept of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StoredSecret {
     pub version: Version,
@@ -69,11 +66,11 @@ pub(super) struct Version {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Somebody else's.
+    /// Not managed here.
     Foreign,
-    /// Ours, and deleted as soon as its finalizers are gone.
+    /// Managed here, and deleted as soon as its finalizers are gone.
     Leaving,
-    /// Ours, and of a type that kubelets do not read; the type of a Secret cannot change.
+    /// Managed here, and of a type that kubelets do not read; the type of a Secret cannot change.
     WrongType,
     Ours {
         held: HeldLogins,
@@ -89,12 +86,12 @@ pub(super) struct SecretObject {
 }
 
 impl Cache {
-    /// A list begins.
+    /// Begins a list.
     pub(super) fn begin(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
     }
 
-    /// The list is complete; Secrets that it did not show exist no more.
+    /// Ends a list, and removes Secrets that were not in it.
     pub(super) fn end(&mut self) {
         let epoch = self.epoch;
         self.records.retain(|_, record| record.epoch == epoch);
@@ -106,7 +103,7 @@ impl Cache {
         self.is_listed
     }
 
-    /// Records a Secret that the watch, a response of the API server or our own write shows.
+    /// Records a Secret from the watch or from a response of the API server.
     pub(super) fn insert(&mut self, namespace: Arc<str>, secret: StoredSecret) {
         let epoch = self.epoch;
         let record = self.records.entry(namespace);
@@ -132,7 +129,7 @@ impl Cache {
         self.records.get(namespace)
     }
 
-    /// The uid of somebody else's Secret.
+    /// The uid of a Secret that is not managed here.
     pub(super) fn foreign(&self, namespace: &str) -> Option<&str> {
         let foreign = self
             .get(namespace)
@@ -151,7 +148,7 @@ impl Cache {
         }
     }
 
-    /// Restarts the idle time of all: a workload may have named any of them unseen.
+    /// Restarts the idle time of all Secrets: a workload that is not known may have named any of them.
     pub(super) fn doubt_needs(&mut self) {
         for record in self.records.values_mut() {
             record.idle_since = None;
@@ -177,7 +174,7 @@ impl Record {
         }
     }
 
-    /// When the Secret may be removed, unless a workload names it until then.
+    /// When the Secret may be removed, unless a workload names it by then.
     pub(super) fn expires(&self) -> Option<Instant> {
         Some(self.idle_since? + IDLE_FOR)
     }
@@ -188,7 +185,7 @@ impl StoredSecret {
         self.state != State::Foreign
     }
 
-    /// The logins in it, if it is ours and of the right type.
+    /// The logins in a managed Secret of the right type.
     pub(super) fn held(&self) -> Option<&HeldLogins> {
         match &self.state {
             State::Ours { held, .. } => Some(held),
@@ -198,7 +195,7 @@ impl StoredSecret {
 }
 
 impl SecretObject {
-    /// What is read of a Secret.
+    /// The fields of a Secret that are read.
     pub(super) const KEEP: Keep = Keep {
         is_wanted: |name| {
             is_envelope(name)
@@ -220,7 +217,7 @@ impl SecretObject {
         bytes: 2 * MAX_CONTENT,
     };
 
-    /// Returns the namespace and what is kept; `None` without a name or a namespace.
+    /// Returns the namespace and the kept part; `None` without a name or a namespace.
     pub(super) fn into_stored(self) -> Option<(Arc<str>, StoredSecret)> {
         self.metadata.name?;
         Some((self.metadata.namespace?.into(), self.secret))

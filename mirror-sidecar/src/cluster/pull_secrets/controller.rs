@@ -1,7 +1,7 @@
-//! Keeps the Secrets of one name in all namespaces as they should be, and creates them on request.
+//! Reconciles the Secrets of one name in all namespaces, and creates them on request.
 //!
-//! Everything is derived from what the watches show, so that no event can be lost. Requests of the policy do not wait for
-//! the watches, because a namespace may be newer than what they have shown.
+//! Rounds derive everything from the state that the watches deliver, so that no event can be lost. Requests of the policy do
+//! not wait for the watches, because a namespace may be newer than that state.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,8 @@ use super::apply::{Applier, Known};
 use super::cache::SecretObject;
 use super::dockerconfigjson::DesiredLogin;
 use super::error::PullSecretError;
-use super::plan::{Action, Step, action, backoff, renewal, step};
+use super::plan::{Action, Step, action, failure_backoff, renewal, step};
+use crate::backoff::Backoff;
 use crate::cluster::events::{About, Events, Notice};
 use crate::cluster::index::{NamespaceState, PRESENT_NAME};
 use crate::cluster::json_filter::Keep;
@@ -29,27 +30,27 @@ use crate::cluster::supervision::supervise;
 use crate::cluster::watch::stream;
 use crate::token_bucket::TokenBucket;
 
-/// Between two rounds: a first list of the cluster is thousands of changes.
+/// Interval between rounds: a first list of the cluster is thousands of changes.
 const ROUND_INTERVAL: Duration = Duration::from_millis(250);
-/// A round without a reason, should one have been missed. It costs no request.
+/// Interval of rounds without a change, in case one was missed. They cost no request.
 const RESYNC_INTERVAL: Duration = Duration::from_hours(1);
-/// Between two reports of a foreign Secret, until an Event is accepted.
+/// Interval between reports of a foreign Secret, until an Event is accepted.
 const REPORT_INTERVAL: Duration = Duration::from_mins(2);
-/// Namespaces that are worked on at a time: with 10 ms for a write a thousand take two seconds, and an API server has
-/// others to serve.
+/// Parallel jobs of rounds: with 10 ms for a write a thousand namespaces take two seconds, and the API server has other
+/// clients.
 const PARALLEL: usize = 8;
-/// Namespaces of one round. What a round found grows old while it waits for its turn.
+/// Jobs of one round. The findings of a round get stale while they wait.
 const BATCH: usize = 256;
-/// Jobs that may be under way. Policy servers send one request at a time, so more means that the API server hangs, and then
-/// one more call helps nobody.
+/// Limit of running jobs. Policy servers send one request at a time, so more of them mean that the API server hangs, and
+/// then another request does not help.
 const MAX_JOBS: usize = 64;
-/// Between two calls about namespaces that no watch has shown. Namespaces are not created by the dozen, and a new one is
-/// shown within a second.
+/// Interval between requests for namespaces that no watch has delivered. Namespaces are not created by the dozen, and the
+/// watch delivers a new one within a second.
 const UNKNOWN_INTERVAL: Duration = Duration::from_millis(100);
-/// Such calls that may come together.
+/// Such requests that may follow each other immediately.
 const UNKNOWN_BURST: u32 = 30;
 
-/// Locks: `jobs` before those of `applier`.
+/// Lock order: `jobs` before those of `applier`.
 pub(super) struct Controller {
     pub applier: Applier,
     pub events: Events,
@@ -58,11 +59,11 @@ pub(super) struct Controller {
 
 pub(super) struct Jobs {
     running: HashMap<(Arc<str>, Job), SharedJob>,
-    /// Namespaces in which a round has a job, from its turn to its end.
+    /// Namespaces in which a round has a job, from its start to its end.
     busy: HashSet<Arc<str>>,
-    failures: BTreeMap<Arc<str>, Failures>,
+    failures: BTreeMap<Arc<str>, Backoff>,
     unknown_namespaces: TokenBucket,
-    /// Managed Secrets that the metrics count.
+    /// Managed Secrets at the last update of the metrics.
     counted: usize,
 }
 
@@ -76,18 +77,11 @@ enum Job {
 type JobResult = Result<(), PullSecretError>;
 type SharedJob = Shared<BoxFuture<'static, JobResult>>;
 
-#[derive(Clone, Copy, Debug)]
-struct Failures {
-    count: u32,
-    /// End of the backoff.
-    until: Instant,
-}
-
-/// What the controller found in all namespaces.
+/// The findings in all namespaces.
 struct Round {
     jobs: Vec<(Arc<str>, Job)>,
     foreign: Vec<Arc<str>>,
-    /// When the next round is due without a change.
+    /// The next round is due then, or after a change.
     next: Instant,
 }
 
@@ -151,7 +145,7 @@ impl Controller {
         let mut secrets = self.applier.changed.subscribe();
         let mut shares = self.applier.replicas.subscribe();
         let mut login = self.applier.login.clone();
-        // Should this have been aborted between finding a job and starting it.
+        // A previous run may have been aborted between finding a job and starting it.
         self.jobs().busy.clear();
         loop {
             let round = self.round(Instant::now());
@@ -214,7 +208,7 @@ impl Controller {
         let count = known.cache.count_ours();
         let counted = std::mem::replace(&mut jobs.counted, count);
         applier.metrics.managed_secrets(counted, count);
-        // Before that, every Secret that exists would be created again.
+        // Before the first list, every Secret that exists would be created again.
         if !known.cache.is_listed() {
             return round;
         }
@@ -242,7 +236,7 @@ impl Controller {
             let needs = (needed.contains(&namespace), knows_all);
             let job = match self.action(known, &namespace, login.as_deref(), needs, now) {
                 Action::Nothing => continue,
-                // Somebody else may have created the Secret of a former name before image-mirror created any.
+                // A Secret of a former name may be older than image-mirror.
                 Action::ReportForeign if applier.name_index != PRESENT_NAME => continue,
                 Action::ReportForeign => {
                     round.foreign.push(namespace);
@@ -300,19 +294,19 @@ impl Controller {
         }
     }
 
-    /// Runs a job once for all that wait for it, after an opposite one that is under way. It continues when nobody waits
-    /// any more.
+    /// Runs a job once for all callers that wait for it, after a running opposite one. The job continues when no caller
+    /// waits any more.
     async fn run(self: &Arc<Self>, namespace: &Arc<str>, job: Job) -> JobResult {
         loop {
-            let (is_it, running) = self.find_or_start(namespace, job)?;
+            let (is_wanted, running) = self.find_or_start(namespace, job)?;
             let result = running.await;
-            if is_it {
+            if is_wanted {
                 return result;
             }
         }
     }
 
-    /// Returns `false` with the opposite job.
+    /// Returns the job and `true`, or a running opposite one and `false`.
     fn find_or_start(
         self: &Arc<Self>,
         namespace: &Arc<str>,
@@ -350,16 +344,17 @@ impl Controller {
             known.cache.foreign(namespace).map(str::to_owned)
         };
         let Some(uid) = uid else { return };
-        if self.tell(namespace, uid, Notice::ForeignSecret) {
+        if self.report(namespace, uid, Notice::ForeignSecret) {
             tracing::warn!(
                 namespace,
                 name = self.applier.api.name,
-                "this Secret is not managed here and stays as it is; Pods there lack the credentials for copies"
+                "cannot create pull secret: a Secret of this name that image-mirror does not manage exists, and Pods cannot \
+                 pull copies; delete it, or remove what creates it"
             );
         }
     }
 
-    /// Reports a refusal by a quota or an admission policy to the people of the namespace.
+    /// Reports a refusal by a quota or an admission policy to the users of the namespace.
     fn report_refusal(&self, namespace: &str, error: &PullSecretError) {
         let PullSecretError::Refused { reason, .. } = error else {
             return;
@@ -368,18 +363,18 @@ impl Controller {
             reason: reason.clone(),
         };
         // There is no Secret, so there is no uid.
-        if self.tell(namespace, String::new(), notice) {
+        if self.report(namespace, String::new(), notice) {
             tracing::warn!(
                 namespace,
                 name = self.applier.api.name,
                 reason,
-                "the API server refuses the pull Secret; raise the quota of the namespace or change the admission policy"
+                "the API server refuses the pull secret; raise the quota of the namespace or change the admission policy"
             );
         }
     }
 
-    /// Returns whether this was reported for the first time.
-    fn tell(&self, namespace: &str, uid: String, notice: Notice) -> bool {
+    /// Writes an Event about the Secret; returns whether it is news.
+    fn report(&self, namespace: &str, uid: String, notice: Notice) -> bool {
         let secret = About {
             api_version: "v1".into(),
             kind: "Secret".into(),
@@ -413,35 +408,30 @@ impl Jobs {
         self.running.contains_key(&key)
     }
 
-    /// The numbers of jobs under way and of namespaces with failures.
+    /// The numbers of running jobs and of namespaces with failures.
     #[cfg(test)]
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.running.len(), self.failures.len())
     }
 
     fn backoff_until(&self, namespace: &str, now: Instant) -> Option<Instant> {
-        let failures = self.failures.get(namespace)?;
-        (failures.until > now).then_some(failures.until)
+        self.failures.get(namespace)?.until(now)
     }
 
-    /// Records the end of a job of a round; returns how many failed in a row.
+    /// Records the end of a job of a round; returns the number of failures in a row.
     fn record_end(&mut self, namespace: &Arc<str>, is_failure: bool, now: Instant) -> u32 {
         if !is_failure {
             self.failures.remove(namespace);
             return 0;
         }
         let failures = self.failures.entry(Arc::clone(namespace));
-        let failures = failures.or_insert(Failures {
-            count: 0,
-            until: now,
-        });
-        failures.count = failures.count.saturating_add(1);
-        failures.until = now + backoff(failures.count);
-        failures.count
+        let failures = failures.or_insert_with(failure_backoff);
+        failures.fail(now);
+        failures.failures()
     }
 }
 
-/// Removes the job from those that are under way, also if it is aborted.
+/// Removes the job from the running ones at its end, also if it is aborted.
 struct RunningJob {
     controller: Arc<Controller>,
     key: (Arc<str>, Job),
@@ -467,7 +457,7 @@ impl Drop for RunningJob {
     }
 }
 
-/// The turn of a namespace in a round. It ends also if its job is aborted.
+/// The turn of a namespace in a round. Ends also if its job is aborted.
 struct Turn {
     controller: Arc<Controller>,
     namespace: Arc<str>,
@@ -475,7 +465,7 @@ struct Turn {
 
 impl Turn {
     fn end(&self, error: Option<PullSecretError>) {
-        // A foreign Secret is no reason to try again, and the next round reports it.
+        // A foreign Secret is no reason for a retry, and the next round reports it.
         let error = error.filter(|error| !matches!(error, PullSecretError::Foreign(_)));
         let (controller, namespace) = (&self.controller, &self.namespace);
         let now = Instant::now();
@@ -487,12 +477,12 @@ impl Turn {
         // The first failure may be the beginning of an outage of the API server, which is logged as such.
         let (reported_at, is_explained) = match error {
             PullSecretError::Unreachable { .. } => (2, controller.applier.api.server.is_away()),
-            // It was reported as such.
+            // Reported above.
             PullSecretError::Refused { .. } => (1, true),
             _ => (1, false),
         };
         if failures == reported_at && !is_explained {
-            tracing::warn!(%namespace, reason = %error, "cannot keep the pull Secret; it is tried again");
+            tracing::warn!(%namespace, reason = %error, "cannot update pull secret; retrying with backoff");
         }
     }
 }
@@ -504,7 +494,6 @@ impl Drop for Turn {
     }
 }
 
-/// The watch of all Secrets of the name.
 struct SecretWatch(Arc<Controller>);
 
 impl stream::Subject for SecretWatch {
@@ -522,7 +511,7 @@ impl stream::Subject for SecretWatch {
         SecretObject::KEEP
     }
 
-    /// The roles allow no watch of other Secrets.
+    /// The RBAC roles allow no watch of other Secrets.
     fn field_selector(&self) -> Option<String> {
         Some(format!("metadata.name={}", self.0.applier.api.name))
     }

@@ -1,8 +1,8 @@
 //! The value of a pull Secret: a docker configuration with logins by registry.
 //!
-//! A Secret may hold logins for other registries than ours: another installation's, or the one for a former backup, which
-//! workloads that still name its copies need. These are kept as long as the Secret exists, if they have the form of those
-//! that are written here: any other entry could hide ours from kubelets, or make them refuse the whole configuration.
+//! A Secret may hold logins for other registries: of another installation, or for a former backup, which workloads that still
+//! name its copies need. These are kept as long as the Secret exists, if they have the form of those that are written here:
+//! any other entry could hide ours from kubelets, or make them refuse the whole configuration.
 
 use std::fmt;
 
@@ -22,12 +22,12 @@ const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 /// The user name that a registry expects with an identity token as password (Azure Container Registry). Kubelets send
 /// nothing but a user and a password.
 const TOKEN_USER: &str = "00000000-0000-0000-0000-000000000000";
-/// Logins for other registries that are kept. An installation that moves to yet another backup has the copies of the first
-/// one long behind.
+/// Limit of kept logins for other registries. An installation that moves to yet another backup does not use the copies of
+/// the first one any more.
 const MAX_OTHERS: usize = 4;
-/// Bytes of a kept login. Tokens have some thousand; a Secret has at most a million, and ours must fit in.
+/// Longest kept login, in bytes. Tokens have some thousand; a Secret has at most a million, and ours must fit in.
 const MAX_OTHER: usize = 64 * 1024;
-/// Logins of a configuration that are read. One with more is rewritten, whatever they are.
+/// Logins of a configuration that are read. A configuration with more is always rewritten.
 const MAX_READ: usize = 32;
 
 /// The SHA-256 of a login in a Secret, compared and kept instead of the login.
@@ -69,7 +69,7 @@ impl fmt::Debug for Fingerprint {
 }
 
 impl DesiredLogin {
-    /// `registry` is named as in references.
+    /// `registry` is named as in image references.
     pub(super) fn new(registry: &str, credential: &Credential) -> Self {
         let login = match credential {
             Credential::Login(found) => {
@@ -94,7 +94,7 @@ impl DesiredLogin {
 
     /// The value of the Secret's `.dockerconfigjson`.
     pub(super) fn encoded(&self, others: OtherLogins) -> SecretString {
-        // It was made from a value, so it is one.
+        // It was serialized from a value, so it can be parsed.
         let login: Value = serde_json::from_str(self.login.expose_secret()).unwrap_or_default();
         STANDARD
             .encode(others.with(&self.key, login).to_string())
@@ -147,7 +147,7 @@ impl Lenient for HeldLogins {
 }
 
 impl OtherLogins {
-    /// The logins of a configuration that are kept beside the one with this key: the first few in the order of their keys.
+    /// The logins of a configuration that are kept beside the one with this key: the first few, ordered by key.
     pub(super) fn of(config: &[u8], key: &str) -> Self {
         let (mut logins, _) = read(config);
         logins.retain(|(other, login)| other != key && login.to_string().len() <= MAX_OTHER);
@@ -164,7 +164,7 @@ impl OtherLogins {
     }
 }
 
-/// The key of the login for a registry, which is named as in references.
+/// The key of the login for a registry, which is named as in image references.
 pub(super) fn key_of(registry: &str) -> &str {
     if registry == mirror_contract::reference::DOCKER_HUB {
         DOCKER_HUB_KEY
@@ -192,7 +192,7 @@ fn auth_of(username: &str, password: &str) -> String {
     STANDARD.encode(format!("{username}:{password}"))
 }
 
-/// The logins of the form that is written here, and whether there is nothing else.
+/// Returns the logins of the form that is written here, and whether there is nothing else.
 fn read(config: &[u8]) -> (Vec<(String, Value)>, bool) {
     let mut deserializer = serde_json::Deserializer::from_slice(config);
     let read: Result<Config, _> = lenient::read(&mut deserializer);
@@ -205,7 +205,7 @@ fn read(config: &[u8]) -> (Vec<(String, Value)>, bool) {
     }
 }
 
-/// A docker configuration, of which only logins of our form are kept: its author may be anybody who may write Secrets.
+/// A docker configuration, of which only logins of our form are kept: anybody who may write Secrets can be its author.
 #[derive(Default)]
 struct Config {
     auths: Auths,

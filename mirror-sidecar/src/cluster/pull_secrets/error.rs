@@ -1,17 +1,16 @@
-//! Why a namespace has no usable pull Secret.
+//! The reason why a namespace has no usable pull Secret.
 
 use std::fmt;
 
 use mirror_contract::{Refusal, RefusalKind};
 
-/// Names one Secret in messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SecretId {
     pub name: String,
     pub namespace: String,
 }
 
-/// The messages are read by the author of the admission request.
+/// The author of the admission request reads the messages.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PullSecretError {
     #[error("namespace {namespace} does not exist")]
@@ -20,12 +19,12 @@ pub(super) enum PullSecretError {
     Terminating { namespace: String },
     #[error("the {0} is not managed by image-mirror; delete it")]
     Foreign(SecretId),
-    #[error("the old {0} is still being deleted")]
+    #[error("the old {0} is still being deleted; wait for its finalizers")]
     Leaving(SecretId),
-    /// It was created, changed or deleted meanwhile: read it again.
-    #[error("the {0} is being changed by others")]
+    /// The Secret was created, changed or deleted meanwhile, and must be read again.
+    #[error("the {0} is being changed by another program")]
     Contended(SecretId),
-    #[error("the API server does not let it {operation} the {secret}: {reason}")]
+    #[error("cannot {operation} the {secret}: the API server refuses it: {reason}")]
     Refused {
         operation: &'static str,
         secret: SecretId,
@@ -45,9 +44,9 @@ pub(super) enum PullSecretError {
         secret: SecretId,
         reason: String,
     },
-    #[error("the credentials for pulling cannot be read")]
+    #[error("cannot read the credentials for pulling; see the log of mirror-sidecar")]
     NoCredentials,
-    #[error("many namespaces wait for their pull Secret")]
+    #[error("too many namespaces wait for their pull Secret")]
     Busy,
     #[error("creating the pull Secret was aborted")]
     Aborted,
@@ -67,7 +66,7 @@ impl PullSecretError {
             | Self::Terminating { .. }
             | Self::Foreign(_)
             | Self::Refused { .. } => RefusalKind::Failed,
-            // Not "unavailable": a flood of requests must not choose which of the policy's rules applies.
+            // Not "unavailable": a flood of requests must not decide which of the policy's rules applies.
             Self::Busy | Self::Leaving(_) | Self::Contended(_) => RefusalKind::Pending,
             // Another replica may have the rights.
             Self::NoRights { .. }

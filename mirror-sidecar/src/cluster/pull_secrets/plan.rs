@@ -1,4 +1,4 @@
-//! What is to be done about a Secret, as pure functions of what is stored, what is desired and the time.
+//! The next step for a Secret, as pure functions of its stored and its desired state and the time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use tokio::time::Instant;
 
 use super::cache::{Record, State, StoredSecret, Version};
 use super::dockerconfigjson::Fingerprint;
-use crate::backoff::{doubling, jittered};
+use crate::backoff::{Backoff, doubling, jittered};
 
-/// Wait after the first failure in a namespace, doubled with each further one.
+/// Backoff after the first failure in a namespace.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_mins(5);
 /// Time without an undone write that ends a conflict. Longer than any backoff in one.
 const CONFLICT_ENDS_AFTER: Duration = Duration::from_mins(10);
-/// A write that is undone within this time after the backoff makes the next one longer, a later one makes it shorter: two
-/// programs in conflict undo it all the time, and people take longer.
+/// A write that is undone within this time after the backoff lengthens the next backoff, a later one shortens it: two
+/// programs in conflict undo each other's writes immediately, and people take longer.
 const UNDONE_WITHIN: Duration = Duration::from_mins(1);
-/// Once may be somebody's mistake. Twice within minutes is a conflict.
+/// Undone writes that are a conflict. A single one may be a mistake.
 const REPORT_AT: u32 = 2;
 
 /// The login that a Secret must hold.
@@ -34,9 +34,9 @@ pub(super) struct Desired<'a> {
 pub(super) enum Step {
     Nothing,
     Write(Write),
-    /// Its predecessor is still being deleted.
+    /// The previous Secret is still being deleted.
     Wait,
-    /// It is somebody else's.
+    /// The Secret is not managed here.
     LeaveAlone,
 }
 
@@ -48,22 +48,22 @@ pub(super) enum Write {
     Replace(Version),
 }
 
-/// What the controller does in a namespace.
+/// The next action of the controller in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Nothing,
-    /// Nothing before that moment.
     After(Instant),
     Apply,
     Remove,
     ReportForeign,
 }
 
-/// Writes that others undo: another sidecar with another login, or a tool that deletes what it does not know.
+/// Backoff of writes that another program undoes: another sidecar with another login, or a tool that deletes objects that
+/// it does not know.
 ///
 /// A write that is undone is repeated immediately, and then with exponential backoff, until nothing was undone for a while.
-/// The backoff counts from our own last write, so that what is seldom undone never waits. Neither does a write because of
-/// new credentials.
+/// The backoff counts from our own last write, so a Secret that is seldom changed never waits. Neither does a write because
+/// of new credentials.
 #[derive(Debug, Default)]
 pub(super) struct ConflictBackoff(HashMap<Arc<str>, Conflict>);
 
@@ -74,7 +74,7 @@ struct Conflict {
     written: Instant,
     /// Number of writes that were undone.
     undone: u32,
-    /// The backoff is that of so many failures.
+    /// The exponent of the backoff.
     failures: u32,
     /// End of the backoff.
     until: Instant,
@@ -113,7 +113,7 @@ pub(super) fn renewal(stored: Option<&StoredSecret>, desired: Desired<'_>) -> St
     }
 }
 
-/// Returns what to do in a namespace. Only if all workloads are known can it be known that none names the Secret.
+/// Returns the next action in a namespace. A Secret is removed only if all workloads are known, and none names it.
 pub(super) fn action(
     is_needed: bool,
     record: Option<&Record>,
@@ -141,13 +141,13 @@ pub(super) fn action(
     }
 }
 
-/// The wait after so many failures in a row.
-pub(super) fn backoff(failures: u32) -> Duration {
-    jittered(doubling(FIRST_BACKOFF, MAX_BACKOFF, failures))
+/// The backoff of a namespace in which jobs fail.
+pub(super) fn failure_backoff() -> Backoff {
+    Backoff::new(FIRST_BACKOFF, MAX_BACKOFF).with_jitter()
 }
 
 impl ConflictBackoff {
-    /// Records a write of a login where `before` was stored; returns `true` if a conflict must be reported now.
+    /// Records that a login replaced `before`; returns whether a conflict must be reported now.
     pub(super) fn record_write(
         &mut self,
         namespace: &Arc<str>,
@@ -176,7 +176,7 @@ impl ConflictBackoff {
         is_undone && conflict.undone == REPORT_AT
     }
 
-    /// The end of the backoff in a namespace in which this login is stored; `None` if there is none.
+    /// The end of the backoff in a namespace in which this login is stored.
     pub(super) fn until(
         &self,
         namespace: &str,
@@ -188,7 +188,7 @@ impl ConflictBackoff {
         (conflict.until > now && !is_ours).then_some(conflict.until)
     }
 
-    /// Removes conflicts that ended, by themselves or with their namespaces.
+    /// Removes conflicts that ended, and those whose namespace ended.
     pub(super) fn prune(&mut self, now: Instant, is_over: impl Fn(&str) -> bool) {
         self.0.retain(|namespace, conflict| {
             now < conflict.written + CONFLICT_ENDS_AFTER && !is_over(namespace)
@@ -215,7 +215,7 @@ impl Conflict {
         };
         self.until = match self.failures {
             0 => now,
-            failures => now + backoff(failures),
+            failures => now + jittered(doubling(FIRST_BACKOFF, MAX_BACKOFF, failures)),
         };
     }
 }

@@ -1,4 +1,4 @@
-//! The pull Secrets as others use them: where they come from, and the credentials in them.
+//! The interface of the pull Secrets, and the credentials in them.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,24 +26,23 @@ use crate::lookup::ANSWER_WITHIN;
 
 /// How long the start waits for the credentials. A credential helper may take longer, and then the start continues.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two reads of a file. New credentials must be in every namespace within a minute.
+/// Interval between reads of a file. New credentials must be in every namespace within a minute.
 const READ_INTERVAL: Duration = Duration::from_secs(15);
-/// Between two calls of a credential helper. The shortest notice is that of Google's metadata server, which returns a new
-/// token five minutes before the old one expires.
+/// Interval between calls of a credential helper. The shortest notice is that of Google's metadata server, which returns a
+/// new token five minutes before the old one expires.
 const HELPER_INTERVAL: Duration = Duration::from_mins(2);
-/// Between two calls after a new login. A helper without a cache creates a new token each time, all of which are valid for
+/// Interval after a new login. A helper without a cache creates a new token each time, all of which are valid for
 /// hours, and each is a write in every namespace.
 const HELPER_PAUSE_AFTER_NEW: Duration = Duration::from_mins(10);
 
 /// The pull Secret that Pods need for copies, and the namespaces where it is used.
 pub struct PullSecrets {
-    /// Where the Secret comes from.
     pub provision: Provision,
     /// Namespaces in which workloads get no pull Secret.
     pub excluded_namespaces: ExcludedNamespaces,
 }
 
-/// Where the pull Secret comes from.
+/// The origin of the pull Secret.
 #[derive(Clone)]
 pub enum Provision {
     /// Copies can be pulled without one.
@@ -54,29 +53,23 @@ pub enum Provision {
     Managed(ManagedSecrets),
 }
 
-/// The pull Secrets that are created here. Clones share them.
+/// The pull Secrets that are managed here. Clones share them.
 #[derive(Clone)]
 pub struct ManagedSecrets(pub(super) Arc<Controller>);
 
 /// Settings and collaborators of [`ManagedSecrets`].
 pub struct Setup {
-    /// The name of the Secrets.
     pub name: String,
-    /// Names that they had before: where a workload lists one, it is kept, but no response names it.
+    /// Former names: where a workload lists one, the Secret is kept up to date, but no response names it.
     pub former_names: Vec<String>,
-    /// Where the login for the registry is looked up.
+    /// Contain the login for the backup registry.
     pub credentials: Credentials,
-    /// The registry that keeps the copies, named as in references.
+    /// The backup registry, named as in image references.
     pub registry: String,
-    /// Namespaces that are left alone.
     pub excluded_namespaces: ExcludedNamespaces,
-    /// The workloads that name the Secret, and the namespaces.
     pub cluster: Arc<SharedIndex>,
-    /// This replica's share of the work.
     pub replicas: Replicas,
-    /// Receives Events about Secrets that are in the way.
     pub events: Events,
-    /// Counts writes.
     pub metrics: SecretMetrics,
 }
 
@@ -84,7 +77,7 @@ pub struct Setup {
 #[derive(Clone, Debug)]
 pub(super) struct CredentialSource {
     pub credentials: Credentials,
-    /// Named as in references.
+    /// Named as in image references.
     pub registry: String,
 }
 
@@ -92,14 +85,14 @@ pub(super) struct CredentialSource {
 pub(super) enum SourceError {
     #[error(transparent)]
     Broken(#[from] CredentialError),
-    #[error("--pull-docker-config holds no login for {registry}")]
+    #[error("--pull-docker-config holds no login for {registry}; add one")]
     Absent { registry: String },
     #[error("the password for pulling from {registry} is empty")]
     Empty { registry: String },
 }
 
 impl Provision {
-    /// A Secret that exists already, if one is needed.
+    /// The Secret of this name that exists already, if one is needed.
     #[must_use]
     pub fn given(name: Option<&str>) -> Self {
         name.map_or(Self::NotNeeded, |name| Self::Existing(name.to_owned()))
@@ -117,11 +110,11 @@ impl PullSecrets {
         }
     }
 
-    /// Returns what Pods in a namespace need; see [`ManagedSecrets::answer`].
+    /// Returns what Pods in a namespace need; see [`ManagedSecrets::request`].
     ///
     /// # Errors
     /// [`Refusal`] is the response for now.
-    pub async fn answer(
+    pub async fn request(
         &self,
         namespace: &str,
         mode: Mode,
@@ -134,7 +127,7 @@ impl PullSecrets {
             return Err(Refusal::new(RefusalKind::Failed, &reason));
         }
         if let Provision::Managed(secrets) = &self.provision {
-            secrets.answer(namespace, mode).await?;
+            secrets.request(namespace, mode).await?;
         }
         Ok(PullSecretStatus::Ready { name: name.into() })
     }
@@ -160,7 +153,7 @@ impl ManagedSecrets {
             Ok(Err(error @ SourceError::Absent { .. })) => {
                 return Err(UsageError(error.to_string()));
             }
-            // It is tried again, and then logged.
+            // Retried below; a failure is logged then.
             Ok(Err(_)) | Err(_) => None,
         };
         let sender = watch::Sender::new(first);
@@ -209,13 +202,13 @@ impl ManagedSecrets {
     ///
     /// # Errors
     /// [`Refusal`] is the response for now.
-    pub async fn answer(&self, namespace: &str, mode: Mode) -> Result<(), Refusal<'static>> {
+    pub async fn request(&self, namespace: &str, mode: Mode) -> Result<(), Refusal<'static>> {
         let request = Arc::clone(&self.0).request(namespace.into(), mode);
         match timeout(ANSWER_WITHIN, request).await {
             Ok(result) => result.map_err(|error| error.refusal()),
             Err(_) => Err(Refusal::new(
                 RefusalKind::Pending,
-                "the pull Secret is being made",
+                "the pull Secret is being created",
             )),
         }
     }
@@ -237,7 +230,7 @@ impl CredentialSource {
         Ok(DesiredLogin::new(&self.registry, &credential))
     }
 
-    /// Reads it periodically, and publishes new logins. A failed read changes nothing.
+    /// Reads the login periodically, and publishes new ones. A failed read changes nothing.
     async fn follow(self, current: watch::Sender<Option<Arc<DesiredLogin>>>) {
         let mut is_failing = false;
         let mut helper_due = Instant::now();
@@ -252,13 +245,13 @@ impl CredentialSource {
                 let pause = match self.read().await {
                     Ok(login) => {
                         if std::mem::take(&mut is_failing) {
-                            tracing::info!("the credentials for pulling can be read again");
+                            tracing::info!("read the credentials for pulling again");
                         }
                         helper_pause(had_one, publish(&current, login))
                     }
                     Err(error) => {
                         if !std::mem::replace(&mut is_failing, true) {
-                            tracing::warn!(%error, "cannot read the credentials for pulling; pull Secrets stay as they are");
+                            tracing::warn!(%error, "cannot read the credentials for pulling; pull secrets are not updated. Check --pull-docker-config");
                         }
                         if had_one {
                             HELPER_INTERVAL
@@ -274,8 +267,8 @@ impl CredentialSource {
     }
 }
 
-/// The time until the next call of a helper, after a response that `is_new`, or is the first one if there was none before.
-/// The age of the first one is not known: a cached token may be about to be replaced.
+/// Returns the time until the next call of a helper, after a response that `is_new`, or is the first one if `had_one` is
+/// false. The age of the first one is not known: a cached token may expire soon.
 fn helper_pause(had_one: bool, is_new: bool) -> Duration {
     if had_one && is_new {
         HELPER_PAUSE_AFTER_NEW
@@ -313,7 +306,7 @@ mod tests {
     const SHORTEST_NOTICE: Duration = Duration::from_mins(5);
 
     #[test]
-    fn only_what_a_helper_just_made_is_known_to_be_fresh() {
+    fn only_a_new_token_is_known_to_be_fresh() {
         for (had_one, is_new) in [(false, true), (true, false)] {
             assert!(helper_pause(had_one, is_new) + READ_INTERVAL < SHORTEST_NOTICE);
         }

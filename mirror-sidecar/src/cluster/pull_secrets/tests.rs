@@ -22,11 +22,11 @@ use super::cache::{KEY, LABEL, MANAGER, TYPE};
 use super::provider::{CredentialSource, SourceError};
 use super::*;
 use crate::cluster::events::Events;
-use crate::cluster::excluded::ExcludedNamespaces;
 use crate::cluster::index::tests::{gone, namespace, pod, seen};
 use crate::cluster::index::{Change, Index, Rules};
 use crate::cluster::replicas::Replicas;
 use crate::cluster::shared_index::SharedIndex;
+use crate::cluster::testing::rules;
 use crate::cluster::workload_kind::Kind;
 use crate::lookup::ANSWER_WITHIN;
 use crate::metrics::Metrics;
@@ -70,12 +70,8 @@ impl World {
         }
         let server = Server::start();
         let cluster = Arc::new(SharedIndex::new(Index::new(Rules {
-            backup: Backup::new(REGISTRY, "acme", Naming::Flat).unwrap(),
-            former_backups: crate::former_backups::FormerBackups::default(),
-            excluded_namespaces: ExcludedNamespaces::default(),
             pull_secret: Some(NAME.to_owned()),
-            former_pull_secrets: Vec::new(),
-            skip_owners: Vec::new(),
+            ..rules(Backup::new(REGISTRY, "acme", Naming::Flat).unwrap())
         })));
         let (secrets, guard) = manage(&server, &cluster, REGISTRY, &file).await;
         Self {
@@ -116,12 +112,12 @@ impl World {
     }
 
     async fn ensure(&self, namespace: &str) -> String {
-        self.answer(namespace, Mode::Ensure).await
+        self.request(namespace, Mode::Ensure).await
     }
 
-    async fn answer(&self, namespace: &str, mode: Mode) -> String {
+    async fn request(&self, namespace: &str, mode: Mode) -> String {
         let start = Instant::now();
-        let answer = self.secrets.answer(namespace, mode).await;
+        let answer = self.secrets.request(namespace, mode).await;
         assert!(start.elapsed() <= ANSWER_WITHIN);
         answer.map_or_else(|refusal| refusal.to_string(), |()| "ready".to_owned())
     }
@@ -190,7 +186,7 @@ fn ours_for(registries: &[&str], user: &str) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_made_when_asked_for_and_once() {
+async fn a_requested_secret_is_created_once() {
     let world = World::start().await;
     let answers = join_all((0..20).map(|_| world.ensure("shop"))).await;
     assert!(
@@ -208,7 +204,7 @@ async fn it_is_made_when_asked_for_and_once() {
 
 /// Before anything was told, and before the watch knows of what was made by others.
 #[tokio::test(start_paused = true)]
-async fn nothing_must_be_known_to_answer() {
+async fn requests_do_not_wait_for_the_watches() {
     let world = World::start_before_the_lists().await;
     world.server.put("shop", ours());
     assert_eq!(world.ensure("shop").await, "ready");
@@ -219,7 +215,7 @@ async fn nothing_must_be_known_to_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_made_where_something_names_it_and_stays_so() {
+async fn a_named_secret_is_created_and_repaired() {
     let world = World::start().await;
     world.report_pod("shop", true);
     let is_right = |server: &Server| server.login("shop").as_deref() == Some("robot:first");
@@ -241,7 +237,7 @@ async fn it_is_made_where_something_names_it_and_stays_so() {
 #[case::of_another_type(secret("Opaque", &json!(MANAGER)))]
 #[case::immutable({ let mut secret = ours(); secret["immutable"] = json!(true); secret })]
 #[tokio::test(start_paused = true)]
-async fn one_that_cannot_be_changed_is_replaced(#[case] there: Value) {
+async fn a_secret_that_cannot_be_changed_is_replaced(#[case] there: Value) {
     let world = World::start().await;
     world.server.put("shop", there);
     let uid = world.server.get("shop").unwrap()["metadata"]["uid"].clone();
@@ -254,14 +250,14 @@ async fn one_that_cannot_be_changed_is_replaced(#[case] there: Value) {
 #[case::without_the_label(secret(TYPE, &Value::Null))]
 #[case::of_another_manager(secret(TYPE, &json!("Helm")))]
 #[tokio::test(start_paused = true)]
-async fn what_is_somebody_elses_is_never_touched(#[case] there: Value) {
+async fn a_foreign_secret_is_never_changed(#[case] there: Value) {
     let world = World::start().await;
     world.server.put("shop", there);
     let before = world.server.get("shop");
     world.report_pod("shop", true);
     pass(Duration::from_hours(3)).await;
     for mode in [Mode::Ensure, Mode::Peek] {
-        let answer = world.answer("shop", mode).await;
+        let answer = world.request("shop", mode).await;
         assert!(answer.starts_with("image-mirror/failed:"), "{answer}");
         assert!(answer.contains("not managed"), "{answer}");
     }
@@ -312,7 +308,7 @@ async fn new_credentials_are_everywhere_within_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nothing_names_goes_after_an_hour() {
+async fn an_unused_secret_is_removed_after_an_hour() {
     let world = World::start().await;
     world.report_pod("shop", true);
     world
@@ -335,7 +331,7 @@ async fn what_nothing_names_goes_after_an_hour() {
 
 /// Whoever was asked: it need not be who removes.
 #[tokio::test(start_paused = true)]
-async fn what_was_only_asked_for_goes_after_an_hour_too() {
+async fn a_secret_that_was_only_requested_is_removed_after_an_hour() {
     let world = World::start().await;
     let (_other, _guard) = world.join(REGISTRY, "first").await;
     pass(Duration::from_secs(1)).await;
@@ -360,7 +356,7 @@ async fn nothing_is_removed_before_all_workloads_are_known_for_an_hour() {
 
 /// What a round decided may be wrong by the time of the deletion.
 #[tokio::test(start_paused = true)]
-async fn what_may_be_removed_is_decided_last_when_it_is() {
+async fn a_secret_that_is_named_again_is_not_removed() {
     let world = World::start_before_the_lists().await;
     world.server.put("shop", ours());
     pass(Duration::from_hours(2)).await;
@@ -384,7 +380,7 @@ async fn what_may_be_removed_is_decided_last_when_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_while_it_is_removed_gets_a_new_one() {
+async fn a_request_during_the_removal_gets_a_new_secret() {
     let world = World::start().await;
     world.report_pod("shop", true);
     world
@@ -409,10 +405,10 @@ async fn who_asks_while_it_is_removed_gets_a_new_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn absent_and_ending_namespaces_get_a_clear_answer() {
+async fn absent_and_terminating_namespaces_get_a_clear_error() {
     let world = World::start().await;
     for mode in [Mode::Ensure, Mode::Peek] {
-        let answer = world.answer("nowhere", mode).await;
+        let answer = world.request("nowhere", mode).await;
         assert_eq!(
             answer,
             "image-mirror/failed: namespace nowhere does not exist"
@@ -422,7 +418,7 @@ async fn absent_and_ending_namespaces_get_a_clear_answer() {
     world.server.terminate("shop");
     world.report_namespace("shop", true);
     for mode in [Mode::Ensure, Mode::Peek] {
-        let answer = world.answer("shop", mode).await;
+        let answer = world.request("shop", mode).await;
         assert_eq!(
             answer,
             "image-mirror/failed: namespace shop is being deleted"
@@ -436,7 +432,7 @@ async fn absent_and_ending_namespaces_get_a_clear_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_namespace_that_came_back_works_before_the_watch_tells() {
+async fn a_recreated_namespace_works_before_the_watch_delivers_it() {
     let world = World::start().await;
     world.report_namespace("shop", true);
     assert_eq!(world.ensure("shop").await, "ready");
@@ -444,14 +440,14 @@ async fn a_namespace_that_came_back_works_before_the_watch_tells() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dry_run_shows_the_truth_and_stores_nothing() {
+async fn a_dry_run_has_the_same_result_and_stores_nothing() {
     let world = World::start().await;
-    assert_eq!(world.answer("shop", Mode::Peek).await, "ready");
+    assert_eq!(world.request("shop", Mode::Peek).await, "ready");
     assert_eq!(world.server.get("shop"), None);
     assert_eq!(world.server.writes(), ["POST shop dry"]);
     world.server.put("shop", ours());
     let before = world.server.get("shop");
-    assert_eq!(world.answer("shop", Mode::Peek).await, "ready");
+    assert_eq!(world.request("shop", Mode::Peek).await, "ready");
     assert_eq!(world.server.get("shop"), before);
 }
 
@@ -459,7 +455,7 @@ async fn a_dry_run_shows_the_truth_and_stores_nothing() {
 #[case::a_server_error(Fault::Status(500), "image-mirror/unavailable:")]
 #[case::no_answer(Fault::Hang, "image-mirror/pending:")]
 #[tokio::test(start_paused = true)]
-async fn without_the_api_server_only_what_is_known_is_ready(
+async fn without_the_api_server_only_known_secrets_are_ready(
     #[case] fault: Fault,
     #[case] answer: &str,
 ) {
@@ -477,7 +473,7 @@ async fn without_the_api_server_only_what_is_known_is_ready(
 
 /// The answer cannot wait, but the work goes on.
 #[tokio::test(start_paused = true)]
-async fn a_slow_api_server_is_asked_once() {
+async fn a_slow_api_server_gets_one_request() {
     let world = World::start().await;
     pass(Duration::from_secs(1)).await;
     world.server.fail(Fault::Slow(Duration::from_secs(2)));
@@ -491,7 +487,7 @@ async fn a_slow_api_server_is_asked_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_fails_is_tried_again_and_seldom() {
+async fn failures_are_retried_with_backoff() {
     let world = World::start().await;
     pass(Duration::from_secs(1)).await;
     world.server.terminate("shop");
@@ -506,7 +502,7 @@ async fn what_fails_is_tried_again_and_seldom() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn invented_namespaces_cost_nothing_that_lasts() {
+async fn requests_for_invented_namespaces_leave_no_state() {
     let world = World::start().await;
     pass(Duration::from_secs(1)).await;
     let names: Vec<_> = (0..1000)
@@ -531,7 +527,7 @@ async fn invented_namespaces_cost_nothing_that_lasts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_login_for_another_registry_is_a_mistake_at_the_start() {
+async fn credentials_for_another_registry_are_a_usage_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.json");
     std::fs::write(&file, r#"{"auths":{"other.example":{"auth":"dTpw"}}}"#).unwrap();
@@ -548,7 +544,7 @@ async fn a_login_for_another_registry_is_a_mistake_at_the_start() {
 
 /// Two sidecars that own everything, with logins that differ.
 #[tokio::test(start_paused = true)]
-async fn a_conflict_costs_little_and_leaves_the_secret_usable() {
+async fn a_conflict_costs_few_writes_and_leaves_the_secret_usable() {
     let world = World::start().await;
     let (other, guard) = world.join(REGISTRY, "other").await;
     pass(Duration::from_secs(1)).await;
@@ -556,7 +552,7 @@ async fn a_conflict_costs_little_and_leaves_the_secret_usable() {
     for _ in 0..3600 {
         pass(Duration::from_secs(1)).await;
         assert_eq!(world.ensure("shop").await, "ready");
-        other.answer("shop", Mode::Ensure).await.unwrap();
+        other.request("shop", Mode::Ensure).await.unwrap();
     }
     let writes = world.server.writes().len();
     assert!((10..60).contains(&writes), "{writes}");
@@ -577,7 +573,7 @@ async fn a_conflict_costs_little_and_leaves_the_secret_usable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_deletes_it_again_and_again_is_a_conflict_too() {
+async fn repeated_deletion_is_a_conflict() {
     let world = World::start().await;
     world.report_pod("shop", true);
     for _ in 0..3600 {
@@ -593,7 +589,7 @@ async fn who_deletes_it_again_and_again_is_a_conflict_too() {
 
 /// Passwords that follow each other quickly are nobody's conflict, nor are namespaces.
 #[tokio::test(start_paused = true)]
-async fn what_is_our_own_news_is_written_at_once() {
+async fn new_credentials_are_written_immediately_during_a_conflict() {
     let world = World::start().await;
     world.report_pod("shop", true);
     for round in 0..20 {
@@ -650,7 +646,7 @@ async fn logins_for_other_registries_stay() {
 #[case::with_a_scheme("https://registry.example")]
 #[case::another_name_of_docker_hub("index.docker.io")]
 #[tokio::test(start_paused = true)]
-async fn what_could_hide_the_login_does_not_stay(#[case] key: &str) {
+async fn entries_that_could_hide_the_login_are_removed(#[case] key: &str) {
     let world = World::start().await;
     world.report_pod("shop", true);
     let odd = ours_for(&[REGISTRY, key, "old.example"], "old");
@@ -662,7 +658,7 @@ async fn what_could_hide_the_login_does_not_stay(#[case] key: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn few_logins_stay() {
+async fn the_number_of_kept_logins_is_bounded() {
     let world = World::start().await;
     let many: Vec<_> = (0..20)
         .map(|number| format!("old-{number}.example"))
@@ -683,7 +679,7 @@ async fn few_logins_stay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_credentials_what_is_there_is_named() {
+async fn without_credentials_existing_secrets_are_used() {
     let world = World::start_with(None).await;
     world.server.add_namespace("other");
     world.server.put("shop", ours_for(&[REGISTRY], "old"));
@@ -698,13 +694,13 @@ async fn without_credentials_what_is_there_is_named() {
     }
     pass(Duration::from_mins(5)).await;
     for mode in [Mode::Ensure, Mode::Peek] {
-        assert_eq!(world.answer("shop", mode).await, "ready");
-        let answer = world.answer("taken", mode).await;
+        assert_eq!(world.request("shop", mode).await, "ready");
+        let answer = world.request("taken", mode).await;
         assert!(answer.starts_with("image-mirror/failed:"), "{answer}");
         for namespace in ["other", "broken"] {
             assert_eq!(
-                world.answer(namespace, mode).await,
-                "image-mirror/unavailable: the credentials for pulling cannot be read"
+                world.request(namespace, mode).await,
+                "image-mirror/unavailable: cannot read the credentials for pulling; see the log of mirror-sidecar"
             );
         }
     }
@@ -718,7 +714,7 @@ async fn without_credentials_what_is_there_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_excluded_namespaces_only_the_login_is_kept_new() {
+async fn in_excluded_namespaces_only_the_login_is_updated() {
     let world = World::start().await;
     let put = |secret| world.server.put("kube-system", secret);
     world.server.add_namespace("kube-system");

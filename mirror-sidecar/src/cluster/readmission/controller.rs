@@ -234,7 +234,7 @@ impl ReadmissionController {
         let key = &candidate.key;
         let until = Instant::now() + SECRET_TIMEOUT;
         loop {
-            match secrets.answer(&key.namespace, Mode::Ensure).await {
+            match secrets.request(&key.namespace, Mode::Ensure).await {
                 Ok(()) => return Ok(()),
                 Err(refusal) if refusal.kind == RefusalKind::Pending && Instant::now() < until => {
                     sleep(SECRET_POLL).await;

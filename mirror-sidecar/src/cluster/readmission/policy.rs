@@ -128,10 +128,10 @@ impl Readmissions {
             return None;
         }
         let opens = self.next_try.max(self.pace.next_token(now));
-        let rests = self.attempts.values().map(Attempt::backoff_until);
+        let backoffs = self.attempts.values().map(Attempt::backoff_until);
         match opens.filter(|opens| *opens > now) {
             Some(opens) => Some(opens),
-            None => rests.filter(|end| *end > now).min(),
+            None => backoffs.filter(|end| *end > now).min(),
         }
     }
 

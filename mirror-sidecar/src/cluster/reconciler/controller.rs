@@ -1,7 +1,6 @@
 //! The loop of the reconciler: it syncs the images in use, starts checks that are due, applies their results, and reports.
 
-mod entry;
-mod sync;
+pub(super) mod images_in_use;
 #[cfg(test)]
 mod tests;
 
@@ -17,9 +16,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Reconciler;
 use super::image_checks::Upstream;
-use super::image_state::{Check, Clock, ImageState, Owner};
+use super::image_state::{ImageState, Owner};
 use super::metrics::{BackupCheck, UpstreamCheck};
-use super::probe::{ProbeRequest, ProbeResult, Subject, probe};
+use super::probe::{ByCheck, Check, ProbeRequest, ProbeResult, Subject, probe};
 use super::rate_limits::{
     BURST, CHECK_SPACING, HostLimits, OUTAGE_FAILURES, UpstreamPermit, backup_backoff,
 };
@@ -28,21 +27,10 @@ use super::work_queue::WorkQueue;
 use crate::backoff::Backoff;
 use crate::cluster::copy_status::{Record, State};
 use crate::cluster::index::Image;
-use crate::copy_queue::Task;
 use crate::token_bucket::TokenBucket;
-use entry::{Entry, namespaces};
 
 /// Shortest time between two syncs with the index: the first list of a cluster is thousands of changes.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Backup checks in flight. More would only wait for the same registry.
-const MAX_BACKUP_CHECKS: usize = 16;
-
-/// Upstream checks in flight. Many of these registries may hang at a time.
-const MAX_UPSTREAM_CHECKS: usize = 8;
-
-/// Parts checks in flight. They are not urgent.
-const MAX_PARTS_CHECKS: usize = 4;
 
 /// Images that are considered for an upstream check in one pass: all of them may be from one throttled registry.
 const MAX_CANDIDATES: usize = 64;
@@ -57,10 +45,10 @@ const REPORT_INTERVAL: Duration = Duration::from_mins(2);
 pub(super) struct Controller {
     ctx: Reconciler,
     recheck_schedule: RecheckSchedule,
-    images: BTreeMap<Image, Entry>,
+    images: BTreeMap<Image, ImageState>,
     checks: JoinSet<ProbeResult>,
     running: HashMap<Id, (Image, Check)>,
-    in_flight: ChecksInFlight,
+    in_flight: ByCheck<usize>,
     /// When the checks of each image are due; set after each change of its state.
     work_queue: WorkQueue,
     backup_rate: TokenBucket,
@@ -73,14 +61,6 @@ pub(super) struct Controller {
     sync_at: Option<Instant>,
     /// When to report again.
     report_at: Instant,
-}
-
-/// The number of checks in flight.
-#[derive(Debug, Default)]
-struct ChecksInFlight {
-    backup: usize,
-    upstream: usize,
-    parts: usize,
 }
 
 impl Reconciler {
@@ -100,7 +80,7 @@ impl Controller {
             images: BTreeMap::new(),
             checks: JoinSet::new(),
             running: HashMap::new(),
-            in_flight: ChecksInFlight::default(),
+            in_flight: ByCheck::default(),
             work_queue: WorkQueue::default(),
             backup_rate: TokenBucket::new(CHECK_SPACING, BURST),
             upstream_rate: TokenBucket::new(CHECK_SPACING, BURST),
@@ -145,16 +125,14 @@ impl Controller {
     /// may be anybody's.
     fn begin_checks(&mut self, now: Instant) {
         if self.backup.until(now).is_none() {
-            while self.in_flight.backup < self.most_in_backup()
-                && self.backup_rate.has_token(now.into_std())
-            {
+            while self.has_slot(Check::Backup) && self.backup_rate.has_token(now.into_std()) {
                 let Some(image) = self.work_queue.due_in_backup(now) else {
                     break;
                 };
                 self.backup_rate.take(now.into_std());
                 self.begin(&image, Check::Backup);
             }
-            while self.in_flight.parts < MAX_PARTS_CHECKS && self.backup.failures() == 0 {
+            while self.has_slot(Check::Parts) {
                 let Some(image) = self.work_queue.due_parts(now) else {
                     break;
                 };
@@ -162,9 +140,7 @@ impl Controller {
             }
         }
         for _ in 0..MAX_CANDIDATES {
-            if self.in_flight.upstream >= MAX_UPSTREAM_CHECKS
-                || !self.upstream_rate.has_token(now.into_std())
-            {
+            if !self.has_slot(Check::Upstream) || !self.upstream_rate.has_token(now.into_std()) {
                 return;
             }
             let Some(image) = self.work_queue.due_upstream(now) else {
@@ -182,40 +158,34 @@ impl Controller {
                     until
                 }
             };
-            if let Some(entry) = self.images.get_mut(&image) {
-                entry.state.postpone_upstream_check(until);
-                self.work_queue.set(&image, &entry.state);
+            if let Some(state) = self.images.get_mut(&image) {
+                state.postpone_upstream_check(until);
+                self.work_queue.set(&image, state);
             }
         }
     }
 
-    /// Backup checks that may be in flight now.
-    fn most_in_backup(&self) -> usize {
-        if self.backup.failures() > 0 {
-            1
-        } else {
-            MAX_BACKUP_CHECKS
-        }
+    /// Returns whether one more check of this kind may be in flight.
+    fn has_slot(&self, check: Check) -> bool {
+        *self.in_flight.of(check) < max_in_flight(check, self.backup.failures())
     }
 
     fn permit_upstream_check(&mut self, image: &Image, now: Instant) -> UpstreamPermit {
         match self.ctx.lookup.upstream_of(image) {
             Ok(registry) => {
                 let (limit, is_paused) = (registry.rate_limit(), registry.is_paused());
-                self.hosts.ask(image.host(), limit, is_paused, now)
+                self.hosts.request(image.host(), limit, is_paused, now)
             }
             // The check itself reports what is wrong with the name.
             Err(_) => UpstreamPermit::Granted,
         }
     }
 
-    /// Starts a check.
     fn begin(&mut self, image: &Image, check: Check) {
-        let Some(entry) = self.images.get_mut(image) else {
+        let Some(state) = self.images.get_mut(image) else {
             self.work_queue.forget(image);
             return;
         };
-        let state = &mut entry.state;
         let subject = match (state.owner(), self.ctx.lookup.backup().target(image)) {
             (Owner::Foreign, _) => Subject::Foreign,
             // Without a name for its copy there is nothing to maintain; the check reports that.
@@ -223,50 +193,45 @@ impl Controller {
             (Owner::Ours, Ok(copy)) => Subject::Ours {
                 copy,
                 known: state.known().cloned(),
-                is_to_put_back: state.digest_to_restore().is_some(),
+                is_to_restore: state.digest_to_restore().is_some(),
             },
         };
-        let clock = Clock {
-            recheck_schedule: &self.recheck_schedule,
-            now: Instant::now(),
-        };
-        let plan = state.parts_plan(clock);
-        let referrers = state.referrers_plan(clock);
-        state.begin(check);
-        self.work_queue.set(image, state);
-        let question = ProbeRequest {
+        let clock = self.recheck_schedule.at(Instant::now());
+        let request = ProbeRequest {
             image: Arc::clone(image),
             subject,
             check,
-            plan,
-            referrers,
+            parts: state.parts_plan(clock),
+            referrers: state.referrers_plan(clock),
         };
-        let task = probe(self.ctx.lookup.clone(), question);
+        state.begin(check);
+        self.work_queue.set(image, state);
+        let task = probe(self.ctx.lookup.clone(), request);
         let id = self.checks.spawn(task).id();
         self.running.insert(id, (Arc::clone(image), check));
-        *self.in_flight.of(check) += 1;
+        *self.in_flight.of_mut(check) += 1;
     }
 
     /// Applies the result of a check that ended.
     fn probe_ended(&mut self, ended: Result<(Id, ProbeResult), JoinError>, now: Instant) {
-        let (id, answer) = match ended {
-            Ok((id, answer)) => (id, Some(answer)),
+        let (id, result) = match ended {
+            Ok((id, result)) => (id, Some(result)),
             // A panic in the check: there is no result.
             Err(error) => (error.id(), None),
         };
         let Some((image, check)) = self.running.remove(&id) else {
             return;
         };
-        let in_flight = self.in_flight.of(check);
+        let in_flight = self.in_flight.of_mut(check);
         *in_flight = in_flight.saturating_sub(1);
-        let answer = answer.unwrap_or_else(|| {
+        let result = result.unwrap_or_else(|| {
             tracing::error!(%image, "check panicked; report this defect");
             ProbeResult::aborted(check)
         });
-        match &answer {
+        match &result {
             ProbeResult::Upstream(upstream, _) => {
-                let answered = !matches!(upstream, Upstream::Unknown { lasting: false, .. });
-                self.hosts.ended(image.host(), answered, now);
+                let has_response = !matches!(upstream, Upstream::Unknown { lasting: false, .. });
+                self.hosts.ended(image.host(), has_response, now);
             }
             ProbeResult::Backup(Ok(_)) | ProbeResult::Parts(_, Ok(_)) => {
                 if self.backup.succeed() >= OUTAGE_FAILURES {
@@ -280,31 +245,27 @@ impl Controller {
                 tracing::debug!(%image, reason = error.reason, "cannot check the copy");
             }
         }
-        self.apply(&image, answer, now);
+        self.apply(&image, result, now);
         self.changed.insert(image);
     }
 
-    /// The backup was unreachable, and may have lost parts of any copy.
+    /// Checks the parts of all copies: the backup was unreachable, and may have lost parts of any copy.
     fn recheck_parts(&mut self, now: Instant) {
         tracing::info!("the backup registry is back; checking all copies");
-        for (image, entry) in &mut self.images {
-            entry.state.recheck_parts(now);
-            self.work_queue.set(image, &entry.state);
+        for (image, state) in &mut self.images {
+            state.recheck_parts(now);
+            self.work_queue.set(image, state);
         }
     }
 
-    fn apply(&mut self, image: &Image, answer: ProbeResult, now: Instant) {
-        let Some(entry) = self.images.get_mut(image) else {
+    fn apply(&mut self, image: &Image, result: ProbeResult, now: Instant) {
+        let Some(state) = self.images.get_mut(image) else {
             return;
         };
-        let clock = Clock {
-            recheck_schedule: &self.recheck_schedule,
-            now,
-        };
-        let state = &mut entry.state;
-        let before = state.record();
-        let task = match answer {
+        let clock = self.recheck_schedule.at(now);
+        let task = match result {
             ProbeResult::Backup(presence) => {
+                let before = state.record();
                 state.end(Check::Backup);
                 let (result, task) = state.backup_checked(presence, clock);
                 self.ctx.metrics.backup_checked(result);
@@ -325,7 +286,9 @@ impl Controller {
                 }
                 let (result, task) = state.upstream_checked(upstream, self.ctx.on_moved_tag, clock);
                 self.ctx.metrics.upstream_checked(result);
-                log_original(image, result);
+                if result == UpstreamCheck::Updated {
+                    tracing::info!(%image, "tag moved upstream; updating the copy");
+                }
                 let is_current = result == UpstreamCheck::Current;
                 let copy_referrers = || {
                     let task = state.referrers_checked(&referrers);
@@ -335,21 +298,13 @@ impl Controller {
             }
         };
         if let Some(task) = task {
-            let allowed = match task {
-                // Restoring a lost copy costs no budget.
-                Task::Restore => Ok(()),
-                Task::Copy | Task::Update => {
-                    let is_update = task == Task::Update;
-                    self.ctx.take_budget(image, &entry.copies, is_update, now)
-                }
-            };
-            match allowed {
+            match self.ctx.take_budget(image, state.copies(), task, now) {
                 Ok(()) => {
-                    let namespaces = namespaces(&self.ctx, image, &entry.copies);
+                    let namespaces = self.ctx.namespaces(image, state.copies());
                     let status = self.ctx.lookup.copy_in_use(image, task, namespaces);
                     state.job_changed(Some(status), clock);
                 }
-                Err(opens_at) => state.wait_for_budget(opens_at, clock),
+                Err(until) => state.wait_for_budget(until, clock),
             }
         }
         self.work_queue.set(image, state);
@@ -357,25 +312,20 @@ impl Controller {
 
     /// Applies the status of the image's copy job.
     fn update_job(&mut self, image: &ImageRef<'static>, now: Instant) {
-        let clock = Clock {
-            recheck_schedule: &self.recheck_schedule,
-            now,
-        };
-        let found = self.images.get_key_value(image);
-        let Some(image) = found.map(|(image, _)| Arc::clone(image)) else {
+        let Some((image, _)) = self.images.get_key_value(image) else {
             return;
         };
-        if let Some(entry) = self.images.get_mut(&image)
-            && entry.state.follows_job()
+        let image = Arc::clone(image);
+        if let Some(state) = self.images.get_mut(&image)
+            && state.follows_job()
         {
             let job = self.ctx.lookup.job(&image);
-            entry.state.job_changed(job, clock);
-            self.work_queue.set(&image, &entry.state);
+            state.job_changed(job, self.recheck_schedule.at(now));
+            self.work_queue.set(&image, state);
             self.changed.insert(image);
         }
     }
 
-    /// Applies the status of all copy jobs.
     fn update_jobs(&mut self, now: Instant) {
         let images: Vec<_> = self.images.keys().map(Arc::clone).collect();
         for image in images {
@@ -392,17 +342,17 @@ impl Controller {
             let without = budgets.clean_up(|image| self.images.contains_key(image), now);
             self.ctx.metrics.without_budget(without);
             let images = self.images.iter();
-            let told = images.filter(|(_, entry)| entry.has_report(now));
+            let reported = images.filter(|(_, state)| state.has_report(now));
             self.changed
-                .extend(told.map(|(image, _)| Arc::clone(image)));
+                .extend(reported.map(|(image, _)| Arc::clone(image)));
         }
         if self.changed.is_empty() {
             return;
         }
         for image in std::mem::take(&mut self.changed) {
-            if let Some(entry) = self.images.get(&image) {
-                self.ctx.copy_status.set(&image, entry.state.record());
-                entry.report(&self.ctx, &image, now);
+            if let Some(state) = self.images.get(&image) {
+                self.ctx.copy_status.set(&image, state.record());
+                self.ctx.report(&image, state, now);
             }
         }
         self.ctx.metrics.in_use(self.ctx.copy_status.counts());
@@ -411,36 +361,31 @@ impl Controller {
     fn wake_at(&self, now: Instant) -> Instant {
         // A check that is due already was held back by a limit. The end of a check wakes the loop anyway.
         let soonest = now + SHORTEST_WAIT;
-        let in_backup = self
-            .work_queue
-            .next(Check::Backup)
-            .filter(|_| self.in_flight.backup < self.most_in_backup())
-            .map(|next| next.max(self.backup.until(now).unwrap_or(soonest)));
-        let upstream = self
-            .work_queue
-            .next(Check::Upstream)
-            .filter(|_| self.in_flight.upstream < MAX_UPSTREAM_CHECKS)
-            .map(|next| next.max(soonest));
-        let parts = self
-            .work_queue
-            .next(Check::Parts)
-            .filter(|_| self.in_flight.parts < MAX_PARTS_CHECKS && self.backup.failures() == 0)
-            .map(|next| next.max(self.backup.until(now).unwrap_or(soonest)));
-        let others = [in_backup, upstream, parts, self.sync_at];
-        others
+        let from = |check| match check {
+            Check::Backup | Check::Parts => self.backup.until(now).unwrap_or(soonest),
+            Check::Upstream => soonest,
+        };
+        [Check::Backup, Check::Upstream, Check::Parts]
             .into_iter()
-            .flatten()
+            .filter(|check| self.has_slot(*check))
+            .filter_map(|check| Some(self.work_queue.next(check)?.max(from(check))))
+            .chain(self.sync_at)
             .fold(self.report_at, Instant::min)
     }
 }
 
-impl ChecksInFlight {
-    fn of(&mut self, check: Check) -> &mut usize {
-        match check {
-            Check::Backup => &mut self.backup,
-            Check::Upstream => &mut self.upstream,
-            Check::Parts => &mut self.parts,
-        }
+/// The most checks of one kind in flight after so many `failures` of the backup in a row.
+fn max_in_flight(check: Check, failures: u32) -> usize {
+    match (check, failures) {
+        // More would only wait for the same registry.
+        (Check::Backup, 0) => 16,
+        // One finds out whether the backup is back.
+        (Check::Backup, _) => 1,
+        // Many of these registries may hang at a time.
+        (Check::Upstream, _) => 8,
+        // They are not urgent, and checks of the backup find out whether it is back.
+        (Check::Parts, 0) => 4,
+        (Check::Parts, _) => 0,
     }
 }
 
@@ -459,11 +404,5 @@ fn log_copy(image: &Image, before: &Record, state: &ImageState, result: BackupCh
             "the original did not exist when a workload first named it; it is mirrored, but no workload is re-admitted for it"
         ),
         _ => {}
-    }
-}
-
-fn log_original(image: &Image, result: UpstreamCheck) {
-    if result == UpstreamCheck::Updated {
-        tracing::info!(%image, "tag moved upstream; updating the copy");
     }
 }

@@ -1,13 +1,12 @@
-//! The state of one image in use: what is known, what follows from each check, and when the next one is due. No I/O; the
-//! time is passed in.
+//! The state of one image in use, and when its checks are due. No I/O; the time is passed in.
 //!
-//! Transitions stand beside the part of the state that they change: [`backup_check`], [`upstream_check`], [`part_checks`],
-//! [`referrers`], [`job`].
+//! [`transitions`] has what follows from the result of each check. It changes the parts of the state, which do not know
+//! the whole: [`backup_check`], [`upstream_check`], [`part_checks`], [`referrers`].
 
 mod backup_check;
-mod job;
 mod part_checks;
 mod referrers;
+mod transitions;
 mod upstream_check;
 
 use std::sync::Arc;
@@ -16,24 +15,20 @@ use std::time::Duration;
 use mirror_contract::Digest;
 use tokio::time::Instant;
 
-use super::conditions::Condition;
-use super::recheck_schedule::{Phase, RecheckSchedule};
+use super::probe::{ByCheck, Check};
+use super::recheck_schedule::{Clock, Phase};
+use super::referrer_checks::ReferrersPlan;
 use crate::cluster::copy_status::{Record, State};
+use crate::cluster::index::Image;
+use crate::lookup::PartsPlan;
 use backup_check::{BackupState, Integrity};
-use job::{JobStage, JobState};
 use part_checks::PartChecks;
 use referrers::Referrers;
-use upstream_check::{Original, UpstreamState};
+use upstream_check::{CONFIRMING_ABSENCES, Original, UpstreamState};
 
-/// Longest time between two checks of an image without a copy: the cause may have been fixed by then.
-const LONGEST_WAIT: Duration = Duration::from_mins(15);
-
-/// Misses in a row after which a replica asks upstream itself about another replica's image. The owner does not publish why
-/// there is no copy.
+/// Misses in a row after which a replica checks the original of another replica's image itself. The owner does not publish
+/// why there is no copy.
 const MISSES_BEFORE_UPSTREAM: u32 = 3;
-
-/// Absences in a row, with a pause in between, that confirm that an original is gone.
-const CONFIRMING_ABSENCES: u8 = 2;
 
 /// How long transient failures are not reported.
 const TRANSIENT_FOR: Duration = Duration::from_mins(1);
@@ -42,13 +37,14 @@ const TRANSIENT_FOR: Duration = Duration::from_mins(1);
 /// reported Events are remembered.
 pub(super) const REPORT_COPY_FOR: Duration = Duration::from_mins(45);
 
-/// One image in use.
 #[derive(Debug)]
 pub(super) struct ImageState {
     phase: Phase,
     owner: Owner,
     name: NameKind,
-    /// A workload names the image's copy, so there was one.
+    /// The names of its copies that workloads use.
+    copies: Vec<Image>,
+    /// One of `copies` is the name that its copy has now, so there was one.
     is_named_as_copy: bool,
     state: State,
     backup: BackupState,
@@ -56,10 +52,10 @@ pub(super) struct ImageState {
     job: JobState,
     part_checks: PartChecks,
     referrers: Referrers,
-    running: RunningChecks,
+    running: ByCheck<bool>,
 }
 
-/// Who maintains the copy.
+/// The owner of the work on an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     /// This replica.
@@ -70,7 +66,7 @@ pub(super) enum Owner {
     Foreign,
 }
 
-/// What the image's name guarantees about its content.
+/// The guarantee of the image's name about its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NameKind {
     /// A digest: the content cannot change.
@@ -84,46 +80,54 @@ enum NameKind {
     LateTag,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct RunningChecks {
-    backup: bool,
-    upstream: bool,
-    parts: bool,
+/// The copy job of the image.
+#[derive(Debug, Default)]
+struct JobState {
+    stage: JobStage,
+    /// When this replica made the copy.
+    copied_at: Option<Instant>,
+    failing_since: Option<Instant>,
 }
 
-/// A kind of check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Check {
-    /// Is the copy in the backup?
-    Backup,
-    /// What is the original now?
-    Upstream,
-    /// Are all manifests and blobs that the copy refers to in the backup?
-    Parts,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum JobStage {
+    #[default]
+    None,
+    /// The copy is being updated to the current digest of its tag.
+    Updating,
+    /// The copy was made; the next check must find it.
+    Copied,
+    /// The copy was updated.
+    Updated,
 }
 
-/// The current time and the schedule of re-checks.
-#[derive(Clone, Copy)]
-pub(super) struct Clock<'a> {
-    pub(super) recheck_schedule: &'a RecheckSchedule,
-    pub(super) now: Instant,
+/// A condition that an operator must know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// There is no copy; with the reason.
+    NotMirrored(String),
+    /// The original is gone; there is only the copy.
+    LastCopy,
+    /// Both the original and the copy are gone.
+    Lost,
 }
 
 impl ImageState {
-    /// An image about which nothing is known; its first check is due at `first`.
-    pub(super) fn new(phase: Phase, owner: Owner, first: Instant, clock: Clock<'_>) -> Self {
+    /// An image about which nothing is known.
+    pub(super) fn new(phase: Phase, owner: Owner, first_check: Instant, clock: Clock<'_>) -> Self {
         Self {
             phase,
             owner,
             name: NameKind::Tag,
+            copies: Vec::new(),
             is_named_as_copy: false,
             state: State::Unknown,
-            backup: BackupState::new(first),
-            upstream: UpstreamState::new(clock.recheck_schedule.next(phase, clock.now)),
+            backup: BackupState::new(first_check),
+            upstream: UpstreamState::new(clock.next_turn(phase)),
             job: JobState::default(),
             part_checks: PartChecks::default(),
             referrers: Referrers::default(),
-            running: RunningChecks::default(),
+            running: ByCheck::default(),
         }
     }
 
@@ -140,8 +144,16 @@ impl ImageState {
         self
     }
 
-    pub(super) fn set_named_as_copy(&mut self, is_named_as_copy: bool) {
+    /// Sets the names of copies that workloads use; returns whether they changed.
+    pub(super) fn set_copies(&mut self, copies: Vec<Image>, is_named_as_copy: bool) -> bool {
         self.is_named_as_copy = is_named_as_copy;
+        let have_changed = self.copies != copies;
+        self.copies = copies;
+        have_changed
+    }
+
+    pub(super) fn copies(&self) -> &[Image] {
+        &self.copies
     }
 
     pub(super) fn owner(&self) -> Owner {
@@ -224,53 +236,44 @@ impl ImageState {
         self.owner == Owner::Ours && self.is_mirrored() && self.job.copied_at.is_some_and(is_new)
     }
 
+    /// There is something to report, which may have been reported already.
+    pub(super) fn has_report(&self, now: Instant) -> bool {
+        self.is_newly_mirrored(now) || self.condition(now).is_some()
+    }
+
     /// When this check is due; `None` while it runs or is not needed.
     pub(super) fn next(&self, check: Check) -> Option<Instant> {
         let at = match check {
             Check::Backup => self.backup.check_at,
-            Check::Upstream => self.wants_upstream().then_some(self.upstream.check_at),
-            Check::Parts => self.parts_check_at(),
+            Check::Upstream => Some(self.upstream.check_at).filter(|_| self.wants_upstream()),
+            Check::Parts => self.part_checks.at.filter(|_| self.wants_parts()),
         };
-        at.filter(|_| !self.running.is(check))
+        at.filter(|_| !self.running.of(check))
+    }
+
+    /// The parts that the next check covers.
+    pub(super) fn parts_plan(&self, clock: Clock<'_>) -> PartsPlan {
+        self.part_checks.plan(clock.turn(self.phase), clock)
+    }
+
+    /// The referrers that the next check of the original covers.
+    pub(super) fn referrers_plan(&self, clock: Clock<'_>) -> ReferrersPlan {
+        self.referrers.plan(clock.turn(self.phase))
     }
 
     /// Records that a check has started.
     pub(super) fn begin(&mut self, check: Check) {
-        *self.running.of(check) = true;
+        *self.running.of_mut(check) = true;
     }
 
     /// Records that a check has ended.
     pub(super) fn end(&mut self, check: Check) {
-        *self.running.of(check) = false;
+        *self.running.of_mut(check) = false;
     }
 
-    /// The upstream registry cannot be asked before `until`.
+    /// Sets when the original is checked next: its registry has no capacity before.
     pub(super) fn postpone_upstream_check(&mut self, until: Instant) {
         self.upstream.check_at = until;
-    }
-
-    /// Sets the owner after replicas changed.
-    pub(super) fn set_owner(&mut self, owner: Owner, clock: Clock<'_>) {
-        if self.owner == owner || self.owner == Owner::Foreign {
-            return;
-        }
-        self.owner = owner;
-        self.job.stage = JobStage::None;
-        // The previous owner may have changed the copy; the next check accepts what it finds.
-        self.backup.distrust();
-        self.recheck_parts(clock.now);
-        self.upstream
-            .reset(clock.recheck_schedule.next(self.phase, clock.now));
-        if !self.is_mirrored() && self.backup.check_at.is_some() {
-            self.backup.check_at = self.backup.check_at.map(|at| at.min(clock.now));
-        }
-    }
-
-    /// Records that there was nothing to copy. An image that had a copy before keeps its trust.
-    fn mark_late_tag(&mut self) {
-        if self.name == NameKind::Tag && self.backup.known.is_none() {
-            self.name = NameKind::LateTag;
-        }
     }
 
     fn wants_upstream(&self) -> bool {
@@ -284,26 +287,34 @@ impl ImageState {
             Owner::Foreign => false,
         }
     }
+
+    fn wants_parts(&self) -> bool {
+        self.owner == Owner::Ours && self.is_mirrored() && self.job.stage == JobStage::None
+    }
 }
 
-impl RunningChecks {
-    fn is(mut self, check: Check) -> bool {
-        *self.of(check)
+impl JobState {
+    fn has_failed_for(&self, time: Duration, now: Instant) -> bool {
+        self.failing_since
+            .is_some_and(|since| now.saturating_duration_since(since) >= time)
     }
 
-    fn of(&mut self, check: Check) -> &mut bool {
-        match check {
-            Check::Backup => &mut self.backup,
-            Check::Upstream => &mut self.upstream,
-            Check::Parts => &mut self.parts,
+    /// Returns whether a job of this replica explains that the copy has another digest.
+    fn explains_change(&self, integrity: Integrity) -> bool {
+        match self.stage {
+            JobStage::None => false,
+            JobStage::Copied | JobStage::Updated => true,
+            // An update does not explain an earlier change.
+            JobStage::Updating => integrity == Integrity::Intact,
         }
     }
-}
 
-impl Clock<'_> {
-    /// `wait`, or the re-check interval if that is shorter.
-    fn at_most(self, wait: Duration) -> Duration {
-        wait.min(self.recheck_schedule.interval())
+    /// Records that a check found the copy.
+    fn copy_found(&mut self) {
+        self.failing_since = None;
+        if matches!(self.stage, JobStage::Copied | JobStage::Updated) {
+            self.stage = JobStage::None;
+        }
     }
 }
 

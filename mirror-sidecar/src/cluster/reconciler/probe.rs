@@ -4,19 +4,52 @@ use mirror_contract::{Digest, ImageRef, ImageStatus, Mode, RefusalKind};
 use mirror_copy::Completeness;
 
 use super::image_checks::{CheckError, Presence, Upstream};
-use super::image_state::Check;
 use super::referrer_checks::{ReferrersPlan, UpstreamReferrers};
 use crate::cluster::index::Image;
 use crate::lookup::{Lookup, PartsPlan, Turn};
 
-/// A check of one image, and what is known before it.
+/// A kind of check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Check {
+    /// The copy in the backup.
+    Backup,
+    /// The original.
+    Upstream,
+    /// All manifests and blobs that the copy refers to.
+    Parts,
+}
+
+/// A value for each kind of check.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ByCheck<T> {
+    backup: T,
+    upstream: T,
+    parts: T,
+}
+
+impl<T> ByCheck<T> {
+    pub(super) fn of(&self, check: Check) -> &T {
+        match check {
+            Check::Backup => &self.backup,
+            Check::Upstream => &self.upstream,
+            Check::Parts => &self.parts,
+        }
+    }
+
+    pub(super) fn of_mut(&mut self, check: Check) -> &mut T {
+        match check {
+            Check::Backup => &mut self.backup,
+            Check::Upstream => &mut self.upstream,
+            Check::Parts => &mut self.parts,
+        }
+    }
+}
+
 pub(super) struct ProbeRequest {
     pub(super) image: Image,
     pub(super) subject: Subject,
     pub(super) check: Check,
-    /// The parts to check.
-    pub(super) plan: PartsPlan,
-    /// The referrers to check.
+    pub(super) parts: PartsPlan,
     pub(super) referrers: ReferrersPlan,
 }
 
@@ -28,7 +61,7 @@ pub(super) enum Subject {
         copy: ImageRef<'static>,
         known: Option<Digest<'static>>,
         /// The tag must be reset to `known`.
-        is_to_put_back: bool,
+        is_to_restore: bool,
     },
     /// Only whether there is a copy; a cached result counts.
     Others,
@@ -51,15 +84,13 @@ impl ProbeResult {
             reason,
             is_outage: false,
         };
+        let no_parts = PartsPlan {
+            turn: Turn::Nothing,
+            skip: 0,
+        };
         match check {
             Check::Backup => Self::Backup(Err(error(reason))),
-            Check::Parts => {
-                let plan = PartsPlan {
-                    turn: Turn::Nothing,
-                    skip: 0,
-                };
-                Self::Parts(plan, Err(error(reason)))
-            }
+            Check::Parts => Self::Parts(no_parts, Err(error(reason))),
             Check::Upstream => {
                 let lasting = false;
                 Self::Upstream(Upstream::Unknown { reason, lasting }, Vec::new())
@@ -77,14 +108,14 @@ pub(super) struct ProbeError {
 }
 
 /// Runs one check.
-pub(super) async fn probe(lookup: Lookup, question: ProbeRequest) -> ProbeResult {
+pub(super) async fn probe(lookup: Lookup, request: ProbeRequest) -> ProbeResult {
     let ProbeRequest {
         image,
         subject,
         check,
-        plan,
+        parts,
         referrers,
-    } = question;
+    } = request;
     match check {
         Check::Backup => ProbeResult::Backup(probe_backup(&lookup, &image, &subject).await),
         Check::Upstream => {
@@ -111,10 +142,10 @@ pub(super) async fn probe(lookup: Lookup, question: ProbeRequest) -> ProbeResult
                     copy,
                     known: Some(digest),
                     ..
-                } => lookup.check_parts(&image, copy, digest, plan).await,
+                } => lookup.check_parts(&image, copy, digest, parts).await,
                 _ => Ok(Completeness::Complete { next: None }),
             };
-            ProbeResult::Parts(plan, found.map_err(|error| ProbeError::of_parts(&error)))
+            ProbeResult::Parts(parts, found.map_err(|error| ProbeError::of_parts(&error)))
         }
     }
 }
@@ -128,7 +159,7 @@ async fn probe_backup(
         Subject::Ours {
             copy,
             known: Some(known),
-            is_to_put_back: true,
+            is_to_restore: true,
         } => lookup.reset(image, copy, known).await,
         Subject::Ours { copy, known, .. } => lookup.inspect(image, copy, known.as_ref()).await,
         Subject::Foreign => lookup.look_for(image).await,
@@ -138,7 +169,7 @@ async fn probe_backup(
 }
 
 impl ProbeError {
-    /// A check of parts waits for its turns, so its time says nothing about the registry.
+    /// A check of parts waits for its turns, so a timeout is no outage of the registry.
     fn of_parts(error: &CheckError) -> Self {
         let probe_error = Self::of(error);
         Self {

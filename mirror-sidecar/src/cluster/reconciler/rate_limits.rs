@@ -1,4 +1,4 @@
-//! How often registries are asked. No I/O; the time is passed in.
+//! How often registries are checked. No I/O; the time is passed in.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -65,7 +65,7 @@ pub(super) enum UpstreamPermit {
     Granted,
     /// Too many are in flight; retry at this time.
     Busy(Instant),
-    /// The registry has a rate limit, asked for a pause, or is in backoff; retry at this time.
+    /// The registry has a rate limit, requested a pause, or is in backoff; retry at this time.
     Throttled(Instant),
 }
 
@@ -76,8 +76,8 @@ pub(super) fn backup_backoff() -> Backoff {
 }
 
 impl HostLimits {
-    /// Requests a check at `host`, whose last responses sent this rate `limit`; `is_paused` if it asked for a pause.
-    pub(super) fn ask(
+    /// Requests a check at `host`, whose last responses sent this rate `limit`; `is_paused` if it requested a pause.
+    pub(super) fn request(
         &mut self,
         host: &str,
         limit: Option<RateLimit>,
@@ -156,68 +156,89 @@ mod tests {
         #[case] may_ask: bool,
     ) {
         let limit = said.map(|(limit, remaining)| RateLimit { limit, remaining });
-        let leave = HostLimits::default().ask("a", limit, is_paused, Instant::now());
+        let leave = HostLimits::default().request("a", limit, is_paused, Instant::now());
         assert_eq!(leave == UpstreamPermit::Granted, may_ask, "{leave:?}");
     }
 
     #[tokio::test]
-    async fn a_registry_that_does_not_answer_is_left_alone_each_time_for_longer() {
+    async fn a_registry_without_a_response_gets_exponential_backoff() {
         let mut now = Instant::now();
         let mut hosts = HostLimits::default();
         for _ in 0..MAX_PER_HOST {
-            assert_eq!(hosts.ask("a", None, false, now), UpstreamPermit::Granted);
+            assert_eq!(
+                hosts.request("a", None, false, now),
+                UpstreamPermit::Granted
+            );
         }
         assert_eq!(
-            hosts.ask("a", None, false, now),
+            hosts.request("a", None, false, now),
             UpstreamPermit::Busy(now + BUSY_FOR)
         );
-        assert_eq!(hosts.ask("b", None, false, now), UpstreamPermit::Granted);
+        assert_eq!(
+            hosts.request("b", None, false, now),
+            UpstreamPermit::Granted
+        );
         for _ in 0..MAX_PER_HOST {
             hosts.ended("a", false, now);
         }
         for seconds in [30, 60, 120, 240, 480, 900, 900] {
             let backoff = now + Duration::from_secs(seconds);
             assert_eq!(
-                hosts.ask("a", None, false, now),
+                hosts.request("a", None, false, now),
                 UpstreamPermit::Throttled(backoff)
             );
             now = backoff;
-            assert_eq!(hosts.ask("a", None, false, now), UpstreamPermit::Granted);
+            assert_eq!(
+                hosts.request("a", None, false, now),
+                UpstreamPermit::Granted
+            );
             assert!(matches!(
-                hosts.ask("a", None, false, now),
+                hosts.request("a", None, false, now),
                 UpstreamPermit::Busy(_)
             ));
             hosts.ended("a", false, now);
         }
         now += Duration::from_hours(1);
-        assert_eq!(hosts.ask("a", None, false, now), UpstreamPermit::Granted);
+        assert_eq!(
+            hosts.request("a", None, false, now),
+            UpstreamPermit::Granted
+        );
         hosts.ended("a", true, now);
-        assert_eq!(hosts.ask("a", None, false, now), UpstreamPermit::Granted);
-        assert_eq!(hosts.ask("a", None, false, now), UpstreamPermit::Granted);
+        assert_eq!(
+            hosts.request("a", None, false, now),
+            UpstreamPermit::Granted
+        );
+        assert_eq!(
+            hosts.request("a", None, false, now),
+            UpstreamPermit::Granted
+        );
         hosts.keep(|_| false);
         assert_eq!(hosts.by_name.len(), 2, "both are being asked");
     }
 
     #[tokio::test]
-    async fn many_registries_that_hang_do_not_hold_up_the_others() {
+    async fn many_hanging_registries_do_not_delay_the_others() {
         let mut hosts = HostLimits::default();
         let now = Instant::now();
         let names: Vec<_> = (0..100).map(|number| format!("hangs-{number}")).collect();
         for name in &names {
-            assert_eq!(hosts.ask(name, None, false, now), UpstreamPermit::Granted);
+            assert_eq!(
+                hosts.request(name, None, false, now),
+                UpstreamPermit::Granted
+            );
             hosts.ended(name, false, now);
         }
         let later = now + Duration::from_hours(1);
         let asked = |hosts: &mut HostLimits| {
             let asked = names.iter();
-            let asked =
-                asked.filter(|name| hosts.ask(name, None, false, later) == UpstreamPermit::Granted);
+            let asked = asked
+                .filter(|name| hosts.request(name, None, false, later) == UpstreamPermit::Granted);
             asked.cloned().collect::<Vec<_>>()
         };
         let first = asked(&mut hosts);
         assert_eq!(first.len(), MAX_PROBES);
         assert_eq!(
-            hosts.ask("answers", None, false, later),
+            hosts.request("answers", None, false, later),
             UpstreamPermit::Granted
         );
         for name in &first {

@@ -9,6 +9,9 @@ use mirror_contract::ImageRef;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
+/// Longest time between two checks of an image that is not as it should be: the cause may have been fixed by then.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(15);
+
 /// A schedule in which every image has one turn in each interval.
 #[derive(Clone, Debug)]
 pub(super) struct RecheckSchedule {
@@ -19,9 +22,16 @@ pub(super) struct RecheckSchedule {
     started_at: u128,
 }
 
-/// The place of an image's turn in the interval.
+/// The position of an image's turn in the interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Phase(u64);
+
+/// The schedule at one moment.
+#[derive(Clone, Copy)]
+pub(super) struct Clock<'a> {
+    schedule: &'a RecheckSchedule,
+    pub now: Instant,
+}
 
 impl Phase {
     /// Derives the phase from the name alone, in the same way in every version.
@@ -42,25 +52,42 @@ impl RecheckSchedule {
         }
     }
 
-    pub(super) fn interval(&self) -> Duration {
-        nanos(self.interval)
+    pub(super) fn at(&self, now: Instant) -> Clock<'_> {
+        let schedule = self;
+        Clock { schedule, now }
+    }
+}
+
+impl Clock<'_> {
+    pub(super) fn interval(self) -> Duration {
+        nanos(self.schedule.interval)
+    }
+
+    /// The end of `wait`, or of the re-check interval if that is shorter.
+    pub(super) fn after(self, wait: Duration) -> Instant {
+        self.now + wait.min(self.interval())
     }
 
     /// The number of the current turn.
-    pub(super) fn turn(&self, phase: Phase, now: Instant) -> u128 {
-        self.position(phase, now) / self.interval
+    pub(super) fn turn(self, phase: Phase) -> u128 {
+        self.position(phase) / self.schedule.interval
     }
 
-    /// The start of the next turn, later than `now`.
-    pub(super) fn next(&self, phase: Phase, now: Instant) -> Instant {
-        let passed = self.position(phase, now) % self.interval;
-        now + nanos(self.interval - passed)
+    /// The start of the next turn, later than now.
+    pub(super) fn next_turn(self, phase: Phase) -> Instant {
+        let passed = self.position(phase) % self.schedule.interval;
+        self.now + nanos(self.schedule.interval - passed)
     }
 
     /// Nanoseconds since the image's turn number 0.
-    fn position(&self, phase: Phase, now: Instant) -> u128 {
-        let elapsed = now.saturating_duration_since(self.started).as_nanos();
-        self.started_at + elapsed + u128::from(phase.0) % self.interval
+    fn position(self, phase: Phase) -> u128 {
+        let RecheckSchedule {
+            interval,
+            started,
+            started_at,
+        } = self.schedule;
+        let elapsed = self.now.saturating_duration_since(*started).as_nanos();
+        started_at + elapsed + u128::from(phase.0) % interval
     }
 }
 

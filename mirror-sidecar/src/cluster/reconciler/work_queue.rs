@@ -6,7 +6,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use tokio::time::Instant;
 
-use super::image_state::{Check, ImageState};
+use super::image_state::ImageState;
+use super::probe::Check;
 use crate::cluster::index::Image;
 
 /// New images that are checked in a row while re-checks wait: new workloads must not wait for re-checks, and a tenant who
@@ -66,12 +67,10 @@ impl WorkQueue {
         new.or(again)
     }
 
-    /// The next image whose upstream check is due.
     pub(super) fn due_upstream(&self, now: Instant) -> Option<Image> {
         self.upstream.due(now)
     }
 
-    /// The next image whose parts check is due.
     pub(super) fn due_parts(&self, now: Instant) -> Option<Image> {
         self.parts.due(now)
     }

@@ -1,30 +1,49 @@
-//! Joining the other replicas, and keeping the own Lease until this one leaves.
+//! Joins the other replicas: holds the own Lease until this replica leaves, watches those of the others, and deletes those
+//! of replicas that are gone for good.
 
+use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
-use tokio::sync::watch as channel;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use kube::api::{DeleteParams, PartialObjectMeta, Preconditions};
+use kube::runtime::watcher::{self, Config, Event, watcher};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::group::{DURATION, Group, RENEW_EVERY};
-use super::lease::{LeaseError, OwnLease};
-use super::membership::Membership;
+use super::lease::{Group, LeaseError, OwnLease, PREFIX, RENEW_INTERVAL, record};
+use super::membership::{DURATION, Dead, Membership};
 use super::metrics::ReplicaMetrics;
-use super::watch::watch;
 use super::{Context, Replicas, Team, now};
-use crate::cluster::api_server::ApiServer;
+use crate::backoff::Backoff;
+use crate::cluster::api_server::{ApiServer, is_unreachable};
 use crate::copy_queue::CrashRecord;
 
 /// Shortest time between two writes of the Lease because a copy starts.
-const RECORD_EVERY: Duration = Duration::from_millis(250);
+const RECORD_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A stream that is silent for this long is dead: it delivers the own renewals.
+const SILENCE: Duration = RENEW_INTERVAL.saturating_mul(4);
+
+/// Backoff before a broken stream is opened again, with a list. There are only a few Leases.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+
+/// Other replicas may be noticed this much later.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+
+const DELETE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// For this type the client requests names and resource versions only.
+type Metadata = PartialObjectMeta<Lease>;
 
 impl Replicas {
     /// Shares the work with the other replicas of `group` in `namespace`, under a name that no other replica has, until
-    /// [`Self::leave`]. An API server that does not answer is waited for in the background; until the others are known,
-    /// but for a few seconds at most, this replica owns nothing.
+    /// [`Self::leave`]. Does not wait for the API server; until the others are known, but for a few seconds at most, this
+    /// replica owns nothing.
     #[must_use]
     pub fn join(
         server: impl Into<ApiServer>,
@@ -41,7 +60,7 @@ impl Replicas {
         });
         let replicas = Self {
             team: Some(Arc::clone(&team)),
-            changed: channel::Sender::new(()),
+            changed: watch::Sender::new(()),
         };
         let server = server.into();
         let context = Context {
@@ -59,41 +78,30 @@ impl Replicas {
         tokio::spawn(async move {
             // Also when a task panics: nobody waits for one that is gone.
             let _left = context.team.left.clone().drop_guard();
-            let team = Arc::clone(&context.team);
-            let watch = team
+            let watching = context
+                .team
                 .leave
-                .run_until_cancelled(watch(&context, others, &selector));
-            tokio::join!(hold(&context, lease), watch);
+                .run_until_cancelled(watch_others(&context, others, &selector));
+            tokio::join!(hold(&context, lease), watching);
         });
         replicas
     }
 }
 
-impl Context {
-    /// Records that a renewal failed; returns whether an outage of the API server explains it.
-    fn explains(&self, error: &LeaseError, is_first: bool) -> bool {
-        if error.is_unreachable() {
-            self.server.failed(error);
-            return is_first || self.server.is_away();
-        }
-        matches!(error, LeaseError::Refused { source, .. } if self.server.explains(source, false))
-    }
-}
-
-/// Keeps the own Lease alive until this replica leaves, and deletes it then.
+/// Renews the own Lease until this replica leaves, then deletes it.
 async fn hold(context: &Context, mut lease: OwnLease) {
     let leaving = &context.team.leave;
     let mut held_until: Option<Instant> = None;
-    let mut failing = false;
-    let mut failures = 0_u32;
-    let mut ticks = interval(RENEW_EVERY);
+    let mut is_failing = false;
+    // Failures that an outage explains are no reason to warn.
+    let mut is_in_outage = false;
+    let mut ticks = interval(RENEW_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let is_failing = failing;
         let next = async {
             let early = async {
-                // What starts meanwhile is stored with it.
-                sleep(RECORD_EVERY).await;
+                // Copies that start meanwhile are stored with it.
+                sleep(RECORD_INTERVAL).await;
                 context.crash_record.waits_to_be_stored().await;
             };
             tokio::select! {
@@ -104,23 +112,23 @@ async fn hold(context: &Context, mut lease: OwnLease) {
         if leaving.run_until_cancelled(next).await.is_none() {
             break;
         }
-        // Others count from when they see the renewal, which is later.
-        let asked_at = now();
-        // Never broken off: a renewal that arrives after the deletion would make the Lease again.
+        // Other replicas count from when they see the renewal, which is later.
+        let requested_at = now();
+        // Never cancelled: a renewal that arrives after the deletion would create the Lease again.
         match lease.renew().await {
             Ok(()) => {
                 context.server.responded();
-                failures = 0;
-                held_until = Some(asked_at + DURATION);
-                if std::mem::take(&mut failing) {
+                is_in_outage = false;
+                held_until = Some(requested_at + DURATION);
+                if std::mem::take(&mut is_failing) {
                     tracing::info!("renewed Lease of this replica again");
                 }
             }
-            Err(error) if context.explains(&error, failures == 0) => {
-                failures = failures.saturating_add(1);
+            Err(error) if context.explains(&error, !is_in_outage) => {
+                is_in_outage = true;
                 tracing::debug!(%error, "cannot renew Lease of this replica");
             }
-            Err(error) if !std::mem::replace(&mut failing, true) => {
+            Err(error) if !std::mem::replace(&mut is_failing, true) => {
                 tracing::warn!(%error, "cannot renew Lease of this replica; check the API server and the permissions of mirror-sidecar. After 15 s the other replicas take over its work as well");
             }
             Err(error) => tracing::debug!(%error, "cannot renew Lease of this replica"),
@@ -135,4 +143,136 @@ async fn hold(context: &Context, mut lease: OwnLease) {
         }
     }
     context.metrics.lease_held(false);
+}
+
+/// Watches the Leases of the group. Never returns.
+async fn watch_others(context: &Context, api: Api<Metadata>, selector: &str) {
+    let mut backoff = Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF);
+    loop {
+        if let Err(error) = follow(context, &api, selector, &mut backoff).await {
+            if backoff.failures() == 0 && !is_outage(&error) {
+                tracing::warn!(%error, "cannot watch Leases of the other replicas; check the API server and the permissions of mirror-sidecar. Meanwhile this replica does all work");
+            } else {
+                tracing::debug!(%error, "cannot watch Leases of the other replicas");
+            }
+        }
+        backoff.fail(now().into());
+        while let Some(end) = backoff.until(now().into()) {
+            context.refresh();
+            let next_change = context.team.members().next_change(now());
+            sleep_until(next_change.map_or(end, |next| end.min(next.into()))).await;
+        }
+        context.refresh();
+    }
+}
+
+/// Follows one stream to its end. Each event ends the backoff.
+async fn follow(
+    context: &Context,
+    api: &Api<Metadata>,
+    selector: &str,
+    backoff: &mut Backoff,
+) -> Result<(), Box<watcher::Error>> {
+    let mut stream = pin!(watcher(api.clone(), Config::default().labels(selector)));
+    let mut listed = BTreeSet::new();
+    let mut silent_at = now() + SILENCE;
+    loop {
+        let next_change = context.team.members().next_change(now());
+        let wake = next_change.map_or(silent_at, |next| next.min(silent_at));
+        match timeout_at(wake.into(), stream.next()).await {
+            Ok(Some(Ok(event))) => {
+                // The beginning of a list is announced before any request.
+                if !matches!(event, Event::Init) {
+                    silent_at = now() + SILENCE;
+                    backoff.succeed();
+                }
+                context.apply(event, &mut listed);
+            }
+            Ok(Some(Err(error))) => return Err(Box::new(error)),
+            Ok(None) => return Ok(()),
+            Err(_) if silent_at <= now() => {
+                tracing::debug!("watch of Leases is silent, even about the own one; restarting it");
+                return Ok(());
+            }
+            Err(_) => {}
+        }
+        context.refresh();
+        let dead = context.team.members().take_dead(now());
+        for lease in dead {
+            delete(api, &lease).await;
+        }
+    }
+}
+
+impl Context {
+    /// Records that a renewal failed; returns whether an outage of the API server explains it.
+    fn explains(&self, error: &LeaseError, is_first: bool) -> bool {
+        if error.is_unreachable() {
+            self.server.failed(error);
+            return is_first || self.server.is_away();
+        }
+        matches!(error, LeaseError::Refused { source, .. } if self.server.explains(source, false))
+    }
+
+    fn apply(&self, event: Event<Metadata>, listed: &mut BTreeSet<String>) {
+        let mut members = self.team.members();
+        match event {
+            Event::Init => listed.clear(),
+            Event::InitDone => {
+                let listed = std::mem::take(listed);
+                members.listed(&listed);
+                self.crash_record.keep(|name| listed.contains(name));
+            }
+            Event::Delete(lease) => {
+                if let Some((name, _)) = replica(&lease) {
+                    members.deleted(name);
+                    self.crash_record.forget(name);
+                }
+            }
+            Event::InitApply(ref lease) | Event::Apply(ref lease) => {
+                let Some((name, version)) = replica(lease) else {
+                    return;
+                };
+                if let Event::InitApply(_) = event {
+                    listed.insert(name.to_owned());
+                }
+                // The Lease of a replica that crashed does not change until it is deleted, and its record is known then.
+                if members.seen(name, version, now()) {
+                    self.crash_record.observe(name, record(&lease.metadata));
+                }
+            }
+        }
+    }
+}
+
+/// Returns whether an outage of the API server explains the error.
+fn is_outage(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(source)
+        | watcher::Error::WatchStartFailed(source)
+        | watcher::Error::WatchFailed(source) => is_unreachable(source),
+        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => false,
+    }
+}
+
+/// The name of the replica whose Lease this is, and the Lease's resource version.
+fn replica(lease: &Metadata) -> Option<(&str, &str)> {
+    let name = lease.metadata.name.as_deref()?.strip_prefix(PREFIX)?;
+    Some((name, lease.metadata.resource_version.as_deref()?))
+}
+
+/// Deletes a Lease unless it changed meanwhile. Another replica may do the same.
+async fn delete(api: &Api<Metadata>, dead: &Dead) {
+    let params = DeleteParams::default().preconditions(Preconditions {
+        resource_version: Some(dead.version.clone()),
+        uid: None,
+    });
+    let name = format!("{PREFIX}{}", dead.name);
+    match timeout(DELETE_TIMEOUT, api.delete(&name, &params)).await {
+        Ok(Ok(_)) => {
+            tracing::info!(lease = name, "deleted Lease of a replica that is gone");
+        }
+        Ok(Err(error)) => tracing::debug!(lease = name, %error, "cannot delete Lease; retrying"),
+        Err(_) => tracing::debug!(lease = name, "cannot delete Lease in time; retrying"),
+    }
 }

@@ -1,4 +1,4 @@
-//! The Lease of this replica: made, renewed, deleted.
+//! The Leases of replicas: their names and labels, and creating, renewing and deleting the own one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,24 +8,43 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
+use mirror_contract::ImageRef;
 use mirror_contract::workload::GROUP;
+use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
-use super::group::{DURATION, Group, PREFIX, RECORD_ANNOTATION};
+use super::membership::DURATION;
 use crate::cluster::api_server::is_unreachable;
+use crate::cluster::index::Rules;
 use crate::copy_queue::CrashRecord;
 
-/// Longest time for a renewal, with all its requests: the next one must not be late.
-const RENEW_WITHIN: Duration = Duration::from_secs(4);
+/// Interval between renewals. Two of them may fail without consequences.
+pub(super) const RENEW_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Longest time for the deletion, at the end of the process.
-const REMOVE_WITHIN: Duration = Duration::from_secs(2);
+/// Timeout for a renewal, with all its requests: the next one must not be late.
+const RENEW_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Timeout for the deletion, at the end of the process.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Requests that may find the Lease in another state than the one before. Two are needed after a restart under the same
 /// name, a third when somebody deletes it at that moment.
 const ATTEMPTS: usize = 3;
 
-/// The Lease of this replica.
+/// Prefix of the names of all Leases of replicas.
+pub(super) const PREFIX: &str = "mirror-sidecar-";
+
+/// Annotation of a Lease with the images that its replica is copying, and those that it copies in isolation.
+const RECORD_ANNOTATION: &str = "image-mirror.dev/copies";
+
+/// The image whose copy's name tells backups apart. Any image would do.
+const SAMPLE: &str = "docker.io/library/sample:1";
+
+/// Replicas that share work: those with the same rules. Two installations in one namespace may have different backups, or
+/// exclude different namespaces; neither does the other's work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group(String);
+
 pub(super) struct OwnLease {
     api: Api<Lease>,
     name: String,
@@ -33,11 +52,11 @@ pub(super) struct OwnLease {
     labels: BTreeMap<String, String>,
     acquired: Timestamp,
     crash_record: CrashRecord,
-    /// The resource version of what is stored, if that is known.
+    /// The stored resource version, if it is known.
     version: Option<String>,
 }
 
-/// Why the Lease is not as it should be. It is tried again with the next renewal.
+/// The next renewal is the retry.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LeaseError {
     #[error("cannot {operation} the Lease {lease}: {source}")]
@@ -46,15 +65,55 @@ pub(super) enum LeaseError {
         lease: String,
         source: Box<kube::Error>,
     },
-    #[error("the API server takes too long to {operation} the Lease {lease}")]
+    #[error("cannot {operation} the Lease {lease}: no response from the API server in time")]
     TooSlow {
         operation: &'static str,
         lease: String,
     },
     #[error(
-        "somebody else keeps changing the Lease {lease}: each replica needs a --replica of its own"
+        "cannot renew the Lease {lease}: another process keeps changing it; set a --replica of its own for each replica"
     )]
     Contended { lease: String },
+}
+
+impl Group {
+    /// The group of all replicas with these rules.
+    #[must_use]
+    pub fn of(rules: &Rules) -> Self {
+        let sample = ImageRef::parse(SAMPLE)
+            .ok()
+            .and_then(|image| rules.backup.target(&image).ok());
+        let mut excluded: Vec<String> = rules
+            .excluded_namespaces
+            .patterns()
+            // If this form changes in a later version, old and new replicas do not share work during that update.
+            .map(|pattern| format!("{pattern:?}"))
+            .collect();
+        excluded.sort_unstable();
+        let mut hash = Sha256::new();
+        hash.update(sample.map(|copy| copy.to_string()).unwrap_or_default());
+        for pattern in excluded {
+            hash.update(" ");
+            hash.update(pattern);
+        }
+        hash.update("\n");
+        hash.update(rules.pull_secret.as_deref().unwrap_or_default());
+        // 64 bits are plenty to tell the few installations of a namespace from each other.
+        let hash = hash.finalize();
+        let first = hash.iter().take(8);
+        let number = first.fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        Self(format!("{number:016x}"))
+    }
+
+    /// The value of the label.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn selector(&self) -> String {
+        format!("{GROUP}={}", self.0)
+    }
 }
 
 impl LeaseError {
@@ -92,18 +151,17 @@ impl OwnLease {
         }
     }
 
-    /// Gives a sign of life.
     pub(super) async fn renew(&mut self) -> Result<(), LeaseError> {
-        match timeout(RENEW_WITHIN, self.try_renew()).await {
+        match timeout(RENEW_TIMEOUT, self.try_renew()).await {
             Ok(result) => result,
             Err(_) => Err(self.too_slow("renew")),
         }
     }
 
-    /// Deletes the Lease. One that is gone already is as good.
+    /// Deletes the Lease. It is no error if it does not exist.
     pub(super) async fn remove(&self) -> Result<(), LeaseError> {
         let params = DeleteParams::default();
-        match timeout(REMOVE_WITHIN, self.api.delete(&self.name, &params)).await {
+        match timeout(REMOVE_TIMEOUT, self.api.delete(&self.name, &params)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(()),
             Ok(Err(error)) => Err(self.refused("delete", error)),
@@ -114,7 +172,7 @@ impl OwnLease {
     async fn try_renew(&mut self) -> Result<(), LeaseError> {
         let params = PostParams::default();
         for _ in 0..ATTEMPTS {
-            // Taken: after an error or a timeout nobody knows what is stored.
+            // Taken: after an error or a timeout the stored version is not known.
             let (recorded, record) = self.crash_record.to_store();
             let (operation, stored) = if let Some(version) = self.version.take() {
                 let lease = self.lease(Some(version), record);
@@ -132,7 +190,7 @@ impl OwnLease {
                     self.crash_record.stored(recorded);
                     return Ok(());
                 }
-                // It was deleted, or is there already: from this replica before a restart, or after a lost answer.
+                // It was deleted, or exists already: from this replica before a restart, or after a lost response.
                 Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
                     self.version = self.stored_version().await?;
                 }
@@ -156,7 +214,7 @@ impl OwnLease {
         let Some(lease) = list.items.into_iter().next() else {
             return Ok(None);
         };
-        // A process that ends in order deletes its Lease. Read before it is overwritten.
+        // A process that ends properly deletes its Lease. Read before it is overwritten.
         self.crash_record.load(record(&lease.metadata));
         Ok(lease.metadata.resource_version)
     }

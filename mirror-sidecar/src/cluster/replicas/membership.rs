@@ -1,34 +1,34 @@
-//! Who is alive, and who does what: state and rules, without clock and network.
+//! The live replicas, and the owner of each piece of work. No I/O; the time is passed in.
 //!
 //! A replica is alive for [`DURATION`] after its Lease was last seen to change. Only the local clock counts: clocks of
-//! different machines differ, so the times in a Lease mean nothing here. This replica always counts as alive, even if the
-//! others cannot see it: then its share is done twice, and nothing is left undone.
+//! different machines differ, so the times in a Lease are ignored. This replica always counts as alive, even if the others
+//! cannot see it: then its share is done twice, and nothing is left undone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-use super::group::DURATION;
+/// How long a replica counts as alive after its Lease changed: a crash costs at most this time. Three renewals may be lost.
+pub(super) const DURATION: Duration = Duration::from_secs(15);
 
-/// How long a replica that just started waits until it knows the others. A rollout would have each new replica begin
-/// with everything otherwise.
-pub(super) const JOIN_WITHIN: Duration = Duration::from_secs(5);
+/// How long a new replica waits until it knows the others. Otherwise, each new replica of a rollout would begin with all
+/// of the work.
+pub(super) const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// After this time without a change a Lease is deleted: its replica is gone for good, and nobody else does it.
+/// Time without a change after which a Lease is deleted: its replica is gone for good, and nothing else deletes it.
 pub(super) const DEAD_AFTER: Duration = DURATION.saturating_mul(10);
 
-/// More replicas than anybody runs; at 200 bytes each. Those beyond are not known, and their shares are done twice.
+/// Limit of known replicas, at 200 bytes each: more than anybody runs. The shares of those beyond it are done twice.
 pub(super) const MAX_OTHERS: usize = 200;
 
-/// The replicas, as this one sees them.
 #[derive(Debug)]
 pub(super) struct Membership {
     own: Box<str>,
     phase: Phase,
     others: BTreeMap<Box<str>, Other>,
-    /// Those whose life was last told.
-    told: Vec<String>,
+    /// The live replicas at the last [`Self::refresh`].
+    reported: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -46,9 +46,9 @@ struct Other {
     /// The resource version of its Lease.
     version: Box<str>,
     changed_at: Instant,
-    /// When its Lease was last given out for deletion.
-    buried_at: Option<Instant>,
-    /// That it died was reported.
+    /// When its Lease was last to be deleted.
+    deleted_at: Option<Instant>,
+    /// Its crash was reported.
     is_lost: bool,
 }
 
@@ -56,7 +56,7 @@ struct Other {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Dead {
     pub name: String,
-    /// The resource version at which it was dead: a later one is a sign of life.
+    /// The resource version at which it was dead: at a later one, the replica lives.
     pub version: String,
 }
 
@@ -65,15 +65,15 @@ impl Membership {
         Self {
             own: own.into(),
             phase: Phase::Joining {
-                at_latest: now + JOIN_WITHIN,
+                at_latest: now + JOIN_TIMEOUT,
             },
             others: BTreeMap::new(),
-            told: Vec::new(),
+            reported: Vec::new(),
         }
     }
 
-    /// A Lease was seen; `true` if it is another replica's and has changed. Seeing the same again is no sign of life; a Lease
-    /// that is seen first is, since nobody knows how old it is.
+    /// Records a Lease; returns `true` if it is another replica's and has changed. A Lease that is seen for the first time
+    /// counts as changed, since its age is not known.
     pub(super) fn seen(&mut self, name: &str, version: &str, now: Instant) -> bool {
         if *name == *self.own {
             return false;
@@ -83,7 +83,7 @@ impl Membership {
             if is_news {
                 other.version = version.into();
                 other.changed_at = now;
-                other.buried_at = None;
+                other.deleted_at = None;
                 other.is_lost = false;
             }
             return is_news;
@@ -93,7 +93,7 @@ impl Membership {
             let other = Other {
                 version: version.into(),
                 changed_at: now,
-                buried_at: None,
+                deleted_at: None,
                 is_lost: false,
             };
             self.others.insert(name.into(), other);
@@ -101,12 +101,12 @@ impl Membership {
         has_room
     }
 
-    /// A Lease was deleted: its replica left.
-    pub(super) fn gone(&mut self, name: &str) {
+    /// Records that a Lease was deleted: its replica left.
+    pub(super) fn deleted(&mut self, name: &str) {
         self.others.remove(name);
     }
 
-    /// All Leases were listed, and these were there. So the others are known.
+    /// Records the names of all Leases.
     pub(super) fn listed(&mut self, names: &BTreeSet<String>) {
         self.others.retain(|name, _| names.contains(&**name));
         if matches!(self.phase, Phase::Joining { .. }) {
@@ -114,33 +114,33 @@ impl Membership {
         }
     }
 
-    /// Owns nothing any more.
+    /// Gives up all work.
     pub(super) fn leave(&mut self) {
         self.phase = Phase::Left;
     }
 
-    /// Whether the work that `key` names is this replica's.
+    /// Returns whether this replica owns the work that `key` names.
     pub(super) fn owns(&self, key: &str, now: Instant) -> bool {
-        self.takes_part(now) && owner(self.live(now), key) == Some(&self.own)
+        self.has_joined(now) && owner(self.live(now), key) == Some(&self.own)
     }
 
-    /// The replicas that live, if they are others than at the last call; and if they are known.
+    /// Returns the live replicas if they changed since the last call. Returns `None` until they are known.
     pub(super) fn refresh(&mut self, now: Instant) -> Option<Vec<String>> {
-        if !self.takes_part(now) {
+        if !self.has_joined(now) {
             return None;
         }
         let mut live: Vec<String> = self.live(now).map(str::to_owned).collect();
         live.sort_unstable();
-        if live == self.told {
+        if live == self.reported {
             return None;
         }
-        self.told.clone_from(&live);
+        self.reported.clone_from(&live);
         Some(live)
     }
 
-    /// When the shares change next if nothing is heard until then.
+    /// When the shares change next if no Lease changes until then.
     pub(super) fn next_change(&self, now: Instant) -> Option<Instant> {
-        let joining = match self.phase {
+        let joined = match self.phase {
             Phase::Joining { at_latest } if now < at_latest => Some(at_latest),
             _ => None,
         };
@@ -148,10 +148,10 @@ impl Membership {
             .others
             .values()
             .map(|other| other.changed_at + DURATION);
-        ends.filter(|end| now < *end).chain(joining).min()
+        ends.filter(|end| now < *end).chain(joined).min()
     }
 
-    /// The replicas that died since the last call: their Leases expired, and were not deleted.
+    /// Returns the replicas that crashed since the last call: their Leases expired, and were not deleted.
     pub(super) fn take_lost(&mut self, now: Instant) -> Vec<String> {
         let mut lost = Vec::new();
         for (name, other) in &mut self.others {
@@ -162,13 +162,13 @@ impl Membership {
         lost
     }
 
-    /// The Leases to delete, each once in a while.
+    /// Returns the Leases to delete, each at most once per [`DEAD_AFTER`].
     pub(super) fn take_dead(&mut self, now: Instant) -> Vec<Dead> {
         let is_over = |since: Instant| DEAD_AFTER <= now.saturating_duration_since(since);
         let mut dead = Vec::new();
         for (name, other) in &mut self.others {
-            if is_over(other.changed_at) && other.buried_at.is_none_or(is_over) {
-                other.buried_at = Some(now);
+            if is_over(other.changed_at) && other.deleted_at.is_none_or(is_over) {
+                other.deleted_at = Some(now);
                 dead.push(Dead {
                     name: name.to_string(),
                     version: other.version.to_string(),
@@ -178,7 +178,7 @@ impl Membership {
         dead
     }
 
-    fn takes_part(&self, now: Instant) -> bool {
+    fn has_joined(&self, now: Instant) -> bool {
         match self.phase {
             Phase::Joining { at_latest } => at_latest <= now,
             Phase::Joined => true,
@@ -186,7 +186,7 @@ impl Membership {
         }
     }
 
-    /// How many replicas live, this one included.
+    /// The number of live replicas, this one included.
     pub(super) fn count(&self, now: Instant) -> usize {
         self.live(now).count()
     }
@@ -201,8 +201,8 @@ impl Membership {
     }
 }
 
-/// Who does the work that `key` names: rendezvous hashing (Thaler and Ravishankar, 1998). Everybody who knows the same
-/// members comes to the same result, and when one goes, only its keys move.
+/// The owner of the work that `key` names, by rendezvous hashing (Thaler and Ravishankar, 1998): all replicas that know the
+/// same members come to the same result, and when one goes, only its keys move.
 fn owner<'a>(members: impl Iterator<Item = &'a str>, key: &str) -> Option<&'a str> {
     members.max_by_key(|member| (weight(member, key), *member))
 }

@@ -9,10 +9,9 @@ use mirror_contract::{Backup, NamespacePattern, Naming};
 use proptest::collection::btree_set;
 use proptest::prelude::*;
 
-use super::group::DURATION;
-use super::membership::{DEAD_AFTER, Dead, JOIN_WITHIN, MAX_OTHERS, Membership};
+use super::membership::{DEAD_AFTER, DURATION, Dead, JOIN_TIMEOUT, MAX_OTHERS, Membership};
 use super::{Group, Replicas};
-use crate::cluster::Rules;
+use crate::cluster::{Rules, testing};
 
 const MOMENT: Duration = Duration::from_millis(1);
 const ALMOST: Duration = DURATION.saturating_sub(MOMENT);
@@ -43,17 +42,17 @@ fn names<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
 }
 
 #[test]
-fn until_the_others_are_known_nothing_is_owned_but_not_for_long() {
+fn a_new_replica_owns_nothing_until_it_knows_the_others() {
     let start = Instant::now();
     let mut members = Membership::new("a", start);
     assert_eq!(owned(&members, start).len(), 0);
     assert_eq!(members.refresh(start), None);
-    assert_eq!(members.next_change(start), Some(start + JOIN_WITHIN));
+    assert_eq!(members.next_change(start), Some(start + JOIN_TIMEOUT));
 
     // The API server does not answer.
-    let late = start + JOIN_WITHIN;
+    let late = start + JOIN_TIMEOUT;
     assert_eq!(
-        owned(&members, start + JOIN_WITHIN.saturating_sub(MOMENT)).len(),
+        owned(&members, start + JOIN_TIMEOUT.saturating_sub(MOMENT)).len(),
         0
     );
     assert_eq!(owned(&members, late).len(), 300);
@@ -69,7 +68,7 @@ fn until_the_others_are_known_nothing_is_owned_but_not_for_long() {
 }
 
 #[test]
-fn only_a_change_of_the_lease_is_a_sign_of_life() {
+fn only_a_changed_lease_shows_that_a_replica_lives() {
     let start = Instant::now();
     let all = names(["a", "b"]);
     let mut members = view("a", &all, start);
@@ -99,10 +98,10 @@ fn only_a_change_of_the_lease_is_a_sign_of_life() {
 }
 
 #[test]
-fn who_leaves_hands_over_at_once() {
+fn a_replica_that_leaves_hands_over_immediately() {
     let now = Instant::now();
     let mut members = view("a", &names(["a", "b"]), now);
-    members.gone("b");
+    members.deleted("b");
     assert_eq!(owned(&members, now).len(), 300);
     members.leave();
     assert_eq!(owned(&members, now).len(), 0);
@@ -112,7 +111,7 @@ fn who_leaves_hands_over_at_once() {
 }
 
 #[test]
-fn a_lease_that_is_missing_in_a_list_is_gone() {
+fn a_lease_that_is_not_listed_is_deleted() {
     let now = Instant::now();
     let mut members = view("a", &names(["a", "b"]), now);
     members.listed(&names(["a"]));
@@ -120,7 +119,7 @@ fn a_lease_that_is_missing_in_a_list_is_gone() {
 }
 
 #[test]
-fn a_replica_that_is_invisible_to_the_others_still_does_its_share() {
+fn a_replica_without_a_lease_still_does_its_share() {
     let now = Instant::now();
     let all = names(["a", "b", "c"]);
     let seen = view("a", &all, now);
@@ -152,7 +151,7 @@ fn long_dead_leases_are_deleted_at_the_version_at_which_they_were_dead() {
 }
 
 #[test]
-fn there_is_an_end_to_the_members() {
+fn the_number_of_members_is_bounded() {
     let now = Instant::now();
     let mut members = Membership::new("a", now);
     for number in 0..MAX_OTHERS + 10 {
@@ -174,7 +173,7 @@ fn shares_are_about_equal() {
 }
 
 #[test]
-fn one_replica_does_everything_and_leaves_without_a_word() {
+fn a_single_replica_owns_everything_and_leaves_immediately() {
     let replicas = Replicas::alone();
     assert!(replicas.owns("image/docker.io/library/nginx:1"));
     let leaves = std::pin::pin!(replicas.leave());
@@ -185,17 +184,14 @@ fn one_replica_does_everything_and_leaves_without_a_word() {
 fn rules(repository: &str, excluded: &[&'static str], pull_secret: Option<&str>) -> Rules {
     let pattern = |text| NamespacePattern::parse(text).unwrap();
     Rules {
-        backup: Backup::new("registry.example:5000", repository, Naming::Flat).unwrap(),
-        former_backups: crate::former_backups::FormerBackups::default(),
         excluded_namespaces: excluded.iter().copied().map(pattern).collect(),
         pull_secret: pull_secret.map(str::to_owned),
-        former_pull_secrets: Vec::new(),
-        skip_owners: Vec::new(),
+        ..testing::rules(Backup::new("registry.example:5000", repository, Naming::Flat).unwrap())
     }
 }
 
 #[test]
-fn only_replicas_that_have_the_same_to_do_are_a_group() {
+fn replicas_with_the_same_rules_are_a_group() {
     let group =
         |repository, excluded: &[_], secret| Group::of(&rules(repository, excluded, secret));
     let group_a = group("acme", &["kube-*", "infra"], Some("pull"));
@@ -262,7 +258,7 @@ proptest! {
             let name = ["a", "b", "c", "d"][usize::from(who)];
             match what {
                 0 | 1 => _ = members.seen(name, &seconds.to_string(), now),
-                2 => members.gone(name),
+                2 => members.deleted(name),
                 _ => members.listed(&names(["a", name])),
             }
             if let Some(live) = members.refresh(now) {

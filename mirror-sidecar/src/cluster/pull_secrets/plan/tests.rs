@@ -76,7 +76,7 @@ fn after(state: Option<State>, step: &Step) -> Option<State> {
 
 proptest! {
     #[test]
-    fn every_secret_but_a_foreign_one_becomes_right(state in proptest::option::of(any_state()), desired in any_desired()) {
+    fn every_managed_secret_reaches_its_desired_state(state in proptest::option::of(any_state()), desired in any_desired()) {
         let mut now = state.clone();
         for _ in 0..3 {
             let seen = now.clone().map(|state| StoredSecret { version: version(), state });
@@ -95,7 +95,7 @@ proptest! {
     }
 
     #[test]
-    fn only_what_is_ours_and_useless_is_removed(
+    fn only_managed_and_unused_secrets_are_removed(
         state in any_state(),
         desired in any_desired(),
         is_needed: bool,
@@ -121,7 +121,7 @@ proptest! {
 
 proptest! {
     #[test]
-    fn where_it_is_to_be_left_alone_only_its_own_login_is_changed(
+    fn in_excluded_namespaces_only_the_own_login_is_changed(
         state in proptest::option::of(any_state()), desired in any_desired(),
     ) {
         let old = State::Ours { held: held("old"), is_immutable: false };
@@ -133,7 +133,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_needed_and_not_there_is_made() {
+fn a_missing_secret_that_is_needed_is_created() {
     let now = Instant::now();
     let desired = exactly();
     assert_eq!(action(true, None, desired, false, now), Action::Apply);
@@ -152,7 +152,7 @@ fn theirs() -> Fingerprint {
 }
 
 #[test]
-fn it_is_told_once_and_grows_slow_until_nothing_is_undone() {
+fn a_conflict_is_reported_once_and_backs_off() {
     let (mut conflicts, shop) = (ConflictBackoff::default(), Arc::from("shop"));
     let mut now = Instant::now();
     assert!(!conflicts.record_write(&shop, ours(), None, now));
@@ -183,7 +183,7 @@ fn it_is_told_once_and_grows_slow_until_nothing_is_undone() {
 }
 
 #[test]
-fn new_credentials_are_no_conflict_and_end_none() {
+fn new_credentials_neither_start_nor_end_a_conflict() {
     let (mut conflicts, shop) = (ConflictBackoff::default(), Arc::from("shop"));
     let now = Instant::now();
     conflicts.record_write(&shop, ours(), None, now);
@@ -198,7 +198,7 @@ fn new_credentials_are_no_conflict_and_end_none() {
 }
 
 #[test]
-fn what_is_seldom_undone_is_mended_at_once_and_told_too() {
+fn a_secret_that_is_seldom_changed_is_restored_immediately() {
     let (mut conflicts, shop) = (ConflictBackoff::default(), Arc::from("shop"));
     let mut now = Instant::now();
     conflicts.record_write(&shop, ours(), None, now);
@@ -222,7 +222,7 @@ fn what_is_seldom_undone_is_mended_at_once_and_told_too() {
 }
 
 #[test]
-fn what_is_over_is_forgotten() {
+fn conflicts_that_ended_are_forgotten() {
     let mut conflicts = ConflictBackoff::default();
     let now = Instant::now();
     for namespace in ["shop", "ending"] {

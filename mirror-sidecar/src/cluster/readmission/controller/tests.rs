@@ -187,7 +187,7 @@ async fn one_annotation_of_this_object_is_patched_after_a_dry_run() {
 
 /// What the policy leaves alone is never changed.
 #[tokio::test(start_paused = true)]
-async fn what_is_in_vain_is_not_stored() {
+async fn a_patch_without_effect_is_not_sent() {
     let world = World::start(Answer::Image("nginx", COPY));
     world.know_namespaces();
     seconds(8 * 3600).await;
@@ -200,7 +200,7 @@ async fn what_is_in_vain_is_not_stored() {
 
 /// Somebody undoes what the dry run showed.
 #[tokio::test(start_paused = true)]
-async fn what_does_not_last_is_repeated_seldom() {
+async fn a_rewrite_that_is_reverted_is_repeated_with_backoff() {
     let world = World::start(Answer::Image(COPY, "nginx"));
     world.know_namespaces();
     seconds(8 * 3600).await;
@@ -210,7 +210,7 @@ async fn what_does_not_last_is_repeated_seldom() {
 
 /// No list of any kind of workload is complete here: one that may not be listed must not hold up the others.
 #[tokio::test(start_paused = true)]
-async fn only_the_namespaces_must_be_known() {
+async fn only_the_list_of_namespaces_must_be_complete() {
     let world = World::start(Answer::Image(COPY, COPY));
     world.apply([Change::Begin(NAMESPACE)]);
     seconds(100).await;
@@ -234,7 +234,7 @@ async fn only_the_namespaces_must_be_known() {
 #[case(Answer::Refused(500), Outcome::Failed, false)]
 #[case(Answer::Odd, Outcome::Failed, false)]
 #[tokio::test(start_paused = true)]
-async fn what_fails_is_repeated_later_and_later(
+async fn failures_are_retried_with_backoff(
     #[case] answer: Answer,
     #[case] result: Outcome,
     #[case] is_reported: bool,
@@ -256,7 +256,7 @@ async fn what_fails_is_repeated_later_and_later(
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_another_installation_rewrote_is_told_once_an_hour_and_left_alone() {
+async fn a_namespace_of_another_installation_is_reported_each_hour_and_skipped() {
     let copy = "other.example/x/docker.io-library-redis:1";
     let workload = Workload {
         originals: vec![(copy.to_owned(), "redis:1".to_owned())],

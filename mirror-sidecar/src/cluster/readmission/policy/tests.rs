@@ -95,7 +95,7 @@ fn the_rate_of_patches_is_kept(#[case] rate: u32, #[case] burst: usize) {
 
 /// What nothing rewrites takes no patch's place.
 #[test]
-fn tries_in_vain_cost_no_place() {
+fn dry_runs_without_effect_do_not_count_for_the_rate() {
     let index = many(30);
     let mut readmissions = Readmissions::new(Readmit::On, per_minute(1));
     readmissions.has_effect = true;
@@ -110,7 +110,7 @@ fn tries_in_vain_cost_no_place() {
 #[case(Outcome::Rewritten, REST_MINUTES)]
 #[case(Outcome::Unchanged, REST_MINUTES)]
 #[case(Outcome::Failed, &[1, 2, 4, 8, 16, 32, 64, 128, 256, 360, 360])]
-fn the_same_images_rest_longer_and_longer(#[case] outcome: Outcome, #[case] minutes: &[u64]) {
+fn the_same_images_back_off_exponentially(#[case] outcome: Outcome, #[case] minutes: &[u64]) {
     let index = many(1);
     let mut readmissions = readmissions();
     let mut now = Instant::now();
@@ -148,7 +148,7 @@ fn in_doubt(readmissions: &mut Readmissions, index: &Index, now: &mut Instant) {
 
 /// The policy server was away for a moment: that is no reason to wait for long.
 #[test]
-fn an_outage_is_no_opinion_of_the_policy() {
+fn an_outage_is_no_decision_of_the_policy() {
     let index = many(1);
     let mut readmissions = readmissions();
     let mut now = Instant::now();
@@ -163,7 +163,7 @@ fn an_outage_is_no_opinion_of_the_policy() {
 const REST_MINUTES: &[u64] = &[10, 20, 40, 80, 160, 320, 360, 360];
 
 #[test]
-fn other_images_and_successors_need_not_rest() {
+fn other_images_and_new_objects_do_not_back_off() {
     let mut index = many(1);
     let mut readmissions = readmissions();
     let mut now = Instant::now();
@@ -185,7 +185,7 @@ fn other_images_and_successors_need_not_rest() {
 }
 
 #[test]
-fn it_says_when_to_look_again() {
+fn the_time_of_the_next_candidate_is_known() {
     let index = many(2);
     let mut readmissions = Readmissions::new(Readmit::On, per_minute(1));
     let now = Instant::now();
@@ -211,7 +211,7 @@ fn it_says_when_to_look_again() {
 }
 
 #[test]
-fn what_is_gone_is_forgotten() {
+fn deleted_workloads_are_forgotten() {
     let mut index = many(3);
     let mut readmissions = readmissions();
     let mut now = Instant::now();
@@ -245,7 +245,7 @@ fn namespaces_take_turns() {
 }
 
 #[test]
-fn what_was_never_tried_comes_first() {
+fn new_candidates_come_first() {
     let mut index = many(2);
     let mut readmissions = readmissions();
     let mut now = Instant::now();
@@ -257,7 +257,7 @@ fn what_was_never_tried_comes_first() {
 }
 
 #[test]
-fn what_is_not_rewritten_is_told_once() {
+fn a_workload_that_is_not_rewritten_is_reported_once() {
     let index = many(1);
     let mut readmissions = readmissions();
     let mut now = Instant::now();
@@ -270,7 +270,7 @@ fn what_is_not_rewritten_is_told_once() {
 
 /// Another replica may be the first that sees the policy work.
 #[test]
-fn what_others_rewrote_shows_that_the_policy_works() {
+fn rewrites_by_others_show_that_the_policy_works() {
     let mut index = many(2);
     let mut readmissions = readmissions();
     let mut now = Instant::now();
@@ -294,7 +294,7 @@ fn what_others_rewrote_shows_that_the_policy_works() {
 
 /// An outage neither swallows the news nor makes the rests longer.
 #[test]
-fn failures_before_count_apart() {
+fn failures_and_effects_are_counted_apart() {
     let index = many(1);
     let mut readmissions = readmissions();
     let mut now = Instant::now();
@@ -333,7 +333,7 @@ fn the_rate_is_that_of_all_replicas() {
 
 /// A few workloads that the policy leaves alone are told of, each of them.
 #[test]
-fn some_in_vain_do_not_mean_that_there_is_no_policy() {
+fn some_unchanged_workloads_do_not_mean_that_there_is_no_policy() {
     let index = many(9);
     let mut readmissions = readmissions();
     let mut now = Instant::now();
@@ -351,7 +351,7 @@ fn some_in_vain_do_not_mean_that_there_is_no_policy() {
 
 /// The policy may be installed later than the sidecar.
 #[test]
-fn without_a_policy_it_is_tried_seldom_and_told_once() {
+fn without_a_policy_dry_runs_are_rare_and_reported_once() {
     let index = many(100);
     let mut readmissions = readmissions();
     let mut now = Instant::now();
@@ -392,7 +392,7 @@ fn without_a_policy_it_is_tried_seldom_and_told_once() {
 #[case(Readmit::On, &["new", "odd", "old"])]
 #[case(Readmit::New, &["new"])]
 #[case(Readmit::Off, &[])]
-fn the_mode_decides_which(#[case] mode: Readmit, #[case] expected: &[&str]) {
+fn the_mode_selects_workloads(#[case] mode: Readmit, #[case] expected: &[&str]) {
     let works_since: Timestamp = "2026-11-23T00:00:00Z".parse().unwrap();
     let old = Some("2026-11-22T23:59:59Z".parse().unwrap());
     let index = index([

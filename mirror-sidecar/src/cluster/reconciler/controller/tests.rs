@@ -1,4 +1,4 @@
-//! What is told about images in use, and how often, with a clock that jumps.
+//! The reports about images in use, with a paused clock.
 
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
@@ -17,10 +17,9 @@ use crate::cluster::index::tests::{deployment, seen};
 use crate::cluster::reconciler::ReconcilerMetrics;
 use crate::cluster::reconciler::image_checks::Presence;
 use crate::cluster::reconciler::image_state::ImageState;
-use crate::cluster::testing::{api_server, found, refusal};
-use crate::cluster::{
-    CopyStatuses, Events, ExcludedNamespaces, Index, Replicas, Rules, SharedIndex,
-};
+use crate::cluster::reconciler::recheck_schedule::Clock;
+use crate::cluster::testing::{api_server, found, refusal, rules};
+use crate::cluster::{CopyStatuses, Events, Index, Replicas, SharedIndex};
 use crate::copy_queue::CopyMetrics;
 use crate::locations::Locations;
 use crate::lookup::Lookup;
@@ -29,7 +28,7 @@ use crate::namespace_budget::{BudgetMetrics, NamespaceBudgets};
 
 const IMAGE: &str = "quay.io/a/b:1";
 
-/// An API server for Events that is in order or not; and the reasons of those that it was asked to create.
+/// An API server for Events, and the reasons of those that it created.
 #[derive(Clone, Default)]
 struct Server(Arc<Mutex<State>>);
 
@@ -62,25 +61,22 @@ impl Server {
 
     fn count(&self, reason: &str) -> usize {
         let state = self.0.lock().unwrap();
-        state.reasons.iter().filter(|told| *told == reason).count()
+        state
+            .reasons
+            .iter()
+            .filter(|reported| *reported == reason)
+            .count()
     }
 }
 
-/// A controller of one image, which a Deployment uses. Nothing looks at a registry here.
 fn event_metrics() -> EventMetrics {
     EventMetrics::register(&mut Metrics::new())
 }
 
+/// A controller of one image, which a Deployment uses. No registry is checked here.
 fn controller(events: Events) -> Controller {
     let backup = Backup::new("backup.test:5000", "acme", Naming::Flat).unwrap();
-    let cluster = Arc::new(SharedIndex::new(Index::new(Rules {
-        backup: backup.clone(),
-        former_backups: crate::former_backups::FormerBackups::default(),
-        excluded_namespaces: ExcludedNamespaces::default(),
-        pull_secret: None,
-        former_pull_secrets: Vec::new(),
-        skip_owners: Vec::new(),
-    })));
+    let cluster = Arc::new(SharedIndex::new(Index::new(rules(backup.clone()))));
     cluster.apply(seen(deployment("web", &[IMAGE])));
     let registries = || Registries::new(RegistryOptions::default()).unwrap();
     let images = Locations::new(backup, &registries(), registries()).unwrap();
@@ -99,18 +95,15 @@ fn controller(events: Events) -> Controller {
     })
 }
 
-/// Shows the image to the controller.
-fn look(controller: &mut Controller, see: impl FnOnce(&mut ImageState, Clock<'_>)) {
+/// Changes the state of the image.
+fn observe(controller: &mut Controller, see: impl FnOnce(&mut ImageState, Clock<'_>)) {
     let now = Instant::now();
     if controller.images.is_empty() {
         controller.sync_images(now);
     }
-    let clock = Clock {
-        recheck_schedule: &controller.recheck_schedule,
-        now,
-    };
-    let (image, entry) = controller.images.iter_mut().next().unwrap();
-    see(&mut entry.state, clock);
+    let clock = controller.recheck_schedule.at(now);
+    let (image, state) = controller.images.iter_mut().next().unwrap();
+    see(state, clock);
     controller.changed.insert(Arc::clone(image));
 }
 
@@ -124,20 +117,20 @@ fn complete() -> Presence {
     }
 }
 
-fn is_last_copy(item: &mut ImageState, clock: Clock<'_>) {
-    item.backup_checked(Ok(complete()), clock);
+fn is_last_copy(state: &mut ImageState, clock: Clock<'_>) {
+    state.backup_checked(Ok(complete()), clock);
     for _ in 0..2 {
-        item.upstream_checked(Upstream::Absent, OnMovedTag::Update, clock);
+        state.upstream_checked(Upstream::Absent, OnMovedTag::Update, clock);
     }
 }
 
-fn is_made(item: &mut ImageState, clock: Clock<'_>) {
-    item.backup_checked(Ok(Presence::Missing), clock);
-    item.job_changed(None, clock);
-    item.backup_checked(Ok(complete()), clock);
+fn is_made(state: &mut ImageState, clock: Clock<'_>) {
+    state.backup_checked(Ok(Presence::Missing), clock);
+    state.job_changed(None, clock);
+    state.backup_checked(Ok(complete()), clock);
 }
 
-/// Lets the controller do what it does without news.
+/// Lets the controller repeat its reports.
 async fn pass(controller: &mut Controller, minutes: u32) {
     for _ in 0..minutes {
         controller.publish(Instant::now());
@@ -152,46 +145,77 @@ async fn pass(controller: &mut Controller, minutes: u32) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_copy_is_told_each_hour_while_it_lasts() {
+async fn the_last_copy_is_reported_each_hour() {
     let server = Server::default();
     let mut controller = controller(Events::start(server.client(), None, event_metrics()));
-    look(&mut controller, is_last_copy);
+    observe(&mut controller, is_last_copy);
     pass(&mut controller, 50).await;
     assert_eq!(server.count("LastCopy"), 1);
     pass(&mut controller, 150).await;
     assert_eq!(server.count("LastCopy"), 4);
-    look(&mut controller, |item, clock| {
-        item.upstream_checked(Upstream::Is(known(item)), OnMovedTag::Update, clock);
+    observe(&mut controller, |state, clock| {
+        state.upstream_checked(Upstream::Is(known(state)), OnMovedTag::Update, clock);
     });
     pass(&mut controller, 150).await;
     assert_eq!(server.count("LastCopy"), 4);
 }
 
-fn known(item: &ImageState) -> mirror_contract::Digest<'static> {
-    item.known().unwrap().clone()
+fn known(state: &ImageState) -> mirror_contract::Digest<'static> {
+    state.known().unwrap().clone()
 }
 
 #[tokio::test(start_paused = true)]
-async fn that_a_copy_was_made_is_told_once() {
+async fn a_new_copy_is_reported_once() {
     let server = Server::default();
     let mut controller = controller(Events::start(server.client(), None, event_metrics()));
-    look(&mut controller, is_made);
+    observe(&mut controller, is_made);
     pass(&mut controller, 200).await;
     assert_eq!(server.count("Mirrored"), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_could_not_be_told_is_told_when_the_api_server_is_back() {
+async fn reports_are_repeated_after_an_outage_of_the_api_server() {
     for see in [is_made, is_last_copy] {
         let server = Server::default();
         server.set_away(true);
         let mut controller = controller(Events::start(server.client(), None, event_metrics()));
-        look(&mut controller, see);
+        observe(&mut controller, see);
         pass(&mut controller, 10).await;
         server.set_away(false);
         pass(&mut controller, 10).await;
-        let told = server.count("Mirrored") + server.count("LastCopy");
-        assert_eq!(told, 1);
+        let reports = server.count("Mirrored") + server.count("LastCopy");
+        assert_eq!(reports, 1);
+    }
+}
+
+#[test]
+fn a_failing_backup_gets_one_check_at_a_time() {
+    let limits = |failures| {
+        [Check::Backup, Check::Upstream, Check::Parts].map(|check| max_in_flight(check, failures))
+    };
+    assert_eq!([0, 1, 2].map(limits), [[16, 8, 4], [1, 8, 0], [1, 8, 0]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_parts_are_checked_while_the_backup_fails() {
+    let mut controller = controller(Events::none());
+    observe(&mut controller, |state, clock| {
+        state.backup_checked(Ok(complete()), clock);
+    });
+    let (image, state) = controller.images.iter().next().unwrap();
+    controller.work_queue.set(image, state);
+    controller.backup.fail(Instant::now());
+    // The backoff is over, but nobody has seen the backup since.
+    advance(Duration::from_mins(1)).await;
+    for has_succeeded in [false, true] {
+        if has_succeeded {
+            controller.backup.succeed();
+        }
+        let now = Instant::now();
+        controller.begin_checks(now);
+        let in_flight = *controller.in_flight.of(Check::Parts);
+        assert_eq!(in_flight, usize::from(has_succeeded));
+        assert!(controller.wake_at(now) > now, "not a busy loop");
     }
 }
 
@@ -211,7 +235,7 @@ async fn a_copy_is_requested_for_the_namespaces_that_use_it() {
         controller.ctx.cluster.apply(seen(workload));
     }
     let image = |name: &str| Arc::new(name.parse::<ImageRef<'static>>().unwrap());
-    let found = namespaces(&controller.ctx, &image(IMAGE), &[image(copy)]);
+    let found = controller.ctx.namespaces(&image(IMAGE), &[image(copy)]);
     let mut found: Vec<_> = found.iter().map(|name| &**name).collect();
     found.sort_unstable();
     let own = deployment("web", &[]).key.namespace;

@@ -1,8 +1,6 @@
 //! Referrers that appear after the copy: CI pushes an image, then signs it.
 
-use super::{Clock, ImageState, Integrity, JobStage, Owner};
 use crate::cluster::reconciler::referrer_checks::{ByKind, ReferrersPlan, UpstreamReferrers};
-use crate::copy_queue::Task;
 
 /// Copies requested for the same referrers of a kind. What is still missing then cannot be copied.
 const MAX_TRIES: u8 = 3;
@@ -28,40 +26,47 @@ enum Progress {
 }
 
 impl Referrers {
-    /// The requested update was not allowed yet.
-    pub(super) fn not_copied(&mut self) {
+    /// The referrers to check in this `turn` of the re-check schedule.
+    pub(super) fn plan(&self, turn: u128) -> ReferrersPlan {
+        let settled = |progress: &Progress| match *progress {
+            Progress::Settled(fingerprint) => Some(fingerprint),
+            Progress::Unknown | Progress::Requested { .. } => None,
+        };
+        ReferrersPlan {
+            known: self.0.map(settled),
+            turn,
+        }
+    }
+
+    /// Records comparisons with the original; returns whether to request a copy for missing ones.
+    pub(super) fn checked(&mut self, checked: &[UpstreamReferrers]) -> bool {
+        self.end_latest(true);
+        let mut is_to_copy = false;
+        for referrers in checked {
+            is_to_copy |= self.record(*referrers);
+        }
+        is_to_copy
+    }
+
+    /// Ends the latest request. It does not count as a try unless it `was_allowed`.
+    pub(super) fn end_latest(&mut self, was_allowed: bool) {
         self.0 = self.0.map(|progress| match *progress {
             Progress::Requested {
                 fingerprint,
                 tries,
-                is_latest: true,
+                is_latest,
             } => Progress::Requested {
                 fingerprint,
-                tries: tries.saturating_sub(1),
+                tries: tries.saturating_sub(u8::from(is_latest && !was_allowed)),
                 is_latest: false,
             },
             progress => progress,
         });
     }
 
-    /// A copy is to be requested, for nothing so far.
-    fn forget_latest(&mut self) {
-        self.0 = self.0.map(|progress| match *progress {
-            Progress::Requested {
-                fingerprint, tries, ..
-            } => Progress::Requested {
-                fingerprint,
-                tries,
-                is_latest: false,
-            },
-            progress => progress,
-        });
-    }
-
-    /// Records a comparison; returns whether to request a copy for it.
-    fn seen(&mut self, seen: UpstreamReferrers) -> bool {
-        let fingerprint = seen.fingerprint;
-        let progress = self.0.of_mut(seen.kind);
+    fn record(&mut self, checked: UpstreamReferrers) -> bool {
+        let fingerprint = checked.fingerprint;
+        let progress = self.0.of_mut(checked.kind);
         let tries = match *progress {
             Progress::Requested {
                 fingerprint: requested,
@@ -71,8 +76,8 @@ impl Referrers {
             Progress::Settled(settled) if settled == fingerprint => MAX_TRIES,
             _ => 0,
         };
-        let is_to_try = seen.are_missing && tries < MAX_TRIES;
-        *progress = if is_to_try {
+        let is_to_copy = checked.are_missing && tries < MAX_TRIES;
+        *progress = if is_to_copy {
             Progress::Requested {
                 fingerprint,
                 tries: tries + 1,
@@ -81,41 +86,6 @@ impl Referrers {
         } else {
             Progress::Settled(fingerprint)
         };
-        is_to_try
-    }
-}
-
-impl ImageState {
-    /// What to check of the referrers now.
-    pub(in crate::cluster::reconciler) fn referrers_plan(&self, clock: Clock<'_>) -> ReferrersPlan {
-        let settled = |progress: &Progress| match *progress {
-            Progress::Settled(fingerprint) => Some(fingerprint),
-            Progress::Unknown | Progress::Requested { .. } => None,
-        };
-        ReferrersPlan {
-            known: self.referrers.0.map(settled),
-            turn: clock.recheck_schedule.turn(self.phase, clock.now),
-        }
-    }
-
-    /// Applies comparisons of the referrers; returns the task that copies missing ones.
-    pub(in crate::cluster::reconciler) fn referrers_checked(
-        &mut self,
-        seen: &[UpstreamReferrers],
-    ) -> Option<Task> {
-        let is_busy =
-            self.job.stage != JobStage::None || self.backup.integrity != Integrity::Intact;
-        if self.owner != Owner::Ours || !self.is_mirrored() || is_busy {
-            return None;
-        }
-        self.referrers.forget_latest();
-        let mut is_to_try = false;
-        for seen in seen {
-            is_to_try |= self.referrers.seen(*seen);
-        }
-        is_to_try.then(|| {
-            self.job.stage = JobStage::Updating;
-            Task::Update
-        })
+        is_to_copy
     }
 }

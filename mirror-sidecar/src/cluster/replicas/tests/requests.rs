@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::cluster::replicas::group::RENEW_EVERY;
-use crate::cluster::replicas::{LEAVE_WITHIN, ReplicaMetrics};
+use crate::cluster::replicas::lease::RENEW_INTERVAL;
+use crate::cluster::replicas::{LEAVE_TIMEOUT, ReplicaMetrics};
 use crate::cluster::testing::{self, api_server, refusal};
 use crate::copy_queue::CrashRecord;
 use crate::metrics::Metrics;
@@ -94,13 +94,13 @@ fn look(asked: &Asked, leases: &[Value]) -> Option<Response> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_an_answer_everything_is_done_and_left_in_time() {
+async fn without_a_response_a_replica_owns_everything_and_leaves_in_time() {
     let (replicas, metrics, _) = join(|_| None);
     let mut shares = replicas.subscribe();
     assert!(!replicas.owns(KEY));
     let start = Instant::now();
     shares.changed().await.unwrap();
-    assert!(start.elapsed() <= JOIN_WITHIN + MOMENT);
+    assert!(start.elapsed() <= JOIN_TIMEOUT + MOMENT);
     assert!(replicas.owns(KEY));
     sleep(DURATION * 10).await;
     assert!(replicas.owns(KEY));
@@ -108,12 +108,12 @@ async fn without_an_answer_everything_is_done_and_left_in_time() {
 
     let start = Instant::now();
     replicas.leave().await;
-    assert!(start.elapsed() <= LEAVE_WITHIN + MOMENT);
+    assert!(start.elapsed() <= LEAVE_TIMEOUT + MOMENT);
     assert!(!replicas.owns(KEY));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replica_that_comes_back_under_its_name_takes_its_lease_over() {
+async fn a_restarted_replica_takes_over_its_lease() {
     let (replicas, metrics, log) = join(|asked| {
         let (method, _, body) = asked;
         match *method {
@@ -127,7 +127,7 @@ async fn a_replica_that_comes_back_under_its_name_takes_its_lease_over() {
             _ => look(asked, &[lease("a", "9")]),
         }
     });
-    sleep(RENEW_EVERY * 3 + MOMENT).await;
+    sleep(RENEW_INTERVAL * 3 + MOMENT).await;
     assert!(metrics.is_lease_held());
     assert!(replicas.owns(KEY));
     let renewals = log.of(&Method::PUT);
@@ -150,12 +150,12 @@ async fn a_replica_that_comes_back_under_its_name_takes_its_lease_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_is_lost_again_and_again_is_no_reason_to_rest_or_to_hurry() {
+async fn a_contended_lease_does_not_change_the_rate_of_requests() {
     let (replicas, metrics, log) = join(|asked| match asked.0 {
         Method::POST | Method::PUT => Some(refusal(409, "AlreadyExists", None)),
         _ => look(asked, &[lease("a", "9")]),
     });
-    sleep(RENEW_EVERY * 10).await;
+    sleep(RENEW_INTERVAL * 10).await;
     assert!(!metrics.is_lease_held());
     assert!(replicas.owns(KEY));
     let writes = log.of(&Method::POST).len() + log.of(&Method::PUT).len();
@@ -163,7 +163,7 @@ async fn a_lease_that_is_lost_again_and_again_is_no_reason_to_rest_or_to_hurry()
 }
 
 #[tokio::test(start_paused = true)]
-async fn refused_watches_are_repeated_more_and_more_slowly() {
+async fn refused_watches_are_retried_with_backoff() {
     let (replicas, _, log) = join(|asked| match asked.0 {
         Method::GET => Some(refusal(403, "Forbidden", None)),
         _ => Some(lease("a", "1").to_string().into_response()),
@@ -242,7 +242,7 @@ async fn the_record_of_a_process_that_died_is_taken_over() {
         json!(["other.io/x:1"])
     );
     record.end(1);
-    sleep(RENEW_EVERY).await;
+    sleep(RENEW_INTERVAL).await;
     let writes = log.of(&Method::PUT);
     assert_eq!(record_in(writes.last().unwrap())["running"], json!([]));
     replicas.leave().await;
@@ -262,7 +262,7 @@ async fn a_healthy_replica_stores_its_record_with_its_renewals() {
         record.end(id);
     }
     record.start(100, "good.io/y:1").await;
-    sleep(RENEW_EVERY).await;
+    sleep(RENEW_INTERVAL).await;
     let renewals = log.of(&Method::PUT);
     assert_eq!(renewals.len(), 1);
     assert_eq!(record_in(&renewals[0])["running"], json!(["good.io/y:1"]));

@@ -1,0 +1,156 @@
+//! The images in use, derived from the index: originals, and the originals of copies.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use mirror_contract::{Backup, ImageRef};
+use tokio::time::Instant;
+
+use super::Controller;
+use crate::cluster::index::{Image, ImageUse};
+use crate::cluster::reconciler::image_state::{ImageState, Owner};
+use crate::cluster::reconciler::rate_limits::{BURST, CHECK_SPACING};
+use crate::cluster::reconciler::recheck_schedule::{Clock, Phase};
+
+/// Images in use by the name of the original, or by their own name if the original is unknown.
+pub(in crate::cluster::reconciler) type ImagesInUse = BTreeMap<Image, Use>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cluster::reconciler) enum Use {
+    /// By its own name, by names of its copies, or both.
+    Original {
+        /// The names of its copies that are in use.
+        copies: Vec<Image>,
+    },
+    /// An image in the backup that is no copy, or whose original is unknown.
+    Foreign,
+}
+
+/// Derives the images in use from the images that workloads name: `originals`, those `in_backup`, and the pairs of copy and
+/// original that annotations record.
+///
+/// A rewritten workload names copies only. Their originals must be known, or a lost copy could not be made again.
+pub(in crate::cluster::reconciler) fn images_in_use(
+    originals: Vec<Image>,
+    in_backup: Vec<Image>,
+    annotated: Vec<(Image, Image)>,
+    backup: &Backup,
+) -> ImagesInUse {
+    let unused = || Use::Original { copies: Vec::new() };
+    let originals = originals.into_iter().map(|image| (image, unused()));
+    let mut images_in_use: ImagesInUse = originals.collect();
+    let mut add = |original: Image, copy: Image| {
+        let entry = images_in_use.entry(original).or_insert_with(unused);
+        if let Use::Original { copies } = entry {
+            copies.push(copy);
+        }
+    };
+    let mut foreign = Vec::new();
+    let annotated_copies: BTreeSet<_> =
+        annotated.iter().map(|(copy, _)| Arc::clone(copy)).collect();
+    for copy in in_backup {
+        match original_of(&copy, backup) {
+            Some(original) => add(Arc::new(original), copy),
+            None if annotated_copies.contains(&copy) => {}
+            None => foreign.push(copy),
+        }
+    }
+    for (copy, original) in annotated {
+        add(original, copy);
+    }
+    images_in_use.extend(foreign.into_iter().map(|image| (image, Use::Foreign)));
+    images_in_use
+}
+
+/// The original of `copy`, if the name of its copy is `copy`.
+fn original_of(copy: &ImageRef<'static>, backup: &Backup) -> Option<ImageRef<'static>> {
+    Some(backup.original(copy)?.without_redundant_tag())
+}
+
+/// Returns whether one of the `copies` of `image` has the name that its copy has now.
+fn has_current_name(backup: &Backup, image: &Image, copies: &[Image]) -> bool {
+    let mut copies = copies.iter();
+    copies.any(|copy| backup.relation(copy, image).is_some() || backup.original(copy).is_some())
+}
+
+impl Controller {
+    /// Adds and removes images, and sets their owners.
+    pub(super) fn sync_images(&mut self, now: Instant) {
+        self.sync_at = None;
+        self.ctx.report_left_out();
+        self.ctx.lookup.budgets().share(self.ctx.replicas.live());
+        let backup = self.ctx.lookup.backup().clone();
+        let images_in_use = self.ctx.cluster.read(|index| {
+            let image = |image: ImageUse<'_>| Arc::clone(image.image);
+            let annotated = index.noted_copies();
+            let annotated = annotated.map(|(copy, image)| (Arc::clone(copy), Arc::clone(image)));
+            (
+                index.images().map(image).collect(),
+                index.images_in_backup().map(image).collect(),
+                annotated.collect(),
+            )
+        });
+        let (originals, in_backup, annotated) = images_in_use;
+        let images_in_use = self::images_in_use(originals, in_backup, annotated, &backup);
+        self.images.retain(|image, _| {
+            let stays = images_in_use.contains_key(image);
+            if !stays {
+                self.work_queue.forget(image);
+            }
+            stays
+        });
+        let copy_status = &self.ctx.copy_status;
+        copy_status.keep(|image| images_in_use.contains_key(image));
+        let hosts: BTreeSet<_> = images_in_use.keys().map(|image| image.host()).collect();
+        self.hosts.keep(|host| hosts.contains(host));
+        let mut new = 0;
+        for (image, usage) in images_in_use {
+            let (owner, copies) = match usage {
+                Use::Foreign => (Owner::Foreign, Vec::new()),
+                Use::Original { copies } if self.ctx.owns(&image) => (Owner::Ours, copies),
+                Use::Original { copies } => (Owner::Others, copies),
+            };
+            let is_named_as_copy = has_current_name(&backup, &image, &copies);
+            let clock = self.recheck_schedule.at(now);
+            if let Some(state) = self.images.get_mut(&image) {
+                state.set_owner(owner, clock);
+                if state.is_copying() {
+                    // A namespace may have begun to use it.
+                    let namespaces = self.ctx.namespaces(&image, &copies);
+                    self.ctx.lookup.join_in_use(&image, namespaces);
+                }
+                let have_changed = state.set_copies(copies, is_named_as_copy);
+                self.work_queue.set(&image, state);
+                if have_changed || state.has_report(now) {
+                    self.changed.insert(image);
+                }
+            } else {
+                // A single new image need not wait; a crowd is spread.
+                let first = now + CHECK_SPACING * u32::saturating_sub(new, BURST);
+                new = new.saturating_add(1);
+                let mut state = self.new_state(&image, owner, first, clock);
+                state.set_copies(copies, is_named_as_copy);
+                self.work_queue.set(&image, &state);
+                self.changed.insert(Arc::clone(&image));
+                self.images.insert(image, state);
+            }
+        }
+    }
+
+    fn new_state(
+        &self,
+        image: &Image,
+        owner: Owner,
+        first: Instant,
+        clock: Clock<'_>,
+    ) -> ImageState {
+        let mut state = ImageState::new(Phase::of(image), owner, first, clock);
+        if image.digest().is_some() {
+            state = state.named_by_digest();
+        }
+        match self.ctx.lookup.backup().target(image) {
+            Err(error) if owner != Owner::Foreign => state.never_mirrored(&error.to_string()),
+            _ => state,
+        }
+    }
+}
