@@ -1,27 +1,8 @@
-//! What the Kubernetes cluster runs, and what follows from it.
+//! The images that a Kubernetes cluster uses, and the work that follows from them.
 //!
-//! - [`workload_kind`]: the kinds that are watched;
-//! - [`workload`]: a watched object, trimmed to what matters here;
-//! - [`index`]: who uses which image where, in memory; images to copy, pull Secrets and re-admissions are read from it;
-//! - [`readmission`]: which workloads to send through admission again now, and what comes of it;
-//! - `loop_guard`: workloads whose Pods are re-created again and again after a rewrite, which are left alone;
-//! - [`registry_usage`]: from which registries the images come;
-//! - [`excluded`]: which namespaces are left alone;
-//! - [`shared_index`]: the index that one side writes and others read;
-//! - [`watch`]: the API server's watch streams, which keep the index up to date;
-//! - `api_server`: the client, and whether there is an outage;
-//! - `api_response`, `json_filter`: its responses, read as they arrive, of which only what matters is kept;
-//! - [`reconciler`]: keeps a copy of every image that is used;
-//! - `injected`: reports injected containers whose images are not rewritten;
-//! - `reinvocation`: registers the policy's webhook once more, after those that inject containers;
-//! - [`config`]: the settings of all this;
-//! - [`copy_status`]: what is known about these copies;
-//! - [`pull_secrets`]: makes the pull Secrets;
-//! - [`replicas`]: which share of the work is this replica's;
-//! - [`events`]: tells people what happened;
-//! - `own_workload`, `trouble_events`: Events about this service, at its own Deployment;
-//! - `supervision`: tasks that are started again when they break off;
-//! - [`run`]: sets all this to work.
+//! The [`watch`] streams fill the [`index`]. The [`reconciler`] keeps a copy of every image in use, [`pull_secrets`] creates
+//! pull Secrets, and [`readmission`] sends workloads through admission again when copies are complete. [`replicas`] decides
+//! which replica does what, [`events`] reports to users, and [`run`] starts all of this.
 
 mod api_response;
 pub mod api_server;
@@ -31,14 +12,13 @@ pub mod events;
 pub mod excluded;
 pub mod index;
 mod injected;
+mod json_fields;
 mod json_filter;
-mod lenient;
 mod loop_guard;
 mod own_workload;
 pub mod pull_secrets;
 pub mod readmission;
 pub mod reconciler;
-pub mod registry_usage;
 mod reinvocation;
 pub mod replicas;
 pub mod run;

@@ -1,7 +1,7 @@
-//! Responses of the API server, read as they arrive and never kept as a whole.
+//! Responses of the API server, filtered as they arrive and never kept as a whole.
 //!
-//! The client's own methods collect a body, copy it twice, and log the text if it cannot be parsed: of a tenant's object
-//! that is several times its size, and the size is the tenant's to choose.
+//! The client's own methods collect a body, copy it twice, and log the text if it cannot be parsed. That takes several times
+//! the size of an object, and tenants choose the size.
 
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::http::Request;
@@ -11,12 +11,13 @@ use kube::{Client, Error};
 use serde::de::DeserializeOwned;
 
 use super::api_server::ApiServer;
+use super::json_fields::parse_permit;
 use super::json_filter::{JsonFilter, Keep, Part};
 
-/// Longest body of a refusal that is read. The message in it is for people.
+/// Longest body of an error response that is read. Only its message is used.
 const MAX_REFUSAL: usize = 64 * 1024;
 
-/// Returns whether a field of this name belongs to a list, to a watch event or to a refusal in one.
+/// Returns whether a field of this name belongs to a list, a watch event or an error in one.
 pub(super) fn is_envelope(name: &str) -> bool {
     matches!(
         name,
@@ -34,20 +35,16 @@ pub(super) fn is_envelope(name: &str) -> bool {
     )
 }
 
-/// The parts of a response, as they arrive.
+/// A response, part by part.
 pub(super) struct Parts {
     body: BodyDataStream,
     chunk: Bytes,
-    /// Bytes of `chunk` that are used.
+    /// Bytes of `chunk` that were read.
     used: usize,
     filter: JsonFilter,
     bytes: u64,
 }
 
-/// Sends a request.
-///
-/// # Errors
-/// [`Error::Api`] if the API server refuses it.
 async fn send(server: &ApiServer, request: Request<Vec<u8>>) -> Result<BodyDataStream, Error> {
     let result = send_unobserved(server.client(), request).await;
     server.observe(&result);
@@ -64,35 +61,36 @@ async fn send_unobserved(
     if !status.is_client_error() && !status.is_server_error() {
         return Ok(body.into_data_stream());
     }
-    // A refusal without a body that can be read is one all the same.
+    // The body may be missing, or a proxy's.
     let body = axum::body::to_bytes(body, MAX_REFUSAL).await;
-    let said = body
+    let refusal = body
         .ok()
         .and_then(|body| serde_json::from_slice::<Status>(&body).ok());
-    let said = said.unwrap_or_else(|| {
+    let refusal = refusal.unwrap_or_else(|| {
         let reason = status.canonical_reason().unwrap_or("unknown");
         Status::failure(reason, reason)
     });
-    Err(Error::Api(said.with_code(status.as_u16()).boxed()))
+    Err(Error::Api(refusal.with_code(status.as_u16()).boxed()))
 }
 
-/// Sends a request and returns the object in the response, of which only what is to be kept is ever in memory.
+/// Sends a request and parses the part of the response that `keep` selects.
 ///
 /// # Errors
-/// [`Error::Api`] if the API server refuses it; [`Error::SerdeError`] if the response is no such object.
+/// [`Error::Api`] if the API server refuses the request; [`Error::SerdeError`] if the response is no such object.
 pub(super) async fn object<T: DeserializeOwned>(
     server: &ApiServer,
     request: Request<Vec<u8>>,
     keep: Keep,
 ) -> Result<T, Error> {
     let text = text(server, request, keep).await?;
+    let _permit = parse_permit();
     serde_json::from_slice(&text).map_err(Error::SerdeError)
 }
 
-/// Sends a request and returns what is to be kept of the value in the response, as JSON; nothing if there is none.
+/// Sends a request and returns the part of the response that `keep` selects as JSON, empty if there is none.
 ///
 /// # Errors
-/// [`Error::Api`] if the API server refuses it.
+/// [`Error::Api`] if the API server refuses the request.
 pub(super) async fn text(
     server: &ApiServer,
     request: Request<Vec<u8>>,
@@ -106,10 +104,10 @@ pub(super) async fn text(
 }
 
 impl Parts {
-    /// Sends a request, whose response is a sequence of values. The elements of their field `cut` come one by one.
+    /// Sends a request whose response is a sequence of values. The elements of their field `cut` are returned one by one.
     ///
     /// # Errors
-    /// [`Error::Api`] if the API server refuses it.
+    /// [`Error::Api`] if the API server refuses the request.
     pub(super) async fn request(
         server: &ApiServer,
         request: Request<Vec<u8>>,
@@ -125,15 +123,15 @@ impl Parts {
         })
     }
 
-    /// Bytes of the response so far.
+    /// Returns the bytes of the response so far.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The next part; `None` at the end. May be cancelled and called again.
+    /// Returns the next part; `None` at the end. Cancel safe.
     ///
     /// # Errors
-    /// If the response is cut short.
+    /// [`Error::Service`] if the response is cut short.
     pub(super) async fn next(&mut self) -> Result<Option<Part>, Error> {
         loop {
             let mut rest = self.chunk.get(self.used..).unwrap_or_default();

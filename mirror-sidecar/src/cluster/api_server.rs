@@ -1,7 +1,7 @@
-//! The client of the API server, and whether the API server can be reached.
+//! The client of the API server, and outages of the API server.
 //!
-//! Every part of this service notices an outage at the same moment. The outage is logged once, with the address of the
-//! API server, and once when it ends; the parts log only failures that it does not explain.
+//! All tasks share the client. An outage is logged once when it begins, with the address of the API server, and once when it
+//! ends. The tasks log only failures that the outage does not explain.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,14 +10,13 @@ use std::time::Duration;
 use kube::{Client, Error};
 use tokio::time::Instant;
 
-/// Requests in a row without a response, of all parts together, that make an outage. A single connection may break at any
-/// time.
+/// Consecutive requests of all tasks without a response that count as an outage. A single connection may break at any time.
 const FAILURES_OF_AN_OUTAGE: u32 = 3;
 
-/// How long after an outage refusals are expected: an API server that starts knows no roles at first.
+/// 403 is expected for this long after an outage: a starting API server has not read the roles yet.
 const SETTLING: Duration = Duration::from_secs(30);
 
-/// The API server. Clones share what they know.
+/// The client of the API server. Clones share the state.
 #[derive(Clone)]
 pub struct ApiServer {
     client: Client,
@@ -33,7 +32,7 @@ struct State {
     back_at: Option<Instant>,
 }
 
-/// A change that is worth a line in the log.
+/// A change that is logged.
 #[derive(Debug, PartialEq, Eq)]
 enum Change {
     Away,
@@ -87,7 +86,6 @@ impl ApiServer {
         }
     }
 
-    /// Returns whether there is an outage, which is logged.
     #[must_use]
     pub fn is_away(&self) -> bool {
         self.state().away_since.is_some()

@@ -1,4 +1,4 @@
-//! What is known about the copies of the images in use.
+//! The states of the copies of images in use.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::index::{CopyState, Image};
 
-/// The copies of the images in use. Clones share what they know.
+/// The states of the copies of images in use. Clones share them.
 #[derive(Clone, Debug)]
 pub struct CopyStatuses {
     records: Arc<Mutex<Records>>,
@@ -18,71 +18,59 @@ pub struct CopyStatuses {
 #[derive(Debug, Default)]
 struct Records {
     by_image: BTreeMap<Image, Record>,
-    /// Of all of them, kept up to date with each change.
+    /// Updated with each change.
     counts: Counts,
 }
 
-/// What is known about one image in use.
+/// The state of one image in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// How far its copy is.
     pub state: State,
-    /// Whether its original is gone, so that the copy is the last one, or is gone as well.
+    /// The original is gone, so that the copy is the last one, or is gone as well.
     pub is_last_copy: bool,
-    /// Whether its tag moved and the copy was told to stay what it was.
+    /// The tag moved, and the copy stays as it is (`OnMovedTag::Keep`).
     pub is_kept: bool,
-    /// Whether its copy is there, but its original was not when the image was looked for first: nodes that have run it got
-    /// it from somewhere else, and somebody may have taken the name since.
+    /// The original was missing at the first check and appeared later: nodes that run the image got it from elsewhere, and
+    /// somebody may have taken the name since.
     pub appeared_late: bool,
 }
 
-/// How far a copy is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Nobody has looked for it yet.
+    /// Not checked yet.
     Unknown,
-    /// There is none.
     Missing,
-    /// It is being made, or waits for its turn.
+    /// Being copied, or in the copy queue.
     Copying,
     Mirrored {
         digest: Digest<'static>,
     },
-    /// It could not be made; it will be tried again.
+    /// The copy failed and will be retried.
     Failed {
-        /// Why, in one sentence.
+        /// One sentence.
         reason: Arc<str>,
     },
-    /// It cannot be made until somebody changes something.
+    /// The image cannot be copied until somebody changes something.
     Never {
-        /// Why, in one sentence.
+        /// One sentence.
         reason: Arc<str>,
     },
 }
 
-/// How many images are in which state.
+/// The number of images in each [`State`], and of those with a flag of [`Record`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// See [`State::Unknown`].
     pub unknown: usize,
-    /// See [`State::Missing`].
     pub missing: usize,
-    /// See [`State::Copying`].
     pub copying: usize,
-    /// See [`State::Mirrored`].
     pub mirrored: usize,
-    /// See [`State::Failed`].
     pub failed: usize,
-    /// See [`State::Never`].
     pub never: usize,
-    /// See [`Record::is_last_copy`].
     pub last_copies: usize,
-    /// See [`Record::is_kept`].
     pub kept: usize,
 }
 
 impl CopyStatuses {
-    /// Nothing is known.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -91,7 +79,7 @@ impl CopyStatuses {
         }
     }
 
-    /// Whether there is a copy of `image`, as far as is known without asking anybody.
+    /// Returns the state of the copy of `image` without a request.
     #[must_use]
     pub fn copy_state(&self, image: &ImageRef<'static>) -> CopyState {
         let records = self.lock();
@@ -99,19 +87,17 @@ impl CopyStatuses {
         record.map_or(CopyState::Missing, Record::copy_state)
     }
 
-    /// How many images are in which state.
     #[must_use]
     pub(super) fn counts(&self) -> Counts {
         self.lock().counts
     }
 
-    /// Tells when something changed.
+    /// Returns a receiver that is notified of changes.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// Notes what is known about an image in use.
     pub(super) fn set(&self, image: &Image, record: Record) {
         let mut records = self.lock();
         if records.by_image.get(image) != Some(&record) {
@@ -121,29 +107,28 @@ impl CopyStatuses {
                 records.counts.remove(&before);
             }
             drop(records);
-            self.tell();
+            self.notify();
         }
     }
 
-    /// Forgets all images but these.
-    pub(super) fn keep(&self, is_used: impl Fn(&Image) -> bool) {
+    pub(super) fn retain(&self, is_used: impl Fn(&Image) -> bool) {
         let mut records = self.lock();
         let Records { by_image, counts } = &mut *records;
         let before = by_image.len();
         by_image.retain(|image, record| {
-            let stays = is_used(image);
-            if !stays {
+            let is_used = is_used(image);
+            if !is_used {
                 counts.remove(record);
             }
-            stays
+            is_used
         });
         if by_image.len() != before {
             drop(records);
-            self.tell();
+            self.notify();
         }
     }
 
-    fn tell(&self) {
+    fn notify(&self) {
         self.changed.send_replace(());
     }
 
@@ -153,7 +138,6 @@ impl CopyStatuses {
 }
 
 impl State {
-    /// What that means for workloads that use the original.
     #[must_use]
     pub fn copy_state(&self) -> CopyState {
         match self {
@@ -167,8 +151,8 @@ impl State {
 }
 
 impl Record {
-    /// What that means for workloads that use the original. A copy of what appeared late is there for whoever admits a
-    /// workload anew; nothing that runs may be made to take it.
+    /// Returns `Withheld` for an image that appeared late: new workloads may use the copy, but running ones must not be moved to
+    /// it.
     #[must_use]
     pub fn copy_state(&self) -> CopyState {
         if self.appeared_late {
@@ -186,7 +170,6 @@ impl Counts {
         self.kept += usize::from(record.is_kept);
     }
 
-    /// One that was added before.
     fn remove(&mut self, record: &Record) {
         *self.of(&record.state) -= 1;
         self.last_copies -= usize::from(record.is_last_copy);
@@ -216,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_counts_are_those_of_what_is_there() {
+    fn the_counts_are_those_of_the_records() {
         let copy_status = CopyStatuses::new();
         let image = |number: u32| Image::new(format!("quay.io/a{number}:1").parse().unwrap());
         let mut random = fastrand::Rng::with_seed(1);
@@ -235,7 +218,7 @@ mod tests {
             copy_status.set(&image(random.u32(0..20)), record);
             if random.u32(0..50) == 0 {
                 let gone = image(random.u32(0..20));
-                copy_status.keep(|image| *image != gone);
+                copy_status.retain(|image| *image != gone);
             }
             let mut expected = Counts::default();
             for record in copy_status.lock().by_image.values() {

@@ -1,10 +1,10 @@
-//! Which namespaces are left alone.
+//! Namespaces that are left alone.
 
 use std::sync::Arc;
 
 use mirror_contract::NamespacePattern;
 
-/// The namespaces that are left alone. Clones share the list.
+/// Clones share the list.
 #[derive(Clone, Debug, Default)]
 pub struct ExcludedNamespaces(Arc<[NamespacePattern<'static>]>);
 
@@ -14,7 +14,7 @@ impl ExcludedNamespaces {
         self.0.iter().any(|pattern| pattern.matches(namespace))
     }
 
-    /// The patterns, in the order in which they were given.
+    /// Returns the patterns in the order of the flags.
     pub fn patterns(&self) -> impl Iterator<Item = &NamespacePattern<'static>> {
         self.0.iter()
     }

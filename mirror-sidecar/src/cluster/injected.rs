@@ -11,10 +11,9 @@ use super::index::{CopyState, Index, InjectedImages};
 use super::replicas::Replicas;
 use super::shared_index::SharedIndex;
 
-/// Between two passes: a first list of the cluster is thousands of changes.
-const REST: Duration = Duration::from_secs(5);
+/// Pause after each pass: the first list of a cluster is thousands of changes.
+const PAUSE: Duration = Duration::from_secs(5);
 
-/// Reports injected containers by Events.
 #[derive(Clone)]
 pub(super) struct InjectedContainers {
     pub cluster: Arc<SharedIndex>,
@@ -24,7 +23,7 @@ pub(super) struct InjectedContainers {
 }
 
 impl InjectedContainers {
-    /// Reports until the task is dropped. Sleeps while nothing changes.
+    /// Reports by Events until it is dropped.
     pub(super) async fn run(self) {
         let mut index = self.cluster.subscribe();
         let mut copies = self.copy_status.subscribe();
@@ -36,7 +35,7 @@ impl InjectedContainers {
                 _ = copies.changed() => {}
                 _ = shares.changed() => {}
             }
-            sleep(REST).await;
+            sleep(PAUSE).await;
         }
     }
 

@@ -1,32 +1,31 @@
-//! Removes from JSON what is not needed, while it arrives.
+//! A filter that removes unwanted fields from JSON while it arrives.
 //!
 //! A Pod template with 1.4 MB of environment variables, a list of 50 of them, or 100,000 container entries must not be in
-//! memory as a whole: their authors are tenants. So the bytes of a response pass through here as they come, and what comes
-//! out is bounded whatever goes in: only the wanted fields, only the first elements of a list, no long strings.
+//! memory as a whole: tenants write them. So the bytes of a response pass through here as they arrive, and the output is
+//! bounded for any input: only wanted fields, only the first elements of a list, no long strings.
 //!
-//! The output of valid JSON is valid JSON. Of invalid input nothing is promised but the bounds: whoever parses the output
-//! reports it.
+//! The output of valid JSON is valid JSON. That of invalid input is bounded, but may be invalid; the parser reports that.
 
 use std::mem;
 
-/// Nested objects and lists that are kept. The fields of Kubernetes objects that matter here are 10 deep.
+/// Depth of nested objects and lists that is kept. The fields of Kubernetes objects that are read are up to 10 deep.
 const MAX_DEPTH: usize = 32;
-/// Longest name of a field that can be wanted.
+/// Longest name of a wanted field.
 const MAX_NAME: usize = 64;
-/// Longest number; there are no longer ones.
+/// Longest number; Kubernetes has no longer ones.
 const MAX_LITERAL: usize = 64;
 
-/// What is kept.
+/// The part of the JSON that is kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keep {
-    /// Returns whether fields of this name are kept, wherever they are.
+    /// Returns whether fields of this name are kept, at any depth.
     pub is_wanted: fn(&str) -> bool,
-    /// Longest string in bytes, as it is escaped. A longer one counts as empty: a part of it could be mistaken for a name.
+    /// Longest string in bytes, with escapes. A longer one becomes empty: its beginning could be mistaken for a name.
     pub string: usize,
-    /// Elements of a list; the first ones are kept. The list that is cut into its elements has no limit.
+    /// Elements of a list that are kept, from the first one. The list that is cut into its elements has no limit.
     pub elements: usize,
-    /// Bytes of a value, after which no more elements are kept. Fields are, up to twice as many, so that a long list hides
-    /// none.
+    /// Bytes of a value after which no more elements are kept. Fields are kept up to twice as many bytes, so that a long list
+    /// hides none.
     pub bytes: usize,
 }
 
@@ -34,58 +33,57 @@ pub(super) struct Keep {
 #[derive(Debug)]
 pub(super) struct JsonFilter {
     keep: Keep,
-    /// The field of the outermost object whose elements come out one by one, as [`Part::Element`].
+    /// The field of the outermost object whose elements are returned one by one, as [`Part::Element`].
     cut: Option<&'static str>,
     nesting: Vec<Nesting>,
     state: State,
     name: String,
     is_name_escaped: bool,
     out: Vec<u8>,
-    /// Where the current string, number or element that is cut out begins in `out`.
+    /// Start of the current string or number in `out`.
     begins: usize,
+    /// Start of the current element of the list that is cut.
     element_begins: usize,
 }
 
-/// What comes out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     /// An element of the list that is cut.
     Element(Vec<u8>),
-    /// A value, after all elements of the list in it.
+    /// A value, after all elements of its list that is cut.
     Value(Vec<u8>),
 }
 
 #[derive(Debug)]
 struct Nesting {
     is_list: bool,
-    /// Whether this is the list whose elements come out one by one.
     is_cut: bool,
     kept: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Before a value, or a name in an object, or the end of what surrounds it.
+    /// Before a value, a field name, or the end of the surrounding object or list.
     Between,
-    /// In the name of a field.
+    /// In a field name.
     Name { is_escaped: bool },
-    /// Behind a name that is wanted.
+    /// After a wanted field name.
     Named,
     /// In a string that is kept.
     Text { is_escaped: bool },
-    /// In a string that turned out to be too long.
+    /// In a string that is too long.
     LongText { is_escaped: bool },
-    /// In a number, or `true`, `false`, `null`.
+    /// In a number, `true`, `false` or `null`.
     Literal,
-    /// In a value that is skipped, `depth` deep in it.
+    /// In a value that is skipped, at this depth of it.
     Skip { depth: usize, skip: Skip },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Skip {
-    /// Before it begins.
+    /// Before the value.
     Before,
-    /// Between its parts.
+    /// Between the parts of an object or a list.
     Inside,
     Text {
         is_escaped: bool,
@@ -94,7 +92,7 @@ enum Skip {
 }
 
 impl JsonFilter {
-    /// A filter that keeps this; the elements of the outermost field `cut` come out one by one.
+    /// Creates a filter that returns the elements of the outermost field `cut` one by one.
     pub(super) fn new(keep: Keep, cut: Option<&'static str>) -> Self {
         Self {
             keep,
@@ -109,10 +107,10 @@ impl JsonFilter {
         }
     }
 
-    /// Reads on, until a part is complete or `input` is used up. What is not read yet stays in `input`.
+    /// Reads until a part is complete or `input` is empty. Unread bytes stay in `input`.
     pub(super) fn next(&mut self, input: &mut &[u8]) -> Option<Part> {
         while let Some((&byte, rest)) = input.split_first() {
-            // Whatever is skipped goes in large steps.
+            // Many bytes at once: most of an object is skipped.
             let run = self.run(input);
             if let Some((run, rest)) = input
                 .split_at_checked(run)
@@ -133,7 +131,7 @@ impl JsonFilter {
         None
     }
 
-    /// How many bytes change nothing of the state.
+    /// Returns the number of bytes that do not change the state.
     fn run(&self, input: &[u8]) -> usize {
         let is_in_text = matches!(
             self.state,
@@ -162,13 +160,13 @@ impl JsonFilter {
         }
     }
 
-    /// Bytes of a string, of which the kept ones go to the output.
+    /// Appends bytes of a string, unless it is skipped.
     fn extend(&mut self, bytes: &[u8]) {
         if !matches!(self.state, State::Text { .. }) {
             return;
         }
         let length = self.out.len().saturating_sub(self.begins) + bytes.len();
-        // Both quotation marks are there at the end.
+        // With both quotation marks.
         if length > self.keep.string + 2 {
             self.out.truncate(self.begins);
             self.state = State::LongText { is_escaped: false };
@@ -177,7 +175,7 @@ impl JsonFilter {
         }
     }
 
-    /// Reads a byte; `false` if it is to be read once more, in the new state.
+    /// Reads a byte; returns `false` if it must be read again in the new state.
     fn step(&mut self, byte: u8) -> bool {
         match self.state {
             State::Between => self.between(byte),
@@ -202,7 +200,7 @@ impl JsonFilter {
                             is_escaped: byte == b'\\' && !is_escaped,
                         };
                     }
-                    // It is too long by this byte.
+                    // Too long with this byte.
                     _ => return self.in_long_text(byte, is_escaped),
                 }
                 true
@@ -279,7 +277,7 @@ impl JsonFilter {
             };
             return;
         }
-        // No wanted name has such characters; so the name is ASCII as far as it is kept.
+        // No wanted name has such characters, so kept names are ASCII.
         if byte == b'\\' || !byte.is_ascii() || self.name.len() >= MAX_NAME {
             self.is_name_escaped = true;
         } else {
@@ -343,7 +341,7 @@ impl JsonFilter {
         true
     }
 
-    /// Counts one more kept member of what surrounds it, and separates it from the last one.
+    /// Counts a kept member of the surrounding object or list, and separates it from the previous one.
     fn separate(&mut self) {
         let Some(surrounding) = self.nesting.last_mut() else {
             return;
@@ -358,7 +356,7 @@ impl JsonFilter {
         surrounding.kept = surrounding.kept.saturating_add(1);
     }
 
-    /// Bytes of the current value that are kept so far.
+    /// Returns the kept bytes of the current value.
     fn length(&self) -> usize {
         self.out.len().saturating_sub(self.element_begins)
     }
@@ -395,7 +393,6 @@ impl JsonFilter {
         }
     }
 
-    /// What is complete now.
     fn take_part(&mut self) -> Option<Part> {
         if self.state != State::Between {
             return None;
@@ -445,7 +442,7 @@ mod tests {
         serde_json::from_slice(bytes).unwrap_or_else(|error| panic!("{error}: {part:?}"))
     }
 
-    /// The same, in the simplest way; lists of the outermost object are not cut.
+    /// The output for `value`, without a list that is cut.
     fn expected(value: &Value) -> Value {
         match value {
             Value::String(text) => {
@@ -486,20 +483,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_wanted_comes_out_and_nothing_else(
+        fn only_wanted_fields_are_kept(
             values in prop::collection::vec(any_value(), 1..4), chunk in 1..40_usize, is_pretty: bool,
         ) {
             let texts = values.iter().map(|value| {
                 if is_pretty { format!("{value:#}") } else { value.to_string() }
             });
-            // Numbers end where something else begins.
+            // Only the next byte ends a number.
             let text = texts.map(|text| text + "\n").collect::<String>();
             let found: Vec<_> = parts(KEEP, None, text.as_bytes(), chunk).iter().map(value).collect();
             prop_assert_eq!(found, values.iter().map(expected).collect::<Vec<_>>());
         }
 
         #[test]
-        fn a_list_comes_out_in_its_elements(
+        fn elements_of_a_list_are_returned_one_by_one(
             items in prop::collection::vec(any_value(), 0..8), chunk in 1..40_usize, comes_last: bool,
         ) {
             let items_text = json!(items);
@@ -517,7 +514,7 @@ mod tests {
             prop_assert_eq!(found, items.iter().map(expected).collect::<Vec<_>>());
         }
 
-        /// Nothing that is no JSON is kept without end either.
+        /// For invalid JSON too.
         #[test]
         fn the_output_is_bounded(
             pieces in prop::collection::vec(prop::sample::select(&[
@@ -537,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_behind_a_long_list_are_kept() {
+    fn fields_after_a_long_list_are_kept() {
         let object =
             json!({"items": [{"list": vec![json!({"a": "1234567"}); 100], "object": {"a": true}}]});
         let keep = Keep {

@@ -1,13 +1,13 @@
-//! Workloads whose Pods are deleted and re-created again and again after a rewrite.
+//! Workloads whose Pods are deleted and re-created in a loop after a rewrite.
 //!
-//! Some operators compare the image of a Pod with the one in their own resource, and replace the Pod if these differ. It is
-//! rewritten again, and so on. The evidence: several times in a row, a rewritten Pod of a controller was deleted
-//! before it ended, and lived for minutes at most until its successor, which had the same images and the same template, was
-//! rewritten too. Such a workload is left alone for a day: the policy keeps the images of its Pods, and it is not sent
-//! through admission again. Then it is tried once more.
+//! Some operators compare the image of a Pod with the one in their own resource, and replace the Pod if these differ. The
+//! replacement is rewritten again, and so on. A loop is detected when, several times in a row, a rewritten Pod of a controller
+//! is deleted before it ended, and its successor, with the same images and template, is rewritten too within minutes. The
+//! workload is then left alone for a day: the policy keeps the images of its Pods, and readmission skips it. After that it is
+//! tried again.
 //!
-//! Times are those of the API server, from one Pod to the next: neither another clock nor a busy machine makes a loop. No
-//! I/O; nothing is stored, so a restart needs the evidence again.
+//! Only creation times of the API server are compared, so neither clock skew nor a busy machine looks like a loop. There is no
+//! I/O and nothing is stored: after a restart, loops are detected again.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -20,43 +20,42 @@ use tokio::time::Instant;
 use super::workload::{Owner, Workload};
 use super::workload_kind::WorkloadKind;
 
-/// Replaced Pods in a row that make a loop.
-const ROUNDS: u32 = 5;
+/// Consecutive replacements that count as a loop.
+const REPLACEMENTS: u32 = 5;
 
-/// The longest time from a Pod to its successor, in seconds, that counts. Autoscalers wait that long before they remove
-/// what they added.
+/// Longest time from the creation of a Pod to that of its successor, in seconds, that counts as a replacement. Autoscalers wait
+/// that long before they remove Pods.
 const LONGEST_LIFE: i64 = 300;
 
-/// How long a workload is left alone.
 const LEFT_ALONE_FOR: Duration = Duration::from_hours(24);
 
-/// Controllers that are remembered, each with about 300 bytes, and those of one namespace.
+/// Controllers that are kept, each with about 300 bytes.
 const MAX_CONTROLLERS: usize = 2_000;
+/// The same for one namespace.
 const MAX_IN_NAMESPACE: usize = 200;
 
-/// How long a controller is remembered whose Pods are not replaced.
+/// A controller whose Pods are not replaced may be dropped after this time.
 const FORGET_AFTER: Duration = Duration::from_mins(15);
 
-/// Workloads whose Pods are re-created again and again.
 #[derive(Debug, Default)]
 pub(super) struct LoopGuard {
-    /// By the uid of the controller.
+    /// By uid.
     controllers: HashMap<Box<str>, Controller>,
     in_namespace: HashMap<Arc<str>, usize>,
 }
 
-/// A controller of Pods of which one was deleted early.
+/// A controller with a Pod that was deleted before it ended.
 #[derive(Debug)]
 struct Controller {
     namespace: Arc<str>,
     owner: Owner,
-    /// What its Pods are.
-    form: u64,
-    /// When the newest rewritten Pod was created.
+    /// A hash of the images and the template of its Pods.
+    pod_hash: u64,
+    /// Creation of the newest rewritten Pod.
     newest: Timestamp,
-    /// When a Pod was created that was deleted and has no successor yet.
+    /// Creation of a deleted Pod that has no successor yet.
     deleted: Option<Timestamp>,
-    rounds: u32,
+    replacements: u32,
     touched: Instant,
     left_alone_until: Option<Instant>,
 }
@@ -69,13 +68,12 @@ pub(super) struct Loop {
 }
 
 impl LoopGuard {
-    /// A Pod is there, or was changed.
-    pub(super) fn see(&mut self, workload: &Workload, now: Instant) {
+    pub(super) fn observe(&mut self, workload: &Workload, now: Instant) {
         let Some((owner, created)) = rewritten_pod(workload) else {
             return;
         };
         if workload.is_deleted {
-            self.deleted(workload, owner, created, now);
+            self.record_deletion(workload, owner, created, now);
             return;
         }
         let Some(controller) = self.controllers.get_mut(&owner.uid) else {
@@ -86,33 +84,31 @@ impl LoopGuard {
         }
         controller.newest = created;
         controller.touched = now;
-        let form = form(workload);
-        let is_same = std::mem::replace(&mut controller.form, form) == form;
+        let hash = pod_hash(workload);
+        let is_same = std::mem::replace(&mut controller.pod_hash, hash) == hash;
         let Some(deleted) = controller.deleted.take() else {
             return;
         };
         let is_early = created.as_second() - deleted.as_second() <= LONGEST_LIFE;
-        controller.rounds = if is_same && is_early {
-            controller.rounds.saturating_add(1)
+        controller.replacements = if is_same && is_early {
+            controller.replacements.saturating_add(1)
         } else {
             0
         };
-        if controller.rounds >= ROUNDS {
-            controller.rounds = 0;
+        if controller.replacements >= REPLACEMENTS {
+            controller.replacements = 0;
             controller.left_alone_until = Some(now + LEFT_ALONE_FOR);
         }
     }
 
-    /// An object is gone.
-    pub(super) fn lose(&mut self, workload: &Workload, now: Instant) {
+    pub(super) fn delete(&mut self, workload: &Workload, now: Instant) {
         if workload.key.kind != WorkloadKind::Pod {
-            self.forget(&workload.uid);
+            self.remove(&workload.uid);
         } else if let Some((owner, created)) = rewritten_pod(workload) {
-            self.deleted(workload, owner, created, now);
+            self.record_deletion(workload, owner, created, now);
         }
     }
 
-    /// The workloads of a namespace that are left alone.
     pub(super) fn of_namespace(&self, namespace: &str, now: Instant) -> Vec<Loop> {
         self.left_alone(now)
             .filter(|found| &*found.namespace == namespace)
@@ -120,7 +116,6 @@ impl LoopGuard {
             .collect()
     }
 
-    /// All workloads that are left alone.
     pub(super) fn all(&self, now: Instant) -> Vec<Loop> {
         self.left_alone(now).map(Controller::to_loop).collect()
     }
@@ -131,8 +126,8 @@ impl LoopGuard {
             .filter(move |controller| controller.left_alone_until.is_some_and(|until| now < until))
     }
 
-    /// A rewritten Pod is being deleted before it ended.
-    fn deleted(&mut self, pod: &Workload, owner: &Owner, created: Timestamp, now: Instant) {
+    /// Records that a rewritten Pod is deleted before it ended.
+    fn record_deletion(&mut self, pod: &Workload, owner: &Owner, created: Timestamp, now: Instant) {
         if !self.controllers.contains_key(&owner.uid) && !self.make_room(&pod.key.namespace, now) {
             return;
         }
@@ -147,16 +142,16 @@ impl LoopGuard {
                 Controller {
                     namespace: Arc::clone(&pod.key.namespace),
                     owner: owner.clone(),
-                    form: form(pod),
+                    pod_hash: pod_hash(pod),
                     newest: created,
                     deleted: None,
-                    rounds: 0,
+                    replacements: 0,
                     touched: now,
                     left_alone_until: None,
                 }
             });
         controller.newest = controller.newest.max(created);
-        // Of several Pods that are replaced together the newest counts. One that is replaced already may be reported again.
+        // Of several Pods that are replaced together, the newest counts. A Pod that is replaced already may be reported again.
         if created >= controller.newest {
             controller.deleted = Some(created);
             controller.touched = now;
@@ -183,12 +178,12 @@ impl LoopGuard {
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in over {
-            self.forget(&uid);
+            self.remove(&uid);
         }
         has_room(self)
     }
 
-    fn forget(&mut self, uid: &str) {
+    fn remove(&mut self, uid: &str) {
         let Some(controller) = self.controllers.remove(uid) else {
             return;
         };
@@ -210,7 +205,7 @@ impl Controller {
     }
 }
 
-/// The controller and the creation of a Pod that the policy has rewritten and that has not ended.
+/// Returns the controller and the creation time of a Pod that the policy has rewritten and that has not ended.
 fn rewritten_pod(workload: &Workload) -> Option<(&Owner, Timestamp)> {
     let is_rewritten = workload.key.kind == WorkloadKind::Pod
         && !workload.has_ended
@@ -219,8 +214,7 @@ fn rewritten_pod(workload: &Workload) -> Option<(&Owner, Timestamp)> {
     Some((owner, workload.created?))
 }
 
-/// What a Pod is, apart from its name.
-fn form(pod: &Workload) -> u64 {
+fn pod_hash(pod: &Workload) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&pod.images, &pod.revision).hash(&mut hasher);
     hasher.finish()
@@ -278,12 +272,12 @@ mod tests {
         /// Each Pod is created, and deleted before the next one.
         fn replace(&mut self, pods: impl IntoIterator<Item = Workload>) {
             for pod in pods {
-                self.guard.see(&pod, self.now);
+                self.guard.observe(&pod, self.now);
                 // Its status changes.
-                self.guard.see(&pod, self.now);
+                self.guard.observe(&pod, self.now);
                 let deleted = deleted(pod);
-                self.guard.see(&deleted, self.now);
-                self.guard.lose(&deleted, self.now);
+                self.guard.observe(&deleted, self.now);
+                self.guard.delete(&deleted, self.now);
             }
         }
 
@@ -293,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pods_that_are_replaced_again_and_again_make_a_loop() {
+    async fn repeated_replacements_are_a_loop() {
         let mut scene = Scene::new();
         scene.replace((0..5).map(|round| pod_at(round * 10)));
         assert!(!scene.is_left_alone());
@@ -314,7 +308,7 @@ mod tests {
             uid: "uid-db".into(),
             ..crate::cluster::index::tests::workload(WorkloadKind::StatefulSet, "db", &[])
         };
-        scene.guard.lose(&gone, scene.now);
+        scene.guard.delete(&gone, scene.now);
         assert!(!scene.is_left_alone() && scene.guard.in_namespace.is_empty());
     }
 
@@ -329,23 +323,23 @@ mod tests {
         Workload { controller, ..pod_at(round) }
     })]
     #[tokio::test(start_paused = true)]
-    async fn what_is_no_loop(#[case] pod: fn(i64) -> Workload) {
+    async fn other_replacements_are_no_loop(#[case] pod: fn(i64) -> Workload) {
         let mut scene = Scene::new();
         scene.replace((0..50).map(pod));
         assert!(!scene.is_left_alone());
     }
 
-    /// Many replicas that are replaced in one rollout are one round at most.
+    /// Many replicas that are replaced in one rollout count once at most.
     #[tokio::test(start_paused = true)]
-    async fn replicas_that_are_deleted_together_are_one_round() {
+    async fn replicas_that_are_deleted_together_count_once() {
         let mut scene = Scene::new();
         for round in 0..4 {
             let replicas: Vec<_> = (0..50).map(|_| pod_at(round)).collect();
             for pod in &replicas {
-                scene.guard.see(pod, scene.now);
+                scene.guard.observe(pod, scene.now);
             }
             for pod in replicas {
-                scene.guard.see(&deleted(pod), scene.now);
+                scene.guard.observe(&deleted(pod), scene.now);
             }
         }
         assert!(!scene.is_left_alone());

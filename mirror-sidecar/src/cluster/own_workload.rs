@@ -1,6 +1,6 @@
 //! The workload that this process belongs to, for Events about the service itself: the Deployment of its Pod.
 //!
-//! The watches tell about Pods and `ReplicaSet`s anyway, with their owners, so it costs neither a request nor a right.
+//! The watches report Pods and `ReplicaSet`s with their owners, so this needs neither requests nor permissions.
 
 use std::collections::HashMap;
 
@@ -8,23 +8,21 @@ use super::events::About;
 use super::workload::{Key, Owner, Workload};
 use super::workload_kind::WorkloadKind;
 
-/// Objects of the own namespace whose owners are remembered. It is the operator's own namespace.
+/// Objects of the own namespace whose owners are kept. The namespace is the operator's.
 const MAX_OWNED: usize = 1024;
 
-/// Owners on the way from a Pod to its workload: `ReplicaSet` and Deployment, or Job and `CronJob`.
+/// Most owners from a Pod up to its workload, for example a `ReplicaSet` and a Deployment.
 const MAX_OWNERS: usize = 3;
 
-/// The workload that this process belongs to.
 #[derive(Debug)]
 pub(super) struct OwnWorkload {
     pod: Key,
     uid: Option<Box<str>>,
-    /// What objects of the namespace are, with their controllers.
+    /// The controllers of objects in the namespace.
     owners: HashMap<(WorkloadKind, Box<str>), Owner>,
 }
 
 impl OwnWorkload {
-    /// The workload of this Pod, of which nothing is known yet.
     pub(super) fn of_pod(namespace: &str, name: &str) -> Self {
         Self {
             pod: Key {
@@ -37,8 +35,7 @@ impl OwnWorkload {
         }
     }
 
-    /// An object is there.
-    pub(super) fn see(&mut self, workload: &Workload) {
+    pub(super) fn observe(&mut self, workload: &Workload) {
         let key = &workload.key;
         if key.namespace != self.pod.namespace {
             return;
@@ -62,16 +59,15 @@ impl OwnWorkload {
         }
     }
 
-    /// An object is gone.
-    pub(super) fn lose(&mut self, workload: &Workload) {
+    pub(super) fn delete(&mut self, workload: &Workload) {
         let key = &workload.key;
         if key.namespace == self.pod.namespace && *key != self.pod {
             self.owners.remove(&(key.kind, key.name.clone()));
         }
     }
 
-    /// What an Event about the service is about: the Deployment, or what else owns the Pod, or the Pod itself. `None` before
-    /// the Pod was seen.
+    /// Returns the object of Events about this service: the Deployment or another topmost owner of the Pod, or the Pod itself.
+    /// `None` until the watch has reported the Pod.
     pub(super) fn about(&self) -> Option<About> {
         let mut about = About::workload(&self.pod, self.uid.as_deref()?);
         let mut kind = WorkloadKind::Pod;
@@ -111,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn events_about_the_service_go_to_its_deployment_in_whatever_order_it_is_seen() {
+    fn events_about_the_service_go_to_its_deployment_in_any_order_of_reports() {
         let set = object(
             WorkloadKind::ReplicaSet,
             "sidecar-5d4f",
@@ -132,7 +128,7 @@ mod tests {
             let mut own = OwnWorkload::of_pod(&namespace, "sidecar-5d4f-x");
             assert_eq!(own.about(), None);
             for workload in order {
-                own.see(workload);
+                own.observe(workload);
             }
             let about = own.about().unwrap();
             let named = (&*about.kind, &*about.name, &*about.uid, &*about.namespace);
@@ -141,7 +137,7 @@ mod tests {
         }
         // Without an owner it is the Pod.
         let mut own = OwnWorkload::of_pod(&namespace, "alone");
-        own.see(&object(WorkloadKind::Pod, "alone", None));
+        own.observe(&object(WorkloadKind::Pod, "alone", None));
         assert_eq!(own.about().unwrap().kind, "Pod");
     }
 }

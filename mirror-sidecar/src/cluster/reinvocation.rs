@@ -1,9 +1,9 @@
-//! Keeps a second registration of the policy's webhook, so that containers which other webhooks inject are rewritten too.
+//! A second registration of the policy's webhook, so that containers which other webhooks inject are rewritten too.
 //!
 //! Kubewarden registers the webhook without a `reinvocationPolicy`, and the API server calls webhooks in the order of the names
 //! of their configurations. The second configuration sorts last, has `reinvocationPolicy: IfNeeded`, and is for new Pods only.
-//! The installation creates it without webhooks; this module copies them from Kubewarden's configuration and
-//! follows its changes, since its CA is rotated. Nothing is created or deleted, so no right to do so is needed.
+//! The chart creates it without webhooks. This module copies them from Kubewarden's configuration and keeps them up to date,
+//! because its CA is rotated. It creates and deletes nothing, so it needs no permission to do so.
 
 use std::time::Duration;
 
@@ -14,33 +14,37 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::api_server::ApiServer;
+use super::json_fields::list;
 use super::replicas::Replicas;
 
-/// Between two checks: how long the API server may miss a rotated CA.
-const EVERY: Duration = Duration::from_secs(10);
+/// Interval of checks: the longest time for which a rotated CA is missing in the second configuration.
+const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Longest time for one check.
-const WITHIN: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 const FIELD_MANAGER: &str = "mirror-sidecar";
 
-/// A second registration of a policy's webhook.
 #[derive(Clone)]
 pub(super) struct Reinvocation {
     server: ApiServer,
     replicas: Replicas,
-    /// The configuration that Kubewarden makes of the `ClusterAdmissionPolicy`.
+    /// Name of the configuration that Kubewarden creates for the `ClusterAdmissionPolicy`.
     original: String,
-    /// The configuration that is kept in step with it.
+    /// Name of the second configuration.
     second: String,
 }
 
-/// The second registration is not what it should be.
 #[derive(Debug, thiserror::Error)]
 enum ReinvocationError {
-    #[error("cannot read or patch a MutatingWebhookConfiguration: {0}")]
+    #[error(
+        "cannot read or patch a MutatingWebhookConfiguration: {0}; check the ClusterRole of mirror-sidecar"
+    )]
     Api(#[from] Error),
-    #[error("no response of the API server within {} s", WITHIN.as_secs())]
+    #[error(
+        "no response from the API server within {} s; check the API server and the network",
+        TIMEOUT.as_secs()
+    )]
     Slow,
     #[error(
         "there is no MutatingWebhookConfiguration {0}: set policy.reinvocation in the chart, which creates it"
@@ -67,24 +71,24 @@ impl Reinvocation {
         }
     }
 
-    /// Follows the original until the task is dropped, if that is this replica's work.
+    /// Keeps the second configuration up to date until it is dropped, if this replica owns it.
     pub(super) async fn run(self) {
         let mut shares = self.replicas.subscribe();
         let mut reported = None;
         loop {
             if self.replicas.owns(&format!("webhook/{}", self.second)) {
-                let result = timeout(WITHIN, self.sync()).await;
+                let result = timeout(TIMEOUT, self.sync()).await;
                 let error = result.unwrap_or(Err(ReinvocationError::Slow)).err();
                 self.report(error.as_ref(), &mut reported);
             }
             tokio::select! {
-                () = sleep(EVERY) => {}
+                () = sleep(INTERVAL) => {}
                 _ = shares.changed() => {}
             }
         }
     }
 
-    /// Logs an error once, and once that it is over.
+    /// Logs an error once, and its end once.
     fn report(&self, error: Option<&ReinvocationError>, reported: &mut Option<String>) {
         let Some(error) = error else {
             if reported.take().is_some() {
@@ -145,7 +149,7 @@ impl Reinvocation {
     }
 
     fn api(&self) -> Api<DynamicObject> {
-        // Fields that this version does not know are copied too.
+        // A dynamic object keeps fields that this version does not know.
         let kind = GroupVersionKind::gvk(
             "admissionregistration.k8s.io",
             "v1",
@@ -159,13 +163,7 @@ fn webhooks(configuration: &DynamicObject) -> Vec<Value> {
     list(&configuration.data, "webhooks").to_vec()
 }
 
-/// The elements of a list in `object`, none if there is no list.
-fn list<'a>(object: &'a Value, field: &str) -> &'a [Value] {
-    let list = object.get(field).and_then(Value::as_array);
-    list.map(Vec::as_slice).unwrap_or_default()
-}
-
-/// The webhooks of a configuration, as they are registered a second time: those for new Pods.
+/// Returns the webhooks for new Pods as they are registered a second time.
 fn reinvoked(original: &DynamicObject) -> Vec<Value> {
     let webhooks = webhooks(original).into_iter();
     let reinvoked = webhooks.filter_map(|mut webhook| {
@@ -182,7 +180,7 @@ fn reinvoked(original: &DynamicObject) -> Vec<Value> {
     reinvoked.collect()
 }
 
-/// The part of a rule that is about the creation of Pods.
+/// Returns the part of a rule that matches the creation of Pods.
 fn for_new_pods(rule: &Value) -> Option<Value> {
     let names = |field: &str, names: &[&str]| {
         let mut listed = list(rule, field).iter().filter_map(Value::as_str);

@@ -1,4 +1,4 @@
-//! Sets the parts to work that deal with the cluster.
+//! Starts the tasks that work with the cluster.
 
 use std::error::Error as _;
 use std::fmt;
@@ -36,8 +36,8 @@ use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::server::CertificateTrouble;
 
-/// Longest silence of the API server. It ends a watch after less than five minutes; a longer silence is a connection that
-/// is dead, which nobody says.
+/// Longest wait for bytes of the API server. It ends each watch after less than five minutes, so a connection that is silent
+/// for longer is lost.
 const SILENCE: Duration = Duration::from_mins(6);
 
 /// The metrics of the parts.
@@ -62,11 +62,11 @@ impl ClusterMetrics {
     }
 }
 
-/// Works with the cluster in the background, until `stop`. Returns the replicas, of which this one must take leave at the
-/// end, what there is to say about pull Secrets, and what the watches tell.
+/// Starts the tasks, which end with `stop`. Returns the replicas, which this one must leave at the end, the provider of pull
+/// Secrets, and the index.
 ///
 /// # Errors
-/// [`UsageError`] when there is no cluster to be found. One that does not answer is waited for.
+/// [`UsageError`] if no cluster is configured. An API server that does not respond is no error.
 pub async fn start(
     config: ClusterConfig,
     excluded_namespaces: ExcludedNamespaces,
@@ -136,7 +136,7 @@ pub async fn start(
         replicas: replicas.clone(),
         events: events.clone(),
     };
-    let readmitting = ReadmissionController {
+    let readmission = ReadmissionController {
         server: server.clone(),
         cluster: Arc::clone(&cluster),
         copy_status,
@@ -149,27 +149,27 @@ pub async fn start(
     let reinvocation = config
         .reinvoke_policy
         .map(|policy| Reinvocation::new(server.clone(), replicas.clone(), &policy));
-    let parts = Part::of(is_on, reinvocation.is_some());
+    let tasks = Task::of(is_on, reinvocation.is_some());
     let (mode, rate) = (config.readmit, config.readmit_per_minute);
-    let parts = supervise(parts, move |part| match part {
-        Part::Reconciler => reconciler.clone().run().boxed(),
-        Part::BackupEvents => backup_events.clone().run().boxed(),
-        Part::CertificateEvents => match certificate_events.clone() {
+    let tasks = supervise(tasks, move |task| match task {
+        Task::Reconciler => reconciler.clone().run().boxed(),
+        Task::BackupEvents => backup_events.clone().run().boxed(),
+        Task::CertificateEvents => match certificate_events.clone() {
             Some(events) => events.run().boxed(),
             None => std::future::pending().boxed(),
         },
-        Part::ReadmissionController => {
+        Task::ReadmissionController => {
             let readmissions = Readmissions::new(mode, rate);
-            readmitting.clone().run(readmissions).boxed()
+            readmission.clone().run(readmissions).boxed()
         }
-        Part::Injected => injected.clone().run().boxed(),
-        Part::Reinvocation => match reinvocation.clone() {
+        Task::Injected => injected.clone().run().boxed(),
+        Task::Reinvocation => match reinvocation.clone() {
             Some(reinvocation) => reinvocation.run().boxed(),
             None => std::future::pending().boxed(),
         },
     });
     tokio::spawn(watch(server, Arc::clone(&cluster), stop.clone()));
-    tokio::spawn(stop.run_until_cancelled_owned(parts));
+    tokio::spawn(stop.run_until_cancelled_owned(tasks));
     Ok((replicas, provision, cluster))
 }
 
@@ -177,7 +177,7 @@ pub async fn start(
 fn shared_index(config: &ClusterConfig, rules: Rules, lookup: &Lookup) -> Arc<SharedIndex> {
     let limits = Limits::of(config.max_workloads);
     lookup.limit_in_use(limits.namespace.images, limits.cluster.images);
-    let index = SharedIndex::new(Index::with_limits(rules, limits));
+    let index = SharedIndex::new(Index::new(rules).with_limits(limits));
     Arc::new(match (&config.own_namespace, &config.replica) {
         (Some(namespace), Some(pod)) => index.within_pod(namespace, pod),
         _ => index,
@@ -199,9 +199,9 @@ fn rules(
     }
 }
 
-/// What goes on by itself, besides the watches.
+/// The tasks besides the watches.
 #[derive(Clone, Copy)]
-enum Part {
+enum Task {
     Reconciler,
     ReadmissionController,
     Injected,
@@ -210,8 +210,9 @@ enum Part {
     CertificateEvents,
 }
 
-impl Part {
-    /// The parts that run where the cluster may be changed, or not. Injected images that are rewritten need no report.
+impl Task {
+    /// Returns the tasks for a cluster that may be changed (`is_on`) or not. Reinvocation rewrites injected images, so that
+    /// there is nothing to report about them.
     const fn of(is_on: bool, has_reinvocation: bool) -> &'static [Self] {
         match (is_on, has_reinvocation) {
             (false, _) => &[Self::Reconciler],
@@ -233,11 +234,11 @@ impl Part {
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Reconciler => "upkeep",
-            Self::ReadmissionController => "re-admission",
+            Self::Reconciler => "reconciler",
+            Self::ReadmissionController => "readmission",
             Self::Injected => "injected containers",
             Self::Reinvocation => "reinvocation",
             Self::BackupEvents => "backup events",
@@ -247,11 +248,7 @@ impl fmt::Display for Part {
 }
 
 fn no_cluster(mode: Kubernetes, error: &InferConfigError) -> String {
-    let mode = match mode {
-        Kubernetes::On => "on",
-        Kubernetes::Watch => "watch",
-        Kubernetes::Off => "off",
-    };
+    let mode = mode.as_str();
     let kubeconfig = error.source().and_then(|source| source.downcast_ref());
     let reason = match kubeconfig {
         Some(KubeconfigError::ReadConfig(cause, file)) if cause.kind() == ErrorKind::NotFound => {
@@ -285,7 +282,7 @@ fn replicas(
 ) -> Replicas {
     let (Some(name), Some(namespace)) = (&config.replica, &config.own_namespace) else {
         tracing::info!(
-            "--replica and --own-namespace (POD_NAME, POD_NAMESPACE) are not set: other replicas, if any, do the same work"
+            "not sharing work with other replicas: --replica and --own-namespace (POD_NAME, POD_NAMESPACE) are not set"
         );
         metrics.replicas(1);
         return Replicas::alone();

@@ -1,4 +1,4 @@
-//! The index that the watches write and everybody else reads.
+//! The index that the watches write and all other tasks read.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +12,7 @@ use super::loop_guard::{Loop, LoopGuard};
 use super::own_workload::OwnWorkload;
 use super::workload::{Key, Object};
 
-/// A [`Index`] behind a lock, which tells when it changed.
+/// An [`Index`] behind a lock, with notifications of changes.
 #[derive(Debug)]
 pub struct SharedIndex {
     index: Mutex<Index>,
@@ -32,59 +32,57 @@ impl SharedIndex {
         }
     }
 
-    /// The same for a process that runs in this Pod.
+    /// Sets the Pod in which this process runs.
     #[must_use]
     pub fn within_pod(mut self, namespace: &str, name: &str) -> Self {
         self.own = Some(Mutex::new(OwnWorkload::of_pod(namespace, name)));
         self
     }
 
-    /// What an Event about this service is about; `None` as long as that is not known.
+    /// Returns the object of Events about this service; `None` while it is unknown.
     #[must_use]
     pub fn own_workload(&self) -> Option<About> {
         let own = self.own.as_ref()?;
         own.lock().unwrap_or_else(PoisonError::into_inner).about()
     }
 
-    /// Looks at the index. The watches wait meanwhile, so `look` must not wait for anything itself.
-    pub fn read<T>(&self, look: impl FnOnce(&Index) -> T) -> T {
-        look(&self.lock())
+    /// Runs a query. The watches wait for it, so `query` must not block.
+    pub fn read<T>(&self, query: impl FnOnce(&Index) -> T) -> T {
+        query(&self.lock())
     }
 
-    /// Carries out a change.
     pub fn apply(&self, change: Change) {
-        self.follow_own_workload(&change);
-        self.follow_loops(&change);
+        self.update_own_workload(&change);
+        self.update_loops(&change);
         if self.lock().apply(change) {
             self.changed.send_replace(());
         }
     }
 
-    /// Tells when something changed that a query would show. Many changes may be told as one. Whoever looks at the whole
-    /// model each time should let some time pass in between: a first list of the cluster is thousands of changes.
+    /// Returns a receiver that is notified when a query may return something else. A reader of the whole index should pause
+    /// after each notification: the first list of a cluster is thousands of changes.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// The workloads of a namespace whose Pods the policy is to leave alone, as a list of [`owners`].
+    /// Returns the workloads of a namespace whose Pods the policy must leave alone, as a list of [`owners`].
     #[must_use]
     pub fn skipped_owners(&self, namespace: &str) -> String {
         let mut list = self.read(|index| index.skipped_owners(namespace));
         for found in self.loops().of_namespace(namespace, Instant::now()) {
-            // The list is full, or the owner has no name that it could hold.
+            // Fails if the list is full or cannot hold the owner's name.
             let _ = owners::add(&mut list, &found.owner.kind, &found.owner.name);
         }
         list
     }
 
-    /// The workloads whose Pods are re-created again and again after a rewrite.
     pub(super) fn all_loops(&self) -> Vec<Loop> {
         self.loops().all(Instant::now())
     }
 
-    /// Whether the Pods of a workload are re-created again and again, so that it is left alone. `Deployment`s are known by
-    /// the names of their `ReplicaSet`s.
+    /// Returns whether a workload is left alone because its Pods are re-created in a loop. A `Deployment` matches by the names
+    /// of its `ReplicaSet`s.
     pub(super) fn is_in_loop(&self, key: &Key) -> bool {
         let loops = self.loops().of_namespace(&key.namespace, Instant::now());
         let mut this = String::new();
@@ -94,13 +92,13 @@ impl SharedIndex {
                 .any(|found| owners::lists(&this, &found.owner.kind, &found.owner.name))
     }
 
-    fn follow_loops(&self, change: &Change) {
+    fn update_loops(&self, change: &Change) {
         match change {
-            Change::Seen(Object::Workload(workload)) => {
-                self.loops().see(workload, Instant::now());
+            Change::Apply(Object::Workload(workload)) => {
+                self.loops().observe(workload, Instant::now());
             }
-            Change::Gone(Object::Workload(workload)) => {
-                self.loops().lose(workload, Instant::now());
+            Change::Delete(Object::Workload(workload)) => {
+                self.loops().delete(workload, Instant::now());
             }
             _ => {}
         }
@@ -110,12 +108,12 @@ impl SharedIndex {
         self.loops.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn follow_own_workload(&self, change: &Change) {
+    fn update_own_workload(&self, change: &Change) {
         let Some(own) = &self.own else { return };
         let mut own = own.lock().unwrap_or_else(PoisonError::into_inner);
         match change {
-            Change::Seen(Object::Workload(workload)) => own.see(workload),
-            Change::Gone(Object::Workload(workload)) => own.lose(workload),
+            Change::Apply(Object::Workload(workload)) => own.observe(workload),
+            Change::Delete(Object::Workload(workload)) => own.delete(workload),
             _ => {}
         }
     }

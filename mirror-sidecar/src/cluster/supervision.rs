@@ -1,6 +1,6 @@
-//! Tasks that go on for ever, and are started again when they do not.
+//! Tasks that never end, and are restarted if they do.
 //!
-//! A defect in one part must cost neither the others nor, for the life of the process, the part itself.
+//! A bug in one task must not stop the others, nor this one until the next restart of the process.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use tokio::task::{Id, JoinError, JoinSet};
 
-/// Pause before a task that broke off is started again. That is a defect, and it must not fill the log.
+/// Pause before a task is restarted. Its end is a bug, which must not fill the log.
 pub(super) const RESTART_AFTER: Duration = Duration::from_secs(10);
 
-/// Runs a task for each name, for ever.
+/// Runs a task for each name until it is dropped.
 pub(super) async fn supervise<K, F>(names: &[K], task: impl Fn(K) -> F)
 where
     K: Copy + Display,

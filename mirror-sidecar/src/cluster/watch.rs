@@ -1,6 +1,6 @@
-//! The watch streams of the API server, which keep the index true.
+//! The watch streams of the API server, which keep the index up to date.
 //!
-//! One task a kind. A task that breaks off is started again, and a kind that cannot be watched never stops the others.
+//! Each kind has a task. A task that ends is restarted, and a kind that cannot be watched does not stop the others.
 
 mod page_size;
 pub(super) mod stream;
@@ -22,10 +22,10 @@ use super::supervision::supervise;
 use super::workload::Watched;
 use super::workload_kind::{Kind, WorkloadKind};
 
-/// Kinds that are listed at the same time. Each list is work for the API server, and none is urgent.
+/// Kinds that are listed at the same time. A list is work for the API server, and none is urgent.
 const LISTS_AT_A_TIME: usize = 1;
 
-/// Watches all kinds until `stop`, and keeps the index true.
+/// Watches all kinds until `stop`.
 pub async fn watch(
     server: impl Into<ApiServer>,
     cluster: Arc<SharedIndex>,
@@ -37,11 +37,11 @@ pub async fn watch(
         let cluster = Arc::clone(&cluster);
         stream::watch(server.clone(), OfKind { cluster, kind }, Arc::clone(&lists))
     });
-    // Ending the supervision ends the tasks.
+    // Dropping the supervision aborts the tasks.
     stop.run_until_cancelled_owned(watches).await;
 }
 
-/// Passes the objects of a kind to the index.
+/// The watch of one kind, which fills the index.
 struct OfKind {
     cluster: Arc<SharedIndex>,
     kind: Kind,
@@ -68,8 +68,8 @@ impl stream::Subject for OfKind {
         }
     }
 
-    fn take_not_served(&self) -> bool {
-        // All others are older than every API server that is still in use.
+    fn set_not_served(&self) -> bool {
+        // Kubernetes 1.20 and later serve all others.
         let is_possible = self.kind == Kind::Workload(WorkloadKind::CronJob);
         if is_possible {
             self.cluster.apply(Change::NotServed(self.kind));
@@ -77,18 +77,18 @@ impl stream::Subject for OfKind {
         is_possible
     }
 
-    fn take_trouble(&self, has_trouble: bool) {
-        self.cluster.apply(Change::Trouble(self.kind, has_trouble));
+    fn set_failing(&self, is_failing: bool) {
+        self.cluster.apply(Change::Failing(self.kind, is_failing));
     }
 }
 
 fn change(event: Event<Watched>, kind: Kind) -> Option<Change> {
     match event {
-        Event::Init => Some(Change::Begin(kind)),
-        Event::InitDone => Some(Change::End(kind)),
+        Event::Init => Some(Change::Init(kind)),
+        Event::InitDone => Some(Change::InitDone(kind)),
         Event::InitApply(object) | Event::Apply(object) => {
-            object.into_object(kind).map(Change::Seen)
+            object.into_object(kind).map(Change::Apply)
         }
-        Event::Delete(object) => object.into_object(kind).map(Change::Gone),
+        Event::Delete(object) => object.into_object(kind).map(Change::Delete),
     }
 }

@@ -1,25 +1,23 @@
-//! Watched objects, trimmed to what matters here.
+//! Watched objects, reduced to what matters here.
 //!
-//! [`Watched`] is what the watch streams are read into: no field that is not needed is ever kept, and an odd object never
-//! breaks a stream. What it means, given its kind, is an [`Object`].
+//! The watch streams are read into [`Watched`], which any JSON can be. With its kind, that is an [`Object`].
 
-mod read;
-mod resource;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
-pub use resource::Watched;
+pub use watched::Watched;
 
 use super::workload_kind::WorkloadKind;
 
-/// Which workload: its kind, namespace and name. A deleted one and its successor may share it; their uids differ.
+/// The kind, namespace and name of a workload. A deleted one and its successor may share it; their uids differ.
 ///
-/// The order is by kind first, so that what a person wrote comes before what was made of it.
+/// The order is by kind first, so that objects that people write come before those that controllers create.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     pub kind: WorkloadKind,
@@ -30,82 +28,75 @@ pub struct Key {
 /// Whether containers will start from a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
-    /// They may at any time.
+    /// At any time.
     Active,
-    /// Not until somebody resumes it (`Deployment.spec.paused`, `CronJob.spec.suspend`).
+    /// After somebody resumes it (`Deployment.spec.paused`, `CronJob.spec.suspend`).
     Paused,
-    /// Never again: it is being deleted, a Pod or Job has ended, or a `ReplicaSet` is kept without Pods as the history of
-    /// its owner.
+    /// Never again: it is being deleted, or it has ended (see [`Workload::has_ended`]).
     Done,
 }
 
-/// An object that names images.
+/// An object that uses images.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
     pub key: Key,
-    /// Its identity; empty if it is not known.
+    /// Empty if unknown.
     pub uid: Box<str>,
-    /// When it was created, to the second.
+    /// To the second.
     pub created: Option<Timestamp>,
-    /// Whether containers will start from it.
     pub life: Life,
-    /// Whether a controller owns it (`ownerReferences[].controller`).
+    /// Owned by a controller (`ownerReferences[].controller`).
     pub is_owned: bool,
-    /// That controller, as far as it is named completely.
+    /// This controller, if its reference is complete.
     pub controller: Option<Owner>,
-    /// Whether it is being deleted.
+    /// Being deleted.
     pub is_deleted: bool,
-    /// Whether it has ended, or is kept without Pods as the history of its owner.
+    /// A Pod or Job has ended, or a `ReplicaSet` without Pods is the history of its owner.
     pub has_ended: bool,
-    /// Which template of its controller a Pod was made of, where the controller says so (`controller-revision-hash`).
+    /// The revision of the template of a Pod, if its controller marks it (`controller-revision-hash`).
     pub revision: Box<str>,
-    /// Whether the policy leaves it alone: its owner said so, on it or on its Pod template, or it is a static Pod.
+    /// The policy leaves it alone: it or its Pod template has opted out, or it is a static Pod.
     pub is_exempt: bool,
-    /// Whether it has the policy's note on what was rewritten, on itself: on a Pod, that is where the policy put it, or the
-    /// template of the Pod.
-    pub is_noted: bool,
-    /// The images as they are written, without those that are never pulled, and without placeholders.
+    /// Has the policy's annotation with the original images itself. A Pod gets it from the policy or from its template.
+    pub is_annotated: bool,
+    /// The images as they are written, without placeholders and without those that are never pulled.
     pub images: Vec<String>,
     /// The names and images of containers and init containers, without placeholders.
     pub containers: Vec<(String, String)>,
-    /// The images that the policy's annotation names as copies, each with its original. The author of the object can forge
-    /// them.
+    /// The copies in the policy's annotation, each with its original. The author of the object can forge them.
     pub originals: Vec<(String, String)>,
-    /// The names of the pull Secrets that it lists itself, which may be empty texts.
+    /// The names of the pull Secrets that it lists, which may be empty.
     pub pull_secrets: Vec<String>,
 }
 
 /// An owner of an object, in the same namespace, as `ownerReferences` names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// The API version, such as `apps/v1`.
+    /// For example `apps/v1`.
     pub api_version: Box<str>,
     pub kind: Box<str>,
     pub name: Box<str>,
-    /// Its identity.
     pub uid: Box<str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespaceObject {
     pub name: Arc<str>,
-    /// When it was created, to the second.
+    /// To the second.
     pub created: Option<Timestamp>,
-    /// Whether it is being deleted, so that nothing can be created in it.
+    /// Nothing can be created in it any more.
     pub is_terminating: bool,
 }
 
-/// What a watch tells about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     Namespace(NamespaceObject),
-    /// An object that names images.
     Workload(Box<Workload>),
 }
 
 impl Owner {
-    /// Its kind, if that is a watched one.
+    /// Returns the kind if it is watched.
     #[must_use]
     pub fn workload_kind(&self) -> Option<WorkloadKind> {
         let group = self.api_version.rsplit_once('/');

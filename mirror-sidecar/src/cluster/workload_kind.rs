@@ -1,36 +1,27 @@
-//! The kinds that are watched, and where the API server serves them.
+//! The kinds that are watched, and their names in the API.
 
 use std::fmt;
 
-/// A kind of object that runs containers, or makes others that do.
+/// A kind of object with containers.
 ///
-/// They are in the order in which users of an image are named: what a person wrote before what was made of it.
+/// The order is that of the users of an image: kinds that people write before those that controllers create.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WorkloadKind {
-    /// `apps/v1` Deployment.
     Deployment,
-    /// `apps/v1` `StatefulSet`.
     StatefulSet,
-    /// `apps/v1` `DaemonSet`.
     DaemonSet,
-    /// `batch/v1` `CronJob`, served since Kubernetes 1.21.
+    /// Served in `batch/v1` since Kubernetes 1.21.
     CronJob,
-    /// `v1` `ReplicationController`.
     ReplicationController,
-    /// `apps/v1` `ReplicaSet`.
     ReplicaSet,
-    /// `batch/v1` Job.
     Job,
-    /// `v1` Pod.
     Pod,
 }
 
 /// A kind of object that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// `v1` Namespace.
     Namespace,
-    /// What uses images.
     Workload(WorkloadKind),
 }
 
@@ -46,22 +37,19 @@ impl WorkloadKind {
         Self::Pod,
     ];
 
-    /// Whether the Pod template of such an object can change, so that another admission can rewrite it.
+    /// Returns whether the Pod template of such an object can change, so that another admission can rewrite it.
     #[must_use]
     pub const fn is_mutable(self) -> bool {
         !matches!(self, Self::Job | Self::Pod)
     }
 
-    /// The kind of this name; all watched names are unique among the groups of Kubernetes.
+    /// Returns the kind with this name. No other group of Kubernetes has a kind with a name of these.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Kind::ALL.into_iter().find_map(|kind| match kind {
-            Kind::Workload(kind) => Some(kind).filter(|kind| kind.name() == name),
-            Kind::Namespace => None,
-        })
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// The group, empty for the core group.
+    /// Returns the group, empty for the core group.
     #[must_use]
     pub const fn group(self) -> &'static str {
         match self {
@@ -71,7 +59,7 @@ impl WorkloadKind {
         }
     }
 
-    /// The name of the kind, as in `kind: Deployment`.
+    /// Returns the name as in `kind: Deployment`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -86,7 +74,7 @@ impl WorkloadKind {
         }
     }
 
-    /// The name in URLs, as in `/apis/apps/v1/deployments`.
+    /// Returns the name as in `/apis/apps/v1/deployments`.
     #[must_use]
     pub const fn plural(self) -> &'static str {
         match self {
@@ -103,7 +91,6 @@ impl WorkloadKind {
 }
 
 impl Kind {
-    /// All that are watched.
     pub const ALL: [Self; 9] = [
         Self::Namespace,
         Self::Workload(WorkloadKind::Deployment),
@@ -116,10 +103,9 @@ impl Kind {
         Self::Workload(WorkloadKind::Pod),
     ];
 
-    /// The version of every kind here.
     pub const VERSION: &'static str = "v1";
 
-    /// The group, empty for the core group.
+    /// Returns the group, empty for the core group.
     #[must_use]
     pub const fn group(self) -> &'static str {
         match self {
@@ -136,7 +122,6 @@ impl Kind {
         }
     }
 
-    /// The name in URLs.
     #[must_use]
     pub const fn plural(self) -> &'static str {
         match self {

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::args::{BackupArgs, FacadeLogin, ServeArgs, Transport, UsageError};
+use crate::cluster::Index;
 use crate::cluster::config::Kubernetes;
-use crate::cluster::registry_usage::most_used;
 use crate::cluster::run::{self, ClusterMetrics};
 use crate::cluster::{ExcludedNamespaces, Provision, PullSecrets, Replicas};
 use crate::copy_queue::CopyMetrics;
@@ -87,7 +87,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         )
         .await?;
         let used = Arc::clone(&cluster);
-        registry_metrics.name_used_hosts(move || used.read(most_used));
+        registry_metrics.name_used_hosts(move || used.read(Index::hosts));
         (replicas, provision, Some(cluster))
     };
     let health = lookup.health().clone();

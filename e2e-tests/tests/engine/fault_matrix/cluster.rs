@@ -161,7 +161,7 @@ impl World {
     }
 
     fn state(&self) -> SyncState {
-        self.cluster.read(|index| index.list_state(POD))
+        self.cluster.read(|index| index.sync_state(POD))
     }
 
     fn images(&self) -> Vec<String> {

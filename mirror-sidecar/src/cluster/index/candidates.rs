@@ -1,4 +1,4 @@
-//! The workloads that another admission might help.
+//! Workloads that another admission could rewrite.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,45 +6,42 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 use mirror_contract::ImageRef;
 
+use super::Index;
 use super::entry::Entry;
-use super::image::Image;
-use super::{Index, Key, Workload};
+use super::image_users::Image;
+use crate::cluster::workload::{Key, Workload};
 
-/// Whether there is a copy of an image.
+/// The state of the copy of an image, for workloads that use the original.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyState {
-    /// There is.
     Mirrored,
-    /// There is, but nothing that runs may be made to take it.
+    /// Mirrored, but running workloads must not be moved to it.
     Withheld,
-    /// Not yet; worth waiting for.
+    /// Not copied yet; worth waiting for.
     Missing,
-    /// There is none, and nobody knows whether there ever will be: it could not be copied, and trying again soon is of
-    /// no use.
+    /// Could not be copied, and a retry soon would not help.
     Never,
 }
 
-/// A workload that another admission might help. Whether it does only the policy knows.
+/// A workload that another admission could rewrite. Only the policy knows whether it will.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Which one.
     pub key: Arc<Key>,
-    /// Its identity; a patch must name it as a precondition, so that it never meets a successor of the same name.
+    /// A precondition of the patch, so that it never applies to a successor of the same name.
     pub uid: Box<str>,
-    /// When it was created.
     pub created: Option<Timestamp>,
     /// The images that copies could replace, in their order.
     pub images: Box<[Image]>,
-    /// The pull Secret that it is to list instead of a former one; if there is none, there is at least one image.
+    /// The pull Secret that it should list instead of a former one. Without one there is at least one image.
     pub missing_secret: Option<Box<str>>,
 }
 
 impl Index {
-    /// The workloads that another admission might help, in their order: top-level ones of a mutable kind, active, not left
-    /// alone, with at least one image that its copy could replace, or a former pull Secret, and no image to wait for or to
-    /// withhold.
+    /// Returns the workloads that another admission could rewrite, in their order: active top-level workloads of a mutable
+    /// kind that are not opted out, that have at least one image with a copy, or a former pull Secret, and no image whose
+    /// copy is missing or withheld.
     ///
-    /// `state` is asked once for each image.
+    /// Calls `state` once for each image.
     pub fn candidates(
         &self,
         state: impl Fn(&ImageRef<'static>) -> CopyState,
@@ -68,19 +65,19 @@ impl Index {
         })
     }
 
-    /// Whether a workload names copies or a pull Secret as they were called before.
+    /// Returns whether a workload uses a former name of a copy or of the pull Secret.
     #[must_use]
     pub fn has_former_names(&self, key: &Key) -> bool {
         let entry = self.workloads.get(key);
         entry.is_some_and(|entry| {
-            entry.has_outdated_secret() || entry.noted().iter().any(|noted| !noted.is_present)
+            entry.has_outdated_secret() || entry.opaque().iter().any(|copy| !copy.is_current)
         })
     }
 
-    /// The images that the policy could replace by their copies now; `None` if it is too early.
+    /// Returns the images that the policy could replace by copies now; `None` if it is too early.
     ///
-    /// A template that lists no pull Secret gets none from the policy while an image of it stays upstream, which may need
-    /// those of the `ServiceAccount`: its Pods are rewritten instead.
+    /// A template without pull Secrets gets none from the policy while one of its images stays upstream, because that one may
+    /// need those of the `ServiceAccount`. Its Pods are rewritten instead.
     fn replaceable<'a>(
         &self,
         entry: &'a Entry,
@@ -92,14 +89,14 @@ impl Index {
             match state_of(image) {
                 CopyState::Mirrored => images.push(Arc::clone(image)),
                 CopyState::Never => stays_upstream = true,
-                // An admission cannot be told which of the images to leave.
+                // An admission rewrites every image that has a copy, a withheld one too.
                 CopyState::Missing | CopyState::Withheld => return None,
             }
         }
-        // A copy under a former name is replaced by the present one.
-        for noted in entry.noted().iter().filter(|noted| !noted.is_present) {
-            match state_of(&noted.original) {
-                CopyState::Mirrored => images.push(Arc::clone(&noted.copy)),
+        // A copy under a former name is replaced by the current one.
+        for opaque in entry.opaque().iter().filter(|copy| !copy.is_current) {
+            match state_of(&opaque.original) {
+                CopyState::Mirrored => images.push(Arc::clone(&opaque.copy)),
                 CopyState::Never => {}
                 CopyState::Missing | CopyState::Withheld => return None,
             }
@@ -114,7 +111,7 @@ impl Index {
 }
 
 impl Candidate {
-    /// Whether an admission that gave `workload` has changed what it should.
+    /// Returns whether an admission that returned `workload` has rewritten something.
     #[must_use]
     pub fn is_helped(&self, workload: &Workload) -> bool {
         let has_secret = |name: &str| workload.pull_secrets.iter().any(|listed| listed == name);
@@ -122,7 +119,7 @@ impl Candidate {
             || self.missing_secret.as_deref().is_some_and(has_secret)
     }
 
-    /// Those of the images that `workload`, which an admission gave, still names.
+    /// Returns the images that `workload`, as an admission returned it, still uses.
     #[must_use]
     pub fn remaining(&self, workload: &Workload) -> Vec<Image> {
         let named = workload.images.iter();

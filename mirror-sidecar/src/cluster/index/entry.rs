@@ -1,27 +1,32 @@
-//! What is kept of a workload.
+//! The part of a workload that the index keeps.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use mirror_contract::{Backup, ImageRef};
 
-use super::containers::Containers;
-use super::image::Image;
-use super::rules::Rules;
-use super::secret_names::SecretNames;
+use super::image_users::Image;
+use super::rules::{Rules, SecretNames};
 use crate::cluster::workload::{Life, Workload};
+use crate::cluster::workload_kind::WorkloadKind;
 
-/// What is kept of a workload.
+/// Images of one object that are kept. No real workload has more, and the author of an object must not choose how much memory
+/// it takes.
+const MAX_IMAGES: usize = 256;
+
+/// Containers of one object that are kept.
+const MAX_CONTAINERS: usize = 256;
+
 #[derive(Clone, Debug)]
 pub struct Entry {
     facts: Facts,
     originals: Box<[Image]>,
     in_backup: Box<[Image]>,
-    noted: Box<[Noted]>,
+    opaque: Box<[OpaqueCopy]>,
     containers: Option<Box<Containers>>,
     left_out: LeftOut,
-    /// Which list it was told in last.
+    /// Number of the list that contained it last.
     epoch: u32,
 }
 
@@ -30,55 +35,67 @@ pub struct Entry {
 struct Facts {
     uid: Box<str>,
     created: Option<Timestamp>,
-    /// A hash of all images, also of those that are not kept.
+    /// A hash of all images, including those that are left out.
     images: u64,
     lists_secrets: bool,
     secret_names: SecretNames,
-    /// It uses copies and lists a former pull Secret instead of the present one.
+    /// Uses copies, and lists a former pull Secret instead of the current one.
     has_outdated_secret: bool,
     /// A copy that it uses in the backup of another installation.
     other_installation: Option<Box<str>>,
     is_candidate: bool,
     is_owned: bool,
-    /// Its controller is one of those whose workloads are left alone.
     is_skipped: bool,
 }
 
-/// A copy whose name does not tell its original now.
+/// A copy whose name does not contain its original.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Noted {
+pub struct OpaqueCopy {
     pub copy: Image,
-    /// Its original, as the policy's annotation or a former name says.
+    /// From the policy's annotation, or from a former name.
     pub original: Image,
-    /// It is where copies are now: the name is only too long to be read back.
-    pub is_present: bool,
+    /// It is the current copy of the original, and its name is only shortened.
+    pub is_current: bool,
+}
+
+/// The containers of a Pod template, or of a Pod, to find those that were injected. Names are kept as hashes: they are compared
+/// and never shown.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Containers {
+    /// The names in the template of a workload that creates Pods.
+    Template(Box<[u32]>),
+    /// The containers of a rewritten Pod that use original images.
+    Pod {
+        owner: WorkloadKind,
+        owner_name: Box<str>,
+        originals: Box<[(u32, Image)]>,
+    },
 }
 
 /// Images that are not kept.
 #[derive(Clone, Copy, Debug, Default)]
 struct LeftOut {
-    /// Because the object names too many.
+    /// The object has too many.
     beyond_object: u32,
-    /// Because there are too many in the namespace, or in the cluster.
+    /// The namespace or the cluster has too many.
     beyond_namespace: u32,
 }
 
-/// Where an image is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Location {
     Upstream,
     Backup,
 }
 
 impl Entry {
-    /// What matters of `workload`, told in the list `epoch`; `None` if nothing does. `shared` gives the image that other
-    /// users share, and `noted` the original of a copy that they share.
+    /// Returns the entry of `workload`, which the list `epoch` contained; `None` if nothing of it is kept. `shared` returns the
+    /// image that other users share, and `shared_original` the original of an opaque copy that they share.
     pub(super) fn new(
         workload: &Workload,
         rules: &Rules,
         epoch: u32,
         shared: impl Fn(&ImageRef<'_>) -> Option<Image>,
-        noted: impl Fn(&Image, &ImageRef<'_>) -> Option<Image>,
+        shared_original: impl Fn(&Image, &ImageRef<'_>) -> Option<Image>,
     ) -> Option<Self> {
         let excluded = &rules.excluded_namespaces;
         if workload.life == Life::Done || excluded.contains(&workload.key.namespace) {
@@ -86,32 +103,30 @@ impl Entry {
         }
         let mut originals = Vec::new();
         let mut in_backup = Vec::new();
-        let mut noted_copies = Vec::new();
+        let mut opaque = Vec::new();
         for text in &workload.images {
             let Ok(image) = ImageRef::parse(text) else {
                 continue;
             };
-            if let Some((original, is_present)) = noted_original(workload, rules, text, &image) {
+            if let Some((original, is_current)) = opaque_original(workload, rules, text, &image) {
                 let image = image.without_redundant_tag();
                 let copy = shared(&image).unwrap_or_else(|| Arc::new(image.into_owned()));
-                let original = noted(&copy, &original)
+                let original = shared_original(&copy, &original)
                     .or_else(|| shared(&original))
                     .unwrap_or_else(|| Arc::new(original));
                 in_backup.push(Arc::clone(&copy));
-                noted_copies.push(Noted {
+                opaque.push(OpaqueCopy {
                     copy,
                     original,
-                    is_present,
+                    is_current,
                 });
                 continue;
             }
             let image = image.without_redundant_tag();
-            let is_in_backup =
-                rules.backup.contains(&image) || rules.former_backups.contains(&image);
-            let list = if is_in_backup {
+            let list = if rules.is_in_backup(&image) {
                 &mut in_backup
             } else if workload.is_exempt {
-                // It may have been rewritten before; then it still needs its copies, but no new ones.
+                // It needs the copies of earlier rewrites, but no new ones.
                 continue;
             } else {
                 &mut originals
@@ -124,7 +139,7 @@ impl Entry {
             annotated.find(|(copy, original)| rules.is_of_other_installation(copy, original));
         let other_installation = other_installation.map(|(copy, _)| Box::from(copy.as_str()));
         if other_installation.is_some() {
-            // The other one looks after them.
+            // The other installation copies them.
             originals.clear();
         }
         let secret_names = SecretNames::of(&workload.pull_secrets, rules);
@@ -142,16 +157,16 @@ impl Entry {
             && !workload.is_owned
             && !workload.is_exempt
             && other_installation.is_none()
-            && (!originals.is_empty() || has_outdated_secret || is_outdated(&noted_copies));
-        noted_copies.sort_unstable();
-        // A pinned copy has one name here for all tags that its author can think of.
-        noted_copies.dedup_by(|next, first| next.copy == first.copy);
+            && (!originals.is_empty() || has_outdated_secret || is_outdated(&opaque));
+        opaque.sort_unstable();
+        // A pinned copy has one name for all tags that the author can invent.
+        opaque.dedup_by(|next, first| next.copy == first.copy);
         let containers = Containers::of(workload, &originals, !in_backup.is_empty());
-        let images = hash_of(&originals, &in_backup, &noted_copies, containers.as_ref());
+        let images = hash(&(&originals, &in_backup, &opaque, &containers));
         let count = originals.len().saturating_add(in_backup.len());
         in_backup.truncate(MAX_IMAGES);
         originals.truncate(MAX_IMAGES.saturating_sub(in_backup.len()));
-        noted_copies.retain(|noted| in_backup.contains(&noted.copy));
+        opaque.retain(|opaque| in_backup.contains(&opaque.copy));
         let kept = originals.len().saturating_add(in_backup.len());
         let facts = Facts {
             uid: workload.uid.clone(),
@@ -169,7 +184,7 @@ impl Entry {
             facts,
             originals: originals.into_boxed_slice(),
             in_backup: in_backup.into_boxed_slice(),
-            noted: noted_copies.into_boxed_slice(),
+            opaque: opaque.into_boxed_slice(),
             containers: containers.map(Box::new),
             left_out: LeftOut {
                 beyond_object: u32::try_from(count.saturating_sub(kept)).unwrap_or(u32::MAX),
@@ -179,7 +194,7 @@ impl Entry {
         })
     }
 
-    /// Its identity; empty if it is not known.
+    /// Returns the uid, empty if it is unknown.
     #[must_use]
     pub fn uid(&self) -> &str {
         &self.facts.uid
@@ -190,35 +205,37 @@ impl Entry {
         self.facts.created
     }
 
-    /// The images that it uses and that are not in the backup, each once, in their order.
+    /// Returns the images outside the backup, each once, in their order.
     #[must_use]
     pub fn originals(&self) -> &[Image] {
         &self.originals
     }
 
-    /// The images that it uses and that are in the backup.
+    /// Returns the images in the backup, each once, in their order.
     #[must_use]
     pub fn in_backup(&self) -> &[Image] {
         &self.in_backup
     }
 
-    /// Those of the images in the backup, or in a former one, whose names do not tell their originals now.
-    pub(super) fn noted(&self) -> &[Noted] {
-        &self.noted
+    pub(super) fn opaque(&self) -> &[OpaqueCopy] {
+        &self.opaque
     }
 
-    /// Forgets the images that are not to be kept. `keep` is asked for those in the backup first: they are what runs.
-    pub(super) fn keep_images(&mut self, mut keep: impl FnMut(&Image, Place) -> bool) {
+    /// Keeps the images for which `keep` returns `true`. It is called for those in the backup first, which are running.
+    pub(super) fn retain_images(&mut self, mut keep: impl FnMut(&Image, Location) -> bool) {
         let mut left_out = 0_u32;
-        for (images, place) in [
-            (&mut self.in_backup, Place::Backup),
-            (&mut self.originals, Place::Upstream),
+        for (images, location) in [
+            (&mut self.in_backup, Location::Backup),
+            (&mut self.originals, Location::Upstream),
         ] {
             let all = std::mem::take(images).into_vec();
             let count = all.len();
-            let kept: Vec<_> = all.into_iter().filter(|image| keep(image, place)).collect();
-            let lost = u32::try_from(count.saturating_sub(kept.len())).unwrap_or(u32::MAX);
-            left_out = left_out.saturating_add(lost);
+            let kept: Vec<_> = all
+                .into_iter()
+                .filter(|image| keep(image, location))
+                .collect();
+            let removed = u32::try_from(count.saturating_sub(kept.len())).unwrap_or(u32::MAX);
+            left_out = left_out.saturating_add(removed);
             *images = kept.into_boxed_slice();
         }
         self.left_out.beyond_namespace = left_out;
@@ -227,25 +244,23 @@ impl Entry {
             containers.retain_images(|image| originals.contains(image));
         }
         let in_backup = &self.in_backup;
-        let noted = std::mem::take(&mut self.noted).into_iter();
-        self.noted = noted
-            .filter(|noted| in_backup.contains(&noted.copy))
+        let opaque = std::mem::take(&mut self.opaque).into_iter();
+        self.opaque = opaque
+            .filter(|opaque| in_backup.contains(&opaque.copy))
             .collect();
     }
 
-    /// Its containers, as far as they matter.
     pub(super) fn containers(&self) -> Option<&Containers> {
         self.containers.as_deref()
     }
 
-    /// Forgets what is noted of the copies for which `keep` says so.
-    pub(super) fn keep_noted(&mut self, keep: impl FnMut(&Noted) -> bool) {
-        let mut noted = std::mem::take(&mut self.noted).into_vec();
-        noted.retain(keep);
-        self.noted = noted.into_boxed_slice();
+    pub(super) fn retain_opaque(&mut self, keep: impl FnMut(&OpaqueCopy) -> bool) {
+        let mut opaque = std::mem::take(&mut self.opaque).into_vec();
+        opaque.retain(keep);
+        self.opaque = opaque.into_boxed_slice();
     }
 
-    /// How many of its images are not kept.
+    /// Returns how many images are not kept.
     pub(super) fn left_out(&self) -> usize {
         let LeftOut {
             beyond_object,
@@ -254,43 +269,40 @@ impl Entry {
         beyond_object.saturating_add(beyond_namespace) as usize
     }
 
-    /// Whether more of its images would be kept if there was room for them.
+    /// Returns whether more images could be kept if the namespace and the cluster had room.
     pub(super) fn lacks_room(&self) -> bool {
         self.left_out.beyond_namespace > 0
     }
 
-    /// A copy that it uses in the backup of another installation, which looks after it.
+    /// Returns a copy that it uses in the backup of another installation.
     pub(super) fn other_installation(&self) -> Option<&str> {
         self.facts.other_installation.as_deref()
     }
 
-    /// The names of the pull Secret that it lists.
     pub(super) fn secret_names(&self) -> SecretNames {
         self.facts.secret_names
     }
 
-    /// Whether it is to list the present pull Secret instead of a former one.
+    /// Returns whether it should list the current pull Secret instead of a former one.
     pub(super) fn has_outdated_secret(&self) -> bool {
         self.facts.has_outdated_secret
     }
 
-    /// Whether it lists any pull Secret.
     pub(super) fn lists_secrets(&self) -> bool {
         self.facts.lists_secrets
     }
 
-    /// Whether it is of a kind and in a state in which another admission could rewrite it.
+    /// Returns whether its kind and its state let another admission rewrite it.
     pub(super) fn is_candidate(&self) -> bool {
-        let is_outdated = self.facts.has_outdated_secret || is_outdated(&self.noted);
+        let is_outdated = self.facts.has_outdated_secret || is_outdated(&self.opaque);
         self.facts.is_candidate && (is_outdated || !self.originals.is_empty())
     }
 
-    /// Whether a controller owns it.
     pub(super) fn is_owned(&self) -> bool {
         self.facts.is_owned
     }
 
-    /// Whether its Pods are left alone, because of its controller.
+    /// Returns whether its Pods are left alone because of its controller.
     pub(super) fn is_skipped(&self) -> bool {
         self.facts.is_skipped
     }
@@ -299,19 +311,59 @@ impl Entry {
         self.epoch
     }
 
-    /// Notes in which list it was told last.
     pub(super) fn set_epoch(&mut self, epoch: u32) {
         self.epoch = epoch;
     }
 
-    /// Whether nothing but the list differs, in which it was told.
-    pub(super) fn means_the_same(&self, other: &Self) -> bool {
+    /// Compares all but the list that contained it and the images that are left out.
+    pub(super) fn has_same_content(&self, other: &Self) -> bool {
         self.facts == other.facts
     }
 }
 
-/// Images of one object that are kept: nobody needs more, and its author must not choose how much memory they take.
-const MAX_IMAGES: usize = 256;
+impl Containers {
+    /// Returns `None` if the containers do not matter. Those of a Pod matter if the policy has rewritten other images of it
+    /// (`has_copies`) and its controller is watched.
+    fn of(workload: &Workload, originals: &[Image], has_copies: bool) -> Option<Self> {
+        let containers = workload.containers.iter().take(MAX_CONTAINERS);
+        match workload.key.kind {
+            WorkloadKind::Pod => {
+                let controller = workload.controller.as_ref()?;
+                let owner = WorkloadKind::named(&controller.kind)?;
+                if !workload.is_annotated || !has_copies {
+                    return None;
+                }
+                let originals = containers.filter_map(|(name, image)| {
+                    let image = ImageRef::parse(image).ok()?.without_redundant_tag();
+                    let image = originals.iter().find(|original| ***original == image)?;
+                    Some((short_hash(name), Image::clone(image)))
+                });
+                let originals: Box<[_]> = originals.collect();
+                (!originals.is_empty()).then(|| Self::Pod {
+                    owner,
+                    owner_name: controller.name.clone(),
+                    originals,
+                })
+            }
+            // These create no Pods themselves.
+            WorkloadKind::Deployment | WorkloadKind::CronJob => None,
+            _ => Some(Self::Template(
+                containers.map(|(name, _)| short_hash(name)).collect(),
+            )),
+        }
+    }
+
+    pub(super) fn has_images(&self) -> bool {
+        matches!(self, Self::Pod { originals, .. } if !originals.is_empty())
+    }
+
+    fn retain_images(&mut self, keep: impl Fn(&Image) -> bool) {
+        if let Self::Pod { originals, .. } = self {
+            let kept = std::mem::take(originals).into_iter();
+            *originals = kept.filter(|(_, image)| keep(image)).collect();
+        }
+    }
+}
 
 fn each_once(mut images: Vec<Image>) -> Vec<Image> {
     images.sort_unstable();
@@ -319,31 +371,30 @@ fn each_once(mut images: Vec<Image>) -> Vec<Image> {
     images
 }
 
-/// Whether there are copies under former names.
-fn is_outdated(noted: &[Noted]) -> bool {
-    noted.iter().any(|noted| !noted.is_present)
+/// Returns whether there are copies under former names.
+fn is_outdated(opaque: &[OpaqueCopy]) -> bool {
+    opaque.iter().any(|opaque| !opaque.is_current)
 }
 
-/// The original of `image`, written as `text`, and whether that is where copies are now. `None` if its name tells its
-/// original, or if nothing does.
+/// Returns the original of the copy `image`, written as `text`, and whether the copy is the current one. `None` if the name
+/// contains the original, or if the original is unknown.
 ///
-/// The author of the workload can forge its annotation. That only names an original, which is copied like any other that a
-/// workload names.
-fn noted_original(
+/// The author of the workload can forge the annotation. It only names an original, which is copied like any other that a
+/// workload uses.
+fn opaque_original(
     workload: &Workload,
     rules: &Rules,
     text: &str,
     image: &ImageRef<'_>,
 ) -> Option<(ImageRef<'static>, bool)> {
-    let is_known = rules.backup.contains(image) || rules.former_backups.contains(image);
-    if !is_known || rules.backup.original(image).is_some() {
+    if !rules.is_in_backup(image) || rules.backup.original(image).is_some() {
         return None;
     }
-    let written = workload.originals.iter();
-    let written = written.filter(|(copy, _)| copy == text);
-    let annotated = written.filter_map(|(_, original)| ImageRef::parse(original).ok());
-    let mut annotated =
-        annotated.filter(|original| Backup::any_relation(image, original).is_some());
+    let annotated = workload.originals.iter();
+    let annotated = annotated.filter(|(copy, _)| copy == text);
+    let mut annotated = annotated
+        .filter_map(|(_, original)| ImageRef::parse(original).ok())
+        .filter(|original| Backup::any_relation(image, original).is_some());
     let original = match annotated.next() {
         Some(original) => original.into_owned(),
         None => rules.former_backups.original(image)?,
@@ -351,17 +402,17 @@ fn noted_original(
     if rules.backup.contains(&original) {
         return None;
     }
-    let is_present = rules.backup.relation(image, &original).is_some();
-    Some((original.without_redundant_tag(), is_present))
+    let is_current = rules.backup.relation(image, &original).is_some();
+    Some((original.without_redundant_tag(), is_current))
 }
 
-fn hash_of(
-    originals: &[Image],
-    in_backup: &[Image],
-    noted: &[Noted],
-    containers: Option<&Containers>,
-) -> u64 {
+fn hash(value: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (originals, in_backup, noted, containers).hash(&mut hasher);
+    value.hash(&mut hasher);
     hasher.finish()
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
+fn short_hash(name: &str) -> u32 {
+    hash(&name) as u32
 }

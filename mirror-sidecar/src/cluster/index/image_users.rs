@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use mirror_contract::ImageRef;
 
-use super::image::Image;
 use super::limits::Amounts;
 use crate::cluster::workload::Key;
 
-/// The users of each image. An image without users is not in it.
+/// An image in its normal form, without the tag if it is pinned to a digest. All its users share it.
+pub type Image = Arc<ImageRef<'static>>;
+
+/// The users of each image that has any.
 #[derive(Debug, Default)]
 pub(super) struct ImageUsers {
     by_image: BTreeMap<Image, Users>,
@@ -18,18 +20,17 @@ pub(super) struct ImageUsers {
 
 #[derive(Debug)]
 struct Users {
-    /// The key of this entry once more: a look-up with a borrowing reference does not give the key as what it is.
+    /// The key of this entry again: a lookup with a borrowed reference does not return the key as an `Arc`.
     image: Image,
     keys: BTreeSet<Arc<Key>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageUse<'a> {
-    /// The image, without the tag if it is pinned to a digest.
     pub image: &'a Image,
-    /// How many objects use it: workloads, what controllers made of them, and Pods.
+    /// Objects that use it: workloads, the objects that controllers created for them, and Pods.
     pub users: usize,
-    /// One of them, of the most interesting kind.
+    /// The first of them in the order of [`WorkloadKind`](crate::cluster::workload_kind::WorkloadKind).
     pub example: &'a Key,
 }
 
@@ -38,12 +39,11 @@ impl ImageUsers {
         self.get(image).map(|users| Arc::clone(&users.image))
     }
 
-    /// How many images and uses there are.
     pub(super) fn amounts(&self) -> Amounts {
         self.amounts
     }
 
-    /// What one more use of `image` adds to them.
+    /// Returns what another use of `image` adds to the amounts.
     pub(super) fn addition(&self, image: &Image) -> Amounts {
         Amounts::image(image, !self.by_image.contains_key(image))
     }
@@ -74,7 +74,6 @@ impl ImageUsers {
         }
     }
 
-    /// The users of `image`, in their order.
     pub(super) fn users<'a>(&'a self, image: &ImageRef<'a>) -> impl Iterator<Item = &'a Arc<Key>> {
         self.get(image).into_iter().flat_map(|users| &users.keys)
     }

@@ -1,28 +1,26 @@
-//! How much of the cluster is remembered.
+//! The limits of the index, for each namespace and for the cluster.
 //!
-//! Whoever may create workloads chooses how many there are and which images they name: originals or invented copies, by tag
-//! or by digest. All spellings count alike, and so does every product of two such numbers.
+//! Anybody who may create workloads chooses how many there are and which images they name: originals or invented copies, by
+//! tag or by digest. So workloads, images, uses of images and bytes of references are all limited.
 
 use mirror_contract::ImageRef;
 
-/// The part of its limit that a namespace has even while the cluster as a whole is beyond three quarters: a few namespaces that
-/// use up all they may must not push others out.
+/// A namespace may use up to one part in this many of its limit even while the cluster exceeds three quarters of its own: a few
+/// namespaces at their limits must not displace the others.
 const RESERVED: usize = 10;
 
-/// So much is remembered of a namespace, or of all.
+/// The size of the index for a namespace, or for the cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amounts {
     /// Objects that name images or the pull Secret.
     pub workloads: usize,
     /// Images of all workloads, counted once for each workload.
     pub uses: usize,
-    /// Different images.
     pub images: usize,
-    /// Bytes of their references.
+    /// Bytes of the references of these images.
     pub bytes: usize,
 }
 
-/// The most that is remembered.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub namespace: Amounts,
@@ -37,11 +35,11 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Workloads that are remembered by default. With up to 1 KiB for each they fit into the memory that the chart allows,
-    /// beside everything else that a tenant or a registry can fill.
+    /// Default number of workloads in the cluster. With up to 1 KiB each they fit into the memory limit of the chart, beside
+    /// everything else that a tenant or a registry can fill.
     pub const DEFAULT_WORKLOADS: u32 = 50_000;
 
-    /// The limits for so many workloads in a cluster. By default that is 5,000 workloads with 2,000 different images in a
+    /// Returns the limits for a cluster with this many workloads. By default these are 5,000 workloads and 2,000 images for a
     /// namespace, and 10,000 images in all: several times what most clusters have.
     #[must_use]
     pub fn of(workloads: u32) -> Self {
@@ -63,7 +61,7 @@ impl Limits {
         }
     }
 
-    /// Whether there may be so much in a namespace, and so much in all.
+    /// Returns whether a namespace and the cluster may have these amounts.
     pub(super) fn allow(&self, in_namespace: Amounts, in_all: Amounts) -> bool {
         let fits = |limit: fn(&Amounts) -> usize| {
             let (namespace, all) = (limit(&in_namespace), limit(&in_all));
@@ -86,7 +84,7 @@ impl Amounts {
         bytes: 0,
     };
 
-    /// One more use of an image; it may be the first one.
+    /// One use of an image.
     pub(super) fn image(image: &ImageRef<'_>, is_first: bool) -> Self {
         Self {
             workloads: 0,

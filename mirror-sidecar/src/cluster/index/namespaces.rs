@@ -1,46 +1,43 @@
-//! The namespaces: which exist, and which need the pull Secret.
+//! The namespaces that exist, with the images and pull Secrets that their workloads list.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::image::Image;
+use super::image_users::Image;
 use super::limits::Amounts;
-use super::secret_names::{SecretNameCounts, SecretNames};
+use super::rules::{SecretNameCounts, SecretNames};
 use crate::cluster::workload::{Key, NamespaceObject};
 use crate::cluster::workload_kind::WorkloadKind;
 
-/// Namespaces that are remembered. A cluster has some thousand; one that is unknown gets no pull Secret.
+/// Namespaces that are kept. Clusters have up to some thousands; a namespace that is not kept gets no pull Secret.
 const MAX_NAMESPACES: usize = 50_000;
 
-/// The namespaces that exist or in which something was told. All their workloads share the name.
+/// The namespaces that exist or in which workloads exist. All their workloads share the name.
 #[derive(Debug, Default)]
 pub(super) struct Namespaces(BTreeMap<Arc<str>, Namespace>);
 
-/// What was told about a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NamespaceState {
-    /// Nothing. It may exist all the same: what was made a moment ago is told a little later.
+    /// Not in the index. It may exist: the watch reports a new namespace a little later.
     Unknown,
-    /// It exists.
     Active,
-    /// It is being deleted.
     Terminating,
 }
 
 #[derive(Debug, Default)]
 struct Namespace {
-    /// `None` if only workloads in it were told so far, or still are.
-    seen: Option<Seen>,
-    /// How many workloads list the pull Secret.
-    wanting_secret: SecretNameCounts,
-    /// The images that workloads use, with the number of these.
+    /// `None` if only workloads of it are known.
+    object: Option<NamespaceRecord>,
+    /// Workloads that list the pull Secret.
+    secret_names: SecretNameCounts,
+    /// Images of its workloads, with the number of these.
     images: BTreeMap<Image, usize>,
     amounts: Amounts,
-    /// Images that its workloads name and that are not remembered.
+    /// Images of its workloads that are left out.
     images_left_out: usize,
-    /// Of which kinds there are workloads that are not remembered, with one of them.
+    /// One workload of each kind of which some are left out.
     workloads_left_out: BTreeMap<WorkloadKind, LeftOut>,
 }
 
@@ -48,21 +45,21 @@ struct Namespace {
 struct LeftOut {
     name: Box<str>,
     uid: Box<str>,
-    /// The list in which such a workload was told last.
+    /// Number of the list that contained such a workload last.
     epoch: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Seen {
+struct NamespaceRecord {
     created: Option<Timestamp>,
     is_terminating: bool,
     epoch: u32,
 }
 
 impl Namespaces {
-    /// `true` if a query can tell the difference.
-    pub(super) fn see(&mut self, object: NamespaceObject, epoch: u32) -> bool {
-        let new = Seen {
+    /// Returns `true` if a query returns something else than before.
+    pub(super) fn apply(&mut self, object: NamespaceObject, epoch: u32) -> bool {
+        let new = NamespaceRecord {
             created: object.created,
             is_terminating: object.is_terminating,
             epoch,
@@ -71,23 +68,23 @@ impl Namespaces {
             return false;
         }
         let namespace = self.0.entry(object.name).or_default();
-        let old = namespace.seen.replace(new);
-        old.is_none_or(|old| Seen { epoch, ..old } != new)
+        let old = namespace.object.replace(new);
+        old.is_none_or(|old| NamespaceRecord { epoch, ..old } != new)
     }
 
-    pub(super) fn lose(&mut self, name: &str) -> bool {
+    pub(super) fn delete(&mut self, name: &str) -> bool {
         let namespace = self.0.get_mut(name);
-        let was_seen = namespace.is_some_and(|namespace| {
+        let was_known = namespace.is_some_and(|namespace| {
             namespace.workloads_left_out.clear();
-            namespace.seen.take().is_some()
+            namespace.object.take().is_some()
         });
-        self.tidy(name);
-        was_seen
+        self.remove_if_unused(name);
+        was_known
     }
 
-    /// Adds a workload to its namespace, which need not be known; returns the shared name. The limit of workloads bounds the
-    /// number of namespaces that come in here.
-    pub(super) fn enter(&mut self, name: &Arc<str>, secrets: SecretNames) -> Arc<str> {
+    /// Adds a workload to its namespace, which may be unknown, and returns the shared name. The limit of workloads bounds the
+    /// number of namespaces that are added here.
+    pub(super) fn add_workload(&mut self, name: &Arc<str>, secrets: SecretNames) -> Arc<str> {
         let shared = self
             .0
             .get_key_value(name)
@@ -95,25 +92,23 @@ impl Namespaces {
             .clone();
         let namespace = self.0.entry(Arc::clone(&shared)).or_default();
         namespace.amounts = namespace.amounts.plus(Amounts::WORKLOAD);
-        namespace.wanting_secret.add(secrets);
+        namespace.secret_names.add(secrets);
         shared
     }
 
-    /// What is remembered of a namespace.
     pub(super) fn amounts(&self, name: &str) -> Amounts {
         let namespace = self.0.get(name);
         namespace.map_or_else(Amounts::default, |namespace| namespace.amounts)
     }
 
-    /// The same with one more use of `image`.
+    /// Returns the amounts with another use of `image`.
     pub(super) fn amounts_with(&self, name: &str, image: &Image) -> Amounts {
         let is_first = |namespace: &Namespace| !namespace.images.contains_key(image);
         let is_first = self.0.get(name).is_none_or(is_first);
         self.amounts(name).plus(Amounts::image(image, is_first))
     }
 
-    /// A workload uses an image.
-    pub(super) fn take_image(&mut self, name: &str, image: &Image) {
+    pub(super) fn add_image(&mut self, name: &str, image: &Image) {
         let Some(namespace) = self.0.get_mut(name) else {
             return;
         };
@@ -122,23 +117,21 @@ impl Namespaces {
         *users += 1;
     }
 
-    /// So many images of a workload are not remembered.
-    pub(super) fn leave_out_images(&mut self, name: &str, images: usize) {
+    pub(super) fn add_left_out_images(&mut self, name: &str, images: usize) {
         if let Some(namespace) = self.0.get_mut(name) {
             namespace.images_left_out = namespace.images_left_out.saturating_add(images);
         }
     }
 
-    /// So many images of a workload were not remembered, and it does not use them any more.
-    pub(super) fn forget_left_out_images(&mut self, name: &str, images: usize) {
+    pub(super) fn remove_left_out_images(&mut self, name: &str, images: usize) {
         if let Some(namespace) = self.0.get_mut(name) {
             namespace.images_left_out = namespace.images_left_out.saturating_sub(images);
         }
     }
 
-    /// A workload is not remembered; `true` if it is the first of its kind.
+    /// Records that a workload is left out; returns `true` if it is the first of its kind.
     ///
-    /// When it goes that is not seen, so this is known until the kind is listed again, or the namespace goes.
+    /// Its deletion is not recorded: the record lasts until the kind is listed again or the namespace is deleted.
     pub(super) fn leave_out(&mut self, key: &Key, uid: &str, epoch: u32) -> bool {
         if self.0.len() >= MAX_NAMESPACES && !self.0.contains_key(&key.namespace) {
             return false;
@@ -160,8 +153,8 @@ impl Namespaces {
         is_first
     }
 
-    /// A kind was told completely: what was left out of earlier lists only may be gone.
-    pub(super) fn forget_left_out(&mut self, kind: WorkloadKind, epoch: u32) -> bool {
+    /// Removes the records of workloads that were left out of earlier lists of a kind only.
+    pub(super) fn remove_unlisted_left_out(&mut self, kind: WorkloadKind, epoch: u32) -> bool {
         let mut is_changed = false;
         self.0.retain(|_, namespace| {
             let left_out = &mut namespace.workloads_left_out;
@@ -172,13 +165,13 @@ impl Namespaces {
                 left_out.remove(&kind);
                 is_changed = true;
             }
-            namespace.matters()
+            namespace.is_used()
         });
         is_changed
     }
 
-    /// The namespaces of which something is not remembered: how many images, and a workload that is not remembered at all,
-    /// if there is one, with its uid.
+    /// Returns the namespaces of which something is left out: the number of images, and a workload that is left out as a
+    /// whole, if there is one, with its uid.
     pub(super) fn left_out(&self) -> impl Iterator<Item = (&Arc<str>, usize, Option<(Key, &str)>)> {
         self.0.iter().filter_map(|(name, namespace)| {
             let workload = namespace.workloads_left_out.first_key_value();
@@ -195,8 +188,7 @@ impl Namespaces {
         })
     }
 
-    /// A workload that took it does not use it any more.
-    pub(super) fn leave_image(&mut self, name: &str, image: &Image) {
+    pub(super) fn remove_image(&mut self, name: &str, image: &Image) {
         let Some(namespace) = self.0.get_mut(name) else {
             return;
         };
@@ -210,82 +202,71 @@ impl Namespaces {
         }
     }
 
-    /// A workload that entered is gone.
-    pub(super) fn leave(&mut self, name: &str, secrets: SecretNames) {
+    pub(super) fn remove_workload(&mut self, name: &str, secrets: SecretNames) {
         if let Some(namespace) = self.0.get_mut(name) {
             namespace.amounts = namespace.amounts.minus(Amounts::WORKLOAD);
-            namespace.wanting_secret.remove(secrets);
+            namespace.secret_names.remove(secrets);
         }
-        self.tidy(name);
+        self.remove_if_unused(name);
     }
 
-    /// Whether a namespace is being deleted.
     pub(super) fn is_terminating(&self, name: &str) -> bool {
-        let seen = self.0.get(name).and_then(|namespace| namespace.seen);
-        seen.is_some_and(|seen| seen.is_terminating)
+        self.state(name) == NamespaceState::Terminating
     }
 
-    /// When a namespace was created, if it is known.
     pub(super) fn created(&self, name: &str) -> Option<Timestamp> {
-        self.0.get(name)?.seen?.created
+        self.0.get(name)?.object?.created
     }
 
-    /// What was told about a namespace.
     pub(super) fn state(&self, name: &str) -> NamespaceState {
-        match self.0.get(name).and_then(|namespace| namespace.seen) {
+        match self.0.get(name).and_then(|namespace| namespace.object) {
             None => NamespaceState::Unknown,
-            Some(seen) if seen.is_terminating => NamespaceState::Terminating,
+            Some(object) if object.is_terminating => NamespaceState::Terminating,
             Some(_) => NamespaceState::Active,
         }
     }
 
-    /// Where the pull Secret with the name at this place is needed and can be. Unless all namespaces are known, one that was not told counts as there.
-    pub(super) fn wanting_secret(
-        &self,
-        place: usize,
-        are_known: bool,
-    ) -> impl Iterator<Item = &str> {
+    /// Returns the namespaces that list the name of the pull Secret with this index and can hold it. Unless `are_known` (all
+    /// namespaces were listed), an unknown namespace counts as existing.
+    pub(super) fn naming_secret(&self, name: usize, are_known: bool) -> impl Iterator<Item = &str> {
         let namespaces = self.0.iter();
         namespaces
             .filter(move |(_, namespace)| {
-                let exists = match namespace.seen {
-                    Some(seen) => !seen.is_terminating,
+                let exists = match namespace.object {
+                    Some(object) => !object.is_terminating,
                     None => !are_known,
                 };
-                // What is not remembered may name it.
-                let is_wanting = namespace.wanting_secret.is_listed(place)
+                // Workloads that are left out may list it.
+                let is_listed = namespace.secret_names.is_listed(name)
                     || !namespace.workloads_left_out.is_empty();
-                is_wanting && exists
+                is_listed && exists
             })
             .map(|(name, _)| &**name)
     }
 
-    /// Forgets namespaces that were not told in this list; `true` if there were any.
-    pub(super) fn forget_unseen(&mut self, epoch: u32) -> bool {
+    /// Removes the namespaces that this list did not contain; returns `true` if there were any.
+    pub(super) fn remove_unlisted(&mut self, epoch: u32) -> bool {
         let mut is_changed = false;
         self.0.retain(|_, namespace| {
-            if namespace.seen.is_some_and(|seen| seen.epoch != epoch) {
-                namespace.seen = None;
+            if namespace.object.is_some_and(|object| object.epoch != epoch) {
+                namespace.object = None;
                 is_changed = true;
             }
-            namespace.matters()
+            namespace.is_used()
         });
         is_changed
     }
 
-    fn tidy(&mut self, name: &str) {
-        if self
-            .0
-            .get(name)
-            .is_some_and(|namespace| !namespace.matters())
-        {
+    fn remove_if_unused(&mut self, name: &str) {
+        let namespace = self.0.get(name);
+        if namespace.is_some_and(|namespace| !namespace.is_used()) {
             self.0.remove(name);
         }
     }
 }
 
 impl Namespace {
-    fn matters(&self) -> bool {
-        self.seen.is_some() || self.amounts.workloads > 0 || !self.workloads_left_out.is_empty()
+    fn is_used(&self) -> bool {
+        self.object.is_some() || self.amounts.workloads > 0 || !self.workloads_left_out.is_empty()
     }
 }

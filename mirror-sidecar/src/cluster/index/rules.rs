@@ -1,4 +1,4 @@
-//! What the index must know to tell what matters.
+//! The settings that decide which objects the index keeps, and the names of the pull Secret that workloads list.
 
 use mirror_contract::{Backup, ImageRef, OwnerPattern};
 
@@ -7,16 +7,18 @@ use crate::cluster::workload::Workload;
 use crate::cluster::workload_kind::WorkloadKind;
 use crate::former_backups::FormerBackups;
 
-/// What the index must know to tell what matters.
+/// Names of the pull Secret, the current one included. [`SecretNames`] has a bit for each.
+pub const MAX_SECRET_NAMES: usize = 8;
+
+/// Index of the current name among all names of the pull Secret.
+pub const CURRENT_NAME: usize = 0;
+
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Where copies are.
     pub backup: Backup,
-    /// Where copies were before.
     pub former_backups: FormerBackups,
-    /// Namespaces that are left alone.
     pub excluded_namespaces: ExcludedNamespaces,
-    /// The name of the pull Secret that copies need, if they need one.
+    /// The name of the pull Secret, if copies need one.
     pub pull_secret: Option<String>,
     /// Names that this Secret had before.
     pub former_pull_secrets: Vec<String>,
@@ -24,9 +26,16 @@ pub struct Rules {
     pub skip_owners: Vec<OwnerPattern<'static>>,
 }
 
+/// The names of the pull Secret that a workload lists, as bits by their index in [`Rules::secret_names`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct SecretNames(u8);
+
+/// How many workloads list each of the names.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SecretNameCounts([u32; MAX_SECRET_NAMES]);
+
 impl Rules {
-    /// Whether the controller of `workload` is one of those whose workloads are left alone. The policy sees that of a Pod
-    /// itself.
+    /// Returns whether the controller of `workload` is excluded. Pods are not checked: the policy sees their controller itself.
     pub(super) fn skips(&self, workload: &Workload) -> bool {
         let is_pod = workload.key.kind == WorkloadKind::Pod;
         let owner = workload.controller.as_ref().filter(|_| !is_pod);
@@ -36,12 +45,65 @@ impl Rules {
         })
     }
 
-    /// Whether `copy`, which an annotation names as the copy of `original`, is in the backup of another installation.
+    /// Returns whether an annotated copy is in the backup of another installation.
     pub(super) fn is_of_other_installation(&self, copy: &str, original: &str) -> bool {
         let (Ok(copy), Ok(original)) = (ImageRef::parse(copy), ImageRef::parse(original)) else {
             return false;
         };
-        let is_known = self.backup.contains(&copy) || self.former_backups.contains(&copy);
-        !is_known && Backup::any_relation(&copy, &original).is_some()
+        !self.is_in_backup(&copy) && Backup::any_relation(&copy, &original).is_some()
+    }
+
+    /// Returns whether an image is in the backup or in a former one.
+    pub(super) fn is_in_backup(&self, image: &ImageRef<'_>) -> bool {
+        self.backup.contains(image) || self.former_backups.contains(image)
+    }
+
+    /// Returns all names of the pull Secret, the current one first.
+    fn secret_names(&self) -> impl Iterator<Item = Option<&str>> {
+        let former = self.former_pull_secrets.iter();
+        std::iter::once(self.pull_secret.as_deref())
+            .chain(former.map(|name| Some(name.as_str())))
+            .take(MAX_SECRET_NAMES)
+    }
+}
+
+impl SecretNames {
+    pub(super) fn of(listed: &[String], rules: &Rules) -> Self {
+        let is_listed =
+            |name: Option<&str>| name.is_some_and(|name| listed.iter().any(|it| it == name));
+        let names = rules.secret_names().enumerate();
+        let bits = names.map(|(index, name)| u8::from(is_listed(name)) << index);
+        Self(bits.fold(0, |all, bit| all | bit))
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Returns whether only former names are listed, so that the workload is to be moved to the current one.
+    pub(super) fn is_outdated(self) -> bool {
+        !self.is_empty() && !self.has(CURRENT_NAME)
+    }
+
+    fn has(self, index: usize) -> bool {
+        self.0 >> index & 1 == 1
+    }
+}
+
+impl SecretNameCounts {
+    pub(super) fn add(&mut self, names: SecretNames) {
+        for (index, count) in self.0.iter_mut().enumerate() {
+            *count = count.saturating_add(u32::from(names.has(index)));
+        }
+    }
+
+    pub(super) fn remove(&mut self, names: SecretNames) {
+        for (index, count) in self.0.iter_mut().enumerate() {
+            *count = count.saturating_sub(u32::from(names.has(index)));
+        }
+    }
+
+    pub(super) fn is_listed(&self, index: usize) -> bool {
+        self.0.get(index).is_some_and(|count| *count > 0)
     }
 }

@@ -1,74 +1,68 @@
-//! Which kinds were told completely, and in which list an object was told last.
+//! Which kinds were listed completely, and the number of the list in progress.
 
 use std::collections::BTreeMap;
 
 use crate::cluster::workload_kind::Kind;
 
-/// How far what is told about a kind can be relied on.
+/// How far the index can be relied on for a kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SyncState {
-    /// It was not told completely yet.
+    /// Not listed completely yet.
     #[default]
     Pending,
-    /// It was told completely, and changes are told as they come. This stays so while it is told once more.
+    /// Listed completely and watched since. Another list does not change this.
     Complete,
-    /// The API server does not know the kind.
+    /// The API server does not serve the kind.
     NotServed,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Lists(BTreeMap<Kind, List>);
+pub(super) struct SyncStates(BTreeMap<Kind, KindState>);
 
 #[derive(Debug, Default)]
-struct List {
+struct KindState {
     state: SyncState,
-    /// Whether changes are not told at the moment.
-    has_trouble: bool,
-    /// Which list this is. It may start again at 0 some day: only neighbours must differ.
+    is_failing: bool,
+    /// Number of the list. It may wrap around: only neighbours must differ.
     epoch: u32,
 }
 
-impl Lists {
-    pub(super) fn begin(&mut self, kind: Kind) {
-        let list = self.0.entry(kind).or_default();
-        list.epoch = list.epoch.wrapping_add(1);
-    }
-
-    /// `true` if that is news.
-    pub(super) fn end(&mut self, kind: Kind) -> bool {
-        self.set(kind, SyncState::Complete)
-    }
-
-    /// `true` if that is news. A kind that was told before stays as it was told: were it forgotten because of one wrong
-    /// answer, Secrets that are in use would seem useless.
-    pub(super) fn not_served(&mut self, kind: Kind) -> bool {
-        self.state(kind) == SyncState::Pending && self.set(kind, SyncState::NotServed)
-    }
-
+impl SyncStates {
     pub(super) fn state(&self, kind: Kind) -> SyncState {
         self.0
             .get(&kind)
-            .map_or_else(SyncState::default, |list| list.state)
+            .map_or_else(SyncState::default, |kind| kind.state)
     }
 
-    /// `true` if that is news.
-    pub(super) fn trouble(&mut self, kind: Kind, has_trouble: bool) -> bool {
-        let list = self.0.entry(kind).or_default();
-        std::mem::replace(&mut list.has_trouble, has_trouble) != has_trouble
-    }
-
-    pub(super) fn has_trouble(&self, kind: Kind) -> bool {
-        self.0.get(&kind).is_some_and(|list| list.has_trouble)
+    pub(super) fn is_failing(&self, kind: Kind) -> bool {
+        self.0.get(&kind).is_some_and(|kind| kind.is_failing)
     }
 
     pub(super) fn epoch(&self, kind: Kind) -> u32 {
-        self.0.get(&kind).map_or(0, |list| list.epoch)
+        self.0.get(&kind).map_or(0, |kind| kind.epoch)
     }
 
-    fn set(&mut self, kind: Kind, state: SyncState) -> bool {
-        let list = self.0.entry(kind).or_default();
-        let is_news = list.state != state;
-        list.state = state;
-        is_news
+    /// Begins a list.
+    pub(super) fn init(&mut self, kind: Kind) {
+        let kind = self.0.entry(kind).or_default();
+        kind.epoch = kind.epoch.wrapping_add(1);
+    }
+
+    /// Returns `true` if the state changed.
+    pub(super) fn set(&mut self, kind: Kind, state: SyncState) -> bool {
+        let kind = self.0.entry(kind).or_default();
+        std::mem::replace(&mut kind.state, state) != state
+    }
+
+    /// Returns `true` if the state changed. A kind that was listed stays complete: if one wrong response made it unknown,
+    /// Secrets in use would seem unused.
+    pub(super) fn set_not_served(&mut self, kind: Kind) -> bool {
+        self.state(kind) == SyncState::Pending && self.set(kind, SyncState::NotServed)
+    }
+
+    /// Returns `true` if that changed.
+    pub(super) fn set_failing(&mut self, kind: Kind, is_failing: bool) -> bool {
+        let kind = self.0.entry(kind).or_default();
+        std::mem::replace(&mut kind.is_failing, is_failing) != is_failing
     }
 }

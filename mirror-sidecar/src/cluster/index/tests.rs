@@ -1,9 +1,12 @@
-//! What the queries say after changes.
+//! What the queries return after changes.
 
 mod candidates;
 mod injected;
 mod limits;
+mod memory;
 mod random;
+
+use std::collections::BTreeSet;
 
 use rstest::rstest;
 
@@ -46,7 +49,7 @@ pub fn workload(kind: WorkloadKind, name: &str, images: &[&str]) -> Workload {
         has_ended: false,
         revision: "".into(),
         is_exempt: false,
-        is_noted: false,
+        is_annotated: false,
         images: images.iter().map(ToString::to_string).collect(),
         containers: images
             .iter()
@@ -67,11 +70,11 @@ pub fn deployment(name: &str, images: &[&str]) -> Workload {
 }
 
 pub fn seen(workload: Workload) -> Change {
-    Change::Seen(Object::Workload(Box::new(workload)))
+    Change::Apply(Object::Workload(Box::new(workload)))
 }
 
 pub fn gone(workload: Workload) -> Change {
-    Change::Gone(Object::Workload(Box::new(workload)))
+    Change::Delete(Object::Workload(Box::new(workload)))
 }
 
 pub fn namespace(name: &str, is_terminating: bool) -> Object {
@@ -82,7 +85,21 @@ pub fn namespace(name: &str, is_terminating: bool) -> Object {
     })
 }
 
-/// An index that was told these workloads.
+impl Index {
+    pub(in crate::cluster) fn len(&self) -> usize {
+        self.workloads.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.workloads.is_empty()
+    }
+
+    fn namespaces_with_pull_secret(&self) -> impl Iterator<Item = &str> {
+        self.namespaces_naming(CURRENT_NAME)
+    }
+}
+
+/// An index of these workloads.
 pub fn index(workloads: impl IntoIterator<Item = Workload>) -> Index {
     let mut index = Index::new(rules());
     for workload in workloads {
@@ -241,14 +258,14 @@ fn a_new_list_forgets_what_is_not_in_it() {
         pod("b", &["b"]),
         deployment("web", &["c"]),
     ]);
-    index.apply(Change::Begin(POD));
+    index.apply(Change::Init(POD));
     assert!(!index.apply(seen(pod("b", &["b"]))), "nothing new about it");
     assert_eq!(
         index.len(),
         3,
         "until the list ends, everything may still be told"
     );
-    assert!(index.apply(Change::End(POD)));
+    assert!(index.apply(Change::InitDone(POD)));
     assert_eq!(
         names(&index),
         ["docker.io/library/b:latest", "docker.io/library/c:latest"]
@@ -259,11 +276,11 @@ fn a_new_list_forgets_what_is_not_in_it() {
 #[test]
 fn a_list_may_begin_twice() {
     let mut index = index([]);
-    index.apply(Change::Begin(POD));
+    index.apply(Change::Init(POD));
     index.apply(seen(pod("a", &["a"])));
-    index.apply(Change::Begin(POD));
+    index.apply(Change::Init(POD));
     index.apply(seen(pod("b", &["b"])));
-    index.apply(Change::End(POD));
+    index.apply(Change::InitDone(POD));
     assert_eq!(names(&index), ["docker.io/library/b:latest"]);
 }
 
@@ -277,17 +294,17 @@ fn it_is_complete_when_every_kind_is_known() {
             assert!(index.apply(Change::NotServed(kind)));
             assert!(!index.apply(Change::NotServed(kind)), "no news");
         } else {
-            index.apply(Change::Begin(kind));
-            assert_eq!(index.list_state(kind), SyncState::Pending);
-            assert!(index.apply(Change::End(kind)));
+            index.apply(Change::Init(kind));
+            assert_eq!(index.sync_state(kind), SyncState::Pending);
+            assert!(index.apply(Change::InitDone(kind)));
         }
     }
     assert!(index.is_complete());
-    assert_eq!(index.list_state(cron_job), SyncState::NotServed);
+    assert_eq!(index.sync_state(cron_job), SyncState::NotServed);
     // A second list, or a wrong answer, takes nothing back.
-    index.apply(Change::Begin(POD));
+    index.apply(Change::Init(POD));
     index.apply(Change::NotServed(POD));
-    assert_eq!(index.list_state(POD), SyncState::Complete);
+    assert_eq!(index.sync_state(POD), SyncState::Complete);
 }
 
 #[test]
@@ -307,8 +324,8 @@ fn users_are_bounded_and_told_by_kind() {
     ];
     assert_eq!(users, expected);
     assert_eq!(images(&index)[0].1, 4001);
-    index.apply(Change::Begin(POD));
-    index.apply(Change::End(POD));
+    index.apply(Change::Init(POD));
+    index.apply(Change::InitDone(POD));
     assert_eq!(images(&index)[0].1, 1);
     assert_eq!(
         index.users(&ImageRef::parse("redis").unwrap(), 3).count(),
@@ -361,24 +378,24 @@ fn no_secret_is_wanted_where_it_cannot_be() {
         1,
         "the namespaces are not told yet"
     );
-    index.apply(Change::Begin(Kind::Namespace));
-    assert!(index.apply(Change::End(Kind::Namespace)));
+    index.apply(Change::Init(Kind::Namespace));
+    assert!(index.apply(Change::InitDone(Kind::Namespace)));
     assert_eq!(
         index.namespaces_with_pull_secret().count(),
         0,
         "it does not exist"
     );
-    assert!(index.apply(Change::Seen(namespace("shop", false))));
-    assert!(!index.apply(Change::Seen(namespace("shop", false))));
+    assert!(index.apply(Change::Apply(namespace("shop", false))));
+    assert!(!index.apply(Change::Apply(namespace("shop", false))));
     assert_eq!(index.namespaces_with_pull_secret().count(), 1);
-    assert!(index.apply(Change::Seen(namespace("shop", true))));
+    assert!(index.apply(Change::Apply(namespace("shop", true))));
     assert_eq!(
         index.namespaces_with_pull_secret().count(),
         0,
         "it is being deleted"
     );
-    assert!(index.apply(Change::Gone(namespace("shop", true))));
-    assert!(!index.apply(Change::Gone(namespace("shop", true))));
+    assert!(index.apply(Change::Delete(namespace("shop", true))));
+    assert!(!index.apply(Change::Delete(namespace("shop", true))));
     assert_eq!(index.namespaces_with_pull_secret().count(), 0);
 }
 
@@ -387,12 +404,12 @@ fn the_policy_is_seen_in_pods_that_run_copies() {
     let copy = "ghcr.io/acme/docker.io-library-nginx:1";
     let at = |workload: Workload, time: &str| Workload {
         created: Some(time.parse().unwrap()),
-        is_noted: true,
+        is_annotated: true,
         ..workload
     };
     let old = at(pod("old", &[copy]), "2025-01-01T00:00:00Z");
     let unnoted = Workload {
-        is_noted: false,
+        is_annotated: false,
         ..old.clone()
     };
     let mut index = index([
@@ -470,14 +487,14 @@ fn a_namespace_keeps_a_bounded_number_of_images() {
 fn a_kind_that_cannot_be_watched_any_more_is_not_complete() {
     let mut index = index([]);
     for kind in Kind::ALL {
-        index.apply(Change::Begin(kind));
-        index.apply(Change::End(kind));
+        index.apply(Change::Init(kind));
+        index.apply(Change::InitDone(kind));
     }
     assert!(index.is_complete());
-    assert!(index.apply(Change::Trouble(POD, true)));
-    assert!(!index.apply(Change::Trouble(POD, true)), "no news");
+    assert!(index.apply(Change::Failing(POD, true)));
+    assert!(!index.apply(Change::Failing(POD, true)), "no news");
     assert!(!index.is_complete());
-    assert!(index.apply(Change::Trouble(POD, false)));
+    assert!(index.apply(Change::Failing(POD, false)));
     assert!(index.is_complete());
 }
 

@@ -24,6 +24,7 @@ use crate::cluster::api_response;
 use crate::cluster::api_server::ApiServer;
 use crate::cluster::excluded::ExcludedNamespaces;
 use crate::cluster::index::NamespaceState;
+use crate::cluster::json_fields::parse_permit;
 use crate::cluster::replicas::Replicas;
 use crate::cluster::shared_index::SharedIndex;
 
@@ -331,6 +332,7 @@ impl SecretApi {
         if self.parse(READ, namespace, &text)?.version != *version {
             return Err(PullSecretError::Contended(self.id(namespace)));
         }
+        let _permit = parse_permit();
         Ok(OtherLogins::of(&dockerconfigjson(&text), key))
     }
 
@@ -408,6 +410,7 @@ impl SecretApi {
         namespace: &str,
         text: &[u8],
     ) -> Result<StoredSecret, PullSecretError> {
+        let _permit = parse_permit();
         let object: Option<SecretObject> = serde_json::from_slice(text).ok();
         let stored = object.and_then(SecretObject::into_stored);
         let stored = stored.map(|(_, stored)| stored);

@@ -13,12 +13,13 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::dockerconfigjson::HeldLogins;
 use crate::cluster::api_response::is_envelope;
+use crate::cluster::json_fields::{field, flag, object_meta, text};
 use crate::cluster::json_filter::Keep;
-use crate::cluster::lenient::{self, Present, fields};
 
 /// The label of all Secrets that are managed here, and its value.
 pub(super) const LABEL: &str = "app.kubernetes.io/managed-by";
@@ -224,93 +225,47 @@ impl SecretObject {
     }
 }
 
-/// The docker configuration in a Secret; empty if there is none.
+/// Returns the docker configuration in a Secret, empty if there is none.
 pub(super) fn dockerconfigjson(secret: &[u8]) -> Vec<u8> {
-    let mut deserializer = serde_json::Deserializer::from_slice(secret);
-    let raw: Raw<String> = lenient::read(&mut deserializer).unwrap_or_default();
-    STANDARD.decode(raw.data.config).unwrap_or_default()
+    let secret: Value = serde_json::from_slice(secret).unwrap_or_default();
+    STANDARD.decode(content(&secret)).unwrap_or_default()
 }
 
-/// The fields of a Secret, with its content as text or as hashes.
-#[derive(Default)]
-struct Raw<C> {
-    metadata: Metadata,
-    kind: String,
-    immutable: bool,
-    data: Data<C>,
+/// Returns the configuration in Base64.
+fn content(secret: &Value) -> &str {
+    text(field(secret, "data"), KEY)
 }
 
-#[derive(Default)]
-struct Metadata {
-    name: String,
-    namespace: String,
-    uid: String,
-    resource_version: String,
-    deleted: Present,
-    labels: Labels,
-}
-
-#[derive(Default)]
-struct Labels {
-    managed_by: String,
-}
-
-#[derive(Default)]
-struct Data<C> {
-    config: C,
-}
-
-fields!(Raw<HeldLogins> { "metadata" => metadata, "type" => kind, "immutable" => immutable, "data" => data });
-fields!(Raw<String> { "data" => data });
-fields!(Metadata {
-    "name" => name,
-    "namespace" => namespace,
-    "uid" => uid,
-    "resourceVersion" => resource_version,
-    "deletionTimestamp" => deleted,
-    "labels" => labels,
-});
-fields!(Labels { LABEL => managed_by });
-fields!(Data<HeldLogins> { KEY => config });
-fields!(Data<String> { KEY => config });
-
-impl Raw<HeldLogins> {
-    fn state(&mut self) -> State {
-        if self.metadata.labels.managed_by != MANAGER {
-            State::Foreign
-        } else if self.metadata.deleted.0 {
-            State::Leaving
-        } else if self.kind == TYPE {
-            State::Ours {
-                held: std::mem::take(&mut self.data.config),
-                is_immutable: self.immutable,
-            }
-        } else {
-            State::WrongType
+fn state(secret: &Value) -> State {
+    let metadata = field(secret, "metadata");
+    if text(field(metadata, "labels"), LABEL) != MANAGER {
+        State::Foreign
+    } else if field(metadata, "deletionTimestamp").is_string() {
+        State::Leaving
+    } else if text(secret, "type") == TYPE {
+        let config = STANDARD.decode(content(secret)).unwrap_or_default();
+        State::Ours {
+            held: HeldLogins::of(&config),
+            is_immutable: flag(secret, "immutable"),
         }
+    } else {
+        State::WrongType
     }
 }
 
 impl<'de> Deserialize<'de> for SecretObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut raw: Raw<HeldLogins> = lenient::read(deserializer)?;
-        let state = raw.state();
-        let present = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
-        let metadata = raw.metadata;
+        let object = Value::deserialize(deserializer)?;
+        let metadata = field(&object, "metadata");
         Ok(Self {
-            metadata: ObjectMeta {
-                name: present(&metadata.name),
-                namespace: present(&metadata.namespace),
-                resource_version: present(&metadata.resource_version),
-                ..ObjectMeta::default()
-            },
             secret: StoredSecret {
                 version: Version {
-                    uid: metadata.uid.into(),
-                    resource_version: metadata.resource_version.into(),
+                    uid: text(metadata, "uid").into(),
+                    resource_version: text(metadata, "resourceVersion").into(),
                 },
-                state,
+                state: state(&object),
             },
+            metadata: object_meta(&object),
         })
     }
 }

@@ -24,7 +24,7 @@ use super::error::PullSecretError;
 use super::plan::{Action, Step, action, failure_backoff, renewal, step};
 use crate::backoff::Backoff;
 use crate::cluster::events::{About, Events, Notice};
-use crate::cluster::index::{NamespaceState, PRESENT_NAME};
+use crate::cluster::index::{CURRENT_NAME, NamespaceState};
 use crate::cluster::json_filter::Keep;
 use crate::cluster::supervision::supervise;
 use crate::cluster::watch::stream;
@@ -236,8 +236,8 @@ impl Controller {
             let needs = (needed.contains(&namespace), knows_all);
             let job = match self.action(known, &namespace, login.as_deref(), needs, now) {
                 Action::Nothing => continue,
-                // A Secret of a former name may be older than image-mirror.
-                Action::ReportForeign if applier.name_index != PRESENT_NAME => continue,
+                // Somebody else may have created the Secret of a former name before image-mirror created any.
+                Action::ReportForeign if applier.name_index != CURRENT_NAME => continue,
                 Action::ReportForeign => {
                     round.foreign.push(namespace);
                     round.next = round.next.min(now + REPORT_INTERVAL);

@@ -11,11 +11,10 @@ use base64::engine::general_purpose::STANDARD;
 use mirror_contract::ImageRef;
 use mirror_copy::Credential;
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::de::MapAccess;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::cluster::lenient::{self, Lenient, skip, value};
+use crate::cluster::json_fields::{field, text};
 
 /// The key under which kubelets look up Docker Hub, as docker itself does.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -137,15 +136,6 @@ impl HeldLogins {
     }
 }
 
-/// The value of a Secret as the API server returns it, in Base64.
-impl Lenient for HeldLogins {
-    fn take_text(&mut self, text: &str) {
-        *self = STANDARD
-            .decode(text)
-            .map_or_else(|_| Self::default(), |config| Self::of(&config));
-    }
-}
-
 impl OtherLogins {
     /// The logins of a configuration that are kept beside the one with this key: the first few, ordered by key.
     pub(super) fn of(config: &[u8], key: &str) -> Self {
@@ -194,123 +184,26 @@ fn auth_of(username: &str, password: &str) -> String {
 
 /// Returns the logins of the form that is written here, and whether there is nothing else.
 fn read(config: &[u8]) -> (Vec<(String, Value)>, bool) {
-    let mut deserializer = serde_json::Deserializer::from_slice(config);
-    let read: Result<Config, _> = lenient::read(&mut deserializer);
-    match read.and_then(|config| deserializer.end().map(|()| config)) {
-        Ok(config) => (
-            config.auths.logins,
-            !config.has_more && !config.auths.has_more,
-        ),
-        Err(_) => (Vec::new(), false),
-    }
-}
-
-/// A docker configuration, of which only logins of our form are kept: anybody who may write Secrets can be its author.
-#[derive(Default)]
-struct Config {
-    auths: Auths,
-    has_more: bool,
-}
-
-#[derive(Default)]
-struct Auths {
-    logins: Vec<(String, Value)>,
-    has_more: bool,
-}
-
-#[derive(Default)]
-struct Login {
-    username: Text,
-    password: Text,
-    auth: Text,
-    identity_token: Text,
-    has_more: bool,
-}
-
-/// `None` if the value is no text.
-#[derive(Default)]
-struct Text(Option<String>);
-
-impl Lenient for Text {
-    fn take_text(&mut self, text: &str) {
-        self.0 = Some(text.to_owned());
-    }
-}
-
-impl Lenient for Config {
-    fn take_field<'de, A: MapAccess<'de>>(
-        &mut self,
-        name: &str,
-        object: &mut A,
-    ) -> Result<(), A::Error> {
-        if name == "auths" {
-            self.auths = value(object)?;
-            Ok(())
+    let Ok(config) = serde_json::from_slice::<Value>(config) else {
+        return (Vec::new(), false);
+    };
+    let mut names = config.as_object().into_iter().flat_map(Map::keys);
+    let mut is_clean = names.all(|name| name == "auths");
+    let mut logins = Vec::new();
+    for (key, login) in field(&config, "auths").as_object().into_iter().flatten() {
+        if logins.len() < MAX_READ && is_key(key) && is_well_formed(login) {
+            logins.push((key.clone(), login.clone()));
         } else {
-            self.has_more = true;
-            skip(object)
+            is_clean = false;
         }
     }
+    (logins, is_clean)
 }
 
-impl Lenient for Auths {
-    fn take_field<'de, A: MapAccess<'de>>(
-        &mut self,
-        name: &str,
-        object: &mut A,
-    ) -> Result<(), A::Error> {
-        let login = value::<Login, A>(object)?.if_well_formed();
-        let is_new = self.logins.iter().all(|(key, _)| key != name);
-        match login.filter(|_| is_new && is_key(name)) {
-            Some(login) if self.logins.len() < MAX_READ => {
-                self.logins.push((name.to_owned(), login));
-            }
-            _ => self.has_more = true,
-        }
-        Ok(())
-    }
-}
-
-impl Lenient for Login {
-    fn take_field<'de, A: MapAccess<'de>>(
-        &mut self,
-        name: &str,
-        object: &mut A,
-    ) -> Result<(), A::Error> {
-        let field = match name {
-            "username" => &mut self.username,
-            "password" => &mut self.password,
-            "auth" => &mut self.auth,
-            "identitytoken" => &mut self.identity_token,
-            _ => {
-                self.has_more = true;
-                return skip(object);
-            }
-        };
-        *field = value(object)?;
-        self.has_more |= field.0.is_none();
-        Ok(())
-    }
-}
-
-impl Login {
-    /// A kubelet refuses the whole configuration if one `auth` in it cannot be read.
-    fn if_well_formed(self) -> Option<Value> {
-        let Self {
-            username: Text(Some(username)),
-            password: Text(Some(password)),
-            auth: Text(Some(auth)),
-            identity_token,
-            has_more: false,
-        } = self
-        else {
-            return None;
-        };
-        if auth != auth_of(&username, &password) {
-            return None;
-        }
-        Some(login(&username, &password, identity_token.0.as_deref()))
-    }
+/// Returns whether a login is what [`login`] returns. A kubelet refuses the whole configuration if it cannot read one `auth`.
+fn is_well_formed(entry: &Value) -> bool {
+    let token = field(entry, "identitytoken").as_str();
+    *entry == login(text(entry, "username"), text(entry, "password"), token)
 }
 
 /// Returns whether a key names a whole registry, by its only name: of two keys that match, kubelets choose one.

@@ -17,7 +17,7 @@ use super::metrics::SecretMetrics;
 use crate::cluster::api_server::ApiServer;
 use crate::cluster::events::Events;
 use crate::cluster::excluded::ExcludedNamespaces;
-use crate::cluster::index::PRESENT_NAME;
+use crate::cluster::index::CURRENT_NAME;
 use crate::cluster::replicas::Replicas;
 use crate::cluster::shared_index::SharedIndex;
 use crate::cluster::supervision::supervise;
@@ -181,9 +181,9 @@ impl ManagedSecrets {
             controller.start(stop.clone());
             controller
         };
-        let present = start(PRESENT_NAME, setup.name);
+        let present = start(CURRENT_NAME, setup.name);
         for (index, name) in setup.former_names.into_iter().enumerate() {
-            start(PRESENT_NAME + 1 + index, name);
+            start(CURRENT_NAME + 1 + index, name);
         }
         let follow = supervise(&["the credentials for pulling"], move |_| {
             source.clone().follow(sender.clone())

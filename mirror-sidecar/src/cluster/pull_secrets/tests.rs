@@ -48,11 +48,11 @@ impl World {
     async fn start() -> Self {
         let world = Self::start_before_the_lists().await;
         for kind in Kind::ALL {
-            world.cluster.apply(Change::Begin(kind));
+            world.cluster.apply(Change::Init(kind));
             if kind == Kind::Namespace {
                 world.report_namespace("shop", false);
             }
-            world.cluster.apply(Change::End(kind));
+            world.cluster.apply(Change::InitDone(kind));
         }
         world
     }
@@ -85,8 +85,8 @@ impl World {
 
     fn report_lists(&self) {
         for kind in Kind::ALL {
-            self.cluster.apply(Change::Begin(kind));
-            self.cluster.apply(Change::End(kind));
+            self.cluster.apply(Change::Init(kind));
+            self.cluster.apply(Change::InitDone(kind));
         }
     }
 
@@ -99,7 +99,7 @@ impl World {
 
     fn report_namespace(&self, name: &str, is_terminating: bool) {
         self.cluster
-            .apply(Change::Seen(namespace(name, is_terminating)));
+            .apply(Change::Apply(namespace(name, is_terminating)));
     }
 
     /// A Pod that names the Secret comes or goes.

@@ -161,7 +161,7 @@ impl ReadmissionController {
         self.cluster.read(|index| {
             readmissions.sync(index);
             // Any namespace may be terminating until all are listed. Other kinds need not be complete.
-            if index.list_state(Kind::Namespace) != SyncState::Complete {
+            if index.sync_state(Kind::Namespace) != SyncState::Complete {
                 return None;
             }
             let works_since = works_since(index, started, self.own_namespace.as_deref());

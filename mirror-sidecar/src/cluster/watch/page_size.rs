@@ -1,18 +1,18 @@
-//! How many objects to ask for in a page of a list.
+//! The number of objects to request in a page of a list.
 
-/// Bytes that a page should have. The API server makes it as a whole.
+/// Target size of a page in bytes. The API server builds a page as a whole.
 const TARGET: u64 = 2 * 1024 * 1024;
 
-/// Bytes after which a page is given up and asked for again with fewer objects.
+/// Bytes after which a page is abandoned and requested again with fewer objects.
 pub(super) const MAX_BYTES: u64 = 4 * TARGET;
 
-/// The first page: nothing is known about the objects, each of which may have 1.5 MiB, and more as JSON.
+/// Objects in the first page: each may have 1.5 MiB, and more as JSON.
 const FIRST: u32 = 8;
 
-/// The most, which is also what client-go asks for.
+/// Most objects in a page, as in client-go.
 const MOST: u32 = 500;
 
-/// How many objects to ask for next.
+/// The number of objects to request next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PageSize(u32);
 
@@ -25,15 +25,15 @@ impl PageSize {
         self.0
     }
 
-    /// After a page of so many objects with so many bytes, whether it was read to its end or not: what would have had the
-    /// right size, but at most twice as many as before.
+    /// Returns the size of the next page after reading `objects` with `bytes`, to the end of a page or not: as many as fit
+    /// the target, but at most twice as many as before.
     pub(super) fn after(self, objects: u32, bytes: u64) -> Self {
         let each = bytes.div_ceil(u64::from(objects.max(1))).max(1);
         let fitting = u32::try_from(TARGET / each).unwrap_or(MOST);
         Self(fitting.min(self.0.saturating_mul(2)).clamp(1, MOST))
     }
 
-    /// Whether a page with so many bytes so far is to be given up.
+    /// Returns whether to abandon a page after this many bytes.
     pub(super) fn is_too_large(self, bytes: u64) -> bool {
         self.0 > 1 && bytes > MAX_BYTES
     }
@@ -53,10 +53,10 @@ mod tests {
         }
         assert_eq!(limits, [8, 16, 32, 64, 128, 256, 419, 419]);
         assert!(size.is_too_large(MAX_BYTES + 1));
-        // Six objects came before it was given up.
+        // Six objects came before it was abandoned.
         let size = size.after(6, MAX_BYTES + 1);
         assert_eq!(size.limit(), 1);
-        assert!(!size.is_too_large(u64::MAX), "fewer cannot be asked for");
+        assert!(!size.is_too_large(u64::MAX), "fewer cannot be requested");
         assert_eq!(size.after(1, 5_000).limit(), 2);
         assert_eq!(size.after(0, 0).limit(), 2, "an empty page");
     }

@@ -1,7 +1,7 @@
 //! One watch stream: lists, watches, and continues after errors.
 //!
-//! Lists come in pages whose size follows that of the objects, and neither a page nor an object is ever in memory as a
-//! whole: see [`JsonFilter`](crate::cluster::json_filter::JsonFilter).
+//! The size of pages follows that of the objects. Neither a page nor an object is in memory as a whole: see
+//! [`JsonFilter`](crate::cluster::json_filter::JsonFilter).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,61 +19,58 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::page_size::PageSize;
 use crate::cluster::api_response::Parts;
 use crate::cluster::api_server::ApiServer;
+use crate::cluster::json_fields::parse_permit;
 use crate::cluster::json_filter::{Keep, Part};
 
-/// Pause before asking again for a kind that the API server does not serve. Only its upgrade changes that.
+/// Pause before another list of a kind that the API server does not serve. Only an upgrade changes that.
 pub(super) const UNSERVED_PAUSE: Duration = Duration::from_mins(5);
 
-/// After this time without another error a watch is thought to work again, if nothing else shows it: a kind of which nothing
-/// changes is silent. Longer than any request may take.
-const WELL_AFTER: Duration = Duration::from_mins(10);
+/// A watch counts as working after this time without another error, even without an event: a kind whose objects do not change
+/// is silent. Longer than any request may take.
+const HEALTHY_AFTER: Duration = Duration::from_mins(10);
 
-/// Longest pause after any other error, should the backoff ever run out.
+/// Pause after any other error if the backoff ends.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Longest silence within a list.
+/// Longest wait for the next bytes of a list.
 const LIST_SILENCE: Duration = Duration::from_mins(1);
 
-/// Longest silence of a watch. The API server is asked to end each one after 290 s; one that is silent for longer is dead,
-/// which nobody says.
+/// Longest wait for the next bytes of a watch. The API server ends each one after 290 s on request, so the connection of one
+/// that is silent for longer is lost.
 const WATCH_SILENCE: Duration = Duration::from_mins(5);
 
-/// Pause after a watch that ended at once, without an event.
+/// Pause after a watch that ended immediately, without an event.
 const EMPTY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What is watched, and who is told of it.
+/// What is watched, and where its events go.
 pub(in crate::cluster) trait Subject: Send + 'static {
-    /// What the objects are read into.
     type Object: Resource + DeserializeOwned + Send + 'static;
 
     /// The name of the kind, for the log.
     fn kind(&self) -> &'static str;
 
-    /// The path of the list.
     fn path(&self) -> String;
 
-    /// Which of the objects are meant; all by default.
+    /// Selects the objects; all by default.
     fn field_selector(&self) -> Option<String> {
         None
     }
 
-    /// What of an object is read. It must include [`is_envelope`](crate::cluster::api_response::is_envelope).
+    /// The part of an object that is read. It must include [`is_envelope`](crate::cluster::api_response::is_envelope).
     fn keep(&self) -> Keep;
 
-    /// Takes what the watch tells.
     fn take(&self, event: Event<Self::Object>);
 
-    /// The API server does not know the kind. Gives `false` if that cannot be, so that the answer is an error like others:
-    /// a proxy says 404 too.
-    fn take_not_served(&self) -> bool {
+    /// Records that the API server does not serve the kind. Returns `false` if that is impossible, so that the response counts
+    /// as any other error: a proxy returns 404 too.
+    fn set_not_served(&self) -> bool {
         false
     }
 
-    /// Whether what was told may have become untrue since, because the watch fails.
-    fn take_trouble(&self, _has_trouble: bool) {}
+    /// Records that the watch fails, so that earlier events may be outdated, or that it works again.
+    fn set_failing(&self, _is_failing: bool) {}
 }
 
-/// Why a watch failed.
 #[derive(Debug, thiserror::Error)]
 enum WatchError {
     #[error("cannot list: {0}")]
@@ -88,9 +85,9 @@ enum WatchError {
     Ended(Box<Status>),
 }
 
-/// What is wrong with a watch. Only a change is worth a line in the log.
+/// Why a watch does not work. Only a change is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trouble {
+enum Failure {
     NotServed,
     Failing,
 }
@@ -100,17 +97,17 @@ struct Watch<S> {
     server: ApiServer,
     subject: S,
     page_size: PageSize,
-    /// The version of the last object that was told; `None` before the list is complete.
+    /// The resource version of the last event; `None` before the list is complete.
     version: Option<String>,
     backoff: DefaultBackoff,
-    trouble: Option<Trouble>,
-    /// The trouble was logged: an outage of the API server does not explain it.
+    failure: Option<Failure>,
+    /// The failure was logged, because an outage of the API server does not explain it.
     is_logged: bool,
-    /// When the trouble is over, if nothing is heard of it again.
-    well_at: Option<Instant>,
+    /// When the failure counts as over unless it occurs again.
+    healthy_at: Option<Instant>,
 }
 
-/// What a list says besides its objects.
+/// A list without its items.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct List {
@@ -124,16 +121,16 @@ struct ListMetadata {
     r#continue: Option<String>,
 }
 
-/// Where a list continues.
+/// The request after a page of a list.
 enum Page {
-    /// With the same page, which was too large.
+    /// The same page with fewer objects: it was too large.
     Again,
     After(String),
-    /// Nowhere: it is complete, as of this version.
+    /// None: the list is complete, with this resource version.
     Last(String),
 }
 
-/// Watches for ever. Lists only with one of the permits of `lists`.
+/// Watches until it is dropped. Each list needs a permit of `lists`.
 pub(in crate::cluster) async fn watch<S: Subject>(
     server: impl Into<ApiServer>,
     subject: S,
@@ -145,9 +142,9 @@ pub(in crate::cluster) async fn watch<S: Subject>(
         page_size: PageSize::first(),
         version: None,
         backoff: DefaultBackoff::default(),
-        trouble: None,
+        failure: None,
         is_logged: false,
-        well_at: None,
+        healthy_at: None,
     };
     loop {
         let result = match watch.version.clone() {
@@ -162,7 +159,6 @@ pub(in crate::cluster) async fn watch<S: Subject>(
 }
 
 impl<S: Subject> Watch<S> {
-    /// Lists all objects.
     async fn list(&mut self, lists: &Semaphore) -> Result<(), WatchError> {
         let _permit = lists.acquire().await.ok();
         self.subject.take(Event::Init);
@@ -172,7 +168,7 @@ impl<S: Subject> Watch<S> {
                 Page::Again => {}
                 Page::After(next) => token = Some(next),
                 Page::Last(version) => {
-                    self.end_trouble();
+                    self.recover();
                     self.subject.take(Event::InitDone);
                     self.version = Some(version);
                     return Ok(());
@@ -197,9 +193,12 @@ impl<S: Subject> Watch<S> {
                 None => return Err(WatchError::Incomplete),
                 Some(Part::Element(object)) => {
                     objects = objects.saturating_add(1);
-                    self.subject
-                        .take(Event::InitApply(parsed(&object).map_err(WatchError::List)?));
-                    self.end_trouble();
+                    {
+                        let _permit = parse_permit();
+                        let object = parsed(&object).map_err(WatchError::List)?;
+                        self.subject.take(Event::InitApply(object));
+                    }
+                    self.recover();
                     if self.page_size.is_too_large(parts.bytes())
                         && objects < self.page_size.limit()
                     {
@@ -224,7 +223,7 @@ impl<S: Subject> Watch<S> {
         }
     }
 
-    /// Watches what happens after `version`, until the stream ends.
+    /// Watches changes after `version`, until the stream ends.
     async fn follow(&mut self, version: &str) -> Result<(), WatchError> {
         let params = api::WatchParams {
             field_selector: self.subject.field_selector(),
@@ -249,11 +248,13 @@ impl<S: Subject> Watch<S> {
         Ok(())
     }
 
-    /// The next event; `None` if the stream ended, however it did: the next one continues where it was.
+    /// Returns the next event; `None` if the stream ended for any reason: the next watch continues there.
     async fn next(&mut self, parts: &mut Parts) -> Option<Part> {
         let dead_at = Instant::now() + WATCH_SILENCE;
         loop {
-            let wake_at = self.well_at.map_or(dead_at, |well_at| well_at.min(dead_at));
+            let wake_at = self
+                .healthy_at
+                .map_or(dead_at, |healthy_at| healthy_at.min(dead_at));
             match timeout_at(wake_at, parts.next()).await {
                 Ok(Ok(part)) => return part,
                 Ok(Err(error)) => {
@@ -261,19 +262,20 @@ impl<S: Subject> Watch<S> {
                     return None;
                 }
                 Err(_) if dead_at <= Instant::now() => return None,
-                Err(_) => self.end_trouble(),
+                Err(_) => self.recover(),
             }
         }
     }
 
     fn take(&mut self, text: &[u8]) -> Result<(), WatchError> {
+        let _permit = parse_permit();
         let event: WatchEvent<S::Object> = parsed(text).map_err(WatchError::Watch)?;
         let event = match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => Event::Apply(object),
             WatchEvent::Deleted(object) => Event::Delete(object),
             WatchEvent::Bookmark(bookmark) => {
                 self.version = Some(bookmark.metadata.resource_version);
-                self.end_trouble();
+                self.recover();
                 return Ok(());
             }
             WatchEvent::Error(status) => return Err(WatchError::Ended(status)),
@@ -283,7 +285,7 @@ impl<S: Subject> Watch<S> {
         {
             self.version = Some(version.clone());
         }
-        self.end_trouble();
+        self.recover();
         self.subject.take(event);
         Ok(())
     }
@@ -292,38 +294,38 @@ impl<S: Subject> Watch<S> {
         core::Request::new(self.subject.path())
     }
 
-    /// Reports an error; returns how long to wait.
+    /// Reports an error and returns the pause after it.
     fn fail(&mut self, error: &WatchError) -> Duration {
         if error.needs_list() {
             tracing::debug!(kind = self.subject.kind(), %error, "cannot continue watch; listing again");
             self.version = None;
-        } else if error.is_not_found() && self.subject.take_not_served() {
-            self.report(Trouble::NotServed, error);
+        } else if error.is_not_found() && self.subject.set_not_served() {
+            self.report(Failure::NotServed, error);
             return UNSERVED_PAUSE;
         } else {
-            self.report(Trouble::Failing, error);
+            self.report(Failure::Failing, error);
         }
         self.backoff.next().unwrap_or(LONGEST_PAUSE)
     }
 
-    fn end_trouble(&mut self) {
-        self.well_at = None;
-        if self.trouble.take().is_some() {
+    fn recover(&mut self) {
+        self.healthy_at = None;
+        if self.failure.take().is_some() {
             let kind = self.subject.kind();
             if std::mem::take(&mut self.is_logged) {
                 tracing::info!(kind, "watching again");
             } else {
                 tracing::debug!(kind, "watching again");
             }
-            self.subject.take_trouble(false);
+            self.subject.set_failing(false);
         }
     }
 
-    fn report(&mut self, trouble: Trouble, error: &WatchError) {
-        self.well_at = Some(Instant::now() + WELL_AFTER);
-        let is_repeated = self.trouble.replace(trouble) == Some(trouble);
+    fn report(&mut self, failure: Failure, error: &WatchError) {
+        self.healthy_at = Some(Instant::now() + HEALTHY_AFTER);
+        let is_repeated = self.failure.replace(failure) == Some(failure);
         if !is_repeated {
-            self.subject.take_trouble(trouble == Trouble::Failing);
+            self.subject.set_failing(failure == Failure::Failing);
             self.is_logged = false;
         }
         let kind = self.subject.kind();
@@ -336,12 +338,12 @@ impl<S: Subject> Watch<S> {
             tracing::debug!(kind, %error, "cannot watch this kind");
             return;
         }
-        match trouble {
-            Trouble::NotServed => tracing::info!(
+        match failure {
+            Failure::NotServed => tracing::info!(
                 kind,
                 "API server does not serve this kind; retrying periodically"
             ),
-            Trouble::Failing => tracing::warn!(
+            Failure::Failing => tracing::warn!(
                 kind,
                 %error,
                 "cannot watch this kind, changes are delayed; check the API server and the permissions of mirror-sidecar"
@@ -360,13 +362,13 @@ impl WatchError {
         }
     }
 
-    /// A list of a kind that the API server does not know is answered with 404.
+    /// The API server responds with 404 to a list of a kind that it does not serve.
     fn is_not_found(&self) -> bool {
         matches!(self, Self::List(kube::Error::Api(status)) if status.code == 404)
     }
 
-    /// What was seen last is too long ago (410), which may be said at once, between pages, or in the stream; or the watch
-    /// is refused for another reason that a new list may mend. The same request would fail for ever.
+    /// Returns whether only a new list helps: the resource version is too old (410, as a response or in the stream), or the
+    /// watch is refused for another reason than permissions or load. The same request would fail again.
     fn needs_list(&self) -> bool {
         match self {
             Self::Watch(kube::Error::Api(status)) => {
@@ -378,7 +380,7 @@ impl WatchError {
     }
 }
 
-/// What arrives while a list is read.
+/// Waits for a part of a list.
 async fn in_time<T>(
     response: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, WatchError> {

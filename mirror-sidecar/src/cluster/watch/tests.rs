@@ -148,13 +148,13 @@ async fn a_kind_that_is_not_served_stops_nothing_and_is_asked_for_slowly() {
     });
     until(&cluster, "all other kinds", Index::is_complete).await;
     assert_eq!(
-        cluster.read(|index| index.list_state(CRON_JOB)),
+        cluster.read(|index| index.sync_state(CRON_JOB)),
         SyncState::NotServed
     );
     assert!(started.elapsed() < Duration::from_secs(1));
 
     until(&cluster, "it is served", |index| {
-        index.list_state(CRON_JOB) == SyncState::Complete
+        index.sync_state(CRON_JOB) == SyncState::Complete
     })
     .await;
     assert_eq!(
@@ -218,7 +218,7 @@ async fn a_watch_that_fails_makes_the_model_incomplete_for_a_while() {
         _ => None,
     });
     until(&cluster, "the trouble", |index| {
-        index.list_state(POD) == SyncState::Complete && !index.is_complete()
+        index.sync_state(POD) == SyncState::Complete && !index.is_complete()
     })
     .await;
     let since = Instant::now();
@@ -264,7 +264,7 @@ async fn errors_are_survived(#[case] code: u16, #[case] reason: &'static str) {
     });
     let others = |index: &Index| {
         let mut kinds = Kind::ALL.into_iter().filter(|kind| kind.name() != "Pod");
-        kinds.all(|kind| index.list_state(kind) == SyncState::Complete)
+        kinds.all(|kind| index.sync_state(kind) == SyncState::Complete)
     };
     until(&cluster, "the other kinds", others).await;
     assert!(server.count(PODS) <= 3, "with pauses");

@@ -68,7 +68,7 @@ fn an_annotated_copy_is_replaced_by_the_present_one(
         let present = "ghcr.io/acme/docker.io-library-mirrored:latest";
         assert!(due.remaining(&deployment("web", &[present])).is_empty());
     }
-    let known = index.noted_copies().count();
+    let known = index.opaque_copies().count();
     assert_eq!(known, usize::from(!copy.contains("tool")));
     assert_eq!(index.images().count(), 0, "it is no original");
 }
@@ -212,7 +212,7 @@ fn what_must_not_be_touched_is_not_due(#[case] workload: Workload) {
 #[test]
 fn nothing_is_due_where_everything_is_being_deleted() {
     let mut index = index([deployment("web", &["mirrored"])]);
-    index.apply(Change::Seen(namespace("shop", true)));
+    index.apply(Change::Apply(namespace("shop", true)));
     assert!(due(&index).is_empty());
 }
 

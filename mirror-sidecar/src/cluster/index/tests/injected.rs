@@ -9,7 +9,7 @@ fn pod_of(owner: &Workload, containers: &[(&str, &str)]) -> Workload {
     let images: Vec<_> = containers.iter().map(|(_, image)| *image).collect();
     Workload {
         is_owned: true,
-        is_noted: true,
+        is_annotated: true,
         controller: Some(Owner {
             api_version: "apps/v1".into(),
             kind: owner.key.kind.name().into(),
@@ -60,7 +60,7 @@ fn containers_that_are_not_in_the_template_are_injected() {
 #[rstest]
 #[case::in_the_template(pod_of(&replica_set(), &[("sidecar", COPY), ("c0", "mesh/proxy:1")]))]
 #[case::rewritten(pod_of(&replica_set(), &[("c0", COPY), ("proxy", COPY)]))]
-#[case::not_seen_by_the_policy(Workload { is_noted: false, ..pod_of(&replica_set(), &[("c0", COPY), ("proxy", "mesh/proxy:1")]) })]
+#[case::not_seen_by_the_policy(Workload { is_annotated: false, ..pod_of(&replica_set(), &[("c0", COPY), ("proxy", "mesh/proxy:1")]) })]
 #[case::opted_out(Workload { is_exempt: true, ..pod_of(&replica_set(), &[("c0", COPY), ("proxy", "mesh/proxy:1")]) })]
 #[case::owner_is_not_known(Workload { controller: None, ..pod_of(&replica_set(), &[("c0", COPY), ("proxy", "mesh/proxy:1")]) })]
 fn other_containers_are_not(#[case] pod: Workload) {

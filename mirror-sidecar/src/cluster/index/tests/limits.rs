@@ -57,7 +57,7 @@ fn recount(index: &Index) -> (BTreeMap<Arc<str>, Amounts>, Amounts) {
 proptest! {
     #[test]
     fn the_limits_hold_and_nothing_leaks(changes in prop::collection::vec(any_change(), 0..80)) {
-        let mut index = Index::with_limits(rules(), tiny());
+        let mut index = Index::new(rules()).with_limits(tiny());
         for change in changes {
             index.apply(change);
             let (namespaces, all) = recount(&index);
@@ -72,10 +72,10 @@ proptest! {
             prop_assert_eq!(left_out.iter().map(|left_out| left_out.images).sum::<usize>(), of_entries);
         }
         for kind in Kind::ALL {
-            index.apply(Change::Begin(kind));
-            index.apply(Change::End(kind));
+            index.apply(Change::Init(kind));
+            index.apply(Change::InitDone(kind));
         }
-        prop_assert!(index.is_empty() && index.candidates.is_empty() && index.cut.is_empty());
+        prop_assert!(index.is_empty() && index.candidates.is_empty() && index.truncated.is_empty());
         prop_assert_eq!(index.amounts(), Amounts::default());
         prop_assert!(index.left_out().is_empty());
         prop_assert_eq!(format!("{:?}", index.namespaces), "Namespaces({})");
@@ -162,7 +162,7 @@ fn users_of_one_image_are_bounded_too() {
 /// A Secret in use must not be removed because those who name it are not remembered.
 #[test]
 fn workloads_that_are_left_out_keep_their_secret() {
-    let mut index = Index::with_limits(rules(), tiny());
+    let mut index = Index::new(rules()).with_limits(tiny());
     for number in 0..4 {
         index.apply(seen(pod(&number.to_string(), &["nginx"])));
     }
@@ -180,12 +180,12 @@ fn workloads_that_are_left_out_keep_their_secret() {
     assert!(left_out[0].has_workloads);
     assert_eq!(&*left_out[0].key.name, "3");
     // It is known again what there is when all were told once more.
-    index.apply(Change::Begin(POD));
+    index.apply(Change::Init(POD));
     index.apply(seen(secret));
-    assert!(index.apply(Change::End(POD)));
+    assert!(index.apply(Change::InitDone(POD)));
     assert!(!index.left_out().is_empty(), "there was no room yet");
-    index.apply(Change::Begin(POD));
-    assert!(index.apply(Change::End(POD)));
+    index.apply(Change::Init(POD));
+    assert!(index.apply(Change::InitDone(POD)));
     assert!(index.left_out().is_empty());
     assert_eq!(index.namespaces_with_pull_secret().count(), 0);
 }
@@ -208,11 +208,11 @@ fn originals_of_one_copy_are_bounded() {
         workload
     };
     let mut index = index((0..20).map(crowd));
-    let noted = index.noted_copies().count();
+    let noted = index.opaque_copies().count();
     assert!((1..=2).contains(&noted), "{noted}");
     for object in 0..20 {
         index.apply(gone(crowd(object)));
     }
-    assert_eq!(index.noted_copies().count(), 0);
+    assert_eq!(index.opaque_copies().count(), 0);
     assert!(index.is_empty());
 }

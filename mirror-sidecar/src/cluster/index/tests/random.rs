@@ -61,10 +61,10 @@ pub fn any_change() -> impl Strategy<Value = Change> {
     prop_oneof![
         8 => any_workload().prop_map(seen),
         3 => any_workload().prop_map(gone),
-        1 => (name.clone(), any::<bool>()).prop_map(|(name, flag)| Change::Seen(namespace(name, flag))),
-        1 => name.prop_map(|name| Change::Gone(namespace(name, false))),
-        1 => kind.clone().prop_map(Change::Begin),
-        1 => kind.prop_map(Change::End),
+        1 => (name.clone(), any::<bool>()).prop_map(|(name, flag)| Change::Apply(namespace(name, flag))),
+        1 => name.prop_map(|name| Change::Delete(namespace(name, false))),
+        1 => kind.clone().prop_map(Change::Init),
+        1 => kind.prop_map(Change::InitDone),
     ]
 }
 
@@ -84,35 +84,35 @@ impl Naive {
 
     fn apply(&mut self, change: Change) {
         match change {
-            Change::Begin(kind) => *self.lists.entry(kind).or_default() += 1,
-            Change::End(Kind::Namespace) => {
+            Change::Init(kind) => *self.lists.entry(kind).or_default() += 1,
+            Change::InitDone(Kind::Namespace) => {
                 let list = self.list(Kind::Namespace);
                 self.namespaces.retain(|_, (_, told)| *told == list);
                 self.is_complete = true;
             }
-            Change::End(kind) => {
+            Change::InitDone(kind) => {
                 let list = self.list(kind);
                 self.workloads
                     .retain(|key, (_, told)| Kind::Workload(key.kind) != kind || *told == list);
             }
-            Change::NotServed(_) | Change::Trouble(..) => {}
-            Change::Seen(Object::Workload(workload)) => {
+            Change::NotServed(_) | Change::Failing(..) => {}
+            Change::Apply(Object::Workload(workload)) => {
                 let list = self.list(Kind::Workload(workload.key.kind));
                 self.workloads
                     .insert(workload.key.clone(), (*workload, list));
             }
-            Change::Gone(Object::Workload(workload)) => {
+            Change::Delete(Object::Workload(workload)) => {
                 let old = self.workloads.get(&workload.key);
                 if old.is_some_and(|(old, _)| old.uid == workload.uid) {
                     self.workloads.remove(&workload.key);
                 }
             }
-            Change::Seen(Object::Namespace(namespace)) => {
+            Change::Apply(Object::Namespace(namespace)) => {
                 let list = self.list(Kind::Namespace);
                 self.namespaces
                     .insert(namespace.name, (namespace.is_terminating, list));
             }
-            Change::Gone(Object::Namespace(namespace)) => {
+            Change::Delete(Object::Namespace(namespace)) => {
                 self.namespaces.remove(&namespace.name);
             }
         }
@@ -125,13 +125,13 @@ impl Naive {
                 .map(|(workload, _)| workload.clone()),
         );
         if self.is_complete {
-            index.apply(Change::Begin(Kind::Namespace));
+            index.apply(Change::Init(Kind::Namespace));
         }
         for (name, (is_terminating, _)) in &self.namespaces {
-            index.apply(Change::Seen(namespace(name, *is_terminating)));
+            index.apply(Change::Apply(namespace(name, *is_terminating)));
         }
         if self.is_complete {
-            index.apply(Change::End(Kind::Namespace));
+            index.apply(Change::InitDone(Kind::Namespace));
         }
         index
     }
@@ -176,7 +176,7 @@ fn answers(index: &Index) -> Answers {
         images: images(index),
         in_backup: in_backup.collect(),
         noted: index
-            .noted_copies()
+            .opaque_copies()
             .map(|pair| format!("{pair:?}"))
             .collect(),
         namespaces: namespaces.map(str::to_owned).collect(),
@@ -215,10 +215,10 @@ proptest! {
             index.apply(change);
         }
         for kind in Kind::ALL {
-            index.apply(Change::Begin(kind));
-            index.apply(Change::End(kind));
+            index.apply(Change::Init(kind));
+            index.apply(Change::InitDone(kind));
         }
-        prop_assert!(index.is_empty() && index.candidates.is_empty() && index.noted.is_empty());
+        prop_assert!(index.is_empty() && index.candidates.is_empty() && index.opaque.is_empty());
         prop_assert_eq!(index.images().count() + index.images_in_backup().count(), 0);
         prop_assert_eq!(format!("{:?}", index.namespaces), "Namespaces({})");
     }

@@ -115,9 +115,9 @@ impl World {
 
     fn know_namespaces(&self) {
         self.apply([
-            Change::Begin(NAMESPACE),
-            Change::Seen(namespace("shop", false)),
-            Change::End(NAMESPACE),
+            Change::Init(NAMESPACE),
+            Change::Apply(namespace("shop", false)),
+            Change::InitDone(NAMESPACE),
         ]);
     }
 
@@ -212,16 +212,16 @@ async fn a_rewrite_that_is_reverted_is_repeated_with_backoff() {
 #[tokio::test(start_paused = true)]
 async fn only_the_list_of_namespaces_must_be_complete() {
     let world = World::start(Answer::Image(COPY, COPY));
-    world.apply([Change::Begin(NAMESPACE)]);
+    world.apply([Change::Init(NAMESPACE)]);
     seconds(100).await;
     assert_eq!(world.patches(), []);
     world.apply([
-        Change::Seen(namespace("shop", true)),
-        Change::End(NAMESPACE),
+        Change::Apply(namespace("shop", true)),
+        Change::InitDone(NAMESPACE),
     ]);
     seconds(100).await;
     assert_eq!(world.patches(), [], "it is being deleted");
-    world.apply([Change::Seen(namespace("shop", false))]);
+    world.apply([Change::Apply(namespace("shop", false))]);
     seconds(10).await;
     assert_eq!(world.count(Outcome::Rewritten), 1);
 }

@@ -428,7 +428,7 @@ fn the_policy_works_since_its_first_pod_or_the_start() {
         let mut pod = deployment("pod", &[copy]);
         pod.key.kind = WorkloadKind::Pod;
         pod.created = Some(time(created));
-        pod.is_noted = true;
+        pod.is_annotated = true;
         pod
     };
     assert_eq!(works_since(&index([]), started, None), started);
@@ -444,7 +444,7 @@ fn the_policy_works_since_its_first_pod_or_the_start() {
     if let crate::cluster::Object::Namespace(home) = &mut home {
         home.created = Some(time("2026-11-20T00:00:00Z"));
     }
-    earlier.apply(Change::Seen(home));
+    earlier.apply(Change::Apply(home));
     assert_eq!(
         works_since(&earlier, started, Some("home")),
         time("2026-11-20T00:00:00Z")

@@ -82,7 +82,7 @@ impl Controller {
         let backup = self.ctx.lookup.backup().clone();
         let images_in_use = self.ctx.cluster.read(|index| {
             let image = |image: ImageUse<'_>| Arc::clone(image.image);
-            let annotated = index.noted_copies();
+            let annotated = index.opaque_copies();
             let annotated = annotated.map(|(copy, image)| (Arc::clone(copy), Arc::clone(image)));
             (
                 index.images().map(image).collect(),
@@ -100,7 +100,7 @@ impl Controller {
             stays
         });
         let copy_status = &self.ctx.copy_status;
-        copy_status.keep(|image| images_in_use.contains_key(image));
+        copy_status.retain(|image| images_in_use.contains_key(image));
         let hosts: BTreeSet<_> = images_in_use.keys().map(|image| image.host()).collect();
         self.hosts.keep(|host| hosts.contains(host));
         let mut new = 0;
