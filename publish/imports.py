@@ -52,12 +52,15 @@ class File:
     def __init__(self, path, module, code):
         self.path, self.module = path, module
         self.children = set(re.findall(r"\bmod\s+(\w+)\s*;", code))
-        self.uses, rest = [], []
+        self.uses, self.private_uses, rest = [], [], []
         position = 0
         for found in re.finditer(r"\b(pub(?:\s*\([^)]*\))?\s+)?use\s+([^;]*);", code):
             rest.append(code[position:found.start()])
             position = found.end()
-            self.uses += use_tree(TOKEN.findall(found[2]))
+            leaves = use_tree(TOKEN.findall(found[2]))
+            self.uses += leaves
+            if not found[1]:
+                self.private_uses += leaves
         self.code = re.sub(r"\bmod\s+\w+\s*;", "", "".join([*rest, code[position:]]))
         self.names = set(re.findall(r"\w+", self.code))
         self.defines = defined(self.code)
@@ -159,8 +162,10 @@ def imports(files):
     arrows = defaultdict(lambda: defaultdict(set))
     for file in files.values():
         bindings = dict(file.uses)
-        # A `use` whose name the file does not use itself is a re-export.
-        paths = [path for name, path in file.uses if name in file.names or name == "_"]
+        # A public `use` whose name the file does not use itself is only a re-export. A private one is always an import: its
+        # name may stand in a format string.
+        paths = [path for name, path in file.uses if name in file.names]
+        paths += [path for _, path in file.private_uses]
         paths += [tuple(re.split(r"\s*::\s*", found)) for found in re.findall(
             r"(?<![\w:])(?<!::)(?:[a-z_]\w*\s*::\s*)+\w+", file.code)]
         for path in paths:
