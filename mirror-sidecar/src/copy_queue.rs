@@ -17,8 +17,6 @@ mod jobs;
 mod limits;
 mod metrics;
 mod progress;
-#[cfg(test)]
-mod simulation;
 mod sources;
 #[cfg(test)]
 mod tests;

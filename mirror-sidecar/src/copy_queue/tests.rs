@@ -2,6 +2,7 @@
 
 mod crashes;
 mod hostile;
+mod simulation;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};

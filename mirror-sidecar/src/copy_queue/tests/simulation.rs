@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use mirror_copy::{Event, Progress as _};
 
-use super::fair_slots::Lane;
-use super::limits::{LONG_AFTER, RATE_PERIOD, RESPONSE_WITHIN, TICK};
-use super::*;
+use crate::copy_queue::fair_slots::Lane;
+use crate::copy_queue::limits::{LONG_AFTER, RATE_PERIOD, RESPONSE_WITHIN, TICK};
+use crate::copy_queue::*;
 use crate::metrics::Metrics;
 
 const SLOTS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
