@@ -41,7 +41,7 @@ pub enum PrivateHosts {
     /// link-local addresses are refused for names with a public suffix.
     #[default]
     All,
-    /// These (`host` or `host:port`) and the insecure hosts, because others name the registries.
+    /// These (`host` or `host:port`) and the insecure hosts: the users who name images are not the operator.
     Only(BTreeSet<String>),
 }
 

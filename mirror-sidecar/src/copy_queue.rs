@@ -8,6 +8,7 @@
 //! - [`limits`]: when a running copy gives up its slot;
 //! - [`sources`]: which sources deliver;
 //! - [`jobs`]: the jobs by image, and how many there may be;
+//! - [`retry_delay`]: how long a failed copy waits;
 //! - [`crash_record`]: which copies were running when the process died.
 
 mod crash_record;
@@ -17,6 +18,7 @@ mod jobs;
 mod limits;
 mod metrics;
 mod progress;
+mod retry_delay;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -39,19 +41,17 @@ use crate::reason::Reason;
 
 pub use crash_record::CrashRecord;
 use fair_slots::{FairSlots, Lane};
-use job::{Backoff, Job, Stage, penalty_delay, retry_delay};
+use job::{Job, Stage, Wait};
 pub use job::{Outlook, Status, Task};
 use jobs::{InUseLimits, Jobs, Room};
 use limits::{Blame, TICK, Verdict};
 pub use metrics::{CopyMetrics, Counts};
 pub use progress::JobProgress;
+use retry_delay::{AUTOMATIC_ATTEMPTS, penalty_delay, retry_delay};
 use sources::{Class, Source};
 
 /// Ended attempts that are buffered for receivers. A receiver that lags behind by more checks all images instead.
 const MAX_ENDED: usize = 1024;
-
-/// Failures after which a job is retried only on request: about an hour.
-const AUTOMATIC_ATTEMPTS: u32 = 12;
 
 /// Shortest time between two log lines about failed copies that admission requested. Those of images in use are all
 /// logged.
@@ -346,7 +346,7 @@ impl<C: Copier> Inner<C> {
             image = %job.image, crashes = isolation.crashes, backoff_s = isolation.backoff.as_secs(),
             "isolated image: it is copied alone after the backoff"
         );
-        let backoff = Backoff {
+        let wait = Wait {
             reason: format!(
                 "mirror-sidecar died {} times while copying the image, which is copied alone later; raise the memory limit \
                  of mirror-sidecar, or exclude the image",
@@ -356,7 +356,7 @@ impl<C: Copier> Inner<C> {
             until: now + isolation.backoff,
             is_automatic: true,
         };
-        state.jobs.set_backing_off(id, backoff);
+        state.jobs.set_backing_off(id, wait);
         true
     }
 
@@ -668,13 +668,13 @@ impl<C: Copier> End<'_, C> {
             job.failures = failures;
             job.is_penalized |= blame.is_on_image();
         }
-        let backoff = Backoff {
+        let wait = Wait {
             reason: failure.reason.public.clone(),
             outlook,
             until: now + delay,
             is_automatic,
         };
-        state.jobs.set_backing_off(self.id, backoff);
+        state.jobs.set_backing_off(self.id, wait);
         self.inner.report_ended(image);
     }
 }

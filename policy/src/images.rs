@@ -8,7 +8,7 @@ use mirror_contract::workload::{ImageList, PULL_NEVER};
 use crate::json::Cursor;
 
 /// Different images of one object that are looked up. Kubewarden's host keeps every reference that it was ever asked for in
-/// memory, so a Pod of a million invented names would stay there forever; no real workload has a tenth of this.
+/// memory, so a Pod of a million invented names would stay there forever. Real workloads have a few images.
 pub const MAX_IMAGES: usize = 100;
 /// Further fields are only counted.
 const MAX_INVALID_FIELDS: usize = 5;

@@ -30,8 +30,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The live replicas, and the work that each of them owns. Clones share the state.
 ///
 /// No caller may depend on exactly one owner: for some seconds a piece of work may have two, or none. A replica that cannot
-/// reach the API server soon sees no other replica and does all of the work, while the others do its share, too. Images that
-/// are copied twice are harmless, and images that are not copied are not.
+/// reach the API server soon sees no other replica and does all of the work, while the others do its share, too. Copying an
+/// image twice is harmless; not copying it is not.
 #[derive(Clone, Debug)]
 pub struct Replicas {
     team: Option<Arc<Team>>,
@@ -68,7 +68,7 @@ impl Replicas {
     }
 
     /// Returns whether this replica owns the work that `key` names: `image/<reference>`, `namespace/<name>`,
-    /// `secret/<namespace>`, `workload/<uid>`.
+    /// `secret/<namespace>`, `workload/<uid>`, `webhook/<name>`.
     #[must_use]
     pub fn owns(&self, key: &str) -> bool {
         match &self.team {

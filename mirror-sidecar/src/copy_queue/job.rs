@@ -1,16 +1,13 @@
 //! One job of the queue: its task, its stages, and its status.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use mirror_contract::ImageRef;
-use mirror_copy::Retry;
 use tokio::time::Instant;
 
 use super::fair_slots::{Lane, Sort, Ticket};
 use super::progress::JobProgress;
 use super::sources::Source;
-use crate::backoff::{doubling, jittered};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
@@ -66,11 +63,11 @@ pub(super) struct Job {
 pub(super) enum Stage {
     Waiting,
     Running(Arc<JobProgress>),
-    BackingOff(Backoff),
+    BackingOff(Wait),
 }
 
 /// The wait after a failure.
-pub(super) struct Backoff {
+pub(super) struct Wait {
     pub(super) reason: String,
     pub(super) outlook: Outlook,
     pub(super) until: Instant,
@@ -83,9 +80,9 @@ impl Job {
         match &self.stage {
             Stage::Waiting => Status::Pending("queued".into()),
             Stage::Running(progress) => Status::Pending(progress.describe()),
-            Stage::BackingOff(backoff) => Status::Failed {
-                reason: backoff.reason.clone(),
-                outlook: backoff.outlook,
+            Stage::BackingOff(wait) => Status::Failed {
+                reason: wait.reason.clone(),
+                outlook: wait.outlook,
             },
         }
     }
@@ -105,7 +102,7 @@ impl Job {
     /// Returns whether the backoff is over and only a request starts the next attempt.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         match &self.stage {
-            Stage::BackingOff(backoff) => !backoff.is_automatic && backoff.until <= now,
+            Stage::BackingOff(wait) => !wait.is_automatic && wait.until <= now,
             _ => false,
         }
     }
@@ -133,26 +130,4 @@ impl Job {
             failures: self.failures,
         }
     }
-}
-
-/// Returns the wait after the `failures`-th failure in a row: 1 s doubling to 15 minutes, with jitter so that many
-/// images are not retried together. A permanent error waits five minutes: somebody has to act first, and each attempt
-/// adds load.
-pub(super) fn retry_delay(failures: u32, retry: Retry) -> Duration {
-    const FIRST: Duration = Duration::from_secs(1);
-    const LONGEST: Duration = Duration::from_mins(15);
-    match retry {
-        Retry::Permanent => Duration::from_mins(5),
-        Retry::Transient { after } => {
-            let delay = doubling(FIRST, LONGEST, failures);
-            jittered(delay.max(after.unwrap_or_default()).min(LONGEST))
-        }
-    }
-}
-
-/// Returns the wait of a job in the penalty queue: 1 minute, doubling to an hour.
-pub(super) fn penalty_delay(failures: u32) -> Duration {
-    const FIRST: Duration = Duration::from_mins(1);
-    const LONGEST: Duration = Duration::from_hours(1);
-    jittered(doubling(FIRST, LONGEST, failures))
 }

@@ -7,7 +7,7 @@ use mirror_contract::ImageRef;
 use tokio::time::Instant;
 
 use super::fair_slots::Lane;
-use super::job::{Backoff, Job, Stage};
+use super::job::{Job, Stage, Wait};
 
 /// Limit of images requested by admission, whether they wait, run or back off. A cluster has some thousand. It bounds
 /// memory, at about 1 KiB each; a new name displaces an older one.
@@ -129,12 +129,12 @@ impl Jobs {
         self.make_displaceable(id, Order::Untried);
     }
 
-    pub(super) fn set_backing_off(&mut self, id: u64, backoff: Backoff) {
-        if backoff.is_automatic {
-            self.due.insert((backoff.until, id));
+    pub(super) fn set_backing_off(&mut self, id: u64, wait: Wait) {
+        if wait.is_automatic {
+            self.due.insert((wait.until, id));
         }
         if let Some(job) = self.by_id_mut(id) {
-            job.stage = Stage::BackingOff(backoff);
+            job.stage = Stage::BackingOff(wait);
         }
         self.make_displaceable(id, Order::Failed);
     }

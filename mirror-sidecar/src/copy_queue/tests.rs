@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::jobs::MAX_REQUESTED;
 use super::limits::{Allowance, Excess, MIN_ARRIVED, Pace, RATE_PERIOD};
 use super::progress::Measured;
+use super::retry_delay::retry_delay;
 use super::*;
 use crate::metrics::Metrics;
 

@@ -206,7 +206,8 @@ fn is_well_formed(entry: &Value) -> bool {
     *entry == login(text(entry, "username"), text(entry, "password"), token)
 }
 
-/// Returns whether a key names a whole registry, by its only name: of two keys that match, kubelets choose one.
+/// Returns whether a key names a whole registry in the form of [`key_of`]. Where two keys name the same registry, a kubelet
+/// may use either.
 fn is_key(key: &str) -> bool {
     let names_registry = |image: ImageRef<'_>| key_of(image.host()) == key;
     key == DOCKER_HUB_KEY || ImageRef::parse(&format!("{key}/any")).is_ok_and(names_registry)

@@ -29,8 +29,7 @@ pub use attempt::Outcome;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Burst of patches, as a part of one minute's rate: clients that patch every few seconds get the full rate, and no
-/// burst is big.
+/// Bursts that make up one minute's rate. A burst after an idle time stays small, and a steady pace gets the full rate.
 const BURSTS_PER_MINUTE: u32 = 4;
 
 /// Interval between dry runs. One costs the API server and the policy some milliseconds.
@@ -65,7 +64,7 @@ pub struct Readmissions {
     pace: TokenBucket,
     /// By uid.
     attempts: HashMap<Box<str>, Attempt>,
-    /// When each namespace was last served, the highest last: namespaces with much work must not delay others.
+    /// The turn in which each namespace was last served; the lowest is next, so that none with much work delays others.
     turns: HashMap<Arc<str>, u64>,
     turn: u64,
     next_try: Option<Instant>,
@@ -172,7 +171,7 @@ impl Readmissions {
         best.map(|(_, candidate)| candidate)
     }
 
-    /// Reserves a patch for each of the live `replicas`: together they keep to the rate.
+    /// Takes one patch from the rate for each of the live `replicas`, so that all of them together keep to it.
     pub fn reserve_patch(&mut self, replicas: usize, now: Instant) {
         for _ in 0..replicas.clamp(1, MAX_REPLICAS) {
             self.pace.take(now);
