@@ -110,7 +110,7 @@ impl Answers {
             Fate::Failed => refuse(RefusalKind::Failed, "the registry has no such image"),
             Fate::Unavailable => refuse(
                 RefusalKind::Unavailable,
-                "the backup registry is slow to answer",
+                "the backup registry responds too slowly",
             ),
             Fate::Down => Ok(down(url)),
             Fate::Unauthorized => Ok(registry_error(&format!("Not authorized: url {url}"))),

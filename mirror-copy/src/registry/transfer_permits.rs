@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limitstays_between_one_and_the_maximum() {
+    fn the_limit_stays_between_one_and_the_maximum() {
         let limit = AimdLimit::new(48, 64);
         for _ in 0..20 {
             drop(limit.try_acquire("a"));

@@ -332,7 +332,6 @@ impl SecretApi {
         if self.parse(READ, namespace, &text)?.version != *version {
             return Err(PullSecretError::Contended(self.id(namespace)));
         }
-        let _permit = parse_permit();
         Ok(OtherLogins::of(&dockerconfigjson(&text), key))
     }
 

@@ -11,10 +11,11 @@ use base64::engine::general_purpose::STANDARD;
 use mirror_contract::ImageRef;
 use mirror_copy::Credential;
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
-
-use crate::cluster::json_fields::{field, text};
 
 /// The key under which kubelets look up Docker Hub, as docker itself does.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -184,26 +185,80 @@ fn auth_of(username: &str, password: &str) -> String {
 
 /// Returns the logins of the form that is written here, and whether there is nothing else.
 fn read(config: &[u8]) -> (Vec<(String, Value)>, bool) {
-    let Ok(config) = serde_json::from_slice::<Value>(config) else {
+    let fields = |text| serde_json::from_str::<Fields>(text);
+    let Ok(Fields(config)) = serde_json::from_slice(config) else {
         return (Vec::new(), false);
     };
-    let mut names = config.as_object().into_iter().flat_map(Map::keys);
-    let mut is_clean = names.all(|name| name == "auths");
-    let mut logins = Vec::new();
-    for (key, login) in field(&config, "auths").as_object().into_iter().flatten() {
-        if logins.len() < MAX_READ && is_key(key) && is_well_formed(login) {
-            logins.push((key.clone(), login.clone()));
-        } else {
-            is_clean = false;
+    let is_auths = |(name, _): &&(String, _)| name == "auths";
+    let auths = config.iter().find(is_auths).map(|(_, auths)| auths.get());
+    // A field that is given twice counts as another one: a kubelet merges both.
+    let mut is_clean = config.len() == 1 && auths.is_some();
+    let mut logins: Vec<(String, Value)> = Vec::new();
+    let Ok(Fields(entries)) = auths.map_or(Ok(Fields::default()), fields) else {
+        return (Vec::new(), false);
+    };
+    for (key, entry) in entries {
+        let is_new = logins.iter().all(|(other, _)| *other != key);
+        match well_formed(entry) {
+            Some(login) if is_new && logins.len() < MAX_READ && is_key(&key) => {
+                logins.push((key, login));
+            }
+            _ => is_clean = false,
         }
     }
     (logins, is_clean)
 }
 
-/// Returns whether a login is what [`login`] returns. A kubelet refuses the whole configuration if it cannot read one `auth`.
-fn is_well_formed(entry: &Value) -> bool {
-    let token = field(entry, "identitytoken").as_str();
-    *entry == login(text(entry, "username"), text(entry, "password"), token)
+/// The fields of an object, those with the same name too. Values stay text, because anybody who may write Secrets chooses
+/// what is parsed here, and values take up to a hundred times the memory of their text.
+#[derive(Default)]
+struct Fields<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FieldsVisitor;
+
+        impl<'de> Visitor<'de> for FieldsVisitor {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = object.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+/// The fields of a login, which are strings: parsed as values, they take little more than their text.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    username: String,
+    password: String,
+    #[serde(rename = "auth")]
+    _auth: String,
+    identitytoken: Option<String>,
+}
+
+/// Returns the login if it is what [`login`] returns. A kubelet refuses the whole configuration if it cannot read one `auth`.
+fn well_formed(entry: &RawValue) -> Option<Value> {
+    let read: Entry = serde_json::from_str(entry.get()).ok()?;
+    let expected = login(
+        &read.username,
+        &read.password,
+        read.identitytoken.as_deref(),
+    );
+    let held: Value = serde_json::from_str(entry.get()).ok()?;
+    (held == expected).then_some(held)
 }
 
 /// Returns whether a key names a whole registry in the form of [`key_of`]. Where two keys name the same registry, a kubelet

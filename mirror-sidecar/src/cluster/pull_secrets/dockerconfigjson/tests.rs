@@ -29,6 +29,21 @@ fn a_login_is_usable_if_nothing_can_hide_it(#[case] config: Value, #[case] is_us
     assert_eq!(held(&config).usable("a.example").is_some(), is_usable);
 }
 
+/// Nesting and surrogates that a parser of values refuses, and fields that a kubelet would merge.
+#[rstest]
+#[case::deep(format!(r#"{{"x":{}{},AUTHS}}"#, "[".repeat(9_999), "]".repeat(9_999)))]
+#[case::half_a_surrogate(r#"{"x":"\ud800",AUTHS}"#.to_owned())]
+#[case::a_huge_number(r#"{"x":1e999,AUTHS}"#.to_owned())]
+#[case::twice(r#"{AUTHS,"auths":{}}"#.to_owned())]
+fn other_logins_are_kept_whatever_stands_beside_them(#[case] config: String) {
+    let auths = json!({ "a.example": login("u", "p", None), "b.example": login("u", "p", None) });
+    let config = config.replace("AUTHS", &format!(r#""auths":{auths}"#));
+    let held = HeldLogins::of(config.as_bytes());
+    assert!(held.has_others("a.example") && held.usable("a.example").is_none());
+    let merged = OtherLogins::of(config.as_bytes(), "a.example").with("a.example", json!({}));
+    assert_eq!(merged["auths"]["b.example"], login("u", "p", None));
+}
+
 #[test]
 fn what_stays_is_small() {
     let mut logins = Map::new();
