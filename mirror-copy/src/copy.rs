@@ -29,7 +29,7 @@ pub use referrers::{DigestTag, ListedReferrers};
 pub use report::CopyReport;
 
 use crate::reference::TagOrDigest;
-use crate::registries::Reservation;
+use crate::registries::metadata_budget::Reservation;
 use crate::registry::{Access, Located, Manifest};
 use copy_graph::CopyGraph;
 use job::{Job, Part, REPORT_EVERY, ReferrerState, Sent, Sums};

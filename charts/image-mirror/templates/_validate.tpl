@@ -140,13 +140,13 @@
   {{- /* Kubewarden refuses these changes, but only after Helm has changed everything else. */}}
   {{- $policy := include "image-mirror.policyName" . }}
   {{- with (lookup "policies.kubewarden.io/v1" "ClusterAdmissionPolicy" "" $policy).spec }}
-    {{- $anew := "Upgrade with policy.create=false first, which removes the policy, then with these values again" }}
+    {{- $recreate := "Upgrade with policy.create=false first, which removes the policy, then with these values again" }}
     {{- if and (eq $v.policy.mode "monitor") (eq (.mode | default "protect") "protect") }}
-      {{- $wrong = append $wrong (printf "policy.mode: Kubewarden does not allow the policy %s to change from protect to monitor. %s" $policy $anew) }}
+      {{- $wrong = append $wrong (printf "policy.mode: Kubewarden does not allow the policy %s to change from protect to monitor. %s" $policy $recreate) }}
     {{- end }}
     {{- $server := include "image-mirror.policyServerName" $ }}
     {{- if ne (.policyServer | default "default") $server }}
-      {{- $wrong = append $wrong (printf "policyServer: Kubewarden does not allow the policy %s to move from the policy server %s to %s. %s" $policy (.policyServer | default "default") $server $anew) }}
+      {{- $wrong = append $wrong (printf "policyServer: Kubewarden does not allow the policy %s to move from the policy server %s to %s. %s" $policy (.policyServer | default "default") $server $recreate) }}
     {{- end }}
   {{- end }}
 {{- end }}

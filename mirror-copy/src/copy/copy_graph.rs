@@ -11,7 +11,7 @@ use super::report::one_more;
 use crate::error::RegistryError;
 use crate::manifest::Descriptor;
 use crate::reference::TagOrDigest;
-use crate::registries::Lease;
+use crate::registries::metadata_budget::Lease;
 use crate::registry::Manifest;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};

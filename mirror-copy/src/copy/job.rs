@@ -10,7 +10,7 @@ use crate::error::Remedy;
 use crate::json;
 use crate::lock::lock;
 use crate::manifest::MAX_DESCRIPTORS;
-use crate::registries::{BeyondLimit, Lease, Reservation};
+use crate::registries::metadata_budget::{BeyondLimit, Lease, Reservation};
 use crate::registry::{Manifest, Repository};
 use oci_spec::image::Digest;
 use std::collections::HashSet;

@@ -4,7 +4,7 @@ use super::Registry;
 use super::token::Scopes;
 use crate::error::{Operation, RegistryError, Subject};
 use crate::reference::{TagOrDigest, is_repository, is_tag};
-use crate::registries::{BeyondLimit, Lease, Reservation};
+use crate::registries::metadata_budget::{BeyondLimit, Lease, Reservation};
 use crate::text::clean;
 use reqwest::Url;
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use crate::error::{RegistryError, Subject};
 use crate::hash::parse_digest;
 use crate::json::{self, Bounded};
 use crate::manifest::{self, bare_type};
-use crate::registries::{BeyondLimit, Leased, Reservation};
+use crate::registries::metadata_budget::{BeyondLimit, Leased, Reservation};
 use crate::text::{clean, public_url};
 use bytes::Bytes;
 use oci_spec::image::Digest;

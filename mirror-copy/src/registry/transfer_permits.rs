@@ -2,7 +2,7 @@
 
 use crate::error::Operation;
 use crate::lock::lock;
-use crate::registries::Share;
+use crate::registries::memory_budget::Share;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use tokio::sync::oneshot;

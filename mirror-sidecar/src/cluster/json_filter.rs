@@ -110,7 +110,7 @@ impl JsonFilter {
     /// Reads until a part is complete or `input` is empty. Unread bytes stay in `input`.
     pub(super) fn next(&mut self, input: &mut &[u8]) -> Option<Part> {
         while let Some((&byte, rest)) = input.split_first() {
-            // Many bytes at once: most of an object is skipped.
+            // Consumes a whole run of bytes per step, because most of an object is skipped.
             let run = self.run(input);
             if let Some((run, rest)) = input
                 .split_at_checked(run)

@@ -33,7 +33,7 @@ pub(super) enum Engine {
 }
 
 impl Engine {
-    /// Compiles a module with wasmtime, as the policy server does. Without a deadline a guest may run for ever, as in kwctl.
+    /// Compiles a module with wasmtime, as the policy server does. Without a deadline a guest may run forever, as in kwctl.
     #[cfg(feature = "wasmtime")]
     pub fn compile(wasm: &[u8], deadline: Option<Deadline>) -> Result<Self, HostError> {
         Compiled::new(wasm, deadline).map(|module| Self::Compiled(Box::new(module)))
