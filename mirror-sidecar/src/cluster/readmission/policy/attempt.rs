@@ -10,13 +10,13 @@ use crate::cluster::workload::Key;
 /// Backoff after the first failed attempt; doubled with each further one.
 const FAILURE_BACKOFF: Duration = Duration::from_mins(1);
 
-/// Backoff after the first attempt that reached the policy; doubled with each further one. Longer than a controller
-/// needs to revert it.
-const BACKOFF: Duration = Duration::from_mins(10);
+/// Backoff after the first attempt with an effect; doubled with each further one. Longer than a controller needs to
+/// revert it.
+const REWRITTEN_BACKOFF: Duration = Duration::from_mins(10);
 
-/// Backoff after the first attempt without effect: it may have met an outage of the policy server or of the backup, in
-/// which images are left unchanged. The next attempt decides.
-const UNCONFIRMED_BACKOFF: Duration = Duration::from_secs(30);
+/// Backoff after the first attempt without effect; doubled with each further one. Such an attempt may have met an outage
+/// of the policy server or of the backup, in which images are left unchanged.
+const UNCHANGED_BACKOFF: Duration = Duration::from_secs(30);
 
 /// Longest backoff: beyond it, an image that stays upstream is a risk again.
 const LONGEST_BACKOFF: Duration = Duration::from_hours(6);
@@ -73,12 +73,13 @@ impl Attempt {
         let is_unconfirmed = outcome == Outcome::Unchanged && !was_unchanged;
         let tries = before.map_or(0, |attempt| attempt.tries);
         let tries = tries.saturating_add(u32::from(!is_unconfirmed));
-        let backoff = if is_unconfirmed {
-            UNCONFIRMED_BACKOFF
-        } else if outcome.reached_policy() {
-            doubling(BACKOFF, LONGEST_BACKOFF, tries)
-        } else {
-            doubling(FAILURE_BACKOFF, LONGEST_BACKOFF, tries)
+        let backoff = match outcome {
+            Outcome::Rewritten => doubling(REWRITTEN_BACKOFF, LONGEST_BACKOFF, tries),
+            // The unconfirmed one counts as well.
+            Outcome::Unchanged => doubling(UNCHANGED_BACKOFF, LONGEST_BACKOFF, tries + 1),
+            Outcome::Outdated | Outcome::Failed => {
+                doubling(FAILURE_BACKOFF, LONGEST_BACKOFF, tries)
+            }
         };
         Self {
             key: Arc::clone(&candidate.key),
