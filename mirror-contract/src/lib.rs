@@ -5,7 +5,9 @@
 //! - [`response`]: responses of the sidecar, as annotations of that manifest or as the message of an OCI error;
 //! - [`naming`]: names of copies in the backup registry;
 //! - [`unsupported`]: images that cannot be mirrored;
-//! - [`namespace`], [`owners`]: namespaces and owners whose workloads are not rewritten;
+//! - [`settings`]: the settings of the policy, as one document for both sides;
+//! - [`rules`], [`image_pattern`]: which images are mirrored;
+//! - [`namespace`], [`owners`], [`label_pattern`]: namespaces, owners and labels of workloads that are not rewritten;
 //! - [`placeholder`]: images that another webhook or controller fills in;
 //! - [`text`]: text from outside in messages;
 //! - [`workload`]: the fields of a workload that hold images, and its annotations.
@@ -27,6 +29,8 @@ extern crate alloc;
 
 pub mod digest;
 mod grammar;
+pub mod image_pattern;
+pub mod label_pattern;
 pub mod namespace;
 pub mod naming;
 mod naming_scheme;
@@ -36,17 +40,22 @@ pub mod query;
 pub mod reference;
 mod registry_rules;
 pub mod response;
+pub mod rules;
+pub mod settings;
 pub mod text;
 pub mod unsupported;
 pub mod workload;
 
 pub use digest::{Algorithm, Digest};
+pub use image_pattern::ImagePattern;
+pub use label_pattern::LabelPattern;
 pub use namespace::NamespacePattern;
 pub use naming::{Backup, Naming, Relation};
 pub use owners::OwnerPattern;
 pub use query::{Mode, Query, Sidecar};
 pub use reference::ImageRef;
 pub use response::{ImageStatus, PullSecretStatus, Refusal, RefusalKind};
+pub use settings::Settings;
 pub use unsupported::Unsupported;
 
 /// Longest repository name, in characters (distribution specification, "Pulling manifests";

@@ -1,4 +1,4 @@
-//! Namespaces whose workloads are not rewritten.
+//! Namespaces: those that are excluded by default, and patterns for their names.
 
 use alloc::borrow::Cow;
 
@@ -15,6 +15,9 @@ pub const DEFAULT_EXCLUDED: [&str; 4] = [
 pub struct NamespacePattern<'a>(Cow<'a, str>);
 
 impl<'a> NamespacePattern<'a> {
+    /// The pattern that matches all namespaces.
+    pub const ALL: Self = Self(Cow::Borrowed("*"));
+
     /// Parses a pattern; returns `None` if no namespace can have such a name (RFC 1123 label, at most 63 characters).
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
@@ -38,6 +41,13 @@ impl<'a> NamespacePattern<'a> {
             Some(prefix) => namespace.starts_with(prefix),
             None => namespace == self.0,
         }
+    }
+
+    /// Returns whether this pattern is known to match every namespace that `other` matches; `true` is always right.
+    #[must_use]
+    pub fn covers(&self, other: &NamespacePattern<'_>) -> bool {
+        // The wildcard of `other` is a character that only a wildcard matches.
+        self.matches(&other.0)
     }
 
     /// Returns the same pattern with owned text.

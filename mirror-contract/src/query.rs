@@ -49,7 +49,7 @@ pub enum Mode {
 
 /// The address of the sidecar as the host of a registry: `host[:port]` in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sidecar<'a>(&'a str);
+pub struct Sidecar<'a>(Cow<'a, str>);
 
 /// Why a manifest request is not a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,13 +83,19 @@ impl<'a> Sidecar<'a> {
         let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
         let is_port = |port: &str| grammar::is_port(port) && port.parse::<u16>().is_ok();
         (is_registry && is_lower && grammar::is_dns_name(name) && port.is_none_or(is_port))
-            .then_some(Self(text))
+            .then_some(Self(Cow::Borrowed(text)))
     }
 
     /// Returns the text that it was parsed from.
     #[must_use]
-    pub fn as_str(&self) -> &'a str {
-        self.0
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the same address with owned text.
+    #[must_use]
+    pub fn into_owned(self) -> Sidecar<'static> {
+        Sidecar(Cow::Owned(self.0.into_owned()))
     }
 }
 

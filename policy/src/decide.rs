@@ -12,11 +12,12 @@ mod outcome;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use mirror_contract::Settings;
+
 use crate::host::Host;
 use crate::images::Slot;
 use crate::pull_secrets::SecretChange;
 use crate::reason::Reason;
-use crate::settings::Settings;
 use crate::sidecar_client::SidecarClient;
 
 pub use outcome::{Annotated, Copy, Outcome, Workload};

@@ -2,7 +2,7 @@
 
 use std::cell::LazyCell;
 
-use mirror_contract::Mode;
+use mirror_contract::{Mode, Settings};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -18,8 +18,8 @@ use crate::request::{Payload, Request, Scope, Target};
 use crate::response::{self, Report, Response};
 use crate::rewrite;
 use crate::rollout;
-use crate::settings::{self, Settings};
 use crate::sidecar_client::SidecarClient;
+use crate::validate_settings;
 
 /// Returns the response to the `payload` of Kubewarden's function `validate`. An invalid payload is accepted unchanged, with a
 /// warning.
@@ -45,7 +45,7 @@ pub fn evaluate<'a>(payload: &'a [u8], host: &mut impl Host) -> Response<'a> {
     let settings = match Settings::parse(&settings) {
         Ok(settings) => settings,
         Err(errors) => {
-            let error = settings::describe(&errors);
+            let error = validate_settings::describe(&errors);
             return response::unchanged_with_warning("invalid policy settings", &error);
         }
     };

@@ -1,5 +1,6 @@
 //! Objects that are not rewritten, whatever their images are.
 
+use mirror_contract::settings::KnownCopies;
 use mirror_contract::workload::ORIGINAL_IMAGES;
 use mirror_contract::{Backup, ImageRef};
 
@@ -7,7 +8,6 @@ use crate::object::{Object, PodSpec};
 use crate::old_object::{OldObject, canonical};
 use crate::originals_annotation::OriginalsAnnotation;
 use crate::request::Target;
-use crate::settings::KnownCopies;
 
 /// Images that are checked for the copies of another installation. Objects with more are not written by people.
 const MAX_CHECKED: usize = 250;

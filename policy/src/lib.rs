@@ -42,14 +42,14 @@ mod request;
 mod response;
 mod rewrite;
 mod rollout;
-mod settings;
 mod sidecar_client;
 mod truncate;
+mod validate_settings;
 
 pub use evaluate::evaluate;
 pub use host::{Host, HostError};
 pub use response::Response;
-pub use settings::validate_settings;
+pub use validate_settings::validate_settings;
 
 #[cfg(test)]
 mod tests;

@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use mirror_contract::placeholder;
 use mirror_contract::workload::{ImageList, ORIGINAL_IMAGES, READMITTED, SKIP, STATIC_POD};
+use mirror_contract::{Settings, placeholder};
 
 use crate::images::{Images, Slot};
 use crate::json::{Cursor, Holder, Member};
 use crate::pull_secrets::{self, ListedSecrets};
-use crate::settings::Settings;
 
 pub struct Object<'a> {
     pub text: &'a str,

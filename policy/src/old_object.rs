@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use mirror_contract::settings::{KnownCopies, Settings};
 use mirror_contract::workload::ImageList;
 use mirror_contract::{ImageRef, Relation};
 
@@ -11,7 +12,6 @@ use crate::json::Texts;
 use crate::object::{Object, PodSpec};
 use crate::originals_annotation::OriginalsAnnotation;
 use crate::request::{Scope, Target};
-use crate::settings::{KnownCopies, Settings};
 
 /// The object that a request replaces, if any. One that cannot be parsed counts as missing.
 pub struct OldObject<'a> {

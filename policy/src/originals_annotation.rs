@@ -9,12 +9,12 @@
 
 use std::collections::BTreeMap;
 
+use mirror_contract::settings::KnownCopies;
 use mirror_contract::workload::ORIGINAL_IMAGES;
 use serde_json::json;
 
 use crate::json::Edited;
 use crate::object::Part;
-use crate::settings::KnownCopies;
 
 const SECRET: &str = "imagePullSecret";
 /// Bytes of all keys and values of an object's annotations. The API server refuses an object with more

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use mirror_contract::settings::{Fallback, Settings};
 use serde::{Serialize, Serializer};
 
 use crate::decide::{Annotated, Copy, Decision, Outcome, Plan};
@@ -10,7 +11,6 @@ use crate::json::Edited;
 use crate::old_object::OldObject;
 use crate::pull_secrets::SecretChange;
 use crate::reason::Reason;
-use crate::settings::{Fallback, Settings};
 use crate::truncate::{Lines, cut, shorten};
 
 const PREFIX: &str = "image-mirror: ";
@@ -57,6 +57,8 @@ pub struct Report {
     pub kept: Lines,
     /// Those of them for which the settings demand a rejection.
     denied: Lines,
+    /// Images that the settings exclude, each with the setting: `<image> (rules[2])`.
+    excluded: Lines,
     secret: Option<String>,
     warnings: Vec<String>,
     more_warnings: usize,
@@ -101,6 +103,10 @@ impl Report {
             let image = &*slot.image;
             match outcome {
                 Outcome::InBackup { .. } | Outcome::Excluded => {}
+                Outcome::KeptByRule(decider) => {
+                    let image = shorten(image, MAX_IMAGE);
+                    report.excluded.add(format!("{image} ({decider})"));
+                }
                 Outcome::Annotated(annotated) => report.add_annotated(image, annotated),
                 Outcome::Rewrite(copy) => _ = report.rewritten.add(copy.line(image)),
                 Outcome::RewriteInPods(copy) => _ = report.left_to_pods.add(copy.line(image)),
@@ -226,6 +232,7 @@ impl Report {
                 ("from-annotation", self.from_annotation),
                 ("pull-secret", secret),
                 ("not-mirrored", self.kept),
+                ("kept", self.excluded),
             ]),
             warnings: (!self.warnings.is_empty()).then_some(self.warnings),
             ..unchanged()

@@ -11,6 +11,7 @@ mod properties;
 mod pull_secrets;
 mod refusals;
 mod robustness;
+mod rules;
 mod script;
 mod sequences;
 mod settings;

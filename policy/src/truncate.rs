@@ -3,30 +3,11 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use mirror_contract::text::on_one_line;
-
-/// Replaces the part that was cut out. ASCII, since warnings are sent in an HTTP header.
-const CUT: &str = "...";
+pub use mirror_contract::text::shorten;
+use mirror_contract::text::{CUT, on_one_line};
 
 /// Bytes of the lines of a report that are kept, more than is ever shown.
 const MAX_BYTES: usize = 32 * 1024;
-
-/// Returns `text` on one line with at most `max` characters, cut in the middle: the registry and the tag of an image matter
-/// most.
-pub fn shorten(text: &str, max: usize) -> String {
-    let count = text.chars().count();
-    if count <= max {
-        return text.chars().map(on_one_line).collect();
-    }
-    let kept = max.saturating_sub(CUT.len());
-    let tail = kept / 2;
-    let head = text.chars().take(kept - tail);
-    let end = text.chars().skip(count - tail);
-    head.chain(CUT.chars())
-        .chain(end)
-        .map(on_one_line)
-        .collect()
-}
 
 /// Returns `text` on one line with at most `max` characters, cut at the end.
 pub fn cut(text: &str, max: usize) -> String {

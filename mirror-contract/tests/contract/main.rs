@@ -6,4 +6,5 @@ mod naming;
 mod placeholder;
 mod query;
 mod reference;
+mod rules;
 mod support;

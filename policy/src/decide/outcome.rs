@@ -2,7 +2,8 @@
 
 use std::rc::Rc;
 
-use mirror_contract::{Digest, ImageRef, placeholder};
+use mirror_contract::rules::{Action, Decider};
+use mirror_contract::{Digest, ImageRef, Settings, placeholder};
 
 use crate::host::Host;
 use crate::images::Slot;
@@ -10,7 +11,6 @@ use crate::old_object::OldObject;
 use crate::originals_annotation::OriginalsAnnotation;
 use crate::pull_secrets::PullSecrets;
 use crate::reason::Reason;
-use crate::settings::Settings;
 use crate::sidecar_client::{KnownStatus, SidecarClient};
 
 /// An object, as far as it matters for decisions.
@@ -44,6 +44,8 @@ pub enum Outcome {
     Annotated(Rc<Annotated>),
     /// Kept, since it is not to be mirrored.
     Excluded,
+    /// Kept, since the settings say so.
+    KeptByRule(Decider),
     /// Kept, although it should be a copy.
     Keep(Rc<Reason>),
 }
@@ -84,13 +86,13 @@ impl Outcome {
     }
 
     pub(super) fn keeps_original(&self) -> bool {
-        matches!(self, Self::Excluded | Self::Keep(_))
+        matches!(self, Self::Excluded | Self::KeptByRule(_) | Self::Keep(_))
     }
 
     /// Whether the original is kept for good, and not only because the status of the image is unknown.
     pub(super) fn certainly_keeps_original(&self) -> bool {
         match self {
-            Self::Excluded => true,
+            Self::Excluded | Self::KeptByRule(_) => true,
             Self::Keep(reason) => !reason.is_unknown(),
             _ => false,
         }
@@ -120,12 +122,13 @@ impl Workload<'_> {
             let annotated = annotated.original(text).unwrap_or_default();
             return self.outcome_of_copy(slot, &original, annotated, sidecar, settings);
         }
-        // The patterns apply to originals.
-        if !settings.images.includes(&original) {
+        // The rules apply to originals.
+        let decision = settings.rules.decide(self.namespace, &original);
+        if let (Action::Keep, Some(decider)) = (decision.action, decision.decider) {
             // The copy in use stays: the original may be gone.
             return self
                 .annotated_copy_in_use(slot, None)
-                .unwrap_or(Outcome::Excluded);
+                .unwrap_or(Outcome::KeptByRule(decider));
         }
         match sidecar.image(&original) {
             Ok(KnownStatus::InBackup { secret, .. }) => Outcome::InBackup {
@@ -190,7 +193,7 @@ impl Workload<'_> {
             }
         };
         let copy = (self.may_rename)()
-            .then(|| copy_of_original(original, sidecar, settings))
+            .then(|| self.copy_of_original(original, sidecar, settings))
             .flatten();
         match copy {
             Some(copy) if repository(&copy.image) != repository(&slot.image) => {
@@ -200,6 +203,27 @@ impl Workload<'_> {
             _ => Outcome::InBackup {
                 secret: self.annotated_secret().map(Rc::from).or(secret),
             },
+        }
+    }
+
+    /// The copy of an annotated original, if the rules mirror it and the sidecar knows it.
+    fn copy_of_original<H: Host>(
+        &self,
+        original: &str,
+        sidecar: &mut SidecarClient<'_, H>,
+        settings: &Settings<'_>,
+    ) -> Option<Copy> {
+        let original = ImageRef::parse(original).ok()?;
+        if *settings.rules.decide(self.namespace, &original).action == Action::Keep {
+            return None;
+        }
+        match sidecar.image(&original) {
+            Ok(KnownStatus::Mirrored {
+                copy,
+                digest,
+                secret,
+            }) => rewrite(&original, &copy, &digest, secret, settings).ok(),
+            _ => None,
         }
     }
 
@@ -247,23 +271,6 @@ impl Workload<'_> {
         Some(self.annotation)
             .filter(is_copy)
             .or_else(|| Some(self.old_object.annotation()).filter(is_copy))
-    }
-}
-
-/// Returns the copy of an annotated original, if the sidecar knows it.
-fn copy_of_original<H: Host>(
-    original: &str,
-    sidecar: &mut SidecarClient<'_, H>,
-    settings: &Settings<'_>,
-) -> Option<Copy> {
-    let original = ImageRef::parse(original).ok()?;
-    match sidecar.image(&original) {
-        Ok(KnownStatus::Mirrored {
-            copy,
-            digest,
-            secret,
-        }) => rewrite(&original, &copy, &digest, secret, settings).ok(),
-        _ => None,
     }
 }
 

@@ -32,6 +32,13 @@ fn message(settings: &Value) -> Option<String> {
 }))]
 #[case::empty_lists(json!({"sidecar": "a:1", "images": {"include": [], "exclude": []}, "skipOwners": [], "skipLabels": []}))]
 #[case::no_filters(json!({"sidecar": "a:1", "images": {}}))]
+#[case::rules(json!({"sidecar": "a:1", "images": {"include": [], "exclude": []}, "rules": [
+    {"namespaces": ["team-a", "dev-*"], "images": ["quay.io/*"], "action": "keep"},
+    {"namespaces": ["team-a"], "action": "mirror"},
+    {"images": ["registry.example.com/*"], "action": "keep"},
+    {"action": "mirror"}
+]}))]
+#[case::no_rules(json!({"sidecar": "a:1", "images": {"exclude": ["*"]}, "rules": []}))]
 #[case::no_exclusions(json!({"sidecar": "localhost:5000", "excludedNamespaces": [], "timeBudgetMs": 50}))]
 fn valid(#[case] settings: Value) {
     assert_eq!(message(&settings), None);
@@ -43,8 +50,8 @@ fn valid(#[case] settings: Value) {
 #[case::url(json!({"sidecar": "https://sidecar:5000"}), "`sidecar` must be")]
 #[case::null(json!({"sidecar": null}), "in lower case, not null")]
 #[case::number(json!({"sidecar": 5000}), "in lower case, not 5000")]
-#[case::not_a_list(json!({"sidecar": "a:1", "excludedNamespaces": "kube-system"}), "`excludedNamespaces` must be a list of namespaces")]
-#[case::not_a_namespace(json!({"sidecar": "a:1", "excludedNamespaces": ["Kube"]}), "not \"Kube\"")]
+#[case::not_a_list(json!({"sidecar": "a:1", "excludedNamespaces": "kube-system"}), "`excludedNamespaces` must be a list, each entry a namespace (lower-case letters")]
+#[case::not_a_namespace(json!({"sidecar": "a:1", "excludedNamespaces": ["a", "Kube"]}), "`excludedNamespaces[1]` must be a namespace (lower-case letters, digits and `-`, a trailing `*` is a wildcard), not \"Kube\"")]
 #[case::star_inside(json!({"sidecar": "a:1", "excludedNamespaces": ["a*b"]}), "not \"a*b\"")]
 #[case::empty_name(json!({"sidecar": "a:1", "excludedNamespaces": [""]}), "not \"\"")]
 #[case::number_in_list(json!({"sidecar": "a:1", "excludedNamespaces": [1]}), "not 1")]
@@ -56,26 +63,45 @@ fn valid(#[case] settings: Value) {
 #[case::budget_negative(json!({"sidecar": "a:1", "timeBudgetMs": -1}), "not -1")]
 #[case::budget_fraction(json!({"sidecar": "a:1", "timeBudgetMs": 800.5}), "not 800.5")]
 #[case::budget_text(json!({"sidecar": "a:1", "timeBudgetMs": "800"}), "not \"800\"")]
-#[case::unknown(json!({"sidecar": "a:1", "side_car": 1}), "unknown setting `side_car` (known settings: sidecar, excludedNamespaces, images, backups, pullSecrets, skipOwners, skipLabels, whenNotMirrored, whenUnavailable, pinDigest, timeBudgetMs)")]
+#[case::unknown(json!({"sidecar": "a:1", "side_car": 1}), "unknown setting `side_car` (known settings: sidecar, excludedNamespaces, rules, images, backups, pullSecrets, skipOwners, skipLabels, whenNotMirrored, whenUnavailable, pinDigest, timeBudgetMs)")]
 #[case::images_not_an_object(json!({"sidecar": "a:1", "images": ["*"]}), "`images` must be an object, not [\"*\"]")]
 #[case::unknown_filter(json!({"sidecar": "a:1", "images": {"only": []}}), "unknown setting `images.only` (known settings: images.include, images.exclude)")]
-#[case::include_not_a_list(json!({"sidecar": "a:1", "images": {"include": "*"}}), "`images.include` must be a list of full references")]
-#[case::never_fits(json!({"sidecar": "a:1", "images": {"include": ["nginx"]}}), "such as `docker.io/library/nginx` with `*` as wildcard, not \"nginx\"")]
+#[case::include_not_a_list(json!({"sidecar": "a:1", "images": {"include": "*"}}), "`images.include` must be a list, each entry a full reference")]
+#[case::never_fits(json!({"sidecar": "a:1", "images": {"include": ["nginx"]}}), "`images.include[0]` must be a full reference such as `docker.io/library/nginx` with `*` as wildcard, not \"nginx\"")]
 #[case::not_canonical(json!({"sidecar": "a:1", "images": {"exclude": ["docker.io/nginx:1"]}}), "not \"docker.io/nginx:1\"")]
 #[case::no_regex(json!({"sidecar": "a:1", "images": {"exclude": ["ghcr.io/(a|b)/.*"]}}), "not \"ghcr.io/(a|b)/.*\"")]
 #[case::empty_pattern(json!({"sidecar": "a:1", "images": {"exclude": [""]}}), "not \"\"")]
-#[case::backup_without_registry(json!({"sidecar": "a:1", "backups": ["acme"]}), "`backups` must be a list of `registry/repository`, in lower case, not \"acme\"")]
+#[case::backup_without_registry(json!({"sidecar": "a:1", "backups": ["acme"]}), "`backups[0]` must be `registry/repository`, in lower case, not \"acme\"")]
 #[case::backup_with_scheme(json!({"sidecar": "a:1", "backups": ["https://ghcr.io/acme"]}), "not \"https://ghcr.io/acme\"")]
 #[case::backup_in_upper_case(json!({"sidecar": "a:1", "backups": ["GHCR.io/acme"]}), "not \"GHCR.io/acme\"")]
 #[case::backup_with_slash(json!({"sidecar": "a:1", "backups": ["ghcr.io/"]}), "not \"ghcr.io/\"")]
 #[case::backup_on_docker_hub(json!({"sidecar": "a:1", "backups": ["docker.io"]}), "not \"docker.io\"")]
-#[case::no_secret_name(json!({"sidecar": "a:1", "pullSecrets": ["A_b"]}), "`pullSecrets` must be a list of Secret names, not \"A_b\"")]
-#[case::owner_with_version(json!({"sidecar": "a:1", "skipOwners": ["postgresql.cnpg.io/v1/Cluster"]}), "`skipOwners` must be a list of `<API group>/<kind>`")]
+#[case::no_secret_name(json!({"sidecar": "a:1", "pullSecrets": ["A_b"]}), "`pullSecrets[0]` must be the name of a Secret, not \"A_b\"")]
+#[case::owner_with_version(json!({"sidecar": "a:1", "skipOwners": ["postgresql.cnpg.io/v1/Cluster"]}), "`skipOwners[0]` must be `<API group>/<kind>`")]
 #[case::owner_without_kind(json!({"sidecar": "a:1", "skipOwners": ["apps/"]}), "not \"apps/\"")]
 #[case::owner_without_group(json!({"sidecar": "a:1", "skipOwners": ["/Pod"]}), "not \"/Pod\"")]
-#[case::label_without_value(json!({"sidecar": "a:1", "skipLabels": ["spilo"]}), "`skipLabels` must be a list of `<key>=<value>`, not \"spilo\"")]
-#[case::label_as_map(json!({"sidecar": "a:1", "skipLabels": {"application": "spilo"}}), "`skipLabels` must be")]
+#[case::label_without_value(json!({"sidecar": "a:1", "skipLabels": ["spilo"]}), "`skipLabels[0]` must be `<key>=<value>`, not \"spilo\"")]
+#[case::label_as_map(json!({"sidecar": "a:1", "skipLabels": {"application": "spilo"}}), "`skipLabels` must be a list, each entry `<key>=<value>`, not {")]
 #[case::label_without_key(json!({"sidecar": "a:1", "skipLabels": ["=spilo"]}), "not \"=spilo\"")]
+#[case::rules_not_a_list(rules(&json!({"action": "keep"})), "`rules` must be a list, each entry an object, not {")]
+#[case::rule_not_an_object(rules(&json!(["keep"])), "`rules[0]` must be an object, not \"keep\"")]
+#[case::rule_without_action(rules(&json!([{"images": ["*"]}])), "`rules[0].action` is required: `mirror` or `keep`")]
+#[case::rule_with_another_action(rules(&json!([{"action": "drop"}])), "`rules[0].action` must be `mirror` or `keep`, not \"drop\"")]
+#[case::rule_with_unknown_key(rules(&json!([{"action": "keep"}, {"image": "*", "action": "keep"}])), "unknown setting `rules[1].image` (known settings: rules[1].namespaces, rules[1].images, rules[1].action)")]
+#[case::rule_for_no_image(rules(&json!([{"images": [], "action": "keep"}])), "`rules[0].images` must not be empty")]
+#[case::rule_for_no_namespace(rules(&json!([{"namespaces": [], "action": "keep"}])), "`rules[0].namespaces` must not be empty")]
+#[case::rule_with_wrong_image(rules(&json!([{"action": "mirror", "images": ["a.b/*"]}, {"action": "mirror"}, {"images": ["nginx"], "action": "keep"}])), "`rules[2].images[0]` must be a full reference")]
+#[case::rule_with_wrong_namespace(rules(&json!([{"namespaces": ["a", "*b"], "action": "keep"}])), "`rules[0].namespaces[1]` must be a namespace")]
+#[case::rule_with_images_that_are_no_list(rules(&json!([{"images": "*", "action": "keep"}])), "`rules[0].images` must be a list, each entry a full reference")]
+#[case::rule_after_all(rules(&json!([{"action": "keep"}, {"images": ["quay.io/*"], "action": "mirror"}])), "`rules[1]` can never match: `rules[0]` matches all its images first")]
+#[case::rule_for_excluded_namespaces(rules(&json!([{"namespaces": ["kube-system"], "action": "mirror"}])), "`rules[0]` can never match: `excludedNamespaces` matches all its images first")]
+#[case::rule_after_several(rules(&json!([
+    {"namespaces": ["team-a"], "action": "keep"},
+    {"images": ["quay.io/*"], "action": "keep"},
+    {"namespaces": ["team-a", "team-b", "kubewarden"], "images": ["quay.io/acme/*"], "action": "mirror"}
+])), "`rules[2]` can never match: `rules[0]`, `rules[1]`, `excludedNamespaces` match all its images first")]
+#[case::rules_and_include(json!({"sidecar": "a:1", "images": {"include": ["*"]}, "rules": [{"action": "keep"}]}), "`images` cannot be combined with `rules`: write `images.exclude` as a rule with `action: keep`")]
+#[case::rules_and_exclude(json!({"sidecar": "a:1", "images": {"exclude": ["*"]}, "rules": [{"action": "keep"}]}), "`images` cannot be combined with `rules`")]
 #[case::list(json!([]), "the settings must be an object")]
 #[case::long_values_are_cut(json!({"sidecar": "x".repeat(1000)}), "xxx...xxx")]
 fn wrong(#[case] settings: Value, #[case] words: &str) {
@@ -83,9 +109,13 @@ fn wrong(#[case] settings: Value, #[case] words: &str) {
     assert!(message.contains(words), "{message}");
 }
 
+fn rules(rules: &Value) -> Value {
+    json!({"sidecar": "a:1", "rules": rules})
+}
+
 #[test]
 fn all_errors_are_named_at_once() {
-    let settings = json!({"sidecar": "", "foo": 1, "bar": 2, "pinDigest": 0, "timeBudgetMs": 1, "excludedNamespaces": ["A", "B"]});
+    let settings = json!({"sidecar": "", "foo": 1, "bar": 2, "pinDigest": 0, "timeBudgetMs": 1, "excludedNamespaces": ["A", "B"], "rules": [{"namespaces": ["C"], "images": ["d"]}, 7]});
     let message = message(&settings).unwrap();
     for words in [
         "`sidecar`",
@@ -94,7 +124,11 @@ fn all_errors_are_named_at_once() {
         "`pinDigest`",
         "`timeBudgetMs`",
         "\"A\"",
-        "\"B\"",
+        "`excludedNamespaces[1]`",
+        "`rules[0].namespaces[0]`",
+        "`rules[0].images[0]`",
+        "`rules[0].action`",
+        "`rules[1]`",
     ] {
         assert!(message.contains(words), "{words}: {message}");
     }
@@ -114,8 +148,9 @@ fn not_json(#[case] payload: &[u8]) {
 
 /// The comments of the settings, the table of docs/policy-settings.md, the form for Rancher's user interface, and what really happens.
 mod documentation {
+    use mirror_contract::Settings;
+
     use super::*;
-    use crate::settings::Settings;
 
     struct Setting {
         key: String,
@@ -126,10 +161,13 @@ mod documentation {
 
     /// From comments such as "`key`: meaning. Default: `value`".
     fn comments() -> Vec<Setting> {
-        let source = include_str!("../settings.rs");
+        let sources = [
+            include_str!("../../../mirror-contract/src/settings.rs"),
+            include_str!("../../../mirror-contract/src/settings/known_copies.rs"),
+        ];
         let mut settings = Vec::new();
         let mut comment = String::new();
-        for line in source.lines().map(str::trim) {
+        for line in sources.into_iter().flat_map(str::lines).map(str::trim) {
             if let Some(text) = line.strip_prefix("///") {
                 comment.push_str(text);
                 continue;

@@ -1,0 +1,91 @@
+//! Patterns for images. No regular expressions: compiling one takes longer than the rest of an evaluation.
+
+use alloc::borrow::Cow;
+use alloc::string::ToString as _;
+
+use crate::ImageRef;
+
+/// A pattern for images with `*` as wildcard, which includes `/`. It matches a whole canonical reference such as
+/// `docker.io/library/nginx:1.27@sha256:…`, also without its digest, or without tag and digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImagePattern<'a>(Cow<'a, str>);
+
+impl<'a> ImagePattern<'a> {
+    /// The pattern that matches all images.
+    pub const ALL: Self = Self(Cow::Borrowed("*"));
+
+    /// Parses a pattern; returns `None` for one that matches no reference: without `*` it must be in canonical form
+    /// (`docker.io/library/nginx`, not `nginx`).
+    #[must_use]
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let is_possible = if text.contains('*') {
+            text.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"*._-/:@[]".contains(&byte))
+        } else {
+            ImageRef::parse(text).is_ok_and(|image| {
+                let canonical = image.to_string();
+                canonical == text || name(&image, &canonical) == text
+            })
+        };
+        is_possible.then_some(Self(Cow::Borrowed(text)))
+    }
+
+    /// Returns whether the pattern matches `image`, whose canonical form is `canonical`.
+    #[must_use]
+    pub fn matches(&self, image: &ImageRef<'_>, canonical: &str) -> bool {
+        let (undigested, _) = canonical.split_once('@').unwrap_or((canonical, ""));
+        let forms = [canonical, undigested, name(image, canonical)];
+        forms.into_iter().any(|form| self.matches_text(form))
+    }
+
+    /// Returns whether this pattern is known to match every image that `other` matches.
+    ///
+    /// `true` is always right. `false` may be wrong where only the grammar of references rules out the difference: `*/*/*`
+    /// matches all that `docker.io/*` does, since repositories on Docker Hub have two parts.
+    #[must_use]
+    pub fn covers(&self, other: &ImagePattern<'_>) -> bool {
+        let text = &*other.0;
+        let matches = |text: &str| self.matches_text(text);
+        // A wildcard in `text` is a character that only a wildcard matches.
+        matches(text)
+            // The same references without their digest, or without tag and digest, are forms of the same images.
+            || text.split_once('@').is_some_and(|(undigested, _)| matches(undigested))
+            || whole_repository(text).is_some_and(matches)
+    }
+
+    /// Returns the same pattern with owned text.
+    #[must_use]
+    pub fn into_owned(self) -> ImagePattern<'static> {
+        ImagePattern(Cow::Owned(self.0.into_owned()))
+    }
+
+    fn matches_text(&self, text: &str) -> bool {
+        let Some((start, rest)) = self.0.split_once('*') else {
+            return self.0 == text;
+        };
+        let (middle, end) = rest.rsplit_once('*').unwrap_or(("", rest));
+        let inner = text
+            .strip_prefix(start)
+            .and_then(|text| text.strip_suffix(end));
+        let Some(mut inner) = inner else { return false };
+        // The first match leaves the longest rest for the other parts.
+        middle.split('*').all(|part| {
+            let found = inner.split_once(part).map(|(_, rest)| rest);
+            inner = found.unwrap_or_default();
+            found.is_some()
+        })
+    }
+}
+
+/// The registry and repository of a canonical reference.
+fn name<'a>(image: &ImageRef<'_>, canonical: &'a str) -> &'a str {
+    let length = image.host().len() + "/".len() + image.path().len();
+    canonical.get(..length).unwrap_or(canonical)
+}
+
+/// The registry and repository of a pattern for tags or digests; `None` if they have a wildcard.
+fn whole_repository(pattern: &str) -> Option<&str> {
+    let path = pattern.find('/')?;
+    let end = path + pattern.get(path..)?.find([':', '@'])?;
+    pattern.get(..end).filter(|name| !name.contains('*'))
+}
