@@ -34,6 +34,12 @@ impl<'a> NamespacePattern<'a> {
         is_name.then_some(Self(Cow::Borrowed(text)))
     }
 
+    /// Returns the pattern as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Returns whether the pattern matches `namespace`.
     #[must_use]
     pub fn matches(&self, namespace: &str) -> bool {

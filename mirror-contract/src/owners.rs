@@ -36,6 +36,12 @@ impl<'a> OwnerPattern<'a> {
         is_type.then_some(Self(Cow::Borrowed(text)))
     }
 
+    /// Returns the pattern as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Returns whether the pattern matches an owner; `api_version` is `<group>/<version>`, or `<version>` in the core group.
     #[must_use]
     pub fn matches(&self, api_version: &str, kind: &str) -> bool {

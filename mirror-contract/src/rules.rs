@@ -22,6 +22,14 @@ pub enum Action {
     Keep,
 }
 
+impl Action {
+    /// Returns whether images are copied.
+    #[must_use]
+    pub const fn copies(&self) -> bool {
+        matches!(self, Self::Mirror)
+    }
+}
+
 /// A rule: an action for some images in some namespaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule<'a> {
@@ -115,6 +123,16 @@ impl<'a> Rules<'a> {
                 decider: None,
             },
         }
+    }
+
+    /// Returns whether some image in `namespace`, which is not excluded, may be copied. `false` is always right.
+    #[must_use]
+    pub fn may_copy(&self, namespace: &str) -> bool {
+        let mut rules = self.0.iter();
+        let decisive = rules.find(|rule| {
+            rule.matches_namespace(namespace) && (rule.action.copies() || rule.images.is_empty())
+        });
+        decisive.is_none_or(|rule| rule.action.copies())
     }
 
     /// Returns the same rules with owned text.

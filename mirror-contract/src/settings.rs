@@ -173,6 +173,12 @@ impl<'a> Settings<'a> {
         self.rules.decide(namespace, image)
     }
 
+    /// Returns whether some image in `namespace` may be copied. `false` is always right.
+    #[must_use]
+    pub fn may_copy(&self, namespace: &str) -> bool {
+        !self.excludes_namespace(namespace) && self.rules.may_copy(namespace)
+    }
+
     /// Returns whether the workloads of `namespace` are left alone.
     #[must_use]
     pub fn excludes_namespace(&self, namespace: &str) -> bool {

@@ -108,6 +108,18 @@ proptest! {
     }
 
     #[test]
+    fn nothing_is_copied_in_a_namespace_without_copies(
+        settings in settings(), namespace in select(&NAMESPACES[..]), images in prop::collection::vec(image(), 8),
+    ) {
+        let parsed = Settings::parse(&settings).unwrap();
+        if !parsed.may_copy(namespace) {
+            for image in images {
+                prop_assert!(!decision(&parsed, namespace, &image).action.copies(), "{}", image);
+            }
+        }
+    }
+
+    #[test]
     fn the_order_matters(mut first in rule(), mut second in rule(), namespace in select(&NAMESPACES[..]), image in image()) {
         for rule in [&mut first, &mut second] {
             for (key, value) in [("namespaces", namespace), ("images", &image)] {
