@@ -195,7 +195,8 @@ fn regarding(about: &About) -> ObjectReference {
     ObjectReference {
         api_version: known(&about.api_version),
         kind: known(&about.kind),
-        namespace: known(&about.namespace),
+        // Old API servers, such as 1.20, require that of the Event here, also for a cluster-scoped object.
+        namespace: Some(namespace(about).to_owned()),
         name: known(&about.name),
         uid: known(&about.uid),
         ..ObjectReference::default()
