@@ -1,8 +1,9 @@
 //! The images that a Kubernetes cluster uses, and the work that follows from them.
 //!
-//! The [`watch`] streams fill the [`index`]. The [`reconciler`] keeps a copy of every image in use, [`pull_secrets`] creates
-//! pull Secrets, and [`readmission`] sends workloads through admission again when copies are complete. [`replicas`] decides
-//! which replica does what, [`events`] reports to users, and [`run`] starts all of this.
+//! The [`policies`] decide which images are copied, and the [`watch`] streams fill the [`index`] with these. The [`reconciler`]
+//! keeps a copy of every image in use, [`pull_secrets`] creates pull Secrets, and [`readmission`] sends workloads through
+//! admission again when copies are complete. [`replicas`] decides which replica does what, [`events`] reports to users, and
+//! [`run`] starts all of this.
 
 mod api_response;
 pub mod api_server;
@@ -16,6 +17,8 @@ mod json_fields;
 mod json_filter;
 mod loop_guard;
 mod own_workload;
+pub mod policies;
+mod policy_events;
 pub mod pull_secrets;
 pub mod readmission;
 pub mod reconciler;
@@ -35,6 +38,7 @@ pub use copy_status::CopyStatuses;
 pub use events::{About, Events, Notice};
 pub use excluded::ExcludedNamespaces;
 pub use index::{Candidate, Change, CopyState, Index, NamespaceState, Rules, SyncState};
+pub use policies::Policies;
 pub use pull_secrets::{ManagedSecrets, Provision, PullSecrets};
 pub use readmission::{News, Outcome, Readmissions, Readmit};
 pub use reconciler::Reconciler;

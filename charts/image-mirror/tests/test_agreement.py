@@ -89,8 +89,8 @@ class Policy(unittest.TestCase):
 
 
 class Sidecar(unittest.TestCase):
-    # Not for a Pod: tests, other commands, secrets that belong into files.
-    UNUSED = {"INSECURE_HTTP", "SIDECAR", "REGISTRY_PASSWORD", "PULL_PASSWORD"}
+    # Not for a Pod: tests, other commands, secrets that belong into files, clusters without Kubewarden.
+    UNUSED = {"INSECURE_HTTP", "SIDECAR", "REGISTRY_PASSWORD", "PULL_PASSWORD", "POLICY", "POLICY_SETTINGS"}
     # Not of the sidecar: what its HTTP client and its language read.
     OTHERS = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "RUST_BACKTRACE"}
 

@@ -10,8 +10,8 @@ use super::Cluster;
 use super::namespace::{Namespace, create_global, delete_global};
 
 /// How often the API server is asked whether it serves a new kind: a minute in all.
-const PROBES: usize = 600;
-const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const PROBES: usize = 600;
+pub(super) const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A kind of its own group. Its definition is removed when this is dropped.
 pub struct CustomKind {

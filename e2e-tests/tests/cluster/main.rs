@@ -16,6 +16,7 @@ mod managed_secrets;
 mod manifests;
 mod moves;
 mod originals_annotation;
+mod policies;
 mod pull_secrets;
 mod readmission;
 mod reconciler;

@@ -114,6 +114,7 @@ fn it_uses_each_right_and_asks_for_no_other() {
     let with_cluster =
         |sidecar: SidecarBuilder, replica: &str| replica_of(sidecar, &account, &home, replica);
     let _webhooks = registrations(&cluster);
+    let _policies = cluster.define_policies().unwrap();
     let world = World::with(|sidecar| with_cluster(sidecar, "mirror-sidecar-0"));
     let mut kinds = vec![
         Kind::Deployment,
@@ -173,6 +174,7 @@ fn replica_of(
         .argument("--readmit-per-minute=1000")
         .argument("--recheck-interval=1s")
         .argument("--reinvoke-policy=image-mirror")
+        .argument("--facade-address=mirror-sidecar.image-mirror.svc:5000")
         .argument(format!("--pull-secret={PULL_SECRET}"))
         .argument("--pull-username=puller")
         .argument("--pull-password=p4ss word")

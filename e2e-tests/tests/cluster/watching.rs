@@ -26,6 +26,7 @@ fn what_runs_already_is_copied_without_being_asked_for() {
     let Some(cluster) = cluster::alone_and_audited() else {
         return;
     };
+    let _policies = cluster.define_policies().unwrap();
     let shop = cluster.namespace("shop").unwrap();
     let excluded = cluster.namespace("excluded").unwrap();
     let rights = rights();
@@ -33,6 +34,7 @@ fn what_runs_already_is_copied_without_being_asked_for() {
     let world = World::with(|sidecar| {
         sidecar
             .argument("--kubernetes=watch")
+            .argument("--facade-address=mirror-sidecar.image-mirror.svc:5000")
             .argument("--parallel-copies")
             .argument("1")
             .environment("KUBECONFIG", account.kubeconfig())

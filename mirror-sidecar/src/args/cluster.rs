@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::TypedValueParser as _;
 use mirror_contract::namespace::DEFAULT_EXCLUDED;
 use mirror_contract::owners::DEFAULT_SKIPPED;
-use mirror_contract::{Backup, NamespacePattern, OwnerPattern};
+use mirror_contract::{Backup, NamespacePattern, OwnerPattern, Sidecar};
 use secrecy::SecretString;
 
 use super::sources::{SizeLimit, size_limit};
@@ -16,6 +16,7 @@ use super::values::{duration, namespace_pattern, positive, secret_name};
 use crate::cluster::Readmit;
 use crate::cluster::config::{ClusterConfig, Kubernetes, OnMovedTag, PullPlan};
 use crate::cluster::index::Limits;
+use crate::cluster::policies::follow::Filter;
 use crate::namespace_budget::DailyBudget;
 
 /// Shortest re-check interval: registries limit the rate of requests.
@@ -36,7 +37,7 @@ pub struct ClusterArgs {
     #[arg(long, env = "KUBERNETES", value_enum, default_value = "off")]
     pub kubernetes: Kubernetes,
     /// Namespaces that are ignored: no images are copied for them, and no pull Secrets are created or listed there; a
-    /// trailing * is a wildcard
+    /// trailing * is a wildcard. If a policy is followed, its `excludedNamespaces` apply instead
     #[arg(
         long,
         env = "EXCLUDE_NAMESPACES",
@@ -46,6 +47,29 @@ pub struct ClusterArgs {
         value_parser = namespace_pattern
     )]
     pub exclude_namespaces: Vec<NamespacePattern<'static>>,
+    /// Address of the facade as policies name it in `sidecar`, such as mirror-sidecar.image-mirror.svc:5000 (repeatable, or
+    /// comma-separated). The `ClusterAdmissionPolicies` that name it decide which images are copied for which workloads, instead
+    /// of --exclude-namespaces and --skip-owner. Without it and without --policy, no policy is followed
+    #[arg(
+        long = "facade-address",
+        env = "FACADE_ADDRESS",
+        value_delimiter = ',',
+        value_name = "HOST:PORT,…",
+        value_parser = facade_address
+    )]
+    pub facade_addresses: Vec<Sidecar<'static>>,
+    /// Name of the only `ClusterAdmissionPolicy` that is followed. Without --facade-address, its `sidecar` may be any
+    #[arg(long, env = "POLICY", value_name = "NAME", value_parser = policy_name)]
+    pub policy: Option<String>,
+    /// File with the settings of the policy, in YAML or JSON, which decides instead of the policies in the cluster; reloaded
+    /// when it changes
+    #[arg(
+        long,
+        env = "POLICY_SETTINGS",
+        value_name = "FILE",
+        conflicts_with = "policy"
+    )]
+    pub policy_settings: Option<PathBuf>,
     /// Name of the pull Secret that Pods need for copies. With pull credentials, it is created where it is needed, and its
     /// default name is image-mirror-pull; without them, it must exist in every namespace
     #[arg(long, env = "PULL_SECRET", value_name = "NAME", value_parser = secret_name)]
@@ -71,7 +95,7 @@ pub struct ClusterArgs {
     )]
     pub former_pull_secrets: Vec<String>,
     /// Owner that compares images itself, as API group and kind (repeatable, or comma-separated). The Pods of its workloads
-    /// are ignored. The `skipOwners` of the policy apply to the direct owners of Pods
+    /// are ignored. If a policy is followed, its `skipOwners` apply instead
     #[arg(
         long = "skip-owner",
         env = "SKIP_OWNERS",
@@ -164,10 +188,20 @@ pub struct ClusterArgs {
 
 impl ClusterArgs {
     pub fn config(self, pull_plan: PullPlan) -> ClusterConfig {
+        let former_pull_secrets = self.former_pull_secrets(pull_plan.name());
+        let followed_policies = if self.policy_settings.is_some() {
+            Filter::default()
+        } else {
+            Filter {
+                addresses: self.facade_addresses,
+                name: self.policy,
+            }
+        };
         ClusterConfig {
             mode: self.kubernetes,
-            former_pull_secrets: self.former_pull_secrets(pull_plan.name()),
+            former_pull_secrets,
             pull_plan,
+            followed_policies,
             skip_owners: self.skip_owners.into_iter().flatten().collect(),
             readmit: self.readmit,
             readmit_per_minute: self.readmit_per_minute,
@@ -211,6 +245,11 @@ fn owner_pattern(text: &str) -> Result<Option<OwnerPattern<'static>>, &'static s
         (_, Some(pattern)) => Ok(Some(pattern.into_owned())),
         (_, None) => Err("must be an API group and a kind, such as postgresql.cnpg.io/Cluster"),
     }
+}
+
+fn facade_address(text: &str) -> Result<Sidecar<'static>, &'static str> {
+    let address = Sidecar::parse(text.trim()).map(Sidecar::into_owned);
+    address.ok_or("must be host:port, in lower case")
 }
 
 fn replica_name(text: &str) -> Result<String, &'static str> {

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use mirror_contract::OwnerPattern;
 use mirror_copy::Credentials;
 
+use super::policies::follow::Filter;
 use super::readmission::Readmit;
 
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub struct ClusterConfig {
     pub pull_plan: PullPlan,
     /// Names that the pull Secret had before.
     pub former_pull_secrets: Vec<String>,
+    /// The policies that are followed; none with a file of settings.
+    pub followed_policies: Filter,
     /// Owners whose Pods are left alone.
     pub skip_owners: Vec<OwnerPattern<'static>>,
     pub readmit: Readmit,

@@ -22,7 +22,8 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 use mirror_contract::ImageRef;
 
-use super::workload::{Key, Object, Workload};
+use super::policies::{Demand, Policies, PolicySet, Selection};
+use super::workload::{Key, NamespaceObject, Object, Workload};
 use super::workload_kind::{Kind, WorkloadKind};
 pub use candidates::{Candidate, CopyState};
 pub use entry::Entry;
@@ -41,9 +42,14 @@ use sync_state::SyncStates;
 /// number.
 const MAX_ORIGINALS: usize = 2;
 
+/// Namespaces whose workloads may arrive before them. Watches deliver a namespace within a second or so.
+const MAX_UNSELECTED: usize = 10_000;
+
 /// An event of a watch.
 #[derive(Clone, Debug)]
 pub enum Change {
+    /// All kinds will be listed again.
+    ListAgain,
     /// A list of all objects of a kind begins.
     Init(Kind),
     /// The list is complete: objects that it did not contain do not exist.
@@ -83,6 +89,10 @@ pub struct Index {
     sync_states: SyncStates,
     policy_seen: Option<Timestamp>,
     rewrites: u64,
+    /// Namespaces with workloads that arrived before their namespace, if its labels matter.
+    unselected: BTreeSet<Arc<str>>,
+    /// Other policies select a namespace than its workloads were evaluated with.
+    is_outdated: bool,
 }
 
 impl Index {
@@ -105,6 +115,8 @@ impl Index {
             sync_states: SyncStates::default(),
             policy_seen: None,
             rewrites: 0,
+            unselected: BTreeSet::new(),
+            is_outdated: false,
         }
     }
 
@@ -117,6 +129,10 @@ impl Index {
     /// Applies a change; returns `false` if no query returns anything else than before.
     pub fn apply(&mut self, change: Change) -> bool {
         match change {
+            Change::ListAgain => {
+                self.list_again();
+                true
+            }
             Change::Init(kind) => {
                 self.sync_states.init(kind);
                 false
@@ -129,11 +145,11 @@ impl Index {
             Change::Failing(kind, is_failing) => self.sync_states.set_failing(kind, is_failing),
             Change::Apply(Object::Workload(workload)) => self.apply_workload(*workload),
             Change::Delete(Object::Workload(workload)) => self.delete_workload(&workload),
-            Change::Apply(Object::Namespace(namespace)) => {
-                let epoch = self.sync_states.epoch(Kind::Namespace);
-                self.namespaces.apply(namespace, epoch)
+            Change::Apply(Object::Namespace(namespace)) => self.apply_namespace(namespace),
+            Change::Delete(Object::Namespace(namespace)) => {
+                self.unselected.remove(&namespace.name);
+                self.namespaces.delete(&namespace.name)
             }
-            Change::Delete(Object::Namespace(namespace)) => self.namespaces.delete(&namespace.name),
         }
     }
 
@@ -147,10 +163,103 @@ impl Index {
         }
     }
 
+    /// Returns whether workloads must be listed again, because their labels are not kept and other policies select their
+    /// namespace. Resets it.
+    pub fn take_outdated(&mut self) -> bool {
+        std::mem::take(&mut self.is_outdated)
+    }
+
+    /// Returns the policies, which are shared with their source.
+    #[must_use]
+    pub fn policies(&self) -> &Policies {
+        self.rules.policies()
+    }
+
+    /// Returns whether some image may be copied for a namespace. A namespace that is not known counts as selected.
+    #[must_use]
+    pub fn may_copy_for(&self, namespace: &str) -> bool {
+        let policies = self.policies().current();
+        let selection = self.namespaces.selection(namespace);
+        let selection = selection.filter(|selection| policies.is_current(*selection));
+        policies.may_copy(namespace, selection)
+    }
+
+    /// Prepares for lists of all kinds, which evaluate all workloads again.
+    fn list_again(&mut self) {
+        self.unselected.clear();
+        self.is_outdated = false;
+        for kind in Kind::ALL {
+            // Until the end of its list. Nothing is known about changes between the end of the last watch and that list.
+            self.sync_states.set_failing(kind, true);
+        }
+    }
+
+    /// Returns whether a workload belongs to another one whose owner is skipped.
+    fn is_of_skipped(&self, workload: &Workload) -> bool {
+        let Some(owner) = &workload.controller else {
+            return false;
+        };
+        let namespace = &workload.key.namespace;
+        let skipped = self.skipped.get(namespace);
+        let is_skipped = |kind, name: &str| {
+            let key = Key {
+                kind,
+                namespace: Arc::clone(namespace),
+                name: name.into(),
+            };
+            skipped.is_some_and(|skipped| skipped.contains(&key))
+        };
+        let Some(kind) = WorkloadKind::named(&owner.kind).filter(|_| skipped.is_some()) else {
+            return false;
+        };
+        // The name of a `ReplicaSet` or Job begins with that of its owner, as in `topmost`.
+        let topmost = match kind {
+            WorkloadKind::ReplicaSet => Some(WorkloadKind::Deployment),
+            WorkloadKind::Job => Some(WorkloadKind::CronJob),
+            _ => None,
+        };
+        let topmost = topmost.zip(owner.name.rsplit_once('-'));
+        is_skipped(kind, &owner.name)
+            || topmost.is_some_and(|(kind, (name, _))| is_skipped(kind, name))
+    }
+
+    fn apply_namespace(&mut self, namespace: NamespaceObject) -> bool {
+        let selection = self
+            .policies()
+            .current()
+            .select(&namespace.name, Some(&namespace.labels));
+        let before = self.namespaces.selection(&namespace.name);
+        let was_awaited = self.unselected.remove(&namespace.name);
+        self.is_outdated |= before.is_some_and(|before| selection.differs(before))
+            || (was_awaited && !selection.is_empty());
+        let epoch = self.sync_states.epoch(Kind::Namespace);
+        self.namespaces.apply(namespace, selection, epoch)
+    }
+
+    /// Returns the policies that select the namespace of a workload.
+    fn selection(&mut self, policies: &PolicySet, namespace: &Arc<str>) -> Selection {
+        let known = self.namespaces.selection(namespace);
+        if let Some(selection) = known.filter(|selection| policies.is_current(*selection)) {
+            return selection;
+        }
+        let selection = policies.select(namespace, None);
+        if !selection.is_certain() && self.unselected.len() < MAX_UNSELECTED {
+            self.unselected.insert(Arc::clone(namespace));
+        }
+        selection
+    }
+
     fn apply_workload(&mut self, workload: Workload) -> bool {
         let kind = Kind::Workload(workload.key.kind);
         let epoch = self.sync_states.epoch(kind);
-        let Some(new) = self.entry(&workload, epoch) else {
+        let policies = self.policies().current();
+        let selection = self.selection(&policies, &workload.key.namespace);
+        let demand = if !policies.is_empty() && self.is_of_skipped(&workload) {
+            policies.no_demand(&workload)
+        } else {
+            policies.demand(selection, &workload)
+        };
+        let Some(new) = self.entry(&workload, &demand, epoch) else {
             return self.remove(&workload.key);
         };
         let shows_policy = self.observe_policy(&workload, &new);
@@ -197,7 +306,7 @@ impl Index {
         }
     }
 
-    fn entry(&self, workload: &Workload, epoch: u32) -> Option<Entry> {
+    fn entry(&self, workload: &Workload, demand: &Demand<'_>, epoch: u32) -> Option<Entry> {
         let shared = |image: &ImageRef<'_>| {
             let original = self.originals.shared(image);
             original.or_else(|| self.copies.shared(image))
@@ -206,7 +315,14 @@ impl Index {
             let mut originals = self.opaque.get(copy)?.keys();
             originals.find(|known| known.as_ref() == original).cloned()
         };
-        Entry::new(workload, &self.rules, epoch, shared, shared_original)
+        Entry::new(
+            workload,
+            &self.rules,
+            demand,
+            epoch,
+            shared,
+            shared_original,
+        )
     }
 
     /// Returns `false` if no query returns anything else than before.

@@ -10,8 +10,8 @@ use std::mem;
 
 /// Depth of nested objects and lists that is kept. The fields of Kubernetes objects that are read are up to 10 deep.
 const MAX_DEPTH: usize = 32;
-/// Longest name of a wanted field.
-const MAX_NAME: usize = 64;
+/// Longest name of a field that is kept: keys of labels have up to 253 characters, a slash, and 63 more.
+const MAX_NAME: usize = 253 + 1 + 63;
 /// Longest number; Kubernetes has no longer ones.
 const MAX_LITERAL: usize = 64;
 
@@ -20,6 +20,8 @@ const MAX_LITERAL: usize = 64;
 pub(super) struct Keep {
     /// Returns whether fields of this name are kept, at any depth.
     pub is_wanted: fn(&str) -> bool,
+    /// The field of this name, at any depth, is an object of which the first fields are kept, as many as elements of a list.
+    pub whole: Option<&'static str>,
     /// Longest string in bytes, with escapes. A longer one becomes empty: its beginning could be mistaken for a name.
     pub string: usize,
     /// Elements of a list that are kept, from the first one. The list that is cut into its elements has no limit.
@@ -58,6 +60,7 @@ pub(super) enum Part {
 struct Nesting {
     is_list: bool,
     is_cut: bool,
+    is_whole: bool,
     kept: usize,
 }
 
@@ -260,9 +263,13 @@ impl JsonFilter {
 
     fn in_name(&mut self, byte: u8, is_escaped: bool) {
         if byte == b'"' && !is_escaped {
+            let elements = self.keep.elements;
+            let is_in_whole = self.nesting.last();
+            let is_in_whole =
+                is_in_whole.is_some_and(|object| object.is_whole && object.kept < elements);
             let is_wanted = !self.is_name_escaped
                 && self.length() < self.keep.bytes.saturating_mul(2)
-                && (self.keep.is_wanted)(&self.name);
+                && (is_in_whole || (self.keep.is_wanted)(&self.name));
             self.state = if is_wanted {
                 self.separate();
                 self.out.push(b'"');
@@ -374,9 +381,13 @@ impl JsonFilter {
             b'{' | b'[' => {
                 let is_list = byte == b'[';
                 let is_cut = is_list && self.nesting.len() == 1 && self.cut == Some(&*self.name);
+                // The elements of a list have no name.
+                let is_named = self.nesting.last().is_some_and(|outer| !outer.is_list);
+                let is_whole = !is_list && is_named && self.keep.whole == Some(&*self.name);
                 self.nesting.push(Nesting {
                     is_list,
                     is_cut,
+                    is_whole,
                     kept: 0,
                 });
                 self.out.push(byte);
@@ -421,6 +432,7 @@ mod tests {
 
     const KEEP: Keep = Keep {
         is_wanted: |name| matches!(name, "a" | "list" | "items" | "object" | "metadata"),
+        whole: Some("metadata"),
         string: 8,
         elements: 3,
         bytes: 1000,
@@ -531,6 +543,18 @@ mod tests {
                 prop_assert!(filter.out.len() < 4 * KEEP.bytes && filter.nesting.len() <= MAX_DEPTH);
             }
         }
+    }
+
+    #[test]
+    fn an_object_is_kept_whole() {
+        let long = "k".repeat(MAX_NAME);
+        let object = json!({"b": 1, "metadata": {"b": "x", "c.d/e": {"b": 1, "a": 1}, long: "y"}, "list": [{"b": 1}]});
+        let found = parts(KEEP, None, format!("{object}\n").as_bytes(), 5);
+        let mut expected = object.clone();
+        expected.as_object_mut().unwrap().remove("b");
+        expected["metadata"]["c.d/e"] = json!({"a": 1});
+        expected["list"] = json!([{}]);
+        assert_eq!(value(&found[0]), expected);
     }
 
     #[test]

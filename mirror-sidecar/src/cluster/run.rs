@@ -11,6 +11,7 @@ use futures_util::FutureExt as _;
 use kube::config::{InferConfigError, KubeconfigError};
 use kube::{Client, Config};
 use tokio::sync::watch::Receiver;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::api_server::ApiServer;
@@ -18,6 +19,9 @@ use super::config::{ClusterConfig, Kubernetes, PullPlan};
 use super::events::EventMetrics;
 use super::index::Limits;
 use super::injected::InjectedContainers;
+use super::policies::Policy;
+use super::policies::follow::Followed;
+use super::policy_events::PolicyEvents;
 use super::pull_secrets::{SecretMetrics, Setup};
 use super::readmission::{ReadmissionController, ReadmissionMetrics};
 use super::reconciler::ReconcilerMetrics;
@@ -39,6 +43,9 @@ use crate::server::CertificateTrouble;
 /// Longest wait for bytes of the API server. It ends each watch after less than five minutes, so a connection that is silent
 /// for longer is lost.
 const SILENCE: Duration = Duration::from_mins(6);
+
+/// Longest wait for the policies before images are copied.
+const POLICIES_FIRST: Duration = Duration::from_secs(30);
 
 /// The metrics of the parts.
 pub struct ClusterMetrics {
@@ -86,6 +93,7 @@ pub async fn start(
         metrics.replicas.replicas(1);
         (Replicas::alone(), Events::none())
     };
+    let followed = followed(&config, &rules);
     let cluster = shared_index(&config, rules, &lookup);
     let backup_events = TroubleEvents {
         trouble: lookup.health().subscribe(),
@@ -94,13 +102,13 @@ pub async fn start(
         cluster: Arc::clone(&cluster),
         events: events.clone(),
     };
-    let certificate_events = certificate.map(|trouble| TroubleEvents {
-        trouble,
-        describe: |CertificateTrouble { kind, reason }| Notice::FacadeCertificate { kind, reason },
-        recovered: Notice::FacadeCertificateRenewed,
-        cluster: Arc::clone(&cluster),
+    let certificate_events =
+        certificate.map(|trouble| certificate_events(trouble, &cluster, &events));
+    let policy_events = PolicyEvents {
+        followed: followed.clone(),
+        replicas: replicas.clone(),
         events: events.clone(),
-    });
+    };
     let provision = match config.pull_plan {
         PullPlan::NotNeeded => Provision::given(None),
         PullPlan::Existing { name } => Provision::given(Some(&name)),
@@ -154,6 +162,7 @@ pub async fn start(
     let tasks = supervise(tasks, move |task| match task {
         Task::Reconciler => reconciler.clone().run().boxed(),
         Task::BackupEvents => backup_events.clone().run().boxed(),
+        Task::PolicyEvents => policy_events.clone().run().boxed(),
         Task::CertificateEvents => match certificate_events.clone() {
             Some(events) => events.run().boxed(),
             None => std::future::pending().boxed(),
@@ -168,9 +177,63 @@ pub async fn start(
             None => std::future::pending().boxed(),
         },
     });
-    tokio::spawn(watch(server, Arc::clone(&cluster), stop.clone()));
+    start_watches(server, Arc::clone(&cluster), followed, &stop);
     tokio::spawn(stop.run_until_cancelled_owned(tasks));
     Ok((replicas, provision, cluster))
+}
+
+/// Starts the watches of workloads, which begin when the policies are known, if there are any: otherwise images that these keep
+/// would be copied.
+fn start_watches(
+    server: ApiServer,
+    cluster: Arc<SharedIndex>,
+    policies: Followed,
+    stop: &CancellationToken,
+) {
+    if policies.is_any() {
+        let policies = policies.clone();
+        let server = server.clone();
+        let follow = supervise(&["policies"], move |_| policies.clone().run(server.clone()));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(follow));
+    }
+    let watches = {
+        let stop = stop.clone();
+        async move {
+            while policies.is_any() && timeout(POLICIES_FIRST, policies.known()).await.is_err() {
+                // During an outage there is nothing to copy either.
+                if !server.is_away() {
+                    tracing::warn!(
+                        "cannot read policies, --exclude-namespaces and --skip-owner apply until then; check the API server and \
+                         the permissions of mirror-sidecar"
+                    );
+                    break;
+                }
+            }
+            watch(server, cluster, stop).await;
+        }
+    };
+    tokio::spawn(stop.clone().run_until_cancelled_owned(watches));
+}
+
+fn certificate_events(
+    trouble: Receiver<Option<CertificateTrouble>>,
+    cluster: &Arc<SharedIndex>,
+    events: &Events,
+) -> TroubleEvents<CertificateTrouble> {
+    TroubleEvents {
+        trouble,
+        describe: |CertificateTrouble { kind, reason }| Notice::FacadeCertificate { kind, reason },
+        recovered: Notice::FacadeCertificateRenewed,
+        cluster: Arc::clone(cluster),
+        events: events.clone(),
+    }
+}
+
+fn followed(config: &ClusterConfig, rules: &Rules) -> Followed {
+    let excluded = &rules.excluded_namespaces;
+    let fallback = Policy::of_flags(excluded.patterns(), &rules.skip_owners);
+    let policies = excluded.policies().clone();
+    Followed::new(config.followed_policies.clone(), fallback, policies)
 }
 
 /// Creates the index with the limits of namespaces and of the cluster, which also hold for the lookup.
@@ -208,6 +271,7 @@ enum Task {
     Reinvocation,
     BackupEvents,
     CertificateEvents,
+    PolicyEvents,
 }
 
 impl Task {
@@ -222,6 +286,7 @@ impl Task {
                 Self::Injected,
                 Self::BackupEvents,
                 Self::CertificateEvents,
+                Self::PolicyEvents,
             ],
             (true, true) => &[
                 Self::Reconciler,
@@ -229,6 +294,7 @@ impl Task {
                 Self::Reinvocation,
                 Self::BackupEvents,
                 Self::CertificateEvents,
+                Self::PolicyEvents,
             ],
         }
     }
@@ -243,6 +309,7 @@ impl fmt::Display for Task {
             Self::Reinvocation => "reinvocation",
             Self::BackupEvents => "backup events",
             Self::CertificateEvents => "certificate events",
+            Self::PolicyEvents => "policy events",
         })
     }
 }
@@ -287,7 +354,7 @@ fn replicas(
         metrics.replicas(1);
         return Replicas::alone();
     };
-    let group = Group::of(rules);
+    let group = Group::of(rules, &config.followed_policies);
     let record = lookup.crash_record().clone();
     Replicas::join(
         server.clone(),

@@ -19,6 +19,7 @@ pub struct SharedIndex {
     own: Option<Mutex<OwnWorkload>>,
     loops: Mutex<LoopGuard>,
     changed: watch::Sender<()>,
+    outdated: watch::Sender<()>,
 }
 
 impl SharedIndex {
@@ -29,6 +30,7 @@ impl SharedIndex {
             own: None,
             loops: Mutex::default(),
             changed: watch::Sender::new(()),
+            outdated: watch::Sender::new(()),
         }
     }
 
@@ -54,9 +56,22 @@ impl SharedIndex {
     pub fn apply(&self, change: Change) {
         self.update_own_workload(&change);
         self.update_loops(&change);
-        if self.lock().apply(change) {
+        let (is_news, is_outdated) = {
+            let mut index = self.lock();
+            (index.apply(change), index.take_outdated())
+        };
+        if is_news {
             self.changed.send_replace(());
         }
+        if is_outdated {
+            self.outdated.send_replace(());
+        }
+    }
+
+    /// Returns a receiver that is notified when the workloads must be listed again, see [`Index::take_outdated`].
+    #[must_use]
+    pub fn outdated(&self) -> watch::Receiver<()> {
+        self.outdated.subscribe()
     }
 
     /// Returns a receiver that is notified when a query may return something else. A reader of the whole index should pause

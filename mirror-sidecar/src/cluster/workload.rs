@@ -6,6 +6,7 @@
 mod tests;
 mod watched;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -36,6 +37,9 @@ pub enum Life {
     Done,
 }
 
+/// Labels of an object.
+pub type Labels = BTreeMap<String, String>;
+
 /// An object that uses images.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +54,12 @@ pub struct Workload {
     pub is_owned: bool,
     /// This controller, if its reference is complete.
     pub controller: Option<Owner>,
+    /// All owners, each with its API version and its kind.
+    pub owners: Vec<(String, String)>,
+    /// The labels of the object itself.
+    pub labels: Labels,
+    /// The labels of its Pod template; those of the object for a Pod.
+    pub template_labels: Labels,
     /// Being deleted.
     pub is_deleted: bool,
     /// A Pod or Job has ended, or a `ReplicaSet` without Pods is the history of its owner.
@@ -83,6 +93,7 @@ pub struct Owner {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespaceObject {
     pub name: Arc<str>,
+    pub labels: Labels,
     /// To the second.
     pub created: Option<Timestamp>,
     /// Nothing can be created in it any more.

@@ -8,11 +8,12 @@ use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
-use crate::args::{BackupArgs, FacadeLogin, ServeArgs, Transport, UsageError};
+use crate::args::{BackupArgs, ClusterArgs, FacadeLogin, ServeArgs, Transport, UsageError};
 use crate::cluster::Index;
 use crate::cluster::config::Kubernetes;
+use crate::cluster::policies::file::SettingsFile;
 use crate::cluster::run::{self, ClusterMetrics};
-use crate::cluster::{ExcludedNamespaces, Provision, PullSecrets, Replicas};
+use crate::cluster::{ExcludedNamespaces, Policies, Provision, PullSecrets, Replicas};
 use crate::copy_queue::CopyMetrics;
 use crate::exit::stop_signal;
 use crate::facade::{self, Facade, FacadeAuth, FacadeMetrics};
@@ -72,8 +73,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     metrics.before_encoding(move || observed.update_metrics());
     let (stop, is_ending) = (CancellationToken::new(), CancellationToken::new());
     let plan = cluster_args.pull_plan(lookup.backup().registry())?;
-    let excluded = cluster_args.exclude_namespaces.iter().cloned();
-    let excluded_namespaces: ExcludedNamespaces = excluded.collect();
+    let excluded_namespaces = excluded_namespaces(&cluster_args, &stop)?;
     let (replicas, provision, cluster) = if cluster_args.kubernetes == Kubernetes::Off {
         (Replicas::alone(), Provision::given(plan.name()), None)
     } else {
@@ -129,6 +129,21 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     };
     serve(facade, admin, &lookup, &replicas, end).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the excluded namespaces with the policies, and follows the file of settings until `stop`, if there is one.
+fn excluded_namespaces(
+    args: &ClusterArgs,
+    stop: &CancellationToken,
+) -> Result<ExcludedNamespaces, UsageError> {
+    let policies = Policies::default();
+    if let Some(path) = args.policy_settings.clone() {
+        let file = SettingsFile::load(path, policies.clone())?;
+        tokio::spawn(stop.clone().run_until_cancelled_owned(file.follow()));
+    }
+    let flags = args.exclude_namespaces.iter().cloned();
+    let flags: ExcludedNamespaces = flags.collect();
+    Ok(flags.with_policies(policies))
 }
 
 fn log_start(backup: &BackupArgs, kubernetes: Kubernetes) {

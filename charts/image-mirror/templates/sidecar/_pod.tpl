@@ -176,6 +176,8 @@ name in the values, the Secret.
   value: {{ $v.cluster.onMovedTag | quote }}
 {{- end }}
 {{- if ne $mode "off" }}
+- name: FACADE_ADDRESS
+  value: {{ include "image-mirror.facadeAddress" . | quote }}
 - name: SKIP_OWNERS
   value: {{ join "," $v.policy.settings.skipOwners | quote }}
 {{- end }}

@@ -201,7 +201,8 @@ impl Name {
             | Notice::BackupRecovered
             | Notice::FacadeCertificate { .. }
             | Notice::FacadeCertificateRenewed
-            | Notice::RewriteLoop => {}
+            | Notice::RewriteLoop
+            | Notice::PolicyInvalid { .. } => {}
         }
         let hash = hash.finalize();
         let first = hash.iter().take(8);

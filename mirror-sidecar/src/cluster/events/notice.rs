@@ -82,6 +82,10 @@ pub enum Notice {
     },
     /// The certificate of the facade is valid again.
     FacadeCertificateRenewed,
+    /// A policy cannot be parsed.
+    PolicyInvalid {
+        reason: String,
+    },
     /// A Secret with the name of the pull Secret exists that image-mirror does not manage; it stays unchanged.
     ForeignSecret,
 }
@@ -131,6 +135,7 @@ impl Notice {
             },
             Self::FacadeCertificateRenewed => "FacadeCertificateRenewed",
             Self::RewriteLoop => "RewriteLoop",
+            Self::PolicyInvalid { .. } => "PolicyInvalid",
         }
     }
 
@@ -148,7 +153,8 @@ impl Notice {
             | Self::BackupTrouble { .. }
             | Self::BackupRecovered
             | Self::FacadeCertificate { .. }
-            | Self::FacadeCertificateRenewed => "Check",
+            | Self::FacadeCertificateRenewed
+            | Self::PolicyInvalid { .. } => "Check",
             Self::NotRewritten { .. } | Self::ReadmissionRefused { .. } => "Readmit",
             Self::ForeignSecret | Self::SecretRefused { .. } => "ProvidePullSecret",
         }
@@ -202,6 +208,9 @@ impl Notice {
             },
             Self::BackupTrouble { kind, reason } => Self::BackupTrouble {
                 kind,
+                reason: tidy(&reason, MAX_REASON),
+            },
+            Self::PolicyInvalid { reason } => Self::PolicyInvalid {
                 reason: tidy(&reason, MAX_REASON),
             },
             other @ (Self::TooMuch { .. }
@@ -285,6 +294,11 @@ impl Notice {
             Self::BackupTrouble { kind, reason } => format!(
                 "{kind}: {}. Until then nothing is copied, and workloads keep the images that they have. The registry is \
                  checked every few seconds.",
+                tidy(reason, MAX_REASON).trim_end_matches(is_end)
+            ),
+            Self::PolicyInvalid { reason } => format!(
+                "mirror-sidecar cannot use this policy: {}. It keeps following its last valid rules, or copies all images in \
+                 use if it has restarted since. Correct spec.settings, or upgrade mirror-sidecar if the policy is newer.",
                 tidy(reason, MAX_REASON).trim_end_matches(is_end)
             ),
             Self::RewriteLoop => {

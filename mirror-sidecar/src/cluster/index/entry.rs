@@ -8,6 +8,7 @@ use mirror_contract::{Backup, ImageRef};
 
 use super::image_users::Image;
 use super::rules::{Rules, SecretNames};
+use crate::cluster::policies::Demand;
 use crate::cluster::workload::{Life, Workload};
 use crate::cluster::workload_kind::WorkloadKind;
 
@@ -88,15 +89,18 @@ pub(super) enum Location {
 }
 
 impl Entry {
-    /// Returns the entry of `workload`, which the list `epoch` contained; `None` if nothing of it is kept. `shared` returns the
-    /// image that other users share, and `shared_original` the original of an opaque copy that they share.
+    /// Returns the entry of `workload`, which the list `epoch` contained; `None` if nothing of it is kept. Originals that
+    /// `demand` does not want are not kept. `shared` returns the image that other users share, and `shared_original` the
+    /// original of an opaque copy that they share.
     pub(super) fn new(
         workload: &Workload,
         rules: &Rules,
+        demand: &Demand<'_>,
         epoch: u32,
         shared: impl Fn(&ImageRef<'_>) -> Option<Image>,
         shared_original: impl Fn(&Image, &ImageRef<'_>) -> Option<Image>,
     ) -> Option<Self> {
+        let is_exempt = workload.is_exempt || demand.is_nothing();
         let excluded = &rules.excluded_namespaces;
         if workload.life == Life::Done || excluded.contains(&workload.key.namespace) {
             return None;
@@ -122,10 +126,11 @@ impl Entry {
                 });
                 continue;
             }
+            let is_wanted = !is_exempt && demand.wants(&image);
             let image = image.without_redundant_tag();
             let list = if rules.is_in_backup(&image) {
                 &mut in_backup
-            } else if workload.is_exempt {
+            } else if !is_wanted {
                 // It needs the copies of earlier rewrites, but no new ones.
                 continue;
             } else {
@@ -143,10 +148,13 @@ impl Entry {
             originals.clear();
         }
         let secret_names = SecretNames::of(&workload.pull_secrets, rules);
+        let is_skipped = rules.skips(workload);
         if originals.is_empty()
             && in_backup.is_empty()
             && secret_names.is_empty()
             && other_installation.is_none()
+            // Its Pods are left alone, even if nothing is copied for it.
+            && !is_skipped
         {
             return None;
         }
@@ -155,7 +163,7 @@ impl Entry {
         let is_candidate = workload.key.kind.is_mutable()
             && workload.life == Life::Active
             && !workload.is_owned
-            && !workload.is_exempt
+            && !is_exempt
             && other_installation.is_none()
             && (!originals.is_empty() || has_outdated_secret || is_outdated(&opaque));
         opaque.sort_unstable();
@@ -178,7 +186,7 @@ impl Entry {
             other_installation,
             is_candidate,
             is_owned: workload.is_owned,
-            is_skipped: rules.skips(workload),
+            is_skipped,
         };
         Some(Self {
             facts,

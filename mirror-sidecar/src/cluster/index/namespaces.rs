@@ -8,6 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::image_users::Image;
 use super::limits::Amounts;
 use super::rules::{SecretNameCounts, SecretNames};
+use crate::cluster::policies::Selection;
 use crate::cluster::workload::{Key, NamespaceObject};
 use crate::cluster::workload_kind::WorkloadKind;
 
@@ -53,15 +54,23 @@ struct LeftOut {
 struct NamespaceRecord {
     created: Option<Timestamp>,
     is_terminating: bool,
+    /// The policies that select it.
+    selection: Selection,
     epoch: u32,
 }
 
 impl Namespaces {
     /// Returns `true` if a query returns something else than before.
-    pub(super) fn apply(&mut self, object: NamespaceObject, epoch: u32) -> bool {
+    pub(super) fn apply(
+        &mut self,
+        object: NamespaceObject,
+        selection: Selection,
+        epoch: u32,
+    ) -> bool {
         let new = NamespaceRecord {
             created: object.created,
             is_terminating: object.is_terminating,
+            selection,
             epoch,
         };
         if self.0.len() >= MAX_NAMESPACES && !self.0.contains_key(&object.name) {
@@ -216,6 +225,11 @@ impl Namespaces {
 
     pub(super) fn created(&self, name: &str) -> Option<Timestamp> {
         self.0.get(name)?.object?.created
+    }
+
+    /// Returns the policies that select a namespace; `None` if the namespace is unknown.
+    pub(super) fn selection(&self, name: &str) -> Option<Selection> {
+        Some(self.0.get(name)?.object?.selection)
     }
 
     pub(super) fn state(&self, name: &str) -> NamespaceState {

@@ -3,6 +3,7 @@
 use mirror_contract::{Backup, ImageRef, OwnerPattern};
 
 use crate::cluster::excluded::ExcludedNamespaces;
+use crate::cluster::policies::Policies;
 use crate::cluster::workload::Workload;
 use crate::cluster::workload_kind::WorkloadKind;
 use crate::former_backups::FormerBackups;
@@ -17,12 +18,13 @@ pub const CURRENT_NAME: usize = 0;
 pub struct Rules {
     pub backup: Backup,
     pub former_backups: FormerBackups,
+    /// With the policies, which decide instead of the flags if there are any.
     pub excluded_namespaces: ExcludedNamespaces,
     /// The name of the pull Secret, if copies need one.
     pub pull_secret: Option<String>,
     /// Names that this Secret had before.
     pub former_pull_secrets: Vec<String>,
-    /// Owners whose workloads are left alone.
+    /// Owners whose workloads are left alone if there are no policies.
     pub skip_owners: Vec<OwnerPattern<'static>>,
 }
 
@@ -39,10 +41,18 @@ impl Rules {
     pub(super) fn skips(&self, workload: &Workload) -> bool {
         let is_pod = workload.key.kind == WorkloadKind::Pod;
         let owner = workload.controller.as_ref().filter(|_| !is_pod);
+        let policies = self.policies().current();
         owner.is_some_and(|owner| {
+            if !policies.is_empty() {
+                return policies.skips_owner(&owner.api_version, &owner.kind);
+            }
             let mut patterns = self.skip_owners.iter();
             patterns.any(|pattern| pattern.matches(&owner.api_version, &owner.kind))
         })
+    }
+
+    pub(super) fn policies(&self) -> &Policies {
+        self.excluded_namespaces.policies()
     }
 
     /// Returns whether an annotated copy is in the backup of another installation.

@@ -4,6 +4,7 @@ mod candidates;
 mod injected;
 mod limits;
 mod memory;
+mod policies;
 mod random;
 
 use std::collections::BTreeSet;
@@ -13,7 +14,7 @@ use rstest::rstest;
 use mirror_contract::{Backup, NamespacePattern, Naming, OwnerPattern};
 
 use super::*;
-use crate::cluster::workload::{Life, NamespaceObject, Owner};
+use crate::cluster::workload::{Labels, Life, NamespaceObject, Owner};
 use crate::former_backups::FormerBackups;
 
 pub const SECRET: &str = "image-mirror-pull";
@@ -45,6 +46,9 @@ pub fn workload(kind: WorkloadKind, name: &str, images: &[&str]) -> Workload {
         life: Life::Active,
         is_owned: false,
         controller: None,
+        owners: Vec::new(),
+        labels: Labels::new(),
+        template_labels: Labels::new(),
         is_deleted: false,
         has_ended: false,
         revision: "".into(),
@@ -80,6 +84,7 @@ pub fn gone(workload: Workload) -> Change {
 pub fn namespace(name: &str, is_terminating: bool) -> Object {
     Object::Namespace(NamespaceObject {
         name: name.into(),
+        labels: Labels::new(),
         created: None,
         is_terminating,
     })

@@ -68,6 +68,12 @@ pub(super) struct Known {
 }
 
 impl Applier {
+    /// Returns whether some policy mirrors images of a namespace. If not, it gets no Secret, but one from before is repaired:
+    /// workloads may use copies.
+    pub(super) fn may_copy_for(&self, namespace: &str) -> bool {
+        self.cluster.read(|index| index.may_copy_for(namespace))
+    }
+
     /// Brings the Secret to the desired state; with [`Mode::Peek`] only checks whether that would succeed.
     pub(super) async fn apply(
         &self,
@@ -88,6 +94,10 @@ impl Applier {
                 Step::Nothing => return Ok(()),
                 Step::LeaveAlone => return Err(PullSecretError::Foreign(id())),
                 Step::Wait => return Err(PullSecretError::Leaving(id())),
+                Step::Write(Write::Create) if !self.may_copy_for(namespace) => {
+                    let namespace = namespace.to_string();
+                    return Err(PullSecretError::NotMirrored { namespace });
+                }
                 Step::Write(write) => write,
             };
             let login = login.as_deref().ok_or(PullSecretError::NoCredentials)?;

@@ -213,6 +213,7 @@ impl SecretObject {
                         | KEY
                 )
         },
+        whole: None,
         string: MAX_CONTENT,
         elements: 16,
         bytes: 2 * MAX_CONTENT,

@@ -282,6 +282,9 @@ impl Controller {
         } else {
             action(is_needed, record, desired, knows_all, now)
         };
+        if action == Action::Apply && stored.is_none() && !applier.may_copy_for(namespace) {
+            return Action::Nothing;
+        }
         match (
             action,
             applier.conflict_until(known, namespace, stored, now),

@@ -24,6 +24,7 @@ use super::*;
 use crate::cluster::events::Events;
 use crate::cluster::index::tests::{gone, namespace, pod, seen};
 use crate::cluster::index::{Change, Index, Rules};
+use crate::cluster::policies::Policy;
 use crate::cluster::replicas::Replicas;
 use crate::cluster::shared_index::SharedIndex;
 use crate::cluster::testing::rules;
@@ -737,4 +738,40 @@ async fn in_excluded_namespaces_only_the_login_is_updated() {
     pass(Duration::from_hours(3)).await;
     assert_eq!(world.server.get("kube-system"), None);
     assert_eq!(world.server.writes(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_whose_images_are_all_kept_gets_no_secret() {
+    let world = World::start().await;
+    let policies = world.cluster.read(|index| index.policies().clone());
+    let publish = |action| {
+        let settings = json!({ "sidecar": "a.b:1", "rules": [{ "action": action }] });
+        policies.publish(vec![Arc::new(Policy::of_settings(&settings).unwrap())]);
+    };
+    publish("keep");
+    world.report_pod("shop", true);
+    pass(Duration::from_mins(5)).await;
+    for mode in [Mode::Ensure, Mode::Peek] {
+        let refusal = world.request("shop", mode).await;
+        assert!(
+            refusal.contains("no policy mirrors images of namespace shop"),
+            "{refusal}"
+        );
+    }
+    assert!(world.server.writes().is_empty());
+
+    publish("mirror");
+    assert_eq!(world.ensure("shop").await, "ready");
+    // Pods may use copies from before.
+    publish("keep");
+    assert_eq!(world.ensure("shop").await, "ready");
+    std::fs::write(world.password_file(), "second").unwrap();
+    pass(Duration::from_mins(5)).await;
+    assert_eq!(
+        world.server.login_for("shop", REGISTRY).unwrap(),
+        "robot:second"
+    );
+    world.report_pod("shop", false);
+    pass(Duration::from_hours(2)).await;
+    assert_eq!(world.server.get("shop"), None);
 }

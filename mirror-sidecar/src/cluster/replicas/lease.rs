@@ -1,6 +1,6 @@
 //! The Leases of replicas: their names and labels, and creating, renewing and deleting the own one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -8,14 +8,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
-use mirror_contract::ImageRef;
 use mirror_contract::workload::GROUP;
+use mirror_contract::{ImageRef, Sidecar};
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
 use super::membership::DURATION;
 use crate::cluster::api_server::is_unreachable;
 use crate::cluster::index::Rules;
+use crate::cluster::policies::follow::Filter;
 use crate::copy_queue::CrashRecord;
 
 /// Interval between renewals. Two of them may fail without consequences.
@@ -77,9 +78,9 @@ pub(super) enum LeaseError {
 }
 
 impl Group {
-    /// The group of all replicas with these rules.
+    /// The group of all replicas with these rules that follow the same policies.
     #[must_use]
-    pub fn of(rules: &Rules) -> Self {
+    pub fn of(rules: &Rules, followed: &Filter) -> Self {
         let sample = ImageRef::parse(SAMPLE)
             .ok()
             .and_then(|image| rules.backup.target(&image).ok());
@@ -98,6 +99,11 @@ impl Group {
         }
         hash.update("\n");
         hash.update(rules.pull_secret.as_deref().unwrap_or_default());
+        if followed.is_set() {
+            let Filter { addresses, name } = followed;
+            let addresses: BTreeSet<_> = addresses.iter().map(Sidecar::as_str).collect();
+            hash.update(format!("\n{addresses:?}{name:?}"));
+        }
         // 64 bits are plenty to tell the few installations of a namespace from each other.
         let hash = hash.finalize();
         let first = hash.iter().take(8);

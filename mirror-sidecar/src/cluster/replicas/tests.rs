@@ -5,12 +5,13 @@ mod requests;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use mirror_contract::{Backup, NamespacePattern, Naming};
+use mirror_contract::{Backup, NamespacePattern, Naming, Sidecar};
 use proptest::collection::btree_set;
 use proptest::prelude::*;
 
 use super::membership::{DEAD_AFTER, DURATION, Dead, JOIN_TIMEOUT, MAX_OTHERS, Membership};
 use super::{Group, Replicas};
+use crate::cluster::policies::follow::Filter;
 use crate::cluster::{Rules, testing};
 
 const MOMENT: Duration = Duration::from_millis(1);
@@ -192,8 +193,9 @@ fn rules(repository: &str, excluded: &[&'static str], pull_secret: Option<&str>)
 
 #[test]
 fn replicas_with_the_same_rules_are_a_group() {
-    let group =
-        |repository, excluded: &[_], secret| Group::of(&rules(repository, excluded, secret));
+    let group = |repository, excluded: &[_], secret| {
+        Group::of(&rules(repository, excluded, secret), &Filter::default())
+    };
     let group_a = group("acme", &["kube-*", "infra"], Some("pull"));
     assert_eq!(group_a, group("acme", &["infra", "kube-*"], Some("pull")));
     for other in [
@@ -202,6 +204,25 @@ fn replicas_with_the_same_rules_are_a_group() {
         group("acme", &["kube-*", "infra"], None),
     ] {
         assert_ne!(group_a, other);
+    }
+    let followed = |addresses: &[&'static str], name: Option<&str>| {
+        let addresses = addresses.iter();
+        let filter = Filter {
+            addresses: addresses
+                .map(|address| Sidecar::parse(address).unwrap())
+                .collect(),
+            name: name.map(str::to_owned),
+        };
+        Group::of(&rules("acme", &["kube-*", "infra"], Some("pull")), &filter)
+    };
+    let both = followed(&["a.svc:1", "b.svc:1"], None);
+    assert_eq!(both, followed(&["b.svc:1", "a.svc:1"], None));
+    for other in [
+        followed(&["a.svc:1"], None),
+        followed(&["a.svc:1", "b.svc:1"], Some("a")),
+        group_a.clone(),
+    ] {
+        assert_ne!(both, other);
     }
     // A label has at most 63 characters, of these at least.
     assert!(group_a.as_str().len() <= 63);

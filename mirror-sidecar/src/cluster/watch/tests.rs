@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 use super::*;
 use crate::cluster::excluded::ExcludedNamespaces;
 use crate::cluster::index::{Index, Rules, SyncState};
+use crate::cluster::policies::Policy;
 use crate::cluster::supervision::RESTART_AFTER;
 use crate::cluster::testing::{Log, api_server, refusal};
 use crate::cluster::workload_kind::WorkloadKind;
@@ -415,4 +416,58 @@ async fn pages_are_bounded_in_bytes(
         let given_up = pages.iter().filter(|sent| **sent > most / 2).count();
         assert!(given_up <= 3, "{pages:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_policies_list_everything_again() {
+    let (cluster, _, _guard) = start(|path, query, _| match path {
+        PODS if !query.contains("watch=true") => {
+            Some(list(&[pod("a", "kept"), pod("b", "mirrored")], None))
+        }
+        _ => None,
+    });
+    until(&cluster, "both", |index| images(index).len() == 2).await;
+    let policies = cluster.read(|index| index.policies().clone());
+    let policy = Policy::of_settings(&json!({
+        "sidecar": "a.b:1", "rules": [{"images": ["*/kept"], "action": "keep"}],
+    }));
+    policies.publish(vec![Arc::new(policy.unwrap())]);
+    until(&cluster, "one", |index| {
+        images(index) == ["library/mirrored"]
+    })
+    .await;
+    policies.publish(Vec::new());
+    until(&cluster, "both again", |index| images(index).len() == 2).await;
+    until(&cluster, "complete", Index::is_complete).await;
+}
+
+/// Tenants may change labels, and each list costs the API server something.
+#[tokio::test(start_paused = true)]
+async fn labels_that_keep_changing_list_everything_less_often() {
+    let namespace = |number: usize| {
+        let env = if number.is_multiple_of(2) { "a" } else { "b" };
+        let metadata = json!({"name": "shop", "resourceVersion": "7", "labels": {"env": env}});
+        json!({ "metadata": metadata })
+    };
+    let (cluster, log, _guard) = start(move |path, query, _| {
+        (path == "/api/v1/namespaces" && query.contains("watch=true")).then(|| {
+            let changes = stream::unfold(0, move |number| async move {
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                let line = json!({"type": "MODIFIED", "object": namespace(number)});
+                Some((Ok::<_, std::io::Error>(format!("{line}\n")), number + 1))
+            });
+            Body::from_stream(changes).into_response()
+        })
+    });
+    let policy = Policy::parse(&json!({
+        "settings": {"sidecar": "a.b:1"},
+        "namespaceSelector": {"matchExpressions": [{"key": "env", "operator": "In", "values": ["a"]}]},
+    }));
+    let policies = cluster.read(|index| index.policies().clone());
+    policies.publish(vec![Arc::new(policy.unwrap())]);
+    tokio::time::sleep(Duration::from_hours(4)).await;
+    let requests = log.all().into_iter();
+    let is_list = |path: &str| path.starts_with(PODS) && !path.contains("watch=true");
+    let lists = requests.filter(|request| is_list(&request.path)).count();
+    assert!((10..25).contains(&lists), "{lists}");
 }

@@ -219,6 +219,7 @@ fn namespaces_are_read(#[case] object: Value, #[case] is_terminating: bool) {
     let watched: Watched = serde_json::from_value(object).unwrap();
     let expected = Object::Namespace(NamespaceObject {
         name: "shop".into(),
+        labels: Labels::new(),
         created: None,
         is_terminating,
     });

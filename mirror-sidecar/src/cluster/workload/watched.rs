@@ -16,7 +16,7 @@ use mirror_contract::workload::{
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::{Key, Life, NamespaceObject, Object, Owner, Workload};
+use super::{Key, Labels, Life, NamespaceObject, Object, Owner, Workload};
 use crate::cluster::api_response::is_envelope;
 use crate::cluster::json_fields::{field, flag, list, object_meta, text};
 use crate::cluster::json_filter::Keep;
@@ -46,6 +46,7 @@ impl Watched {
     /// The part of an object that is read.
     pub(in crate::cluster) const KEEP: Keep = Keep {
         is_wanted: |name| is_envelope(name) || is_wanted(name),
+        whole: Some("labels"),
         string: MAX_STRING,
         elements: MAX_ELEMENTS,
         bytes: MAX_BYTES,
@@ -113,6 +114,7 @@ fn namespace(name: &str, object: &Value) -> NamespaceObject {
     let metadata = field(object, "metadata");
     NamespaceObject {
         name: name.into(),
+        labels: labels(metadata),
         created: text(metadata, "creationTimestamp").parse().ok(),
         is_terminating: is_deleted(metadata)
             || text(field(object, "status"), "phase") == "Terminating",
@@ -163,6 +165,17 @@ fn workload(key: Key, object: &Value) -> Workload {
         },
         is_owned,
         controller: controller.and_then(owner),
+        owners: list(metadata, "ownerReferences")
+            .iter()
+            .map(|owner| {
+                (
+                    text(owner, "apiVersion").to_owned(),
+                    text(owner, "kind").to_owned(),
+                )
+            })
+            .collect(),
+        labels: labels(metadata),
+        template_labels: labels(template_metadata),
         is_deleted,
         has_ended,
         revision: text(field(metadata, "labels"), REVISION).into(),
@@ -210,6 +223,12 @@ fn sources(pod_spec: &Value) -> Vec<Source<'_>> {
         })
     });
     sources.collect()
+}
+
+fn labels(metadata: &Value) -> Labels {
+    let labels = field(metadata, "labels").as_object().into_iter().flatten();
+    let labels = labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+    labels.collect()
 }
 
 /// The labels and annotations, each of which can opt out or request injection.

@@ -95,7 +95,7 @@ impl Naive {
                 self.workloads
                     .retain(|key, (_, told)| Kind::Workload(key.kind) != kind || *told == list);
             }
-            Change::NotServed(_) | Change::Failing(..) => {}
+            Change::ListAgain | Change::NotServed(_) | Change::Failing(..) => {}
             Change::Apply(Object::Workload(workload)) => {
                 let list = self.list(Kind::Workload(workload.key.kind));
                 self.workloads

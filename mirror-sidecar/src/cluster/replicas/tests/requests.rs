@@ -56,7 +56,7 @@ fn join_with(
         script(&request)
     });
     let metrics = ReplicaMetrics::register(&mut Metrics::new());
-    let group = Group::of(&rules("acme", &[], None));
+    let group = Group::of(&rules("acme", &[], None), &Filter::default());
     let replicas = Replicas::join(client, "home", "a", &group, metrics.clone(), record);
     (replicas, metrics, Log(log))
 }

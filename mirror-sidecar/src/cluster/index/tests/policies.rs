@@ -1,0 +1,145 @@
+//! What the index keeps if policies decide.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::cluster::policies::{Policies, Policy};
+
+fn publish(policies: &Policies, spec: &Value) {
+    let mut spec = spec.clone();
+    spec["settings"]["sidecar"] = json!("mirror-sidecar.svc:5000");
+    policies.publish(vec![Arc::new(Policy::parse(&spec).unwrap())]);
+}
+
+fn index_with(spec: &Value) -> (Index, Policies) {
+    let policies = Policies::default();
+    publish(&policies, spec);
+    let rules = Rules {
+        excluded_namespaces: rules().excluded_namespaces.with_policies(policies.clone()),
+        ..rules()
+    };
+    (Index::new(rules), policies)
+}
+
+fn originals(index: &Index) -> Vec<String> {
+    index
+        .images()
+        .map(|usage| usage.image.to_string())
+        .collect()
+}
+
+fn namespace_with(labels: &[(&str, &str)]) -> Change {
+    let labels = labels.iter();
+    Change::Apply(Object::Namespace(NamespaceObject {
+        name: "shop".into(),
+        labels: labels
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
+        created: None,
+        is_terminating: false,
+    }))
+}
+
+#[test]
+fn kept_images_are_not_in_the_index_but_copies_in_use_are() {
+    const COPY: &str = "ghcr.io/acme/docker.io-library-nginx:1";
+    let (mut index, _) = index_with(&json!({"settings": {
+        "rules": [{"images": ["docker.io/*"], "action": "keep"}], "excludedNamespaces": [],
+    }}));
+    index.apply(seen(deployment("web", &["nginx:1", "quay.io/a/b:1", COPY])));
+    assert_eq!(originals(&index), ["quay.io/a/b:1"]);
+    assert_eq!(index.images_in_backup().count(), 1);
+    // The flags exclude it, and the policy does not.
+    let mut system = deployment("dns", &["quay.io/dns:1"]);
+    system.key.namespace = "kube-system".into();
+    index.apply(seen(system));
+    assert_eq!(originals(&index).len(), 2);
+}
+
+#[test]
+fn a_workload_that_no_policy_rewrites_is_no_candidate() {
+    let (mut index, _) = index_with(&json!({
+        "settings": {}, "objectSelector": {"matchLabels": {"app": "web"}},
+    }));
+    index.apply(seen(deployment("web", &["nginx:1"])));
+    assert!(originals(&index).is_empty() && index.candidates.is_empty());
+    let labels = [("app".to_owned(), "web".to_owned())].into();
+    index.apply(seen(Workload {
+        labels,
+        ..deployment("web", &["nginx:1"])
+    }));
+    assert_eq!((originals(&index).len(), index.candidates.len()), (1, 1));
+}
+
+#[test]
+fn workloads_of_skipped_owners_are_listed_although_nothing_is_copied() {
+    let (mut index, _) = index_with(&json!({"settings": {"skipOwners": ["example.com/Db"]}}));
+    let owner = |api_version: &str, kind: &str| Owner {
+        api_version: api_version.into(),
+        kind: kind.into(),
+        name: "db".into(),
+        uid: "db".into(),
+    };
+    index.apply(seen(Workload {
+        owners: vec![("example.com/v1".into(), "Db".into())],
+        controller: Some(owner("example.com/v1", "Db")),
+        is_owned: true,
+        ..workload(WorkloadKind::StatefulSet, "db", &["postgres:1"])
+    }));
+    assert!(originals(&index).is_empty());
+    assert_eq!(index.skipped_owners("shop"), "StatefulSet/db");
+
+    // Their Pods, and the objects between them and their Pods.
+    let part = |kind, owner_kind: &str, name: &str| Workload {
+        controller: Some(Owner {
+            api_version: "apps/v1".into(),
+            kind: owner_kind.into(),
+            name: name.into(),
+            uid: name.into(),
+        }),
+        is_owned: true,
+        ..workload(kind, &format!("{name}-0"), &["postgres:1"])
+    };
+    index.apply(seen(part(WorkloadKind::Pod, "StatefulSet", "db")));
+    assert!(originals(&index).is_empty());
+    let deployment = Workload {
+        controller: Some(owner("example.com/v1", "Db")),
+        owners: vec![("example.com/v1".into(), "Db".into())],
+        is_owned: true,
+        ..deployment("web", &["postgres:1"])
+    };
+    index.apply(seen(deployment));
+    index.apply(seen(part(WorkloadKind::ReplicaSet, "Deployment", "web")));
+    index.apply(seen(part(WorkloadKind::Pod, "ReplicaSet", "web-5d")));
+    assert!(originals(&index).is_empty());
+    index.apply(seen(part(WorkloadKind::Pod, "ReplicaSet", "web2-5d")));
+    assert_eq!(originals(&index).len(), 1);
+}
+
+#[test]
+fn labels_of_a_namespace_are_waited_for() {
+    let selecting = json!({"settings": {}, "namespaceSelector": {"matchExpressions": [
+        {"key": "env", "operator": "NotIn", "values": ["test"]},
+    ]}});
+    let (mut index, policies) = index_with(&selecting);
+    let web = || seen(deployment("web", &["nginx:1"]));
+    index.apply(web());
+    assert!(originals(&index).is_empty() && !index.take_outdated());
+    assert!(index.may_copy_for("shop"), "it may be new");
+    index.apply(namespace_with(&[("env", "production")]));
+    assert!(index.take_outdated() && !index.take_outdated());
+    index.apply(web());
+    assert_eq!(originals(&index).len(), 1);
+
+    index.apply(namespace_with(&[("env", "production"), ("team", "a")]));
+    assert!(!index.take_outdated());
+    index.apply(namespace_with(&[("env", "test")]));
+    assert!(index.take_outdated() && !index.may_copy_for("shop"));
+    index.apply(web());
+    assert!(originals(&index).is_empty());
+
+    // Another policy: what was selected by the old one does not count.
+    publish(&policies, &json!({"settings": {"pinDigest": true}}));
+    index.apply(web());
+    assert_eq!(originals(&index).len(), 1);
+}

@@ -1,0 +1,240 @@
+//! The policies whose rules decide which images are copied.
+//!
+//! The policies come from `ClusterAdmissionPolicies` of the cluster ([`follow`]) or from a file ([`file`]). This file decides
+//! for the [`Policy`]s that are in force, and does no I/O.
+
+pub mod file;
+pub mod follow;
+mod policy;
+mod selector;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use mirror_contract::ImageRef;
+use tokio::sync::watch;
+
+use super::workload::{Labels, Workload};
+pub use policy::Policy;
+
+/// Policies that are followed. [`Bits`] has a bit for each.
+pub const MAX_POLICIES: usize = 32;
+
+/// Longest settings of a policy, in bytes. In memory they take several times as much, for each policy.
+const MAX_SETTINGS: usize = 256 * 1024;
+
+/// The policies in force, shared by all tasks. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Policies(Arc<watch::Sender<Arc<PolicySet>>>);
+
+/// The policies in force at one time. While there are none, the flags of this service decide instead.
+#[derive(Debug, Default)]
+pub struct PolicySet {
+    policies: Vec<Arc<Policy>>,
+    /// Differs from that of the sets before.
+    generation: u32,
+}
+
+/// The policies of a set that select a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selection {
+    generation: u32,
+    policies: Bits,
+    /// The labels of the namespace are known, or do not matter.
+    is_certain: bool,
+}
+
+/// What the policies want of an object.
+#[derive(Clone, Copy, Debug)]
+pub struct Demand<'p> {
+    set: &'p PolicySet,
+    namespace: &'p str,
+    policies: Bits,
+}
+
+/// Policies of a set, by their index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Bits(u32);
+
+impl Policies {
+    #[must_use]
+    pub fn current(&self) -> Arc<PolicySet> {
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// Returns a receiver that is notified when other policies are in force.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Arc<PolicySet>> {
+        self.0.subscribe()
+    }
+
+    /// Puts these policies into force, at most [`MAX_POLICIES`].
+    pub fn publish(&self, mut policies: Vec<Arc<Policy>>) {
+        policies.truncate(MAX_POLICIES);
+        self.0.send_if_modified(|current| {
+            let is_new = current.policies != policies;
+            if is_new {
+                let generation = current.generation.wrapping_add(1);
+                *current = Arc::new(PolicySet {
+                    policies,
+                    generation,
+                });
+            }
+            is_new
+        });
+    }
+}
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::default()))
+    }
+}
+
+impl PolicySet {
+    /// Returns whether the flags decide.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.policies.is_empty()
+    }
+
+    /// Returns the policies that select a namespace with these labels; `None` if they are not known. A policy for which
+    /// unknown labels matter does not select it.
+    #[must_use]
+    pub fn select(&self, namespace: &str, labels: Option<&Labels>) -> Selection {
+        let mut is_certain = true;
+        let policies = self.bits(|policy| {
+            let selects = policy.selects_namespace(namespace, labels);
+            is_certain &= selects.is_some();
+            selects == Some(true)
+        });
+        Selection {
+            generation: self.generation,
+            policies,
+            is_certain,
+        }
+    }
+
+    /// Returns what the policies that select the namespace of `workload` want of it.
+    #[must_use]
+    pub fn demand<'p>(&'p self, selection: Selection, workload: &'p Workload) -> Demand<'p> {
+        let namespace = &*workload.key.namespace;
+        let admitting = self.bits(|policy| policy.admits(workload));
+        Demand {
+            set: self,
+            namespace,
+            policies: admitting.and(self.selected(selection)),
+        }
+    }
+
+    /// Returns that nothing is wanted of an object, whatever the policies say.
+    #[must_use]
+    pub fn no_demand<'p>(&'p self, workload: &'p Workload) -> Demand<'p> {
+        Demand {
+            set: self,
+            namespace: &workload.key.namespace,
+            policies: Bits::default(),
+        }
+    }
+
+    /// Returns whether labels of namespaces matter.
+    #[must_use]
+    pub fn reads_namespace_labels(&self) -> bool {
+        let mut policies = self.policies.iter();
+        policies.any(|policy| policy.reads_namespace_labels())
+    }
+
+    /// Returns whether all policies exclude a namespace.
+    #[must_use]
+    pub fn excludes_namespace(&self, namespace: &str) -> bool {
+        let mut policies = self.policies.iter();
+        !self.is_empty() && policies.all(|policy| policy.settings().excludes_namespace(namespace))
+    }
+
+    /// Returns whether some image in a namespace may be copied. Without a selection all policies select it.
+    #[must_use]
+    pub fn may_copy(&self, namespace: &str, selection: Option<Selection>) -> bool {
+        let may_copy = self.bits(|policy| policy.settings().may_copy(namespace));
+        let selected = selection.map_or(may_copy, |selection| self.selected(selection));
+        self.is_empty() || !selected.and(may_copy).is_empty()
+    }
+
+    /// Returns whether a policy leaves the Pods of a controller alone. One is enough, since its owner would delete them.
+    #[must_use]
+    pub fn skips_owner(&self, api_version: &str, kind: &str) -> bool {
+        let mut policies = self.policies.iter();
+        policies.any(|policy| policy.settings().skips_owner(api_version, kind))
+    }
+
+    /// Returns the policies of a selection, none if it is of another set.
+    fn selected(&self, selection: Selection) -> Bits {
+        if self.is_current(selection) {
+            selection.policies
+        } else {
+            Bits::default()
+        }
+    }
+
+    /// Returns whether a selection is of this set.
+    #[must_use]
+    pub fn is_current(&self, selection: Selection) -> bool {
+        selection.generation == self.generation
+    }
+
+    fn bits(&self, mut is_set: impl FnMut(&Policy) -> bool) -> Bits {
+        let policies = self.policies.iter().take(MAX_POLICIES).enumerate();
+        let bits = policies.map(|(index, policy)| u32::from(is_set(policy)) << index);
+        Bits(bits.fold(0, |all, bit| all | bit))
+    }
+}
+
+impl Selection {
+    #[must_use]
+    pub fn is_certain(self) -> bool {
+        self.is_certain
+    }
+
+    /// Returns whether no policy selects the namespace.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.policies.is_empty()
+    }
+
+    /// Returns whether other policies select the namespace than before, and the same ones exist.
+    #[must_use]
+    pub fn differs(self, before: Self) -> bool {
+        self.generation == before.generation && self.policies != before.policies
+    }
+}
+
+impl Demand<'_> {
+    /// Returns whether no policy would rewrite the object.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        !self.set.is_empty() && self.policies.is_empty()
+    }
+
+    /// Returns whether an image of the object is copied: some policy wants it.
+    #[must_use]
+    pub fn wants(&self, image: &ImageRef<'_>) -> bool {
+        let wanting = || {
+            self.set.bits(|policy| {
+                let decision = policy.settings().decide(self.namespace, image);
+                decision.action.copies()
+            })
+        };
+        self.set.is_empty()
+            || (!self.policies.is_empty() && !self.policies.and(wanting()).is_empty())
+    }
+}
+
+impl Bits {
+    const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}

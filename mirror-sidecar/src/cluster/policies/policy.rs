@@ -1,0 +1,91 @@
+//! One policy: its settings and its selectors.
+
+use mirror_contract::{NamespacePattern, OwnerPattern, Settings};
+use serde_json::{Value, json};
+
+use super::selector::Selector;
+use crate::cluster::json_fields::field;
+use crate::cluster::workload::{Labels, Workload};
+
+/// A policy whose settings are valid. Its mode does not matter: in `monitor` mode images are copied as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    settings: Settings<'static>,
+    namespaces: Selector,
+    objects: Selector,
+}
+
+impl Policy {
+    /// Parses the `spec` of a `ClusterAdmissionPolicy`.
+    ///
+    /// # Errors
+    /// All errors in one line.
+    pub fn parse(spec: &Value) -> Result<Self, String> {
+        let settings = Settings::parse(field(spec, "settings"));
+        let settings = settings.map_err(|errors| errors.join("; "))?.into_owned();
+        let selector = |name, parse: fn(&Value) -> Result<Selector, String>| {
+            parse(field(spec, name)).map_err(|error| format!("{name}.{error}"))
+        };
+        Ok(Self {
+            settings,
+            // Kubewarden drops `matchLabels` of this selector.
+            namespaces: selector("namespaceSelector", Selector::parse_expressions)?,
+            objects: selector("objectSelector", Selector::parse)?,
+        })
+    }
+
+    /// Parses settings alone, which are for all namespaces and objects.
+    ///
+    /// # Errors
+    /// All errors in one line.
+    pub fn of_settings(settings: &Value) -> Result<Self, String> {
+        let settings = Settings::parse(settings).map_err(|errors| errors.join("; "))?;
+        Ok(Self {
+            settings: settings.into_owned(),
+            namespaces: Selector::default(),
+            objects: Selector::default(),
+        })
+    }
+
+    /// Returns a policy that mirrors everything but what these flags exclude.
+    #[must_use]
+    pub fn of_flags<'a>(
+        excluded_namespaces: impl Iterator<Item = &'a NamespacePattern<'static>>,
+        skip_owners: &[OwnerPattern<'static>],
+    ) -> Option<Self> {
+        let owners = skip_owners.iter();
+        let settings = json!({
+            // Required, and not used here.
+            "sidecar": "mirror-sidecar:5000",
+            "excludedNamespaces": excluded_namespaces.map(NamespacePattern::as_str).collect::<Vec<_>>(),
+            "skipOwners": owners.map(OwnerPattern::as_str).collect::<Vec<_>>(),
+            "skipLabels": [],
+        });
+        Self::of_settings(&settings).ok()
+    }
+
+    pub(super) fn settings(&self) -> &Settings<'static> {
+        &self.settings
+    }
+
+    /// Returns whether it is for objects of a namespace; `None` if that depends on labels that are not known.
+    pub(super) fn selects_namespace(&self, name: &str, labels: Option<&Labels>) -> Option<bool> {
+        if self.settings.excludes_namespace(name) {
+            return Some(false);
+        }
+        self.namespaces.matches_namespace(name, labels)
+    }
+
+    pub(super) fn reads_namespace_labels(&self) -> bool {
+        self.namespaces.reads_more_than_name()
+    }
+
+    /// Returns whether it rewrites an object of a namespace that it selects.
+    pub(super) fn admits(&self, workload: &Workload) -> bool {
+        let mut owners = workload.owners.iter();
+        let mut labels = workload.labels.iter().chain(&workload.template_labels);
+        self.objects.matches(&workload.labels)
+            && !owners.any(|(api_version, kind)| self.settings.skips_owner(api_version, kind))
+            && !labels.any(|(key, value)| self.settings.skips_label(key, value))
+    }
+}
