@@ -7,6 +7,7 @@
 //! - [`unsupported`]: images that cannot be mirrored;
 //! - [`settings`]: the settings of the policy, as one document for both sides;
 //! - [`rules`], [`image_pattern`]: which images are mirrored;
+//! - [`backup_name`], [`rewrite_target`]: where the images of rules are;
 //! - [`namespace`], [`owners`], [`label_pattern`]: namespaces, owners and labels of workloads that are not rewritten;
 //! - [`placeholder`]: images that another webhook or controller fills in;
 //! - [`text`]: text from outside in messages;
@@ -27,6 +28,7 @@
 
 extern crate alloc;
 
+pub mod backup_name;
 pub mod digest;
 mod grammar;
 pub mod image_pattern;
@@ -40,21 +42,24 @@ pub mod query;
 pub mod reference;
 mod registry_rules;
 pub mod response;
+pub mod rewrite_target;
 pub mod rules;
 pub mod settings;
 pub mod text;
 pub mod unsupported;
 pub mod workload;
 
+pub use backup_name::BackupName;
 pub use digest::{Algorithm, Digest};
 pub use image_pattern::ImagePattern;
 pub use label_pattern::LabelPattern;
 pub use namespace::NamespacePattern;
 pub use naming::{Backup, Naming, Relation};
 pub use owners::OwnerPattern;
-pub use query::{Mode, Query, Sidecar};
+pub use query::{Mode, Place, Query, Sidecar};
 pub use reference::ImageRef;
 pub use response::{ImageStatus, PullSecretStatus, Refusal, RefusalKind};
+pub use rewrite_target::RewriteTarget;
 pub use settings::Settings;
 pub use unsupported::Unsupported;
 

@@ -8,6 +8,7 @@ use alloc::format;
 use alloc::string::String;
 use core::fmt;
 
+use crate::backup_name::BackupName;
 use crate::digest::Digest;
 use crate::reference::ImageRef;
 use crate::{MAX_REPOSITORY, Unsupported, grammar};
@@ -15,6 +16,8 @@ use crate::{MAX_REPOSITORY, Unsupported, grammar};
 const TAG: &str = "tag/";
 const DIGEST: &str = "digest/";
 const PEEK: &str = "peek/";
+const BACKUP: &str = "backup/";
+const TARGET: &str = "target/";
 const PULL_SECRET: &str = "pull-secret/";
 /// A pull Secret has no versions, so its reference has the default tag.
 const PULL_SECRET_TAG: &str = "latest";
@@ -26,6 +29,8 @@ pub enum Query<'a> {
     Image {
         /// The image, by tag or by digest, never both.
         image: ImageRef<'a>,
+        /// Where workloads would pull it.
+        place: Place<'a>,
         /// Whether the request starts a copy.
         mode: Mode,
     },
@@ -36,6 +41,15 @@ pub enum Query<'a> {
         /// Whether the request creates the Secret.
         mode: Mode,
     },
+}
+
+/// Where workloads would pull an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// From its copy in this backup.
+    Backup(BackupName<'a>),
+    /// From the place that the image itself names, the target of a rewrite. Nothing is copied.
+    Target,
 }
 
 /// Whether a request has side effects.
@@ -62,6 +76,8 @@ pub enum DecodeError {
     Image,
     /// The namespace is invalid, or the tag is not `latest`.
     Namespace,
+    /// The backup is not an RFC 1123 label, or is the default, which a request does not name.
+    Backup,
 }
 
 impl Mode {
@@ -100,11 +116,18 @@ impl<'a> Sidecar<'a> {
 }
 
 impl<'a> Query<'a> {
-    /// Returns the request for `image`. A tag beside a digest is dropped, since the digest alone decides.
+    /// Returns the request for `image` in the default backup. A tag beside a digest is dropped, since the digest alone decides.
     #[must_use]
     pub fn image(image: ImageRef<'a>, mode: Mode) -> Self {
+        Self::image_in(Place::Backup(BackupName::DEFAULT), image, mode)
+    }
+
+    /// Returns the request for `image` in `place`: the original of a copy, or an image that is already rewritten to its target.
+    #[must_use]
+    pub fn image_in(place: Place<'a>, image: ImageRef<'a>, mode: Mode) -> Self {
         Self::Image {
             image: image.without_redundant_tag(),
+            place,
             mode,
         }
     }
@@ -128,7 +151,7 @@ impl<'a> Query<'a> {
                 format!("{}{PULL_SECRET}{namespace}", mode.prefix()),
                 Cow::Borrowed(PULL_SECRET_TAG),
             ),
-            Self::Image { image, mode } => {
+            Self::Image { image, place, mode } => {
                 let (kind, tag) = match image.digest() {
                     Some(digest) if !digest.fits_into_tag() => {
                         return Err(Unsupported::LongDigest);
@@ -138,7 +161,7 @@ impl<'a> Query<'a> {
                 };
                 let host = encode_host(image.host())?;
                 (
-                    format!("{}{kind}{host}/{}", mode.prefix(), image.path()),
+                    format!("{}{place}{kind}{host}/{}", mode.prefix(), image.path()),
                     tag,
                 )
             }
@@ -167,6 +190,7 @@ impl<'a> Query<'a> {
                 mode,
             });
         }
+        let (place, rest) = decode_place(rest)?;
         let (name, version) = if let Some(name) = rest.strip_prefix(TAG) {
             (name, format!(":{tag}"))
         } else if let Some(name) = rest.strip_prefix(DIGEST) {
@@ -180,8 +204,23 @@ impl<'a> Query<'a> {
         let (host, path) = name.split_once('/').ok_or(DecodeError::Image)?;
         let host = decode_host(host).ok_or(DecodeError::Host)?;
         let image = canonical(&host, path, &version).ok_or(DecodeError::Image)?;
-        Ok(Query::Image { image, mode })
+        Ok(Query::Image { image, place, mode })
     }
+}
+
+/// Splits off the place: nothing for the default backup, `backup/<name>/` for another one, or `target/`. No registry of an image
+/// comes first, so these prefixes have one meaning.
+fn decode_place(rest: &str) -> Result<(Place<'static>, &str), DecodeError> {
+    if let Some(rest) = rest.strip_prefix(TARGET) {
+        return Ok((Place::Target, rest));
+    }
+    let Some(named) = rest.strip_prefix(BACKUP) else {
+        return Ok((Place::Backup(BackupName::DEFAULT), rest));
+    };
+    let (name, rest) = named.split_once('/').ok_or(DecodeError::Backup)?;
+    let name = BackupName::parse(name).filter(|name| !name.is_default());
+    let name = name.ok_or(DecodeError::Backup)?;
+    Ok((Place::Backup(name.into_owned()), rest))
 }
 
 /// A host as a path component: `host:5000` becomes `host_5000`, and `_` never occurs in a host name.
@@ -207,14 +246,28 @@ pub(crate) fn canonical(host: &str, path: &str, version: &str) -> Option<ImageRe
     (image.host() == host && image.path() == path).then(|| image.into_owned())
 }
 
+/// The prefix of a query.
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Backup(name) if name.is_default() => Ok(()),
+            Self::Backup(name) => write!(f, "{BACKUP}{name}/"),
+            Self::Target => f.write_str(TARGET),
+        }
+    }
+}
+
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::UnknownKind => {
-                "the repository must start with tag/, digest/ or pull-secret/, optionally after peek/"
+                "the repository must start with tag/, digest/ or pull-secret/, optionally after peek/, backup/<name>/ or target/"
             }
             Self::Host => "the registry must be a lower-case host name, with its port as _5000",
             Self::Image => "the registry must be followed by a normalised repository, with a tag or sha256-<hex>",
+            Self::Backup => {
+                "backup/ must be followed by the name of a backup other than the default"
+            }
             Self::Namespace => {
                 "pull-secret/ must be followed by a namespace, with the tag latest"
             }

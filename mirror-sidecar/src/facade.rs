@@ -17,7 +17,7 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{Method, header};
 use axum::response::Response;
-use mirror_contract::{Query, owners};
+use mirror_contract::{Place, Query, Refusal, RefusalKind, owners};
 
 use crate::cluster::{PullSecrets, SharedIndex};
 use crate::lookup::Lookup;
@@ -99,9 +99,21 @@ impl Facade {
         // Without authentication, a valid query distinguishes a policy server from other peers.
         connection.inspect(|connection| connection.authenticated());
         let response = match &query {
-            Query::Image { image, mode } => {
+            Query::Image { image, place, mode } => {
                 let secret = self.pull_secrets.name();
-                let status = self.lookup.image(image, *mode).await;
+                let status = match place {
+                    Place::Backup(name) if name.is_default() => {
+                        self.lookup.image(image, *mode).await
+                    }
+                    Place::Backup(name) => Err(Refusal::new(
+                        RefusalKind::Failed,
+                        &format!("mirror-sidecar has no backup {name}"),
+                    )),
+                    Place::Target => Err(Refusal::new(
+                        RefusalKind::Failed,
+                        "mirror-sidecar does not look up targets of rewrites",
+                    )),
+                };
                 status.map(|status| {
                     let counted = FacadeStatus::from(&status);
                     (counted, status.naming_secret(secret).annotations())

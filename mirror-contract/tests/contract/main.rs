@@ -6,5 +6,6 @@ mod naming;
 mod placeholder;
 mod query;
 mod reference;
+mod rewrite_target;
 mod rules;
 mod support;

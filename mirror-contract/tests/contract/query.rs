@@ -1,7 +1,7 @@
 //! Queries: every one decodes back, and is itself a reference that the host can parse.
 
 use mirror_contract::query::DecodeError;
-use mirror_contract::{Digest, ImageRef, Mode, Query, Sidecar, Unsupported};
+use mirror_contract::{BackupName, Digest, ImageRef, Mode, Place, Query, Sidecar, Unsupported};
 use oci_spec::distribution::Reference;
 use proptest::prelude::*;
 use rstest::rstest;
@@ -28,6 +28,25 @@ fn is_written_as(#[case] image: &str, #[case] query: &str) {
         encode(image, Mode::Peek).unwrap(),
         format!("{SIDECAR}/peek/{query}")
     );
+}
+
+#[rstest]
+#[case::default_backup(Place::Backup(BackupName::DEFAULT), "")]
+#[case::backup(Place::Backup(BackupName::parse("team-a").unwrap()), "backup/team-a/")]
+#[case::backup_named_like_a_prefix(Place::Backup(BackupName::parse("tag").unwrap()), "backup/tag/")]
+#[case::target(Place::Target, "target/")]
+fn the_place_is_a_prefix(#[case] place: Place<'static>, #[case] prefix: &str) {
+    for (mode, peek) in [(Mode::Ensure, ""), (Mode::Peek, "peek/")] {
+        let query = Query::image_in(
+            place.clone(),
+            ImageRef::parse("quay.io/app:1").unwrap(),
+            mode,
+        );
+        let text = query.encode(&Sidecar::parse(SIDECAR).unwrap()).unwrap();
+        let repository = format!("{peek}{prefix}tag/quay.io/app");
+        assert_eq!(text, format!("{SIDECAR}/{repository}:1"));
+        assert_eq!(Query::decode(&repository, "1"), Ok(query));
+    }
 }
 
 #[test]
@@ -67,6 +86,15 @@ fn cannot_be_asked(#[case] image: String, #[case] error: Unsupported) {
 #[case::not_a_namespace("pull-secret/a/b", "latest", DecodeError::Namespace)]
 #[case::versioned_secret("pull-secret/a", "v1", DecodeError::Namespace)]
 #[case::peeked_twice("peek/peek/pull-secret/a", "latest", DecodeError::UnknownKind)]
+#[case::named_default("backup/default/tag/quay.io/app", "1", DecodeError::Backup)]
+#[case::backup_without_name("backup//tag/quay.io/app", "1", DecodeError::Backup)]
+#[case::backup_alone("backup/team-a", "1", DecodeError::Backup)]
+#[case::backup_is_no_label("backup/team.a/tag/quay.io/app", "1", DecodeError::Backup)]
+#[case::two_backups("backup/a/backup/b/tag/quay.io/app", "1", DecodeError::UnknownKind)]
+#[case::backup_and_target("backup/a/target/tag/quay.io/app", "1", DecodeError::UnknownKind)]
+#[case::secret_of_a_backup("backup/a/pull-secret/shop", "latest", DecodeError::UnknownKind)]
+#[case::peeked_after_the_backup("backup/a/peek/tag/quay.io/app", "1", DecodeError::UnknownKind)]
+#[case::target_without_kind("target/quay.io/app", "1", DecodeError::UnknownKind)]
 #[case::traversal("tag/ghcr.io/../../etc", "1", DecodeError::Image)]
 fn is_no_query(#[case] repository: &str, #[case] tag: &str, #[case] error: DecodeError) {
     assert_eq!(Query::decode(repository, tag), Err(error));
@@ -88,15 +116,39 @@ fn a_sidecar_is_host_and_port(#[case] text: &str, #[case] valid: bool) {
     assert_eq!(Sidecar::parse(text).is_some(), valid);
 }
 
+fn place() -> impl Strategy<Value = Place<'static>> {
+    let name = |name: String| Place::Backup(BackupName::parse(&name).unwrap().into_owned());
+    prop_oneof![
+        Just(Place::Target),
+        Just(Place::Backup(BackupName::DEFAULT)),
+        "[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?".prop_map(name),
+    ]
+}
+
 proptest! {
+    #[test]
+    fn different_queries_have_different_references(
+        places in (place(), place()),
+        images in (crate::support::image(), crate::support::image()),
+        is_same_image in any::<bool>(),
+    ) {
+        let second = if is_same_image { &images.0 } else { &images.1 };
+        let query = |place, image| Query::image_in(place, ImageRef::parse(image).unwrap(), Mode::Ensure);
+        let (first, second) = (query(places.0, &images.0), query(places.1, second));
+        let encode = |query: &Query<'_>| query.encode(&Sidecar::parse(SIDECAR).unwrap()).unwrap();
+        prop_assert_eq!(encode(&first) == encode(&second), first == second);
+    }
+
     #[test]
     fn every_query_decodes_back_and_is_a_legal_reference(
         text in crate::support::image(),
         peek in any::<bool>(),
+        place in place(),
     ) {
         let mode = if peek { Mode::Peek } else { Mode::Ensure };
-        let query = Query::image(ImageRef::parse(&text).unwrap(), mode);
+        let query = Query::image_in(place, ImageRef::parse(&text).unwrap(), mode);
         let encoded = query.encode(&Sidecar::parse(SIDECAR).unwrap()).unwrap();
+        prop_assert!(encoded.len() <= SIDECAR.len() + "/:".len() + 255 + 128);
 
         let reference: Reference = encoded.parse().unwrap();
         prop_assert_eq!(reference.registry(), SIDECAR);
@@ -107,7 +159,7 @@ proptest! {
 
     #[test]
     fn what_decodes_encodes_to_the_same_text(
-        repository in "(peek/)?(tag|digest|pull-secret)/[a-z0-9._/-]{0,30}",
+        repository in "(peek/)?(backup/[a-z0-9-]{0,5}/|target/)?(tag|digest|pull-secret)/[a-z0-9._/-]{0,30}",
         tag in prop_oneof![crate::support::tag(), Just("latest".to_owned()), Just(format!("sha256-{HEX}"))],
     ) {
         if let Ok(query) = Query::decode(&repository, &tag) {

@@ -183,7 +183,7 @@ impl Host for World {
         let query = reference.strip_prefix(SIDECAR).unwrap();
         let (repository, tag) = query[1..].rsplit_once(':').unwrap();
         let image = match Query::decode(repository, tag).unwrap() {
-            Query::Image { image, mode } => {
+            Query::Image { image, mode, .. } => {
                 assert_eq!(mode, Mode::Ensure);
                 image
             }
