@@ -12,8 +12,9 @@ NAMED_WASM := $(CARGO_TARGET_DIR)/$(WASM_TARGET)/wasm/named.wasm
 BUILT := IMAGE_MIRROR_WASM=$(CURDIR)/policy.wasm MIRROR_SIDECAR_BIN=$(CARGO_TARGET_DIR)/debug/mirror-sidecar
 # Without a path, kwctl is found by PATH; the demo uses it only if KWCTL is set.
 KWCTL_PROGRAM := $(if $(findstring /,$(KWCTL)),$(abspath $(KWCTL)),$(or $(KWCTL),kwctl))
-# Panic messages contain the paths of source files, which must not depend on the machine that builds.
-export CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS := --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src=crates --remap-path-prefix=$(CURDIR)=image-mirror
+# Panic messages contain the paths of source files, which must not depend on the machine that builds. The policy hashes only
+# names that are too long, so SHA-256 is built for size.
+export CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS := --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src=crates --remap-path-prefix=$(CURDIR)=image-mirror --cfg sha2_backend_soft="compact"
 # Most tests wait for processes and connections.
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 # Maximum size of the policy in KiB.
