@@ -53,10 +53,36 @@ impl<'a> ImagePattern<'a> {
             || whole_repository(text).is_some_and(matches)
     }
 
+    /// Returns the registry of all images that the pattern matches; `None` if there may be several.
+    #[must_use]
+    pub fn registry(&self) -> Option<&str> {
+        let (host, _) = self.0.split_once('/')?;
+        (!host.contains('*')).then_some(host)
+    }
+
+    /// Returns whether the pattern only matches images in `location`, `registry[/repository]`; `true` is always right.
+    #[must_use]
+    pub fn is_within(&self, location: &str) -> bool {
+        let rest = self.start().strip_prefix(location);
+        rest.is_some_and(|rest| rest.starts_with('/'))
+    }
+
+    /// Returns whether the pattern may match an image in `location`, `registry[/repository]`; `false` is always right.
+    #[must_use]
+    pub fn may_match_in(&self, location: &str) -> bool {
+        let is_around = self.0.contains('*') && location.starts_with(self.start());
+        is_around || self.is_within(location)
+    }
+
     /// Returns the same pattern with owned text.
     #[must_use]
     pub fn into_owned(self) -> ImagePattern<'static> {
         ImagePattern(Cow::Owned(self.0.into_owned()))
+    }
+
+    /// The text before the first wildcard.
+    fn start(&self) -> &str {
+        self.0.split_once('*').map_or(&*self.0, |(start, _)| start)
     }
 
     fn matches_text(&self, text: &str) -> bool {

@@ -18,7 +18,7 @@ use crate::query::{canonical, decode_host, encode_host};
 use crate::reference::{DOCKER_HUB, ImageRef, is_docker_hub};
 pub use crate::registry_rules::NamingError;
 use crate::registry_rules::RegistryRules;
-use crate::{MAX_REPOSITORY, MAX_TAG, Unsupported, grammar};
+use crate::{MAX_REPOSITORY, MAX_TAG, RewriteTarget, Unsupported, grammar};
 
 const ANCHOR_SUFFIX: &str = ".mirror";
 /// 128 bits: collision-resistant, and short enough to leave room for the name.
@@ -67,6 +67,21 @@ pub fn anchor_tag(digest: &Digest<'_>) -> String {
 #[must_use]
 pub fn anchored_digest(tag: &str) -> Option<Digest<'_>> {
     Digest::parse_tag_form(tag.strip_suffix(ANCHOR_SUFFIX)?)
+}
+
+impl Relation {
+    /// Returns how `image` relates to `expected`: it must have the same name and tag, and the same digest if that has one.
+    pub(crate) fn between(image: &ImageRef<'_>, expected: &ImageRef<'_>) -> Option<Self> {
+        let is_there = image.host() == expected.host()
+            && image.path() == expected.path()
+            && image.tag() == expected.tag();
+        match (image.digest(), expected.digest()) {
+            _ if !is_there => None,
+            (image, expected) if image == expected => Some(Self::Exact),
+            (Some(_), None) => Some(Self::Pinned),
+            _ => None,
+        }
+    }
 }
 
 impl Backup {
@@ -155,6 +170,15 @@ impl Backup {
         &self.registry
     }
 
+    /// Returns whether the backup and `target` have repositories in common.
+    #[must_use]
+    pub fn overlaps(&self, target: &RewriteTarget<'_>) -> bool {
+        match self.repository.as_str() {
+            "" => target.overlaps(&self.registry),
+            repository => target.overlaps(&format!("{}/{repository}", self.registry)),
+        }
+    }
+
     /// Returns whether `image` is in the backup's repository, and must therefore not be copied.
     #[must_use]
     pub fn contains(&self, image: &ImageRef<'_>) -> bool {
@@ -226,16 +250,7 @@ impl Backup {
     /// Unlike [`Self::source`], it also recognises names that were shortened.
     #[must_use]
     pub fn relation(&self, copy: &ImageRef<'_>, original: &ImageRef<'_>) -> Option<Relation> {
-        let target = self.target(original).ok()?;
-        let is_there = copy.host() == target.host()
-            && copy.path() == target.path()
-            && copy.tag() == target.tag();
-        match (copy.digest(), original.digest()) {
-            _ if !is_there => None,
-            (copy, original) if copy == original => Some(Relation::Exact),
-            (Some(_), None) => Some(Relation::Pinned),
-            _ => None,
-        }
+        Relation::between(copy, &self.target(original).ok()?)
     }
 
     /// Returns how `copy` relates to `original` in any possible backup: the host of `copy` and each prefix of its path are tried

@@ -6,7 +6,7 @@ use alloc::string::{String, ToString as _};
 use core::fmt;
 
 use crate::query::canonical;
-use crate::reference::is_docker_hub;
+use crate::reference::{DOCKER_HUB, is_docker_hub};
 use crate::{ImageRef, MAX_REPOSITORY, Unsupported, grammar};
 
 /// The location of a mirror: `host[:port][/path]` in lower case. It replaces the registry of an image; the repository is
@@ -17,7 +17,7 @@ pub struct RewriteTarget<'a>(Cow<'a, str>);
 
 impl<'a> RewriteTarget<'a> {
     /// Parses a target. Returns `None` if it has no host (`hub/library`), is not in lower case, leaves no room for repositories,
-    /// or is Docker Hub without an account, where there are no repositories.
+    /// or is Docker Hub under another name than `docker.io`, or without an account, where there are no repositories.
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
         let (host, path) = match text.split_once('/') {
@@ -27,7 +27,7 @@ impl<'a> RewriteTarget<'a> {
         let is_registry = host.contains(['.', ':']) || host == "localhost";
         let is_lower = !host.bytes().any(|byte| byte.is_ascii_uppercase());
         let is_path = match path {
-            Some(path) => grammar::is_path(path),
+            Some(path) => grammar::is_path(path) && (host == DOCKER_HUB || !is_docker_hub(host)),
             None => !is_docker_hub(host),
         };
         let fits = text.len() <= MAX_REPOSITORY / 2;
@@ -40,15 +40,11 @@ impl<'a> RewriteTarget<'a> {
     /// # Errors
     /// [`Unsupported::TooLong`] if there is no such reference.
     pub fn rewrite(&self, image: &ImageRef<'_>) -> Result<ImageRef<'static>, Unsupported> {
-        let (host, prefix) = self.parts();
-        let path = match prefix {
-            "" => Cow::Borrowed(image.path()),
-            prefix => Cow::Owned(format!("{prefix}/{}", image.path())),
-        };
-        if path.len() > MAX_REPOSITORY {
-            return Err(Unsupported::TooLong);
-        }
-        canonical(host, &path, &version(image)).ok_or(Unsupported::TooLong)
+        let text = image.to_string();
+        let rest = text.strip_prefix(image.host()).unwrap_or_default();
+        ImageRef::parse(&format!("{self}{rest}"))
+            .map(ImageRef::into_owned)
+            .map_err(|_| Unsupported::TooLong)
     }
 
     /// Returns the image of `registry` that [`Self::rewrite`] turns into `image`; `None` if there is none.
@@ -67,14 +63,15 @@ impl<'a> RewriteTarget<'a> {
     #[must_use]
     pub fn contains(&self, image: &ImageRef<'_>) -> bool {
         let (host, prefix) = self.parts();
-        image.host() == host && is_below(image.path(), prefix)
+        is_same_host(image.host(), host) && is_below(image.path(), prefix)
     }
 
-    /// Returns whether this target and a backup, `registry[/repository]`, have repositories in common.
+    /// Returns whether this target and another location, `registry[/repository]`, have repositories in common.
     #[must_use]
-    pub fn overlaps(&self, backup: &str) -> bool {
-        let is_same = self.0 == backup;
-        is_same || is_below(&self.0, backup) || is_below(backup, &self.0)
+    pub fn overlaps(&self, location: &str) -> bool {
+        let ((host, path), (other_host, other_path)) = (self.parts(), split(location));
+        is_same_host(host, other_host)
+            && (path == other_path || is_below(path, other_path) || is_below(other_path, path))
     }
 
     /// Returns the same target with owned text.
@@ -84,8 +81,16 @@ impl<'a> RewriteTarget<'a> {
     }
 
     fn parts(&self) -> (&str, &str) {
-        self.0.split_once('/').unwrap_or((&self.0, ""))
+        split(&self.0)
     }
+}
+
+fn split(location: &str) -> (&str, &str) {
+    location.split_once('/').unwrap_or((location, ""))
+}
+
+fn is_same_host(first: &str, second: &str) -> bool {
+    grammar::without_default_port(first) == grammar::without_default_port(second)
 }
 
 /// Whether `path` is inside `folder`, which may be empty.

@@ -1,33 +1,34 @@
 //! Rules: which images of a workload are mirrored.
 //!
 //! One ordered list, of which the first rule that matches the namespace and the image decides. An image that no rule matches is
-//! mirrored.
+//! mirrored. An image in the target of a rewrite is kept, whatever the rules say: it is neither copied nor rewritten again.
 
+mod conflicts;
 mod unreachable;
 
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::{ImagePattern, ImageRef, NamespacePattern};
+use crate::{BackupName, ImagePattern, ImageRef, NamespacePattern, Relation, RewriteTarget};
 
 pub use unreachable::Unreachable;
 
 /// What happens to an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// It is copied to the backup, and workloads use the copy.
-    Mirror,
+pub enum Action<'a> {
+    /// It is copied to a backup, and workloads use the copy.
+    Mirror {
+        /// The backup.
+        backup: BackupName<'a>,
+    },
+    /// Workloads use the same image of an existing mirror, and nothing is copied.
+    Rewrite {
+        /// The mirror.
+        target: RewriteTarget<'a>,
+    },
     /// Workloads use the original, and nothing is copied.
     Keep,
-}
-
-impl Action {
-    /// Returns whether images are copied.
-    #[must_use]
-    pub const fn copies(&self) -> bool {
-        matches!(self, Self::Mirror)
-    }
 }
 
 /// A rule: an action for some images in some namespaces.
@@ -40,7 +41,7 @@ pub struct Rule<'a> {
     /// Empty for all images.
     pub images: Vec<ImagePattern<'a>>,
     /// What happens to the images that it matches.
-    pub action: Action,
+    pub action: Action<'a>,
 }
 
 /// Where a rule is written in the settings. Displayed as the name of that setting: `rules[2]`.
@@ -61,13 +62,15 @@ pub enum Decider {
     ExcludedNamespaces,
     /// A rule.
     Rule(Position),
+    /// The target of a rule, in which the image is already.
+    Target(Position),
 }
 
 /// The decision about an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision<'r> {
     /// What happens to it.
-    pub action: &'r Action,
+    pub action: &'r Action<'r>,
     /// Why; `None` if no rule matches.
     pub decider: Option<Decider>,
 }
@@ -75,6 +78,11 @@ pub struct Decision<'r> {
 /// An ordered list of rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules<'a>(Vec<Rule<'a>>);
+
+pub(crate) const KEEP: &Action<'static> = &Action::Keep;
+const MIRROR: &Action<'static> = &Action::Mirror {
+    backup: BackupName::DEFAULT,
+};
 
 impl<'a> Rules<'a> {
     /// Returns these rules in this order.
@@ -97,7 +105,7 @@ impl<'a> Rules<'a> {
             rules.push(rule(Position::Exclude, exclude, Action::Keep));
         }
         if !include.is_empty() {
-            rules.push(rule(Position::Include, include, Action::Mirror));
+            rules.push(rule(Position::Include, include, MIRROR.clone()));
             rules.push(rule(Position::Include, Vec::new(), Action::Keep));
         }
         Self(rules)
@@ -106,6 +114,12 @@ impl<'a> Rules<'a> {
     /// Returns the decision about `image` in `namespace`, which is not excluded.
     #[must_use]
     pub fn decide(&self, namespace: &str, image: &ImageRef<'_>) -> Decision<'_> {
+        if let Some(position) = self.target_with(image) {
+            return Decision {
+                action: KEEP,
+                decider: Some(Decider::Target(position)),
+            };
+        }
         // Formatted for the first rule that needs it.
         let mut canonical = String::new();
         let rule = self.0.iter().find(|rule| {
@@ -119,7 +133,7 @@ impl<'a> Rules<'a> {
                 decider: Some(Decider::Rule(*position)),
             },
             None => Decision {
-                action: &Action::Mirror,
+                action: MIRROR,
                 decider: None,
             },
         }
@@ -135,6 +149,37 @@ impl<'a> Rules<'a> {
         decisive.is_none_or(|rule| rule.action.copies())
     }
 
+    /// Returns the first rule whose target `image` is in.
+    #[must_use]
+    pub fn target_with(&self, image: &ImageRef<'_>) -> Option<Position> {
+        let mut rewrites = self.rewrites();
+        let (rule, _) = rewrites.find(|(_, target)| target.contains(image))?;
+        Some(rule.position)
+    }
+
+    /// Returns how `rewritten` relates to `original`; `None` if no rule rewrites images of its registry to it.
+    ///
+    /// Namespaces and patterns do not matter, so that workloads that were rewritten stay known when a rule becomes narrower.
+    #[must_use]
+    pub fn relation(&self, rewritten: &str, original: &str) -> Option<Relation> {
+        let rewritten = ImageRef::parse(rewritten).ok()?;
+        let original = ImageRef::parse(original).ok()?;
+        let mut rewrites = self.rewrites();
+        rewrites.find_map(|(rule, target)| {
+            if rule.registry()? != original.host() {
+                return None;
+            }
+            Relation::between(&rewritten, &target.rewrite(&original).ok()?)
+        })
+    }
+
+    fn rewrites(&self) -> impl Iterator<Item = (&Rule<'a>, &RewriteTarget<'a>)> {
+        self.0.iter().filter_map(|rule| match &rule.action {
+            Action::Rewrite { target } => Some((rule, target)),
+            Action::Mirror { .. } | Action::Keep => None,
+        })
+    }
+
     /// Returns the same rules with owned text.
     #[must_use]
     pub fn into_owned(self) -> Rules<'static> {
@@ -142,7 +187,37 @@ impl<'a> Rules<'a> {
     }
 }
 
+impl Action<'_> {
+    /// Returns whether images are copied.
+    #[must_use]
+    pub const fn copies(&self) -> bool {
+        matches!(self, Self::Mirror { .. })
+    }
+
+    fn into_owned(self) -> Action<'static> {
+        match self {
+            Self::Mirror { backup } => Action::Mirror {
+                backup: backup.into_owned(),
+            },
+            Self::Rewrite { target } => Action::Rewrite {
+                target: target.into_owned(),
+            },
+            Self::Keep => Action::Keep,
+        }
+    }
+}
+
 impl Rule<'_> {
+    /// Returns the registry of all images that the rule matches; `None` if there may be several.
+    #[must_use]
+    pub fn registry(&self) -> Option<&str> {
+        let mut registries = self.images.iter().map(ImagePattern::registry);
+        let first = registries.next()??;
+        registries
+            .all(|registry| registry == Some(first))
+            .then_some(first)
+    }
+
     fn matches_namespace(&self, namespace: &str) -> bool {
         let mut patterns = self.namespaces.iter();
         self.namespaces.is_empty() || patterns.any(|pattern| pattern.matches(namespace))
@@ -166,7 +241,7 @@ impl Rule<'_> {
             position: self.position,
             namespaces: namespaces.map(NamespacePattern::into_owned).collect(),
             images: images.map(ImagePattern::into_owned).collect(),
-            action: self.action,
+            action: self.action.into_owned(),
         }
     }
 }
@@ -186,6 +261,7 @@ impl fmt::Display for Decider {
         match self {
             Self::ExcludedNamespaces => f.write_str("excludedNamespaces"),
             Self::Rule(position) => position.fmt(f),
+            Self::Target(position) => write!(f, "{position}.target"),
         }
     }
 }

@@ -15,8 +15,11 @@ use core::time::Duration;
 use serde_json::Value;
 
 use crate::namespace::DEFAULT_EXCLUDED;
-use crate::rules::{Action, Decider, Decision, Position, Rule, Rules};
-use crate::{ImagePattern, ImageRef, LabelPattern, NamespacePattern, OwnerPattern, Sidecar};
+use crate::rules::{Action, Decider, Decision, KEEP, Position, Rule, Rules};
+use crate::{
+    BackupName, ImagePattern, ImageRef, LabelPattern, NamespacePattern, OwnerPattern, Relation,
+    RewriteTarget, Sidecar,
+};
 use crate::{label_pattern, owners};
 use reader::Reader;
 
@@ -34,6 +37,10 @@ const MAX_BUDGET: u64 = 25_000;
 const NAMESPACE: &str =
     "a namespace (lower-case letters, digits and `-`, a trailing `*` is a wildcard)";
 const IMAGE: &str = "a full reference such as `docker.io/library/nginx` with `*` as wildcard";
+const ACTION: &str = "`mirror`, `rewrite` or `keep`";
+const BACKUP: &str = "the name of a backup (lower-case letters, digits and inner `-`)";
+const TARGET: &str =
+    "a registry with an optional path, such as `harbor.example.com/hub`, in lower case";
 
 /// The settings of the policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,14 +156,19 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// Returns all errors of [`Self::parse`], and those that take longer to find: rules that can never match.
+    /// Returns all errors of [`Self::parse`], and those that take longer to find: rules that can never match, and targets of
+    /// rewrites that overlap.
     #[must_use]
     pub fn check(value: &'a Value) -> Vec<String> {
         match Self::parse(value) {
             Err(errors) => errors,
             Ok(settings) => {
                 let rules = settings.rules.unreachable(&settings.excluded_namespaces);
-                rules.iter().map(ToString::to_string).collect()
+                let mut errors: Vec<_> = rules.iter().map(ToString::to_string).collect();
+                let overlaps_backup =
+                    |target: &RewriteTarget<'_>| settings.known_copies.overlap(target);
+                errors.extend(settings.rules.conflicts(&overlaps_backup));
+                errors
             }
         }
     }
@@ -166,7 +178,7 @@ impl<'a> Settings<'a> {
     pub fn decide(&self, namespace: &str, image: &ImageRef<'_>) -> Decision<'_> {
         if self.excludes_namespace(namespace) {
             return Decision {
-                action: &Action::Keep,
+                action: KEEP,
                 decider: Some(Decider::ExcludedNamespaces),
             };
         }
@@ -177,6 +189,13 @@ impl<'a> Settings<'a> {
     #[must_use]
     pub fn may_copy(&self, namespace: &str) -> bool {
         !self.excludes_namespace(namespace) && self.rules.may_copy(namespace)
+    }
+
+    /// Returns how `copy`, in a backup or in the target of a rewrite, relates to `original`; `None` if it is not a copy of it.
+    #[must_use]
+    pub fn relation(&self, copy: &str, original: &str) -> Option<Relation> {
+        let relation = self.known_copies.relation(copy, original);
+        relation.or_else(|| self.rules.relation(copy, original))
     }
 
     /// Returns whether the workloads of `namespace` are left alone.
@@ -235,8 +254,9 @@ fn read_rules<'a>(reader: &mut Reader<'a>) -> Rules<'a> {
         return Rules::of_filters(include, exclude);
     }
     if !include.is_empty() || !exclude.is_empty() {
-        reader.refuse_combination(
-            "`images` cannot be combined with `rules`: write `images.exclude` as a rule with `action: keep`, and \
+        reader.refuse_setting(
+            "images",
+            "cannot be combined with `rules`: write `images.exclude` as a rule with `action: keep`, and \
              `images.include` after it as a rule with `action: mirror` and a last rule `action: keep`",
         );
     }
@@ -246,17 +266,46 @@ fn read_rules<'a>(reader: &mut Reader<'a>) -> Rules<'a> {
 fn read_rule<'a>(reader: &mut Reader<'a>, index: usize) -> Option<Rule<'a>> {
     let namespaces = reader.limit("namespaces", NAMESPACE, NamespacePattern::parse);
     let images = reader.limit("images", IMAGE, ImagePattern::parse);
-    let action = reader.required("action", "`mirror` or `keep`", |action| match action {
-        "mirror" => Some(Action::Mirror),
-        "keep" => Some(Action::Keep),
-        _ => None,
+    let action = reader.required("action", ACTION, |action| {
+        ["mirror", "rewrite", "keep"]
+            .contains(&action)
+            .then_some(action)
     });
-    Some(Rule {
+    let backup = reader.optional("backup", BACKUP, None, |name| {
+        Some(Some(BackupName::parse(name.as_str()?)?))
+    });
+    let target = reader.optional("target", TARGET, None, |target| {
+        Some(Some(RewriteTarget::parse(target.as_str()?)?))
+    });
+    let (is_mirror, is_rewrite) = (action? == "mirror", action? == "rewrite");
+    if backup.is_some() && !is_mirror {
+        reader.refuse_setting("backup", "is only for `action: mirror`");
+    }
+    if target.is_some() && !is_rewrite {
+        reader.refuse_setting("target", "is only for `action: rewrite`");
+    }
+    if is_rewrite && !reader.has("target") {
+        reader.refuse_setting("target", "is required for `action: rewrite`");
+    }
+    let rule = Rule {
         position: Position::Rules(index),
         namespaces,
         images,
-        action: action?,
-    })
+        action: match target {
+            Some(target) => Action::Rewrite { target },
+            None if is_mirror => Action::Mirror {
+                backup: backup.unwrap_or(BackupName::DEFAULT),
+            },
+            None => Action::Keep,
+        },
+    };
+    if is_rewrite && rule.registry().is_none() {
+        reader.refuse_setting(
+            "images",
+            "must be of one registry for `action: rewrite`, such as `quay.io/*`: images of two could get the same name",
+        );
+    }
+    Some(rule)
 }
 
 fn read_fallback(reader: &mut Reader<'_>, key: &'static str) -> Fallback {

@@ -116,6 +116,9 @@ impl Workload<'_> {
     ) -> Result<Option<String>, Reason> {
         let is_pod = !self.secrets.are_of_template();
         let known = match outcome {
+            Outcome::Rewrite(copy) if copy.is_secret_known && copy.secret.is_none() => {
+                return Ok(None);
+            }
             Outcome::Rewrite(copy) => {
                 // The template lists the Secret under a former name, and may not restart for the new one yet.
                 if let Some(name) = self.secret_in_use(slot)

@@ -81,7 +81,7 @@ fn admit<'a>(
     if target.scope == Scope::Nothing {
         return response::changed(rewrite::restore_job(object, &old_object));
     }
-    if exclusions::is_rewritten_by_another(object, &old_object, &settings.known_copies) {
+    if exclusions::is_rewritten_by_another(object, &old_object, settings) {
         return response::unchanged();
     }
     let slots = spec.images.changeable(target.scope, &old_object);
@@ -93,7 +93,7 @@ fn admit<'a>(
     };
     let mut sidecar =
         SidecarClient::new(host, settings.sidecar.clone(), mode, settings.time_budget);
-    let annotation = OriginalsAnnotation::verified(template, &settings.known_copies);
+    let annotation = OriginalsAnnotation::verified(template, settings);
     // Compares the whole template, so at most once.
     let may_rename = LazyCell::new(|| rollout::is_due(object, &old_object, target));
     let workload = Workload {

@@ -1,8 +1,7 @@
 //! Objects that are not rewritten, whatever their images are.
 
-use mirror_contract::settings::KnownCopies;
 use mirror_contract::workload::ORIGINAL_IMAGES;
-use mirror_contract::{Backup, ImageRef};
+use mirror_contract::{Backup, ImageRef, Settings};
 
 use crate::object::{Object, PodSpec};
 use crate::old_object::{OldObject, canonical};
@@ -51,25 +50,28 @@ pub fn exclusion(object: &Object<'_>, target: &Target) -> Exclusion {
 pub fn is_rewritten_by_another(
     object: &Object<'_>,
     old_object: &OldObject<'_>,
-    known: &KnownCopies<'_>,
+    settings: &Settings<'_>,
 ) -> bool {
-    let Some(spec) = object.spec().filter(|_| known.has_backups()) else {
+    let Some(spec) = object
+        .spec()
+        .filter(|_| settings.known_copies.has_backups())
+    else {
         return false;
     };
-    if foreign_copies(object, known).next().is_some() {
+    if foreign_copies(object, settings).next().is_some() {
         return true;
     }
     // A manifest that is applied again names the originals, and the other installation writes its copies again.
     let Some(old) = old_object.text_with(ORIGINAL_IMAGES) else {
         return false;
     };
-    foreign_copies(old, known).any(|(copy, original)| uses(spec, &copy, &original))
+    foreign_copies(old, settings).any(|(copy, original)| uses(spec, &copy, &original))
 }
 
 /// The images of `object` that its annotation names as copies and that are in no known backup, each with its original.
 fn foreign_copies<'o>(
     object: &'o Object<'_>,
-    known: &'o KnownCopies<'_>,
+    settings: &'o Settings<'_>,
 ) -> impl Iterator<Item = (String, String)> + 'o {
     let template = object
         .template()
@@ -83,16 +85,18 @@ fn foreign_copies<'o>(
         .flat_map(|spec| &spec.images.slots);
     slots.take(MAX_CHECKED).filter_map(move |slot| {
         let original = annotation.original(&slot.image)?;
-        is_foreign(&slot.image, original, known)
+        is_foreign(&slot.image, original, settings)
             .then(|| (slot.image.clone().into_owned(), original.to_owned()))
     })
 }
 
-fn is_foreign(copy: &str, original: &str, known: &KnownCopies<'_>) -> bool {
+fn is_foreign(copy: &str, original: &str, settings: &Settings<'_>) -> bool {
     let (Ok(copy), Ok(original)) = (ImageRef::parse(copy), ImageRef::parse(original)) else {
         return false;
     };
-    !known.contain(&copy) && Backup::any_relation(&copy, &original).is_some()
+    !settings.known_copies.contain(&copy)
+        && settings.rules.target_with(&copy).is_none()
+        && Backup::any_relation(&copy, &original).is_some()
 }
 
 fn uses(spec: &PodSpec<'_>, copy: &str, original: &str) -> bool {

@@ -3,9 +3,8 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use mirror_contract::settings::{KnownCopies, Settings};
 use mirror_contract::workload::ImageList;
-use mirror_contract::{ImageRef, Relation};
+use mirror_contract::{ImageRef, Relation, Settings};
 
 use crate::images::{Images, Slot};
 use crate::json::Texts;
@@ -68,9 +67,8 @@ impl<'a> OldObject<'a> {
     pub fn annotation(&self) -> &OriginalsAnnotation {
         self.annotation.get_or_init(|| {
             let template = self.object().and_then(Object::template);
-            let known = &self.settings.known_copies;
             template
-                .map(|template| OriginalsAnnotation::verified(template, known))
+                .map(|template| OriginalsAnnotation::verified(template, self.settings))
                 .unwrap_or_default()
         })
     }
@@ -158,10 +156,11 @@ impl<'a> OldObject<'a> {
 
     fn read_images(&self) -> KnownImages {
         let mut images = KnownImages::default();
-        let known: &KnownCopies<'_> = &self.settings.known_copies;
         for (copy, original) in self.annotation().copies() {
             // A digest that was added to a tag may be outdated: it counts only if it is in use.
-            if known.has_backups() && known.relation(copy, original) == Some(Relation::Exact) {
+            if self.settings.known_copies.has_backups()
+                && self.settings.relation(copy, original) == Some(Relation::Exact)
+            {
                 let original = canonical(original);
                 images.unused_copies.insert(original, copy.to_owned());
             }

@@ -5,11 +5,11 @@
 //! `"imagePullSecret": "<name>"`, which cannot be a copy, since those have a registry and a path.
 //!
 //! Everyone who may write the object may write the annotation, and the update of another user may rely on it. So an entry
-//! counts only if [`KnownCopies`] confirms it.
+//! counts only if [`Settings::relation`] confirms it.
 
 use std::collections::BTreeMap;
 
-use mirror_contract::settings::KnownCopies;
+use mirror_contract::Settings;
 use mirror_contract::workload::ORIGINAL_IMAGES;
 use serde_json::json;
 
@@ -42,15 +42,16 @@ impl OriginalsAnnotation {
         Self { originals, secret }
     }
 
-    /// The entries of the annotation of `template` that `known` confirms.
-    pub fn verified(template: &Part<'_>, known: &KnownCopies<'_>) -> Self {
+    /// The entries of the annotation of `template` that `settings` confirm.
+    pub fn verified(template: &Part<'_>, settings: &Settings<'_>) -> Self {
         let all = Self::unverified(template);
+        let is_pull_secret = |name: &String| settings.known_copies.is_pull_secret(name);
         let mut verified = Self {
-            secret: all.secret.filter(|name| known.is_pull_secret(name)),
+            secret: all.secret.filter(is_pull_secret),
             ..Self::default()
         };
         for (copy, original) in all.originals.iter().take(MAX_ENTRIES) {
-            if known.relation(copy, original).is_some() {
+            if settings.relation(copy, original).is_some() {
                 verified.add(copy, original);
             }
         }

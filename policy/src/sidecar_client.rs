@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use mirror_contract::{
-    Digest, ImageRef, ImageStatus, Mode, PullSecretStatus, Query, Refusal, Sidecar, owners,
+    Digest, ImageRef, ImageStatus, Mode, Place, PullSecretStatus, Query, Refusal, Sidecar, owners,
 };
 use serde::Deserialize;
 
@@ -70,9 +70,13 @@ impl<'a, H: Host> SidecarClient<'a, H> {
         }
     }
 
-    /// The status of `image`. A tag beside a digest is ignored.
-    pub fn image(&mut self, image: &ImageRef<'_>) -> Result<KnownStatus, Reason> {
-        let query = Query::image(image.clone(), self.mode)
+    /// The status of `image` in `place`. A tag beside a digest is ignored.
+    pub fn image(
+        &mut self,
+        place: &Place<'_>,
+        image: &ImageRef<'_>,
+    ) -> Result<KnownStatus, Reason> {
+        let query = Query::image_in(place.clone(), image.clone(), self.mode)
             .encode(&self.sidecar)
             .map_err(Reason::Unsupported)?;
         if let Some(known) = self.images.get(&query) {
@@ -81,9 +85,16 @@ impl<'a, H: Host> SidecarClient<'a, H> {
         if self.looked_up == MAX_IMAGES {
             return Err(Reason::TooManyImages);
         }
+        let is_target = *place == Place::Target;
+        // In the target of a rewrite there is the image itself, under this name.
+        let is_possible = |copy: &ImageRef<'_>| {
+            !is_target || (copy.host(), copy.path()) == (image.host(), image.path())
+        };
         let known = self.request(&query, |manifest| {
             Some(
                 match ImageStatus::from_annotations(|key| manifest.get(key))? {
+                    ImageStatus::Mirrored { image, .. } if !is_possible(&image) => return None,
+                    ImageStatus::InBackup { .. } if is_target => return None,
                     ImageStatus::Mirrored {
                         image,
                         digest,

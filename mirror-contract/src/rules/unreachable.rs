@@ -8,7 +8,7 @@ use crate::{ImagePattern, NamespacePattern};
 
 /// Comparisons of patterns in one list of rules. Rules beyond it count as reachable, so that the settings of any size are
 /// checked within the host's timeout.
-const MAX_COMPARISONS: usize = 1_000_000;
+pub(super) const MAX_COMPARISONS: usize = 1_000_000;
 
 /// A rule that can never decide, and why. Displayed as a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::reader::Reader;
 use crate::response::is_secret_name;
-use crate::{Backup, ImageRef, Relation};
+use crate::{Backup, ImageRef, Relation, RewriteTarget};
 
 /// The default of the sidecar.
 const DEFAULT_PULL_SECRETS: [&str; 1] = ["image-mirror-pull"];
@@ -57,6 +57,13 @@ impl KnownCopies<'_> {
     #[must_use]
     pub fn has_backups(&self) -> bool {
         !self.backups.is_empty()
+    }
+
+    /// Returns whether a backup and `target` have repositories in common.
+    #[must_use]
+    pub fn overlap(&self, target: &RewriteTarget<'_>) -> bool {
+        let mut backups = self.backups.iter().flatten();
+        backups.any(|backup| backup.overlaps(target))
     }
 
     /// Returns whether `image` is in one of the backups.

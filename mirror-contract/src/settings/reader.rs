@@ -85,18 +85,17 @@ impl<'a> Reader<'a> {
         &mut self,
         key: &'static str,
         wanted: &str,
-        read: impl FnOnce(&'a str) -> Option<T>,
+        read: impl Fn(&'a str) -> Option<T>,
     ) -> Option<T> {
-        let Some(value) = self.value(key) else {
-            let key = self.full(key);
-            self.errors.push(format!("`{key}` is required: {wanted}"));
-            return None;
-        };
-        let read = value.as_str().and_then(read);
-        if read.is_none() {
-            self.refuse(key, wanted, value);
+        let mut result = None;
+        let is_set = self.read(key, wanted, &mut |value| {
+            result = value.as_str().and_then(&read);
+            result.is_some()
+        });
+        if !is_set {
+            self.refuse_setting(key, &format!("is required: {wanted}"));
         }
-        read
+        result
     }
 
     pub fn optional<T>(
@@ -104,15 +103,14 @@ impl<'a> Reader<'a> {
         key: &'static str,
         wanted: &str,
         default: T,
-        read: impl FnOnce(&'a Value) -> Option<T>,
+        read: impl Fn(&'a Value) -> Option<T>,
     ) -> T {
-        let Some(value) = self.value(key) else {
-            return default;
-        };
-        read(value).unwrap_or_else(|| {
-            self.refuse(key, wanted, value);
-            default
-        })
+        let mut result = None;
+        self.read(key, wanted, &mut |value| {
+            result = read(value);
+            result.is_some()
+        });
+        result.unwrap_or(default)
     }
 
     /// Reads a list of strings; `wanted` describes one of them.
@@ -144,17 +142,37 @@ impl<'a> Reader<'a> {
         if let Some(Value::Array(entries)) = self.map.and_then(|map| map.get(key))
             && entries.is_empty()
         {
-            let full = self.full(key);
-            self.errors.push(format!(
-                "`{full}` must not be empty: without it, the rule matches all"
-            ));
+            self.refuse_setting(key, "must not be empty: without it, the rule matches all");
         }
         self.list(key, wanted, &[], read)
     }
 
-    /// Adds an error about settings that cannot be combined.
-    pub fn refuse_combination(&mut self, error: &str) {
-        self.errors.push(error.to_owned());
+    /// Adds an error: a sentence that starts with the name of the setting.
+    pub fn refuse_setting(&mut self, key: &str, error: &str) {
+        let key = self.full(key);
+        self.errors.push(format!("`{key}` {error}"));
+    }
+
+    /// Returns whether a setting is there, even an invalid one.
+    pub fn has(&self, key: &str) -> bool {
+        self.map.is_some_and(|map| map.contains_key(key))
+    }
+
+    /// Calls `read` with the value of a setting, and reports the value if `read` refuses it. Returns `false` if it is missing.
+    fn read(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        // Not generic, as in `entries`.
+        read: &mut dyn FnMut(&'a Value) -> bool,
+    ) -> bool {
+        let Some(value) = self.value(key) else {
+            return false;
+        };
+        if !read(value) {
+            self.refuse(key, wanted, value);
+        }
+        true
     }
 
     /// Calls `read` with every entry of a list, and reports the entries that it refuses. Returns `false` if there is no list.
@@ -186,9 +204,7 @@ impl<'a> Reader<'a> {
 
     fn refuse(&mut self, key: &str, wanted: &str, value: &Value) {
         let value = shorten(&value.to_string(), MAX_ECHO);
-        let key = self.full(key);
-        self.errors
-            .push(format!("`{key}` must be {wanted}, not {value}"));
+        self.refuse_setting(key, &format!("must be {wanted}, not {value}"));
     }
 
     fn full(&self, key: &str) -> String {

@@ -57,6 +57,7 @@ fn is_rewritten_to(#[case] to: &str, #[case] image: &str, #[case] expected: &str
 #[case::wildcard("harbor.example.com/*")]
 #[case::docker_hub("docker.io")]
 #[case::docker_hub_by_its_host("registry-1.docker.io")]
+#[case::account_on_docker_hub_by_its_host("registry-1.docker.io/acme")]
 #[case::no_room(&format!("harbor.example.com/{}", "a".repeat(200)))]
 fn is_no_target(#[case] text: &str) {
     assert_eq!(RewriteTarget::parse(text), None);
@@ -77,6 +78,9 @@ fn a_name_that_is_too_long_is_an_error() {
 #[case::around("ghcr.io/acme/mirror", true)]
 #[case::beside("ghcr.io/acme-2", false)]
 #[case::another_registry("quay.io/acme", false)]
+#[case::default_port("ghcr.io:443/acme/mirror", true)]
+#[case::another_port("ghcr.io:5000/acme/mirror", false)]
+#[case::longer_host("ghcr.io.example.com", false)]
 fn overlaps_with_backups(#[case] backup: &str, #[case] overlaps: bool) {
     assert_eq!(target("ghcr.io/acme").overlaps(backup), overlaps);
 }

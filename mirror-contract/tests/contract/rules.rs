@@ -1,7 +1,9 @@
 //! Rules: which of them decides, which of them never can, and what the older settings mean.
 
 use mirror_contract::rules::{Action, Decider, Decision, Position, Rule, Rules};
-use mirror_contract::{ImagePattern, ImageRef, NamespacePattern, Settings};
+use mirror_contract::{
+    BackupName, ImagePattern, ImageRef, NamespacePattern, Relation, RewriteTarget, Settings,
+};
 use proptest::prelude::*;
 use proptest::sample::select;
 use rstest::rstest;
@@ -12,6 +14,9 @@ use super::support;
 const NAMESPACES: [&str; 6] = ["a", "a-b", "a-c", "b", "kube-system", "shop"];
 const NAMESPACE_PATTERNS: [&str; 8] = ["a", "a-*", "a*", "a-b", "b", "kube-*", "shop", "*"];
 const NGINX: &str = "docker.io/library/nginx";
+const MIRROR: Action<'_> = Action::Mirror {
+    backup: BackupName::DEFAULT,
+};
 const DIGEST: &str = "@sha256:1111111111111111111111111111111111111111111111111111111111111111";
 
 /// Images of few repositories, so that many patterns match them.
@@ -103,7 +108,7 @@ proptest! {
         let rules = settings["rules"].as_array().unwrap();
         let index = rules.iter().position(|rule| matches(rule, namespace, &image));
         let is_kept = index.is_some_and(|index| rules[index]["action"] == "keep");
-        prop_assert_eq!(action, if is_kept { &Action::Keep } else { &Action::Mirror });
+        prop_assert_eq!(action, if is_kept { &Action::Keep } else { &MIRROR });
         prop_assert_eq!(decider, index.map(|index| Decider::Rule(Position::Rules(index))));
     }
 
@@ -132,7 +137,7 @@ proptest! {
         first["action"] = "mirror".into();
         second["action"] = "keep".into();
         for (rules, expected) in [
-            (json!([&first, &second]), Action::Mirror),
+            (json!([&first, &second]), MIRROR),
             (json!([&second, &first]), Action::Keep),
         ] {
             let settings = json!({"sidecar": "a:1", "excludedNamespaces": [], "rules": rules});
@@ -188,7 +193,7 @@ proptest! {
         let parsed = ImageRef::parse(&image).unwrap();
         let any = |patterns: &[String]| patterns.iter().any(|text| pattern(text).matches(&parsed, &parsed.to_string()));
         let is_mirrored = (include.is_empty() || any(&include)) && !any(&exclude);
-        prop_assert_eq!(*decision(&settings, namespace, &image).action == Action::Mirror, is_mirrored);
+        prop_assert_eq!(*decision(&settings, namespace, &image).action == MIRROR, is_mirrored);
     }
 
     #[test]
@@ -236,4 +241,139 @@ fn the_check_of_many_rules_is_bounded() {
             .iter()
             .any(|rule| rule.position == Position::Rules(0))
     );
+}
+
+/// Rules that rewrite images of Docker Hub and quay.io, and copy those of two namespaces to backups of their own.
+fn settings_with_targets() -> Value {
+    json!({"sidecar": "a:1", "backups": ["backup.test/acme"], "rules": [
+        {"images": ["docker.io/*"], "action": "rewrite", "target": "harbor.test/hub"},
+        {"namespaces": ["shop"], "images": ["quay.io/acme/*"], "action": "rewrite", "target": "cache.test:5000"},
+        {"namespaces": ["a-*"], "action": "mirror", "backup": "team-a"},
+        {"namespaces": ["b"], "action": "mirror", "backup": "default"},
+    ]})
+}
+
+#[rstest]
+#[case::rewrite(
+    "shop",
+    "docker.io/acme/app:1",
+    "harbor.test/hub",
+    Some(Decider::Rule(Position::Rules(0)))
+)]
+#[case::rewrite_in_one_namespace(
+    "shop",
+    "quay.io/acme/app:1",
+    "cache.test:5000",
+    Some(Decider::Rule(Position::Rules(1)))
+)]
+#[case::no_rule("shop", "quay.io/other/app:1", "default", None)]
+#[case::backup(
+    "a-b",
+    "quay.io/acme/app:1",
+    "team-a",
+    Some(Decider::Rule(Position::Rules(2)))
+)]
+#[case::default_by_name(
+    "b",
+    "quay.io/acme/app:1",
+    "default",
+    Some(Decider::Rule(Position::Rules(3)))
+)]
+#[case::in_a_target(
+    "a-b",
+    "harbor.test/hub/library/nginx:1",
+    "",
+    Some(Decider::Target(Position::Rules(0)))
+)]
+#[case::in_a_target_by_its_port(
+    "shop",
+    "harbor.test:443/hub/library/nginx:1",
+    "",
+    Some(Decider::Target(Position::Rules(0)))
+)]
+#[case::in_a_target_that_is_a_registry(
+    "shop",
+    "cache.test:5000/x:1",
+    "",
+    Some(Decider::Target(Position::Rules(1)))
+)]
+#[case::beside_a_target("shop", "harbor.test/hub2/nginx:1", "default", None)]
+fn images_go_to(
+    #[case] namespace: &str,
+    #[case] image: &str,
+    #[case] place: &str,
+    #[case] decider: Option<Decider>,
+) {
+    let settings = settings_with_targets();
+    let settings = Settings::parse(&settings).unwrap();
+    let decision = decision(&settings, namespace, image);
+    let shown = match decision.action {
+        Action::Mirror { backup } => backup.to_string(),
+        Action::Rewrite { target } => target.to_string(),
+        Action::Keep => String::new(),
+    };
+    assert_eq!((shown.as_str(), decision.decider), (place, decider));
+    assert_eq!(settings.clone().into_owned(), settings);
+}
+
+#[rstest]
+#[case::copy(
+    "backup.test/acme/docker.io-library-nginx:1",
+    "nginx:1",
+    Some(Relation::Exact)
+)]
+#[case::rewritten("harbor.test/hub/library/nginx:1", "nginx:1", Some(Relation::Exact))]
+#[case::rewritten_to_a_registry(
+    "cache.test:5000/acme/app:1",
+    "quay.io/acme/app:1",
+    Some(Relation::Exact)
+)]
+#[case::pattern_does_not_matter(
+    "cache.test:5000/other/app:1",
+    "quay.io/other/app:1",
+    Some(Relation::Exact)
+)]
+#[case::pinned(&format!("harbor.test/hub/library/nginx:1{DIGEST}"), "nginx:1", Some(Relation::Pinned))]
+#[case::digest(&format!("harbor.test/hub/a/b{DIGEST}"), &format!("a/b{DIGEST}"), Some(Relation::Exact))]
+#[case::lost_digest("harbor.test/hub/a/b:1", &format!("a/b:1{DIGEST}"), None)]
+#[case::another_tag("harbor.test/hub/library/nginx:2", "nginx:1", None)]
+#[case::another_repository("harbor.test/hub/library/nginx2:1", "nginx:1", None)]
+#[case::another_registry("harbor.test/hub/acme/app:1", "quay.io/acme/app:1", None)]
+#[case::another_target("cache.test:5000/library/nginx:1", "nginx:1", None)]
+#[case::outside("harbor.test/library/nginx:1", "nginx:1", None)]
+fn annotated_originals_count(
+    #[case] copy: &str,
+    #[case] original: &str,
+    #[case] expected: Option<Relation>,
+) {
+    let settings = settings_with_targets();
+    let settings = Settings::parse(&settings).unwrap();
+    assert_eq!(settings.relation(copy, original), expected);
+}
+
+/// Why a rewrite is for one registry.
+#[test]
+fn images_of_two_registries_would_get_the_same_name() {
+    let target = RewriteTarget::parse("harbor.test/x").unwrap();
+    let rewrite = |image| target.rewrite(&ImageRef::parse(image).unwrap()).unwrap();
+    assert_eq!(rewrite("quay.io/acme/app:1"), rewrite("ghcr.io/acme/app:1"));
+}
+
+proptest! {
+    #[test]
+    fn a_pattern_within_a_location_matches_nothing_outside(text in image_pattern(), location in image(), image in image(), depth in 0..3_usize) {
+        let location = ImageRef::parse(&location).unwrap();
+        let mut location = format!("{}/{}", location.host(), location.path());
+        for _ in 0..depth {
+            location.truncate(location.rfind('/').unwrap_or(location.len()));
+        }
+        let image = ImageRef::parse(&image).unwrap();
+        let pattern = pattern(&text);
+        if let Some(target) = RewriteTarget::parse(&location) && pattern.matches(&image, &image.to_string()) {
+            let is_inside = target.contains(&image);
+            prop_assert!(is_inside || !pattern.is_within(&location));
+            prop_assert!(!is_inside || pattern.may_match_in(&location));
+            prop_assert!(pattern.registry().is_none_or(|registry| registry == image.host()));
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use mirror_contract::rules::{Action, Decider};
-use mirror_contract::{Digest, ImageRef, Settings, placeholder};
+use mirror_contract::{BackupName, Digest, ImageRef, Place, Settings, placeholder};
 
 use crate::host::Host;
 use crate::images::Slot;
@@ -58,6 +58,8 @@ pub struct Copy {
     pub digest: String,
     /// The pull Secret that it is known to need.
     pub secret: Option<String>,
+    /// The pull Secret is known, even if there is none.
+    pub is_secret_known: bool,
 }
 
 /// An image that the annotation decides about.
@@ -130,7 +132,7 @@ impl Workload<'_> {
                 .annotated_copy_in_use(slot, None)
                 .unwrap_or(Outcome::KeptByRule(decider));
         }
-        match sidecar.image(&original) {
+        match replacement(decision.action, &original, sidecar) {
             Ok(KnownStatus::InBackup { secret, .. }) => Outcome::InBackup {
                 secret: secret.map(Rc::from),
             },
@@ -143,7 +145,7 @@ impl Workload<'_> {
                 digest,
                 secret,
             }) => {
-                let rewrite = rewrite(&original, &copy, &digest, secret, settings);
+                let rewrite = rewrite(&original, &copy, &digest, secret, decision.action, settings);
                 let kept = match &rewrite {
                     Ok(copy) if !self.is_renamed(slot, copy) || (self.may_rename)() => None,
                     Ok(_) => self.annotated_copy_in_use(slot, None),
@@ -175,10 +177,22 @@ impl Workload<'_> {
         sidecar: &mut SidecarClient<'_, H>,
         settings: &Settings<'_>,
     ) -> Outcome {
-        let secret = match sidecar.image(image) {
+        let original = ImageRef::parse(original).ok();
+        let decision = original
+            .as_ref()
+            .map(|original| settings.rules.decide(self.namespace, original));
+        let action = decision.map_or(&Action::Keep, |decision| decision.action);
+        let is_target = settings.rules.target_with(image).is_some();
+        let place = match action {
+            _ if is_target => Place::Target,
+            Action::Mirror { backup } => Place::Backup(backup.clone()),
+            Action::Rewrite { .. } | Action::Keep => Place::Backup(BackupName::DEFAULT),
+        };
+        let secret = match sidecar.image(&place, image) {
             Ok(KnownStatus::InBackup { secret, is_former }) => {
                 let secret = secret.map(Rc::from);
-                if !is_former {
+                // A copy is former as well if a rewrite has replaced the rule that made it.
+                if !is_former && !matches!(action, Action::Rewrite { .. }) {
                     return Outcome::InBackup { secret };
                 }
                 secret
@@ -193,37 +207,17 @@ impl Workload<'_> {
             }
         };
         let copy = (self.may_rename)()
-            .then(|| self.copy_of_original(original, sidecar, settings))
+            .then(|| copy_of_original(original.as_ref()?, action, sidecar, settings))
             .flatten();
         match copy {
             Some(copy) if repository(&copy.image) != repository(&slot.image) => {
                 Outcome::Rewrite(Rc::new(copy))
             }
+            _ if is_target => Outcome::InBackup { secret },
             // The current pull Secret may lack the login for the former location.
             _ => Outcome::InBackup {
                 secret: self.annotated_secret().map(Rc::from).or(secret),
             },
-        }
-    }
-
-    /// The copy of an annotated original, if the rules mirror it and the sidecar knows it.
-    fn copy_of_original<H: Host>(
-        &self,
-        original: &str,
-        sidecar: &mut SidecarClient<'_, H>,
-        settings: &Settings<'_>,
-    ) -> Option<Copy> {
-        let original = ImageRef::parse(original).ok()?;
-        if *settings.rules.decide(self.namespace, &original).action == Action::Keep {
-            return None;
-        }
-        match sidecar.image(&original) {
-            Ok(KnownStatus::Mirrored {
-                copy,
-                digest,
-                secret,
-            }) => rewrite(&original, &copy, &digest, secret, settings).ok(),
-            _ => None,
         }
     }
 
@@ -274,11 +268,45 @@ impl Workload<'_> {
     }
 }
 
+/// The status of what `action` puts in place of `original`.
+fn replacement<H: Host>(
+    action: &Action<'_>,
+    original: &ImageRef<'_>,
+    sidecar: &mut SidecarClient<'_, H>,
+) -> Result<KnownStatus, Reason> {
+    match action {
+        Action::Mirror { backup } => sidecar.image(&Place::Backup(backup.clone()), original),
+        Action::Rewrite { target } => {
+            let rewritten = target.rewrite(original).map_err(Reason::Unsupported)?;
+            sidecar.image(&Place::Target, &rewritten)
+        }
+        Action::Keep => Ok(KnownStatus::Excluded),
+    }
+}
+
+/// The copy of an annotated original, if `action` replaces it and the sidecar knows it.
+fn copy_of_original<H: Host>(
+    original: &ImageRef<'_>,
+    action: &Action<'_>,
+    sidecar: &mut SidecarClient<'_, H>,
+    settings: &Settings<'_>,
+) -> Option<Copy> {
+    match replacement(action, original, sidecar) {
+        Ok(KnownStatus::Mirrored {
+            copy,
+            digest,
+            secret,
+        }) => rewrite(original, &copy, &digest, secret, action, settings).ok(),
+        _ => None,
+    }
+}
+
 fn rewrite(
     original: &ImageRef<'_>,
     copy: &ImageRef<'_>,
     digest: &Digest<'_>,
     secret: Option<String>,
+    action: &Action<'_>,
     settings: &Settings<'_>,
 ) -> Result<Copy, Reason> {
     let image =
@@ -287,6 +315,8 @@ fn rewrite(
         image: image.into(),
         digest: digest.to_string(),
         secret,
+        // The target of a rewrite needs none without credentials in the configuration of the sidecar.
+        is_secret_known: matches!(action, Action::Rewrite { .. }),
     })
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mirror_contract::{
-    Backup, Digest, ImageStatus, Naming, PullSecretStatus, Query, Refusal, RefusalKind,
+    Backup, Digest, ImageRef, ImageStatus, Naming, Place, PullSecretStatus, Query, Refusal,
+    RefusalKind,
 };
 use serde_json::{Value, json};
 
@@ -14,6 +15,13 @@ pub const SIDECAR: &str = "sidecar.test:5000";
 pub const TAG_DIGEST: &str =
     "sha256:1111111111111111111111111111111111111111111111111111111111111111";
 pub const SECRET: &str = "image-mirror-pull";
+
+/// The registry of all backups other than the default.
+const TEAM_BACKUPS: &str = "teams.test";
+
+fn team_backup(name: &str) -> Backup {
+    Backup::new(TEAM_BACKUPS, name, Naming::Flat).unwrap()
+}
 
 /// What the host says to one question.
 #[derive(Clone)]
@@ -89,6 +97,17 @@ impl Script {
         self
     }
 
+    fn backup_of(&self, place: &Place<'_>) -> Backup {
+        match place {
+            Place::Backup(name) if !name.is_default() => team_backup(name.as_str()),
+            _ => self.backup.clone(),
+        }
+    }
+
+    fn is_copy(&self, image: &ImageRef<'_>) -> bool {
+        self.backup.contains(image) || image.host() == TEAM_BACKUPS
+    }
+
     fn answer(&self, answer: ImageStatus<'_>) -> Vec<(&'static str, String)> {
         answer
             .naming_secret(self.hints.then_some(SECRET))
@@ -105,19 +124,22 @@ impl Script {
                 }
                 .annotations(),
             ),
-            Query::Image { image, .. } if self.backup.contains(&image) => {
+            Query::Image { image, place, .. } if self.is_copy(&image) => {
                 manifest(&self.answer(ImageStatus::InBackup {
                     secret: None,
-                    is_former: false,
+                    is_former: !self.backup_of(&place).contains(&image),
                 }))
             }
             Query::Image { image, .. } if image.path().contains(&self.missing[..]) => {
                 return pending();
             }
-            Query::Image { image, .. } => {
+            Query::Image { image, place, .. } => {
                 let digest = image.digest().cloned();
                 let digest = digest.unwrap_or_else(|| Digest::parse(TAG_DIGEST).unwrap());
-                let image = self.backup.target(&image).unwrap();
+                let image = match place {
+                    Place::Target => image,
+                    Place::Backup(_) => self.backup_of(&place).target(&image).unwrap(),
+                };
                 let secret = None;
                 manifest(&self.answer(ImageStatus::Mirrored {
                     image,

@@ -38,6 +38,15 @@ fn message(settings: &Value) -> Option<String> {
     {"images": ["registry.example.com/*"], "action": "keep"},
     {"action": "mirror"}
 ]}))]
+#[case::backups_and_targets(json!({"sidecar": "a:1", "backups": ["harbor.test/mirror"], "rules": [
+    {"namespaces": ["team-a"], "action": "mirror", "backup": "team-a"},
+    {"namespaces": ["team-b"], "action": "mirror", "backup": "default"},
+    {"namespaces": ["team-c"], "images": ["docker.io/library/*"], "action": "rewrite", "target": "harbor.test/hub"},
+    {"images": ["docker.io/acme/*", "docker.io/library/*"], "action": "rewrite", "target": "harbor.test/hub"},
+    {"images": ["quay.io/*"], "action": "rewrite", "target": "cache.test:5000"},
+    {"images": ["harbor.test/hub/*"], "action": "keep"},
+    {"images": ["harbor.test/*"], "action": "mirror"}
+]}))]
 #[case::no_rules(json!({"sidecar": "a:1", "images": {"exclude": ["*"]}, "rules": []}))]
 #[case::no_exclusions(json!({"sidecar": "localhost:5000", "excludedNamespaces": [], "timeBudgetMs": 50}))]
 fn valid(#[case] settings: Value) {
@@ -85,9 +94,9 @@ fn valid(#[case] settings: Value) {
 #[case::label_without_key(json!({"sidecar": "a:1", "skipLabels": ["=spilo"]}), "not \"=spilo\"")]
 #[case::rules_not_a_list(rules(&json!({"action": "keep"})), "`rules` must be a list, each entry an object, not {")]
 #[case::rule_not_an_object(rules(&json!(["keep"])), "`rules[0]` must be an object, not \"keep\"")]
-#[case::rule_without_action(rules(&json!([{"images": ["*"]}])), "`rules[0].action` is required: `mirror` or `keep`")]
-#[case::rule_with_another_action(rules(&json!([{"action": "drop"}])), "`rules[0].action` must be `mirror` or `keep`, not \"drop\"")]
-#[case::rule_with_unknown_key(rules(&json!([{"action": "keep"}, {"image": "*", "action": "keep"}])), "unknown setting `rules[1].image` (known settings: rules[1].namespaces, rules[1].images, rules[1].action)")]
+#[case::rule_without_action(rules(&json!([{"images": ["*"]}])), "`rules[0].action` is required: `mirror`, `rewrite` or `keep`")]
+#[case::rule_with_another_action(rules(&json!([{"action": "drop"}])), "`rules[0].action` must be `mirror`, `rewrite` or `keep`, not \"drop\"")]
+#[case::rule_with_unknown_key(rules(&json!([{"action": "keep"}, {"image": "*", "action": "keep"}])), "unknown setting `rules[1].image` (known settings: rules[1].namespaces, rules[1].images, rules[1].action, rules[1].backup, rules[1].target)")]
 #[case::rule_for_no_image(rules(&json!([{"images": [], "action": "keep"}])), "`rules[0].images` must not be empty")]
 #[case::rule_for_no_namespace(rules(&json!([{"namespaces": [], "action": "keep"}])), "`rules[0].namespaces` must not be empty")]
 #[case::rule_with_wrong_image(rules(&json!([{"action": "mirror", "images": ["a.b/*"]}, {"action": "mirror"}, {"images": ["nginx"], "action": "keep"}])), "`rules[2].images[0]` must be a full reference")]
@@ -100,6 +109,34 @@ fn valid(#[case] settings: Value) {
     {"images": ["quay.io/*"], "action": "keep"},
     {"namespaces": ["team-a", "team-b", "kubewarden"], "images": ["quay.io/acme/*"], "action": "mirror"}
 ])), "`rules[2]` can never match: `rules[0]`, `rules[1]`, `excludedNamespaces` match all its images first")]
+#[case::backup_that_is_no_label(rules(&json!([{"action": "mirror", "backup": "Team_A"}])), "`rules[0].backup` must be the name of a backup (lower-case letters, digits and inner `-`), not \"Team_A\"")]
+#[case::backup_with_another_action(rules(&json!([{"action": "keep", "backup": "team-a"}])), "`rules[0].backup` is only for `action: mirror`")]
+#[case::backup_with_rewrite(rules(&json!([{"images": ["quay.io/*"], "action": "rewrite", "target": "a.test/quay", "backup": "a"}])), "`rules[0].backup` is only for `action: mirror`")]
+#[case::target_with_another_action(rules(&json!([{"action": "mirror", "target": "harbor.test/quay"}])), "`rules[0].target` is only for `action: rewrite`")]
+#[case::no_target(rules(&json!([{"images": ["quay.io/*"], "action": "rewrite"}])), "`rules[0].target` is required for `action: rewrite`")]
+#[case::target_without_host(rules(&json!([{"images": ["quay.io/*"], "action": "rewrite", "target": "hub/library"}])), "`rules[0].target` must be a registry with an optional path, such as `harbor.example.com/hub`, in lower case, not \"hub/library\"")]
+#[case::rewrite_of_all_images(rules(&json!([{"action": "rewrite", "target": "harbor.test/quay"}])), "`rules[0].images` must be of one registry for `action: rewrite`, such as `quay.io/*`")]
+#[case::rewrite_of_two_registries(rules(&json!([{"images": ["quay.io/*", "docker.io/*"], "action": "rewrite", "target": "harbor.test/x"}])), "`rules[0].images` must be of one registry")]
+#[case::rewrite_of_any_registry(rules(&json!([{"images": ["quay.io*/app"], "action": "rewrite", "target": "harbor.test/x"}])), "`rules[0].images` must be of one registry")]
+#[case::rewrite_into_a_backup(json!({"sidecar": "a:1", "backups": ["b.test/x", "harbor.test/quay/mirror"], "rules": [{"images": ["quay.io/*"], "action": "rewrite", "target": "harbor.test/quay"}]}), "`rules[0].target` overlaps one of `backups`: its images would count as copies")]
+#[case::rewrite_into_a_whole_backup(json!({"sidecar": "a:1", "backups": ["harbor.test"], "rules": [{"images": ["quay.io/*"], "action": "rewrite", "target": "harbor.test/quay"}]}), "`rules[0].target` overlaps one of `backups`")]
+#[case::rewrite_into_itself(rules(&json!([{"images": ["quay.io/*"], "action": "rewrite", "target": "quay.io/mirror"}])), "`rules[0]` applies to images in `rules[0].target`, which cannot be copied or rewritten again")]
+#[case::rewrites_in_a_circle(rules(&json!([
+    {"images": ["quay.io/*"], "action": "rewrite", "target": "docker.io/quay"},
+    {"images": ["docker.io/*"], "action": "rewrite", "target": "quay.io/hub"}
+])), "`rules[1]` applies to images in `rules[0].target`, which cannot be copied or rewritten again; `rules[0]` applies to images in `rules[1].target`")]
+#[case::copies_of_a_target(rules(&json!([
+    {"images": ["harbor.test/quay/acme/*"], "action": "mirror"},
+    {"images": ["quay.io/*"], "action": "rewrite", "target": "harbor.test/quay"}
+])), "`rules[0]` applies to images in `rules[1].target`")]
+#[case::one_target_for_two_registries(rules(&json!([
+    {"images": ["quay.io/*"], "action": "rewrite", "target": "harbor.test/x"},
+    {"images": ["docker.io/*"], "action": "rewrite", "target": "harbor.test/x"}
+])), "`rules[1].target` overlaps `rules[0].target`: different images could get the same name")]
+#[case::a_target_inside_another(rules(&json!([
+    {"images": ["quay.io/*"], "action": "rewrite", "target": "harbor.test/x/y"},
+    {"images": ["docker.io/*"], "action": "rewrite", "target": "harbor.test/x"}
+])), "`rules[1].target` overlaps `rules[0].target`")]
 #[case::rules_and_include(json!({"sidecar": "a:1", "images": {"include": ["*"]}, "rules": [{"action": "keep"}]}), "`images` cannot be combined with `rules`: write `images.exclude` as a rule with `action: keep`")]
 #[case::rules_and_exclude(json!({"sidecar": "a:1", "images": {"exclude": ["*"]}, "rules": [{"action": "keep"}]}), "`images` cannot be combined with `rules`")]
 #[case::list(json!([]), "the settings must be an object")]
