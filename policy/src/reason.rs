@@ -3,6 +3,7 @@
 use std::fmt;
 
 use mirror_contract::reference::ParseError;
+use mirror_contract::rules::Decider;
 use mirror_contract::{Refusal, RefusalKind, Unsupported};
 
 use crate::images::MAX_IMAGES;
@@ -55,6 +56,15 @@ impl Reason {
             Self::NoSecret(reason) => reason.is_unknown(),
             reason => reason.is_unavailable() || *reason == Self::OutOfTime,
         }
+    }
+
+    /// The same with the rule that decides, if the sidecar gave the reason.
+    pub fn of_rule(mut self, rule: Decider) -> Self {
+        if let Self::Pending(reason) | Self::Failed(reason) | Self::Unavailable(reason) = &mut self
+        {
+            *reason = format!("{reason} ({rule})");
+        }
+        self
     }
 
     pub fn reason(&self) -> String {

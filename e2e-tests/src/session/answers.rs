@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, anyhow};
 use mirror_contract::{
-    Backup, Digest, ImageRef, ImageStatus, Naming, PullSecretStatus, Query, Refusal, RefusalKind,
+    Backup, Digest, ImageRef, ImageStatus, Naming, Place, PullSecretStatus, Query, Refusal,
+    RefusalKind,
 };
 use oci_client::manifest::OciManifest;
 use serde::Deserialize;
@@ -15,7 +16,7 @@ use serde_json::json;
 use super::{Request, Response};
 use testkit::digest;
 
-/// Where the copies are.
+/// Where the copies of the default backup are. Those of another one are in the repository of its name.
 const BACKUP: (&str, &str) = ("registry.example.com", "acme/mirror");
 /// The pull Secret that they need.
 const PULL_SECRET: &str = "image-mirror-pull";
@@ -24,7 +25,8 @@ const PULL_SECRET: &str = "image-mirror-pull";
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Answers {
-    /// About single images, in their canonical form such as `docker.io/library/nginx:1.27`.
+    /// About single images, in their canonical form such as `docker.io/library/nginx:1.27`. An image in the target of a
+    /// rewrite has the name that it has there.
     images: BTreeMap<String, Fate>,
     /// About all other images.
     others: Fate,
@@ -87,17 +89,22 @@ impl Answers {
         let query = Query::decode(repository, tag)?;
         let url = format!("https://{sidecar}/v2/{repository}/manifests/{tag}");
         match query {
-            Query::Image { image, .. } => self.image(&image, &url),
+            Query::Image { image, place, .. } => self.image(&image, &place, &url),
             Query::PullSecret { namespace, .. } => self.secret(&namespace, &url),
         }
     }
 
-    fn image(&self, image: &ImageRef<'_>, url: &str) -> anyhow::Result<Response> {
+    fn image(
+        &self,
+        image: &ImageRef<'_>,
+        place: &Place<'_>,
+        url: &str,
+    ) -> anyhow::Result<Response> {
         let name = image.to_string();
         let refuse = |kind, reason: &str| Ok(refusal(kind, reason, url));
         match self.images.get(&name).unwrap_or(&self.others) {
-            Fate::Mirrored => self.mirrored(image, &digest_of(image)),
-            Fate::OtherDigest => self.mirrored(image, &digest::of(b"another image")),
+            Fate::Mirrored => self.mirrored(image, place, &digest_of(image)),
+            Fate::OtherDigest => self.mirrored(image, place, &digest::of(b"another image")),
             Fate::InBackup => self.lasting(ImageStatus::InBackup {
                 secret: None,
                 is_former: false,
@@ -118,14 +125,27 @@ impl Answers {
         }
     }
 
-    fn mirrored(&self, image: &ImageRef<'_>, digest: &str) -> anyhow::Result<Response> {
-        let backup = Backup::new(BACKUP.0, BACKUP.1, Naming::Flat)
-            .map_err(|error| anyhow!("the backup is at no place: {error:?}"))?;
-        self.lasting(ImageStatus::Mirrored {
-            image: backup.target(image)?,
-            digest: Digest::parse(digest).context("a digest is none")?,
+    fn mirrored(
+        &self,
+        image: &ImageRef<'_>,
+        place: &Place<'_>,
+        digest: &str,
+    ) -> anyhow::Result<Response> {
+        let digest = Digest::parse(digest).context("a digest is none")?;
+        let mirrored = |image, digest| ImageStatus::Mirrored {
+            image,
+            digest,
             secret: None,
-        })
+        };
+        let repository = match place {
+            // The image itself, which needs no pull Secret.
+            Place::Target => return success(&mirrored(image.clone(), digest).annotations()),
+            Place::Backup(name) if name.is_default() => BACKUP.1.to_owned(),
+            Place::Backup(name) => name.to_string(),
+        };
+        let backup = Backup::new(BACKUP.0, &repository, Naming::Flat)
+            .map_err(|error| anyhow!("the backup is at no place: {error:?}"))?;
+        self.lasting(mirrored(backup.target(image)?, digest))
     }
 
     /// Names the pull Secret, which the sidecar knows whether or not it can make one.

@@ -2,13 +2,13 @@
 //!
 //! The first new request gets the first line, and so on; the same request always gets the same response. A line is a
 //! manifest; or the text of an error if it starts with `!`, with `\n` for line breaks; or empty, for the response that there
-//! is a copy. Each `+` before that lets 100 ms pass.
+//! is a copy, or the image itself for the target of a rewrite. Each `+` before that lets 100 ms pass.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mirror_contract::{
-    Backup, Digest, ImageRef, ImageStatus, Mode, Naming, PullSecretStatus, Query, Refusal,
+    Backup, Digest, ImageRef, ImageStatus, Mode, Naming, Place, PullSecretStatus, Query, Refusal,
     RefusalKind,
 };
 use serde_json::{Value, json};
@@ -85,12 +85,17 @@ impl<'a> Sidecar<'a> {
 
     fn reply(&mut self, reference: &str, query: &Query<'_>) -> Reply {
         if self.is_next_request {
-            let is_copy =
-                matches!(query, Query::Image { image, .. } if self.copies.contains(&name(image)));
-            return match self.known.get(reference) {
-                _ if is_copy => Reply::immediate(Ok(in_backup())),
-                Some(reply) => reply.clone(),
-                None => Reply::immediate(Err(unavailable())),
+            let place = match query {
+                Query::Image { image, place, .. } if self.copies.contains(&name(image)) => {
+                    Some(place)
+                }
+                _ => None,
+            };
+            return match (place, self.known.get(reference)) {
+                (Some(Place::Target), _) => Reply::immediate(Ok(mirrored(query))),
+                (Some(Place::Backup(_)), _) => Reply::immediate(Ok(in_backup())),
+                (None, Some(reply)) => reply.clone(),
+                (None, None) => Reply::immediate(Err(unavailable())),
             };
         }
         let mut line = self.lines.pop().unwrap_or_default();
@@ -163,17 +168,25 @@ fn reported(manifest: &str) -> Option<String> {
 }
 
 fn mirrored(query: &Query<'_>) -> String {
-    let backup = Backup::new("backup.test", "acme", Naming::Flat).expect("it is a registry");
-    let image = match query {
+    let (image, place) = match query {
         Query::PullSecret { .. } => {
             let name = "image-mirror-pull".into();
             return manifest(&PullSecretStatus::Ready { name }.annotations());
         }
-        Query::Image { image, .. } => image,
+        Query::Image { image, place, .. } => (image, place),
+    };
+    let copy = match place {
+        Place::Target => Some(image.clone()),
+        Place::Backup(name) => {
+            let name = name.to_string();
+            let repository = if name == "default" { "acme" } else { &name };
+            let backup = Backup::new("backup.test", repository, Naming::Flat);
+            backup.expect("it is a registry").target(image).ok()
+        }
     };
     let digest = image.digest().cloned().or_else(|| Digest::parse(DIGEST));
-    match (backup.target(image), digest) {
-        (Ok(image), Some(digest)) => {
+    match (copy, digest) {
+        (Some(image), Some(digest)) => {
             let secret = None;
             let status = ImageStatus::Mirrored {
                 image,

@@ -132,7 +132,12 @@ impl Workload<'_> {
                 .annotated_copy_in_use(slot, None)
                 .unwrap_or(Outcome::KeptByRule(decider));
         }
-        match replacement(decision.action, &original, sidecar) {
+        let status = replacement(decision.action, &original, sidecar);
+        let status = match (decision.action, decision.decider) {
+            (Action::Rewrite { .. }, Some(rule)) => status.map_err(|reason| reason.of_rule(rule)),
+            _ => status,
+        };
+        match status {
             Ok(KnownStatus::InBackup { secret, .. }) => Outcome::InBackup {
                 secret: secret.map(Rc::from),
             },

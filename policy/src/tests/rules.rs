@@ -187,17 +187,17 @@ fn a_target_that_needs_no_pull_secret_gets_none() {
 #[rstest]
 #[case::pending(
     pending(),
-    "quay.io/acme/app:1 is not mirrored yet: copying",
+    "quay.io/acme/app:1 is not mirrored yet: copying (rules[0])",
     "whenNotMirrored"
 )]
 #[case::failed(
     refused(RefusalKind::Failed, "harbor.test has no such image"),
-    "quay.io/acme/app:1 is not mirrored: harbor.test has no such image",
+    "quay.io/acme/app:1 is not mirrored: harbor.test has no such image (rules[0])",
     "whenNotMirrored"
 )]
 #[case::unavailable(
     refused(RefusalKind::Unavailable, "busy"),
-    "quay.io/acme/app:1 cannot be looked up: busy",
+    "quay.io/acme/app:1 cannot be looked up: busy (rules[0])",
     "whenUnavailable"
 )]
 #[case::another_image(
