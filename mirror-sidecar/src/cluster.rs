@@ -27,6 +27,7 @@ pub mod replicas;
 pub mod run;
 pub mod shared_index;
 mod supervision;
+mod target_checks;
 #[cfg(test)]
 mod testing;
 mod trouble_events;

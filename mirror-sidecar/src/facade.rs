@@ -22,6 +22,7 @@ use mirror_contract::{Place, Query, Refusal, RefusalKind, owners};
 use crate::cluster::{PullSecrets, SharedIndex};
 use crate::lookup::Lookup;
 use crate::server::Connection;
+use crate::target_lookup::TargetLookup;
 pub use auth::FacadeAuth;
 pub use metrics::FacadeMetrics;
 use metrics::FacadeStatus;
@@ -30,6 +31,7 @@ use route::Route;
 
 pub struct Facade {
     pub lookup: Lookup,
+    pub targets: TargetLookup,
     /// `None` if requests need no authentication.
     pub auth: Option<FacadeAuth>,
     pub pull_secrets: PullSecrets,
@@ -100,24 +102,19 @@ impl Facade {
         connection.inspect(|connection| connection.authenticated());
         let response = match &query {
             Query::Image { image, place, mode } => {
-                let secret = self.pull_secrets.name();
                 let status = match place {
                     Place::Backup(name) if name.is_default() => {
-                        self.lookup.image(image, *mode).await
+                        let secret = self.pull_secrets.name();
+                        let status = self.lookup.image(image, *mode).await;
+                        status.map(|status| status.naming_secret(secret))
                     }
                     Place::Backup(name) => Err(Refusal::new(
                         RefusalKind::Failed,
                         &format!("mirror-sidecar has no backup {name}"),
                     )),
-                    Place::Target => Err(Refusal::new(
-                        RefusalKind::Failed,
-                        "mirror-sidecar does not look up targets of rewrites",
-                    )),
+                    Place::Target => self.targets.image(image, *mode).await,
                 };
-                status.map(|status| {
-                    let counted = FacadeStatus::from(&status);
-                    (counted, status.naming_secret(secret).annotations())
-                })
+                status.map(|status| (FacadeStatus::from(&status), status.annotations()))
             }
             Query::PullSecret { namespace, mode } => {
                 let status = self.pull_secrets.request(namespace, *mode).await;

@@ -4,6 +4,7 @@
 //! - `commands`: the commands, which connect the other modules;
 //! - `facade`: the endpoint for the policy, which looks like an OCI registry;
 //! - [`lookup`]: the status of an image; the backup registry is the source of truth;
+//! - [`target_lookup`]: whether the target of a rewrite has an image;
 //! - [`copy_queue`]: copies that wait or run;
 //! - [`namespace_budget`]: daily budgets of new images;
 //! - [`locations`], [`former_backups`]: sources and targets of copies;
@@ -45,6 +46,7 @@ mod output;
 mod reason;
 mod registry_metrics;
 mod server;
+pub mod target_lookup;
 mod token_bucket;
 
 use std::process::ExitCode;

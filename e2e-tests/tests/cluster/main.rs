@@ -22,6 +22,7 @@ mod readmission;
 mod reconciler;
 mod replicas;
 mod rewrite_loops;
+mod rewrites;
 mod rights;
 mod server;
 mod stage;

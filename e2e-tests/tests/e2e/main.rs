@@ -16,6 +16,7 @@ mod kill;
 mod memory;
 mod outages;
 mod published;
+mod rewrites;
 mod sessions;
 mod size;
 mod support;

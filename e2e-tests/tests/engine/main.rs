@@ -12,3 +12,4 @@ mod fault_matrix;
 mod faults;
 mod lookup;
 mod support;
+mod target_lookup;

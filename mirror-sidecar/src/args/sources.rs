@@ -128,24 +128,21 @@ impl SourceArgs {
                 BTreeSet::from([backup.to_owned()]),
             )
         };
-        // The backup is accessed anyway.
-        let mut hosts = BTreeSet::from([backup.to_owned()]);
-        let mut networks = Vec::new();
-        for private in &allowed.private_registry {
-            match private {
-                PrivateRegistry::Host(host) => {
-                    hosts.insert(host.clone());
-                }
-                PrivateRegistry::Network(network) => networks.push(*network),
-            }
-        }
         let options = RegistryOptions {
-            private_hosts: PrivateHosts::Only(hosts),
-            private_networks: networks,
             hosts_without_client_certificate: without_certificate,
-            ..RegistryOptions::default()
+            ..allowed.addresses(backup)
         };
         self.registries_in(credentials, options)
+    }
+
+    /// The registries of the targets of rewrites, at the addresses that originals may have. Nodes pull from them without a
+    /// pull Secret, so they are accessed anonymously.
+    pub fn rewrite_targets(
+        &self,
+        allowed: &OriginalsArgs,
+        backup: &str,
+    ) -> Result<Registries, UsageError> {
+        self.registries_in(Credentials::anonymous(), allowed.addresses(backup))
     }
 
     fn registries_in(
@@ -182,6 +179,28 @@ impl SourceArgs {
             SetupError::HostCertificates { .. } => UsageError(format!("--certs-dir: {error}")),
             error => UsageError(error.to_string()),
         })
+    }
+}
+
+impl OriginalsArgs {
+    /// The options with the private addresses that may be read, for a backup at the host `backup`.
+    fn addresses(&self, backup: &str) -> RegistryOptions {
+        // The backup is accessed anyway.
+        let mut hosts = BTreeSet::from([backup.to_owned()]);
+        let mut networks = Vec::new();
+        for private in &self.private_registry {
+            match private {
+                PrivateRegistry::Host(host) => {
+                    hosts.insert(host.clone());
+                }
+                PrivateRegistry::Network(network) => networks.push(*network),
+            }
+        }
+        RegistryOptions {
+            private_hosts: PrivateHosts::Only(hosts),
+            private_networks: networks,
+            ..RegistryOptions::default()
+        }
     }
 }
 

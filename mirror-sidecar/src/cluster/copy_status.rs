@@ -18,6 +18,8 @@ pub struct CopyStatuses {
 #[derive(Debug, Default)]
 struct Records {
     by_image: BTreeMap<Image, Record>,
+    /// Of images in the targets of rewrites.
+    targets: BTreeMap<ImageRef<'static>, CopyState>,
     /// Updated with each change.
     counts: Counts,
 }
@@ -79,12 +81,29 @@ impl CopyStatuses {
         }
     }
 
-    /// Returns the state of the copy of `image` without a request.
+    /// Returns the state of the copy of `image`, or of the image itself if it is in the target of a rewrite, without a
+    /// request.
     #[must_use]
     pub fn copy_state(&self, image: &ImageRef<'static>) -> CopyState {
         let records = self.lock();
-        let record = records.by_image.get(image);
-        record.map_or(CopyState::Missing, Record::copy_state)
+        match records.by_image.get(image) {
+            Some(record) => record.copy_state(),
+            None => records
+                .targets
+                .get(image)
+                .copied()
+                .unwrap_or(CopyState::Missing),
+        }
+    }
+
+    /// Sets the states of all images in the targets of rewrites.
+    pub(super) fn set_targets(&self, targets: BTreeMap<ImageRef<'static>, CopyState>) {
+        let mut records = self.lock();
+        if records.targets != targets {
+            records.targets = targets;
+            drop(records);
+            self.notify();
+        }
     }
 
     #[must_use]
@@ -113,7 +132,9 @@ impl CopyStatuses {
 
     pub(super) fn retain(&self, is_used: impl Fn(&Image) -> bool) {
         let mut records = self.lock();
-        let Records { by_image, counts } = &mut *records;
+        let Records {
+            by_image, counts, ..
+        } = &mut *records;
         let before = by_image.len();
         by_image.retain(|image, record| {
             let is_used = is_used(image);

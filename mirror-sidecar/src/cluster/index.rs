@@ -73,6 +73,8 @@ pub struct Index {
     originals: ImageUsers,
     /// Users of images in the backup, and of copies in former ones.
     copies: ImageUsers,
+    /// Workloads that another admission could rewrite, by the originals that the targets of rewrites have.
+    rewritten: ImageUsers,
     /// The originals of opaque copies, with the number of workloads that name both.
     opaque: BTreeMap<Image, BTreeMap<Image, usize>>,
     namespaces: Namespaces,
@@ -105,6 +107,7 @@ impl Index {
             workloads: HashMap::new(),
             originals: ImageUsers::default(),
             copies: ImageUsers::default(),
+            rewritten: ImageUsers::default(),
             opaque: BTreeMap::new(),
             namespaces: Namespaces::default(),
             candidates: BTreeSet::new(),
@@ -157,6 +160,7 @@ impl Index {
     #[must_use]
     pub fn amounts(&self) -> Amounts {
         let images = self.originals.amounts().plus(self.copies.amounts());
+        let images = images.plus(self.rewritten.amounts());
         Amounts {
             workloads: self.workloads.len(),
             ..images
@@ -309,7 +313,8 @@ impl Index {
     fn entry(&self, workload: &Workload, demand: &Demand<'_>, epoch: u32) -> Option<Entry> {
         let shared = |image: &ImageRef<'_>| {
             let original = self.originals.shared(image);
-            original.or_else(|| self.copies.shared(image))
+            let known = original.or_else(|| self.copies.shared(image));
+            known.or_else(|| self.rewritten.shared(image))
         };
         let shared_original = |copy: &Image, original: &ImageRef<'_>| {
             let mut originals = self.opaque.get(copy)?.keys();
@@ -344,6 +349,7 @@ impl Index {
             let users = match location {
                 Location::Upstream => &mut self.originals,
                 Location::Backup => &mut self.copies,
+                Location::Target => &mut self.rewritten,
             };
             let with_image = in_all.plus(users.addition(image));
             let in_namespace = self.namespaces.amounts_with(&key.namespace, image);
@@ -410,6 +416,10 @@ impl Index {
         for image in entry.in_backup() {
             self.namespaces.remove_image(&key.namespace, image);
             self.copies.remove(image, &key);
+        }
+        for image in entry.rewritten() {
+            self.namespaces.remove_image(&key.namespace, image);
+            self.rewritten.remove(image, &key);
         }
         for opaque in entry.opaque() {
             self.remove_opaque(opaque);

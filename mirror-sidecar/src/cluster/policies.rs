@@ -13,6 +13,7 @@ mod tests;
 use std::sync::Arc;
 
 use mirror_contract::ImageRef;
+use mirror_contract::rules::Action;
 use tokio::sync::watch;
 
 use super::workload::{Labels, Workload};
@@ -236,5 +237,44 @@ impl Bits {
 
     const fn is_empty(self) -> bool {
         self.0 == 0
+    }
+}
+
+impl PolicySet {
+    /// Returns whether an image is in the target of a rewrite; always, if there are no policies.
+    #[must_use]
+    pub fn has_target_with(&self, image: &ImageRef<'_>) -> bool {
+        let mut policies = self.policies.iter();
+        self.is_empty()
+            || policies.any(|policy| policy.settings().rules.target_with(image).is_some())
+    }
+
+    /// Returns the image in the target of a rewrite that replaces `image` in a namespace, whatever the selectors of the
+    /// policies; `None` if no policy rewrites it.
+    #[must_use]
+    pub fn rewritten(&self, namespace: &str, image: &ImageRef<'_>) -> Option<ImageRef<'static>> {
+        let mut policies = self.policies.iter();
+        policies.find_map(|policy| policy.rewritten(namespace, image))
+    }
+}
+
+impl Demand<'_> {
+    /// Returns whether a policy replaces an image of the object by the same one in the target of a rewrite.
+    #[must_use]
+    pub fn rewrites(&self, image: &ImageRef<'_>) -> bool {
+        let rewriting = || {
+            let rewritten = |policy: &Policy| policy.rewritten(self.namespace, image).is_some();
+            self.set.bits(rewritten)
+        };
+        !self.policies.is_empty() && !self.policies.and(rewriting()).is_empty()
+    }
+}
+
+impl Policy {
+    fn rewritten(&self, namespace: &str, image: &ImageRef<'_>) -> Option<ImageRef<'static>> {
+        match self.settings().decide(namespace, image).action {
+            Action::Rewrite { target } => target.rewrite(image).ok(),
+            Action::Mirror { .. } | Action::Keep => None,
+        }
     }
 }

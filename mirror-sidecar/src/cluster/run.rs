@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use kube::config::{InferConfigError, KubeconfigError};
 use kube::{Client, Config};
 use tokio::sync::watch::Receiver;
@@ -28,6 +29,7 @@ use super::reconciler::ReconcilerMetrics;
 use super::reinvocation::Reinvocation;
 use super::replicas::{Group, ReplicaMetrics};
 use super::supervision::supervise;
+use super::target_checks::TargetChecks;
 use super::trouble_events::TroubleEvents;
 use super::watch::watch;
 use super::{
@@ -39,6 +41,7 @@ use crate::exit::UsageError;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::server::CertificateTrouble;
+use crate::target_lookup::TargetLookup;
 
 /// Longest wait for bytes of the API server. It ends each watch after less than five minutes, so a connection that is silent
 /// for longer is lost.
@@ -78,6 +81,7 @@ pub async fn start(
     config: ClusterConfig,
     excluded_namespaces: ExcludedNamespaces,
     lookup: Lookup,
+    targets: TargetLookup,
     metrics: ClusterMetrics,
     certificate: Option<Receiver<Option<CertificateTrouble>>>,
     stop: CancellationToken,
@@ -148,12 +152,14 @@ pub async fn start(
         server: server.clone(),
         cluster: Arc::clone(&cluster),
         copy_status,
+        targets,
         replicas: replicas.clone(),
         events,
         metrics: metrics.readmissions,
         secrets: provision.clone(),
         own_namespace: config.own_namespace,
     };
+    let target_checks = TargetChecks::before(&readmission);
     let reinvocation = config
         .reinvoke_policy
         .map(|policy| Reinvocation::new(server.clone(), replicas.clone(), &policy));
@@ -163,23 +169,29 @@ pub async fn start(
         Task::Reconciler => reconciler.clone().run().boxed(),
         Task::BackupEvents => backup_events.clone().run().boxed(),
         Task::PolicyEvents => policy_events.clone().run().boxed(),
-        Task::CertificateEvents => match certificate_events.clone() {
-            Some(events) => events.run().boxed(),
-            None => std::future::pending().boxed(),
-        },
+        Task::CertificateEvents => or_pending(certificate_events.clone(), TroubleEvents::run),
         Task::ReadmissionController => {
             let readmissions = Readmissions::new(mode, rate);
             readmission.clone().run(readmissions).boxed()
         }
+        Task::TargetChecks => target_checks.clone().run().boxed(),
         Task::Injected => injected.clone().run().boxed(),
-        Task::Reinvocation => match reinvocation.clone() {
-            Some(reinvocation) => reinvocation.run().boxed(),
-            None => std::future::pending().boxed(),
-        },
+        Task::Reinvocation => or_pending(reinvocation.clone(), Reinvocation::run),
     });
     start_watches(server, Arc::clone(&cluster), followed, &stop);
     tokio::spawn(stop.run_until_cancelled_owned(tasks));
     Ok((replicas, provision, cluster))
+}
+
+/// Runs an optional task. Without it, the future never ends.
+fn or_pending<T, F>(task: Option<T>, run: impl FnOnce(T) -> F) -> BoxFuture<'static, ()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    match task {
+        Some(task) => run(task).boxed(),
+        None => std::future::pending().boxed(),
+    }
 }
 
 /// Starts the watches of workloads, which begin when the policies are known, if there are any: otherwise images that these keep
@@ -267,6 +279,7 @@ fn rules(
 enum Task {
     Reconciler,
     ReadmissionController,
+    TargetChecks,
     Injected,
     Reinvocation,
     BackupEvents,
@@ -283,6 +296,7 @@ impl Task {
             (true, false) => &[
                 Self::Reconciler,
                 Self::ReadmissionController,
+                Self::TargetChecks,
                 Self::Injected,
                 Self::BackupEvents,
                 Self::CertificateEvents,
@@ -291,6 +305,7 @@ impl Task {
             (true, true) => &[
                 Self::Reconciler,
                 Self::ReadmissionController,
+                Self::TargetChecks,
                 Self::Reinvocation,
                 Self::BackupEvents,
                 Self::CertificateEvents,
@@ -305,6 +320,7 @@ impl fmt::Display for Task {
         f.write_str(match self {
             Self::Reconciler => "reconciler",
             Self::ReadmissionController => "readmission",
+            Self::TargetChecks => "target checks",
             Self::Injected => "injected containers",
             Self::Reinvocation => "reinvocation",
             Self::BackupEvents => "backup events",

@@ -8,11 +8,14 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use kube::Client;
-use mirror_contract::Backup;
+use mirror_contract::{Backup, Naming};
+use mirror_copy::{Registries, RegistryOptions};
 use serde_json::{Value, json};
 
-use super::{ExcludedNamespaces, Rules};
+use super::{ExcludedNamespaces, Policies, Rules};
 use crate::former_backups::FormerBackups;
+use crate::locations::Locations;
+use crate::target_lookup::TargetLookup;
 
 /// A request, with the path and query in one text, and the body as JSON.
 #[derive(Clone, Debug)]
@@ -89,6 +92,14 @@ pub fn rules(backup: Backup) -> Rules {
         former_pull_secrets: Vec::new(),
         skip_owners: Vec::new(),
     }
+}
+
+/// A lookup in targets of rewrites that finds nothing.
+pub fn target_lookup() -> TargetLookup {
+    let backup = Backup::new("backup.test:5000", "acme", Naming::Flat).unwrap();
+    let registries = Registries::new(RegistryOptions::default()).unwrap();
+    let images = Locations::new(backup, &registries, registries.clone()).unwrap();
+    TargetLookup::new(registries, Arc::new(images), Policies::default())
 }
 
 /// The `Status` of an API server that refuses something, with this code and reason, and a cause for programs.

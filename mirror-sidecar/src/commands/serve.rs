@@ -8,7 +8,9 @@ use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
-use crate::args::{BackupArgs, ClusterArgs, FacadeLogin, ServeArgs, Transport, UsageError};
+use crate::args::{
+    BackupArgs, ClusterArgs, FacadeArgs, FacadeLogin, ServeArgs, Transport, UsageError,
+};
 use crate::cluster::Index;
 use crate::cluster::config::Kubernetes;
 use crate::cluster::policies::file::SettingsFile;
@@ -24,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::namespace_budget::{BudgetMetrics, NamespaceBudgets};
 use crate::registry_metrics::RegistryMetrics;
 use crate::server::{Certificates, Limits, Server};
+use crate::target_lookup::TargetLookup;
 
 /// Timeout for running requests and copies at the end: well below the default grace period of a Pod, 30 s.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -45,15 +48,10 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     log_start(&backup, cluster_args.kubernetes);
     let credentials = backup.add_login(sources.credentials()?, place.registry())?;
     let targets = sources.registries(credentials)?;
+    let rewritten = sources.rewrite_targets(&originals, place.registry())?;
     let sources = sources.originals(&originals, place.registry())?;
     let certificates = certificates(facade_args.transport()?)?;
-    let login: Option<FacadeLogin> = facade_args.login()?;
-    if login.is_none() {
-        tracing::warn!(
-            "facade has no authentication: anyone who can connect can request copies; set --facade-username and \
-             --facade-password-file"
-        );
-    }
+    let login = facade_login(&facade_args)?;
 
     let mut metrics = Metrics::new();
     let facade_metrics = FacadeMetrics::register(&mut metrics);
@@ -62,18 +60,22 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let budgets = NamespaceBudgets::new(BudgetMetrics::register(&mut metrics));
     budgets.set(cluster_args.daily_budget());
     let registry_metrics = RegistryMetrics::register(&mut metrics);
-    registry_metrics.follow(place.registry(), vec![targets.clone(), sources.clone()]);
+    let sets = vec![targets.clone(), sources.clone(), rewritten.clone()];
+    registry_metrics.follow(place.registry(), sets);
     let former_backups = FormerBackups::new(&place, cluster_args.former_backups.clone());
     let images = Locations::new(place, &targets, sources)
         .map_err(|error| UsageError(format!("--registry: {error}")))?
         .with_former_backups(former_backups)
         .with_max_bytes(originals.max_image_size.0);
-    let lookup = Lookup::new(Arc::new(images), parallel_copies, budgets, copy_metrics);
+    let (stop, is_ending) = (CancellationToken::new(), CancellationToken::new());
+    let excluded_namespaces = excluded_namespaces(&cluster_args, &stop)?;
+    let images = Arc::new(images);
+    let policies = excluded_namespaces.policies().clone();
+    let targets = TargetLookup::new(rewritten, Arc::clone(&images), policies);
+    let lookup = Lookup::new(images, parallel_copies, budgets, copy_metrics);
     let observed = lookup.clone();
     metrics.before_encoding(move || observed.update_metrics());
-    let (stop, is_ending) = (CancellationToken::new(), CancellationToken::new());
     let plan = cluster_args.pull_plan(lookup.backup().registry())?;
-    let excluded_namespaces = excluded_namespaces(&cluster_args, &stop)?;
     let (replicas, provision, cluster) = if cluster_args.kubernetes == Kubernetes::Off {
         (Replicas::alone(), Provision::given(plan.name()), None)
     } else {
@@ -81,6 +83,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             cluster_args.config(plan),
             excluded_namespaces.clone(),
             lookup.clone(),
+            targets.clone(),
             cluster_metrics,
             certificates.as_ref().map(Certificates::subscribe),
             stop.clone(),
@@ -94,6 +97,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     tokio::spawn(stop.clone().run_until_cancelled_owned(health.run()));
     let facade = facade::router(Facade {
         lookup: lookup.clone(),
+        targets,
         auth: login.as_ref().map(FacadeAuth::new),
         metrics: facade_metrics,
         cluster,
@@ -132,6 +136,17 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Returns the excluded namespaces with the policies, and follows the file of settings until `stop`, if there is one.
+fn facade_login(args: &FacadeArgs) -> Result<Option<FacadeLogin>, UsageError> {
+    let login = args.login()?;
+    if login.is_none() {
+        tracing::warn!(
+            "facade has no authentication: anyone who can connect can request copies; set --facade-username and \
+             --facade-password-file"
+        );
+    }
+    Ok(login)
+}
+
 fn excluded_namespaces(
     args: &ClusterArgs,
     stop: &CancellationToken,

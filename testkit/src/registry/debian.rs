@@ -36,6 +36,8 @@ pub struct DebianOptions {
     pub storage: Option<PathBuf>,
     /// Answers with a path as `Location` of an upload, not a URL: for clients that come through a proxy.
     pub relative_locations: bool,
+    /// Is a pull-through cache of the registry at this URL.
+    pub cache_of: Option<String>,
 }
 
 /// A running docker-registry. It stops, and its storage is removed, when this is dropped.
@@ -157,13 +159,17 @@ impl DebianRegistry {
             ),
             None => String::new(),
         };
+        let cache = match &self.options.cache_of {
+            Some(url) => format!("proxy: {{remoteurl: \"{url}\"}}\n"),
+            None => String::new(),
+        };
         let own = self.path("storage");
         let storage = self.options.storage.as_ref().unwrap_or(&own);
         format!(
             "version: 0.1\n\
              log: {{level: info, formatter: text}}\n\
              storage: {{filesystem: {{rootdirectory: \"{}\"}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: \"{}\", secret: test, relativeurls: {}{tls}}}\n{auth}",
+             http: {{addr: \"{}\", secret: test, relativeurls: {}{tls}}}\n{auth}{cache}",
             storage.display(),
             self.address(),
             self.options.relative_locations,

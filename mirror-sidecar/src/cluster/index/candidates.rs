@@ -1,6 +1,6 @@
 //! Workloads that another admission could rewrite.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
@@ -9,9 +9,10 @@ use mirror_contract::ImageRef;
 use super::Index;
 use super::entry::Entry;
 use super::image_users::Image;
+use crate::cluster::policies::PolicySet;
 use crate::cluster::workload::{Key, Workload};
 
-/// The state of the copy of an image, for workloads that use the original.
+/// The state of the copy of an image, or of the image in the target of a rewrite, for workloads that use the original.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyState {
     Mirrored,
@@ -30,10 +31,21 @@ pub struct Candidate {
     /// A precondition of the patch, so that it never applies to a successor of the same name.
     pub uid: Box<str>,
     pub created: Option<Timestamp>,
-    /// The images that copies could replace, in their order.
+    /// The images that copies, or the targets of rewrites, could replace, in their order.
     pub images: Box<[Image]>,
+    /// The images in the targets of rewrites that would replace some of them.
+    pub targets: Box<[ImageRef<'static>]>,
     /// The pull Secret that it should list instead of a former one. Without one there is at least one image.
     pub missing_secret: Option<Box<str>>,
+}
+
+/// The images of a workload that the policy could replace.
+#[derive(Debug, Default)]
+struct Replaceable {
+    images: Vec<Image>,
+    /// The images in the targets of rewrites that would replace some of them.
+    targets: Vec<ImageRef<'static>>,
+    stays_upstream: bool,
 }
 
 impl Index {
@@ -41,25 +53,30 @@ impl Index {
     /// kind that are not opted out, that have at least one image with a copy, or a former pull Secret, and no image whose
     /// copy is missing or withheld.
     ///
-    /// Calls `state` once for each image.
+    /// Calls `state` once for each original that is copied, and with the images that rewrites would put in place of others.
     pub fn candidates(
         &self,
         state: impl Fn(&ImageRef<'static>) -> CopyState,
     ) -> impl Iterator<Item = Candidate> {
         let mut states: HashMap<&Image, CopyState> = HashMap::new();
+        let policies = self.policies().current();
         let candidates = self.candidates.iter();
         let candidates = candidates.filter(|key| !self.namespaces.is_terminating(&key.namespace));
         candidates.filter_map(move |key| {
             let entry = self.workloads.get(key)?;
+            let rewritten = Replaceable::by_rewrites(key, entry, &policies, &state)?;
             let state_of = |image| *states.entry(image).or_insert_with(|| state(image));
-            let images = self.replaceable(entry, state_of)?;
+            let Replaceable {
+                images, targets, ..
+            } = self.replaceable(entry, rewritten, state_of)?;
             let secret = self.rules.pull_secret.as_deref();
             let missing_secret = secret.filter(|_| entry.has_outdated_secret());
             (!images.is_empty() || missing_secret.is_some()).then(|| Candidate {
                 key: Arc::clone(key),
                 uid: entry.uid().into(),
                 created: entry.created(),
-                images,
+                images: images.into_boxed_slice(),
+                targets: targets.into_boxed_slice(),
                 missing_secret: missing_secret.map(Box::from),
             })
         })
@@ -74,21 +91,21 @@ impl Index {
         })
     }
 
-    /// Returns the images that the policy could replace by copies now; `None` if it is too early.
+    /// Returns `found` and the images that the policy could replace by copies now; `None` if it is too early.
     ///
     /// A template without pull Secrets gets none from the policy while one of its images stays upstream, because that one may
     /// need those of the `ServiceAccount`. Its Pods are rewritten instead.
     fn replaceable<'a>(
         &self,
         entry: &'a Entry,
+        mut found: Replaceable,
         mut state_of: impl FnMut(&'a Image) -> CopyState,
-    ) -> Option<Box<[Image]>> {
+    ) -> Option<Replaceable> {
         let mut images = Vec::new();
-        let mut stays_upstream = false;
         for image in entry.originals() {
             match state_of(image) {
                 CopyState::Mirrored => images.push(Arc::clone(image)),
-                CopyState::Never => stays_upstream = true,
+                CopyState::Never => found.stays_upstream = true,
                 // An admission rewrites every image that has a copy, a withheld one too.
                 CopyState::Missing | CopyState::Withheld => return None,
             }
@@ -102,11 +119,53 @@ impl Index {
             }
         }
         let is_left_to_pods =
-            stays_upstream && !entry.lists_secrets() && self.rules.pull_secret.is_some();
-        if is_left_to_pods {
-            images.clear();
+            found.stays_upstream && !entry.lists_secrets() && self.rules.pull_secret.is_some();
+        if is_left_to_pods && !images.is_empty() {
+            return Some(Replaceable::default());
         }
-        Some(images.into_boxed_slice())
+        found.images.append(&mut images);
+        Some(found)
+    }
+
+    /// Returns the images that rewrites would put in place of originals, for the workloads that `is_wanted` selects by their
+    /// uids.
+    #[must_use]
+    pub fn rewritten(&self, is_wanted: impl Fn(&str) -> bool) -> BTreeSet<ImageRef<'static>> {
+        let policies = self.policies().current();
+        let candidates = self.candidates.iter();
+        let entries = candidates.filter_map(|key| Some((key, self.workloads.get(key)?)));
+        let entries = entries.filter(|(_, entry)| !entry.rewritten().is_empty());
+        entries
+            .filter(|(_, entry)| is_wanted(entry.uid()))
+            .flat_map(|(key, entry)| {
+                let images = entry.rewritten().iter();
+                images.filter_map(|image| policies.rewritten(&key.namespace, image))
+            })
+            .collect()
+    }
+}
+
+impl Replaceable {
+    /// Returns the images that the policy could replace by those in the targets of rewrites now; `None` if it is too early.
+    fn by_rewrites(
+        key: &Key,
+        entry: &Entry,
+        policies: &PolicySet,
+        state: impl Fn(&ImageRef<'static>) -> CopyState,
+    ) -> Option<Self> {
+        let mut found = Self::default();
+        for image in entry.rewritten() {
+            let target = policies.rewritten(&key.namespace, image);
+            match target.as_ref().map_or(CopyState::Never, &state) {
+                CopyState::Mirrored => {
+                    found.images.push(Arc::clone(image));
+                    found.targets.extend(target);
+                }
+                CopyState::Never => found.stays_upstream = true,
+                CopyState::Missing | CopyState::Withheld => return None,
+            }
+        }
+        Some(found)
     }
 }
 

@@ -24,6 +24,7 @@ pub struct Entry {
     facts: Facts,
     originals: Box<[Image]>,
     in_backup: Box<[Image]>,
+    rewritten: Box<[Image]>,
     opaque: Box<[OpaqueCopy]>,
     containers: Option<Box<Containers>>,
     left_out: LeftOut,
@@ -86,6 +87,8 @@ struct LeftOut {
 pub(super) enum Location {
     Upstream,
     Backup,
+    /// Upstream, and in the target of a rewrite.
+    Target,
 }
 
 impl Entry {
@@ -101,11 +104,13 @@ impl Entry {
         shared_original: impl Fn(&Image, &ImageRef<'_>) -> Option<Image>,
     ) -> Option<Self> {
         let is_exempt = workload.is_exempt || demand.is_nothing();
+        let may_be_rewritten = !is_exempt && is_mutable(workload);
         let excluded = &rules.excluded_namespaces;
         if workload.life == Life::Done || excluded.contains(&workload.key.namespace) {
             return None;
         }
         let mut originals = Vec::new();
+        let mut rewritten = Vec::new();
         let mut in_backup = Vec::new();
         let mut opaque = Vec::new();
         for text in &workload.images {
@@ -130,26 +135,28 @@ impl Entry {
             let image = image.without_redundant_tag();
             let list = if rules.is_in_backup(&image) {
                 &mut in_backup
-            } else if !is_wanted {
+            } else if is_wanted {
+                &mut originals
+            } else if may_be_rewritten && demand.rewrites(&image) {
+                &mut rewritten
+            } else {
                 // It needs the copies of earlier rewrites, but no new ones.
                 continue;
-            } else {
-                &mut originals
             };
             list.push(shared(&image).unwrap_or_else(|| Arc::new(image.into_owned())));
         }
         let (mut originals, mut in_backup) = (each_once(originals), each_once(in_backup));
-        let mut annotated = workload.originals.iter();
-        let other_installation =
-            annotated.find(|(copy, original)| rules.is_of_other_installation(copy, original));
-        let other_installation = other_installation.map(|(copy, _)| Box::from(copy.as_str()));
+        let mut rewritten = each_once(rewritten);
+        let other_installation = other_installation(workload, rules);
         if other_installation.is_some() {
             // The other installation copies them.
             originals.clear();
+            rewritten.clear();
         }
         let secret_names = SecretNames::of(&workload.pull_secrets, rules);
         let is_skipped = rules.skips(workload);
         if originals.is_empty()
+            && rewritten.is_empty()
             && in_backup.is_empty()
             && secret_names.is_empty()
             && other_installation.is_none()
@@ -160,22 +167,19 @@ impl Entry {
         }
         let has_outdated_secret =
             rules.pull_secret.is_some() && secret_names.is_outdated() && !in_backup.is_empty();
-        let is_candidate = workload.key.kind.is_mutable()
-            && workload.life == Life::Active
-            && !workload.is_owned
-            && !is_exempt
+        let is_candidate = may_be_rewritten
             && other_installation.is_none()
-            && (!originals.is_empty() || has_outdated_secret || is_outdated(&opaque));
+            && (!originals.is_empty()
+                || !rewritten.is_empty()
+                || has_outdated_secret
+                || is_outdated(&opaque));
         opaque.sort_unstable();
         // A pinned copy has one name for all tags that the author can invent.
         opaque.dedup_by(|next, first| next.copy == first.copy);
         let containers = Containers::of(workload, &originals, !in_backup.is_empty());
-        let images = hash(&(&originals, &in_backup, &opaque, &containers));
-        let count = originals.len().saturating_add(in_backup.len());
-        in_backup.truncate(MAX_IMAGES);
-        originals.truncate(MAX_IMAGES.saturating_sub(in_backup.len()));
+        let images = hash(&(&originals, &in_backup, &rewritten, &opaque, &containers));
+        let beyond_object = truncate([&mut in_backup, &mut originals, &mut rewritten]);
         opaque.retain(|opaque| in_backup.contains(&opaque.copy));
-        let kept = originals.len().saturating_add(in_backup.len());
         let facts = Facts {
             uid: workload.uid.clone(),
             created: workload.created,
@@ -192,10 +196,11 @@ impl Entry {
             facts,
             originals: originals.into_boxed_slice(),
             in_backup: in_backup.into_boxed_slice(),
+            rewritten: rewritten.into_boxed_slice(),
             opaque: opaque.into_boxed_slice(),
             containers: containers.map(Box::new),
             left_out: LeftOut {
-                beyond_object: u32::try_from(count.saturating_sub(kept)).unwrap_or(u32::MAX),
+                beyond_object,
                 beyond_namespace: 0,
             },
             epoch,
@@ -225,6 +230,12 @@ impl Entry {
         &self.in_backup
     }
 
+    /// Returns the originals that rewrites replace, each once, in their order. They are kept for workloads that another
+    /// admission could rewrite.
+    pub(super) fn rewritten(&self) -> &[Image] {
+        &self.rewritten
+    }
+
     pub(super) fn opaque(&self) -> &[OpaqueCopy] {
         &self.opaque
     }
@@ -235,6 +246,7 @@ impl Entry {
         for (images, location) in [
             (&mut self.in_backup, Location::Backup),
             (&mut self.originals, Location::Upstream),
+            (&mut self.rewritten, Location::Target),
         ] {
             let all = std::mem::take(images).into_vec();
             let count = all.len();
@@ -303,7 +315,8 @@ impl Entry {
     /// Returns whether its kind and its state let another admission rewrite it.
     pub(super) fn is_candidate(&self) -> bool {
         let is_outdated = self.facts.has_outdated_secret || is_outdated(&self.opaque);
-        self.facts.is_candidate && (is_outdated || !self.originals.is_empty())
+        let is_replaceable = !self.originals.is_empty() || !self.rewritten.is_empty();
+        self.facts.is_candidate && (is_outdated || is_replaceable)
     }
 
     pub(super) fn is_owned(&self) -> bool {
@@ -371,6 +384,30 @@ impl Containers {
             *originals = kept.filter(|(_, image)| keep(image)).collect();
         }
     }
+}
+
+/// Returns whether another admission could rewrite the object.
+fn is_mutable(workload: &Workload) -> bool {
+    workload.key.kind.is_mutable() && workload.life == Life::Active && !workload.is_owned
+}
+
+/// Returns a copy in the backup of another installation.
+fn other_installation(workload: &Workload, rules: &Rules) -> Option<Box<str>> {
+    let mut annotated = workload.originals.iter();
+    let found = annotated.find(|(copy, original)| rules.is_of_other_installation(copy, original));
+    found.map(|(copy, _)| Box::from(copy.as_str()))
+}
+
+/// Keeps [`MAX_IMAGES`] images of these lists, the first ones; returns how many it removed.
+fn truncate(lists: [&mut Vec<Image>; 3]) -> u32 {
+    let mut room = MAX_IMAGES;
+    let mut removed = 0;
+    for images in lists {
+        removed += images.len().saturating_sub(room);
+        images.truncate(room);
+        room -= images.len();
+    }
+    u32::try_from(removed).unwrap_or(u32::MAX)
 }
 
 fn each_once(mut images: Vec<Image>) -> Vec<Image> {

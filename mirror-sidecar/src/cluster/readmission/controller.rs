@@ -9,9 +9,10 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 use mirror_contract::{Mode, RefusalKind};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::metrics::ReadmissionMetrics;
 use super::patch::{Effect, Patch, ReadmitError};
@@ -26,12 +27,16 @@ use crate::cluster::replicas::Replicas;
 use crate::cluster::shared_index::SharedIndex;
 use crate::cluster::workload::Key;
 use crate::cluster::workload_kind::Kind;
+use crate::target_lookup::TargetLookup;
 
 /// Shortest time between two passes over the index: the first list of a cluster is thousands of changes.
 const SYNC_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Timeout for a pull Secret. It usually takes some milliseconds.
 const SECRET_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Timeout for the targets of rewrites. They have the image already.
+const TARGETS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often the pull Secret is polled.
 const SECRET_POLL: Duration = Duration::from_millis(200);
@@ -49,6 +54,7 @@ pub struct ReadmissionController {
     pub server: ApiServer,
     pub cluster: Arc<SharedIndex>,
     pub copy_status: CopyStatuses,
+    pub targets: TargetLookup,
     pub replicas: Replicas,
     pub events: Events,
     pub metrics: ReadmissionMetrics,
@@ -217,6 +223,7 @@ impl ReadmissionController {
         candidate: &Candidate,
     ) -> Result<Effect, ReadmitError> {
         self.provide_secret(candidate).await?;
+        self.look_up_targets(candidate).await;
         let patch = Patch::new(&self.server, candidate);
         let effect = patch.dry_run().await?;
         if !effect.is_effective {
@@ -224,6 +231,15 @@ impl ReadmissionController {
         }
         readmissions.reserve_patch(self.replicas.live(), Instant::now().into_std());
         patch.send().await
+    }
+
+    /// Looks up the images in the targets of rewrites first. The policy waits for a pull-through cache only briefly.
+    async fn look_up_targets(&self, candidate: &Candidate) {
+        let lookups = candidate
+            .targets
+            .iter()
+            .map(|target| self.targets.check(target));
+        let _ = timeout(TARGETS_TIMEOUT, join_all(lookups)).await;
     }
 
     /// Creates the pull Secret first. The policy waits for it only briefly, and would leave the images then.

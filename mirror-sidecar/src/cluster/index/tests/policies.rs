@@ -143,3 +143,62 @@ fn labels_of_a_namespace_are_waited_for() {
     index.apply(web());
     assert_eq!(originals(&index).len(), 1);
 }
+
+fn rewriting(images: &str) -> Value {
+    let rule = json!({"images": [images], "action": "rewrite", "target": "harbor.test/hub"});
+    json!({"settings": {"rules": [rule]}})
+}
+
+#[test]
+fn a_rewritten_image_is_not_copied_and_makes_a_candidate_once_the_target_has_it() {
+    let (mut index, policies) = index_with(&rewriting("docker.io/*"));
+    index.apply(seen(deployment("web", &["nginx:1"])));
+    // Its Pods follow.
+    index.apply(seen(pod("web-1", &["nginx:1"])));
+    assert_eq!((originals(&index).len(), index.len()), (0, 1));
+    let target: ImageRef<'static> = "harbor.test/hub/library/nginx:1".parse().unwrap();
+    assert_eq!(index.rewritten(|uid| uid == "web"), [target.clone()].into());
+    assert!(index.rewritten(|uid| uid != "web").is_empty());
+    let due = |state| -> Vec<_> {
+        let state = |image: &ImageRef<'_>| {
+            assert_eq!(*image, target);
+            state
+        };
+        index.candidates(state).collect()
+    };
+    assert!(due(CopyState::Missing).is_empty() && due(CopyState::Never).is_empty());
+    let found = due(CopyState::Mirrored);
+    assert_eq!(found[0].images[0].to_string(), "docker.io/library/nginx:1");
+    assert_eq!(
+        (found.len(), &*found[0].targets),
+        (1, &[target.clone()][..])
+    );
+
+    publish(&policies, &json!({"settings": {}}));
+    assert!(index.rewritten(|_| true).is_empty());
+    index.apply(gone(deployment("web", &[])));
+    assert!(index.is_empty());
+    assert_eq!(index.amounts(), Amounts::default());
+}
+
+/// Copies in a template need the pull Secret, which an image that stays upstream does not allow.
+#[rstest]
+#[case(CopyState::Mirrored, CopyState::Mirrored, 2)]
+#[case(CopyState::Mirrored, CopyState::Never, 1)]
+#[case(CopyState::Mirrored, CopyState::Missing, 0)]
+#[case(CopyState::Missing, CopyState::Mirrored, 0)]
+#[case(CopyState::Never, CopyState::Mirrored, 0)]
+fn copies_and_rewrites_are_replaced_together(
+    #[case] of_target: CopyState,
+    #[case] of_copy: CopyState,
+    #[case] images: usize,
+) {
+    let (mut index, _) = index_with(&rewriting("docker.io/*"));
+    index.apply(seen(deployment("web", &["nginx:1", "quay.io/a/b:1"])));
+    let candidates = index.candidates(|image| match image.host() {
+        "harbor.test" => of_target,
+        _ => of_copy,
+    });
+    let replaced: usize = candidates.map(|candidate| candidate.images.len()).sum();
+    assert_eq!(replaced, images);
+}

@@ -12,7 +12,7 @@ use crate::cluster::copy_status::{Record, State};
 use crate::cluster::events::EventMetrics;
 use crate::cluster::index::Change;
 use crate::cluster::index::tests::{deployment, index, namespace, seen};
-use crate::cluster::testing::{Log, api_server, found, refusal};
+use crate::cluster::testing::{Log, api_server, found, refusal, target_lookup};
 use crate::cluster::workload::Workload;
 use crate::metrics::Metrics;
 
@@ -96,6 +96,7 @@ impl World {
             server: client.into(),
             cluster: Arc::clone(&world.cluster),
             copy_status,
+            targets: target_lookup(),
             replicas: Replicas::alone(),
             events,
             metrics: world.metrics.clone(),
