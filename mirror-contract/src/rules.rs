@@ -173,6 +173,14 @@ impl<'a> Rules<'a> {
         })
     }
 
+    /// Returns the backups that rules name, with the positions of these rules.
+    pub fn backups(&self) -> impl Iterator<Item = (Position, &BackupName<'a>)> {
+        self.0.iter().filter_map(|rule| match &rule.action {
+            Action::Mirror { backup } => Some((rule.position, backup)),
+            Action::Rewrite { .. } | Action::Keep => None,
+        })
+    }
+
     fn rewrites(&self) -> impl Iterator<Item = (&Rule<'a>, &RewriteTarget<'a>)> {
         self.0.iter().filter_map(|rule| match &rule.action {
             Action::Rewrite { target } => Some((rule, target)),

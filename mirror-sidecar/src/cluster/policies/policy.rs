@@ -21,8 +21,7 @@ impl Policy {
     /// # Errors
     /// All errors in one line.
     pub fn parse(spec: &Value) -> Result<Self, String> {
-        let settings = Settings::parse(field(spec, "settings"));
-        let settings = settings.map_err(|errors| errors.join("; "))?.into_owned();
+        let settings = parse(field(spec, "settings"))?;
         let selector = |name, parse: fn(&Value) -> Result<Selector, String>| {
             parse(field(spec, name)).map_err(|error| format!("{name}.{error}"))
         };
@@ -39,9 +38,8 @@ impl Policy {
     /// # Errors
     /// All errors in one line.
     pub fn of_settings(settings: &Value) -> Result<Self, String> {
-        let settings = Settings::parse(settings).map_err(|errors| errors.join("; "))?;
         Ok(Self {
-            settings: settings.into_owned(),
+            settings: parse(settings)?,
             namespaces: Selector::default(),
             objects: Selector::default(),
         })
@@ -88,4 +86,18 @@ impl Policy {
             && !owners.any(|(api_version, kind)| self.settings.skips_owner(api_version, kind))
             && !labels.any(|(key, value)| self.settings.skips_label(key, value))
     }
+}
+
+fn parse(settings: &Value) -> Result<Settings<'static>, String> {
+    let settings = Settings::parse(settings).map_err(|errors| errors.join("; "))?;
+    let unknown = settings
+        .rules
+        .backups()
+        .find(|(_, name)| !name.is_default());
+    if let Some((position, name)) = unknown {
+        return Err(format!(
+            "`{position}.backup` is {name}, which mirror-sidecar does not have: its only backup is `default`"
+        ));
+    }
+    Ok(settings.into_owned())
 }
