@@ -74,7 +74,7 @@ test: prepare lint policy-size ## Check formatting and lints, run all tests, wit
 	$(CARGO) build --locked --workspace --bins --tests
 	@# The tests of the workspace mostly wait for processes, so the others run beside them; their output follows at the end.
 	@log=$$(mktemp); status=0; \
-	$(MAKE) --no-print-directory other-tests >$$log 2>&1 & others=$$!; trap 'kill $$others' INT TERM; \
+	nice $(MAKE) --no-print-directory other-tests >$$log 2>&1 & others=$$!; trap 'kill $$others' INT TERM; \
 	$(BUILT) KWCTL=$(KWCTL_PROGRAM) $(CARGO) test --locked --workspace || status=$$?; \
 	wait $$others || status=$$?; cat $$log; rm -f $$log; exit $$status
 	@$(MAKE) --no-print-directory e2e
