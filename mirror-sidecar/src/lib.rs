@@ -48,6 +48,7 @@ mod registry_metrics;
 mod server;
 pub mod target_lookup;
 mod token_bucket;
+mod yaml;
 
 use std::process::ExitCode;
 

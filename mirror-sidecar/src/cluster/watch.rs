@@ -151,7 +151,7 @@ impl OfKind {
             let mut settled = self.settled.subscribe();
             let namespaces =
                 settled.wait_for(|settled| settled.get(&Kind::Namespace) == Some(&true));
-            // If they cannot be listed, the workloads must not wait for ever.
+            // If they cannot be listed, the workloads must not wait forever.
             let _ = timeout(NAMESPACES_FIRST, namespaces).await;
         }
         stream::watch(server, self, lists).await;

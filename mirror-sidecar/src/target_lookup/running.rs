@@ -78,7 +78,7 @@ impl Running {
         };
         tokio::spawn(async move {
             let found = lookup.await;
-            // Whoever asks from now on gets the result from the caches.
+            // Later requests get the result from the caches.
             drop(entry);
             let _ = sender.send(Some(found));
         });

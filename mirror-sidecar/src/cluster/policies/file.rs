@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::sleep;
 
 use super::{MAX_SETTINGS, Policies, Policy};
 use crate::exit::UsageError;
+use crate::yaml;
 
 /// Interval between reads of the file.
 const READ_INTERVAL: Duration = Duration::from_secs(5);
@@ -85,10 +85,7 @@ fn read(path: &Path) -> Result<Policy, String> {
     if text.len() > MAX_SETTINGS {
         return Err(format!("is longer than {MAX_SETTINGS} bytes"));
     }
-    // JSON is YAML. The error without the lines of the file, which would be many in a log.
-    let settings = serde_saphyr::from_str::<Value>(&text)
-        .map_err(|error| error.without_snippet().to_string())?;
-    Policy::of_settings(&settings)
+    Policy::of_settings(&yaml::parse(&text)?)
 }
 
 #[cfg(test)]
