@@ -170,13 +170,27 @@ impl Backup {
         &self.registry
     }
 
+    /// Returns the registry and the repository, as `registry[/repository]`.
+    #[must_use]
+    pub fn location(&self) -> String {
+        match self.repository.as_str() {
+            "" => self.registry.clone(),
+            repository => format!("{}/{repository}", self.registry),
+        }
+    }
+
     /// Returns whether the backup and `target` have repositories in common.
     #[must_use]
     pub fn overlaps(&self, target: &RewriteTarget<'_>) -> bool {
-        match self.repository.as_str() {
-            "" => target.overlaps(&self.registry),
-            repository => target.overlaps(&format!("{}/{repository}", self.registry)),
-        }
+        target.overlaps(&self.location())
+    }
+
+    /// Returns whether the location of `other` is inside that of this backup, or the same.
+    #[must_use]
+    pub fn encloses(&self, other: &Self) -> bool {
+        let is_inside =
+            self.repository == other.repository || self.below_prefix(&other.repository).is_some();
+        self.is_at(&other.registry) && is_inside
     }
 
     /// Returns whether `image` is in the backup's repository, and must therefore not be copied.

@@ -17,6 +17,7 @@ pub use metadata_budget::{MemoryPlace, MetadataBudget};
 pub use options::{RegistryOptions, RetryPolicy, Timeouts};
 
 use crate::address_policy::{AddressPolicy, PrivateHosts};
+use crate::credentials::Credentials;
 use crate::error::Remedy;
 use crate::lock::lock;
 use crate::registry::Registry;
@@ -68,10 +69,11 @@ impl Registries {
             Arc::clone(&options.resolver),
         ));
         let common = Common {
-            clients: Clients::new(&options, &address_policy)?,
+            clients: Arc::new(Clients::new(&options, &address_policy)?),
             address_policy,
             options,
-            memory: MemoryBudget::default(),
+            memory: Arc::new(MemoryBudget::default()),
+            limits: Arc::default(),
             digest_tags: DigestTagLists::default(),
             counters: Counters::default(),
         };
@@ -79,6 +81,16 @@ impl Registries {
             common: Arc::new(common),
             hosts: Arc::default(),
         })
+    }
+
+    /// Returns a set with the same options and other credentials. Both share connections, the memory for blobs, and the
+    /// transfer permits and pauses of each host, but neither tokens nor what was learned with a login.
+    #[must_use]
+    pub fn with_credentials(&self, credentials: Credentials) -> Self {
+        Self {
+            common: Arc::new(self.common.with_credentials(credentials)),
+            hosts: Arc::default(),
+        }
     }
 
     /// Returns the registry at `host[:port]`, without a request. `docker.io` and its aliases such as `registry-1.docker.io`
@@ -136,6 +148,7 @@ impl fmt::Debug for Registries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credentials::Login;
 
     fn registries(private_hosts: PrivateHosts) -> Registries {
         let options = RegistryOptions {
@@ -175,5 +188,27 @@ mod tests {
             Err(other) => panic!("{other}"),
         }
         assert!(registries(PrivateHosts::All).get(host).is_ok());
+    }
+
+    #[test]
+    fn sets_with_other_credentials_share_the_limits_of_hosts() {
+        let login = |name: &str| {
+            let login = Login {
+                username: name.to_owned(),
+                password: "secret".to_owned().into(),
+            };
+            Credentials::anonymous().with_login("ghcr.io", login)
+        };
+        let first = registries(PrivateHosts::All).with_credentials(login("a"));
+        let second = first.with_credentials(login("b"));
+        let (a, b) = (
+            first.get("ghcr.io").unwrap(),
+            second.get("ghcr.io").unwrap(),
+        );
+        assert!(a.shares_limits_with(&b));
+        assert!(!a.shares_limits_with(&second.get("quay.io").unwrap()));
+        assert!(Arc::ptr_eq(&first.common.memory, &second.common.memory));
+        let user = |set: &Registries| format!("{:?}", set.common.options.credentials);
+        assert!(user(&first).contains("\"a\"") && !user(&second).contains("\"a\""));
     }
 }

@@ -92,10 +92,9 @@ struct Shared {
     common: Arc<Common>,
     peers: Peers,
     auth: Auth,
-    pauses: HostPauses,
+    limits: Arc<HostLimits>,
     quota: Quota,
     blob_locations: BlobLocations,
-    transfers: TransferLimits,
     self_mount: LearnedSelfMount,
     /// The host may support HTTP/2, as far as is known.
     multiplexes: AtomicBool,
@@ -105,10 +104,26 @@ struct Shared {
     last_failures: LastFailures,
     counters: Counters,
     checks: CheckState,
-    /// Requests that belong to no copy hold a large body one at a time.
-    large_body: Arc<Semaphore>,
     /// A wrong digest of this host was logged.
     reported_wrong_digest: AtomicBool,
+}
+
+/// The limits of one host, which sets with different credentials share.
+pub(crate) struct HostLimits {
+    pauses: HostPauses,
+    transfers: TransferLimits,
+    /// Requests that belong to no copy hold a large body one at a time.
+    large_body: Arc<Semaphore>,
+}
+
+impl Default for HostLimits {
+    fn default() -> Self {
+        Self {
+            pauses: HostPauses::default(),
+            transfers: TransferLimits::default(),
+            large_body: Arc::new(Semaphore::new(1)),
+        }
+    }
 }
 
 /// The kinds of addresses that responded on behalf of a registry.
@@ -132,6 +147,7 @@ struct Auth {
 
 impl Registry {
     pub(crate) fn new(endpoint: Endpoint, allowance: Allowance, common: Arc<Common>) -> Self {
+        let limits = common.limits_of(&endpoint.name);
         let shared = Shared {
             multiplexes: AtomicBool::new(!endpoint.insecure),
             refuses_http1: AtomicBool::new(false),
@@ -140,16 +156,14 @@ impl Registry {
             common,
             peers: Peers::default(),
             auth: Auth::default(),
-            pauses: HostPauses::default(),
+            limits,
             quota: Quota::default(),
             blob_locations: BlobLocations::default(),
-            transfers: TransferLimits::default(),
             self_mount: LearnedSelfMount::default(),
             capabilities: Capabilities::default(),
             last_failures: LastFailures::default(),
             counters: Counters::default(),
             checks: CheckState::default(),
-            large_body: Arc::new(Semaphore::new(1)),
             reported_wrong_digest: AtomicBool::new(false),
         };
         Self {
@@ -198,7 +212,7 @@ impl Registry {
 
     /// Delays requests of the kind of this operation for at least that long.
     fn pause(&self, operation: Operation, pause: std::time::Duration) {
-        if self.shared.pauses.pause(operation, pause) {
+        if self.shared.limits.pauses.pause(operation, pause) {
             self.shared.counters.pause();
             self.shared.common.counters.pause();
         }
@@ -216,6 +230,11 @@ impl Registry {
         self.host() == other.host()
     }
 
+    #[cfg(test)]
+    pub(crate) fn shares_limits_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared.limits, &other.shared.limits)
+    }
+
     pub(crate) fn is_used_elsewhere(&self) -> bool {
         Arc::strong_count(&self.shared) > 1
     }
@@ -231,7 +250,7 @@ impl Registry {
     /// Returns memory for one request that belongs to no copy.
     fn reservation(&self) -> Arc<Reservation> {
         let budget = &self.shared.common.options.metadata_budget;
-        budget.for_request(&self.shared.large_body)
+        budget.for_request(&self.shared.limits.large_body)
     }
 
     /// Returns memory for one copy.
@@ -250,7 +269,13 @@ impl Registry {
 
     /// Waits until `target` may be probed for a blob of `source`.
     pub(crate) async fn probe_permit<'a>(source: &'a Self, target: &'a Self) -> impl Sized + 'a {
-        target.shared.transfers.writing.acquire(source.host()).await
+        target
+            .shared
+            .limits
+            .transfers
+            .writing
+            .acquire(source.host())
+            .await
     }
 
     /// Waits until a blob of `size` bytes may be copied between two registries.
@@ -261,7 +286,10 @@ impl Registry {
     ) -> TransferPermit<'a> {
         let host = source.host();
         let memory = target.shared.common.memory.take(host, size).await;
-        let (reading, writing) = (&source.shared.transfers, &target.shared.transfers);
+        let (reading, writing) = (
+            &source.shared.limits.transfers,
+            &target.shared.limits.transfers,
+        );
         TransferPermit::acquire(memory, &reading.reading, &writing.writing, host).await
     }
 
@@ -302,12 +330,12 @@ impl Registry {
     /// for its end.
     #[must_use]
     pub fn is_paused(&self) -> bool {
-        self.shared.pauses.is_paused(false)
+        self.shared.limits.pauses.is_paused(false)
     }
 
     /// Returns whether requests that write wait for the end of a pause.
     pub(crate) fn are_writes_paused(&self) -> bool {
-        self.shared.pauses.is_paused(true)
+        self.shared.limits.pauses.is_paused(true)
     }
 
     pub(crate) fn blob_locations(&self) -> &BlobLocations {

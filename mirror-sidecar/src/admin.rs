@@ -24,7 +24,7 @@ const PROBE_WITHIN: Duration = Duration::from_millis(800);
 
 #[derive(Clone)]
 struct Readiness {
-    registry: Registry,
+    registry: Arc<dyn Fn() -> Registry + Send + Sync>,
     last: Cache<(), Result<(), String>>,
     is_ending: CancellationToken,
 }
@@ -39,13 +39,18 @@ struct Encoded {
     last: Cache<(), Result<Bytes, String>>,
 }
 
-/// Serves `/healthz`, `/metrics`, and `/readyz`, which fails while the backup registry does not respond and during shutdown.
-pub fn router(registry: Registry, metrics: Metrics, is_ending: CancellationToken) -> Router {
+/// Serves `/healthz`, `/metrics`, and `/readyz`, which fails while the registry of the default backup does not respond and
+/// during shutdown.
+pub fn router(
+    registry: impl Fn() -> Registry + Send + Sync + 'static,
+    metrics: Metrics,
+    is_ending: CancellationToken,
+) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(Readiness {
-            registry,
+            registry: Arc::new(registry),
             last: cache(FRESH_FOR),
             is_ending,
         })
@@ -83,17 +88,16 @@ async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
             "not ready: stopping\n".into(),
         );
     }
+    let registry = (readiness.registry)();
     let probe = async {
-        match timeout(PROBE_WITHIN, readiness.registry.ping()).await {
+        match timeout(PROBE_WITHIN, registry.ping()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(error.to_string()),
             // The registry may respond fast with errors, which are retried until the timeout.
             Err(_) => {
-                let failure = readiness
-                    .registry
-                    .last_failure(Operation::Ping, PROBE_WITHIN);
+                let failure = registry.last_failure(Operation::Ping, PROBE_WITHIN);
                 Err(failure.map_or_else(
-                    || format!("registry {} does not respond", readiness.registry.host()),
+                    || format!("registry {} does not respond", registry.host()),
                     |failure| failure.detail,
                 ))
             }

@@ -5,6 +5,7 @@
 
 mod backup;
 mod cluster;
+mod config;
 mod copy;
 mod facade;
 pub mod image;
@@ -26,11 +27,13 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use mirror_contract::Sidecar;
 
-pub use backup::BackupArgs;
+pub use backup::{BackupArgs, naming_name};
 pub use cluster::ClusterArgs;
+pub use config::{BackupFlags, ConfigArgs, LoadedConfig};
 pub use copy::{CopyArgs, ProgressArg};
 pub use facade::{FacadeArgs, FacadeLogin, Transport};
-pub use sources::{OriginalsArgs, SourceArgs};
+pub use login::is_username;
+pub use sources::{OriginalsArgs, SizeLimit, SourceArgs, check_docker_config, size_limit};
 pub use tag_filter::TagFilters;
 use values::{duration, listen_address, positive};
 
@@ -196,6 +199,8 @@ pub struct ServeArgs {
     pub parallel_copies: NonZeroUsize,
     // The groups come last: a heading applies to all flags that follow it.
     #[command(flatten)]
+    pub config: ConfigArgs,
+    #[command(flatten)]
     pub backup: BackupArgs,
     #[command(flatten)]
     pub sources: SourceArgs,
@@ -215,6 +220,8 @@ pub struct CheckArgs {
     /// URL of the service's /readyz, which must respond with 200
     #[arg(long, value_name = "HTTP-URL", value_parser = http_url)]
     pub ready_url: Option<hyper::Uri>,
+    #[command(flatten)]
+    pub config: ConfigArgs,
     #[command(flatten)]
     pub backup: BackupArgs,
     #[command(flatten)]

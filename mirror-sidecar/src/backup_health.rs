@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use mirror_contract::BackupName;
 use mirror_copy::{Registry, RegistryError};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -34,6 +35,8 @@ pub struct BackupHealth {
 
 struct Inner {
     registry: Registry,
+    /// In log lines; `None` for the default backup.
+    backup: Option<BackupName<'static>>,
     state: Mutex<State>,
     trouble: watch::Sender<Option<Trouble>>,
     probe_now: Notify,
@@ -41,15 +44,21 @@ struct Inner {
 
 impl BackupHealth {
     /// The health of `registry` before the first probe.
-    pub fn new(registry: Registry) -> Self {
+    pub fn new(registry: Registry, backup: BackupName<'static>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 registry,
+                backup: Some(backup).filter(|backup| !backup.is_default()),
                 state: Mutex::new(State::default()),
                 trouble: watch::Sender::new(None),
                 probe_now: Notify::new(),
             }),
         }
+    }
+
+    /// The name of the backup for log lines and Events; `None` for the default backup.
+    pub fn backup(&self) -> Option<&str> {
+        self.inner.backup.as_ref().map(BackupName::as_str)
     }
 
     /// Probes the registry until the task is dropped.
@@ -121,15 +130,21 @@ impl BackupHealth {
     }
 
     fn report(&self, change: Option<Change>) {
-        let registry = self.inner.registry.host();
+        let (registry, backup) = (self.inner.registry.host(), self.backup());
         match change {
             None => {}
             Some(Change::Trouble(trouble)) => {
-                tracing::warn!(registry, reason = trouble.reason, "{}", trouble.kind);
+                tracing::warn!(
+                    registry,
+                    backup,
+                    reason = trouble.reason,
+                    "{}",
+                    trouble.kind
+                );
                 self.inner.trouble.send_replace(Some(trouble));
             }
             Some(Change::Recovered) => {
-                tracing::info!(registry, "the backup registry can be used again");
+                tracing::info!(registry, backup, "the backup registry can be used again");
                 self.inner.trouble.send_replace(None);
             }
         }

@@ -5,6 +5,7 @@
 //! running copies is stored ([`CrashRecord`]): anyone who needs an image requests it again, so a restart loses no work.
 //!
 //! - [`fair_slots`]: which job is next;
+//! - [`slots`]: slots that the queues of several backups share;
 //! - [`limits`]: when a running copy gives up its slot;
 //! - [`sources`]: which sources deliver;
 //! - [`jobs`]: the jobs by image, and how many there may be;
@@ -19,6 +20,7 @@ mod limits;
 mod metrics;
 mod progress;
 mod retry_delay;
+mod slots;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -29,7 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use mirror_contract::ImageRef;
+use mirror_contract::{BackupName, ImageRef};
 use mirror_copy::{CopyReport, Retry};
 use tokio::sync::{Notify, broadcast, oneshot};
 use tokio::time::Instant;
@@ -48,6 +50,8 @@ use limits::{Blame, TICK, Verdict};
 pub use metrics::{CopyMetrics, Counts};
 pub use progress::JobProgress;
 use retry_delay::{AUTOMATIC_ATTEMPTS, penalty_delay, retry_delay};
+use slots::Demand;
+pub use slots::{CopySlots, QueueSlots};
 use sources::{Class, Source};
 
 /// Ended attempts that are buffered for receivers. A receiver that lags behind by more checks all images instead.
@@ -112,6 +116,9 @@ pub struct CopyQueue<C> {
 
 struct Inner<C> {
     copier: C,
+    /// In log lines; `None` for the default backup.
+    backup: Option<BackupName<'static>>,
+    slots: QueueSlots,
     metrics: CopyMetrics,
     state: Mutex<State>,
     crash_record: CrashRecord,
@@ -132,6 +139,30 @@ struct State {
     slots: FairSlots,
 }
 
+/// What the queues of all backups share: the slots, and the record of running copies. Clones share it.
+#[derive(Clone)]
+pub struct SharedCopying {
+    slots: CopySlots,
+    crash_record: CrashRecord,
+}
+
+impl SharedCopying {
+    /// At most `parallel` copies at a time, of all backups together.
+    #[must_use]
+    pub fn new(parallel: NonZeroUsize) -> Self {
+        Self {
+            slots: CopySlots::new(parallel),
+            crash_record: CrashRecord::new(),
+        }
+    }
+
+    /// The record of running copies. The caller stores it.
+    #[must_use]
+    pub fn crash_record(&self) -> &CrashRecord {
+        &self.crash_record
+    }
+}
+
 enum Outcome {
     Ended(Result<CopyReport, Failure>),
     Evicted(Verdict),
@@ -148,15 +179,31 @@ impl<C> Clone for CopyQueue<C> {
 impl<C: Copier> CopyQueue<C> {
     /// A queue that runs at most `parallel` copies.
     pub fn new(copier: C, parallel: NonZeroUsize, metrics: CopyMetrics) -> Self {
+        let shared = SharedCopying::new(parallel);
+        Self::of_backup(copier, BackupName::DEFAULT, None, &shared, metrics)
+    }
+
+    /// A queue for one of several backups, which runs at most `most` copies.
+    pub fn of_backup(
+        copier: C,
+        backup: BackupName<'static>,
+        most: Option<NonZeroUsize>,
+        shared: &SharedCopying,
+        metrics: CopyMetrics,
+    ) -> Self {
+        let slots = shared.slots.queue(most);
         let state = State {
             jobs: Jobs::default(),
-            slots: FairSlots::new(parallel),
+            slots: FairSlots::new(NonZeroUsize::MIN),
         };
+        let changed = slots.changed();
         let inner = Inner {
             copier,
+            backup: Some(backup).filter(|backup| !backup.is_default()),
+            slots,
             metrics,
             state: Mutex::new(state),
-            crash_record: CrashRecord::new(),
+            crash_record: shared.crash_record.clone(),
             ended: broadcast::Sender::new(MAX_ENDED),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -166,7 +213,7 @@ impl<C: Copier> CopyQueue<C> {
                 Duration::from_mins(1),
                 FIRST_FAILURES_LOGGED,
             ),
-            changed: Arc::default(),
+            changed,
         };
         Self {
             inner: Arc::new(inner),
@@ -269,10 +316,12 @@ impl<C: Copier> CopyQueue<C> {
         });
         if !self.inner.isolate(&mut state, id, now) {
             state.enqueue(id, now);
+            self.inner.share_slots(&mut state, now);
             if state.slots.may_start(id, now) && !self.inner.crash_record.is_loading(now) {
                 self.inner.start(&mut state, id, now);
             }
         }
+        self.inner.share_slots(&mut state, now);
         self.inner.tick_soon();
         state.jobs.by_id(id).map_or(Status::Full, Job::status)
     }
@@ -302,8 +351,10 @@ impl<C: Copier> Inner<C> {
         let groups = job.groups.clone();
         let is_waiting = job.is_waiting();
         state.slots.regroup(id, Lane::InUse, groups);
+        self.share_slots(state, now);
         if is_waiting && state.slots.may_start(id, now) && !self.crash_record.is_loading(now) {
             self.start(state, id, now);
+            self.share_slots(state, now);
         }
     }
 
@@ -360,17 +411,32 @@ impl<C: Copier> Inner<C> {
         true
     }
 
+    /// Tells the queues of other backups what runs and waits here, and uses what they leave.
+    fn share_slots(&self, state: &mut State, now: Instant) {
+        self.slots.set(Demand {
+            running: state.slots.running(),
+            waiting: state.slots.waiting(),
+            is_exclusive: state.slots.is_exclusive(now),
+        });
+        state.slots.set_limit(self.slots.limit());
+    }
+
     /// Starts the jobs that may run now.
     fn dispatch(self: &Arc<Self>, state: &mut State, now: Instant) {
+        self.share_slots(state, now);
         if self.stop.is_cancelled() || self.crash_record.is_loading(now) {
             return;
         }
         while let Some(id) = state.slots.next(now) {
-            self.start(state, id, now);
+            if !self.start(state, id, now) {
+                break;
+            }
         }
+        self.share_slots(state, now);
     }
 
-    fn start(self: &Arc<Self>, state: &mut State, id: u64, now: Instant) {
+    /// Starts a job; returns `false` if the copies of other backups do not allow it now.
+    fn start(self: &Arc<Self>, state: &mut State, id: u64, now: Instant) -> bool {
         // The record may have been loaded after the job was added.
         let is_new = state.jobs.by_id(id).is_some_and(|job| !job.is_isolated);
         if is_new
@@ -383,12 +449,15 @@ impl<C: Copier> Inner<C> {
             if !self.isolate(state, id, now) {
                 state.enqueue(id, now);
             }
-            return;
+            return true;
         }
         let Some(job) = state.jobs.by_id(id) else {
             state.slots.remove(id);
-            return;
+            return true;
         };
+        if (job.is_isolated && !self.slots.are_others_idle()) || !self.slots.take() {
+            return false;
+        }
         let (image, task, failures) = (Arc::clone(&job.image), job.task, job.failures);
         let progress = Arc::new(JobProgress::new(Arc::clone(&self.changed)));
         let (evict, evicted) = oneshot::channel();
@@ -410,6 +479,7 @@ impl<C: Copier> Inner<C> {
                 .run_until_cancelled(end.attempt(task, &progress, evicted, failures))
                 .await;
         });
+        true
     }
 
     fn is_isolated(&self, job: &Job) -> bool {
@@ -452,6 +522,11 @@ impl<C: Copier> Inner<C> {
         }
         self.dispatch(state, now);
         !state.slots.is_empty() || state.jobs.is_any_due_later()
+    }
+
+    /// The name of the backup for the log.
+    fn backup(&self) -> Option<&str> {
+        self.backup.as_ref().map(BackupName::as_str)
     }
 
     fn report_ended(&self, image: &ImageRef<'static>) {
@@ -555,14 +630,17 @@ impl<C: Copier> End<'_, C> {
         failures: u32,
     ) {
         let (inner, image) = (self.inner, self.image);
-        inner.crash_record.start(self.id, &image.to_string()).await;
+        inner
+            .crash_record
+            .start(inner.slots.number(), self.id, &image.to_string())
+            .await;
         tracing::debug!(%image, ?task, "copying image");
         let started = Instant::now();
         let outcome = tokio::select! {
             result = inner.copier.copy(image, task, progress) => Outcome::Ended(result),
             Ok(verdict) = evicted => Outcome::Evicted(verdict),
         };
-        inner.crash_record.end(self.id);
+        inner.crash_record.end(inner.slots.number(), self.id);
         let report = match &outcome {
             Outcome::Ended(result) => result.as_ref().ok(),
             Outcome::Evicted(_) => None,
@@ -575,7 +653,7 @@ impl<C: Copier> End<'_, C> {
         }
         if let Some(report) = report {
             tracing::info!(
-                %image, digest = %report.digest, bytes = report.bytes, requests = report.requests,
+                %image, backup = inner.backup(), digest = %report.digest, bytes = report.bytes, requests = report.requests,
                 copied = report.blobs_copied, mounted = report.blobs_mounted, skipped = report.blobs_skipped,
                 elapsed_ms = u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX), "copied image"
             );
@@ -656,13 +734,13 @@ impl<C: Copier> End<'_, C> {
             Some(Lane::Requested) => self.inner.requested_failures.count(),
             _ => Some(1),
         };
-        let reason = &failure.reason.detail;
+        let (backup, reason) = (self.inner.backup(), &failure.reason.detail);
         let (backoff_s, next) = (delay.as_secs(), next_attempt(is_automatic, lane));
         if let Some(times) = times {
             let not_logged = times.saturating_sub(1);
-            tracing::warn!(%image, failures, backoff_s, next, not_logged, reason, "copy failed");
+            tracing::warn!(%image, backup, failures, backoff_s, next, not_logged, reason, "copy failed");
         } else {
-            tracing::debug!(%image, failures, backoff_s, next, reason, "copy failed");
+            tracing::debug!(%image, backup, failures, backoff_s, next, reason, "copy failed");
         }
         if let Some(job) = state.jobs.by_id_mut(self.id) {
             job.failures = failures;
@@ -684,7 +762,9 @@ impl<C: Copier> Drop for End<'_, C> {
         if self.is_concluded {
             return;
         }
-        self.inner.crash_record.end(self.id);
+        self.inner
+            .crash_record
+            .end(self.inner.slots.number(), self.id);
         let mut state = self.inner.state();
         let is_running = |job: &Job| matches!(job.stage, Stage::Running(_));
         if state.jobs.by_id(self.id).is_some_and(is_running) {

@@ -18,7 +18,9 @@ use axum::http::request::Parts;
 use axum::http::{Method, header};
 use axum::response::Response;
 use mirror_contract::{Place, Query, Refusal, RefusalKind, owners};
+use tokio::sync::watch;
 
+use crate::backups::ByBackup;
 use crate::cluster::{PullSecrets, SharedIndex};
 use crate::lookup::Lookup;
 use crate::server::Connection;
@@ -30,7 +32,7 @@ use reply::{Code, Reply};
 use route::Route;
 
 pub struct Facade {
-    pub lookup: Lookup,
+    pub backups: ByBackup<Lookup>,
     pub targets: TargetLookup,
     /// `None` if requests need no authentication.
     pub auth: Option<FacadeAuth>,
@@ -40,11 +42,16 @@ pub struct Facade {
     pub metrics: FacadeMetrics,
 }
 
-pub fn router(facade: Facade) -> Router {
-    Router::new().fallback(handle).with_state(Arc::new(facade))
+/// Serves the last value of `facade`.
+pub fn router(facade: watch::Receiver<Arc<Facade>>) -> Router {
+    Router::new().fallback(handle).with_state(facade)
 }
 
-async fn handle(State(facade): State<Arc<Facade>>, request: Request) -> Response<Body> {
+async fn handle(
+    State(facade): State<watch::Receiver<Arc<Facade>>>,
+    request: Request,
+) -> Response<Body> {
+    let facade = Arc::clone(&facade.borrow());
     // The body is not read: queries have none, and a peer could send it slowly.
     let (head, _) = request.into_parts();
     let began = Instant::now();
@@ -103,15 +110,19 @@ impl Facade {
         let response = match &query {
             Query::Image { image, place, mode } => {
                 let status = match place {
-                    Place::Backup(name) if name.is_default() => {
-                        let secret = self.pull_secrets.name();
-                        let status = self.lookup.image(image, *mode).await;
-                        status.map(|status| status.naming_secret(secret))
-                    }
-                    Place::Backup(name) => Err(Refusal::new(
-                        RefusalKind::Failed,
-                        &format!("mirror-sidecar has no backup {name}"),
-                    )),
+                    Place::Backup(name) => match self.backups.get(name) {
+                        Some(lookup) => {
+                            let secret = self.pull_secrets.name();
+                            let status = lookup.image(image, *mode).await;
+                            status.map(|status| status.naming_secret(secret))
+                        }
+                        None => Err(Refusal::new(
+                            RefusalKind::Failed,
+                            &format!(
+                                "mirror-sidecar has no backup {name}; add it to its configuration"
+                            ),
+                        )),
+                    },
                     Place::Target => self.targets.image(image, *mode).await,
                 };
                 status.map(|status| (FacadeStatus::from(&status), status.annotations()))

@@ -1,6 +1,7 @@
 //! The mirror-sidecar service and its command line.
 //!
 //! - `args`: flags and environment variables, parsed into types;
+//! - [`config`]: the configuration file: backups, and targets of rewrites;
 //! - `commands`: the commands, which connect the other modules;
 //! - `facade`: the endpoint for the policy, which looks like an OCI registry;
 //! - [`lookup`]: the status of an image; the backup registry is the source of truth;
@@ -8,6 +9,7 @@
 //! - [`copy_queue`]: copies that wait or run;
 //! - [`namespace_budget`]: daily budgets of new images;
 //! - [`locations`], [`former_backups`]: sources and targets of copies;
+//! - [`backups`]: values by backup;
 //! - `backup_health`: whether the backup registry can be used;
 //! - [`cluster`]: the images that a Kubernetes cluster uses, and everything that is written there;
 //! - `admin`: probes and metrics, on a port of their own;
@@ -31,8 +33,10 @@ mod admin;
 mod args;
 mod backoff;
 mod backup_health;
+pub mod backups;
 pub mod cluster;
 mod commands;
+pub mod config;
 pub mod copy_queue;
 mod exit;
 mod facade;

@@ -1,5 +1,6 @@
 //! Converts the references of the contract to the sources and targets of the copy engine.
 
+use crate::backups::OtherBackups;
 use crate::former_backups::FormerBackups;
 use mirror_contract::naming::anchor_tag;
 use mirror_contract::{Backup, Digest, ImageRef, Unsupported};
@@ -14,6 +15,7 @@ use mirror_copy::{CopyOptions, Registries, Registry, SetupError, Source, TagOrDi
 pub struct Locations {
     backup: Backup,
     former: FormerBackups,
+    others: OtherBackups,
     targets: Registries,
     registry: Registry,
     sources: Registries,
@@ -40,6 +42,7 @@ impl Locations {
         Ok(Self {
             registry: targets.get(backup.registry())?,
             former: FormerBackups::new(&backup, []),
+            others: OtherBackups::default(),
             targets: targets.clone(),
             backup,
             sources,
@@ -50,6 +53,11 @@ impl Locations {
     #[must_use]
     pub fn with_former_backups(self, former: FormerBackups) -> Self {
         Self { former, ..self }
+    }
+
+    #[must_use]
+    pub fn with_other_backups(self, others: OtherBackups) -> Self {
+        Self { others, ..self }
     }
 
     /// Rejects larger images.
@@ -67,10 +75,15 @@ impl Locations {
         }
     }
 
-    /// Returns whether an image is in the backup or in a former one.
+    /// Returns whether an image is in the backup, in a former one, or in another backup.
     #[must_use]
     pub fn contains(&self, image: &ImageRef<'_>) -> bool {
-        self.backup.contains(image) || self.former.contains(image)
+        self.backup.contains(image) || self.former.contains(image) || self.others.contain(image)
+    }
+
+    #[must_use]
+    pub fn other_backups(&self) -> &OtherBackups {
+        &self.others
     }
 
     #[must_use]
@@ -78,10 +91,12 @@ impl Locations {
         &self.former
     }
 
-    /// The copies of `image` in former backups, with the credentials of targets.
+    /// The copies of `image` in former backups, with the credentials of targets. A former backup that is another backup now
+    /// is no source.
     #[must_use]
     pub fn former_copies(&self, image: &ImageRef<'_>) -> Vec<Source> {
         let copies = self.former.copies_of(image);
+        let copies = copies.filter(|copy| !self.others.contain(copy));
         let sources = copies.filter_map(|copy| source(&self.targets, &copy).ok());
         sources.collect()
     }

@@ -15,14 +15,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mirror_contract::naming::anchor_tag;
-use mirror_contract::{Backup, Digest, ImageRef, ImageStatus, Mode, Refusal, RefusalKind};
+use mirror_contract::{
+    Backup, BackupName, Digest, ImageRef, ImageStatus, Mode, Refusal, RefusalKind,
+};
 use mirror_copy::{Operation, Registry, RegistryError, Resolved, TagOrDigest};
 use moka::future::Cache;
 use tokio::sync::{Semaphore, broadcast};
 use tokio::time::{Instant, timeout};
 
 use crate::backup_health::BackupHealth;
-use crate::copy_queue::{CopyMetrics, CopyQueue, CrashRecord, Requester, Status, Task};
+use crate::copy_queue::{CopyMetrics, CopyQueue, Requester, SharedCopying, Status, Task};
 use crate::locations::{Locations, contract_digest, engine_digest};
 use crate::logging::Throttle;
 use crate::namespace_budget::NamespaceBudgets;
@@ -65,6 +67,7 @@ const PROBED_WITHIN: Duration = Duration::from_secs(8);
 /// Looks up copies in the backup and requests missing ones. Clones share their caches.
 #[derive(Clone)]
 pub struct Lookup {
+    name: BackupName<'static>,
     images: Arc<Locations>,
     registry: Registry,
     seen: Seen,
@@ -103,6 +106,29 @@ impl Lookup {
         budgets: NamespaceBudgets,
         metrics: CopyMetrics,
     ) -> Self {
+        let shared = SharedCopying::new(parallel);
+        Self::of_backup(
+            images,
+            BackupName::DEFAULT,
+            None,
+            &shared,
+            &budgets,
+            &metrics,
+        )
+    }
+
+    /// Creates a lookup in one of several backups, that of `images`, which makes at most `most` copies at a time.
+    #[must_use]
+    pub fn of_backup(
+        images: Arc<Locations>,
+        name: BackupName<'static>,
+        most: Option<NonZeroUsize>,
+        shared: &SharedCopying,
+        budgets: &NamespaceBudgets,
+        metrics: &CopyMetrics,
+    ) -> Self {
+        let budgets = budgets.of_backup(name.clone());
+        let metrics = metrics.of_backup(&name);
         let seen = Cache::builder()
             .max_capacity(MAX_SEEN)
             .time_to_live(SEEN_FOR)
@@ -113,7 +139,7 @@ impl Lookup {
             .max_capacity(MAX_SEEN)
             .time_to_live(DENIED_FOR)
             .build();
-        let health = BackupHealth::new(images.backup_registry().clone());
+        let health = BackupHealth::new(images.backup_registry().clone(), name.clone());
         let recorder = BackupCopier {
             losses: losses.clone(),
             parts: parts.clone(),
@@ -141,7 +167,8 @@ impl Lookup {
                 .time_to_live(LOGIN_CHECKED_FOR)
                 .build(),
             budgets,
-            queue: CopyQueue::new(recorder, parallel, metrics),
+            queue: CopyQueue::of_backup(recorder, name.clone(), most, shared, metrics),
+            name,
             health,
             outage: Arc::new(Throttle::new(OUTAGE_LOG_EVERY)),
             images,
@@ -158,6 +185,12 @@ impl Lookup {
         &self.health
     }
 
+    /// The name of the backup.
+    #[must_use]
+    pub fn name(&self) -> &BackupName<'static> {
+        &self.name
+    }
+
     #[must_use]
     pub fn backup(&self) -> &Backup {
         self.images.backup()
@@ -165,6 +198,11 @@ impl Lookup {
 
     #[must_use]
     pub fn locations(&self) -> &Locations {
+        &self.images
+    }
+
+    #[must_use]
+    pub fn shared_locations(&self) -> &Arc<Locations> {
         &self.images
     }
 
@@ -248,12 +286,6 @@ impl Lookup {
         if self.queue.status(image).is_some() {
             let _ = self.copy_in_use(image, Task::Copy, namespaces);
         }
-    }
-
-    /// The record of running copies, which the caller stores.
-    #[must_use]
-    pub fn crash_record(&self) -> &CrashRecord {
-        self.queue.crash_record()
     }
 
     /// Stops all copies.
@@ -342,11 +374,17 @@ impl Lookup {
         let (health, error) = (self.health.clone(), error.to_string());
         tokio::spawn(async move {
             tokio::time::sleep(PROBED_WITHIN).await;
+            let backup = health.backup();
             if health.is_in_trouble() {
-                tracing::debug!(error, "cannot look up copies in the backup registry");
+                tracing::debug!(
+                    error,
+                    backup,
+                    "cannot look up copies in the backup registry"
+                );
             } else {
                 tracing::warn!(
                     error,
+                    backup,
                     times,
                     "cannot look up copies in the backup registry; check the registry and its credentials"
                 );

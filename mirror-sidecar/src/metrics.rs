@@ -3,6 +3,8 @@
 //! Each group of metrics lives with its owner and is registered when the service starts. No label takes values from outside
 //! without a bound. Every series is exported from the start: a missing series is not zero.
 
+mod by_backup;
+
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -12,6 +14,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
+
+use by_backup::Labels;
+pub use by_backup::{BackupLabel, GaugeByBackup};
 
 /// The media type of [`Metrics::encode`] (`OpenMetrics` 1.0, "Protocol Negotiation").
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -59,10 +64,18 @@ macro_rules! label_values {
 }
 pub(crate) use label_values;
 
+/// One gauge for each value of a label.
+#[derive(Clone, Debug)]
+pub struct Gauges {
+    family: Family<Labels, Gauge>,
+    backup: BackupLabel,
+}
+
 /// One counter for each value of a label.
 #[derive(Debug)]
 pub struct Counters<V> {
-    family: Family<Label, Counter>,
+    family: Family<Labels, Counter>,
+    backup: BackupLabel,
     values: PhantomData<V>,
 }
 
@@ -102,12 +115,23 @@ impl Metrics {
     pub fn counters<V: LabelValue>(&mut self, name: &str, help: &str) -> Counters<V> {
         let counters = Counters {
             family: self.register(name, help, Family::default()),
+            backup: BackupLabel::default(),
             values: PhantomData,
         };
-        for value in V::ALL {
-            counters.add(*value, 0);
+        counters.of_backup(BackupLabel::default())
+    }
+
+    /// Gauges for the values of one label. No series exists before it is set.
+    pub fn gauges(&mut self, name: &str, help: &str) -> Gauges {
+        Gauges {
+            family: self.register(name, help, Family::default()),
+            backup: BackupLabel::default(),
         }
-        counters
+    }
+
+    /// A gauge for each backup, 0 for the default one.
+    pub fn gauge_by_backup(&mut self, name: &str, help: &str) -> GaugeByBackup {
+        self.register(name, help, GaugeByBackup::default())
     }
 
     /// Calls `update` before each encoding.
@@ -135,18 +159,49 @@ impl Default for Metrics {
     }
 }
 
+impl Gauges {
+    /// Returns the gauges of a backup.
+    #[must_use]
+    pub fn of_backup(&self, backup: BackupLabel) -> Self {
+        Self {
+            family: self.family.clone(),
+            backup,
+        }
+    }
+
+    pub fn set(&self, label: Label, count: usize) {
+        set(&self.family.get_or_create(&self.backup.with(label)), count);
+    }
+}
+
 impl<V: LabelValue> Counters<V> {
+    /// Returns the counters of a backup, all of which are exported from now on.
+    #[must_use]
+    pub fn of_backup(&self, backup: BackupLabel) -> Self {
+        let counters = Self {
+            family: self.family.clone(),
+            backup,
+            values: PhantomData,
+        };
+        for value in V::ALL {
+            counters.add(*value, 0);
+        }
+        counters
+    }
+
     pub fn increment(&self, value: V) {
         self.add(value, 1);
     }
 
     pub fn add(&self, value: V, count: u64) {
-        self.family.get_or_create(&value.label()).inc_by(count);
+        let labels = self.backup.with(value.label());
+        self.family.get_or_create(&labels).inc_by(count);
     }
 
     #[cfg(test)]
     pub fn get(&self, value: V) -> u64 {
-        self.family.get_or_create(&value.label()).get()
+        let labels = self.backup.with(value.label());
+        self.family.get_or_create(&labels).get()
     }
 }
 
@@ -154,6 +209,7 @@ impl<V> Clone for Counters<V> {
     fn clone(&self) -> Self {
         Self {
             family: self.family.clone(),
+            backup: self.backup.clone(),
             values: PhantomData,
         }
     }
@@ -162,4 +218,48 @@ impl<V> Clone for Counters<V> {
 /// Sets a gauge to a number of objects.
 pub fn set(gauge: &Gauge, count: usize) {
     gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+}
+
+#[cfg(test)]
+mod tests {
+    use mirror_contract::BackupName;
+
+    use super::*;
+
+    label_values! {
+        "result",
+        enum Result {
+            Copied = "copied",
+        }
+    }
+
+    #[test]
+    fn only_series_of_other_backups_than_the_default_one_name_theirs() {
+        let mut metrics = Metrics::new();
+        let counters = metrics.counters::<Result>("copies", "Copies");
+        let states = metrics.gauges("jobs", "Jobs");
+        let gauge = metrics.gauge_by_backup("last_copies", "Last copies");
+        let team = BackupLabel::of(&BackupName::parse("team-a").unwrap());
+        let default = BackupLabel::of(&BackupName::DEFAULT);
+        counters.increment(Result::Copied);
+        let _ = counters.of_backup(team.clone());
+        states
+            .of_backup(team.clone())
+            .set([("state", "waiting")], 2);
+        states.set([("state", "waiting")], 1);
+        set(&gauge.of(&team), 4);
+        set(&gauge.of(&default), 3);
+        let text = metrics.encode().unwrap();
+        for line in [
+            "image_mirror_copies_total{result=\"copied\"} 1",
+            "image_mirror_copies_total{result=\"copied\",backup=\"team-a\"} 0",
+            "image_mirror_jobs{state=\"waiting\"} 1",
+            "image_mirror_jobs{state=\"waiting\",backup=\"team-a\"} 2",
+            "image_mirror_last_copies 3",
+            "image_mirror_last_copies{backup=\"team-a\"} 4",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+        assert_eq!(text.matches("# TYPE image_mirror_last_copies").count(), 1);
+    }
 }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mirror_contract::ImageRef;
+use mirror_contract::{BackupName, ImageRef};
 use mirror_copy::{Event, Progress};
 use tokio::time::Instant;
 
@@ -42,6 +42,8 @@ pub struct DailyBudget {
 /// The budgets of all namespaces. Clones share them.
 #[derive(Clone)]
 pub struct NamespaceBudgets {
+    /// The backup to which images are copied. An image is paid once for each backup.
+    backup: BackupName<'static>,
     state: Arc<Mutex<State>>,
     metrics: BudgetMetrics,
 }
@@ -53,9 +55,11 @@ struct State {
     replicas: u32,
     namespaces: HashMap<Arc<str>, Bucket>,
     requested: Bucket,
-    /// The namespace that pays for the bytes of an image.
-    payers: HashMap<Arc<ImageRef<'static>>, Arc<str>>,
+    /// The namespace that pays for the bytes of an image, by backup.
+    payers: HashMap<BackupName<'static>, Payers>,
 }
+
+type Payers = HashMap<Arc<ImageRef<'static>>, Arc<str>>;
 
 /// When both parts of a budget are full again. A part that is full a day or more later is exhausted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,8 +80,18 @@ impl NamespaceBudgets {
     #[must_use]
     pub fn new(metrics: BudgetMetrics) -> Self {
         Self {
+            backup: BackupName::DEFAULT,
             state: Arc::default(),
             metrics,
+        }
+    }
+
+    /// Returns the same budgets for copies to another backup.
+    #[must_use]
+    pub fn of_backup(&self, backup: BackupName<'static>) -> Self {
+        Self {
+            backup,
+            ..self.clone()
         }
     }
 
@@ -102,7 +116,7 @@ impl NamespaceBudgets {
         now: Instant,
     ) -> Result<(), Instant> {
         let mut state = self.lock();
-        let images = u64::from(is_update || !state.payers.contains_key(image));
+        let images = u64::from(is_update || state.payer(&self.backup, image).is_none());
         let mut open_at: Option<Instant> = None;
         let mut last: Option<&Arc<str>> = None;
         for namespace in namespaces {
@@ -115,9 +129,8 @@ impl NamespaceBudgets {
                 None => {
                     let bucket = state.with_images(bucket, images, 1, now);
                     state.namespaces.insert(Arc::clone(namespace), bucket);
-                    state
-                        .payers
-                        .insert(Arc::clone(image), Arc::clone(namespace));
+                    let payers = state.payers.entry(self.backup.clone()).or_default();
+                    payers.insert(Arc::clone(image), Arc::clone(namespace));
                     drop(state);
                     self.metrics.images.add(BudgetGroup::Namespace, images);
                     return Ok(());
@@ -155,7 +168,7 @@ impl NamespaceBudgets {
     /// The time until the copy may start.
     pub fn allows(&self, image: &ImageRef<'static>, now: Instant) -> Result<(), Duration> {
         let state = self.lock();
-        if state.payers.contains_key(image) {
+        if state.payer(&self.backup, image).is_some() {
             return Ok(());
         }
         let opens_at = state.opens(state.requested, 1, REQUEST_SHARE, now);
@@ -169,7 +182,7 @@ impl NamespaceBudgets {
     /// Charges a copied image to the budget for requests of the policy, unless a namespace has paid for it.
     pub fn copied(&self, image: &ImageRef<'static>, now: Instant) {
         let mut state = self.lock();
-        if !state.payers.contains_key(image) {
+        if state.payer(&self.backup, image).is_none() {
             state.requested = state.with_images(state.requested, 1, REQUEST_SHARE, now);
             drop(state);
             self.metrics.images.increment(BudgetGroup::Requested);
@@ -191,7 +204,7 @@ impl NamespaceBudgets {
         }
     }
 
-    /// Removes the payers of images that are not in use any more, and full budgets. Returns the number of namespaces with an
+    /// Removes the payers of images that are not in use any more in this backup, and full budgets. Returns the number of namespaces with an
     /// exhausted budget.
     pub fn clean_up(
         &self,
@@ -199,7 +212,9 @@ impl NamespaceBudgets {
         now: Instant,
     ) -> usize {
         let mut state = self.lock();
-        state.payers.retain(|image, _| is_used(image));
+        if let Some(payers) = state.payers.get_mut(&self.backup) {
+            payers.retain(|image, _| is_used(image));
+        }
         state.namespaces.retain(|_, bucket| !bucket.is_full(now));
         let buckets = state.namespaces.values();
         buckets
@@ -209,7 +224,7 @@ impl NamespaceBudgets {
 
     fn charge(&self, image: &ImageRef<'static>, bytes: u64, now: Instant) {
         let mut state = self.lock();
-        let payer = state.payers.get(image).cloned();
+        let payer = state.payer(&self.backup, image).cloned();
         let group = if let Some(namespace) = payer {
             let bucket = state.namespaces.get(&namespace);
             let bucket = state.with_bytes(bucket.copied().unwrap_or_default(), 1, bytes, now);
@@ -229,6 +244,10 @@ impl NamespaceBudgets {
 }
 
 impl State {
+    fn payer(&self, backup: &BackupName<'static>, image: &ImageRef<'static>) -> Option<&Arc<str>> {
+        self.payers.get(backup)?.get(image)
+    }
+
     /// Returns when `images` can be taken from `bucket`, whose budget is `share` times that of a namespace; `None` if now.
     fn opens(&self, bucket: Bucket, images: u64, share: u32, now: Instant) -> Option<Instant> {
         let image = self.cost(images, self.daily.images, share);
@@ -355,7 +374,12 @@ mod tests {
         assert_eq!(taken(&budgets, &["a"], now + Duration::from_hours(4)), 3);
         let end = now + Duration::from_hours(48);
         assert_eq!(budgets.clean_up(|_| false, end), 0);
-        assert!(budgets.lock().namespaces.is_empty() && budgets.lock().payers.is_empty());
+        let has_payers = budgets
+            .lock()
+            .payers
+            .values()
+            .any(|of_backup| !of_backup.is_empty());
+        assert!(budgets.lock().namespaces.is_empty() && !has_payers);
         assert_eq!(taken(&budgets, &["a"], end), 24);
     }
 
@@ -407,6 +431,28 @@ mod tests {
             .take(&image, false, names(&["a"]).iter(), now)
             .unwrap_err();
         assert!(opens <= now + DAY, "one image does not block forever");
+    }
+
+    /// Namespaces share no image between backups, so that none pays for the copies of others.
+    #[tokio::test]
+    async fn an_image_is_paid_for_each_backup() {
+        let budgets = budgets(1, GIB);
+        let team = budgets.of_backup(BackupName::parse("team-b").unwrap());
+        let (now, image) = (Instant::now(), image(1));
+        let take = |budgets: &NamespaceBudgets, namespace| {
+            budgets.take(&image, false, names(&[namespace]).iter(), now)
+        };
+        take(&budgets, "a").unwrap();
+        take(&team, "a").unwrap_err();
+        take(&team, "b").unwrap();
+        team.charge(&image, 2 * GIB, now);
+        take(&team, "b").unwrap_err();
+        take(&budgets, "a").unwrap();
+        assert_eq!(budgets.clean_up(|_| false, now), 2);
+        assert_eq!(
+            team.lock().payer(&team.backup, &image).map(|name| &**name),
+            Some("b")
+        );
     }
 
     #[tokio::test]

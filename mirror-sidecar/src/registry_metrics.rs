@@ -1,6 +1,6 @@
 //! Metrics of the requests to each registry.
 //!
-//! Users who create Pods can invent registries, so not every host gets a label value of its own: the backup does, then the
+//! Users who create Pods can invent registries, so not every host gets a label value of its own: the backups do, then the
 //! registries of most images in use, up to [`MAX_NAMED`]. All others share the value `other`. A host that has a value keeps
 //! it, since rates cannot be derived from a counter that comes and goes.
 
@@ -38,7 +38,11 @@ struct Inner {
 #[derive(Default)]
 struct Hosts {
     sets: Vec<Registries>,
+    /// The hosts of backups, which do not count for [`MAX_NAMED`].
+    backups: usize,
     named: BTreeMap<String, Named>,
+    /// Of former sets.
+    carried: Traffic,
     used: Option<Box<UsedHosts>>,
 }
 
@@ -48,6 +52,8 @@ struct Named {
     registries: Vec<Registry>,
     /// Counted as `other` before the host had its own value.
     before: Traffic,
+    /// Of former sets.
+    carried: Traffic,
 }
 
 impl RegistryMetrics {
@@ -72,11 +78,14 @@ impl RegistryMetrics {
         this
     }
 
-    /// Counts the requests to the registries of `sets`, those to the host `backup` by its name.
-    pub fn follow(&self, backup: &str, sets: Vec<Registries>) {
+    /// Counts the requests to the registries of `sets` instead of those of the sets before, and those to the hosts of
+    /// `backups` by their names.
+    pub fn follow<'b>(&self, backups: impl IntoIterator<Item = &'b str>, sets: Vec<Registries>) {
         let mut hosts = self.0.hosts();
-        hosts.sets = sets;
-        hosts.name(backup);
+        hosts.replace_sets(sets);
+        for backup in backups {
+            hosts.backups += usize::from(hosts.name(backup));
+        }
     }
 
     /// Gives label values to the hosts that `used` returns, the most used first. It is called before each encoding.
@@ -91,13 +100,12 @@ impl Inner {
         hosts.name_used();
         let mut named = Traffic::default();
         for (name, host) in &hosts.named {
-            let traffic = minus(total(&host.registries), host.before);
+            let traffic = host.traffic();
             named = plus(named, traffic);
             self.show(name, traffic);
         }
         // Read after the named hosts, so that it is never less than their sum.
-        let all = hosts.sets.iter().map(Registries::traffic);
-        let all = all.fold(Traffic::default(), plus);
+        let all = hosts.traffic();
         self.show(OTHER, minus(all, named));
     }
 
@@ -115,32 +123,68 @@ impl Inner {
     }
 }
 
+impl Named {
+    fn traffic(&self) -> Traffic {
+        plus(self.carried, minus(total(&self.registries), self.before))
+    }
+}
+
 impl Hosts {
+    fn traffic(&self) -> Traffic {
+        let all = self.sets.iter().map(Registries::traffic);
+        all.fold(self.carried, plus)
+    }
+
+    fn replace_sets(&mut self, sets: Vec<Registries>) {
+        self.carried = self.traffic();
+        self.sets = sets;
+        for (name, host) in &mut self.named {
+            let carried = host.traffic();
+            let registries: Vec<_> = self
+                .sets
+                .iter()
+                .filter_map(|set| set.get(name).ok())
+                .collect();
+            *host = Named {
+                before: total(&registries),
+                registries,
+                carried,
+            };
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.named.len() >= MAX_NAMED + self.backups
+    }
+
     fn name_used(&mut self) {
-        // The backup does not count.
-        if self.named.len() > MAX_NAMED {
+        if self.is_full() {
             return;
         }
         let used = self.used.as_ref().map(|used| used());
         for host in used.unwrap_or_default() {
-            if self.named.len() > MAX_NAMED {
+            if self.is_full() {
                 return;
             }
             self.name(&host);
         }
     }
 
-    fn name(&mut self, host: &str) {
+    /// Returns whether the host had no value of its own before.
+    fn name(&mut self, host: &str) -> bool {
         let registries = self.sets.iter().filter_map(|set| set.get(host).ok());
         let registries: Vec<_> = registries.collect();
         let Some(first) = registries.first() else {
-            return;
+            return false;
         };
         let name = first.host().to_owned();
+        let is_new = !self.named.contains_key(&name);
         self.named.entry(name).or_insert_with(|| Named {
             before: total(&registries),
             registries,
+            carried: Traffic::default(),
         });
+        is_new
     }
 }
 

@@ -25,6 +25,7 @@ mod rewrite_loops;
 mod rewrites;
 mod rights;
 mod server;
+mod several_backups;
 mod stage;
 #[path = "../e2e/support.rs"]
 #[allow(

@@ -18,6 +18,7 @@ mod outages;
 mod published;
 mod rewrites;
 mod sessions;
+mod several_backups;
 mod size;
 mod support;
 mod tenant_objects;

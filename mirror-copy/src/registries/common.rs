@@ -4,10 +4,12 @@ use super::clients::Clients;
 use super::memory_budget::MemoryBudget;
 use super::options::RegistryOptions;
 use crate::address_policy::AddressPolicy;
+use crate::credentials::Credentials;
 use crate::lock::lock;
+use crate::registry::HostLimits;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -15,11 +17,43 @@ use tokio::time::Instant;
 pub(crate) struct Common {
     pub(crate) options: RegistryOptions,
     pub(crate) address_policy: Arc<AddressPolicy>,
-    pub(crate) clients: Clients,
-    pub(crate) memory: MemoryBudget,
+    pub(crate) clients: Arc<Clients>,
+    pub(crate) memory: Arc<MemoryBudget>,
+    /// Of the hosts in use.
+    pub(crate) limits: Arc<Mutex<HashMap<String, Weak<HostLimits>>>>,
     pub(crate) digest_tags: DigestTagLists,
     /// Of all hosts together, including those that were dropped.
     pub(crate) counters: Counters,
+}
+
+impl Common {
+    /// Returns the same with other credentials. Nothing is shared that was learned with the former ones.
+    pub(crate) fn with_credentials(&self, credentials: Credentials) -> Self {
+        Self {
+            options: RegistryOptions {
+                credentials,
+                ..self.options.clone()
+            },
+            address_policy: Arc::clone(&self.address_policy),
+            clients: Arc::clone(&self.clients),
+            memory: Arc::clone(&self.memory),
+            limits: Arc::clone(&self.limits),
+            digest_tags: DigestTagLists::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Returns the limits of a host.
+    pub(crate) fn limits_of(&self, host: &str) -> Arc<HostLimits> {
+        let mut limits = lock(&self.limits);
+        if let Some(known) = limits.get(host).and_then(Weak::upgrade) {
+            return known;
+        }
+        limits.retain(|_, limits| limits.strong_count() > 0);
+        let new = Arc::new(HostLimits::default());
+        limits.insert(host.to_owned(), Arc::downgrade(&new));
+        new
+    }
 }
 
 /// Traffic to one registry, or to all registries of a set.

@@ -30,7 +30,12 @@ impl Repository {
         let subject = self.subject(Operation::ReadManifest, &format!(":{tag}"));
         let capabilities = &self.registry.shared.capabilities;
         // A pause that the host requested is no failure.
-        self.registry.shared.pauses.wait(subject.operation).await;
+        self.registry
+            .shared
+            .limits
+            .pauses
+            .wait(subject.operation)
+            .await;
         let after = self.registry.timeouts().list;
         if capabilities.shows_digest_tags() {
             if let Ok(done) = timeout(after, request).await {

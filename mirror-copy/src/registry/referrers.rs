@@ -34,7 +34,12 @@ impl Repository {
         let subject = self.subject(Operation::ListReferrers, &format!("@{digest}"));
         loop {
             // A pause that the host requested is no failure.
-            self.registry.shared.pauses.wait(subject.operation).await;
+            self.registry
+                .shared
+                .limits
+                .pauses
+                .wait(subject.operation)
+                .await;
             let limit = self.registry.timeouts().list;
             let no_response = |after| RegistryError::Timeout {
                 subject: subject.clone(),

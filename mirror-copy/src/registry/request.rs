@@ -157,7 +157,11 @@ impl Registry {
         &self,
         request: &RegistryRequest<'_>,
     ) -> Result<Response, RegistryError> {
-        self.shared.pauses.wait(request.subject.operation).await;
+        self.shared
+            .limits
+            .pauses
+            .wait(request.subject.operation)
+            .await;
         let reads_manifest = request.subject.operation == Operation::ReadManifest;
         if reads_manifest && request.method == Method::GET {
             self.check_quota(request.subject)?;
@@ -210,7 +214,7 @@ impl Registry {
         let after = retry_after(response.headers(), self.retry_policy().max_retry_after);
         match (status, after) {
             (StatusCode::TOO_MANY_REQUESTS, after) if own => {
-                self.shared.transfers.too_many(subject.operation);
+                self.shared.limits.transfers.too_many(subject.operation);
                 self.pause(subject.operation, after.unwrap_or(DEFAULT_PAUSE));
             }
             (StatusCode::SERVICE_UNAVAILABLE, Some(after)) if own => {

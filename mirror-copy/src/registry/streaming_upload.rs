@@ -49,7 +49,11 @@ impl Registry {
         &self,
         request: Streamed<'_>,
     ) -> Result<Response, RegistryError> {
-        self.shared.pauses.wait(request.subject.operation).await;
+        self.shared
+            .limits
+            .pauses
+            .wait(request.subject.operation)
+            .await;
         let Streamed {
             subject, scopes, ..
         } = request;

@@ -88,14 +88,6 @@ impl BackupArgs {
         Ok(backup)
     }
 
-    /// The registry with the repository, and the naming, for the log.
-    pub fn describe(&self) -> (String, &'static str) {
-        let registry = self.registry().unwrap_or_default();
-        let place = format!("{registry}/{}", self.repository);
-        let place = place.trim_end_matches('/').to_owned();
-        (place, naming_name(self.naming(registry)))
-    }
-
     fn naming(&self, registry: &str) -> Naming {
         match self.naming {
             NamingArg::Auto => Naming::auto(registry),
@@ -110,6 +102,21 @@ impl BackupArgs {
 
     pub fn has_repository(&self) -> bool {
         !self.repository.is_empty()
+    }
+
+    /// The first flag besides --registry that is set.
+    pub fn other_flags(&self) -> Option<&'static str> {
+        let flags = [
+            ("--repository", self.has_repository()),
+            ("--registry-username", self.registry_username.is_some()),
+            ("--registry-password", self.registry_password.is_some()),
+            (
+                "--registry-password-file",
+                self.registry_password_file.is_some(),
+            ),
+        ];
+        let mut given = flags.into_iter().filter(|(_, is_given)| *is_given);
+        given.next().map(|(flag, _)| flag)
     }
 
     /// Splits a registry that includes the repository.
@@ -138,7 +145,7 @@ impl BackupArgs {
     }
 }
 
-const fn naming_name(naming: Naming) -> &'static str {
+pub const fn naming_name(naming: Naming) -> &'static str {
     match naming {
         Naming::Flat => "flat",
         Naming::Nested => "nested",

@@ -28,7 +28,7 @@ const MAX_REPLICA: usize = 238;
 /// Longest name of a policy: names of webhook configurations add to it, and have at most 253 characters.
 const MAX_POLICY: usize = 237;
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Kubernetes")]
 pub struct ClusterArgs {
     /// Integration with the cluster that this Pod runs in, or that of KUBECONFIG. `watch`: copy all images that

@@ -59,9 +59,13 @@ impl LoginFlags<'_> {
     }
 }
 
-/// Checks the name of a user. In Basic authentication the name ends at the first colon (RFC 7617, section 2).
+/// Returns whether Basic authentication can send the name of a user. The name ends at the first colon (RFC 7617, section 2).
+pub fn is_username(username: &str) -> bool {
+    !username.is_empty() && !username.contains(':')
+}
+
 pub(super) fn check_username(username: &str, prefix: &str) -> Result<(), UsageError> {
-    if username.is_empty() || username.contains(':') {
+    if !is_username(username) {
         return Err(UsageError(format!(
             "{prefix}-username must not be empty and cannot contain a colon (RFC 7617)"
         )));

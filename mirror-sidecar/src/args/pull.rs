@@ -13,8 +13,8 @@ use crate::exit::UsageError;
 const DEFAULT_NAME: &str = "image-mirror-pull";
 
 impl ClusterArgs {
-    /// The source of the pull Secret for copies in `registry`.
-    pub fn pull_plan(&self, registry: &str) -> Result<PullPlan, UsageError> {
+    /// The source of the pull Secret for copies in the default backup, which Pods read with `credentials`.
+    pub fn pull_plan(&self, credentials: Option<Credentials>) -> Result<PullPlan, UsageError> {
         if self.former_pull_secrets.len() >= MAX_SECRET_NAMES {
             return Err(UsageError(format!(
                 "--former-pull-secret has {} values, which is more than {}",
@@ -22,10 +22,10 @@ impl ClusterArgs {
                 MAX_SECRET_NAMES - 1
             )));
         }
-        match (self.pull_credentials(registry)?, &self.pull_secret) {
+        match (credentials, &self.pull_secret) {
             (None, None) => Ok(PullPlan::NotNeeded),
             (None, Some(name)) => Ok(PullPlan::Existing { name: name.clone() }),
-            (Some(_), _) if self.kubernetes != Kubernetes::On => Err(UsageError(
+            (Some(_), _) if !self.manages_pull_secrets() => Err(UsageError(
                 "--pull-username, --pull-password, --pull-password-file and --pull-docker-config need --kubernetes=on; \
                  for an existing Secret, set only --pull-secret"
                     .into(),
@@ -37,7 +37,26 @@ impl ClusterArgs {
         }
     }
 
-    fn pull_credentials(&self, registry: &str) -> Result<Option<Credentials>, UsageError> {
+    /// Whether pull Secrets are created.
+    pub fn manages_pull_secrets(&self) -> bool {
+        self.kubernetes == Kubernetes::On
+    }
+
+    /// The first flag that describes the default backup.
+    pub fn backup_flag(&self) -> Option<&'static str> {
+        let flags = [
+            ("--pull-username", self.pull_username.is_some()),
+            ("--pull-password", self.pull_password.is_some()),
+            ("--pull-password-file", self.pull_password_file.is_some()),
+            ("--pull-docker-config", self.pull_docker_config.is_some()),
+            ("--former-backup", !self.former_backups.is_empty()),
+        ];
+        let mut given = flags.into_iter().filter(|(_, is_given)| *is_given);
+        given.next().map(|(flag, _)| flag)
+    }
+
+    /// The login that Pods get for the default backup in `registry`.
+    pub fn pull_credentials(&self, registry: &str) -> Result<Option<Credentials>, UsageError> {
         let none = Credentials::anonymous();
         if let Some(file) = &self.pull_docker_config {
             check_docker_config(file, "--pull-docker-config")?;
@@ -77,7 +96,8 @@ mod tests {
         let Command::Serve(args) = cli.command else {
             panic!("another command");
         };
-        args.cluster.pull_plan("registry.example")
+        let credentials = args.cluster.pull_credentials("registry.example")?;
+        args.cluster.pull_plan(credentials)
     }
 
     fn folder() -> tempfile::TempDir {

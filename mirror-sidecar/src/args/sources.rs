@@ -111,38 +111,39 @@ impl SourceArgs {
         self.registries_in(credentials, RegistryOptions::default())
     }
 
-    /// The registries of originals that users name, for a backup at the host `backup`. They use the credentials of the
-    /// docker config, except at the host of the backup, which is accessed anonymously unless `allowed` permits the login.
-    pub fn originals(
+    /// The registries of originals that users name, for backups at the hosts `backups`. They use the credentials of the
+    /// docker config, except at these hosts, which are accessed anonymously unless `allowed` permits the login.
+    pub fn originals<'b>(
         &self,
         allowed: &OriginalsArgs,
-        backup: &str,
+        backups: impl IntoIterator<Item = &'b str>,
     ) -> Result<Registries, UsageError> {
-        let credentials = self.credentials()?;
+        let mut credentials = self.credentials()?;
+        let hosts: BTreeSet<String> = backups.into_iter().map(str::to_owned).collect();
         // A client certificate is a login as well.
-        let (credentials, without_certificate) = if allowed.docker_config_reads_backup_host {
-            (credentials, BTreeSet::new())
-        } else {
-            (
-                credentials.without(backup),
-                BTreeSet::from([backup.to_owned()]),
-            )
-        };
+        let mut without_certificate = BTreeSet::new();
+        if !allowed.docker_config_reads_backup_host {
+            without_certificate.clone_from(&hosts);
+            credentials = hosts
+                .iter()
+                .fold(credentials, |credentials, host| credentials.without(host));
+        }
         let options = RegistryOptions {
             hosts_without_client_certificate: without_certificate,
-            ..allowed.addresses(backup)
+            ..allowed.addresses(hosts)
         };
         self.registries_in(credentials, options)
     }
 
     /// The registries of the targets of rewrites, at the addresses that originals may have. Nodes pull from them without a
     /// pull Secret, so they are accessed anonymously.
-    pub fn rewrite_targets(
+    pub fn rewrite_targets<'b>(
         &self,
         allowed: &OriginalsArgs,
-        backup: &str,
+        backups: impl IntoIterator<Item = &'b str>,
     ) -> Result<Registries, UsageError> {
-        self.registries_in(Credentials::anonymous(), allowed.addresses(backup))
+        let hosts = backups.into_iter().map(str::to_owned).collect();
+        self.registries_in(Credentials::anonymous(), allowed.addresses(hosts))
     }
 
     fn registries_in(
@@ -183,10 +184,8 @@ impl SourceArgs {
 }
 
 impl OriginalsArgs {
-    /// The options with the private addresses that may be read, for a backup at the host `backup`.
-    fn addresses(&self, backup: &str) -> RegistryOptions {
-        // The backup is accessed anyway.
-        let mut hosts = BTreeSet::from([backup.to_owned()]);
+    /// The options with the private addresses that may be read, for backups at these hosts, which are accessed anyway.
+    fn addresses(&self, mut hosts: BTreeSet<String>) -> RegistryOptions {
         let mut networks = Vec::new();
         for private in &self.private_registry {
             match private {
@@ -234,7 +233,7 @@ fn advice(remedy: &Remedy<'_>) -> String {
 }
 
 /// Checks the file to report errors early. The engine reads it again whenever it needs credentials.
-pub(super) fn check_docker_config(file: &Path, flag: &str) -> Result<(), UsageError> {
+pub fn check_docker_config(file: &Path, flag: &str) -> Result<(), UsageError> {
     let wrong = |reason: String| UsageError(format!("{flag} {}: {reason}", file.display()));
     let text = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
     serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&text)
@@ -277,7 +276,7 @@ fn host(text: &str) -> Result<String, &'static str> {
 }
 
 /// Parses a limit in bytes. `0` and `none` are no limit.
-pub(super) fn size_limit(text: &str) -> Result<SizeLimit, &'static str> {
+pub fn size_limit(text: &str) -> Result<SizeLimit, &'static str> {
     const WRONG: &str = "must be a number of bytes, with K, M, G or T (or Ki, Mi, …) for powers of 1024 or KB, MB, … for powers of 1000, such as 20G; 0 or none for no limit";
     if text.eq_ignore_ascii_case("none") {
         return Ok(SizeLimit(None));
@@ -393,7 +392,7 @@ mod tests {
     ) {
         let args = serve(flags);
         let backup = "10.0.0.9:5000";
-        let originals = args.sources.originals(&args.originals, backup).unwrap();
+        let originals = args.sources.originals(&args.originals, [backup]).unwrap();
         let answer = originals.get(host).map_err(|error| error.to_string());
         assert_eq!(answer.is_ok(), allowed, "{answer:?}");
         if let Err(error) = answer {

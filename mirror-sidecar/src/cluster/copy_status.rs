@@ -81,6 +81,15 @@ impl CopyStatuses {
         }
     }
 
+    /// Returns the states of copies in another backup. Subscribers of one are notified of changes of both.
+    #[must_use]
+    pub fn of_other_backup(&self) -> Self {
+        Self {
+            records: Arc::default(),
+            changed: self.changed.clone(),
+        }
+    }
+
     /// Returns the state of the copy of `image`, or of the image itself if it is in the target of a rewrite, without a
     /// request.
     #[must_use]

@@ -25,12 +25,13 @@ use mirror_contract::ImageRef;
 use super::policies::{Demand, Policies, PolicySet, Selection};
 use super::workload::{Key, NamespaceObject, Object, Workload};
 use super::workload_kind::{Kind, WorkloadKind};
-pub use candidates::{Candidate, CopyState};
+pub use candidates::{Candidate, CopyState, candidates};
 pub use entry::Entry;
 use entry::{Containers, Location, OpaqueCopy};
 use image_users::ImageUsers;
 pub use image_users::{Image, ImageUse};
-pub use limits::{Amounts, Limits};
+use limits::AmountsOfIndex;
+pub use limits::{Amounts, Limits, SharedAmounts};
 pub use namespaces::NamespaceState;
 use namespaces::Namespaces;
 pub use queries::{InjectedImages, LeftOut, User};
@@ -68,6 +69,8 @@ pub enum Change {
 pub struct Index {
     rules: Rules,
     limits: Limits,
+    /// Of the indexes of other backups.
+    shared_amounts: AmountsOfIndex,
     workloads: HashMap<Arc<Key>, Entry>,
     /// Users of images outside the backup.
     originals: ImageUsers,
@@ -104,6 +107,7 @@ impl Index {
         Self {
             rules,
             limits: Limits::default(),
+            shared_amounts: SharedAmounts::default().index(),
             workloads: HashMap::new(),
             originals: ImageUsers::default(),
             copies: ImageUsers::default(),
@@ -129,8 +133,21 @@ impl Index {
         self
     }
 
+    /// Shares the limits of the cluster with other indexes.
+    #[must_use]
+    pub fn with_shared_amounts(mut self, shared: &SharedAmounts) -> Self {
+        self.shared_amounts = shared.index();
+        self
+    }
+
     /// Applies a change; returns `false` if no query returns anything else than before.
     pub fn apply(&mut self, change: Change) -> bool {
+        let is_news = self.apply_change(change);
+        self.shared_amounts.set(self.amounts());
+        is_news
+    }
+
+    fn apply_change(&mut self, change: Change) -> bool {
         match change {
             Change::ListAgain => {
                 self.list_again();
@@ -165,6 +182,11 @@ impl Index {
             workloads: self.workloads.len(),
             ..images
         }
+    }
+
+    /// Returns the size of all indexes that share the limits.
+    fn shared_total(&self) -> Amounts {
+        self.amounts().plus(self.shared_amounts.of_others())
     }
 
     /// Returns whether workloads must be listed again, because their labels are not kept and other policies select their
@@ -336,7 +358,7 @@ impl Index {
             .namespaces
             .amounts(&key.namespace)
             .plus(Amounts::WORKLOAD);
-        let mut in_all = self.amounts().plus(Amounts::WORKLOAD);
+        let mut in_all = self.shared_total().plus(Amounts::WORKLOAD);
         if !self.limits.allow(in_namespace, in_all) {
             let epoch = entry.epoch();
             return self.namespaces.leave_out(&key, entry.uid(), epoch);
@@ -402,7 +424,8 @@ impl Index {
             bytes: 1,
         };
         let in_namespace = self.namespaces.amounts(namespace).plus(one);
-        self.limits.allow(in_namespace, self.amounts().plus(one))
+        self.limits
+            .allow(in_namespace, self.shared_total().plus(one))
     }
 
     fn remove(&mut self, key: &Key) -> bool {

@@ -10,10 +10,11 @@ mod selector;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mirror_contract::ImageRef;
-use mirror_contract::rules::Action;
+use mirror_contract::rules::{Action, Position};
+use mirror_contract::{BackupName, ImageRef};
 use tokio::sync::watch;
 
 use super::workload::{Labels, Workload};
@@ -139,6 +140,16 @@ impl PolicySet {
         }
     }
 
+    /// Returns the backups that rules name, each with the position of one of these rules.
+    #[must_use]
+    pub fn backups(&self) -> BTreeMap<BackupName<'static>, Position> {
+        let rules = self.policies.iter().map(|policy| &policy.settings().rules);
+        let named = rules.flat_map(|rules| rules.backups());
+        named
+            .map(|(position, backup)| (backup.clone(), position))
+            .collect()
+    }
+
     /// Returns whether labels of namespaces matter.
     #[must_use]
     pub fn reads_namespace_labels(&self) -> bool {
@@ -216,17 +227,43 @@ impl Demand<'_> {
         !self.set.is_empty() && self.policies.is_empty()
     }
 
-    /// Returns whether an image of the object is copied: some policy wants it.
+    /// Returns whether an image of the object is copied to `backup`: some policy wants it. Without policies, everything is
+    /// copied to the default backup.
     #[must_use]
-    pub fn wants(&self, image: &ImageRef<'_>) -> bool {
+    pub fn wants(&self, image: &ImageRef<'_>, backup: &BackupName<'_>) -> bool {
+        if self.set.is_empty() {
+            return backup.is_default();
+        }
+        self.is_any(
+            image,
+            |action| matches!(action, Action::Mirror { backup: wanted } if wanted == backup),
+        )
+    }
+
+    /// Returns whether an image of the object belongs into the backup `to`, and not into the backup `from` any more. Without
+    /// policies, copies stay where they are.
+    #[must_use]
+    pub fn moves(&self, image: &ImageRef<'_>, from: &BackupName<'_>, to: &BackupName<'_>) -> bool {
+        !self.set.is_empty() && self.wants(image, to) && !self.wants(image, from)
+    }
+
+    /// Returns whether an image of the object is copied, and only to other backups than `backup`.
+    #[must_use]
+    pub fn wants_only_elsewhere(&self, image: &ImageRef<'_>, backup: &BackupName<'_>) -> bool {
+        !self.set.is_empty()
+            && self.is_any(image, |action| action.copies())
+            && !self.wants(image, backup)
+    }
+
+    /// Returns whether one of the policies has such a decision about an image.
+    fn is_any(&self, image: &ImageRef<'_>, is_wanted: impl Fn(&Action<'_>) -> bool) -> bool {
         let wanting = || {
             self.set.bits(|policy| {
                 let decision = policy.settings().decide(self.namespace, image);
-                decision.action.copies()
+                is_wanted(decision.action)
             })
         };
-        self.set.is_empty()
-            || (!self.policies.is_empty() && !self.policies.and(wanting()).is_empty())
+        !self.policies.is_empty() && !self.policies.and(wanting()).is_empty()
     }
 }
 

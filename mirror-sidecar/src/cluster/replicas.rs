@@ -11,6 +11,7 @@ mod metrics;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,8 @@ pub struct Replicas {
 #[derive(Debug)]
 struct Team {
     members: Mutex<Membership>,
+    /// The Lease stays when this replica leaves, for its successor in this process.
+    keeps_lease: AtomicBool,
     leave: CancellationToken,
     left: CancellationToken,
 }
@@ -103,6 +106,16 @@ impl Replicas {
             tracing::warn!(
                 "cannot delete the Lease of this replica in time; the other replicas take over when it expires. Check the API server"
             );
+        }
+    }
+
+    /// Gives up all work without a pause for the others: another one in this process renews the same Lease.
+    pub fn retire(&self) {
+        if let Some(team) = &self.team {
+            team.keeps_lease.store(true, Ordering::Relaxed);
+            team.members().leave();
+            self.notify();
+            team.leave.cancel();
         }
     }
 

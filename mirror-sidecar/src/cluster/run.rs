@@ -11,6 +11,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use kube::config::{InferConfigError, KubeconfigError};
 use kube::{Client, Config};
+use mirror_contract::BackupName;
 use tokio::sync::watch::Receiver;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::api_server::ApiServer;
 use super::config::{ClusterConfig, Kubernetes, PullPlan};
 use super::events::EventMetrics;
-use super::index::Limits;
+use super::index::{Limits, SharedAmounts};
 use super::injected::InjectedContainers;
 use super::policies::Policy;
 use super::policies::follow::Followed;
@@ -28,6 +29,7 @@ use super::readmission::{ReadmissionController, ReadmissionMetrics};
 use super::reconciler::ReconcilerMetrics;
 use super::reinvocation::Reinvocation;
 use super::replicas::{Group, ReplicaMetrics};
+use super::shared_index::Indexes;
 use super::supervision::supervise;
 use super::target_checks::TargetChecks;
 use super::trouble_events::TroubleEvents;
@@ -37,6 +39,8 @@ use super::{
     Readmissions, Reconciler, Replicas, Rules, SharedIndex,
 };
 use crate::backup_health::Trouble;
+use crate::backups::ByBackup;
+use crate::copy_queue::CrashRecord;
 use crate::exit::UsageError;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
@@ -51,6 +55,7 @@ const SILENCE: Duration = Duration::from_mins(6);
 const POLICIES_FIRST: Duration = Duration::from_secs(30);
 
 /// The metrics of the parts.
+#[derive(Clone)]
 pub struct ClusterMetrics {
     events: EventMetrics,
     replicas: ReplicaMetrics,
@@ -72,47 +77,81 @@ impl ClusterMetrics {
     }
 }
 
-/// Starts the tasks, which end with `stop`. Returns the replicas, which this one must leave at the end, the provider of pull
-/// Secrets, and the index.
+/// The tasks of the cluster, as others use them.
+pub struct Started {
+    /// This replica must leave them at the end.
+    pub replicas: Replicas,
+    /// Of pull Secrets.
+    pub provision: Provision,
+    pub indexes: Indexes,
+}
+
+/// What the tasks share.
+struct Shared {
+    replicas: Replicas,
+    events: Events,
+    indexes: Indexes,
+    copy_status: ByBackup<CopyStatuses>,
+}
+
+/// Starts the tasks, which end with `stop`. `crash_record` is that of all `backups`.
 ///
 /// # Errors
 /// [`UsageError`] if no cluster is configured. An API server that does not respond is no error.
 pub async fn start(
     config: ClusterConfig,
     excluded_namespaces: ExcludedNamespaces,
-    lookup: Lookup,
+    backups: &ByBackup<Lookup>,
+    crash_record: &CrashRecord,
     targets: TargetLookup,
     metrics: ClusterMetrics,
     certificate: Option<Receiver<Option<CertificateTrouble>>>,
     stop: CancellationToken,
-) -> anyhow::Result<(Replicas, Provision, Arc<SharedIndex>)> {
+) -> anyhow::Result<Started> {
     let server = connect(config.mode).await?;
-    let rules = rules(&config, &excluded_namespaces, &lookup);
     let is_on = config.mode == Kubernetes::On;
+    let rules = backups.map(|_, lookup| rules(&config, &excluded_namespaces, lookup));
     let (replicas, events) = if is_on {
-        let replicas = replicas(&config, &server, &rules, &metrics.replicas, &lookup);
+        let rules = rules.of_default();
+        let replicas = replicas(&config, &server, rules, &metrics.replicas, crash_record);
         let events = Events::start(server.clone(), config.replica.as_deref(), metrics.events);
         (replicas, events)
     } else {
         metrics.replicas.replicas(1);
         (Replicas::alone(), Events::none())
     };
-    let followed = followed(&config, &rules);
-    let cluster = shared_index(&config, rules, &lookup);
-    let backup_events = TroubleEvents {
-        trouble: lookup.health().subscribe(),
-        describe: |Trouble { kind, reason }| Notice::BackupTrouble { kind, reason },
-        recovered: Notice::BackupRecovered,
-        cluster: Arc::clone(&cluster),
-        events: events.clone(),
+    let followed = followed(&config, rules.of_default());
+    let copy_status = CopyStatuses::new();
+    let shared = Shared {
+        replicas,
+        events,
+        indexes: indexes(&config, &rules, backups),
+        copy_status: backups.map(|name, _| {
+            if name.is_default() {
+                copy_status.clone()
+            } else {
+                copy_status.of_other_backup()
+            }
+        }),
     };
+    let Shared {
+        replicas,
+        events,
+        indexes,
+        copy_status,
+    } = &shared;
     let certificate_events =
-        certificate.map(|trouble| certificate_events(trouble, &cluster, &events));
+        certificate.map(|trouble| certificate_events(trouble, indexes.of_default(), events));
     let policy_events = PolicyEvents {
         followed: followed.clone(),
         replicas: replicas.clone(),
         events: events.clone(),
     };
+    for (name, lookup) in backups.iter() {
+        let metrics = metrics.reconciler.of_backup(name);
+        let tasks = shared.tasks_of_backup(lookup, metrics, &config, is_on);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(tasks));
+    }
     let provision = match config.pull_plan {
         PullPlan::NotNeeded => Provision::given(None),
         PullPlan::Existing { name } => Provision::given(Some(&name)),
@@ -121,40 +160,30 @@ pub async fn start(
                 name,
                 former_names: config.former_pull_secrets,
                 credentials,
-                registry: lookup.backup().registry().to_owned(),
+                registry: backups.of_default().backup().registry().to_owned(),
                 excluded_namespaces,
-                cluster: Arc::clone(&cluster),
+                cluster: Arc::clone(indexes.of_default()),
                 replicas: replicas.clone(),
                 events: events.clone(),
                 metrics: metrics.secrets,
             };
-            Provision::Managed(ManagedSecrets::start(setup, server.clone(), stop.clone()).await?)
+            let secrets = ManagedSecrets::start(setup, server.clone(), stop.clone());
+            Provision::Managed(secrets.await.inspect_err(|_| replicas.retire())?)
         }
     };
-    let copy_status = CopyStatuses::new();
-    let reconciler = Reconciler {
-        cluster: Arc::clone(&cluster),
-        lookup,
-        copy_status: copy_status.clone(),
-        replicas: replicas.clone(),
-        events: events.clone(),
-        metrics: metrics.reconciler,
-        interval: config.recheck_interval,
-        on_moved_tag: config.on_moved_tag,
-    };
     let injected = InjectedContainers {
-        cluster: Arc::clone(&cluster),
+        indexes: indexes.clone(),
         copy_status: copy_status.clone(),
         replicas: replicas.clone(),
         events: events.clone(),
     };
     let readmission = ReadmissionController {
         server: server.clone(),
-        cluster: Arc::clone(&cluster),
-        copy_status,
+        indexes: indexes.clone(),
+        copy_status: copy_status.clone(),
         targets,
         replicas: replicas.clone(),
-        events,
+        events: events.clone(),
         metrics: metrics.readmissions,
         secrets: provision.clone(),
         own_namespace: config.own_namespace,
@@ -166,8 +195,6 @@ pub async fn start(
     let tasks = Task::of(is_on, reinvocation.is_some());
     let (mode, rate) = (config.readmit, config.readmit_per_minute);
     let tasks = supervise(tasks, move |task| match task {
-        Task::Reconciler => reconciler.clone().run().boxed(),
-        Task::BackupEvents => backup_events.clone().run().boxed(),
         Task::PolicyEvents => policy_events.clone().run().boxed(),
         Task::CertificateEvents => or_pending(certificate_events.clone(), TroubleEvents::run),
         Task::ReadmissionController => {
@@ -178,9 +205,69 @@ pub async fn start(
         Task::Injected => injected.clone().run().boxed(),
         Task::Reinvocation => or_pending(reinvocation.clone(), Reinvocation::run),
     });
-    start_watches(server, Arc::clone(&cluster), followed, &stop);
+    start_watches(server, indexes.clone(), followed, &stop);
     tokio::spawn(stop.run_until_cancelled_owned(tasks));
-    Ok((replicas, provision, cluster))
+    Ok(Started {
+        replicas: replicas.clone(),
+        provision,
+        indexes: indexes.clone(),
+    })
+}
+
+impl Shared {
+    /// The tasks of one backup: its reconciler and, if the cluster may be changed (`is_on`), the Events about its health.
+    fn tasks_of_backup(
+        &self,
+        lookup: &Lookup,
+        metrics: ReconcilerMetrics,
+        config: &ClusterConfig,
+        is_on: bool,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let of_default = self.indexes.of_default();
+        let name = lookup.name();
+        let cluster = self.indexes.by_backup().get(name).unwrap_or(of_default);
+        let copy_status = self.copy_status.get(name);
+        let reconciler = Reconciler {
+            cluster: Arc::clone(cluster),
+            lookup: lookup.clone(),
+            copy_status: copy_status.cloned().unwrap_or_default(),
+            replicas: self.replicas.clone(),
+            events: self.events.clone(),
+            metrics,
+            interval: config.recheck_interval,
+            on_moved_tag: config.on_moved_tag,
+        };
+        let backup = lookup.health().backup().map(str::to_owned);
+        let recovered = Notice::BackupRecovered {
+            backup: backup.clone(),
+        };
+        let events = TroubleEvents {
+            trouble: lookup.health().subscribe(),
+            describe: Arc::new(move |Trouble { kind, reason }| Notice::BackupTrouble {
+                backup: backup.clone(),
+                kind,
+                reason,
+            }),
+            recovered,
+            // It knows the own Deployment.
+            cluster: Arc::clone(of_default),
+            events: self.events.clone(),
+        };
+        let name = name.clone();
+        async move {
+            let tasks = [BackupTask::Reconciler, BackupTask::Events];
+            let names = tasks.map(|task| TaskOfBackup {
+                task,
+                backup: &name,
+            });
+            let names = if is_on { &names[..] } else { &names[..1] };
+            supervise(names, |name| match name.task {
+                BackupTask::Reconciler => reconciler.clone().run().boxed(),
+                BackupTask::Events => events.clone().run().boxed(),
+            })
+            .await;
+        }
+    }
 }
 
 /// Runs an optional task. Without it, the future never ends.
@@ -198,7 +285,7 @@ where
 /// would be copied.
 fn start_watches(
     server: ApiServer,
-    cluster: Arc<SharedIndex>,
+    indexes: Indexes,
     policies: Followed,
     stop: &CancellationToken,
 ) {
@@ -221,7 +308,7 @@ fn start_watches(
                     break;
                 }
             }
-            watch(server, cluster, stop).await;
+            watch(server, indexes, stop).await;
         }
     };
     tokio::spawn(stop.clone().run_until_cancelled_owned(watches));
@@ -234,7 +321,9 @@ fn certificate_events(
 ) -> TroubleEvents<CertificateTrouble> {
     TroubleEvents {
         trouble,
-        describe: |CertificateTrouble { kind, reason }| Notice::FacadeCertificate { kind, reason },
+        describe: Arc::new(
+            |CertificateTrouble { kind, reason }| Notice::FacadeCertificate { kind, reason },
+        ),
         recovered: Notice::FacadeCertificateRenewed,
         cluster: Arc::clone(cluster),
         events: events.clone(),
@@ -248,15 +337,28 @@ fn followed(config: &ClusterConfig, rules: &Rules) -> Followed {
     Followed::new(config.followed_policies.clone(), fallback, policies)
 }
 
-/// Creates the index with the limits of namespaces and of the cluster, which also hold for the lookup.
-fn shared_index(config: &ClusterConfig, rules: Rules, lookup: &Lookup) -> Arc<SharedIndex> {
+/// Creates the indexes, which share the limits of the cluster. The limits also hold for the queues of copies.
+fn indexes(config: &ClusterConfig, rules: &ByBackup<Rules>, backups: &ByBackup<Lookup>) -> Indexes {
     let limits = Limits::of(config.max_workloads);
-    lookup.limit_in_use(limits.namespace.images, limits.cluster.images);
-    let index = SharedIndex::new(Index::new(rules).with_limits(limits));
-    Arc::new(match (&config.own_namespace, &config.replica) {
-        (Some(namespace), Some(pod)) => index.within_pod(namespace, pod),
-        _ => index,
-    })
+    let amounts = SharedAmounts::default();
+    for lookup in backups.values() {
+        lookup.limit_in_use(limits.namespace.images, limits.cluster.images);
+    }
+    let index = |rules: &Rules| {
+        Index::new(rules.clone())
+            .with_limits(limits)
+            .with_shared_amounts(&amounts)
+    };
+    let of_default = SharedIndex::new(index(rules.of_default()));
+    let of_default = Arc::new(match (&config.own_namespace, &config.replica) {
+        (Some(namespace), Some(pod)) => of_default.within_pod(namespace, pod),
+        _ => of_default,
+    });
+    let mut indexes = ByBackup::new(Arc::clone(&of_default));
+    for (name, rules) in rules.named() {
+        indexes.insert(name.clone(), Arc::new(of_default.beside(index(rules))));
+    }
+    Indexes::new(indexes)
 }
 
 fn rules(
@@ -267,6 +369,7 @@ fn rules(
     Rules {
         backup: lookup.backup().clone(),
         former_backups: lookup.locations().former_backups().clone(),
+        other_backups: lookup.locations().other_backups().clone(),
         excluded_namespaces: excluded_namespaces.clone(),
         pull_secret: config.pull_plan.name().map(str::to_owned),
         former_pull_secrets: config.former_pull_secrets.clone(),
@@ -274,15 +377,13 @@ fn rules(
     }
 }
 
-/// The tasks besides the watches.
+/// The tasks besides the watches and those of each backup.
 #[derive(Clone, Copy)]
 enum Task {
-    Reconciler,
     ReadmissionController,
     TargetChecks,
     Injected,
     Reinvocation,
-    BackupEvents,
     CertificateEvents,
     PolicyEvents,
 }
@@ -292,22 +393,18 @@ impl Task {
     /// there is nothing to report about them.
     const fn of(is_on: bool, has_reinvocation: bool) -> &'static [Self] {
         match (is_on, has_reinvocation) {
-            (false, _) => &[Self::Reconciler],
+            (false, _) => &[],
             (true, false) => &[
-                Self::Reconciler,
                 Self::ReadmissionController,
                 Self::TargetChecks,
                 Self::Injected,
-                Self::BackupEvents,
                 Self::CertificateEvents,
                 Self::PolicyEvents,
             ],
             (true, true) => &[
-                Self::Reconciler,
                 Self::ReadmissionController,
                 Self::TargetChecks,
                 Self::Reinvocation,
-                Self::BackupEvents,
                 Self::CertificateEvents,
                 Self::PolicyEvents,
             ],
@@ -318,15 +415,38 @@ impl Task {
 impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Reconciler => "reconciler",
             Self::ReadmissionController => "readmission",
             Self::TargetChecks => "target checks",
             Self::Injected => "injected containers",
             Self::Reinvocation => "reinvocation",
-            Self::BackupEvents => "backup events",
             Self::CertificateEvents => "certificate events",
             Self::PolicyEvents => "policy events",
         })
+    }
+}
+
+#[derive(Clone, Copy)]
+enum BackupTask {
+    Reconciler,
+    Events,
+}
+
+#[derive(Clone, Copy)]
+struct TaskOfBackup<'n> {
+    task: BackupTask,
+    backup: &'n BackupName<'static>,
+}
+
+impl fmt::Display for TaskOfBackup<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.task {
+            BackupTask::Reconciler => "reconciler",
+            BackupTask::Events => "backup events",
+        })?;
+        if self.backup.is_default() {
+            return Ok(());
+        }
+        write!(f, " of backup {}", self.backup)
     }
 }
 
@@ -361,7 +481,7 @@ fn replicas(
     server: &ApiServer,
     rules: &Rules,
     metrics: &ReplicaMetrics,
-    lookup: &Lookup,
+    crash_record: &CrashRecord,
 ) -> Replicas {
     let (Some(name), Some(namespace)) = (&config.replica, &config.own_namespace) else {
         tracing::info!(
@@ -371,13 +491,12 @@ fn replicas(
         return Replicas::alone();
     };
     let group = Group::of(rules, &config.followed_policies);
-    let record = lookup.crash_record().clone();
     Replicas::join(
         server.clone(),
         namespace,
         name,
         &group,
         metrics.clone(),
-        record,
+        crash_record.clone(),
     )
 }

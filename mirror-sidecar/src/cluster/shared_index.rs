@@ -1,6 +1,6 @@
-//! The index that the watches write and all other tasks read.
+//! The indexes that the watches write and all other tasks read: one for each backup.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mirror_contract::owners;
 use tokio::sync::watch;
@@ -11,6 +11,7 @@ use super::index::{Change, Index};
 use super::loop_guard::{Loop, LoopGuard};
 use super::own_workload::OwnWorkload;
 use super::workload::{Key, Object};
+use crate::backups::ByBackup;
 
 /// An [`Index`] behind a lock, with notifications of changes.
 #[derive(Debug)]
@@ -19,8 +20,14 @@ pub struct SharedIndex {
     own: Option<Mutex<OwnWorkload>>,
     loops: Mutex<LoopGuard>,
     changed: watch::Sender<()>,
+    /// Of this index or that of another backup.
+    any_changed: watch::Sender<()>,
     outdated: watch::Sender<()>,
 }
+
+/// The indexes of all backups. Only that of the default backup knows the own Pod, and the loops. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Indexes(ByBackup<Arc<SharedIndex>>);
 
 impl SharedIndex {
     #[must_use]
@@ -30,7 +37,17 @@ impl SharedIndex {
             own: None,
             loops: Mutex::default(),
             changed: watch::Sender::new(()),
+            any_changed: watch::Sender::new(()),
             outdated: watch::Sender::new(()),
+        }
+    }
+
+    /// Returns the shared index of another backup.
+    #[must_use]
+    pub fn beside(&self, index: Index) -> Self {
+        Self {
+            any_changed: self.any_changed.clone(),
+            ..Self::new(index)
         }
     }
 
@@ -56,12 +73,17 @@ impl SharedIndex {
     pub fn apply(&self, change: Change) {
         self.update_own_workload(&change);
         self.update_loops(&change);
+        self.update_index(change);
+    }
+
+    fn update_index(&self, change: Change) {
         let (is_news, is_outdated) = {
             let mut index = self.lock();
             (index.apply(change), index.take_outdated())
         };
         if is_news {
             self.changed.send_replace(());
+            self.any_changed.send_replace(());
         }
         if is_outdated {
             self.outdated.send_replace(());
@@ -79,6 +101,12 @@ impl SharedIndex {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
+    }
+
+    /// As [`Self::subscribe`], for changes of the indexes of all backups.
+    #[must_use]
+    pub fn subscribe_any(&self) -> watch::Receiver<()> {
+        self.any_changed.subscribe()
     }
 
     /// Returns the workloads of a namespace whose Pods the policy must leave alone, as a list of [`owners`].
@@ -135,5 +163,44 @@ impl SharedIndex {
 
     fn lock(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Indexes {
+    /// The indexes of all backups, those of the others made with [`SharedIndex::beside`] the default one.
+    #[must_use]
+    pub fn new(indexes: ByBackup<Arc<SharedIndex>>) -> Self {
+        Self(indexes)
+    }
+
+    #[must_use]
+    pub fn of_default(&self) -> &Arc<SharedIndex> {
+        self.0.of_default()
+    }
+
+    #[must_use]
+    pub fn by_backup(&self) -> &ByBackup<Arc<SharedIndex>> {
+        &self.0
+    }
+
+    pub fn apply(&self, change: Change) {
+        for (_, index) in self.0.named() {
+            index.update_index(change.clone());
+        }
+        self.of_default().apply(change);
+    }
+
+    /// Runs a query on all indexes, that of the default backup first. The watches wait for it, so `query` must not block.
+    pub fn read<T>(&self, query: impl FnOnce(&[&Index]) -> T) -> T {
+        // Always in this order, and no other task holds more than one.
+        let guards: Vec<_> = self.0.values().map(|index| index.lock()).collect();
+        let indexes: Vec<&Index> = guards.iter().map(|guard| &**guard).collect();
+        query(&indexes)
+    }
+}
+
+impl From<Arc<SharedIndex>> for Indexes {
+    fn from(index: Arc<SharedIndex>) -> Self {
+        Self(ByBackup::new(index))
     }
 }

@@ -42,9 +42,9 @@ impl TargetChecks {
     /// The checks of what `readmission` waits for.
     pub(super) fn before(readmission: &ReadmissionController) -> Self {
         Self {
-            cluster: Arc::clone(&readmission.cluster),
+            cluster: Arc::clone(readmission.indexes.of_default()),
             targets: readmission.targets.clone(),
-            copy_status: readmission.copy_status.clone(),
+            copy_status: readmission.copy_status.of_default().clone(),
             replicas: readmission.replicas.clone(),
         }
     }

@@ -13,6 +13,7 @@ use mirror_copy::{Registries, RegistryOptions};
 use serde_json::{Value, json};
 
 use super::{ExcludedNamespaces, Policies, Rules};
+use crate::backups::OtherBackups;
 use crate::former_backups::FormerBackups;
 use crate::locations::Locations;
 use crate::target_lookup::TargetLookup;
@@ -87,6 +88,7 @@ pub fn rules(backup: Backup) -> Rules {
     Rules {
         backup,
         former_backups: FormerBackups::default(),
+        other_backups: OtherBackups::default(),
         excluded_namespaces: ExcludedNamespaces::default(),
         pull_secret: None,
         former_pull_secrets: Vec::new(),

@@ -18,7 +18,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(super) struct TroubleEvents<T> {
     pub(super) trouble: watch::Receiver<Option<T>>,
-    pub(super) describe: fn(T) -> Notice,
+    pub(super) describe: Arc<dyn Fn(T) -> Notice + Send + Sync>,
     /// Reported at the end of the problem.
     pub(super) recovered: Notice,
     pub(super) cluster: Arc<SharedIndex>,

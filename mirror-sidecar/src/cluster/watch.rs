@@ -1,4 +1,4 @@
-//! The watch streams of the API server, which keep the index up to date.
+//! The watch streams of the API server, which keep the indexes of all backups up to date.
 //!
 //! Each kind has a task. A task that ends is restarted, and a kind that cannot be watched does not stop the others.
 
@@ -22,7 +22,7 @@ use super::api_server::ApiServer;
 use super::index::Change;
 use super::json_filter::Keep;
 use super::policies::PolicySet;
-use super::shared_index::SharedIndex;
+use super::shared_index::Indexes;
 use super::supervision::supervise;
 use super::workload::Watched;
 use super::workload_kind::{Kind, WorkloadKind};
@@ -48,10 +48,12 @@ const NAMESPACES_FIRST: Duration = Duration::from_secs(30);
 /// decide by.
 pub async fn watch(
     server: impl Into<ApiServer>,
-    cluster: Arc<SharedIndex>,
+    indexes: impl Into<Indexes>,
     stop: CancellationToken,
 ) {
-    let server = server.into();
+    let (server, indexes) = (server.into(), indexes.into());
+    // Policies and namespaces are the same in all indexes.
+    let cluster = indexes.of_default();
     let policies = cluster.read(|index| index.policies().subscribe());
     let mut reasons = Reasons {
         policies,
@@ -67,7 +69,7 @@ pub async fn watch(
             let settled = Sender::new(Settled::new());
             let watches = supervise(&Kind::ALL, |kind| {
                 let of_kind = OfKind {
-                    cluster: Arc::clone(&cluster),
+                    indexes: indexes.clone(),
                     kind,
                     settled: settled.clone(),
                 };
@@ -137,16 +139,17 @@ async fn changed<T>(receiver: &mut Receiver<T>) {
     }
 }
 
-/// The watch of one kind, which fills the index.
+/// The watch of one kind, which fills the indexes.
 struct OfKind {
-    cluster: Arc<SharedIndex>,
+    indexes: Indexes,
     kind: Kind,
     settled: Sender<Settled>,
 }
 
 impl OfKind {
     async fn watch(self, server: ApiServer, lists: Arc<Semaphore>) {
-        let policies = self.cluster.read(|index| index.policies().current());
+        let cluster = self.indexes.of_default();
+        let policies = cluster.read(|index| index.policies().current());
         if self.kind != Kind::Namespace && policies.reads_namespace_labels() {
             let mut settled = self.settled.subscribe();
             let namespaces =
@@ -181,11 +184,11 @@ impl stream::Subject for OfKind {
     fn take(&self, event: Event<Watched>) {
         let is_listed = matches!(event, Event::InitDone);
         if let Some(change) = change(event, self.kind) {
-            self.cluster.apply(change);
+            self.indexes.apply(change);
         }
         if is_listed {
             // A watch that was replaced cannot take back that it failed.
-            self.cluster.apply(Change::Failing(self.kind, false));
+            self.indexes.apply(Change::Failing(self.kind, false));
             self.settle(true);
         }
     }
@@ -194,14 +197,14 @@ impl stream::Subject for OfKind {
         // Kubernetes 1.20 and later serve all others.
         let is_possible = self.kind == Kind::Workload(WorkloadKind::CronJob);
         if is_possible {
-            self.cluster.apply(Change::NotServed(self.kind));
+            self.indexes.apply(Change::NotServed(self.kind));
             self.settle(false);
         }
         is_possible
     }
 
     fn set_failing(&self, is_failing: bool) {
-        self.cluster.apply(Change::Failing(self.kind, is_failing));
+        self.indexes.apply(Change::Failing(self.kind, is_failing));
         if is_failing {
             self.settle(false);
         }

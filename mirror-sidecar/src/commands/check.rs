@@ -1,5 +1,6 @@
 //! `check`: checks an installation. Writes nothing.
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::copy::{dry_run, missing};
 use crate::args::image::parse_image;
-use crate::args::{CheckArgs, UsageError};
+use crate::args::{BackupFlags, CheckArgs, SizeLimit, UsageError};
 use crate::exit::FAILURE;
 use crate::locations::Locations;
 use crate::output;
@@ -26,19 +27,34 @@ const MAX_RESPONSE: u64 = 4096;
 pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let image = parse_image(&args.image)
         .map_err(|reason| UsageError(format!("image {:?}: {reason}", args.image)))?;
-    let backup = args.backup.backup()?;
-    let credentials = args.sources.credentials()?;
-    let sources = args.sources.registries(credentials.clone())?;
-    let targets = args.backup.add_login(credentials, backup.registry())?;
-    let targets = args.sources.registries(targets)?;
-    let images = Locations::new(backup, &targets, sources)
-        .map_err(|error| UsageError(format!("--registry: {error}")))?;
+    let config = args.config.load(&BackupFlags {
+        backup: &args.backup,
+        sources: &args.sources,
+        cluster: None,
+        max_image_size: SizeLimit(None),
+        parallel_copies: NonZeroUsize::MIN,
+    })?;
+    let config = config.current.borrow().clone();
+    let sources = args.sources.registries(args.sources.credentials()?)?;
     let mut passed = true;
     if let Some(url) = &args.ready_url {
         passed &= report("readiness", &ready(url).await);
     }
-    passed &= report("push login", &push_login(&images, &image).await);
-    passed &= report("dry run", &planned(&images, &targets, &image).await);
+    for (name, backup) in config.backups() {
+        let targets = args.sources.registries(backup.push.clone())?;
+        let (check, key) = if name.is_default() {
+            ("push login".to_owned(), "--registry".to_owned())
+        } else {
+            let check = format!("push login of backup {name}");
+            (check, format!("backups.{name}.registry"))
+        };
+        let images = Locations::new(backup.backup.clone(), &targets, sources.clone())
+            .map_err(|error| UsageError(format!("{key}: {error}")))?;
+        passed &= report(&check, &push_login(&images, &image).await);
+        if name.is_default() {
+            passed &= report("dry run", &planned(&images, &targets, &image).await);
+        }
+    }
     Ok(if passed {
         ExitCode::SUCCESS
     } else {

@@ -1,32 +1,34 @@
 //! `serve`: runs the service.
 
+mod parts;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use mirror_contract::Backup;
+use mirror_copy::Credentials;
+use tokio::sync::watch::{Receiver, Sender};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::args::{
-    BackupArgs, ClusterArgs, FacadeArgs, FacadeLogin, ServeArgs, Transport, UsageError,
+    BackupFlags, ClusterArgs, FacadeArgs, FacadeLogin, ServeArgs, Transport, UsageError,
+    naming_name,
 };
-use crate::cluster::Index;
 use crate::cluster::config::Kubernetes;
 use crate::cluster::policies::file::SettingsFile;
-use crate::cluster::run::{self, ClusterMetrics};
-use crate::cluster::{ExcludedNamespaces, Policies, Provision, PullSecrets, Replicas};
-use crate::copy_queue::CopyMetrics;
+use crate::cluster::run::ClusterMetrics;
+use crate::cluster::{ExcludedNamespaces, Policies};
+use crate::copy_queue::{CopyMetrics, SharedCopying};
 use crate::exit::stop_signal;
-use crate::facade::{self, Facade, FacadeAuth, FacadeMetrics};
-use crate::former_backups::FormerBackups;
-use crate::locations::Locations;
-use crate::lookup::Lookup;
+use crate::facade::{self, FacadeMetrics};
 use crate::metrics::Metrics;
 use crate::namespace_budget::{BudgetMetrics, NamespaceBudgets};
 use crate::registry_metrics::RegistryMetrics;
 use crate::server::{Certificates, Limits, Server};
-use crate::target_lookup::TargetLookup;
+use parts::{Builder, PartMetrics, Parts, log_backups};
 
 /// Timeout for running requests and copies at the end: well below the default grace period of a Pod, 30 s.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -35,6 +37,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     // Destructured, so that a new flag cannot be forgotten.
     let ServeArgs {
+        config,
         backup,
         sources,
         originals,
@@ -44,12 +47,17 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         parallel_copies,
         cluster: cluster_args,
     } = args;
-    let place = backup.backup()?;
-    log_start(&backup, cluster_args.kubernetes);
-    let credentials = backup.add_login(sources.credentials()?, place.registry())?;
-    let targets = sources.registries(credentials)?;
-    let rewritten = sources.rewrite_targets(&originals, place.registry())?;
-    let sources = sources.originals(&originals, place.registry())?;
+    let config = config.load(&BackupFlags {
+        backup: &backup,
+        sources: &sources,
+        cluster: Some(&cluster_args),
+        max_image_size: originals.max_image_size,
+        parallel_copies,
+    })?;
+    let first = Arc::clone(&config.current.borrow());
+    log_start(&first.default.backup, cluster_args.kubernetes);
+    log_backups(&first);
+    let targets = sources.registries(Credentials::anonymous())?;
     let certificates = certificates(facade_args.transport()?)?;
     let login = facade_login(&facade_args)?;
 
@@ -60,52 +68,41 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let budgets = NamespaceBudgets::new(BudgetMetrics::register(&mut metrics));
     budgets.set(cluster_args.daily_budget());
     let registry_metrics = RegistryMetrics::register(&mut metrics);
-    let sets = vec![targets.clone(), sources.clone(), rewritten.clone()];
-    registry_metrics.follow(place.registry(), sets);
-    let former_backups = FormerBackups::new(&place, cluster_args.former_backups.clone());
-    let images = Locations::new(place, &targets, sources)
-        .map_err(|error| UsageError(format!("--registry: {error}")))?
-        .with_former_backups(former_backups)
-        .with_max_bytes(originals.max_image_size.0);
     let (stop, is_ending) = (CancellationToken::new(), CancellationToken::new());
+    if let Some(file) = config.file {
+        tokio::spawn(stop.clone().run_until_cancelled_owned(file.follow()));
+    }
     let excluded_namespaces = excluded_namespaces(&cluster_args, &stop)?;
-    let images = Arc::new(images);
-    let policies = excluded_namespaces.policies().clone();
-    let targets = TargetLookup::new(rewritten, Arc::clone(&images), policies);
-    let lookup = Lookup::new(images, parallel_copies, budgets, copy_metrics);
-    let observed = lookup.clone();
-    metrics.before_encoding(move || observed.update_metrics());
-    let plan = cluster_args.pull_plan(lookup.backup().registry())?;
-    let (replicas, provision, cluster) = if cluster_args.kubernetes == Kubernetes::Off {
-        (Replicas::alone(), Provision::given(plan.name()), None)
-    } else {
-        let (replicas, provision, cluster) = run::start(
-            cluster_args.config(plan),
-            excluded_namespaces.clone(),
-            lookup.clone(),
-            targets.clone(),
-            cluster_metrics,
-            certificates.as_ref().map(Certificates::subscribe),
-            stop.clone(),
-        )
-        .await?;
-        let used = Arc::clone(&cluster);
-        registry_metrics.name_used_hosts(move || used.read(Index::hosts));
-        (replicas, provision, Some(cluster))
-    };
-    let health = lookup.health().clone();
-    tokio::spawn(stop.clone().run_until_cancelled_owned(health.run()));
-    let facade = facade::router(Facade {
-        lookup: lookup.clone(),
+    let builder = Builder {
+        sources,
+        originals,
+        cluster: cluster_args,
+        login,
+        excluded_namespaces,
         targets,
-        auth: login.as_ref().map(FacadeAuth::new),
-        metrics: facade_metrics,
-        cluster,
-        pull_secrets: PullSecrets {
-            provision,
-            excluded_namespaces,
+        budgets,
+        copying: SharedCopying::new(parallel_copies),
+        metrics: PartMetrics {
+            facade: facade_metrics,
+            copies: copy_metrics,
+            cluster: cluster_metrics,
+            registries: registry_metrics,
         },
+        certificate: certificates.as_ref().map(Certificates::subscribe),
+        stop: stop.clone(),
+    };
+    let parts = builder.build(&first).await?;
+    let facade_sender = Sender::new(Arc::clone(&parts.facade));
+    let facade = facade::router(facade_sender.subscribe());
+    let running = Sender::new(Arc::new(parts));
+    let observed = running.subscribe();
+    metrics.before_encoding(move || {
+        for lookup in observed.borrow().backups.values() {
+            lookup.update_metrics();
+        }
     });
+    let ready = running.subscribe();
+    let ready = move || ready.borrow().backups.of_default().registry().clone();
     let listen = |flag, address| format!("{flag} {address}: cannot listen");
     let facade = Server::bind(
         facade_args.listen,
@@ -117,7 +114,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let admin = Server::bind(
         admin_listen,
         None,
-        admin::router(lookup.registry().clone(), metrics, is_ending.clone()),
+        admin::router(ready, metrics, is_ending.clone()),
         Limits::admin(),
     )
     .with_context(|| listen("--admin-listen", admin_listen))?;
@@ -126,12 +123,15 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     if let Some(certificates) = certificates {
         tokio::spawn(certificates.watch());
     }
+    let current = running.subscribe();
+    let follow = builder.follow(config.current, running, facade_sender);
+    tokio::spawn(is_ending.clone().run_until_cancelled_owned(follow));
     let end = Shutdown {
         stop,
         is_ending,
         delay: shutdown_delay,
     };
-    serve(facade, admin, &lookup, &replicas, end).await;
+    serve(facade, admin, current, end).await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -161,12 +161,11 @@ fn excluded_namespaces(
     Ok(flags.with_policies(policies))
 }
 
-fn log_start(backup: &BackupArgs, kubernetes: Kubernetes) {
-    let (place, naming) = backup.describe();
+fn log_start(backup: &Backup, kubernetes: Kubernetes) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        backup = place,
-        naming,
+        backup = backup.location(),
+        naming = naming_name(backup.naming()),
         kubernetes = kubernetes.as_str(),
         "starting mirror-sidecar"
     );
@@ -192,7 +191,7 @@ struct Shutdown {
     delay: Duration,
 }
 
-async fn serve(facade: Server, admin: Server, lookup: &Lookup, replicas: &Replicas, end: Shutdown) {
+async fn serve(facade: Server, admin: Server, parts: Receiver<Arc<Parts>>, end: Shutdown) {
     let Shutdown {
         stop,
         is_ending,
@@ -212,10 +211,11 @@ async fn serve(facade: Server, admin: Server, lookup: &Lookup, replicas: &Replic
     let servers = async {
         let stopped = async {
             is_ending.cancelled().await;
+            let parts = Arc::clone(&parts.borrow());
             // The other replicas take over the work.
-            replicas.leave().await;
+            parts.replicas.leave().await;
             stop.cancelled().await;
-            lookup.shutdown().await;
+            parts.shutdown().await;
         };
         // Copies stop; running requests still get a response.
         tokio::join!(facade.run(stop.clone()), admin.run(stop.clone()), stopped);

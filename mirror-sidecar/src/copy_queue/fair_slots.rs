@@ -105,6 +105,16 @@ impl FairSlots {
         }
     }
 
+    /// Changes the number of slots. Jobs beyond it continue to run.
+    pub(super) fn set_limit(&mut self, all: usize) {
+        self.all = all;
+    }
+
+    /// Returns whether no other copy may start, of any backup: an isolated one runs, or waits for that.
+    pub(super) fn is_exclusive(&self, now: Instant) -> bool {
+        self.runs_alone(now) || self.is_draining(now)
+    }
+
     pub(super) fn enqueue(&mut self, id: u64, ticket: Ticket, now: Instant) {
         self.is_any_in_use |= ticket.lane == Lane::InUse;
         self.waiting.add(id, ticket, now);
@@ -405,11 +415,12 @@ impl FairSlots {
 
     /// Returns whether there is a slot for a normal job, counting all slots together.
     fn is_open(&self, now: Instant) -> bool {
-        let runs_alone = self
-            .running
-            .values()
-            .any(|running| running.ticket.is_isolated && !running.pace.is_long(now));
-        self.running.len() < self.all && !runs_alone && !self.is_draining(now)
+        self.running.len() < self.all && !self.is_exclusive(now)
+    }
+
+    fn runs_alone(&self, now: Instant) -> bool {
+        let mut running = self.running.values();
+        running.any(|running| running.ticket.is_isolated && !running.pace.is_long(now))
     }
 
     fn is_draining(&self, now: Instant) -> bool {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
+use mirror_contract::BackupName;
 use mirror_copy::{CopyReport, Event, Progress};
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Unit;
 
-use crate::metrics::{Counters, Label, Metrics, label_values, set};
+use crate::metrics::{BackupLabel, Counters, Gauges, Metrics, label_values, set};
 
 /// Upper bounds in seconds: from an image whose layers are all present to one of many gigabytes.
 const COPY_SECONDS: [f64; 11] = [
@@ -51,7 +51,7 @@ pub struct CopyMetrics {
     blobs: Counters<BlobOutcome>,
     sent: Counter,
     seconds: Histogram,
-    jobs: Family<Label, Gauge>,
+    jobs: Gauges,
     isolated: Gauge,
 }
 
@@ -82,15 +82,20 @@ impl CopyMetrics {
                 Unit::Seconds,
                 Histogram::new(COPY_SECONDS),
             ),
-            jobs: metrics.register(
-                "copy_jobs",
-                "Images in the copy queue, by state",
-                Family::default(),
-            ),
+            jobs: metrics.gauges("copy_jobs", "Images in the copy queue, by state"),
             isolated: metrics.gauge(
                 "isolated_images",
                 "Images that are copied alone, because the process died while it copied them",
             ),
+        }
+    }
+
+    /// Returns the metrics of another backup. Only the images in its queue have series of their own.
+    #[must_use]
+    pub fn of_backup(&self, backup: &BackupName<'static>) -> Self {
+        Self {
+            jobs: self.jobs.of_backup(BackupLabel::of(backup)),
+            ..self.clone()
         }
     }
 
@@ -119,7 +124,7 @@ impl CopyMetrics {
             ("backoff", counts.backing_off),
         ];
         for (state, count) in states {
-            set(&self.jobs.get_or_create(&[("state", state)]), count);
+            self.jobs.set([("state", state)], count);
         }
         set(&self.isolated, counts.isolated);
     }

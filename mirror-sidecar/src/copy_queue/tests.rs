@@ -2,6 +2,7 @@
 
 mod crashes;
 mod hostile;
+mod several_backups;
 mod simulation;
 
 use std::collections::VecDeque;

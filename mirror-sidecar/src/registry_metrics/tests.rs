@@ -50,7 +50,7 @@ async fn each_known_registry_is_shown_by_name_and_the_rest_as_one() {
     let pauses = |host: &str| line(&metrics, "registry_pauses_total", "host", host);
     assert_eq!(requests("other").as_deref(), Some("0"));
 
-    registry_metrics.follow(&backup, vec![targets.clone(), sources.clone()]);
+    registry_metrics.follow([&*backup], vec![targets.clone(), sources.clone()]);
     let ping = async |set: &Registries, host: &str| {
         let _ = set.get(host).unwrap().ping().await;
     };
@@ -87,7 +87,7 @@ async fn each_known_registry_is_shown_by_name_and_the_rest_as_one() {
 async fn invented_registries_do_not_get_figures_without_end() {
     let mut metrics = Metrics::new();
     let registry_metrics = RegistryMetrics::register(&mut metrics);
-    registry_metrics.follow("backup.test", vec![registries(&[])]);
+    registry_metrics.follow(["backup.test"], vec![registries(&[])]);
     for round in 0..3 {
         let hosts: Vec<_> = (0..1000)
             .map(|number| format!("r{round}-{number}.test"))

@@ -105,6 +105,7 @@ impl World {
             excluded_namespaces: ExcludedNamespaces::default(),
             pull_secret: Some(NAME.into()),
             former_backups: mirror_sidecar::former_backups::FormerBackups::default(),
+            other_backups: mirror_sidecar::backups::OtherBackups::default(),
             former_pull_secrets: Vec::new(),
             skip_owners: Vec::new(),
         }));

@@ -169,7 +169,7 @@ async fn sends_on(status: u16) -> (Registry, Log) {
 
 /// Returns whether requests are not paused.
 fn is_open(registry: &Registry) -> bool {
-    let pass = registry.shared.pauses.wait(Operation::WriteBlob);
+    let pass = registry.shared.limits.pauses.wait(Operation::WriteBlob);
     pass.now_or_never().is_some()
 }
 

@@ -189,6 +189,9 @@ impl Name {
                     hash.update([0]);
                 }
             }
+            Notice::BackupTrouble { backup, .. } | Notice::BackupRecovered { backup } => {
+                hash.update(backup.as_deref().unwrap_or_default());
+            }
             // Their figures do not count, and one notice at a time is enough.
             Notice::InjectedNotRewritten { .. }
             | Notice::TooMuch { .. }
@@ -197,8 +200,6 @@ impl Name {
             | Notice::SecretRefused { .. }
             | Notice::ReadmissionRefused { .. }
             | Notice::OtherInstallation { .. }
-            | Notice::BackupTrouble { .. }
-            | Notice::BackupRecovered
             | Notice::FacadeCertificate { .. }
             | Notice::FacadeCertificateRenewed
             | Notice::RewriteLoop

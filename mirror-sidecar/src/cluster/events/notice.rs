@@ -70,10 +70,14 @@ pub enum Notice {
     /// The Pods of the workload are re-created repeatedly after a rewrite, so the workload is skipped.
     RewriteLoop,
     BackupTrouble {
+        /// `None` for the default backup.
+        backup: Option<String>,
         kind: TroubleKind,
         reason: String,
     },
-    BackupRecovered,
+    BackupRecovered {
+        backup: Option<String>,
+    },
     /// Clients refuse the certificate of the facade, or soon will.
     FacadeCertificate {
         kind: CertificateTroubleKind,
@@ -127,7 +131,7 @@ impl Notice {
                 TroubleKind::Login => "BackupLoginRefused",
                 TroubleKind::Uploads => "BackupUploadsDenied",
             },
-            Self::BackupRecovered => "BackupRecovered",
+            Self::BackupRecovered { .. } => "BackupRecovered",
             Self::FacadeCertificate { kind, .. } => match kind {
                 CertificateTroubleKind::ExpiresSoon => "FacadeCertificateExpiresSoon",
                 CertificateTroubleKind::NotValidYet => "FacadeCertificateNotValidYet",
@@ -151,7 +155,7 @@ impl Notice {
             Self::LastCopy { .. }
             | Self::ImageLost { .. }
             | Self::BackupTrouble { .. }
-            | Self::BackupRecovered
+            | Self::BackupRecovered { .. }
             | Self::FacadeCertificate { .. }
             | Self::FacadeCertificateRenewed
             | Self::PolicyInvalid { .. } => "Check",
@@ -164,7 +168,7 @@ impl Notice {
     pub(super) fn is_warning(&self) -> bool {
         !matches!(
             self,
-            Self::Mirrored { .. } | Self::BackupRecovered | Self::FacadeCertificateRenewed
+            Self::Mirrored { .. } | Self::BackupRecovered { .. } | Self::FacadeCertificateRenewed
         )
     }
 
@@ -206,7 +210,12 @@ impl Notice {
             Self::InjectedNotRewritten { images } => Self::InjectedNotRewritten {
                 images: images.into_iter().take(MAX_LISTED).map(image).collect(),
             },
-            Self::BackupTrouble { kind, reason } => Self::BackupTrouble {
+            Self::BackupTrouble {
+                backup,
+                kind,
+                reason,
+            } => Self::BackupTrouble {
+                backup,
                 kind,
                 reason: tidy(&reason, MAX_REASON),
             },
@@ -217,7 +226,7 @@ impl Notice {
             | Self::NoBudget
             | Self::ForeignSecret
             | Self::RewriteLoop
-            | Self::BackupRecovered
+            | Self::BackupRecovered { .. }
             | Self::FacadeCertificate { .. }
             | Self::FacadeCertificateRenewed) => other,
         }
@@ -291,10 +300,16 @@ impl Notice {
                  --max-new-bytes-per-namespace."
                     .to_owned()
             }
-            Self::BackupTrouble { kind, reason } => format!(
-                "{kind}: {}. Until then nothing is copied, and workloads keep the images that they have. The registry is \
+            Self::BackupTrouble {
+                backup,
+                kind,
+                reason,
+            } => format!(
+                "{}{kind}: {}. Until then nothing is copied{}, and workloads keep the images that they have. The registry is \
                  checked every few seconds.",
-                tidy(reason, MAX_REASON).trim_end_matches(is_end)
+                of_backup(backup.as_deref()),
+                tidy(reason, MAX_REASON).trim_end_matches(is_end),
+                if backup.is_some() { " to it" } else { "" }
             ),
             Self::PolicyInvalid { reason } => format!(
                 "mirror-sidecar cannot use this policy: {}. It keeps following its last valid rules, or copies all images in \
@@ -308,7 +323,10 @@ impl Notice {
                  policy.settings.skipOwners."
                     .to_owned()
             }
-            Self::BackupRecovered => "the backup registry can be used again.".to_owned(),
+            Self::BackupRecovered { backup } => format!(
+                "{}the backup registry can be used again.",
+                of_backup(backup.as_deref())
+            ),
             Self::FacadeCertificate { kind, reason } => format!(
                 "{kind}: {reason}. Policy servers accept it only within this time; otherwise new workloads keep their original \
                  images or are rejected, as whenUnavailable says."
@@ -322,6 +340,11 @@ impl Notice {
         };
         tidy(&note, MAX_NOTE)
     }
+}
+
+/// The start of a sentence about a backup, which names it unless it is the default one.
+fn of_backup(name: Option<&str>) -> String {
+    name.map_or_else(String::new, |name| format!("backup {name}: "))
 }
 
 /// Punctuation that is removed before a sentence continues.

@@ -9,7 +9,6 @@ use mirror_contract::ImageRef;
 use super::Index;
 use super::entry::Entry;
 use super::image_users::Image;
-use crate::cluster::policies::PolicySet;
 use crate::cluster::workload::{Key, Workload};
 
 /// The state of the copy of an image, or of the image in the target of a rewrite, for workloads that use the original.
@@ -39,47 +38,114 @@ pub struct Candidate {
     pub missing_secret: Option<Box<str>>,
 }
 
-/// The images of a workload that the policy could replace.
+/// The images of a workload in one index that the policy could replace.
 #[derive(Debug, Default)]
 struct Replaceable {
+    /// By copies.
     images: Vec<Image>,
-    /// The images in the targets of rewrites that would replace some of them.
+    /// By images in the targets of rewrites.
+    rewritten: Vec<Image>,
+    /// These images.
     targets: Vec<ImageRef<'static>>,
+    /// Some image has no replacement, and gets none soon.
     stays_upstream: bool,
 }
 
+/// An index, and the states of the copies of its images.
+struct View<'a, S> {
+    index: &'a Index,
+    state: S,
+    /// Each image is looked up once.
+    states: HashMap<&'a Image, CopyState>,
+}
+
+/// Returns the workloads that another admission could rewrite, in their order: active top-level workloads of a mutable kind
+/// that are not opted out, that have at least one image with a copy, or a former pull Secret, and no image whose copy is
+/// missing or withheld.
+///
+/// `indexes` are those of all backups, that of the default one first, each with the states of the copies there. A workload
+/// with images for several backups waits for all of them, since each admission may restart it.
+pub fn candidates<'a, S>(
+    indexes: impl IntoIterator<Item = (&'a Index, S)>,
+) -> impl Iterator<Item = Candidate>
+where
+    S: Fn(&ImageRef<'static>) -> CopyState,
+{
+    let views = indexes.into_iter().map(|(index, state)| View {
+        index,
+        state,
+        states: HashMap::new(),
+    });
+    let mut views: Vec<_> = views.collect();
+    let indexes: Vec<&'a Index> = views.iter().map(|view| view.index).collect();
+    let keys = (0..indexes.len()).flat_map(move |position| {
+        let before: Vec<&'a Index> = indexes.iter().take(position).copied().collect();
+        let index: Option<&'a Index> = indexes.get(position).copied();
+        let keys = index.into_iter().flat_map(|index| &index.candidates);
+        keys.filter(move |key| !before.iter().any(|index| index.candidates.contains(*key)))
+    });
+    keys.filter_map(move |key| candidate(&mut views, key))
+}
+
+fn candidate<'a, S>(views: &mut [View<'a, S>], key: &'a Arc<Key>) -> Option<Candidate>
+where
+    S: Fn(&ImageRef<'static>) -> CopyState,
+{
+    let mut found = Replaceable::default();
+    let mut first: Option<&Entry> = None;
+    let mut missing_secret = None;
+    let mut needs_secret = false;
+    for view in views {
+        let index = view.index;
+        if !index.candidates.contains(key) {
+            continue;
+        }
+        if index.namespaces.is_terminating(&key.namespace) {
+            return None;
+        }
+        let entry = index.workloads.get(key)?;
+        if first.is_some_and(|first| first.uid() != entry.uid()) {
+            // One of the indexes does not know its successor yet.
+            return None;
+        }
+        first = first.or(Some(entry));
+        found.add(view.by_rewrites(key, entry)?);
+        found.add(view.by_copies(entry)?);
+        let secret = index.rules.pull_secret.as_deref();
+        needs_secret |= secret.is_some();
+        missing_secret = missing_secret.or(secret.filter(|_| entry.has_outdated_secret()));
+    }
+    let entry = first?;
+    // A template without pull Secrets gets none from the policy while one of its images stays upstream, because that one may
+    // need those of the `ServiceAccount`. Its Pods are rewritten instead.
+    let is_left_to_pods = found.stays_upstream && !entry.lists_secrets() && needs_secret;
+    if is_left_to_pods && !found.images.is_empty() {
+        found = Replaceable::default();
+    }
+    let Replaceable {
+        images,
+        rewritten,
+        targets,
+        ..
+    } = found;
+    let images = rewritten.into_iter().chain(images).collect::<Box<[_]>>();
+    (!images.is_empty() || missing_secret.is_some()).then(|| Candidate {
+        key: Arc::clone(key),
+        uid: entry.uid().into(),
+        created: entry.created(),
+        images,
+        targets: targets.into_boxed_slice(),
+        missing_secret: missing_secret.map(Box::from),
+    })
+}
+
 impl Index {
-    /// Returns the workloads that another admission could rewrite, in their order: active top-level workloads of a mutable
-    /// kind that are not opted out, that have at least one image with a copy, or a former pull Secret, and no image whose
-    /// copy is missing or withheld.
-    ///
-    /// Calls `state` once for each original that is copied, and with the images that rewrites would put in place of others.
+    /// As the function [`candidates`], for a single index.
     pub fn candidates(
         &self,
         state: impl Fn(&ImageRef<'static>) -> CopyState,
     ) -> impl Iterator<Item = Candidate> {
-        let mut states: HashMap<&Image, CopyState> = HashMap::new();
-        let policies = self.policies().current();
-        let candidates = self.candidates.iter();
-        let candidates = candidates.filter(|key| !self.namespaces.is_terminating(&key.namespace));
-        candidates.filter_map(move |key| {
-            let entry = self.workloads.get(key)?;
-            let rewritten = Replaceable::by_rewrites(key, entry, &policies, &state)?;
-            let state_of = |image| *states.entry(image).or_insert_with(|| state(image));
-            let Replaceable {
-                images, targets, ..
-            } = self.replaceable(entry, rewritten, state_of)?;
-            let secret = self.rules.pull_secret.as_deref();
-            let missing_secret = secret.filter(|_| entry.has_outdated_secret());
-            (!images.is_empty() || missing_secret.is_some()).then(|| Candidate {
-                key: Arc::clone(key),
-                uid: entry.uid().into(),
-                created: entry.created(),
-                images: images.into_boxed_slice(),
-                targets: targets.into_boxed_slice(),
-                missing_secret: missing_secret.map(Box::from),
-            })
-        })
+        candidates([(self, state)])
     }
 
     /// Returns whether a workload uses a former name of a copy or of the pull Secret.
@@ -91,44 +157,8 @@ impl Index {
         })
     }
 
-    /// Returns `found` and the images that the policy could replace by copies now; `None` if it is too early.
-    ///
-    /// A template without pull Secrets gets none from the policy while one of its images stays upstream, because that one may
-    /// need those of the `ServiceAccount`. Its Pods are rewritten instead.
-    fn replaceable<'a>(
-        &self,
-        entry: &'a Entry,
-        mut found: Replaceable,
-        mut state_of: impl FnMut(&'a Image) -> CopyState,
-    ) -> Option<Replaceable> {
-        let mut images = Vec::new();
-        for image in entry.originals() {
-            match state_of(image) {
-                CopyState::Mirrored => images.push(Arc::clone(image)),
-                CopyState::Never => found.stays_upstream = true,
-                // An admission rewrites every image that has a copy, a withheld one too.
-                CopyState::Missing | CopyState::Withheld => return None,
-            }
-        }
-        // A copy under a former name is replaced by the current one.
-        for opaque in entry.opaque().iter().filter(|copy| !copy.is_current) {
-            match state_of(&opaque.original) {
-                CopyState::Mirrored => images.push(Arc::clone(&opaque.copy)),
-                CopyState::Never => {}
-                CopyState::Missing | CopyState::Withheld => return None,
-            }
-        }
-        let is_left_to_pods =
-            found.stays_upstream && !entry.lists_secrets() && self.rules.pull_secret.is_some();
-        if is_left_to_pods && !images.is_empty() {
-            return Some(Replaceable::default());
-        }
-        found.images.append(&mut images);
-        Some(found)
-    }
-
     /// Returns the images that rewrites would put in place of originals, for the workloads that `is_wanted` selects by their
-    /// uids.
+    /// uids. They are in the index of the default backup.
     #[must_use]
     pub fn rewritten(&self, is_wanted: impl Fn(&str) -> bool) -> BTreeSet<ImageRef<'static>> {
         let policies = self.policies().current();
@@ -146,19 +176,30 @@ impl Index {
 }
 
 impl Replaceable {
+    fn add(&mut self, more: Self) {
+        self.images.extend(more.images);
+        self.rewritten.extend(more.rewritten);
+        self.targets.extend(more.targets);
+        self.stays_upstream |= more.stays_upstream;
+    }
+}
+
+impl<'a, S> View<'a, S>
+where
+    S: Fn(&ImageRef<'static>) -> CopyState,
+{
     /// Returns the images that the policy could replace by those in the targets of rewrites now; `None` if it is too early.
-    fn by_rewrites(
-        key: &Key,
-        entry: &Entry,
-        policies: &PolicySet,
-        state: impl Fn(&ImageRef<'static>) -> CopyState,
-    ) -> Option<Self> {
-        let mut found = Self::default();
+    fn by_rewrites(&self, key: &Key, entry: &Entry) -> Option<Replaceable> {
+        let mut found = Replaceable::default();
+        if entry.rewritten().is_empty() {
+            return Some(found);
+        }
+        let policies = self.index.policies().current();
         for image in entry.rewritten() {
             let target = policies.rewritten(&key.namespace, image);
-            match target.as_ref().map_or(CopyState::Never, &state) {
+            match target.as_ref().map_or(CopyState::Never, &self.state) {
                 CopyState::Mirrored => {
-                    found.images.push(Arc::clone(image));
+                    found.rewritten.push(Arc::clone(image));
                     found.targets.extend(target);
                 }
                 CopyState::Never => found.stays_upstream = true,
@@ -166,6 +207,33 @@ impl Replaceable {
             }
         }
         Some(found)
+    }
+
+    /// Returns the images that the policy could replace by copies now; `None` if it is too early.
+    fn by_copies(&mut self, entry: &'a Entry) -> Option<Replaceable> {
+        let mut found = Replaceable::default();
+        for image in entry.originals() {
+            match self.state_of(image) {
+                CopyState::Mirrored => found.images.push(Arc::clone(image)),
+                CopyState::Never => found.stays_upstream = true,
+                // An admission rewrites every image that has a copy, a withheld one too.
+                CopyState::Missing | CopyState::Withheld => return None,
+            }
+        }
+        // A copy under a former name, or in another backup, is replaced by the current one.
+        for opaque in entry.opaque().iter().filter(|copy| !copy.is_current) {
+            match self.state_of(&opaque.original) {
+                CopyState::Mirrored => found.images.push(Arc::clone(&opaque.copy)),
+                CopyState::Never => {}
+                CopyState::Missing | CopyState::Withheld => return None,
+            }
+        }
+        Some(found)
+    }
+
+    fn state_of(&mut self, image: &'a Image) -> CopyState {
+        let state = &self.state;
+        *self.states.entry(image).or_insert_with(|| state(image))
     }
 }
 

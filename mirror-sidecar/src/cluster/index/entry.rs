@@ -56,7 +56,7 @@ pub struct OpaqueCopy {
     pub copy: Image,
     /// From the policy's annotation, or from a former name.
     pub original: Image,
-    /// It is the current copy of the original, and its name is only shortened.
+    /// It is the current copy of the original, and its name is only shortened, or it moves to another backup.
     pub is_current: bool,
 }
 
@@ -93,8 +93,8 @@ pub(super) enum Location {
 
 impl Entry {
     /// Returns the entry of `workload`, which the list `epoch` contained; `None` if nothing of it is kept. Originals that
-    /// `demand` does not want are not kept. `shared` returns the image that other users share, and `shared_original` the
-    /// original of an opaque copy that they share.
+    /// `demand` does not want in this backup are not kept. `shared` returns the image that other users share, and
+    /// `shared_original` the original of an opaque copy that they share.
     pub(super) fn new(
         workload: &Workload,
         rules: &Rules,
@@ -109,15 +109,23 @@ impl Entry {
         if workload.life == Life::Done || excluded.contains(&workload.key.namespace) {
             return None;
         }
+        let is_of_default = rules.is_of_default();
         let mut originals = Vec::new();
         let mut rewritten = Vec::new();
         let mut in_backup = Vec::new();
         let mut opaque = Vec::new();
+        // Some images are copies in other backups, or belong there.
+        let (mut has_copies_elsewhere, mut has_originals_elsewhere) = (false, false);
         for text in &workload.images {
             let Ok(image) = ImageRef::parse(text) else {
                 continue;
             };
-            if let Some((original, is_current)) = opaque_original(workload, rules, text, &image) {
+            let is_elsewhere = rules.other_backups.contain(&image);
+            has_copies_elsewhere |= is_elsewhere;
+            let moves = (!is_exempt).then_some(demand);
+            if let Some((original, is_current)) =
+                opaque_original(workload, rules, moves, text, &image)
+            {
                 let image = image.without_redundant_tag();
                 let copy = shared(&image).unwrap_or_else(|| Arc::new(image.into_owned()));
                 let original = shared_original(&copy, &original)
@@ -131,18 +139,24 @@ impl Entry {
                 });
                 continue;
             }
-            let is_wanted = !is_exempt && demand.wants(&image);
-            let image = image.without_redundant_tag();
+            if is_elsewhere {
+                continue;
+            }
             let list = if rules.is_in_backup(&image) {
                 &mut in_backup
-            } else if is_wanted {
-                &mut originals
-            } else if may_be_rewritten && demand.rewrites(&image) {
-                &mut rewritten
-            } else {
+            } else if is_exempt {
                 // It needs the copies of earlier rewrites, but no new ones.
                 continue;
+            } else if demand.wants(&image, rules.backup_name()) {
+                &mut originals
+            } else if is_of_default && may_be_rewritten && demand.rewrites(&image) {
+                &mut rewritten
+            } else {
+                has_originals_elsewhere |=
+                    is_of_default && demand.wants_only_elsewhere(&image, rules.backup_name());
+                continue;
             };
+            let image = image.without_redundant_tag();
             list.push(shared(&image).unwrap_or_else(|| Arc::new(image.into_owned())));
         }
         let (mut originals, mut in_backup) = (each_once(originals), each_once(in_backup));
@@ -153,20 +167,27 @@ impl Entry {
             originals.clear();
             rewritten.clear();
         }
-        let secret_names = SecretNames::of(&workload.pull_secrets, rules);
-        let is_skipped = rules.skips(workload);
+        let secret_names = if is_of_default {
+            SecretNames::of(&workload.pull_secrets, rules)
+        } else {
+            SecretNames::default()
+        };
+        let is_skipped = is_of_default && rules.skips(workload);
+        let is_used_elsewhere = is_of_default && (has_copies_elsewhere || has_originals_elsewhere);
+        let has_copies = has_copies_elsewhere || !in_backup.is_empty();
         if originals.is_empty()
             && rewritten.is_empty()
             && in_backup.is_empty()
             && secret_names.is_empty()
-            && other_installation.is_none()
+            && (other_installation.is_none() || !is_of_default)
+            && !is_used_elsewhere
             // Its Pods are left alone, even if nothing is copied for it.
             && !is_skipped
         {
             return None;
         }
         let has_outdated_secret =
-            rules.pull_secret.is_some() && secret_names.is_outdated() && !in_backup.is_empty();
+            rules.pull_secret.is_some() && secret_names.is_outdated() && has_copies;
         let is_candidate = may_be_rewritten
             && other_installation.is_none()
             && (!originals.is_empty()
@@ -176,7 +197,8 @@ impl Entry {
         opaque.sort_unstable();
         // A pinned copy has one name for all tags that the author can invent.
         opaque.dedup_by(|next, first| next.copy == first.copy);
-        let containers = Containers::of(workload, &originals, !in_backup.is_empty());
+        let containers = Containers::of(workload, &originals, has_copies)
+            .filter(|containers| is_of_default || containers.has_images());
         let images = hash(&(&originals, &in_backup, &rewritten, &opaque, &containers));
         let beyond_object = truncate([&mut in_backup, &mut originals, &mut rewritten]);
         opaque.retain(|opaque| in_backup.contains(&opaque.copy));
@@ -187,7 +209,7 @@ impl Entry {
             lists_secrets: !workload.pull_secrets.is_empty(),
             secret_names,
             has_outdated_secret,
-            other_installation,
+            other_installation: other_installation.filter(|_| is_of_default),
             is_candidate,
             is_owned: workload.is_owned,
             is_skipped,
@@ -422,17 +444,23 @@ fn is_outdated(opaque: &[OpaqueCopy]) -> bool {
 }
 
 /// Returns the original of the copy `image`, written as `text`, and whether the copy is the current one. `None` if the name
-/// contains the original, or if the original is unknown.
+/// contains the original, if the original is unknown, or if the copy is in another backup and does not move to this one.
+///
+/// `moves` decides about the backup of the original; `None` if the workload is left alone.
 ///
 /// The author of the workload can forge the annotation. It only names an original, which is copied like any other that a
 /// workload uses.
 fn opaque_original(
     workload: &Workload,
     rules: &Rules,
+    moves: Option<&Demand<'_>>,
     text: &str,
     image: &ImageRef<'_>,
 ) -> Option<(ImageRef<'static>, bool)> {
-    if !rules.is_in_backup(image) || rules.backup.original(image).is_some() {
+    let (own, others) = (rules.backup_name(), &rules.other_backups);
+    let holder = others.holder(image).map(|(name, _)| name);
+    let is_here = || rules.is_in_backup(image) && rules.backup.original(image).is_none();
+    if holder.is_none() && !is_here() {
         return None;
     }
     let annotated = workload.originals.iter();
@@ -442,12 +470,23 @@ fn opaque_original(
         .filter(|original| Backup::any_relation(image, original).is_some());
     let original = match annotated.next() {
         Some(original) => original.into_owned(),
+        None if holder.is_some() => others.original(image)?,
         None => rules.former_backups.original(image)?,
     };
-    if rules.backup.contains(&original) {
+    if rules.backup.contains(&original) || others.contain(&original) {
         return None;
     }
-    let is_current = rules.backup.relation(image, &original).is_some();
+    let is_current = match holder {
+        Some(holder) if moves?.moves(&original, holder, own) => false,
+        // It is where it belongs.
+        Some(_) => return None,
+        None => {
+            // The index of the other backup moves it, with its new name.
+            let moves_away =
+                || moves.is_some_and(|moves| moves.wants_only_elsewhere(&original, own));
+            rules.backup.relation(image, &original).is_some() || moves_away()
+        }
+    };
     Some((original.without_redundant_tag(), is_current))
 }
 

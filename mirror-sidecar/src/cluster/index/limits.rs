@@ -3,6 +3,8 @@
 //! Anybody who may create workloads chooses how many there are and which images they name: originals or invented copies, by
 //! tag or by digest. So workloads, images, uses of images and bytes of references are all limited.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use mirror_contract::ImageRef;
 
 /// A namespace may use up to one part in this many of its limit even while the cluster exceeds three quarters of its own: a few
@@ -26,6 +28,17 @@ pub struct Limits {
     pub namespace: Amounts,
     /// Of all namespaces together.
     pub cluster: Amounts,
+}
+
+/// The sizes of the indexes of all backups, which share the limits of the cluster. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct SharedAmounts(Arc<Mutex<Vec<Amounts>>>);
+
+/// The size of one of these indexes.
+#[derive(Debug)]
+pub(super) struct AmountsOfIndex {
+    shared: SharedAmounts,
+    position: usize,
 }
 
 impl Default for Limits {
@@ -110,5 +123,35 @@ impl Amounts {
             images: self.images.saturating_sub(less.images),
             bytes: self.bytes.saturating_sub(less.bytes),
         }
+    }
+}
+
+impl SharedAmounts {
+    pub(super) fn index(&self) -> AmountsOfIndex {
+        let mut all = self.lock();
+        all.push(Amounts::default());
+        AmountsOfIndex {
+            shared: self.clone(),
+            position: all.len() - 1,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Amounts>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AmountsOfIndex {
+    pub(super) fn set(&self, amounts: Amounts) {
+        if let Some(own) = self.shared.lock().get_mut(self.position) {
+            *own = amounts;
+        }
+    }
+
+    pub(super) fn of_others(&self) -> Amounts {
+        let all = self.shared.lock();
+        let others = all.iter().enumerate();
+        let others = others.filter(|(position, _)| *position != self.position);
+        others.fold(Amounts::default(), |sum, (_, amounts)| sum.plus(*amounts))
     }
 }

@@ -211,6 +211,12 @@ impl Index {
     /// another webhook injected them after the policy.
     #[must_use]
     pub fn injected(&self) -> Vec<InjectedImages> {
+        self.injected_into(self)
+    }
+
+    /// As [`Self::injected`], with the templates in the index of the default backup.
+    #[must_use]
+    pub fn injected_into(&self, templates: &Self) -> Vec<InjectedImages> {
         let mut found: BTreeMap<Key, InjectedImages> = BTreeMap::new();
         for pod in &self.maybe_injected {
             let containers = self.workloads.get(pod).and_then(Entry::containers);
@@ -227,13 +233,13 @@ impl Index {
                 namespace: Arc::clone(&pod.namespace),
                 name: owner_name.clone(),
             };
-            let template = self.workloads.get(&owner).and_then(Entry::containers);
+            let template = templates.workloads.get(&owner).and_then(Entry::containers);
             let Some(Containers::Template(names)) = template else {
                 continue;
             };
             let injected = originals.iter().filter(|(name, _)| !names.contains(name));
             for (_, image) in injected {
-                let Some((key, uid)) = self.topmost(&owner) else {
+                let Some((key, uid)) = templates.topmost(&owner) else {
                     continue;
                 };
                 let workload = found.entry(key.clone()).or_insert_with(|| InjectedImages {

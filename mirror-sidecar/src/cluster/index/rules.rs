@@ -1,7 +1,8 @@
 //! The settings that decide which objects the index keeps, and the names of the pull Secret that workloads list.
 
-use mirror_contract::{Backup, ImageRef, OwnerPattern};
+use mirror_contract::{Backup, BackupName, ImageRef, OwnerPattern};
 
+use crate::backups::OtherBackups;
 use crate::cluster::excluded::ExcludedNamespaces;
 use crate::cluster::policies::Policies;
 use crate::cluster::workload::Workload;
@@ -18,6 +19,8 @@ pub const CURRENT_NAME: usize = 0;
 pub struct Rules {
     pub backup: Backup,
     pub former_backups: FormerBackups,
+    /// The other backups, and the name of this one.
+    pub other_backups: OtherBackups,
     /// With the policies, which decide instead of the flags if there are any.
     pub excluded_namespaces: ExcludedNamespaces,
     /// The name of the pull Secret, if copies need one.
@@ -37,6 +40,16 @@ pub(super) struct SecretNames(u8);
 pub(super) struct SecretNameCounts([u32; MAX_SECRET_NAMES]);
 
 impl Rules {
+    /// Returns whether this is the index of the default backup. It alone keeps what concerns no backup: listed pull Secrets,
+    /// owners whose workloads are left alone, other installations, and templates of Pods.
+    pub(super) fn is_of_default(&self) -> bool {
+        self.backup_name().is_default()
+    }
+
+    pub(super) fn backup_name(&self) -> &BackupName<'static> {
+        self.other_backups.own_name()
+    }
+
     /// Returns whether the controller of `workload` is excluded. Pods are not checked: the policy sees their controller itself.
     pub(super) fn skips(&self, workload: &Workload) -> bool {
         let is_pod = workload.key.kind == WorkloadKind::Pod;
@@ -60,7 +73,9 @@ impl Rules {
         let (Ok(copy), Ok(original)) = (ImageRef::parse(copy), ImageRef::parse(original)) else {
             return false;
         };
-        !self.is_in_backup(&copy) && Backup::any_relation(&copy, &original).is_some()
+        !self.is_in_backup(&copy)
+            && !self.other_backups.contain(&copy)
+            && Backup::any_relation(&copy, &original).is_some()
     }
 
     /// Returns whether an image is in the backup or in a former one.

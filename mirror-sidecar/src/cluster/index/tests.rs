@@ -1,5 +1,6 @@
 //! What the queries return after changes.
 
+mod backups;
 mod candidates;
 mod injected;
 mod limits;
@@ -14,6 +15,7 @@ use rstest::rstest;
 use mirror_contract::{Backup, NamespacePattern, Naming, OwnerPattern};
 
 use super::*;
+use crate::backups::OtherBackups;
 use crate::cluster::workload::{Labels, Life, NamespaceObject, Owner};
 use crate::former_backups::FormerBackups;
 
@@ -25,6 +27,7 @@ pub fn rules() -> Rules {
     let backup = Backup::new("ghcr.io", "acme", Naming::Flat).unwrap();
     Rules {
         former_backups: FormerBackups::new(&backup, Backup::with_both_namings("old.test/acme")),
+        other_backups: OtherBackups::default(),
         backup,
         excluded_namespaces: [excluded.into_owned()].into_iter().collect(),
         pull_secret: Some(SECRET.into()),

@@ -47,7 +47,7 @@ fn is_wanted(
     let selection = set.select(&workload.key.namespace, namespace);
     let image = ImageRef::parse(image).unwrap();
     let demand = set.demand(selection, workload);
-    let wants = demand.wants(&image);
+    let wants = demand.wants(&image, &BackupName::DEFAULT);
     assert!(!(wants && demand.is_nothing()));
     wants
 }

@@ -6,25 +6,25 @@
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use k8s_openapi::jiff::Timestamp;
-use mirror_contract::{Mode, RefusalKind};
+use mirror_contract::{ImageRef, Mode, RefusalKind};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::metrics::ReadmissionMetrics;
 use super::patch::{Effect, Patch, ReadmitError};
+use crate::backups::ByBackup;
 use crate::cluster::api_server::ApiServer;
 use crate::cluster::copy_status::CopyStatuses;
 use crate::cluster::events::{About, Events, Notice};
-use crate::cluster::index::{Candidate, Index, SyncState};
+use crate::cluster::index::{Candidate, Index, SyncState, candidates};
 use crate::cluster::loop_guard::Loop;
 use crate::cluster::pull_secrets::Provision;
 use crate::cluster::readmission::policy::{News, Outcome, Readmissions, works_since};
 use crate::cluster::replicas::Replicas;
-use crate::cluster::shared_index::SharedIndex;
+use crate::cluster::shared_index::Indexes;
 use crate::cluster::workload::Key;
 use crate::cluster::workload_kind::Kind;
 use crate::target_lookup::TargetLookup;
@@ -52,8 +52,8 @@ const REPORT_INTERVAL: Duration = Duration::from_mins(2);
 pub struct ReadmissionController {
     /// The API server, with the permission to patch workloads.
     pub server: ApiServer,
-    pub cluster: Arc<SharedIndex>,
-    pub copy_status: CopyStatuses,
+    pub indexes: Indexes,
+    pub copy_status: ByBackup<CopyStatuses>,
     pub targets: TargetLookup,
     pub replicas: Replicas,
     pub events: Events,
@@ -68,8 +68,8 @@ impl ReadmissionController {
     pub async fn run(self, mut readmissions: Readmissions) {
         let started = Timestamp::now();
         let renames_from = Instant::now() + FORMER_RESPONSES_LAST;
-        let mut index = self.cluster.subscribe();
-        let mut copies = self.copy_status.subscribe();
+        let mut index = self.indexes.of_default().subscribe_any();
+        let mut copies = self.copy_status.of_default().subscribe();
         let mut shares = self.replicas.subscribe();
         let mut report_at = Instant::now();
         loop {
@@ -103,8 +103,9 @@ impl ReadmissionController {
     fn report(&self, report_at: &mut Instant) -> Option<std::time::Instant> {
         let now = Instant::now();
         if *report_at <= now {
-            let found = self.cluster.read(Index::of_other_installations);
-            let loops = self.cluster.all_loops();
+            let cluster = self.indexes.of_default();
+            let found = cluster.read(Index::of_other_installations);
+            let loops = cluster.all_loops();
             if found.is_empty() && loops.is_empty() {
                 return None;
             }
@@ -164,24 +165,30 @@ impl ReadmissionController {
         if !readmissions.is_open(now) {
             return None;
         }
-        self.cluster.read(|index| {
-            readmissions.sync(index);
+        self.indexes.read(|indexes| {
+            readmissions.sync(indexes);
             // Any namespace may be terminating until all are listed. Other kinds need not be complete.
-            if index.sync_state(Kind::Namespace) != SyncState::Complete {
+            let has_namespaces =
+                |index: &&Index| index.sync_state(Kind::Namespace) == SyncState::Complete;
+            if !indexes.iter().all(has_namespaces) {
                 return None;
             }
-            let works_since = works_since(index, started, self.own_namespace.as_deref());
-            readmissions.next(self.candidates(index, may_rename), works_since, now)
+            let works_since = works_since(indexes, started, self.own_namespace.as_deref());
+            readmissions.next(self.candidates(indexes, may_rename), works_since, now)
         })
     }
 
     /// The candidates that this replica owns.
-    fn candidates(&self, index: &Index, may_rename: bool) -> impl Iterator<Item = Candidate> {
-        let candidate = index.candidates(|image| self.copy_status.copy_state(image));
-        candidate
+    fn candidates(&self, indexes: &[&Index], may_rename: bool) -> impl Iterator<Item = Candidate> {
+        let copies = self.copy_status.values();
+        let copies = copies.map(|copies| |image: &ImageRef<'static>| copies.copy_state(image));
+        candidates(indexes.iter().copied().zip(copies))
             .filter(|candidate| self.replicas.owns(&format!("workload/{}", candidate.uid)))
-            .filter(|candidate| !self.cluster.is_in_loop(&candidate.key))
-            .filter(move |candidate| may_rename || !index.has_former_names(&candidate.key))
+            .filter(|candidate| !self.indexes.of_default().is_in_loop(&candidate.key))
+            .filter(move |candidate| {
+                let mut indexes = indexes.iter();
+                may_rename || !indexes.any(|index| index.has_former_names(&candidate.key))
+            })
     }
 
     async fn send(&self, readmissions: &mut Readmissions, candidate: &Candidate) {

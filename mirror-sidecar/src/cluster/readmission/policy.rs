@@ -88,10 +88,17 @@ pub enum News {
 /// look like one that the policy rewrote.
 ///
 /// The time only gets later when such Pods are deleted, so [`Readmit::New`] errs on the side of skipping.
+///
+/// `indexes` are those of all backups.
 #[must_use]
-pub fn works_since(index: &Index, started: Timestamp, own_namespace: Option<&str>) -> Timestamp {
-    let seen = index.policy_seen().unwrap_or(started).min(started);
-    let installed = own_namespace.and_then(|name| index.namespace_created(name));
+pub fn works_since(
+    indexes: &[&Index],
+    started: Timestamp,
+    own_namespace: Option<&str>,
+) -> Timestamp {
+    let seen = indexes.iter().filter_map(|index| index.policy_seen()).min();
+    let seen = seen.unwrap_or(started).min(started);
+    let installed = own_namespace.and_then(|name| indexes.first()?.namespace_created(name));
     installed.map_or(seen, |installed| seen.max(installed))
 }
 
@@ -211,17 +218,27 @@ impl Readmissions {
     }
 
     /// Drops workloads that no longer exist, and learns from rewrites by others that the policy works.
-    pub fn sync(&mut self, index: &Index) {
-        if index.rewrites() > self.rewrites {
-            self.rewrites = index.rewrites();
+    ///
+    /// `indexes` are those of all backups.
+    pub fn sync(&mut self, indexes: &[&Index]) {
+        let rewrites = indexes.iter().map(|index| index.rewrites());
+        let rewrites = rewrites.fold(0, u64::saturating_add);
+        if rewrites > self.rewrites {
+            self.rewrites = rewrites;
             self.record_effect();
         }
         self.attempts.retain(|uid, attempt| {
-            let entry = index.workload(attempt.key());
-            entry.is_some_and(|entry| entry.uid() == &**uid)
+            let mut entries = indexes.iter();
+            entries.any(|index| {
+                let entry = index.workload(attempt.key());
+                entry.is_some_and(|entry| entry.uid() == &**uid)
+            })
         });
-        self.turns
-            .retain(|namespace, _| index.namespace_state(namespace) != NamespaceState::Unknown);
+        let is_known = |namespace: &str| {
+            let mut indexes = indexes.iter();
+            indexes.any(|index| index.namespace_state(namespace) != NamespaceState::Unknown)
+        };
+        self.turns.retain(|namespace, _| is_known(namespace));
     }
 
     fn is_hopeless(&self) -> bool {

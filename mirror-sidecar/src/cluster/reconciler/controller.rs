@@ -251,7 +251,8 @@ impl Controller {
 
     /// Checks the parts of all copies: the backup was unreachable, and may have lost parts of any copy.
     fn recheck_parts(&mut self, now: Instant) {
-        tracing::info!("the backup registry is back; checking all copies");
+        let backup = self.ctx.lookup.health().backup();
+        tracing::info!(backup, "the backup registry is back; checking all copies");
         for (image, state) in &mut self.images {
             state.recheck_parts(now);
             self.work_queue.set(image, state);
@@ -269,7 +270,8 @@ impl Controller {
                 state.end(Check::Backup);
                 let (result, task) = state.backup_checked(presence, clock);
                 self.ctx.metrics.backup_checked(result);
-                log_copy(image, &before, state, result);
+                let backup = self.ctx.lookup.health().backup();
+                log_copy(image, backup, &before, state, result);
                 task
             }
             ProbeResult::Parts(plan, found) => {
@@ -390,14 +392,20 @@ fn max_in_flight(check: Check, failures: u32) -> usize {
 }
 
 /// Logs what an operator should know about a copy.
-fn log_copy(image: &Image, before: &Record, state: &ImageState, result: BackupCheck) {
+fn log_copy(
+    image: &Image,
+    backup: Option<&str>,
+    before: &Record,
+    state: &ImageState,
+    result: BackupCheck,
+) {
     let was_there = matches!(before.state, State::Mirrored { .. });
     match result {
         BackupCheck::Missing if was_there => {
-            tracing::warn!(%image, "copy is gone from the backup and is restored; find out what deletes it there");
+            tracing::warn!(%image, backup, "copy is gone from the backup and is restored; find out what deletes it there");
         }
         BackupCheck::Changed => {
-            tracing::warn!(%image, "copy in the backup was changed by somebody else; find out who pushes there");
+            tracing::warn!(%image, backup, "copy in the backup was changed by somebody else; find out who pushes there");
         }
         _ if !was_there && state.record().appeared_late => tracing::warn!(
             %image,

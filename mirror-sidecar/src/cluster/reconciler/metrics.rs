@@ -1,10 +1,10 @@
 //! Metrics of images in use: their copies, the results of checks, and limits.
 
-use prometheus_client::metrics::family::Family;
+use mirror_contract::BackupName;
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::cluster::copy_status::Counts;
-use crate::metrics::{Counters, Label, Metrics, label_values, set};
+use crate::metrics::{BackupLabel, Counters, GaugeByBackup, Gauges, Metrics, label_values, set};
 
 label_values! {
     "result",
@@ -44,13 +44,14 @@ label_values! {
 /// The metrics of images in use.
 #[derive(Clone)]
 pub struct ReconcilerMetrics {
-    in_use: Family<Label, Gauge>,
-    last_copies: Gauge,
-    kept: Gauge,
+    backup_label: BackupLabel,
+    in_use: Gauges,
+    last_copies: GaugeByBackup,
+    kept: GaugeByBackup,
     backup: Counters<BackupCheck>,
     upstream: Counters<UpstreamCheck>,
-    images_over_limit: Gauge,
-    namespaces_over_limit: Gauge,
+    images_over_limit: GaugeByBackup,
+    namespaces_over_limit: GaugeByBackup,
     namespaces_without_budget: Gauge,
 }
 
@@ -58,16 +59,16 @@ impl ReconcilerMetrics {
     #[must_use]
     pub fn register(metrics: &mut Metrics) -> Self {
         let reconciler = Self {
-            in_use: metrics.register(
+            backup_label: BackupLabel::default(),
+            in_use: metrics.gauges(
                 "images_in_use",
                 "Images that the cluster uses, by the state of their copies",
-                Family::default(),
             ),
-            last_copies: metrics.gauge(
+            last_copies: metrics.gauge_by_backup(
                 "last_copies",
                 "Images in use that this replica owns and whose original is gone",
             ),
-            kept: metrics.gauge(
+            kept: metrics.gauge_by_backup(
                 "kept_tags",
                 "Images in use that this replica owns and whose tag moved while the copy was kept",
             ),
@@ -79,11 +80,11 @@ impl ReconcilerMetrics {
                 "upstream_checks",
                 "Checks of the originals of images in use, by result",
             ),
-            images_over_limit: metrics.gauge(
+            images_over_limit: metrics.gauge_by_backup(
                 "images_over_limit",
                 "Images of workloads that are ignored, because their namespace or the cluster has too many",
             ),
-            namespaces_over_limit: metrics.gauge(
+            namespaces_over_limit: metrics.gauge_by_backup(
                 "namespaces_over_limit",
                 "Namespaces with images or workloads that are ignored",
             ),
@@ -93,6 +94,21 @@ impl ReconcilerMetrics {
             ),
         };
         reconciler.in_use(Counts::default());
+        reconciler
+    }
+
+    /// Returns the metrics of another backup. The checks of originals are counted together, and so are budgets.
+    #[must_use]
+    pub fn of_backup(&self, backup: &BackupName<'static>) -> Self {
+        let backup_label = BackupLabel::of(backup);
+        let reconciler = Self {
+            in_use: self.in_use.of_backup(backup_label.clone()),
+            backup: self.backup.of_backup(backup_label.clone()),
+            backup_label,
+            ..self.clone()
+        };
+        reconciler.in_use(Counts::default());
+        reconciler.left_out(0, 0);
         reconciler
     }
 
@@ -115,16 +131,19 @@ impl ReconcilerMetrics {
             ("failed", counts.failed.saturating_add(counts.never)),
         ];
         for (state, count) in states {
-            set(&self.in_use.get_or_create(&[("state", state)]), count);
+            self.in_use.set([("state", state)], count);
         }
-        set(&self.last_copies, counts.last_copies);
-        set(&self.kept, counts.kept);
+        set(&self.last_copies.of(&self.backup_label), counts.last_copies);
+        set(&self.kept.of(&self.backup_label), counts.kept);
     }
 
     /// Sets the number of images that are ignored, and of their namespaces.
     pub(super) fn left_out(&self, images: usize, namespaces: usize) {
-        set(&self.images_over_limit, images);
-        set(&self.namespaces_over_limit, namespaces);
+        set(&self.images_over_limit.of(&self.backup_label), images);
+        set(
+            &self.namespaces_over_limit.of(&self.backup_label),
+            namespaces,
+        );
     }
 
     /// Sets the number of namespaces whose budget is used up.

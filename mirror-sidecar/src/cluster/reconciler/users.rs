@@ -131,7 +131,8 @@ impl Reconciler {
             is_news |= self.events.report(user, notice.clone());
         }
         if is_news {
-            log(&notice, state.has_failed_copy());
+            let backup = self.lookup.health().backup();
+            log(&notice, backup, state.has_failed_copy());
         }
     }
 
@@ -184,20 +185,22 @@ pub(super) fn top_level<'a>(index: &Index, names: impl Iterator<Item = &'a Image
 }
 
 /// With `has_failed_copy`, the queue has logged the reason already.
-fn log(notice: &Notice, has_failed_copy: bool) {
+fn log(notice: &Notice, backup: Option<&str>, has_failed_copy: bool) {
     match notice {
         Notice::NotMirrored { image, reason } if has_failed_copy => {
-            tracing::debug!(image, reason, "image in use is not mirrored");
+            tracing::debug!(image, backup, reason, "image in use is not mirrored");
         }
         Notice::NotMirrored { image, reason } => {
-            tracing::warn!(image, reason, "image in use is not mirrored");
+            tracing::warn!(image, backup, reason, "image in use is not mirrored");
         }
         Notice::LastCopy { image } => tracing::warn!(
             image,
+            backup,
             "the original of an image in use is gone; the copy is the last one"
         ),
         Notice::ImageLost { image } => tracing::warn!(
             image,
+            backup,
             "neither the original nor the copy of an image in use is there; Pods that have to pull it cannot start; \
              restore the copy or change the image"
         ),

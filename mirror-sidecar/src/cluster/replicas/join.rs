@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,7 @@ impl Replicas {
     ) -> Self {
         let team = Arc::new(Team {
             members: Mutex::new(Membership::new(name, now())),
+            keeps_lease: AtomicBool::new(false),
             leave: CancellationToken::new(),
             left: CancellationToken::new(),
         });
@@ -135,6 +137,9 @@ async fn hold(context: &Context, mut lease: OwnLease) {
         }
         let is_held = held_until.is_some_and(|until| now() < until);
         context.metrics.lease_held(is_held);
+    }
+    if context.team.keeps_lease.load(Ordering::Relaxed) {
+        return;
     }
     match lease.remove().await {
         Ok(()) => tracing::info!("handed work over to the other replicas"),

@@ -78,7 +78,8 @@ pub(super) enum LeaseError {
 }
 
 impl Group {
-    /// The group of all replicas with these rules that follow the same policies.
+    /// The group of all replicas with these rules of the default backup and the same other backups, that follow the same
+    /// policies.
     #[must_use]
     pub fn of(rules: &Rules, followed: &Filter) -> Self {
         let sample = ImageRef::parse(SAMPLE)
@@ -103,6 +104,13 @@ impl Group {
             let Filter { addresses, name } = followed;
             let addresses: BTreeSet<_> = addresses.iter().map(Sidecar::as_str).collect();
             hash.update(format!("\n{addresses:?}{name:?}"));
+        }
+        for (name, backup) in rules.other_backups.iter() {
+            let sample = ImageRef::parse(SAMPLE)
+                .ok()
+                .and_then(|image| backup.target(&image).ok());
+            let sample = sample.map(|copy| copy.to_string()).unwrap_or_default();
+            hash.update(format!("\n{name} {sample}"));
         }
         // 64 bits are plenty to tell the few installations of a namespace from each other.
         let hash = hash.finalize();

@@ -5,12 +5,13 @@ mod requests;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use mirror_contract::{Backup, NamespacePattern, Naming, Sidecar};
+use mirror_contract::{Backup, BackupName, NamespacePattern, Naming, Sidecar};
 use proptest::collection::btree_set;
 use proptest::prelude::*;
 
 use super::membership::{DEAD_AFTER, DURATION, Dead, JOIN_TIMEOUT, MAX_OTHERS, Membership};
 use super::{Group, Replicas};
+use crate::backups::{ByBackup, OtherBackups};
 use crate::cluster::policies::follow::Filter;
 use crate::cluster::{Rules, testing};
 
@@ -193,6 +194,24 @@ fn rules(repository: &str, excluded: &[&'static str], pull_secret: Option<&str>)
 
 #[test]
 fn replicas_with_the_same_rules_are_a_group() {
+    let with_team = |repository: &str| {
+        let rules = rules("acme", &[], None);
+        let mut backups = ByBackup::new(rules.backup.clone());
+        let team = Backup::new("registry.example:5000", repository, Naming::Flat).unwrap();
+        backups.insert(BackupName::parse("team-a").unwrap(), team);
+        let other_backups = OtherBackups::of(&BackupName::DEFAULT, &backups);
+        let rules = Rules {
+            other_backups,
+            ..rules
+        };
+        Group::of(&rules, &Filter::default())
+    };
+    assert_eq!(with_team("a"), with_team("a"));
+    assert_ne!(with_team("a"), with_team("b"));
+    assert_ne!(
+        with_team("a"),
+        Group::of(&rules("acme", &[], None), &Filter::default())
+    );
     let group = |repository, excluded: &[_], secret| {
         Group::of(&rules(repository, excluded, secret), &Filter::default())
     };

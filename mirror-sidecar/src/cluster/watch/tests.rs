@@ -18,6 +18,7 @@ use super::*;
 use crate::cluster::excluded::ExcludedNamespaces;
 use crate::cluster::index::{Index, Rules, SyncState};
 use crate::cluster::policies::Policy;
+use crate::cluster::shared_index::SharedIndex;
 use crate::cluster::supervision::RESTART_AFTER;
 use crate::cluster::testing::{Log, api_server, refusal};
 use crate::cluster::workload_kind::WorkloadKind;
@@ -85,6 +86,7 @@ fn start(
     let cluster = Arc::new(SharedIndex::new(Index::new(Rules {
         backup: Backup::new("ghcr.io", "acme", Naming::Flat).unwrap(),
         former_backups: crate::former_backups::FormerBackups::default(),
+        other_backups: crate::backups::OtherBackups::default(),
         excluded_namespaces: ExcludedNamespaces::default(),
         pull_secret: None,
         former_pull_secrets: Vec::new(),

@@ -1,5 +1,7 @@
 //! The patches, against a scripted API server and with a clock that jumps.
 
+use std::sync::Arc;
+
 use axum::http::Method;
 use axum::response::Response;
 use mirror_contract::Digest;
@@ -7,13 +9,13 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cluster::Readmit;
 use crate::cluster::copy_status::{Record, State};
 use crate::cluster::events::EventMetrics;
 use crate::cluster::index::Change;
 use crate::cluster::index::tests::{deployment, index, namespace, seen};
 use crate::cluster::testing::{Log, api_server, found, refusal, target_lookup};
 use crate::cluster::workload::Workload;
+use crate::cluster::{Readmit, SharedIndex};
 use crate::metrics::Metrics;
 
 const NAMESPACE: Kind = Kind::Namespace;
@@ -94,8 +96,8 @@ impl World {
         let events = Events::start(client.clone(), None, event_metrics);
         let readmitting = ReadmissionController {
             server: client.into(),
-            cluster: Arc::clone(&world.cluster),
-            copy_status,
+            indexes: Arc::clone(&world.cluster).into(),
+            copy_status: ByBackup::new(copy_status),
             targets: target_lookup(),
             replicas: Replicas::alone(),
             events,

@@ -214,7 +214,7 @@ fn deleted_workloads_are_forgotten() {
     let mut readmissions = readmissions();
     let mut now = Instant::now();
     run(&mut readmissions, &index, &mut now, 9, Outcome::Rewritten);
-    readmissions.sync(&index);
+    readmissions.sync(&[&index]);
     assert_eq!(
         (readmissions.attempts.len(), readmissions.turns.len()),
         (3, 0),
@@ -223,7 +223,7 @@ fn deleted_workloads_are_forgotten() {
     for number in 0..3 {
         index.apply(gone(deployment(&format!("web-{number:03}"), &[])));
     }
-    readmissions.sync(&index);
+    readmissions.sync(&[&index]);
     assert_eq!(
         (readmissions.attempts.len(), readmissions.turns.len()),
         (0, 0)
@@ -273,11 +273,11 @@ fn rewrites_by_others_show_that_the_policy_works() {
     let mut readmissions = readmissions();
     let mut now = Instant::now();
     run(&mut readmissions, &index, &mut now, 9, Outcome::Unchanged);
-    readmissions.sync(&index);
+    readmissions.sync(&[&index]);
     assert!(next(&readmissions, &index, now).is_none());
     let copy = "ghcr.io/acme/docker.io-library-nginx:latest";
     index.apply(seen(deployment("web-001", &[copy])));
-    readmissions.sync(&index);
+    readmissions.sync(&[&index]);
     let candidate = next(&readmissions, &index, now).unwrap();
     assert_eq!(&*candidate.key.name, "web-000");
     // Once is enough: from now on each rests.
@@ -286,7 +286,7 @@ fn rewrites_by_others_show_that_the_policy_works() {
     }
     index.apply(seen(deployment("web-001", &["nginx"])));
     index.apply(seen(deployment("web-001", &[copy])));
-    readmissions.sync(&index);
+    readmissions.sync(&[&index]);
     assert!(next(&readmissions, &index, now + MINUTE.saturating_sub(SECOND)).is_none());
 }
 
@@ -429,12 +429,12 @@ fn the_policy_works_since_its_first_pod_or_the_start() {
         pod.is_annotated = true;
         pod
     };
-    assert_eq!(works_since(&index([]), started, None), started);
+    assert_eq!(works_since(&[&index([])], started, None), started);
     let later = index([pod("2026-12-01T00:00:00Z")]);
-    assert_eq!(works_since(&later, started, None), started);
+    assert_eq!(works_since(&[&later], started, None), started);
     let mut earlier = index([pod("2026-11-01T00:00:00Z")]);
     assert_eq!(
-        works_since(&earlier, started, Some("home")),
+        works_since(&[&earlier], started, Some("home")),
         time("2026-11-01T00:00:00Z")
     );
     // Nobody can say that it worked before it was installed.
@@ -444,7 +444,7 @@ fn the_policy_works_since_its_first_pod_or_the_start() {
     }
     earlier.apply(Change::Apply(home));
     assert_eq!(
-        works_since(&earlier, started, Some("home")),
+        works_since(&[&earlier], started, Some("home")),
         time("2026-11-20T00:00:00Z")
     );
 }

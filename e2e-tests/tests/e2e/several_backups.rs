@@ -1,0 +1,253 @@
+//! Several backups in one service: each request goes to its backup with its own login, no copy is made from another one, and
+//! a new configuration is used without a restart.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use mirror_contract::{Backup, ImageRef, Naming};
+use reqwest::Method;
+use serde_json::Value;
+use tempfile::TempDir;
+use testkit::blocking;
+use testkit::registry::{Credential, RegistryClient};
+use testkit::scripted::{Auth, Fake, image, noise};
+use testkit::sidecar::Sidecar;
+
+use crate::support::{COPY_DEADLINE, REPOSITORY};
+
+const USER: &str = "pusher";
+
+struct Scene {
+    upstream: Fake,
+    main: Fake,
+    teams: Vec<(&'static str, Fake)>,
+    folder: TempDir,
+}
+
+impl Scene {
+    /// Backups with a login each; those of teams are not in the configuration yet.
+    fn new(teams: &[&'static str]) -> Self {
+        let start = || blocking::run(Fake::start());
+        let (upstream, main) = (start(), start());
+        let folder = tempfile::tempdir().unwrap();
+        let protect = |fake: &Fake, password: &str| {
+            let auth = Auth::Basic {
+                user: USER.to_owned(),
+                password: password.to_owned(),
+            };
+            fake.set(|knobs| knobs.auth = auth);
+            std::fs::write(folder.path().join(password), password).unwrap();
+        };
+        protect(&main, "main");
+        let teams = teams.iter().map(|team| (*team, start()));
+        let teams: Vec<_> = teams.collect();
+        for (team, fake) in &teams {
+            protect(fake, team);
+        }
+        for (seed, name) in ["shop/app", "shop/other"].into_iter().enumerate() {
+            let seed = u64::try_from(seed).unwrap();
+            upstream.put_tagged(name, "v1", &image(seed, &[noise(seed, 3000)]));
+        }
+        Self {
+            upstream,
+            main,
+            teams,
+            folder,
+        }
+    }
+
+    fn team(&self, name: &str) -> &Fake {
+        &self.teams.iter().find(|(team, _)| *team == name).unwrap().1
+    }
+
+    fn configure(&self, teams: &[&str]) {
+        let mut text = "backups:\n".to_owned();
+        for team in teams {
+            let (host, file) = (self.team(team).host(), self.folder.path().join(team));
+            writeln!(
+                text,
+                "  {team}:\n    registry: {host}\n    repository: {team}\n    push:\n      username: {USER}\n      \
+                 passwordFile: {}",
+                file.display()
+            )
+            .unwrap();
+        }
+        // Renamed, so that the file is never read half.
+        let next = self.folder.path().join("next");
+        std::fs::write(&next, text).unwrap();
+        std::fs::rename(next, self.folder.path().join("config.yaml")).unwrap();
+    }
+
+    fn serve(&self) -> Service {
+        let mut sidecar = Sidecar::builder()
+            .argument(format!("--registry={}", self.main.host()))
+            .argument(format!("--repository={REPOSITORY}"))
+            .argument(format!("--registry-username={USER}"))
+            .argument("--registry-password=main")
+            .argument(format!(
+                "--config={}",
+                self.folder.path().join("config.yaml").display()
+            ))
+            .insecure_registry(&self.main.host())
+            .insecure_registry(&self.upstream.host())
+            .insecure_http()
+            .without_facade_credential();
+        for (_, fake) in &self.teams {
+            sidecar = sidecar.insecure_registry(&fake.host());
+        }
+        let sidecar = sidecar.start().unwrap();
+        let no_login: Option<Credential> = None;
+        let client = RegistryClient::new(&sidecar.facade(), no_login, None);
+        Service { sidecar, client }
+    }
+
+    fn original(&self, name: &str) -> ImageRef<'static> {
+        let text = format!("{}/{name}:v1", self.upstream.host());
+        text.parse().unwrap()
+    }
+
+    /// The copy of an image in the backup of a team.
+    fn copy(&self, team: &str, name: &str) -> ImageRef<'static> {
+        let backup = Backup::new(&self.team(team).host(), team, Naming::Flat).unwrap();
+        backup.target(&self.original(name)).unwrap()
+    }
+}
+
+/// A sidecar and a client of its facade.
+struct Service {
+    sidecar: Sidecar,
+    client: RegistryClient,
+}
+
+impl Service {
+    /// The annotations of the response, or the text of the error.
+    fn ask(&self, backup: &str, image: &ImageRef<'_>) -> Result<Value, String> {
+        let host = image.host().replace(':', "_");
+        let (path, tag) = (image.path(), image.tag().unwrap());
+        let path = format!("/v2/{backup}tag/{host}/{path}/manifests/{tag}");
+        let body: Value = blocking::run(async {
+            let response = self.client.request(Method::GET, &path).send().await;
+            response.unwrap().json().await.unwrap()
+        });
+        match &body["annotations"] {
+            Value::Null => Err(body["errors"][0]["message"].as_str().unwrap().to_owned()),
+            annotations => Ok(annotations.clone()),
+        }
+    }
+
+    fn wait_until_mirrored(&self, backup: &str, image: &ImageRef<'_>) -> Value {
+        let start = Instant::now();
+        loop {
+            match self.ask(backup, image) {
+                Ok(annotations) => return annotations,
+                Err(error) => assert!(
+                    start.elapsed() < COPY_DEADLINE,
+                    "{error}\n{}",
+                    self.sidecar.lines().join("\n")
+                ),
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn wait_for(&self, message: &str, backup: &str) {
+        let found = self.sidecar.wait_for(COPY_DEADLINE, |event| {
+            event["message"] == message && event["backup"] == backup
+        });
+        found.unwrap();
+    }
+}
+
+const STATE: &str = "image-mirror.dev/state";
+const IMAGE: &str = "image-mirror.dev/image";
+const NAME: &str = "image-mirror.dev/name";
+
+#[test]
+fn each_request_goes_to_its_backup_with_the_login_of_it() {
+    let scene = Scene::new(&["team-a"]);
+    scene.configure(&["team-a"]);
+    let service = scene.serve();
+    let app = scene.original("shop/app");
+    let found = service.wait_until_mirrored("backup/team-a/", &app);
+    let copy = scene.copy("team-a", "shop/app");
+    assert_eq!(found[IMAGE], copy.to_string().as_str());
+    service.wait_for("copied image", "team-a");
+    assert!(scene.main.asked(&Method::PUT, "shop-app").is_empty());
+    assert!(scene.main.asked(&Method::GET, "shop-app").is_empty());
+
+    // The copy is where the request wants it, and for other backups it is a former one, of which no copy is made.
+    let requests = scene.team("team-a").log().len();
+    let here = service.ask("backup/team-a/", &copy).unwrap();
+    assert_eq!(
+        (&here[STATE], &here[NAME]),
+        (&"in-backup".into(), &Value::Null)
+    );
+    let elsewhere = service.ask("", &copy).unwrap();
+    assert_eq!(
+        (&elsewhere[STATE], &elsewhere[NAME]),
+        (&"in-backup".into(), &"former".into())
+    );
+    let asked = scene.team("team-a").log();
+    let asked = asked.iter().skip(requests);
+    assert!(asked.into_iter().all(|request| request.path == "/v2/"));
+
+    // The default backup gets its copy from the original.
+    let found = service.wait_until_mirrored("", &app);
+    let image = found[IMAGE].as_str().unwrap();
+    assert!(
+        image.starts_with(&format!("{}/{REPOSITORY}/", scene.main.host())),
+        "{image}"
+    );
+
+    let unknown = service.ask("backup/team-b/", &app).unwrap_err();
+    assert!(
+        unknown.contains("image-mirror/failed: mirror-sidecar has no backup team-b"),
+        "{unknown}"
+    );
+    let (_, metrics) = service.sidecar.admin_get("/metrics").unwrap();
+    for line in [
+        "image_mirror_copy_jobs{state=\"waiting\"} 0",
+        "image_mirror_copy_jobs{state=\"waiting\",backup=\"team-a\"} 0",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{metrics}");
+    }
+}
+
+#[test]
+fn a_new_configuration_is_used_without_a_restart() {
+    let scene = Scene::new(&["team-a", "team-b"]);
+    scene.configure(&["team-a"]);
+    let service = scene.serve();
+    let (app, other) = (scene.original("shop/app"), scene.original("shop/other"));
+    service.wait_until_mirrored("backup/team-a/", &app);
+    service.ask("backup/team-b/", &app).unwrap_err();
+
+    scene.configure(&["team-a", "team-b"]);
+    service.wait_for("using backup", "team-b");
+    let found = service.wait_until_mirrored("backup/team-b/", &app);
+    let copy = scene.copy("team-b", "shop/app");
+    assert_eq!(found[IMAGE], copy.to_string().as_str());
+    service.wait_until_mirrored("backup/team-a/", &other);
+
+    // The last valid one stays in force.
+    std::fs::write(
+        scene.folder.path().join("config.yaml"),
+        "backups: {team-a: {}}",
+    )
+    .unwrap();
+    let invalid = service.sidecar.wait_for(COPY_DEADLINE, |event| {
+        let message = event["message"].as_str().unwrap_or_default();
+        message.contains("cannot read the configuration file")
+    });
+    invalid.unwrap();
+    service.wait_until_mirrored("backup/team-b/", &other);
+
+    scene.configure(&["team-b"]);
+    let start = Instant::now();
+    while service.ask("backup/team-a/", &app).is_ok() {
+        assert!(start.elapsed() < COPY_DEADLINE);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (status, _) = service.sidecar.admin_get("/readyz").unwrap();
+    assert_eq!(status, 200);
+}

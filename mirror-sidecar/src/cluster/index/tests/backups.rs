@@ -1,0 +1,313 @@
+//! The indexes of several backups.
+
+use mirror_contract::BackupName;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::backups::ByBackup;
+use crate::cluster::policies::{Policies, Policy};
+
+const ORIGINAL: &str = "docker.io/library/nginx:1";
+const COPY: &str = "ghcr.io/acme/docker.io-library-nginx:1";
+const TEAM_COPY: &str = "ghcr.io/team-a/docker.io-library-nginx:1";
+
+fn team() -> BackupName<'static> {
+    BackupName::parse("team-a").unwrap()
+}
+
+/// The indexes of the default backup and of `team-a`, with these rules.
+struct Indexes {
+    default: Index,
+    team: Index,
+    policies: Policies,
+}
+
+impl Indexes {
+    fn new(rules: &Value) -> Self {
+        let policies = Policies::default();
+        let mut backups = ByBackup::new(super::rules().backup);
+        let of_team = Backup::new("ghcr.io", "team-a", Naming::Flat).unwrap();
+        backups.insert(team(), of_team.clone());
+        let excluded = super::rules().excluded_namespaces;
+        let amounts = SharedAmounts::default();
+        let index = |name: &BackupName<'static>, backup: &Backup| {
+            let rules = Rules {
+                backup: backup.clone(),
+                former_backups: FormerBackups::new(backup, []),
+                other_backups: OtherBackups::of(name, &backups),
+                excluded_namespaces: excluded.clone().with_policies(policies.clone()),
+                ..super::rules()
+            };
+            Index::new(rules).with_shared_amounts(&amounts)
+        };
+        let (default, team) = (
+            index(&BackupName::DEFAULT, &super::rules().backup),
+            index(&team(), &of_team),
+        );
+        let indexes = Self {
+            default,
+            team,
+            policies,
+        };
+        indexes.publish(rules);
+        indexes
+    }
+
+    fn publish(&self, rules: &Value) {
+        let spec = json!({"settings": {
+            "sidecar": "mirror-sidecar.svc:5000", "rules": rules, "excludedNamespaces": [],
+        }});
+        self.policies
+            .publish(vec![Arc::new(Policy::parse(&spec).unwrap())]);
+    }
+
+    fn apply(&mut self, workload: Workload) {
+        self.default.apply(seen(workload.clone()));
+        self.team.apply(seen(workload));
+    }
+
+    /// The originals and the copies in each index.
+    fn found(&self) -> [(Vec<String>, Vec<String>); 2] {
+        let names =
+            |used: Vec<ImageUse<'_>>| used.iter().map(|used| used.image.to_string()).collect();
+        [&self.default, &self.team].map(|index| {
+            (
+                names(index.images().collect()),
+                names(index.images_in_backup().collect()),
+            )
+        })
+    }
+
+    /// The images of the only candidate, if all copies in both backups are in these states.
+    fn candidate(&self, default: CopyState, team: CopyState) -> Option<Vec<String>> {
+        let states = [(&self.default, default), (&self.team, team)];
+        let states = states.map(|(index, state)| (index, move |_: &ImageRef<'static>| state));
+        let found: Vec<_> = candidates(states).collect();
+        assert!(found.len() <= 1, "{found:?}");
+        let images = found.first()?.images.iter();
+        Some(images.map(ToString::to_string).collect())
+    }
+}
+
+fn to_team() -> Value {
+    json!([{"images": ["docker.io/*"], "action": "mirror", "backup": "team-a"}])
+}
+
+fn names<const N: usize>(names: [&str; N]) -> Vec<String> {
+    names.map(str::to_owned).to_vec()
+}
+
+#[test]
+fn an_index_has_only_the_originals_that_a_rule_sends_to_its_backup() {
+    let mut indexes = Indexes::new(&to_team());
+    indexes.apply(deployment("web", &[ORIGINAL, "quay.io/a/b:1"]));
+    let [default, team] = indexes.found();
+    assert_eq!(default, (names(["quay.io/a/b:1"]), names([])));
+    assert_eq!(team, (names([ORIGINAL]), names([])));
+}
+
+/// Otherwise one team could pull what another one has copied.
+#[test]
+fn images_in_other_backups_are_never_originals() {
+    let mut indexes = Indexes::new(&json!([
+        {"images": ["ghcr.io/acme/*"], "action": "mirror", "backup": "team-a"},
+        {"images": ["docker.io/*"], "action": "mirror", "backup": "team-a"},
+    ]));
+    let foreign = ["ghcr.io/acme/tool:1", "ghcr.io/team-a/tool:1", TEAM_COPY];
+    indexes.apply(deployment("web", &foreign));
+    let [default, team] = indexes.found();
+    assert_eq!(default, (names([]), names(["ghcr.io/acme/tool:1"])));
+    let mut in_team = names(["ghcr.io/team-a/tool:1", TEAM_COPY]);
+    in_team.sort();
+    assert_eq!(team, (names([]), in_team));
+    assert_eq!(
+        indexes.candidate(CopyState::Mirrored, CopyState::Mirrored),
+        None
+    );
+}
+
+#[test]
+fn without_policies_everything_belongs_to_the_default_backup_and_no_copy_moves() {
+    let mut indexes = Indexes::new(&to_team());
+    indexes.policies.publish(Vec::new());
+    indexes.apply(deployment("web", &[ORIGINAL, TEAM_COPY]));
+    let [default, team] = indexes.found();
+    assert_eq!(default, (names([ORIGINAL]), names([])));
+    assert_eq!(team, (names([]), names([TEAM_COPY])));
+}
+
+fn annotated(name: &str, copy: &str, original: &str) -> Workload {
+    let mut workload = deployment(name, &[copy]);
+    workload.originals = vec![(copy.into(), original.into())];
+    workload
+}
+
+#[rstest]
+#[case::annotated(annotated("web", COPY, ORIGINAL))]
+#[case::by_its_name(deployment("web", &[COPY]))]
+fn a_copy_moves_when_the_rule_names_another_backup(#[case] workload: Workload) {
+    let mut indexes = Indexes::new(&to_team());
+    indexes.apply(workload);
+    let opaque: Vec<_> = indexes.team.opaque_copies().collect();
+    assert_eq!(opaque.len(), 1);
+    assert_eq!(
+        (opaque[0].0.to_string(), opaque[0].1.to_string()),
+        (COPY.into(), ORIGINAL.into())
+    );
+    // The copy in use is kept in order until then.
+    let [default, _] = indexes.found();
+    assert_eq!(default, (names([]), names([COPY])));
+    use CopyState::{Mirrored, Missing};
+    assert_eq!(indexes.candidate(Mirrored, Missing), None);
+    assert_eq!(
+        indexes.candidate(Missing, Mirrored),
+        Some(names([COPY])),
+        "it waits for the new copy only"
+    );
+    assert!(indexes.team.has_former_names(&deployment("web", &[]).key));
+    // The new copy is where it belongs.
+    indexes.apply(annotated("web", TEAM_COPY, ORIGINAL));
+    assert_eq!(indexes.candidate(Mirrored, Mirrored), None);
+    let [default, team] = indexes.found();
+    assert_eq!(default, (names([]), names([])));
+    assert_eq!(team, (names([]), names([TEAM_COPY])));
+    // And back again.
+    indexes.publish(&json!([]));
+    indexes.apply(annotated("web", TEAM_COPY, ORIGINAL));
+    assert_eq!(
+        indexes.candidate(Mirrored, Missing),
+        Some(names([TEAM_COPY]))
+    );
+}
+
+#[test]
+fn a_copy_that_a_rule_keeps_stays_where_it_is() {
+    let mut indexes = Indexes::new(&json!([{"action": "keep"}]));
+    indexes.apply(annotated("web", TEAM_COPY, ORIGINAL));
+    assert_eq!(
+        indexes.candidate(CopyState::Mirrored, CopyState::Mirrored),
+        None
+    );
+    assert_eq!(indexes.default.opaque_copies().count(), 0);
+}
+
+/// Two policies that want different backups must not send a workload to and fro.
+#[test]
+fn a_copy_stays_if_a_policy_wants_it_there() {
+    let mut indexes = Indexes::new(&to_team());
+    let policy = |rules: Value| {
+        let spec = json!({"settings": {"sidecar": "mirror-sidecar.svc:5000", "rules": rules}});
+        Arc::new(Policy::parse(&spec).unwrap())
+    };
+    indexes
+        .policies
+        .publish(vec![policy(to_team()), policy(json!([]))]);
+    for copy in [COPY, TEAM_COPY] {
+        indexes.apply(annotated("web", copy, ORIGINAL));
+        assert_eq!(
+            indexes.candidate(CopyState::Mirrored, CopyState::Mirrored),
+            None
+        );
+    }
+}
+
+/// A former name in a backup that the rules left is not renamed there first.
+#[test]
+fn a_copy_with_a_former_name_moves_only_once() {
+    const FORMER: &str = "ghcr.io/acme/docker.io/library/nginx:1";
+    let mut indexes = Indexes::new(&to_team());
+    indexes.apply(annotated("web", FORMER, ORIGINAL));
+    use CopyState::{Mirrored, Missing};
+    assert_eq!(indexes.candidate(Mirrored, Missing), None);
+    assert_eq!(indexes.candidate(Missing, Mirrored), Some(names([FORMER])));
+}
+
+#[test]
+fn a_workload_waits_for_its_copies_in_all_backups() {
+    let mut indexes = Indexes::new(&to_team());
+    indexes.apply(deployment("web", &[ORIGINAL, "quay.io/a/b:1"]));
+    use CopyState::{Mirrored, Missing, Never};
+    assert_eq!(indexes.candidate(Mirrored, Missing), None);
+    assert_eq!(indexes.candidate(Missing, Mirrored), None);
+    assert_eq!(
+        indexes.candidate(Mirrored, Mirrored),
+        Some(names(["quay.io/a/b:1", ORIGINAL]))
+    );
+    // The image that stays upstream may need the Secrets of the ServiceAccount.
+    assert_eq!(indexes.candidate(Mirrored, Never), None);
+}
+
+/// Facts that concern no backup take their memory once.
+#[test]
+fn only_the_default_index_keeps_what_concerns_no_backup() {
+    let mut indexes = Indexes::new(&json!([
+        {"action": "mirror", "backup": "team-a"},
+    ]));
+    let mut workload = deployment("web", &[ORIGINAL]);
+    workload.pull_secrets = vec![SECRET.into()];
+    indexes.apply(workload);
+    let naming = |index: &Index| index.namespaces_naming(CURRENT_NAME).count();
+    assert_eq!((naming(&indexes.default), naming(&indexes.team)), (1, 0));
+    let mut foreign = annotated("other", "theirs.test/x/docker.io-library-nginx:1", ORIGINAL);
+    foreign.images = vec!["theirs.test/x/docker.io-library-nginx:1".into()];
+    indexes.apply(foreign);
+    assert_eq!(indexes.default.of_other_installations().len(), 1);
+    assert!(indexes.team.of_other_installations().is_empty());
+    assert_eq!(indexes.team.amounts().workloads, 1);
+}
+
+#[test]
+fn the_indexes_share_the_limits_of_the_cluster() {
+    let mut indexes = Indexes::new(&to_team());
+    let limits = Limits::of(1000);
+    indexes.default.limits = limits;
+    indexes.team.limits = limits;
+    for number in 0..200 {
+        let images = [
+            format!("docker.io/library/a:{number}"),
+            format!("quay.io/a/b:{number}"),
+        ];
+        let images: Vec<_> = images.iter().map(String::as_str).collect();
+        let mut workload = deployment(&format!("web-{number}"), &images);
+        workload.key.namespace = format!("shop-{}", number / 10).into();
+        indexes.apply(workload);
+    }
+    let all = indexes.default.amounts().plus(indexes.team.amounts());
+    assert!(all.images <= limits.cluster.images, "{all:?}");
+    assert!(indexes.team.amounts().images > 50, "{all:?}");
+}
+
+/// The template is in the index of the default backup, and the injected image belongs to another one.
+#[test]
+fn injected_images_are_found_whatever_their_backup_is() {
+    let mut indexes = Indexes::new(&json!([
+        {"images": ["docker.io/*"], "action": "mirror", "backup": "team-a"},
+    ]));
+    let (mut template, mut pod) = (
+        workload(
+            WorkloadKind::DaemonSet,
+            "log",
+            &["ghcr.io/acme/quay.io-a-b:1"],
+        ),
+        workload(
+            WorkloadKind::Pod,
+            "log-1",
+            &["ghcr.io/acme/quay.io-a-b:1", ORIGINAL],
+        ),
+    );
+    template.is_annotated = true;
+    pod.is_annotated = true;
+    pod.is_owned = true;
+    pod.controller = Some(Owner {
+        api_version: "apps/v1".into(),
+        kind: "DaemonSet".into(),
+        name: "log".into(),
+        uid: "log".into(),
+    });
+    indexes.apply(template);
+    indexes.apply(pod);
+    let injected = indexes.team.injected_into(&indexes.default);
+    assert_eq!(injected.len(), 1);
+    assert_eq!(&*injected[0].key.name, "log");
+    assert!(indexes.default.injected().is_empty());
+}

@@ -1,0 +1,251 @@
+//! The parts of the service that depend on the configuration. When it changes, they are built again while the listeners stay.
+
+use std::sync::Arc;
+
+use mirror_contract::{Backup, BackupName};
+use mirror_copy::Registries;
+use tokio::sync::watch::{Receiver, Sender};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::args::{ClusterArgs, FacadeLogin, OriginalsArgs, SourceArgs, UsageError, naming_name};
+use crate::backups::{ByBackup, OtherBackups};
+use crate::cluster::config::Kubernetes;
+use crate::cluster::run::{self, ClusterMetrics, Started};
+use crate::cluster::shared_index::Indexes;
+use crate::cluster::{ExcludedNamespaces, Index, Policies, Provision, PullSecrets, Replicas};
+use crate::config::{BackupConfig, Config};
+use crate::copy_queue::{CopyMetrics, SharedCopying};
+use crate::facade::{Facade, FacadeAuth, FacadeMetrics};
+use crate::former_backups::FormerBackups;
+use crate::locations::Locations;
+use crate::lookup::Lookup;
+use crate::namespace_budget::NamespaceBudgets;
+use crate::registry_metrics::RegistryMetrics;
+use crate::server::CertificateTrouble;
+use crate::target_lookup::TargetLookup;
+
+/// Builds the parts, with what stays the same for all configurations.
+pub(super) struct Builder {
+    pub(super) sources: SourceArgs,
+    pub(super) originals: OriginalsArgs,
+    pub(super) cluster: ClusterArgs,
+    pub(super) login: Option<FacadeLogin>,
+    pub(super) excluded_namespaces: ExcludedNamespaces,
+    /// The registries of all backups, without credentials.
+    pub(super) targets: Registries,
+    pub(super) budgets: NamespaceBudgets,
+    pub(super) copying: SharedCopying,
+    pub(super) metrics: PartMetrics,
+    pub(super) certificate: Option<Receiver<Option<CertificateTrouble>>>,
+    pub(super) stop: CancellationToken,
+}
+
+pub(super) struct PartMetrics {
+    pub(super) facade: FacadeMetrics,
+    pub(super) copies: CopyMetrics,
+    pub(super) cluster: ClusterMetrics,
+    pub(super) registries: RegistryMetrics,
+}
+
+/// The parts of one configuration. Their tasks end when they are dropped.
+pub(super) struct Parts {
+    pub(super) backups: ByBackup<Lookup>,
+    pub(super) replicas: Replicas,
+    pub(super) facade: Arc<Facade>,
+    stop: CancellationToken,
+    _guard: DropGuard,
+}
+
+impl Builder {
+    /// Builds the parts of a configuration, and starts their tasks.
+    ///
+    /// # Errors
+    /// [`UsageError`] if the configuration cannot be used. Nothing of it remains.
+    pub(super) async fn build(&self, config: &Config) -> anyhow::Result<Parts> {
+        let mut configs = ByBackup::new(&config.default);
+        for (name, backup) in &config.named {
+            configs.insert(name.clone(), backup);
+        }
+        let plan = self.cluster.pull_plan(config.default.pull.clone())?;
+        let (backups, mut sets) = self.backups(&configs)?;
+        let hosts = backups.values().map(|lookup| lookup.backup().registry());
+        let rewritten = self.sources.rewrite_targets(&self.originals, hosts)?;
+        sets.push(rewritten.clone());
+        let images = Arc::clone(backups.of_default().shared_locations());
+        let policies = self.excluded_namespaces.policies().clone();
+        let targets = TargetLookup::new(rewritten, images, policies);
+        let stop = self.stop.child_token();
+        let guard = stop.clone().drop_guard();
+        let (replicas, provision, indexes) = if self.cluster.kubernetes == Kubernetes::Off {
+            (Replicas::alone(), Provision::given(plan.name()), None)
+        } else {
+            let Started {
+                replicas,
+                provision,
+                indexes,
+            } = run::start(
+                self.cluster.clone().config(plan),
+                self.excluded_namespaces.clone(),
+                &backups,
+                self.copying.crash_record(),
+                targets.clone(),
+                self.metrics.cluster.clone(),
+                self.certificate.clone(),
+                stop.clone(),
+            )
+            .await?;
+            (replicas, provision, Some(indexes))
+        };
+        for lookup in backups.values() {
+            let health = lookup.health().clone();
+            tokio::spawn(stop.clone().run_until_cancelled_owned(health.run()));
+        }
+        let names = backups.map(|_, _| ());
+        let report = report_unknown_backups(self.excluded_namespaces.policies().clone(), names);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(report));
+        let hosts = backups.values().map(|lookup| lookup.backup().registry());
+        self.metrics.registries.follow(hosts, sets);
+        if let Some(indexes) = &indexes {
+            self.name_used_hosts(indexes.clone());
+        }
+        let facade = Facade {
+            backups: backups.clone(),
+            targets,
+            auth: self.login.as_ref().map(FacadeAuth::new),
+            metrics: self.metrics.facade.clone(),
+            cluster: indexes.map(|indexes| Arc::clone(indexes.of_default())),
+            pull_secrets: PullSecrets {
+                provision,
+                excluded_namespaces: self.excluded_namespaces.clone(),
+            },
+        };
+        Ok(Parts {
+            backups,
+            replicas,
+            facade: Arc::new(facade),
+            stop,
+            _guard: guard,
+        })
+    }
+
+    /// Returns the lookups, and all sets of registries. Each backup has its own credentials. Connections, memory and the limits of hosts are shared, and so are the registries
+    /// of originals.
+    fn backups(
+        &self,
+        configs: &ByBackup<&BackupConfig>,
+    ) -> Result<(ByBackup<Lookup>, Vec<Registries>), UsageError> {
+        let places = configs.map(|_, config| config.backup.clone());
+        let hosts = places.values().map(Backup::registry);
+        let sources = self.sources.originals(&self.originals, hosts)?;
+        let targets = configs.map(|_, config| self.targets.with_credentials(config.push.clone()));
+        let backups = configs.try_map(|name, config| {
+            let targets = targets.get(name).unwrap_or(&self.targets);
+            let images = Locations::new(config.backup.clone(), targets, sources.clone());
+            let images = images.map_err(|error| unusable(name, &error))?;
+            let images = images
+                .with_former_backups(FormerBackups::new(&config.backup, config.former.clone()))
+                .with_other_backups(OtherBackups::of(name, &places))
+                .with_max_bytes(config.max_image_size);
+            Ok::<_, UsageError>(Lookup::of_backup(
+                Arc::new(images),
+                name.clone(),
+                Some(config.parallel_copies),
+                &self.copying,
+                &self.budgets,
+                &self.metrics.copies,
+            ))
+        })?;
+        let sets = targets.values().cloned().chain([sources]);
+        Ok((backups, sets.collect()))
+    }
+
+    fn name_used_hosts(&self, indexes: Indexes) {
+        let used = move || {
+            let of_backups = indexes.by_backup().values();
+            of_backups
+                .flat_map(|index| index.read(Index::hosts))
+                .collect()
+        };
+        self.metrics.registries.name_used_hosts(used);
+    }
+
+    /// Replaces the running parts whenever the configuration changes. They stay if the new ones cannot be used.
+    pub(super) async fn follow(
+        self,
+        mut config: Receiver<Arc<Config>>,
+        running: Sender<Arc<Parts>>,
+        facade: Sender<Arc<Facade>>,
+    ) {
+        while config.changed().await.is_ok() {
+            let config = Arc::clone(&config.borrow_and_update());
+            match self.build(&config).await {
+                Ok(parts) => {
+                    facade.send_replace(Arc::clone(&parts.facade));
+                    log_backups(&config);
+                    running.send_replace(Arc::new(parts)).retire().await;
+                }
+                Err(error) => tracing::warn!(
+                    error = format!("{error:#}"),
+                    "cannot use the new configuration, the former one stays in force; correct the file of --config"
+                ),
+            }
+        }
+    }
+}
+
+impl Parts {
+    /// Stops what the parts of a new configuration have taken over. Their copies are made again.
+    async fn retire(&self) {
+        self.stop.cancel();
+        self.replicas.retire();
+        self.shutdown().await;
+    }
+
+    /// Stops all copies.
+    pub(super) async fn shutdown(&self) {
+        for lookup in self.backups.values() {
+            lookup.shutdown().await;
+        }
+    }
+}
+
+/// Logs rules whose backup is not configured, once after each change of the rules, until it is dropped.
+async fn report_unknown_backups(policies: Policies, backups: ByBackup<()>) {
+    let mut changed = policies.subscribe();
+    loop {
+        let named = changed.borrow_and_update().backups();
+        for (backup, rule) in named {
+            if backups.get(&backup).is_none() {
+                tracing::warn!(
+                    %backup,
+                    %rule,
+                    "a rule names a backup that is not configured, so its images are not copied; add the backup to the file of \
+                     --config, or correct the rule"
+                );
+            }
+        }
+        if changed.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn unusable(name: &BackupName<'_>, error: &dyn std::fmt::Display) -> UsageError {
+    if name.is_default() {
+        UsageError(format!("--registry: {error}"))
+    } else {
+        UsageError(format!("backup {name}: {error}"))
+    }
+}
+
+/// Logs the backups that requests name.
+pub(super) fn log_backups(config: &Config) {
+    for (name, BackupConfig { backup, .. }) in &config.named {
+        tracing::info!(
+            backup = %name,
+            location = backup.location(),
+            naming = naming_name(backup.naming()),
+            "using backup"
+        );
+    }
+}

@@ -1,0 +1,103 @@
+//! The configuration file: backups, and targets of rewrites.
+//!
+//! - `file`: reads the file, and follows its changes;
+//! - `parse`: the keys of the file;
+//! - `conflicts`: locations that cannot be used together;
+//! - `reader`: reads keys one by one, and collects all errors.
+
+mod conflicts;
+mod file;
+mod parse;
+mod reader;
+
+pub use file::ConfigFile;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+
+use mirror_contract::{Backup, BackupName, ImageRef, RewriteTarget};
+use mirror_copy::Credentials;
+
+/// All backups and the known targets of rewrites. Their locations do not overlap.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The backup of rules and requests that name none.
+    pub default: BackupConfig,
+    /// The other backups.
+    pub named: BTreeMap<BackupName<'static>, BackupConfig>,
+    pub targets: Vec<TargetConfig>,
+}
+
+/// A backup. Nothing in it is a secret: passwords stay in files, which are read whenever they are needed.
+#[derive(Clone, Debug)]
+pub struct BackupConfig {
+    pub backup: Backup,
+    /// Former locations of its copies, with both namings.
+    pub former: Vec<[Backup; 2]>,
+    /// Logins for its registry with push permission; anonymous if it needs none.
+    pub push: Credentials,
+    /// The login that Pods get; `None` if Pods need none, or have a pull Secret that is not managed.
+    pub pull: Option<Credentials>,
+    /// Maximum size of an image in bytes; `None` is no limit.
+    pub max_image_size: Option<u64>,
+    /// Maximum number of images that are copied at the same time.
+    pub parallel_copies: NonZeroUsize,
+}
+
+/// A mirror that rules rewrite to, and that needs a login.
+#[derive(Clone, Debug)]
+pub struct TargetConfig {
+    /// The login is for all images in this location. A rule may have a target inside it.
+    pub location: RewriteTarget<'static>,
+    /// The login that Pods get. The sidecar checks images in the target with it, too.
+    pub pull: Credentials,
+}
+
+/// The values of flags that apply where the file has no key.
+#[derive(Clone, Debug)]
+pub struct FlagDefaults {
+    /// The backup that the flags define, if any.
+    pub backup: Option<BackupConfig>,
+    /// `None` is no limit.
+    pub max_image_size: Option<u64>,
+    pub parallel_copies: NonZeroUsize,
+    /// Whether pull Secrets are managed, so that `pull` has a meaning.
+    pub manages_pull_secrets: bool,
+}
+
+impl Config {
+    /// The configuration without a file: the backup that flags define.
+    #[must_use]
+    pub fn of_default(default: BackupConfig) -> Self {
+        Self {
+            default,
+            named: BTreeMap::new(),
+            targets: Vec::new(),
+        }
+    }
+
+    /// Returns the backup with this name.
+    #[must_use]
+    pub fn backup(&self, name: &BackupName<'_>) -> Option<&BackupConfig> {
+        if name.is_default() {
+            return Some(&self.default);
+        }
+        let mut named = self.named.iter();
+        let (_, backup) = named.find(|(known, _)| known.as_str() == name.as_str())?;
+        Some(backup)
+    }
+
+    /// All backups, the default first.
+    pub fn backups(&self) -> impl Iterator<Item = (BackupName<'_>, &BackupConfig)> {
+        let named = self.named.iter();
+        let named = named.map(|(name, backup)| (name.clone(), backup));
+        std::iter::once((BackupName::DEFAULT, &self.default)).chain(named)
+    }
+
+    /// Returns the target that has a login for `image`.
+    #[must_use]
+    pub fn target(&self, image: &ImageRef<'_>) -> Option<&TargetConfig> {
+        let mut targets = self.targets.iter();
+        targets.find(|target| target.location.contains(image))
+    }
+}
