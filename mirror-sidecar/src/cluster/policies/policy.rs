@@ -90,14 +90,5 @@ impl Policy {
 
 fn parse(settings: &Value) -> Result<Settings<'static>, String> {
     let settings = Settings::parse(settings).map_err(|errors| errors.join("; "))?;
-    let unknown = settings
-        .rules
-        .backups()
-        .find(|(_, name)| !name.is_default());
-    if let Some((position, name)) = unknown {
-        return Err(format!(
-            "`{position}.backup` is {name}, which mirror-sidecar does not have: its only backup is `default`"
-        ));
-    }
     Ok(settings.into_owned())
 }

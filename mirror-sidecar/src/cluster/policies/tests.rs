@@ -52,17 +52,6 @@ fn is_wanted(
     wants
 }
 
-#[test]
-fn a_backup_that_nothing_defines_is_refused() {
-    let parse = |backup| {
-        let rules = json!([{"action": "keep"}, {"action": "mirror", "backup": backup}]);
-        Policy::parse(&spec(json!({ "rules": rules })))
-    };
-    assert!(parse("default").is_ok());
-    let error = parse("team-a").unwrap_err();
-    assert!(error.starts_with("`rules[1].backup` is team-a"), "{error}");
-}
-
 #[rstest]
 #[case::all_by_default(json!({}), true)]
 #[case::kept(json!({"rules": [{"images": ["docker.io/*"], "action": "keep"}]}), false)]
