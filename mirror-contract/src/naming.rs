@@ -179,6 +179,12 @@ impl Backup {
         }
     }
 
+    /// Returns the repository; empty if the backup is the whole registry.
+    #[must_use]
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
     /// Returns whether the backup and `target` have repositories in common.
     #[must_use]
     pub fn overlaps(&self, target: &RewriteTarget<'_>) -> bool {

@@ -91,6 +91,11 @@ impl<'a> Rules<'a> {
         Self(rules)
     }
 
+    /// Returns the rules in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &Rule<'a>> {
+        self.0.iter()
+    }
+
     /// Returns the rules that mean the same as the settings `images.include` and `images.exclude`.
     #[must_use]
     pub fn of_filters(include: Vec<ImagePattern<'a>>, exclude: Vec<ImagePattern<'a>>) -> Self {

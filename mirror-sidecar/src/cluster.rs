@@ -19,6 +19,7 @@ mod loop_guard;
 mod own_workload;
 pub mod policies;
 mod policy_events;
+pub mod pull_locations;
 pub mod pull_secrets;
 pub mod readmission;
 pub mod reconciler;

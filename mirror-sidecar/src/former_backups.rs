@@ -36,6 +36,19 @@ impl FormerBackups {
         self.0.iter().find_map(|backup| backup.original(copy))
     }
 
+    /// The repositories of former backups in a registry, each once.
+    #[must_use]
+    pub fn repositories_in(&self, registry: &str) -> Vec<String> {
+        let backups = self.0.iter();
+        let backups = backups.filter(|backup| backup.registry() == registry);
+        let mut repositories: Vec<_> = backups
+            .map(|backup| backup.repository().to_owned())
+            .collect();
+        repositories.sort_unstable();
+        repositories.dedup();
+        repositories
+    }
+
     /// The former names of the copy of `original`.
     pub fn copies_of<'a>(
         &'a self,

@@ -23,6 +23,7 @@ use k8s_openapi::jiff::Timestamp;
 use mirror_contract::ImageRef;
 
 use super::policies::{Demand, Policies, PolicySet, Selection};
+use super::pull_locations::{LoginSet, PullLocations};
 use super::workload::{Key, NamespaceObject, Object, Workload};
 use super::workload_kind::{Kind, WorkloadKind};
 pub use candidates::{Candidate, CopyState, candidates};
@@ -68,6 +69,8 @@ pub enum Change {
 #[derive(Debug)]
 pub struct Index {
     rules: Rules,
+    /// The locations of images that are pulled with a login.
+    pull_locations: PullLocations,
     limits: Limits,
     /// Of the indexes of other backups.
     shared_amounts: AmountsOfIndex,
@@ -106,6 +109,7 @@ impl Index {
     pub fn new(rules: Rules) -> Self {
         Self {
             rules,
+            pull_locations: PullLocations::default(),
             limits: Limits::default(),
             shared_amounts: SharedAmounts::default().index(),
             workloads: HashMap::new(),
@@ -138,6 +142,12 @@ impl Index {
     pub fn with_shared_amounts(mut self, shared: &SharedAmounts) -> Self {
         self.shared_amounts = shared.index();
         self
+    }
+
+    /// Sets the locations of images that are pulled with a login. Workloads that are known already must be listed again.
+    pub fn set_pull_locations(&mut self, locations: PullLocations) {
+        self.pull_locations = locations;
+        self.is_outdated |= !self.workloads.is_empty();
     }
 
     /// Applies a change; returns `false` if no query returns anything else than before.
@@ -346,10 +356,19 @@ impl Index {
             workload,
             &self.rules,
             demand,
+            self.used_logins(workload),
             epoch,
             shared,
             shared_original,
         )
+    }
+
+    /// Returns the logins in whose locations a workload uses images.
+    fn used_logins(&self, workload: &Workload) -> LoginSet {
+        let images = workload.images.iter();
+        let images = images.filter_map(|image| ImageRef::parse(image).ok());
+        let logins = images.map(|image| self.pull_locations.of_image(&image));
+        logins.fold(LoginSet::NONE, LoginSet::or)
     }
 
     /// Returns `false` if no query returns anything else than before.
@@ -363,9 +382,9 @@ impl Index {
             let epoch = entry.epoch();
             return self.namespaces.leave_out(&key, entry.uid(), epoch);
         }
-        let namespace = self
-            .namespaces
-            .add_workload(&key.namespace, entry.secret_names());
+        let namespace =
+            self.namespaces
+                .add_workload(&key.namespace, entry.secret_names(), entry.used_logins());
         let key = Arc::new(Key { namespace, ..key });
         entry.retain_images(|image, location| {
             let users = match location {
@@ -461,7 +480,7 @@ impl Index {
             }
         }
         self.namespaces
-            .remove_workload(&key.namespace, entry.secret_names());
+            .remove_workload(&key.namespace, entry.secret_names(), entry.used_logins());
         true
     }
 

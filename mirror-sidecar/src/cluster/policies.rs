@@ -5,6 +5,7 @@
 
 pub mod file;
 pub mod follow;
+mod places;
 mod policy;
 mod selector;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use mirror_contract::rules::{Action, Position};
 use mirror_contract::{BackupName, ImageRef};
 use tokio::sync::watch;
 
+use super::pull_locations::{LoginOwner, LoginSet, PullLocations};
 use super::workload::{Labels, Workload};
 pub use policy::Policy;
 
@@ -313,5 +315,66 @@ impl Policy {
             Action::Rewrite { target } => target.rewrite(image).ok(),
             Action::Mirror { .. } | Action::Keep => None,
         }
+    }
+}
+
+/// The logins that the rules allow in a namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AllowedLogins {
+    pub certain: LoginSet,
+    /// Also the logins of policies that select the namespace by labels that are not known.
+    pub possible: LoginSet,
+    /// The rules can choose a backup or a target, with or without a login.
+    pub has_places: bool,
+}
+
+impl PolicySet {
+    /// Returns the logins of the backups and targets that the rules can choose for images in a namespace. Without policies, only
+    /// the default backup is used. Without a current selection, labels of the namespace count as unknown.
+    #[must_use]
+    pub fn allowed_logins(
+        &self,
+        namespace: &str,
+        selection: Option<Selection>,
+        locations: &PullLocations,
+    ) -> AllowedLogins {
+        if self.is_empty() {
+            let default = locations.of_place(&LoginOwner::Backup(BackupName::DEFAULT));
+            return AllowedLogins {
+                certain: default,
+                possible: default,
+                has_places: true,
+            };
+        }
+        let selection = selection.filter(|selection| self.is_current(*selection));
+        let mut allowed = AllowedLogins::default();
+        for (index, policy) in self.policies.iter().take(MAX_POLICIES).enumerate() {
+            let selects = match selection {
+                Some(selection) => {
+                    let is_selected = selection.policies.contains(index);
+                    (is_selected || selection.is_certain).then_some(is_selected)
+                }
+                None => policy.selects_namespace(namespace, None),
+            };
+            if selects == Some(false) {
+                continue;
+            }
+            for place in policy.places().in_namespace(namespace) {
+                let login = locations.of_place(place);
+                allowed.has_places = true;
+                allowed.possible = allowed.possible.or(login);
+                if selects.is_some() {
+                    allowed.certain = allowed.certain.or(login);
+                }
+            }
+        }
+        allowed
+    }
+}
+
+impl Bits {
+    fn contains(self, index: usize) -> bool {
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        self.0.checked_shr(index).is_some_and(|bits| bits & 1 == 1)
     }
 }

@@ -8,6 +8,8 @@
 //! - [`controller`]: requests, watches and rounds over all namespaces;
 //! - [`apply`]: one namespace, with requests to the API server;
 //! - [`plan`]: the next step for a Secret, as pure functions;
+//! - [`desired`]: the logins that a Secret must have, may have, and must not have;
+//! - [`keyring`]: all logins of the configuration, with their current values;
 //! - [`cache`]: the Secrets that exist;
 //! - [`dockerconfigjson`]: the logins in them;
 //! - [`error`]: the reason why a namespace has no usable Secret.
@@ -15,8 +17,10 @@
 mod apply;
 mod cache;
 mod controller;
+mod desired;
 mod dockerconfigjson;
 mod error;
+mod keyring;
 mod metrics;
 mod plan;
 mod provider;
@@ -24,4 +28,4 @@ mod provider;
 mod tests;
 
 pub use metrics::SecretMetrics;
-pub use provider::{ManagedSecrets, Provision, PullSecrets, Setup};
+pub use provider::{ManagedSecrets, Provision, PullLogin, PullSecrets, Setup};

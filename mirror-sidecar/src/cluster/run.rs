@@ -24,7 +24,7 @@ use super::injected::InjectedContainers;
 use super::policies::Policy;
 use super::policies::follow::Followed;
 use super::policy_events::PolicyEvents;
-use super::pull_secrets::{SecretMetrics, Setup};
+use super::pull_secrets::{PullLogin, SecretMetrics, Setup};
 use super::readmission::{ReadmissionController, ReadmissionMetrics};
 use super::reconciler::ReconcilerMetrics;
 use super::reinvocation::Reinvocation;
@@ -159,8 +159,12 @@ pub async fn start(
             let setup = Setup {
                 name,
                 former_names: config.former_pull_secrets,
-                credentials,
-                registry: backups.of_default().backup().registry().to_owned(),
+                logins: vec![PullLogin::of_default(
+                    backups.of_default().backup(),
+                    backups.of_default().locations().former_backups(),
+                    credentials,
+                )],
+                followed: config.followed_policies.is_set().then(|| followed.clone()),
                 excluded_namespaces,
                 cluster: Arc::clone(indexes.of_default()),
                 replicas: replicas.clone(),

@@ -10,6 +10,7 @@ use super::events::About;
 use super::index::{Change, Index};
 use super::loop_guard::{Loop, LoopGuard};
 use super::own_workload::OwnWorkload;
+use super::pull_locations::PullLocations;
 use super::workload::{Key, Object};
 use crate::backups::ByBackup;
 
@@ -68,6 +69,11 @@ impl SharedIndex {
     /// Runs a query. The watches wait for it, so `query` must not block.
     pub fn read<T>(&self, query: impl FnOnce(&Index) -> T) -> T {
         query(&self.lock())
+    }
+
+    /// Sets the locations of images that are pulled with a login, before the watches begin.
+    pub(super) fn set_pull_locations(&self, locations: PullLocations) {
+        self.lock().set_pull_locations(locations);
     }
 
     pub fn apply(&self, change: Change) {

@@ -9,6 +9,7 @@ use mirror_contract::{Backup, ImageRef};
 use super::image_users::Image;
 use super::rules::{Rules, SecretNames};
 use crate::cluster::policies::Demand;
+use crate::cluster::pull_locations::LoginSet;
 use crate::cluster::workload::{Life, Workload};
 use crate::cluster::workload_kind::WorkloadKind;
 
@@ -41,6 +42,8 @@ struct Facts {
     images: u64,
     lists_secrets: bool,
     secret_names: SecretNames,
+    /// The logins in whose locations it uses images.
+    used_logins: LoginSet,
     /// Uses copies, and lists a former pull Secret instead of the current one.
     has_outdated_secret: bool,
     /// A copy that it uses in the backup of another installation.
@@ -99,6 +102,7 @@ impl Entry {
         workload: &Workload,
         rules: &Rules,
         demand: &Demand<'_>,
+        used_logins: LoginSet,
         epoch: u32,
         shared: impl Fn(&ImageRef<'_>) -> Option<Image>,
         shared_original: impl Fn(&Image, &ImageRef<'_>) -> Option<Image>,
@@ -181,6 +185,7 @@ impl Entry {
             && secret_names.is_empty()
             && (other_installation.is_none() || !is_of_default)
             && !is_used_elsewhere
+            && used_logins.is_empty()
             // Its Pods are left alone, even if nothing is copied for it.
             && !is_skipped
         {
@@ -208,6 +213,7 @@ impl Entry {
             images,
             lists_secrets: !workload.pull_secrets.is_empty(),
             secret_names,
+            used_logins,
             has_outdated_secret,
             other_installation: other_installation.filter(|_| is_of_default),
             is_candidate,
@@ -323,6 +329,10 @@ impl Entry {
 
     pub(super) fn secret_names(&self) -> SecretNames {
         self.facts.secret_names
+    }
+
+    pub(super) fn used_logins(&self) -> LoginSet {
+        self.facts.used_logins
     }
 
     /// Returns whether it should list the current pull Secret instead of a former one.

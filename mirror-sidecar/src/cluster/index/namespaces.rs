@@ -9,6 +9,7 @@ use super::image_users::Image;
 use super::limits::Amounts;
 use super::rules::{SecretNameCounts, SecretNames};
 use crate::cluster::policies::Selection;
+use crate::cluster::pull_locations::LoginSet;
 use crate::cluster::workload::{Key, NamespaceObject};
 use crate::cluster::workload_kind::WorkloadKind;
 
@@ -33,6 +34,7 @@ struct Namespace {
     object: Option<NamespaceRecord>,
     /// Workloads that list the pull Secret.
     secret_names: SecretNameCounts,
+    used_logins: LoginCounts,
     /// Images of its workloads, with the number of these.
     images: BTreeMap<Image, usize>,
     amounts: Amounts,
@@ -41,6 +43,10 @@ struct Namespace {
     /// One workload of each kind of which some are left out.
     workloads_left_out: BTreeMap<WorkloadKind, LeftOut>,
 }
+
+/// The logins in whose locations workloads use images, by their index, each with the number of workloads. A namespace uses few.
+#[derive(Debug, Default)]
+struct LoginCounts(Vec<(usize, u32)>);
 
 #[derive(Debug)]
 struct LeftOut {
@@ -93,7 +99,12 @@ impl Namespaces {
 
     /// Adds a workload to its namespace, which may be unknown, and returns the shared name. The limit of workloads bounds the
     /// number of namespaces that are added here.
-    pub(super) fn add_workload(&mut self, name: &Arc<str>, secrets: SecretNames) -> Arc<str> {
+    pub(super) fn add_workload(
+        &mut self,
+        name: &Arc<str>,
+        secrets: SecretNames,
+        logins: LoginSet,
+    ) -> Arc<str> {
         let shared = self
             .0
             .get_key_value(name)
@@ -102,6 +113,7 @@ impl Namespaces {
         let namespace = self.0.entry(Arc::clone(&shared)).or_default();
         namespace.amounts = namespace.amounts.plus(Amounts::WORKLOAD);
         namespace.secret_names.add(secrets);
+        namespace.used_logins.add(logins);
         shared
     }
 
@@ -211,10 +223,11 @@ impl Namespaces {
         }
     }
 
-    pub(super) fn remove_workload(&mut self, name: &str, secrets: SecretNames) {
+    pub(super) fn remove_workload(&mut self, name: &str, secrets: SecretNames, logins: LoginSet) {
         if let Some(namespace) = self.0.get_mut(name) {
             namespace.amounts = namespace.amounts.minus(Amounts::WORKLOAD);
             namespace.secret_names.remove(secrets);
+            namespace.used_logins.remove(logins);
         }
         self.remove_if_unused(name);
     }
@@ -225,6 +238,18 @@ impl Namespaces {
 
     pub(super) fn created(&self, name: &str) -> Option<Timestamp> {
         self.0.get(name)?.object?.created
+    }
+
+    /// Returns the logins in whose locations workloads of a namespace use images. A workload that is left out may use any.
+    pub(super) fn used_logins(&self, name: &str) -> LoginSet {
+        let Some(namespace) = self.0.get(name) else {
+            return LoginSet::NONE;
+        };
+        if namespace.workloads_left_out.is_empty() {
+            namespace.used_logins.logins()
+        } else {
+            LoginSet::ALL
+        }
     }
 
     /// Returns the policies that select a namespace; `None` if the namespace is unknown.
@@ -282,5 +307,29 @@ impl Namespaces {
 impl Namespace {
     fn is_used(&self) -> bool {
         self.object.is_some() || self.amounts.workloads > 0 || !self.workloads_left_out.is_empty()
+    }
+}
+
+impl LoginCounts {
+    fn add(&mut self, logins: LoginSet) {
+        for login in logins.iter() {
+            match self.0.iter_mut().find(|(index, _)| *index == login) {
+                Some((_, count)) => *count = count.saturating_add(1),
+                None => self.0.push((login, 1)),
+            }
+        }
+    }
+
+    fn remove(&mut self, logins: LoginSet) {
+        for (login, count) in &mut self.0 {
+            if logins.contains(*login) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        self.0.retain(|(_, count)| *count > 0);
+    }
+
+    fn logins(&self) -> LoginSet {
+        self.0.iter().map(|(index, _)| *index).collect()
     }
 }

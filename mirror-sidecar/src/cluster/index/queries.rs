@@ -11,6 +11,7 @@ use super::entry::{Containers, Entry};
 use super::image_users::{Image, ImageUse};
 use super::namespaces::NamespaceState;
 use super::sync_state::SyncState;
+use crate::cluster::pull_locations::{LoginAccess, LoginSet};
 use crate::cluster::workload::Key;
 use crate::cluster::workload_kind::{Kind, WorkloadKind};
 
@@ -274,5 +275,26 @@ impl Index {
             }
         }
         Some((key.clone(), entry.uid()))
+    }
+}
+
+impl Index {
+    /// Returns what is known about the logins for a namespace. While not all workloads are known, they may use any.
+    #[must_use]
+    pub fn login_access(&self, namespace: &str) -> LoginAccess {
+        let policies = self.policies().current();
+        let selection = self.namespaces.selection(namespace);
+        let allowed = policies.allowed_logins(namespace, selection, &self.pull_locations);
+        let used = if self.is_complete() {
+            self.namespaces.used_logins(namespace)
+        } else {
+            LoginSet::ALL
+        };
+        LoginAccess {
+            allowed: allowed.certain,
+            possible: allowed.possible,
+            used,
+            has_places: allowed.has_places,
+        }
     }
 }

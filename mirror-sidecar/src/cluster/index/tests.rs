@@ -4,6 +4,7 @@ mod backups;
 mod candidates;
 mod injected;
 mod limits;
+mod logins;
 mod memory;
 mod policies;
 mod random;

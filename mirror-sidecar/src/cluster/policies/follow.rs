@@ -153,6 +153,12 @@ impl Followed {
         let _ = known.wait_for(|is_known| *is_known).await;
     }
 
+    /// Returns whether the policies were listed, or cannot exist.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        *self.0.is_known.borrow()
+    }
+
     /// Returns a receiver of the policies that cannot be parsed.
     #[must_use]
     pub fn invalid(&self) -> watch::Receiver<Vec<InvalidPolicy>> {

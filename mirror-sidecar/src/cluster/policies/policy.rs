@@ -3,6 +3,7 @@
 use mirror_contract::{NamespacePattern, OwnerPattern, Settings};
 use serde_json::{Value, json};
 
+use super::places::Places;
 use super::selector::Selector;
 use crate::cluster::json_fields::field;
 use crate::cluster::workload::{Labels, Workload};
@@ -11,6 +12,7 @@ use crate::cluster::workload::{Labels, Workload};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     settings: Settings<'static>,
+    places: Places,
     namespaces: Selector,
     objects: Selector,
 }
@@ -26,6 +28,7 @@ impl Policy {
             parse(field(spec, name)).map_err(|error| format!("{name}.{error}"))
         };
         Ok(Self {
+            places: Places::of(&settings.rules),
             settings,
             // Kubewarden drops `matchLabels` of this selector.
             namespaces: selector("namespaceSelector", Selector::parse_expressions)?,
@@ -38,8 +41,10 @@ impl Policy {
     /// # Errors
     /// All errors in one line.
     pub fn of_settings(settings: &Value) -> Result<Self, String> {
+        let settings = parse(settings)?;
         Ok(Self {
-            settings: parse(settings)?,
+            places: Places::of(&settings.rules),
+            settings,
             namespaces: Selector::default(),
             objects: Selector::default(),
         })
@@ -64,6 +69,10 @@ impl Policy {
 
     pub(super) fn settings(&self) -> &Settings<'static> {
         &self.settings
+    }
+
+    pub(super) fn places(&self) -> &Places {
+        &self.places
     }
 
     /// Returns whether it is for objects of a namespace; `None` if that depends on labels that are not known.

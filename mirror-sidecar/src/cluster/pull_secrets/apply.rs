@@ -14,17 +14,21 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::cache::{
-    Cache, KEY, LABEL, MANAGER, SecretObject, StoredSecret, TYPE, Version, dockerconfigjson,
+    Cache, KEY, LABEL, MANAGER, Record, SecretObject, StoredSecret, TYPE, Version, dockerconfigjson,
 };
-use super::dockerconfigjson::{DesiredLogin, Fingerprint, OtherLogins};
+use super::desired::{Desired, Grants};
+use super::dockerconfigjson::{Configuration, Fingerprint, StoredLogins};
 use super::error::{PullSecretError, SecretId};
+use super::keyring::{CurrentLogins, Keyring};
 use super::metrics::{SecretMetrics, SecretWrite};
-use super::plan::{Action, ConflictBackoff, Desired, Step, Write, action, renewal, step};
+use super::plan::{Action, ConflictBackoff, Step, Write, action, renewal, step};
 use crate::cluster::api_response;
 use crate::cluster::api_server::ApiServer;
 use crate::cluster::excluded::ExcludedNamespaces;
 use crate::cluster::index::NamespaceState;
 use crate::cluster::json_fields::parse_permit;
+use crate::cluster::policies::follow::Followed;
+use crate::cluster::pull_locations::{LoginAccess, LoginSet};
 use crate::cluster::replicas::Replicas;
 use crate::cluster::shared_index::SharedIndex;
 
@@ -42,17 +46,15 @@ const CREATE: &str = "create";
 const CHANGE: &str = "change";
 const DELETE: &str = "delete";
 
-/// The login that all Secrets must hold; `None` until it is known.
-pub(super) type CurrentLogin = watch::Receiver<Option<Arc<DesiredLogin>>>;
-
 pub(super) struct Applier {
     pub api: SecretApi,
     /// Index of their name among all present and former names.
     pub name_index: usize,
-    /// The key of the login for the backup registry.
-    pub key: String,
-    pub login: CurrentLogin,
+    pub keyring: Arc<Keyring>,
+    pub logins: watch::Receiver<CurrentLogins>,
     pub excluded: ExcludedNamespaces,
+    /// `None` if no policies are followed.
+    pub followed: Option<Followed>,
     pub cluster: Arc<SharedIndex>,
     pub replicas: Replicas,
     pub metrics: SecretMetrics,
@@ -68,10 +70,30 @@ pub(super) struct Known {
 }
 
 impl Applier {
-    /// Returns whether some policy mirrors images of a namespace. If not, it gets no Secret, but one from before is repaired:
-    /// workloads may use copies.
-    pub(super) fn may_copy_for(&self, namespace: &str) -> bool {
-        self.cluster.read(|index| index.may_copy_for(namespace))
+    pub(super) fn is_excluded(&self, namespace: &str) -> bool {
+        self.excluded.contains(namespace)
+    }
+
+    /// Returns what is known about the logins for a namespace.
+    pub(super) fn access(&self, namespace: &str) -> LoginAccess {
+        let access = self.cluster.read(|index| index.login_access(namespace));
+        let are_known = self.followed.as_ref().is_none_or(Followed::is_known);
+        // Without other owners, the flags decide until the policies are known.
+        if are_known || !self.keyring.has_several_owners() {
+            return access;
+        }
+        LoginAccess {
+            allowed: LoginSet::NONE,
+            possible: LoginSet::ALL,
+            ..access
+        }
+    }
+
+    /// Returns whether the Secret of a namespace is managed here, as far as is known.
+    pub(super) fn has_secret(&self, namespace: &str) -> bool {
+        let known = self.known();
+        let record = known.cache.get(namespace);
+        record.is_some_and(|record| record.secret.is_ours())
     }
 
     /// Brings the Secret to the desired state; with [`Mode::Peek`] only checks whether that would succeed.
@@ -81,31 +103,30 @@ impl Applier {
         mode: Mode,
     ) -> Result<(), PullSecretError> {
         let id = || self.api.id(namespace);
-        let login = self.login();
+        let logins = self.logins();
         let mut stored = self.last_stored(namespace);
         for _ in 0..ATTEMPTS {
-            let desired = self.desired(&self.known(), namespace, stored.as_ref(), login.as_deref());
-            let step = if self.excluded.contains(namespace) {
-                renewal(stored.as_ref(), desired)
+            let desired = self.desired(&self.known(), namespace, stored.as_ref(), &logins);
+            let step = if self.is_excluded(namespace) {
+                renewal(stored.as_ref(), &desired)
             } else {
-                step(stored.as_ref(), desired)
+                step(stored.as_ref(), &desired)
             };
             let write = match step {
                 Step::Nothing => return Ok(()),
                 Step::LeaveAlone => return Err(PullSecretError::Foreign(id())),
                 Step::Wait => return Err(PullSecretError::Leaving(id())),
-                Step::Write(Write::Create) if !self.may_copy_for(namespace) => {
-                    let namespace = namespace.to_string();
-                    return Err(PullSecretError::NotMirrored { namespace });
-                }
                 Step::Write(write) => write,
             };
-            let login = login.as_deref().ok_or(PullSecretError::NoCredentials)?;
             let result = match mode {
-                Mode::Ensure => self.write(&write, namespace, stored.as_ref(), login).await,
+                Mode::Ensure => {
+                    self.write(&write, namespace, stored.as_ref(), &desired)
+                        .await
+                }
                 Mode::Peek if write == Write::Create => {
-                    let config = login.encoded(OtherLogins::default());
-                    self.api.create(namespace, &config, mode).await.map(drop)
+                    let config = desired.configuration(&StoredLogins::default());
+                    let encoded = config.encoded();
+                    self.api.create(namespace, &encoded, mode).await.map(drop)
                 }
                 Mode::Peek => Ok(()),
             };
@@ -116,6 +137,18 @@ impl Applier {
             self.record(namespace, stored.clone());
         }
         Err(PullSecretError::Contended(id()))
+    }
+
+    /// Returns an error if the namespace lacks a login that could not be read yet.
+    pub(super) fn check_credentials(&self, namespace: &str) -> Result<(), PullSecretError> {
+        let logins = self.logins();
+        let known = self.known();
+        let stored = known.cache.get(namespace).map(|record| &record.secret);
+        let desired = self.desired(&known, namespace, stored, &logins);
+        if desired.lacks_credentials(stored.and_then(StoredSecret::held)) {
+            return Err(PullSecretError::NoCredentials);
+        }
+        Ok(())
     }
 
     /// Removes the Secret, unless a workload needs it by now.
@@ -143,29 +176,69 @@ impl Applier {
         }
     }
 
-    pub(super) fn login(&self) -> Option<Arc<DesiredLogin>> {
-        self.login.borrow().clone()
+    pub(super) fn logins(&self) -> CurrentLogins {
+        self.logins.borrow().clone()
     }
 
-    /// The desired content of a Secret. Any login will do if another replica keeps it current, if the current one is not
-    /// known, and during the backoff after a conflict: the login of the other writer may work as well.
-    pub(super) fn desired(
+    /// The desired content of a Secret. Any login will do if another replica keeps it current, and during the backoff after a
+    /// conflict: the login of the other writer may work as well.
+    pub(super) fn desired<'a>(
+        &'a self,
+        known: &Known,
+        namespace: &str,
+        stored: Option<&StoredSecret>,
+        logins: &'a CurrentLogins,
+    ) -> Desired<'a> {
+        let now = Instant::now();
+        let is_contested = self.conflict_until(known, namespace, stored, now).is_some();
+        Desired {
+            keyring: &self.keyring,
+            current: logins,
+            grants: self.grants(known, namespace, stored, now),
+            is_lenient: is_contested || !self.owns(namespace),
+        }
+    }
+
+    /// Records the logins that the Secret of a namespace has now.
+    pub(super) fn observe(&self, known: &mut Known, namespace: &str, now: Instant) {
+        let logins = self.logins();
+        let stored = known.cache.get(namespace).map(|record| &record.secret);
+        let desired = self.desired(known, namespace, stored, &logins);
+        let held = stored.and_then(StoredSecret::held);
+        let present = held.map_or(LoginSet::NONE, |held| desired.present(held));
+        let access = self.access(namespace);
+        let barred = match held {
+            Some(held) if !self.is_excluded(namespace) => desired.barred(held, &access),
+            _ => LoginSet::NONE,
+        };
+        if let Some(record) = known.cache.get_mut(namespace) {
+            record.observe(present, access.allowed, barred, now);
+        }
+    }
+
+    fn grants(
         &self,
         known: &Known,
         namespace: &str,
         stored: Option<&StoredSecret>,
-        login: Option<&DesiredLogin>,
-    ) -> Desired<'_> {
-        let login = login
-            .filter(|_| {
-                self.conflict_until(known, namespace, stored, Instant::now())
-                    .is_none()
-            })
-            .filter(|_| self.owns(namespace))
-            .map(DesiredLogin::fingerprint);
-        Desired {
-            key: &self.key,
-            login,
+        now: Instant,
+    ) -> Grants {
+        let record = known.cache.get(namespace);
+        let unbroken = record.map_or(LoginSet::NONE, Record::unbroken);
+        if !self.is_excluded(namespace) {
+            let overdue = record.map_or(LoginSet::NONE, |record| record.overdue(now));
+            return Grants::of(&self.access(namespace), overdue, unbroken);
+        }
+        let held = stored.and_then(StoredSecret::held);
+        let is_held = |index: &usize| {
+            let key = self.keyring.key(*index);
+            held.is_some_and(|held| held.get(key).is_some())
+        };
+        let default = self.keyring.default_login().iter();
+        Grants {
+            granted: default.filter(is_held).collect(),
+            kept: LoginSet::ALL,
+            renewed: unbroken,
         }
     }
 
@@ -188,9 +261,9 @@ impl Applier {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The login in a managed Secret, if kubelets can use it.
+    /// The logins of the configuration in a managed Secret, if kubelets can use them.
     fn usable(&self, stored: Option<&StoredSecret>) -> Option<Fingerprint> {
-        stored?.held()?.usable(&self.key)
+        self.keyring.fingerprint(stored?.held()?)
     }
 
     /// The cached Secret; `None` in a namespace that is being deleted. Then a request to create it shows whether the
@@ -216,13 +289,11 @@ impl Applier {
                 index.is_complete(),
             )
         });
+        let logins = self.logins();
         let known = self.known();
         let record = known.cache.get(namespace)?;
-        let desired = Desired {
-            key: &self.key,
-            login: None,
-        };
-        let action = action(is_needed, Some(record), desired, knows_all, Instant::now());
+        let desired = self.desired(&known, namespace, Some(&record.secret), &logins);
+        let action = action(is_needed, Some(record), &desired, knows_all, Instant::now());
         (action == Action::Remove).then(|| record.secret.version.clone())
     }
 
@@ -231,15 +302,20 @@ impl Applier {
         write: &Write,
         namespace: &Arc<str>,
         stored: Option<&StoredSecret>,
-        login: &DesiredLogin,
+        desired: &Desired<'_>,
     ) -> Result<(), PullSecretError> {
         let result = match write {
             Write::Create => SecretWrite::Created,
             Write::Change(_) => SecretWrite::Changed,
             Write::Replace(_) => SecretWrite::Replaced,
         };
-        let sent = self.send(write, namespace, stored, login).await;
-        let written = sent.inspect_err(|error| {
+        let unbroken = {
+            let known = self.known();
+            let record = known.cache.get(namespace);
+            record.map_or(LoginSet::NONE, Record::unbroken)
+        };
+        let sent = self.send(write, namespace, stored, desired).await;
+        let (config, written) = sent.inspect_err(|error| {
             // A conflict is no failure, but a reason to read the Secret again.
             if !matches!(error, PullSecretError::Contended(_)) {
                 self.metrics.secret_written(SecretWrite::Failed);
@@ -247,12 +323,23 @@ impl Applier {
         })?;
         self.metrics.secret_written(result);
         tracing::debug!(%namespace, ?result, "wrote pull secret");
-        let (before, fingerprint) = (self.usable(stored), login.fingerprint());
+        if desired.left_out() > 0 {
+            tracing::warn!(
+                %namespace,
+                name = self.api.name,
+                left_out = desired.left_out(),
+                "the pull secret has no room for all logins; let the rules of this namespace use fewer backups"
+            );
+        }
+        let before = self.usable(stored);
+        // Not of the response: a webhook that changes it undoes the write.
+        let held = config.held();
+        let sent = self.keyring.fingerprint(&held);
         let now = Instant::now();
-        let is_conflict = {
+        let is_conflict = sent.is_some_and(|sent| {
             let conflicts = &mut self.known().conflicts;
-            conflicts.record_write(namespace, fingerprint, before, now)
-        };
+            conflicts.record_write(namespace, sent, before, now)
+        });
         if is_conflict {
             tracing::warn!(
                 %namespace,
@@ -262,6 +349,10 @@ impl Applier {
             );
         }
         self.record(namespace, Some(written));
+        let unbroken = desired
+            .present(&held)
+            .and(unbroken.or(desired.grants.granted));
+        self.known().cache.record_unbroken(namespace, unbroken);
         Ok(())
     }
 
@@ -270,26 +361,31 @@ impl Applier {
         write: &Write,
         namespace: &Arc<str>,
         stored: Option<&StoredSecret>,
-        login: &DesiredLogin,
-    ) -> Result<StoredSecret, PullSecretError> {
+        desired: &Desired<'_>,
+    ) -> Result<(Configuration, StoredSecret), PullSecretError> {
         let (Write::Change(version) | Write::Replace(version)) = write else {
-            let config = login.encoded(OtherLogins::default());
-            return self.api.create(namespace, &config, Mode::Ensure).await;
+            let config = desired.configuration(&StoredLogins::default());
+            let encoded = config.encoded();
+            let created = self.api.create(namespace, &encoded, Mode::Ensure).await?;
+            return Ok((config, created));
         };
-        // The logins for other registries are not cached.
+        // The passwords of logins are not cached.
         let held = stored.and_then(StoredSecret::held);
-        let others = if held.is_some_and(|held| held.has_others(&self.key)) {
-            self.api.others(namespace, version, &self.key).await?
+        let logins = if held.is_some_and(|held| desired.needs_stored(held)) {
+            self.api.stored_logins(namespace, version).await?
         } else {
-            OtherLogins::default()
+            StoredLogins::default()
         };
-        let config = login.encoded(others);
+        let config = desired.configuration(&logins);
+        let encoded = config.encoded();
         if let Write::Change(version) = write {
-            return self.api.change(namespace, &config, version).await;
+            let changed = self.api.change(namespace, &encoded, version).await?;
+            return Ok((config, changed));
         }
         self.api.delete(namespace, version).await?;
         self.known().cache.remove(namespace, &version.uid);
-        self.api.create(namespace, &config, Mode::Ensure).await
+        let created = self.api.create(namespace, &encoded, Mode::Ensure).await?;
+        Ok((config, created))
     }
 
     fn record(&self, namespace: &Arc<str>, stored: Option<StoredSecret>) {
@@ -330,19 +426,18 @@ impl SecretApi {
         }
     }
 
-    /// Returns the logins in this version that are kept beside the one with this key.
-    async fn others(
+    /// Returns the logins in this version.
+    async fn stored_logins(
         &self,
         namespace: &str,
         version: &Version,
-        key: &str,
-    ) -> Result<OtherLogins, PullSecretError> {
+    ) -> Result<StoredLogins, PullSecretError> {
         let request = request(namespace).get(&self.name, &GetParams::default());
         let text = self.call(READ, namespace, request).await?;
         if self.parse(READ, namespace, &text)?.version != *version {
             return Err(PullSecretError::Contended(self.id(namespace)));
         }
-        Ok(OtherLogins::of(&dockerconfigjson(&text), key))
+        Ok(StoredLogins::of(&dockerconfigjson(&text)))
     }
 
     /// Creates the Secret; with [`Mode::Peek`] as a dry run.

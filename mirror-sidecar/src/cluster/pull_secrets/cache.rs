@@ -20,6 +20,7 @@ use super::dockerconfigjson::HeldLogins;
 use crate::cluster::api_response::is_envelope;
 use crate::cluster::json_fields::{field, flag, object_meta, text};
 use crate::cluster::json_filter::Keep;
+use crate::cluster::pull_locations::LoginSet;
 
 /// The label of all Secrets that are managed here, and its value.
 pub(super) const LABEL: &str = "app.kubernetes.io/managed-by";
@@ -36,6 +37,10 @@ const MAX_CONTENT: usize = 512 * 1024;
 /// short-lived Pods need not wait for it each time, and a workload that is being admitted may name it in a moment.
 pub(super) const IDLE_FOR: Duration = Duration::from_hours(1);
 
+/// How long a login stays after the rules allowed it last and a workload needed it last. After an edit of a policy, policy
+/// servers follow the older rules until all of them have restarted.
+pub(super) const BARRED_FOR: Duration = Duration::from_mins(10);
+
 /// The Secrets by namespace. Their number is that of the cluster; requests do not add any.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
@@ -49,6 +54,10 @@ pub(super) struct Record {
     pub secret: StoredSecret,
     /// Since when no workload names it.
     pub idle_since: Option<Instant>,
+    /// Logins that nothing allows or needs, and since when these.
+    barred: Option<(LoginSet, Instant)>,
+    /// Logins that it has had since it was granted them, or since the first list. Nobody else added them meanwhile.
+    unbroken: LoginSet,
     /// The last list that contained it.
     epoch: u32,
 }
@@ -108,7 +117,15 @@ impl Cache {
     pub(super) fn insert(&mut self, namespace: Arc<str>, secret: StoredSecret) {
         let epoch = self.epoch;
         let record = self.records.entry(namespace);
-        let record = record.or_insert_with(|| Record::new(secret.clone(), epoch));
+        let unbroken = if self.is_listed {
+            LoginSet::NONE
+        } else {
+            LoginSet::ALL
+        };
+        let record = record.or_insert_with(|| Record {
+            unbroken,
+            ..Record::new(secret.clone(), epoch)
+        });
         record.secret = secret;
         record.epoch = epoch;
     }
@@ -156,6 +173,17 @@ impl Cache {
         }
     }
 
+    pub(super) fn get_mut(&mut self, namespace: &str) -> Option<&mut Record> {
+        self.records.get_mut(namespace)
+    }
+
+    /// Records that the Secret of a namespace was written with these logins, which it was granted or had without a break.
+    pub(super) fn record_unbroken(&mut self, namespace: &str, logins: LoginSet) {
+        if let Some(record) = self.records.get_mut(namespace) {
+            record.unbroken = logins;
+        }
+    }
+
     pub(super) fn namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
         self.records.keys()
     }
@@ -171,8 +199,40 @@ impl Record {
         Self {
             secret,
             idle_since: None,
+            barred: None,
+            unbroken: LoginSet::NONE,
             epoch,
         }
+    }
+
+    /// Records the logins that the Secret has, those that the rules allow, and those that it has although nothing allows or
+    /// needs them.
+    pub(super) fn observe(
+        &mut self,
+        present: LoginSet,
+        allowed: LoginSet,
+        barred: LoginSet,
+        now: Instant,
+    ) {
+        self.unbroken = self.unbroken.or(allowed).and(present);
+        let since = self.barred.filter(|(before, _)| *before == barred);
+        let since = since.or(Some((barred, now)));
+        self.barred = since.filter(|_| !barred.is_empty());
+    }
+
+    pub(super) fn unbroken(&self) -> LoginSet {
+        self.unbroken
+    }
+
+    /// When the logins that nothing needs must be removed, unless something needs them by then.
+    pub(super) fn barred_until(&self) -> Option<Instant> {
+        Some(self.barred?.1 + BARRED_FOR)
+    }
+
+    /// Returns the logins that must be removed.
+    pub(super) fn overdue(&self, now: Instant) -> LoginSet {
+        let overdue = self.barred.filter(|(_, since)| *since + BARRED_FOR <= now);
+        overdue.map_or(LoginSet::NONE, |(logins, _)| logins)
     }
 
     /// When the Secret may be removed, unless a workload names it by then.

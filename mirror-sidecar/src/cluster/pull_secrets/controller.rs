@@ -18,9 +18,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Applier, Known};
-use super::cache::SecretObject;
-use super::dockerconfigjson::DesiredLogin;
+use super::cache::{Record, SecretObject};
 use super::error::PullSecretError;
+use super::keyring::CurrentLogins;
 use super::plan::{Action, Step, action, failure_backoff, renewal, step};
 use crate::backoff::Backoff;
 use crate::cluster::events::{About, Events, Notice};
@@ -105,7 +105,7 @@ impl Controller {
     /// Creates or repairs the Secret of a namespace; with [`Mode::Peek`] only checks whether that would succeed.
     pub(super) async fn request(self: Arc<Self>, namespace: Arc<str>, mode: Mode) -> JobResult {
         let applier = &self.applier;
-        let login = applier.login();
+        let logins = applier.logins();
         let state = applier
             .cluster
             .read(|index| index.namespace_state(&namespace));
@@ -113,11 +113,12 @@ impl Controller {
             let mut jobs = self.jobs();
             let known = applier.known();
             let stored = known.cache.get(&namespace).map(|record| &record.secret);
-            let desired = applier.desired(&known, &namespace, stored, login.as_deref());
+            let desired = applier.desired(&known, &namespace, stored, &logins);
             let is_known = stored.is_some() || state != NamespaceState::Unknown;
             let is_leaving = jobs.is_removing(&namespace) || state == NamespaceState::Terminating;
-            if step(stored, desired) == Step::Nothing && !is_leaving {
-                return Ok(());
+            if step(stored, &desired) == Step::Nothing && !is_leaving {
+                drop((known, jobs));
+                return applier.check_credentials(&namespace);
             }
             let now = Instant::now().into_std();
             if !is_known && !jobs.unknown_namespaces.try_take(now) {
@@ -135,7 +136,8 @@ impl Controller {
             }
             self.report_refusal(&namespace, error);
         }
-        result
+        result?;
+        applier.check_credentials(&namespace)
     }
 
     /// Runs rounds until the task is dropped.
@@ -144,7 +146,7 @@ impl Controller {
         let mut index = self.applier.cluster.subscribe();
         let mut secrets = self.applier.changed.subscribe();
         let mut shares = self.applier.replicas.subscribe();
-        let mut login = self.applier.login.clone();
+        let mut logins = self.applier.logins.clone();
         // A previous run may have been aborted between finding a job and starting it.
         self.jobs().busy.clear();
         loop {
@@ -166,12 +168,12 @@ impl Controller {
                     drop(permit);
                 });
             }
-            // All senders live at least as long as `self`, but for that of the login, which ends with the service.
+            // All senders live at least as long as `self`, but for that of the logins, which ends with the service.
             select! {
                 _ = index.changed() => {}
                 _ = secrets.changed() => {}
                 _ = shares.changed() => {}
-                Ok(()) = login.changed() => {}
+                Ok(()) = logins.changed() => {}
                 () = sleep_until(round.next) => {}
             }
             sleep(ROUND_INTERVAL).await;
@@ -202,7 +204,7 @@ impl Controller {
                 index.is_complete(),
             )
         });
-        let login = applier.login();
+        let logins = applier.logins();
         let jobs = &mut *self.jobs();
         let known = &mut *applier.known();
         let count = known.cache.count_ours();
@@ -227,6 +229,7 @@ impl Controller {
             .collect();
         jobs.failures.retain(|namespace, _| all.contains(namespace));
         for namespace in all {
+            applier.observe(known, &namespace, now);
             if !applier.owns(&namespace)
                 || terminating.contains(&namespace)
                 || jobs.busy.contains(&namespace)
@@ -234,7 +237,11 @@ impl Controller {
                 continue;
             }
             let needs = (needed.contains(&namespace), knows_all);
-            let job = match self.action(known, &namespace, login.as_deref(), needs, now) {
+            let barred_until = known.cache.get(&namespace).and_then(Record::barred_until);
+            if let Some(until) = barred_until.filter(|until| *until > now) {
+                round.next = round.next.min(until);
+            }
+            let job = match self.action(known, &namespace, &logins, needs, now) {
                 Action::Nothing => continue,
                 // Somebody else may have created the Secret of a former name before image-mirror created any.
                 Action::ReportForeign if applier.name_index != CURRENT_NAME => continue,
@@ -266,31 +273,26 @@ impl Controller {
         &self,
         known: &Known,
         namespace: &str,
-        login: Option<&DesiredLogin>,
+        logins: &CurrentLogins,
         (is_needed, knows_all): (bool, bool),
         now: Instant,
     ) -> Action {
         let applier = &self.applier;
         let record = known.cache.get(namespace);
         let stored = record.map(|record| &record.secret);
-        let desired = applier.desired(known, namespace, stored, login);
-        let action = if applier.excluded.contains(namespace) {
-            match renewal(stored, desired) {
+        let desired = applier.desired(known, namespace, stored, logins);
+        let action = if applier.is_excluded(namespace) {
+            match renewal(stored, &desired) {
                 Step::Write(_) => Action::Apply,
                 Step::Nothing | Step::Wait | Step::LeaveAlone => Action::Nothing,
             }
         } else {
-            action(is_needed, record, desired, knows_all, now)
+            action(is_needed, record, &desired, knows_all, now)
         };
-        if action == Action::Apply && stored.is_none() && !applier.may_copy_for(namespace) {
-            return Action::Nothing;
-        }
         match (
             action,
             applier.conflict_until(known, namespace, stored, now),
         ) {
-            // New credentials are a reason for a round.
-            (Action::Apply, _) if login.is_none() => Action::Nothing,
             (Action::Apply | Action::Nothing, Some(until)) => Action::After(until),
             (Action::After(from), Some(until)) => Action::After(from.min(until)),
             (action, _) => action,

@@ -17,8 +17,6 @@ pub(super) enum PullSecretError {
     NoNamespace { namespace: String },
     #[error("namespace {namespace} is being deleted")]
     Terminating { namespace: String },
-    #[error("no policy mirrors images of namespace {namespace}")]
-    NotMirrored { namespace: String },
     #[error("the {0} is not managed by image-mirror; delete it")]
     Foreign(SecretId),
     #[error("the old {0} is still being deleted; wait for its finalizers")]
@@ -66,7 +64,6 @@ impl PullSecretError {
         let kind = match self {
             Self::NoNamespace { .. }
             | Self::Terminating { .. }
-            | Self::NotMirrored { .. }
             | Self::Foreign(_)
             | Self::Refused { .. } => RefusalKind::Failed,
             // Not "unavailable": a flood of requests must not decide which of the policy's rules applies.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::cache::{Record, State, StoredSecret, Version};
+use super::desired::Desired;
 use super::dockerconfigjson::Fingerprint;
 use crate::backoff::{Backoff, doubling, jittered};
 
@@ -20,14 +21,6 @@ const CONFLICT_ENDS_AFTER: Duration = Duration::from_mins(10);
 const UNDONE_WITHIN: Duration = Duration::from_mins(1);
 /// Undone writes that are a conflict. A single one may be a mistake.
 const REPORT_AT: u32 = 2;
-
-/// The login that a Secret must hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Desired<'a> {
-    pub key: &'a str,
-    /// `None` if any login will do: another replica keeps it current, whose credential helper may return another token.
-    pub login: Option<Fingerprint>,
-}
 
 /// The step that brings a Secret to the desired state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +62,8 @@ pub(super) struct ConflictBackoff(HashMap<Arc<str>, Conflict>);
 
 #[derive(Clone, Copy, Debug)]
 struct Conflict {
-    /// The login of the last write.
-    login: Fingerprint,
+    /// The logins of the last write.
+    logins: Fingerprint,
     written: Instant,
     /// Number of writes that were undone.
     undone: u32,
@@ -80,35 +73,33 @@ struct Conflict {
     until: Instant,
 }
 
-/// Returns the next step for a Secret.
-pub(super) fn step(stored: Option<&StoredSecret>, desired: Desired<'_>) -> Step {
+/// Returns the next step for a Secret. Nothing is created without a login.
+pub(super) fn step(stored: Option<&StoredSecret>, desired: &Desired<'_>) -> Step {
     let Some(StoredSecret { version, state }) = stored else {
-        return Step::Write(Write::Create);
+        return if desired.can_create() {
+            Step::Write(Write::Create)
+        } else {
+            Step::Nothing
+        };
     };
     match state {
         State::Foreign => Step::LeaveAlone,
         State::Leaving => Step::Wait,
-        State::WrongType => Step::Write(Write::Replace(version.clone())),
-        State::Ours { held, is_immutable } => {
-            let login = held.usable(desired.key);
-            let is_right = login.is_some_and(|login| desired.login.is_none_or(|it| it == login));
-            match (is_right, *is_immutable) {
-                (true, _) => Step::Nothing,
-                (false, false) => Step::Write(Write::Change(version.clone())),
-                (false, true) => Step::Write(Write::Replace(version.clone())),
-            }
-        }
+        State::WrongType if desired.can_create() => Step::Write(Write::Replace(version.clone())),
+        State::WrongType => Step::Nothing,
+        State::Ours { held, .. } if desired.is_met_by(held) => Step::Nothing,
+        State::Ours {
+            is_immutable: true, ..
+        } => Step::Write(Write::Replace(version.clone())),
+        State::Ours { .. } => Step::Write(Write::Change(version.clone())),
     }
 }
 
 /// Returns the next step in an excluded namespace. A login that was written before the namespace was excluded is kept
 /// current, since it would expire one day, and Pods would fail. Nothing else is done.
-pub(super) fn renewal(stored: Option<&StoredSecret>, desired: Desired<'_>) -> Step {
-    let has_login = stored
-        .and_then(StoredSecret::held)
-        .is_some_and(|held| held.has(desired.key));
+pub(super) fn renewal(stored: Option<&StoredSecret>, desired: &Desired<'_>) -> Step {
     match step(stored, desired) {
-        renewal @ Step::Write(Write::Change(_)) if has_login => renewal,
+        renewal @ Step::Write(Write::Change(_)) => renewal,
         _ => Step::Nothing,
     }
 }
@@ -117,7 +108,7 @@ pub(super) fn renewal(stored: Option<&StoredSecret>, desired: Desired<'_>) -> St
 pub(super) fn action(
     is_needed: bool,
     record: Option<&Record>,
-    desired: Desired<'_>,
+    desired: &Desired<'_>,
     knows_all: bool,
     now: Instant,
 ) -> Action {
@@ -147,22 +138,22 @@ pub(super) fn failure_backoff() -> Backoff {
 }
 
 impl ConflictBackoff {
-    /// Records that a login replaced `before`; returns whether a conflict must be reported now.
+    /// Records that logins replaced `before`; returns whether a conflict must be reported now.
     pub(super) fn record_write(
         &mut self,
         namespace: &Arc<str>,
-        login: Fingerprint,
+        logins: Fingerprint,
         before: Option<Fingerprint>,
         now: Instant,
     ) -> bool {
         let last = self.0.remove(namespace);
         let last = last.filter(|last| now < last.written + CONFLICT_ENDS_AFTER);
-        let is_undone = last.is_some_and(|last| before != Some(last.login));
+        let is_undone = last.is_some_and(|last| before != Some(last.logins));
         let mut conflict = Conflict {
-            login,
+            logins,
             written: now,
             ..last.unwrap_or(Conflict {
-                login,
+                logins,
                 written: now,
                 undone: 0,
                 failures: 0,
@@ -176,7 +167,7 @@ impl ConflictBackoff {
         is_undone && conflict.undone == REPORT_AT
     }
 
-    /// The end of the backoff in a namespace in which this login is stored.
+    /// The end of the backoff in a namespace in which these logins are stored.
     pub(super) fn until(
         &self,
         namespace: &str,
@@ -184,7 +175,7 @@ impl ConflictBackoff {
         now: Instant,
     ) -> Option<Instant> {
         let conflict = self.0.get(namespace)?;
-        let is_ours = stored == Some(conflict.login);
+        let is_ours = stored == Some(conflict.logins);
         (conflict.until > now && !is_ours).then_some(conflict.until)
     }
 

@@ -1,27 +1,35 @@
 //! The interface of the pull Secrets, and the credentials in them.
 
+use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mirror_contract::{Mode, PullSecretStatus, Refusal, RefusalKind};
+use futures_util::future::join_all;
+use mirror_contract::{
+    Backup, BackupName, ImageRef, Mode, Place, PullSecretStatus, Refusal, RefusalKind,
+};
 use mirror_copy::{Credential, CredentialError, Credentials};
 use secrecy::ExposeSecret as _;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Applier, Known, SecretApi};
 use super::controller::{Controller, Jobs};
-use super::dockerconfigjson::{DesiredLogin, key_of};
+use super::dockerconfigjson::{DesiredLogin, MAX_LOGIN};
+use super::keyring::{CurrentLogins, Keyring};
 use super::metrics::SecretMetrics;
 use crate::cluster::api_server::ApiServer;
 use crate::cluster::events::Events;
 use crate::cluster::excluded::ExcludedNamespaces;
 use crate::cluster::index::CURRENT_NAME;
+use crate::cluster::policies::follow::Followed;
+use crate::cluster::pull_locations::{LoginAccess, LoginOwner};
 use crate::cluster::replicas::Replicas;
 use crate::cluster::shared_index::SharedIndex;
 use crate::cluster::supervision::supervise;
 use crate::exit::UsageError;
+use crate::former_backups::FormerBackups;
 use crate::lookup::ANSWER_WITHIN;
 
 /// How long the start waits for the credentials. A credential helper may take longer, and then the start continues.
@@ -34,6 +42,11 @@ const HELPER_INTERVAL: Duration = Duration::from_mins(2);
 /// Interval after a new login. A helper without a cache creates a new token each time, all of which are valid for
 /// hours, and each is a write in every namespace.
 const HELPER_PAUSE_AFTER_NEW: Duration = Duration::from_mins(10);
+
+/// Credential helpers and files that are read at the same time. A helper is a process, and may hang for half a minute.
+const PARALLEL_READS: usize = 8;
+/// Longest wait for a namespace that the watch has not delivered yet, if its labels decide.
+const NAMESPACE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The pull Secret that Pods need for copies, and the namespaces where it is used.
 pub struct PullSecrets {
@@ -62,10 +75,10 @@ pub struct Setup {
     pub name: String,
     /// Former names: where a workload lists one, the Secret is kept up to date, but no response names it.
     pub former_names: Vec<String>,
-    /// Contain the login for the backup registry.
-    pub credentials: Credentials,
-    /// The backup registry, named as in image references.
-    pub registry: String,
+    /// If a Secret has no room for all, it holds the first ones.
+    pub logins: Vec<PullLogin>,
+    /// The policies that are followed; `None` if there are none to wait for.
+    pub followed: Option<Followed>,
     pub excluded_namespaces: ExcludedNamespaces,
     pub cluster: Arc<SharedIndex>,
     pub replicas: Replicas,
@@ -73,13 +86,32 @@ pub struct Setup {
     pub metrics: SecretMetrics,
 }
 
-/// The login for one registry.
+/// A login that Pods need for the images of a backup, or of a target of rewrites.
+#[derive(Clone, Debug)]
+pub struct PullLogin {
+    pub location: LoginOwner,
+    /// Named as in image references.
+    pub registry: String,
+    /// The repository that contains all images; empty for the whole registry.
+    pub path: String,
+    /// Former repositories in the same registry.
+    pub former_paths: Vec<String>,
+    /// Contain the login for the registry, and are read again whenever it may have changed.
+    pub credentials: Credentials,
+}
+
+/// The origin of one login.
 #[derive(Clone, Debug)]
 pub(super) struct CredentialSource {
     pub credentials: Credentials,
     /// Named as in image references.
     pub registry: String,
+    pub owner: LoginOwner,
 }
+
+/// The task that keeps the login with this index current.
+#[derive(Clone, Copy)]
+struct FollowTask(usize);
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SourceError {
@@ -87,6 +119,8 @@ pub(super) enum SourceError {
     Broken(#[from] CredentialError),
     #[error("--pull-docker-config holds no login for {registry}; add one")]
     Absent { registry: String },
+    #[error("the login for pulling from {registry} is longer than {MAX_LOGIN} bytes")]
+    TooLong { registry: String },
     #[error("the password for pulling from {registry} is empty")]
     Empty { registry: String },
 }
@@ -110,7 +144,18 @@ impl PullSecrets {
         }
     }
 
-    /// Returns what Pods in a namespace need; see [`ManagedSecrets::request`].
+    /// Returns whether images in `place` are pulled with the Secret. `image` is the image itself if the place is the target of a
+    /// rewrite. A Secret that is not managed has unknown logins, so it is for all images.
+    #[must_use]
+    pub fn needs_secret(&self, place: &Place<'_>, image: &ImageRef<'_>) -> bool {
+        match &self.provision {
+            Provision::NotNeeded => false,
+            Provision::Existing(_) => true,
+            Provision::Managed(secrets) => secrets.has_login(place, image),
+        }
+    }
+
+    /// Returns what Pods in a namespace need; see [`ManagedSecrets::status`].
     ///
     /// # Errors
     /// [`Refusal`] is the response for now.
@@ -126,8 +171,10 @@ impl PullSecrets {
             let reason = format!("namespace {namespace} is excluded");
             return Err(Refusal::new(RefusalKind::Failed, &reason));
         }
-        if let Provision::Managed(secrets) = &self.provision {
-            secrets.request(namespace, mode).await?;
+        if let Provision::Managed(secrets) = &self.provision
+            && !secrets.status(namespace, mode).await?
+        {
+            return Ok(PullSecretStatus::NotNeeded);
         }
         Ok(PullSecretStatus::Ready { name: name.into() })
     }
@@ -137,26 +184,40 @@ impl ManagedSecrets {
     /// Keeps the Secrets in the background, until `stop`.
     ///
     /// # Errors
-    /// [`UsageError`] when the credentials hold no login for the registry.
+    /// [`UsageError`] when kubelets cannot tell two logins apart, or there is none for the default backup.
     pub async fn start(
         setup: Setup,
         server: impl Into<ApiServer>,
         stop: CancellationToken,
     ) -> Result<Self, UsageError> {
-        let key = key_of(&setup.registry).to_owned();
-        let source = CredentialSource {
-            credentials: setup.credentials,
-            registry: setup.registry,
-        };
-        let first = match timeout(START_TIMEOUT, source.read()).await {
-            Ok(Ok(login)) => Some(Arc::new(login)),
-            Ok(Err(error @ SourceError::Absent { .. })) => {
-                return Err(UsageError(error.to_string()));
+        let keyring = Arc::new(Keyring::new(&setup.logins)?);
+        setup
+            .cluster
+            .set_pull_locations(keyring.locations().clone());
+        let sources = setup.logins.into_iter().map(|login| CredentialSource {
+            credentials: login.credentials,
+            registry: login.registry,
+            owner: login.location,
+        });
+        let sources: Arc<[CredentialSource]> = sources.collect();
+        let reads = Arc::new(Semaphore::new(PARALLEL_READS));
+        let first = sources
+            .iter()
+            .map(|source| timeout(START_TIMEOUT, source.read_in_turn(&reads)));
+        let mut logins = CurrentLogins::unknown(sources.len());
+        for (index, (source, login)) in sources.iter().zip(join_all(first).await).enumerate() {
+            match login {
+                Ok(Ok(login)) => {
+                    logins.set(index, login);
+                }
+                Ok(Err(error @ SourceError::Absent { .. })) if source.owner.is_default() => {
+                    return Err(UsageError(error.to_string()));
+                }
+                // Retried below; a failure is logged then.
+                Ok(Err(_)) | Err(_) => {}
             }
-            // Retried below; a failure is logged then.
-            Ok(Err(_)) | Err(_) => None,
-        };
-        let sender = watch::Sender::new(first);
+        }
+        let sender = watch::Sender::new(logins);
         let server = server.into();
         let start = |name_index: usize, name: String| {
             let controller = Arc::new(Controller {
@@ -166,9 +227,10 @@ impl ManagedSecrets {
                         name,
                     },
                     name_index,
-                    key: key.clone(),
-                    login: sender.subscribe(),
+                    keyring: Arc::clone(&keyring),
+                    logins: sender.subscribe(),
                     excluded: setup.excluded_namespaces.clone(),
+                    followed: setup.followed.clone(),
                     cluster: Arc::clone(&setup.cluster),
                     replicas: setup.replicas.clone(),
                     metrics: setup.metrics.clone(),
@@ -185,9 +247,19 @@ impl ManagedSecrets {
         for (index, name) in setup.former_names.into_iter().enumerate() {
             start(CURRENT_NAME + 1 + index, name);
         }
-        let follow = supervise(&["the credentials for pulling"], move |_| {
-            source.clone().follow(sender.clone())
-        });
+        let tasks: Vec<_> = (0..sources.len()).map(FollowTask).collect();
+        let follow = async move {
+            supervise(&tasks, |FollowTask(index)| {
+                let (sources, reads) = (Arc::clone(&sources), Arc::clone(&reads));
+                let sender = sender.clone();
+                async move {
+                    if let Some(source) = sources.get(index) {
+                        source.follow(index, &sender, &reads).await;
+                    }
+                }
+            })
+            .await;
+        };
         tokio::spawn(stop.run_until_cancelled_owned(follow));
         Ok(Self(present))
     }
@@ -197,19 +269,91 @@ impl ManagedSecrets {
         &self.0.applier.api.name
     }
 
-    /// Checks that the Secret is in a namespace, and creates it if not; with [`Mode::Peek`] it is enough that it could be
-    /// created. Returns within [`ANSWER_WITHIN`]; the work continues.
+    /// Checks that the Secret is in a namespace, as [`Self::status`].
     ///
     /// # Errors
     /// [`Refusal`] is the response for now.
     pub async fn request(&self, namespace: &str, mode: Mode) -> Result<(), Refusal<'static>> {
-        let request = Arc::clone(&self.0).request(namespace.into(), mode);
-        match timeout(ANSWER_WITHIN, request).await {
-            Ok(result) => result.map_err(|error| error.refusal()),
+        self.status(namespace, mode).await.map(drop)
+    }
+
+    /// Checks that the Secret is in a namespace, and creates it if not; with [`Mode::Peek`] it is enough that it could be
+    /// created. Returns `false` if Pods there need no login. Returns within [`ANSWER_WITHIN`]; the work continues.
+    ///
+    /// # Errors
+    /// [`Refusal`] is the response for now.
+    pub async fn status(&self, namespace: &str, mode: Mode) -> Result<bool, Refusal<'static>> {
+        match timeout(ANSWER_WITHIN, self.ensure(namespace, mode)).await {
+            Ok(result) => result,
             Err(_) => Err(Refusal::new(
                 RefusalKind::Pending,
                 "the pull Secret is being created",
             )),
+        }
+    }
+
+    async fn ensure(&self, namespace: &str, mode: Mode) -> Result<bool, Refusal<'static>> {
+        if !self.0.applier.has_secret(namespace) {
+            let access = self.settled_access(namespace).await;
+            if access.allowed.is_empty() {
+                if !access.possible.is_empty() {
+                    let reason =
+                        format!("the policies for namespace {namespace} are not known yet");
+                    return Err(Refusal::new(RefusalKind::Pending, &reason));
+                }
+                if access.has_places {
+                    return Ok(false);
+                }
+                let reason = format!("no policy mirrors images of namespace {namespace}");
+                return Err(Refusal::new(RefusalKind::Failed, &reason));
+            }
+        }
+        let request = Arc::clone(&self.0).request(namespace.into(), mode);
+        let result = request.await;
+        result.map(|()| true).map_err(|error| error.refusal())
+    }
+
+    /// Returns the logins that a namespace may have. Waits for its labels if they decide, because the namespace may be newer
+    /// than what the watch has delivered.
+    async fn settled_access(&self, namespace: &str) -> LoginAccess {
+        let applier = &self.0.applier;
+        let mut changes = applier.cluster.subscribe();
+        let is_open =
+            |access: &LoginAccess| access.allowed.is_empty() && !access.possible.is_empty();
+        let settled = async {
+            loop {
+                let access = applier.access(namespace);
+                if !is_open(&access) || changes.changed().await.is_err() {
+                    return access;
+                }
+            }
+        };
+        let settled = timeout(NAMESPACE_TIMEOUT, settled).await;
+        settled.unwrap_or_else(|_| applier.access(namespace))
+    }
+
+    fn has_login(&self, place: &Place<'_>, image: &ImageRef<'_>) -> bool {
+        let locations = self.0.applier.keyring.locations();
+        let login = match place {
+            Place::Backup(name) => {
+                locations.of_place(&LoginOwner::Backup(name.clone().into_owned()))
+            }
+            Place::Target => locations.of_target_image(image),
+        };
+        !login.is_empty()
+    }
+}
+
+impl PullLogin {
+    /// The login for the default backup and its former locations in the same registry.
+    #[must_use]
+    pub fn of_default(backup: &Backup, former: &FormerBackups, credentials: Credentials) -> Self {
+        Self {
+            location: LoginOwner::Backup(BackupName::DEFAULT),
+            registry: backup.registry().to_owned(),
+            path: backup.repository().to_owned(),
+            former_paths: former.repositories_in(backup.registry()),
+            credentials,
         }
     }
 }
@@ -227,31 +371,54 @@ impl CredentialSource {
                 registry: registry(),
             });
         }
-        Ok(DesiredLogin::new(&self.registry, &credential))
+        let login = DesiredLogin::new(&credential);
+        if login.bytes("") > MAX_LOGIN {
+            return Err(SourceError::TooLong {
+                registry: registry(),
+            });
+        }
+        Ok(login)
+    }
+
+    async fn read_in_turn(&self, reads: &Semaphore) -> Result<DesiredLogin, SourceError> {
+        // The semaphore is never closed.
+        let _permit = reads.acquire().await.ok();
+        self.read().await
     }
 
     /// Reads the login periodically, and publishes new ones. A failed read changes nothing.
-    async fn follow(self, current: watch::Sender<Option<Arc<DesiredLogin>>>) {
+    async fn follow(
+        &self,
+        index: usize,
+        current: &watch::Sender<CurrentLogins>,
+        reads: &Semaphore,
+    ) {
+        let is_known = || current.borrow().get(index).is_some();
         let mut is_failing = false;
         let mut helper_due = Instant::now();
-        if current.borrow().is_some() {
+        if is_known() {
             helper_due += helper_pause(false, true);
             sleep(READ_INTERVAL).await;
         }
         loop {
             let asks_helper = self.credentials.asks_helper(&self.registry).await;
             if !matches!(asks_helper, Ok(true)) || helper_due <= Instant::now() {
-                let had_one = current.borrow().is_some();
-                let pause = match self.read().await {
+                let had_one = is_known();
+                let pause = match self.read_in_turn(reads).await {
                     Ok(login) => {
                         if std::mem::take(&mut is_failing) {
-                            tracing::info!("read the credentials for pulling again");
+                            tracing::info!(login = %self.owner, "read the credentials for pulling again");
                         }
-                        helper_pause(had_one, publish(&current, login))
+                        let is_new = current.send_if_modified(|logins| logins.set(index, login));
+                        helper_pause(had_one, is_new)
                     }
                     Err(error) => {
                         if !std::mem::replace(&mut is_failing, true) {
-                            tracing::warn!(%error, "cannot read the credentials for pulling; pull secrets are not updated. Check --pull-docker-config");
+                            tracing::warn!(
+                                login = %self.owner,
+                                %error,
+                                "cannot read the credentials for pulling; pull secrets are not updated. Check --pull-docker-config"
+                            );
                         }
                         if had_one {
                             HELPER_INTERVAL
@@ -285,17 +452,10 @@ fn is_empty(credential: &Credential) -> bool {
     secret.expose_secret().is_empty()
 }
 
-/// Returns whether the login is new.
-fn publish(current: &watch::Sender<Option<Arc<DesiredLogin>>>, login: DesiredLogin) -> bool {
-    current.send_if_modified(|old| {
-        let is_new = old
-            .as_ref()
-            .is_none_or(|old| old.fingerprint() != login.fingerprint());
-        if is_new {
-            *old = Some(Arc::new(login));
-        }
-        is_new
-    })
+impl fmt::Display for FollowTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the credentials for pulling")
+    }
 }
 
 #[cfg(test)]

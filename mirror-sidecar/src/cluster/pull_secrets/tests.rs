@@ -1,6 +1,7 @@
 //! The pull Secrets beside an API server in memory, with a clock that jumps.
 
 mod server;
+mod several;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future::join_all;
-use mirror_contract::{Backup, Mode, NamespacePattern, Naming};
+use mirror_contract::{Backup, BackupName, Mode, NamespacePattern, Naming};
 use mirror_copy::Credentials;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -21,10 +22,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::cache::{KEY, LABEL, MANAGER, TYPE};
 use super::provider::{CredentialSource, SourceError};
 use super::*;
+use crate::cluster::ExcludedNamespaces;
 use crate::cluster::events::Events;
 use crate::cluster::index::tests::{gone, namespace, pod, seen};
 use crate::cluster::index::{Change, Index, Rules};
 use crate::cluster::policies::Policy;
+use crate::cluster::pull_locations::LoginOwner;
 use crate::cluster::replicas::Replicas;
 use crate::cluster::shared_index::SharedIndex;
 use crate::cluster::testing::rules;
@@ -143,18 +146,45 @@ async fn manage(
     password: &Path,
 ) -> (ManagedSecrets, DropGuard) {
     let excluded = NamespacePattern::parse("kube-*").unwrap().into_owned();
-    let credentials = Credentials::anonymous();
+    let login = pull_login(
+        LoginOwner::Backup(BackupName::DEFAULT),
+        registry,
+        "acme",
+        password,
+    );
     let setup = Setup {
+        excluded_namespaces: [excluded].into_iter().collect(),
+        ..setup(cluster, vec![login])
+    };
+    start(setup, server).await
+}
+
+fn pull_login(location: LoginOwner, registry: &str, path: &str, password: &Path) -> PullLogin {
+    let credentials = Credentials::anonymous();
+    PullLogin {
+        location,
+        registry: registry.to_owned(),
+        path: path.to_owned(),
+        former_paths: Vec::new(),
+        credentials: credentials.with_login_file(registry, "robot", password.to_owned()),
+    }
+}
+
+fn setup(cluster: &Arc<SharedIndex>, logins: Vec<PullLogin>) -> Setup {
+    Setup {
         name: NAME.to_owned(),
         former_names: Vec::new(),
-        credentials: credentials.with_login_file(registry, "robot", password.to_owned()),
-        registry: registry.to_owned(),
-        excluded_namespaces: [excluded].into_iter().collect(),
+        logins,
+        followed: None,
+        excluded_namespaces: ExcludedNamespaces::default(),
         cluster: Arc::clone(cluster),
         replicas: Replicas::alone(),
         events: Events::none(),
         metrics: SecretMetrics::register(&mut Metrics::new()),
-    };
+    }
+}
+
+async fn start(setup: Setup, server: &Server) -> (ManagedSecrets, DropGuard) {
     let stop = CancellationToken::new();
     let secrets = ManagedSecrets::start(setup, server.client(), stop.clone());
     (secrets.await.unwrap(), stop.drop_guard())
@@ -232,6 +262,20 @@ async fn a_named_secret_is_created_and_repaired() {
     pass(Duration::from_mins(30)).await;
     let expected = ["POST shop", "POST shop", "PATCH shop", "PATCH shop"];
     assert_eq!(world.server.writes(), expected);
+}
+
+/// After an upgrade, nothing is written.
+#[tokio::test(start_paused = true)]
+async fn a_secret_of_an_earlier_version_stays() {
+    let world = World::start_with(Some("p")).await;
+    world.server.put("shop", ours_for(&[REGISTRY], "robot"));
+    world.report_lists();
+    world.report_namespace("shop", false);
+    world.report_pod("shop", true);
+    pass(Duration::from_hours(3)).await;
+    assert_eq!(world.ensure("shop").await, "ready");
+    let writes = world.server.writes();
+    assert!(writes.is_empty(), "{writes:?}");
 }
 
 #[rstest]
@@ -536,6 +580,7 @@ async fn credentials_for_another_registry_are_a_usage_error() {
         credentials: Credentials::anonymous()
             .with_docker_config(mirror_copy::DockerConfig::File(file.clone())),
         registry: "registry.example".to_owned(),
+        owner: LoginOwner::Backup(BackupName::DEFAULT),
     };
     let error = source.read().await.unwrap_err();
     assert!(matches!(error, SourceError::Absent { .. }), "{error}");

@@ -9,26 +9,6 @@ fn held(config: &Value) -> HeldLogins {
     HeldLogins::of(config.to_string().as_bytes())
 }
 
-#[rstest]
-#[case::one(json!({ "auths": { "a.example": login("u", "p", None) } }), true)]
-#[case::two(json!({ "auths": { "a.example": login("u", "p", None), "b.example:5000": login("u", "p", None) } }), true)]
-#[case::docker_hub(json!({ "auths": { "a.example": login("u", "p", None), DOCKER_HUB_KEY: login("u", "p", None) } }), true)]
-#[case::none(json!({ "auths": {} }), false)]
-#[case::nothing(json!({}), false)]
-#[case::a_list(json!([]), false)]
-#[case::something_else(json!({ "auths": { "a.example": login("u", "p", None) }, "credsStore": "x" }), false)]
-#[case::in_another_case(json!({ "auths": { "a.example": login("u", "p", None) }, "Auths": {} }), false)]
-#[case::a_broken_login(json!({ "auths": { "a.example": login("u", "p", None), "b.example": { "auth": "%" } } }), false)]
-#[case::two_passwords(json!({ "auths": { "a.example": { "username": "u", "password": "p", "auth": "dTpx" } } }), false)]
-#[case::a_part(json!({ "auths": { "a.example": login("u", "p", None), "a.example/b": login("u", "p", None) } }), false)]
-#[case::a_pattern(json!({ "auths": { "a.example": login("u", "p", None), "*.example": login("u", "p", None) } }), false)]
-#[case::upper_case(json!({ "auths": { "a.example": login("u", "p", None), "A.example": login("u", "p", None) } }), false)]
-#[case::docker_hub_by_its_name(json!({ "auths": { "a.example": login("u", "p", None), "docker.io": login("u", "p", None) } }), false)]
-#[case::nobodys(json!({ "auths": { "a.example": login("u", "p", None), "": login("u", "p", None) } }), false)]
-fn a_login_is_usable_if_nothing_can_hide_it(#[case] config: Value, #[case] is_usable: bool) {
-    assert_eq!(held(&config).usable("a.example").is_some(), is_usable);
-}
-
 /// Nesting and surrogates that a parser of values refuses, and fields that a kubelet would merge.
 #[rstest]
 #[case::deep(format!(r#"{{"x":{}{},AUTHS}}"#, "[".repeat(9_999), "]".repeat(9_999)))]
@@ -39,38 +19,42 @@ fn other_logins_are_kept_whatever_stands_beside_them(#[case] config: String) {
     let auths = json!({ "a.example": login("u", "p", None), "b.example": login("u", "p", None) });
     let config = config.replace("AUTHS", &format!(r#""auths":{auths}"#));
     let held = HeldLogins::of(config.as_bytes());
-    assert!(held.has_others("a.example") && held.usable("a.example").is_none());
-    let merged = OtherLogins::of(config.as_bytes(), "a.example").with("a.example", json!({}));
-    assert_eq!(merged["auths"]["b.example"], login("u", "p", None));
+    assert!(held.get("b.example").is_some() && !held.is_clean());
+    let stored = StoredLogins::of(config.as_bytes());
+    assert_eq!(stored.get("b.example"), Some(&login("u", "p", None)));
 }
 
 #[test]
-fn what_stays_is_small() {
-    let mut logins = Map::new();
-    for number in 0..9 {
-        logins.insert(format!("{number}.example"), login("u", "p", None));
+fn long_logins_of_others_are_not_kept() {
+    let config = json!({ "auths": {
+        "long.example": login("u", &"p".repeat(MAX_OTHER), None), "short.example": login("u", "p", None),
+    } });
+    let stored = StoredLogins::of(config.to_string().as_bytes());
+    let short: Vec<_> = stored.short().map(|(key, _, _)| key).collect();
+    assert_eq!(short, ["short.example"]);
+    assert!(stored.get("long.example").is_some());
+}
+
+/// What is written can be read again.
+#[test]
+fn the_length_of_a_configuration_is_bounded() {
+    let mut configuration = Configuration::default();
+    let token = "t".repeat(20_000);
+    let mut count = 0;
+    while configuration.add(
+        &format!("{count}.example"),
+        login("u", &token, Some(&token)),
+    ) {
+        count += 1;
     }
-    logins.insert(
-        "0.example".to_owned(),
-        login("u", &"p".repeat(MAX_OTHER), None),
-    );
-    let config = json!({ "auths": logins });
-    let others = OtherLogins::of(config.to_string().as_bytes(), "2.example");
-    let merged = others.with("2.example", login("u", "new", None));
-    let keys: Vec<_> = merged["auths"].as_object().unwrap().keys().collect();
-    assert_eq!(
-        keys,
-        [
-            "1.example",
-            "2.example",
-            "3.example",
-            "4.example",
-            "5.example"
-        ]
-    );
-    let expected = Fingerprint::of(login("u", "new", None).to_string().as_bytes());
-    assert!(held(&merged).usable("2.example") == Some(expected));
-    assert!(held(&config).usable("2.example").is_none());
+    assert!((4..10).contains(&count), "{count}");
+    assert!(configuration.add("small.example", login("u", "p", None)));
+    let written = configuration.encoded();
+    let length = written.expose_secret().len();
+    assert!((400 * 1024..512 * 1024).contains(&length), "{length}");
+    let read = STANDARD.decode(written.expose_secret()).unwrap();
+    assert_eq!(HeldLogins::of(&read), configuration.held());
+    assert_eq!(configuration.held().iter().count(), count + 1);
 }
 
 #[test]
@@ -82,8 +66,14 @@ fn a_password_is_never_shown() {
 }
 
 fn content(registry: &str, credential: &Credential) -> Value {
-    let encoded = DesiredLogin::new(registry, credential).encoded(OtherLogins::default());
-    let json = STANDARD.decode(encoded.expose_secret()).unwrap();
+    let mut configuration = Configuration::default();
+    configuration.add(
+        &key_for(registry, ""),
+        DesiredLogin::new(credential).value(),
+    );
+    let json = STANDARD
+        .decode(configuration.encoded().expose_secret())
+        .unwrap();
     serde_json::from_slice(&json).unwrap()
 }
 
@@ -113,7 +103,7 @@ fn an_identity_token_is_a_password_too() {
 
 #[test]
 fn nothing_of_it_can_be_printed() {
-    let content = DesiredLogin::new("ghcr.io", &Credential::IdentityToken("t0ken".into()));
+    let content = DesiredLogin::new(&Credential::IdentityToken("t0ken".into()));
     let printed = format!("{content:?}");
     assert!(!printed.contains("t0ken"), "{printed}");
     assert!(printed.contains("Fingerprint(..)"), "{printed}");

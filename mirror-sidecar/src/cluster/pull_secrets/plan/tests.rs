@@ -3,23 +3,51 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::cluster::pull_secrets::dockerconfigjson::{HeldLogins, OtherLogins, login};
+use crate::cluster::pull_locations::LoginSet;
+use crate::cluster::pull_secrets::desired::Grants;
+use crate::cluster::pull_secrets::dockerconfigjson::{
+    Configuration, HeldLogins, StoredLogins, login,
+};
+use crate::cluster::pull_secrets::keyring::tests::{desired_login, keyring};
+use crate::cluster::pull_secrets::keyring::{CurrentLogins, Keyring};
 
 const KEY: &str = "registry.example";
 
 fn held(password: &str) -> HeldLogins {
-    HeldLogins::of(&config(password))
+    held_for(KEY, password)
 }
 
-fn config(password: &str) -> Vec<u8> {
-    let config = OtherLogins::default().with(KEY, login("u", password, None));
-    config.to_string().into_bytes()
+fn held_for(key: &str, password: &str) -> HeldLogins {
+    let mut configuration = Configuration::default();
+    configuration.add(key, login("u", password, None));
+    configuration.held()
 }
 
-fn exactly() -> Desired<'static> {
+/// A backup whose password is `new`.
+fn backup() -> (Keyring, CurrentLogins) {
+    let mut current = CurrentLogins::unknown(1);
+    current.set(0, desired_login("new"));
+    (keyring(&[("default", KEY, "acme")]), current)
+}
+
+fn desired(
+    (keyring, current): &(Keyring, CurrentLogins),
+    is_granted: bool,
+    is_lenient: bool,
+) -> Desired<'_> {
+    let granted = if is_granted {
+        LoginSet::ALL
+    } else {
+        LoginSet::NONE
+    };
     Desired {
-        key: KEY,
-        login: held("new").usable(KEY),
+        keyring,
+        current,
+        grants: Grants {
+            granted,
+            ..Grants::default()
+        },
+        is_lenient,
     }
 }
 
@@ -31,12 +59,11 @@ fn version() -> Version {
 }
 
 fn any_state() -> impl Strategy<Value = State> {
-    let other = OtherLogins::default().with("other.example", login("u", "p", None));
     let held = prop_oneof![
         Just(HeldLogins::default()),
         Just(held("new")),
         Just(held("old")),
-        Just(HeldLogins::of(other.to_string().as_bytes())),
+        Just(held_for("other.example", "p")),
     ];
     prop_oneof![
         Just(State::Foreign),
@@ -46,18 +73,10 @@ fn any_state() -> impl Strategy<Value = State> {
     ]
 }
 
-fn any_desired() -> impl Strategy<Value = Desired<'static>> {
-    let anything = Desired {
-        key: KEY,
-        login: None,
-    };
-    prop_oneof![Just(exactly()), Just(anything)]
-}
-
 /// The state that a step leads to, if nobody interferes.
-fn after(state: Option<State>, step: &Step) -> Option<State> {
+fn after(state: Option<State>, step: &Step, desired: &Desired<'_>) -> Option<State> {
     let fresh = State::Ours {
-        held: held("new"),
+        held: desired.configuration(&StoredLogins::default()).held(),
         is_immutable: false,
     };
     match step {
@@ -76,39 +95,51 @@ fn after(state: Option<State>, step: &Step) -> Option<State> {
 
 proptest! {
     #[test]
-    fn every_managed_secret_reaches_its_desired_state(state in proptest::option::of(any_state()), desired in any_desired()) {
+    fn every_managed_secret_reaches_its_desired_state(
+        state in proptest::option::of(any_state()), is_granted: bool, is_lenient: bool,
+    ) {
+        let backup = backup();
+        let desired = desired(&backup, is_granted, is_lenient);
         let mut now = state.clone();
         for _ in 0..3 {
             let seen = now.clone().map(|state| StoredSecret { version: version(), state });
-            let step = step(seen.as_ref(), desired);
+            let step = step(seen.as_ref(), &desired);
             if let Step::Write(Write::Change(touched) | Write::Replace(touched)) = &step {
                 prop_assert_eq!(touched, &version());
             }
-            now = after(now, &step);
+            now = after(now, &step, &desired);
         }
         if state == Some(State::Foreign) {
             prop_assert_eq!(now, state);
         } else {
             let seen = now.map(|state| StoredSecret { version: version(), state });
-            prop_assert_eq!(step(seen.as_ref(), desired), Step::Nothing);
+            prop_assert_eq!(step(seen.as_ref(), &desired), Step::Nothing);
+            let held = seen.as_ref().and_then(StoredSecret::held);
+            let login = held.and_then(|held| held.get(KEY));
+            if !is_lenient {
+                prop_assert_eq!(login.is_some(), is_granted);
+            }
         }
     }
 
     #[test]
     fn only_managed_and_unused_secrets_are_removed(
         state in any_state(),
-        desired in any_desired(),
+        is_granted: bool,
+        is_lenient: bool,
         is_needed: bool,
         knows_all: bool,
         idle in proptest::option::of(0_u64..7200),
     ) {
+        let backup = backup();
+        let desired = desired(&backup, is_granted, is_lenient);
         let now = Instant::now() + Duration::from_hours(2);
         let ago = |seconds: Option<u64>| seconds.map(|seconds| now - Duration::from_secs(seconds));
         let mut record = Record::new(StoredSecret { version: version(), state: state.clone() }, 0);
         record.idle_since = ago(idle);
         let is_useless = idle.is_some_and(|idle| idle >= 3600);
         let may_go = !is_needed && knows_all && is_useless && !matches!(state, State::Foreign | State::Leaving);
-        let action = action(is_needed, Some(&record), desired, knows_all, now);
+        let action = action(is_needed, Some(&record), &desired, knows_all, now);
         prop_assert_eq!(action == Action::Remove, may_go, "{:?}", action);
         if state == State::Foreign {
             prop_assert!(matches!(action, Action::Nothing | Action::ReportForeign));
@@ -117,27 +148,34 @@ proptest! {
             prop_assert!(from > now);
         }
     }
-}
 
-proptest! {
     #[test]
     fn in_excluded_namespaces_only_the_own_login_is_changed(
-        state in proptest::option::of(any_state()), desired in any_desired(),
+        state in proptest::option::of(any_state()), is_lenient: bool,
     ) {
+        let backup = backup();
+        let has_login = matches!(&state, Some(State::Ours { held, .. }) if held.get(KEY).is_some());
+        let desired = Desired {
+            grants: Grants { kept: LoginSet::ALL, ..desired(&backup, has_login, is_lenient).grants },
+            ..desired(&backup, has_login, is_lenient)
+        };
         let old = State::Ours { held: held("old"), is_immutable: false };
-        let is_old = desired == exactly() && state == Some(old);
+        let is_old = !is_lenient && state == Some(old);
         let seen = state.map(|state| StoredSecret { version: version(), state });
         let expected = if is_old { Step::Write(Write::Change(version())) } else { Step::Nothing };
-        prop_assert_eq!(renewal(seen.as_ref(), desired), expected);
+        prop_assert_eq!(renewal(seen.as_ref(), &desired), expected);
     }
 }
 
 #[test]
 fn a_missing_secret_that_is_needed_is_created() {
     let now = Instant::now();
-    let desired = exactly();
-    assert_eq!(action(true, None, desired, false, now), Action::Apply);
-    assert_eq!(action(false, None, desired, true, now), Action::Nothing);
+    let backup = backup();
+    let exactly = desired(&backup, true, false);
+    assert_eq!(action(true, None, &exactly, false, now), Action::Apply);
+    assert_eq!(action(false, None, &exactly, true, now), Action::Nothing);
+    let nothing = desired(&backup, false, false);
+    assert_eq!(action(true, None, &nothing, true, now), Action::Nothing);
 }
 
 const SECOND: Duration = Duration::from_secs(1);

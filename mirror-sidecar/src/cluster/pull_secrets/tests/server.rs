@@ -96,6 +96,19 @@ impl Server {
         decode(config["auths"][registry]["auth"].as_str()?)
     }
 
+    /// The registries of the logins that are stored in a namespace.
+    pub fn keys(&self, namespace: &str) -> Vec<String> {
+        let secret = self.get(namespace);
+        let config =
+            secret.and_then(|secret| decode(secret["data"][".dockerconfigjson"].as_str()?));
+        let config: Value = serde_json::from_str(&config.unwrap_or_default()).unwrap_or_default();
+        let auths = config["auths"].as_object();
+        auths
+            .into_iter()
+            .flat_map(|auths| auths.keys().cloned())
+            .collect()
+    }
+
     /// Somebody else stores this.
     pub fn put(&self, namespace: &str, secret: Value) {
         self.world().store(namespace, secret);
