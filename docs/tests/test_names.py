@@ -32,8 +32,9 @@ FOREIGN_VARIABLES = {
     "SIGKILL",
     "SIGTERM",
 }
-# Values of other charts whose first word is one of ours.
+# Values of other charts, and keys of the configuration file, whose first word is one of ours.
 FOREIGN_VALUES = {
+    "backups.default",
     "global.hub",
     "global.imagePullSecrets",
     "global.proxy.image",

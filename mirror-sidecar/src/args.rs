@@ -29,7 +29,7 @@ use mirror_contract::Sidecar;
 
 pub use backup::{BackupArgs, naming_name};
 pub use cluster::ClusterArgs;
-pub use config::{BackupFlags, ConfigArgs, LoadedConfig};
+pub use config::{BackupFlags, ConfigArgs};
 pub use copy::{CopyArgs, ProgressArg};
 pub use facade::{FacadeArgs, FacadeLogin, Transport};
 pub use login::is_username;

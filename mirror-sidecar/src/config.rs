@@ -9,6 +9,8 @@ mod conflicts;
 mod file;
 mod parse;
 mod reader;
+#[cfg(test)]
+mod tests;
 
 pub use file::ConfigFile;
 
@@ -83,8 +85,8 @@ impl Config {
             return Some(&self.default);
         }
         let mut named = self.named.iter();
-        let (_, backup) = named.find(|(known, _)| known.as_str() == name.as_str())?;
-        Some(backup)
+        let found = named.find(|(known, _)| known.as_str() == name.as_str());
+        found.map(|(_, backup)| backup)
     }
 
     /// All backups, the default first.

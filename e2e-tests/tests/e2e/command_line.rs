@@ -770,6 +770,74 @@ fn an_installation_is_checked(
     assert!(tags(backup.as_ref(), &copies).is_empty());
 }
 
+/// Each with its own login, which it gets from a file.
+#[rstest]
+#[case::all_is_well("for-b", 0, "ok      push login of backup team-b")]
+#[case::wrong_login("for-a", 1, "failed  push login of backup team-b")]
+fn every_backup_of_the_configuration_is_checked(
+    #[case] password: &str,
+    #[case] code: i32,
+    #[case] last: &str,
+) {
+    let upstream = start_registry().unwrap();
+    let first = start_registry_with(Some(Credential::new("a", "for-a"))).unwrap();
+    let second = start_registry_with(Some(Credential::new("b", "for-b"))).unwrap();
+    let (from, to_a, to_b) = (upstream.address(), first.address(), second.address());
+    Image::single(1)
+        .push(&upstream.client(), "team/app", "v1")
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (password_a, password_b) = (file("a", "for-a\n"), file("b", password));
+    let backup = |registry: &str, user: &str, password: &str| {
+        format!("{{registry: '{registry}', push: {{username: {user}, passwordFile: {password}}}}}")
+    };
+    let config = format!(
+        "backups:\n  default: {}\n  team-b: {}\n",
+        backup(&to_a, "a", &password_a),
+        backup(&to_b, "b", &password_b)
+    );
+    let check = |config: &str| {
+        Command::new(artifacts::sidecar_program().unwrap())
+            .args(["check", &format!("{from}/team/app:v1"), "--config", config])
+            .args(["--insecure-registry", &format!("{from},{to_a},{to_b}")])
+            .env_clear()
+            .output()
+            .unwrap()
+    };
+    let output = check(&file("config.yaml", &config));
+    let shown = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(code), "{shown}");
+    let starts: Vec<_> = shown
+        .lines()
+        .map(|line| line.split(':').next().unwrap())
+        .collect();
+    assert_eq!(
+        starts,
+        ["ok      push login", "ok      dry run", last],
+        "{shown}"
+    );
+    let copies = format!("{}-team-app", from.replace(':', "_"));
+    for registry in [&first, &second] {
+        assert!(tags(registry.as_ref(), &copies).is_empty());
+    }
+
+    let output = check(&file("broken.yaml", "backups: {team-b: {registy: a.b}}"));
+    let shown = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{shown}");
+    for words in [
+        "--config ",
+        "3 errors",
+        "backups.team-b.registy: unknown key; use registry",
+    ] {
+        assert!(shown.contains(words), "{shown}");
+    }
+}
+
 /// Registries answer 404 to both.
 #[rstest]
 #[case::tag("team/app:v2", "the repository exists, but has no such tag")]

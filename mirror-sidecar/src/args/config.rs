@@ -15,7 +15,7 @@ use crate::exit::UsageError;
 #[command(next_help_heading = "Configuration file")]
 pub struct ConfigArgs {
     /// File with more backups than the one of the flags, and with logins for targets of rewrites, in YAML or JSON; reloaded
-    /// when it changes (docs/config.md)
+    /// when it changes
     #[arg(long, env = "CONFIG_FILE", value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -50,12 +50,11 @@ impl ConfigArgs {
                 file: None,
             });
         };
-        let backup = match flags.backup.registry() {
-            Some(_) => Some(flags.default()?),
-            None => {
-                flags.check_unused()?;
-                None
-            }
+        let backup = if flags.backup.registry().is_some() {
+            Some(flags.default()?)
+        } else {
+            flags.check_unused()?;
+            None
         };
         let defaults = FlagDefaults {
             backup,

@@ -19,12 +19,13 @@ This page is generated from the program's `--help`: `IMAGE_MIRROR_ACCEPT=1 cargo
 ";
 
 /// Pages that explain a flag further.
-const SEE: [(&str, &str); 11] = [
+const SEE: [(&str, &str); 12] = [
     (
         "private-registry",
         "registries.md#registries-in-private-networks",
     ),
     ("parallel-copies", "fairness.md"),
+    ("config", "config.md"),
     ("kubernetes", "cluster.md"),
     ("facade-address", "rules.md#what-mirror-sidecar-copies"),
     ("policy-settings", "rules.md#what-mirror-sidecar-copies"),

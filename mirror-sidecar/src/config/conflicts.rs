@@ -22,23 +22,28 @@ pub(super) fn conflicts(config: &Config, has_default_of_flags: bool) -> Vec<Stri
     let (mut current, mut former) = (Vec::new(), Vec::new());
     for (owner, (name, backup)) in config.backups().enumerate() {
         let is_of_flags = name.is_default() && has_default_of_flags;
+        let key = if is_of_flags {
+            "--registry".to_owned()
+        } else {
+            format!("backups.{name}")
+        };
+        for (index, [location, _]) in backup.former.iter().enumerate() {
+            let key = if is_of_flags {
+                "--former-backup".to_owned()
+            } else {
+                format!("{key}.formerLocations[{index}]")
+            };
+            former.push(Location {
+                owner,
+                key,
+                backup: location,
+            });
+        }
         current.push(Location {
             owner,
-            key: match is_of_flags {
-                true => "--registry".to_owned(),
-                false => format!("backups.{name}"),
-            },
+            key,
             backup: &backup.backup,
         });
-        let locations = backup.former.iter().enumerate();
-        former.extend(locations.map(|(index, [backup, _])| Location {
-            owner,
-            key: match is_of_flags {
-                true => "--former-backup".to_owned(),
-                false => format!("backups.{name}.formerLocations[{index}]"),
-            },
-            backup,
-        }));
     }
     for (index, first) in current.iter().enumerate() {
         for second in current.iter().skip(index + 1) {

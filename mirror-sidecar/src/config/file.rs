@@ -122,3 +122,96 @@ fn sentence(errors: &[String]) -> String {
         errors => format!("{} errors: {}", errors.len(), errors.join("; ")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::num::NonZeroUsize;
+
+    use super::*;
+
+    fn flags() -> FlagDefaults {
+        FlagDefaults {
+            backup: None,
+            max_image_size: None,
+            parallel_copies: NonZeroUsize::MIN,
+            manages_pull_secrets: true,
+        }
+    }
+
+    fn location(current: &watch::Receiver<Arc<Config>>) -> String {
+        current.borrow().default.backup.location()
+    }
+
+    /// As the kubelet does: `..data` becomes another folder, and the file behind the same path has another content.
+    #[tokio::test(start_paused = true)]
+    async fn a_mounted_config_map_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |version: &str, text: &str| {
+            let target = folder.path().join(version);
+            fs::create_dir(&target).unwrap();
+            fs::write(target.join("config.yaml"), text).unwrap();
+            let new = folder.path().join("..new");
+            std::os::unix::fs::symlink(&target, &new).unwrap();
+            fs::rename(&new, folder.path().join("..data")).unwrap();
+        };
+        write("1", "backups: {default: {registry: a.b, repository: one}}");
+        let path = folder.path().join("..data").join("config.yaml");
+        let file = ConfigFile::load(path, flags()).unwrap();
+        let mut current = file.subscribe();
+        tokio::spawn(file.follow());
+        write("2", "backups: {default: {registry: a.b, repository: two}}");
+        current.changed().await.unwrap();
+        assert_eq!(location(&current), "a.b/two");
+    }
+
+    #[test]
+    fn an_invalid_file_keeps_the_last_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.yaml");
+        let error = ConfigFile::load(path.clone(), flags())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("--config ") && error.contains("config.yaml"),
+            "{error}"
+        );
+
+        let user = folder.path().join("user");
+        let text = format!(
+            "backups: {{default: {{registry: a.b, push: {{usernameFile: {0}, passwordFile: {0}}}}}}}",
+            user.display()
+        );
+        fs::write(&user, "bot").unwrap();
+        fs::write(&path, &text).unwrap();
+        let mut file = ConfigFile::load(path.clone(), flags()).unwrap();
+        let mut current = file.subscribe();
+        let mut update = |file: &mut ConfigFile| {
+            file.update(read(&path, &flags()));
+            let is_new = current.has_changed().unwrap();
+            current.mark_unchanged();
+            is_new
+        };
+        assert!(!update(&mut file), "nothing changed");
+        for broken in ["backups: [", "", "backups: {}"] {
+            fs::write(&path, broken).unwrap();
+            assert!(!update(&mut file) && file.reported.is_some());
+        }
+        fs::write(&path, &text).unwrap();
+        assert!(!update(&mut file) && file.reported.is_none());
+        // A user name in a file is part of the configuration.
+        fs::write(&user, "another").unwrap();
+        assert!(update(&mut file));
+        fs::write(&path, text.replace("a.b", "c.d")).unwrap();
+        assert!(update(&mut file));
+        assert_eq!(location(&current), "c.d");
+    }
+
+    #[test]
+    fn the_length_of_the_file_is_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.yaml");
+        fs::write(&path, "#".repeat(usize::try_from(MAX_BYTES).unwrap() + 1)).unwrap();
+        assert!(read(&path, &flags()).unwrap_err().contains("longer"));
+    }
+}

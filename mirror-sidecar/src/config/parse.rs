@@ -61,13 +61,12 @@ pub(super) fn parse(text: &str, defaults: &FlagDefaults) -> Result<Parsed, Vec<S
     }
 }
 
-/// An empty file is an empty mapping.
 fn document(text: &str) -> Result<Value, String> {
     // The first step refuses keys that are there twice, the second keys that are not strings.
     let document: yaml_serde::Value =
         yaml_serde::from_str(text).map_err(|error| format!("not YAML: {error}"))?;
     if document.is_null() {
-        return Ok(Value::Object(serde_json::Map::new()));
+        return Err("the file is empty".to_owned());
     }
     yaml_serde::from_value(document)
         .map_err(|_| "all keys must be strings; quote numbers and `true`".to_owned())
@@ -234,7 +233,7 @@ impl Parser<'_> {
             (true, false) => reader.refuse("passwordFile", "is required"),
             (false, true) => reader.refuse("username", "is required, or usernameFile"),
             (false, false) => {
-                reader.refuse_all("must have username and passwordFile, or dockerConfig")
+                reader.refuse_all("must have username and passwordFile, or dockerConfig");
             }
         }
         let Some(file) = password_file else {

@@ -54,9 +54,12 @@ impl<'a, 'e> Reader<'a, 'e> {
         }
     }
 
-    /// Returns whether a key is there, even with an invalid value.
+    /// Returns whether a key is there, even with an invalid value. The key counts as known from now on.
     pub fn has(&mut self, key: &'static str) -> bool {
-        self.value(key).is_some()
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
+        self.map.contains_key(key)
     }
 
     /// Refuses a key that users probably try. Returns whether it is there.
@@ -71,13 +74,11 @@ impl<'a, 'e> Reader<'a, 'e> {
 
     /// Returns the text of a key; `None` if it is absent, or no text, which is an error.
     pub fn text(&mut self, key: &'static str) -> Option<&'a str> {
-        match self.value(key)? {
-            Value::String(text) => Some(text),
-            _ => {
-                self.refuse(key, "must be a string");
-                None
-            }
+        let text = self.value(key)?.as_str();
+        if text.is_none() {
+            self.refuse(key, "must be a string");
         }
+        text
     }
 
     /// Like [`Self::text`]; an absent key is an error.
@@ -113,12 +114,16 @@ impl<'a, 'e> Reader<'a, 'e> {
         texts
     }
 
-    /// Returns the value of a key, which counts as known from now on. A key without a value is absent.
+    /// Returns the value of a key; `None` if it is absent, or has no value, which is an error. To be called once.
     pub fn value(&mut self, key: &'static str) -> Option<&'a Value> {
-        if !self.known.contains(&key) {
-            self.known.push(key);
+        if !self.has(key) {
+            return None;
         }
-        self.map.get(key).filter(|value| !value.is_null())
+        let value = self.map.get(key).filter(|value| !value.is_null());
+        if value.is_none() {
+            self.refuse(key, "has no value; set one, or remove the key");
+        }
+        value
     }
 
     /// Reads the keys below `key`; `None` if it is absent or has no keys, which is an error.
