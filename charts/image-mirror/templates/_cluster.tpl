@@ -23,8 +23,10 @@
 
 {{/* Whether the sidecar creates pull Secrets. */}}
 {{- define "image-mirror.makesPullSecrets" -}}
+{{- $kinds := list }}
+{{- range include "image-mirror.logins" . | fromJsonArray }}{{ $kinds = append $kinds .kind }}{{ end }}
 {{- with .Values.pull }}
-{{- if or .username .existingSecret .dockerConfigSecret .useRegistryCredentials }}true{{ end }}
+{{- if or .username .existingSecret .dockerConfigSecret .useRegistryCredentials (has "pull" $kinds) }}true{{ end }}
 {{- end }}
 {{- end }}
 
@@ -37,7 +39,8 @@
 {{/* Locations of copies, as the policy's setting `backups`. */}}
 {{- define "image-mirror.backups" -}}
 {{- with .Values.registry }}
-{{- list (list .host .repository | compact | join "/") | toJson }}
+{{- $default := list (list .host .repository | compact | join "/") }}
+{{- include "image-mirror.namedLocations" $ | fromJsonArray | concat $default | toJson }}
 {{- end }}
 {{- end }}
 

@@ -124,6 +124,10 @@ Sets .Values.found: .cluster, whether helm can look objects up (`helm template` 
   {{- if $v.policyServer.create }}
     {{- $needed = append $needed (list "policyServer.imagePullSecret" $v.policyServer.imagePullSecret $kubewarden $docker) }}
   {{- end }}
+  {{- range $login := include "image-mirror.logins" . | fromJsonArray }}
+    {{- $needed = append $needed (list (printf "%s.existingSecret" $login.value) $login.login.existingSecret $namespace (list "username" "password")) }}
+    {{- $needed = append $needed (list (printf "%s.dockerConfigSecret" $login.value) $login.login.dockerConfigSecret $namespace $docker) }}
+  {{- end }}
   {{- range $needed }}
     {{- $value := index . 0 }}
     {{- $name := index . 1 }}

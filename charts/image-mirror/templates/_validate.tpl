@@ -46,6 +46,7 @@
     {{- $wrong = append $wrong "policy.reinvocation needs admissionPolicies.enabled and Kubernetes 1.30 or newer, because nothing else limits which webhook the sidecar may register (with helm template, set admissionPolicies.enabled=true)" }}
   {{- end }}
 {{- end }}
+{{- $wrong = concat $wrong (include "image-mirror.configErrors" . | fromJsonArray) }}
 {{- /* Helm would delete the chart's own Secret of such a name, and Pods would no longer find it. */}}
 {{- $sidecar := include "image-mirror.sidecar" . }}
 {{- $own := list }}
@@ -53,6 +54,9 @@
 {{- $secrets := dict "registry.existingSecret" $v.registry.existingSecret "pull.existingSecret" $v.pull.existingSecret }}
 {{- $secrets = merge $secrets (dict "pull.dockerConfigSecret" $v.pull.dockerConfigSecret "upstream.dockerConfigSecret" $v.upstream.dockerConfigSecret) }}
 {{- $secrets = merge $secrets (dict "facade.existingSecret" $v.facade.existingSecret "tls.existingSecret" $v.tls.existingSecret) }}
+{{- range $login := include "image-mirror.logins" . | fromJsonArray }}
+  {{- range $key, $secret := $login.login }}{{ $secrets = set $secrets (printf "%s.%s" $login.value $key) $secret }}{{ end }}
+{{- end }}
 {{- range $name, $secret := $secrets }}
   {{- if has $secret $own }}
     {{- $wrong = append $wrong (printf "%s: %s is a Secret of the chart itself, which Helm would delete; copy it, and set the name of the copy" $name $secret) }}

@@ -69,6 +69,16 @@ def pod_environment(found, others, folder):
     for volume in pod["volumes"]:
         place = folder / mounts[volume["name"]].lstrip("/")
         place.mkdir(parents=True)
+        if volume["name"] == "config":
+            for file, text in found["ConfigMap", volume["configMap"]["name"]]["data"].items():
+                (place / file).write_text(text.replace("/etc/image-mirror", f"{folder}/etc/image-mirror"))
+            continue
+        if "projected" in volume:
+            for source in volume["projected"]["sources"]:
+                for item in source["secret"]["items"]:
+                    (place / item["path"]).parent.mkdir(parents=True, exist_ok=True)
+                    (place / item["path"]).write_text(others[item["key"]])
+            continue
         if "configMap" in volume:
             for file in CERTIFICATES:
                 (place / file).write_text(secrets["mirror-sidecar-tls"]["ca.crt"])

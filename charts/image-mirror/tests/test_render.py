@@ -10,7 +10,7 @@ import jsonschema
 import kubernetes_validate
 import yaml
 
-from support import CASES, CHART, HERE, decoded, environment, helm, objects, only, render_text, values
+from support import CASES, CHART, HERE, ROOT, decoded, environment, helm, objects, only, render_text, values
 
 # Renders that are reviewed as a whole. `Differences` states what the other values files change.
 GOLDEN = HERE / "golden"
@@ -121,6 +121,85 @@ PULL_RIGHTS = [("create", "")] + [(verb, "$NAME") for verb in ("delete", "get", 
 def pull_rights(name):
     """What managing the pull Secret of this name needs."""
     return {("", "secrets", verb, its.replace("$NAME", name)) for verb, its in PULL_RIGHTS}
+
+
+class Teams(unittest.TestCase):
+    """Backups besides the default one."""
+
+    def setUp(self):
+        self.found = rendered(case_of("teams"))
+        self.config = yaml.safe_load(self.found["ConfigMap", "mirror-sidecar-config"]["data"]["config.yaml"])
+
+    def mounted(self, kind):
+        """The keys of Secrets by the path in the container of this kind."""
+        pod = only(self.found, kind)["spec"]["template"]["spec"]
+        [mount] = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "logins"]
+        [volume] = [volume for volume in pod["volumes"] if volume["name"] == "logins"]
+        return {
+            f"{mount['mountPath']}/{item['path']}": (source["secret"]["name"], item["key"])
+            for source in volume["projected"]["sources"]
+            for item in source["secret"]["items"]
+        }
+
+    def test_the_file_is_one_that_the_published_schema_accepts(self):
+        published = json.loads((ROOT / "docs/config.schema.json").read_text())
+        jsonschema.Draft7Validator.check_schema(published)
+        # The default backup is defined by flags.
+        jsonschema.validate(self.config, published)
+        self.assertEqual(list(self.config["backups"]), ["team-a", "team-b"])
+        for kind in ("Deployment", "Job"):
+            [container] = containers(self.found, kind)
+            paths = {variable["name"]: variable.get("value") for variable in container["env"]}
+            self.assertEqual(paths["CONFIG_FILE"], "/etc/image-mirror/config/config.yaml")
+            mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+            self.assertEqual(mounts["config"], "/etc/image-mirror/config")
+
+    def test_every_login_is_mounted_from_its_secret_and_no_password_is_in_the_file(self):
+        logins = [(name, kind, its[kind]) for name, its in self.config["backups"].items() for kind in ("push", "pull")]
+        logins += [(name, "pull", its["pull"]) for name, its in self.config["targets"].items()]
+        secrets = {
+            "harbor.example.com/hub pull": "hub-pull",
+            **{f"{team} {kind}": f"{team}-{kind}" for team in ("team-a", "team-b") for kind in ("push", "pull")},
+        }
+        keys = {"usernameFile": "username", "passwordFile": "password", "dockerConfig": ".dockerconfigjson"}
+        expected = {
+            path: (secrets[f"{name} {kind}"], keys[key]) for name, kind, login in logins for key, path in login.items()
+        }
+        for kind in ("Deployment", "Job"):
+            self.assertEqual(self.mounted(kind), expected)
+
+    def test_the_policy_trusts_all_backups_and_names_no_other(self):
+        settings = only(self.found, "ClusterAdmissionPolicy")["spec"]["settings"]
+        self.assertEqual(
+            settings["backups"],
+            [
+                "harbor.example.com/shared",
+                "harbor.example.com/team-a",
+                "harbor.example.com/team-b",
+                "registry.example.com/team-b",
+            ],
+        )
+        # Former locations of a team's backup are not those of the default one.
+        self.assertNotIn("FORMER_BACKUPS", variables(self.found))
+        told = values(case_of("teams"))
+        self.assertEqual(settings["rules"], told["policy"]["settings"]["rules"])
+        named = {rule["backup"] for rule in settings["rules"] if "backup" in rule}
+        self.assertLessEqual(named, self.config["backups"].keys())
+
+    def test_a_login_of_a_team_alone_needs_the_rights_for_pull_secrets(self):
+        login = "backups.team-a={registry: a.example, pull: {existingSecret: a}}"
+        flags = ("--set", "registry.host=ghcr.io", "--set-json")
+        found = objects(render_text(*flags, as_json(login)))
+        self.assertLessEqual(pull_rights("image-mirror-pull"), rules(found, "ClusterRole"))
+        without = objects(render_text(*flags, as_json("backups.team-a={registry: a.example}")))
+        self.assertFalse(pull_rights("image-mirror-pull") & rules(without, "ClusterRole"))
+        self.assertNotIn("projected", str(only(without, "Deployment")))
+
+
+def as_json(text):
+    """A flag for `--set-json` from YAML."""
+    path, _, value = text.partition("=")
+    return f"{path}={json.dumps(yaml.safe_load(value))}"
 
 
 class Differences(unittest.TestCase):
@@ -459,8 +538,11 @@ class Rendered(unittest.TestCase):
     @for_each_case
     def test_secrets_that_pods_mount_exist_or_are_named_by_the_values(self, case):
         found, told = rendered(case), case.read_text()
-        for volume in only(found, "Deployment")["spec"]["template"]["spec"]["volumes"]:
-            name = volume.get("secret", {}).get("secretName")
+        volumes = only(found, "Deployment")["spec"]["template"]["spec"]["volumes"]
+        names = [volume.get("secret", {}).get("secretName") for volume in volumes]
+        for volume in volumes:
+            names += [source["secret"]["name"] for source in volume.get("projected", {}).get("sources", [])]
+        for name in names:
             made_by_cert_manager = [
                 item["spec"]["secretName"] for (kind, _), item in found.items() if kind == "Certificate"
             ]

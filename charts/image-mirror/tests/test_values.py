@@ -1,6 +1,7 @@
 """What may be set: the schema knows every value and nothing else, and what makes no sense is refused in plain words."""
 
 import ipaddress
+import json
 import re
 import subprocess
 import sys
@@ -18,6 +19,14 @@ PEM = "-----BEGIN CERTIFICATE-----\nZg==\n-----END CERTIFICATE-----\n"
 def sets(**values):
     """Flags for helm; two underscores stand for a dot."""
     return [part for key, value in values.items() for part in ("--set", f"{key.replace('__', '.')}={value}")]
+
+
+def more(backups, *targets):
+    """Flags for backups by their location, and for targets."""
+    split = {name: location.partition("/") for name, location in backups.items()}
+    backups = {name: {"registry": host, "repository": path} for name, (host, _, path) in split.items()}
+    targets = {target: {"pull": {"existingSecret": "a"}} for target in targets}
+    return ["--set-json", f"backups={json.dumps(backups)}", "--set-json", f"targets={json.dumps(targets)}"]
 
 
 def paths(node, prefix=()):
@@ -89,6 +98,13 @@ class Schema(unittest.TestCase):
             ),
             (["--set-json", 'excludeNamespaces=["Kube_System"]'], "/excludeNamespaces/0"),
             (["--set-json", 'policy.extraRules=[{"resources": ["clonesets"]}]'], "/policy/extraRules/0"),
+            (["--set-json", 'backups.team-a={"registry": "a.b", "host": "a.b"}'], "'host'"),
+            (["--set-json", 'backups.team-a={"repository": "a"}'], "'registry'"),
+            (["--set-json", 'backups.Team={"registry": "a.b"}'], "'Team'"),
+            (["--set-json", 'backups.default={"registry": "a.b"}'], "'default'"),
+            (["--set-json", 'backups.team-a={"registry": "a.b", "push": {"password": "p"}}'], "'password'"),
+            (["--set-json", 'backups.team-a={"registry": "a.b", "pull": {}}'], "/backups/team-a/pull"),
+            (["--set-json", 'targets.harbor={}'], "'pull'"),
             (sets(facade__password="short"), "/facade/password"),
             (sets(facade__username="a:b"), "/facade/username"),
             (sets(tls__ca="no PEM"), "/tls/ca"),
@@ -273,6 +289,28 @@ class Sense(unittest.TestCase):
             (
                 "reinvocation needs cluster.mode on",
                 sets(policy__reinvocation="true", cluster__mode="watch", admissionPolicies__enabled="true"),
+            ),
+            ("backups.one and backups.two have the same location a.b/x", more({"one": "a.b/x", "two": "a.b/x"})),
+            ("registry and backups.one have the same location ghcr.io", more({"one": "ghcr.io"})),
+            ("backups.one: ghcr.io/acme is inside registry (ghcr.io)", more({"one": "ghcr.io/acme"})),
+            ("backups.two: a.b/x/y is inside backups.one (a.b/x)", more({"one": "a.b/x", "two": "a.b/x/y"})),
+            ("targets.a.b/x/hub overlaps backups.one (a.b/x)", more({"one": "a.b/x"}, "a.b/x/hub")),
+            ("targets.ghcr.io/hub overlaps registry (ghcr.io)", more({}, "ghcr.io/hub")),
+            (
+                "policy.settings.rules[0].backup: team-c is not in backups",
+                ["--set-json", 'policy.settings.rules=[{"action": "mirror", "backup": "team-c"}]'],
+            ),
+            (
+                "backups.one.push.existingSecret: mirror-sidecar-pull is",
+                ["--set-json", 'backups.one={"registry": "a.b", "push": {"existingSecret": "mirror-sidecar-pull"}}'],
+            ),
+            (
+                "only created with cluster.mode on",
+                [
+                    *sets(cluster__mode="watch"),
+                    "--set-json",
+                    'backups.one={"registry": "a.b", "pull": {"existingSecret": "a"}}',
+                ],
             ),
             ("must be less than policyServer.replicas", sets(policyServer__minAvailable=2)),
             ("must be less than policyServer.replicas", sets(policyServer__minAvailable="100%")),

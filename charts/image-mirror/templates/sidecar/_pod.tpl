@@ -43,6 +43,17 @@
     secretName: {{ . | quote }}
     items: [{key: .dockerconfigjson, path: config.json}]
 {{- end }}
+{{- if include "image-mirror.hasConfig" . }}
+- name: config
+  configMap:
+    name: "{{ include "image-mirror.sidecar" . }}-config"
+{{- with include "image-mirror.loginSources" . }}
+- name: logins
+  projected:
+    sources:
+      {{- . | trim | nindent 6 }}
+{{- end }}
+{{- end }}
 {{- with .Values.upstream.caConfigMap }}
 - name: ca
   configMap:
@@ -107,6 +118,10 @@ name in the values, the Secret.
 {{ include "image-mirror.usernameEnv" (list "REGISTRY_USERNAME" $v.registry.username $secret) }}
 - name: REGISTRY_PASSWORD_FILE
   value: /etc/image-mirror/registry/password
+{{- end }}
+{{- if include "image-mirror.hasConfig" . }}
+- name: CONFIG_FILE
+  value: /etc/image-mirror/config/config.yaml
 {{- end }}
 {{- with $v.upstream.dockerConfigSecret }}
 - name: DOCKER_CONFIG_FILE
