@@ -321,8 +321,9 @@ impl Backup {
         canonical(&host, &path, &version)
     }
 
-    /// Whether this host is the backup registry, with or without the port 443.
-    fn is_at(&self, host: &str) -> bool {
+    /// Returns whether this host is the backup registry, with or without the port 443.
+    #[must_use]
+    pub fn is_at(&self, host: &str) -> bool {
         grammar::without_default_port(host) == grammar::without_default_port(&self.registry)
     }
 

@@ -18,6 +18,7 @@ const DIGEST: &str = "digest/";
 const PEEK: &str = "peek/";
 const BACKUP: &str = "backup/";
 const TARGET: &str = "target/";
+const ORIGINAL: &str = "original/";
 const PULL_SECRET: &str = "pull-secret/";
 /// A pull Secret has no versions, so its reference has the default tag.
 const PULL_SECRET_TAG: &str = "latest";
@@ -50,6 +51,8 @@ pub enum Place<'a> {
     Backup(BackupName<'a>),
     /// From the place that the image itself names, the target of a rewrite. Nothing is copied.
     Target,
+    /// From its own registry, by digest, while this backup is unavailable. Nothing is copied.
+    Original(BackupName<'a>),
 }
 
 /// Whether a request has side effects.
@@ -191,7 +194,8 @@ impl<'a> Query<'a> {
             });
         }
         let (place, rest) = decode_place(rest)?;
-        let (name, version) = if let Some(name) = rest.strip_prefix(TAG) {
+        let is_original = matches!(place, Place::Original(_));
+        let (name, version) = if let Some(name) = rest.strip_prefix(TAG).filter(|_| !is_original) {
             (name, format!(":{tag}"))
         } else if let Some(name) = rest.strip_prefix(DIGEST) {
             let digest = Digest::parse_tag_form(tag)
@@ -208,19 +212,24 @@ impl<'a> Query<'a> {
     }
 }
 
-/// Splits off the place: nothing for the default backup, `backup/<name>/` for another one, or `target/`. No registry of an image
-/// comes first, so these prefixes have one meaning.
+/// Splits off the place: nothing for the default backup, `backup/<name>/` for another one, either of them followed by
+/// `original/`, or `target/`. No registry of an image comes first, so these prefixes have one meaning.
 fn decode_place(rest: &str) -> Result<(Place<'static>, &str), DecodeError> {
     if let Some(rest) = rest.strip_prefix(TARGET) {
         return Ok((Place::Target, rest));
     }
-    let Some(named) = rest.strip_prefix(BACKUP) else {
-        return Ok((Place::Backup(BackupName::DEFAULT), rest));
+    let (name, rest) = match rest.strip_prefix(BACKUP) {
+        None => (BackupName::DEFAULT, rest),
+        Some(named) => {
+            let (name, rest) = named.split_once('/').ok_or(DecodeError::Backup)?;
+            let name = BackupName::parse(name).filter(|name| !name.is_default());
+            (name.ok_or(DecodeError::Backup)?.into_owned(), rest)
+        }
     };
-    let (name, rest) = named.split_once('/').ok_or(DecodeError::Backup)?;
-    let name = BackupName::parse(name).filter(|name| !name.is_default());
-    let name = name.ok_or(DecodeError::Backup)?;
-    Ok((Place::Backup(name.into_owned()), rest))
+    Ok(match rest.strip_prefix(ORIGINAL) {
+        Some(rest) => (Place::Original(name), rest),
+        None => (Place::Backup(name), rest),
+    })
 }
 
 /// A host as a path component: `host:5000` becomes `host_5000`, and `_` never occurs in a host name.
@@ -249,11 +258,15 @@ pub(crate) fn canonical(host: &str, path: &str, version: &str) -> Option<ImageRe
 /// The prefix of a query.
 impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Backup(name) if name.is_default() => Ok(()),
-            Self::Backup(name) => write!(f, "{BACKUP}{name}/"),
-            Self::Target => f.write_str(TARGET),
+        let (name, end) = match self {
+            Self::Backup(name) => (name, ""),
+            Self::Original(name) => (name, ORIGINAL),
+            Self::Target => return f.write_str(TARGET),
+        };
+        if !name.is_default() {
+            write!(f, "{BACKUP}{name}/")?;
         }
+        f.write_str(end)
     }
 }
 
@@ -261,7 +274,8 @@ impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::UnknownKind => {
-                "the repository must start with tag/, digest/ or pull-secret/, optionally after peek/, backup/<name>/ or target/"
+                "the repository must start with tag/, digest/ or pull-secret/, optionally after peek/, backup/<name>/, original/ \
+                 or target/"
             }
             Self::Host => "the registry must be a lower-case host name, with its port as _5000",
             Self::Image => "the registry must be followed by a normalised repository, with a tag or sha256-<hex>",

@@ -136,6 +136,16 @@ impl<'a> ImageRef<'a> {
         Self { version, ..self }
     }
 
+    /// Returns the same image with this digest instead of any other. A tag stays.
+    #[must_use]
+    pub fn with_digest(self, digest: Digest<'a>) -> Self {
+        let version = match self.version {
+            Version::Tag(tag) | Version::Both(tag, _) => Version::Both(tag, digest),
+            Version::Digest(_) => Version::Digest(digest),
+        };
+        Self { version, ..self }
+    }
+
     /// Returns the same reference with owned text.
     #[must_use]
     pub fn into_owned(self) -> ImageRef<'static> {

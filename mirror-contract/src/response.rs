@@ -23,6 +23,9 @@ const SECRET: &str = "image-mirror.dev/secret";
 const NAME: &str = "image-mirror.dev/name";
 /// The value of [`NAME`] for an image whose name no copy has any more.
 const FORMER: &str = "former";
+const BACKUP: &str = "image-mirror.dev/backup";
+/// The value of [`BACKUP`] while the registry of the image does not respond.
+const UNAVAILABLE: &str = "unavailable";
 
 /// Longest reason, in characters. Error texts of registries may have several pages.
 const MAX_REASON: usize = 200;
@@ -48,6 +51,13 @@ pub enum ImageStatus<'a> {
         secret: Option<Cow<'a, str>>,
         /// The image may be a copy with a former name: it is in a former backup, or no copy in the backup has this name now.
         is_former: bool,
+        /// The backup has not responded for a while, so the image cannot be pulled.
+        is_unavailable: bool,
+    },
+    /// The backup is unavailable, and the registry of the image has it with this digest.
+    Original {
+        /// The requested digest.
+        digest: Digest<'a>,
     },
     /// The image is not mirrored.
     Excluded {
@@ -89,14 +99,14 @@ pub enum RefusalKind {
 }
 
 impl<'a> ImageStatus<'a> {
-    /// Sets the pull Secret, unless the image is excluded.
+    /// Sets the pull Secret of an image in the backup.
     #[must_use]
     pub fn naming_secret(mut self, name: Option<&'a str>) -> Self {
         match &mut self {
             Self::Mirrored { secret, .. } | Self::InBackup { secret, .. } => {
                 *secret = name.map(Cow::Borrowed);
             }
-            Self::Excluded { .. } => {}
+            Self::Original { .. } | Self::Excluded { .. } => {}
         }
         self
     }
@@ -118,14 +128,25 @@ impl<'a> ImageStatus<'a> {
                 annotations.extend(secret_annotation(secret.as_deref()));
                 annotations
             }
-            Self::InBackup { secret, is_former } => {
+            Self::InBackup {
+                secret,
+                is_former,
+                is_unavailable,
+            } => {
                 let mut annotations = Vec::from([(STATE, "in-backup".to_string())]);
                 if *is_former {
                     annotations.push((NAME, FORMER.to_string()));
                 }
+                if *is_unavailable {
+                    annotations.push((BACKUP, UNAVAILABLE.to_string()));
+                }
                 annotations.extend(secret_annotation(secret.as_deref()));
                 annotations
             }
+            Self::Original { digest } => Vec::from([
+                (STATE, "original".to_string()),
+                (DIGEST, digest.to_string()),
+            ]),
             Self::Excluded { reason } => Vec::from([
                 (STATE, "excluded".to_string()),
                 (REASON, reason.to_string()),
@@ -146,8 +167,12 @@ impl<'a> ImageStatus<'a> {
                     secret: secret_name(get),
                 })
             }
+            "original" => Some(Self::Original {
+                digest: Digest::parse(get(DIGEST)?)?,
+            }),
             "in-backup" => Some(Self::InBackup {
                 is_former: get(NAME) == Some(FORMER),
+                is_unavailable: get(BACKUP) == Some(UNAVAILABLE),
                 secret: secret_name(get),
             }),
             "excluded" => Some(Self::Excluded {

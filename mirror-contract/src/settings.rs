@@ -71,6 +71,10 @@ pub struct Settings<'a> {
     /// `whenUnavailable`: the same if the sidecar returns no usable response.
     /// Default: `keep`
     pub when_unavailable: Fallback,
+    /// `whenBackupUnavailable`: what new Pods use while the backup with their copies does not respond: the `original` images
+    /// with the digests of the copies, if their registries have them, or `copy` to keep the copies.
+    /// Default: `original`
+    pub when_backup_unavailable: Failover,
     /// `pinDigest`: add the digest of the copy to every rewritten image, so that a moved tag cannot change what runs.
     /// Default: `false`
     pub pin_digest: bool,
@@ -87,6 +91,15 @@ pub enum Fallback {
     Keep,
     /// The request is rejected.
     Reject,
+}
+
+/// What new Pods use while the backup with their copies does not respond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failover {
+    /// The originals with the digests of the copies.
+    Original,
+    /// The copies.
+    Copy,
 }
 
 /// The older form of rules, for all namespaces.
@@ -136,6 +149,7 @@ impl<'a> Settings<'a> {
         );
         let when_not_mirrored = read_fallback(&mut reader, "whenNotMirrored");
         let when_unavailable = read_fallback(&mut reader, "whenUnavailable");
+        let when_backup_unavailable = read_failover(&mut reader);
         let pin_digest = reader.optional("pinDigest", "true or false", false, Value::as_bool);
         let time_budget = read_time_budget(&mut reader);
         let errors = reader.finish();
@@ -149,6 +163,7 @@ impl<'a> Settings<'a> {
                 skip_labels,
                 when_not_mirrored,
                 when_unavailable,
+                when_backup_unavailable,
                 pin_digest,
                 time_budget,
             }),
@@ -237,6 +252,7 @@ impl<'a> Settings<'a> {
             skip_labels: labels.map(LabelPattern::into_owned).collect(),
             when_not_mirrored: self.when_not_mirrored,
             when_unavailable: self.when_unavailable,
+            when_backup_unavailable: self.when_backup_unavailable,
             pin_digest: self.pin_digest,
             time_budget: self.time_budget,
         }
@@ -309,16 +325,31 @@ fn read_rule<'a>(reader: &mut Reader<'a>, index: usize) -> Option<Rule<'a>> {
 }
 
 fn read_fallback(reader: &mut Reader<'_>, key: &'static str) -> Fallback {
-    reader.optional(
-        key,
-        "`keep` or `reject`",
-        Fallback::Keep,
-        |value| match value.as_str()? {
-            "keep" => Some(Fallback::Keep),
-            "reject" => Some(Fallback::Reject),
-            _ => None,
-        },
-    )
+    match read_choice(reader, key, "`keep` or `reject`", ["keep", "reject"]) {
+        false => Fallback::Keep,
+        true => Fallback::Reject,
+    }
+}
+
+fn read_failover(reader: &mut Reader<'_>) -> Failover {
+    let key = "whenBackupUnavailable";
+    match read_choice(reader, key, "`original` or `copy`", ["original", "copy"]) {
+        false => Failover::Original,
+        true => Failover::Copy,
+    }
+}
+
+/// Returns whether a setting has the second of two values, and not the first, its default.
+fn read_choice(
+    reader: &mut Reader<'_>,
+    key: &'static str,
+    wanted: &str,
+    [first, second]: [&str; 2],
+) -> bool {
+    reader.optional(key, wanted, false, |value| {
+        let value = value.as_str()?;
+        (value == first || value == second).then(|| value == second)
+    })
 }
 
 fn read_time_budget(reader: &mut Reader<'_>) -> Duration {

@@ -87,6 +87,13 @@ impl BackupHealth {
         self.inner.trouble.borrow().is_some()
     }
 
+    /// Returns whether the registry has not responded to several probes in a row.
+    pub fn is_unavailable(&self) -> bool {
+        let trouble = self.inner.trouble.borrow();
+        let kind = trouble.as_ref().map(|trouble| trouble.kind);
+        kind == Some(TroubleKind::Unavailable)
+    }
+
     /// Reports a failed request: the registry is probed soon.
     pub fn suspect(&self) {
         self.inner.probe_now.notify_one();

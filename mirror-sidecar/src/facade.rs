@@ -17,12 +17,13 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{Method, header};
 use axum::response::Response;
-use mirror_contract::{Place, Query, Refusal, RefusalKind, owners};
+use mirror_contract::{BackupName, Place, Query, Refusal, RefusalKind, owners};
 use tokio::sync::watch;
 
 use crate::backups::ByBackup;
 use crate::cluster::{PullSecrets, SharedIndex};
 use crate::lookup::Lookup;
+use crate::original_lookup::OriginalLookup;
 use crate::server::Connection;
 use crate::target_lookup::TargetLookup;
 pub use auth::FacadeAuth;
@@ -34,6 +35,7 @@ use route::Route;
 pub struct Facade {
     pub backups: ByBackup<Lookup>,
     pub targets: TargetLookup,
+    pub originals: ByBackup<OriginalLookup>,
     /// `None` if requests need no authentication.
     pub auth: Option<FacadeAuth>,
     pub pull_secrets: PullSecrets,
@@ -116,12 +118,11 @@ impl Facade {
                             let status = lookup.image(image, *mode).await;
                             status.map(|status| status.naming_secret(secret))
                         }
-                        None => Err(Refusal::new(
-                            RefusalKind::Failed,
-                            &format!(
-                                "mirror-sidecar has no backup {name}; add it to its configuration"
-                            ),
-                        )),
+                        None => Err(unknown_backup(name)),
+                    },
+                    Place::Original(name) => match self.originals.get(name) {
+                        Some(originals) => originals.image(image).await,
+                        None => Err(unknown_backup(name)),
                     },
                     Place::Target => self.targets.image(image, *mode).await,
                 };
@@ -143,4 +144,9 @@ impl Facade {
                 .counted_as(Some(refusal.kind.into())),
         }
     }
+}
+
+fn unknown_backup(name: &BackupName<'_>) -> Refusal<'static> {
+    let reason = format!("mirror-sidecar has no backup {name}; add it to its configuration");
+    Refusal::new(RefusalKind::Failed, &reason)
 }

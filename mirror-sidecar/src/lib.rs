@@ -6,6 +6,7 @@
 //! - `facade`: the endpoint for the policy, which looks like an OCI registry;
 //! - [`lookup`]: the status of an image; the backup registry is the source of truth;
 //! - [`target_lookup`]: whether the target of a rewrite has an image;
+//! - [`original_lookup`]: originals that new Pods use while the backup is unavailable;
 //! - [`copy_queue`]: copies that wait or run;
 //! - [`namespace_budget`]: daily budgets of new images;
 //! - [`locations`], [`former_backups`]: sources and targets of copies;
@@ -46,6 +47,7 @@ mod logging;
 pub mod lookup;
 pub mod metrics;
 pub mod namespace_budget;
+pub mod original_lookup;
 mod output;
 mod reason;
 mod registry_metrics;

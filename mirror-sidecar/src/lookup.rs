@@ -197,12 +197,7 @@ impl Lookup {
     }
 
     #[must_use]
-    pub fn locations(&self) -> &Locations {
-        &self.images
-    }
-
-    #[must_use]
-    pub fn shared_locations(&self) -> &Arc<Locations> {
+    pub fn locations(&self) -> &Arc<Locations> {
         &self.images
     }
 
@@ -229,6 +224,7 @@ impl Lookup {
             return Ok(ImageStatus::InBackup {
                 secret: None,
                 is_former: self.backup().original(image).is_none(),
+                is_unavailable: self.health.is_unavailable() && self.backup().is_at(image.host()),
             });
         }
         let failed = |reason: &dyn ToString| Refusal::new(RefusalKind::Failed, &reason.to_string());

@@ -101,6 +101,16 @@ pub fn decide<'a, H: Host>(
     if workload.secrets.are_of_template() && !is_outage {
         workload.keep_secrets_of_service_account(&mut plan);
     }
+    // The originals may need the Secrets of the `ServiceAccount`, which a Pod gets if it lists none.
+    if let Some(name) = workload.secrets.only()
+        && plan.any(Outcome::is_original)
+        && !plan.any(Outcome::uses_copy)
+        && settings.known_copies.is_pull_secret(name)
+    {
+        plan.secret = SecretChange::Remove {
+            name: name.to_owned(),
+        };
+    }
     plan
 }
 
@@ -116,7 +126,8 @@ impl Workload<'_> {
     ) -> Result<Option<String>, Reason> {
         let is_pod = !self.secrets.are_of_template();
         let known = match outcome {
-            Outcome::Rewrite(copy) if copy.is_secret_known && copy.secret.is_none() => {
+            // The target of a rewrite needs none without credentials in the configuration of the sidecar.
+            Outcome::Rewrite(copy) if !copy.is_in_backup && copy.secret.is_none() => {
                 return Ok(None);
             }
             Outcome::Rewrite(copy) => {

@@ -263,6 +263,12 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
 }
 
+/// Returns `text` as a JSON string. Smaller than the `Display` of a `Value`, which can also be indented.
+pub fn quoted(text: &str) -> String {
+    // A string can always be serialised.
+    serde_json::to_string(text).unwrap_or_default()
+}
+
 /// A text with edits.
 pub struct Edited<'a> {
     text: &'a str,

@@ -38,6 +38,8 @@ struct Event<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     from_annotation: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
+    failed_over: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     pull_secret: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     not_mirrored: &'a str,
@@ -55,6 +57,7 @@ pub fn report(
     let rewritten = report.rewritten.join(MAX_LIST);
     let left_to_pods = report.left_to_pods.join(MAX_LIST);
     let from_annotation = report.from_annotation.join(MAX_LIST);
+    let failed_over = report.failed_over.join(MAX_LIST);
     let not_mirrored = report.kept.join(MAX_LIST);
     let pull_secret = report.secret().unwrap_or_default();
     let host_error = cut(host_error.unwrap_or_default(), MAX_HOST_ERROR);
@@ -62,6 +65,7 @@ pub fn report(
     let (level, message) = match is_empty {
         _ if report.is_rejection() => (Level::Warning, "rejected"),
         [_, _, true] if !from_annotation.is_empty() => (Level::Warning, "annotated copies used"),
+        [_, _, true] if !failed_over.is_empty() => (Level::Warning, "originals used"),
         [true, true, true] if pull_secret.is_empty() => return,
         [true, true, true] => (Level::Info, "pull Secret changed"),
         [false, _, true] => (Level::Info, "images rewritten"),
@@ -75,6 +79,7 @@ pub fn report(
             rewritten: &rewritten,
             left_to_pods: &left_to_pods,
             from_annotation: &from_annotation,
+            failed_over: &failed_over,
             pull_secret,
             not_mirrored: &not_mirrored,
             host_error: &host_error,
@@ -102,6 +107,7 @@ fn event<'a>(level: Level, message: &'a str, request: &'a Request<'_>) -> Event<
         rewritten: "",
         left_to_pods: "",
         from_annotation: "",
+        failed_over: "",
         pull_secret: "",
         not_mirrored: "",
         host_error: "",

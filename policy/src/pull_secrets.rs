@@ -1,12 +1,10 @@
 //! The `imagePullSecrets` of a pod spec, and changes of that list.
 //!
 //! A Pod gets those of its `ServiceAccount` only if its own list is empty (the API server's admission plugin
-//! `ServiceAccount`, which runs before webhooks). So a template that lists none must not get the backup's Secret while any
+//! `ServiceAccount`, which runs before webhooks, and once more after a webhook that has changed the Pod). So a template that lists none must not get the backup's Secret while any
 //! of its images keeps its original: that image may need the others. Its Pods are rewritten instead, once they have them.
 
 use std::borrow::Cow;
-
-use serde_json::json;
 
 use crate::json::{self, Cursor, Edited, Holder, Member, Texts};
 use crate::reason::Reason;
@@ -159,13 +157,17 @@ impl<'a> PullSecrets<'a> {
         self.owner == Owner::RunningPod
     }
 
+    pub fn are_of_new_pod(&self) -> bool {
+        self.owner == Owner::NewPod
+    }
+
     pub fn are_of_template(&self) -> bool {
         self.owner == Owner::Template
     }
 
-    /// The Secret of a template that lists no other.
+    /// The listed Secret, if there is no other.
     pub fn only(&self) -> Option<&str> {
-        let is_only = self.owner == Owner::Template && self.listed.entries == 1;
+        let is_only = self.listed.entries == 1;
         let name = self.listed.names.keys().next().filter(|_| is_only)?;
         Some(name)
     }
@@ -177,8 +179,7 @@ impl SecretChange {
             (Self::None, _) | (Self::Remove { .. }, None) => {}
             (Self::Remove { .. }, Some(member)) => edited.remove(member),
             (Self::Add { name, .. }, None) => {
-                let list = json!([{ "name": name }]).to_string();
-                edited.add(&listed.spec, KEY, &list);
+                edited.add(&listed.spec, KEY, &format!("[{}]", entry(&name)));
             }
             (Self::Add { name, former }, Some(member)) => {
                 if listed.shape != Shape::Other {
@@ -206,9 +207,14 @@ fn with(list: &str, name: &str, former: Option<&str>) -> String {
             }
         }
     }
-    new.push_str(&json!({ "name": name }).to_string());
+    new.push_str(&entry(name));
     new.push(']');
     new
+}
+
+/// The entry for a Secret.
+fn entry(name: &str) -> String {
+    format!("{{\"name\":{}}}", json::quoted(name))
 }
 
 /// The name in an entry of the list.

@@ -53,6 +53,8 @@ pub struct Report {
     pub left_to_pods: Lines,
     /// Annotated copies, with their originals if those were replaced, and why the sidecar did not decide.
     pub from_annotation: Lines,
+    /// Copies of new Pods with the originals that replace them while the backup is unavailable.
+    pub failed_over: Lines,
     /// Images that keep their original, and why.
     pub kept: Lines,
     /// Those of them for which the settings demand a rejection.
@@ -110,6 +112,14 @@ impl Report {
                 Outcome::Annotated(annotated) => report.add_annotated(image, annotated),
                 Outcome::Rewrite(copy) => _ = report.rewritten.add(copy.line(image)),
                 Outcome::RewriteInPods(copy) => _ = report.left_to_pods.add(copy.line(image)),
+                Outcome::Original(original) => {
+                    if report.failed_over.add(original.line(image)) {
+                        let image = shorten(image, MAX_IMAGE_IN_WARNING);
+                        report.warn(&format!(
+                            "{image} is replaced by its original: the backup is unavailable"
+                        ));
+                    }
+                }
                 Outcome::Keep(reason) => {
                     let fallback = if reason.is_unavailable() {
                         settings.when_unavailable
@@ -230,6 +240,7 @@ impl Report {
                 ("rewritten", self.rewritten),
                 ("left-to-pods", self.left_to_pods),
                 ("from-annotation", self.from_annotation),
+                ("failed-over", self.failed_over),
                 ("pull-secret", secret),
                 ("not-mirrored", self.kept),
                 ("kept", self.excluded),

@@ -23,6 +23,7 @@ pub fn rewrite<'a>(
     let is_first = annotation.is_empty();
     let mut edited = Edited::new(object.text);
     let mut edits = Vec::new();
+    let mut is_new = false;
     for decision in &plan.decisions {
         let slot = decision.slot;
         let image = match &decision.outcome {
@@ -31,14 +32,38 @@ pub fn rewrite<'a>(
                 Some(copy) => copy,
                 None => continue,
             },
+            Outcome::Original(original) => {
+                annotation.replace_copy(&original.image, &slot.image);
+                edits.push((slot, Rc::clone(&original.image)));
+                continue;
+            }
             _ => continue,
         };
         // A copy that replaces another one has the same original.
         let original = annotation.original(&slot.image);
         let original = original.or_else(|| old_object.annotation().original(&slot.image));
         let original = original.map(ToOwned::to_owned);
-        annotation.add(image, original.as_deref().unwrap_or(&slot.image));
+        let original = original.as_deref().unwrap_or(&slot.image);
+        let annotated = annotation.original(image);
+        if annotated != Some(original) {
+            if annotated.is_none() {
+                let old = old_object.annotation();
+                is_new |= old.original(image).is_none();
+                annotation.add_from(old, image);
+            }
+            annotation.add(image, original);
+        }
         edits.push((slot, Rc::clone(image)));
+    }
+    if is_new {
+        // The template changes anyway. Otherwise a new digest would start a rollout.
+        for decision in &plan.decisions {
+            if let Outcome::Rewrite(copy) = &decision.outcome
+                && copy.is_in_backup
+            {
+                annotation.set_digest(&copy.image, &copy.digest);
+            }
+        }
     }
     let is_restored = restore_entries(&mut annotation, target, &plan, spec, old_object);
     if edits.is_empty() && plan.secret == SecretChange::None && !is_restored {
@@ -95,10 +120,9 @@ fn restore_entries(
 ) -> bool {
     let mut is_restored = false;
     let mut add = |image: &str| {
-        if annotation.original(image).is_none()
-            && let Some(original) = old_object.annotation().original(image)
+        if annotation.original(image).is_none() && old_object.annotation().original(image).is_some()
         {
-            annotation.add(image, original);
+            annotation.add_from(old_object.annotation(), image);
             is_restored = true;
         }
     };

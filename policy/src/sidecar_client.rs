@@ -1,7 +1,7 @@
 //! Requests to the sidecar, each sent once, within the time budget.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mirror_contract::{
@@ -28,7 +28,10 @@ pub enum KnownStatus {
         secret: Option<String>,
         /// It may be a copy with a former name.
         is_former: bool,
+        is_unavailable: bool,
     },
+    /// Its own registry has it, and its copy cannot be pulled.
+    Original,
     Excluded,
 }
 
@@ -38,9 +41,8 @@ pub struct SidecarClient<'a, H> {
     sidecar: Sidecar<'a>,
     mode: Mode,
     budget: Duration,
-    /// By query. All queries start alike, so comparing them would take longer than hashing them.
-    images: HashMap<String, Result<KnownStatus, Reason>>,
-    looked_up: usize,
+    /// At most [`MAX_IMAGES`], each with its query. A hash table of this type would add 3 KiB to the module.
+    images: Vec<(String, Result<KnownStatus, Reason>)>,
     secret: Option<Result<Option<String>, Reason>>,
     /// The list of [`owners`] in the response about the pull Secret.
     skipped_owners: String,
@@ -62,8 +64,7 @@ impl<'a, H: Host> SidecarClient<'a, H> {
             sidecar,
             mode,
             budget,
-            images: HashMap::new(),
-            looked_up: 0,
+            images: Vec::new(),
             secret: None,
             skipped_owners: String::new(),
             host_error: None,
@@ -79,13 +80,15 @@ impl<'a, H: Host> SidecarClient<'a, H> {
         let query = Query::image_in(place.clone(), image.clone(), self.mode)
             .encode(&self.sidecar)
             .map_err(Reason::Unsupported)?;
-        if let Some(known) = self.images.get(&query) {
+        let mut images = self.images.iter();
+        if let Some((_, known)) = images.find(|(known, _)| is_same(known, &query)) {
             return known.clone();
         }
-        if self.looked_up == MAX_IMAGES {
+        if self.images.len() == MAX_IMAGES {
             return Err(Reason::TooManyImages);
         }
         let is_target = *place == Place::Target;
+        let is_original = matches!(place, Place::Original(_));
         // In the target of a rewrite there is the image itself, under this name.
         let is_possible = |copy: &ImageRef<'_>| {
             !is_target || (copy.host(), copy.path()) == (image.host(), image.path())
@@ -94,6 +97,11 @@ impl<'a, H: Host> SidecarClient<'a, H> {
             Some(
                 match ImageStatus::from_annotations(|key| manifest.get(key))? {
                     ImageStatus::Mirrored { image, .. } if !is_possible(&image) => return None,
+                    ImageStatus::Original { digest } => {
+                        let is_requested = is_original && image.digest() == Some(&digest);
+                        return is_requested.then_some(KnownStatus::Original);
+                    }
+                    _ if is_original => return None,
                     ImageStatus::InBackup { .. } if is_target => return None,
                     ImageStatus::Mirrored {
                         image,
@@ -104,17 +112,23 @@ impl<'a, H: Host> SidecarClient<'a, H> {
                         digest: digest.into_owned(),
                         secret: secret.map(Cow::into_owned),
                     },
-                    ImageStatus::InBackup { secret, is_former } => KnownStatus::InBackup {
+                    ImageStatus::InBackup {
+                        secret,
                         is_former,
+                        is_unavailable,
+                    } => KnownStatus::InBackup {
+                        is_former,
+                        is_unavailable,
                         secret: secret.map(Cow::into_owned),
                     },
                     ImageStatus::Excluded { .. } => KnownStatus::Excluded,
                 },
             )
         });
-        if !matches!(known, Err(Reason::OutOfTime)) {
-            self.looked_up += 1;
-            self.images.insert(query, known.clone());
+        // An original whose lookup has not ended is requested again.
+        let is_pending = is_original && matches!(known, Err(Reason::Pending(_)));
+        if !is_pending && !matches!(known, Err(Reason::OutOfTime)) {
+            self.images.push((query, known.clone()));
         }
         known
     }
@@ -184,6 +198,11 @@ impl<'a, H: Host> SidecarClient<'a, H> {
             }
         }
     }
+}
+
+/// Compares queries from their ends, since all start alike.
+fn is_same(first: &str, second: &str) -> bool {
+    first.len() == second.len() && first.bytes().rev().eq(second.bytes().rev())
 }
 
 impl Manifest {

@@ -1,6 +1,7 @@
 //! Whole evaluations, from the bytes that the host sends to the answer that it gets, with a scripted sidecar.
 
 mod exclusions;
+mod failover;
 mod fixtures;
 mod forged_annotations;
 mod images;

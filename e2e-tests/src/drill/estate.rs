@@ -151,6 +151,13 @@ impl Estate {
         Ok(())
     }
 
+    /// Lets the policy server forget what it cached, as it does after a minute.
+    pub fn clear_cache(&self) {
+        if let Some(webhook) = &self.webhook {
+            webhook.clear_cache();
+        }
+    }
+
     /// Which workloads are there before the sidecar, and which come later. A `CronJob` that the sidecar cannot watch comes
     /// later: its images are known from its admission.
     #[must_use]

@@ -14,6 +14,14 @@ pub(super) fn make(namespace: &Namespace, stored: &Value) -> Result<(), kube::Er
     make(namespace, &stored)
 }
 
+/// Makes the Pod below a stored workload, if its controller makes Pods.
+pub(super) fn make_pod(namespace: &Namespace, stored: &Value) -> Result<(), kube::Error> {
+    match child(stored) {
+        Some(pod) if pod["kind"] == "Pod" => namespace.create(&pod).map(drop),
+        _ => Ok(()),
+    }
+}
+
 /// The object that the controller of a workload makes; `None` for a Pod.
 fn child(stored: &Value) -> Option<Value> {
     let template = template_of(stored).clone();

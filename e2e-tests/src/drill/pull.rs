@@ -9,7 +9,7 @@ use mirror_contract::ImageRef;
 use super::estate::{Estate, PULL_SECRET};
 use super::report::Report;
 use super::state::{Stored, version_of};
-use crate::manifests::spec_of;
+use crate::manifests::{Kind, spec_of};
 use testkit::digest;
 use testkit::fixtures::images_of;
 use testkit::image::{Pulled, pull_all};
@@ -65,6 +65,57 @@ impl Estate {
         let mut stored = self.stored()?;
         stored.retain(|stored| stored.images.iter().all(|image| self.is_copy(image)));
         self.pull_these(&stored, report);
+        Ok(())
+    }
+
+    /// Pulls the images of the Pods of all workloads with copies. They must be originals by digest.
+    ///
+    /// # Errors
+    /// When the API server does not answer. What cannot be pulled is in the report.
+    pub fn pull_originals_of_pods(&self, report: &mut Report) -> anyhow::Result<()> {
+        let stored = self.stored()?;
+        // Jobs from before their copies have none.
+        let uses_copies = |owner: &Stored| owner.images.iter().all(|image| self.is_copy(image));
+        let workloads = stored.iter().filter(|stored| uses_copies(stored));
+        let workloads: BTreeSet<_> = workloads
+            .filter_map(|stored| stored.object["metadata"]["uid"].as_str())
+            .collect();
+        for pod in &stored {
+            let owner = pod.object["metadata"]["ownerReferences"][0]["uid"].as_str();
+            if pod.kind != Kind::Pod || owner.is_none_or(|owner| !workloads.contains(owner)) {
+                continue;
+            }
+            report.row(Kind::Pod).objects += 1;
+            for image in &pod.images {
+                report.row(Kind::Pod).images += 1;
+                match self.pull_original(pod, image) {
+                    Ok(()) => report.row(Kind::Pod).pulled += 1,
+                    Err(error) => {
+                        let title = pod.title();
+                        report.problems.push(format!("{title}, {image}: {error:#}"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn pull_original(&self, pod: &Stored, image: &str) -> anyhow::Result<()> {
+        let reference = ImageRef::parse(image).map_err(|error| anyhow::anyhow!("{error}"))?;
+        ensure!(
+            reference.host() == self.upstream.localhost(),
+            "it is not the original"
+        );
+        let digest = reference.digest().context("it has no digest")?.to_string();
+        let mut planned = self.plan.images.iter();
+        let planned = planned.find(|planned| planned.path == reference.path());
+        let expected = planned.context("it is not in the plan")?.content.expected();
+        ensure!(
+            !pod.secrets.iter().any(|name| name == PULL_SECRET),
+            "the Pod lists the Secret of the backup"
+        );
+        let pulled = pull_all(&self.upstream.client(), reference.path(), &digest)?;
+        ensure!(pulled == expected, "it is another image");
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use super::blackout::Stopped;
 use crate::manifests::Kind;
 
 /// How many problems are shown.
@@ -12,6 +13,7 @@ const SHOWN: usize = 20;
 /// What came of a drill.
 #[derive(Debug, Default)]
 pub struct Report {
+    stopped: Stopped,
     rows: BTreeMap<&'static str, Row>,
     /// What took how long, in its order.
     pub times: Vec<(&'static str, Duration)>,
@@ -33,6 +35,15 @@ pub struct Row {
 }
 
 impl Report {
+    /// An empty report about the loss of this registry.
+    #[must_use]
+    pub fn new(stopped: Stopped) -> Self {
+        Self {
+            stopped,
+            ..Self::default()
+        }
+    }
+
     /// The figures of a kind.
     pub fn row(&mut self, kind: Kind) -> &mut Row {
         self.rows.entry(kind.name()).or_default()
@@ -85,12 +96,21 @@ impl fmt::Display for Report {
         if let Some(more @ 1..) = self.problems.len().checked_sub(SHOWN) {
             writeln!(f, "and {more} more")?;
         }
-        let verdict = if self.is_good() {
-            "everything that the cluster names can be pulled, byte for byte, without the upstream registry"
-        } else {
-            "the cluster does NOT survive the loss of the upstream registry"
+        let registry = match self.stopped {
+            Stopped::Upstream => "upstream",
+            Stopped::Backup => "backup",
         };
-        writeln!(f, "\n{verdict}")
+        if self.is_good() {
+            writeln!(
+                f,
+                "\neverything that the cluster names can be pulled, byte for byte, without the {registry} registry"
+            )
+        } else {
+            writeln!(
+                f,
+                "\nthe cluster does NOT survive the loss of the {registry} registry"
+            )
+        }
     }
 }
 

@@ -108,6 +108,7 @@ impl Answers {
             Fate::InBackup => self.lasting(ImageStatus::InBackup {
                 secret: None,
                 is_former: false,
+                is_unavailable: false,
             }),
             Fate::Excluded => {
                 let reason = "its registry is not mirrored".into();
@@ -140,6 +141,7 @@ impl Answers {
         let repository = match place {
             // The image itself, which needs no pull Secret.
             Place::Target => return success(&mirrored(image.clone(), digest).annotations()),
+            Place::Original(_) => return success(&ImageStatus::Original { digest }.annotations()),
             Place::Backup(name) if name.is_default() => BACKUP.1.to_owned(),
             Place::Backup(name) => name.to_string(),
         };

@@ -2,15 +2,19 @@
 
 use std::io::Write as _;
 
-use e2e_tests::drill::{Scale, blackout};
+use e2e_tests::drill::Scale;
+use e2e_tests::drill::blackout::{self, Stopped};
+use rstest::rstest;
 
-#[test]
-fn a_cluster_survives_the_loss_of_its_upstream_registry() {
+#[rstest]
+#[case::upstream(Stopped::Upstream)]
+#[case::backup(Stopped::Backup)]
+fn a_cluster_survives_the_loss_of_a_registry(#[case] stopped: Stopped) {
     let say = |text: &str| {
         // Captured by the test runner unless it fails.
         let _ = writeln!(std::io::stdout(), "{text}");
     };
-    let Some(report) = blackout::run(Scale::SMALL, 2, &say).unwrap() else {
+    let Some(report) = blackout::run(Scale::SMALL, 2, stopped, &say).unwrap() else {
         return;
     };
     assert!(report.is_good(), "{report}");

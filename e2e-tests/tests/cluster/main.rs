@@ -6,6 +6,7 @@ mod chaos;
 mod custom_kinds;
 mod drill;
 mod external;
+mod failover;
 mod former_secret;
 mod injected;
 mod installations;

@@ -3,7 +3,7 @@
 use crate::fault_matrix::log::Captured;
 use crate::support::{anchor_of, registries};
 use axum::http::Method;
-use mirror_contract::{Backup, ImageRef, ImageStatus, Mode, Naming};
+use mirror_contract::{Backup, ImageRef, ImageStatus, Mode, Naming, RefusalKind};
 use mirror_copy::Completeness;
 use mirror_sidecar::copy_queue::CopyMetrics;
 use mirror_sidecar::former_backups::FormerBackups;
@@ -11,10 +11,11 @@ use mirror_sidecar::locations::Locations;
 use mirror_sidecar::lookup::{Lookup, PartsPlan, Turn};
 use mirror_sidecar::metrics::Metrics;
 use mirror_sidecar::namespace_budget::{BudgetMetrics, NamespaceBudgets};
+use mirror_sidecar::original_lookup::OriginalLookup;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use testkit::scripted::{Action, Fake, Image, digest_of, image, index, noise};
+use testkit::scripted::{Action, Fake, Image, Latch, digest_of, image, index, noise};
 
 const DEADLINE: Duration = Duration::from_mins(1);
 
@@ -120,6 +121,113 @@ async fn wait(lookup: &Lookup, image: &ImageRef<'static>) {
         assert!(start.elapsed() < DEADLINE);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Waits until the response about a copy says whether the backup is unavailable.
+async fn wait_for_outage(lookup: &Lookup, copy: &ImageRef<'static>, expected: bool) {
+    let start = Instant::now();
+    loop {
+        let status = lookup.image(copy, Mode::Ensure).await;
+        let Ok(ImageStatus::InBackup { is_unavailable, .. }) = status else {
+            panic!("{status:?}");
+        };
+        if is_unavailable == expected {
+            return;
+        }
+        assert!(start.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn originals_are_looked_up_by_digest_while_the_backup_is_unavailable() {
+    let scene = Scene::new().await;
+    let lookup = scene.lookup();
+    let originals = OriginalLookup::new(&lookup);
+    let copy = scene.place().target(&scene.image()).unwrap();
+    let with_digest = |image: &Image| -> ImageRef<'static> {
+        let name = format!("{}/app@{}", scene.upstream.host(), image.digest());
+        name.parse().unwrap()
+    };
+    let image = with_digest(&scene.images[0]);
+    let missing = with_digest(&testkit::scripted::image(9, &[noise(9, 10)]));
+    let refusal = async |image: &ImageRef<'static>| originals.image(image).await.unwrap_err();
+
+    tokio::spawn(lookup.health().clone().run());
+    wait_for_outage(&lookup, &copy, false).await;
+    assert_eq!(refusal(&image).await.reason, "the backup registry responds");
+    assert!(scene.upstream.log().is_empty());
+
+    let down = Action::Status(500, Vec::new(), "");
+    scene.backup.fault(Method::GET, "/v2/", usize::MAX, down);
+    // The next probe is seconds away.
+    lookup.health().suspect();
+    wait_for_outage(&lookup, &copy, true).await;
+    for _ in 0..3 {
+        let status = originals.image(&image).await.unwrap();
+        assert!(matches!(status, ImageStatus::Original { .. }));
+    }
+    assert_eq!(scene.upstream.count(&Method::HEAD, "/v2/app/"), 1);
+    let refused = refusal(&missing).await;
+    assert_eq!(refused.kind, RefusalKind::Failed);
+    // A copy of a copy is none.
+    assert_eq!(
+        refusal(&copy.with_digest(image.digest().unwrap().clone()))
+            .await
+            .reason,
+        "it is a copy itself"
+    );
+
+    scene.backup.forget_faults();
+    let copy = scene.place().target(&scene.image()).unwrap();
+    wait_for_outage(&lookup, &copy, false).await;
+    assert_eq!(refusal(&image).await.kind, RefusalKind::Failed);
+}
+
+/// A registry that does not respond delays no response, and its lookups are bounded.
+#[tokio::test]
+async fn a_slow_registry_of_originals_is_pending_and_looked_up_once() {
+    let scene = Scene::new().await;
+    let lookup = scene.lookup();
+    let originals = OriginalLookup::new(&lookup);
+    let copy = scene.place().target(&scene.image()).unwrap();
+    let down = Action::Status(500, Vec::new(), "");
+    scene.backup.fault(Method::GET, "/v2/", usize::MAX, down);
+    tokio::spawn(lookup.health().clone().run());
+    wait_for_outage(&lookup, &copy, true).await;
+
+    let latch = Latch::closed();
+    let late = Action::Late(latch.clone(), None);
+    scene
+        .upstream
+        .fault(Method::HEAD, "/v2/app/", usize::MAX, late);
+    let name = |digest: String| -> ImageRef<'static> {
+        format!("{}/app@{digest}", scene.upstream.host())
+            .parse()
+            .unwrap()
+    };
+    let image = name(scene.images[0].digest().to_string());
+    for _ in 0..2 {
+        let refusal = originals.image(&image).await.unwrap_err();
+        assert_eq!(refusal.kind, RefusalKind::Pending);
+    }
+    let invented = (0..20).map(|seed| name(format!("sha256:{seed:064x}")));
+    let invented: Vec<_> = invented.collect();
+    let refused =
+        futures_util::future::join_all(invented.iter().map(|image| originals.image(image))).await;
+    assert!(
+        refused
+            .iter()
+            .all(|status| status.as_ref().unwrap_err().kind == RefusalKind::Pending)
+    );
+    latch.open();
+    let start = Instant::now();
+    while originals.image(&image).await.is_err() {
+        assert!(start.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let requests = scene.upstream.count(&Method::HEAD, "/v2/app/");
+    assert!(requests <= 8, "{requests} requests");
 }
 
 /// The tags are gone, a platform, and a layer of the other platform, which the copy believes to be complete.

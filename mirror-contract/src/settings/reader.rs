@@ -2,7 +2,7 @@
 
 use alloc::borrow::{Cow, ToOwned as _};
 use alloc::format;
-use alloc::string::{String, ToString as _};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde_json::{Map, Value};
@@ -203,7 +203,9 @@ impl<'a> Reader<'a> {
     }
 
     fn refuse(&mut self, key: &str, wanted: &str, value: &Value) {
-        let value = shorten(&value.to_string(), MAX_ECHO);
+        // Not its `Display`, which has code for indented text as well.
+        let value = serde_json::to_string(value).unwrap_or_default();
+        let value = shorten(&value, MAX_ECHO);
         self.refuse_setting(key, &format!("must be {wanted}, not {value}"));
     }
 

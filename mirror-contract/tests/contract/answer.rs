@@ -37,11 +37,17 @@ fn the_other_answers_survive() {
     let secrets: [Option<std::borrow::Cow<'static, str>>; 2] =
         [None, Some("image-mirror-pull".into())];
     for secret in secrets {
-        for is_former in [false, true] {
-            let secret = secret.clone();
-            image_round_trip(&ImageStatus::InBackup { secret, is_former });
+        for (is_former, is_unavailable) in [(false, false), (true, false), (false, true)] {
+            image_round_trip(&ImageStatus::InBackup {
+                secret: secret.clone(),
+                is_former,
+                is_unavailable,
+            });
         }
     }
+    image_round_trip(&ImageStatus::Original {
+        digest: Digest::parse(SHA256).unwrap(),
+    });
     for answer in [
         PullSecretStatus::NotNeeded,
         PullSecretStatus::Ready {
@@ -60,6 +66,7 @@ fn the_other_answers_survive() {
 #[case::unknown_state(&[("state", "maybe")])]
 #[case::no_digest(&[("state", "mirrored"), ("image", "ghcr.io/a:1")])]
 #[case::bad_digest(&[("state", "mirrored"), ("image", "ghcr.io/a:1"), ("digest", "sha256:1")])]
+#[case::original_without_digest(&[("state", "original")])]
 #[case::no_image(&[("state", "mirrored"), ("digest", SHA256)])]
 #[case::bad_image(&[("state", "mirrored"), ("image", "UPPER"), ("digest", SHA256)])]
 #[case::the_other_kind(&[("state", "ready"), ("secret", "x")])]

@@ -49,6 +49,23 @@ fn the_place_is_a_prefix(#[case] place: Place<'static>, #[case] prefix: &str) {
     }
 }
 
+#[rstest]
+#[case::default_backup(BackupName::DEFAULT, "original/")]
+#[case::backup(BackupName::parse("team-a").unwrap(), "backup/team-a/original/")]
+fn an_original_is_requested_by_digest(#[case] backup: BackupName<'static>, #[case] prefix: &str) {
+    let hex = "a".repeat(64);
+    let image = format!("quay.io/app:1@sha256:{hex}");
+    let image = ImageRef::parse(&image).unwrap().into_owned();
+    let query = Query::image_in(Place::Original(backup), image, Mode::Ensure);
+    let text = query.encode(&Sidecar::parse(SIDECAR).unwrap()).unwrap();
+    let (repository, tag) = (
+        format!("{prefix}digest/quay.io/app"),
+        format!("sha256-{hex}"),
+    );
+    assert_eq!(text, format!("{SIDECAR}/{repository}:{tag}"));
+    assert_eq!(Query::decode(&repository, &tag), Ok(query));
+}
+
 #[test]
 fn asks_for_a_pull_secret_by_namespace() {
     for (mode, repository) in [
@@ -94,6 +111,13 @@ fn cannot_be_asked(#[case] image: String, #[case] error: Unsupported) {
 #[case::backup_and_target("backup/a/target/tag/quay.io/app", "1", DecodeError::UnknownKind)]
 #[case::secret_of_a_backup("backup/a/pull-secret/shop", "latest", DecodeError::UnknownKind)]
 #[case::peeked_after_the_backup("backup/a/peek/tag/quay.io/app", "1", DecodeError::UnknownKind)]
+#[case::original_by_tag("original/tag/quay.io/app", "1", DecodeError::UnknownKind)]
+#[case::original_of_a_target("target/original/digest/quay.io/app", "1", DecodeError::UnknownKind)]
+#[case::original_before_the_backup(
+    "original/backup/a/digest/quay.io/app",
+    "1",
+    DecodeError::UnknownKind
+)]
 #[case::target_without_kind("target/quay.io/app", "1", DecodeError::UnknownKind)]
 #[case::traversal("tag/ghcr.io/../../etc", "1", DecodeError::Image)]
 fn is_no_query(#[case] repository: &str, #[case] tag: &str, #[case] error: DecodeError) {
@@ -159,7 +183,7 @@ proptest! {
 
     #[test]
     fn what_decodes_encodes_to_the_same_text(
-        repository in "(peek/)?(backup/[a-z0-9-]{0,5}/|target/)?(tag|digest|pull-secret)/[a-z0-9._/-]{0,30}",
+        repository in "(peek/)?(backup/[a-z0-9-]{0,5}/|target/)?(original/)?(tag|digest|pull-secret)/[a-z0-9._/-]{0,30}",
         tag in prop_oneof![crate::support::tag(), Just("latest".to_owned()), Just(format!("sha256-{HEX}"))],
     ) {
         if let Ok(query) = Query::decode(&repository, &tag) {

@@ -74,7 +74,8 @@ pub struct Workload {
     pub images: Vec<String>,
     /// The names and images of containers and init containers, without placeholders.
     pub containers: Vec<(String, String)>,
-    /// The copies in the policy's annotation, each with its original. The author of the object can forge them.
+    /// The copies in the policy's annotation, each with its original, and originals that a Pod uses instead of copies, each
+    /// with its copy. The author of the object can forge them.
     pub originals: Vec<(String, String)>,
     /// The names of the pull Secrets that it lists, which may be empty.
     pub pull_secrets: Vec<String>,

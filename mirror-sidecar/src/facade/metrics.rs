@@ -17,6 +17,8 @@ label_values! {
     pub enum FacadeStatus {
         Mirrored = "mirrored",
         InBackup = "in_backup",
+        /// The original is used, because the backup is unavailable.
+        Original = "original",
         Excluded = "excluded",
         Ready = "ready",
         NotNeeded = "not_needed",
@@ -59,6 +61,7 @@ impl From<&ImageStatus<'_>> for FacadeStatus {
         match status {
             ImageStatus::Mirrored { .. } => Self::Mirrored,
             ImageStatus::InBackup { .. } => Self::InBackup,
+            ImageStatus::Original { .. } => Self::Original,
             ImageStatus::Excluded { .. } => Self::Excluded,
         }
     }

@@ -33,6 +33,8 @@ pub struct Sidecar<'a> {
     known: BTreeMap<String, Reply>,
     /// `host/path` of every copy that was reported.
     copies: BTreeSet<String>,
+    /// `host/path@digest` of every original that was reported.
+    originals: BTreeSet<String>,
     requests: BTreeSet<String>,
     now: Duration,
     is_next_request: bool,
@@ -50,6 +52,7 @@ impl<'a> Sidecar<'a> {
             mode: if is_dry_run { Mode::Peek } else { Mode::Ensure },
             known: BTreeMap::new(),
             copies: BTreeSet::new(),
+            originals: BTreeSet::new(),
             requests: BTreeSet::new(),
             now: Duration::ZERO,
             is_next_request: false,
@@ -73,10 +76,17 @@ impl<'a> Sidecar<'a> {
         }
     }
 
-    /// Panics if `copy` was not reported as a copy, or has another digest than `original`.
+    /// Panics if `copy` was reported neither as a copy nor as the original with its digest, or has another digest than
+    /// `original`.
     pub fn check_copy(&self, original: &str, copy: &str) {
         let original = ImageRef::parse(original).expect("only images are replaced");
         let copy = ImageRef::parse(copy).expect("a copy is an image");
+        let pinned = copy.clone().without_redundant_tag().to_string();
+        if self.originals.contains(&pinned) {
+            assert_eq!(name(&original), name(&copy));
+            assert_eq!(original.tag(), copy.tag());
+            return;
+        }
         assert!(self.copies.contains(&name(&copy)), "{copy} is not a copy");
         if original.digest().is_some() {
             assert_eq!(original.digest(), copy.digest());
@@ -94,8 +104,8 @@ impl<'a> Sidecar<'a> {
             return match (place, self.known.get(reference)) {
                 (Some(Place::Target), _) => Reply::immediate(Ok(mirrored(query))),
                 (Some(Place::Backup(_)), _) => Reply::immediate(Ok(in_backup())),
-                (None, Some(reply)) => reply.clone(),
-                (None, None) => Reply::immediate(Err(unavailable())),
+                (Some(Place::Original(_)) | None, Some(reply)) => reply.clone(),
+                (Some(Place::Original(_)) | None, None) => Reply::immediate(Err(unavailable())),
             };
         }
         let mut line = self.lines.pop().unwrap_or_default();
@@ -119,7 +129,9 @@ impl Host for Sidecar<'_> {
     fn manifest(&mut self, reference: &str) -> Result<String, HostError> {
         assert!(self.now < self.budget, "requested after the time budget");
         let is_new = self.requests.insert(reference.to_owned());
-        assert!(is_new, "{reference} is requested twice");
+        // One of an original is requested again if it was pending.
+        let is_pending = self.known.get(reference).is_some_and(Reply::is_pending);
+        assert!(is_new || is_pending, "{reference} is requested twice");
         let (repository, tag) = reference
             .strip_prefix(&self.address)
             .and_then(|rest| rest.strip_prefix('/')?.rsplit_once(':'))
@@ -130,6 +142,11 @@ impl Host for Sidecar<'_> {
         let reply = self.reply(reference, &query);
         if let Ok(manifest) = &reply.result {
             self.copies.extend(reported(manifest));
+            if let Query::Image { image, place, .. } = &query
+                && matches!(place, Place::Original(_))
+            {
+                self.originals.insert(image.to_string());
+            }
         }
         self.known.insert(reference.to_owned(), reply.clone());
         self.now += reply.delay;
@@ -147,6 +164,12 @@ impl Host for Sidecar<'_> {
 }
 
 impl Reply {
+    fn is_pending(&self) -> bool {
+        let error = self.result.as_ref().err();
+        let refusal = error.and_then(|error| Refusal::find(&error.0));
+        refusal.is_some_and(|refusal| refusal.kind == RefusalKind::Pending)
+    }
+
     fn immediate(result: Result<String, HostError>) -> Self {
         let delay = Duration::ZERO;
         Self { delay, result }
@@ -163,7 +186,7 @@ fn reported(manifest: &str) -> Option<String> {
     let status = ImageStatus::from_annotations(|key| manifest["annotations"][key].as_str())?;
     match status {
         ImageStatus::Mirrored { image, .. } => Some(name(&image)),
-        ImageStatus::InBackup { .. } | ImageStatus::Excluded { .. } => None,
+        _ => None,
     }
 }
 
@@ -176,6 +199,10 @@ fn mirrored(query: &Query<'_>) -> String {
         Query::Image { image, place, .. } => (image, place),
     };
     let copy = match place {
+        Place::Original(_) => {
+            let digest = image.digest().cloned().expect("a digest");
+            return manifest(&ImageStatus::Original { digest }.annotations());
+        }
         Place::Target => Some(image.clone()),
         Place::Backup(name) => {
             let name = name.to_string();
@@ -204,6 +231,7 @@ fn in_backup() -> String {
         &ImageStatus::InBackup {
             secret: None,
             is_former: false,
+            is_unavailable: false,
         }
         .annotations(),
     )

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use mirror_contract::rules::{Action, Decider};
+use mirror_contract::settings::Failover;
 use mirror_contract::{BackupName, Digest, ImageRef, Place, Settings, placeholder};
 
 use crate::host::Host;
@@ -40,6 +41,8 @@ pub enum Outcome {
         /// The pull Secret that it is known to need.
         secret: Option<Rc<str>>,
     },
+    /// A copy, replaced by its original in a new Pod while the backup is unavailable.
+    Original(Rc<Copy>),
     /// Decided by the annotation, since the sidecar does not decide.
     Annotated(Rc<Annotated>),
     /// Kept, since it is not to be mirrored.
@@ -50,6 +53,7 @@ pub enum Outcome {
     Keep(Rc<Reason>),
 }
 
+/// The image that replaces another one with the same content.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Copy {
     /// As it is written into the object.
@@ -58,8 +62,8 @@ pub struct Copy {
     pub digest: String,
     /// The pull Secret that it is known to need.
     pub secret: Option<String>,
-    /// The pull Secret is known, even if there is none.
-    pub is_secret_known: bool,
+    /// It is in a backup, whose pull Secret may be unknown, and not in the target of a rewrite.
+    pub is_in_backup: bool,
 }
 
 /// An image that the annotation decides about.
@@ -84,11 +88,19 @@ impl Outcome {
     }
 
     pub(super) fn is_rewritten(&self) -> bool {
-        matches!(self, Self::Rewrite(_))
+        matches!(self, Self::Rewrite(_) | Self::Original(_))
     }
 
     pub(super) fn keeps_original(&self) -> bool {
         matches!(self, Self::Excluded | Self::KeptByRule(_) | Self::Keep(_))
+    }
+
+    pub(super) fn is_original(&self) -> bool {
+        matches!(self, Self::Original(_))
+    }
+
+    pub(super) fn uses_copy(&self) -> bool {
+        !self.is_original() && !self.keeps_original()
     }
 
     /// Whether the original is kept for good, and not only because the status of the image is unknown.
@@ -124,6 +136,10 @@ impl Workload<'_> {
             let annotated = annotated.original(text).unwrap_or_default();
             return self.outcome_of_copy(slot, &original, annotated, sidecar, settings);
         }
+        // The policy was called again for the same Pod.
+        if self.secrets.are_of_new_pod() && self.annotation.replaces_copy(text) {
+            return Outcome::Excluded;
+        }
         // The rules apply to originals.
         let decision = settings.rules.decide(self.namespace, &original);
         if let (Action::Keep, Some(decider)) = (decision.action, decision.decider) {
@@ -142,7 +158,7 @@ impl Workload<'_> {
                 secret: secret.map(Rc::from),
             },
             // The copy in use stays until there is another one and the workload may restart.
-            Ok(KnownStatus::Excluded) => self
+            Ok(KnownStatus::Excluded | KnownStatus::Original) => self
                 .annotated_copy_in_use(slot, None)
                 .unwrap_or(Outcome::Excluded),
             Ok(KnownStatus::Mirrored {
@@ -194,7 +210,18 @@ impl Workload<'_> {
             Action::Rewrite { .. } | Action::Keep => Place::Backup(BackupName::DEFAULT),
         };
         let secret = match sidecar.image(&place, image) {
-            Ok(KnownStatus::InBackup { secret, is_former }) => {
+            Ok(KnownStatus::InBackup {
+                secret,
+                is_former,
+                is_unavailable,
+            }) => {
+                if is_unavailable
+                    && settings.when_backup_unavailable == Failover::Original
+                    && let Some(original) =
+                        self.original_of(slot, original.as_ref(), place, sidecar)
+                {
+                    return Outcome::Original(Rc::new(original));
+                }
                 let secret = secret.map(Rc::from);
                 // A copy is former as well if a rewrite has replaced the rule that made it.
                 if !is_former && !matches!(action, Action::Rewrite { .. }) {
@@ -204,7 +231,7 @@ impl Workload<'_> {
             }
             // The sidecar does not know the former location of the backup.
             Ok(KnownStatus::Mirrored { secret, .. }) => secret.map(Rc::from),
-            Ok(KnownStatus::Excluded) => None,
+            Ok(KnownStatus::Excluded | KnownStatus::Original) => None,
             Err(reason) => {
                 return self
                     .annotated(slot, Some(&reason))
@@ -224,6 +251,35 @@ impl Workload<'_> {
                 secret: self.annotated_secret().map(Rc::from).or(secret),
             },
         }
+    }
+
+    /// The original that replaces the copy in `slot` while the backup at `place` is unavailable, by the digest of the copy.
+    /// `None` except for a new Pod: a template would start a rollout now, and another one when the backup is back.
+    fn original_of<H: Host>(
+        &self,
+        slot: &Slot<'_>,
+        original: Option<&ImageRef<'_>>,
+        place: Place<'_>,
+        sidecar: &mut SidecarClient<'_, H>,
+    ) -> Option<Copy> {
+        let Place::Backup(backup) = place else {
+            return None;
+        };
+        let digest = self.annotation.digest(&slot.image)?;
+        let original = original.filter(|_| self.secrets.are_of_new_pod())?;
+        let original = original.clone().with_digest(digest.clone());
+        let place = Place::Original(backup);
+        let mut status = sidecar.image(&place, &original);
+        if let Err(Reason::Pending(_)) = status {
+            // The lookup continues, and may need little longer than one request may take.
+            status = sidecar.image(&place, &original);
+        }
+        (status == Ok(KnownStatus::Original)).then(|| Copy {
+            image: original.to_string().into(),
+            digest: digest.to_string(),
+            secret: None,
+            is_in_backup: false,
+        })
     }
 
     /// Whether the old object uses a copy of the image in `slot` that is in another repository than `copy`.
@@ -320,8 +376,7 @@ fn rewrite(
         image: image.into(),
         digest: digest.to_string(),
         secret,
-        // The target of a rewrite needs none without credentials in the configuration of the sidecar.
-        is_secret_known: matches!(action, Action::Rewrite { .. }),
+        is_in_backup: matches!(action, Action::Mirror { .. }),
     })
 }
 

@@ -200,6 +200,7 @@ impl Host for World {
             ImageStatus::InBackup {
                 secret: Some(self.secret.into()),
                 is_former,
+                is_unavailable: false,
             }
         } else if self.copies.contains(&self.copy(&image)) {
             let digest = Digest::parse(TAG_DIGEST).unwrap();

@@ -214,6 +214,11 @@ fn a_template_with_an_image_that_stays_leaves_the_secrets_to_the_pods(
     );
 }
 
+/// The annotation of a template with one copy.
+fn noted(copy: &str, original: &str) -> Value {
+    json!({ copy: original, "digests": TAG_DIGEST, "imagePullSecret": SECRET })
+}
+
 /// So that it can be taken back.
 #[test]
 fn the_secret_of_a_template_is_noted() {
@@ -223,7 +228,7 @@ fn the_secret_of_a_template_is_noted() {
         .as_str()
         .unwrap();
     let note: Value = serde_json::from_str(note).unwrap();
-    assert_eq!(note, json!({NGINX: "nginx", "imagePullSecret": SECRET}));
+    assert_eq!(note, noted(NGINX, "nginx"));
 }
 
 #[rstest]
@@ -605,7 +610,7 @@ fn a_secret_of_another_name_takes_the_place_of_the_one_before() {
         .as_str()
         .unwrap();
     let note: Value = serde_json::from_str(note).unwrap();
-    assert_eq!(note, json!({NGINX: "nginx", "imagePullSecret": SECRET}));
+    assert_eq!(note, noted(NGINX, "nginx"));
 }
 
 /// An image that waits for its copy still needs the Secret of the backup before.
@@ -641,7 +646,7 @@ fn a_copy_of_before_stands_for_the_original() {
         .as_str()
         .unwrap();
     let note: Value = serde_json::from_str(note).unwrap();
-    assert_eq!(note, json!({new: "nginx:1", "imagePullSecret": SECRET}));
+    assert_eq!(note, noted(new, "nginx:1"));
     // It is recognised as such.
     let mut update = create(deployment(&["nginx:1"], secrets, None));
     update["operation"] = "UPDATE".into();

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::fixtures::{
     answer, answer_with, changes, create, first_image, fixture, pod, pod_of, warnings,
 };
-use super::script::{SIDECAR, Script, secret_not_needed};
+use super::script::{SIDECAR, Script, TAG_DIGEST, secret_not_needed};
 use crate::fuzzing::response as validate;
 
 /// A payload of which the object is given as text.
@@ -91,7 +91,7 @@ fn fields_that_nobody_knows_survive() {
     assert_eq!(
         changes(&request, &answer),
         [
-            r#"add /metadata/annotations {"image-mirror.dev/original-images":"{\"backup.test/acme/docker.io-library-nginx:latest\":\"nginx\"}"}"#,
+            r#"add /metadata/annotations {"image-mirror.dev/original-images":"{\"backup.test/acme/docker.io-library-nginx:latest\":\"nginx\",\"digests\":\"sha256:1111111111111111111111111111111111111111111111111111111111111111\"}"}"#,
             "replace /spec/containers/0/image backup.test/acme/docker.io-library-nginx:latest",
             r#"add /spec/imagePullSecrets [{"name":"image-mirror-pull"}]"#,
         ]
@@ -225,7 +225,7 @@ fn what_is_not_edited_stays_byte_for_byte(#[case] rest: &str) {
         .unwrap();
     let copy = "backup.test/acme/docker.io-library-nginx:latest";
     let note = format!(
-        r#""metadata":{{"annotations":{{"image-mirror.dev/original-images":"{{\"{copy}\":\"nginx\"}}"}}}},"#
+        r#""metadata":{{"annotations":{{"image-mirror.dev/original-images":"{{\"{copy}\":\"nginx\",\"digests\":\"{TAG_DIGEST}\"}}"}}}},"#
     );
     let expected = format!(r#","mutated_object":{}}}"#, object(copy, &note));
     let response = String::from_utf8(response).unwrap();

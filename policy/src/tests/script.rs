@@ -35,6 +35,7 @@ pub struct Script {
     replies: BTreeMap<String, Reply>,
     everything_else: Option<Reply>,
     hints: bool,
+    is_unavailable: bool,
     /// Images with one of these letters in their name have no copy.
     missing: Vec<char>,
     /// How long each call takes.
@@ -52,6 +53,7 @@ impl Script {
             replies: BTreeMap::new(),
             everything_else: None,
             hints: true,
+            is_unavailable: false,
             missing: Vec::new(),
             cost: Duration::ZERO,
             now: Duration::ZERO,
@@ -91,6 +93,12 @@ impl Script {
         self
     }
 
+    /// The backup does not respond, and the registries of all originals do.
+    pub fn with_unavailable_backup(mut self) -> Self {
+        self.is_unavailable = true;
+        self
+    }
+
     /// Images with one of these letters in their name have no copy yet.
     pub fn without_copies_of(mut self, letters: &str) -> Self {
         self.missing = letters.chars().collect();
@@ -124,11 +132,25 @@ impl Script {
                 }
                 .annotations(),
             ),
+            Query::Image {
+                image,
+                place: Place::Original(_),
+                ..
+            } => manifest(&self.answer(ImageStatus::Original {
+                digest: image.digest().cloned().expect("a digest"),
+            })),
             Query::Image { image, place, .. } if self.is_copy(&image) => {
                 manifest(&self.answer(ImageStatus::InBackup {
                     secret: None,
                     is_former: !self.backup_of(&place).contains(&image),
+                    is_unavailable: self.is_unavailable,
                 }))
+            }
+            Query::Image { .. } if self.is_unavailable => {
+                return refused(
+                    RefusalKind::Unavailable,
+                    "the backup registry does not respond",
+                );
             }
             Query::Image { image, .. } if image.path().contains(&self.missing[..]) => {
                 return pending();
@@ -138,7 +160,9 @@ impl Script {
                 let digest = digest.unwrap_or_else(|| Digest::parse(TAG_DIGEST).unwrap());
                 let image = match place {
                     Place::Target => image,
-                    Place::Backup(_) => self.backup_of(&place).target(&image).unwrap(),
+                    Place::Backup(_) | Place::Original(_) => {
+                        self.backup_of(&place).target(&image).unwrap()
+                    }
                 };
                 let secret = None;
                 manifest(&self.answer(ImageStatus::Mirrored {

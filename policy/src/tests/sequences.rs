@@ -167,7 +167,8 @@ fn originals(object: &Value) -> Vec<String> {
         .as_str()
         .and_then(|note| serde_json::from_str(note).ok())
         .unwrap_or_default();
-    note.values().map(|original| canonical(original)).collect()
+    let copies = note.iter().filter(|(key, _)| *key != "digests");
+    copies.map(|(_, original)| canonical(original)).collect()
 }
 
 fn canonical(image: &str) -> String {

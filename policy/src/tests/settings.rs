@@ -27,6 +27,7 @@ fn message(settings: &Value) -> Option<String> {
     "skipLabels": ["app.kubernetes.io/managed-by=Some_operator", "a="],
     "whenNotMirrored": "reject",
     "whenUnavailable": "keep",
+    "whenBackupUnavailable": "copy",
     "pinDigest": true,
     "timeBudgetMs": 25_000
 }))]
@@ -66,13 +67,17 @@ fn valid(#[case] settings: Value) {
 #[case::number_in_list(json!({"sidecar": "a:1", "excludedNamespaces": [1]}), "not 1")]
 #[case::when(json!({"sidecar": "a:1", "whenNotMirrored": "deny"}), "`whenNotMirrored` must be `keep` or `reject`, not \"deny\"")]
 #[case::when_unavailable(json!({"sidecar": "a:1", "whenUnavailable": true}), "`whenUnavailable` must be `keep` or `reject`, not true")]
+#[case::when_backup_unavailable(
+    json!({"sidecar": "a:1", "whenBackupUnavailable": "keep"}),
+    "`whenBackupUnavailable` must be `original` or `copy`, not \"keep\""
+)]
 #[case::pin(json!({"sidecar": "a:1", "pinDigest": "true"}), "`pinDigest` must be true or false, not \"true\"")]
 #[case::budget_too_small(json!({"sidecar": "a:1", "timeBudgetMs": 49}), "`timeBudgetMs` must be a whole number of milliseconds from 50 to 25000, not 49")]
 #[case::budget_too_big(json!({"sidecar": "a:1", "timeBudgetMs": 25_001}), "not 25001")]
 #[case::budget_negative(json!({"sidecar": "a:1", "timeBudgetMs": -1}), "not -1")]
 #[case::budget_fraction(json!({"sidecar": "a:1", "timeBudgetMs": 800.5}), "not 800.5")]
 #[case::budget_text(json!({"sidecar": "a:1", "timeBudgetMs": "800"}), "not \"800\"")]
-#[case::unknown(json!({"sidecar": "a:1", "side_car": 1}), "unknown setting `side_car` (known settings: sidecar, excludedNamespaces, rules, images, backups, pullSecrets, skipOwners, skipLabels, whenNotMirrored, whenUnavailable, pinDigest, timeBudgetMs)")]
+#[case::unknown(json!({"sidecar": "a:1", "side_car": 1}), "unknown setting `side_car` (known settings: sidecar, excludedNamespaces, rules, images, backups, pullSecrets, skipOwners, skipLabels, whenNotMirrored, whenUnavailable, whenBackupUnavailable, pinDigest, timeBudgetMs)")]
 #[case::images_not_an_object(json!({"sidecar": "a:1", "images": ["*"]}), "`images` must be an object, not [\"*\"]")]
 #[case::unknown_filter(json!({"sidecar": "a:1", "images": {"only": []}}), "unknown setting `images.only` (known settings: images.include, images.exclude)")]
 #[case::include_not_a_list(json!({"sidecar": "a:1", "images": {"include": "*"}}), "`images.include` must be a list, each entry a full reference")]

@@ -4,7 +4,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::fixtures::{answer, answer_with, changes, create, fixture, pod_of, warnings};
-use super::script::{SECRET, Script, pending};
+use super::script::{SECRET, Script, TAG_DIGEST, pending};
 
 const ANNOTATION: &str = "image-mirror.dev/original-images";
 
@@ -25,7 +25,7 @@ fn a_deployment_with_all_kinds_of_images_is_rewritten_exactly_there() {
     let answer = answer(&request, &mut script);
     let digest = "sha256:4cb2b9019f1757be8482419002cb7afe028fdba35d47958829e4cfeaf6246d80";
     let spec = "/spec/template/spec";
-    let note = json!({
+    let mut note = json!({
         "backup.test/acme/docker.io-envoyproxy-envoy:v1.31.0": "docker.io/envoyproxy/envoy:v1.31.0",
         "backup.test/acme/docker.io-library-nginx:1.27": "nginx:1.27",
         "backup.test/acme/ghcr.io-acme-migrate:v2": "ghcr.io/acme/migrate:v2",
@@ -34,6 +34,7 @@ fn a_deployment_with_all_kinds_of_images_is_rewritten_exactly_there() {
             format!("quay.io/prometheus/node-exporter@{digest}"),
         "imagePullSecret": SECRET,
     });
+    note["digests"] = [TAG_DIGEST; 4].join(",").into();
     let mut expected = [
         format!("replace {spec}/containers/0/image backup.test/acme/docker.io-library-nginx:1.27"),
         format!(

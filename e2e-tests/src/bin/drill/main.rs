@@ -1,14 +1,18 @@
 //! The blackout drill: runs workloads of every kind, takes the upstream registry away for good, deletes and creates
 //! everything again, and pulls every image that the API server then stores. The exit code says whether all could be pulled.
+//!
+//! With `--stop backup` it stops the backup registry instead, and creates the Pods of all workloads again: they must use
+//! their originals by digest, and copies again when the registry is back.
 
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use e2e_tests::drill::{Scale, blackout};
+use e2e_tests::drill::Scale;
+use e2e_tests::drill::blackout::{self, Stopped};
 
-/// Shows that a cluster survives the loss of its upstream registry.
+/// Shows that a cluster survives the loss of a registry.
 #[derive(Parser)]
 struct Args {
     /// What tells one drill from another; the same number makes the same one
@@ -17,6 +21,9 @@ struct Args {
     /// 16 workloads instead of 60
     #[arg(long)]
     small: bool,
+    /// The registry that stops
+    #[arg(long, value_enum, default_value = "upstream")]
+    stop: Stopped,
 }
 
 fn main() -> ExitCode {
@@ -33,7 +40,7 @@ fn main() -> ExitCode {
             start.elapsed().as_secs_f64()
         ));
     };
-    match blackout::run(scale, args.seed, &say) {
+    match blackout::run(scale, args.seed, args.stop, &say) {
         Ok(Some(report)) => {
             print(&format!("\n{report}"));
             if report.is_good() {

@@ -304,13 +304,22 @@ impl Notice {
                 backup,
                 kind,
                 reason,
-            } => format!(
-                "{}{kind}: {}. Until then nothing is copied{}, and workloads keep the images that they have. The registry is \
-                 checked every few seconds.",
-                of_backup(backup.as_deref()),
-                tidy(reason, MAX_REASON).trim_end_matches(is_end),
-                if backup.is_some() { " to it" } else { "" }
-            ),
+            } => {
+                let originals = match kind {
+                    TroubleKind::Unavailable => {
+                        " New Pods of templates with copies use the originals instead, if whenBackupUnavailable is \
+                         `original` and their registries have them."
+                    }
+                    TroubleKind::Certificate | TroubleKind::Login | TroubleKind::Uploads => "",
+                };
+                format!(
+                    "{}{kind}: {}. Until then nothing is copied{}, and workloads keep the images that they have.{originals} The \
+                     registry is checked every few seconds.",
+                    of_backup(backup.as_deref()),
+                    tidy(reason, MAX_REASON).trim_end_matches(is_end),
+                    if backup.is_some() { " to it" } else { "" }
+                )
+            }
             Self::PolicyInvalid { reason } => format!(
                 "mirror-sidecar cannot use this policy: {}. It keeps following its last valid rules, or copies all images in \
                  use if it has restarted since. Correct spec.settings, or upgrade mirror-sidecar if the policy is newer.",
@@ -324,7 +333,7 @@ impl Notice {
                     .to_owned()
             }
             Self::BackupRecovered { backup } => format!(
-                "{}the backup registry can be used again.",
+                "{}the backup registry can be used again, and new Pods use copies.",
                 of_backup(backup.as_deref())
             ),
             Self::FacadeCertificate { kind, reason } => format!(

@@ -148,8 +148,9 @@ impl Entry {
             }
             let list = if rules.is_in_backup(&image) {
                 &mut in_backup
-            } else if is_exempt {
-                // It needs the copies of earlier rewrites, but no new ones.
+            } else if is_exempt || replaces_copy(workload, rules, text) {
+                // It needs the copies of earlier rewrites, but no new ones. The template of a Pod that uses an original in
+                // place of a copy still names the copy.
                 continue;
             } else if demand.wants(&image, rules.backup_name()) {
                 &mut originals
@@ -446,6 +447,16 @@ fn each_once(mut images: Vec<Image>) -> Vec<Image> {
     images.sort_unstable();
     images.dedup();
     images
+}
+
+/// Returns whether a Pod uses this original instead of a copy, because the backup was unavailable when it was created. The
+/// template of the Pod still names the copy.
+fn replaces_copy(workload: &Workload, rules: &Rules, text: &str) -> bool {
+    let mut annotated = workload.originals.iter();
+    workload.key.kind == WorkloadKind::Pod
+        && annotated.any(|(image, copy)| {
+            image == text && ImageRef::parse(copy).is_ok_and(|copy| rules.is_in_backup(&copy))
+        })
 }
 
 /// Returns whether there are copies under former names.

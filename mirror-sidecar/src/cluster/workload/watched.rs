@@ -23,8 +23,8 @@ use crate::cluster::json_filter::Keep;
 use crate::cluster::workload_kind::{Kind, WorkloadKind};
 
 /// Longest string of an object that is read: an image reference has up to about 600 bytes, a token that continues a list
-/// about 1,000, the annotation with the originals of 50 copies 10,000.
-const MAX_STRING: usize = 16 * 1024;
+/// about 1,000, the annotation with the originals and digests of 50 copies 20,000.
+const MAX_STRING: usize = 24 * 1024;
 
 /// Elements of a list within an object that are read, such as containers or owners.
 const MAX_ELEMENTS: usize = 1024;

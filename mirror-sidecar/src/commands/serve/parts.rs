@@ -20,6 +20,7 @@ use crate::former_backups::FormerBackups;
 use crate::locations::Locations;
 use crate::lookup::Lookup;
 use crate::namespace_budget::NamespaceBudgets;
+use crate::original_lookup::OriginalLookup;
 use crate::registry_metrics::RegistryMetrics;
 use crate::server::CertificateTrouble;
 use crate::target_lookup::TargetLookup;
@@ -71,7 +72,7 @@ impl Builder {
         let hosts = backups.values().map(|lookup| lookup.backup().registry());
         let rewritten = self.sources.rewrite_targets(&self.originals, hosts)?;
         sets.push(rewritten.clone());
-        let images = Arc::clone(backups.of_default().shared_locations());
+        let images = Arc::clone(backups.of_default().locations());
         let policies = self.excluded_namespaces.policies().clone();
         let targets = TargetLookup::new(rewritten, images, policies);
         let stop = self.stop.child_token();
@@ -109,6 +110,7 @@ impl Builder {
             self.name_used_hosts(indexes.clone());
         }
         let facade = Facade {
+            originals: backups.map(|_, lookup| OriginalLookup::new(lookup)),
             backups: backups.clone(),
             targets,
             auth: self.login.as_ref().map(FacadeAuth::new),

@@ -66,3 +66,31 @@ fn containers_that_are_not_in_the_template_are_injected() {
 fn other_containers_are_not(#[case] pod: Workload) {
     assert_eq!(found(&index([replica_set(), pod])), [""; 0]);
 }
+
+/// An original that a Pod uses because the backup was unavailable is neither to be copied nor injected.
+#[test]
+fn an_original_instead_of_a_copy_is_left_alone() {
+    let digest = format!("sha256:{}", "1".repeat(64));
+    let original = format!("docker.io/library/app:1@{digest}");
+    let mut set = replica_set();
+    // The template is of another rewrite, so that the container counts as injected otherwise.
+    set.containers = Vec::new();
+    let entry = |copy: &str| vec![(original.clone(), copy.to_owned())];
+    let pod = |copy: &str| Workload {
+        originals: entry(copy),
+        ..pod_of(&set, &[("c0", COPY), ("c1", &original)])
+    };
+    let known = index([pod(COPY), set.clone()]);
+    assert_eq!(known.images().count(), 0);
+    assert_eq!(found(&known), [""; 0]);
+    // Its author invented the entry, or it is in a template, which another admission rewrites.
+    for workload in [
+        pod("ghcr.io/elsewhere/docker.io-library-app:1"),
+        Workload {
+            originals: entry(COPY),
+            ..deployment("web", &[&original])
+        },
+    ] {
+        assert_eq!(index([workload]).images().count(), 1);
+    }
+}
