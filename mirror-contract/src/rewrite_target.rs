@@ -80,6 +80,18 @@ impl<'a> RewriteTarget<'a> {
         RewriteTarget(Cow::Owned(self.0.into_owned()))
     }
 
+    /// Returns the registry, `host[:port]`.
+    #[must_use]
+    pub fn registry(&self) -> &str {
+        self.parts().0
+    }
+
+    /// Returns the path that repositories are appended to; empty if there is none.
+    #[must_use]
+    pub fn repository(&self) -> &str {
+        self.parts().1
+    }
+
     fn parts(&self) -> (&str, &str) {
         split(&self.0)
     }

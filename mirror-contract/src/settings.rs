@@ -325,17 +325,19 @@ fn read_rule<'a>(reader: &mut Reader<'a>, index: usize) -> Option<Rule<'a>> {
 }
 
 fn read_fallback(reader: &mut Reader<'_>, key: &'static str) -> Fallback {
-    match read_choice(reader, key, "`keep` or `reject`", ["keep", "reject"]) {
-        false => Fallback::Keep,
-        true => Fallback::Reject,
+    if read_choice(reader, key, "`keep` or `reject`", ["keep", "reject"]) {
+        Fallback::Reject
+    } else {
+        Fallback::Keep
     }
 }
 
 fn read_failover(reader: &mut Reader<'_>) -> Failover {
     let key = "whenBackupUnavailable";
-    match read_choice(reader, key, "`original` or `copy`", ["original", "copy"]) {
-        false => Failover::Original,
-        true => Failover::Copy,
+    if read_choice(reader, key, "`original` or `copy`", ["original", "copy"]) {
+        Failover::Copy
+    } else {
+        Failover::Original
     }
 }
 

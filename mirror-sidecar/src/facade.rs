@@ -17,7 +17,7 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{Method, header};
 use axum::response::Response;
-use mirror_contract::{BackupName, Place, Query, Refusal, RefusalKind, owners};
+use mirror_contract::{BackupName, ImageRef, Place, Query, Refusal, RefusalKind, owners};
 use tokio::sync::watch;
 
 use crate::backups::ByBackup;
@@ -97,6 +97,23 @@ impl Facade {
         (!list.is_empty()).then_some((owners::SKIPPED_OWNERS, list))
     }
 
+    /// Returns the pull Secret, if images in `place` are pulled with it.
+    fn secret(&self, place: &Place<'_>, image: &ImageRef<'_>) -> Option<&str> {
+        let is_needed = self.pull_secrets.needs_secret(place, image);
+        self.pull_secrets.name().filter(|_| is_needed)
+    }
+
+    /// Returns the backup that `image` is in, or `requested` if it is an original.
+    fn holder<'b>(
+        &'b self,
+        image: &ImageRef<'_>,
+        requested: &'b BackupName<'static>,
+    ) -> &'b BackupName<'static> {
+        let mut backups = self.backups.iter();
+        let holder = backups.find(|(_, lookup)| lookup.locations().holds(image));
+        holder.map_or(requested, |(name, _)| name)
+    }
+
     async fn manifest(
         &self,
         name: &str,
@@ -114,9 +131,9 @@ impl Facade {
                 let status = match place {
                     Place::Backup(name) => match self.backups.get(name) {
                         Some(lookup) => {
-                            let secret = self.pull_secrets.name();
                             let status = lookup.image(image, *mode).await;
-                            status.map(|status| status.naming_secret(secret))
+                            let place = Place::Backup(self.holder(image, name).clone());
+                            status.map(|status| status.naming_secret(self.secret(&place, image)))
                         }
                         None => Err(unknown_backup(name)),
                     },
@@ -124,7 +141,10 @@ impl Facade {
                         Some(originals) => originals.image(image).await,
                         None => Err(unknown_backup(name)),
                     },
-                    Place::Target => self.targets.image(image, *mode).await,
+                    Place::Target => {
+                        let status = self.targets.image(image, *mode).await;
+                        status.map(|status| status.naming_secret(self.secret(place, image)))
+                    }
                 };
                 status.map(|status| (FacadeStatus::from(&status), status.annotations()))
             }

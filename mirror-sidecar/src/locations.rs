@@ -78,7 +78,13 @@ impl Locations {
     /// Returns whether an image is in the backup, in a former one, or in another backup.
     #[must_use]
     pub fn contains(&self, image: &ImageRef<'_>) -> bool {
-        self.backup.contains(image) || self.former.contains(image) || self.others.contain(image)
+        self.holds(image) || self.others.contain(image)
+    }
+
+    /// Returns whether an image is in the backup, or in a former one.
+    #[must_use]
+    pub fn holds(&self, image: &ImageRef<'_>) -> bool {
+        self.backup.contains(image) || self.former.contains(image)
     }
 
     #[must_use]

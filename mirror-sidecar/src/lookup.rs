@@ -103,18 +103,11 @@ impl Lookup {
     pub fn new(
         images: Arc<Locations>,
         parallel: NonZeroUsize,
-        budgets: NamespaceBudgets,
-        metrics: CopyMetrics,
+        budgets: &NamespaceBudgets,
+        metrics: &CopyMetrics,
     ) -> Self {
         let shared = SharedCopying::new(parallel);
-        Self::of_backup(
-            images,
-            BackupName::DEFAULT,
-            None,
-            &shared,
-            &budgets,
-            &metrics,
-        )
+        Self::of_backup(images, BackupName::DEFAULT, None, &shared, budgets, metrics)
     }
 
     /// Creates a lookup in one of several backups, that of `images`, which makes at most `most` copies at a time.

@@ -4,16 +4,15 @@
 //! has seen it there. Nothing is copied or written. A pull-through cache may need many seconds to get an image for the first
 //! time, so a lookup continues after the response, up to [`LOOKUP_TIMEOUT`].
 //!
-//! Nodes pull from a target without a pull Secret, so the registries of targets have no credentials either: an image that
-//! only this service can see is not used.
+//! A target is read with the login that Pods get for it: an image that only this service could see would not start anywhere.
 
 mod running;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use mirror_contract::{Digest, ImageRef, ImageStatus, Mode, Refusal, RefusalKind};
-use mirror_copy::{Operation, Registries, Registry, RegistryError, TagOrDigest};
+use mirror_contract::{Digest, ImageRef, ImageStatus, Mode, Refusal, RefusalKind, RewriteTarget};
+use mirror_copy::{Credentials, Operation, Registries, Registry, RegistryError, TagOrDigest};
 use moka::future::Cache;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -53,8 +52,17 @@ const OUTAGE_LOG_INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct TargetLookup(Arc<Inner>);
 
+/// The registries of targets.
+#[derive(Clone, Debug)]
+pub struct TargetRegistries {
+    /// Of targets without a login.
+    anonymous: Registries,
+    /// By the location that the login is for.
+    with_login: Vec<(RewriteTarget<'static>, Registries)>,
+}
+
 struct Inner {
-    registries: Registries,
+    registries: TargetRegistries,
     locations: Arc<Locations>,
     policies: Policies,
     seen: Cache<ImageRef<'static>, Digest<'static>>,
@@ -66,11 +74,45 @@ struct Inner {
     outage: Throttle,
 }
 
+impl TargetRegistries {
+    /// The registries of targets, of which these locations have a login. The locations do not overlap.
+    pub fn new(
+        anonymous: Registries,
+        logins: impl IntoIterator<Item = (RewriteTarget<'static>, Credentials)>,
+    ) -> Self {
+        let logins = logins.into_iter();
+        let with_login =
+            logins.map(|(location, login)| (location, anonymous.with_credentials(login)));
+        Self {
+            with_login: with_login.collect(),
+            anonymous,
+        }
+    }
+
+    /// Returns all sets of registries.
+    pub fn sets(&self) -> impl Iterator<Item = Registries> {
+        let with_login = self.with_login.iter();
+        std::iter::once(&self.anonymous)
+            .chain(with_login.map(|(_, registries)| registries))
+            .cloned()
+    }
+
+    fn of(&self, image: &ImageRef<'_>) -> &Registries {
+        let mut with_login = self.with_login.iter();
+        let found = with_login.find(|(location, _)| location.contains(image));
+        found.map_or(&self.anonymous, |(_, registries)| registries)
+    }
+}
+
 impl TargetLookup {
     /// Creates a lookup that reads from `registries`. It refuses images in the backups of `locations`, and while there are
     /// policies in force, images outside the targets of their rules.
     #[must_use]
-    pub fn new(registries: Registries, locations: Arc<Locations>, policies: Policies) -> Self {
+    pub fn new(
+        registries: TargetRegistries,
+        locations: Arc<Locations>,
+        policies: Policies,
+    ) -> Self {
         let cache = || Cache::builder().max_capacity(MAX_IMAGES);
         Self(Arc::new(Inner {
             registries,
@@ -213,7 +255,7 @@ impl Inner {
         &self,
         image: &ImageRef<'static>,
     ) -> Result<(Registry, Digest<'static>), Refusal<'static>> {
-        let registry = self.registries.get(image.host());
+        let registry = self.registries.of(image).get(image.host());
         let registry = registry.map_err(|error| failed(&error.to_string()))?;
         let resolved = registry.resolve(image.path(), &reference(image)).await;
         let resolved = resolved.map_err(|error| self.refusal(image, &registry, &error))?;
@@ -227,7 +269,7 @@ impl Inner {
     /// Returns `pending` for a registry that is slow, and `unavailable` if the request is repeated after a failure.
     fn no_response_yet(&self, image: &ImageRef<'_>) -> Refusal<'static> {
         let host = image.host();
-        let registry = self.registries.get(host).ok();
+        let registry = self.registries.of(image).get(host).ok();
         let failure = registry
             .and_then(|registry| registry.last_failure(Operation::ReadManifest, FAILED_WITHIN));
         if failure.is_some() {
@@ -272,7 +314,7 @@ impl Inner {
                 %image,
                 error,
                 times,
-                "cannot look up images in the target of a rewrite; check that the registry responds, and that it needs no login"
+                "cannot look up images in the target of a rewrite; check that the registry responds, and that it needs no login other than that of --config"
             );
         }
     }

@@ -30,7 +30,7 @@ fn lookup(images: Locations, parallel: NonZeroUsize) -> Lookup {
     let metrics = &mut Metrics::new();
     let budgets = NamespaceBudgets::new(BudgetMetrics::register(metrics));
     let copies = CopyMetrics::register(metrics);
-    Lookup::new(Arc::new(images), parallel, budgets, copies)
+    Lookup::new(Arc::new(images), parallel, &budgets, &copies)
 }
 
 impl Scene {

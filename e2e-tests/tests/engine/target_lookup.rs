@@ -6,7 +6,7 @@ use mirror_contract::{Backup, ImageRef, ImageStatus, Mode, Naming, Refusal, Refu
 use mirror_sidecar::cluster::Policies;
 use mirror_sidecar::cluster::policies::Policy;
 use mirror_sidecar::locations::Locations;
-use mirror_sidecar::target_lookup::TargetLookup;
+use mirror_sidecar::target_lookup::{TargetLookup, TargetRegistries};
 use rstest::rstest;
 use serde_json::json;
 use std::sync::Arc;
@@ -39,7 +39,11 @@ impl Scene {
         let settings = json!({"sidecar": "mirror-sidecar.svc:5000", "rules": [rule]});
         let policy = Policy::of_settings(&settings).unwrap();
         policies.publish(vec![Arc::new(policy)]);
-        let lookup = TargetLookup::new(registries, Arc::new(images), policies.clone());
+        let lookup = TargetLookup::new(
+            TargetRegistries::new(registries, []),
+            Arc::new(images),
+            policies.clone(),
+        );
         Self {
             target,
             backup,

@@ -5,16 +5,19 @@ use mirror_copy::{Credentials, DockerConfig};
 use super::ClusterArgs;
 use super::login::LoginFlags;
 use super::sources::check_docker_config;
+use crate::cluster::PullLogin;
 use crate::cluster::config::{Kubernetes, PullPlan};
 use crate::cluster::index::MAX_SECRET_NAMES;
+use crate::config::Config;
 use crate::exit::UsageError;
+use crate::former_backups::FormerBackups;
 
 /// The default name of managed Secrets.
 const DEFAULT_NAME: &str = "image-mirror-pull";
 
 impl ClusterArgs {
-    /// The source of the pull Secret for copies in the default backup, which Pods read with `credentials`.
-    pub fn pull_plan(&self, credentials: Option<Credentials>) -> Result<PullPlan, UsageError> {
+    /// The source of the pull Secret for the images of `config`.
+    pub fn pull_plan(&self, config: &Config) -> Result<PullPlan, UsageError> {
         if self.former_pull_secrets.len() >= MAX_SECRET_NAMES {
             return Err(UsageError(format!(
                 "--former-pull-secret has {} values, which is more than {}",
@@ -22,17 +25,18 @@ impl ClusterArgs {
                 MAX_SECRET_NAMES - 1
             )));
         }
-        match (credentials, &self.pull_secret) {
-            (None, None) => Ok(PullPlan::NotNeeded),
-            (None, Some(name)) => Ok(PullPlan::Existing { name: name.clone() }),
-            (Some(_), _) if !self.manages_pull_secrets() => Err(UsageError(
+        let logins = pull_logins(config);
+        match (logins.is_empty(), &self.pull_secret) {
+            (true, None) => Ok(PullPlan::NotNeeded),
+            (true, Some(name)) => Ok(PullPlan::Existing { name: name.clone() }),
+            (false, _) if !self.manages_pull_secrets() => Err(UsageError(
                 "--pull-username, --pull-password, --pull-password-file and --pull-docker-config need --kubernetes=on; \
                  for an existing Secret, set only --pull-secret"
                     .into(),
             )),
-            (Some(credentials), name) => Ok(PullPlan::Managed {
+            (false, name) => Ok(PullPlan::Managed {
                 name: name.as_deref().unwrap_or(DEFAULT_NAME).to_owned(),
-                credentials,
+                logins,
             }),
         }
     }
@@ -77,15 +81,37 @@ impl ClusterArgs {
     }
 }
 
+/// The logins that Pods need, that of the default backup first.
+fn pull_logins(config: &Config) -> Vec<PullLogin> {
+    let of_backups = config.backups().filter_map(|(name, config)| {
+        let credentials = config.pull.clone()?;
+        let former = FormerBackups::new(&config.backup, config.former.clone());
+        let name = name.into_owned();
+        Some(PullLogin::of_backup(
+            name,
+            &config.backup,
+            &former,
+            credentials,
+        ))
+    });
+    let targets = config.targets.iter();
+    let of_targets =
+        targets.map(|target| PullLogin::of_target(target.location.clone(), target.pull.clone()));
+    of_backups.chain(of_targets).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
     use std::path::Path;
 
     use clap::Parser as _;
+    use mirror_contract::{Backup, Naming};
     use rstest::rstest;
 
     use super::*;
     use crate::args::{Cli, Command};
+    use crate::config::BackupConfig;
 
     /// What the flags after `serve` mean; `{}` in them stands for `folder`.
     fn plan(flags: &str, folder: &Path) -> Result<PullPlan, UsageError> {
@@ -96,8 +122,15 @@ mod tests {
         let Command::Serve(args) = cli.command else {
             panic!("another command");
         };
-        let credentials = args.cluster.pull_credentials("registry.example")?;
-        args.cluster.pull_plan(credentials)
+        let backup = Backup::new("registry.example", "backup", Naming::Flat).unwrap();
+        args.cluster.pull_plan(&Config::of_default(BackupConfig {
+            pull: args.cluster.pull_credentials(backup.registry())?,
+            backup,
+            former: Vec::new(),
+            push: Credentials::anonymous(),
+            max_image_size: None,
+            parallel_copies: NonZeroUsize::MIN,
+        }))
     }
 
     fn folder() -> tempfile::TempDir {

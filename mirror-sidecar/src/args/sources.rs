@@ -135,8 +135,8 @@ impl SourceArgs {
         self.registries_in(credentials, options)
     }
 
-    /// The registries of the targets of rewrites, at the addresses that originals may have. Nodes pull from them without a
-    /// pull Secret, so they are accessed anonymously.
+    /// The registries of the targets of rewrites, at the addresses that originals may have, without credentials: a target has
+    /// the login that Pods get for it, or none.
     pub fn rewrite_targets<'b>(
         &self,
         allowed: &OriginalsArgs,

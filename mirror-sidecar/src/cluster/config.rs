@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use mirror_contract::OwnerPattern;
-use mirror_copy::Credentials;
 
 use super::policies::follow::Filter;
+use super::pull_secrets::PullLogin;
 use super::readmission::Readmit;
 
 #[derive(Debug)]
@@ -74,8 +74,8 @@ pub enum PullPlan {
     /// This service creates it where it is needed.
     Managed {
         name: String,
-        /// Its content, which is read again whenever it may have changed: a login for the backup registry only.
-        credentials: Credentials,
+        /// Its content, which depends on the rules for the namespace.
+        logins: Vec<PullLogin>,
     },
 }
 

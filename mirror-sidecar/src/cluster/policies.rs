@@ -14,7 +14,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mirror_contract::rules::{Action, Position};
+use mirror_contract::rules::{Action, Position, Rules};
 use mirror_contract::{BackupName, ImageRef};
 use tokio::sync::watch;
 
@@ -146,7 +146,7 @@ impl PolicySet {
     #[must_use]
     pub fn backups(&self) -> BTreeMap<BackupName<'static>, Position> {
         let rules = self.policies.iter().map(|policy| &policy.settings().rules);
-        let named = rules.flat_map(|rules| rules.backups());
+        let named = rules.flat_map(Rules::backups);
         named
             .map(|(position, backup)| (backup.clone(), position))
             .collect()
@@ -253,7 +253,7 @@ impl Demand<'_> {
     #[must_use]
     pub fn wants_only_elsewhere(&self, image: &ImageRef<'_>, backup: &BackupName<'_>) -> bool {
         !self.set.is_empty()
-            && self.is_any(image, |action| action.copies())
+            && self.is_any(image, |action| matches!(action, Action::Mirror { .. }))
             && !self.wants(image, backup)
     }
 

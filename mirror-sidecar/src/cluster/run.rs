@@ -94,20 +94,31 @@ struct Shared {
     copy_status: ByBackup<CopyStatuses>,
 }
 
-/// Starts the tasks, which end with `stop`. `crash_record` is that of all `backups`.
+/// The lookups of images.
+pub struct Lookups<'l> {
+    pub backups: &'l ByBackup<Lookup>,
+    /// That of all backups.
+    pub crash_record: &'l CrashRecord,
+    pub targets: TargetLookup,
+}
+
+/// Starts the tasks, which end with `stop`.
 ///
 /// # Errors
 /// [`UsageError`] if no cluster is configured. An API server that does not respond is no error.
 pub async fn start(
     config: ClusterConfig,
     excluded_namespaces: ExcludedNamespaces,
-    backups: &ByBackup<Lookup>,
-    crash_record: &CrashRecord,
-    targets: TargetLookup,
+    lookups: Lookups<'_>,
     metrics: ClusterMetrics,
     certificate: Option<Receiver<Option<CertificateTrouble>>>,
     stop: CancellationToken,
 ) -> anyhow::Result<Started> {
+    let Lookups {
+        backups,
+        crash_record,
+        targets,
+    } = lookups;
     let server = connect(config.mode).await?;
     let is_on = config.mode == Kubernetes::On;
     let rules = backups.map(|_, lookup| rules(&config, &excluded_namespaces, lookup));
@@ -121,18 +132,11 @@ pub async fn start(
         (Replicas::alone(), Events::none())
     };
     let followed = followed(&config, rules.of_default());
-    let copy_status = CopyStatuses::new();
     let shared = Shared {
         replicas,
         events,
         indexes: indexes(&config, &rules, backups),
-        copy_status: backups.map(|name, _| {
-            if name.is_default() {
-                copy_status.clone()
-            } else {
-                copy_status.of_other_backup()
-            }
-        }),
+        copy_status: copy_statuses(backups),
     };
     let Shared {
         replicas,
@@ -152,29 +156,19 @@ pub async fn start(
         let tasks = shared.tasks_of_backup(lookup, metrics, &config, is_on);
         tokio::spawn(stop.clone().run_until_cancelled_owned(tasks));
     }
-    let provision = match config.pull_plan {
-        PullPlan::NotNeeded => Provision::given(None),
-        PullPlan::Existing { name } => Provision::given(Some(&name)),
-        PullPlan::Managed { name, credentials } => {
-            let setup = Setup {
-                name,
-                former_names: config.former_pull_secrets,
-                logins: vec![PullLogin::of_default(
-                    backups.of_default().backup(),
-                    backups.of_default().locations().former_backups(),
-                    credentials,
-                )],
-                followed: config.followed_policies.is_set().then(|| followed.clone()),
-                excluded_namespaces,
-                cluster: Arc::clone(indexes.of_default()),
-                replicas: replicas.clone(),
-                events: events.clone(),
-                metrics: metrics.secrets,
-            };
-            let secrets = ManagedSecrets::start(setup, server.clone(), stop.clone());
-            Provision::Managed(secrets.await.inspect_err(|_| replicas.retire())?)
-        }
+    let setup = |name, logins| Setup {
+        name,
+        former_names: config.former_pull_secrets,
+        logins,
+        followed: config.followed_policies.is_set().then(|| followed.clone()),
+        excluded_namespaces,
+        cluster: Arc::clone(indexes.of_default()),
+        replicas: replicas.clone(),
+        events: events.clone(),
+        metrics: metrics.secrets,
     };
+    let provision = provision(config.pull_plan, setup, &server, &stop).await;
+    let provision = provision.inspect_err(|_| replicas.retire())?;
     let injected = InjectedContainers {
         indexes: indexes.clone(),
         copy_status: copy_status.clone(),
@@ -215,6 +209,33 @@ pub async fn start(
         replicas: replicas.clone(),
         provision,
         indexes: indexes.clone(),
+    })
+}
+
+fn copy_statuses(backups: &ByBackup<Lookup>) -> ByBackup<CopyStatuses> {
+    let of_default = CopyStatuses::new();
+    backups.map(|name, _| {
+        if name.is_default() {
+            of_default.clone()
+        } else {
+            of_default.of_other_backup()
+        }
+    })
+}
+
+async fn provision(
+    plan: PullPlan,
+    setup: impl FnOnce(String, Vec<PullLogin>) -> Setup,
+    server: &ApiServer,
+    stop: &CancellationToken,
+) -> Result<Provision, UsageError> {
+    Ok(match plan {
+        PullPlan::NotNeeded => Provision::given(None),
+        PullPlan::Existing { name } => Provision::given(Some(&name)),
+        PullPlan::Managed { name, logins } => {
+            let setup = setup(name, logins);
+            Provision::Managed(ManagedSecrets::start(setup, server.clone(), stop.clone()).await?)
+        }
     })
 }
 

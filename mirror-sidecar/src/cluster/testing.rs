@@ -16,7 +16,7 @@ use super::{ExcludedNamespaces, Policies, Rules};
 use crate::backups::OtherBackups;
 use crate::former_backups::FormerBackups;
 use crate::locations::Locations;
-use crate::target_lookup::TargetLookup;
+use crate::target_lookup::{TargetLookup, TargetRegistries};
 
 /// A request, with the path and query in one text, and the body as JSON.
 #[derive(Clone, Debug)]
@@ -101,7 +101,11 @@ pub fn target_lookup() -> TargetLookup {
     let backup = Backup::new("backup.test:5000", "acme", Naming::Flat).unwrap();
     let registries = Registries::new(RegistryOptions::default()).unwrap();
     let images = Locations::new(backup, &registries, registries.clone()).unwrap();
-    TargetLookup::new(registries, Arc::new(images), Policies::default())
+    TargetLookup::new(
+        TargetRegistries::new(registries, []),
+        Arc::new(images),
+        Policies::default(),
+    )
 }
 
 /// The `Status` of an API server that refuses something, with this code and reason, and a cause for programs.

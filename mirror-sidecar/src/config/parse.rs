@@ -62,14 +62,12 @@ pub(super) fn parse(text: &str, defaults: &FlagDefaults) -> Result<Parsed, Vec<S
 }
 
 fn document(text: &str) -> Result<Value, String> {
-    // The first step refuses keys that are there twice, the second keys that are not strings.
-    let document: yaml_serde::Value =
-        yaml_serde::from_str(text).map_err(|error| format!("not YAML: {error}"))?;
+    let document: Value =
+        serde_saphyr::from_str(text).map_err(|error| format!("not YAML: {error}"))?;
     if document.is_null() {
         return Err("the file is empty".to_owned());
     }
-    yaml_serde::from_value(document)
-        .map_err(|_| "all keys must be strings; quote numbers and `true`".to_owned())
+    Ok(document)
 }
 
 impl Parser<'_> {

@@ -27,6 +27,7 @@ pub struct GaugeByBackup {
 }
 
 impl BackupLabel {
+    #[must_use]
     pub fn of(backup: &BackupName<'static>) -> Self {
         Self((!backup.is_default()).then(|| backup.clone()))
     }

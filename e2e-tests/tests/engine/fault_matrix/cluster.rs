@@ -14,9 +14,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use kube::{Client, Config};
-use mirror_contract::{Backup, Mode, Naming};
+use mirror_contract::{Backup, BackupName, Mode, Naming};
 use mirror_copy::{Credentials, Login};
-use mirror_sidecar::cluster::pull_secrets::SecretMetrics;
+use mirror_sidecar::cluster::pull_locations::LoginOwner;
+use mirror_sidecar::cluster::pull_secrets::{PullLogin, SecretMetrics};
 use mirror_sidecar::cluster::watch::watch;
 use mirror_sidecar::cluster::{
     Events, ExcludedNamespaces, Index, Kind, ManagedSecrets, Replicas, Rules, SharedIndex,
@@ -190,8 +191,14 @@ impl World {
         let setup = mirror_sidecar::cluster::pull_secrets::Setup {
             name: NAME.into(),
             former_names: Vec::new(),
-            credentials: Credentials::anonymous().with_login(BACKUP, login),
-            registry: BACKUP.into(),
+            logins: vec![PullLogin {
+                location: LoginOwner::Backup(BackupName::DEFAULT),
+                registry: BACKUP.into(),
+                path: String::new(),
+                former_paths: Vec::new(),
+                credentials: Credentials::anonymous().with_login(BACKUP, login),
+            }],
+            followed: None,
             excluded_namespaces: ExcludedNamespaces::default(),
             cluster: Arc::clone(&self.cluster),
             replicas: Replicas::alone(),

@@ -283,17 +283,10 @@ impl Notice {
                  settings, or set policy.reinvocation in the chart.",
                 list(images)
             ),
-            Self::TooMuch { images, has_workloads } => {
-                let workloads = if *has_workloads {
-                    "more workloads than the limits allow, and "
-                } else {
-                    ""
-                };
-                format!(
-                    "This namespace has {workloads}more images than the limits allow: {images} of its workloads are not \
-                     mirrored until they are admitted again. Remove workloads and images that nobody needs."
-                )
-            }
+            Self::TooMuch {
+                images,
+                has_workloads,
+            } => too_much(*images, *has_workloads),
             Self::NoBudget => {
                 "This namespace has used up its budget of new images for a day, so some of its images are mirrored later. \
                  The budget refills by itself; the operator can raise --max-new-images-per-namespace and \
@@ -304,22 +297,7 @@ impl Notice {
                 backup,
                 kind,
                 reason,
-            } => {
-                let originals = match kind {
-                    TroubleKind::Unavailable => {
-                        " New Pods of templates with copies use the originals instead, if whenBackupUnavailable is \
-                         `original` and their registries have them."
-                    }
-                    TroubleKind::Certificate | TroubleKind::Login | TroubleKind::Uploads => "",
-                };
-                format!(
-                    "{}{kind}: {}. Until then nothing is copied{}, and workloads keep the images that they have.{originals} The \
-                     registry is checked every few seconds.",
-                    of_backup(backup.as_deref()),
-                    tidy(reason, MAX_REASON).trim_end_matches(is_end),
-                    if backup.is_some() { " to it" } else { "" }
-                )
-            }
+            } => backup_trouble(backup.as_deref(), *kind, reason),
             Self::PolicyInvalid { reason } => format!(
                 "mirror-sidecar cannot use this policy: {}. It keeps following its last valid rules, or copies all images in \
                  use if it has restarted since. Correct spec.settings, or upgrade mirror-sidecar if the policy is newer.",
@@ -349,6 +327,35 @@ impl Notice {
         };
         tidy(&note, MAX_NOTE)
     }
+}
+
+fn backup_trouble(backup: Option<&str>, kind: TroubleKind, reason: &str) -> String {
+    let originals = match kind {
+        TroubleKind::Unavailable => {
+            " New Pods of templates with copies use the originals instead, if whenBackupUnavailable is `original` and their \
+             registries have them."
+        }
+        TroubleKind::Certificate | TroubleKind::Login | TroubleKind::Uploads => "",
+    };
+    format!(
+        "{}{kind}: {}. Until then nothing is copied{}, and workloads keep the images that they have.{originals} The registry \
+         is checked every few seconds.",
+        of_backup(backup),
+        tidy(reason, MAX_REASON).trim_end_matches(is_end),
+        if backup.is_some() { " to it" } else { "" }
+    )
+}
+
+fn too_much(images: usize, has_workloads: bool) -> String {
+    let workloads = if has_workloads {
+        "more workloads than the limits allow, and "
+    } else {
+        ""
+    };
+    format!(
+        "This namespace has {workloads}more images than the limits allow: {images} of its workloads are not mirrored until \
+         they are admitted again. Remove workloads and images that nobody needs."
+    )
 }
 
 /// The start of a sentence about a backup, which names it unless it is the default one.

@@ -94,6 +94,79 @@ pub(super) enum Location {
     Target,
 }
 
+/// The images of a workload, by what is kept about them.
+#[derive(Debug, Default)]
+struct Images {
+    originals: Vec<Image>,
+    rewritten: Vec<Image>,
+    in_backup: Vec<Image>,
+    opaque: Vec<OpaqueCopy>,
+    /// Some images are copies in other backups.
+    has_copies_elsewhere: bool,
+    /// Some images belong into other backups.
+    has_originals_elsewhere: bool,
+}
+
+impl Images {
+    fn of(
+        workload: &Workload,
+        rules: &Rules,
+        demand: &Demand<'_>,
+        may_be_rewritten: bool,
+        shared: impl Fn(&ImageRef<'_>) -> Option<Image>,
+        shared_original: impl Fn(&Image, &ImageRef<'_>) -> Option<Image>,
+    ) -> Self {
+        let is_exempt = workload.is_exempt || demand.is_nothing();
+        let is_of_default = rules.is_of_default();
+        let mut images = Self::default();
+        for text in &workload.images {
+            let Ok(image) = ImageRef::parse(text) else {
+                continue;
+            };
+            let is_elsewhere = rules.other_backups.contain(&image);
+            images.has_copies_elsewhere |= is_elsewhere;
+            let moves = (!is_exempt).then_some(demand);
+            if let Some((original, is_current)) =
+                opaque_original(workload, rules, moves, text, &image)
+            {
+                let image = image.without_redundant_tag();
+                let copy = shared(&image).unwrap_or_else(|| Arc::new(image.into_owned()));
+                let original = shared_original(&copy, &original)
+                    .or_else(|| shared(&original))
+                    .unwrap_or_else(|| Arc::new(original));
+                images.in_backup.push(Arc::clone(&copy));
+                images.opaque.push(OpaqueCopy {
+                    copy,
+                    original,
+                    is_current,
+                });
+                continue;
+            }
+            if is_elsewhere {
+                continue;
+            }
+            let list = if rules.is_in_backup(&image) {
+                &mut images.in_backup
+            } else if is_exempt || replaces_copy(workload, rules, text) {
+                // It needs the copies of earlier rewrites, but no new ones. The template of a Pod that uses an original in
+                // place of a copy still names the copy.
+                continue;
+            } else if demand.wants(&image, rules.backup_name()) {
+                &mut images.originals
+            } else if is_of_default && may_be_rewritten && demand.rewrites(&image) {
+                &mut images.rewritten
+            } else {
+                images.has_originals_elsewhere |=
+                    is_of_default && demand.wants_only_elsewhere(&image, rules.backup_name());
+                continue;
+            };
+            let image = image.without_redundant_tag();
+            list.push(shared(&image).unwrap_or_else(|| Arc::new(image.into_owned())));
+        }
+        images
+    }
+}
+
 impl Entry {
     /// Returns the entry of `workload`, which the list `epoch` contained; `None` if nothing of it is kept. Originals that
     /// `demand` does not want in this backup are not kept. `shared` returns the image that other users share, and
@@ -114,56 +187,21 @@ impl Entry {
             return None;
         }
         let is_of_default = rules.is_of_default();
-        let mut originals = Vec::new();
-        let mut rewritten = Vec::new();
-        let mut in_backup = Vec::new();
-        let mut opaque = Vec::new();
-        // Some images are copies in other backups, or belong there.
-        let (mut has_copies_elsewhere, mut has_originals_elsewhere) = (false, false);
-        for text in &workload.images {
-            let Ok(image) = ImageRef::parse(text) else {
-                continue;
-            };
-            let is_elsewhere = rules.other_backups.contain(&image);
-            has_copies_elsewhere |= is_elsewhere;
-            let moves = (!is_exempt).then_some(demand);
-            if let Some((original, is_current)) =
-                opaque_original(workload, rules, moves, text, &image)
-            {
-                let image = image.without_redundant_tag();
-                let copy = shared(&image).unwrap_or_else(|| Arc::new(image.into_owned()));
-                let original = shared_original(&copy, &original)
-                    .or_else(|| shared(&original))
-                    .unwrap_or_else(|| Arc::new(original));
-                in_backup.push(Arc::clone(&copy));
-                opaque.push(OpaqueCopy {
-                    copy,
-                    original,
-                    is_current,
-                });
-                continue;
-            }
-            if is_elsewhere {
-                continue;
-            }
-            let list = if rules.is_in_backup(&image) {
-                &mut in_backup
-            } else if is_exempt || replaces_copy(workload, rules, text) {
-                // It needs the copies of earlier rewrites, but no new ones. The template of a Pod that uses an original in
-                // place of a copy still names the copy.
-                continue;
-            } else if demand.wants(&image, rules.backup_name()) {
-                &mut originals
-            } else if is_of_default && may_be_rewritten && demand.rewrites(&image) {
-                &mut rewritten
-            } else {
-                has_originals_elsewhere |=
-                    is_of_default && demand.wants_only_elsewhere(&image, rules.backup_name());
-                continue;
-            };
-            let image = image.without_redundant_tag();
-            list.push(shared(&image).unwrap_or_else(|| Arc::new(image.into_owned())));
-        }
+        let Images {
+            originals,
+            rewritten,
+            in_backup,
+            mut opaque,
+            has_copies_elsewhere,
+            has_originals_elsewhere,
+        } = Images::of(
+            workload,
+            rules,
+            demand,
+            may_be_rewritten,
+            shared,
+            shared_original,
+        );
         let (mut originals, mut in_backup) = (each_once(originals), each_once(in_backup));
         let mut rewritten = each_once(rewritten);
         let other_installation = other_installation(workload, rules);

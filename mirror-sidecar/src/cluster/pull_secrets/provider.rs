@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use mirror_contract::{
     Backup, BackupName, ImageRef, Mode, Place, PullSecretStatus, Refusal, RefusalKind,
+    RewriteTarget,
 };
 use mirror_copy::{Credential, CredentialError, Credentials};
 use secrecy::ExposeSecret as _;
@@ -24,7 +25,7 @@ use crate::cluster::events::Events;
 use crate::cluster::excluded::ExcludedNamespaces;
 use crate::cluster::index::CURRENT_NAME;
 use crate::cluster::policies::follow::Followed;
-use crate::cluster::pull_locations::{LoginAccess, LoginOwner};
+use crate::cluster::pull_locations::{LoginAccess, LoginOwner, LoginSet};
 use crate::cluster::replicas::Replicas;
 use crate::cluster::shared_index::SharedIndex;
 use crate::cluster::supervision::supervise;
@@ -339,20 +340,39 @@ impl ManagedSecrets {
                 locations.of_place(&LoginOwner::Backup(name.clone().into_owned()))
             }
             Place::Target => locations.of_target_image(image),
+            // The policy leaves the Secrets of originals alone.
+            Place::Original(_) => LoginSet::NONE,
         };
         !login.is_empty()
     }
 }
 
 impl PullLogin {
-    /// The login for the default backup and its former locations in the same registry.
+    /// The login for a backup and its former locations in the same registry.
     #[must_use]
-    pub fn of_default(backup: &Backup, former: &FormerBackups, credentials: Credentials) -> Self {
+    pub fn of_backup(
+        name: BackupName<'static>,
+        backup: &Backup,
+        former: &FormerBackups,
+        credentials: Credentials,
+    ) -> Self {
         Self {
-            location: LoginOwner::Backup(BackupName::DEFAULT),
+            location: LoginOwner::Backup(name),
             registry: backup.registry().to_owned(),
             path: backup.repository().to_owned(),
             former_paths: former.repositories_in(backup.registry()),
+            credentials,
+        }
+    }
+
+    /// The login for the images in a target of rewrites.
+    #[must_use]
+    pub fn of_target(target: RewriteTarget<'static>, credentials: Credentials) -> Self {
+        Self {
+            registry: target.registry().to_owned(),
+            path: target.repository().to_owned(),
+            former_paths: Vec::new(),
+            location: LoginOwner::Target(target),
             credentials,
         }
     }

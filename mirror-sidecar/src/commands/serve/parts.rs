@@ -10,7 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::args::{ClusterArgs, FacadeLogin, OriginalsArgs, SourceArgs, UsageError, naming_name};
 use crate::backups::{ByBackup, OtherBackups};
 use crate::cluster::config::Kubernetes;
-use crate::cluster::run::{self, ClusterMetrics, Started};
+use crate::cluster::run::{self, ClusterMetrics, Lookups, Started};
 use crate::cluster::shared_index::Indexes;
 use crate::cluster::{ExcludedNamespaces, Index, Policies, Provision, PullSecrets, Replicas};
 use crate::config::{BackupConfig, Config};
@@ -23,7 +23,7 @@ use crate::namespace_budget::NamespaceBudgets;
 use crate::original_lookup::OriginalLookup;
 use crate::registry_metrics::RegistryMetrics;
 use crate::server::CertificateTrouble;
-use crate::target_lookup::TargetLookup;
+use crate::target_lookup::{TargetLookup, TargetRegistries};
 
 /// Builds the parts, with what stays the same for all configurations.
 pub(super) struct Builder {
@@ -67,11 +67,14 @@ impl Builder {
         for (name, backup) in &config.named {
             configs.insert(name.clone(), backup);
         }
-        let plan = self.cluster.pull_plan(config.default.pull.clone())?;
+        let plan = self.cluster.pull_plan(config)?;
         let (backups, mut sets) = self.backups(&configs)?;
         let hosts = backups.values().map(|lookup| lookup.backup().registry());
         let rewritten = self.sources.rewrite_targets(&self.originals, hosts)?;
-        sets.push(rewritten.clone());
+        let logins = config.targets.iter();
+        let logins = logins.map(|target| (target.location.clone(), target.pull.clone()));
+        let rewritten = TargetRegistries::new(rewritten, logins);
+        sets.extend(rewritten.sets());
         let images = Arc::clone(backups.of_default().locations());
         let policies = self.excluded_namespaces.policies().clone();
         let targets = TargetLookup::new(rewritten, images, policies);
@@ -87,9 +90,11 @@ impl Builder {
             } = run::start(
                 self.cluster.clone().config(plan),
                 self.excluded_namespaces.clone(),
-                &backups,
-                self.copying.crash_record(),
-                targets.clone(),
+                Lookups {
+                    backups: &backups,
+                    crash_record: self.copying.crash_record(),
+                    targets: targets.clone(),
+                },
                 self.metrics.cluster.clone(),
                 self.certificate.clone(),
                 stop.clone(),

@@ -2,10 +2,12 @@
 
 use super::*;
 
+type Queue = (CopyQueue<Arc<Script>>, Arc<Script>);
+
 fn queues<const N: usize>(
     parallel: usize,
     names: [&'static str; N],
-) -> ([(CopyQueue<Arc<Script>>, Arc<Script>); N], SharedCopying) {
+) -> ([Queue; N], SharedCopying) {
     let shared = SharedCopying::new(NonZeroUsize::new(parallel).unwrap());
     let queues = names.map(|name| {
         let script = held();

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::backups::ByBackup;
+use crate::cluster::index::CopyState::{self, Mirrored, Missing, Never};
 use crate::cluster::policies::{Policies, Policy};
 
 const ORIGINAL: &str = "docker.io/library/nginx:1";
@@ -157,7 +158,6 @@ fn a_copy_moves_when_the_rule_names_another_backup(#[case] workload: Workload) {
     // The copy in use is kept in order until then.
     let [default, _] = indexes.found();
     assert_eq!(default, (names([]), names([COPY])));
-    use CopyState::{Mirrored, Missing};
     assert_eq!(indexes.candidate(Mirrored, Missing), None);
     assert_eq!(
         indexes.candidate(Missing, Mirrored),
@@ -217,7 +217,6 @@ fn a_copy_with_a_former_name_moves_only_once() {
     const FORMER: &str = "ghcr.io/acme/docker.io/library/nginx:1";
     let mut indexes = Indexes::new(&to_team());
     indexes.apply(annotated("web", FORMER, ORIGINAL));
-    use CopyState::{Mirrored, Missing};
     assert_eq!(indexes.candidate(Mirrored, Missing), None);
     assert_eq!(indexes.candidate(Missing, Mirrored), Some(names([FORMER])));
 }
@@ -226,7 +225,6 @@ fn a_copy_with_a_former_name_moves_only_once() {
 fn a_workload_waits_for_its_copies_in_all_backups() {
     let mut indexes = Indexes::new(&to_team());
     indexes.apply(deployment("web", &[ORIGINAL, "quay.io/a/b:1"]));
-    use CopyState::{Mirrored, Missing, Never};
     assert_eq!(indexes.candidate(Mirrored, Missing), None);
     assert_eq!(indexes.candidate(Missing, Mirrored), None);
     assert_eq!(

@@ -85,7 +85,7 @@ fn controller(events: Events) -> Controller {
     let copies = CopyMetrics::register(metrics);
     Controller::new(Reconciler {
         cluster,
-        lookup: Lookup::new(Arc::new(images), NonZeroUsize::MIN, budgets, copies),
+        lookup: Lookup::new(Arc::new(images), NonZeroUsize::MIN, &budgets, &copies),
         copy_status: CopyStatuses::new(),
         replicas: Replicas::alone(),
         events,
