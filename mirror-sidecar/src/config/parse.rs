@@ -14,6 +14,7 @@ use super::conflicts::conflicts;
 use super::reader::Reader;
 use super::{BackupConfig, Config, FlagDefaults, TargetConfig};
 use crate::args::{check_docker_config, is_username, size_limit};
+use crate::yaml;
 
 /// Maximum number of backups, including the default.
 pub(super) const MAX_BACKUPS: usize = 16;
@@ -62,8 +63,7 @@ pub(super) fn parse(text: &str, defaults: &FlagDefaults) -> Result<Parsed, Vec<S
 }
 
 fn document(text: &str) -> Result<Value, String> {
-    let document: Value =
-        serde_saphyr::from_str(text).map_err(|error| format!("not YAML: {error}"))?;
+    let document = yaml::parse(text)?;
     if document.is_null() {
         return Err("the file is empty".to_owned());
     }

@@ -354,8 +354,10 @@ target: {}
 #[case("backups: [", "not YAML")]
 #[case("", "the file is empty")]
 #[case("# nothing", "the file is empty")]
-#[case("backups: {a: {registry: a.b}, a: {registry: c.d}}", "duplicate entry")]
-#[case("backups: {1: {registry: a.b}}", "all keys must be strings")]
+#[case(
+    "backups: {a: {registry: a.b}, a: {registry: c.d}}",
+    "duplicate mapping key: a"
+)]
 #[case("- backups", "the file: must be a mapping")]
 #[case(
     "backups: {default: {registry: a.b, push: {dockerConfig: FILES/broken.json}}}",
