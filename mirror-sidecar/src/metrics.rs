@@ -16,7 +16,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use by_backup::Labels;
-pub use by_backup::{BackupLabel, GaugeByBackup};
+pub use by_backup::{BackupLabel, GaugeByBackup, Label};
 
 /// The media type of [`Metrics::encode`] (`OpenMetrics` 1.0, "Protocol Negotiation").
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -26,9 +26,6 @@ pub struct Metrics {
     registry: Registry,
     updates: Vec<Box<dyn Fn() + Send + Sync>>,
 }
-
-/// The name and the value of a label.
-pub type Label = [(&'static str, &'static str); 1];
 
 /// The values of one label.
 pub trait LabelValue: Copy + 'static {

@@ -12,12 +12,13 @@ use crate::stage::Stage;
 
 const KEY: &str = "image-mirror.dev/original-images";
 
-/// The original images by their copies, without the name of the pull Secret.
+/// The original images by their copies, without the name of the pull Secret and the digests of the copies.
 fn originals(object: &Value) -> Map<String, Value> {
     let text = template_of(object)["metadata"]["annotations"][KEY].as_str();
     let mut originals: Map<String, Value> = serde_json::from_str(text.unwrap()).unwrap();
     // That of a template; a Pod lists it for good.
     originals.remove("imagePullSecret");
+    originals.remove("digests");
     originals
 }
 

@@ -24,8 +24,10 @@ mod keyring;
 mod metrics;
 mod plan;
 mod provider;
+mod pull_login;
 #[cfg(test)]
 mod tests;
 
 pub use metrics::SecretMetrics;
-pub use provider::{ManagedSecrets, Provision, PullLogin, PullSecrets, Setup};
+pub use provider::{ManagedSecrets, Provision, PullSecrets, Setup};
+pub use pull_login::PullLogin;

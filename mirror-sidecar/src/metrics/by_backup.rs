@@ -10,7 +10,8 @@ use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::Label;
+/// The name and the value of a label.
+pub type Label = [(&'static str, &'static str); 1];
 
 /// A label, and that of the backup.
 pub(super) type Labels = Vec<(&'static str, String)>;

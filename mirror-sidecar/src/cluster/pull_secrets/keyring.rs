@@ -9,7 +9,7 @@ use mirror_contract::reference::is_docker_hub;
 use super::dockerconfigjson::{
     DesiredLogin, Fingerprint, HeldLogins, MAX_OTHERS, key_for, parse_key,
 };
-use super::provider::PullLogin;
+use super::pull_login::PullLogin;
 use crate::cluster::pull_locations::{LoginOwner, LoginSet, MAX_LOGINS, PullLocations};
 use crate::exit::UsageError;
 

@@ -5,10 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use mirror_contract::{
-    Backup, BackupName, ImageRef, Mode, Place, PullSecretStatus, Refusal, RefusalKind,
-    RewriteTarget,
-};
+use mirror_contract::{ImageRef, Mode, Place, PullSecretStatus, Refusal, RefusalKind};
 use mirror_copy::{Credential, CredentialError, Credentials};
 use secrecy::ExposeSecret as _;
 use tokio::sync::{Semaphore, watch};
@@ -20,6 +17,7 @@ use super::controller::{Controller, Jobs};
 use super::dockerconfigjson::{DesiredLogin, MAX_LOGIN};
 use super::keyring::{CurrentLogins, Keyring};
 use super::metrics::SecretMetrics;
+use super::pull_login::PullLogin;
 use crate::cluster::api_server::ApiServer;
 use crate::cluster::events::Events;
 use crate::cluster::excluded::ExcludedNamespaces;
@@ -30,7 +28,6 @@ use crate::cluster::replicas::Replicas;
 use crate::cluster::shared_index::SharedIndex;
 use crate::cluster::supervision::supervise;
 use crate::exit::UsageError;
-use crate::former_backups::FormerBackups;
 use crate::lookup::ANSWER_WITHIN;
 
 /// How long the start waits for the credentials. A credential helper may take longer, and then the start continues.
@@ -87,20 +84,6 @@ pub struct Setup {
     pub metrics: SecretMetrics,
 }
 
-/// A login that Pods need for the images of a backup, or of a target of rewrites.
-#[derive(Clone, Debug)]
-pub struct PullLogin {
-    pub location: LoginOwner,
-    /// Named as in image references.
-    pub registry: String,
-    /// The repository that contains all images; empty for the whole registry.
-    pub path: String,
-    /// Former repositories in the same registry.
-    pub former_paths: Vec<String>,
-    /// Contain the login for the registry, and are read again whenever it may have changed.
-    pub credentials: Credentials,
-}
-
 /// The origin of one login.
 #[derive(Clone, Debug)]
 pub(super) struct CredentialSource {
@@ -146,12 +129,12 @@ impl PullSecrets {
     }
 
     /// Returns whether images in `place` are pulled with the Secret. `image` is the image itself if the place is the target of a
-    /// rewrite. A Secret that is not managed has unknown logins, so it is for all images.
+    /// rewrite. A Secret that is not managed is for the images of all backups.
     #[must_use]
     pub fn needs_secret(&self, place: &Place<'_>, image: &ImageRef<'_>) -> bool {
         match &self.provision {
             Provision::NotNeeded => false,
-            Provision::Existing(_) => true,
+            Provision::Existing(_) => matches!(place, Place::Backup(_)),
             Provision::Managed(secrets) => secrets.has_login(place, image),
         }
     }
@@ -344,37 +327,6 @@ impl ManagedSecrets {
             Place::Original(_) => LoginSet::NONE,
         };
         !login.is_empty()
-    }
-}
-
-impl PullLogin {
-    /// The login for a backup and its former locations in the same registry.
-    #[must_use]
-    pub fn of_backup(
-        name: BackupName<'static>,
-        backup: &Backup,
-        former: &FormerBackups,
-        credentials: Credentials,
-    ) -> Self {
-        Self {
-            location: LoginOwner::Backup(name),
-            registry: backup.registry().to_owned(),
-            path: backup.repository().to_owned(),
-            former_paths: former.repositories_in(backup.registry()),
-            credentials,
-        }
-    }
-
-    /// The login for the images in a target of rewrites.
-    #[must_use]
-    pub fn of_target(target: RewriteTarget<'static>, credentials: Credentials) -> Self {
-        Self {
-            registry: target.registry().to_owned(),
-            path: target.repository().to_owned(),
-            former_paths: Vec::new(),
-            location: LoginOwner::Target(target),
-            credentials,
-        }
     }
 }
 
