@@ -13,6 +13,7 @@ mod chunked;
 mod completeness;
 mod destinations;
 mod digest_tags;
+pub(crate) mod host_limits;
 mod host_pause;
 mod last_failure;
 mod manifests;
@@ -65,7 +66,7 @@ use auth_schemes::AuthSchemes;
 use blob_locations::BlobLocations;
 use capabilities::{Capabilities, LearnedSelfMount};
 use check_state::CheckState;
-use host_pause::HostPauses;
+use host_limits::HostLimits;
 use last_failure::LastFailures;
 use rate_limit::Quota;
 use std::fmt;
@@ -73,9 +74,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use token_cache::TokenCache;
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
-use transfer_permits::TransferLimits;
 
 /// One registry host. Cheap to clone; clones share connections, tokens, limits and the request counter.
 #[derive(Clone)]
@@ -106,24 +106,6 @@ struct Shared {
     checks: CheckState,
     /// A wrong digest of this host was logged.
     reported_wrong_digest: AtomicBool,
-}
-
-/// The limits of one host, which sets with different credentials share.
-pub(crate) struct HostLimits {
-    pauses: HostPauses,
-    transfers: TransferLimits,
-    /// Requests that belong to no copy hold a large body one at a time.
-    large_body: Arc<Semaphore>,
-}
-
-impl Default for HostLimits {
-    fn default() -> Self {
-        Self {
-            pauses: HostPauses::default(),
-            transfers: TransferLimits::default(),
-            large_body: Arc::new(Semaphore::new(1)),
-        }
-    }
 }
 
 /// The kinds of addresses that responded on behalf of a registry.

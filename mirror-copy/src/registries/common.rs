@@ -6,7 +6,7 @@ use super::options::RegistryOptions;
 use crate::address_policy::AddressPolicy;
 use crate::credentials::Credentials;
 use crate::lock::lock;
-use crate::registry::HostLimits;
+use crate::registry::host_limits::HostLimits;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};

@@ -65,7 +65,7 @@ struct View<'a, S> {
 ///
 /// `indexes` are those of all backups, that of the default one first, each with the states of the copies there. A workload
 /// with images for several backups waits for all of them, since each admission may restart it.
-pub fn candidates<'a, S>(
+pub fn candidates_in<'a, S>(
     indexes: impl IntoIterator<Item = (&'a Index, S)>,
 ) -> impl Iterator<Item = Candidate>
 where
@@ -140,12 +140,12 @@ where
 }
 
 impl Index {
-    /// As the function [`candidates`], for a single index.
+    /// As the function [`candidates_in`], for a single index.
     pub fn candidates(
         &self,
         state: impl Fn(&ImageRef<'static>) -> CopyState,
     ) -> impl Iterator<Item = Candidate> {
-        candidates([(self, state)])
+        candidates_in([(self, state)])
     }
 
     /// Returns whether a workload uses a former name of a copy or of the pull Secret.

@@ -19,7 +19,7 @@ use crate::backups::ByBackup;
 use crate::cluster::api_server::ApiServer;
 use crate::cluster::copy_status::CopyStatuses;
 use crate::cluster::events::{About, Events, Notice};
-use crate::cluster::index::{Candidate, Index, SyncState, candidates};
+use crate::cluster::index::{Candidate, Index, SyncState, candidates_in};
 use crate::cluster::loop_guard::Loop;
 use crate::cluster::pull_secrets::Provision;
 use crate::cluster::readmission::policy::{News, Outcome, Readmissions, works_since};
@@ -182,7 +182,7 @@ impl ReadmissionController {
     fn candidates(&self, indexes: &[&Index], may_rename: bool) -> impl Iterator<Item = Candidate> {
         let copies = self.copy_status.values();
         let copies = copies.map(|copies| |image: &ImageRef<'static>| copies.copy_state(image));
-        candidates(indexes.iter().copied().zip(copies))
+        candidates_in(indexes.iter().copied().zip(copies))
             .filter(|candidate| self.replicas.owns(&format!("workload/{}", candidate.uid)))
             .filter(|candidate| !self.indexes.of_default().is_in_loop(&candidate.key))
             .filter(move |candidate| {

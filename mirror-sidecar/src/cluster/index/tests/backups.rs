@@ -83,7 +83,7 @@ impl Indexes {
     fn candidate(&self, default: CopyState, team: CopyState) -> Option<Vec<String>> {
         let states = [(&self.default, default), (&self.team, team)];
         let states = states.map(|(index, state)| (index, move |_: &ImageRef<'static>| state));
-        let found: Vec<_> = candidates(states).collect();
+        let found: Vec<_> = candidates_in(states).collect();
         assert!(found.len() <= 1, "{found:?}");
         let images = found.first()?.images.iter();
         Some(images.map(ToString::to_string).collect())
