@@ -24,11 +24,12 @@ use tokio::sync::{Semaphore, broadcast};
 use tokio::time::{Instant, timeout};
 
 use crate::backup_health::BackupHealth;
-use crate::copy_queue::{CopyMetrics, CopyQueue, Requester, SharedCopying, Status, Task};
+use crate::copy_queue::{CopyMetrics, CopyQueue, Requester, SharedQueue, Status, Task};
 use crate::locations::{Locations, contract_digest, engine_digest};
 use crate::logging::Throttle;
 use crate::namespace_budget::NamespaceBudgets;
-use copier::{BackupCopier, NO_BUDGET, Seen};
+pub use copier::BackupCopier;
+use copier::{NO_BUDGET, Seen};
 use losses::Losses;
 use parts::Parts;
 pub use parts::{PartsPlan, Turn};
@@ -87,6 +88,9 @@ pub struct Lookup {
     outage: Arc<Throttle>,
 }
 
+/// The copy queue that the lookups in all backups share.
+pub type SharedCopyQueue = SharedQueue<BackupCopier>;
+
 /// The reason why no complete copy was found.
 #[derive(Debug)]
 enum Unseen {
@@ -106,17 +110,18 @@ impl Lookup {
         budgets: &NamespaceBudgets,
         metrics: &CopyMetrics,
     ) -> Self {
-        let shared = SharedCopying::new(parallel);
-        Self::of_backup(images, BackupName::DEFAULT, None, &shared, budgets, metrics)
+        let queue = SharedQueue::new(parallel);
+        Self::of_backup(images, BackupName::DEFAULT, None, &queue, budgets, metrics)
     }
 
-    /// Creates a lookup in one of several backups, that of `images`, which makes at most `most` copies at a time.
+    /// Creates a lookup in one of several backups, that of `images`. Missing copies are added to `queue`, which runs at most
+    /// `max_parallel` copies to this backup at a time.
     #[must_use]
     pub fn of_backup(
         images: Arc<Locations>,
         name: BackupName<'static>,
-        most: Option<NonZeroUsize>,
-        shared: &SharedCopying,
+        max_parallel: Option<NonZeroUsize>,
+        queue: &SharedCopyQueue,
         budgets: &NamespaceBudgets,
         metrics: &CopyMetrics,
     ) -> Self {
@@ -160,7 +165,7 @@ impl Lookup {
                 .time_to_live(LOGIN_CHECKED_FOR)
                 .build(),
             budgets,
-            queue: CopyQueue::of_backup(recorder, name.clone(), most, shared, metrics),
+            queue: queue.add(name.clone(), recorder, max_parallel, metrics),
             name,
             health,
             outage: Arc::new(Throttle::new(OUTAGE_LOG_EVERY)),

@@ -21,9 +21,10 @@ use crate::cluster::config::Kubernetes;
 use crate::cluster::policies::file::SettingsFile;
 use crate::cluster::run::ClusterMetrics;
 use crate::cluster::{ExcludedNamespaces, Policies};
-use crate::copy_queue::{CopyMetrics, SharedCopying};
+use crate::copy_queue::CopyMetrics;
 use crate::exit::stop_signal;
 use crate::facade::{self, FacadeMetrics};
+use crate::lookup::SharedCopyQueue;
 use crate::metrics::Metrics;
 use crate::namespace_budget::{BudgetMetrics, NamespaceBudgets};
 use crate::registry_metrics::RegistryMetrics;
@@ -81,7 +82,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         excluded_namespaces,
         targets,
         budgets,
-        copying: SharedCopying::new(parallel_copies),
+        queue: SharedCopyQueue::new(parallel_copies),
         metrics: PartMetrics {
             facade: facade_metrics,
             copies: copy_metrics,

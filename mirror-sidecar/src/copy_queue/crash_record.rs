@@ -59,8 +59,7 @@ struct State {
     is_loaded: bool,
     store_first_until: Option<Instant>,
     process: String,
-    /// By the numbers of the queue and of the job. Whatever its backup is, an image is isolated by its name.
-    running: BTreeMap<(u64, u64), String>,
+    running: BTreeMap<u64, String>,
     isolated: BTreeMap<String, Isolated>,
     /// The last records of other replicas.
     others: BTreeMap<String, StoredRecord>,
@@ -240,9 +239,9 @@ impl CrashRecord {
         })
     }
 
-    /// Records the start of a copy by its queue and job. Waits until that is stored, if a process died lately.
-    pub async fn start(&self, queue: u64, id: u64, image: &str) {
-        self.state().running.insert((queue, id), image.to_owned());
+    /// Records the start of a copy. Waits until that is stored, if a process died lately.
+    pub async fn start(&self, id: u64, image: &str) {
+        self.state().running.insert(id, image.to_owned());
         let version = self.change();
         if !self.state().stores_first(Instant::now()) {
             return;
@@ -258,8 +257,8 @@ impl CrashRecord {
     }
 
     /// Records the end of a copy.
-    pub fn end(&self, queue: u64, id: u64) {
-        if self.state().running.remove(&(queue, id)).is_some() {
+    pub fn end(&self, id: u64) {
+        if self.state().running.remove(&id).is_some() {
             self.change();
         }
     }

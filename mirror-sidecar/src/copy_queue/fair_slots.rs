@@ -4,11 +4,14 @@
 //! namespace, and among requested images, sources do. A group that starts to wait joins at the end of the round, so
 //! each group before it is served at most once until its turn. Sources that did not deliver wait in the penalty queue,
 //! behind all others.
+//!
+//! All backups share the slots. The next one goes to the backup with the fewest running copies, and one is never given to
+//! copies of the same backup as all others, so that a slow backup does not stop the others.
 
 mod candidates;
 mod waiting;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -20,7 +23,7 @@ use tokio::time::Instant;
 
 use super::limits::{Allowance, Blame, Excess, Pace, Verdict};
 use super::progress::JobProgress;
-use super::sources::{Class, Sources};
+use super::sources::{BackupId, Class, Domain, Sources};
 use waiting::{Candidate, Waiting};
 pub(super) use waiting::{Lane, Sort, Ticket};
 
@@ -47,6 +50,8 @@ const DRAIN_WITHIN: Duration = Duration::from_mins(2);
 /// runs.
 pub(super) struct FairSlots {
     all: usize,
+    /// The backups, with the maximum number of running copies of each.
+    backups: BTreeMap<BackupId, usize>,
     running: HashMap<u64, Running>,
     /// Running copies that wait for memory that others hold.
     waiting_for_memory: HashMap<u64, MemoryPlace>,
@@ -95,6 +100,7 @@ impl FairSlots {
     pub(super) fn new(all: NonZeroUsize) -> Self {
         Self {
             all: all.get(),
+            backups: BTreeMap::new(),
             running: HashMap::new(),
             waiting_for_memory: HashMap::new(),
             waiting: Waiting::default(),
@@ -105,14 +111,14 @@ impl FairSlots {
         }
     }
 
-    /// Changes the number of slots. Jobs beyond it continue to run.
-    pub(super) fn set_limit(&mut self, all: usize) {
-        self.all = all;
+    pub(super) fn add_backup(&mut self, backup: BackupId, max_parallel: Option<NonZeroUsize>) {
+        let max_parallel = max_parallel.map_or(usize::MAX, NonZeroUsize::get);
+        self.backups.insert(backup, max_parallel);
     }
 
-    /// Returns whether no other copy may start, of any backup: an isolated one runs, or waits for that.
-    pub(super) fn is_exclusive(&self, now: Instant) -> bool {
-        self.runs_alone(now) || self.is_draining(now)
+    /// Removes a backup without jobs.
+    pub(super) fn remove_backup(&mut self, backup: BackupId) {
+        self.backups.remove(&backup);
     }
 
     pub(super) fn enqueue(&mut self, id: u64, ticket: Ticket, now: Instant) {
@@ -135,14 +141,6 @@ impl FairSlots {
     /// Returns whether no job waits or runs.
     pub(super) fn is_empty(&self) -> bool {
         self.running.is_empty() && self.waiting.is_empty()
-    }
-
-    pub(super) fn running(&self) -> usize {
-        self.running.len()
-    }
-
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
     }
 
     /// Returns whether this job, which just started to wait, may run now. No other waiting job may, or it would run.
@@ -353,7 +351,9 @@ impl FairSlots {
         let order = |id: u64, running: &Running| (running.pace.started(), id);
         let own = order(id, running);
         let before = self.running.iter().filter(|(other, running)| {
-            running.address == Some(address) && order(**other, running) < own
+            running.ticket.source.domain.backup == ticket.source.domain.backup
+                && running.address == Some(address)
+                && order(**other, running) < own
         });
         let exceeds = before.count() >= self.limits().of_source;
         let must_wait = (is_penalized || exceeds) && self.is_in_the_way(id, true, now);
@@ -415,12 +415,11 @@ impl FairSlots {
 
     /// Returns whether there is a slot for a normal job, counting all slots together.
     fn is_open(&self, now: Instant) -> bool {
-        self.running.len() < self.all && !self.is_exclusive(now)
-    }
-
-    fn runs_alone(&self, now: Instant) -> bool {
-        let mut running = self.running.values();
-        running.any(|running| running.ticket.is_isolated && !running.pace.is_long(now))
+        let runs_alone = self
+            .running
+            .values()
+            .any(|running| running.ticket.is_isolated && !running.pace.is_long(now));
+        self.running.len() < self.all && !runs_alone && !self.is_draining(now)
     }
 
     fn is_draining(&self, now: Instant) -> bool {
@@ -442,17 +441,19 @@ impl FairSlots {
         let address = self.sources.address(&ticket.source);
         let (mut all, mut of_domain, mut of_address) =
             (Taken::default(), Taken::default(), Taken::default());
-        let (mut untried, mut long, mut penalty) = (0, 0, 0);
+        let (mut untried, mut long, mut penalty, mut of_backup) = (0, 0, 0, 0);
         for (id, running) in &self.running {
             if Some(*id) == except {
                 continue;
             }
             let other = &running.ticket;
             all.add(other.lane);
+            let is_of_backup = other.source.domain.backup == ticket.source.domain.backup;
+            of_backup += usize::from(is_of_backup);
             if other.source.domain == ticket.source.domain {
                 of_domain.add(other.lane);
             }
-            if address.is_some() && running.address == address {
+            if is_of_backup && address.is_some() && running.address == address {
                 of_address.add(other.lane);
             }
             let is_silent = running.is_untried && !running.progress.has_responded();
@@ -460,7 +461,9 @@ impl FairSlots {
             long += usize::from(other.sort == Sort::Long || running.pace.is_long(now));
             penalty += usize::from(running.is_penalty);
         }
-        let is_serviceable = all.sum() < limits.all && all.of(lane) < limits.of(lane);
+        let is_serviceable = all.sum() < limits.all
+            && all.of(lane) < limits.of(lane)
+            && of_backup < self.limit_of_backup(ticket.source.domain.backup);
         let is_untried = candidate.class == Class::Untried;
         is_serviceable
             && limits.admit_source(lane, of_domain)
@@ -482,11 +485,23 @@ impl FairSlots {
         of_group.count()
     }
 
-    fn held_by_domain(&self, domain: &str) -> usize {
+    fn held_by_domain(&self, domain: &Domain) -> usize {
         let running = self.running.values().map(|running| &running.ticket);
-        running
-            .filter(|ticket| *ticket.source.domain == *domain)
-            .count()
+        let of_domain = running.filter(|ticket| ticket.source.domain == *domain);
+        of_domain.count()
+    }
+
+    fn held_by_backup(&self, backup: BackupId) -> usize {
+        let running = self.running.values().map(|running| &running.ticket);
+        let of_backup = running.filter(|ticket| ticket.source.domain.backup == backup);
+        of_backup.count()
+    }
+
+    /// One slot is left to other backups, if there are any.
+    fn limit_of_backup(&self, backup: BackupId) -> usize {
+        let max_parallel = self.backups.get(&backup).copied().unwrap_or(1);
+        let reserved = usize::from(self.backups.len() > 1);
+        max_parallel.min(self.all.saturating_sub(reserved).max(1))
     }
 
     fn long(&self) -> usize {

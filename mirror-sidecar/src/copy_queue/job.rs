@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::fair_slots::{Lane, Sort, Ticket};
 use super::progress::JobProgress;
-use super::sources::Source;
+use super::sources::{BackupId, Source};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
@@ -47,6 +47,7 @@ pub enum Outlook {
 pub(super) struct Job {
     /// Unique among all jobs; later jobs have higher ids.
     pub(super) id: u64,
+    pub(super) backup: BackupId,
     pub(super) image: Arc<ImageRef<'static>>,
     pub(super) task: Task,
     pub(super) lane: Lane,
@@ -119,11 +120,15 @@ impl Job {
         }
     }
 
+    pub(super) fn source(&self) -> Source {
+        Source::of(self.backup, &self.image)
+    }
+
     pub(super) fn ticket(&self) -> Ticket {
         Ticket {
             lane: self.lane,
             groups: self.groups.clone(),
-            source: Source::of(&self.image),
+            source: self.source(),
             is_restore: self.lane == Lane::InUse && self.task == Task::Restore,
             sort: self.sort(),
             is_isolated: self.is_isolated,

@@ -1,4 +1,4 @@
-//! The jobs by image, and their limits.
+//! The jobs by backup and image, and their limits.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::fair_slots::Lane;
 use super::job::{Job, Stage, Wait};
+use super::sources::BackupId;
 
 /// Limit of images requested by admission, whether they wait, run or back off. A cluster has some thousand. It bounds
 /// memory, at about 1 KiB each; a new name displaces an older one.
@@ -32,8 +33,8 @@ impl Default for InUseLimits {
 
 #[derive(Default)]
 pub(super) struct Jobs {
-    by_image: HashMap<Arc<ImageRef<'static>>, Job>,
-    images: HashMap<u64, Arc<ImageRef<'static>>>,
+    by_id: HashMap<u64, Job>,
+    ids: HashMap<BackupId, HashMap<Arc<ImageRef<'static>>, u64>>,
     requested: usize,
     /// Images in use by the first of their namespaces.
     in_use: HashMap<Arc<str>, usize>,
@@ -65,20 +66,21 @@ enum Order {
 }
 
 impl Jobs {
-    pub(super) fn get(&self, image: &ImageRef<'static>) -> Option<&Job> {
-        self.by_image.get(image)
+    pub(super) fn get(&self, backup: BackupId, image: &ImageRef<'static>) -> Option<&Job> {
+        self.by_id(*self.ids.get(&backup)?.get(image)?)
     }
 
     pub(super) fn by_id(&self, id: u64) -> Option<&Job> {
-        self.by_image.get(self.images.get(&id)?)
+        self.by_id.get(&id)
     }
 
     pub(super) fn by_id_mut(&mut self, id: u64) -> Option<&mut Job> {
-        self.by_image.get_mut(self.images.get(&id)?)
+        self.by_id.get_mut(&id)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Job> {
-        self.by_image.values()
+    pub(super) fn of_backup(&self, backup: BackupId) -> impl Iterator<Item = &Job> {
+        let ids = self.ids.get(&backup).into_iter().flat_map(HashMap::values);
+        ids.filter_map(|id| self.by_id(*id))
     }
 
     #[cfg(test)]
@@ -98,14 +100,20 @@ impl Jobs {
             Lane::Requested => self.requested += 1,
             Lane::InUse => *self.in_use.entry(counted_namespace(&job)).or_default() += 1,
         }
-        self.images.insert(id, Arc::clone(&job.image));
-        self.by_image.insert(Arc::clone(&job.image), job);
+        let ids = self.ids.entry(job.backup).or_default();
+        ids.insert(Arc::clone(&job.image), id);
+        self.by_id.insert(id, job);
         self.make_displaceable(id, Order::Untried);
     }
 
     pub(super) fn remove(&mut self, id: u64) -> Option<Job> {
-        let image = self.images.remove(&id)?;
-        let job = self.by_image.remove(&image)?;
+        let job = self.by_id.remove(&id)?;
+        if let Some(ids) = self.ids.get_mut(&job.backup) {
+            ids.remove(&job.image);
+            if ids.is_empty() {
+                self.ids.remove(&job.backup);
+            }
+        }
         self.protect(id);
         self.forget_due(&job);
         self.count_out(&job);
@@ -210,7 +218,7 @@ impl Jobs {
         let Some((largest, _)) = largest.filter(|(_, most)| **most > own + 1) else {
             return Room::None;
         };
-        let jobs = self.all().filter(|job| {
+        let jobs = self.by_id.values().filter(|job| {
             job.lane == Lane::InUse
                 && job.groups.first() == Some(largest)
                 && !matches!(job.stage, Stage::Running(_))

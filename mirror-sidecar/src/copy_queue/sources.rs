@@ -1,4 +1,6 @@
-//! Which sources deliver: records of registrable domains and of addresses.
+//! Which sources deliver: records of registrable domains and of addresses, for each backup.
+//!
+//! A copy is slow because of its source or because of its backup, so that a source has a record for each backup.
 //!
 //! A domain that delivered is judged by its own record alone. The owner of a name chooses its addresses, and a content
 //! delivery network has many honest registries behind one, so failures of others behind an address count only for
@@ -24,10 +26,21 @@ const MAX_RECORDS: usize = 4096;
 /// Domains behind one address that must fail, with no delivery from there in between, before the address counts.
 const ADDRESS_STRIKES: u32 = 3;
 
+/// A backup of the queue, by the order in which they were added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct BackupId(u32);
+
+/// A registrable domain from which images are copied to one backup.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Domain {
+    pub(super) backup: BackupId,
+    name: Arc<str>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Source {
     pub(super) host: Arc<str>,
-    pub(super) domain: Arc<str>,
+    pub(super) domain: Domain,
     /// The repository without its last component: an account, an organization, a project.
     pub(super) account: Arc<str>,
 }
@@ -44,8 +57,8 @@ pub(super) enum Class {
 
 #[derive(Debug, Default)]
 pub(super) struct Sources {
-    domains: Records<Arc<str>>,
-    addresses: Records<IpAddr>,
+    domains: Records<Domain>,
+    addresses: Records<(BackupId, IpAddr)>,
     hosts: HashMap<Arc<str>, IpAddr>,
 }
 
@@ -64,12 +77,21 @@ struct Record {
     updated: u64,
 }
 
+impl BackupId {
+    pub(super) fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
 impl Source {
-    pub(super) fn of(image: &ImageRef<'_>) -> Self {
+    pub(super) fn of(backup: BackupId, image: &ImageRef<'_>) -> Self {
         let account = image.path().rsplit_once('/').map_or("", |(left, _)| left);
         Self {
             host: image.host().into(),
-            domain: registrable_domain(image.host()).into(),
+            domain: Domain {
+                backup,
+                name: registrable_domain(image.host()).into(),
+            },
             account: account.into(),
         }
     }
@@ -88,7 +110,7 @@ impl Sources {
         }
         let record = self
             .address(source)
-            .and_then(|key| self.addresses.by_key.get(&key));
+            .and_then(|address| self.addresses.by_key.get(&(source.domain.backup, address)));
         match record {
             Some(record) if record.strikes >= ADDRESS_STRIKES => Class::Penalized,
             _ => Class::Untried,
@@ -132,7 +154,10 @@ impl Sources {
             .update(&source.domain, |record| record.strike(now));
         // One domain that fails repeatedly does not count against others behind its address.
         if is_first && let Some(address) = self.address(source) {
-            self.addresses.update(&address, |record| record.strike(now));
+            self.addresses
+                .update(&(source.domain.backup, address), |record| {
+                    record.strike(now);
+                });
         }
     }
 
@@ -154,7 +179,8 @@ impl Sources {
     fn each_record(&mut self, source: &Source, update: impl Fn(&mut Record)) {
         self.domains.update(&source.domain, &update);
         if let Some(address) = self.address(source) {
-            self.addresses.update(&address, &update);
+            self.addresses
+                .update(&(source.domain.backup, address), &update);
         }
     }
 }

@@ -6,9 +6,11 @@ mod several_backups;
 mod simulation;
 
 use std::collections::VecDeque;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use mirror_copy::{Event, Progress as _};
+use mirror_copy::{CopyReport, Event, Progress as _, Retry};
 use tokio::sync::Notify;
 
 use super::jobs::MAX_REQUESTED;
@@ -17,6 +19,12 @@ use super::progress::Measured;
 use super::retry_delay::retry_delay;
 use super::*;
 use crate::metrics::Metrics;
+
+impl<C: Copier> CopyQueue<C> {
+    fn crash_record(&self) -> &CrashRecord {
+        &self.runner.crash_record
+    }
+}
 
 fn metrics() -> CopyMetrics {
     CopyMetrics::register(&mut Metrics::new())
@@ -290,7 +298,7 @@ async fn a_new_name_displaces_the_oldest_that_never_succeeded() {
     // What runs stays.
     let copying = Some(Status::Pending("copying".into()));
     assert_eq!(queue.status(&image("h1.io/a")), copying);
-    assert_eq!(queue.inner.state().jobs.asked(), MAX_REQUESTED);
+    assert_eq!(queue.runner.state().jobs.asked(), MAX_REQUESTED);
 }
 
 #[tokio::test(start_paused = true)]
@@ -482,9 +490,9 @@ async fn what_is_in_use_leaves_room_for_what_is_asked_for() {
     let copying = Some(Status::Pending("copying".into()));
     assert_eq!(queue.status(&asked_first), copying);
     // One that is asked for and then used does not count among the asked ones any more.
-    assert_eq!(queue.inner.state().jobs.asked(), 1);
+    assert_eq!(queue.runner.state().jobs.asked(), 1);
     let _ = in_use(&queue, &asked_first);
-    assert_eq!(queue.inner.state().jobs.asked(), 0);
+    assert_eq!(queue.runner.state().jobs.asked(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -614,9 +622,9 @@ async fn a_slot_is_wanted_only_by_those_who_could_have_it() {
     let _ = in_use(&queue, &image("a.io/used"));
     let _ = asked(&queue, &image("slow.io/asked"));
     let wanted = || {
-        let state = queue.inner.state();
-        let ids =
-            ["a.io/used", "slow.io/asked"].map(|name| state.jobs.get(&image(name)).unwrap().id);
+        let state = queue.runner.state();
+        let ids = ["a.io/used", "slow.io/asked"]
+            .map(|name| state.jobs.get(queue.id(), &image(name)).unwrap().id);
         ids.map(|id| state.slots.is_in_the_way(id, true, Instant::now()))
     };
     assert_eq!(wanted(), [false, false]);

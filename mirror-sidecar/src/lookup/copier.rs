@@ -34,7 +34,7 @@ pub(super) const NO_BUDGET: &str = "the daily budget of new images is used up";
 pub(super) type Seen = Cache<ImageRef<'static>, Digest<'static>>;
 
 /// Copies images to the backup.
-pub(super) struct BackupCopier {
+pub struct BackupCopier {
     pub(super) images: Arc<Locations>,
     pub(super) seen: Seen,
     pub(super) parts: Parts,

@@ -14,11 +14,11 @@ use crate::cluster::run::{self, ClusterMetrics, Lookups, Started};
 use crate::cluster::shared_index::Indexes;
 use crate::cluster::{ExcludedNamespaces, Index, Policies, Provision, PullSecrets, Replicas};
 use crate::config::{BackupConfig, Config};
-use crate::copy_queue::{CopyMetrics, SharedCopying};
+use crate::copy_queue::CopyMetrics;
 use crate::facade::{Facade, FacadeAuth, FacadeMetrics};
 use crate::former_backups::FormerBackups;
 use crate::locations::Locations;
-use crate::lookup::Lookup;
+use crate::lookup::{Lookup, SharedCopyQueue};
 use crate::namespace_budget::NamespaceBudgets;
 use crate::original_lookup::OriginalLookup;
 use crate::registry_metrics::RegistryMetrics;
@@ -35,7 +35,7 @@ pub(super) struct Builder {
     /// The registries of all backups, without credentials.
     pub(super) targets: Registries,
     pub(super) budgets: NamespaceBudgets,
-    pub(super) copying: SharedCopying,
+    pub(super) queue: SharedCopyQueue,
     pub(super) metrics: PartMetrics,
     pub(super) certificate: Option<Receiver<Option<CertificateTrouble>>>,
     pub(super) stop: CancellationToken,
@@ -92,7 +92,7 @@ impl Builder {
                 self.excluded_namespaces.clone(),
                 Lookups {
                     backups: &backups,
-                    crash_record: self.copying.crash_record(),
+                    crash_record: self.queue.crash_record(),
                     targets: targets.clone(),
                 },
                 self.metrics.cluster.clone(),
@@ -157,7 +157,7 @@ impl Builder {
                 Arc::new(images),
                 name.clone(),
                 Some(config.parallel_copies),
-                &self.copying,
+                &self.queue,
                 &self.budgets,
                 &self.metrics.copies,
             ))

@@ -66,6 +66,7 @@ impl Job {
             is_aged: is_aged && (is_in_penalty || has_failed),
             rank: Rank {
                 is_no_restore: !ticket.is_restore,
+                backup: slots.held_by_backup(ticket.source.domain.backup),
                 group,
                 has_failed: has_failed && !is_aged,
                 is_disfavored,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::copy_queue::sources::{Class, Source};
+use crate::copy_queue::sources::{Class, Domain, Source};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::copy_queue) enum Lane {
@@ -71,7 +71,7 @@ pub(super) struct Group {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct QueueKey {
-    domain: Arc<str>,
+    domain: Domain,
     sort: Sort,
 }
 
@@ -100,6 +100,8 @@ pub(super) struct Candidate<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
     pub(super) is_no_restore: bool,
+    /// Slots held by the backup. Backups with fewer are first.
+    pub(super) backup: usize,
     /// Groups with fewer slots first, then by turns.
     pub(super) group: Turn,
     pub(super) has_failed: bool,
@@ -172,10 +174,6 @@ impl Waiting {
         self.jobs.is_empty()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.jobs.len()
-    }
-
     /// The first isolated job, and since when it waits.
     pub(super) fn isolated(&self) -> Option<(u64, Instant)> {
         let (_, id) = self.isolated.first_key_value()?;
@@ -242,7 +240,7 @@ impl Waiting {
 impl QueueKey {
     fn of(ticket: &Ticket) -> Self {
         Self {
-            domain: Arc::clone(&ticket.source.domain),
+            domain: ticket.source.domain.clone(),
             sort: ticket.sort,
         }
     }

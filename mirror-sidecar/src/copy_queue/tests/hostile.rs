@@ -113,8 +113,8 @@ async fn memory_that_others_wait_for_is_given_up_after_two_minutes() {
     let status = queue.status(&hoarder);
     assert!(matches!(status, Some(Status::Pending(_))), "{status:?}");
     // Another long copy has none of that memory, and goes on.
-    let state = queue.inner.state();
-    assert!(!state.jobs.get(&large).unwrap().is_long);
+    let state = queue.runner.state();
+    assert!(!state.jobs.get(queue.id(), &large).unwrap().is_long);
 }
 
 /// Nobody who waits means that nobody is penalized: a slow source is only slow.

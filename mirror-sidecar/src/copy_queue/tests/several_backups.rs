@@ -1,4 +1,4 @@
-//! The queues of several backups.
+//! The copies to several backups.
 
 use super::*;
 
@@ -7,12 +7,12 @@ type Queue = (CopyQueue<Arc<Script>>, Arc<Script>);
 fn queues<const N: usize>(
     parallel: usize,
     names: [&'static str; N],
-) -> ([Queue; N], SharedCopying) {
-    let shared = SharedCopying::new(NonZeroUsize::new(parallel).unwrap());
+) -> ([Queue; N], SharedQueue<Arc<Script>>) {
+    let shared = SharedQueue::new(NonZeroUsize::new(parallel).unwrap());
     let queues = names.map(|name| {
         let script = held();
         let backup = BackupName::parse(name).unwrap();
-        let queue = CopyQueue::of_backup(Arc::clone(&script), backup, None, &shared, metrics());
+        let queue = shared.add(backup, Arc::clone(&script), None, metrics());
         (queue, script)
     });
     (queues, shared)
@@ -23,22 +23,22 @@ fn running(script: &Arc<Script>) -> usize {
 }
 
 /// Requests images of many sources.
-fn ask_for(queue: &CopyQueue<Arc<Script>>, count: usize) {
+fn ask_for(queue: &CopyQueue<impl Copier>, count: usize) {
     for number in 0..count {
         let _ = asked(queue, &image(&format!("r{number}.io/x")));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_queues_share_the_slots_and_none_starves() {
-    let ([(default, a), (team, b)], _) = queues(4, ["default", "team-a"]);
+async fn backups_share_the_slots_and_none_starves() {
+    let ([(default, a), (team, b), _, _], _) = queues(4, ["default", "team-a", "team-b", "team-c"]);
     ask_for(&default, 20);
     settle().await;
-    assert_eq!(running(&a), 3, "one is kept for the other backup");
+    assert_eq!(running(&a), 3, "one is kept for the other backups");
     ask_for(&team, 20);
     settle().await;
     assert_eq!((running(&a), running(&b)), (3, 1));
-    // The slot of a copy that ends goes to the queue with less than its share.
+    // The slot of a copy that ends goes to the backup with fewer.
     a.release.notify_one();
     settle().await;
     assert_eq!((running(&a), running(&b)), (2, 2));
@@ -47,7 +47,7 @@ async fn the_queues_share_the_slots_and_none_starves() {
         settle().await;
         assert_eq!((running(&a), running(&b)), (2, 2));
     }
-    // A queue without work leaves its share to the other one.
+    // A backup without work leaves its slots to the other one.
     for _ in 0..20 {
         b.release.notify_one();
         settle().await;
@@ -61,8 +61,65 @@ async fn the_queues_share_the_slots_and_none_starves() {
     assert_eq!(a.started.load(Ordering::SeqCst), 20);
 }
 
+/// A registry that accepts 27 kB/s; `None`: one that has the image after five seconds.
+struct Rate(Option<u64>, AtomicUsize);
+
+impl Copier for Arc<Rate> {
+    async fn copy(
+        &self,
+        _: &ImageRef<'static>,
+        _: Task,
+        progress: &JobProgress,
+    ) -> Result<CopyReport, Failure> {
+        progress.event(Event::SourceRequested);
+        progress.event(Event::SourceResponded);
+        self.1.fetch_add(1, Ordering::SeqCst);
+        let Some(rate) = self.0 else {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            return Ok(report());
+        };
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            trickle(progress, rate);
+        }
+    }
+}
+
+/// The same sources are as good as ever for the other backup.
 #[tokio::test(start_paused = true)]
-async fn a_queue_that_is_gone_leaves_its_slots() {
+async fn a_slow_backup_gives_slots_to_the_others() {
+    let shared = SharedQueue::new(NonZeroUsize::new(4).unwrap());
+    let (slow, fast) = [Some(27_000), None]
+        .map(|rate| Arc::new(Rate(rate, 0.into())))
+        .into();
+    let team = BackupName::parse("team-a").unwrap();
+    let default = shared.add(BackupName::DEFAULT, Arc::clone(&slow), None, metrics());
+    let team = shared.add(team, Arc::clone(&fast), None, metrics());
+    ask_for(&default, 200);
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(default.counts().running, 3);
+    ask_for(&team, 200);
+    tokio::time::sleep(Duration::from_mins(3)).await;
+    assert_eq!((default.counts().running, team.counts().running), (2, 2));
+    assert!(default.counts().backing_off >= 2);
+    assert_eq!(team.counts().backing_off, 0);
+    // Three or four at a time would need five minutes or less, one needs 17.
+    tokio::time::sleep(Duration::from_mins(6)).await;
+    assert_eq!(fast.1.load(Ordering::SeqCst), 200);
+}
+
+/// Any number of names that admission requests takes a bounded amount of memory.
+#[tokio::test(start_paused = true)]
+async fn the_number_of_requested_images_is_bounded_for_all_backups_together() {
+    let ([(default, _), (team, _)], _) = queues(1, ["default", "team-a"]);
+    ask_for(&default, MAX_REQUESTED);
+    ask_for(&team, MAX_REQUESTED);
+    assert_eq!(team.runner.state().jobs.asked(), MAX_REQUESTED);
+    assert!(team.counts().waiting > MAX_REQUESTED / 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_that_is_gone_leaves_its_slots() {
     let ([(default, a), (team, b)], _) = queues(2, ["default", "team-a"]);
     ask_for(&default, 5);
     ask_for(&team, 5);
@@ -75,9 +132,8 @@ async fn a_queue_that_is_gone_leaves_its_slots() {
     assert_eq!(running(&a), 2);
 }
 
-/// Jobs of different queues have the same numbers.
 #[tokio::test(start_paused = true)]
-async fn the_record_of_running_copies_has_those_of_all_queues() {
+async fn the_record_of_running_copies_has_those_of_all_backups() {
     let ([(default, a), (team, b)], shared) = queues(4, ["default", "team-a"]);
     let _ = asked(&default, &image("a.io/x"));
     let _ = asked(&team, &image("b.io/x"));

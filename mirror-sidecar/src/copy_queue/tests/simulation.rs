@@ -3,9 +3,10 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::sync::Mutex;
 use std::time::Duration;
 
-use mirror_copy::{Event, Progress as _};
+use mirror_copy::{CopyReport, Event, Progress as _, Retry};
 
 use crate::copy_queue::fair_slots::Lane;
 use crate::copy_queue::limits::{LONG_AFTER, RATE_PERIOD, RESPONSE_WITHIN, TICK};

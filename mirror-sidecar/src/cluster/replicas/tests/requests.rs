@@ -234,14 +234,14 @@ async fn the_record_of_a_process_that_died_is_taken_over() {
     assert_eq!(first["running"], json!([]));
 
     let start = Instant::now();
-    record.start(0, 1, "other.io/x:1").await;
+    record.start(1, "other.io/x:1").await;
     assert!(start.elapsed() < Duration::from_secs(1));
     let writes = log.of(&Method::PUT);
     assert_eq!(
         record_in(writes.last().unwrap())["running"],
         json!(["other.io/x:1"])
     );
-    record.end(0, 1);
+    record.end(1);
     sleep(RENEW_INTERVAL).await;
     let writes = log.of(&Method::PUT);
     assert_eq!(record_in(writes.last().unwrap())["running"], json!([]));
@@ -258,10 +258,10 @@ async fn a_healthy_replica_stores_its_record_with_its_renewals() {
     });
     sleep(MOMENT).await;
     for id in 0..100 {
-        record.start(0, id, "good.io/x:1").await;
-        record.end(0, id);
+        record.start(id, "good.io/x:1").await;
+        record.end(id);
     }
-    record.start(0, 100, "good.io/y:1").await;
+    record.start(100, "good.io/y:1").await;
     sleep(RENEW_INTERVAL).await;
     let renewals = log.of(&Method::PUT);
     assert_eq!(renewals.len(), 1);
