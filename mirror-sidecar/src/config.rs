@@ -44,6 +44,9 @@ pub struct BackupConfig {
     pub max_image_size: Option<u64>,
     /// Maximum number of images that are copied at the same time.
     pub parallel_copies: NonZeroUsize,
+    /// The part of the file, and of the user names in other files, that all this was read from; empty for flags, which do not
+    /// change. Equal definitions mean the same.
+    pub definition: String,
 }
 
 /// A mirror that rules rewrite to, and that needs a login.

@@ -8,15 +8,15 @@ mod by_backup;
 use std::fmt;
 use std::marker::PhantomData;
 
-use prometheus_client::encoding::text;
+use prometheus_client::encoding::{EncodeMetric, text};
+use prometheus_client::metrics::TypedMetric;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
-use by_backup::Labels;
-pub use by_backup::{BackupLabel, GaugeByBackup, Label};
+use by_backup::SeriesByBackup;
+pub use by_backup::{BackupLabel, BackupSeries, GaugeByBackup, Label};
 
 /// The media type of [`Metrics::encode`] (`OpenMetrics` 1.0, "Protocol Negotiation").
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -25,6 +25,7 @@ pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; chars
 pub struct Metrics {
     registry: Registry,
     updates: Vec<Box<dyn Fn() + Send + Sync>>,
+    of_backups: BackupSeries,
 }
 
 /// The values of one label.
@@ -64,14 +65,14 @@ pub(crate) use label_values;
 /// One gauge for each value of a label.
 #[derive(Clone, Debug)]
 pub struct Gauges {
-    family: Family<Labels, Gauge>,
+    series: SeriesByBackup<Gauge>,
     backup: BackupLabel,
 }
 
 /// One counter for each value of a label.
 #[derive(Debug)]
 pub struct Counters<V> {
-    family: Family<Labels, Counter>,
+    series: SeriesByBackup<Counter>,
     backup: BackupLabel,
     values: PhantomData<V>,
 }
@@ -85,6 +86,7 @@ impl Metrics {
         Self {
             registry,
             updates: Vec::new(),
+            of_backups: BackupSeries::default(),
         }
     }
 
@@ -111,7 +113,7 @@ impl Metrics {
 
     pub fn counters<V: LabelValue>(&mut self, name: &str, help: &str) -> Counters<V> {
         let counters = Counters {
-            family: self.register(name, help, Family::default()),
+            series: self.series(name, help),
             backup: BackupLabel::default(),
             values: PhantomData,
         };
@@ -121,14 +123,36 @@ impl Metrics {
     /// Gauges for the values of one label. No series exists before it is set.
     pub fn gauges(&mut self, name: &str, help: &str) -> Gauges {
         Gauges {
-            family: self.register(name, help, Family::default()),
+            series: self.series(name, help),
             backup: BackupLabel::default(),
         }
     }
 
     /// A gauge for each backup, 0 for the default one.
     pub fn gauge_by_backup(&mut self, name: &str, help: &str) -> GaugeByBackup {
-        self.register(name, help, GaugeByBackup::default())
+        let gauge = self.register(name, help, GaugeByBackup::default());
+        let retained = gauge.clone();
+        self.of_backups
+            .add(move |is_configured| retained.retain(is_configured));
+        gauge
+    }
+
+    /// Returns what removes the series of backups.
+    #[must_use]
+    pub fn of_backups(&self) -> BackupSeries {
+        self.of_backups.clone()
+    }
+
+    fn series<M>(&mut self, name: &str, help: &str) -> SeriesByBackup<M>
+    where
+        M: Clone + Default + EncodeMetric + TypedMetric + fmt::Debug + Send + Sync + 'static,
+    {
+        let series = SeriesByBackup::<M>::default();
+        self.register(name, help, series.family().clone());
+        let retained = series.clone();
+        self.of_backups
+            .add(move |is_configured| retained.retain(is_configured));
+        series
     }
 
     /// Calls `update` before each encoding.
@@ -161,13 +185,13 @@ impl Gauges {
     #[must_use]
     pub fn of_backup(&self, backup: BackupLabel) -> Self {
         Self {
-            family: self.family.clone(),
+            series: self.series.clone(),
             backup,
         }
     }
 
     pub fn set(&self, label: Label, count: usize) {
-        set(&self.family.get_or_create(&self.backup.with(label)), count);
+        set(&self.series.get(&self.backup.with(label)), count);
     }
 }
 
@@ -176,7 +200,7 @@ impl<V: LabelValue> Counters<V> {
     #[must_use]
     pub fn of_backup(&self, backup: BackupLabel) -> Self {
         let counters = Self {
-            family: self.family.clone(),
+            series: self.series.clone(),
             backup,
             values: PhantomData,
         };
@@ -192,20 +216,20 @@ impl<V: LabelValue> Counters<V> {
 
     pub fn add(&self, value: V, count: u64) {
         let labels = self.backup.with(value.label());
-        self.family.get_or_create(&labels).inc_by(count);
+        self.series.get(&labels).inc_by(count);
     }
 
     #[cfg(test)]
     pub fn get(&self, value: V) -> u64 {
         let labels = self.backup.with(value.label());
-        self.family.get_or_create(&labels).get()
+        self.series.get(&labels).get()
     }
 }
 
 impl<V> Clone for Counters<V> {
     fn clone(&self) -> Self {
         Self {
-            family: self.family.clone(),
+            series: self.series.clone(),
             backup: self.backup.clone(),
             values: PhantomData,
         }
@@ -258,5 +282,11 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
         assert_eq!(text.matches("# TYPE image_mirror_last_copies").count(), 1);
+        metrics.of_backups().retain(|name| name == "team-a");
+        assert_eq!(metrics.encode().unwrap(), text);
+        metrics.of_backups().retain(|_| false);
+        let text = metrics.encode().unwrap();
+        assert!(!text.contains("team-a"), "{text}");
+        assert!(text.contains("image_mirror_last_copies 3"), "{text}");
     }
 }

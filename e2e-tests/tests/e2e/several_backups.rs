@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use testkit::blocking;
 use testkit::registry::{Credential, RegistryClient};
-use testkit::scripted::{Auth, Fake, image, noise};
+use testkit::scripted::{Action, Auth, Fake, Latch, image, noise};
 use testkit::sidecar::Sidecar;
 
 use crate::support::{COPY_DEADLINE, REPOSITORY};
@@ -61,6 +61,11 @@ impl Scene {
     }
 
     fn configure(&self, teams: &[&str]) {
+        self.configure_with(teams, "");
+    }
+
+    /// Appends lines to the last team.
+    fn configure_with(&self, teams: &[&str], lines: &str) {
         let mut text = "backups:\n".to_owned();
         for team in teams {
             let (host, file) = (self.team(team).host(), self.folder.path().join(team));
@@ -72,6 +77,8 @@ impl Scene {
             )
             .unwrap();
         }
+        text.push('\n');
+        text.push_str(lines);
         // Renamed, so that the file is never read half.
         let next = self.folder.path().join("next");
         std::fs::write(&next, text).unwrap();
@@ -79,6 +86,10 @@ impl Scene {
     }
 
     fn serve(&self) -> Service {
+        self.serve_with(&[])
+    }
+
+    fn serve_with(&self, arguments: &[String]) -> Service {
         let mut sidecar = Sidecar::builder()
             .argument(format!("--registry={}", self.main.host()))
             .argument(format!("--repository={REPOSITORY}"))
@@ -92,6 +103,9 @@ impl Scene {
             .insecure_registry(&self.upstream.host())
             .insecure_http()
             .without_facade_credential();
+        for argument in arguments {
+            sidecar = sidecar.argument(argument);
+        }
         for (_, fake) in &self.teams {
             sidecar = sidecar.insecure_registry(&fake.host());
         }
@@ -146,6 +160,15 @@ impl Service {
                     self.sidecar.lines().join("\n")
                 ),
             }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn wait_for_reload(&self) {
+        let start = Instant::now();
+        let using = |line: &&String| line.contains("using backup");
+        while self.sidecar.lines().iter().filter(using).count() < 2 {
+            assert!(start.elapsed() < COPY_DEADLINE);
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -250,4 +273,68 @@ fn a_new_configuration_is_used_without_a_restart() {
     }
     let (status, _) = service.sidecar.admin_get("/readyz").unwrap();
     assert_eq!(status, 200);
+    // An alert about a backup that is gone would never end.
+    loop {
+        let (_, metrics) = service.sidecar.admin_get("/metrics").unwrap();
+        assert!(metrics.contains("backup=\"team-b\""), "{metrics}");
+        if !metrics.contains("backup=\"team-a\"") {
+            break;
+        }
+        assert!(start.elapsed() < COPY_DEADLINE, "{metrics}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A copy to a backup that did not change continues.
+#[test]
+fn a_change_elsewhere_aborts_no_copy() {
+    let scene = Scene::new(&["team-a"]);
+    scene.configure(&["team-a"]);
+    let service = scene.serve();
+    let app = scene.original("shop/app");
+    let latch = Latch::closed();
+    let late = Action::Late(latch.clone(), None);
+    scene.upstream.fault(Method::GET, "/blobs/", 1, late);
+    service.ask("", &app).unwrap_err();
+    let start = Instant::now();
+    while scene.upstream.count(&Method::GET, "/blobs/") == 0 {
+        assert!(start.elapsed() < COPY_DEADLINE);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    scene.configure_with(
+        &["team-a"],
+        "    parallelCopies: 1
+",
+    );
+    service.wait_for_reload();
+    latch.open();
+    service.wait_until_mirrored("", &app);
+    let manifests = |backup: &str| scene.upstream.count(&Method::GET, backup);
+    assert_eq!(
+        manifests("shop/app/manifests/v1"),
+        1,
+        "it was not started again"
+    );
+}
+
+/// The configuration, and the files that it depends on, are not replaced at the same moment.
+#[test]
+fn a_configuration_that_cannot_be_used_yet_is_used_later() {
+    let scene = Scene::new(&["team-a", "team-b"]);
+    scene.configure(&["team-a"]);
+    let logins = scene.folder.path().join("docker.json");
+    std::fs::write(&logins, "{}").unwrap();
+    let service = scene.serve_with(&[format!("--docker-config={}", logins.display())]);
+    std::fs::write(&logins, "{").unwrap();
+    scene.configure(&["team-a", "team-b"]);
+    let refused = service.sidecar.wait_for(COPY_DEADLINE, |event| {
+        let message = event["message"].as_str().unwrap_or_default();
+        message.contains("cannot use the new configuration")
+    });
+    refused.unwrap();
+    let app = scene.original("shop/app");
+    service.ask("backup/team-b/", &app).unwrap_err();
+    std::fs::write(&logins, "{}").unwrap();
+    service.wait_for("using backup", "team-b");
+    service.wait_until_mirrored("backup/team-b/", &app);
 }

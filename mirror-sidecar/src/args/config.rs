@@ -88,6 +88,7 @@ impl BackupFlags<'_> {
             pull,
             max_image_size: self.max_image_size.0,
             parallel_copies: self.parallel_copies,
+            definition: String::new(),
         })
     }
 

@@ -25,7 +25,10 @@ impl ClusterArgs {
                 MAX_SECRET_NAMES - 1
             )));
         }
-        let logins = pull_logins(config);
+        let mut logins = pull_logins_of_backups(config);
+        if self.manages_pull_secrets() {
+            logins.extend(pull_logins_of_targets(config));
+        }
         match (logins.is_empty(), &self.pull_secret) {
             (true, None) => Ok(PullPlan::NotNeeded),
             (true, Some(name)) => Ok(PullPlan::Existing { name: name.clone() }),
@@ -81,8 +84,8 @@ impl ClusterArgs {
     }
 }
 
-/// The logins that Pods need, that of the default backup first.
-fn pull_logins(config: &Config) -> Vec<PullLogin> {
+/// The logins that Pods need for copies, that of the default backup first.
+fn pull_logins_of_backups(config: &Config) -> Vec<PullLogin> {
     let of_backups = config.backups().filter_map(|(name, config)| {
         let credentials = config.pull.clone()?;
         let former = FormerBackups::new(&config.backup, config.former.clone());
@@ -94,10 +97,13 @@ fn pull_logins(config: &Config) -> Vec<PullLogin> {
             credentials,
         ))
     });
+    of_backups.collect()
+}
+
+/// The logins that Pods need for images in the targets of rewrites. Without a cluster, only the sidecar uses them.
+fn pull_logins_of_targets(config: &Config) -> impl Iterator<Item = PullLogin> {
     let targets = config.targets.iter();
-    let of_targets =
-        targets.map(|target| PullLogin::of_target(target.location.clone(), target.pull.clone()));
-    of_backups.chain(of_targets).collect()
+    targets.map(|target| PullLogin::of_target(target.location.clone(), target.pull.clone()))
 }
 
 #[cfg(test)]
@@ -106,15 +112,23 @@ mod tests {
     use std::path::Path;
 
     use clap::Parser as _;
-    use mirror_contract::{Backup, Naming};
+    use mirror_contract::{Backup, Naming, RewriteTarget};
     use rstest::rstest;
 
     use super::*;
     use crate::args::{Cli, Command};
-    use crate::config::BackupConfig;
+    use crate::config::{BackupConfig, TargetConfig};
 
     /// What the flags after `serve` mean; `{}` in them stands for `folder`.
     fn plan(flags: &str, folder: &Path) -> Result<PullPlan, UsageError> {
+        plan_with(flags, folder, Vec::new())
+    }
+
+    fn plan_with(
+        flags: &str,
+        folder: &Path,
+        targets: Vec<TargetConfig>,
+    ) -> Result<PullPlan, UsageError> {
         let folder = folder.display().to_string();
         let flags = flags.replace("{}", &folder);
         let all = ["mirror-sidecar", "serve"];
@@ -123,14 +137,31 @@ mod tests {
             panic!("another command");
         };
         let backup = Backup::new("registry.example", "backup", Naming::Flat).unwrap();
-        args.cluster.pull_plan(&Config::of_default(BackupConfig {
+        let mut config = Config::of_default(BackupConfig {
             pull: args.cluster.pull_credentials(backup.registry())?,
             backup,
             former: Vec::new(),
             push: Credentials::anonymous(),
             max_image_size: None,
             parallel_copies: NonZeroUsize::MIN,
-        }))
+            definition: String::new(),
+        });
+        config.targets = targets;
+        args.cluster.pull_plan(&config)
+    }
+
+    /// Without pull Secrets, the login of a target is for the lookups of the sidecar alone.
+    #[rstest]
+    #[case("--kubernetes=off", false)]
+    #[case("--kubernetes=watch", false)]
+    #[case("--kubernetes=on", true)]
+    fn logins_of_targets_need_no_cluster(#[case] flags: &str, #[case] is_managed: bool) {
+        let target = TargetConfig {
+            location: RewriteTarget::parse("harbor.example/hub").unwrap(),
+            pull: Credentials::anonymous(),
+        };
+        let plan = plan_with(flags, folder().path(), vec![target]).unwrap();
+        assert_eq!(matches!(plan, PullPlan::Managed { .. }), is_managed);
     }
 
     fn folder() -> tempfile::TempDir {

@@ -122,14 +122,18 @@ pub async fn start(
     let server = connect(config.mode).await?;
     let is_on = config.mode == Kubernetes::On;
     let rules = backups.map(|_, lookup| rules(&config, &excluded_namespaces, lookup));
-    let (replicas, events) = if is_on {
-        let rules = rules.of_default();
-        let replicas = replicas(&config, &server, rules, &metrics.replicas, crash_record);
-        let events = Events::start(server.clone(), config.replica.as_deref(), metrics.events);
-        (replicas, events)
+    let replicas = replicas(
+        &config,
+        &server,
+        rules.of_default(),
+        &metrics.replicas,
+        crash_record,
+        &stop,
+    );
+    let events = if is_on {
+        Events::start(server.clone(), config.replica.as_deref(), metrics.events)
     } else {
-        metrics.replicas.replicas(1);
-        (Replicas::alone(), Events::none())
+        Events::none()
     };
     let followed = followed(&config, rules.of_default());
     let shared = Shared {
@@ -167,8 +171,7 @@ pub async fn start(
         events: events.clone(),
         metrics: metrics.secrets,
     };
-    let provision = provision(config.pull_plan, setup, &server, &stop).await;
-    let provision = provision.inspect_err(|_| replicas.retire())?;
+    let provision = provision(config.pull_plan, setup, &server, &stop).await?;
     let injected = InjectedContainers {
         indexes: indexes.clone(),
         copy_status: copy_status.clone(),
@@ -191,12 +194,11 @@ pub async fn start(
         .reinvoke_policy
         .map(|policy| Reinvocation::new(server.clone(), replicas.clone(), &policy));
     let tasks = Task::of(is_on, reinvocation.is_some());
-    let (mode, rate) = (config.readmit, config.readmit_per_minute);
     let tasks = supervise(tasks, move |task| match task {
         Task::PolicyEvents => policy_events.clone().run().boxed(),
         Task::CertificateEvents => or_pending(certificate_events.clone(), TroubleEvents::run),
         Task::ReadmissionController => {
-            let readmissions = Readmissions::new(mode, rate);
+            let readmissions = Readmissions::new(config.readmit, config.readmit_per_minute);
             readmission.clone().run(readmissions).boxed()
         }
         Task::TargetChecks => target_checks.clone().run().boxed(),
@@ -507,7 +509,12 @@ fn replicas(
     rules: &Rules,
     metrics: &ReplicaMetrics,
     crash_record: &CrashRecord,
+    stop: &CancellationToken,
 ) -> Replicas {
+    if config.mode != Kubernetes::On {
+        metrics.replicas(1);
+        return Replicas::alone();
+    }
     let (Some(name), Some(namespace)) = (&config.replica, &config.own_namespace) else {
         tracing::info!(
             "not sharing work with other replicas: --replica and --own-namespace (POD_NAME, POD_NAMESPACE) are not set"
@@ -523,5 +530,6 @@ fn replicas(
         &group,
         metrics.clone(),
         crash_record.clone(),
+        stop.clone(),
     )
 }

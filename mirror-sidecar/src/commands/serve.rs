@@ -88,11 +88,12 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             copies: copy_metrics,
             cluster: cluster_metrics,
             registries: registry_metrics,
+            of_backups: metrics.of_backups(),
         },
         certificate: certificates.as_ref().map(Certificates::subscribe),
         stop: stop.clone(),
     };
-    let parts = builder.build(&first).await?;
+    let parts = builder.build(&first, None).await?;
     let facade_sender = Sender::new(Arc::clone(&parts.facade));
     let facade = facade::router(facade_sender.subscribe());
     let running = Sender::new(Arc::new(parts));

@@ -120,6 +120,7 @@ impl Parser<'_> {
     }
 
     fn backup(&mut self, reader: &mut Reader<'_, '_>) -> Option<BackupConfig> {
+        let other_usernames = self.usernames.len();
         let registry = reader.required("registry", "the host that stores the copies");
         let repository = reader.text("repository").unwrap_or_default();
         let naming = naming(reader, registry.unwrap_or_default());
@@ -144,6 +145,11 @@ impl Parser<'_> {
             pull,
             max_image_size,
             parallel_copies,
+            definition: format!(
+                "{} {:?}",
+                reader.json(),
+                self.usernames.get(other_usernames..)
+            ),
         })
     }
 

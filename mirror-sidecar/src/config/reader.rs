@@ -164,6 +164,12 @@ impl<'a, 'e> Reader<'a, 'e> {
         }
     }
 
+    /// Returns all keys and values of this level, with their order.
+    pub fn json(&self) -> String {
+        // A map of JSON values can always be serialised.
+        serde_json::to_string(self.map).unwrap_or_default()
+    }
+
     /// Adds an error of a key.
     pub fn refuse(&mut self, key: &str, error: &str) {
         let path = self.path_of(key);

@@ -50,6 +50,7 @@ fn flags_with(location: &str, former: &[&str]) -> FlagDefaults {
             pull: None,
             max_image_size: None,
             parallel_copies: NonZeroUsize::MIN,
+            definition: String::new(),
         }),
         ..flags()
     }

@@ -21,6 +21,7 @@ use super::apply::{Applier, Known};
 use super::cache::{Record, SecretObject};
 use super::error::PullSecretError;
 use super::keyring::CurrentLogins;
+use super::metrics::{ManagedSecrets, SecretMetrics};
 use super::plan::{Action, Step, action, failure_backoff, renewal, step};
 use crate::backoff::Backoff;
 use crate::cluster::events::{About, Events, Notice};
@@ -63,8 +64,7 @@ pub(super) struct Jobs {
     busy: HashSet<Arc<str>>,
     failures: BTreeMap<Arc<str>, Backoff>,
     unknown_namespaces: TokenBucket,
-    /// Managed Secrets at the last update of the metrics.
-    counted: usize,
+    managed: ManagedSecrets,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -208,8 +208,7 @@ impl Controller {
         let jobs = &mut *self.jobs();
         let known = &mut *applier.known();
         let count = known.cache.count_ours();
-        let counted = std::mem::replace(&mut jobs.counted, count);
-        applier.metrics.managed_secrets(counted, count);
+        jobs.managed.set(count);
         // Before the first list, every Secret that exists would be created again.
         if !known.cache.is_listed() {
             return round;
@@ -395,19 +394,17 @@ impl Controller {
     }
 }
 
-impl Default for Jobs {
-    fn default() -> Self {
+impl Jobs {
+    pub(super) fn new(metrics: &SecretMetrics) -> Self {
         Self {
             running: HashMap::new(),
             busy: HashSet::new(),
             failures: BTreeMap::new(),
             unknown_namespaces: TokenBucket::new(UNKNOWN_INTERVAL, UNKNOWN_BURST),
-            counted: 0,
+            managed: metrics.managed_secrets(),
         }
     }
-}
 
-impl Jobs {
     pub(super) fn is_removing(&self, namespace: &Arc<str>) -> bool {
         let key = (Arc::clone(namespace), Job::Remove);
         self.running.contains_key(&key)

@@ -23,6 +23,12 @@ pub struct SecretMetrics {
     writes: Counters<SecretWrite>,
 }
 
+/// The number of managed Secrets of one name, as a part of that of all names. It no longer counts when this is dropped.
+pub(super) struct ManagedSecrets {
+    all: Gauge,
+    count: i64,
+}
+
 impl SecretMetrics {
     #[must_use]
     pub fn register(metrics: &mut Metrics) -> Self {
@@ -36,10 +42,44 @@ impl SecretMetrics {
         self.writes.increment(result);
     }
 
-    /// Changes the number of managed Secrets by the difference of two counts.
-    pub(super) fn managed_secrets(&self, before: usize, count: usize) {
-        let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let more = signed(count).saturating_sub(signed(before));
-        self.managed.inc_by(more);
+    /// The managed Secrets of one name.
+    pub(super) fn managed_secrets(&self) -> ManagedSecrets {
+        ManagedSecrets {
+            all: self.managed.clone(),
+            count: 0,
+        }
+    }
+}
+
+impl ManagedSecrets {
+    pub(super) fn set(&mut self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.all.inc_by(count.saturating_sub(self.count));
+        self.count = count;
+    }
+}
+
+impl Drop for ManagedSecrets {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each name has a controller, and a changed configuration has other ones.
+    #[test]
+    fn the_number_of_managed_secrets_is_that_of_the_running_controllers() {
+        let metrics = SecretMetrics::register(&mut Metrics::new());
+        let (mut first, mut second) = (metrics.managed_secrets(), metrics.managed_secrets());
+        first.set(3);
+        second.set(2);
+        first.set(4);
+        drop(second);
+        assert_eq!(metrics.managed.get(), 4);
+        drop(first);
+        assert_eq!(metrics.managed.get(), 0);
     }
 }

@@ -222,7 +222,7 @@ impl ManagedSecrets {
                     changed: watch::Sender::new(()),
                 },
                 events: setup.events.clone(),
-                jobs: Mutex::new(Jobs::default()),
+                jobs: Mutex::new(Jobs::new(&setup.metrics)),
             });
             controller.start(stop.clone());
             controller

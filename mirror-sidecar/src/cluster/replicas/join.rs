@@ -43,7 +43,7 @@ type Metadata = PartialObjectMeta<Lease>;
 
 impl Replicas {
     /// Shares the work with the other replicas of `group` in `namespace`, under a name that no other replica has, until
-    /// [`Self::leave`]. Does not wait for the API server; until the others are known, but for a few seconds at most, this
+    /// [`Self::leave`] or [`Self::retire`], or until it retires with `stop`. Does not wait for the API server; until the others are known, but for a few seconds at most, this
     /// replica owns nothing.
     #[must_use]
     pub fn join(
@@ -53,6 +53,7 @@ impl Replicas {
         group: &Group,
         metrics: ReplicaMetrics,
         crash_record: CrashRecord,
+        stop: CancellationToken,
     ) -> Self {
         let team = Arc::new(Team {
             members: Mutex::new(Membership::new(name, now())),
@@ -84,7 +85,18 @@ impl Replicas {
                 .team
                 .leave
                 .run_until_cancelled(watch_others(&context, others, &selector));
-            tokio::join!(hold(&context, lease), watching);
+            let retiring = async {
+                if context
+                    .team
+                    .leave
+                    .run_until_cancelled(stop.cancelled())
+                    .await
+                    .is_some()
+                {
+                    context.replicas.retire();
+                }
+            };
+            tokio::join!(hold(&context, lease), watching, retiring);
         });
         replicas
     }

@@ -1,16 +1,19 @@
 //! The parts of the service that depend on the configuration. When it changes, they are built again while the listeners stay.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mirror_contract::{Backup, BackupName};
 use mirror_copy::Registries;
 use tokio::sync::watch::{Receiver, Sender};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::args::{ClusterArgs, FacadeLogin, OriginalsArgs, SourceArgs, UsageError, naming_name};
+use crate::backoff::Backoff;
 use crate::backups::{ByBackup, OtherBackups};
 use crate::cluster::config::Kubernetes;
-use crate::cluster::run::{self, ClusterMetrics, Lookups, Started};
+use crate::cluster::run::{self, ClusterMetrics, Started};
 use crate::cluster::shared_index::Indexes;
 use crate::cluster::{ExcludedNamespaces, Index, Policies, Provision, PullSecrets, Replicas};
 use crate::config::{BackupConfig, Config};
@@ -19,6 +22,7 @@ use crate::facade::{Facade, FacadeAuth, FacadeMetrics};
 use crate::former_backups::FormerBackups;
 use crate::locations::Locations;
 use crate::lookup::{Lookup, SharedCopyQueue};
+use crate::metrics::BackupSeries;
 use crate::namespace_budget::NamespaceBudgets;
 use crate::original_lookup::OriginalLookup;
 use crate::registry_metrics::RegistryMetrics;
@@ -46,34 +50,70 @@ pub(super) struct PartMetrics {
     pub(super) copies: CopyMetrics,
     pub(super) cluster: ClusterMetrics,
     pub(super) registries: RegistryMetrics,
+    pub(super) of_backups: BackupSeries,
+}
+
+/// The lookups in all backups.
+struct Lookups {
+    backups: ByBackup<Lookup>,
+    made_of: ByBackup<MadeOf>,
+    sources: Registries,
 }
 
 /// The parts of one configuration. Their tasks end when they are dropped.
 pub(super) struct Parts {
     pub(super) backups: ByBackup<Lookup>,
+    made_of: ByBackup<MadeOf>,
+    /// The registries of originals.
+    sources: Registries,
     pub(super) replicas: Replicas,
     pub(super) facade: Arc<Facade>,
     stop: CancellationToken,
     _guard: DropGuard,
 }
 
+/// What a lookup was made of.
+#[derive(Clone)]
+struct MadeOf {
+    config: BackupConfig,
+    registries: Registries,
+}
+
+/// Wait after the configuration could not be used. It may name a file that another one replaces at the same time.
+const FIRST_BACKOFF: Duration = Duration::from_secs(5);
+const LONGEST_BACKOFF: Duration = Duration::from_mins(5);
+
 impl Builder {
-    /// Builds the parts of a configuration, and starts their tasks.
+    /// Builds the parts of a configuration, and starts their tasks. The lookups in backups that did not change are those of
+    /// `former`, with their copies, health and backoffs.
     ///
     /// # Errors
     /// [`UsageError`] if the configuration cannot be used. Nothing of it remains.
-    pub(super) async fn build(&self, config: &Config) -> anyhow::Result<Parts> {
+    pub(super) async fn build(
+        &self,
+        config: &Config,
+        former: Option<&Parts>,
+    ) -> anyhow::Result<Parts> {
         let mut configs = ByBackup::new(&config.default);
         for (name, backup) in &config.named {
             configs.insert(name.clone(), backup);
         }
         let plan = self.cluster.pull_plan(config)?;
-        let (backups, mut sets) = self.backups(&configs)?;
+        let Lookups {
+            backups,
+            made_of,
+            sources,
+        } = self.lookups(&configs, former)?;
         let hosts = backups.values().map(|lookup| lookup.backup().registry());
         let rewritten = self.sources.rewrite_targets(&self.originals, hosts)?;
         let logins = config.targets.iter();
         let logins = logins.map(|target| (target.location.clone(), target.pull.clone()));
         let rewritten = TargetRegistries::new(rewritten, logins);
+        let mut sets: Vec<_> = made_of
+            .values()
+            .map(|made| made.registries.clone())
+            .collect();
+        sets.push(sources.clone());
         sets.extend(rewritten.sets());
         let images = Arc::clone(backups.of_default().locations());
         let policies = self.excluded_namespaces.policies().clone();
@@ -90,7 +130,7 @@ impl Builder {
             } = run::start(
                 self.cluster.clone().config(plan),
                 self.excluded_namespaces.clone(),
-                Lookups {
+                run::Lookups {
                     backups: &backups,
                     crash_record: self.queue.crash_record(),
                     targets: targets.clone(),
@@ -128,6 +168,8 @@ impl Builder {
         };
         Ok(Parts {
             backups,
+            made_of,
+            sources,
             replicas,
             facade: Arc::new(facade),
             stop,
@@ -135,19 +177,35 @@ impl Builder {
         })
     }
 
-    /// Returns the lookups, and all sets of registries. Each backup has its own credentials. Connections, memory and the limits of hosts are shared, and so are the registries
-    /// of originals.
-    fn backups(
+    /// Returns the lookups. Each backup has its own credentials. Connections, memory and the limits of hosts are shared, and
+    /// so are the registries of originals.
+    fn lookups(
         &self,
         configs: &ByBackup<&BackupConfig>,
-    ) -> Result<(ByBackup<Lookup>, Vec<Registries>), UsageError> {
+        former: Option<&Parts>,
+    ) -> Result<Lookups, UsageError> {
+        // Each lookup knows the locations of all backups.
+        let former = former.filter(|former| former.has_locations_of(configs));
         let places = configs.map(|_, config| config.backup.clone());
-        let hosts = places.values().map(Backup::registry);
-        let sources = self.sources.originals(&self.originals, hosts)?;
-        let targets = configs.map(|_, config| self.targets.with_credentials(config.push.clone()));
+        let sources = if let Some(former) = former {
+            former.sources.clone()
+        } else {
+            let hosts = places.values().map(Backup::registry);
+            self.sources.originals(&self.originals, hosts)?
+        };
+        let mut made_of = configs.map(|_, config| MadeOf {
+            config: (*config).clone(),
+            registries: self.targets.with_credentials(config.push.clone()),
+        });
         let backups = configs.try_map(|name, config| {
-            let targets = targets.get(name).unwrap_or(&self.targets);
-            let images = Locations::new(config.backup.clone(), targets, sources.clone());
+            if let Some((lookup, made)) = former.and_then(|former| former.unchanged(name, config)) {
+                made_of.insert(name.clone(), made.clone());
+                return Ok(lookup.clone());
+            }
+            let registries = made_of
+                .get(name)
+                .map_or(&self.targets, |made| &made.registries);
+            let images = Locations::new(config.backup.clone(), registries, sources.clone());
             let images = images.map_err(|error| unusable(name, &error))?;
             let images = images
                 .with_former_backups(FormerBackups::new(&config.backup, config.former.clone()))
@@ -162,8 +220,11 @@ impl Builder {
                 &self.metrics.copies,
             ))
         })?;
-        let sets = targets.values().cloned().chain([sources]);
-        Ok((backups, sets.collect()))
+        Ok(Lookups {
+            backups,
+            made_of,
+            sources,
+        })
     }
 
     fn name_used_hosts(&self, indexes: Indexes) {
@@ -176,7 +237,7 @@ impl Builder {
         self.metrics.registries.name_used_hosts(used);
     }
 
-    /// Replaces the running parts whenever the configuration changes. They stay if the new ones cannot be used.
+    /// Replaces the running parts whenever the configuration changes. They stay while the new ones cannot be used.
     pub(super) async fn follow(
         self,
         mut config: Receiver<Arc<Config>>,
@@ -184,28 +245,82 @@ impl Builder {
         facade: Sender<Arc<Facade>>,
     ) {
         while config.changed().await.is_ok() {
-            let config = Arc::clone(&config.borrow_and_update());
-            match self.build(&config).await {
-                Ok(parts) => {
-                    facade.send_replace(Arc::clone(&parts.facade));
-                    log_backups(&config);
-                    running.send_replace(Arc::new(parts)).retire().await;
+            let mut backoff = Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF);
+            let mut reported = None;
+            loop {
+                let new = Arc::clone(&config.borrow_and_update());
+                let former = Arc::clone(&running.borrow());
+                let error = match self.build(&new, Some(&former)).await {
+                    Ok(parts) => {
+                        let parts = Arc::new(parts);
+                        facade.send_replace(Arc::clone(&parts.facade));
+                        log_backups(&new);
+                        running.send_replace(Arc::clone(&parts));
+                        former.retire(&parts).await;
+                        let name = |name: &str| {
+                            parts
+                                .backups
+                                .iter()
+                                .any(|(known, _)| known.as_str() == name)
+                        };
+                        self.metrics.of_backups.retain(name);
+                        break;
+                    }
+                    Err(error) => format!("{error:#}"),
+                };
+                backoff.fail(Instant::now());
+                if reported.as_ref() != Some(&error) {
+                    tracing::warn!(
+                        error,
+                        "cannot use the new configuration, the former one stays in force until a retry succeeds; correct the \
+                         file of --config, or the files that it names"
+                    );
+                    reported = Some(error);
                 }
-                Err(error) => tracing::warn!(
-                    error = format!("{error:#}"),
-                    "cannot use the new configuration, the former one stays in force; correct the file of --config"
-                ),
+                let retry = backoff.until(Instant::now()).unwrap_or_else(Instant::now);
+                tokio::select! {
+                    () = sleep_until(retry) => {}
+                    changed = config.changed() => if changed.is_err() {
+                        return;
+                    },
+                }
             }
         }
     }
 }
 
 impl Parts {
-    /// Stops what the parts of a new configuration have taken over. Their copies are made again.
-    async fn retire(&self) {
+    /// Returns whether all backups are where they are in `configs`, with the same former locations.
+    fn has_locations_of(&self, configs: &ByBackup<&BackupConfig>) -> bool {
+        let here = self.made_of.iter().map(|(name, made)| (name, &made.config));
+        let there = configs.iter().map(|(name, config)| (name, *config));
+        let location = |(name, config): (&BackupName<'static>, &BackupConfig)| {
+            (name.clone(), config.backup.clone(), config.former.clone())
+        };
+        here.map(location).eq(there.map(location))
+    }
+
+    /// Returns the lookup in a backup whose configuration is the same as here.
+    fn unchanged(
+        &self,
+        name: &BackupName<'_>,
+        config: &BackupConfig,
+    ) -> Option<(&Lookup, &MadeOf)> {
+        let made = self.made_of.get(name)?;
+        let is_same = made.config.definition == config.definition;
+        is_same.then_some((self.backups.get(name)?, made))
+    }
+
+    /// Stops everything that `successor` has not taken over.
+    async fn retire(&self, successor: &Self) {
         self.stop.cancel();
         self.replicas.retire();
-        self.shutdown().await;
+        for (name, lookup) in self.backups.iter() {
+            let new = successor.backups.get(name);
+            if !new.is_some_and(|new| Arc::ptr_eq(new.locations(), lookup.locations())) {
+                lookup.shutdown().await;
+            }
+        }
     }
 
     /// Stops all copies.

@@ -1,10 +1,11 @@
 //! Backoff after failures in a namespace.
 
 use super::*;
+use crate::metrics::Metrics;
 
 #[test]
 fn failures_back_off_until_a_success() {
-    let mut jobs = Jobs::default();
+    let mut jobs = Jobs::new(&SecretMetrics::register(&mut Metrics::new()));
     let mut now = Instant::now();
     let shop: Arc<str> = "shop".into();
     let mut pauses = Vec::new();

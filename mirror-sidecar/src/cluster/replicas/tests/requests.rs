@@ -57,7 +57,15 @@ fn join_with(
     });
     let metrics = ReplicaMetrics::register(&mut Metrics::new());
     let group = Group::of(&rules("acme", &[], None), &Filter::default());
-    let replicas = Replicas::join(client, "home", "a", &group, metrics.clone(), record);
+    let replicas = Replicas::join(
+        client,
+        "home",
+        "a",
+        &group,
+        metrics.clone(),
+        record,
+        tokio_util::sync::CancellationToken::new(),
+    );
     (replicas, metrics, Log(log))
 }
 
