@@ -1,5 +1,6 @@
 //! Whole evaluations, from the bytes that the host sends to the answer that it gets, with a scripted sidecar.
 
+mod documented_rules;
 mod exclusions;
 mod failover;
 mod fixtures;
