@@ -149,7 +149,8 @@ impl TargetLookup {
         })
     }
 
-    /// Looks up `image`, and waits until that ends. Only the cache of present images counts.
+    /// Looks up `image`, and waits until that ends. Only the cache of present images counts. The caller limits the number of
+    /// concurrent checks.
     ///
     /// # Errors
     /// [`Refusal`] if the image cannot be used.
@@ -157,7 +158,7 @@ impl TargetLookup {
         self.0.check_place(image)?;
         match self.0.seen.get(image).await {
             Some(digest) => Ok(digest),
-            None => self.look_up(image).await,
+            None => self.look_up(image, true).await,
         }
     }
 
@@ -171,7 +172,7 @@ impl TargetLookup {
         }
         let found = async {
             match mode {
-                Mode::Ensure => self.look_up(image).await,
+                Mode::Ensure => self.look_up(image, false).await,
                 Mode::Peek => self.peek(image).await,
             }
         };
@@ -181,14 +182,14 @@ impl TargetLookup {
     }
 
     /// Joins the running lookup of `image`, or starts one, which continues if nobody waits for it.
-    async fn look_up(&self, image: &ImageRef<'static>) -> Found {
+    async fn look_up(&self, image: &ImageRef<'static>, is_check: bool) -> Found {
         let inner = Arc::clone(&self.0);
         let lookup = {
             let image = image.clone();
             async move { inner.look_up(&image).await }
         };
-        let is_known = self.0.read.contains_key(image);
-        match self.0.running.join_or_start(image, is_known, lookup) {
+        let has_priority = is_check || self.0.read.contains_key(image);
+        match self.0.running.join_or_start(image, has_priority, lookup) {
             Some(result) => result.wait().await,
             // Not `unavailable`: a tenant who floods the lookups must not choose which setting of the policy applies.
             None => Err(Refusal::new(
@@ -216,7 +217,9 @@ impl Inner {
     /// address policy allows, as for originals.
     fn check_place(&self, image: &ImageRef<'_>) -> Result<(), Refusal<'static>> {
         if self.locations.contains(image) {
-            return Err(failed("the target of this rewrite is in a backup"));
+            return Err(failed(
+                "the target of the rule is in a backup of mirror-sidecar; write a target outside of the backups",
+            ));
         }
         if !self.policies.current().has_target_with(image) {
             return Err(failed("no policy of mirror-sidecar rewrites images to it"));

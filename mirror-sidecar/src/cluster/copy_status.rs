@@ -19,7 +19,7 @@ pub struct CopyStatuses {
 struct Records {
     by_image: BTreeMap<Image, Record>,
     /// Of images in the targets of rewrites.
-    targets: BTreeMap<ImageRef<'static>, CopyState>,
+    targets: BTreeMap<Image, CopyState>,
     /// Updated with each change.
     counts: Counts,
 }
@@ -106,7 +106,7 @@ impl CopyStatuses {
     }
 
     /// Sets the states of all images in the targets of rewrites.
-    pub(super) fn set_targets(&self, targets: BTreeMap<ImageRef<'static>, CopyState>) {
+    pub(super) fn set_targets(&self, targets: BTreeMap<Image, CopyState>) {
         let mut records = self.lock();
         if records.targets != targets {
             records.targets = targets;

@@ -26,7 +26,7 @@ use super::policies::{Demand, Policies, PolicySet, Selection};
 use super::pull_locations::{LoginSet, PullLocations};
 use super::workload::{Key, NamespaceObject, Object, Workload};
 use super::workload_kind::{Kind, WorkloadKind};
-pub use candidates::{Candidate, CopyState, candidates_in};
+pub use candidates::{Candidate, CopyState, ImageNamespaces, candidates_in};
 pub use entry::Entry;
 use entry::{Containers, Location, OpaqueCopy};
 use image_users::ImageUsers;

@@ -4,27 +4,29 @@
 //! Each replica checks the images of the workloads that it re-admits.
 
 mod schedule;
+#[cfg(test)]
+mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mirror_contract::ImageRef;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::copy_status::CopyStatuses;
+use super::index::{Image, ImageNamespaces};
 use super::readmission::ReadmissionController;
 use super::replicas::Replicas;
 use super::shared_index::SharedIndex;
-use crate::target_lookup::{Found, TargetLookup};
+use crate::target_lookup::Found;
 use crate::token_bucket::TokenBucket;
 use schedule::Schedule;
 
 /// Shortest time between two syncs with the index: the first list of a cluster is thousands of changes.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Concurrent checks: a part of the lookups that requests of the policy may start.
-const MAX_CHECKS: usize = 8;
 
 /// Average time between two checks, and the number that may start without it after an idle time.
 const CHECK_SPACING: Duration = Duration::from_millis(100);
@@ -33,7 +35,7 @@ const BURST: u32 = 20;
 #[derive(Clone)]
 pub(super) struct TargetChecks {
     cluster: Arc<SharedIndex>,
-    targets: TargetLookup,
+    check: Arc<dyn Fn(Image) -> BoxFuture<'static, Found> + Send + Sync>,
     copy_status: CopyStatuses,
     replicas: Replicas,
 }
@@ -41,9 +43,13 @@ pub(super) struct TargetChecks {
 impl TargetChecks {
     /// The checks of what `readmission` waits for.
     pub(super) fn before(readmission: &ReadmissionController) -> Self {
+        let targets = readmission.targets.clone();
         Self {
             cluster: Arc::clone(readmission.indexes.of_default()),
-            targets: readmission.targets.clone(),
+            check: Arc::new(move |image| {
+                let targets = targets.clone();
+                async move { targets.check(&image).await }.boxed()
+            }),
             copy_status: readmission.copy_status.of_default().clone(),
             replicas: readmission.replicas.clone(),
         }
@@ -53,7 +59,7 @@ impl TargetChecks {
     pub(super) async fn run(self) {
         let mut index = self.cluster.subscribe();
         let mut shares = self.replicas.subscribe();
-        let mut checks: JoinSet<(ImageRef<'static>, Found)> = JoinSet::new();
+        let mut checks: JoinSet<(Image, Found)> = JoinSet::new();
         let mut rate = TokenBucket::new(CHECK_SPACING, BURST);
         let mut schedule = Schedule::default();
         let mut sync_at = Some(Instant::now());
@@ -63,21 +69,22 @@ impl TargetChecks {
                 sync_at = None;
                 schedule.sync(self.wanted(), now);
             }
-            while checks.len() < MAX_CHECKS && rate.has_token(now.into_std()) {
+            schedule.release(now);
+            while rate.has_token(now.into_std()) {
                 let Some(image) = schedule.begin_next(now) else {
                     break;
                 };
                 rate.take(now.into_std());
-                let targets = self.targets.clone();
-                checks.spawn(async move {
-                    let found = targets.check(&image).await;
-                    (image, found)
-                });
+                let check = (self.check)(Arc::clone(&image));
+                checks.spawn(async move { (image, check.await) });
             }
-            self.copy_status.set_targets(schedule.states());
-            let next_check = schedule.next_due().filter(|_| checks.len() < MAX_CHECKS);
+            if let Some(states) = schedule.take_states() {
+                self.copy_status.set_targets(states);
+            }
+            // The end of a check wakes the loop anyway.
             let next_token = rate.next_token(now.into_std()).map(Instant::from_std);
-            let wake_at = next_check.map(|due| next_token.map_or(due, |token| due.max(token)));
+            let wake_at = next_token.filter(|_| schedule.may_begin());
+            let wake_at = wake_at.or_else(|| schedule.next_due());
             // The senders live as long as `self`, so no wait ends in an error.
             let change = async {
                 tokio::select! {
@@ -96,10 +103,9 @@ impl TargetChecks {
         }
     }
 
-    fn wanted(&self) -> impl Iterator<Item = ImageRef<'static>> + use<> {
+    fn wanted(&self) -> BTreeMap<Image, ImageNamespaces> {
         let is_ours = |uid: &str| self.replicas.owns(&format!("workload/{uid}"));
-        let wanted = self.cluster.read(|index| index.rewritten(is_ours));
-        wanted.into_iter()
+        self.cluster.read(|index| index.rewritten(is_ours))
     }
 }
 

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 const MAX_RUNNING: usize = 64;
 const MAX_OF_HOST: usize = 32;
 
-/// Part of the limits that is available to images that were not found before: invented names must not displace the images
-/// that workloads use.
+/// Part of the limits that is available to lookups without priority: invented names must not displace the images that workloads
+/// use.
 const UNKNOWN_PART: usize = 2;
 
 /// The digest of an image that the target has, or the reason why it cannot be used.
@@ -23,7 +23,7 @@ pub(super) struct Running(Arc<Mutex<HashMap<ImageRef<'static>, One>>>);
 
 struct One {
     result: LookupResult,
-    is_known: bool,
+    has_priority: bool,
 }
 
 /// The result of a lookup that may still be running.
@@ -43,24 +43,24 @@ impl Running {
         running.get(image).map(|one| one.result.clone())
     }
 
-    /// Joins the running lookup of `image`, or starts `lookup`. Returns `None` if too many are running. An image that was
-    /// found before is `is_known`.
+    /// Joins the running lookup of `image`, or starts `lookup`. Returns `None` if too many are running. A lookup of an image that
+    /// was found before `has_priority`, and so has a background check, whose number is limited elsewhere.
     pub(super) fn join_or_start(
         &self,
         image: &ImageRef<'static>,
-        is_known: bool,
+        has_priority: bool,
         lookup: impl Future<Output = Found> + Send + 'static,
     ) -> Option<LookupResult> {
         let mut running = self.lock();
         if let Some(one) = running.get(image) {
             return Some(one.result.clone());
         }
-        let counted = |one: &One| is_known || !one.is_known;
+        let counted = |one: &One| has_priority || !one.has_priority;
         let all = running.values().filter(|one| counted(one)).count();
         let of_host = running
             .iter()
             .filter(|(other, one)| other.host() == image.host() && counted(one));
-        let part = if is_known { 1 } else { UNKNOWN_PART };
+        let part = if has_priority { 1 } else { UNKNOWN_PART };
         if all >= MAX_RUNNING / part || of_host.count() >= MAX_OF_HOST / part {
             return None;
         }
@@ -68,7 +68,7 @@ impl Running {
         let result = LookupResult(found);
         let one = One {
             result: result.clone(),
-            is_known,
+            has_priority,
         };
         running.insert(image.clone(), one);
         drop(running);
@@ -121,11 +121,13 @@ mod tests {
     }
 
     /// Starts lookups that never end at these hosts; returns how many were started.
-    fn start(running: &Running, host: impl Fn(usize) -> String, is_known: bool) -> usize {
-        let numbers = (0..100).map(|number| number + 1000 * usize::from(is_known));
+    fn start(running: &Running, host: impl Fn(usize) -> String, has_priority: bool) -> usize {
+        let numbers = (0..100).map(|number| number + 1000 * usize::from(has_priority));
         let started = numbers.filter(|&number| {
             let image = image(&host(number), number);
-            running.join_or_start(&image, is_known, pending()).is_some()
+            running
+                .join_or_start(&image, has_priority, pending())
+                .is_some()
         });
         started.count()
     }

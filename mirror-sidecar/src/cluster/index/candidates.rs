@@ -1,6 +1,6 @@
 //! Workloads that another admission could rewrite.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
@@ -22,6 +22,12 @@ pub enum CopyState {
     /// Could not be copied, and a retry soon would not help.
     Never,
 }
+
+/// The namespaces of an image that count. More would only cost memory.
+const MAX_NAMESPACES: usize = 16;
+
+/// The first [`MAX_NAMESPACES`] that use an image.
+pub type ImageNamespaces = BTreeSet<Arc<str>>;
 
 /// A workload that another admission could rewrite. Only the policy knows whether it will.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,20 +164,27 @@ impl Index {
     }
 
     /// Returns the images that rewrites would put in place of originals, for the workloads that `is_wanted` selects by their
-    /// uids. They are in the index of the default backup.
+    /// uids, with the first namespaces of these workloads. They are in the index of the default backup.
     #[must_use]
-    pub fn rewritten(&self, is_wanted: impl Fn(&str) -> bool) -> BTreeSet<ImageRef<'static>> {
+    pub fn rewritten(&self, is_wanted: impl Fn(&str) -> bool) -> BTreeMap<Image, ImageNamespaces> {
         let policies = self.policies().current();
-        let candidates = self.candidates.iter();
-        let entries = candidates.filter_map(|key| Some((key, self.workloads.get(key)?)));
-        let entries = entries.filter(|(_, entry)| !entry.rewritten().is_empty());
-        entries
-            .filter(|(_, entry)| is_wanted(entry.uid()))
-            .flat_map(|(key, entry)| {
-                let images = entry.rewritten().iter();
-                images.filter_map(|image| policies.rewritten(&key.namespace, image))
-            })
-            .collect()
+        let mut images: BTreeMap<Image, ImageNamespaces> = BTreeMap::new();
+        for key in &self.candidates {
+            let entry = self.workloads.get(key);
+            let Some(entry) = entry.filter(|entry| is_wanted(entry.uid())) else {
+                continue;
+            };
+            for image in entry.rewritten() {
+                let Some(image) = policies.rewritten(&key.namespace, image) else {
+                    continue;
+                };
+                let namespaces = images.entry(Arc::new(image)).or_default();
+                if namespaces.len() < MAX_NAMESPACES {
+                    namespaces.insert(Arc::clone(&key.namespace));
+                }
+            }
+        }
+        images
     }
 }
 

@@ -157,7 +157,11 @@ fn a_rewritten_image_is_not_copied_and_makes_a_candidate_once_the_target_has_it(
     index.apply(seen(pod("web-1", &["nginx:1"])));
     assert_eq!((originals(&index).len(), index.len()), (0, 1));
     let target: ImageRef<'static> = "harbor.test/hub/library/nginx:1".parse().unwrap();
-    assert_eq!(index.rewritten(|uid| uid == "web"), [target.clone()].into());
+    let rewritten = index.rewritten(|uid| uid == "web");
+    assert_eq!(
+        rewritten.into_iter().collect::<Vec<_>>(),
+        [(Image::new(target.clone()), ["shop".into()].into())]
+    );
     assert!(index.rewritten(|uid| uid != "web").is_empty());
     let due = |state| -> Vec<_> {
         let state = |image: &ImageRef<'_>| {
