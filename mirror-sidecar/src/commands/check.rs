@@ -1,5 +1,8 @@
 //! `check`: checks an installation. Writes nothing.
 
+mod pull_logins;
+mod report;
+
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,7 +19,7 @@ use crate::args::image::parse_image;
 use crate::args::{BackupFlags, CheckArgs, SizeLimit, UsageError};
 use crate::exit::FAILURE;
 use crate::locations::Locations;
-use crate::output;
+use report::Line;
 
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
@@ -55,6 +58,10 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
             passed &= report("dry run", &planned(&images, &targets, &image).await);
         }
     }
+    let lines = pull_logins::check(&config, &image, |login| args.sources.registries(login)).await?;
+    for line in lines {
+        passed &= line.print();
+    }
     Ok(if passed {
         ExitCode::SUCCESS
     } else {
@@ -63,13 +70,8 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn report(check: &str, result: &anyhow::Result<String>) -> bool {
-    match result {
-        Ok(text) => output::line(&format!("ok      {check}: {text}")),
-        Err(error) => output::line(&output::escape::escape(&format!(
-            "failed  {check}: {error:#}"
-        ))),
-    }
-    result.is_ok()
+    let result = result.as_ref().map(String::clone);
+    Line::of(check, result.map_err(|error| format!("{error:#}"))).print()
 }
 
 async fn ready(url: &Uri) -> anyhow::Result<String> {
