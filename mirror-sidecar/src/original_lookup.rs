@@ -36,13 +36,18 @@ const LOG_INTERVAL: Duration = Duration::from_mins(1);
 /// An error if the original cannot be used.
 type Found = Result<(), Refusal<'static>>;
 
-/// Looks up originals. Clones share their cache.
+/// Looks up originals. Clones share their cache and limits.
 #[derive(Clone)]
 pub struct OriginalLookup(Arc<Inner>);
 
 struct Inner {
     locations: Arc<Locations>,
     health: BackupHealth,
+    shared: Arc<Shared>,
+}
+
+/// Whether an original can be used does not depend on the backup.
+struct Shared {
     known: Cache<ImageRef<'static>, Found>,
     running: Mutex<HashMap<ImageRef<'static>, watch::Receiver<Option<Found>>>>,
     used: Throttle,
@@ -52,15 +57,28 @@ impl OriginalLookup {
     /// Creates a lookup of the originals of the copies that `lookup` finds.
     #[must_use]
     pub fn new(lookup: &Lookup) -> Self {
-        Self(Arc::new(Inner {
-            locations: Arc::clone(lookup.locations()),
-            health: lookup.health().clone(),
+        let shared = Shared {
             known: Cache::builder()
                 .max_capacity(MAX_KNOWN)
                 .time_to_live(KNOWN_FOR)
                 .build(),
             running: Mutex::default(),
             used: Throttle::new(LOG_INTERVAL),
+        };
+        Self::sharing(lookup, Arc::new(shared))
+    }
+
+    /// Creates a lookup of the originals of the copies in another backup, with the same cache and limits.
+    #[must_use]
+    pub fn of_other_backup(&self, lookup: &Lookup) -> Self {
+        Self::sharing(lookup, Arc::clone(&self.0.shared))
+    }
+
+    fn sharing(lookup: &Lookup, shared: Arc<Shared>) -> Self {
+        Self(Arc::new(Inner {
+            locations: Arc::clone(lookup.locations()),
+            health: lookup.health().clone(),
+            shared,
         }))
     }
 
@@ -81,12 +99,12 @@ impl OriginalLookup {
         if self.0.locations.contains(image) {
             return Err(failed("it is a copy itself"));
         }
-        let found = match self.0.known.get(image).await {
+        let found = match self.0.shared.known.get(image).await {
             Some(found) => found,
             None => self.look_up(image).await,
         };
         found?;
-        if let Some(times) = self.0.used.count() {
+        if let Some(times) = self.0.shared.used.count() {
             tracing::warn!(
                 %image,
                 times,
@@ -130,7 +148,11 @@ impl OriginalLookup {
         let (inner, image) = (Arc::clone(&self.0), image.clone());
         tokio::spawn(async move {
             let found = inner.find(&image).await;
-            inner.known.insert(image.clone(), found.clone()).await;
+            inner
+                .shared
+                .known
+                .insert(image.clone(), found.clone())
+                .await;
             inner.running().remove(&image);
             sender.send_replace(Some(found));
         });
@@ -166,7 +188,8 @@ impl Inner {
     fn running(
         &self,
     ) -> MutexGuard<'_, HashMap<ImageRef<'static>, watch::Receiver<Option<Found>>>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        let running = &self.shared.running;
+        running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

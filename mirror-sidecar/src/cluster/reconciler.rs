@@ -38,6 +38,7 @@ use super::shared_index::SharedIndex;
 use crate::cluster::config::OnMovedTag;
 use crate::lookup::Lookup;
 pub use metrics::ReconcilerMetrics;
+pub use rate_limits::UpstreamLimits;
 
 #[derive(Clone)]
 pub struct Reconciler {
@@ -47,6 +48,8 @@ pub struct Reconciler {
     pub replicas: Replicas,
     pub events: Events,
     pub metrics: ReconcilerMetrics,
+    /// Of the reconcilers of all backups.
+    pub upstream_limits: UpstreamLimits,
     /// How often each image is re-checked.
     pub interval: Duration,
     /// What happens to a copy whose tag moved upstream.

@@ -26,7 +26,7 @@ use super::policies::follow::Followed;
 use super::policy_events::PolicyEvents;
 use super::pull_secrets::{PullLogin, SecretMetrics, Setup};
 use super::readmission::{ReadmissionController, ReadmissionMetrics};
-use super::reconciler::ReconcilerMetrics;
+use super::reconciler::{ReconcilerMetrics, UpstreamLimits};
 use super::reinvocation::Reinvocation;
 use super::replicas::{Group, ReplicaMetrics};
 use super::shared_index::Indexes;
@@ -92,6 +92,7 @@ struct Shared {
     events: Events,
     indexes: Indexes,
     copy_status: ByBackup<CopyStatuses>,
+    upstream_limits: UpstreamLimits,
 }
 
 /// The lookups of images.
@@ -141,12 +142,14 @@ pub async fn start(
         events,
         indexes: indexes(&config, &rules, backups),
         copy_status: copy_statuses(backups),
+        upstream_limits: UpstreamLimits::default(),
     };
     let Shared {
         replicas,
         events,
         indexes,
         copy_status,
+        upstream_limits: _,
     } = &shared;
     let certificate_events =
         certificate.map(|trouble| certificate_events(trouble, indexes.of_default(), events));
@@ -261,6 +264,7 @@ impl Shared {
             replicas: self.replicas.clone(),
             events: self.events.clone(),
             metrics,
+            upstream_limits: self.upstream_limits.clone(),
             interval: config.recheck_interval,
             on_moved_tag: config.on_moved_tag,
         };

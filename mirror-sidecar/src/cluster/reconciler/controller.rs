@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mirror_contract::ImageRef;
-use mirror_copy::Completeness;
+use mirror_copy::{Completeness, SetupError};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -20,7 +20,7 @@ use super::image_state::{ImageState, Owner};
 use super::metrics::{BackupCheck, UpstreamCheck};
 use super::probe::{ByCheck, Check, ProbeRequest, ProbeResult, Subject, probe};
 use super::rate_limits::{
-    BURST, CHECK_SPACING, HostLimits, OUTAGE_FAILURES, UpstreamPermit, backup_backoff,
+    BURST, CHECK_SPACING, HostLimits, HostSlot, OUTAGE_FAILURES, UpstreamPermit, backup_backoff,
 };
 use super::recheck_schedule::RecheckSchedule;
 use super::work_queue::WorkQueue;
@@ -47,12 +47,11 @@ pub(super) struct Controller {
     recheck_schedule: RecheckSchedule,
     images: BTreeMap<Image, ImageState>,
     checks: JoinSet<ProbeResult>,
-    running: HashMap<Id, (Image, Check)>,
+    running: HashMap<Id, Running>,
     in_flight: ByCheck<usize>,
     /// When the checks of each image are due; set after each change of its state.
     work_queue: WorkQueue,
     backup_rate: TokenBucket,
-    upstream_rate: TokenBucket,
     backup: Backoff,
     hosts: HostLimits,
     /// Images whose state may have changed since it was last published.
@@ -61,6 +60,14 @@ pub(super) struct Controller {
     sync_at: Option<Instant>,
     /// When to report again.
     report_at: Instant,
+}
+
+/// A check that is running.
+struct Running {
+    image: Image,
+    check: Check,
+    /// Of an upstream check.
+    slot: Option<HostSlot>,
 }
 
 impl Reconciler {
@@ -73,6 +80,7 @@ impl Reconciler {
 impl Controller {
     pub(super) fn new(ctx: Reconciler) -> Self {
         let now = Instant::now();
+        let hosts = ctx.upstream_limits.of_backup();
         let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         Self {
             recheck_schedule: RecheckSchedule::new(ctx.interval, now, since_1970),
@@ -83,9 +91,8 @@ impl Controller {
             in_flight: ByCheck::default(),
             work_queue: WorkQueue::default(),
             backup_rate: TokenBucket::new(CHECK_SPACING, BURST),
-            upstream_rate: TokenBucket::new(CHECK_SPACING, BURST),
             backup: backup_backoff(),
-            hosts: HostLimits::default(),
+            hosts,
             changed: BTreeSet::new(),
             sync_at: Some(now),
             report_at: now + REPORT_INTERVAL,
@@ -130,30 +137,36 @@ impl Controller {
                     break;
                 };
                 self.backup_rate.take(now.into_std());
-                self.begin(&image, Check::Backup);
+                self.begin(&image, Check::Backup, None);
             }
             while self.has_slot(Check::Parts) {
                 let Some(image) = self.work_queue.due_parts(now) else {
                     break;
                 };
-                self.begin(&image, Check::Parts);
+                self.begin(&image, Check::Parts, None);
             }
         }
         for _ in 0..MAX_CANDIDATES {
-            if !self.has_slot(Check::Upstream) || !self.upstream_rate.has_token(now.into_std()) {
+            if !self.has_slot(Check::Upstream) || !self.hosts.has_token(now) {
                 return;
             }
             let Some(image) = self.work_queue.due_upstream(now) else {
                 return;
             };
             let until = match self.permit_upstream_check(&image, now) {
-                UpstreamPermit::Granted => {
-                    self.upstream_rate.take(now.into_std());
-                    self.begin(&image, Check::Upstream);
+                Ok(UpstreamPermit::Granted(slot)) => {
+                    self.hosts.take_token(now);
+                    self.begin(&image, Check::Upstream, Some(slot));
                     continue;
                 }
-                UpstreamPermit::Busy(until) => until,
-                UpstreamPermit::Throttled(until) => {
+                // The check itself reports what is wrong with the name.
+                Err(_) => {
+                    self.hosts.take_token(now);
+                    self.begin(&image, Check::Upstream, None);
+                    continue;
+                }
+                Ok(UpstreamPermit::Busy(until)) => until,
+                Ok(UpstreamPermit::Throttled(until)) => {
                     self.ctx.metrics.upstream_checked(UpstreamCheck::Throttled);
                     until
                 }
@@ -170,18 +183,17 @@ impl Controller {
         *self.in_flight.of(check) < max_in_flight(check, self.backup.failures())
     }
 
-    fn permit_upstream_check(&mut self, image: &Image, now: Instant) -> UpstreamPermit {
-        match self.ctx.lookup.upstream_of(image) {
-            Ok(registry) => {
-                let (limit, is_paused) = (registry.rate_limit(), registry.is_paused());
-                self.hosts.request(image.host(), limit, is_paused, now)
-            }
-            // The check itself reports what is wrong with the name.
-            Err(_) => UpstreamPermit::Granted,
-        }
+    fn permit_upstream_check(
+        &self,
+        image: &Image,
+        now: Instant,
+    ) -> Result<UpstreamPermit, SetupError> {
+        let registry = self.ctx.lookup.upstream_of(image)?;
+        let (limit, is_paused) = (registry.rate_limit(), registry.is_paused());
+        Ok(self.hosts.request(image.host(), limit, is_paused, now))
     }
 
-    fn begin(&mut self, image: &Image, check: Check) {
+    fn begin(&mut self, image: &Image, check: Check, slot: Option<HostSlot>) {
         let Some(state) = self.images.get_mut(image) else {
             self.work_queue.forget(image);
             return;
@@ -208,7 +220,8 @@ impl Controller {
         self.work_queue.set(image, state);
         let task = probe(self.ctx.lookup.clone(), request);
         let id = self.checks.spawn(task).id();
-        self.running.insert(id, (Arc::clone(image), check));
+        let image = Arc::clone(image);
+        self.running.insert(id, Running { image, check, slot });
         *self.in_flight.of_mut(check) += 1;
     }
 
@@ -219,7 +232,7 @@ impl Controller {
             // A panic in the check: there is no result.
             Err(error) => (error.id(), None),
         };
-        let Some((image, check)) = self.running.remove(&id) else {
+        let Some(Running { image, check, slot }) = self.running.remove(&id) else {
             return;
         };
         let in_flight = self.in_flight.of_mut(check);
@@ -231,7 +244,9 @@ impl Controller {
         match &result {
             ProbeResult::Upstream(upstream, _) => {
                 let has_response = !matches!(upstream, Upstream::Unknown { lasting: false, .. });
-                self.hosts.ended(image.host(), has_response, now);
+                if let Some(slot) = slot {
+                    slot.ended(has_response, now);
+                }
             }
             ProbeResult::Backup(Ok(_)) | ProbeResult::Parts(_, Ok(_)) => {
                 if self.backup.succeed() >= OUTAGE_FAILURES {

@@ -1,12 +1,14 @@
 //! How often registries are checked. No I/O; the time is passed in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mirror_copy::RateLimit;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+use crate::token_bucket::TokenBucket;
 
 /// Average time between two checks: 50 a second find 2000 copies in 40 s after a start.
 pub(super) const CHECK_SPACING: Duration = Duration::from_millis(20);
@@ -42,27 +44,50 @@ const BACKUP_BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_se
 /// Failures in a row after which the backup counts as having been down.
 pub(super) const OUTAGE_FAILURES: u32 = 2;
 
-/// The limits of upstream registries.
-#[derive(Debug, Default)]
-pub(super) struct HostLimits {
+/// The limits of upstream checks, for all backups together: an image that several backups need must not be checked more often
+/// because of that. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct UpstreamLimits(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
     by_name: HashMap<Box<str>, Host>,
     /// Concurrent checks at registries whose last check failed.
     probes: usize,
+    rate: TokenBucket,
+    /// The number of the last [`HostLimits`].
+    last: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Host {
     in_flight: usize,
-    /// One of [`HostLimits::probes`] is for this host.
+    /// One of [`State::probes`] is for this host.
     is_probed: bool,
-    backoff: Backoff,
+    backoff: Option<Backoff>,
+    /// The numbers of the [`HostLimits`] whose images come from it.
+    used_by: BTreeSet<u64>,
+}
+
+/// The limits of upstream registries, as one backup uses them.
+#[derive(Debug)]
+pub(super) struct HostLimits {
+    shared: UpstreamLimits,
+    number: u64,
+}
+
+/// A check that counts as in flight until this is dropped.
+#[derive(Debug)]
+pub(super) struct HostSlot {
+    shared: UpstreamLimits,
+    host: Box<str>,
 }
 
 /// Whether an upstream check may start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum UpstreamPermit {
     /// It may, and counts as in flight.
-    Granted,
+    Granted(HostSlot),
     /// Too many are in flight; retry at this time.
     Busy(Instant),
     /// The registry has a rate limit, requested a pause, or is in backoff; retry at this time.
@@ -75,59 +100,126 @@ pub(super) fn backup_backoff() -> Backoff {
     Backoff::new(first, longest)
 }
 
+impl UpstreamLimits {
+    /// Returns the limits for one more backup.
+    pub(super) fn of_backup(&self) -> HostLimits {
+        let mut state = self.lock();
+        state.last += 1;
+        HostLimits {
+            shared: self.clone(),
+            number: state.last,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl HostLimits {
+    /// Returns whether the rate of all checks allows one more.
+    pub(super) fn has_token(&self, now: Instant) -> bool {
+        self.shared.lock().rate.has_token(now.into_std())
+    }
+
+    /// Counts a check that starts.
+    pub(super) fn take_token(&self, now: Instant) {
+        self.shared.lock().rate.take(now.into_std());
+    }
+
     /// Requests a check at `host`, whose last responses sent this rate `limit`; `is_paused` if it requested a pause.
     pub(super) fn request(
-        &mut self,
+        &self,
         host: &str,
         limit: Option<RateLimit>,
         is_paused: bool,
         now: Instant,
     ) -> UpstreamPermit {
-        let host = self.by_name.entry(host.into()).or_insert_with(|| Host {
-            in_flight: 0,
-            is_probed: false,
-            backoff: Backoff::new(UPSTREAM_BACKOFF[0], UPSTREAM_BACKOFF[1]),
-        });
-        if let Some(until) = host.backoff.until(now) {
+        let mut state = self.shared.lock();
+        let State {
+            by_name, probes, ..
+        } = &mut *state;
+        let name = host;
+        let host = by_name.entry(name.into()).or_default();
+        host.used_by.insert(self.number);
+        let backoff = host.backoff.as_ref();
+        let failures = backoff.map_or(0, Backoff::failures);
+        if let Some(until) = backoff.and_then(|backoff| backoff.until(now)) {
             return UpstreamPermit::Throttled(until);
         }
         if is_paused || limit.is_some_and(is_low) {
             return UpstreamPermit::Throttled(now + THROTTLED_FOR);
         }
-        if host.in_flight >= MAX_PER_HOST || (host.backoff.failures() > 0 && host.in_flight > 0) {
+        if host.in_flight >= MAX_PER_HOST || (failures > 0 && host.in_flight > 0) {
             return UpstreamPermit::Busy(now + BUSY_FOR);
         }
-        if host.backoff.failures() > 0 {
-            if self.probes >= MAX_PROBES {
+        if failures > 0 {
+            if *probes >= MAX_PROBES {
                 return UpstreamPermit::Busy(now + PROBE_WAIT);
             }
-            self.probes += 1;
+            *probes += 1;
             host.is_probed = true;
         }
         host.in_flight += 1;
-        UpstreamPermit::Granted
+        drop(state);
+        UpstreamPermit::Granted(HostSlot {
+            shared: self.shared.clone(),
+            host: name.into(),
+        })
     }
 
-    /// Records the end of a check.
-    pub(super) fn ended(&mut self, host: &str, has_response: bool, now: Instant) {
-        if let Some(host) = self.by_name.get_mut(host) {
-            if std::mem::take(&mut host.is_probed) {
-                self.probes = self.probes.saturating_sub(1);
+    /// Forgets registries that no image in use of any backup comes from and that have no check in flight.
+    pub(super) fn keep(&self, is_used: impl Fn(&str) -> bool) {
+        self.shared.lock().by_name.retain(|name, host| {
+            if !is_used(name) {
+                host.used_by.remove(&self.number);
             }
-            host.in_flight = host.in_flight.saturating_sub(1);
+            host.in_flight > 0 || !host.used_by.is_empty()
+        });
+    }
+}
+
+impl Drop for HostLimits {
+    fn drop(&mut self) {
+        self.keep(|_| false);
+    }
+}
+
+impl HostSlot {
+    /// Records the end of the check.
+    pub(super) fn ended(self, has_response: bool, now: Instant) {
+        if let Some(host) = self.shared.lock().by_name.get_mut(&self.host) {
             if has_response {
-                host.backoff.succeed();
+                host.backoff = None;
             } else {
-                host.backoff.fail(now);
+                let [first, longest] = UPSTREAM_BACKOFF;
+                let backoff = host.backoff.get_or_insert(Backoff::new(first, longest));
+                backoff.fail(now);
             }
         }
     }
+}
 
-    /// Forgets registries that no image in use comes from and that have no check in flight.
-    pub(super) fn keep(&mut self, is_used: impl Fn(&str) -> bool) {
-        self.by_name
-            .retain(|name, host| host.in_flight > 0 || is_used(name));
+impl Drop for HostSlot {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if let Some(host) = state.by_name.get_mut(&self.host) {
+            host.in_flight = host.in_flight.saturating_sub(1);
+            if std::mem::take(&mut host.is_probed) {
+                state.probes = state.probes.saturating_sub(1);
+            }
+        }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            by_name: HashMap::new(),
+            probes: 0,
+            rate: TokenBucket::new(CHECK_SPACING, BURST),
+            last: 0,
+        }
     }
 }
 
@@ -139,6 +231,27 @@ fn is_low(limit: RateLimit) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn granted(permit: UpstreamPermit) -> HostSlot {
+        match permit {
+            UpstreamPermit::Granted(slot) => slot,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn busy(permit: &UpstreamPermit) -> Option<Instant> {
+        match permit {
+            UpstreamPermit::Busy(until) => Some(*until),
+            _ => None,
+        }
+    }
+
+    fn throttled(permit: &UpstreamPermit) -> Option<Instant> {
+        match permit {
+            UpstreamPermit::Throttled(until) => Some(*until),
+            _ => None,
+        }
+    }
 
     #[rstest::rstest]
     #[case(Some((Some(100), 51)), false, true)]
@@ -156,94 +269,121 @@ mod tests {
         #[case] may_ask: bool,
     ) {
         let limit = said.map(|(limit, remaining)| RateLimit { limit, remaining });
-        let leave = HostLimits::default().request("a", limit, is_paused, Instant::now());
-        assert_eq!(leave == UpstreamPermit::Granted, may_ask, "{leave:?}");
+        let hosts = UpstreamLimits::default().of_backup();
+        let permit = hosts.request("a", limit, is_paused, Instant::now());
+        let is_granted = matches!(permit, UpstreamPermit::Granted(_));
+        assert_eq!(is_granted, may_ask, "{permit:?}");
     }
 
     #[tokio::test]
     async fn a_registry_without_a_response_gets_exponential_backoff() {
         let mut now = Instant::now();
-        let mut hosts = HostLimits::default();
-        for _ in 0..MAX_PER_HOST {
-            assert_eq!(
-                hosts.request("a", None, false, now),
-                UpstreamPermit::Granted
-            );
-        }
-        assert_eq!(
-            hosts.request("a", None, false, now),
-            UpstreamPermit::Busy(now + BUSY_FOR)
-        );
-        assert_eq!(
-            hosts.request("b", None, false, now),
-            UpstreamPermit::Granted
-        );
-        for _ in 0..MAX_PER_HOST {
-            hosts.ended("a", false, now);
+        let limits = UpstreamLimits::default();
+        let hosts = limits.of_backup();
+        let request = |host: &str, now| hosts.request(host, None, false, now);
+        let slots: Vec<_> = (0..MAX_PER_HOST)
+            .map(|_| granted(request("a", now)))
+            .collect();
+        assert_eq!(busy(&request("a", now)), Some(now + BUSY_FOR));
+        let other = granted(request("b", now));
+        for slot in slots {
+            slot.ended(false, now);
         }
         for seconds in [30, 60, 120, 240, 480, 900, 900] {
             let backoff = now + Duration::from_secs(seconds);
-            assert_eq!(
-                hosts.request("a", None, false, now),
-                UpstreamPermit::Throttled(backoff)
-            );
+            assert_eq!(throttled(&request("a", now)), Some(backoff));
             now = backoff;
-            assert_eq!(
-                hosts.request("a", None, false, now),
-                UpstreamPermit::Granted
-            );
-            assert!(matches!(
-                hosts.request("a", None, false, now),
-                UpstreamPermit::Busy(_)
-            ));
-            hosts.ended("a", false, now);
+            let slot = granted(request("a", now));
+            assert!(busy(&request("a", now)).is_some());
+            slot.ended(false, now);
         }
         now += Duration::from_hours(1);
-        assert_eq!(
-            hosts.request("a", None, false, now),
-            UpstreamPermit::Granted
-        );
-        hosts.ended("a", true, now);
-        assert_eq!(
-            hosts.request("a", None, false, now),
-            UpstreamPermit::Granted
-        );
-        assert_eq!(
-            hosts.request("a", None, false, now),
-            UpstreamPermit::Granted
-        );
+        granted(request("a", now)).ended(true, now);
+        let slots = [granted(request("a", now)), granted(request("a", now))];
         hosts.keep(|_| false);
-        assert_eq!(hosts.by_name.len(), 2, "both are being asked");
+        assert_eq!(limits.lock().by_name.len(), 2, "both are being asked");
+        drop((slots, other));
+        hosts.keep(|_| false);
+        assert_eq!(limits.lock().by_name.len(), 0);
     }
 
     #[tokio::test]
     async fn many_hanging_registries_do_not_delay_the_others() {
-        let mut hosts = HostLimits::default();
+        let hosts = UpstreamLimits::default().of_backup();
         let now = Instant::now();
         let names: Vec<_> = (0..100).map(|number| format!("hangs-{number}")).collect();
         for name in &names {
-            assert_eq!(
-                hosts.request(name, None, false, now),
-                UpstreamPermit::Granted
-            );
-            hosts.ended(name, false, now);
+            granted(hosts.request(name, None, false, now)).ended(false, now);
         }
         let later = now + Duration::from_hours(1);
-        let asked = |hosts: &mut HostLimits| {
+        let asked = || {
             let asked = names.iter();
-            let asked = asked
-                .filter(|name| hosts.request(name, None, false, later) == UpstreamPermit::Granted);
-            asked.cloned().collect::<Vec<_>>()
+            let asked = asked.filter_map(|name| match hosts.request(name, None, false, later) {
+                UpstreamPermit::Granted(slot) => Some(slot),
+                _ => None,
+            });
+            asked.collect::<Vec<_>>()
         };
-        let first = asked(&mut hosts);
+        let first = asked();
         assert_eq!(first.len(), MAX_PROBES);
-        assert_eq!(
-            hosts.request("answers", None, false, later),
-            UpstreamPermit::Granted
-        );
-        for name in &first {
-            hosts.ended(name, false, later);
+        granted(hosts.request("answers", None, false, later));
+        for slot in first {
+            slot.ended(false, later);
         }
-        assert_eq!(asked(&mut hosts).len(), MAX_PROBES);
+        assert_eq!(asked().len(), MAX_PROBES);
+    }
+
+    #[tokio::test]
+    async fn all_backups_share_the_limits() {
+        let limits = UpstreamLimits::default();
+        let backups: Vec<_> = (0..16).map(|_| limits.of_backup()).collect();
+        let now = Instant::now();
+        let ask = |host: &str, now| -> Vec<_> {
+            let backups = backups.iter();
+            let permits =
+                backups.flat_map(|hosts| (0..8).map(|_| hosts.request(host, None, false, now)));
+            let granted = permits.filter_map(|permit| match permit {
+                UpstreamPermit::Granted(slot) => Some(slot),
+                _ => None,
+            });
+            granted.collect()
+        };
+        let slots = ask("a", now);
+        assert_eq!(slots.len(), MAX_PER_HOST);
+        for slot in slots {
+            slot.ended(false, now);
+        }
+        assert_eq!(ask("a", now).len(), 0, "in backoff for all of them");
+        assert_eq!(ask("a", now + Duration::from_hours(1)).len(), 1);
+        // One that uses the registry no more does not end the backoff for the others.
+        backups[0].keep(|_| false);
+        assert_eq!(ask("a", now).len(), 0);
+
+        let started = backups.iter().map(|hosts| {
+            let tokens = (0..BURST).filter(|_| {
+                let has_token = hosts.has_token(now);
+                if has_token {
+                    hosts.take_token(now);
+                }
+                has_token
+            });
+            tokens.count()
+        });
+        assert_eq!(started.sum::<usize>(), BURST as usize);
+    }
+
+    #[tokio::test]
+    async fn a_reconciler_that_ends_leaves_nothing_in_flight() {
+        let limits = UpstreamLimits::default();
+        let hosts = limits.of_backup();
+        let now = Instant::now();
+        let slots: Vec<_> = (0..MAX_PER_HOST)
+            .map(|_| granted(hosts.request("a", None, false, now)))
+            .collect();
+        drop((hosts, slots));
+        let hosts = limits.of_backup();
+        granted(hosts.request("a", None, false, now));
+        drop(hosts);
+        assert!(limits.lock().by_name.is_empty());
     }
 }

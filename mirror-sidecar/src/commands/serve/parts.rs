@@ -154,8 +154,9 @@ impl Builder {
         if let Some(indexes) = &indexes {
             self.name_used_hosts(indexes.clone());
         }
+        let originals = OriginalLookup::new(backups.of_default());
         let facade = Facade {
-            originals: backups.map(|_, lookup| OriginalLookup::new(lookup)),
+            originals: backups.map(|_, lookup| originals.of_other_backup(lookup)),
             backups: backups.clone(),
             targets,
             auth: self.login.as_ref().map(FacadeAuth::new),

@@ -15,6 +15,7 @@ use crate::cluster::config::OnMovedTag;
 use crate::cluster::events::EventMetrics;
 use crate::cluster::index::tests::{deployment, seen};
 use crate::cluster::reconciler::ReconcilerMetrics;
+use crate::cluster::reconciler::UpstreamLimits;
 use crate::cluster::reconciler::image_checks::Presence;
 use crate::cluster::reconciler::image_state::ImageState;
 use crate::cluster::reconciler::recheck_schedule::Clock;
@@ -90,6 +91,7 @@ fn controller(events: Events) -> Controller {
         replicas: Replicas::alone(),
         events,
         metrics: ReconcilerMetrics::register(metrics),
+        upstream_limits: UpstreamLimits::default(),
         interval: Duration::from_hours(24),
         on_moved_tag: OnMovedTag::Update,
     })
