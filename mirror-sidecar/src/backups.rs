@@ -11,6 +11,9 @@ pub struct ByBackup<T> {
     named: BTreeMap<BackupName<'static>, T>,
 }
 
+/// The locations of the copies of each backup: the current one, and the former ones.
+pub type BackupLocations = ByBackup<Vec<Backup>>;
+
 /// The backups besides the one of an index or a lookup. An image in them is neither an original, nor the source of a copy:
 /// whoever may pull from one backup could read the images of all others.
 #[derive(Clone, Debug)]

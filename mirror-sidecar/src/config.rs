@@ -20,6 +20,8 @@ use std::num::NonZeroUsize;
 use mirror_contract::{Backup, BackupName, ImageRef, RewriteTarget};
 use mirror_copy::Credentials;
 
+use crate::backups::{BackupLocations, ByBackup};
+
 /// All backups and the known targets of rewrites. Their locations do not overlap.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -97,6 +99,23 @@ impl Config {
         let named = self.named.iter();
         let named = named.map(|(name, backup)| (name.clone(), backup));
         std::iter::once((BackupName::DEFAULT, &self.default)).chain(named)
+    }
+
+    /// Returns the locations of the copies of each backup: the current one, and the former ones.
+    #[must_use]
+    pub fn locations(&self) -> BackupLocations {
+        let of = |config: &BackupConfig| {
+            let former = config.former.iter().map(|[location, _]| location);
+            std::iter::once(&config.backup)
+                .chain(former)
+                .cloned()
+                .collect()
+        };
+        let mut locations = ByBackup::new(of(&self.default));
+        for (name, config) in &self.named {
+            locations.insert(name.clone(), of(config));
+        }
+        locations
     }
 
     /// Returns the target that has a login for `image`.

@@ -167,6 +167,10 @@ impl Facade {
 }
 
 fn unknown_backup(name: &BackupName<'_>) -> Refusal<'static> {
-    let reason = format!("mirror-sidecar has no backup {name}; add it to its configuration");
+    // Not the names of the others: users see this text, and backups may belong to other teams.
+    let reason = format!(
+        "a rule names the backup {name}, which is not defined; define it in the file of --config of mirror-sidecar, or correct \
+         the rule"
+    );
     Refusal::new(RefusalKind::Failed, &reason)
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use testkit::image::Image;
 
 use crate::manifests::Kind;
-use crate::support::World;
+use crate::support::{REPOSITORY, World};
 
 /// How long anything may take on a busy machine.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -98,24 +98,44 @@ fn an_edited_policy_changes_what_is_copied() {
     world.wait_until_copied([&mirrored]);
     assert_eq!(requests(&world, from, "mirrored/later"), [] as [&str; 0]);
 
-    let deadline = Instant::now() + DEADLINE;
-    let event = loop {
-        let events = cluster.list("events.k8s.io/v1", "Event").unwrap();
-        let mut events = events.into_iter();
-        if let Some(event) = events.find(|event| event["reason"] == "PolicyInvalid") {
-            break event;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "there is no Event: {}",
-            world.sidecar.lines().join("\n")
-        );
-        std::thread::sleep(Duration::from_millis(50));
+    let wait_for_event = |reason: &str, words: &str| {
+        let deadline = Instant::now() + DEADLINE;
+        let event = loop {
+            let events = cluster.list("events.k8s.io/v1", "Event").unwrap();
+            let mut events = events.into_iter();
+            if let Some(event) = events.find(|event| event["reason"] == reason) {
+                break event;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "there is no Event {reason}: {}",
+                world.sidecar.lines().join("\n")
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        assert_eq!(event["regarding"]["kind"], "ClusterAdmissionPolicy");
+        assert_eq!(event["regarding"]["name"], "image-mirror");
+        assert_eq!(event["type"], "Warning");
+        let note = event["note"].as_str().unwrap();
+        assert!(note.contains(words), "{note}");
     };
-    assert_eq!(event["regarding"]["name"], "image-mirror");
-    assert_eq!(event["type"], "Warning");
-    let note = event["note"].as_str().unwrap();
-    assert!(note.contains("`rules[0].action`"), "{note}");
+    wait_for_event("PolicyInvalid", "`rules[0].action`");
+
+    // Rules that are valid, and that the backups of this service do not fit.
+    edit(json!([{ "images": ["*/mirrored/*"], "action": "mirror", "backup": "team-b" }]));
+    wait_for_event(
+        "BackupUnknown",
+        "`rules[0].backup` is team-b, and mirror-sidecar defines only default; add team-b",
+    );
+    let backup = format!("{}/{REPOSITORY}", world.backup.address());
+    edit(json!([
+        { "images": ["quay.io/*"], "action": "rewrite", "target": format!("{backup}/quay") },
+        { "images": ["*/mirrored/*"], "action": "keep" },
+    ]));
+    wait_for_event(
+        "RuleConflict",
+        &format!("`rules[0].target` overlaps backup default ({backup})"),
+    );
 
     // Without a policy the flags decide.
     drop(policy);

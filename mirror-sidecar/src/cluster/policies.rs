@@ -10,17 +10,18 @@ mod policy;
 mod selector;
 #[cfg(test)]
 mod tests;
+mod unusable;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mirror_contract::rules::{Action, Position, Rules};
+use mirror_contract::rules::Action;
 use mirror_contract::{BackupName, ImageRef};
 use tokio::sync::watch;
 
 use super::pull_locations::{LoginOwner, LoginSet, PullLocations};
 use super::workload::{Labels, Workload};
-pub use policy::Policy;
+pub use policy::{Policy, PolicyId};
+pub use unusable::{UnusableKind, UnusableRule};
 
 /// Policies that are followed. [`Bits`] has a bit for each.
 pub const MAX_POLICIES: usize = 32;
@@ -140,16 +141,6 @@ impl PolicySet {
             namespace: &workload.key.namespace,
             policies: Bits::default(),
         }
-    }
-
-    /// Returns the backups that rules name, each with the position of one of these rules.
-    #[must_use]
-    pub fn backups(&self) -> BTreeMap<BackupName<'static>, Position> {
-        let rules = self.policies.iter().map(|policy| &policy.settings().rules);
-        let named = rules.flat_map(Rules::backups);
-        named
-            .map(|(position, backup)| (backup.clone(), position))
-            .collect()
     }
 
     /// Returns whether labels of namespaces matter.

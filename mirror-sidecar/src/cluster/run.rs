@@ -39,7 +39,7 @@ use super::{
     Readmissions, Reconciler, Replicas, Rules, SharedIndex,
 };
 use crate::backup_health::Trouble;
-use crate::backups::ByBackup;
+use crate::backups::{BackupLocations, ByBackup};
 use crate::copy_queue::CrashRecord;
 use crate::exit::UsageError;
 use crate::lookup::Lookup;
@@ -101,6 +101,8 @@ pub struct Lookups<'l> {
     /// That of all backups.
     pub crash_record: &'l CrashRecord,
     pub targets: TargetLookup,
+    /// The locations of all backups.
+    pub locations: Arc<BackupLocations>,
 }
 
 /// Starts the tasks, which end with `stop`.
@@ -119,6 +121,7 @@ pub async fn start(
         backups,
         crash_record,
         targets,
+        locations,
     } = lookups;
     let server = connect(config.mode).await?;
     let is_on = config.mode == Kubernetes::On;
@@ -155,6 +158,8 @@ pub async fn start(
         certificate.map(|trouble| certificate_events(trouble, indexes.of_default(), events));
     let policy_events = PolicyEvents {
         followed: followed.clone(),
+        policies: excluded_namespaces.policies().clone(),
+        backups: locations,
         replicas: replicas.clone(),
         events: events.clone(),
     };

@@ -21,6 +21,7 @@ use crate::cluster::config::Kubernetes;
 use crate::cluster::policies::file::SettingsFile;
 use crate::cluster::run::ClusterMetrics;
 use crate::cluster::{ExcludedNamespaces, Policies};
+use crate::config::Config;
 use crate::copy_queue::CopyMetrics;
 use crate::exit::stop_signal;
 use crate::facade::{self, FacadeMetrics};
@@ -73,7 +74,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     if let Some(file) = config.file {
         tokio::spawn(stop.clone().run_until_cancelled_owned(file.follow()));
     }
-    let excluded_namespaces = excluded_namespaces(&cluster_args, &stop)?;
+    let excluded_namespaces = excluded_namespaces(&cluster_args, &config.current, &stop)?;
     let builder = Builder {
         sources,
         originals,
@@ -137,7 +138,6 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the excluded namespaces with the policies, and follows the file of settings until `stop`, if there is one.
 fn facade_login(args: &FacadeArgs) -> Result<Option<FacadeLogin>, UsageError> {
     let login = args.login()?;
     if login.is_none() {
@@ -149,13 +149,15 @@ fn facade_login(args: &FacadeArgs) -> Result<Option<FacadeLogin>, UsageError> {
     Ok(login)
 }
 
+/// Returns the excluded namespaces with the policies, and follows the file of settings until `stop`, if there is one.
 fn excluded_namespaces(
     args: &ClusterArgs,
+    config: &Receiver<Arc<Config>>,
     stop: &CancellationToken,
 ) -> Result<ExcludedNamespaces, UsageError> {
     let policies = Policies::default();
     if let Some(path) = args.policy_settings.clone() {
-        let file = SettingsFile::load(path, policies.clone())?;
+        let file = SettingsFile::load(path, policies.clone(), config.clone())?;
         tokio::spawn(stop.clone().run_until_cancelled_owned(file.follow()));
     }
     let flags = args.exclude_namespaces.iter().cloned();

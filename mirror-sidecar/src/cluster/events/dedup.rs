@@ -204,6 +204,9 @@ impl Name {
             | Notice::FacadeCertificateRenewed
             | Notice::RewriteLoop
             | Notice::PolicyInvalid { .. } => {}
+            Notice::BackupUnknown { reason } | Notice::RuleConflict { reason } => {
+                hash.update(reason)
+            }
         }
         let hash = hash.finalize();
         let first = hash.iter().take(8);

@@ -90,6 +90,14 @@ pub enum Notice {
     PolicyInvalid {
         reason: String,
     },
+    /// A rule of a policy names a backup that is not defined.
+    BackupUnknown {
+        reason: String,
+    },
+    /// A rule of a policy does not fit the locations of backups, or another rule.
+    RuleConflict {
+        reason: String,
+    },
     /// A Secret with the name of the pull Secret exists that image-mirror does not manage; it stays unchanged.
     ForeignSecret,
 }
@@ -99,6 +107,9 @@ pub(super) const MAX_NOTE: usize = 1024;
 
 /// Longest reason within a note: registries may respond with whole pages.
 const MAX_REASON: usize = 400;
+
+/// Longest sentence about a rule within a note: it may list the names of all backups, and ends with the next step.
+const MAX_RULE: usize = 900;
 
 /// Longest image reference within a note. Valid ones are shorter.
 const MAX_IMAGE: usize = 260;
@@ -140,6 +151,8 @@ impl Notice {
             Self::FacadeCertificateRenewed => "FacadeCertificateRenewed",
             Self::RewriteLoop => "RewriteLoop",
             Self::PolicyInvalid { .. } => "PolicyInvalid",
+            Self::BackupUnknown { .. } => "BackupUnknown",
+            Self::RuleConflict { .. } => "RuleConflict",
         }
     }
 
@@ -158,7 +171,9 @@ impl Notice {
             | Self::BackupRecovered { .. }
             | Self::FacadeCertificate { .. }
             | Self::FacadeCertificateRenewed
-            | Self::PolicyInvalid { .. } => "Check",
+            | Self::PolicyInvalid { .. }
+            | Self::BackupUnknown { .. }
+            | Self::RuleConflict { .. } => "Check",
             Self::NotRewritten { .. } | Self::ReadmissionRefused { .. } => "Readmit",
             Self::ForeignSecret | Self::SecretRefused { .. } => "ProvidePullSecret",
         }
@@ -221,6 +236,12 @@ impl Notice {
             },
             Self::PolicyInvalid { reason } => Self::PolicyInvalid {
                 reason: tidy(&reason, MAX_REASON),
+            },
+            Self::BackupUnknown { reason } => Self::BackupUnknown {
+                reason: tidy(&reason, MAX_RULE),
+            },
+            Self::RuleConflict { reason } => Self::RuleConflict {
+                reason: tidy(&reason, MAX_RULE),
             },
             other @ (Self::TooMuch { .. }
             | Self::NoBudget
@@ -302,6 +323,14 @@ impl Notice {
                 "mirror-sidecar cannot use this policy: {}. It keeps following its last valid rules, or copies all images in \
                  use if it has restarted since. Correct spec.settings, or upgrade mirror-sidecar if the policy is newer.",
                 tidy(reason, MAX_REASON).trim_end_matches(is_end)
+            ),
+            Self::BackupUnknown { reason } => format!(
+                "Images of a rule are not copied: {}.",
+                tidy(reason, MAX_RULE).trim_end_matches(is_end)
+            ),
+            Self::RuleConflict { reason } => format!(
+                "A rule cannot be followed: {}.",
+                tidy(reason, MAX_RULE).trim_end_matches(is_end)
             ),
             Self::RewriteLoop => {
                 "Pods of this workload are repeatedly deleted and re-created after their images were replaced by copies, as \

@@ -5,9 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::sleep;
 
+use mirror_contract::Settings;
+
 use super::{MAX_SETTINGS, Policies, Policy};
+use crate::config::Config;
 use crate::exit::UsageError;
 use crate::yaml;
 
@@ -19,6 +23,8 @@ const READ_INTERVAL: Duration = Duration::from_secs(5);
 pub struct SettingsFile {
     path: PathBuf,
     policies: Policies,
+    /// The configuration in force, whose backups the rules may name.
+    config: watch::Receiver<Arc<Config>>,
     /// The error that was logged last.
     reported: Option<String>,
 }
@@ -27,15 +33,21 @@ impl SettingsFile {
     /// Reads the file and puts its settings into force.
     ///
     /// # Errors
-    /// The file cannot be read or parsed.
-    pub fn load(path: PathBuf, policies: Policies) -> Result<Self, UsageError> {
-        let policy = read(&path).map_err(|error| {
+    /// The file cannot be read or parsed, or its rules do not fit `config`.
+    pub fn load(
+        path: PathBuf,
+        policies: Policies,
+        config: watch::Receiver<Arc<Config>>,
+    ) -> Result<Self, UsageError> {
+        let first = Arc::clone(&config.borrow());
+        let policy = read(&path, &first).map_err(|error| {
             UsageError(format!("--policy-settings {}: {error}", path.display()))
         })?;
         policies.publish(vec![Arc::new(policy)]);
         Ok(Self {
             path,
             policies,
+            config,
             reported: None,
         })
     }
@@ -45,7 +57,8 @@ impl SettingsFile {
         loop {
             sleep(READ_INTERVAL).await;
             let path = self.path.clone();
-            if let Ok(result) = tokio::task::spawn_blocking(move || read(&path)).await {
+            let config = Arc::clone(&self.config.borrow());
+            if let Ok(result) = tokio::task::spawn_blocking(move || read(&path, &config)).await {
                 self.update(result);
             }
         }
@@ -75,7 +88,9 @@ impl SettingsFile {
     }
 }
 
-fn read(path: &Path) -> Result<Policy, String> {
+/// Reads the settings. They are refused for all errors that the policy server would report, and for rules that do not fit the
+/// backups.
+fn read(path: &Path, config: &Config) -> Result<Policy, String> {
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
     let mut text = String::new();
     let mut limited = file.take(MAX_SETTINGS as u64 + 1);
@@ -85,21 +100,54 @@ fn read(path: &Path) -> Result<Policy, String> {
     if text.len() > MAX_SETTINGS {
         return Err(format!("is longer than {MAX_SETTINGS} bytes"));
     }
-    Policy::of_settings(&yaml::parse(&text)?)
+    let settings = yaml::parse(&text)?;
+    let mut errors = Settings::check(&settings);
+    if errors.is_empty() {
+        let policy = Policy::of_settings(&settings)?;
+        let unusable = policy.unusable_rules(&config.locations()).into_iter();
+        errors.extend(unusable.map(|rule| rule.reason));
+        if errors.is_empty() {
+            return Ok(policy);
+        }
+    }
+    Err(errors.join("; "))
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
 
+    use mirror_contract::{Backup, BackupName, Naming};
+    use mirror_copy::Credentials;
+
     use super::*;
+    use crate::config::BackupConfig;
+
+    /// The configuration with these backups.
+    fn config(named: &[&'static str]) -> Arc<Config> {
+        let backup = |repository: &str| BackupConfig {
+            backup: Backup::new("harbor.test", repository, Naming::Flat).unwrap(),
+            former: Vec::new(),
+            push: Credentials::anonymous(),
+            pull: None,
+            max_image_size: None,
+            parallel_copies: std::num::NonZeroUsize::MIN,
+        };
+        let mut config = Config::of_default(backup("main"));
+        let others = named
+            .iter()
+            .map(|name| (BackupName::parse(name).unwrap(), backup(name)));
+        config.named.extend(others);
+        Arc::new(config)
+    }
 
     #[test]
     fn an_invalid_file_keeps_the_last_settings() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("policy.yaml");
         let policies = Policies::default();
-        let load = || SettingsFile::load(path.clone(), policies.clone());
+        let (_sender, configs) = watch::channel(config(&[]));
+        let load = || SettingsFile::load(path.clone(), policies.clone(), configs.clone());
         let error = load().unwrap_err().to_string();
         assert!(
             error.contains("--policy-settings") && error.contains("policy.yaml"),
@@ -117,11 +165,57 @@ mod tests {
         let excludes = || policies.current().excludes_namespace("shop");
         assert!(excludes());
         fs::write(&path, "sidecar: [").unwrap();
-        file.update(read(&path));
+        file.update(read(&path, &config(&[])));
         assert!(excludes() && file.reported.is_some());
         fs::write(&path, r#"{"sidecar": "a.b:1", "excludedNamespaces": []}"#).unwrap();
-        file.update(read(&path));
+        file.update(read(&path, &config(&[])));
         assert!(!excludes() && file.reported.is_none());
+    }
+
+    #[test]
+    fn rules_that_could_not_match_or_overlap_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.yaml");
+        let error = |rules: &str| {
+            fs::write(&path, format!("sidecar: a.b:1\nrules: {rules}\n")).unwrap();
+            read(&path, &config(&["team-a"])).unwrap_err()
+        };
+        assert!(error("[{action: keep}, {action: mirror}]").contains("can never match"));
+        let target =
+            error("[{images: ['quay.io/*'], action: rewrite, target: harbor.test/team-a/quay}]");
+        assert!(target.contains("overlaps backup team-a"), "{target}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_backups_of_rules_are_those_of_the_configuration_in_force() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.yaml");
+        fs::write(
+            &path,
+            "sidecar: a.b:1\nrules: [{action: mirror, backup: team-a}]\n",
+        )
+        .unwrap();
+        let (sender, configs) = watch::channel(config(&["team-b"]));
+        let policies = Policies::default();
+        let load = || SettingsFile::load(path.clone(), policies.clone(), configs.clone());
+        let error = load().unwrap_err().to_string();
+        let reason = "`rules[0].backup` is team-a, and mirror-sidecar defines only default, team-b; add team-a";
+        assert!(
+            error.contains("policy.yaml") && error.contains(reason),
+            "{error}"
+        );
+        assert!(policies.current().is_empty());
+
+        sender.send_replace(config(&["team-a"]));
+        tokio::spawn(load().unwrap().follow());
+        let mut in_force = policies.subscribe();
+        let rules = "[{images: ['a.b/*'], action: mirror, backup: team-b}]";
+        fs::write(&path, format!("sidecar: a.b:1\nrules: {rules}\n")).unwrap();
+        sleep(4 * READ_INTERVAL).await;
+        assert!(!in_force.has_changed().unwrap(), "team-b is not defined");
+        // The configuration alone changes.
+        sender.send_replace(config(&["team-a", "team-b"]));
+        in_force.changed().await.unwrap();
     }
 
     #[test]
@@ -130,6 +224,6 @@ mod tests {
         let path = folder.path().join("policy.yaml");
         let long = "#".repeat(MAX_SETTINGS + 1);
         fs::write(&path, long).unwrap();
-        assert!(read(&path).unwrap_err().contains("longer"));
+        assert!(read(&path, &config(&[])).unwrap_err().contains("longer"));
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
-use super::{MAX_POLICIES, MAX_SETTINGS, Policies, Policy};
+use super::{MAX_POLICIES, MAX_SETTINGS, Policies, Policy, PolicyId};
 use crate::cluster::api_server::ApiServer;
 use crate::cluster::json_fields::{field, object_meta, text};
 use crate::cluster::json_filter::Keep;
@@ -82,8 +82,7 @@ struct Record {
 /// A policy that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidPolicy {
-    pub name: Box<str>,
-    pub uid: Box<str>,
+    pub id: PolicyId,
     pub error: String,
 }
 
@@ -211,9 +210,12 @@ impl Followed {
         }
         self.0.policies.publish(policies);
         let invalid = records.by_name.iter().filter_map(|(name, record)| {
-            Some(InvalidPolicy {
+            let id = PolicyId {
                 name: name.clone(),
                 uid: record.uid.clone(),
+            };
+            Some(InvalidPolicy {
+                id,
                 error: record.error.clone()?,
             })
         });
@@ -279,6 +281,11 @@ impl Record {
     fn update(&mut self, name: &str, object: &PolicyObject) {
         match object.policy() {
             Ok(policy) => {
+                let id = PolicyId {
+                    name: name.into(),
+                    uid: self.uid.clone(),
+                };
+                let policy = policy.with_id(id);
                 self.error = None;
                 if self.policy.as_deref() != Some(&policy) {
                     tracing::info!(policy = name, "following the rules of the policy");

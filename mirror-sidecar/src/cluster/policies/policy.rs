@@ -8,9 +8,17 @@ use super::selector::Selector;
 use crate::cluster::json_fields::field;
 use crate::cluster::workload::{Labels, Workload};
 
+/// An object of the cluster with a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyId {
+    pub name: Box<str>,
+    pub uid: Box<str>,
+}
+
 /// A policy whose settings are valid. Its mode does not matter: in `monitor` mode images are copied as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
+    id: Option<PolicyId>,
     settings: Settings<'static>,
     places: Places,
     namespaces: Selector,
@@ -28,6 +36,7 @@ impl Policy {
             parse(field(spec, name)).map_err(|error| format!("{name}.{error}"))
         };
         Ok(Self {
+            id: None,
             places: Places::of(&settings.rules),
             settings,
             // Kubewarden drops `matchLabels` of this selector.
@@ -43,6 +52,7 @@ impl Policy {
     pub fn of_settings(settings: &Value) -> Result<Self, String> {
         let settings = parse(settings)?;
         Ok(Self {
+            id: None,
             places: Places::of(&settings.rules),
             settings,
             namespaces: Selector::default(),
@@ -65,6 +75,20 @@ impl Policy {
             "skipLabels": [],
         });
         Self::of_settings(&settings).ok()
+    }
+
+    /// Returns the same policy as the one of this object.
+    #[must_use]
+    pub(super) fn with_id(self, id: PolicyId) -> Self {
+        Self {
+            id: Some(id),
+            ..self
+        }
+    }
+
+    /// Returns the object of the policy; `None` for settings of a file or of flags.
+    pub(super) fn id(&self) -> Option<&PolicyId> {
+        self.id.as_ref()
     }
 
     pub(super) fn settings(&self) -> &Settings<'static> {

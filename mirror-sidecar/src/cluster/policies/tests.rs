@@ -268,7 +268,7 @@ fn the_last_valid_rules_stay_in_force() {
         assert!(excludes());
         let invalid = followed.invalid().borrow().clone();
         assert_eq!(
-            (&*invalid[0].name, &*invalid[0].uid),
+            (&*invalid[0].id.name, &*invalid[0].id.uid),
             ("image-mirror", "uid of image-mirror")
         );
     }
@@ -323,7 +323,7 @@ fn a_policy_that_was_never_valid_mirrors_what_the_flags_do_not_exclude() {
         None,
         "nginx"
     ));
-    assert_eq!(&*followed.invalid().borrow()[0].uid, "another");
+    assert_eq!(&*followed.invalid().borrow()[0].id.uid, "another");
     // An invalid one that is deleted is forgotten.
     followed.apply(event("deleted", "a", &broken));
     assert!(policies.current().is_empty() && followed.invalid().borrow().is_empty());

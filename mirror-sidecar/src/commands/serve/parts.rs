@@ -11,8 +11,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::args::{ClusterArgs, FacadeLogin, OriginalsArgs, SourceArgs, UsageError, naming_name};
 use crate::backoff::Backoff;
-use crate::backups::{ByBackup, OtherBackups};
+use crate::backups::{BackupLocations, ByBackup, OtherBackups};
 use crate::cluster::config::Kubernetes;
+use crate::cluster::policies::UnusableKind;
 use crate::cluster::run::{self, ClusterMetrics, Started};
 use crate::cluster::shared_index::Indexes;
 use crate::cluster::{ExcludedNamespaces, Index, Policies, Provision, PullSecrets, Replicas};
@@ -106,9 +107,9 @@ impl Builder {
         } = self.lookups(&configs, former)?;
         let hosts = backups.values().map(|lookup| lookup.backup().registry());
         let rewritten = self.sources.rewrite_targets(&self.originals, hosts)?;
-        let logins = config.targets.iter();
-        let logins = logins.map(|target| (target.location.clone(), target.pull.clone()));
-        let rewritten = TargetRegistries::new(rewritten, logins);
+        let of_targets = config.targets.iter();
+        let of_targets = of_targets.map(|target| (target.location.clone(), target.pull.clone()));
+        let rewritten = TargetRegistries::new(rewritten, of_targets);
         let mut sets: Vec<_> = made_of
             .values()
             .map(|made| made.registries.clone())
@@ -118,6 +119,7 @@ impl Builder {
         let images = Arc::clone(backups.of_default().locations());
         let policies = self.excluded_namespaces.policies().clone();
         let targets = TargetLookup::new(rewritten, images, policies);
+        let locations = Arc::new(config.locations());
         let stop = self.stop.child_token();
         let guard = stop.clone().drop_guard();
         let (replicas, provision, indexes) = if self.cluster.kubernetes == Kubernetes::Off {
@@ -134,6 +136,7 @@ impl Builder {
                     backups: &backups,
                     crash_record: self.queue.crash_record(),
                     targets: targets.clone(),
+                    locations: Arc::clone(&locations),
                 },
                 self.metrics.cluster.clone(),
                 self.certificate.clone(),
@@ -146,9 +149,12 @@ impl Builder {
             let health = lookup.health().clone();
             tokio::spawn(stop.clone().run_until_cancelled_owned(health.run()));
         }
-        let names = backups.map(|_, _| ());
-        let report = report_unknown_backups(self.excluded_namespaces.policies().clone(), names);
-        tokio::spawn(stop.clone().run_until_cancelled_owned(report));
+        // Settings of a file are refused instead.
+        if self.cluster.policy_settings.is_none() {
+            let policies = self.excluded_namespaces.policies().clone();
+            let report = report_unusable_rules(policies, locations);
+            tokio::spawn(stop.clone().run_until_cancelled_owned(report));
+        }
         let hosts = backups.values().map(|lookup| lookup.backup().registry());
         self.metrics.registries.follow(hosts, sets);
         if let Some(indexes) = &indexes {
@@ -332,21 +338,28 @@ impl Parts {
     }
 }
 
-/// Logs rules whose backup is not configured, once after each change of the rules, until it is dropped.
-async fn report_unknown_backups(policies: Policies, backups: ByBackup<()>) {
+/// Logs rules that cannot be followed, each once for as long as it stays so, until it is dropped.
+async fn report_unusable_rules(policies: Policies, backups: Arc<BackupLocations>) {
     let mut changed = policies.subscribe();
+    let mut reported = Vec::new();
     loop {
-        let named = changed.borrow_and_update().backups();
-        for (backup, rule) in named {
-            if backups.get(&backup).is_none() {
-                tracing::warn!(
-                    %backup,
-                    %rule,
-                    "a rule names a backup that is not configured, so its images are not copied; add the backup to the file of \
-                     --config, or correct the rule"
-                );
+        let unusable = changed.borrow_and_update().unusable_rules(&backups);
+        for rule in unusable.iter().filter(|rule| !reported.contains(*rule)) {
+            let policy = rule.policy.as_ref().map(|policy| &*policy.name);
+            let reason = &*rule.reason;
+            match rule.kind {
+                UnusableKind::BackupUnknown => tracing::warn!(
+                    policy,
+                    reason,
+                    "a rule names a backup that is not defined, so its images are not copied; define the backup, or correct the \
+                     rule"
+                ),
+                UnusableKind::Conflict => {
+                    tracing::warn!(policy, reason, "a rule cannot be followed; correct it")
+                }
             }
         }
+        reported = unusable;
         if changed.changed().await.is_err() {
             return;
         }
