@@ -224,7 +224,9 @@ fn each_request_goes_to_its_backup_with_the_login_of_it() {
 
     let unknown = service.ask("backup/team-b/", &app).unwrap_err();
     assert!(
-        unknown.contains("image-mirror/failed: mirror-sidecar has no backup team-b"),
+        unknown.contains(
+            "image-mirror/failed: a rule names the backup team-b, which is not defined; define it"
+        ),
         "{unknown}"
     );
     let (_, metrics) = service.sidecar.admin_get("/metrics").unwrap();
@@ -337,4 +339,111 @@ fn a_configuration_that_cannot_be_used_yet_is_used_later() {
     std::fs::write(&logins, "{}").unwrap();
     service.wait_for("using backup", "team-b");
     service.wait_until_mirrored("backup/team-b/", &app);
+}
+
+/// Waits until the backup of a team is gone.
+fn wait_until_undefined(service: &Service, backup: &str, image: &ImageRef<'_>) {
+    let start = Instant::now();
+    let is_defined = || {
+        let response = service.ask(backup, image);
+        !response.is_err_and(|error| error.contains("which is not defined"))
+    };
+    while is_defined() {
+        assert!(start.elapsed() < COPY_DEADLINE);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_new_configuration_during_copies_loses_nothing() {
+    let scene = Scene::new(&["team-a", "team-b"]);
+    scene.configure(&["team-a", "team-b"]);
+    let held = Latch::closed();
+    let late = || Action::Late(held.clone(), None);
+    // Copies to both backups are running, and more wait for their turn.
+    scene
+        .upstream
+        .fault(Method::GET, "/blobs/", usize::MAX, late());
+    let service = scene.serve();
+    let (app, other) = (scene.original("shop/app"), scene.original("shop/other"));
+    for backup in ["backup/team-a/", "backup/team-b/"] {
+        for image in [&app, &other] {
+            service.ask(backup, image).unwrap_err();
+        }
+    }
+    let start = Instant::now();
+    while scene.upstream.count(&Method::GET, "/blobs/") < 2 {
+        assert!(start.elapsed() < COPY_DEADLINE);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+
+    scene.configure(&["team-b"]);
+    wait_until_undefined(&service, "backup/team-a/", &app);
+    let sent = scene.team("team-a").log().len();
+    held.open();
+    scene.upstream.forget_faults();
+    for image in [&app, &other] {
+        service.wait_until_mirrored("backup/team-b/", image);
+        service.wait_until_mirrored("", image);
+    }
+    // Nothing is sent to a backup that was removed.
+    assert_eq!(scene.team("team-a").log().len(), sent);
+    assert_eq!(scene.team("team-a").tags(), 0);
+
+    // All slots are free again.
+    scene.configure(&["team-a", "team-b"]);
+    service.wait_for("using backup", "team-a");
+    for image in [&app, &other] {
+        service.wait_until_mirrored("backup/team-a/", image);
+    }
+    let panicked = |line: &String| line.contains("panicked");
+    assert!(!service.sidecar.lines().iter().any(panicked));
+}
+
+#[test]
+fn another_registry_under_the_same_name_gets_its_own_login_alone() {
+    let scene = Scene::new(&["team-a", "team-b"]);
+    scene.configure(&["team-a"]);
+    let service = scene.serve();
+    let app = scene.original("shop/app");
+    service.wait_until_mirrored("backup/team-a/", &app);
+
+    let config = scene.folder.path().join("config.yaml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let (old, new) = (scene.team("team-a").host(), scene.team("team-b").host());
+    let password = scene.folder.path().join("team-b").display().to_string();
+    let old_password = scene.folder.path().join("team-a").display().to_string();
+    let text = text.replace(&old, &new).replace(&old_password, &password);
+    let next = scene.folder.path().join("next");
+
+    // A login that cannot be read keeps the last configuration in force.
+    std::fs::rename(&password, scene.folder.path().join("away")).unwrap();
+    std::fs::write(&next, &text).unwrap();
+    std::fs::rename(&next, &config).unwrap();
+    let invalid = service.sidecar.wait_for(COPY_DEADLINE, |event| {
+        let message = event["message"].as_str().unwrap_or_default();
+        let error = event["error"].as_str().unwrap_or_default();
+        message.contains("cannot read the configuration file")
+            && error.contains("backups.team-a.push.passwordFile")
+    });
+    invalid.unwrap();
+    let other = scene.original("shop/other");
+    service.wait_until_mirrored("backup/team-a/", &other);
+    assert!(scene.team("team-b").log().is_empty());
+
+    std::fs::rename(scene.folder.path().join("away"), &password).unwrap();
+    let start = Instant::now();
+    loop {
+        let found = service.ask("backup/team-a/", &app);
+        if found.is_ok_and(|found| found[IMAGE].as_str().unwrap().starts_with(&new)) {
+            break;
+        }
+        assert!(start.elapsed() < COPY_DEADLINE);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // The old registry sees no request after the last one that was on its way.
+    std::thread::sleep(Duration::from_millis(500));
+    let sent = scene.team("team-a").log().len();
+    service.wait_until_mirrored("backup/team-a/", &other);
+    assert_eq!(scene.team("team-a").log().len(), sent);
 }

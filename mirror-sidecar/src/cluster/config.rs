@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use mirror_contract::OwnerPattern;
 
 use super::policies::follow::Filter;
+use super::pull_locations::MAX_LOGINS;
 use super::pull_secrets::PullLogin;
 use super::readmission::Readmit;
 
@@ -86,5 +87,79 @@ impl PullPlan {
             Self::NotNeeded => None,
             Self::Existing { name } | Self::Managed { name, .. } => Some(name),
         }
+    }
+
+    /// Adds those of the logins `before` that the configuration no longer has, as far as there is room. Returns all logins,
+    /// current and former ones.
+    pub fn add_former(&mut self, before: &[PullLogin]) -> Vec<PullLogin> {
+        let Self::Managed { logins, .. } = self else {
+            return before.to_vec();
+        };
+        for login in before {
+            let key = login.key();
+            if logins.len() < MAX_LOGINS && logins.iter().all(|current| current.key() != key) {
+                logins.push(login.clone().into_former());
+            }
+        }
+        logins.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mirror_contract::{Backup, BackupName, Naming};
+    use mirror_copy::Credentials;
+
+    use super::*;
+    use crate::former_backups::FormerBackups;
+
+    fn login(name: &'static str, registry: &str, repository: &str) -> PullLogin {
+        let backup = Backup::new(registry, repository, Naming::Flat).unwrap();
+        let former = FormerBackups::new(&backup, []);
+        let name = BackupName::parse(name).unwrap();
+        PullLogin::of_backup(name, &backup, &former, Credentials::anonymous())
+    }
+
+    fn plan(logins: Vec<PullLogin>) -> PullPlan {
+        let name = "pull".to_owned();
+        PullPlan::Managed { name, logins }
+    }
+
+    fn owners(logins: &[PullLogin]) -> Vec<String> {
+        logins
+            .iter()
+            .map(|login| format!("{} {}", login.location, login.key()))
+            .collect()
+    }
+
+    #[test]
+    fn logins_that_the_configuration_has_lost_are_former_ones_until_it_has_them_again() {
+        let main = || login("default", "hub.test", "main");
+        let before = [main(), login("team-a", "a.test", "team")];
+        // The registry of a backup changes under the same name.
+        let mut next = plan(vec![main(), login("team-a", "b.test", "team")]);
+        let all = next.add_former(&before);
+        let expected = [
+            "backup default hub.test",
+            "backup team-a b.test/team",
+            "former backup team-a a.test/team",
+        ];
+        assert_eq!(owners(&all), expected);
+        // A former one stays former, and one that is there again is not. Its name does not matter.
+        let mut next = plan(vec![main(), login("team-b", "b.test", "team")]);
+        let all = next.add_former(&all);
+        let expected = [
+            "backup default hub.test",
+            "backup team-b b.test/team",
+            "former backup team-a a.test/team",
+        ];
+        assert_eq!(owners(&all), expected);
+        let mut none = PullPlan::NotNeeded;
+        assert_eq!(owners(&none.add_former(&all)), expected);
+        let mut moved = plan(vec![login("default", "new.test", "main")]);
+        let all = moved.add_former(&all);
+        // The key is for the whole registry, as that of the default backup was.
+        assert!(owners(&all).contains(&"former backup default hub.test".to_owned()));
+        assert_eq!(all.len(), 4);
     }
 }

@@ -14,6 +14,8 @@ pub enum LoginOwner {
     Backup(BackupName<'static>),
     /// The login is for all images in this location. A rule may have a target inside it.
     Target(RewriteTarget<'static>),
+    /// A backup or a target that the configuration had before. No rule can choose it.
+    Former(Box<LoginOwner>),
 }
 
 /// Logins of the configuration, by their index in it.
@@ -49,6 +51,11 @@ impl LoginOwner {
     pub fn is_default(&self) -> bool {
         matches!(self, Self::Backup(name) if name.is_default())
     }
+
+    #[must_use]
+    pub fn is_former(&self) -> bool {
+        matches!(self, Self::Former(_))
+    }
 }
 
 impl fmt::Display for LoginOwner {
@@ -56,6 +63,7 @@ impl fmt::Display for LoginOwner {
         match self {
             Self::Backup(name) => write!(f, "backup {name}"),
             Self::Target(location) => write!(f, "target {location}"),
+            Self::Former(owner) => write!(f, "former {owner}"),
         }
     }
 }
@@ -132,7 +140,9 @@ impl PullLocations {
     #[must_use]
     pub fn of_place(&self, place: &LoginOwner) -> LoginSet {
         match place {
-            LoginOwner::Backup(_) => self.find(|login| login.owner == *place),
+            LoginOwner::Backup(_) | LoginOwner::Former(_) => {
+                self.find(|login| login.owner == *place)
+            }
             LoginOwner::Target(target) => {
                 // Any image in the target.
                 let any = ImageRef::parse("any.example/any:any").ok();

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use mirror_contract::RewriteTarget;
 use mirror_contract::reference::is_docker_hub;
 
-use super::dockerconfigjson::{
-    DesiredLogin, Fingerprint, HeldLogins, MAX_OTHERS, key_for, parse_key,
-};
+use super::dockerconfigjson::{DesiredLogin, Fingerprint, HeldLogins, MAX_OTHERS, parse_key};
 use super::pull_login::PullLogin;
 use crate::cluster::pull_locations::{LoginOwner, LoginSet, MAX_LOGINS, PullLocations};
 use crate::exit::UsageError;
@@ -138,17 +136,11 @@ impl Keyring {
 
 impl KeyringLogin {
     fn new(login: &PullLogin) -> Self {
-        // The login of the default backup is for its whole registry: it always was, and former locations need it.
-        let path = if login.location.is_default() {
-            ""
-        } else {
-            &login.path
-        };
         let paths = std::iter::once(&login.path).chain(&login.former_paths);
         let locations = paths.filter_map(|path| location(&login.registry, path));
         Self {
             owner: login.location.clone(),
-            key: key_for(&login.registry, path).into(),
+            key: login.key().into(),
             locations: locations.collect(),
         }
     }

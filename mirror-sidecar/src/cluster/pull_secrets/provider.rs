@@ -185,11 +185,16 @@ impl ManagedSecrets {
         });
         let sources: Arc<[CredentialSource]> = sources.collect();
         let reads = Arc::new(Semaphore::new(PARALLEL_READS));
-        let first = sources
-            .iter()
-            .map(|source| timeout(START_TIMEOUT, source.read_in_turn(&reads)));
+        let current = || {
+            sources
+                .iter()
+                .enumerate()
+                .filter(|(_, source)| !source.owner.is_former())
+        };
+        let first =
+            current().map(|(_, source)| timeout(START_TIMEOUT, source.read_in_turn(&reads)));
         let mut logins = CurrentLogins::unknown(sources.len());
-        for (index, (source, login)) in sources.iter().zip(join_all(first).await).enumerate() {
+        for ((index, source), login) in current().zip(join_all(first).await) {
             match login {
                 Ok(Ok(login)) => {
                     logins.set(index, login);
@@ -231,7 +236,7 @@ impl ManagedSecrets {
         for (index, name) in setup.former_names.into_iter().enumerate() {
             start(CURRENT_NAME + 1 + index, name);
         }
-        let tasks: Vec<_> = (0..sources.len()).map(FollowTask).collect();
+        let tasks: Vec<_> = current().map(|(index, _)| FollowTask(index)).collect();
         let follow = async move {
             supervise(&tasks, |FollowTask(index)| {
                 let (sources, reads) = (Arc::clone(&sources), Arc::clone(&reads));

@@ -3,6 +3,7 @@
 use mirror_contract::{Backup, BackupName, RewriteTarget};
 use mirror_copy::Credentials;
 
+use super::dockerconfigjson::key_for;
 use crate::cluster::pull_locations::LoginOwner;
 use crate::former_backups::FormerBackups;
 
@@ -48,5 +49,27 @@ impl PullLogin {
             location: LoginOwner::Target(target),
             credentials,
         }
+    }
+
+    /// The same login after the configuration has lost it: it leaves each Secret once nothing there uses it.
+    #[must_use]
+    pub fn into_former(self) -> Self {
+        let location = match self.location {
+            former @ LoginOwner::Former(_) => former,
+            owner => LoginOwner::Former(Box::new(owner)),
+        };
+        Self { location, ..self }
+    }
+
+    /// The key under which kubelets find the login.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let owner = match &self.location {
+            LoginOwner::Former(owner) => &**owner,
+            owner => owner,
+        };
+        // The login of the default backup is for its whole registry: it always was, and former locations need it.
+        let path = if owner.is_default() { "" } else { &self.path };
+        key_for(&self.registry, path)
     }
 }

@@ -16,7 +16,9 @@ use crate::cluster::config::Kubernetes;
 use crate::cluster::policies::UnusableKind;
 use crate::cluster::run::{self, ClusterMetrics, Started};
 use crate::cluster::shared_index::Indexes;
-use crate::cluster::{ExcludedNamespaces, Index, Policies, Provision, PullSecrets, Replicas};
+use crate::cluster::{
+    ExcludedNamespaces, Index, Policies, Provision, PullLogin, PullSecrets, Replicas,
+};
 use crate::config::{BackupConfig, Config};
 use crate::copy_queue::CopyMetrics;
 use crate::facade::{Facade, FacadeAuth, FacadeMetrics};
@@ -69,6 +71,8 @@ pub(super) struct Parts {
     sources: Registries,
     pub(super) replicas: Replicas,
     pub(super) facade: Arc<Facade>,
+    /// The logins that pull Secrets may have, with former ones.
+    logins: Vec<PullLogin>,
     stop: CancellationToken,
     _guard: DropGuard,
 }
@@ -99,7 +103,9 @@ impl Builder {
         for (name, backup) in &config.named {
             configs.insert(name.clone(), backup);
         }
-        let plan = self.cluster.pull_plan(config)?;
+        let mut plan = self.cluster.pull_plan(config)?;
+        let before = former.map_or(&[][..], |former| &former.logins);
+        let logins = plan.add_former(before);
         let Lookups {
             backups,
             made_of,
@@ -179,6 +185,7 @@ impl Builder {
             sources,
             replicas,
             facade: Arc::new(facade),
+            logins,
             stop,
             _guard: guard,
         })

@@ -13,6 +13,8 @@ const DEFAULT: &str = "registry.example";
 const TEAM_A: &str = "registry.example/team/a";
 const TEAM_B: &str = "b.example/team";
 const HUB: &str = "hub.example/proxy";
+/// Of a backup that the configuration has lost.
+const TEAM_C: &str = "c.example/team";
 const COPY_OF_A: &str = "registry.example/team/a/docker.io-library-nginx:1";
 
 /// The backups of two teams beside the default one, a proxy cache, and a policy.
@@ -65,6 +67,12 @@ impl Teams {
             (backup("team-a"), REGISTRY, "team/a", "a"),
             (backup("team-b"), "b.example", "team", "b"),
             (LoginOwner::Target(target), "hub.example", "proxy", "hub"),
+            (
+                LoginOwner::Former(Box::new(backup("team-c"))),
+                "c.example",
+                "team",
+                "c",
+            ),
         ];
         let logins = logins.map(|(location, registry, path, password)| {
             let file = folder.path().join(password);
@@ -200,6 +208,33 @@ async fn copies_in_use_keep_their_login() {
     teams.report_use("team-a", COPY_OF_A, false);
     pass(Duration::from_mins(11)).await;
     assert_eq!(teams.keys("team-a"), [TEAM_B]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_login_of_a_removed_backup_stays_while_its_copies_are_in_use() {
+    const COPY: &str = "c.example/team/docker.io-library-nginx:1";
+    let teams = Teams::start().await;
+    teams.world.report_pod("team-a", true);
+    teams.report_use("team-a", COPY, true);
+    pass(Duration::from_secs(1)).await;
+    let stored = ours_for(&[TEAM_A, TEAM_C, "other.example"], "robot");
+    teams.world.server.put("team-a", stored);
+    // It is not written anywhere, whatever the rules say.
+    teams.publish(json!({ "rules": [
+        { "namespaces": ["team-a"], "action": "mirror", "backup": "team-a" },
+        { "action": "mirror", "backup": "team-c" },
+    ] }));
+    teams.world.report_pod("shop", true);
+    pass(Duration::from_hours(2)).await;
+    let mut keys = teams.keys("team-a");
+    keys.sort();
+    assert_eq!(keys, [TEAM_C, "other.example", TEAM_A]);
+    assert!(teams.world.server.get("shop").is_none());
+    teams.report_use("team-a", COPY, false);
+    pass(Duration::from_mins(11)).await;
+    let mut keys = teams.keys("team-a");
+    keys.sort();
+    assert_eq!(keys, ["other.example", TEAM_A]);
 }
 
 /// A tenant may create Pods with any image, and store anything.
