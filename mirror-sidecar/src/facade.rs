@@ -17,7 +17,9 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{Method, header};
 use axum::response::Response;
-use mirror_contract::{BackupName, ImageRef, Place, Query, Refusal, RefusalKind, owners};
+use mirror_contract::{
+    BackupName, ImageRef, ImageStatus, Mode, Place, Query, Refusal, RefusalKind, owners,
+};
 use tokio::sync::watch;
 
 use crate::backups::ByBackup;
@@ -103,15 +105,32 @@ impl Facade {
         self.pull_secrets.name().filter(|_| is_needed)
     }
 
-    /// Returns the backup that `image` is in, or `requested` if it is an original.
-    fn holder<'b>(
-        &'b self,
-        image: &ImageRef<'_>,
-        requested: &'b BackupName<'static>,
-    ) -> &'b BackupName<'static> {
-        let mut backups = self.backups.iter();
-        let holder = backups.find(|(_, lookup)| lookup.locations().holds(image));
-        holder.map_or(requested, |(name, _)| name)
+    /// Returns the status of an image in the backup of `lookup`. The image may be in another backup: a rule that has changed
+    /// since put it there.
+    async fn image(
+        &self,
+        lookup: &Lookup,
+        image: &ImageRef<'static>,
+        mode: Mode,
+    ) -> Result<ImageStatus<'_>, Refusal<'static>> {
+        let mut status = lookup.image(image, mode).await?;
+        let mut backups = self.backups.values();
+        let holder = backups.find(|lookup| lookup.locations().holds(image));
+        if let (Some(holder), ImageStatus::InBackup { is_unavailable, .. }) = (holder, &mut status)
+        {
+            *is_unavailable = holder.is_unavailable(image);
+        }
+        let place = Place::Backup(holder.unwrap_or(lookup).name().clone());
+        Ok(status.naming_secret(self.secret(&place, image)))
+    }
+
+    /// Returns the lookup of originals for the copies in a backup. If that backup responds, the copy in question may be in
+    /// another one, which does not.
+    fn originals(&self, backup: &BackupName<'_>) -> Option<&OriginalLookup> {
+        let requested = self.originals.get(backup)?;
+        let mut all = std::iter::once(requested).chain(self.originals.values());
+        all.find(|originals| originals.is_needed())
+            .or(Some(requested))
     }
 
     async fn manifest(
@@ -130,14 +149,10 @@ impl Facade {
             Query::Image { image, place, mode } => {
                 let status = match place {
                     Place::Backup(name) => match self.backups.get(name) {
-                        Some(lookup) => {
-                            let status = lookup.image(image, *mode).await;
-                            let place = Place::Backup(self.holder(image, name).clone());
-                            status.map(|status| status.naming_secret(self.secret(&place, image)))
-                        }
+                        Some(lookup) => self.image(lookup, image, *mode).await,
                         None => Err(unknown_backup(name)),
                     },
-                    Place::Original(name) => match self.originals.get(name) {
+                    Place::Original(name) => match self.originals(name) {
                         Some(originals) => originals.image(image).await,
                         None => Err(unknown_backup(name)),
                     },

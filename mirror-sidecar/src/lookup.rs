@@ -222,7 +222,7 @@ impl Lookup {
             return Ok(ImageStatus::InBackup {
                 secret: None,
                 is_former: self.backup().original(image).is_none(),
-                is_unavailable: self.health.is_unavailable() && self.backup().is_at(image.host()),
+                is_unavailable: self.is_unavailable(image),
             });
         }
         let failed = |reason: &dyn ToString| Refusal::new(RefusalKind::Failed, &reason.to_string());
@@ -243,6 +243,12 @@ impl Lookup {
             digest,
             secret: None,
         })
+    }
+
+    /// Returns whether the registry of the backup, which `image` is in, has not responded to several probes in a row.
+    #[must_use]
+    pub fn is_unavailable(&self, image: &ImageRef<'_>) -> bool {
+        self.health.is_unavailable() && self.backup().is_at(image.host())
     }
 
     /// Sets how many images in use the queue holds, for one namespace and in total.

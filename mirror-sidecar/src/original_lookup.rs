@@ -82,6 +82,12 @@ impl OriginalLookup {
         }))
     }
 
+    /// Returns whether originals are looked up now: the backup is unavailable.
+    #[must_use]
+    pub fn is_needed(&self) -> bool {
+        self.0.health.is_unavailable()
+    }
+
     /// Returns [`ImageStatus::Original`] if the backup is unavailable and the registry of `image` has it with its digest.
     ///
     /// # Errors
@@ -93,7 +99,7 @@ impl OriginalLookup {
         let Some(digest) = image.digest() else {
             return Err(failed("an original needs a digest"));
         };
-        if !self.0.health.is_unavailable() {
+        if !self.is_needed() {
             return Err(failed("the backup registry responds"));
         }
         if self.0.locations.contains(image) {

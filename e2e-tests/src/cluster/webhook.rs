@@ -75,7 +75,7 @@ pub struct Webhook {
 
 struct Shared {
     host: PolicyHost,
-    settings: Value,
+    settings: Mutex<Value>,
     seen: Mutex<Vec<Seen>>,
 }
 
@@ -103,6 +103,12 @@ impl Webhook {
     /// Forgets the cached responses of the sidecar, as a restart of the policy server does.
     pub fn clear_cache(&self) {
         self.shared.host.clear_cache();
+    }
+
+    /// Uses other settings, as a policy server does after an edit of the policy.
+    pub fn set_settings(&self, settings: Value) {
+        *self.shared.settings() = settings;
+        self.clear_cache();
     }
 
     /// Closes the port; the webhook stays registered.
@@ -193,7 +199,7 @@ impl WebhookBuilder {
         });
         let shared = Arc::new(Shared {
             host: self.host,
-            settings: self.settings,
+            settings: Mutex::new(self.settings),
             seen: Mutex::default(),
         });
         let app = Router::new()
@@ -247,6 +253,10 @@ impl Shared {
     fn seen(&self) -> std::sync::MutexGuard<'_, Vec<Seen>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn settings(&self) -> std::sync::MutexGuard<'_, Value> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 async fn review(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
@@ -263,7 +273,8 @@ async fn review(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
 
 fn answer(shared: &Shared, body: &[u8]) -> anyhow::Result<Value> {
     let review: Value = serde_json::from_slice(body)?;
-    let evaluation = shared.host.evaluate(&review, &shared.settings)?;
+    let settings = shared.settings().clone();
+    let evaluation = shared.host.evaluate(&review, &settings)?;
     let answer = json!({
         "apiVersion": review["apiVersion"],
         "kind": review["kind"],

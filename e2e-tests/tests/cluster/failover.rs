@@ -19,7 +19,7 @@ const TEAM_SECRET: &str = "team-registry";
 const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A Pod as the controller of a workload creates it.
-fn pod_of(workload: &Value, name: &str) -> Value {
+pub fn pod_of(workload: &Value, name: &str) -> Value {
     let template = template_of(workload);
     let mut metadata = template["metadata"].clone();
     metadata["name"] = name.into();

@@ -34,4 +34,5 @@ mod stage;
     reason = "some of it is for tests that call the policy themselves"
 )]
 mod support;
+mod teams;
 mod watching;
