@@ -153,7 +153,7 @@ impl Facade {
                         None => Err(unknown_backup(name)),
                     },
                     Place::Original(name) => match self.originals(name) {
-                        Some(originals) => originals.image(image).await,
+                        Some(originals) => originals.image(image, *mode).await,
                         None => Err(unknown_backup(name)),
                     },
                     Place::Target => {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mirror_contract::{ImageRef, ImageStatus, Refusal, RefusalKind};
+use mirror_contract::{ImageRef, ImageStatus, Mode, Refusal, RefusalKind};
 use moka::future::Cache;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -95,6 +95,7 @@ impl OriginalLookup {
     pub async fn image(
         &self,
         image: &ImageRef<'static>,
+        mode: Mode,
     ) -> Result<ImageStatus<'static>, Refusal<'static>> {
         let Some(digest) = image.digest() else {
             return Err(failed("an original needs a digest"));
@@ -110,7 +111,10 @@ impl OriginalLookup {
             None => self.look_up(image).await,
         };
         found?;
-        if let Some(times) = self.0.shared.used.count() {
+        // A dry run creates no Pod.
+        if mode == Mode::Ensure
+            && let Some(times) = self.0.shared.used.count()
+        {
             tracing::warn!(
                 %image,
                 times,

@@ -48,6 +48,8 @@ enum Fate {
     Failed,
     /// The backup registry is slow.
     Unavailable,
+    /// The backup registry does not respond: copies cannot be pulled, and originals are where they were.
+    BackupUnavailable,
     /// Nobody listens.
     Down,
     /// The password is wrong.
@@ -102,19 +104,39 @@ impl Answers {
     ) -> anyhow::Result<Response> {
         let name = image.to_string();
         let refuse = |kind, reason: &str| Ok(refusal(kind, reason, url));
+        let in_backup = |is_unavailable| ImageStatus::InBackup {
+            secret: None,
+            is_former: image.host() == BACKUP.0
+                && !backup_at(place).is_ok_and(|backup| backup.contains(image)),
+            is_unavailable,
+        };
         match self.images.get(&name).unwrap_or(&self.others) {
+            Fate::BackupUnavailable => match place {
+                Place::Backup(_) if image.host() == BACKUP.0 => self.lasting(in_backup(true)),
+                Place::Backup(_) => refuse(
+                    RefusalKind::Unavailable,
+                    "the backup registry does not respond",
+                ),
+                Place::Original(_) | Place::Target => {
+                    self.mirrored(image, place, &digest_of(image))
+                }
+            },
             Fate::Mirrored => self.mirrored(image, place, &digest_of(image)),
             Fate::OtherDigest => self.mirrored(image, place, &digest::of(b"another image")),
-            Fate::InBackup => self.lasting(ImageStatus::InBackup {
-                secret: None,
-                is_former: false,
-                is_unavailable: false,
-            }),
+            Fate::InBackup => self.lasting(in_backup(false)),
             Fate::Excluded => {
                 let reason = "its registry is not mirrored".into();
                 self.lasting(ImageStatus::Excluded { reason })
             }
+            Fate::Pending if *place == Place::Target => {
+                let reason = format!("{} has not responded yet", image.host());
+                refuse(RefusalKind::Pending, &reason)
+            }
             Fate::Pending => refuse(RefusalKind::Pending, "queued"),
+            Fate::Failed if !matches!(place, Place::Backup(_)) => {
+                let reason = format!("{} has no such image", image.host());
+                refuse(RefusalKind::Failed, &reason)
+            }
             Fate::Failed => refuse(RefusalKind::Failed, "the registry has no such image"),
             Fate::Unavailable => refuse(
                 RefusalKind::Unavailable,
@@ -138,16 +160,15 @@ impl Answers {
             digest,
             secret: None,
         };
-        let repository = match place {
+        match place {
             // The image itself, which needs no pull Secret.
-            Place::Target => return success(&mirrored(image.clone(), digest).annotations()),
-            Place::Original(_) => return success(&ImageStatus::Original { digest }.annotations()),
-            Place::Backup(name) if name.is_default() => BACKUP.1.to_owned(),
-            Place::Backup(name) => name.to_string(),
-        };
-        let backup = Backup::new(BACKUP.0, &repository, Naming::Flat)
-            .map_err(|error| anyhow!("the backup is at no place: {error:?}"))?;
-        self.lasting(mirrored(backup.target(image)?, digest))
+            Place::Target => success(&mirrored(image.clone(), digest).annotations()),
+            Place::Original(_) => success(&ImageStatus::Original { digest }.annotations()),
+            Place::Backup(_) => {
+                let copy = backup_at(place)?.target(image)?;
+                self.lasting(mirrored(copy, digest))
+            }
+        }
     }
 
     /// Names the pull Secret, which the sidecar knows whether or not it can make one.
@@ -174,6 +195,15 @@ impl Answers {
             Secret::Down => Ok(down(url)),
         }
     }
+}
+
+fn backup_at(place: &Place<'_>) -> anyhow::Result<Backup> {
+    let repository = match place {
+        Place::Backup(name) if !name.is_default() => name.to_string(),
+        _ => BACKUP.1.to_owned(),
+    };
+    Backup::new(BACKUP.0, &repository, Naming::Flat)
+        .map_err(|error| anyhow!("the backup is at no place: {error:?}"))
 }
 
 /// The digest in the reference, or one that depends on nothing but the reference.

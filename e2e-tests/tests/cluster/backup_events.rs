@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use e2e_tests::cluster;
+use reqwest::Method;
 use serde_json::{Value, json};
 use testkit::blocking;
-use testkit::scripted::{Auth, Fake};
+use testkit::scripted::{Action, Auth, Fake};
 use testkit::sidecar::Sidecar;
 use testkit::tls::Tls;
 
@@ -24,7 +25,7 @@ fn controller(owner: &Value) -> Value {
 }
 
 #[test]
-fn a_refused_login_and_an_expired_certificate_are_events_at_the_deployment() {
+fn a_refused_login_an_expired_certificate_and_an_outage_are_events_at_the_deployment() {
     let Some(cluster) = cluster::alone() else {
         return;
     };
@@ -90,4 +91,14 @@ fn a_refused_login_and_an_expired_certificate_are_events_at_the_deployment() {
 
     backup.set(|knobs| knobs.auth = auth("wrong"));
     assert_eq!(wait("BackupRecovered")["type"], "Normal");
+
+    let down = Action::Status(500, Vec::new(), "");
+    backup.fault(Method::GET, "/v2/", usize::MAX, down);
+    let event = wait("BackupUnavailable");
+    assert_eq!(event["type"], "Warning");
+    let note = event["note"].as_str().unwrap();
+    assert!(
+        note.contains("New Pods of templates with copies use the originals"),
+        "{note}"
+    );
 }

@@ -8,6 +8,7 @@ mod command_line;
 mod connections;
 mod copies;
 mod facade;
+mod failover;
 mod fuel;
 mod growth;
 mod hostile;

@@ -215,7 +215,35 @@ fn the_sessions_tell_what_a_real_sidecar_tells() {
     let unauthorized = live(&stranger, &review, &settings).remove(0);
     assert_refused_as(r#"{"others": "unauthorized"}"#, &unauthorized);
 
-    let World { sidecar, host, .. } = world;
+    let World {
+        sidecar,
+        host,
+        mut backup,
+        upstream: _upstream,
+    } = world;
+    backup.stop();
+    let is_noticed = |event: &Value| {
+        let message = event["message"].as_str().unwrap_or_default();
+        message.starts_with("the backup registry cannot be reached")
+    };
+    sidecar.wait_for(COPY_DEADLINE, is_noticed).unwrap();
+    host.clear_cache();
+    // The copy, and its original.
+    let without_backup = live(&host, &copy, &settings);
+    assert_eq!(without_backup.len(), 2);
+    let address = backup.address().replace(':', "_");
+    for (request, answer) in without_backup {
+        let Request::OciManifest { image } = request else {
+            panic!("{request:?}");
+        };
+        let image = image.replace(&address, "registry.example.com");
+        let request = Request::OciManifest { image };
+        assert_eq!(
+            answer,
+            told(r#"{"others": "backup-unavailable"}"#, &request)
+        );
+    }
+
     sidecar.stop().unwrap();
     host.clear_cache();
     let down = live(&host, &review, &settings).remove(0);

@@ -136,9 +136,22 @@ struct Service {
 impl Service {
     /// The annotations of the response, or the text of the error.
     fn ask(&self, backup: &str, image: &ImageRef<'_>) -> Result<Value, String> {
-        let host = image.host().replace(':', "_");
-        let (path, tag) = (image.path(), image.tag().unwrap());
-        let path = format!("/v2/{backup}tag/{host}/{path}/manifests/{tag}");
+        self.ask_about(&format!("{backup}tag"), image, image.tag().unwrap())
+    }
+
+    fn ask_for_original(
+        &self,
+        backup: &str,
+        image: &ImageRef<'_>,
+        digest: &str,
+    ) -> Result<Value, String> {
+        let tag = digest.replace(':', "-");
+        self.ask_about(&format!("{backup}original/digest"), image, &tag)
+    }
+
+    fn ask_about(&self, request: &str, image: &ImageRef<'_>, tag: &str) -> Result<Value, String> {
+        let (host, path) = (image.host().replace(':', "_"), image.path());
+        let path = format!("/v2/{request}/{host}/{path}/manifests/{tag}");
         let body: Value = blocking::run(async {
             let response = self.client.request(Method::GET, &path).send().await;
             response.unwrap().json().await.unwrap()
@@ -446,4 +459,56 @@ fn another_registry_under_the_same_name_gets_its_own_login_alone() {
     let sent = scene.team("team-a").log().len();
     service.wait_until_mirrored("backup/team-a/", &other);
     assert_eq!(scene.team("team-a").log().len(), sent);
+}
+
+/// Whoever may create Pods chooses the image and digest of a request for an original.
+#[test]
+fn originals_come_from_no_other_place() {
+    let scene = Scene::new(&["team-a", "team-b"]);
+    scene.configure(&["team-a", "team-b"]);
+    let service = scene.serve();
+    let app = scene.original("shop/app");
+    let found = service.wait_until_mirrored("backup/team-b/", &app);
+    let digest = found["image-mirror.dev/digest"].as_str().unwrap();
+    for backup in ["", "backup/team-a/"] {
+        let error = service.ask_for_original(backup, &app, digest).unwrap_err();
+        assert!(error.ends_with("the backup registry responds"), "{error}");
+    }
+    let team_a = scene.team("team-a");
+    team_a.fault(
+        Method::GET,
+        "/v2/",
+        usize::MAX,
+        Action::Status(500, Vec::new(), ""),
+    );
+    let outage = service.sidecar.wait_for(COPY_DEADLINE, |event| {
+        let message = event["message"].as_str().unwrap_or_default();
+        message.starts_with("the backup registry cannot be reached") && event["backup"] == "team-a"
+    });
+    outage.unwrap();
+
+    let original = service.ask_for_original("backup/team-a/", &app, digest);
+    assert_eq!(original.unwrap()[STATE], "original");
+    let refused = |backup: &str, image: &ImageRef<'_>, digest: &str| {
+        let error = service.ask_for_original(backup, image, digest);
+        error.unwrap_err()
+    };
+    let invented = format!("sha256:{}", "1".repeat(64));
+    let error = refused("backup/team-a/", &app, &invented);
+    assert!(error.contains("image-mirror/failed"), "{error}");
+
+    // The login of another backup reads nothing, and no address is reached that images may not be copied from.
+    let of_team_b = scene.copy("team-b", "shop/app");
+    let requests = scene.team("team-b").log().len();
+    let error = refused("backup/team-a/", &of_team_b, digest);
+    assert!(error.ends_with("it is a copy itself"), "{error}");
+    let log = scene.team("team-b").log().into_iter().skip(requests);
+    assert!(log.into_iter().all(|request| request.path == "/v2/"));
+    let forbidden = blocking::run(Fake::start());
+    let address = forbidden.host();
+    for host in [&address, &address.replace("127.0.0.1", "localhost")] {
+        let image = format!("{host}/shop/app:v1");
+        refused("backup/team-a/", &image.parse().unwrap(), digest);
+    }
+    assert_eq!(forbidden.log().len(), 0);
 }

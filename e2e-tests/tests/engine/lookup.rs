@@ -151,7 +151,8 @@ async fn originals_are_looked_up_by_digest_while_the_backup_is_unavailable() {
     };
     let image = with_digest(&scene.images[0]);
     let missing = with_digest(&testkit::scripted::image(9, &[noise(9, 10)]));
-    let refusal = async |image: &ImageRef<'static>| originals.image(image).await.unwrap_err();
+    let refusal =
+        async |image: &ImageRef<'static>| originals.image(image, Mode::Ensure).await.unwrap_err();
 
     tokio::spawn(lookup.health().clone().run());
     wait_for_outage(&lookup, &copy, false).await;
@@ -163,10 +164,16 @@ async fn originals_are_looked_up_by_digest_while_the_backup_is_unavailable() {
     // The next probe is seconds away.
     lookup.health().suspect();
     wait_for_outage(&lookup, &copy, true).await;
+    let log = Captured::default();
+    let _guard = log.subscribe();
+    let used = || log.count("original used in a new pod");
+    originals.image(&image, Mode::Peek).await.unwrap();
+    assert_eq!(used(), 0);
     for _ in 0..3 {
-        let status = originals.image(&image).await.unwrap();
+        let status = originals.image(&image, Mode::Ensure).await.unwrap();
         assert!(matches!(status, ImageStatus::Original { .. }));
     }
+    assert_eq!(used(), 1);
     assert_eq!(scene.upstream.count(&Method::HEAD, "/v2/app/"), 1);
     let refused = refusal(&missing).await;
     assert_eq!(refused.kind, RefusalKind::Failed);
@@ -208,13 +215,17 @@ async fn a_slow_registry_of_originals_is_pending_and_looked_up_once() {
     };
     let image = name(scene.images[0].digest().to_string());
     for _ in 0..2 {
-        let refusal = originals.image(&image).await.unwrap_err();
+        let refusal = originals.image(&image, Mode::Ensure).await.unwrap_err();
         assert_eq!(refusal.kind, RefusalKind::Pending);
     }
     let invented = (0..20).map(|seed| name(format!("sha256:{seed:064x}")));
     let invented: Vec<_> = invented.collect();
-    let refused =
-        futures_util::future::join_all(invented.iter().map(|image| originals.image(image))).await;
+    let refused = futures_util::future::join_all(
+        invented
+            .iter()
+            .map(|image| originals.image(image, Mode::Ensure)),
+    )
+    .await;
     assert!(
         refused
             .iter()
@@ -222,7 +233,7 @@ async fn a_slow_registry_of_originals_is_pending_and_looked_up_once() {
     );
     latch.open();
     let start = Instant::now();
-    while originals.image(&image).await.is_err() {
+    while originals.image(&image, Mode::Ensure).await.is_err() {
         assert!(start.elapsed() < DEADLINE);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -152,7 +152,7 @@ pub async fn start(
         events,
         indexes,
         copy_status,
-        upstream_limits: _,
+        ..
     } = &shared;
     let certificate_events =
         certificate.map(|trouble| certificate_events(trouble, indexes.of_default(), events));
@@ -180,12 +180,7 @@ pub async fn start(
         metrics: metrics.secrets,
     };
     let provision = provision(config.pull_plan, setup, &server, &stop).await?;
-    let injected = InjectedContainers {
-        indexes: indexes.clone(),
-        copy_status: copy_status.clone(),
-        replicas: replicas.clone(),
-        events: events.clone(),
-    };
+    let injected = shared.injected_containers();
     let readmission = ReadmissionController {
         server: server.clone(),
         indexes: indexes.clone(),
@@ -250,6 +245,15 @@ async fn provision(
 }
 
 impl Shared {
+    fn injected_containers(&self) -> InjectedContainers {
+        InjectedContainers {
+            indexes: self.indexes.clone(),
+            copy_status: self.copy_status.clone(),
+            replicas: self.replicas.clone(),
+            events: self.events.clone(),
+        }
+    }
+
     /// The tasks of one backup: its reconciler and, if the cluster may be changed (`is_on`), the Events about its health.
     fn tasks_of_backup(
         &self,

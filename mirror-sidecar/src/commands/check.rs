@@ -70,8 +70,11 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn report(check: &str, result: &anyhow::Result<String>) -> bool {
-    let result = result.as_ref().map(String::clone);
-    Line::of(check, result.map_err(|error| format!("{error:#}"))).print()
+    let result = match result {
+        Ok(text) => Ok(text.clone()),
+        Err(error) => Err(format!("{error:#}")),
+    };
+    Line::of(check, result).print()
 }
 
 async fn ready(url: &Uri) -> anyhow::Result<String> {

@@ -205,7 +205,7 @@ impl Name {
             | Notice::RewriteLoop
             | Notice::PolicyInvalid { .. } => {}
             Notice::BackupUnknown { reason } | Notice::RuleConflict { reason } => {
-                hash.update(reason)
+                hash.update(reason);
             }
         }
         let hash = hash.finalize();

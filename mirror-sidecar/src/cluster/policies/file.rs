@@ -132,6 +132,7 @@ mod tests {
             pull: None,
             max_image_size: None,
             parallel_copies: std::num::NonZeroUsize::MIN,
+            definition: String::new(),
         };
         let mut config = Config::of_default(backup("main"));
         let others = named

@@ -60,10 +60,10 @@ pub(super) async fn check(
     Ok(lines)
 }
 
-fn pull_logins<'c>(
-    config: &'c Config,
+fn pull_logins(
+    config: &Config,
     registries: impl Fn(Credentials) -> Result<Registries, UsageError>,
-) -> Result<Vec<PullLogin<'c>>, UsageError> {
+) -> Result<Vec<PullLogin<'_>>, UsageError> {
     let of_backups = config.backups().filter_map(|(name, backup)| {
         let check = if name.is_default() {
             "pull login".to_owned()

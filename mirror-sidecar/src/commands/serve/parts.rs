@@ -362,7 +362,7 @@ async fn report_unusable_rules(policies: Policies, backups: Arc<BackupLocations>
                      rule"
                 ),
                 UnusableKind::Conflict => {
-                    tracing::warn!(policy, reason, "a rule cannot be followed; correct it")
+                    tracing::warn!(policy, reason, "a rule cannot be followed; correct it");
                 }
             }
         }

@@ -84,6 +84,7 @@ async fn lines(
         pull: Some(login(&host, pull)),
         max_image_size: None,
         parallel_copies: NonZeroUsize::MIN,
+        definition: String::new(),
     };
     let [first, second] = pulls;
     let location = format!("{host}/hub");
