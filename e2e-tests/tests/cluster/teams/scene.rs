@@ -92,7 +92,7 @@ pub fn content(name: &str) -> Image {
 }
 
 impl<'a> Scene<'a> {
-    /// A scene without rules. `None` without Debian's registry: the embedded one is no cache.
+    /// A scene whose policy keeps all images. `None` without Debian's registry: the embedded one is no cache.
     pub fn start(cluster: &'a Cluster) -> Option<Self> {
         if !DebianRegistry::is_installed() {
             let _ = writeln!(
@@ -102,7 +102,8 @@ impl<'a> Scene<'a> {
             return None;
         }
         let kind = cluster.define_policies().unwrap();
-        let policy = cluster::policy("image-mirror", &json!({ "sidecar": SIDECAR }));
+        let settings = json!({ "sidecar": SIDECAR, "rules": [{ "action": "keep" }] });
+        let policy = cluster::policy("image-mirror", &settings);
         let object = GlobalObject::create(cluster, policy.clone()).unwrap();
         let [home, shop, team_a, team_b, preview] = ["home", "shop", "team-a", "team-b", "preview"]
             .map(|name| cluster.namespace(name).unwrap());
@@ -152,7 +153,7 @@ impl<'a> Scene<'a> {
             sidecar = sidecar.insecure_registry(host);
         }
         let sidecar = sidecar.start().unwrap();
-        let webhook = Webhook::builder(support::policy(&sidecar), json!({ "sidecar": SIDECAR }));
+        let webhook = Webhook::builder(support::policy(&sidecar), settings);
         let webhook = webhook.also_in(&shop).also_in(&team_a).also_in(&team_b);
         let webhook = webhook.start(&preview, cluster.admin()).unwrap();
         Some(Self {
@@ -175,7 +176,7 @@ impl<'a> Scene<'a> {
         })
     }
 
-    /// Edits the policy as `kubectl` does; a policy server with the new settings replaces the former one.
+    /// Edits the policy as `kubectl edit` does; a policy server with the new settings replaces the former one.
     pub fn set_rules(&self, rules: &Value) {
         let shared = format!("{}/{}", self.shared.address(), support::REPOSITORY);
         let team = |registry: &dyn Registry, name| format!("{}/{name}", registry.address());

@@ -104,7 +104,7 @@ impl Builder {
             configs.insert(name.clone(), backup);
         }
         let mut plan = self.cluster.pull_plan(config)?;
-        let before = former.map_or(&[][..], |former| &former.logins);
+        let before = former.map_or(&[][..], |former| former.logins.as_slice());
         let logins = plan.add_former(before);
         let Lookups {
             backups,
