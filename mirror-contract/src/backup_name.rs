@@ -1,6 +1,7 @@
 //! Names of backups.
 
 use alloc::borrow::Cow;
+use core::borrow::Borrow;
 use core::fmt;
 
 use crate::grammar;
@@ -35,6 +36,13 @@ impl<'a> BackupName<'a> {
     #[must_use]
     pub fn into_owned(self) -> BackupName<'static> {
         BackupName(Cow::Owned(self.0.into_owned()))
+    }
+}
+
+/// Maps with names as keys can be searched with the text of a name.
+impl Borrow<str> for BackupName<'_> {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

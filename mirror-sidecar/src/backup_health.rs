@@ -10,11 +10,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mirror_contract::BackupName;
 use mirror_copy::{Registry, RegistryError};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::origin::BackupOrigin;
 use state::{Change, State};
 pub use state::{Trouble, TroubleKind};
 
@@ -35,8 +35,9 @@ pub struct BackupHealth {
 
 struct Inner {
     registry: Registry,
+    origin: BackupOrigin,
     /// In log lines; `None` for the default backup.
-    backup: Option<BackupName<'static>>,
+    backup: Option<String>,
     state: Mutex<State>,
     trouble: watch::Sender<Option<Trouble>>,
     probe_now: Notify,
@@ -44,11 +45,13 @@ struct Inner {
 
 impl BackupHealth {
     /// The health of `registry` before the first probe.
-    pub fn new(registry: Registry, backup: BackupName<'static>) -> Self {
+    pub fn new(registry: Registry, origin: BackupOrigin) -> Self {
+        let backup = Some(origin.name()).filter(|backup| !backup.is_default());
         Self {
             inner: Arc::new(Inner {
                 registry,
-                backup: Some(backup).filter(|backup| !backup.is_default()),
+                backup: backup.map(|backup| backup.to_string()),
+                origin,
                 state: Mutex::new(State::default()),
                 trouble: watch::Sender::new(None),
                 probe_now: Notify::new(),
@@ -58,7 +61,26 @@ impl BackupHealth {
 
     /// The name of the backup for log lines and Events; `None` for the default backup.
     pub fn backup(&self) -> Option<&str> {
-        self.inner.backup.as_ref().map(BackupName::as_str)
+        self.inner.backup.as_deref()
+    }
+
+    /// The action that an operator takes.
+    pub fn next_step(&self, kind: TroubleKind) -> String {
+        let origin = &self.inner.origin;
+        match kind {
+            TroubleKind::Unavailable => format!(
+                "check the registry, {}, and the network between it and mirror-sidecar",
+                origin.registry()
+            ),
+            TroubleKind::Certificate => {
+                "renew it, or name the authority that signed it with --ca-file".to_owned()
+            }
+            TroubleKind::Login => format!("correct {}", origin.push()),
+            TroubleKind::Uploads => {
+                "check that its login may push there and create repositories, or create them by hand"
+                    .to_owned()
+            }
+        }
     }
 
     /// Probes the registry until the task is dropped.
@@ -145,8 +167,9 @@ impl BackupHealth {
                     registry,
                     backup,
                     reason = trouble.reason,
-                    "{}",
-                    trouble.kind
+                    "{}; {}",
+                    trouble.kind,
+                    self.next_step(trouble.kind)
                 );
                 self.inner.trouble.send_replace(Some(trouble));
             }
@@ -194,30 +217,15 @@ impl TroubleKind {
     const fn is_definite(self) -> bool {
         !matches!(self, Self::Unavailable)
     }
-
-    /// The action that an operator takes.
-    pub const fn next_step(self) -> &'static str {
-        match self {
-            Self::Unavailable => {
-                "check the registry, --registry, and the network between it and mirror-sidecar"
-            }
-            Self::Certificate => "renew it, or name the authority that signed it with --ca-file",
-            Self::Login => "correct --registry-username and its password",
-            Self::Uploads => {
-                "check that its login may push there and create repositories, or create them by hand"
-            }
-        }
-    }
 }
 
 impl fmt::Display for TroubleKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self {
+        f.write_str(match self {
             Self::Unavailable => "the backup registry cannot be reached or used",
             Self::Certificate => "the certificate of the backup registry is not accepted",
             Self::Login => "the backup registry refuses the login",
             Self::Uploads => "the backup registry denies uploads",
-        };
-        write!(f, "{what}; {}", self.next_step())
+        })
     }
 }

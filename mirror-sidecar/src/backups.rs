@@ -45,9 +45,7 @@ impl<T> ByBackup<T> {
         if name.is_default() {
             return Some(&self.default);
         }
-        let mut named = self.named.iter();
-        let (_, value) = named.find(|(known, _)| known.as_str() == name.as_str())?;
-        Some(value)
+        self.named.get(name.as_str())
     }
 
     pub fn of_default(&self) -> &T {

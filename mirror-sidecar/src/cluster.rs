@@ -41,7 +41,7 @@ pub use events::{About, Events, Notice};
 pub use excluded::ExcludedNamespaces;
 pub use index::{Candidate, Change, CopyState, Index, NamespaceState, Rules, SyncState};
 pub use policies::Policies;
-pub use pull_secrets::{ManagedSecrets, Provision, PullLogin, PullSecrets};
+pub use pull_secrets::{ManagedSecrets, Provision, PullLogin, PullLogins, PullSecrets};
 pub use readmission::{News, Outcome, Readmissions, Readmit};
 pub use reconciler::Reconciler;
 pub use replicas::Replicas;

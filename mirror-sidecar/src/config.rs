@@ -2,7 +2,7 @@
 //!
 //! - `file`: reads the file, and follows its changes;
 //! - `parse`: the keys of the file;
-//! - `conflicts`: locations that cannot be used together;
+//! - `conflicts`: creates configurations of locations and logins that can be used together;
 //! - `reader`: reads keys one by one, and collects all errors.
 
 mod conflicts;
@@ -14,27 +14,29 @@ mod tests;
 
 pub use file::ConfigFile;
 
-use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
-use mirror_contract::{Backup, BackupName, ImageRef, RewriteTarget};
+use mirror_contract::{Backup, RewriteTarget};
 use mirror_copy::Credentials;
 
 use crate::backups::{BackupLocations, ByBackup};
+use crate::cluster::{PullLogin, PullLogins};
+use crate::former_backups::FormerBackups;
+use crate::origin::BackupOrigin;
 
 /// All backups and the known targets of rewrites. Their locations do not overlap.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The backup of rules and requests that name none.
-    pub default: BackupConfig,
-    /// The other backups.
-    pub named: BTreeMap<BackupName<'static>, BackupConfig>,
+    pub backups: ByBackup<BackupConfig>,
     pub targets: Vec<TargetConfig>,
+    /// The logins that Pods get.
+    pub pull_logins: PullLogins,
 }
 
 /// A backup. Nothing in it is a secret: passwords stay in files, which are read whenever they are needed.
 #[derive(Clone, Debug)]
 pub struct BackupConfig {
+    pub origin: BackupOrigin,
     pub backup: Backup,
     /// Former locations of its copies, with both namings.
     pub former: Vec<[Backup; 2]>,
@@ -77,51 +79,35 @@ impl Config {
     #[must_use]
     pub fn of_default(default: BackupConfig) -> Self {
         Self {
-            default,
-            named: BTreeMap::new(),
+            pull_logins: PullLogins::one(default.pull_login()),
+            backups: ByBackup::new(default),
             targets: Vec::new(),
         }
-    }
-
-    /// Returns the backup with this name.
-    #[must_use]
-    pub fn backup(&self, name: &BackupName<'_>) -> Option<&BackupConfig> {
-        if name.is_default() {
-            return Some(&self.default);
-        }
-        let mut named = self.named.iter();
-        let found = named.find(|(known, _)| known.as_str() == name.as_str());
-        found.map(|(_, backup)| backup)
-    }
-
-    /// All backups, the default first.
-    pub fn backups(&self) -> impl Iterator<Item = (BackupName<'_>, &BackupConfig)> {
-        let named = self.named.iter();
-        let named = named.map(|(name, backup)| (name.clone(), backup));
-        std::iter::once((BackupName::DEFAULT, &self.default)).chain(named)
     }
 
     /// Returns the locations of the copies of each backup: the current one, and the former ones.
     #[must_use]
     pub fn locations(&self) -> BackupLocations {
-        let of = |config: &BackupConfig| {
+        self.backups.map(|_, config| {
             let former = config.former.iter().map(|[location, _]| location);
             std::iter::once(&config.backup)
                 .chain(former)
                 .cloned()
                 .collect()
-        };
-        let mut locations = ByBackup::new(of(&self.default));
-        for (name, config) in &self.named {
-            locations.insert(name.clone(), of(config));
-        }
-        locations
+        })
     }
+}
 
-    /// Returns the target that has a login for `image`.
-    #[must_use]
-    pub fn target(&self, image: &ImageRef<'_>) -> Option<&TargetConfig> {
-        let mut targets = self.targets.iter();
-        targets.find(|target| target.location.contains(image))
+impl BackupConfig {
+    /// The login that Pods get, if they need one.
+    fn pull_login(&self) -> Option<PullLogin> {
+        let credentials = self.pull.clone()?;
+        let former = FormerBackups::new(&self.backup, self.former.clone());
+        Some(PullLogin::of_backup(
+            &self.origin,
+            &self.backup,
+            &former,
+            credentials,
+        ))
     }
 }

@@ -47,6 +47,7 @@ mod logging;
 pub mod lookup;
 pub mod metrics;
 pub mod namespace_budget;
+pub mod origin;
 pub mod original_lookup;
 mod output;
 mod reason;

@@ -28,6 +28,7 @@ use crate::copy_queue::{CopyMetrics, CopyQueue, Requester, SharedQueue, Status, 
 use crate::locations::{Locations, contract_digest, engine_digest};
 use crate::logging::Throttle;
 use crate::namespace_budget::NamespaceBudgets;
+use crate::origin::BackupOrigin;
 pub use copier::BackupCopier;
 use copier::{NO_BUDGET, Seen};
 use losses::Losses;
@@ -111,7 +112,8 @@ impl Lookup {
         metrics: &CopyMetrics,
     ) -> Self {
         let queue = SharedQueue::new(parallel);
-        Self::of_backup(images, BackupName::DEFAULT, None, &queue, budgets, metrics)
+        let origin = BackupOrigin::default();
+        Self::of_backup(images, origin, None, &queue, budgets, metrics)
     }
 
     /// Creates a lookup in one of several backups, that of `images`. Missing copies are added to `queue`, which runs at most
@@ -119,12 +121,13 @@ impl Lookup {
     #[must_use]
     pub fn of_backup(
         images: Arc<Locations>,
-        name: BackupName<'static>,
+        origin: BackupOrigin,
         max_parallel: Option<NonZeroUsize>,
         queue: &SharedCopyQueue,
         budgets: &NamespaceBudgets,
         metrics: &CopyMetrics,
     ) -> Self {
+        let name = origin.name();
         let budgets = budgets.of_backup(name.clone());
         let metrics = metrics.of_backup(&name);
         let seen = Cache::builder()
@@ -137,7 +140,7 @@ impl Lookup {
             .max_capacity(MAX_SEEN)
             .time_to_live(DENIED_FOR)
             .build();
-        let health = BackupHealth::new(images.backup_registry().clone(), name.clone());
+        let health = BackupHealth::new(images.backup_registry().clone(), origin);
         let recorder = BackupCopier {
             losses: losses.clone(),
             parts: parts.clone(),

@@ -204,8 +204,8 @@ impl NamespaceBudgets {
         }
     }
 
-    /// Removes the payers of images that are not in use any more in this backup, and full budgets. Returns the number of namespaces with an
-    /// exhausted budget.
+    /// Removes the payers of images that are not in use any more in this backup, and full budgets. Returns the number of
+    /// namespaces with an exhausted budget.
     pub fn clean_up(
         &self,
         is_used: impl Fn(&Arc<ImageRef<'static>>) -> bool,

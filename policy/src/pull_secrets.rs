@@ -1,8 +1,9 @@
 //! The `imagePullSecrets` of a pod spec, and changes of that list.
 //!
 //! A Pod gets those of its `ServiceAccount` only if its own list is empty (the API server's admission plugin
-//! `ServiceAccount`, which runs before webhooks, and once more after a webhook that has changed the Pod). So a template that lists none must not get the backup's Secret while any
-//! of its images keeps its original: that image may need the others. Its Pods are rewritten instead, once they have them.
+//! `ServiceAccount`, which runs before webhooks, and once more after a webhook that has changed the Pod). So a template that
+//! lists none must not get the backup's Secret while any of its images keeps its original: that image may need the others.
+//! Its Pods are rewritten instead, once they have them.
 
 use std::borrow::Cow;
 

@@ -72,6 +72,14 @@ class RealSidecar(unittest.TestCase):
                 sidecar.address("facade")
                 sidecar.address("admin")
 
+    def test_backups_that_cannot_be_used_together_are_refused_at_the_start(self):
+        [teams] = [case for case in CASES if case.name == "teams-values.yaml"]
+        moved = "backups.team-b.repository=team-a"
+        with running(self.registry, *REAL_CERTIFICATE, moved, values=[teams]) as sidecar:
+            self.assertEqual(sidecar.process.wait(PATIENCE), 2)
+            sidecar.reader.join(PATIENCE)
+            self.assertIn("backups.team-b: harbor.example.com/team-a has the same location as backups.team-a", "".join(sidecar.log))
+
     def test_probes_and_figures_are_where_the_chart_says(self):
         sidecar = self.start(
             "cluster.mode=off", "registry.username=bot", "registry.password=secret", "pull.secretName=a"

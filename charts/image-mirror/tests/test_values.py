@@ -21,14 +21,6 @@ def sets(**values):
     return [part for key, value in values.items() for part in ("--set", f"{key.replace('__', '.')}={value}")]
 
 
-def more(backups, *targets):
-    """Flags for backups by their location, and for targets."""
-    split = {name: location.partition("/") for name, location in backups.items()}
-    backups = {name: {"registry": host, "repository": path} for name, (host, _, path) in split.items()}
-    targets = {target: {"pull": {"existingSecret": "a"}} for target in targets}
-    return ["--set-json", f"backups={json.dumps(backups)}", "--set-json", f"targets={json.dumps(targets)}"]
-
-
 def paths(node, prefix=()):
     """The paths of all values, empty maps included."""
     if isinstance(node, dict) and node:
@@ -290,12 +282,6 @@ class Sense(unittest.TestCase):
                 "reinvocation needs cluster.mode on",
                 sets(policy__reinvocation="true", cluster__mode="watch", admissionPolicies__enabled="true"),
             ),
-            ("backups.one and backups.two have the same location a.b/x", more({"one": "a.b/x", "two": "a.b/x"})),
-            ("registry and backups.one have the same location ghcr.io", more({"one": "ghcr.io"})),
-            ("backups.one: ghcr.io/acme is inside registry (ghcr.io)", more({"one": "ghcr.io/acme"})),
-            ("backups.two: a.b/x/y is inside backups.one (a.b/x)", more({"one": "a.b/x", "two": "a.b/x/y"})),
-            ("targets.a.b/x/hub overlaps backups.one (a.b/x)", more({"one": "a.b/x"}, "a.b/x/hub")),
-            ("targets.ghcr.io/hub overlaps registry (ghcr.io)", more({}, "ghcr.io/hub")),
             (
                 "policy.settings.rules[0].backup: team-c is not in backups",
                 ["--set-json", 'policy.settings.rules=[{"action": "mirror", "backup": "team-c"}]'],

@@ -836,6 +836,18 @@ fn every_backup_of_the_configuration_is_checked(
     ] {
         assert!(shown.contains(words), "{shown}");
     }
+
+    let hub = |name: &str| {
+        format!(
+            "{name}: {{registry: docker.io, repository: {name}, pull: {{username: a, passwordFile: {password_a}}}}}"
+        )
+    };
+    let logins = format!("backups: {{{}, {}}}", hub("default"), hub("team-b"));
+    let output = check(&file("logins.yaml", &logins));
+    let shown = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{shown}");
+    let words = "backups.team-b.pull: backups.default.pull has another login";
+    assert!(shown.contains(words), "{shown}");
 }
 
 /// Registries answer 404 to both.

@@ -104,6 +104,10 @@ impl BackupArgs {
         !self.repository.is_empty()
     }
 
+    pub fn has_login(&self) -> bool {
+        self.registry_username.is_some()
+    }
+
     /// The first flag besides --registry that is set.
     pub fn other_flags(&self) -> Option<&'static str> {
         let flags = [

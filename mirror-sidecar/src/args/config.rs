@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::{BackupArgs, ClusterArgs, SizeLimit, SourceArgs};
 use crate::config::{BackupConfig, Config, ConfigFile, FlagDefaults};
 use crate::exit::UsageError;
+use crate::origin::BackupOrigin;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Configuration file")]
@@ -82,6 +83,7 @@ impl BackupFlags<'_> {
             former.clone_from(&cluster.former_backups);
         }
         Ok(BackupConfig {
+            origin: self.origin(),
             backup,
             former,
             push,
@@ -90,6 +92,20 @@ impl BackupFlags<'_> {
             parallel_copies: self.parallel_copies,
             definition: String::new(),
         })
+    }
+
+    /// The flags of the logins.
+    fn origin(&self) -> BackupOrigin {
+        BackupOrigin::Flags {
+            push: if self.sources.has_docker_config() && !self.backup.has_login() {
+                "--docker-config"
+            } else {
+                "--registry-username and its password"
+            },
+            pull: self
+                .cluster
+                .map_or("--pull-username and its password", ClusterArgs::pull_flag),
+        }
     }
 
     /// Checks that no flag describes a default backup that has no --registry.

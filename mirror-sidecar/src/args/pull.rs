@@ -5,12 +5,10 @@ use mirror_copy::{Credentials, DockerConfig};
 use super::ClusterArgs;
 use super::login::LoginFlags;
 use super::sources::check_docker_config;
-use crate::cluster::PullLogin;
 use crate::cluster::config::{Kubernetes, PullPlan};
 use crate::cluster::index::MAX_SECRET_NAMES;
 use crate::config::Config;
 use crate::exit::UsageError;
-use crate::former_backups::FormerBackups;
 
 /// The default name of managed Secrets.
 const DEFAULT_NAME: &str = "image-mirror-pull";
@@ -25,10 +23,7 @@ impl ClusterArgs {
                 MAX_SECRET_NAMES - 1
             )));
         }
-        let mut logins = pull_logins_of_backups(config);
-        if self.manages_pull_secrets() {
-            logins.extend(pull_logins_of_targets(config));
-        }
+        let logins = config.pull_logins.clone();
         match (logins.is_empty(), &self.pull_secret) {
             (true, None) => Ok(PullPlan::NotNeeded),
             (true, Some(name)) => Ok(PullPlan::Existing { name: name.clone() }),
@@ -62,6 +57,15 @@ impl ClusterArgs {
         given.next().map(|(flag, _)| flag)
     }
 
+    /// The flag of this login.
+    pub fn pull_flag(&self) -> &'static str {
+        if self.pull_docker_config.is_some() {
+            "--pull-docker-config"
+        } else {
+            "--pull-username and its password"
+        }
+    }
+
     /// The login that Pods get for the default backup in `registry`.
     pub fn pull_credentials(&self, registry: &str) -> Result<Option<Credentials>, UsageError> {
         let none = Credentials::anonymous();
@@ -84,28 +88,6 @@ impl ClusterArgs {
     }
 }
 
-/// The logins that Pods need for copies, that of the default backup first.
-fn pull_logins_of_backups(config: &Config) -> Vec<PullLogin> {
-    let of_backups = config.backups().filter_map(|(name, config)| {
-        let credentials = config.pull.clone()?;
-        let former = FormerBackups::new(&config.backup, config.former.clone());
-        let name = name.into_owned();
-        Some(PullLogin::of_backup(
-            name,
-            &config.backup,
-            &former,
-            credentials,
-        ))
-    });
-    of_backups.collect()
-}
-
-/// The logins that Pods need for images in the targets of rewrites. Without a cluster, only the sidecar uses them.
-fn pull_logins_of_targets(config: &Config) -> impl Iterator<Item = PullLogin> {
-    let targets = config.targets.iter();
-    targets.map(|target| PullLogin::of_target(target.location.clone(), target.pull.clone()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroUsize;
@@ -117,7 +99,9 @@ mod tests {
 
     use super::*;
     use crate::args::{Cli, Command};
+    use crate::backups::ByBackup;
     use crate::config::{BackupConfig, TargetConfig};
+    use crate::origin::BackupOrigin;
 
     /// What the flags after `serve` mean; `{}` in them stands for `folder`.
     fn plan(flags: &str, folder: &Path) -> Result<PullPlan, UsageError> {
@@ -137,7 +121,8 @@ mod tests {
             panic!("another command");
         };
         let backup = Backup::new("registry.example", "backup", Naming::Flat).unwrap();
-        let mut config = Config::of_default(BackupConfig {
+        let default = BackupConfig {
+            origin: BackupOrigin::default(),
             pull: args.cluster.pull_credentials(backup.registry())?,
             backup,
             former: Vec::new(),
@@ -145,8 +130,9 @@ mod tests {
             max_image_size: None,
             parallel_copies: NonZeroUsize::MIN,
             definition: String::new(),
-        });
-        config.targets = targets;
+        };
+        let is_managed = args.cluster.manages_pull_secrets();
+        let config = Config::new(ByBackup::new(default), targets, is_managed).unwrap();
         args.cluster.pull_plan(&config)
     }
 

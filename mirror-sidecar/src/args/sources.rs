@@ -106,6 +106,10 @@ impl SourceArgs {
         Ok(Credentials::anonymous().with_docker_config(config))
     }
 
+    pub fn has_docker_config(&self) -> bool {
+        self.docker_config.is_some()
+    }
+
     /// The registries, with `credentials`.
     pub fn registries(&self, credentials: Credentials) -> Result<Registries, UsageError> {
         self.registries_in(credentials, RegistryOptions::default())

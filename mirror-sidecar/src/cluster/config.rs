@@ -7,8 +7,7 @@ use clap::ValueEnum;
 use mirror_contract::OwnerPattern;
 
 use super::policies::follow::Filter;
-use super::pull_locations::MAX_LOGINS;
-use super::pull_secrets::PullLogin;
+use super::pull_secrets::PullLogins;
 use super::readmission::Readmit;
 
 #[derive(Debug)]
@@ -76,7 +75,7 @@ pub enum PullPlan {
     Managed {
         name: String,
         /// Its content, which depends on the rules for the namespace.
-        logins: Vec<PullLogin>,
+        logins: PullLogins,
     },
 }
 
@@ -91,16 +90,11 @@ impl PullPlan {
 
     /// Adds those of the logins `before` that the configuration no longer has, as far as there is room. Returns all logins,
     /// current and former ones.
-    pub fn add_former(&mut self, before: &[PullLogin]) -> Vec<PullLogin> {
+    pub fn add_former(&mut self, before: &PullLogins) -> PullLogins {
         let Self::Managed { logins, .. } = self else {
-            return before.to_vec();
+            return before.clone();
         };
-        for login in before {
-            let key = login.key();
-            if logins.len() < MAX_LOGINS && logins.iter().all(|current| current.key() != key) {
-                logins.push(login.clone().into_former());
-            }
-        }
+        logins.add_former(before);
         logins.clone()
     }
 }
@@ -111,31 +105,35 @@ mod tests {
     use mirror_copy::Credentials;
 
     use super::*;
+    use crate::cluster::PullLogin;
     use crate::former_backups::FormerBackups;
+    use crate::origin::BackupOrigin;
 
     fn login(name: &'static str, registry: &str, repository: &str) -> PullLogin {
         let backup = Backup::new(registry, repository, Naming::Flat).unwrap();
         let former = FormerBackups::new(&backup, []);
-        let name = BackupName::parse(name).unwrap();
-        PullLogin::of_backup(name, &backup, &former, Credentials::anonymous())
+        let origin = BackupOrigin::File(BackupName::parse(name).unwrap());
+        PullLogin::of_backup(&origin, &backup, &former, Credentials::anonymous())
     }
 
     fn plan(logins: Vec<PullLogin>) -> PullPlan {
-        let name = "pull".to_owned();
-        PullPlan::Managed { name, logins }
+        PullPlan::Managed {
+            name: "pull".to_owned(),
+            logins: PullLogins::new(logins).unwrap(),
+        }
     }
 
-    fn owners(logins: &[PullLogin]) -> Vec<String> {
+    fn owners(logins: &PullLogins) -> Vec<String> {
         logins
             .iter()
-            .map(|login| format!("{} {}", login.location, login.key()))
+            .map(|login| format!("{} {}", login.owner, login.key()))
             .collect()
     }
 
     #[test]
     fn logins_that_the_configuration_has_lost_are_former_ones_until_it_has_them_again() {
         let main = || login("default", "hub.test", "main");
-        let before = [main(), login("team-a", "a.test", "team")];
+        let before = PullLogins::new(vec![main(), login("team-a", "a.test", "team")]).unwrap();
         // The registry of a backup changes under the same name.
         let mut next = plan(vec![main(), login("team-a", "b.test", "team")]);
         let all = next.add_former(&before);
@@ -160,6 +158,6 @@ mod tests {
         let all = moved.add_former(&all);
         // The key is for the whole registry, as that of the default backup was.
         assert!(owners(&all).contains(&"former backup default hub.test".to_owned()));
-        assert_eq!(all.len(), 4);
+        assert_eq!(all.iter().count(), 4);
     }
 }

@@ -9,7 +9,8 @@
 //! - [`apply`]: one namespace, with requests to the API server;
 //! - [`plan`]: the next step for a Secret, as pure functions;
 //! - [`desired`]: the logins that a Secret must have, may have, and must not have;
-//! - [`keyring`]: all logins of the configuration, with their current values;
+//! - [`pull_login`]: the logins of the configuration, which kubelets can tell apart;
+//! - [`keyring`]: their keys, and their current values;
 //! - [`cache`]: the Secrets that exist;
 //! - [`dockerconfigjson`]: the logins in them;
 //! - [`error`]: the reason why a namespace has no usable Secret.
@@ -30,4 +31,4 @@ mod tests;
 
 pub use metrics::SecretMetrics;
 pub use provider::{ManagedSecrets, Provision, PullSecrets, Setup};
-pub use pull_login::PullLogin;
+pub use pull_login::{PullLogin, PullLogins};

@@ -24,7 +24,7 @@ use super::injected::InjectedContainers;
 use super::policies::Policy;
 use super::policies::follow::Followed;
 use super::policy_events::PolicyEvents;
-use super::pull_secrets::{PullLogin, SecretMetrics, Setup};
+use super::pull_secrets::{PullLogins, SecretMetrics, Setup};
 use super::readmission::{ReadmissionController, ReadmissionMetrics};
 use super::reconciler::{ReconcilerMetrics, UpstreamLimits};
 use super::reinvocation::Reinvocation;
@@ -230,7 +230,7 @@ fn copy_statuses(backups: &ByBackup<Lookup>) -> ByBackup<CopyStatuses> {
 
 async fn provision(
     plan: PullPlan,
-    setup: impl FnOnce(String, Vec<PullLogin>) -> Setup,
+    setup: impl FnOnce(String, PullLogins) -> Setup,
     server: &ApiServer,
     stop: &CancellationToken,
 ) -> Result<Provision, UsageError> {
@@ -277,15 +277,17 @@ impl Shared {
             interval: config.recheck_interval,
             on_moved_tag: config.on_moved_tag,
         };
-        let backup = lookup.health().backup().map(str::to_owned);
+        let health = lookup.health().clone();
+        let backup = health.backup().map(str::to_owned);
         let recovered = Notice::BackupRecovered {
             backup: backup.clone(),
         };
         let events = TroubleEvents {
-            trouble: lookup.health().subscribe(),
+            trouble: health.subscribe(),
             describe: Arc::new(move |Trouble { kind, reason }| Notice::BackupTrouble {
                 backup: backup.clone(),
                 kind,
+                next_step: health.next_step(kind),
                 reason,
             }),
             recovered,

@@ -86,7 +86,7 @@ pub async fn watch(
             let mut ending = settled.subscribe();
             drop(settled);
             while ending.changed().await.is_ok() {}
-            cluster.apply(Change::ListAgain);
+            indexes.apply(Change::ListAgain);
         }
     };
     stop.run_until_cancelled_owned(watches).await;

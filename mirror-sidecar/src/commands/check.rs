@@ -43,16 +43,15 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     if let Some(url) = &args.ready_url {
         passed &= report("readiness", &ready(url).await);
     }
-    for (name, backup) in config.backups() {
+    for (name, backup) in config.backups.iter() {
         let targets = args.sources.registries(backup.push.clone())?;
-        let (check, key) = if name.is_default() {
-            ("push login".to_owned(), "--registry".to_owned())
+        let check = if name.is_default() {
+            "push login".to_owned()
         } else {
-            let check = format!("push login of backup {name}");
-            (check, format!("backups.{name}.registry"))
+            format!("push login of backup {name}")
         };
         let images = Locations::new(backup.backup.clone(), &targets, sources.clone())
-            .map_err(|error| UsageError(format!("{key}: {error}")))?;
+            .map_err(|error| UsageError(format!("{}: {error}", backup.origin.registry())))?;
         passed &= report(&check, &push_login(&images, &image).await);
         if name.is_default() {
             passed &= report("dry run", &planned(&images, &targets, &image).await);

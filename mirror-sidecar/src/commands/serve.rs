@@ -1,6 +1,6 @@
 //! `serve`: runs the service.
 
-mod parts;
+mod running_config;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::metrics::Metrics;
 use crate::namespace_budget::{BudgetMetrics, NamespaceBudgets};
 use crate::registry_metrics::RegistryMetrics;
 use crate::server::{Certificates, Limits, Server};
-use parts::{Builder, PartMetrics, Parts, log_backups};
+use running_config::{Builder, RunningConfig, ServiceMetrics, log_backups};
 
 /// Timeout for running requests and copies at the end: well below the default grace period of a Pod, 30 s.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -57,7 +57,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         parallel_copies,
     })?;
     let first = Arc::clone(&config.current.borrow());
-    log_start(&first.default.backup, cluster_args.kubernetes);
+    log_start(&first.backups.of_default().backup, cluster_args.kubernetes);
     log_backups(&first);
     let targets = sources.registries(Credentials::anonymous())?;
     let certificates = certificates(facade_args.transport()?)?;
@@ -84,7 +84,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         targets,
         budgets,
         queue: SharedCopyQueue::new(parallel_copies),
-        metrics: PartMetrics {
+        metrics: ServiceMetrics {
             facade: facade_metrics,
             copies: copy_metrics,
             cluster: cluster_metrics,
@@ -94,10 +94,10 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         certificate: certificates.as_ref().map(Certificates::subscribe),
         stop: stop.clone(),
     };
-    let parts = builder.build(&first, None).await?;
-    let facade_sender = Sender::new(Arc::clone(&parts.facade));
+    let built = builder.build(&first, None).await?;
+    let facade_sender = Sender::new(Arc::clone(&built.facade));
     let facade = facade::router(facade_sender.subscribe());
-    let running = Sender::new(Arc::new(parts));
+    let running = Sender::new(Arc::new(built));
     let observed = running.subscribe();
     metrics.before_encoding(move || {
         for lookup in observed.borrow().backups.values() {
@@ -195,7 +195,12 @@ struct Shutdown {
     delay: Duration,
 }
 
-async fn serve(facade: Server, admin: Server, parts: Receiver<Arc<Parts>>, end: Shutdown) {
+async fn serve(
+    facade: Server,
+    admin: Server,
+    running: Receiver<Arc<RunningConfig>>,
+    end: Shutdown,
+) {
     let Shutdown {
         stop,
         is_ending,
@@ -215,11 +220,11 @@ async fn serve(facade: Server, admin: Server, parts: Receiver<Arc<Parts>>, end: 
     let servers = async {
         let stopped = async {
             is_ending.cancelled().await;
-            let parts = Arc::clone(&parts.borrow());
+            let running = Arc::clone(&running.borrow());
             // The other replicas take over the work.
-            parts.replicas.leave().await;
+            running.replicas.leave().await;
             stop.cancelled().await;
-            parts.shutdown().await;
+            running.shutdown().await;
         };
         // Copies stop; running requests still get a response.
         tokio::join!(facade.run(stop.clone()), admin.run(stop.clone()), stopped);

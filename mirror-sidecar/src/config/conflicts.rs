@@ -1,11 +1,14 @@
-//! Locations that cannot be used together.
+//! Creates configurations of locations and logins that can be used together.
 //!
 //! Each image belongs to one location at most: an image in two backups would have two owners, and one in a backup and in a
 //! target would be a copy and an original at the same time.
 
 use mirror_contract::Backup;
 
-use super::Config;
+use super::{BackupConfig, Config, TargetConfig};
+use crate::backups::ByBackup;
+use crate::cluster::{PullLogin, PullLogins};
+use crate::origin::target_key;
 
 /// A current or former location of copies.
 struct Location<'a> {
@@ -16,34 +19,50 @@ struct Location<'a> {
     backup: &'a Backup,
 }
 
-/// Returns one sentence for each conflict.
-pub(super) fn conflicts(config: &Config, has_default_of_flags: bool) -> Vec<String> {
+impl Config {
+    /// Creates the configuration of backups and targets that can be used together. Without managed pull Secrets, Pods get none
+    /// of the logins of targets.
+    ///
+    /// # Errors
+    /// One sentence for each conflict, with the path of its key.
+    pub fn new(
+        backups: ByBackup<BackupConfig>,
+        targets: Vec<TargetConfig>,
+        manages_pull_secrets: bool,
+    ) -> Result<Self, Vec<String>> {
+        let conflicts = conflicts(&backups, &targets);
+        if !conflicts.is_empty() {
+            return Err(conflicts);
+        }
+        let of_backups = backups.values().filter_map(BackupConfig::pull_login);
+        let of_targets = targets.iter().filter(|_| manages_pull_secrets);
+        let of_targets = of_targets
+            .map(|target| PullLogin::of_target(target.location.clone(), target.pull.clone()));
+        let pull_logins = PullLogins::new(of_backups.chain(of_targets).collect())?;
+        Ok(Self {
+            backups,
+            targets,
+            pull_logins,
+        })
+    }
+}
+
+/// Returns one sentence for each conflict of locations.
+fn conflicts(backups: &ByBackup<BackupConfig>, targets: &[TargetConfig]) -> Vec<String> {
     let mut conflicts = Vec::new();
     let (mut current, mut former) = (Vec::new(), Vec::new());
-    for (owner, (name, backup)) in config.backups().enumerate() {
-        let is_of_flags = name.is_default() && has_default_of_flags;
-        let key = if is_of_flags {
-            "--registry".to_owned()
-        } else {
-            format!("backups.{name}")
-        };
-        for (index, [location, _]) in backup.former.iter().enumerate() {
-            let key = if is_of_flags {
-                "--former-backup".to_owned()
-            } else {
-                format!("{key}.formerLocations[{index}]")
-            };
-            former.push(Location {
-                owner,
-                key,
-                backup: location,
-            });
-        }
+    for (owner, backup) in backups.values().enumerate() {
         current.push(Location {
             owner,
-            key,
+            key: backup.origin.to_string(),
             backup: &backup.backup,
         });
+        let locations = backup.former.iter().enumerate();
+        former.extend(locations.map(|(index, [location, _])| Location {
+            owner,
+            key: backup.origin.former_location(index),
+            backup: location,
+        }));
     }
     for (index, first) in current.iter().enumerate() {
         for second in current.iter().skip(index + 1) {
@@ -62,21 +81,23 @@ pub(super) fn conflicts(config: &Config, has_default_of_flags: bool) -> Vec<Stri
             ));
         }
     }
-    for (index, target) in config.targets.iter().enumerate() {
+    for (index, target) in targets.iter().enumerate() {
         let location = &target.location;
         let mut backups = current.iter().chain(&former);
         if let Some(other) = backups.find(|other| other.backup.overlaps(location)) {
             conflicts.push(format!(
-                "targets[{location}]: overlaps {} ({}); images there are copies, so use a target outside of it",
+                "{}: overlaps {} ({}); images there are copies, so use a target outside of it",
+                target_key(location),
                 other.key,
                 other.backup.location()
             ));
         }
-        let mut others = config.targets.iter().skip(index + 1);
+        let mut others = targets.iter().skip(index + 1);
         if let Some(other) = others.find(|other| location.overlaps(&other.location.to_string())) {
             conflicts.push(format!(
-                "targets[{}]: overlaps targets[{location}]; remove one of them, or use separate projects",
-                other.location
+                "{}: overlaps {}; remove one of them, or use separate projects",
+                target_key(&other.location),
+                target_key(location)
             ));
         }
     }

@@ -140,7 +140,7 @@ mod tests {
     }
 
     fn location(current: &watch::Receiver<Arc<Config>>) -> String {
-        current.borrow().default.backup.location()
+        current.borrow().backups.of_default().backup.location()
     }
 
     /// As the kubelet does: `..data` becomes another folder, and the file behind the same path has another content.

@@ -10,10 +10,11 @@ use mirror_copy::{Credentials, DockerConfig, read_password_file};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
-use super::conflicts::conflicts;
 use super::reader::Reader;
 use super::{BackupConfig, Config, FlagDefaults, TargetConfig};
 use crate::args::{check_docker_config, is_username, size_limit};
+use crate::backups::ByBackup;
+use crate::origin::BackupOrigin;
 use crate::yaml;
 
 /// Maximum number of backups, including the default.
@@ -50,12 +51,9 @@ pub(super) fn parse(text: &str, defaults: &FlagDefaults) -> Result<Parsed, Vec<S
     };
     let config =
         Reader::new(&document, String::new(), &mut errors).and_then(|reader| parser.config(reader));
-    if let (true, Some(config)) = (errors.is_empty(), &config) {
-        errors = conflicts(config, defaults.backup.is_some());
-    }
     match config {
-        Some(config) if errors.is_empty() => Ok(Parsed {
-            config,
+        Some((backups, targets)) if errors.is_empty() => Ok(Parsed {
+            config: Config::new(backups, targets, defaults.manages_pull_secrets)?,
             usernames: parser.usernames,
         }),
         _ => Err(errors),
@@ -71,12 +69,16 @@ fn document(text: &str) -> Result<Value, String> {
 }
 
 impl Parser<'_> {
-    fn config(&mut self, mut reader: Reader<'_, '_>) -> Option<Config> {
+    fn config(
+        &mut self,
+        mut reader: Reader<'_, '_>,
+    ) -> Option<(ByBackup<BackupConfig>, Vec<TargetConfig>)> {
         let (mut default, mut named) = (None, BTreeMap::new());
         let mut is_default_in_file = false;
         reader.entries("backups", MAX_BACKUPS, |name, reader| {
-            let backup = self.backup(reader);
-            let Some(name) = BackupName::parse(name) else {
+            let parsed = BackupName::parse(name).map(BackupName::into_owned);
+            let backup = self.backup(parsed.as_ref().unwrap_or(&BackupName::DEFAULT), reader);
+            let Some(name) = parsed else {
                 reader.refuse_all(
                     "the name of a backup must be lower-case letters, digits and inner hyphens, at most 63 characters",
                 );
@@ -86,7 +88,7 @@ impl Parser<'_> {
                 is_default_in_file = true;
                 default = backup;
             } else if let Some(backup) = backup {
-                named.insert(name.into_owned(), backup);
+                named.insert(name, backup);
             }
         });
         match (&self.defaults.backup, is_default_in_file) {
@@ -112,14 +114,18 @@ impl Parser<'_> {
             targets.extend(self.target(location, reader));
         });
         reader.finish();
-        Some(Config {
-            default: default?,
-            named,
-            targets,
-        })
+        let mut backups = ByBackup::new(default?);
+        for (name, backup) in named {
+            backups.insert(name, backup);
+        }
+        Some((backups, targets))
     }
 
-    fn backup(&mut self, reader: &mut Reader<'_, '_>) -> Option<BackupConfig> {
+    fn backup(
+        &mut self,
+        name: &BackupName<'static>,
+        reader: &mut Reader<'_, '_>,
+    ) -> Option<BackupConfig> {
         let other_usernames = self.usernames.len();
         let registry = reader.required("registry", "the host that stores the copies");
         let repository = reader.text("repository").unwrap_or_default();
@@ -139,6 +145,7 @@ impl Parser<'_> {
             );
         }
         Some(BackupConfig {
+            origin: BackupOrigin::File(name.clone()),
             backup: backup?,
             former,
             push: push.unwrap_or_default(),

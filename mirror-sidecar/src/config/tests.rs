@@ -3,7 +3,7 @@ mod schema;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use mirror_contract::Naming;
+use mirror_contract::{BackupName, Naming};
 use rstest::rstest;
 
 use super::parse::{MAX_BACKUPS, Parsed, parse};
@@ -44,6 +44,7 @@ fn flags_with(location: &str, former: &[&str]) -> FlagDefaults {
     let former = former.iter().copied();
     FlagDefaults {
         backup: Some(BackupConfig {
+            origin: BackupOrigin::default(),
             backup,
             former: former.filter_map(Backup::with_both_namings).collect(),
             push: Credentials::anonymous(),
@@ -92,7 +93,8 @@ async fn the_documented_example_is_understood() {
     let text = example(folder.path());
     let Parsed { config, .. } = parse(&text, &flags()).unwrap();
     let locations: Vec<_> = config
-        .backups()
+        .backups
+        .iter()
         .map(|(name, backup)| format!("{name} {}", backup.backup.location()))
         .collect();
     assert_eq!(
@@ -104,7 +106,12 @@ async fn the_documented_example_is_understood() {
         ]
     );
     // Both on one host, each with its own logins.
-    let team = |name| config.backup(&BackupName::parse(name).unwrap()).unwrap();
+    let team = |name| {
+        config
+            .backups
+            .get(&BackupName::parse(name).unwrap())
+            .unwrap()
+    };
     for (name, user) in [("team-a", "robot-a"), ("team-b", "robot-b")] {
         let found = team(name).push.find("harbor.example.com").await.unwrap();
         let Some(mirror_copy::Credential::Login(login)) = found else {
@@ -124,17 +131,9 @@ async fn the_documented_example_is_understood() {
     assert_eq!(team_a.max_image_size, Some(20 << 30));
     assert_eq!(team_a.parallel_copies.get(), 2);
     assert_eq!(team_a.former.len(), 1);
-    let image = |text: &str| text.parse::<ImageRef<'static>>().unwrap();
-    assert!(
-        config
-            .target(&image("harbor.example.com/hub/library/nginx:1"))
-            .is_some()
-    );
-    assert!(
-        config
-            .target(&image("harbor.example.com/hubble/nginx:1"))
-            .is_none()
-    );
+    let targets = config.targets.iter();
+    let targets: Vec<_> = targets.map(|target| target.location.to_string()).collect();
+    assert_eq!(targets, ["harbor.example.com/hub"]);
     // Nothing that could be printed is a secret.
     assert!(!format!("{config:?}").contains("s3cret"));
 }
@@ -146,8 +145,11 @@ fn flags_apply_where_the_file_has_no_key() {
     let config = parsed(text, &flags_with("ghcr.io/acme", &[]))
         .unwrap()
         .config;
-    assert_eq!(config.default.backup.location(), "ghcr.io/acme");
-    let (_, team) = config.backups().nth(1).unwrap();
+    assert_eq!(
+        config.backups.of_default().backup.location(),
+        "ghcr.io/acme"
+    );
+    let (_, team) = config.backups.iter().nth(1).unwrap();
     assert_eq!(team.backup.naming(), Naming::Nested);
     assert_eq!(team.max_image_size, Some(50 << 30));
     assert_eq!(team.parallel_copies.get(), 4);
@@ -255,6 +257,64 @@ fn a_former_location_is_in_no_other_backup(#[case] former: &str, #[case] refused
     );
 }
 
+/// Kubelets find one login for each key.
+#[rstest]
+#[case::docker_hub(
+    "a: {registry: docker.io, repository: a, PULL}, b: {registry: docker.io, repository: b, PULL}",
+    "c.d: {PULL}",
+    "backups.b.pull: backups.a.pull has another login for https://index.docker.io/v1/; on Docker Hub, kubelets use one login"
+)]
+#[case::docker_hub_in_a_target(
+    "a: {registry: docker.io, repository: a, PULL}",
+    "docker.io/hub: {PULL}",
+    "targets[docker.io/hub].pull: backups.a.pull has another login"
+)]
+#[case::one_without_a_login(
+    "a: {registry: docker.io, repository: a, PULL}, b: {registry: docker.io, repository: b}",
+    "",
+    ""
+)]
+#[case::projects(
+    "a: {registry: r.example, repository: a, PULL}, b: {registry: r.example, repository: b, PULL}",
+    "r.example/c: {PULL}",
+    ""
+)]
+fn logins_go_together(#[case] backups: &str, #[case] targets: &str, #[case] expected: &str) {
+    let text =
+        format!("backups: {{default: {{registry: a.b}}, {backups}}}\ntargets: {{{targets}}}");
+    let text = text.replace("PULL", "pull: {username: u, passwordFile: FILES/password}");
+    let errors = parsed(&text, &flags()).err().unwrap_or_default();
+    match expected {
+        "" => assert_eq!(errors, [""; 0]),
+        expected => assert!(
+            matches!(&errors[..], [error] if error.starts_with(expected)),
+            "{errors:?}"
+        ),
+    }
+}
+
+#[test]
+fn the_number_of_logins_is_bounded() {
+    let text = |backups: usize, targets: usize| {
+        let login = "{username: u, passwordFile: FILES/password}";
+        let backups = (0..backups)
+            .map(|index| format!("b{index}: {{registry: b{index}.example, pull: {login}}}, "));
+        let targets = (0..targets).map(|index| format!("t{index}.example: {{pull: {login}}}, "));
+        format!(
+            "backups: {{default: {{registry: a.b}}, {}}}\ntargets: {{{}}}",
+            backups.collect::<String>(),
+            targets.collect::<String>()
+        )
+    };
+    let config = parsed(&text(1, 63), &flags()).unwrap().config;
+    assert_eq!(config.pull_logins.iter().count(), 64);
+    let errors = parsed(&text(2, 63), &flags()).unwrap_err();
+    assert!(
+        matches!(&errors[..], [error] if error.starts_with("targets[t62.example].pull: 65 logins")),
+        "{errors:?}"
+    );
+}
+
 #[test]
 fn a_default_is_defined_once() {
     let file = "backups: {default: {registry: a.b}}";
@@ -284,7 +344,8 @@ fn the_number_of_backups_is_bounded() {
         parsed(&text(MAX_BACKUPS - 1), &flags)
             .unwrap()
             .config
-            .backups()
+            .backups
+            .iter()
             .count(),
         MAX_BACKUPS
     );

@@ -82,21 +82,12 @@ The Secrets that it needs, as a JSON list: .value, the path of the value; .kind,
 {{- $locations | toJson }}
 {{- end }}
 
-{{/* Errors in the values of backups and targets, as a JSON list. */}}
+{{/*
+Errors that only the chart can see, as a JSON list: the sidecar logs a rule with an unknown backup, and refuses locations and logins
+that cannot be used together at its start.
+*/}}
 {{- define "image-mirror.configErrors" -}}
 {{- $wrong := list }}
-{{- $names := prepend (keys .Values.backups | sortAlpha) "" }}
-{{- range $name := $names }}
-  {{- $own := include "image-mirror.backupLocation" (list $ $name) }}
-  {{- range $other := $names }}
-    {{- $location := include "image-mirror.backupLocation" (list $ $other) }}
-    {{- if and (lt $name $other) (eq $own $location) }}
-      {{- $wrong = append $wrong (printf "%s and %s have the same location %s; use a separate project or repository for each" (include "image-mirror.backupValue" $name) (include "image-mirror.backupValue" $other) $own) }}
-    {{- else if hasPrefix (printf "%s/" $own) $location }}
-      {{- $wrong = append $wrong (printf "%s: %s is inside %s (%s); use a separate project or repository for each" (include "image-mirror.backupValue" $other) $location (include "image-mirror.backupValue" $name) $own) }}
-    {{- end }}
-  {{- end }}
-{{- end }}
 {{- range $index, $rule := .Values.policy.settings.rules }}
   {{- with $rule.backup }}
     {{- if not (or (eq . "default") (hasKey $.Values.backups .)) }}
@@ -104,28 +95,5 @@ The Secrets that it needs, as a JSON list: .value, the path of the value; .kind,
     {{- end }}
   {{- end }}
 {{- end }}
-{{- range $target, $_ := .Values.targets }}
-  {{- range $name := $names }}
-    {{- $location := include "image-mirror.backupLocation" (list $ $name) }}
-    {{- if or (hasPrefix (printf "%s/" $location) (printf "%s/" $target)) (hasPrefix (printf "%s/" $target) (printf "%s/" $location)) }}
-      {{- $wrong = append $wrong (printf "targets.%s overlaps %s (%s); use a target outside of it" $target (include "image-mirror.backupValue" $name) $location) }}
-    {{- end }}
-  {{- end }}
-{{- end }}
 {{- $wrong | toJson }}
-{{- end }}
-
-{{/* The location of a backup; the empty name is the default backup. The argument is a list: the root, the name. */}}
-{{- define "image-mirror.backupLocation" -}}
-{{- $values := (first .).Values }}
-{{- if last . }}
-  {{- $backup := get $values.backups (last .) }}
-  {{- list $backup.registry $backup.repository | compact | join "/" }}
-{{- else }}
-  {{- list $values.registry.host $values.registry.repository | compact | join "/" }}
-{{- end }}
-{{- end }}
-
-{{- define "image-mirror.backupValue" -}}
-{{- empty . | ternary "registry" (printf "backups.%s" .) }}
 {{- end }}

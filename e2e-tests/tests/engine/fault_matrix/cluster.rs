@@ -17,7 +17,7 @@ use kube::{Client, Config};
 use mirror_contract::{Backup, BackupName, Mode, Naming};
 use mirror_copy::{Credentials, Login};
 use mirror_sidecar::cluster::pull_locations::LoginOwner;
-use mirror_sidecar::cluster::pull_secrets::{PullLogin, SecretMetrics};
+use mirror_sidecar::cluster::pull_secrets::{PullLogin, PullLogins, SecretMetrics};
 use mirror_sidecar::cluster::watch::watch;
 use mirror_sidecar::cluster::{
     Events, ExcludedNamespaces, Index, Kind, ManagedSecrets, Replicas, Rules, SharedIndex,
@@ -191,13 +191,15 @@ impl World {
         let setup = mirror_sidecar::cluster::pull_secrets::Setup {
             name: NAME.into(),
             former_names: Vec::new(),
-            logins: vec![PullLogin {
-                location: LoginOwner::Backup(BackupName::DEFAULT),
+            logins: PullLogins::new(vec![PullLogin {
+                owner: LoginOwner::Backup(BackupName::DEFAULT),
+                origin: "--pull-username".into(),
                 registry: BACKUP.into(),
                 path: String::new(),
                 former_paths: Vec::new(),
                 credentials: Credentials::anonymous().with_login(BACKUP, login),
-            }],
+            }])
+            .map_err(|conflicts| conflicts.join("; "))?,
             followed: None,
             excluded_namespaces: ExcludedNamespaces::default(),
             cluster: Arc::clone(&self.cluster),

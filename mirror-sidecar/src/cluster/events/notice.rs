@@ -73,6 +73,7 @@ pub enum Notice {
         /// `None` for the default backup.
         backup: Option<String>,
         kind: TroubleKind,
+        next_step: String,
         reason: String,
     },
     BackupRecovered {
@@ -228,10 +229,12 @@ impl Notice {
             Self::BackupTrouble {
                 backup,
                 kind,
+                next_step,
                 reason,
             } => Self::BackupTrouble {
                 backup,
                 kind,
+                next_step,
                 reason: tidy(&reason, MAX_REASON),
             },
             Self::PolicyInvalid { reason } => Self::PolicyInvalid {
@@ -263,7 +266,7 @@ impl Notice {
                 "{} cannot be mirrored, so it is not protected against the loss of its registry: {}. \
                  It is retried automatically; make sure that the image exists and that mirror-sidecar may pull it.",
                 tidy_image(image),
-                tidy(reason, MAX_REASON).trim_end_matches(is_end)
+                part(reason, MAX_REASON)
             ),
             Self::LastCopy { image } => format!(
                 "{} is gone from its registry: the copy in the backup registry is the last one. \
@@ -280,12 +283,12 @@ impl Notice {
                 "The API server refuses the pull Secret of image-mirror, so workloads here keep their original images and \
                  Pods cannot pull copies: {}. Raise the quota of the namespace or change the admission policy; it is retried \
                  automatically.",
-                tidy(reason, MAX_REASON).trim_end_matches(is_end)
+                part(reason, MAX_REASON)
             ),
             Self::ReadmissionRefused { reason } => format!(
                 "There are copies of the images of this workload, but it keeps the originals, because its update is \
                  refused: {}. Raise the quota or change the admission policy that refuses it; it is retried automatically.",
-                tidy(reason, MAX_REASON).trim_end_matches(is_end)
+                part(reason, MAX_REASON)
             ),
             Self::OtherInstallation { copy } => format!(
                 "Another installation of image-mirror has rewritten workloads of this namespace, for example to {}, so this \
@@ -317,28 +320,23 @@ impl Notice {
             Self::BackupTrouble {
                 backup,
                 kind,
+                next_step,
                 reason,
-            } => backup_trouble(backup.as_deref(), *kind, reason),
+            } => backup_trouble(backup.as_deref(), *kind, next_step, reason),
             Self::PolicyInvalid { reason } => format!(
                 "mirror-sidecar cannot use this policy: {}. It keeps following its last valid rules, or copies all images in \
                  use if it has restarted since. Correct spec.settings, or upgrade mirror-sidecar if the policy is newer.",
-                tidy(reason, MAX_REASON).trim_end_matches(is_end)
+                part(reason, MAX_REASON)
             ),
             Self::BackupUnknown { reason } => format!(
                 "Images of a rule are not copied: {}.",
-                tidy(reason, MAX_RULE).trim_end_matches(is_end)
+                part(reason, MAX_RULE)
             ),
             Self::RuleConflict { reason } => format!(
                 "A rule cannot be followed: {}.",
-                tidy(reason, MAX_RULE).trim_end_matches(is_end)
+                part(reason, MAX_RULE)
             ),
-            Self::RewriteLoop => {
-                "Pods of this workload are repeatedly deleted and re-created after their images were replaced by copies, as \
-                 operators do that compare images. Its Pods keep their original images for a day. Keep it so with the label \
-                 or annotation image-mirror.dev/skip: \"true\" on the Pod template, or add its owner to \
-                 policy.settings.skipOwners."
-                    .to_owned()
-            }
+            Self::RewriteLoop => REWRITE_LOOP.to_owned(),
             Self::BackupRecovered { backup } => format!(
                 "{}the backup registry can be used again, and new Pods use copies.",
                 of_backup(backup.as_deref())
@@ -358,7 +356,12 @@ impl Notice {
     }
 }
 
-fn backup_trouble(backup: Option<&str>, kind: TroubleKind, reason: &str) -> String {
+fn backup_trouble(
+    backup: Option<&str>,
+    kind: TroubleKind,
+    next_step: &str,
+    reason: &str,
+) -> String {
     let originals = match kind {
         TroubleKind::Unavailable => {
             " New Pods of templates with copies use the originals instead, if whenBackupUnavailable is `original` and their \
@@ -367,13 +370,18 @@ fn backup_trouble(backup: Option<&str>, kind: TroubleKind, reason: &str) -> Stri
         TroubleKind::Certificate | TroubleKind::Login | TroubleKind::Uploads => "",
     };
     format!(
-        "{}{kind}: {}. Until then nothing is copied{}, and workloads keep the images that they have.{originals} The registry \
+        "{}{kind}; {next_step}: {}. Until then nothing is copied{}, and workloads keep the images that they have.{originals} The registry \
          is checked every few seconds.",
         of_backup(backup),
-        tidy(reason, MAX_REASON).trim_end_matches(is_end),
+        part(reason, MAX_REASON),
         if backup.is_some() { " to it" } else { "" }
     )
 }
+
+const REWRITE_LOOP: &str = "Pods of this workload are repeatedly deleted and re-created after their images were replaced by copies, as \
+    operators do that compare images. Its Pods keep their original images for a day. Keep it so with the label \
+    or annotation image-mirror.dev/skip: \"true\" on the Pod template, or add its owner to \
+    policy.settings.skipOwners.";
 
 fn too_much(images: usize, has_workloads: bool) -> String {
     let workloads = if has_workloads {
@@ -390,6 +398,11 @@ fn too_much(images: usize, has_workloads: bool) -> String {
 /// The start of a sentence about a backup, which names it unless it is the default one.
 fn of_backup(name: Option<&str>) -> String {
     name.map_or_else(String::new, |name| format!("backup {name}: "))
+}
+
+/// A part of a sentence, which continues after it.
+fn part(reason: &str, max: usize) -> String {
+    tidy(reason, max).trim_end_matches(is_end).to_owned()
 }
 
 /// Punctuation that is removed before a sentence continues.

@@ -121,24 +121,32 @@ mod tests {
     use mirror_copy::Credentials;
 
     use super::*;
+    use crate::backups::ByBackup;
     use crate::config::BackupConfig;
+    use crate::origin::BackupOrigin;
 
     /// The configuration with these backups.
     fn config(named: &[&'static str]) -> Arc<Config> {
-        let backup = |repository: &str| BackupConfig {
-            backup: Backup::new("harbor.test", repository, Naming::Flat).unwrap(),
-            former: Vec::new(),
-            push: Credentials::anonymous(),
-            pull: None,
-            max_image_size: None,
-            parallel_copies: std::num::NonZeroUsize::MIN,
-            definition: String::new(),
+        let backup = |name: &'static str| {
+            let name = BackupName::parse(name).unwrap();
+            let config = BackupConfig {
+                backup: Backup::new("harbor.test", name.as_str(), Naming::Flat).unwrap(),
+                origin: BackupOrigin::File(name.clone()),
+                former: Vec::new(),
+                push: Credentials::anonymous(),
+                pull: None,
+                max_image_size: None,
+                parallel_copies: std::num::NonZeroUsize::MIN,
+                definition: String::new(),
+            };
+            (name, config)
         };
-        let mut config = Config::of_default(backup("main"));
-        let others = named
-            .iter()
-            .map(|name| (BackupName::parse(name).unwrap(), backup(name)));
-        config.named.extend(others);
+        let (_, default) = backup("default");
+        let mut backups = ByBackup::new(default);
+        for (name, backup) in named.iter().map(|name| backup(name)) {
+            backups.insert(name, backup);
+        }
+        let config = Config::new(backups, Vec::new(), true).unwrap();
         Arc::new(config)
     }
 

@@ -4,12 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mirror_contract::RewriteTarget;
-use mirror_contract::reference::is_docker_hub;
 
 use super::dockerconfigjson::{DesiredLogin, Fingerprint, HeldLogins, MAX_OTHERS, parse_key};
-use super::pull_login::PullLogin;
-use crate::cluster::pull_locations::{LoginOwner, LoginSet, MAX_LOGINS, PullLocations};
-use crate::exit::UsageError;
+use super::pull_login::{PullLogin, PullLogins};
+use crate::cluster::pull_locations::{LoginOwner, LoginSet, PullLocations};
 
 /// Earlier values of a login that are recognized. Within a day, a credential helper returns some tens of tokens at most, and a
 /// Secret has one of the last.
@@ -43,40 +41,15 @@ struct LoginValue {
 }
 
 impl Keyring {
-    /// # Errors
-    /// There are too many logins, or two that kubelets cannot tell apart.
-    pub(super) fn new(logins: &[PullLogin]) -> Result<Self, UsageError> {
-        if logins.len() > MAX_LOGINS {
-            return Err(UsageError(format!(
-                "{} logins for pulling are configured, and at most {MAX_LOGINS} are possible; let some backups or targets \
-                 share a login",
-                logins.len()
-            )));
-        }
-        let mut keyring: Vec<KeyringLogin> = Vec::new();
-        for login in logins {
-            let new = KeyringLogin::new(login);
-            if let Some(other) = keyring.iter().find(|other| other.key == new.key) {
-                let reason = if is_docker_hub(&login.registry) {
-                    "on Docker Hub, kubelets use one login for all repositories"
-                } else {
-                    "kubelets use one login for a location"
-                };
-                return Err(UsageError(format!(
-                    "the {} and the {} cannot both have a login for pulling from {}: {reason}; use another registry for one \
-                     of them",
-                    other.owner, new.owner, login.registry
-                )));
-            }
-            keyring.push(new);
-        }
-        let locations = keyring
+    pub(super) fn new(logins: &PullLogins) -> Self {
+        let logins: Box<[_]> = logins.iter().map(KeyringLogin::new).collect();
+        let locations = logins
             .iter()
             .map(|login| (login.owner.clone(), login.locations.clone()));
-        Ok(Self {
+        Self {
             locations: PullLocations::new(locations),
-            logins: keyring.into_boxed_slice(),
-        })
+            logins,
+        }
     }
 
     pub(super) fn locations(&self) -> &PullLocations {
@@ -139,7 +112,7 @@ impl KeyringLogin {
         let paths = std::iter::once(&login.path).chain(&login.former_paths);
         let locations = paths.filter_map(|path| location(&login.registry, path));
         Self {
-            owner: login.location.clone(),
+            owner: login.owner.clone(),
             key: login.key().into(),
             locations: locations.collect(),
         }

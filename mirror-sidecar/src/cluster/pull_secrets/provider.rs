@@ -17,7 +17,7 @@ use super::controller::{Controller, Jobs};
 use super::dockerconfigjson::{DesiredLogin, MAX_LOGIN};
 use super::keyring::{CurrentLogins, Keyring};
 use super::metrics::SecretMetrics;
-use super::pull_login::PullLogin;
+use super::pull_login::PullLogins;
 use crate::cluster::api_server::ApiServer;
 use crate::cluster::events::Events;
 use crate::cluster::excluded::ExcludedNamespaces;
@@ -74,7 +74,7 @@ pub struct Setup {
     /// Former names: where a workload lists one, the Secret is kept up to date, but no response names it.
     pub former_names: Vec<String>,
     /// If a Secret has no room for all, it holds the first ones.
-    pub logins: Vec<PullLogin>,
+    pub logins: PullLogins,
     /// The policies that are followed; `None` if there are none to wait for.
     pub followed: Option<Followed>,
     pub excluded_namespaces: ExcludedNamespaces,
@@ -91,6 +91,8 @@ pub(super) struct CredentialSource {
     /// Named as in image references.
     pub registry: String,
     pub owner: LoginOwner,
+    /// The flag or key of the login.
+    pub origin: String,
 }
 
 /// The task that keeps the login with this index current.
@@ -101,8 +103,8 @@ struct FollowTask(usize);
 pub(super) enum SourceError {
     #[error(transparent)]
     Broken(#[from] CredentialError),
-    #[error("--pull-docker-config holds no login for {registry}; add one")]
-    Absent { registry: String },
+    #[error("{origin} holds no login for {registry}; add one")]
+    Absent { origin: String, registry: String },
     #[error("the login for pulling from {registry} is longer than {MAX_LOGIN} bytes")]
     TooLong { registry: String },
     #[error("the password for pulling from {registry} is empty")]
@@ -168,20 +170,21 @@ impl ManagedSecrets {
     /// Keeps the Secrets in the background, until `stop`.
     ///
     /// # Errors
-    /// [`UsageError`] when kubelets cannot tell two logins apart, or there is none for the default backup.
+    /// [`UsageError`] when there is no login for the default backup.
     pub async fn start(
         setup: Setup,
         server: impl Into<ApiServer>,
         stop: CancellationToken,
     ) -> Result<Self, UsageError> {
-        let keyring = Arc::new(Keyring::new(&setup.logins)?);
+        let keyring = Arc::new(Keyring::new(&setup.logins));
         setup
             .cluster
             .set_pull_locations(keyring.locations().clone());
         let sources = setup.logins.into_iter().map(|login| CredentialSource {
             credentials: login.credentials,
             registry: login.registry,
-            owner: login.location,
+            owner: login.owner,
+            origin: login.origin,
         });
         let sources: Arc<[CredentialSource]> = sources.collect();
         let reads = Arc::new(Semaphore::new(PARALLEL_READS));
@@ -340,6 +343,7 @@ impl CredentialSource {
         let registry = || self.registry.clone();
         let found = self.credentials.find(&self.registry).await?;
         let credential = found.ok_or_else(|| SourceError::Absent {
+            origin: self.origin.clone(),
             registry: registry(),
         })?;
         // A file that is being replaced may be empty for a moment.
@@ -394,7 +398,8 @@ impl CredentialSource {
                             tracing::warn!(
                                 login = %self.owner,
                                 %error,
-                                "cannot read the credentials for pulling; pull secrets are not updated. Check --pull-docker-config"
+                                "cannot read the credentials for pulling, pull secrets are not updated; check {}",
+                                self.origin
                             );
                         }
                         if had_one {

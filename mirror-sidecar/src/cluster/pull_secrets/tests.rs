@@ -159,10 +159,11 @@ async fn manage(
     start(setup, server).await
 }
 
-fn pull_login(location: LoginOwner, registry: &str, path: &str, password: &Path) -> PullLogin {
+fn pull_login(owner: LoginOwner, registry: &str, path: &str, password: &Path) -> PullLogin {
     let credentials = Credentials::anonymous();
     PullLogin {
-        location,
+        origin: format!("the {owner}"),
+        owner,
         registry: registry.to_owned(),
         path: path.to_owned(),
         former_paths: Vec::new(),
@@ -174,7 +175,7 @@ fn setup(cluster: &Arc<SharedIndex>, logins: Vec<PullLogin>) -> Setup {
     Setup {
         name: NAME.to_owned(),
         former_names: Vec::new(),
-        logins,
+        logins: PullLogins::new(logins).unwrap(),
         followed: None,
         excluded_namespaces: ExcludedNamespaces::default(),
         cluster: Arc::clone(cluster),
@@ -581,6 +582,7 @@ async fn credentials_for_another_registry_are_a_usage_error() {
             .with_docker_config(mirror_copy::DockerConfig::File(file.clone())),
         registry: "registry.example".to_owned(),
         owner: LoginOwner::Backup(BackupName::DEFAULT),
+        origin: "--pull-docker-config".to_owned(),
     };
     let error = source.read().await.unwrap_err();
     assert!(matches!(error, SourceError::Absent { .. }), "{error}");

@@ -43,8 +43,8 @@ type Metadata = PartialObjectMeta<Lease>;
 
 impl Replicas {
     /// Shares the work with the other replicas of `group` in `namespace`, under a name that no other replica has, until
-    /// [`Self::leave`] or [`Self::retire`], or until it retires with `stop`. Does not wait for the API server; until the others are known, but for a few seconds at most, this
-    /// replica owns nothing.
+    /// [`Self::leave`] or [`Self::retire`], or until it retires with `stop`. Does not wait for the API server; until the others
+    /// are known, but for a few seconds at most, this replica owns nothing.
     #[must_use]
     pub fn join(
         server: impl Into<ApiServer>,

@@ -46,10 +46,10 @@ pub(super) async fn check(
         return Ok(lines);
     }
     let mut copies = Vec::new();
-    for (name, backup) in config.backups() {
+    for (name, backup) in config.backups.iter() {
         let push = registries(backup.push.clone())?;
         let anonymous = registries(Credentials::anonymous())?;
-        copies.extend(copy_in(name, &backup.backup, image, &push, &anonymous).await);
+        copies.extend(copy_in(name.clone(), &backup.backup, image, &push, &anonymous).await);
     }
     for login in &logins {
         lines.push(reads_its_own(login, &copies, image).await);
@@ -64,14 +64,14 @@ fn pull_logins(
     config: &Config,
     registries: impl Fn(Credentials) -> Result<Registries, UsageError>,
 ) -> Result<Vec<PullLogin<'_>>, UsageError> {
-    let of_backups = config.backups().filter_map(|(name, backup)| {
+    let of_backups = config.backups.iter().filter_map(|(name, backup)| {
         let check = if name.is_default() {
             "pull login".to_owned()
         } else {
             format!("pull login of backup {name}")
         };
         let host = backup.backup.registry();
-        Some((check, host, Some(name), backup.pull.as_ref()?))
+        Some((check, host, Some(name.clone()), backup.pull.as_ref()?))
     });
     let of_targets = config.targets.iter().map(|target| {
         let check = format!("pull login of target {}", target.location);

@@ -1,31 +1,19 @@
 //! The keys of logins, and which other keys hide them.
 
-use mirror_contract::BackupName;
-use mirror_copy::{Credential, Credentials, Login};
+use mirror_copy::{Credential, Login};
 use rstest::rstest;
 use serde_json::{Map, Value, json};
 
 use super::super::dockerconfigjson::login;
+use super::super::pull_login::tests::pull_logins;
 use super::*;
 
-/// Backups with these names, registries and paths; targets are named `target`.
-pub fn pull_logins(logins: &[(&'static str, &str, &str)]) -> Vec<PullLogin> {
-    let logins = logins.iter();
-    let logins = logins.map(|(name, registry, path)| PullLogin {
-        location: match *name {
-            "target" => LoginOwner::Target(location(registry, path).unwrap()),
-            name => LoginOwner::Backup(BackupName::parse(name).unwrap()),
-        },
-        registry: (*registry).to_owned(),
-        path: (*path).to_owned(),
-        former_paths: Vec::new(),
-        credentials: Credentials::anonymous(),
-    });
-    logins.collect()
+pub fn keyring(logins: &[(&'static str, &str, &str)]) -> Keyring {
+    of(pull_logins(logins))
 }
 
-pub fn keyring(logins: &[(&'static str, &str, &str)]) -> Keyring {
-    Keyring::new(&pull_logins(logins)).unwrap()
+fn of(logins: Vec<PullLogin>) -> Keyring {
+    Keyring::new(&PullLogins::new(logins).unwrap())
 }
 
 pub fn desired_login(password: &str) -> DesiredLogin {
@@ -50,30 +38,6 @@ fn keys(#[case] name: &'static str, #[case] registry: &str, #[case] path: &str, 
     assert_eq!(keyring.key(0), key);
     assert_eq!(keyring.index_of(key), Some(0));
     assert!(!keyring.is_hidden_by("other.example"));
-}
-
-#[rstest]
-#[case::docker_hub(&[("default", "docker.io", "acme"), ("team-a", "docker.io", "team")], "one login for all repositories")]
-#[case::a_target_on_docker_hub(&[("team-a", "docker.io", "team"), ("target", "docker.io", "hub")], "backup team-a and the target docker.io/hub")]
-#[case::the_same_location(&[("team-a", "r.example", "x"), ("team-b", "r.example", "x")], "backup team-a and the backup team-b")]
-#[case::the_same_registry(&[("default", "r.example", "x"), ("team-b", "r.example", "")], "one login for a location")]
-fn logins_that_kubelets_cannot_tell_apart_are_refused(
-    #[case] logins: &[(&'static str, &str, &str)],
-    #[case] reason: &str,
-) {
-    let error = Keyring::new(&pull_logins(logins)).unwrap_err().to_string();
-    assert!(error.contains(reason), "{error}");
-}
-
-#[test]
-fn the_number_of_logins_is_bounded() {
-    let paths: Vec<_> = (0..=MAX_LOGINS).map(|index| format!("p{index}")).collect();
-    let logins: Vec<_> = paths
-        .iter()
-        .map(|path| ("target", "r.example", path.as_str()))
-        .collect();
-    assert!(Keyring::new(&pull_logins(&logins)).is_err());
-    assert!(Keyring::new(&pull_logins(&logins[1..])).is_ok());
 }
 
 #[rstest]
@@ -122,7 +86,7 @@ fn keys_that_hide(#[case] key: &str, #[case] hides: bool) {
         ("team-a", "r.example", "team/a"),
     ]);
     logins[0].former_paths = vec!["before".to_owned()];
-    assert_eq!(Keyring::new(&logins).unwrap().is_hidden_by(key), hides);
+    assert_eq!(of(logins).is_hidden_by(key), hides);
 }
 
 #[test]

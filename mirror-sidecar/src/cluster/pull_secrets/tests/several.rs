@@ -74,10 +74,10 @@ impl Teams {
                 "c",
             ),
         ];
-        let logins = logins.map(|(location, registry, path, password)| {
+        let logins = logins.map(|(owner, registry, path, password)| {
             let file = folder.path().join(password);
             std::fs::write(&file, password).unwrap();
-            pull_login(location, registry, path, &file)
+            pull_login(owner, registry, path, &file)
         });
         let setup = Setup {
             followed,

@@ -1,6 +1,5 @@
 //! Logins of two teams and of a target in one registry.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use axum::Router;
@@ -14,7 +13,9 @@ use mirror_copy::{Login, RegistryOptions};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::backups::ByBackup;
 use crate::config::{BackupConfig, TargetConfig};
+use crate::origin::BackupOrigin;
 
 /// Starts a registry with a copy in the repositories of these `teams`. The users are `<team>`, which reads its own team, `all`,
 /// which reads everything, and `none`, which reads nothing. Others are refused.
@@ -78,6 +79,7 @@ async fn lines(
 ) -> Vec<String> {
     let host = registry(teams).await;
     let backup = |team: &str, pull: &str| BackupConfig {
+        origin: BackupOrigin::default(),
         backup: Backup::new(&host, team, Naming::Flat).unwrap(),
         former: Vec::new(),
         push: login(&host, team),
@@ -88,17 +90,20 @@ async fn lines(
     };
     let [first, second] = pulls;
     let location = format!("{host}/hub");
-    let config = Config {
-        default: backup("main", first),
-        named: BTreeMap::from([(BackupName::parse("team").unwrap(), backup("team", second))]),
-        targets: target
-            .into_iter()
-            .map(|user| TargetConfig {
-                location: RewriteTarget::parse(&location).unwrap().into_owned(),
-                pull: login(&host, user),
-            })
-            .collect(),
-    };
+    let team = BackupName::parse("team").unwrap();
+    let mut backups = ByBackup::new(backup("main", first));
+    backups.insert(
+        team.clone(),
+        BackupConfig {
+            origin: BackupOrigin::File(team),
+            ..backup("team", second)
+        },
+    );
+    let targets = target.into_iter().map(|user| TargetConfig {
+        location: RewriteTarget::parse(&location).unwrap().into_owned(),
+        pull: login(&host, user),
+    });
+    let config = Config::new(backups, targets.collect(), true).unwrap();
     let image = "nginx:1".parse().unwrap();
     let registries = |credentials| {
         let options = RegistryOptions {

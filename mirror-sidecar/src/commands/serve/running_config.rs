@@ -1,4 +1,4 @@
-//! The parts of the service that depend on the configuration. When it changes, they are built again while the listeners stay.
+//! Everything in the service that depends on the configuration. When it changes, it is built again while the listeners stay.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::cluster::policies::UnusableKind;
 use crate::cluster::run::{self, ClusterMetrics, Started};
 use crate::cluster::shared_index::Indexes;
 use crate::cluster::{
-    ExcludedNamespaces, Index, Policies, Provision, PullLogin, PullSecrets, Replicas,
+    ExcludedNamespaces, Index, Policies, Provision, PullLogins, PullSecrets, Replicas,
 };
 use crate::config::{BackupConfig, Config};
 use crate::copy_queue::CopyMetrics;
@@ -32,7 +32,7 @@ use crate::registry_metrics::RegistryMetrics;
 use crate::server::CertificateTrouble;
 use crate::target_lookup::{TargetLookup, TargetRegistries};
 
-/// Builds the parts, with what stays the same for all configurations.
+/// Builds running configurations, with what stays the same for all of them.
 pub(super) struct Builder {
     pub(super) sources: SourceArgs,
     pub(super) originals: OriginalsArgs,
@@ -43,12 +43,12 @@ pub(super) struct Builder {
     pub(super) targets: Registries,
     pub(super) budgets: NamespaceBudgets,
     pub(super) queue: SharedCopyQueue,
-    pub(super) metrics: PartMetrics,
+    pub(super) metrics: ServiceMetrics,
     pub(super) certificate: Option<Receiver<Option<CertificateTrouble>>>,
     pub(super) stop: CancellationToken,
 }
 
-pub(super) struct PartMetrics {
+pub(super) struct ServiceMetrics {
     pub(super) facade: FacadeMetrics,
     pub(super) copies: CopyMetrics,
     pub(super) cluster: ClusterMetrics,
@@ -63,8 +63,8 @@ struct Lookups {
     sources: Registries,
 }
 
-/// The parts of one configuration. Their tasks end when they are dropped.
-pub(super) struct Parts {
+/// What runs with one configuration. Its tasks end when it is dropped.
+pub(super) struct RunningConfig {
     pub(super) backups: ByBackup<Lookup>,
     made_of: ByBackup<MadeOf>,
     /// The registries of originals.
@@ -72,7 +72,7 @@ pub(super) struct Parts {
     pub(super) replicas: Replicas,
     pub(super) facade: Arc<Facade>,
     /// The logins that pull Secrets may have, with former ones.
-    logins: Vec<PullLogin>,
+    logins: PullLogins,
     stop: CancellationToken,
     _guard: DropGuard,
 }
@@ -89,7 +89,7 @@ const FIRST_BACKOFF: Duration = Duration::from_secs(5);
 const LONGEST_BACKOFF: Duration = Duration::from_mins(5);
 
 impl Builder {
-    /// Builds the parts of a configuration, and starts their tasks. The lookups in backups that did not change are those of
+    /// Builds what runs with a configuration, and starts its tasks. The lookups in backups that did not change are those of
     /// `former`, with their copies, health and backoffs.
     ///
     /// # Errors
@@ -97,20 +97,16 @@ impl Builder {
     pub(super) async fn build(
         &self,
         config: &Config,
-        former: Option<&Parts>,
-    ) -> anyhow::Result<Parts> {
-        let mut configs = ByBackup::new(&config.default);
-        for (name, backup) in &config.named {
-            configs.insert(name.clone(), backup);
-        }
+        former: Option<&RunningConfig>,
+    ) -> anyhow::Result<RunningConfig> {
         let mut plan = self.cluster.pull_plan(config)?;
-        let before = former.map_or(&[][..], |former| former.logins.as_slice());
-        let logins = plan.add_former(before);
+        let before = former.map(|former| former.logins.clone());
+        let logins = plan.add_former(&before.unwrap_or_default());
         let Lookups {
             backups,
             made_of,
             sources,
-        } = self.lookups(&configs, former)?;
+        } = self.lookups(&config.backups, former)?;
         let hosts = backups.values().map(|lookup| lookup.backup().registry());
         let rewritten = self.sources.rewrite_targets(&self.originals, hosts)?;
         let of_targets = config.targets.iter();
@@ -179,7 +175,7 @@ impl Builder {
                 excluded_namespaces: self.excluded_namespaces.clone(),
             },
         };
-        Ok(Parts {
+        Ok(RunningConfig {
             backups,
             made_of,
             sources,
@@ -195,8 +191,8 @@ impl Builder {
     /// so are the registries of originals.
     fn lookups(
         &self,
-        configs: &ByBackup<&BackupConfig>,
-        former: Option<&Parts>,
+        configs: &ByBackup<BackupConfig>,
+        former: Option<&RunningConfig>,
     ) -> Result<Lookups, UsageError> {
         // Each lookup knows the locations of all backups.
         let former = former.filter(|former| former.has_locations_of(configs));
@@ -208,7 +204,7 @@ impl Builder {
             self.sources.originals(&self.originals, hosts)?
         };
         let mut made_of = configs.map(|_, config| MadeOf {
-            config: (*config).clone(),
+            config: config.clone(),
             registries: self.targets.with_credentials(config.push.clone()),
         });
         let backups = configs.try_map(|name, config| {
@@ -220,14 +216,15 @@ impl Builder {
                 .get(name)
                 .map_or(&self.targets, |made| &made.registries);
             let images = Locations::new(config.backup.clone(), registries, sources.clone());
-            let images = images.map_err(|error| unusable(name, &error))?;
+            let images = images
+                .map_err(|error| UsageError(format!("{}: {error}", config.origin.registry())))?;
             let images = images
                 .with_former_backups(FormerBackups::new(&config.backup, config.former.clone()))
                 .with_other_backups(OtherBackups::of(name, &places))
                 .with_max_bytes(config.max_image_size);
             Ok::<_, UsageError>(Lookup::of_backup(
                 Arc::new(images),
-                name.clone(),
+                config.origin.clone(),
                 Some(config.parallel_copies),
                 &self.queue,
                 &self.budgets,
@@ -251,11 +248,11 @@ impl Builder {
         self.metrics.registries.name_used_hosts(used);
     }
 
-    /// Replaces the running parts whenever the configuration changes. They stay while the new ones cannot be used.
+    /// Replaces what runs whenever the configuration changes. It stays while the new configuration cannot be used.
     pub(super) async fn follow(
         self,
         mut config: Receiver<Arc<Config>>,
-        running: Sender<Arc<Parts>>,
+        running: Sender<Arc<RunningConfig>>,
         facade: Sender<Arc<Facade>>,
     ) {
         while config.changed().await.is_ok() {
@@ -265,14 +262,14 @@ impl Builder {
                 let new = Arc::clone(&config.borrow_and_update());
                 let former = Arc::clone(&running.borrow());
                 let error = match self.build(&new, Some(&former)).await {
-                    Ok(parts) => {
-                        let parts = Arc::new(parts);
-                        facade.send_replace(Arc::clone(&parts.facade));
+                    Ok(built) => {
+                        let built = Arc::new(built);
+                        facade.send_replace(Arc::clone(&built.facade));
                         log_backups(&new);
-                        running.send_replace(Arc::clone(&parts));
-                        former.retire(&parts).await;
+                        running.send_replace(Arc::clone(&built));
+                        former.retire(&built).await;
                         let name = |name: &str| {
-                            parts
+                            built
                                 .backups
                                 .iter()
                                 .any(|(known, _)| known.as_str() == name)
@@ -303,11 +300,11 @@ impl Builder {
     }
 }
 
-impl Parts {
+impl RunningConfig {
     /// Returns whether all backups are where they are in `configs`, with the same former locations.
-    fn has_locations_of(&self, configs: &ByBackup<&BackupConfig>) -> bool {
+    fn has_locations_of(&self, configs: &ByBackup<BackupConfig>) -> bool {
         let here = self.made_of.iter().map(|(name, made)| (name, &made.config));
-        let there = configs.iter().map(|(name, config)| (name, *config));
+        let there = configs.iter();
         let location = |(name, config): (&BackupName<'static>, &BackupConfig)| {
             (name.clone(), config.backup.clone(), config.former.clone())
         };
@@ -373,17 +370,9 @@ async fn report_unusable_rules(policies: Policies, backups: Arc<BackupLocations>
     }
 }
 
-fn unusable(name: &BackupName<'_>, error: &dyn std::fmt::Display) -> UsageError {
-    if name.is_default() {
-        UsageError(format!("--registry: {error}"))
-    } else {
-        UsageError(format!("backup {name}: {error}"))
-    }
-}
-
 /// Logs the backups that requests name.
 pub(super) fn log_backups(config: &Config) {
-    for (name, BackupConfig { backup, .. }) in &config.named {
+    for (name, BackupConfig { backup, .. }) in config.backups.named() {
         tracing::info!(
             backup = %name,
             location = backup.location(),
