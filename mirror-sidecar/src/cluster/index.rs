@@ -6,6 +6,7 @@
 //! Queries are in `queries` and `candidates`.
 
 mod candidates;
+mod copies;
 mod entry;
 mod image_users;
 mod limits;
@@ -27,8 +28,9 @@ use super::pull_locations::{LoginSet, PullLocations};
 use super::workload::{Key, NamespaceObject, Object, Workload};
 use super::workload_kind::{Kind, WorkloadKind};
 pub use candidates::{Candidate, CopyState, ImageNamespaces, candidates_in};
+use copies::Copies;
 pub use entry::Entry;
-use entry::{Containers, Location, OpaqueCopy};
+use entry::{Containers, Location, UsedCopy};
 use image_users::ImageUsers;
 pub use image_users::{Image, ImageUse};
 use limits::AmountsOfIndex;
@@ -39,10 +41,6 @@ pub use queries::{InjectedImages, LeftOut, User};
 pub use rules::{CURRENT_NAME, MAX_SECRET_NAMES, Rules};
 pub use sync_state::SyncState;
 use sync_state::SyncStates;
-
-/// Originals that are kept of one copy: several tags can have the same digest. The author of a workload can annotate any
-/// number.
-const MAX_ORIGINALS: usize = 2;
 
 /// Namespaces whose workloads may arrive before them. Watches deliver a namespace within a second or so.
 const MAX_UNSELECTED: usize = 10_000;
@@ -77,12 +75,9 @@ pub struct Index {
     workloads: HashMap<Arc<Key>, Entry>,
     /// Users of images outside the backup.
     originals: ImageUsers,
-    /// Users of images in the backup, and of copies in former ones.
-    copies: ImageUsers,
+    copies: Copies,
     /// Workloads that another admission could rewrite, by the originals that the targets of rewrites have.
     rewritten: ImageUsers,
-    /// The originals of opaque copies, with the number of workloads that name both.
-    opaque: BTreeMap<Image, BTreeMap<Image, usize>>,
     namespaces: Namespaces,
     /// Workloads that another admission could rewrite.
     candidates: BTreeSet<Arc<Key>>,
@@ -114,9 +109,8 @@ impl Index {
             shared_amounts: SharedAmounts::default().index(),
             workloads: HashMap::new(),
             originals: ImageUsers::default(),
-            copies: ImageUsers::default(),
+            copies: Copies::default(),
             rewritten: ImageUsers::default(),
-            opaque: BTreeMap::new(),
             namespaces: Namespaces::default(),
             candidates: BTreeSet::new(),
             of_other_installations: BTreeSet::new(),
@@ -137,7 +131,7 @@ impl Index {
         self
     }
 
-    /// Shares the limits of the cluster with other indexes.
+    /// Shares the limits with other indexes. The first one is that of the default backup.
     #[must_use]
     pub fn with_shared_amounts(mut self, shared: &SharedAmounts) -> Self {
         self.shared_amounts = shared.index();
@@ -290,11 +284,10 @@ impl Index {
         let epoch = self.sync_states.epoch(kind);
         let policies = self.policies().current();
         let selection = self.selection(&policies, &workload.key.namespace);
-        let demand = if !policies.is_empty() && self.is_of_skipped(&workload) {
-            policies.no_demand(&workload)
-        } else {
-            policies.demand(selection, &workload)
-        };
+        let mut demand = policies.demand(selection, &workload);
+        if !policies.is_empty() && self.is_of_skipped(&workload) {
+            demand = demand.without_object();
+        }
         let Some(new) = self.entry(&workload, &demand, epoch) else {
             return self.remove(&workload.key);
         };
@@ -348,10 +341,8 @@ impl Index {
             let known = original.or_else(|| self.copies.shared(image));
             known.or_else(|| self.rewritten.shared(image))
         };
-        let shared_original = |copy: &Image, original: &ImageRef<'_>| {
-            let mut originals = self.opaque.get(copy)?.keys();
-            originals.find(|known| known.as_ref() == original).cloned()
-        };
+        let shared_original =
+            |copy: &Image, original: &ImageRef<'_>| self.copies.shared_original(copy, original);
         Entry::new(
             workload,
             &self.rules,
@@ -373,10 +364,9 @@ impl Index {
 
     /// Returns `false` if no query returns anything else than before.
     fn insert(&mut self, key: Key, mut entry: Entry) -> bool {
-        let in_namespace = self
-            .namespaces
-            .amounts(&key.namespace)
-            .plus(Amounts::WORKLOAD);
+        let elsewhere = self.shared_amounts.elsewhere(&key.namespace);
+        let in_namespace = self.namespaces.amounts(&key.namespace);
+        let in_namespace = elsewhere.with(in_namespace.plus(Amounts::WORKLOAD));
         let mut in_all = self.shared_total().plus(Amounts::WORKLOAD);
         if !self.limits.allow(in_namespace, in_all) {
             let epoch = entry.epoch();
@@ -389,12 +379,12 @@ impl Index {
         entry.retain_images(|image, location| {
             let users = match location {
                 Location::Upstream => &mut self.originals,
-                Location::Backup => &mut self.copies,
+                Location::Backup(claim) => &mut self.copies.of_mut(claim).users,
                 Location::Target => &mut self.rewritten,
             };
             let with_image = in_all.plus(users.addition(image));
             let in_namespace = self.namespaces.amounts_with(&key.namespace, image);
-            let is_kept = self.limits.allow(in_namespace, with_image);
+            let is_kept = self.limits.allow(elsewhere.with(in_namespace), with_image);
             if is_kept {
                 in_all = with_image;
                 self.namespaces.add_image(&key.namespace, image);
@@ -415,15 +405,9 @@ impl Index {
             let skipped = self.skipped.entry(namespace).or_default();
             skipped.insert(Arc::clone(&key));
         }
-        entry.retain_opaque(|opaque| {
-            let originals = self.opaque.get(&opaque.copy);
-            originals.is_none_or(|originals| {
-                originals.len() < MAX_ORIGINALS || originals.contains_key(&opaque.original)
-            })
-        });
+        entry.retain_opaque(|opaque| self.copies.of(opaque.claim).has_room_for(opaque));
         for opaque in entry.opaque() {
-            let originals = self.opaque.entry(Arc::clone(&opaque.copy)).or_default();
-            *originals.entry(Arc::clone(&opaque.original)).or_default() += 1;
+            self.copies.of_mut(opaque.claim).add_opaque(opaque);
         }
         if entry.is_candidate() {
             self.candidates.insert(Arc::clone(&key));
@@ -431,6 +415,7 @@ impl Index {
         if entry.containers().is_some_and(Containers::has_images) {
             self.maybe_injected.insert(Arc::clone(&key));
         }
+        self.share_amounts_of(&key.namespace);
         self.workloads.insert(key, entry);
         true
     }
@@ -443,8 +428,15 @@ impl Index {
             bytes: 1,
         };
         let in_namespace = self.namespaces.amounts(namespace).plus(one);
+        let elsewhere = self.shared_amounts.elsewhere(namespace);
         self.limits
-            .allow(in_namespace, self.shared_total().plus(one))
+            .allow(elsewhere.with(in_namespace), self.shared_total().plus(one))
+    }
+
+    /// Tells the other indexes what this one has of a namespace.
+    fn share_amounts_of(&self, namespace: &Arc<str>) {
+        let amounts = self.namespaces.amounts(namespace);
+        self.shared_amounts.set_namespace(namespace, amounts);
     }
 
     fn remove(&mut self, key: &Key) -> bool {
@@ -455,16 +447,16 @@ impl Index {
             self.namespaces.remove_image(&key.namespace, image);
             self.originals.remove(image, &key);
         }
-        for image in entry.in_backup() {
+        for UsedCopy { image, claim } in entry.in_backup() {
             self.namespaces.remove_image(&key.namespace, image);
-            self.copies.remove(image, &key);
+            self.copies.of_mut(*claim).users.remove(image, &key);
         }
         for image in entry.rewritten() {
             self.namespaces.remove_image(&key.namespace, image);
             self.rewritten.remove(image, &key);
         }
         for opaque in entry.opaque() {
-            self.remove_opaque(opaque);
+            self.copies.of_mut(opaque.claim).remove_opaque(opaque);
         }
         if self.truncated.remove(&key) {
             self.namespaces
@@ -481,22 +473,8 @@ impl Index {
         }
         self.namespaces
             .remove_workload(&key.namespace, entry.secret_names(), entry.used_logins());
+        self.share_amounts_of(&key.namespace);
         true
-    }
-
-    fn remove_opaque(&mut self, opaque: &OpaqueCopy) {
-        let Some(originals) = self.opaque.get_mut(&opaque.copy) else {
-            return;
-        };
-        if let Some(count) = originals.get_mut(&opaque.original) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                originals.remove(&opaque.original);
-            }
-        }
-        if originals.is_empty() {
-            self.opaque.remove(&opaque.copy);
-        }
     }
 
     /// Removes the objects that the last list of a kind did not contain.

@@ -56,6 +56,20 @@ pub struct Demand<'p> {
     set: &'p PolicySet,
     namespace: &'p str,
     policies: Bits,
+    /// Those that select the namespace, whatever the object is.
+    selecting: Bits,
+}
+
+/// What the rules of a namespace say about an image in a backup that one of its workloads uses. Anybody who may create Pods can
+/// name any image of any backup. The strongest claim comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CopyClaim {
+    /// A rule sends the original into this backup: the copy is created and maintained.
+    Wanted,
+    /// The rules use this backup, but not for this image.
+    Allowed,
+    /// The rules do not use this backup. Workloads must not learn from mirror-sidecar what it contains.
+    Barred,
 }
 
 /// Policies of a set, by their index.
@@ -126,20 +140,12 @@ impl PolicySet {
     pub fn demand<'p>(&'p self, selection: Selection, workload: &'p Workload) -> Demand<'p> {
         let namespace = &*workload.key.namespace;
         let admitting = self.bits(|policy| policy.admits(workload));
+        let selecting = self.selected(selection);
         Demand {
             set: self,
             namespace,
-            policies: admitting.and(self.selected(selection)),
-        }
-    }
-
-    /// Returns that nothing is wanted of an object, whatever the policies say.
-    #[must_use]
-    pub fn no_demand<'p>(&'p self, workload: &'p Workload) -> Demand<'p> {
-        Demand {
-            set: self,
-            namespace: &workload.key.namespace,
-            policies: Bits::default(),
+            policies: admitting.and(selecting),
+            selecting,
         }
     }
 
@@ -214,6 +220,44 @@ impl Selection {
 }
 
 impl Demand<'_> {
+    /// Returns that nothing is wanted of the object, whatever the policies say.
+    #[must_use]
+    pub fn without_object(self) -> Self {
+        Self {
+            policies: Bits::default(),
+            ..self
+        }
+    }
+
+    /// Returns the claim of the namespace to an image in `backup` with this original, if it is known. Without policies, there are
+    /// copies in the default backup only.
+    #[must_use]
+    pub fn claim(&self, original: Option<&ImageRef<'_>>, backup: &BackupName<'_>) -> CopyClaim {
+        let of_namespace = Self {
+            policies: self.selecting,
+            ..*self
+        };
+        if self.set.is_empty() && backup.is_default()
+            || original.is_some_and(|original| of_namespace.wants(original, backup))
+        {
+            CopyClaim::Wanted
+        } else if of_namespace.may_choose(backup) {
+            CopyClaim::Allowed
+        } else {
+            CopyClaim::Barred
+        }
+    }
+
+    /// Returns whether the rules can choose a backup for some image.
+    fn may_choose(&self, backup: &BackupName<'_>) -> bool {
+        let is_it = |owner: &LoginOwner| matches!(owner, LoginOwner::Backup(name) if name.as_str() == backup.as_str());
+        let choosing = self.set.bits(|policy| {
+            let mut places = policy.places().in_namespace(self.namespace);
+            places.any(is_it)
+        });
+        !self.policies.and(choosing).is_empty()
+    }
+
     /// Returns whether no policy would rewrite the object.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
@@ -258,6 +302,10 @@ impl Demand<'_> {
         };
         !self.policies.is_empty() && !self.policies.and(wanting()).is_empty()
     }
+}
+
+impl CopyClaim {
+    pub const ALL: [Self; 3] = [Self::Wanted, Self::Allowed, Self::Barred];
 }
 
 impl Bits {
@@ -319,22 +367,47 @@ pub struct AllowedLogins {
     pub has_places: bool,
 }
 
+impl AllowedLogins {
+    /// Any login may be allowed.
+    const UNKNOWN: Self = Self {
+        certain: LoginSet::NONE,
+        possible: LoginSet::ALL,
+        has_places: true,
+    };
+
+    fn or(self, other: Self) -> Self {
+        Self {
+            certain: self.certain.or(other.certain),
+            possible: self.possible.or(other.possible),
+            has_places: self.has_places || other.has_places,
+        }
+    }
+}
+
 impl PolicySet {
-    /// Returns the logins of the backups and targets that the rules can choose for images in a namespace. Without policies, only
-    /// the default backup is used. Without a current selection, labels of the namespace count as unknown.
+    /// Returns the logins of the backups and targets that the rules can choose for images in a namespace. Without a current
+    /// selection, labels of the namespace count as unknown.
+    ///
+    /// Without policies, and with a policy that cannot be parsed, all images are copied to the default backup. If there are other
+    /// places (`has_several_places`), this allows no login: the rules that are missing may keep the namespace from each of them.
     #[must_use]
     pub fn allowed_logins(
         &self,
         namespace: &str,
         selection: Option<Selection>,
         locations: &PullLocations,
+        has_several_places: bool,
     ) -> AllowedLogins {
         if self.is_empty() {
-            let default = locations.of_place(&LoginOwner::Backup(BackupName::DEFAULT));
-            return AllowedLogins {
-                certain: default,
-                possible: default,
-                has_places: true,
+            return if has_several_places {
+                AllowedLogins::UNKNOWN
+            } else {
+                let default = locations.of_place(&LoginOwner::Backup(BackupName::DEFAULT));
+                AllowedLogins {
+                    certain: default,
+                    possible: default,
+                    has_places: true,
+                }
             };
         }
         let selection = selection.filter(|selection| self.is_current(*selection));
@@ -348,6 +421,10 @@ impl PolicySet {
                 None => policy.selects_namespace(namespace, None),
             };
             if selects == Some(false) {
+                continue;
+            }
+            if policy.is_fallback() && has_several_places {
+                allowed = allowed.or(AllowedLogins::UNKNOWN);
                 continue;
             }
             for place in policy.places().in_namespace(namespace) {

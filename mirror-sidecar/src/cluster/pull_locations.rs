@@ -136,6 +136,12 @@ impl PullLocations {
         Self(locations.take(MAX_LOGINS).collect())
     }
 
+    /// Returns whether there are logins besides that of the default backup.
+    #[must_use]
+    pub fn has_several_owners(&self) -> bool {
+        self.0.iter().any(|login| !login.owner.is_default())
+    }
+
     /// Returns the login for images that workloads pull from `place`, if there is one.
     #[must_use]
     pub fn of_place(&self, place: &LoginOwner) -> LoginSet {

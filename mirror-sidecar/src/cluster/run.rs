@@ -22,7 +22,7 @@ use super::events::EventMetrics;
 use super::index::{Limits, SharedAmounts};
 use super::injected::InjectedContainers;
 use super::policies::Policy;
-use super::policies::follow::Followed;
+use super::policies::follow::{Followed, KNOWN_WITHIN};
 use super::policy_events::PolicyEvents;
 use super::pull_secrets::{PullLogins, SecretMetrics, Setup};
 use super::readmission::{ReadmissionController, ReadmissionMetrics};
@@ -50,9 +50,6 @@ use crate::target_lookup::TargetLookup;
 /// Longest wait for bytes of the API server. It ends each watch after less than five minutes, so a connection that is silent
 /// for longer is lost.
 const SILENCE: Duration = Duration::from_mins(6);
-
-/// Longest wait for the policies before images are copied.
-const POLICIES_FIRST: Duration = Duration::from_secs(30);
 
 /// The metrics of the parts.
 #[derive(Clone)]
@@ -340,7 +337,7 @@ fn start_watches(
     let watches = {
         let stop = stop.clone();
         async move {
-            while policies.is_any() && timeout(POLICIES_FIRST, policies.known()).await.is_err() {
+            while policies.is_any() && timeout(KNOWN_WITHIN, policies.known()).await.is_err() {
                 // During an outage there is nothing to copy either.
                 if !server.is_away() {
                     tracing::warn!(

@@ -8,7 +8,7 @@ use mirror_contract::{Backup, ImageRef};
 
 use super::image_users::Image;
 use super::rules::{Rules, SecretNames};
-use crate::cluster::policies::Demand;
+use crate::cluster::policies::{CopyClaim, Demand};
 use crate::cluster::pull_locations::LoginSet;
 use crate::cluster::workload::{Life, Workload};
 use crate::cluster::workload_kind::WorkloadKind;
@@ -24,7 +24,7 @@ const MAX_CONTAINERS: usize = 256;
 pub struct Entry {
     facts: Facts,
     originals: Box<[Image]>,
-    in_backup: Box<[Image]>,
+    in_backup: Box<[UsedCopy]>,
     rewritten: Box<[Image]>,
     opaque: Box<[OpaqueCopy]>,
     containers: Option<Box<Containers>>,
@@ -53,10 +53,18 @@ struct Facts {
     is_skipped: bool,
 }
 
+/// An image in the backup.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UsedCopy {
+    pub image: Image,
+    pub claim: CopyClaim,
+}
+
 /// A copy whose name does not contain its original.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OpaqueCopy {
     pub copy: Image,
+    pub claim: CopyClaim,
     /// From the policy's annotation, or from a former name.
     pub original: Image,
     /// It is the current copy of the original, and its name is only shortened, or it moves to another backup.
@@ -89,7 +97,7 @@ struct LeftOut {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Location {
     Upstream,
-    Backup,
+    Backup(CopyClaim),
     /// Upstream, and in the target of a rewrite.
     Target,
 }
@@ -99,7 +107,7 @@ pub(super) enum Location {
 struct Images {
     originals: Vec<Image>,
     rewritten: Vec<Image>,
-    in_backup: Vec<Image>,
+    in_backup: Vec<UsedCopy>,
     opaque: Vec<OpaqueCopy>,
     /// Some images are copies in other backups.
     has_copies_elsewhere: bool,
@@ -129,14 +137,19 @@ impl Images {
             if let Some((original, is_current)) =
                 opaque_original(workload, rules, moves, text, &image)
             {
+                let claim = demand.claim(Some(&original), rules.backup_name());
                 let image = image.without_redundant_tag();
                 let copy = shared(&image).unwrap_or_else(|| Arc::new(image.into_owned()));
                 let original = shared_original(&copy, &original)
                     .or_else(|| shared(&original))
                     .unwrap_or_else(|| Arc::new(original));
-                images.in_backup.push(Arc::clone(&copy));
+                images.in_backup.push(UsedCopy {
+                    image: Arc::clone(&copy),
+                    claim,
+                });
                 images.opaque.push(OpaqueCopy {
                     copy,
+                    claim,
                     original,
                     is_current,
                 });
@@ -145,9 +158,15 @@ impl Images {
             if is_elsewhere {
                 continue;
             }
-            let list = if rules.is_in_backup(&image) {
-                &mut images.in_backup
-            } else if is_exempt || replaces_copy(workload, rules, text) {
+            if rules.is_in_backup(&image) {
+                let original = rules.original(&image);
+                let claim = demand.claim(original.as_ref(), rules.backup_name());
+                let image = image.without_redundant_tag();
+                let image = shared(&image).unwrap_or_else(|| Arc::new(image.into_owned()));
+                images.in_backup.push(UsedCopy { image, claim });
+                continue;
+            }
+            let list = if is_exempt || replaces_copy(workload, rules, text) {
                 // It needs the copies of earlier rewrites, but no new ones. The template of a Pod that uses an original in
                 // place of a copy still names the copy.
                 continue;
@@ -203,6 +222,8 @@ impl Entry {
             shared_original,
         );
         let (mut originals, mut in_backup) = (each_once(originals), each_once(in_backup));
+        // The same copy can have several originals.
+        in_backup.dedup_by(|next, first| next.image == first.image);
         let mut rewritten = each_once(rewritten);
         let other_installation = other_installation(workload, rules);
         if other_installation.is_some() {
@@ -244,8 +265,11 @@ impl Entry {
         let containers = Containers::of(workload, &originals, has_copies)
             .filter(|containers| is_of_default || containers.has_images());
         let images = hash(&(&originals, &in_backup, &rewritten, &opaque, &containers));
-        let beyond_object = truncate([&mut in_backup, &mut originals, &mut rewritten]);
-        opaque.retain(|opaque| in_backup.contains(&opaque.copy));
+        let mut room = MAX_IMAGES;
+        let beyond_object = truncate(&mut in_backup, &mut room)
+            + truncate(&mut originals, &mut room)
+            + truncate(&mut rewritten, &mut room);
+        opaque.retain(|opaque| in_backup.iter().any(|used| used.image == opaque.copy));
         let facts = Facts {
             uid: workload.uid.clone(),
             created: workload.created,
@@ -293,7 +317,7 @@ impl Entry {
 
     /// Returns the images in the backup, each once, in their order.
     #[must_use]
-    pub fn in_backup(&self) -> &[Image] {
+    pub fn in_backup(&self) -> &[UsedCopy] {
         &self.in_backup
     }
 
@@ -309,9 +333,14 @@ impl Entry {
 
     /// Keeps the images for which `keep` returns `true`. It is called for those in the backup first, which are running.
     pub(super) fn retain_images(&mut self, mut keep: impl FnMut(&Image, Location) -> bool) {
-        let mut left_out = 0_u32;
+        let before = self.in_backup.len();
+        let in_backup = std::mem::take(&mut self.in_backup).into_iter();
+        self.in_backup = in_backup
+            .filter(|used| keep(&used.image, Location::Backup(used.claim)))
+            .collect();
+        let removed = before.saturating_sub(self.in_backup.len());
+        let mut left_out = u32::try_from(removed).unwrap_or(u32::MAX);
         for (images, location) in [
-            (&mut self.in_backup, Location::Backup),
             (&mut self.originals, Location::Upstream),
             (&mut self.rewritten, Location::Target),
         ] {
@@ -333,7 +362,7 @@ impl Entry {
         let in_backup = &self.in_backup;
         let opaque = std::mem::take(&mut self.opaque).into_iter();
         self.opaque = opaque
-            .filter(|opaque| in_backup.contains(&opaque.copy))
+            .filter(|opaque| in_backup.iter().any(|used| used.image == opaque.copy))
             .collect();
     }
 
@@ -469,19 +498,15 @@ fn other_installation(workload: &Workload, rules: &Rules) -> Option<Box<str>> {
     found.map(|(copy, _)| Box::from(copy.as_str()))
 }
 
-/// Keeps [`MAX_IMAGES`] images of these lists, the first ones; returns how many it removed.
-fn truncate(lists: [&mut Vec<Image>; 3]) -> u32 {
-    let mut room = MAX_IMAGES;
-    let mut removed = 0;
-    for images in lists {
-        removed += images.len().saturating_sub(room);
-        images.truncate(room);
-        room -= images.len();
-    }
+/// Keeps the first images of a list for which there is `room`; returns how many it removed.
+fn truncate<T>(images: &mut Vec<T>, room: &mut usize) -> u32 {
+    let removed = images.len().saturating_sub(*room);
+    images.truncate(*room);
+    *room -= images.len();
     u32::try_from(removed).unwrap_or(u32::MAX)
 }
 
-fn each_once(mut images: Vec<Image>) -> Vec<Image> {
+fn each_once<T: Ord>(mut images: Vec<T>) -> Vec<T> {
     images.sort_unstable();
     images.dedup();
     images

@@ -3,6 +3,7 @@
 //! Anybody who may create workloads chooses how many there are and which images they name: originals or invented copies, by
 //! tag or by digest. So workloads, images, uses of images and bytes of references are all limited.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mirror_contract::ImageRef;
@@ -30,15 +31,31 @@ pub struct Limits {
     pub cluster: Amounts,
 }
 
-/// The sizes of the indexes of all backups, which share the limits of the cluster. Clones share them.
+/// The sizes of the indexes of all backups, which share the limits. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct SharedAmounts(Arc<Mutex<Vec<Amounts>>>);
+pub struct SharedAmounts(Arc<Mutex<AmountsOfIndexes>>);
+
+#[derive(Debug, Default)]
+struct AmountsOfIndexes {
+    /// By the position of the index.
+    totals: Vec<Amounts>,
+    /// Of each namespace, with the position of the index. Empty while there is only one index.
+    namespaces: HashMap<Arc<str>, Vec<(usize, Amounts)>>,
+}
 
 /// The size of one of these indexes.
 #[derive(Debug)]
 pub(super) struct AmountsOfIndex {
     shared: SharedAmounts,
     position: usize,
+}
+
+/// What the other indexes have of a namespace.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NamespaceElsewhere {
+    is_of_default: bool,
+    in_default: Amounts,
+    in_others: Amounts,
 }
 
 impl Default for Limits {
@@ -127,31 +144,85 @@ impl Amounts {
 }
 
 impl SharedAmounts {
+    /// Returns a place for the size of another index. The first one is that of the default backup.
     pub(super) fn index(&self) -> AmountsOfIndex {
         let mut all = self.lock();
-        all.push(Amounts::default());
+        all.totals.push(Amounts::default());
         AmountsOfIndex {
             shared: self.clone(),
-            position: all.len() - 1,
+            position: all.totals.len() - 1,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Amounts>> {
+    fn lock(&self) -> MutexGuard<'_, AmountsOfIndexes> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl AmountsOfIndex {
     pub(super) fn set(&self, amounts: Amounts) {
-        if let Some(own) = self.shared.lock().get_mut(self.position) {
+        if let Some(own) = self.shared.lock().totals.get_mut(self.position) {
             *own = amounts;
         }
     }
 
     pub(super) fn of_others(&self) -> Amounts {
         let all = self.shared.lock();
-        let others = all.iter().enumerate();
+        let others = all.totals.iter().enumerate();
         let others = others.filter(|(position, _)| *position != self.position);
         others.fold(Amounts::default(), |sum, (_, amounts)| sum.plus(*amounts))
+    }
+
+    /// Sets what this index has of a namespace.
+    pub(super) fn set_namespace(&self, namespace: &Arc<str>, amounts: Amounts) {
+        let mut all = self.shared.lock();
+        if all.totals.len() < 2 {
+            return;
+        }
+        let of_namespace = all.namespaces.entry(Arc::clone(namespace)).or_default();
+        of_namespace.retain(|(position, _)| *position != self.position);
+        if amounts != Amounts::default() {
+            of_namespace.push((self.position, amounts));
+        }
+        if of_namespace.is_empty() {
+            all.namespaces.remove(namespace);
+        }
+    }
+
+    pub(super) fn elsewhere(&self, namespace: &str) -> NamespaceElsewhere {
+        let mut elsewhere = NamespaceElsewhere {
+            is_of_default: self.position == 0,
+            in_default: Amounts::default(),
+            in_others: Amounts::default(),
+        };
+        let all = self.shared.lock();
+        for (position, amounts) in all.namespaces.get(namespace).into_iter().flatten() {
+            if *position == self.position {
+                continue;
+            }
+            let sum = if *position == 0 {
+                &mut elsewhere.in_default
+            } else {
+                &mut elsewhere.in_others
+            };
+            *sum = sum.plus(*amounts);
+        }
+        elsewhere
+    }
+}
+
+impl NamespaceElsewhere {
+    /// Returns what all indexes have, of which one has `own`. A workload with images of another backup is in the default index,
+    /// too, and counts once.
+    pub(super) fn with(self, own: Amounts) -> Amounts {
+        let (in_default, in_others) = if self.is_of_default {
+            (own, self.in_others)
+        } else {
+            (self.in_default, self.in_others.plus(own))
+        };
+        Amounts {
+            workloads: in_default.workloads.max(in_others.workloads),
+            ..in_default.plus(in_others)
+        }
     }
 }

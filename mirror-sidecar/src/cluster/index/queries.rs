@@ -11,6 +11,7 @@ use super::entry::{Containers, Entry};
 use super::image_users::{Image, ImageUse};
 use super::namespaces::NamespaceState;
 use super::sync_state::SyncState;
+use crate::cluster::policies::CopyClaim;
 use crate::cluster::pull_locations::{LoginAccess, LoginSet};
 use crate::cluster::workload::Key;
 use crate::cluster::workload_kind::{Kind, WorkloadKind};
@@ -66,9 +67,10 @@ impl Index {
         self.originals.iter()
     }
 
-    /// Returns the images in use in the backup: copies, and other images that somebody keeps there.
-    pub fn images_in_backup(&self) -> impl Iterator<Item = ImageUse<'_>> {
-        self.copies.iter()
+    /// Returns the images in use in the backup with this claim, in their order: copies, and other images that somebody keeps
+    /// there.
+    pub fn images_in_backup(&self, claim: CopyClaim) -> impl Iterator<Item = ImageUse<'_>> {
+        self.copies.of(claim).users.iter()
     }
 
     /// Returns the hosts of these images, by the number of objects that use them.
@@ -83,14 +85,15 @@ impl Index {
         hosts.into_iter().map(|(host, _)| host.to_owned()).collect()
     }
 
-    /// Returns the copies in use whose names do not contain the originals, each with its originals: copies with a former or
-    /// a shortened name.
-    pub fn opaque_copies(&self) -> impl Iterator<Item = (&Image, &Image)> {
-        let copies = self.opaque.iter();
+    /// Returns the copies in use with this claim whose names do not contain the originals, each with its originals: copies with
+    /// a former or a shortened name.
+    pub fn opaque_copies(&self, claim: CopyClaim) -> impl Iterator<Item = (&Image, &Image)> {
+        let copies = self.copies.of(claim).opaque.iter();
         copies.flat_map(|(copy, originals)| originals.keys().map(move |original| (copy, original)))
     }
 
-    /// Returns at most `limit` users of an image in the backup or outside, ordered by [`WorkloadKind`].
+    /// Returns at most `limit` users of an image in the backup or outside, ordered by [`WorkloadKind`]. Users of an image in the
+    /// backup whose rules do not use this backup do not count.
     pub fn users<'a>(
         &'a self,
         image: &ImageRef<'a>,
@@ -106,8 +109,7 @@ impl Index {
         })
     }
 
-    /// Returns the namespaces that use an image in the backup or outside. One with many users is returned several times,
-    /// usually in a row.
+    /// Returns the namespaces of these users. One with many users is returned several times, usually in a row.
     pub fn namespaces_of<'a>(&'a self, image: &ImageRef<'a>) -> impl Iterator<Item = &'a Arc<str>> {
         self.keys_of(image).map(|key| &key.namespace)
     }
@@ -279,12 +281,23 @@ impl Index {
 }
 
 impl Index {
+    /// Returns whether there are backups or targets with logins besides the default backup.
+    #[must_use]
+    pub fn has_several_places(&self) -> bool {
+        self.rules.other_backups.iter().next().is_some() || self.pull_locations.has_several_owners()
+    }
+
     /// Returns what is known about the logins for a namespace. While not all workloads are known, they may use any.
     #[must_use]
     pub fn login_access(&self, namespace: &str) -> LoginAccess {
         let policies = self.policies().current();
         let selection = self.namespaces.selection(namespace);
-        let allowed = policies.allowed_logins(namespace, selection, &self.pull_locations);
+        let allowed = policies.allowed_logins(
+            namespace,
+            selection,
+            &self.pull_locations,
+            self.has_several_places(),
+        );
         let used = if self.is_complete() {
             self.namespaces.used_logins(namespace)
         } else {

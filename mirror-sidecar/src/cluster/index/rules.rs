@@ -83,6 +83,13 @@ impl Rules {
         self.backup.contains(image) || self.former_backups.contains(image)
     }
 
+    /// Returns the original of a copy whose name contains it. An image in a backup is no original.
+    pub(super) fn original(&self, copy: &ImageRef<'_>) -> Option<ImageRef<'static>> {
+        let original = self.backup.original(copy)?;
+        let is_copy = self.is_in_backup(&original) || self.other_backups.contain(&original);
+        (!is_copy).then_some(original)
+    }
+
     /// Returns all names of the pull Secret, the current one first.
     fn secret_names(&self) -> impl Iterator<Item = Option<&str>> {
         let former = self.former_pull_secrets.iter();

@@ -17,6 +17,7 @@ use mirror_contract::{Backup, NamespacePattern, Naming, OwnerPattern};
 
 use super::*;
 use crate::backups::OtherBackups;
+use crate::cluster::policies::CopyClaim;
 use crate::cluster::workload::{Labels, Life, NamespaceObject, Owner};
 use crate::former_backups::FormerBackups;
 
@@ -103,6 +104,17 @@ impl Index {
         self.workloads.is_empty()
     }
 
+    /// Whatever the rules say about them.
+    fn all_in_backup(&self) -> impl Iterator<Item = ImageUse<'_>> {
+        let claims = CopyClaim::ALL.into_iter();
+        claims.flat_map(|claim| self.images_in_backup(claim))
+    }
+
+    fn all_opaque(&self) -> impl Iterator<Item = (&Image, &Image)> {
+        let claims = CopyClaim::ALL.into_iter();
+        claims.flat_map(|claim| self.opaque_copies(claim))
+    }
+
     fn namespaces_with_pull_secret(&self) -> impl Iterator<Item = &str> {
         self.namespaces_naming(CURRENT_NAME)
     }
@@ -175,7 +187,7 @@ fn images_of_the_backup_are_counted_apart() {
     )]);
     assert_eq!(names(&index), ["ghcr.io/other/app:1"]);
     let in_backup: Vec<_> = index
-        .images_in_backup()
+        .all_in_backup()
         .map(|usage| usage.image.to_string())
         .collect();
     assert_eq!(in_backup, ["ghcr.io/acme/docker.io-library-nginx:1"]);
@@ -465,7 +477,7 @@ fn copies_of_what_is_left_alone_are_in_use() {
         ..pod("a", &["nginx", "ghcr.io/acme/docker.io-library-nginx:1"])
     }]);
     assert_eq!(index.images().count(), 0);
-    assert_eq!(index.images_in_backup().count(), 1);
+    assert_eq!(index.all_in_backup().count(), 1);
 }
 
 /// The users of one namespace must not choose how much work there is for all.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::ClusterResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -25,6 +26,9 @@ pub const KIND: &str = "ClusterAdmissionPolicy";
 const GROUP: &str = "policies.kubewarden.io";
 const VERSION: &str = "v1";
 const PLURAL: &str = "clusteradmissionpolicies";
+
+/// Longest wait for the policies at the start. After that, flags decide until the policies are known.
+pub const KNOWN_WITHIN: Duration = Duration::from_secs(30);
 
 /// Bytes of an object that are read. Only elements of lists are left out of longer ones, which exceed [`MAX_SETTINGS`] even so
 /// and are refused: a part of the rules means something else.

@@ -23,6 +23,8 @@ pub struct Policy {
     places: Places,
     namespaces: Selector,
     objects: Selector,
+    /// It replaces policies that cannot be parsed.
+    is_fallback: bool,
 }
 
 impl Policy {
@@ -42,6 +44,7 @@ impl Policy {
             // Kubewarden drops `matchLabels` of this selector.
             namespaces: selector("namespaceSelector", Selector::parse_expressions)?,
             objects: selector("objectSelector", Selector::parse)?,
+            is_fallback: false,
         })
     }
 
@@ -57,10 +60,11 @@ impl Policy {
             settings,
             namespaces: Selector::default(),
             objects: Selector::default(),
+            is_fallback: false,
         })
     }
 
-    /// Returns a policy that mirrors everything but what these flags exclude.
+    /// Returns a policy that mirrors everything but what these flags exclude, in place of one that cannot be parsed.
     #[must_use]
     pub fn of_flags<'a>(
         excluded_namespaces: impl Iterator<Item = &'a NamespacePattern<'static>>,
@@ -74,7 +78,16 @@ impl Policy {
             "skipOwners": owners.map(OwnerPattern::as_str).collect::<Vec<_>>(),
             "skipLabels": [],
         });
-        Self::of_settings(&settings).ok()
+        let policy = Self::of_settings(&settings).ok()?;
+        Some(Self {
+            is_fallback: true,
+            ..policy
+        })
+    }
+
+    /// Returns whether it replaces a policy that cannot be parsed.
+    pub(super) fn is_fallback(&self) -> bool {
+        self.is_fallback
     }
 
     /// Returns the same policy as the one of this object.

@@ -27,8 +27,8 @@ use crate::cluster::api_server::ApiServer;
 use crate::cluster::excluded::ExcludedNamespaces;
 use crate::cluster::index::NamespaceState;
 use crate::cluster::json_fields::parse_permit;
-use crate::cluster::policies::follow::Followed;
-use crate::cluster::pull_locations::{LoginAccess, LoginSet};
+use crate::cluster::policies::follow::{Followed, KNOWN_WITHIN};
+use crate::cluster::pull_locations::{LoginAccess, LoginOwner, LoginSet};
 use crate::cluster::replicas::Replicas;
 use crate::cluster::shared_index::SharedIndex;
 
@@ -55,6 +55,7 @@ pub(super) struct Applier {
     pub excluded: ExcludedNamespaces,
     /// `None` if no policies are followed.
     pub followed: Option<Followed>,
+    pub started: Instant,
     pub cluster: Arc<SharedIndex>,
     pub replicas: Replicas,
     pub metrics: SecretMetrics,
@@ -76,10 +77,13 @@ impl Applier {
 
     /// Returns what is known about the logins for a namespace.
     pub(super) fn access(&self, namespace: &str) -> LoginAccess {
-        let access = self.cluster.read(|index| index.login_access(namespace));
+        let (access, has_several_places) = self
+            .cluster
+            .read(|index| (index.login_access(namespace), index.has_several_places()));
         let are_known = self.followed.as_ref().is_none_or(Followed::is_known);
-        // Without other owners, the flags decide until the policies are known.
-        if are_known || !self.keyring.has_several_owners() {
+        // If there is only the default backup, the flags decide when the policies cannot be read.
+        let do_flags_decide = !has_several_places && self.started.elapsed() >= KNOWN_WITHIN;
+        if are_known || do_flags_decide {
             return access;
         }
         LoginAccess {
@@ -194,7 +198,7 @@ impl Applier {
         Desired {
             keyring: &self.keyring,
             current: logins,
-            grants: self.grants(known, namespace, stored, now),
+            grants: self.grants(known, namespace, now),
             is_lenient: is_contested || !self.owns(namespace),
         }
     }
@@ -207,39 +211,41 @@ impl Applier {
         let held = stored.and_then(StoredSecret::held);
         let present = held.map_or(LoginSet::NONE, |held| desired.present(held));
         let access = self.access(namespace);
-        let barred = match held {
-            Some(held) if !self.is_excluded(namespace) => desired.barred(held, &access),
-            _ => LoginSet::NONE,
+        let (allowed, barred) = if self.is_excluded(namespace) {
+            (LoginSet::NONE, LoginSet::NONE)
+        } else {
+            let barred = held.map(|held| desired.barred(held, &access));
+            (access.allowed, barred.unwrap_or_default())
         };
         if let Some(record) = known.cache.get_mut(namespace) {
-            record.observe(present, access.allowed, barred, now);
+            record.observe(present, allowed, barred, now);
         }
     }
 
-    fn grants(
-        &self,
-        known: &Known,
-        namespace: &str,
-        stored: Option<&StoredSecret>,
-        now: Instant,
-    ) -> Grants {
+    fn grants(&self, known: &Known, namespace: &str, now: Instant) -> Grants {
         let record = known.cache.get(namespace);
         let unbroken = record.map_or(LoginSet::NONE, Record::unbroken);
-        if !self.is_excluded(namespace) {
-            let overdue = record.map_or(LoginSet::NONE, |record| record.overdue(now));
-            return Grants::of(&self.access(namespace), overdue, unbroken);
+        let renewable = unbroken.and(self.keyring.default_login());
+        if self.is_excluded(namespace) {
+            return Grants::in_excluded_namespace(renewable);
         }
-        let held = stored.and_then(StoredSecret::held);
-        let is_held = |index: &usize| {
-            let key = self.keyring.key(*index);
-            held.is_some_and(|held| held.get(key).is_some())
+        let overdue = record.map_or(LoginSet::NONE, |record| record.overdue(now));
+        Grants::of(&self.access(namespace), overdue, renewable)
+    }
+
+    /// Returns a login in the Secret of a namespace that is out of date, and is not renewed because no rule allows it there.
+    pub(super) fn outdated(&self, known: &Known, namespace: &str) -> Option<&LoginOwner> {
+        let logins = self.logins();
+        let stored = known.cache.get(namespace).map(|record| &record.secret)?;
+        let desired = self.desired(known, namespace, Some(stored), &logins);
+        let outdated = desired.outdated(stored.held()?);
+        let outdated = if self.is_excluded(namespace) {
+            outdated
+        } else {
+            outdated.and(self.access(namespace).used)
         };
-        let default = self.keyring.default_login().iter();
-        Grants {
-            granted: default.filter(is_held).collect(),
-            kept: LoginSet::ALL,
-            renewed: unbroken,
-        }
+        let index = outdated.iter().next()?;
+        self.keyring.owner(index)
     }
 
     /// The end of the backoff for a Secret that another writer changed.

@@ -56,7 +56,7 @@ pub(super) struct Record {
     pub idle_since: Option<Instant>,
     /// Logins that nothing allows or needs, and since when these.
     barred: Option<(LoginSet, Instant)>,
-    /// Logins that it has had since it was granted them, or since the first list. Nobody else added them meanwhile.
+    /// Logins that it has had since the rules allowed them, as far as this process has seen. Nobody else added them meanwhile.
     unbroken: LoginSet,
     /// The last list that contained it.
     epoch: u32,
@@ -117,15 +117,7 @@ impl Cache {
     pub(super) fn insert(&mut self, namespace: Arc<str>, secret: StoredSecret) {
         let epoch = self.epoch;
         let record = self.records.entry(namespace);
-        let unbroken = if self.is_listed {
-            LoginSet::NONE
-        } else {
-            LoginSet::ALL
-        };
-        let record = record.or_insert_with(|| Record {
-            unbroken,
-            ..Record::new(secret.clone(), epoch)
-        });
+        let record = record.or_insert_with(|| Record::new(secret.clone(), epoch));
         record.secret = secret;
         record.epoch = epoch;
     }

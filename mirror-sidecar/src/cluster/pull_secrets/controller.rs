@@ -51,6 +51,9 @@ const UNKNOWN_INTERVAL: Duration = Duration::from_millis(100);
 /// Such requests that may follow each other immediately.
 const UNKNOWN_BURST: u32 = 30;
 
+/// Namespaces whose outdated logins are logged. Anybody who may write Secrets can store an outdated login.
+const MAX_OUTDATED: usize = 100;
+
 /// Lock order: `jobs` before those of `applier`.
 pub(super) struct Controller {
     pub applier: Applier,
@@ -64,6 +67,8 @@ pub(super) struct Jobs {
     busy: HashSet<Arc<str>>,
     failures: BTreeMap<Arc<str>, Backoff>,
     unknown_namespaces: TokenBucket,
+    /// Namespaces whose outdated logins were logged, at most [`MAX_OUTDATED`].
+    outdated: BTreeSet<Arc<str>>,
     managed: ManagedSecrets,
 }
 
@@ -235,6 +240,7 @@ impl Controller {
             {
                 continue;
             }
+            jobs.report_outdated(applier, known, &namespace);
             let needs = (needed.contains(&namespace), knows_all);
             let barred_until = known.cache.get(&namespace).and_then(Record::barred_until);
             if let Some(until) = barred_until.filter(|until| *until > now) {
@@ -401,6 +407,7 @@ impl Jobs {
             busy: HashSet::new(),
             failures: BTreeMap::new(),
             unknown_namespaces: TokenBucket::new(UNKNOWN_INTERVAL, UNKNOWN_BURST),
+            outdated: BTreeSet::new(),
             managed: metrics.managed_secrets(),
         }
     }
@@ -414,6 +421,23 @@ impl Jobs {
     #[cfg(test)]
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.running.len(), self.failures.len())
+    }
+
+    /// Logs once for a namespace that a login in its Secret is not renewed.
+    fn report_outdated(&mut self, applier: &Applier, known: &Known, namespace: &Arc<str>) {
+        if self.outdated.len() >= MAX_OUTDATED || self.outdated.contains(namespace) {
+            return;
+        }
+        if let Some(login) = applier.outdated(known, namespace) {
+            self.outdated.insert(Arc::clone(namespace));
+            tracing::warn!(
+                %namespace,
+                name = applier.api.name,
+                %login,
+                "a login in this pull secret is out of date, and is not renewed because no rule allows it in this namespace; \
+                 let a rule use its backup or target there, or change the images of the workloads that still use it"
+            );
+        }
     }
 
     fn backoff_until(&self, namespace: &str, now: Instant) -> Option<Instant> {

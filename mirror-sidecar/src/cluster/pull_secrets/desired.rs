@@ -1,8 +1,8 @@
 //! The desired logins of one Secret.
 //!
 //! Anybody who may create Pods can use images of any location, and anybody who may write Secrets can store anything under any
-//! key. So a login is written only where the rules allow it, or in place of an earlier value of it that the Secret has had
-//! since the rules allowed it.
+//! key. So a login is written only where the rules allow it now. That of the default backup is also written in place of an
+//! earlier value of it that the Secret has had since the rules allowed it, as far as this process has seen.
 
 use super::dockerconfigjson::{
     Configuration, DesiredLogin, Fingerprint, HeldLogins, MAX_CONFIGURATION, MAX_OTHERS,
@@ -35,13 +35,23 @@ pub(super) struct Desired<'a> {
 
 impl Grants {
     /// Grants what the rules allow. Of the rest, a login is removed if it is in `overdue` and nothing needs it. It is renewed
-    /// if workloads need it and it is `unbroken`.
-    pub(super) fn of(access: &LoginAccess, overdue: LoginSet, unbroken: LoginSet) -> Self {
+    /// if workloads need it and it is `renewable`: it is that of the default backup, and the Secret has had it since the rules
+    /// allowed it.
+    pub(super) fn of(access: &LoginAccess, overdue: LoginSet, renewable: LoginSet) -> Self {
         let removed = overdue.without(access.needed());
         Self {
             granted: access.allowed,
             kept: LoginSet::ALL.without(access.allowed).without(removed),
-            renewed: access.needed().without(access.allowed).and(unbroken),
+            renewed: access.needed().without(access.allowed).and(renewable),
+        }
+    }
+
+    /// Nothing is granted and nothing is removed. The workloads of the namespace are not known, and may need any login.
+    pub(super) fn in_excluded_namespace(renewable: LoginSet) -> Self {
+        Self {
+            granted: LoginSet::NONE,
+            kept: LoginSet::ALL,
+            renewed: renewable,
         }
     }
 
@@ -149,6 +159,18 @@ impl Desired<'_> {
             of_key.without(needed).or(of_value)
         });
         barred.fold(LoginSet::NONE, LoginSet::or)
+    }
+
+    /// Returns the logins of the configuration in a Secret that are neither granted nor renewed, and not current.
+    pub(super) fn outdated(&self, held: &HeldLogins) -> LoginSet {
+        let others = self.present(held).without(self.grants.granted);
+        let outdated = others.iter().filter(|index| {
+            let held = held.get(self.keyring.key(*index));
+            let current = self.current.get(*index).map(DesiredLogin::fingerprint);
+            let is_outdated = |held| current.is_some_and(|current| current != held);
+            held.is_some_and(|held| is_outdated(held) && !self.is_renewed(*index, held))
+        });
+        outdated.collect()
     }
 
     /// Returns the number of granted logins that are left out, because the Secret would be too long.

@@ -64,16 +64,16 @@ impl Keyring {
         self.logins.iter().position(|login| *login.key == *key)
     }
 
+    /// Returns the backup or the target of a login.
+    pub(super) fn owner(&self, index: usize) -> Option<&LoginOwner> {
+        self.logins.get(index).map(|login| &login.owner)
+    }
+
     /// Returns the login of the default backup.
     pub(super) fn default_login(&self) -> LoginSet {
         let logins = self.logins.iter().enumerate();
         let defaults = logins.filter(|(_, login)| login.owner.is_default());
         defaults.map(|(index, _)| index).collect()
-    }
-
-    /// Returns whether there are logins besides that of the default backup.
-    pub(super) fn has_several_owners(&self) -> bool {
-        self.logins.iter().any(|login| !login.owner.is_default())
     }
 
     /// Returns whether kubelets could try a login with this key, which is none of ours, before ours.

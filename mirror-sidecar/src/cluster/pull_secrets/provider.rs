@@ -223,6 +223,7 @@ impl ManagedSecrets {
                     logins: sender.subscribe(),
                     excluded: setup.excluded_namespaces.clone(),
                     followed: setup.followed.clone(),
+                    started: Instant::now(),
                     cluster: Arc::clone(&setup.cluster),
                     replicas: setup.replicas.clone(),
                     metrics: setup.metrics.clone(),

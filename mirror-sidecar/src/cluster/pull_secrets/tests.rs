@@ -152,8 +152,10 @@ async fn manage(
         "acme",
         password,
     );
+    let excluded: ExcludedNamespaces = [excluded].into_iter().collect();
+    let policies = cluster.read(|index| index.policies().clone());
     let setup = Setup {
-        excluded_namespaces: [excluded].into_iter().collect(),
+        excluded_namespaces: excluded.with_policies(policies),
         ..setup(cluster, vec![login])
     };
     start(setup, server).await
@@ -761,30 +763,75 @@ async fn without_credentials_existing_secrets_are_used() {
     }
 }
 
+/// Publishes a policy that excludes `team-*` or nothing.
+fn publish_exclusion(world: &World, excluded: &[&str]) {
+    let policies = world.cluster.read(|index| index.policies().clone());
+    let settings = json!({ "sidecar": "a.b:1", "excludedNamespaces": excluded });
+    policies.publish(vec![Arc::new(Policy::of_settings(&settings).unwrap())]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn in_excluded_namespaces_only_the_login_is_updated() {
     let world = World::start().await;
-    let put = |secret| world.server.put("kube-system", secret);
-    world.server.add_namespace("kube-system");
-    put(ours_for(&[REGISTRY, "old.example"], "old"));
+    publish_exclusion(&world, &[]);
+    world.report_pod("shop", true);
     pass(Duration::from_secs(5)).await;
-    let login = |registry| world.server.login_for("kube-system", registry).unwrap();
-    assert_eq!(login(REGISTRY), "robot:first");
-    assert_eq!(login("old.example"), "old:p");
+    world.server.put("shop", ours_for(&["old.example"], "old"));
+    pass(Duration::from_secs(5)).await;
+    publish_exclusion(&world, &["shop"]);
     std::fs::write(world.password_file(), "second").unwrap();
     pass(Duration::from_hours(3)).await;
+    let login = |registry| world.server.login_for("shop", registry).unwrap();
     assert_eq!(login(REGISTRY), "robot:second");
+    assert_eq!(login("old.example"), "old:p");
     let before = world.server.writes();
     // Another installation's, which never held the login.
-    put(ours_for(&["old.example"], "old"));
+    world.server.put("shop", ours_for(&["old.example"], "old"));
     pass(Duration::from_mins(5)).await;
-    put(secret("Opaque", &json!(MANAGER)));
+    world.server.put("shop", secret("Opaque", &json!(MANAGER)));
     pass(Duration::from_mins(5)).await;
-    world.server.delete("kube-system");
-    world.report_pod("kube-system", true);
+    world.server.delete("shop");
     pass(Duration::from_hours(3)).await;
-    assert_eq!(world.server.get("kube-system"), None);
+    assert_eq!(world.server.get("shop"), None);
     assert_eq!(world.server.writes(), before);
+}
+
+/// A tenant may store anything under the name of the pull Secret, also what a Secret held before it was excluded.
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_a_tenant_stores_in_an_excluded_namespace_gets_no_login() {
+    let world = World::start().await;
+    world.server.add_namespace("kube-system");
+    for user in ["old", "robot"] {
+        let planted = ours_for(&[REGISTRY, "old.example"], user);
+        world.server.put("kube-system", planted.clone());
+        world.report_pod("kube-system", true);
+        for password in ["p", "second"] {
+            std::fs::write(world.password_file(), password).unwrap();
+            pass(Duration::from_mins(10)).await;
+            let login = world.server.login_for("kube-system", REGISTRY);
+            assert_eq!(login, Some(format!("{user}:p")));
+        }
+    }
+    assert!(world.server.writes().is_empty());
+}
+
+/// A new process cannot know who wrote a login.
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_no_login_is_renewed_where_no_rule_allows_it() {
+    let world = World::start_before_the_lists().await;
+    let settings = json!({ "sidecar": "a.b:1", "rules": [{ "action": "keep" }] });
+    let policies = world.cluster.read(|index| index.policies().clone());
+    policies.publish(vec![Arc::new(Policy::of_settings(&settings).unwrap())]);
+    std::fs::write(world.password_file(), "p").unwrap();
+    world.server.put("shop", ours_for(&[REGISTRY], "robot"));
+    world.report_lists();
+    world.report_namespace("shop", false);
+    world.report_pod("shop", true);
+    pass(Duration::from_mins(5)).await;
+    std::fs::write(world.password_file(), "second").unwrap();
+    pass(Duration::from_mins(5)).await;
+    assert_eq!(world.server.login("shop").unwrap(), "robot:p");
+    assert!(world.server.writes().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -41,6 +41,7 @@ pub(super) const REPORT_COPY_FOR: Duration = Duration::from_mins(45);
 pub(super) struct ImageState {
     phase: Phase,
     owner: Owner,
+    maintenance: Maintenance,
     name: NameKind,
     /// The names of its copies that workloads use.
     copies: Vec<Image>,
@@ -64,6 +65,18 @@ pub(super) enum Owner {
     Others,
     /// The owner of the backup: the image may be no copy.
     Foreign,
+}
+
+/// What is done for a copy, by the rules of the namespaces that use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Maintenance {
+    /// It is created, restored and updated.
+    Full,
+    /// No rule wants it any more: a copy that was there is restored. It is neither created nor updated.
+    NoNewCopies,
+    /// It is in a backup that the rules do not use: it is restored as long as its tag is there. Anybody can name it, and must
+    /// not undo what the owners of the backup remove.
+    PartsOnly,
 }
 
 /// The guarantee of the image's name about its content.
@@ -118,6 +131,7 @@ impl ImageState {
         Self {
             phase,
             owner,
+            maintenance: Maintenance::Full,
             name: NameKind::Tag,
             copies: Vec::new(),
             is_named_as_copy: false,
@@ -158,6 +172,11 @@ impl ImageState {
 
     pub(super) fn owner(&self) -> Owner {
         self.owner
+    }
+
+    /// Returns whether a copy that is gone is restored.
+    pub(super) fn restores_lost_copy(&self) -> bool {
+        self.maintenance != Maintenance::PartsOnly
     }
 
     /// The digest of the copy when it was last seen.
@@ -278,9 +297,14 @@ impl ImageState {
 
     fn wants_upstream(&self) -> bool {
         match self.owner {
-            Owner::Ours => self.is_mirrored() && self.job.stage != JobStage::Updating,
+            Owner::Ours => {
+                self.is_mirrored()
+                    && self.job.stage != JobStage::Updating
+                    && self.maintenance != Maintenance::PartsOnly
+            }
             Owner::Others => {
                 !self.is_mirrored()
+                    && self.maintenance == Maintenance::Full
                     && self.backup.misses >= MISSES_BEFORE_UPSTREAM
                     && self.backup.check_at.is_some()
             }

@@ -11,7 +11,7 @@ use mirror_contract::{Backup, Digest, ImageRef, Naming};
 use mirror_copy::Completeness;
 use tokio::time::Instant;
 
-use super::controller::images_in_use::{Use, images_in_use};
+use super::controller::images_in_use::{NamedCopies, Use, images_in_use};
 use super::image_checks::{Presence, Upstream};
 use super::image_state::{Condition, ImageState, Owner, REPORT_COPY_FOR};
 use super::metrics::{BackupCheck, UpstreamCheck};
@@ -24,6 +24,7 @@ use crate::cluster::config::OnMovedTag;
 use crate::cluster::copy_status::State;
 use crate::cluster::index::Image;
 use crate::cluster::index::tests::{seen, workload};
+use crate::cluster::policies::CopyClaim;
 use crate::cluster::testing::rules;
 use crate::cluster::workload_kind::WorkloadKind;
 use crate::cluster::{Change, CopyState, Index, Workload};

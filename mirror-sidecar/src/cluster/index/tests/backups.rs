@@ -74,7 +74,7 @@ impl Indexes {
         [&self.default, &self.team].map(|index| {
             (
                 names(index.images().collect()),
-                names(index.images_in_backup().collect()),
+                names(index.all_in_backup().collect()),
             )
         })
     }
@@ -149,7 +149,7 @@ fn annotated(name: &str, copy: &str, original: &str) -> Workload {
 fn a_copy_moves_when_the_rule_names_another_backup(#[case] workload: Workload) {
     let mut indexes = Indexes::new(&to_team());
     indexes.apply(workload);
-    let opaque: Vec<_> = indexes.team.opaque_copies().collect();
+    let opaque: Vec<_> = indexes.team.all_opaque().collect();
     assert_eq!(opaque.len(), 1);
     assert_eq!(
         (opaque[0].0.to_string(), opaque[0].1.to_string()),
@@ -188,7 +188,7 @@ fn a_copy_that_a_rule_keeps_stays_where_it_is() {
         indexes.candidate(CopyState::Mirrored, CopyState::Mirrored),
         None
     );
-    assert_eq!(indexes.default.opaque_copies().count(), 0);
+    assert_eq!(indexes.default.all_opaque().count(), 0);
 }
 
 /// Two policies that want different backups must not send a workload to and fro.
@@ -273,6 +273,83 @@ fn the_indexes_share_the_limits_of_the_cluster() {
     let all = indexes.default.amounts().plus(indexes.team.amounts());
     assert!(all.images <= limits.cluster.images, "{all:?}");
     assert!(indexes.team.amounts().images > 50, "{all:?}");
+}
+
+/// Otherwise a namespace with images for many backups would use up what others need.
+#[test]
+fn the_indexes_share_the_limits_of_a_namespace() {
+    let mut indexes = Indexes::new(&to_team());
+    let limits = Limits::of(1000);
+    indexes.default.limits = limits;
+    indexes.team.limits = limits;
+    for number in 0..100 {
+        let images = [
+            format!("docker.io/library/a:{number}"),
+            format!("quay.io/a/b:{number}"),
+        ];
+        let images: Vec<_> = images.iter().map(String::as_str).collect();
+        indexes.apply(deployment(&format!("web-{number}"), &images));
+    }
+    let all = indexes.default.amounts().plus(indexes.team.amounts());
+    assert_eq!(all.images, limits.namespace.images);
+    assert!(
+        all.uses <= limits.namespace.uses && all.bytes <= limits.namespace.bytes,
+        "{all:?}"
+    );
+    for number in 0..100 {
+        let name = format!("web-{number}");
+        indexes.default.apply(gone(deployment(&name, &[])));
+        indexes.team.apply(gone(deployment(&name, &[])));
+    }
+    indexes.apply(deployment("web", &[ORIGINAL, "quay.io/a/b:1"]));
+    let all = indexes.default.amounts().plus(indexes.team.amounts());
+    assert_eq!(all.images, 2);
+}
+
+#[rstest]
+// Each with the claims to copies in the default backup and in that of the team: of an image that a rule wants there or not, and
+// of an image that is no copy.
+#[case::all_to_the_team(json!([{"action": "mirror", "backup": "team-a"}]), "BBB", "WWA")]
+#[case::some_to_the_team(to_team(), "AWA", "WAA")]
+#[case::of_another_team(
+    json!([{"namespaces": ["other"], "action": "mirror", "backup": "team-a"}]), "WWA", "BBB"
+)]
+#[case::kept(json!([{"action": "keep"}]), "BBB", "BBB")]
+#[case::some_kept(json!([{"images": ["docker.io/*"], "action": "keep"}]), "AWA", "BBB")]
+fn claims_to_copies_follow_from_the_rules(
+    #[case] rules: Value,
+    #[case] in_default: &str,
+    #[case] in_team: &str,
+) {
+    for (position, expected) in [in_default, in_team].into_iter().enumerate() {
+        let repository = ["acme", "team-a"][position];
+        for (image, expected) in ["docker.io-library-nginx:1", "quay.io-a-b:1", "tool:1"]
+            .into_iter()
+            .zip(expected.chars())
+        {
+            let image = format!("ghcr.io/{repository}/{image}");
+            let mut indexes = Indexes::new(&rules);
+            // What is left alone itself does not matter.
+            let workload = Workload {
+                is_exempt: true,
+                ..deployment("web", &[&image])
+            };
+            indexes.apply(workload);
+            let index = [&indexes.default, &indexes.team][position];
+            let claims = CopyClaim::ALL.into_iter();
+            let found = claims.filter(|claim| index.images_in_backup(*claim).next().is_some());
+            let found: Vec<_> = found.collect();
+            let expected_claim = match expected {
+                'W' => CopyClaim::Wanted,
+                'A' => CopyClaim::Allowed,
+                _ => CopyClaim::Barred,
+            };
+            assert_eq!(found, [expected_claim], "{image}");
+            let image = image.parse().unwrap();
+            let users = index.users(&image, 10).count();
+            assert_eq!(users, usize::from(expected != 'B'), "{image}");
+        }
+    }
 }
 
 /// The template is in the index of the default backup, and the injected image belongs to another one.

@@ -68,7 +68,7 @@ fn an_annotated_copy_is_replaced_by_the_present_one(
         let present = "ghcr.io/acme/docker.io-library-mirrored:latest";
         assert!(due.remaining(&deployment("web", &[present])).is_empty());
     }
-    let known = index.opaque_copies().count();
+    let known = index.all_opaque().count();
     assert_eq!(known, usize::from(!copy.contains("tool")));
     assert_eq!(index.images().count(), 0, "it is no original");
 }

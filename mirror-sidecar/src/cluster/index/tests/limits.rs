@@ -30,7 +30,8 @@ fn recount(index: &Index) -> (BTreeMap<Arc<str>, Amounts>, Amounts) {
     let mut images: BTreeMap<Arc<str>, BTreeSet<Image>> = BTreeMap::new();
     let mut amounts: BTreeMap<Arc<str>, Amounts> = BTreeMap::new();
     for (key, entry) in &index.workloads {
-        let used = || entry.originals().iter().chain(entry.in_backup());
+        let in_backup = || entry.in_backup().iter().map(|used| &used.image);
+        let used = || entry.originals().iter().chain(in_backup());
         let amounts = amounts.entry(Arc::clone(&key.namespace)).or_default();
         amounts.workloads += 1;
         amounts.uses += used().count();
@@ -126,7 +127,7 @@ fn all_spellings_count() {
     let limits = Limits::default().namespace;
     let amounts = index.amounts();
     assert_eq!(
-        index.images().count() + index.images_in_backup().count(),
+        index.images().count() + index.all_in_backup().count(),
         amounts.images
     );
     assert!(
@@ -208,11 +209,11 @@ fn originals_of_one_copy_are_bounded() {
         workload
     };
     let mut index = index((0..20).map(crowd));
-    let noted = index.opaque_copies().count();
+    let noted = index.all_opaque().count();
     assert!((1..=2).contains(&noted), "{noted}");
     for object in 0..20 {
         index.apply(gone(crowd(object)));
     }
-    assert_eq!(index.opaque_copies().count(), 0);
+    assert_eq!(index.all_opaque().count(), 0);
     assert!(index.is_empty());
 }

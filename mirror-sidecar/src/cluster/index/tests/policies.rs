@@ -48,7 +48,7 @@ fn kept_images_are_not_in_the_index_but_copies_in_use_are() {
     }}));
     index.apply(seen(deployment("web", &["nginx:1", "quay.io/a/b:1", COPY])));
     assert_eq!(originals(&index), ["quay.io/a/b:1"]);
-    assert_eq!(index.images_in_backup().count(), 1);
+    assert_eq!(index.all_in_backup().count(), 1);
     // The flags exclude it, and the policy does not.
     let mut system = deployment("dns", &["quay.io/dns:1"]);
     system.key.namespace = "kube-system".into();

@@ -168,17 +168,14 @@ struct Answers {
 }
 
 fn answers(index: &Index) -> Answers {
-    let in_backup = index.images_in_backup();
+    let in_backup = index.all_in_backup();
     let in_backup =
         in_backup.map(|usage| format!("{} {} {}", usage.image, usage.users, usage.example));
     let namespaces = index.namespaces_with_pull_secret();
     Answers {
         images: images(index),
         in_backup: in_backup.collect(),
-        noted: index
-            .opaque_copies()
-            .map(|pair| format!("{pair:?}"))
-            .collect(),
+        noted: index.all_opaque().map(|pair| format!("{pair:?}")).collect(),
         namespaces: namespaces.map(str::to_owned).collect(),
         due: index
             .candidates(|image| match image.host() {
@@ -218,8 +215,8 @@ proptest! {
             index.apply(Change::Init(kind));
             index.apply(Change::InitDone(kind));
         }
-        prop_assert!(index.is_empty() && index.candidates.is_empty() && index.opaque.is_empty());
-        prop_assert_eq!(index.images().count() + index.images_in_backup().count(), 0);
+        prop_assert!(index.is_empty() && index.candidates.is_empty() && index.all_opaque().next().is_none());
+        prop_assert_eq!(index.images().count() + index.all_in_backup().count(), 0);
         prop_assert_eq!(format!("{:?}", index.namespaces), "Namespaces({})");
     }
 }

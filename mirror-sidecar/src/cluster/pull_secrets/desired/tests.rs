@@ -17,6 +17,7 @@ use super::super::plan::{Step, step};
 use super::*;
 
 const LOGINS: usize = 3;
+const DEFAULT: usize = 0;
 const NAMESPACE: &str = "team-a";
 const OTHER_KEYS: [&str; 3] = ["other.example", "r.example/elsewhere", "r.example/acme"];
 
@@ -145,7 +146,7 @@ impl World {
             Desired {
                 keyring: &self.keyring,
                 current: &self.current,
-                grants: Grants::of(&self.access, overdue, unbroken),
+                grants: Grants::of(&self.access, overdue, unbroken.and(one(DEFAULT))),
                 is_lenient: self.is_lenient,
             }
         };
@@ -205,8 +206,10 @@ impl World {
             let was_here = before
                 .iter()
                 .any(|(key, old)| *key == self.key(index) && login_of(old) == Some(index));
-            let is_renewal =
-                was_here && self.entitled.contains(index) && self.access.needed().contains(index);
+            let is_renewal = index == DEFAULT
+                && was_here
+                && self.entitled.contains(index)
+                && self.access.needed().contains(index);
             assert!(
                 self.access.allowed.contains(index) || is_renewal,
                 "{password} was added: {:?}",
@@ -341,6 +344,23 @@ fn old_copies_keep_a_current_login() {
         Event::Rotate(0),
     ];
     assert_eq!(after(&used), [entry("r.example", "real-0-2")]);
+    let unused = [Event::Use(LoginSet::NONE), Event::Later];
+    assert!(after(&[&used[..], &unused].concat()).is_empty());
+}
+
+/// Rotation ends the access of a namespace that had the login of a team.
+#[test]
+fn old_copies_of_a_team_keep_their_login_as_it_is() {
+    let used = [
+        Event::Rotate(1),
+        Event::Allow(one(1)),
+        Event::Use(one(1)),
+        Event::Allow(LoginSet::NONE),
+        Event::Rotate(1),
+        Event::Later,
+        Event::Rotate(1),
+    ];
+    assert_eq!(after(&used), [entry("r.example/team/a", "real-1-1")]);
     let unused = [Event::Use(LoginSet::NONE), Event::Later];
     assert!(after(&[&used[..], &unused].concat()).is_empty());
 }

@@ -201,10 +201,11 @@ async fn copies_in_use_keep_their_login() {
     teams.publish(json!({ "rules": [{ "action": "mirror", "backup": "team-b" }] }));
     pass(Duration::from_hours(2)).await;
     assert_eq!(teams.keys("team-a"), [TEAM_B, TEAM_A]);
+    // Rotation ends the access of the namespace, which no rule allows any more.
     std::fs::write(teams.world.folder.path().join("a"), "new").unwrap();
     pass(Duration::from_mins(1)).await;
     let login = teams.world.server.login_for("team-a", TEAM_A);
-    assert_eq!(login.as_deref(), Some("robot:new"));
+    assert_eq!(login.as_deref(), Some("robot:a"));
     teams.report_use("team-a", COPY_OF_A, false);
     pass(Duration::from_mins(11)).await;
     assert_eq!(teams.keys("team-a"), [TEAM_B]);
@@ -258,6 +259,29 @@ async fn a_tenant_cannot_get_the_login_of_another() {
     teams.report_use("team-b", COPY_OF_A, false);
     pass(Duration::from_mins(11)).await;
     assert_eq!(teams.keys("team-b"), [TEAM_B, HUB, "other.example"]);
+}
+
+/// The rules may be gone for a moment only, or not parsed. Their absence must not give every namespace the default login.
+#[tokio::test(start_paused = true)]
+async fn without_valid_policies_logins_stay_as_they_are() {
+    let teams = Teams::start().await;
+    for namespace in ["shop", "team-a"] {
+        teams.world.report_pod(namespace, true);
+    }
+    pass(Duration::from_secs(1)).await;
+    let before = teams.world.server.writes();
+    let fallback = Policy::of_flags(std::iter::empty(), &[]).unwrap();
+    for policies in [Vec::new(), vec![Arc::new(fallback)]] {
+        teams.policies.publish(policies);
+        for namespace in ["shop", "team-a", "kept"] {
+            teams.world.report_namespace(namespace, false);
+            teams.world.report_pod(namespace, true);
+        }
+        let answer = teams.world.ensure("kept").await;
+        assert!(answer.starts_with("image-mirror/pending:"), "{answer}");
+        pass(Duration::from_mins(30)).await;
+        assert_eq!(teams.world.server.writes(), before);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -357,6 +381,7 @@ async fn no_login_is_added_or_removed_before_the_policies_are_known() {
     assert_eq!(teams.keys("shop"), [TEAM_B]);
     followed.apply(Event::Init);
     followed.apply(Event::InitDone);
+    teams.publish(rules("team-a"));
     assert_eq!(teams.world.ensure("shop").await, "ready");
     teams.world.report_namespace("shop", true);
     teams.world.report_namespace("shop", false);

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::Controller;
 use crate::cluster::index::{Image, ImageUse};
-use crate::cluster::reconciler::image_state::{ImageState, Owner};
+use crate::cluster::policies::CopyClaim;
+use crate::cluster::reconciler::image_state::{ImageState, Maintenance, Owner};
 use crate::cluster::reconciler::rate_limits::{BURST, CHECK_SPACING};
 use crate::cluster::reconciler::recheck_schedule::{Clock, Phase};
 
@@ -21,42 +22,64 @@ pub(in crate::cluster::reconciler) enum Use {
     Original {
         /// The names of its copies that are in use.
         copies: Vec<Image>,
+        /// The strongest one.
+        claim: CopyClaim,
     },
     /// An image in the backup that is no copy, or whose original is unknown.
     Foreign,
 }
 
-/// Derives the images in use from the images that workloads name: `originals`, those `in_backup`, and the pairs of copy and
-/// original that annotations record.
+/// The images in the backup that workloads name with one claim.
+#[derive(Debug)]
+pub(in crate::cluster::reconciler) struct NamedCopies {
+    pub claim: CopyClaim,
+    pub in_backup: Vec<Image>,
+    /// The pairs of copy and original that annotations record.
+    pub annotated: Vec<(Image, Image)>,
+}
+
+/// Derives the images in use from the images that workloads name: `originals`, and those in the backup.
 ///
 /// A rewritten workload names copies only. Their originals must be known, or a lost copy could not be made again.
 pub(in crate::cluster::reconciler) fn images_in_use(
     originals: Vec<Image>,
-    in_backup: Vec<Image>,
-    annotated: Vec<(Image, Image)>,
+    named: Vec<NamedCopies>,
     backup: &Backup,
 ) -> ImagesInUse {
-    let unused = || Use::Original { copies: Vec::new() };
-    let originals = originals.into_iter().map(|image| (image, unused()));
-    let mut images_in_use: ImagesInUse = originals.collect();
-    let mut add = |original: Image, copy: Image| {
-        let entry = images_in_use.entry(original).or_insert_with(unused);
-        if let Use::Original { copies } = entry {
-            copies.push(copy);
+    let unused = |claim| Use::Original {
+        copies: Vec::new(),
+        claim,
+    };
+    let originals = originals.into_iter();
+    let mut images_in_use: ImagesInUse = originals
+        .map(|image| (image, unused(CopyClaim::Wanted)))
+        .collect();
+    let mut add = |original: Image, copy: Image, new: CopyClaim| {
+        let entry = images_in_use.entry(original).or_insert_with(|| unused(new));
+        if let Use::Original { copies, claim } = entry {
+            *claim = new.min(*claim);
+            if !copies.contains(&copy) {
+                copies.push(copy);
+            }
         }
     };
     let mut foreign = Vec::new();
-    let annotated_copies: BTreeSet<_> =
-        annotated.iter().map(|(copy, _)| Arc::clone(copy)).collect();
-    for copy in in_backup {
-        match original_of(&copy, backup) {
-            Some(original) => add(Arc::new(original), copy),
-            None if annotated_copies.contains(&copy) => {}
-            None => foreign.push(copy),
+    let annotated = named.iter().flat_map(|named| &named.annotated);
+    let annotated: BTreeSet<_> = annotated.map(|(copy, _)| Arc::clone(copy)).collect();
+    for named in named {
+        let claim = named.claim;
+        for copy in named.in_backup {
+            match original_of(&copy, backup) {
+                Some(original) => add(Arc::new(original), copy, claim),
+                None if annotated.contains(&copy) => {}
+                // Nobody must learn whether it is there.
+                None if claim == CopyClaim::Barred => {}
+                None => foreign.push(copy),
+            }
         }
-    }
-    for (copy, original) in annotated {
-        add(original, copy);
+        for (copy, original) in named.annotated {
+            add(original, copy, claim);
+        }
     }
     images_in_use.extend(foreign.into_iter().map(|image| (image, Use::Foreign)));
     images_in_use
@@ -82,16 +105,20 @@ impl Controller {
         let backup = self.ctx.lookup.backup().clone();
         let images_in_use = self.ctx.cluster.read(|index| {
             let image = |image: ImageUse<'_>| Arc::clone(image.image);
-            let annotated = index.opaque_copies();
-            let annotated = annotated.map(|(copy, image)| (Arc::clone(copy), Arc::clone(image)));
-            (
-                index.images().map(image).collect(),
-                index.images_in_backup().map(image).collect(),
-                annotated.collect(),
-            )
+            let named = CopyClaim::ALL.map(|claim| {
+                let annotated = index.opaque_copies(claim);
+                let annotated =
+                    annotated.map(|(copy, image)| (Arc::clone(copy), Arc::clone(image)));
+                NamedCopies {
+                    claim,
+                    in_backup: index.images_in_backup(claim).map(image).collect(),
+                    annotated: annotated.collect(),
+                }
+            });
+            (index.images().map(image).collect(), named)
         });
-        let (originals, in_backup, annotated) = images_in_use;
-        let images_in_use = self::images_in_use(originals, in_backup, annotated, &backup);
+        let (originals, named) = images_in_use;
+        let images_in_use = self::images_in_use(originals, named.into(), &backup);
         self.images.retain(|image, _| {
             let stays = images_in_use.contains_key(image);
             if !stays {
@@ -105,15 +132,20 @@ impl Controller {
         self.hosts.keep(|host| hosts.contains(host));
         let mut new = 0;
         for (image, usage) in images_in_use {
-            let (owner, copies) = match usage {
-                Use::Foreign => (Owner::Foreign, Vec::new()),
-                Use::Original { copies } if self.ctx.owns(&image) => (Owner::Ours, copies),
-                Use::Original { copies } => (Owner::Others, copies),
+            let (owner, copies, claim) = match usage {
+                Use::Foreign => (Owner::Foreign, Vec::new(), CopyClaim::Allowed),
+                Use::Original { copies, claim } => {
+                    let is_ours = self.ctx.owns(&image);
+                    let owner = if is_ours { Owner::Ours } else { Owner::Others };
+                    (owner, copies, claim)
+                }
             };
+            let maintenance = self.maintenance(claim);
             let is_named_as_copy = has_current_name(&backup, &image, &copies);
             let clock = self.recheck_schedule.at(now);
             if let Some(state) = self.images.get_mut(&image) {
                 state.set_owner(owner, clock);
+                state.set_maintenance(maintenance, now);
                 if state.is_copying() {
                     // A namespace may have begun to use it.
                     let namespaces = self.ctx.namespaces(&image, &copies);
@@ -130,10 +162,21 @@ impl Controller {
                 new = new.saturating_add(1);
                 let mut state = self.new_state(&image, owner, first, clock);
                 state.set_copies(copies, is_named_as_copy);
+                state.set_maintenance(maintenance, now);
                 self.work_queue.set(&image, &state);
                 self.changed.insert(Arc::clone(&image));
                 self.images.insert(image, state);
             }
+        }
+    }
+
+    /// Returns what is done for a copy. Everybody may pull from the default backup who ever could, so a copy that got lost there
+    /// is restored for namespaces that the rules have left behind.
+    fn maintenance(&self, claim: CopyClaim) -> Maintenance {
+        match claim {
+            CopyClaim::Wanted => Maintenance::Full,
+            CopyClaim::Barred if !self.ctx.lookup.name().is_default() => Maintenance::PartsOnly,
+            CopyClaim::Allowed | CopyClaim::Barred => Maintenance::NoNewCopies,
         }
     }
 

@@ -5,23 +5,27 @@ use std::sync::Mutex;
 
 use axum::http::Method;
 use kube::Client;
-use mirror_contract::{Backup, Naming};
+use mirror_contract::{Backup, BackupName, Naming};
 use mirror_copy::{Registries, RegistryOptions};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::advance;
 
 use super::*;
+use crate::backups::{ByBackup, OtherBackups};
 use crate::cluster::config::OnMovedTag;
 use crate::cluster::events::EventMetrics;
 use crate::cluster::index::tests::{deployment, seen};
+use crate::cluster::policies::{Policies, Policy};
 use crate::cluster::reconciler::ReconcilerMetrics;
 use crate::cluster::reconciler::UpstreamLimits;
 use crate::cluster::reconciler::image_checks::Presence;
 use crate::cluster::reconciler::image_state::ImageState;
 use crate::cluster::reconciler::recheck_schedule::Clock;
 use crate::cluster::testing::{api_server, found, refusal, rules};
-use crate::cluster::{CopyStatuses, Events, Index, Replicas, SharedIndex};
-use crate::copy_queue::CopyMetrics;
+use crate::cluster::{
+    CopyStatuses, Events, ExcludedNamespaces, Index, Replicas, Rules, SharedIndex,
+};
+use crate::copy_queue::{CopyMetrics, SharedQueue};
 use crate::locations::Locations;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
@@ -244,4 +248,107 @@ async fn a_copy_is_requested_for_the_namespaces_that_use_it() {
     let mut expected = [&*own, "team-a", "team-b"];
     expected.sort_unstable();
     assert_eq!(found, expected);
+}
+
+const TEAM_B: &str = "harbor.test/team-b";
+
+/// The controller of the backup `team-b`, with these rules and images of a Deployment in the namespace `team-a`.
+fn controller_of_team_b(events: Events, rules_of_policy: &Value, images: &[String]) -> Controller {
+    let name = |text| BackupName::parse(text).unwrap();
+    let backup = |repository| Backup::new("harbor.test", repository, Naming::Flat).unwrap();
+    let mut backups = ByBackup::new(backup("main"));
+    backups.insert(name("team-a"), backup("team-a"));
+    backups.insert(name("team-b"), backup("team-b"));
+    let others = OtherBackups::of(&name("team-b"), &backups);
+    let policies = Policies::default();
+    let settings = json!({ "sidecar": "a.b:1", "rules": rules_of_policy });
+    policies.publish(vec![Arc::new(Policy::of_settings(&settings).unwrap())]);
+    let excluded = ExcludedNamespaces::default().with_policies(policies);
+    let index = Index::new(Rules {
+        other_backups: others.clone(),
+        excluded_namespaces: excluded,
+        ..rules(backup("team-b"))
+    });
+    let cluster = Arc::new(SharedIndex::new(index));
+    let images: Vec<_> = images.iter().map(String::as_str).collect();
+    let mut workload = deployment("web", &images);
+    workload.key.namespace = "team-a".into();
+    cluster.apply(seen(workload));
+    let registries = || Registries::new(RegistryOptions::default()).unwrap();
+    let locations = Locations::new(backup("team-b"), &registries(), registries()).unwrap();
+    let locations = Arc::new(locations.with_other_backups(others));
+    let metrics = &mut Metrics::new();
+    let budgets = NamespaceBudgets::new(BudgetMetrics::register(metrics));
+    let copies = CopyMetrics::register(metrics);
+    let queue = SharedQueue::new(NonZeroUsize::MIN);
+    Controller::new(Reconciler {
+        cluster,
+        lookup: Lookup::of_backup(locations, BackupOrigin::new(name("team-b"), false), None, &queue, &budgets, &copies),
+        copy_status: CopyStatuses::new(),
+        replicas: Replicas::alone(),
+        events,
+        metrics: ReconcilerMetrics::register(metrics),
+        interval: Duration::from_hours(24),
+        on_moved_tag: OnMovedTag::Update,
+        upstream_limits: UpstreamLimits::default(),
+    })
+}
+
+fn only_team_a() -> Value {
+    json!([
+        { "namespaces": ["team-a"], "action": "mirror", "backup": "team-a" },
+        { "action": "mirror", "backup": "team-b" },
+    ])
+}
+
+/// A tenant can name any image of any backup. This must neither push anything there with the login of another team, nor
+/// tell the tenant what is there.
+#[tokio::test(start_paused = true)]
+async fn a_name_in_the_backup_of_another_team_copies_nothing() {
+    let server = Server::default();
+    let events = Events::start(server.client(), None, event_metrics());
+    let images = [
+        format!("{TEAM_B}/evil.example.com-x:1"),
+        format!("{TEAM_B}/tool:1"),
+    ];
+    let mut controller = controller_of_team_b(events, &only_team_a(), &images);
+    let now = Instant::now();
+    controller.sync_images(now);
+    let images: Vec<_> = controller.images.keys().map(ToString::to_string).collect();
+    assert_eq!(
+        images,
+        ["evil.example.com/x:1"],
+        "an image that is no copy is not checked"
+    );
+    for presence in [
+        Presence::Missing,
+        complete(),
+        Presence::Missing,
+        Presence::Hidden,
+    ] {
+        let image = controller.images.keys().next().unwrap().clone();
+        controller.apply(&image, ProbeResult::Backup(Ok(presence)), now);
+        controller.changed.insert(Arc::clone(&image));
+        assert!(controller.ctx.lookup.job(&image).is_none());
+        pass(&mut controller, 5).await;
+    }
+    assert!(server.0.lock().unwrap().reasons.is_empty());
+}
+
+/// A rule moved the images of the namespace, and its workloads still use the copies.
+#[tokio::test(start_paused = true)]
+async fn parts_of_a_copy_that_a_rule_left_behind_are_restored() {
+    let images = [format!("{TEAM_B}/quay.io-a-b:1")];
+    let mut controller = controller_of_team_b(Events::none(), &only_team_a(), &images);
+    let now = Instant::now();
+    controller.sync_images(now);
+    let image = controller.images.keys().next().unwrap().clone();
+    controller.apply(&image, ProbeResult::Backup(Ok(complete())), now);
+    let state = controller.images.get_mut(&image).unwrap();
+    assert_eq!(state.next(Check::Upstream), None, "it is never updated");
+    let plan = state.parts_plan(controller.recheck_schedule.at(now));
+    let part = format!("sha256:{}", "f".repeat(64)).parse().unwrap();
+    let missing = Ok(Completeness::Missing(part));
+    controller.apply(&image, ProbeResult::Parts(plan, missing), now);
+    assert!(controller.ctx.lookup.job(&image).is_some());
 }

@@ -7,7 +7,9 @@ use mirror_copy::Completeness;
 use tokio::time::Instant;
 
 use super::backup_check::{Integrity, LONGEST_POLL};
-use super::{ImageState, JobStage, MISSES_BEFORE_UPSTREAM, NameKind, Original, Owner, never};
+use super::{
+    ImageState, JobStage, MISSES_BEFORE_UPSTREAM, Maintenance, NameKind, Original, Owner, never,
+};
 use crate::cluster::config::OnMovedTag;
 use crate::cluster::copy_status::State;
 use crate::cluster::reconciler::image_checks::{Presence, Upstream};
@@ -28,6 +30,9 @@ const QUEUE_FULL_WAIT: Duration = Duration::from_mins(1);
 const NO_ORIGINAL: &str =
     "the image is not in the backup, and its name does not say of which original it is a copy";
 
+/// The reason for a copy that no rule wants.
+const NOT_WANTED: &str = "there is no copy, and no rule mirrors the image to this backup";
+
 impl ImageState {
     /// Sets the owner after replicas changed.
     pub(in crate::cluster::reconciler) fn set_owner(&mut self, owner: Owner, clock: Clock<'_>) {
@@ -42,6 +47,19 @@ impl ImageState {
         self.upstream.reset(clock.next_turn(self.phase));
         if !self.is_mirrored() {
             self.backup.check_at = self.backup.check_at.map(|at| at.min(clock.now));
+        }
+    }
+
+    /// Sets what is done for the copy, after the rules or the users changed.
+    pub(in crate::cluster::reconciler) fn set_maintenance(
+        &mut self,
+        maintenance: Maintenance,
+        now: Instant,
+    ) {
+        let is_more = self.maintenance != maintenance && maintenance == Maintenance::Full;
+        self.maintenance = maintenance;
+        if is_more && !self.is_mirrored() {
+            self.backup.check_at = self.backup.check_at.map(|_| now);
         }
     }
 
@@ -73,11 +91,17 @@ impl ImageState {
             }
             // The upload decides; until then a copy that was seen before counts as present.
             Presence::Hidden if self.is_mirrored() && self.owner == Owner::Ours => {
-                self.job.stage = JobStage::Updating;
                 self.backup.check_at = Some(clock.next_turn(self.phase));
-                (BackupCheck::Unavailable, Some(Task::Restore))
+                let task = self.restores_lost_copy().then(|| {
+                    self.job.stage = JobStage::Updating;
+                    Task::Restore
+                });
+                (BackupCheck::Unavailable, task)
             }
             Presence::Missing | Presence::Hidden => {
+                if !self.restores_lost_copy() {
+                    self.backup.known = None;
+                }
                 (BackupCheck::Missing, self.copy_missing(clock))
             }
         }
@@ -114,7 +138,9 @@ impl ImageState {
                 return None;
             }
             Owner::Others => {
-                if !matches!(self.state, State::Never { .. }) {
+                if self.maintenance != Maintenance::Full {
+                    self.state = never(NOT_WANTED);
+                } else if !matches!(self.state, State::Never { .. }) {
                     self.state = State::Missing;
                 }
                 self.backup.missed(LONGEST_POLL, clock.now);
@@ -127,9 +153,13 @@ impl ImageState {
             }
             Owner::Ours => {
                 self.job.stage = JobStage::None;
-                self.state = State::Copying;
-                self.backup.check_at = Some(clock.now + LONGEST_WAIT);
                 let had_copy = self.backup.known.is_some();
+                self.backup.check_at = Some(clock.now + LONGEST_WAIT);
+                if !had_copy && self.maintenance != Maintenance::Full {
+                    self.state = never(NOT_WANTED);
+                    return None;
+                }
+                self.state = State::Copying;
                 return Some(if had_copy { Task::Restore } else { Task::Copy });
             }
         }
@@ -146,6 +176,10 @@ impl ImageState {
         on_moved: OnMovedTag,
         clock: Clock<'_>,
     ) -> (UpstreamCheck, Option<Task>) {
+        let on_moved = match self.maintenance {
+            Maintenance::Full => on_moved,
+            Maintenance::NoNewCopies | Maintenance::PartsOnly => OnMovedTag::Keep,
+        };
         self.upstream.check_at = clock.next_turn(self.phase);
         let result = match &upstream {
             Upstream::Is(_) => UpstreamCheck::Current,
@@ -251,7 +285,8 @@ impl ImageState {
         &mut self,
         checked: &[UpstreamReferrers],
     ) -> Option<Task> {
-        if !self.wants_parts() || self.backup.integrity != Integrity::Intact {
+        let is_updated = self.maintenance == Maintenance::Full && self.wants_parts();
+        if !is_updated || self.backup.integrity != Integrity::Intact {
             return None;
         }
         self.referrers.checked(checked).then(|| {

@@ -23,8 +23,7 @@ fn originals_are_derived_from_the_names_of_copies() {
     ];
     let found = images_in_use(
         vec![arc("docker.io/library/nginx:1")],
-        in_backup.clone(),
-        Vec::new(),
+        vec![named(CopyClaim::Wanted, in_backup.clone(), Vec::new())],
         &backup,
     );
     let names: Vec<_> = found.keys().map(ToString::to_string).collect();
@@ -41,7 +40,8 @@ fn originals_are_derived_from_the_names_of_copies() {
         names
     };
     assert_eq!(sorted(names), sorted(expected.to_vec()));
-    let original = |copies: Vec<Image>| Some(Use::Original { copies });
+    let claim = CopyClaim::Wanted;
+    let original = |copies: Vec<Image>| Some(Use::Original { copies, claim });
     assert_eq!(
         found.get(&image("docker.io/library/nginx:1")).cloned(),
         original(vec![in_backup[0].clone()])
@@ -62,10 +62,51 @@ fn originals_are_derived_from_annotations() {
     );
     let in_backup = vec![former.clone(), own.clone()];
     let noted = vec![(former.clone(), nginx.clone())];
-    let found = images_in_use(vec![], in_backup, noted, &backup());
+    let claim = CopyClaim::Wanted;
+    let found = images_in_use(vec![], vec![named(claim, in_backup, noted)], &backup());
     let copies = vec![former];
-    let expected = [(nginx, Use::Original { copies }), (own, Use::Foreign)];
+    let original = Use::Original { copies, claim };
+    let expected = [(nginx, original), (own, Use::Foreign)];
     assert_eq!(found, expected.into_iter().collect());
+}
+
+#[test]
+fn the_strongest_claim_to_an_image_counts() {
+    let arc = |name: &str| Image::new(image(name));
+    let copy = Image::new(backup().target(&image("quay.io/a/b:1")).unwrap());
+    let own = arc("backup.test:5000/acme/own:1");
+    let claims = |claims: &[CopyClaim]| {
+        let claims = claims.iter();
+        let named = claims.map(|claim| {
+            let in_backup = vec![copy.clone(), own.clone()];
+            named(*claim, in_backup, vec![(own.clone(), arc("quay.io/c:1"))])
+        });
+        let found = images_in_use(vec![], named.collect(), &backup());
+        let found = found.into_iter().map(|(image, usage)| match usage {
+            Use::Original { claim, copies } => (image.to_string(), claim, copies.len()),
+            Use::Foreign => panic!("{image}"),
+        });
+        found.collect::<Vec<_>>()
+    };
+    for (all, strongest) in [
+        (&[CopyClaim::Barred][..], CopyClaim::Barred),
+        (&[CopyClaim::Barred, CopyClaim::Allowed], CopyClaim::Allowed),
+        (&CopyClaim::ALL, CopyClaim::Wanted),
+    ] {
+        let expected =
+            ["quay.io/a/b:1", "quay.io/c:1"].map(|image| (image.to_owned(), strongest, 1));
+        assert_eq!(claims(all), expected);
+    }
+    let barred = named(CopyClaim::Barred, vec![own], Vec::new());
+    assert!(images_in_use(vec![], vec![barred], &backup()).is_empty());
+}
+
+fn named(claim: CopyClaim, in_backup: Vec<Image>, annotated: Vec<(Image, Image)>) -> NamedCopies {
+    NamedCopies {
+        claim,
+        in_backup,
+        annotated,
+    }
 }
 
 fn used_by(kind: WorkloadKind, name: &str, is_owned: bool, image: &str) -> Change {
