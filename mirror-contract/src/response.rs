@@ -281,6 +281,24 @@ impl<'a> Refusal<'a> {
         }
     }
 
+    /// Returns a refusal for an image that may be used later.
+    #[must_use]
+    pub fn pending(reason: &str) -> Refusal<'static> {
+        Self::new(RefusalKind::Pending, reason)
+    }
+
+    /// Returns a refusal for an image that cannot be used.
+    #[must_use]
+    pub fn failed(reason: &str) -> Refusal<'static> {
+        Self::new(RefusalKind::Failed, reason)
+    }
+
+    /// Returns a refusal for an image that cannot be looked up.
+    #[must_use]
+    pub fn unavailable(reason: &str) -> Refusal<'static> {
+        Self::new(RefusalKind::Unavailable, reason)
+    }
+
     /// Finds a refusal anywhere in an error text of the host, which wraps the message of the sidecar.
     #[must_use]
     pub fn find(text: &'a str) -> Option<Self> {

@@ -3,6 +3,29 @@
 /// Annotation of a Pod template, written by the policy: the originals of its copies, as a JSON object from copy to original.
 pub const ORIGINAL_IMAGES: &str = "image-mirror.dev/original-images";
 
+/// Returns the start of an image that ends with a digest of SHA-256, SHA-384 or SHA-512; `None` without such a digest.
+#[must_use]
+pub fn without_digest(image: &str) -> Option<&str> {
+    [64, 96, 128].iter().find_map(|hex| {
+        let at = image.len().checked_sub("@sha256:".len() + hex)?;
+        let (start, digest) = image.split_at_checked(at)?;
+        digest.starts_with('@').then_some(start)
+    })
+}
+
+/// Returns the original of `copy` in an entry of [`ORIGINAL_IMAGES`] for a Pod that uses `image` instead of the copy. `image`
+/// is the original with the digest of the copy, which belongs to the original only if `copy` has one too. `None` if `image` has
+/// no digest.
+#[must_use]
+pub fn replaced_original<'i>(image: &'i str, copy: &str) -> Option<&'i str> {
+    let original = without_digest(image)?;
+    Some(if without_digest(copy).is_some() {
+        image
+    } else {
+        original
+    })
+}
+
 /// Annotation or label of a workload or its Pod template: with the value `true`, the workload is not rewritten.
 pub const SKIP: &str = "image-mirror.dev/skip";
 

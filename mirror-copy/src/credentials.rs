@@ -29,6 +29,8 @@ enum Explicit {
 pub struct Credentials {
     logins: BTreeMap<String, Explicit>,
     docker_config: Option<DockerConfig>,
+    /// Hosts that the docker configuration is for; `None` for all.
+    docker_config_hosts: Option<BTreeSet<String>>,
     /// Hosts that are accessed anonymously, even if there is a login for them.
     anonymous: BTreeSet<String>,
 }
@@ -64,6 +66,22 @@ impl Credentials {
     #[must_use]
     pub fn with_docker_config(mut self, config: DockerConfig) -> Self {
         self.docker_config = Some(config);
+        self.docker_config_hosts = None;
+        self
+    }
+
+    /// Uses a docker configuration for those of these hosts that have no login. Has no effect if there is one already.
+    #[must_use]
+    pub fn with_docker_config_for<'h>(
+        mut self,
+        hosts: impl IntoIterator<Item = &'h str>,
+        config: DockerConfig,
+    ) -> Self {
+        if self.docker_config.is_none() {
+            let hosts = hosts.into_iter().map(host::canonical);
+            self.docker_config_hosts = Some(hosts.collect());
+            self.docker_config = Some(config);
+        }
         self
     }
 
@@ -91,7 +109,7 @@ impl Credentials {
     /// [`CredentialError`] if the docker configuration cannot be read or parsed.
     pub async fn asks_helper(&self, host: &str) -> Result<bool, CredentialError> {
         let host = host::canonical(host);
-        match &self.docker_config {
+        match self.docker_config(&host) {
             Some(config) if !self.logins.contains_key(&host) && !self.anonymous.contains(&host) => {
                 Ok(config.lookup(&host).await?.asks_helper())
             }
@@ -110,10 +128,17 @@ impl Credentials {
             let login = login.read().await?;
             return Ok(HostLogins::one(Credential::Login(login)));
         }
-        match &self.docker_config {
+        match self.docker_config(&name) {
             Some(config) => config.lookup(host).await,
             None => Ok(HostLogins::default()),
         }
+    }
+
+    /// Returns the docker configuration for a host in canonical form.
+    fn docker_config(&self, host: &str) -> Option<&DockerConfig> {
+        let hosts = self.docker_config_hosts.as_ref();
+        let is_for_host = hosts.is_none_or(|hosts| hosts.contains(host));
+        self.docker_config.as_ref().filter(|_| is_for_host)
     }
 }
 
@@ -187,5 +212,42 @@ mod tests {
         assert!(all.asks_helper("helped.example").await.unwrap());
         assert!(!without.asks_helper("helped.example").await.unwrap());
         assert!(without.find("helped.example").await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_docker_config_may_be_for_some_hosts() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = |name: &str, username: &str| {
+            let file = folder.path().join(name);
+            let auth = format!(r#"{{"username":"{username}","password":"s3cret"}}"#);
+            let auths = ["ghcr.io", "quay.io"].map(|host| format!(r#""{host}":{auth}"#));
+            let text = format!(
+                r#"{{"auths":{{{}}},"credHelpers":{{"helped.example":"none-such"}}}}"#,
+                auths.join(",")
+            );
+            std::fs::write(&file, text).unwrap();
+            DockerConfig::File(file)
+        };
+        let user = async |credentials: &Credentials, host: &str| {
+            let found = credentials.find(host).await.unwrap();
+            found.map(|found| match found {
+                Credential::Login(login) => login.username,
+                Credential::IdentityToken(_) => unreachable!(),
+            })
+        };
+        let some = |credentials: Credentials| {
+            credentials.with_docker_config_for(["GHCR.io:443"], config("some", "other"))
+        };
+        let own = some(Credentials::anonymous().with_login("own.example", login()));
+        assert_eq!(user(&own, "ghcr.io").await.as_deref(), Some("other"));
+        assert_eq!(user(&own, "own.example").await.as_deref(), Some("bot"));
+        assert_eq!(user(&own, "quay.io").await, None);
+        assert!(!own.asks_helper("helped.example").await.unwrap());
+        // One for all hosts has precedence.
+        let all = some(Credentials::anonymous().with_docker_config(config("all", "all")));
+        for host in ["ghcr.io", "quay.io"] {
+            assert_eq!(user(&all, host).await.as_deref(), Some("all"));
+        }
+        assert!(all.asks_helper("helped.example").await.unwrap());
     }
 }

@@ -1,8 +1,10 @@
 //! Values by backup: the default backup, which always exists, and those that the configuration names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mirror_contract::{Backup, BackupName, ImageRef};
+
+use crate::former_backups::FormerBackups;
 
 /// A value for each backup.
 #[derive(Clone, Debug)]
@@ -11,15 +13,23 @@ pub struct ByBackup<T> {
     named: BTreeMap<BackupName<'static>, T>,
 }
 
-/// The locations of the copies of each backup: the current one, and the former ones.
-pub type BackupLocations = ByBackup<Vec<Backup>>;
+/// The current location of the copies of a backup, and the former ones.
+#[derive(Clone, Debug)]
+pub struct BackupLocations {
+    current: Backup,
+    former: FormerBackups,
+}
 
-/// The backups besides the one of an index or a lookup. An image in them is neither an original, nor the source of a copy:
-/// whoever may pull from one backup could read the images of all others.
+/// The backups besides the one of an index or a lookup, with their former locations. An image in them is neither an original,
+/// nor the source of a copy: everyone who may pull from one backup could otherwise read the images of all others.
+///
+/// Former locations may overlap other locations. An image is in the backup with the innermost location that contains it; if two
+/// have the same, in the backup that is not one of the others.
 #[derive(Clone, Debug)]
 pub struct OtherBackups {
     own: BackupName<'static>,
-    others: Vec<(BackupName<'static>, Backup)>,
+    /// Of all backups, `own` included; empty if there is only the default one.
+    all: Vec<(BackupName<'static>, BackupLocations)>,
 }
 
 impl<T> ByBackup<T> {
@@ -98,15 +108,50 @@ impl<T> ByBackup<T> {
 
 static DEFAULT: BackupName<'static> = BackupName::DEFAULT;
 
+impl BackupLocations {
+    #[must_use]
+    pub const fn new(current: Backup, former: FormerBackups) -> Self {
+        Self { current, former }
+    }
+
+    #[must_use]
+    pub const fn current(&self) -> &Backup {
+        &self.current
+    }
+
+    #[must_use]
+    pub const fn former(&self) -> &FormerBackups {
+        &self.former
+    }
+
+    /// The current location, then the former ones with both namings.
+    pub fn all(&self) -> impl Iterator<Item = &Backup> {
+        std::iter::once(&self.current).chain(self.former.iter())
+    }
+
+    /// The registries of former locations besides the current one, each once.
+    #[must_use]
+    pub fn former_registries(&self) -> BTreeSet<&str> {
+        self.former.other_registries(&self.current)
+    }
+
+    /// Returns the length of the innermost repository of these locations that `image` is in.
+    fn innermost(&self, image: &ImageRef<'_>) -> Option<usize> {
+        let current = self.current.contains(image);
+        let current = current.then_some(self.current.repository().len());
+        current.max(self.former.innermost(image))
+    }
+}
+
 impl OtherBackups {
     /// Returns all backups besides `own`.
     #[must_use]
-    pub fn of(own: &BackupName<'static>, all: &ByBackup<Backup>) -> Self {
-        let others = all.iter().filter(|(name, _)| *name != own);
-        let others = others.map(|(name, backup)| (name.clone(), backup.clone()));
+    pub fn of(own: &BackupName<'static>, all: &ByBackup<BackupLocations>) -> Self {
+        let all = all.iter();
+        let all = all.map(|(name, locations)| (name.clone(), locations.clone()));
         Self {
             own: own.clone(),
-            others: others.collect(),
+            all: all.collect(),
         }
     }
 
@@ -116,9 +161,10 @@ impl OtherBackups {
         &self.own
     }
 
-    /// Returns the others in the order of their names, the default backup first.
+    /// Returns the others with their current locations, in the order of their names, the default backup first.
     pub fn iter(&self) -> impl Iterator<Item = (&BackupName<'static>, &Backup)> {
-        self.others.iter().map(|(name, backup)| (name, backup))
+        let others = self.all.iter().filter(|(name, _)| *name != self.own);
+        others.map(|(name, locations)| (name, &locations.current))
     }
 
     #[must_use]
@@ -126,18 +172,29 @@ impl OtherBackups {
         self.holder(image).is_some()
     }
 
-    /// Returns the backup that an image is in, with its name.
+    /// Returns the name of the other backup that an image is in.
     #[must_use]
-    pub fn holder(&self, image: &ImageRef<'_>) -> Option<(&BackupName<'static>, &Backup)> {
-        self.iter().find(|(_, backup)| backup.contains(image))
+    pub fn holder(&self, image: &ImageRef<'_>) -> Option<&BackupName<'static>> {
+        let (name, _) = self.find(image)?;
+        Some(name)
     }
 
     /// Returns the original of a copy in another backup, with either naming; `None` if the name cannot be decoded.
     #[must_use]
     pub fn original(&self, copy: &ImageRef<'_>) -> Option<ImageRef<'static>> {
-        let (_, backup) = self.holder(copy)?;
-        let original = backup.original(copy);
-        original.or_else(|| backup.with_other_naming().original(copy))
+        let (_, BackupLocations { current, former }) = self.find(copy)?;
+        current.original(copy).or_else(|| former.original(copy))
+    }
+
+    fn find(&self, image: &ImageRef<'_>) -> Option<&(BackupName<'static>, BackupLocations)> {
+        let holders = self.all.iter().filter_map(|backup| {
+            let (name, locations) = backup;
+            Some(((locations.innermost(image)?, *name == self.own), backup))
+        });
+        // The first of several that are equal.
+        let holder = holders.reduce(|first, next| if next.0 > first.0 { next } else { first });
+        let ((_, is_own), backup) = holder?;
+        (!is_own).then_some(backup)
     }
 }
 
@@ -146,14 +203,14 @@ impl Default for OtherBackups {
     fn default() -> Self {
         Self {
             own: BackupName::DEFAULT,
-            others: Vec::new(),
+            all: Vec::new(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use mirror_contract::Naming;
+    use rstest::rstest;
 
     use super::*;
 
@@ -179,29 +236,61 @@ mod tests {
         assert_eq!(failed.map(|_| ()).unwrap_err(), 2);
     }
 
+    /// A location whose copies have the flat naming, and former ones.
+    fn locations(location: &str, former: &[&str]) -> BackupLocations {
+        let [current, _] = Backup::with_both_namings(location).unwrap();
+        let former = former.iter();
+        let former = former.filter_map(|former| Backup::with_both_namings(former));
+        let former = FormerBackups::new(&current, former);
+        BackupLocations::new(current, former)
+    }
+
+    /// `main` is the default backup. All three were in `old.test/shared` before; the default one was around the location of
+    /// `team-b`, too.
+    fn others(own: &BackupName<'static>) -> OtherBackups {
+        let shared = "old.test/shared";
+        let mut all = ByBackup::new(locations("harbor.test/main", &[shared, "harbor.test/x"]));
+        let of_team = locations("harbor.test/team-a", &[shared, "old.test"]);
+        all.insert(name("team-a"), of_team);
+        all.insert(name("team-b"), locations("harbor.test/x/b", &[shared]));
+        OtherBackups::of(own, &all)
+    }
+
+    #[rstest]
+    #[case::flat("harbor.test/team-a/docker.io-library-nginx:1", Some("team-a"), true)]
+    #[case::nested("harbor.test/team-a/docker.io/library/nginx:1", Some("team-a"), true)]
+    #[case::no_copy("harbor.test/team-a/tool:1", Some("team-a"), false)]
+    #[case::own("harbor.test/main/docker.io-library-nginx:1", None, false)]
+    #[case::own_former("harbor.test/x/docker.io-library-nginx:1", None, false)]
+    #[case::inside_own_former("harbor.test/x/b/docker.io-library-nginx:1", Some("team-b"), true)]
+    #[case::former("old.test/docker.io-library-nginx:1", Some("team-a"), true)]
+    #[case::former_nested("old.test/docker.io/library/nginx:1", Some("team-a"), true)]
+    #[case::beside_copies_of_a_whole_registry("old.test/tool:1", None, false)]
+    #[case::former_of_several("old.test/shared/docker.io-library-nginx:1", None, false)]
+    #[case::elsewhere("quay.io/a/b:1", None, false)]
+    fn an_image_is_in_the_backup_with_the_innermost_location(
+        #[case] image: &str,
+        #[case] holder: Option<&str>,
+        #[case] is_decoded: bool,
+    ) {
+        let image: ImageRef<'static> = image.parse().unwrap();
+        let others = others(&BackupName::DEFAULT);
+        assert_eq!(others.holder(&image).map(BackupName::as_str), holder);
+        let nginx = is_decoded.then(|| "docker.io/library/nginx:1".to_owned());
+        let original = others.original(&image).map(|original| original.to_string());
+        assert_eq!(original, nginx);
+        if let Some(holder) = holder {
+            let of_holder = self::others(&BackupName::parse(holder).unwrap().into_owned());
+            assert!(!of_holder.contain(&image));
+        }
+    }
+
     #[test]
-    fn copies_in_other_backups_are_decoded_with_either_naming() {
-        let backup = |repository| Backup::new("harbor.test", repository, Naming::Flat).unwrap();
-        let mut all = ByBackup::new(backup("main"));
-        all.insert(name("team-a"), backup("team-a"));
-        let others = OtherBackups::of(&BackupName::DEFAULT, &all);
-        let original = |copy: &str| {
-            let original = others.original(&copy.parse().unwrap());
-            original.map(|original| original.to_string())
-        };
-        let nginx = Some("docker.io/library/nginx:1".to_owned());
-        assert_eq!(
-            original("harbor.test/team-a/docker.io-library-nginx:1"),
-            nginx
-        );
-        assert_eq!(
-            original("harbor.test/team-a/docker.io/library/nginx:1"),
-            nginx
-        );
-        assert_eq!(original("harbor.test/main/docker.io-library-nginx:1"), None);
-        assert!(others.contain(&"harbor.test/team-a/tool:1".parse().unwrap()));
-        assert!(!others.contain(&"harbor.test/main/tool:1".parse().unwrap()));
-        let of_team = OtherBackups::of(&name("team-a"), &all);
-        assert!(of_team.contain(&"harbor.test/main/tool:1".parse().unwrap()));
+    fn there_are_no_others_of_a_single_backup() {
+        let image = "harbor.test/team-a/tool:1".parse().unwrap();
+        assert!(!OtherBackups::default().contain(&image));
+        let names = others(&name("team-a"));
+        let names: Vec<_> = names.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["default", "team-b"]);
     }
 }

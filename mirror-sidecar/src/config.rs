@@ -74,6 +74,15 @@ pub struct FlagDefaults {
     pub manages_pull_secrets: bool,
 }
 
+impl BackupConfig {
+    /// The current and former locations.
+    #[must_use]
+    pub fn locations(&self) -> BackupLocations {
+        let former = FormerBackups::new(&self.backup, self.former.clone());
+        BackupLocations::new(self.backup.clone(), former)
+    }
+}
+
 impl Config {
     /// The configuration without a file: the backup that flags define.
     #[must_use]
@@ -87,14 +96,8 @@ impl Config {
 
     /// Returns the locations of the copies of each backup: the current one, and the former ones.
     #[must_use]
-    pub fn locations(&self) -> BackupLocations {
-        self.backups.map(|_, config| {
-            let former = config.former.iter().map(|[location, _]| location);
-            std::iter::once(&config.backup)
-                .chain(former)
-                .cloned()
-                .collect()
-        })
+    pub fn locations(&self) -> ByBackup<BackupLocations> {
+        self.backups.map(|_, backup| backup.locations())
     }
 }
 
@@ -102,11 +105,9 @@ impl BackupConfig {
     /// The login that Pods get, if they need one.
     fn pull_login(&self) -> Option<PullLogin> {
         let credentials = self.pull.clone()?;
-        let former = FormerBackups::new(&self.backup, self.former.clone());
         Some(PullLogin::of_backup(
             &self.origin,
-            &self.backup,
-            &former,
+            &self.locations(),
             credentials,
         ))
     }

@@ -17,11 +17,10 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{Method, header};
 use axum::response::Response;
-use mirror_contract::{
-    BackupName, ImageRef, ImageStatus, Mode, Place, Query, Refusal, RefusalKind, owners,
-};
+use mirror_contract::{BackupName, ImageRef, ImageStatus, Mode, Place, Query, Refusal, owners};
 use tokio::sync::watch;
 
+use crate::backup_health::BackupHealth;
 use crate::backups::ByBackup;
 use crate::cluster::{PullSecrets, SharedIndex};
 use crate::lookup::Lookup;
@@ -37,7 +36,7 @@ use route::Route;
 pub struct Facade {
     pub backups: ByBackup<Lookup>,
     pub targets: TargetLookup,
-    pub originals: ByBackup<OriginalLookup>,
+    pub originals: OriginalLookup,
     /// `None` if requests need no authentication.
     pub auth: Option<FacadeAuth>,
     pub pull_secrets: PullSecrets,
@@ -105,32 +104,32 @@ impl Facade {
         self.pull_secrets.name().filter(|_| is_needed)
     }
 
-    /// Returns the status of an image in the backup of `lookup`. The image may be in another backup: a rule that has changed
-    /// since put it there.
+    /// Returns the status of `image` for the backup `name`. If the image is a copy, its own backup has its pull Secret and its
+    /// health, whatever backup the rule names.
     async fn image(
         &self,
-        lookup: &Lookup,
         image: &ImageRef<'static>,
+        name: &BackupName<'_>,
         mode: Mode,
     ) -> Result<ImageStatus<'_>, Refusal<'static>> {
+        let lookup = self.backups.get(name).ok_or_else(|| unknown_backup(name))?;
         let mut status = lookup.image(image, mode).await?;
-        let mut backups = self.backups.values();
-        let holder = backups.find(|lookup| lookup.locations().holds(image));
-        if let (Some(holder), ImageStatus::InBackup { is_unavailable, .. }) = (holder, &mut status)
-        {
-            *is_unavailable = holder.is_unavailable(image);
+        let mut backups = self.backups.iter();
+        let holder = backups.find(|(_, lookup)| lookup.locations().holds(image));
+        if let ImageStatus::InBackup { is_unavailable, .. } = &mut status {
+            *is_unavailable = self.is_unavailable(image, holder.map(|(_, lookup)| lookup));
         }
-        let place = Place::Backup(holder.unwrap_or(lookup).name().clone());
+        let holder = holder.map_or(name, |(holder, _)| holder);
+        let place = Place::Backup(holder.clone());
         Ok(status.naming_secret(self.secret(&place, image)))
     }
 
-    /// Returns the lookup of originals for the copies in a backup. If that backup responds, the copy in question may be in
-    /// another one, which does not.
-    fn originals(&self, backup: &BackupName<'_>) -> Option<&OriginalLookup> {
-        let requested = self.originals.get(backup)?;
-        let mut all = std::iter::once(requested).chain(self.originals.values());
-        all.find(|originals| originals.is_needed())
-            .or(Some(requested))
+    /// Returns whether the registry of a copy is unavailable. Its backup knows that of its current location; of a former
+    /// location, another backup in the same registry may know it.
+    fn is_unavailable(&self, copy: &ImageRef<'_>, holder: Option<&Lookup>) -> bool {
+        let mut known = holder.into_iter().chain(self.backups.values());
+        let health = known.find_map(|lookup| lookup.health_at(copy.host()));
+        health.is_some_and(BackupHealth::is_unavailable)
     }
 
     async fn manifest(
@@ -148,12 +147,9 @@ impl Facade {
         let response = match &query {
             Query::Image { image, place, mode } => {
                 let status = match place {
-                    Place::Backup(name) => match self.backups.get(name) {
-                        Some(lookup) => self.image(lookup, image, *mode).await,
-                        None => Err(unknown_backup(name)),
-                    },
-                    Place::Original(name) => match self.originals(name) {
-                        Some(originals) => originals.image(image, *mode).await,
+                    Place::Backup(name) => self.image(image, name, *mode).await,
+                    Place::Original(name) => match self.backups.get(name) {
+                        Some(_) => self.originals.image(image, *mode).await,
                         None => Err(unknown_backup(name)),
                     },
                     Place::Target => {
@@ -187,5 +183,5 @@ fn unknown_backup(name: &BackupName<'_>) -> Refusal<'static> {
         "a rule names the backup {name}, which is not defined; define it in the file of --config of mirror-sidecar, or correct \
          the rule"
     );
-    Refusal::new(RefusalKind::Failed, &reason)
+    Refusal::failed(&reason)
 }

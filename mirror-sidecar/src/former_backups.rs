@@ -1,5 +1,7 @@
 //! Former locations of copies: the naming, the repository or the host of the backup may have changed.
 
+use std::collections::BTreeSet;
+
 use mirror_contract::{Backup, ImageRef};
 
 /// The current backup with the other naming, then the former backups, in the order in which they are searched.
@@ -20,14 +22,33 @@ impl FormerBackups {
         Self(backups)
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &Backup> {
+        self.0.iter()
+    }
+
     /// Returns whether an image is in a former backup, so that it is not an original. If a whole registry was a backup, only
     /// names of copies count.
     #[must_use]
     pub fn contains(&self, image: &ImageRef<'_>) -> bool {
-        let mut backups = self.0.iter();
-        backups.any(|backup| {
+        self.innermost(image).is_some()
+    }
+
+    /// Returns the length of the innermost repository that an image is in; see [`Self::contains`].
+    #[must_use]
+    pub fn innermost(&self, image: &ImageRef<'_>) -> Option<usize> {
+        let backups = self.0.iter().filter(|backup| {
             backup.contains(image) && (backup.has_repository() || backup.original(image).is_some())
-        })
+        });
+        backups.map(|backup| backup.repository().len()).max()
+    }
+
+    /// The registries of former backups besides that of `present`, each once.
+    #[must_use]
+    pub fn other_registries<'a>(&'a self, present: &Backup) -> BTreeSet<&'a str> {
+        let registries = self.0.iter().map(Backup::registry);
+        registries
+            .filter(|registry| !present.is_at(registry))
+            .collect()
     }
 
     /// Returns the original of `copy`, if its name can be decoded.

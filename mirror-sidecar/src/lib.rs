@@ -53,6 +53,7 @@ mod output;
 mod reason;
 mod registry_metrics;
 mod server;
+mod single_flight;
 pub mod target_lookup;
 mod token_bucket;
 mod yaml;

@@ -75,15 +75,19 @@ impl Locations {
         }
     }
 
-    /// Returns whether an image is in the backup, in a former one, or in another backup.
+    /// Returns whether an image is in the backup or in another one, or in a former location of any.
     #[must_use]
     pub fn contains(&self, image: &ImageRef<'_>) -> bool {
-        self.holds(image) || self.others.contain(image)
+        self.is_inside(image) || self.others.contain(image)
     }
 
-    /// Returns whether an image is in the backup, or in a former one.
+    /// Returns whether an image is in the backup or in a former one, and not in another backup inside of that.
     #[must_use]
     pub fn holds(&self, image: &ImageRef<'_>) -> bool {
+        self.is_inside(image) && !self.others.contain(image)
+    }
+
+    fn is_inside(&self, image: &ImageRef<'_>) -> bool {
         self.backup.contains(image) || self.former.contains(image)
     }
 
@@ -97,8 +101,8 @@ impl Locations {
         &self.former
     }
 
-    /// The copies of `image` in former backups, with the credentials of targets. A former backup that is another backup now
-    /// is no source.
+    /// The copies of `image` in former backups, with the credentials of targets. A copy that belongs to another backup is no
+    /// source.
     #[must_use]
     pub fn former_copies(&self, image: &ImageRef<'_>) -> Vec<Source> {
         let copies = self.former.copies_of(image);

@@ -15,9 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mirror_contract::naming::anchor_tag;
-use mirror_contract::{
-    Backup, BackupName, Digest, ImageRef, ImageStatus, Mode, Refusal, RefusalKind,
-};
+use mirror_contract::{Backup, BackupName, Digest, ImageRef, ImageStatus, Mode, Refusal};
 use mirror_copy::{Operation, Registry, RegistryError, Resolved, TagOrDigest};
 use moka::future::Cache;
 use tokio::sync::{Semaphore, broadcast};
@@ -186,6 +184,12 @@ impl Lookup {
         &self.health
     }
 
+    /// Returns the health of the registry `host`, if the backup is there.
+    #[must_use]
+    pub fn health_at(&self, host: &str) -> Option<&BackupHealth> {
+        self.backup().is_at(host).then_some(&self.health)
+    }
+
     /// The name of the backup.
     #[must_use]
     pub fn name(&self) -> &BackupName<'static> {
@@ -225,15 +229,13 @@ impl Lookup {
             return Ok(ImageStatus::InBackup {
                 secret: None,
                 is_former: self.backup().original(image).is_none(),
-                is_unavailable: self.is_unavailable(image),
+                is_unavailable: self
+                    .health_at(image.host())
+                    .is_some_and(BackupHealth::is_unavailable),
             });
         }
-        let failed = |reason: &dyn ToString| Refusal::new(RefusalKind::Failed, &reason.to_string());
-        let copy = self
-            .images
-            .backup()
-            .target(image)
-            .map_err(|error| failed(&error))?;
+        let copy = self.backup().target(image);
+        let copy = copy.map_err(|error| Refusal::failed(&error.to_string()))?;
         // While the first copy is being made, not every request checks the backup. Some do, since another replica may be
         // faster than a long queue here.
         if self.queue.is_awaited(image) && self.missed.contains_key(image) {
@@ -311,7 +313,7 @@ impl Lookup {
             self.seen.invalidate(image).await;
         }
         let Ok(permit) = Arc::clone(&self.lookups).try_acquire_owned() else {
-            return Err(unavailable(
+            return Err(Refusal::unavailable(
                 "too many requests wait for the backup registry",
             ));
         };
@@ -346,13 +348,15 @@ impl Lookup {
                 Unseen::TooSlow => lookup.too_slow("the backup registry does not respond"),
                 Unseen::Broken(error) => {
                     lookup.report_failed_lookup(error);
-                    unavailable(&error.public_text("the backup registry"))
+                    Refusal::unavailable(&error.public_text("the backup registry"))
                 }
             })
         });
         match timeout(ANSWER_WITHIN, lookup_task).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(unavailable("the query to the backup registry was aborted")),
+            Ok(Err(_)) => Err(Refusal::unavailable(
+                "the query to the backup registry was aborted",
+            )),
             Err(_) => Err(self.too_slow("the backup registry responds too slowly")),
         }
     }
@@ -363,8 +367,8 @@ impl Lookup {
             .registry
             .last_failure(Operation::ReadManifest, LOOKUP_WITHIN);
         match failure {
-            Some(failure) => unavailable(&failure.public),
-            None => unavailable(otherwise),
+            Some(failure) => Refusal::unavailable(&failure.public),
+            None => Refusal::unavailable(otherwise),
         }
     }
 
@@ -498,7 +502,7 @@ impl Lookup {
         };
         match status {
             Some(status) => self.refusal(image, status),
-            None => Refusal::new(RefusalKind::Pending, "not mirrored yet"),
+            None => Refusal::pending("not mirrored yet"),
         }
     }
 
@@ -506,7 +510,7 @@ impl Lookup {
         match status {
             // The failure is not specific to the image.
             Status::Failed { .. } if self.denied.contains_key(image) => {
-                unavailable("the backup registry denies uploads")
+                Refusal::unavailable("the backup registry denies uploads")
             }
             status => refusal(status),
         }
@@ -515,19 +519,15 @@ impl Lookup {
 
 /// `pending`, like a full queue: the image is copied later.
 fn no_budget() -> Refusal<'static> {
-    Refusal::new(RefusalKind::Pending, NO_BUDGET)
-}
-
-fn unavailable(reason: &str) -> Refusal<'static> {
-    Refusal::new(RefusalKind::Unavailable, reason)
+    Refusal::pending(NO_BUDGET)
 }
 
 fn refusal(status: Status) -> Refusal<'static> {
     match status {
-        Status::Pending(progress) => Refusal::new(RefusalKind::Pending, &progress),
-        Status::Failed { reason, .. } => Refusal::new(RefusalKind::Failed, &reason),
+        Status::Pending(progress) => Refusal::pending(&progress),
+        Status::Failed { reason, .. } => Refusal::failed(&reason),
         // Not `unavailable`: a tenant who floods the queue must not choose which setting of the policy applies.
-        Status::Full => Refusal::new(RefusalKind::Pending, "too many images wait to be copied"),
+        Status::Full => Refusal::pending("too many images wait to be copied"),
     }
 }
 

@@ -1,21 +1,22 @@
-//! Looks up originals by digest while the backup is unavailable, so that new Pods can use them instead of their copies.
+//! Looks up originals by digest while a backup is unavailable, so that new Pods can use them instead of their copies.
 //!
 //! The registry of the original is the source of truth. Every response comes within [`ANSWER_WITHIN`]; a lookup that takes
 //! longer continues, and the next request gets its result. Nothing is copied or written.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use mirror_contract::{ImageRef, ImageStatus, Mode, Refusal, RefusalKind};
+use mirror_contract::{ImageRef, ImageStatus, Mode, Refusal};
 use moka::future::Cache;
-use tokio::sync::watch;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::backup_health::BackupHealth;
+use crate::backups::ByBackup;
 use crate::locations::{Locations, contract_digest};
 use crate::logging::Throttle;
 use crate::lookup::{ANSWER_WITHIN, Lookup};
+use crate::single_flight::{Limits, SingleFlight};
 
 /// Longest time of a lookup in the background.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,11 +27,16 @@ const KNOWN_FOR: Duration = Duration::from_secs(15);
 /// Size of the cache, as for copies.
 const MAX_KNOWN: u64 = 10_000;
 
-/// Concurrent lookups, in all registries and in one of them. A registry that does not respond must not hold up the others.
-const MAX_LOOKUPS: usize = 32;
-const MAX_LOOKUPS_OF_HOST: usize = 8;
+/// Concurrent lookups.
+const LIMITS: Limits = Limits {
+    total: 32,
+    of_host: 8,
+};
 
-/// Shortest time between two log lines about originals in use.
+/// Concurrent requests for dry runs.
+const MAX_PEEKS: usize = 16;
+
+/// Shortest time between two log lines about originals.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
 /// An error if the original cannot be used.
@@ -41,54 +47,38 @@ type Found = Result<(), Refusal<'static>>;
 pub struct OriginalLookup(Arc<Inner>);
 
 struct Inner {
+    /// Of the default backup: all backups read originals alike.
     locations: Arc<Locations>,
-    health: BackupHealth,
-    shared: Arc<Shared>,
-}
-
-/// Whether an original can be used does not depend on the backup.
-struct Shared {
+    health: Vec<BackupHealth>,
     known: Cache<ImageRef<'static>, Found>,
-    running: Mutex<HashMap<ImageRef<'static>, watch::Receiver<Option<Found>>>>,
-    used: Throttle,
+    running: SingleFlight<()>,
+    peeks: Semaphore,
+    responses: Throttle,
 }
 
 impl OriginalLookup {
-    /// Creates a lookup of the originals of the copies that `lookup` finds.
+    /// Creates a lookup of the originals of copies in these backups.
     #[must_use]
-    pub fn new(lookup: &Lookup) -> Self {
-        let shared = Shared {
+    pub fn new(backups: &ByBackup<Lookup>) -> Self {
+        let health = backups.values().map(|lookup| lookup.health().clone());
+        Self(Arc::new(Inner {
+            locations: Arc::clone(backups.of_default().locations()),
+            health: health.collect(),
             known: Cache::builder()
                 .max_capacity(MAX_KNOWN)
                 .time_to_live(KNOWN_FOR)
                 .build(),
-            running: Mutex::default(),
-            used: Throttle::new(LOG_INTERVAL),
-        };
-        Self::sharing(lookup, Arc::new(shared))
-    }
-
-    /// Creates a lookup of the originals of the copies in another backup, with the same cache and limits.
-    #[must_use]
-    pub fn of_other_backup(&self, lookup: &Lookup) -> Self {
-        Self::sharing(lookup, Arc::clone(&self.0.shared))
-    }
-
-    fn sharing(lookup: &Lookup, shared: Arc<Shared>) -> Self {
-        Self(Arc::new(Inner {
-            locations: Arc::clone(lookup.locations()),
-            health: lookup.health().clone(),
-            shared,
+            running: SingleFlight::new(LIMITS),
+            peeks: Semaphore::new(MAX_PEEKS),
+            responses: Throttle::new(LOG_INTERVAL),
         }))
     }
 
-    /// Returns whether originals are looked up now: the backup is unavailable.
-    #[must_use]
-    pub fn is_needed(&self) -> bool {
-        self.0.health.is_unavailable()
-    }
-
-    /// Returns [`ImageStatus::Original`] if the backup is unavailable and the registry of `image` has it with its digest.
+    /// Returns [`ImageStatus::Original`] if the registry of `image` has it with its digest, and some backup is unavailable. A
+    /// request does not name the backup with the copy: while workloads move, that is not the one of their rule. The policy sends
+    /// it only after a response that the backup with the copy is unavailable.
+    ///
+    /// A dry run sends at most one request, and starts no lookup.
     ///
     /// # Errors
     /// [`Refusal`] if the copy must be used, or the lookup has not ended yet.
@@ -98,27 +88,26 @@ impl OriginalLookup {
         mode: Mode,
     ) -> Result<ImageStatus<'static>, Refusal<'static>> {
         let Some(digest) = image.digest() else {
-            return Err(failed("an original needs a digest"));
+            return Err(Refusal::failed("an original needs a digest"));
         };
-        if !self.is_needed() {
-            return Err(failed("the backup registry responds"));
+        if !self.0.health.iter().any(BackupHealth::is_unavailable) {
+            return Err(Refusal::failed("the backup registry responds"));
         }
         if self.0.locations.contains(image) {
-            return Err(failed("it is a copy itself"));
+            return Err(Refusal::failed("it is a copy itself"));
         }
-        let found = match self.0.shared.known.get(image).await {
+        let found = match self.0.known.get(image).await {
             Some(found) => found,
-            None => self.look_up(image).await,
+            None => self.find(image, mode).await,
         };
         found?;
-        // A dry run creates no Pod.
         if mode == Mode::Ensure
-            && let Some(times) = self.0.shared.used.count()
+            && let Some(times) = self.0.responses.count()
         {
             tracing::warn!(
                 %image,
                 times,
-                "original used in a new pod, because the backup registry is unavailable; check the backup registry"
+                "responded that new pods may use an original, because a backup registry is unavailable; check the backup registry"
             );
         }
         Ok(ImageStatus::Original {
@@ -126,95 +115,72 @@ impl OriginalLookup {
         })
     }
 
+    async fn find(&self, image: &ImageRef<'static>, mode: Mode) -> Found {
+        let found = async {
+            match mode {
+                Mode::Ensure => self.look_up(image).await,
+                Mode::Peek => self.peek(image).await,
+            }
+        };
+        timeout(ANSWER_WITHIN, found)
+            .await
+            .unwrap_or_else(|_| Err(no_response_yet(image)))
+    }
+
     /// Joins the running lookup of `image`, or starts one.
     async fn look_up(&self, image: &ImageRef<'static>) -> Found {
-        let Some(mut running) = self.join_or_start(image) else {
-            return Err(pending("too many originals are looked up"));
+        let lookup = {
+            let (inner, image) = (Arc::clone(&self.0), image.clone());
+            async move { inner.resolve(&image).await }
         };
-        let found = timeout(ANSWER_WITHIN, running.wait_for(Option::is_some)).await;
-        match found {
-            Ok(Ok(found)) => found.clone().unwrap_or_else(|| Err(aborted())),
-            Ok(Err(_)) => Err(aborted()),
-            Err(_) => Err(pending(&format!("{} has not responded yet", image.host()))),
+        match self.0.running.join_or_start(image, true, lookup) {
+            Some(result) => result.wait().await,
+            None => Err(Refusal::pending("too many originals are looked up")),
         }
     }
 
-    fn join_or_start(&self, image: &ImageRef<'static>) -> Option<watch::Receiver<Option<Found>>> {
-        let mut running = self.0.running();
-        // The channel of one that was aborted is closed.
-        if let Some(found) = running.get(image)
-            && found.has_changed().is_ok()
-        {
-            return Some(found.clone());
+    async fn peek(&self, image: &ImageRef<'static>) -> Found {
+        if let Some(result) = self.0.running.join(image) {
+            return result.wait().await;
         }
-        let is_of_host = |other: &&ImageRef<'_>| other.host() == image.host();
-        if running.len() >= MAX_LOOKUPS
-            || running.keys().filter(is_of_host).count() >= MAX_LOOKUPS_OF_HOST
-        {
-            return None;
-        }
-        let (sender, receiver) = watch::channel(None);
-        running.insert(image.clone(), receiver.clone());
-        let (inner, image) = (Arc::clone(&self.0), image.clone());
-        tokio::spawn(async move {
-            let found = inner.find(&image).await;
-            inner
-                .shared
-                .known
-                .insert(image.clone(), found.clone())
-                .await;
-            inner.running().remove(&image);
-            sender.send_replace(Some(found));
-        });
-        Some(receiver)
+        let Ok(_permit) = self.0.peeks.try_acquire() else {
+            return Err(no_response_yet(image));
+        };
+        self.0.resolve(image).await
     }
 }
 
 impl Inner {
-    async fn find(&self, image: &ImageRef<'static>) -> Found {
+    async fn resolve(&self, image: &ImageRef<'static>) -> Found {
+        let found = timeout(LOOKUP_TIMEOUT, self.resolve_digest(image)).await;
+        let found = found.unwrap_or_else(|_| {
+            let reason = format!("{} does not respond", image.host());
+            Err(Refusal::unavailable(&reason))
+        });
+        self.known.insert(image.clone(), found.clone()).await;
+        found
+    }
+
+    async fn resolve_digest(&self, image: &ImageRef<'static>) -> Found {
         let host = image.host();
         let source = self.locations.source(image);
-        let source = source.map_err(|error| failed(&error.to_string()))?;
+        let source = source.map_err(|error| Refusal::failed(&error.to_string()))?;
         let resolved = source
             .registry
             .resolve(&source.repository, &source.reference);
-        match timeout(LOOKUP_TIMEOUT, resolved).await {
-            Err(_) => Err(unavailable(&format!("{host} does not respond"))),
-            Ok(Err(error)) => {
-                tracing::debug!(%image, %error, "cannot look up original");
-                Err(unavailable(&source.registry.public_text(&error)))
-            }
-            Ok(Ok(None)) => Err(failed(&format!("{host} has no such image"))),
-            Ok(Ok(Some(found))) => {
-                if contract_digest(&found.digest).as_ref() == image.digest() {
-                    Ok(())
-                } else {
-                    Err(failed(&format!("{host} has another digest")))
-                }
-            }
+        let resolved = resolved.await.map_err(|error| {
+            tracing::debug!(%image, %error, "cannot look up original");
+            Refusal::unavailable(&source.registry.public_text(&error))
+        })?;
+        let missing = || Refusal::failed(&format!("{host} has no such image"));
+        if contract_digest(&resolved.ok_or_else(missing)?.digest).as_ref() == image.digest() {
+            Ok(())
+        } else {
+            Err(Refusal::failed(&format!("{host} has another digest")))
         }
     }
-
-    fn running(
-        &self,
-    ) -> MutexGuard<'_, HashMap<ImageRef<'static>, watch::Receiver<Option<Found>>>> {
-        let running = &self.shared.running;
-        running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-fn aborted() -> Refusal<'static> {
-    unavailable("the lookup of the original was aborted")
-}
-
-fn pending(reason: &str) -> Refusal<'static> {
-    Refusal::new(RefusalKind::Pending, reason)
-}
-
-fn failed(reason: &str) -> Refusal<'static> {
-    Refusal::new(RefusalKind::Failed, reason)
-}
-
-fn unavailable(reason: &str) -> Refusal<'static> {
-    Refusal::new(RefusalKind::Unavailable, reason)
+fn no_response_yet(image: &ImageRef<'_>) -> Refusal<'static> {
+    Refusal::pending(&format!("{} has not responded yet", image.host()))
 }

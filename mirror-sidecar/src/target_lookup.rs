@@ -6,12 +6,10 @@
 //!
 //! A target is read with the login that Pods get for it: an image that only this service could see would not start anywhere.
 
-mod running;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use mirror_contract::{Digest, ImageRef, ImageStatus, Mode, Refusal, RefusalKind, RewriteTarget};
+use mirror_contract::{Digest, ImageRef, ImageStatus, Mode, Refusal, RewriteTarget};
 use mirror_copy::{Credentials, Operation, Registries, Registry, RegistryError, TagOrDigest};
 use moka::future::Cache;
 use tokio::sync::Semaphore;
@@ -21,8 +19,7 @@ use crate::cluster::policies::Policies;
 use crate::locations::{Locations, contract_digest, reference};
 use crate::logging::Throttle;
 use crate::lookup::ANSWER_WITHIN;
-pub(crate) use running::Found;
-use running::Running;
+use crate::single_flight::{Limits, SingleFlight};
 
 /// Longest time of a lookup in the background: the pull-through cache reads the manifest from its own upstream registry.
 const LOOKUP_TIMEOUT: Duration = Duration::from_mins(1);
@@ -42,11 +39,20 @@ const FAILED_WITHIN: Duration = Duration::from_secs(10);
 /// Size of the caches, as for copies.
 const MAX_IMAGES: u64 = 10_000;
 
+/// Concurrent lookups. Each lasts up to a minute, and waits most of that time.
+const LIMITS: Limits = Limits {
+    total: 64,
+    of_host: 32,
+};
+
 /// Concurrent requests for dry runs.
 const MAX_PEEKS: usize = 16;
 
 /// Shortest time between two log lines about failed lookups: every request of the policy may meet the same outage.
 const OUTAGE_LOG_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The digest of an image that the target has, or the reason why it cannot be used.
+pub(crate) type Found = Result<Digest<'static>, Refusal<'static>>;
 
 /// Looks up images in the targets of rewrites. Clones share their caches.
 #[derive(Clone)]
@@ -69,7 +75,7 @@ struct Inner {
     refused: Cache<ImageRef<'static>, Refusal<'static>>,
     /// The digest of the manifest that was read last under each reference.
     read: Cache<ImageRef<'static>, Digest<'static>>,
-    running: Running,
+    running: SingleFlight<Digest<'static>>,
     peeks: Semaphore,
     outage: Throttle,
 }
@@ -124,7 +130,7 @@ impl TargetLookup {
                 .time_to_live(REFUSED_FOR)
                 .build(),
             read: cache().time_to_live(READ_FOR).build(),
-            running: Running::default(),
+            running: SingleFlight::new(LIMITS),
             peeks: Semaphore::new(MAX_PEEKS),
             outage: Throttle::new(OUTAGE_LOG_INTERVAL),
         }))
@@ -192,10 +198,7 @@ impl TargetLookup {
         match self.0.running.join_or_start(image, has_priority, lookup) {
             Some(result) => result.wait().await,
             // Not `unavailable`: a tenant who floods the lookups must not choose which setting of the policy applies.
-            None => Err(Refusal::new(
-                RefusalKind::Pending,
-                "too many images are looked up",
-            )),
+            None => Err(Refusal::pending("too many images are looked up")),
         }
     }
 
@@ -217,12 +220,14 @@ impl Inner {
     /// address policy allows, as for originals.
     fn check_place(&self, image: &ImageRef<'_>) -> Result<(), Refusal<'static>> {
         if self.locations.contains(image) {
-            return Err(failed(
+            return Err(Refusal::failed(
                 "the target of the rule is in a backup of mirror-sidecar; write a target outside of the backups",
             ));
         }
         if !self.policies.current().has_target_with(image) {
-            return Err(failed("no policy of mirror-sidecar rewrites images to it"));
+            return Err(Refusal::failed(
+                "no policy of mirror-sidecar rewrites images to it",
+            ));
         }
         Ok(())
     }
@@ -233,7 +238,7 @@ impl Inner {
         let found = found.unwrap_or_else(|_| {
             let reason = format!("{} does not respond", image.host());
             self.report_outage(image, &reason);
-            Err(unavailable(&reason))
+            Err(Refusal::unavailable(&reason))
         });
         if let Ok(digest) = &found {
             self.seen.insert(image.clone(), digest.clone()).await;
@@ -259,13 +264,13 @@ impl Inner {
         image: &ImageRef<'static>,
     ) -> Result<(Registry, Digest<'static>), Refusal<'static>> {
         let registry = self.registries.of(image).get(image.host());
-        let registry = registry.map_err(|error| failed(&error.to_string()))?;
+        let registry = registry.map_err(|error| Refusal::failed(&error.to_string()))?;
         let resolved = registry.resolve(image.path(), &reference(image)).await;
         let resolved = resolved.map_err(|error| self.refusal(image, &registry, &error))?;
-        let missing = || failed(&format!("{} has no such image", image.host()));
+        let missing = || Refusal::failed(&format!("{} has no such image", image.host()));
         let digest = contract_digest(&resolved.ok_or_else(missing)?.digest);
         let digest = digest.filter(|digest| image.digest().is_none_or(|wanted| wanted == digest));
-        let other_digest = || failed(&format!("{} has another digest", image.host()));
+        let other_digest = || Refusal::failed(&format!("{} has another digest", image.host()));
         Ok((registry, digest.ok_or_else(other_digest)?))
     }
 
@@ -276,10 +281,10 @@ impl Inner {
         let failure = registry
             .and_then(|registry| registry.last_failure(Operation::ReadManifest, FAILED_WITHIN));
         if failure.is_some() {
-            unavailable(&format!("requests to {host} fail"))
+            Refusal::unavailable(&format!("requests to {host} fail"))
         } else {
             let reason = format!("{host} has not responded yet");
-            Refusal::new(RefusalKind::Pending, &reason)
+            Refusal::pending(&reason)
         }
     }
 
@@ -298,7 +303,7 @@ impl Inner {
     ) -> Refusal<'static> {
         let host = image.host();
         if error.status() == Some(404) {
-            return failed(&format!("{host} has no such image"));
+            return Refusal::failed(&format!("{host} has no such image"));
         }
         // The operator has named the targets of policies.
         let reason = if self.policies.current().is_empty() {
@@ -308,7 +313,7 @@ impl Inner {
         };
         self.report_outage(image, &error.to_string());
         // Whatever the error is: the kind must not show whether an address was refused or does not respond.
-        unavailable(&reason)
+        Refusal::unavailable(&reason)
     }
 
     fn report_outage(&self, image: &ImageRef<'_>, error: &str) {
@@ -321,12 +326,4 @@ impl Inner {
             );
         }
     }
-}
-
-fn failed(reason: &str) -> Refusal<'static> {
-    Refusal::new(RefusalKind::Failed, reason)
-}
-
-fn unavailable(reason: &str) -> Refusal<'static> {
-    Refusal::new(RefusalKind::Unavailable, reason)
 }

@@ -8,12 +8,12 @@
 //! - `"imagePullSecret": "<name>"`: the pull Secret that the policy added to the template.
 //!
 //! Everyone who may write the object may write the annotation, and the update of another user may rely on it. So a copy
-//! counts only if [`Settings::relation`] confirms it. A forged digest is harmless, since it belongs to the confirmed original,
-//! and so is a forged original of a Pod: it only keeps the Pod's own image.
+//! counts only if [`Settings::relation`] confirms it, and so does an original that a Pod uses instead. A forged digest is
+//! harmless, since it belongs to the confirmed original.
 
 use std::collections::BTreeMap;
 
-use mirror_contract::workload::ORIGINAL_IMAGES;
+use mirror_contract::workload::{ORIGINAL_IMAGES, replaced_original, without_digest};
 use mirror_contract::{Digest, Settings};
 
 use crate::json::{Edited, quoted};
@@ -79,7 +79,9 @@ impl OriginalsAnnotation {
                     verified.set_digest(&key, digest);
                 }
                 verified.originals.insert(key, value);
-            } else if has_digest(&key) {
+            } else if let Some(original) = replaced_original(&key, &value)
+                && settings.relation(&value, original).is_some()
+            {
                 verified.others.insert(key, value);
             }
         }
@@ -206,11 +208,6 @@ impl OriginalsAnnotation {
     }
 }
 
-/// Returns whether an image ends with a digest. The lengths are those of SHA-256, SHA-384 and SHA-512.
 fn has_digest(image: &str) -> bool {
-    let bytes = image.as_bytes();
-    [64, 96, 128].iter().any(|hex| {
-        let at = bytes.len().checked_sub("@sha256:".len() + hex);
-        at.and_then(|at| bytes.get(at)) == Some(&b'@')
-    })
+    without_digest(image).is_some()
 }

@@ -197,6 +197,7 @@ impl Service {
 const STATE: &str = "image-mirror.dev/state";
 const IMAGE: &str = "image-mirror.dev/image";
 const NAME: &str = "image-mirror.dev/name";
+const BACKUP: &str = "image-mirror.dev/backup";
 
 #[test]
 fn each_request_goes_to_its_backup_with_the_login_of_it() {
@@ -497,6 +498,18 @@ fn originals_come_from_no_other_place() {
     let error = refused("backup/team-a/", &app, &invented);
     assert!(error.contains("image-mirror/failed"), "{error}");
 
+    // The policy requests originals only for a copy that cannot be pulled.
+    for (team, expected) in [
+        ("team-a", Value::from("unavailable")),
+        ("team-b", Value::Null),
+    ] {
+        let copy = scene.copy(team, "shop/app");
+        for backup in ["", "backup/team-a/", "backup/team-b/"] {
+            let found = service.ask(backup, &copy).unwrap();
+            assert_eq!(found[BACKUP], expected, "{backup}: {copy}");
+        }
+    }
+
     // The login of another backup reads nothing, and no address is reached that images may not be copied from.
     let of_team_b = scene.copy("team-b", "shop/app");
     let requests = scene.team("team-b").log().len();
@@ -511,4 +524,98 @@ fn originals_come_from_no_other_place() {
         refused("backup/team-a/", &image.parse().unwrap(), digest);
     }
     assert_eq!(forbidden.log().len(), 0);
+}
+
+/// The former registry needs a login, which is neither that of the backup nor for images that users name.
+#[test]
+fn a_former_location_belongs_to_its_backup_and_is_read_with_the_docker_config() {
+    let scene = Scene::new(&["team-a", "team-b", "former"]);
+    let former = scene.team("former");
+    let location = format!("{}/team-a", former.host());
+    let lines = format!("    formerLocations: [{location}]\n");
+    scene.configure_with(&["team-b", "team-a"], &lines);
+    let docker_config = scene.folder.path().join("docker.json");
+    let login = format!(
+        r#"{{"auths":{{"{}":{{"username":"{USER}","password":"former"}}}}}}"#,
+        former.host()
+    );
+    std::fs::write(&docker_config, login).unwrap();
+    // Its original is gone.
+    let gone = scene.original("shop/gone");
+    let [place, _] = Backup::with_both_namings(&location).unwrap();
+    let copy = place.target(&gone).unwrap();
+    former.put_tagged(copy.path(), "v1", &image(7, &[noise(7, 3000)]));
+    former.put_tagged("private/app", "v1", &image(8, &[noise(8, 3000)]));
+
+    let flag = format!("--docker-config={}", docker_config.display());
+    let service = scene.serve_with(&[flag]);
+    for backup in ["", "backup/team-a/", "backup/team-b/"] {
+        let found = service.ask(backup, &copy).unwrap();
+        let expected = (&"in-backup".into(), &"former".into());
+        assert_eq!((&found[STATE], &found[NAME]), expected, "{backup}");
+    }
+    assert!(former.log().is_empty());
+
+    service.wait_until_mirrored("backup/team-a/", &gone);
+    let private = format!("{}/private/app:v1", former.host());
+    let private = private.parse().unwrap();
+    let start = Instant::now();
+    loop {
+        let refusal = service.ask("backup/team-b/", &private).unwrap_err();
+        if refusal.contains("image-mirror/failed:") {
+            break;
+        }
+        assert!(start.elapsed() < COPY_DEADLINE, "{refusal}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let asked = former.log();
+    let mut asked = asked
+        .iter()
+        .filter(|request| request.path.contains("private"));
+    assert!(asked.all(|request| request.authorization.is_none()));
+}
+
+/// Whatever backup the rule of the original names.
+#[test]
+fn the_health_of_a_copy_is_that_of_its_own_backup() {
+    let scene = Scene::new(&["team-a", "team-b"]);
+    scene.configure(&["team-a", "team-b"]);
+    let down = Action::Status(500, Vec::new(), "");
+    scene
+        .team("team-a")
+        .fault(Method::GET, "/v2/", usize::MAX, down);
+    let service = scene.serve();
+    let state = |backup: &str, team: &str| {
+        let copy = scene.copy(team, "shop/app");
+        service.ask(backup, &copy).unwrap()["image-mirror.dev/backup"].clone()
+    };
+    let start = Instant::now();
+    while state("backup/team-a/", "team-a") != "unavailable" {
+        assert!(start.elapsed() < COPY_DEADLINE);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let app = scene.original("shop/app");
+    let digest = scene.upstream.tag("shop/app", "v1").unwrap();
+    let version = digest.replace(':', "-");
+    for backup in ["", "backup/team-b/"] {
+        assert_eq!(state(backup, "team-a"), "unavailable", "{backup}");
+        assert_eq!(state(backup, "team-b"), Value::Null, "{backup}");
+        for peek in ["peek/", ""] {
+            let kind = format!("{peek}{backup}original/digest");
+            let found = service.ask_about(&kind, &app, &version).unwrap();
+            assert_eq!(found[STATE], "original", "{kind}");
+        }
+    }
+    let is_original_logged = |event: &Value| {
+        let message = event["message"].as_str().unwrap_or_default();
+        message.starts_with("responded that new pods may use an original")
+    };
+    let events = service.sidecar.events();
+    assert_eq!(
+        events
+            .iter()
+            .filter(|event| is_original_logged(event))
+            .count(),
+        1
+    );
 }

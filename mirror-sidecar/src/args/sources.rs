@@ -11,6 +11,7 @@ use mirror_copy::{
 };
 
 use super::values::bytes;
+use crate::backups::BackupLocations;
 use crate::exit::UsageError;
 
 #[derive(Debug, Args)]
@@ -73,7 +74,7 @@ pub struct OriginalsArgs {
         value_parser = private_registry
     )]
     private_registry: Vec<PrivateRegistry>,
-    /// Read originals from the host of the backup with the login of the docker config. Users who may create Pods can then
+    /// Read originals from the current and former hosts of backups with the login of the docker config. Users who may create Pods can then
     /// copy everything that this login can read into the backup
     #[arg(long, env = "DOCKER_CONFIG_READS_BACKUP_HOST", value_parser = clap::builder::FalseyValueParser::new())]
     docker_config_reads_backup_host: bool,
@@ -96,14 +97,31 @@ pub struct SizeLimit(pub Option<u64>);
 impl SourceArgs {
     /// The credentials of the docker config.
     pub fn credentials(&self) -> Result<Credentials, UsageError> {
-        let config = match &self.docker_config {
+        Ok(Credentials::anonymous().with_docker_config(self.docker_config()?))
+    }
+
+    /// The credentials for a backup in `locations`, with those for pushing to it. Its former locations in other registries are
+    /// read with the logins of the docker config, unless `push` has one of its own.
+    pub fn backup_credentials(
+        &self,
+        push: Credentials,
+        locations: &BackupLocations,
+    ) -> Result<Credentials, UsageError> {
+        let former = locations.former_registries();
+        if former.is_empty() {
+            return Ok(push);
+        }
+        Ok(push.with_docker_config_for(former, self.docker_config()?))
+    }
+
+    fn docker_config(&self) -> Result<DockerConfig, UsageError> {
+        Ok(match &self.docker_config {
             Some(file) => {
                 check_docker_config(file, "--docker-config")?;
                 DockerConfig::File(file.clone())
             }
             None => DockerConfig::Default,
-        };
-        Ok(Credentials::anonymous().with_docker_config(config))
+        })
     }
 
     pub fn has_docker_config(&self) -> bool {
@@ -115,22 +133,28 @@ impl SourceArgs {
         self.registries_in(credentials, RegistryOptions::default())
     }
 
-    /// The registries of originals that users name, for backups at the hosts `backups`. They use the credentials of the
-    /// docker config, except at these hosts, which are accessed anonymously unless `allowed` permits the login.
+    /// The registries of originals that users name, for these backups. They use the credentials of the docker config, except at
+    /// the current and former hosts of backups, which are accessed anonymously unless `allowed` permits the login.
     pub fn originals<'b>(
         &self,
         allowed: &OriginalsArgs,
-        backups: impl IntoIterator<Item = &'b str>,
+        backups: impl IntoIterator<Item = &'b BackupLocations>,
     ) -> Result<Registries, UsageError> {
         let mut credentials = self.credentials()?;
-        let hosts: BTreeSet<String> = backups.into_iter().map(str::to_owned).collect();
+        let mut hosts = BTreeSet::new();
         // A client certificate is a login as well.
         let mut without_certificate = BTreeSet::new();
-        if !allowed.docker_config_reads_backup_host {
-            without_certificate.clone_from(&hosts);
-            credentials = hosts
-                .iter()
-                .fold(credentials, |credentials, host| credentials.without(host));
+        for locations in backups {
+            hosts.insert(locations.current().registry().to_owned());
+            let former = locations.former_registries();
+            without_certificate.extend(former.into_iter().map(str::to_owned));
+        }
+        without_certificate.extend(hosts.iter().cloned());
+        if allowed.docker_config_reads_backup_host {
+            without_certificate.clear();
+        }
+        for host in &without_certificate {
+            credentials = credentials.without(host);
         }
         let options = RegistryOptions {
             hosts_without_client_certificate: without_certificate,
@@ -292,10 +316,12 @@ pub fn size_limit(text: &str) -> Result<SizeLimit, &'static str> {
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory as _, Parser as _};
+    use mirror_contract::Backup;
     use rstest::rstest;
 
     use super::*;
     use crate::args::{Cli, Command, ServeArgs};
+    use crate::former_backups::FormerBackups;
 
     fn serve(flags: &[&str]) -> ServeArgs {
         let all = ["mirror-sidecar", "serve"].iter().chain(flags);
@@ -303,6 +329,13 @@ mod tests {
             Command::Serve(args) => *args,
             _ => panic!("another command"),
         }
+    }
+
+    /// A backup with a former location.
+    fn locations(current: &str, former: &str) -> BackupLocations {
+        let [current, _] = Backup::with_both_namings(current).unwrap();
+        let former = FormerBackups::new(&current, Backup::with_both_namings(former));
+        BackupLocations::new(current, former)
     }
 
     /// Errors of the engine end with a flag that exists.
@@ -377,6 +410,7 @@ mod tests {
     #[case(&[], "ghcr.io", true)]
     #[case(&[], "10.0.0.9:5000", true)]
     #[case(&[], "10.0.0.9:22", false)]
+    #[case::a_former_host(&[], "10.0.0.8:5000", false)]
     #[case(&[], "localhost:8080", false)]
     #[case(&[], "harbor.harbor.svc", false)]
     #[case(&["--private-registry=harbor.harbor.svc,nas.local:5000"], "nas.local:5000", true)]
@@ -395,8 +429,8 @@ mod tests {
         #[case] allowed: bool,
     ) {
         let args = serve(flags);
-        let backup = "10.0.0.9:5000";
-        let originals = args.sources.originals(&args.originals, [backup]).unwrap();
+        let backup = locations("10.0.0.9:5000", "10.0.0.8:5000/old");
+        let originals = args.sources.originals(&args.originals, [&backup]).unwrap();
         let answer = originals.get(host).map_err(|error| error.to_string());
         assert_eq!(answer.is_ok(), allowed, "{answer:?}");
         if let Err(error) = answer {

@@ -105,15 +105,16 @@ mod tests {
     use mirror_copy::Credentials;
 
     use super::*;
+    use crate::backups::BackupLocations;
     use crate::cluster::PullLogin;
     use crate::former_backups::FormerBackups;
     use crate::origin::BackupOrigin;
 
     fn login(name: &'static str, registry: &str, repository: &str) -> PullLogin {
         let backup = Backup::new(registry, repository, Naming::Flat).unwrap();
-        let former = FormerBackups::new(&backup, []);
+        let locations = BackupLocations::new(backup, FormerBackups::default());
         let origin = BackupOrigin::File(BackupName::parse(name).unwrap());
-        PullLogin::of_backup(&origin, &backup, &former, Credentials::anonymous())
+        PullLogin::of_backup(&origin, &locations, Credentials::anonymous())
     }
 
     fn plan(logins: Vec<PullLogin>) -> PullPlan {

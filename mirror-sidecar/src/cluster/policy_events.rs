@@ -9,7 +9,7 @@ use super::events::{About, Events, Notice};
 use super::policies::follow::{self, Followed};
 use super::policies::{Policies, PolicyId, UnusableKind};
 use super::replicas::Replicas;
-use crate::backups::BackupLocations;
+use crate::backups::{BackupLocations, ByBackup};
 
 /// Interval between reports of a policy that stays as it is, since reports may be dropped. The Event is written once an hour.
 const REPORT_INTERVAL: Duration = Duration::from_mins(2);
@@ -20,7 +20,7 @@ pub struct PolicyEvents {
     pub followed: Followed,
     pub policies: Policies,
     /// Of the configuration in force.
-    pub backups: Arc<BackupLocations>,
+    pub backups: Arc<ByBackup<BackupLocations>>,
     pub replicas: Replicas,
     pub events: Events,
 }

@@ -142,6 +142,12 @@ impl PullLocations {
         self.0.iter().any(|login| !login.owner.is_default())
     }
 
+    /// Returns whether there are no logins.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns the login for images that workloads pull from `place`, if there is one.
     #[must_use]
     pub fn of_place(&self, place: &LoginOwner) -> LoginSet {

@@ -99,7 +99,7 @@ pub struct Lookups<'l> {
     pub crash_record: &'l CrashRecord,
     pub targets: TargetLookup,
     /// The locations of all backups.
-    pub locations: Arc<BackupLocations>,
+    pub locations: Arc<ByBackup<BackupLocations>>,
 }
 
 /// Starts the tasks, which end with `stop`.

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use super::copy::{dry_run, missing};
 use crate::args::image::parse_image;
 use crate::args::{BackupFlags, CheckArgs, SizeLimit, UsageError};
+use crate::backups::OtherBackups;
 use crate::exit::FAILURE;
 use crate::locations::Locations;
 use report::Line;
@@ -43,6 +44,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     if let Some(url) = &args.ready_url {
         passed &= report("readiness", &ready(url).await);
     }
+    let locations = config.locations();
     for (name, backup) in config.backups.iter() {
         let targets = args.sources.registries(backup.push.clone())?;
         let check = if name.is_default() {
@@ -51,7 +53,9 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
             format!("push login of backup {name}")
         };
         let images = Locations::new(backup.backup.clone(), &targets, sources.clone())
-            .map_err(|error| UsageError(format!("{}: {error}", backup.origin.registry())))?;
+            .map_err(|error| UsageError(format!("{}: {error}", backup.origin.registry())))?
+            .with_former_backups(backup.locations().former().clone())
+            .with_other_backups(OtherBackups::of(name, &locations));
         passed &= report(&check, &push_login(&images, &image).await);
         if name.is_default() {
             passed &= report("dry run", &planned(&images, &targets, &image).await);

@@ -105,6 +105,25 @@ fn a_copy_with_a_digest_needs_no_record() {
     assert_eq!(first_image(&answer), Some(&*written));
 }
 
+/// An original with an entry of another copy is an image like others.
+#[rstest]
+#[case::of_another_original(REDIS)]
+#[case::in_no_backup("elsewhere.test/acme/docker.io-library-nginx:1.27")]
+#[case::no_image("")]
+fn a_forged_entry_of_an_original_does_not_count(#[case] copy: &str) {
+    let pod = pod_with(
+        &[&pinned("nginx:1.27")],
+        &json!({ pinned("nginx:1.27"): copy }),
+    );
+    let mut script = Script::new();
+    let answer = answer(&create(pod), &mut script);
+    assert_eq!(
+        script.asked,
+        [format!("digest/docker.io/library/nginx:sha256-{HEX}")]
+    );
+    assert!(first_image(&answer).unwrap().starts_with(NGINX));
+}
+
 #[rstest]
 #[case::the_registry_of_the_original_is_gone(refused(RefusalKind::Unavailable, "no response"))]
 #[case::the_digest_is_gone(refused(RefusalKind::Failed, "no such image"))]
@@ -227,6 +246,19 @@ fn digests_are_recorded_with_new_copies() {
         annotation_of(&mutated(&answer)["spec"]["template"]),
         expected
     );
+}
+
+/// Anyone who may edit a workload may forge the entry that a Pod has after its second call.
+#[test]
+fn a_template_with_the_entry_of_a_pod_gets_its_copy() {
+    let written = pinned("nginx:1.27");
+    let forged = json!({ written.as_str(): NGINX });
+    let request = create(deployment(&written, Some(&forged)));
+    let answer = answer(&request, &mut Script::new());
+    let copy = format!("{NGINX}@{TAG_DIGEST}");
+    let template = &mutated(&answer)["spec"]["template"];
+    assert_eq!(template["spec"]["containers"][0]["image"], copy);
+    assert_eq!(annotation_of(template)[&copy], written);
 }
 
 /// A digest that is new or has changed must not start a rollout.

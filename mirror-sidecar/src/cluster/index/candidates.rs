@@ -100,7 +100,7 @@ where
     let mut found = Replaceable::default();
     let mut first: Option<&Entry> = None;
     let mut missing_secret = None;
-    let mut needs_secret = false;
+    let default = views.first()?.index;
     for view in views {
         let index = view.index;
         if !index.candidates.contains(key) {
@@ -118,14 +118,13 @@ where
         found.add(view.by_rewrites(key, entry)?);
         found.add(view.by_copies(entry)?);
         let secret = index.rules.pull_secret.as_deref();
-        needs_secret |= secret.is_some();
         missing_secret = missing_secret.or(secret.filter(|_| entry.has_outdated_secret()));
     }
     let entry = first?;
     // A template without pull Secrets gets none from the policy while one of its images stays upstream, because that one may
     // need those of the `ServiceAccount`. Its Pods are rewritten instead.
-    let is_left_to_pods = found.stays_upstream && !entry.lists_secrets() && needs_secret;
-    if is_left_to_pods && !found.images.is_empty() {
+    if found.stays_upstream && !entry.lists_secrets() && default.adds_secret(&key.namespace, &found)
+    {
         found = Replaceable::default();
     }
     let Replaceable {
@@ -152,6 +151,25 @@ impl Index {
         state: impl Fn(&ImageRef<'static>) -> CopyState,
     ) -> impl Iterator<Item = Candidate> {
         candidates_in([(self, state)])
+    }
+
+    /// Returns whether the policy would add the pull Secret to a template without pull Secrets that gets these replacements.
+    /// This is the index of the default backup.
+    fn adds_secret(&self, namespace: &str, found: &Replaceable) -> bool {
+        let has_copies = !found.images.is_empty();
+        if self.rules.pull_secret.is_none() || (!has_copies && found.targets.is_empty()) {
+            return false;
+        }
+        if self.pull_locations.is_empty() {
+            // It is not managed, and for the images of all backups.
+            return has_copies;
+        }
+        // One Secret has the logins of all backups and targets that the rules allow in the namespace.
+        let has_copies_with_login =
+            || has_copies && !self.login_access(namespace).needed().is_empty();
+        let mut targets = found.targets.iter();
+        targets.any(|image| !self.pull_locations.of_target_image(image).is_empty())
+            || has_copies_with_login()
     }
 
     /// Returns whether a workload uses a former name of a copy or of the pull Secret.

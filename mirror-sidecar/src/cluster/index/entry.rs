@@ -4,6 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
+use mirror_contract::workload::replaced_original;
 use mirror_contract::{Backup, ImageRef};
 
 use super::image_users::Image;
@@ -515,11 +516,17 @@ fn each_once<T: Ord>(mut images: Vec<T>) -> Vec<T> {
 /// Returns whether a Pod uses this original instead of a copy, because the backup was unavailable when it was created. The
 /// template of the Pod still names the copy.
 fn replaces_copy(workload: &Workload, rules: &Rules, text: &str) -> bool {
+    let is_copy = |copy: &str| {
+        let original = replaced_original(text, copy).and_then(|text| ImageRef::parse(text).ok());
+        let (Some(original), Ok(copy)) = (original, ImageRef::parse(copy)) else {
+            return false;
+        };
+        let is_in_a_backup = rules.is_in_backup(&copy) || rules.other_backups.contain(&copy);
+        is_in_a_backup && Backup::any_relation(&copy, &original).is_some()
+    };
     let mut annotated = workload.originals.iter();
     workload.key.kind == WorkloadKind::Pod
-        && annotated.any(|(image, copy)| {
-            image == text && ImageRef::parse(copy).is_ok_and(|copy| rules.is_in_backup(&copy))
-        })
+        && annotated.any(|(image, copy)| image == text && is_copy(copy))
 }
 
 /// Returns whether there are copies under former names.
@@ -542,7 +549,7 @@ fn opaque_original(
     image: &ImageRef<'_>,
 ) -> Option<(ImageRef<'static>, bool)> {
     let (own, others) = (rules.backup_name(), &rules.other_backups);
-    let holder = others.holder(image).map(|(name, _)| name);
+    let holder = others.holder(image);
     let is_here = || rules.is_in_backup(image) && rules.backup.original(image).is_none();
     if holder.is_none() && !is_here() {
         return None;
@@ -557,7 +564,7 @@ fn opaque_original(
         None if holder.is_some() => others.original(image)?,
         None => rules.former_backups.original(image)?,
     };
-    if rules.backup.contains(&original) || others.contain(&original) {
+    if rules.is_in_backup(&original) || others.contain(&original) {
         return None;
     }
     let is_current = match holder {

@@ -78,9 +78,10 @@ impl Rules {
             && Backup::any_relation(&copy, &original).is_some()
     }
 
-    /// Returns whether an image is in the backup or in a former one.
+    /// Returns whether an image is in the backup or in a former one, and not in another backup.
     pub(super) fn is_in_backup(&self, image: &ImageRef<'_>) -> bool {
-        self.backup.contains(image) || self.former_backups.contains(image)
+        let is_inside = self.backup.contains(image) || self.former_backups.contains(image);
+        is_inside && !self.other_backups.contain(image)
     }
 
     /// Returns the original of a copy whose name contains it. An image in a backup is no original.

@@ -38,6 +38,14 @@ pub fn rules() -> Rules {
     }
 }
 
+/// Delivers an empty list of each kind.
+pub fn complete(index: &mut Index) {
+    for kind in Kind::ALL {
+        index.apply(Change::Init(kind));
+        index.apply(Change::InitDone(kind));
+    }
+}
+
 /// An active workload `shop/<name>`, whose uid is its name.
 pub fn workload(kind: WorkloadKind, name: &str, images: &[&str]) -> Workload {
     Workload {

@@ -5,7 +5,7 @@ use mirror_contract::rules::{Action, Rule};
 use mirror_contract::{Backup, BackupName, RewriteTarget, Settings};
 
 use super::{Policy, PolicyId, PolicySet};
-use crate::backups::BackupLocations;
+use crate::backups::{BackupLocations, ByBackup};
 
 /// Rules of one policy that are reported. One is enough to correct the policy, and to find the others.
 const MAX_REPORTED: usize = 8;
@@ -31,7 +31,7 @@ pub enum UnusableKind {
 impl PolicySet {
     /// Returns the rules that cannot be followed with these backups.
     #[must_use]
-    pub fn unusable_rules(&self, backups: &BackupLocations) -> Vec<UnusableRule> {
+    pub fn unusable_rules(&self, backups: &ByBackup<BackupLocations>) -> Vec<UnusableRule> {
         let policies = self.policies.iter();
         policies
             .flat_map(|policy| policy.unusable_rules(backups))
@@ -42,7 +42,7 @@ impl PolicySet {
 impl Policy {
     /// Returns the rules that cannot be followed with these backups, at most [`MAX_REPORTED`].
     #[must_use]
-    pub fn unusable_rules(&self, backups: &BackupLocations) -> Vec<UnusableRule> {
+    pub fn unusable_rules(&self, backups: &ByBackup<BackupLocations>) -> Vec<UnusableRule> {
         let settings = self.settings();
         let of_rules = settings.rules.iter().filter_map(|rule| {
             unknown_backup(rule, backups)
@@ -63,7 +63,7 @@ impl Policy {
     }
 }
 
-fn unknown_backup(rule: &Rule<'_>, backups: &BackupLocations) -> Option<String> {
+fn unknown_backup(rule: &Rule<'_>, backups: &ByBackup<BackupLocations>) -> Option<String> {
     let Action::Mirror { backup } = &rule.action else {
         return None;
     };
@@ -79,7 +79,11 @@ fn unknown_backup(rule: &Rule<'_>, backups: &BackupLocations) -> Option<String> 
 }
 
 /// Returns how the rule conflicts with the location of a backup that the policy does not list itself.
-fn conflict(rule: &Rule<'_>, settings: &Settings<'_>, backups: &BackupLocations) -> Option<String> {
+fn conflict(
+    rule: &Rule<'_>,
+    settings: &Settings<'_>,
+    backups: &ByBackup<BackupLocations>,
+) -> Option<String> {
     let position = rule.position;
     match &rule.action {
         // Reported with the conflicts between the settings.
@@ -107,11 +111,11 @@ fn conflict(rule: &Rule<'_>, settings: &Settings<'_>, backups: &BackupLocations)
 }
 
 fn find(
-    backups: &BackupLocations,
+    backups: &ByBackup<BackupLocations>,
     is_wanted: impl Fn(&Backup) -> bool,
 ) -> Option<(&BackupName<'static>, String)> {
     backups.iter().find_map(|(name, locations)| {
-        let mut locations = locations.iter();
+        let mut locations = locations.all();
         let found = locations.find(|location| is_wanted(location))?;
         Some((name, found.location()))
     })
@@ -124,16 +128,22 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::backups::ByBackup;
+    use crate::former_backups::FormerBackups;
 
-    fn locations() -> BackupLocations {
+    fn locations() -> ByBackup<BackupLocations> {
         let backup = |location: &str| {
             let (registry, repository) = location.split_once('/').unwrap();
             Backup::new(registry, repository, Naming::Flat).unwrap()
         };
-        let mut all = ByBackup::new(vec![backup("ghcr.io/acme")]);
+        let locations = |current: &str, former: Option<&str>| {
+            let current = backup(current);
+            let former = former.map(|former| Backup::with_both_namings(former).unwrap());
+            let former = FormerBackups::new(&current, former);
+            BackupLocations::new(current, former)
+        };
+        let mut all = ByBackup::new(locations("ghcr.io/acme", None));
         let team = BackupName::parse("team-a").unwrap();
-        all.insert(team, vec![backup("hub.test/team-a"), backup("old.test/a")]);
+        all.insert(team, locations("hub.test/team-a", Some("old.test/a")));
         all
     }
 

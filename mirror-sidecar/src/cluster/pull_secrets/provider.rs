@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use mirror_contract::{ImageRef, Mode, Place, PullSecretStatus, Refusal, RefusalKind};
+use mirror_contract::{ImageRef, Mode, Place, PullSecretStatus, Refusal};
 use mirror_copy::{Credential, CredentialError, Credentials};
 use secrecy::ExposeSecret as _;
 use tokio::sync::{Semaphore, watch};
@@ -155,7 +155,7 @@ impl PullSecrets {
         };
         if self.excluded_namespaces.contains(namespace) {
             let reason = format!("namespace {namespace} is excluded");
-            return Err(Refusal::new(RefusalKind::Failed, &reason));
+            return Err(Refusal::failed(&reason));
         }
         if let Provision::Managed(secrets) = &self.provision
             && !secrets.status(namespace, mode).await?
@@ -278,10 +278,7 @@ impl ManagedSecrets {
     pub async fn status(&self, namespace: &str, mode: Mode) -> Result<bool, Refusal<'static>> {
         match timeout(ANSWER_WITHIN, self.ensure(namespace, mode)).await {
             Ok(result) => result,
-            Err(_) => Err(Refusal::new(
-                RefusalKind::Pending,
-                "the pull Secret is being created",
-            )),
+            Err(_) => Err(Refusal::pending("the pull Secret is being created")),
         }
     }
 
@@ -292,13 +289,13 @@ impl ManagedSecrets {
                 if !access.possible.is_empty() {
                     let reason =
                         format!("the policies for namespace {namespace} are not known yet");
-                    return Err(Refusal::new(RefusalKind::Pending, &reason));
+                    return Err(Refusal::pending(&reason));
                 }
                 if access.has_places {
                     return Ok(false);
                 }
                 let reason = format!("no policy mirrors images of namespace {namespace}");
-                return Err(Refusal::new(RefusalKind::Failed, &reason));
+                return Err(Refusal::failed(&reason));
             }
         }
         let request = Arc::clone(&self.0).request(namespace.into(), mode);

@@ -1,12 +1,12 @@
 //! The logins that Pods need, as the configuration names them.
 
+use mirror_contract::RewriteTarget;
 use mirror_contract::reference::is_docker_hub;
-use mirror_contract::{Backup, RewriteTarget};
 use mirror_copy::Credentials;
 
 use super::dockerconfigjson::key_for;
+use crate::backups::BackupLocations;
 use crate::cluster::pull_locations::{LoginOwner, MAX_LOGINS};
-use crate::former_backups::FormerBackups;
 use crate::origin::{BackupOrigin, target_key};
 
 /// A login that Pods need for the images of a backup, or of a target of rewrites.
@@ -34,16 +34,16 @@ impl PullLogin {
     #[must_use]
     pub fn of_backup(
         origin: &BackupOrigin,
-        backup: &Backup,
-        former: &FormerBackups,
+        locations: &BackupLocations,
         credentials: Credentials,
     ) -> Self {
+        let backup = locations.current();
         Self {
             owner: LoginOwner::Backup(origin.name()),
             origin: origin.pull(),
             registry: backup.registry().to_owned(),
             path: backup.repository().to_owned(),
-            former_paths: former.repositories_in(backup.registry()),
+            former_paths: locations.former().repositories_in(backup.registry()),
             credentials,
         }
     }

@@ -11,9 +11,10 @@ use proptest::prelude::*;
 
 use super::membership::{DEAD_AFTER, DURATION, Dead, JOIN_TIMEOUT, MAX_OTHERS, Membership};
 use super::{Group, Replicas};
-use crate::backups::{ByBackup, OtherBackups};
+use crate::backups::{BackupLocations, ByBackup, OtherBackups};
 use crate::cluster::policies::follow::Filter;
 use crate::cluster::{Rules, testing};
+use crate::former_backups::FormerBackups;
 
 const MOMENT: Duration = Duration::from_millis(1);
 const ALMOST: Duration = DURATION.saturating_sub(MOMENT);
@@ -196,9 +197,10 @@ fn rules(repository: &str, excluded: &[&'static str], pull_secret: Option<&str>)
 fn replicas_with_the_same_rules_are_a_group() {
     let with_team = |repository: &str| {
         let rules = rules("acme", &[], None);
-        let mut backups = ByBackup::new(rules.backup.clone());
+        let locations = |backup| BackupLocations::new(backup, FormerBackups::default());
+        let mut backups = ByBackup::new(locations(rules.backup.clone()));
         let team = Backup::new("registry.example:5000", repository, Naming::Flat).unwrap();
-        backups.insert(BackupName::parse("team-a").unwrap(), team);
+        backups.insert(BackupName::parse("team-a").unwrap(), locations(team));
         let other_backups = OtherBackups::of(&BackupName::DEFAULT, &backups);
         let rules = Rules {
             other_backups,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mirror_contract::{Backup, BackupName};
+use mirror_contract::BackupName;
 use mirror_copy::Registries;
 use tokio::sync::watch::{Receiver, Sender};
 use tokio::time::{Instant, sleep_until};
@@ -22,7 +22,6 @@ use crate::cluster::{
 use crate::config::{BackupConfig, Config};
 use crate::copy_queue::CopyMetrics;
 use crate::facade::{Facade, FacadeAuth, FacadeMetrics};
-use crate::former_backups::FormerBackups;
 use crate::locations::Locations;
 use crate::lookup::{Lookup, SharedCopyQueue};
 use crate::metrics::BackupSeries;
@@ -162,9 +161,8 @@ impl Builder {
         if let Some(indexes) = &indexes {
             self.name_used_hosts(indexes.clone());
         }
-        let originals = OriginalLookup::new(backups.of_default());
         let facade = Facade {
-            originals: backups.map(|_, lookup| originals.of_other_backup(lookup)),
+            originals: OriginalLookup::new(&backups),
             backups: backups.clone(),
             targets,
             auth: self.login.as_ref().map(FacadeAuth::new),
@@ -196,20 +194,29 @@ impl Builder {
     ) -> Result<Lookups, UsageError> {
         // Each lookup knows the locations of all backups.
         let former = former.filter(|former| former.has_locations_of(configs));
-        let places = configs.map(|_, config| config.backup.clone());
+        let locations = configs.map(|_, config| config.locations());
         let sources = if let Some(former) = former {
             former.sources.clone()
         } else {
-            let hosts = places.values().map(Backup::registry);
-            self.sources.originals(&self.originals, hosts)?
+            self.sources
+                .originals(&self.originals, locations.values())?
         };
-        let mut made_of = configs.map(|_, config| MadeOf {
-            config: config.clone(),
-            registries: self.targets.with_credentials(config.push.clone()),
-        });
+        let unchanged = |name: &BackupName<'_>, config: &BackupConfig| {
+            former.and_then(|former| former.unchanged(name, config))
+        };
+        let made_of = configs.try_map(|name, config| {
+            if let Some((_, made)) = unchanged(name, config) {
+                return Ok(made.clone());
+            }
+            let push = config.push.clone();
+            let credentials = self.sources.backup_credentials(push, &config.locations())?;
+            Ok::<_, UsageError>(MadeOf {
+                config: config.clone(),
+                registries: self.targets.with_credentials(credentials),
+            })
+        })?;
         let backups = configs.try_map(|name, config| {
-            if let Some((lookup, made)) = former.and_then(|former| former.unchanged(name, config)) {
-                made_of.insert(name.clone(), made.clone());
+            if let Some((lookup, _)) = unchanged(name, config) {
                 return Ok(lookup.clone());
             }
             let registries = made_of
@@ -219,8 +226,8 @@ impl Builder {
             let images = images
                 .map_err(|error| UsageError(format!("{}: {error}", config.origin.registry())))?;
             let images = images
-                .with_former_backups(FormerBackups::new(&config.backup, config.former.clone()))
-                .with_other_backups(OtherBackups::of(name, &places))
+                .with_former_backups(config.locations().former().clone())
+                .with_other_backups(OtherBackups::of(name, &locations))
                 .with_max_bytes(config.max_image_size);
             Ok::<_, UsageError>(Lookup::of_backup(
                 Arc::new(images),
@@ -343,7 +350,7 @@ impl RunningConfig {
 }
 
 /// Logs rules that cannot be followed, each once for as long as it stays so, until it is dropped.
-async fn report_unusable_rules(policies: Policies, backups: Arc<BackupLocations>) {
+async fn report_unusable_rules(policies: Policies, backups: Arc<ByBackup<BackupLocations>>) {
     let mut changed = policies.subscribe();
     let mut reported = Vec::new();
     loop {

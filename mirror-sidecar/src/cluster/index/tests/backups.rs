@@ -4,13 +4,14 @@ use mirror_contract::BackupName;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::backups::ByBackup;
+use crate::backups::{BackupLocations, ByBackup};
 use crate::cluster::index::CopyState::{self, Mirrored, Missing, Never};
 use crate::cluster::policies::{Policies, Policy};
 
 const ORIGINAL: &str = "docker.io/library/nginx:1";
 const COPY: &str = "ghcr.io/acme/docker.io-library-nginx:1";
 const TEAM_COPY: &str = "ghcr.io/team-a/docker.io-library-nginx:1";
+const FORMER_TEAM_COPY: &str = "old.test/team-a/docker.io-library-nginx:1";
 
 fn team() -> BackupName<'static> {
     BackupName::parse("team-a").unwrap()
@@ -26,15 +27,25 @@ struct Indexes {
 impl Indexes {
     fn new(rules: &Value) -> Self {
         let policies = Policies::default();
-        let mut backups = ByBackup::new(super::rules().backup);
         let of_team = Backup::new("ghcr.io", "team-a", Naming::Flat).unwrap();
+        let former = |name: &BackupName<'_>, backup: &Backup| {
+            let location = if name.is_default() {
+                "old.test/acme"
+            } else {
+                "old.test/team-a"
+            };
+            FormerBackups::new(backup, Backup::with_both_namings(location))
+        };
+        let mut backups = ByBackup::new(super::rules().backup);
         backups.insert(team(), of_team.clone());
+        let backups =
+            backups.map(|name, backup| BackupLocations::new(backup.clone(), former(name, backup)));
         let excluded = super::rules().excluded_namespaces;
         let amounts = SharedAmounts::default();
         let index = |name: &BackupName<'static>, backup: &Backup| {
             let rules = Rules {
                 backup: backup.clone(),
-                former_backups: FormerBackups::new(backup, []),
+                former_backups: former(name, backup),
                 other_backups: OtherBackups::of(name, &backups),
                 excluded_namespaces: excluded.clone().with_policies(policies.clone()),
                 ..super::rules()
@@ -111,14 +122,21 @@ fn an_index_has_only_the_originals_that_a_rule_sends_to_its_backup() {
 #[test]
 fn images_in_other_backups_are_never_originals() {
     let mut indexes = Indexes::new(&json!([
-        {"images": ["ghcr.io/acme/*"], "action": "mirror", "backup": "team-a"},
+        {"images": ["ghcr.io/acme/*", "old.test/acme/*"], "action": "mirror", "backup": "team-a"},
         {"images": ["docker.io/*"], "action": "mirror", "backup": "team-a"},
     ]));
-    let foreign = ["ghcr.io/acme/tool:1", "ghcr.io/team-a/tool:1", TEAM_COPY];
+    let foreign = [
+        "ghcr.io/acme/tool:1",
+        "ghcr.io/team-a/tool:1",
+        TEAM_COPY,
+        "old.test/acme/tool:1",
+        "old.test/team-a/tool:1",
+    ];
     indexes.apply(deployment("web", &foreign));
     let [default, team] = indexes.found();
-    assert_eq!(default, (names([]), names(["ghcr.io/acme/tool:1"])));
-    let mut in_team = names(["ghcr.io/team-a/tool:1", TEAM_COPY]);
+    let in_default = names(["ghcr.io/acme/tool:1", "old.test/acme/tool:1"]);
+    assert_eq!(default, (names([]), in_default));
+    let mut in_team = names(["ghcr.io/team-a/tool:1", TEAM_COPY, "old.test/team-a/tool:1"]);
     in_team.sort();
     assert_eq!(team, (names([]), in_team));
     assert_eq!(
@@ -178,6 +196,36 @@ fn a_copy_moves_when_the_rule_names_another_backup(#[case] workload: Workload) {
         indexes.candidate(Mirrored, Missing),
         Some(names([TEAM_COPY]))
     );
+}
+
+/// A copy in a former location of another backup is not one of another installation, and not an original.
+#[rstest]
+#[case::annotated(annotated("web", FORMER_TEAM_COPY, ORIGINAL))]
+#[case::by_its_name(deployment("web", &[FORMER_TEAM_COPY]))]
+fn a_copy_in_a_former_location_moves_to_the_backup_of_its_rule(#[case] workload: Workload) {
+    let mut indexes = Indexes::new(&to_team());
+    indexes.apply(workload.clone());
+    assert!(indexes.default.of_other_installations().is_empty());
+    let in_team = || (names([]), names([FORMER_TEAM_COPY]));
+    assert_eq!(indexes.found(), [(names([]), names([])), in_team()]);
+    let found = Some(names([FORMER_TEAM_COPY]));
+    assert_eq!(indexes.candidate(Missing, Mirrored), found, "renamed");
+    indexes.publish(&json!([]));
+    indexes.apply(workload);
+    assert_eq!(indexes.found()[1], in_team());
+    assert_eq!(indexes.candidate(Missing, Mirrored), None);
+    assert_eq!(indexes.candidate(Mirrored, Missing), found, "moved");
+}
+
+/// The Pod was created while the backup was unavailable, and its rule names another one since then.
+#[test]
+fn an_original_instead_of_a_copy_in_another_backup_is_not_copied() {
+    let mut indexes = Indexes::new(&json!([]));
+    let original = format!("{ORIGINAL}@sha256:{}", "1".repeat(64));
+    let mut pod = pod("one", &[&original]);
+    pod.originals = vec![(original, TEAM_COPY.into())];
+    indexes.apply(pod);
+    assert_eq!(indexes.found(), [(); 2].map(|()| (names([]), names([]))));
 }
 
 #[test]

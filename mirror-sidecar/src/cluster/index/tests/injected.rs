@@ -86,6 +86,7 @@ fn an_original_instead_of_a_copy_is_left_alone() {
     // Its author invented the entry, or it is in a template, which another admission rewrites.
     for workload in [
         pod("ghcr.io/elsewhere/docker.io-library-app:1"),
+        pod("ghcr.io/acme/docker.io-library-other:1"),
         Workload {
             originals: entry(COPY),
             ..deployment("web", &[&original])

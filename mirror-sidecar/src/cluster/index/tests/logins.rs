@@ -23,10 +23,7 @@ fn complete_index() -> Index {
     let mut index = Index::new(rules());
     index.set_pull_locations(locations());
     assert!(!index.take_outdated());
-    for kind in Kind::ALL {
-        index.apply(Change::Init(kind));
-        index.apply(Change::InitDone(kind));
-    }
+    complete(&mut index);
     index
 }
 

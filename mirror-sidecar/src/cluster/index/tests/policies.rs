@@ -1,9 +1,11 @@
 //! What the index keeps if policies decide.
 
+use mirror_contract::{BackupName, RewriteTarget};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::cluster::policies::{Policies, Policy};
+use crate::cluster::pull_locations::LoginOwner;
 
 fn publish(policies: &Policies, spec: &Value) {
     let mut spec = spec.clone();
@@ -205,4 +207,43 @@ fn copies_and_rewrites_are_replaced_together(
     });
     let replaced: usize = candidates.map(|candidate| candidate.images.len()).sum();
     assert_eq!(replaced, images);
+}
+
+/// The policy adds the pull Secret to a template for replacements with a login only, and a template without pull Secrets must
+/// not get it while an image stays upstream.
+#[rstest]
+#[case::copies_without_a_login("quay.io/*", "hub.test", 1)]
+#[case::copies_with_a_login("quay.io/*", "ghcr.io/acme", 0)]
+#[case::a_target_without_a_login("docker.io/*", "hub.test", 1)]
+#[case::a_target_with_a_login("docker.io/*", "harbor.test", 0)]
+fn a_mixed_template_is_left_to_its_pods_only_if_it_needs_the_pull_secret(
+    #[case] rewritten: &str,
+    #[case] login: &'static str,
+    #[case] expected: usize,
+) {
+    let (mut index, _) = index_with(&rewriting(rewritten));
+    let location = RewriteTarget::parse(login).unwrap();
+    let owner = if login == "ghcr.io/acme" {
+        LoginOwner::Backup(BackupName::DEFAULT)
+    } else {
+        LoginOwner::Target(location.clone())
+    };
+    index.set_pull_locations(PullLocations::new([(owner, vec![location])]));
+    complete(&mut index);
+    let web = deployment("web", &["nginx:1", "redis:1"]);
+    let state = |image: &ImageRef<'_>| {
+        if image.path().ends_with("redis") {
+            CopyState::Never
+        } else {
+            CopyState::Mirrored
+        }
+    };
+    index.apply(seen(web.clone()));
+    assert_eq!(index.candidates(state).count(), expected);
+    // A list with other Secrets can get this one.
+    index.apply(seen(Workload {
+        pull_secrets: vec!["team".into()],
+        ..web
+    }));
+    assert_eq!(index.candidates(state).count(), 1);
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::advance;
 
 use super::*;
-use crate::backups::{ByBackup, OtherBackups};
+use crate::backups::{BackupLocations, ByBackup, OtherBackups};
 use crate::cluster::config::OnMovedTag;
 use crate::cluster::events::EventMetrics;
 use crate::cluster::index::tests::{deployment, seen};
@@ -26,10 +26,12 @@ use crate::cluster::{
     CopyStatuses, Events, ExcludedNamespaces, Index, Replicas, Rules, SharedIndex,
 };
 use crate::copy_queue::{CopyMetrics, SharedQueue};
+use crate::former_backups::FormerBackups;
 use crate::locations::Locations;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::namespace_budget::{BudgetMetrics, NamespaceBudgets};
+use crate::origin::BackupOrigin;
 
 const IMAGE: &str = "quay.io/a/b:1";
 
@@ -259,7 +261,10 @@ fn controller_of_team_b(events: Events, rules_of_policy: &Value, images: &[Strin
     let mut backups = ByBackup::new(backup("main"));
     backups.insert(name("team-a"), backup("team-a"));
     backups.insert(name("team-b"), backup("team-b"));
-    let others = OtherBackups::of(&name("team-b"), &backups);
+    let locations =
+        |backup: &Backup| BackupLocations::new(backup.clone(), FormerBackups::default());
+    let locations = backups.map(|_, backup| locations(backup));
+    let others = OtherBackups::of(&name("team-b"), &locations);
     let policies = Policies::default();
     let settings = json!({ "sidecar": "a.b:1", "rules": rules_of_policy });
     policies.publish(vec![Arc::new(Policy::of_settings(&settings).unwrap())]);
@@ -283,7 +288,14 @@ fn controller_of_team_b(events: Events, rules_of_policy: &Value, images: &[Strin
     let queue = SharedQueue::new(NonZeroUsize::MIN);
     Controller::new(Reconciler {
         cluster,
-        lookup: Lookup::of_backup(locations, BackupOrigin::new(name("team-b"), false), None, &queue, &budgets, &copies),
+        lookup: Lookup::of_backup(
+            locations,
+            BackupOrigin::File(name("team-b")),
+            None,
+            &queue,
+            &budgets,
+            &copies,
+        ),
         copy_status: CopyStatuses::new(),
         replicas: Replicas::alone(),
         events,
