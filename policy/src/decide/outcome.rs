@@ -204,12 +204,19 @@ impl Workload<'_> {
             .map(|original| settings.rules.decide(self.namespace, original));
         let action = decision.map_or(&Action::Keep, |decision| decision.action);
         let is_target = settings.rules.target_with(image).is_some();
+        let is_rewrite = matches!(action, Action::Rewrite { target } if target.contains(image));
         let place = match action {
-            _ if is_target => Place::Target,
+            _ if is_rewrite => Place::Target,
             Action::Mirror { backup } => Place::Backup(backup.clone()),
             Action::Rewrite { .. } | Action::Keep => Place::Backup(BackupName::DEFAULT),
         };
-        let secret = match sidecar.image(&place, image) {
+        let status = if is_target && !is_rewrite {
+            // No rule puts it there in this namespace: the response must not show whether the target has it.
+            Ok(KnownStatus::Excluded)
+        } else {
+            sidecar.image(&place, image)
+        };
+        let secret = match status {
             Ok(KnownStatus::InBackup {
                 secret,
                 is_former,
@@ -245,7 +252,7 @@ impl Workload<'_> {
             Some(copy) if repository(&copy.image) != repository(&slot.image) => {
                 Outcome::Rewrite(Rc::new(copy))
             }
-            _ if is_target => Outcome::InBackup { secret },
+            _ if is_rewrite => Outcome::InBackup { secret },
             // The current pull Secret may lack the login for the former location.
             _ => Outcome::InBackup {
                 secret: self.annotated_secret().map(Rc::from).or(secret),

@@ -327,6 +327,32 @@ fn a_rewritten_image_follows_a_rule_that_mirrors_it() {
     assert_eq!(first_image(&answer), Some(TEAM_COPY));
 }
 
+/// Anybody can annotate an image as one that a rule for another namespace puts there.
+#[rstest]
+#[case::mirrored(None)]
+#[case::kept(Some(json!({"action": "keep"})))]
+#[case::another_target(Some(
+    json!({"images": ["quay.io/*"], "action": "rewrite", "target": "harbor.test/other"})
+))]
+fn an_image_in_the_target_of_another_namespace_is_not_requested(#[case] rule: Option<Value>) {
+    let mut other = to_target();
+    other["namespaces"] = json!(["other"]);
+    let rules: Vec<_> = [other].into_iter().chain(rule).collect();
+    let mut script = Script::new().otherwise(pending());
+    let answer = answer_with(
+        &create(rewritten_pod(TARGET)),
+        &mut script,
+        settings(&rules),
+    );
+    assert_eq!(first_image(&answer).unwrap_or(TARGET), TARGET);
+    assert_eq!(warnings(&answer), [""; 0]);
+    let asked = questions(&script);
+    assert!(
+        !asked.iter().any(|asked| asked.contains(TARGET)),
+        "{asked:?}"
+    );
+}
+
 #[test]
 fn a_copy_of_another_backup_stays_while_there_is_no_copy_in_the_new_one() {
     for rule in [to_team(), to_target()] {
