@@ -54,8 +54,8 @@ pub(super) struct Record {
     pub secret: StoredSecret,
     /// Since when no workload names it.
     pub idle_since: Option<Instant>,
-    /// Logins that nothing allows or needs, and since when these.
-    barred: Option<(LoginSet, Instant)>,
+    /// Logins that nothing allows or needs, and since when. The oldest are first.
+    barred: Vec<(LoginSet, Instant)>,
     /// Logins that it has had since the rules allowed them, as far as this process has seen. Nobody else added them meanwhile.
     unbroken: LoginSet,
     /// The last list that contained it.
@@ -191,7 +191,7 @@ impl Record {
         Self {
             secret,
             idle_since: None,
-            barred: None,
+            barred: Vec::new(),
             unbroken: LoginSet::NONE,
             epoch,
         }
@@ -207,9 +207,15 @@ impl Record {
         now: Instant,
     ) {
         self.unbroken = self.unbroken.or(allowed).and(present);
-        let since = self.barred.filter(|(before, _)| *before == barred);
-        let since = since.or(Some((barred, now)));
-        self.barred = since.filter(|_| !barred.is_empty());
+        let mut new = barred;
+        self.barred.retain_mut(|(logins, _)| {
+            *logins = logins.and(barred);
+            new = new.without(*logins);
+            !logins.is_empty()
+        });
+        if !new.is_empty() {
+            self.barred.push((new, now));
+        }
     }
 
     pub(super) fn unbroken(&self) -> LoginSet {
@@ -218,13 +224,15 @@ impl Record {
 
     /// When the logins that nothing needs must be removed, unless something needs them by then.
     pub(super) fn barred_until(&self) -> Option<Instant> {
-        Some(self.barred?.1 + BARRED_FOR)
+        let (_, since) = self.barred.first()?;
+        Some(*since + BARRED_FOR)
     }
 
     /// Returns the logins that must be removed.
     pub(super) fn overdue(&self, now: Instant) -> LoginSet {
-        let overdue = self.barred.filter(|(_, since)| *since + BARRED_FOR <= now);
-        overdue.map_or(LoginSet::NONE, |(logins, _)| logins)
+        let barred = self.barred.iter();
+        let overdue = barred.filter(|(_, since)| *since + BARRED_FOR <= now);
+        overdue.fold(LoginSet::NONE, |all, (logins, _)| all.or(*logins))
     }
 
     /// When the Secret may be removed, unless a workload names it by then.

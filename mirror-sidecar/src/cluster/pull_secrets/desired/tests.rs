@@ -333,6 +333,32 @@ fn a_login_leaves_with_its_rule_after_a_while() {
     assert_eq!(after(&[&moved[..], &[Event::Later]].concat()), both[1..]);
 }
 
+/// A tenant who stores other values must not extend the time.
+#[test]
+fn each_login_leaves_after_its_own_time() {
+    let mut world = World::new();
+    for event in [
+        Event::Rotate(0),
+        Event::Rotate(2),
+        Event::Allow(one(0)),
+        Event::Allow(one(1)),
+    ] {
+        world.happen(&event);
+        world.reconcile();
+    }
+    world.seen.push("real-2-1".to_owned());
+    let minute = Duration::from_mins(1);
+    for minutes in 0..11 {
+        // Another set of logins that nothing needs, each minute.
+        let planted = if minutes % 2 == 0 { Some(0) } else { None };
+        world.happen(&Event::Plant(3, planted));
+        world.now += minute;
+        world.reconcile();
+    }
+    let keys: Vec<_> = world.passwords().into_iter().map(|(key, _)| key).collect();
+    assert!(!keys.contains(&"r.example".to_owned()), "{keys:?}");
+}
+
 #[test]
 fn old_copies_keep_a_current_login() {
     let used = [
