@@ -129,7 +129,6 @@ pub async fn start(
         rules.of_default(),
         &metrics.replicas,
         crash_record,
-        &stop,
     );
     let events = if is_on {
         Events::start(server.clone(), config.replica.as_deref(), metrics.events)
@@ -176,7 +175,8 @@ pub async fn start(
         events: events.clone(),
         metrics: metrics.secrets,
     };
-    let provision = provision(config.pull_plan, setup, &server, &stop).await?;
+    let provision = provision(config.pull_plan, setup, &server, &stop);
+    let provision = or_retire(replicas, provision).await?;
     let injected = shared.injected_containers();
     let readmission = ReadmissionController {
         server: server.clone(),
@@ -212,6 +212,25 @@ pub async fn start(
         provision,
         indexes: indexes.clone(),
     })
+}
+
+/// Awaits a step of the start. If it fails or is cancelled, `replicas` retire: their Lease belongs to others in this process.
+async fn or_retire<T, E>(
+    replicas: &Replicas,
+    step: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    struct Retire<'r>(Option<&'r Replicas>);
+    impl Drop for Retire<'_> {
+        fn drop(&mut self) {
+            if let Some(replicas) = self.0 {
+                replicas.retire();
+            }
+        }
+    }
+    let mut retire = Retire(Some(replicas));
+    let result = step.await?;
+    retire.0 = None;
+    Ok(result)
 }
 
 fn copy_statuses(backups: &ByBackup<Lookup>) -> ByBackup<CopyStatuses> {
@@ -521,7 +540,6 @@ fn replicas(
     rules: &Rules,
     metrics: &ReplicaMetrics,
     crash_record: &CrashRecord,
-    stop: &CancellationToken,
 ) -> Replicas {
     if config.mode != Kubernetes::On {
         metrics.replicas(1);
@@ -542,6 +560,5 @@ fn replicas(
         &group,
         metrics.clone(),
         crash_record.clone(),
-        stop.clone(),
     )
 }

@@ -43,7 +43,7 @@ type Metadata = PartialObjectMeta<Lease>;
 
 impl Replicas {
     /// Shares the work with the other replicas of `group` in `namespace`, under a name that no other replica has, until
-    /// [`Self::leave`] or [`Self::retire`], or until it retires with `stop`. Does not wait for the API server; until the others
+    /// [`Self::leave`] or [`Self::retire`]. Does not wait for the API server; until the others
     /// are known, but for a few seconds at most, this replica owns nothing.
     #[must_use]
     pub fn join(
@@ -53,7 +53,6 @@ impl Replicas {
         group: &Group,
         metrics: ReplicaMetrics,
         crash_record: CrashRecord,
-        stop: CancellationToken,
     ) -> Self {
         let team = Arc::new(Team {
             members: Mutex::new(Membership::new(name, now())),
@@ -85,18 +84,7 @@ impl Replicas {
                 .team
                 .leave
                 .run_until_cancelled(watch_others(&context, others, &selector));
-            let retiring = async {
-                if context
-                    .team
-                    .leave
-                    .run_until_cancelled(stop.cancelled())
-                    .await
-                    .is_some()
-                {
-                    context.replicas.retire();
-                }
-            };
-            tokio::join!(hold(&context, lease), watching, retiring);
+            tokio::join!(hold(&context, lease), watching);
         });
         replicas
     }
