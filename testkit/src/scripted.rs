@@ -18,6 +18,7 @@ mod handlers;
 mod http2;
 mod images;
 mod knobs;
+mod start;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,8 @@ use testkit::endless::{Endless, Sink};
 use crate::launch::{self, Ran};
 use crate::measure::{Bench, memory_folder, progress};
 use crate::results::Flat;
-use crate::tools::{Contender, Pair, Task};
+use crate::task::{Pair, Task};
+use crate::tools::Contender;
 
 /// Sizes of the layers in MiB.
 pub const FULL: [u64; 2] = [1024, 10 * 1024];

@@ -5,18 +5,10 @@
 //! HTTP/1.1 over TLS too: the flow control of HTTP/2 would hold large blobs back.
 
 use crate::launch::Program;
-use crate::tools::Task;
+use crate::task::Task;
 
 /// How many blobs are under way.
 const PARALLEL: usize = 32;
-
-/// A blob to move.
-pub struct Blob {
-    pub source_repository: String,
-    pub target_repository: String,
-    pub digest: String,
-    pub size: u64,
-}
 
 /// Moves one blob: `move.sh SOURCE TARGET SOURCE_REPOSITORY TARGET_REPOSITORY DIGEST SIZE`, the first two being URLs.
 const SCRIPT: &str = r#"set -euo pipefail

@@ -20,6 +20,7 @@ mod results;
 mod shapes;
 mod table;
 mod targets;
+mod task;
 mod tools;
 
 use std::io::Write as _;

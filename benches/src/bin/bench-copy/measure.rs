@@ -12,12 +12,13 @@ use testkit::registry::{DebianOptions, DebianRegistry, Registry, RegistryClient}
 use testkit::tls::Tls;
 use tokio::runtime::Handle;
 
+use crate::interrupt;
 use crate::launch::{self, Ran};
 use crate::network::{Link, Network};
 use crate::results::{Cell, Outcome, Requests, Results, Sample};
 use crate::shapes::{Named, Scale, Shape};
-use crate::tools::{Contender, Pair, REPOSITORY, Task, Tool, Tools};
-use crate::{interrupt, limit};
+use crate::task::{Blob, Pair, Task};
+use crate::tools::{Contender, REPOSITORY, Tool, Tools};
 
 /// What all rows need.
 pub struct Bench {
@@ -177,7 +178,7 @@ impl Bench {
             let text = format!("{host}/{}:{}", named.repository, named.tag);
             let image = ImageRef::parse(&text).with_context(|| text.clone())?;
             let copy = backup.target(&image)?;
-            blobs.extend(named.image.blobs().map(|(digest, size)| limit::Blob {
+            blobs.extend(named.image.blobs().map(|(digest, size)| Blob {
                 source_repository: named.repository.clone(),
                 target_repository: copy.path().to_owned(),
                 digest: digest.to_owned(),

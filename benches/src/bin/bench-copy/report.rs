@@ -8,7 +8,8 @@ use crate::measure::Bench;
 use crate::network::Network;
 use crate::results::{Cell, Outcome, Results};
 use crate::shapes::Shape;
-use crate::tools::{Contender, Pair, Task};
+use crate::task::{Pair, Task};
+use crate::tools::Contender;
 use crate::{machine, table, targets};
 
 /// CPU seconds for each GiB say something only where there is a good part of one.

@@ -12,6 +12,7 @@ use clap::ValueEnum;
 use crate::launch::{Job, Program};
 use crate::limit;
 use crate::shapes::Shape;
+use crate::task::{Pair, Task};
 use call::{Call, environment};
 
 /// How many processes of a tuned tool run at a time where each copies one image only.
@@ -42,28 +43,6 @@ pub enum Setting {
 pub struct Contender {
     pub tool: Tool,
     pub setting: Setting,
-}
-
-/// An image to copy, as references that name the registry.
-pub struct Pair {
-    pub source: String,
-    pub target: String,
-}
-
-/// What a contender has to do.
-pub struct Task {
-    pub pairs: Vec<Pair>,
-    /// `host:port` of both registries.
-    pub source: String,
-    pub target: String,
-    /// The authority to trust, when both speak HTTPS.
-    pub ca: Option<PathBuf>,
-    /// Whether what refers to the images is wanted too.
-    pub referrers: bool,
-    /// A fresh folder for whatever the tool keeps.
-    pub folder: PathBuf,
-    /// For [`Tool::Limit`]: what it moves.
-    pub blobs: Vec<limit::Blob>,
 }
 
 /// The programs that were found.

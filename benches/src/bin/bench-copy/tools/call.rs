@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Pair, REPOSITORY, Task};
+use super::REPOSITORY;
 use crate::launch::Program;
+use crate::task::{Pair, Task};
 
 /// How many requests or layers a tuned tool has under way.
 const TUNED: &str = "32";
