@@ -296,7 +296,7 @@ impl Index {
         match self.workloads.get_mut(&workload.key) {
             Some(old) if old.has_same_content(&new) && !(has_room && old.lacks_room()) => {
                 old.set_epoch(epoch);
-                shows_policy
+                old.set_rewriting(new.rewriting()) || shows_policy
             }
             old => {
                 let had_originals = old.map(|old| !old.originals().is_empty());

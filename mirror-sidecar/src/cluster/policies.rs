@@ -50,6 +50,13 @@ pub struct Selection {
     is_certain: bool,
 }
 
+/// The policies of a set that rewrite an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RewritingPolicies {
+    generation: u32,
+    policies: Bits,
+}
+
 /// What the policies want of an object.
 #[derive(Clone, Copy, Debug)]
 pub struct Demand<'p> {
@@ -327,12 +334,23 @@ impl PolicySet {
             || policies.any(|policy| policy.settings().rules.target_with(image).is_some())
     }
 
-    /// Returns the image in the target of a rewrite that replaces `image` in a namespace, whatever the selectors of the
-    /// policies; `None` if no policy rewrites it.
+    /// Returns the image in the target of a rewrite that replaces `image` of an object in a namespace; `None` if none of the
+    /// policies that rewrite the object does. If these are of another set, those count that select the namespace by its name.
     #[must_use]
-    pub fn rewritten(&self, namespace: &str, image: &ImageRef<'_>) -> Option<ImageRef<'static>> {
-        let mut policies = self.policies.iter();
-        policies.find_map(|policy| policy.rewritten(namespace, image))
+    pub fn rewritten(
+        &self,
+        by: RewritingPolicies,
+        namespace: &str,
+        image: &ImageRef<'_>,
+    ) -> Option<ImageRef<'static>> {
+        let rewriting = if by.generation == self.generation {
+            by.policies
+        } else {
+            self.select(namespace, None).policies
+        };
+        let policies = self.policies.iter().enumerate();
+        let mut policies = policies.filter(|(index, _)| rewriting.contains(*index));
+        policies.find_map(|(_, policy)| policy.rewritten(namespace, image))
     }
 }
 
@@ -345,6 +363,15 @@ impl Demand<'_> {
             self.set.bits(rewritten)
         };
         !self.policies.is_empty() && !self.policies.and(rewriting()).is_empty()
+    }
+
+    /// Returns the policies that rewrite the object.
+    #[must_use]
+    pub fn rewriting(&self) -> RewritingPolicies {
+        RewritingPolicies {
+            generation: self.set.generation,
+            policies: self.policies,
+        }
     }
 }
 

@@ -193,7 +193,7 @@ impl Index {
                 continue;
             };
             for image in entry.rewritten() {
-                let Some(image) = policies.rewritten(&key.namespace, image) else {
+                let Some(image) = policies.rewritten(entry.rewriting(), &key.namespace, image) else {
                     continue;
                 };
                 let namespaces = images.entry(Arc::new(image)).or_default();
@@ -227,7 +227,7 @@ where
         }
         let policies = self.index.policies().current();
         for image in entry.rewritten() {
-            let target = policies.rewritten(&key.namespace, image);
+            let target = policies.rewritten(entry.rewriting(), &key.namespace, image);
             match target.as_ref().map_or(CopyState::Never, &self.state) {
                 CopyState::Mirrored => {
                     found.rewritten.push(Arc::clone(image));

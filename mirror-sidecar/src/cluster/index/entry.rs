@@ -9,7 +9,7 @@ use mirror_contract::{Backup, ImageRef};
 
 use super::image_users::Image;
 use super::rules::{Rules, SecretNames};
-use crate::cluster::policies::{CopyClaim, Demand};
+use crate::cluster::policies::{CopyClaim, Demand, RewritingPolicies};
 use crate::cluster::pull_locations::LoginSet;
 use crate::cluster::workload::{Life, Workload};
 use crate::cluster::workload_kind::WorkloadKind;
@@ -30,6 +30,8 @@ pub struct Entry {
     opaque: Box<[OpaqueCopy]>,
     containers: Option<Box<Containers>>,
     left_out: LeftOut,
+    /// These decide about `rewritten`.
+    rewriting: RewritingPolicies,
     /// Number of the list that contained it last.
     epoch: u32,
 }
@@ -295,6 +297,7 @@ impl Entry {
                 beyond_object,
                 beyond_namespace: 0,
             },
+            rewriting: demand.rewriting(),
             epoch,
         })
     }
@@ -326,6 +329,17 @@ impl Entry {
     /// admission could rewrite.
     pub(super) fn rewritten(&self) -> &[Image] {
         &self.rewritten
+    }
+
+    pub(super) fn rewriting(&self) -> RewritingPolicies {
+        self.rewriting
+    }
+
+    /// Sets the policies that rewrite the workload; returns whether its images may have other targets than before.
+    pub(super) fn set_rewriting(&mut self, rewriting: RewritingPolicies) -> bool {
+        let is_new = self.rewriting != rewriting;
+        self.rewriting = rewriting;
+        is_new && !self.rewritten.is_empty()
     }
 
     pub(super) fn opaque(&self) -> &[OpaqueCopy] {

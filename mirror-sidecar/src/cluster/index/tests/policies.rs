@@ -8,9 +8,16 @@ use crate::cluster::policies::{Policies, Policy};
 use crate::cluster::pull_locations::LoginOwner;
 
 fn publish(policies: &Policies, spec: &Value) {
-    let mut spec = spec.clone();
-    spec["settings"]["sidecar"] = json!("mirror-sidecar.svc:5000");
-    policies.publish(vec![Arc::new(Policy::parse(&spec).unwrap())]);
+    publish_all(policies, &[spec]);
+}
+
+fn publish_all(policies: &Policies, specs: &[&Value]) {
+    let specs = specs.iter().map(|spec| {
+        let mut spec = Value::clone(spec);
+        spec["settings"]["sidecar"] = json!("mirror-sidecar.svc:5000");
+        Arc::new(Policy::parse(&spec).unwrap())
+    });
+    policies.publish(specs.collect());
 }
 
 fn index_with(spec: &Value) -> (Index, Policies) {
@@ -185,6 +192,49 @@ fn a_rewritten_image_is_not_copied_and_makes_a_candidate_once_the_target_has_it(
     index.apply(gone(deployment("web", &[])));
     assert!(index.is_empty());
     assert_eq!(index.amounts(), Amounts::default());
+}
+
+/// A pull-through cache would get the image from its own upstream registry, with a login that the namespace may not use.
+#[rstest]
+#[case::name_of_the_namespace(json!({"namespaceSelector": {"matchExpressions": [
+    {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["team"]},
+]}}))]
+#[case::label_of_the_namespace(json!({"namespaceSelector": {"matchExpressions": [
+    {"key": "env", "operator": "In", "values": ["test"]},
+]}}))]
+#[case::label_of_the_object(json!({"objectSelector": {"matchLabels": {"app": "db"}}}))]
+#[case::namespaces_of_the_rule(json!({"settings": {"rules": [{
+    "images": ["docker.io/*"], "namespaces": ["team"], "action": "rewrite", "target": "harbor.test/team",
+}]}}))]
+fn images_are_looked_up_only_in_targets_of_policies_for_their_workload(#[case] fields: Value) {
+    let mut of_team = rewriting("docker.io/*");
+    of_team["settings"]["rules"][0]["target"] = json!("harbor.test/team");
+    let fields = fields.as_object().unwrap().clone();
+    of_team.as_object_mut().unwrap().extend(fields);
+    let (mut index, policies) = index_with(&of_team);
+    index.apply(namespace_with(&[("env", "production")]));
+    let both = |later: &Value| publish_all(&policies, &[&of_team, later]);
+    let found = |index: &Index| -> Vec<_> {
+        let found = index.rewritten(|_| true).into_keys();
+        found.map(|image| image.to_string()).collect()
+    };
+    index.apply(seen(deployment("web", &["nginx:1"])));
+    assert_eq!(found(&index), [""; 0]);
+
+    both(&rewriting("docker.io/*"));
+    index.apply(namespace_with(&[("env", "production")]));
+    index.apply(seen(deployment("web", &["nginx:1"])));
+    assert_eq!(found(&index), ["harbor.test/hub/library/nginx:1"]);
+    let candidates = index.candidates(|_| CopyState::Mirrored);
+    let targets: Vec<_> = candidates.map(|found| found.targets).collect();
+    assert_eq!(targets[0][0].to_string(), "harbor.test/hub/library/nginx:1");
+
+    // Another target of the same image is news when the workload is listed again.
+    let mut moved = rewriting("docker.io/*");
+    moved["settings"]["rules"][0]["target"] = json!("harbor.test/moved");
+    both(&moved);
+    assert!(index.apply(seen(deployment("web", &["nginx:1"]))));
+    assert!(!index.apply(seen(deployment("web", &["nginx:1"]))));
 }
 
 /// Copies in a template need the pull Secret, which an image that stays upstream does not allow.
