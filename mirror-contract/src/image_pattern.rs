@@ -44,13 +44,22 @@ impl<'a> ImagePattern<'a> {
     /// matches all that `docker.io/*` does, since repositories on Docker Hub have two parts.
     #[must_use]
     pub fn covers(&self, other: &ImagePattern<'_>) -> bool {
-        let text = &*other.0;
-        let matches = |text: &str| self.matches_text(text);
-        // A wildcard in `text` is a character that only a wildcard matches.
-        matches(text)
-            // The same references without their digest, or without tag and digest, are forms of the same images.
-            || text.split_once('@').is_some_and(|(undigested, _)| matches(undigested))
-            || whole_repository(text).is_some_and(matches)
+        other.forms().any(|form| self.matches_text(form))
+    }
+
+    /// Returns the texts of which a pattern must match one to cover this pattern. A wildcard in them is a character that only a
+    /// wildcard matches.
+    pub(crate) fn forms(&self) -> impl Iterator<Item = &str> {
+        let text = &*self.0;
+        // The same references without their digest, or without tag and digest, are forms of the same images.
+        let undigested = text.split_once('@').map(|(undigested, _)| undigested);
+        let forms = [Some(text), undigested, whole_repository(text)];
+        forms.into_iter().flatten()
+    }
+
+    /// Returns the text that it was parsed from.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// Returns the registry of all images that the pattern matches; `None` if there may be several.
@@ -80,12 +89,12 @@ impl<'a> ImagePattern<'a> {
         ImagePattern(Cow::Owned(self.0.into_owned()))
     }
 
-    /// The text before the first wildcard.
-    fn start(&self) -> &str {
+    /// The text before the first wildcard, with which every text that the pattern matches begins.
+    pub(crate) fn start(&self) -> &str {
         self.0.split_once('*').map_or(&*self.0, |(start, _)| start)
     }
 
-    fn matches_text(&self, text: &str) -> bool {
+    pub(crate) fn matches_text(&self, text: &str) -> bool {
         let Some((start, rest)) = self.0.split_once('*') else {
             return self.0 == text;
         };

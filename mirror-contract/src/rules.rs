@@ -4,14 +4,16 @@
 //! mirrored. An image in the target of a rewrite is kept, whatever the rules say: it is neither copied nor rewritten again.
 
 mod conflicts;
+mod coverage;
 mod unreachable;
 
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
-use core::fmt;
+use core::{fmt, slice};
 
 use crate::{BackupName, ImagePattern, ImageRef, NamespacePattern, Relation, RewriteTarget};
 
+pub use coverage::{Coverage, TooManyPatterns};
 pub use unreachable::Unreachable;
 
 /// What happens to an image.
@@ -83,6 +85,17 @@ pub(crate) const KEEP: &Action<'static> = &Action::Keep;
 const MIRROR: &Action<'static> = &Action::Mirror {
     backup: BackupName::DEFAULT,
 };
+
+static ALL_IMAGES: ImagePattern<'static> = ImagePattern::ALL;
+
+/// `patterns`, or the one that matches all if there are none.
+fn or_all<'p, P>(patterns: &'p [P], all: &'p P) -> &'p [P] {
+    if patterns.is_empty() {
+        slice::from_ref(all)
+    } else {
+        patterns
+    }
+}
 
 impl<'a> Rules<'a> {
     /// Returns these rules in this order.

@@ -15,6 +15,7 @@ pub mod index;
 mod injected;
 mod json_fields;
 mod json_filter;
+pub mod login_access;
 mod loop_guard;
 mod own_workload;
 pub mod policies;

@@ -1,9 +1,9 @@
 //! Finds rules that can never decide.
 
 use alloc::vec::Vec;
-use core::{fmt, slice};
+use core::fmt;
 
-use super::{Decider, Position, Rule, Rules};
+use super::{Decider, Position, Rule, Rules, or_all};
 use crate::{ImagePattern, NamespacePattern};
 
 /// Comparisons of patterns in one list of rules. Rules beyond it count as reachable, so that the settings of any size are
@@ -86,15 +86,6 @@ impl Rule<'_> {
         let mut images = or_all(&self.images, &ImagePattern::ALL).iter();
         namespaces.any(|pattern| pattern.covers(namespace))
             && images.any(|pattern| pattern.covers(image))
-    }
-}
-
-/// `patterns`, or the one that matches all if there are none.
-fn or_all<'p, P>(patterns: &'p [P], all: &'p P) -> &'p [P] {
-    if patterns.is_empty() {
-        slice::from_ref(all)
-    } else {
-        patterns
     }
 }
 

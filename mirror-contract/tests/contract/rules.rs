@@ -161,6 +161,27 @@ proptest! {
     }
 
     #[test]
+    fn rules_that_can_decide_are_those_of_a_comparison_of_all(settings in settings(), applies in prop::collection::vec(any::<bool>(), 8)) {
+        let parsed = Settings::parse(&settings).unwrap();
+        let applies = |index: usize| applies.get(index) == Some(&true);
+        let mut rules: Vec<_> = parsed.rules.iter().map(|rule| rule.images.clone()).collect();
+        rules.push(Vec::new());
+        let last = rules.len() - 1;
+        for images in rules.iter_mut().filter(|images| images.is_empty()) {
+            images.push(ImagePattern::ALL);
+        }
+        let is_there = |index: &usize| *index == last || applies(*index);
+        let is_covered = |index: usize, image: &ImagePattern<'_>| {
+            let mut earlier = (0..index).filter(is_there).flat_map(|index| &rules[index]);
+            earlier.any(|pattern| pattern.covers(image))
+        };
+        let decides = |index: &usize| !rules[*index].iter().all(|image| is_covered(*index, image));
+        let expected: Vec<_> = (0..=last).filter(is_there).filter(decides).collect();
+        let coverage = parsed.rules.coverage().unwrap();
+        prop_assert_eq!(coverage.deciding(applies).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
     fn a_repeated_rule_is_unreachable(mut settings in settings(), rule in rule(), action in select(vec!["mirror", "keep"])) {
         let rules = settings["rules"].as_array_mut().unwrap();
         rules.push(rule.clone());
@@ -240,6 +261,33 @@ fn the_check_of_many_rules_is_bounded() {
         !unreachable
             .iter()
             .any(|rule| rule.position == Position::Rules(0))
+    );
+}
+
+#[test]
+fn patterns_that_cannot_be_compared_in_time_are_refused() {
+    let settings = |patterns: usize, pattern: fn(usize) -> String| {
+        let rules = (0..patterns)
+            .map(|index| json!({"namespaces": [format!("team-{index}")], "images": [pattern(index)], "action": "keep"}));
+        json!({"sidecar": "a:1", "rules": rules.collect::<Vec<_>>()})
+    };
+    let coverage = |settings: &Value| Settings::parse(settings).unwrap().rules.coverage();
+    // Teams with a registry, a repository and a tag of their own.
+    let several: [fn(usize) -> String; 3] = [
+        |index| format!("r{index}.example/*"),
+        |index| format!("docker.io/team-{index}/*:1"),
+        |index| format!("*/team-{index}/app"),
+    ];
+    for pattern in several {
+        assert!(coverage(&settings(500, pattern)).is_ok());
+    }
+    assert!(coverage(&settings(5000, several[0])).is_ok());
+    let error = coverage(&settings(2000, several[2]))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("too many image patterns that begin with `*`"),
+        "{error}"
     );
 }
 

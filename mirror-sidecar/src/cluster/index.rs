@@ -23,8 +23,9 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 use mirror_contract::ImageRef;
 
+use super::login_access::LoginSet;
 use super::policies::{Demand, Policies, PolicySet, Selection};
-use super::pull_locations::{LoginSet, PullLocations};
+use super::pull_locations::PullLocations;
 use super::workload::{Key, NamespaceObject, Object, Workload};
 use super::workload_kind::{Kind, WorkloadKind};
 pub use candidates::{Candidate, CopyState, ImageNamespaces, candidates_in};

@@ -3,10 +3,11 @@
 //! The policies come from `ClusterAdmissionPolicies` of the cluster ([`follow`]) or from a file ([`file`]). This file decides
 //! for the [`Policy`]s that are in force, and does no I/O.
 
+mod allowed_logins;
 pub mod file;
 pub mod follow;
-mod places;
 mod policy;
+mod pull_destinations;
 mod selector;
 #[cfg(test)]
 mod tests;
@@ -18,8 +19,9 @@ use mirror_contract::rules::Action;
 use mirror_contract::{BackupName, ImageRef};
 use tokio::sync::watch;
 
-use super::pull_locations::{LoginOwner, LoginSet, PullLocations};
+use super::pull_locations::LoginOwner;
 use super::workload::{Labels, Workload};
+pub use allowed_logins::AllowedLogins;
 pub use policy::{Policy, PolicyId};
 pub use unusable::{UnusableKind, UnusableRule};
 
@@ -205,6 +207,33 @@ impl PolicySet {
         let bits = policies.map(|(index, policy)| u32::from(is_set(policy)) << index);
         Bits(bits.fold(0, |all, bit| all | bit))
     }
+
+    /// Returns whether an image is in the target of a rewrite; always, if there are no policies.
+    #[must_use]
+    pub fn has_target_with(&self, image: &ImageRef<'_>) -> bool {
+        let mut policies = self.policies.iter();
+        self.is_empty()
+            || policies.any(|policy| policy.settings().rules.target_with(image).is_some())
+    }
+
+    /// Returns the image in the target of a rewrite that replaces `image` of an object in a namespace; `None` if none of the
+    /// policies that rewrite the object does. If these are of another set, those count that select the namespace by its name.
+    #[must_use]
+    pub fn rewritten(
+        &self,
+        by: RewritingPolicies,
+        namespace: &str,
+        image: &ImageRef<'_>,
+    ) -> Option<ImageRef<'static>> {
+        let rewriting = if by.generation == self.generation {
+            by.policies
+        } else {
+            self.select(namespace, None).policies
+        };
+        let policies = self.policies.iter().enumerate();
+        let mut policies = policies.filter(|(index, _)| rewriting.contains(*index));
+        policies.find_map(|(_, policy)| policy.rewritten(namespace, image))
+    }
 }
 
 impl Selection {
@@ -259,8 +288,8 @@ impl Demand<'_> {
     fn may_choose(&self, backup: &BackupName<'_>) -> bool {
         let is_it = |owner: &LoginOwner| matches!(owner, LoginOwner::Backup(name) if name.as_str() == backup.as_str());
         let choosing = self.set.bits(|policy| {
-            let mut places = policy.places().in_namespace(self.namespace);
-            places.any(is_it)
+            let mut destinations = policy.destinations().in_namespace(self.namespace);
+            destinations.any(is_it)
         });
         !self.policies.and(choosing).is_empty()
     }
@@ -309,52 +338,7 @@ impl Demand<'_> {
         };
         !self.policies.is_empty() && !self.policies.and(wanting()).is_empty()
     }
-}
 
-impl CopyClaim {
-    pub const ALL: [Self; 3] = [Self::Wanted, Self::Allowed, Self::Barred];
-}
-
-impl Bits {
-    const fn and(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-
-    const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-}
-
-impl PolicySet {
-    /// Returns whether an image is in the target of a rewrite; always, if there are no policies.
-    #[must_use]
-    pub fn has_target_with(&self, image: &ImageRef<'_>) -> bool {
-        let mut policies = self.policies.iter();
-        self.is_empty()
-            || policies.any(|policy| policy.settings().rules.target_with(image).is_some())
-    }
-
-    /// Returns the image in the target of a rewrite that replaces `image` of an object in a namespace; `None` if none of the
-    /// policies that rewrite the object does. If these are of another set, those count that select the namespace by its name.
-    #[must_use]
-    pub fn rewritten(
-        &self,
-        by: RewritingPolicies,
-        namespace: &str,
-        image: &ImageRef<'_>,
-    ) -> Option<ImageRef<'static>> {
-        let rewriting = if by.generation == self.generation {
-            by.policies
-        } else {
-            self.select(namespace, None).policies
-        };
-        let policies = self.policies.iter().enumerate();
-        let mut policies = policies.filter(|(index, _)| rewriting.contains(*index));
-        policies.find_map(|(_, policy)| policy.rewritten(namespace, image))
-    }
-}
-
-impl Demand<'_> {
     /// Returns whether a policy replaces an image of the object by the same one in the target of a rewrite.
     #[must_use]
     pub fn rewrites(&self, image: &ImageRef<'_>) -> bool {
@@ -375,99 +359,19 @@ impl Demand<'_> {
     }
 }
 
-impl Policy {
-    fn rewritten(&self, namespace: &str, image: &ImageRef<'_>) -> Option<ImageRef<'static>> {
-        match self.settings().decide(namespace, image).action {
-            Action::Rewrite { target } => target.rewrite(image).ok(),
-            Action::Mirror { .. } | Action::Keep => None,
-        }
-    }
-}
-
-/// The logins that the rules allow in a namespace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AllowedLogins {
-    pub certain: LoginSet,
-    /// Also the logins of policies that select the namespace by labels that are not known.
-    pub possible: LoginSet,
-    /// The rules can choose a backup or a target, with or without a login.
-    pub has_places: bool,
-}
-
-impl AllowedLogins {
-    /// Any login may be allowed.
-    const UNKNOWN: Self = Self {
-        certain: LoginSet::NONE,
-        possible: LoginSet::ALL,
-        has_places: true,
-    };
-
-    fn or(self, other: Self) -> Self {
-        Self {
-            certain: self.certain.or(other.certain),
-            possible: self.possible.or(other.possible),
-            has_places: self.has_places || other.has_places,
-        }
-    }
-}
-
-impl PolicySet {
-    /// Returns the logins of the backups and targets that the rules can choose for images in a namespace. Without a current
-    /// selection, labels of the namespace count as unknown.
-    ///
-    /// Without policies, and with a policy that cannot be parsed, all images are copied to the default backup. If there are other
-    /// places (`has_several_places`), this allows no login: the rules that are missing may keep the namespace from each of them.
-    #[must_use]
-    pub fn allowed_logins(
-        &self,
-        namespace: &str,
-        selection: Option<Selection>,
-        locations: &PullLocations,
-        has_several_places: bool,
-    ) -> AllowedLogins {
-        if self.is_empty() {
-            return if has_several_places {
-                AllowedLogins::UNKNOWN
-            } else {
-                let default = locations.of_place(&LoginOwner::Backup(BackupName::DEFAULT));
-                AllowedLogins {
-                    certain: default,
-                    possible: default,
-                    has_places: true,
-                }
-            };
-        }
-        let selection = selection.filter(|selection| self.is_current(*selection));
-        let mut allowed = AllowedLogins::default();
-        for (index, policy) in self.policies.iter().take(MAX_POLICIES).enumerate() {
-            let selects = match selection {
-                Some(selection) => {
-                    let is_selected = selection.policies.contains(index);
-                    (is_selected || selection.is_certain).then_some(is_selected)
-                }
-                None => policy.selects_namespace(namespace, None),
-            };
-            if selects == Some(false) {
-                continue;
-            }
-            if policy.is_fallback() && has_several_places {
-                allowed = allowed.or(AllowedLogins::UNKNOWN);
-                continue;
-            }
-            for place in policy.places().in_namespace(namespace) {
-                let login = locations.of_place(place);
-                allowed.has_places = true;
-                allowed.possible = allowed.possible.or(login);
-                if selects.is_some() {
-                    allowed.certain = allowed.certain.or(login);
-                }
-            }
-        }
-        allowed
-    }
+impl CopyClaim {
+    pub const ALL: [Self; 3] = [Self::Wanted, Self::Allowed, Self::Barred];
 }
 
 impl Bits {
+    const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
     fn contains(self, index: usize) -> bool {
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         self.0.checked_shr(index).is_some_and(|bits| bits & 1 == 1)

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use mirror_contract::{BackupName, ImageRef, RewriteTarget};
 
-/// Logins of the configuration. [`LoginSet`] has a bit for each.
-pub const MAX_LOGINS: usize = 64;
+use super::login_access::{LoginSet, MAX_LOGINS};
 
 /// The backup or the target that a login is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,23 +15,6 @@ pub enum LoginOwner {
     Target(RewriteTarget<'static>),
     /// A backup or a target that the configuration had before. No rule can choose it.
     Former(Box<LoginOwner>),
-}
-
-/// Logins of the configuration, by their index in it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LoginSet(u64);
-
-/// What is known about the logins for one namespace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LoginAccess {
-    /// The rules allow these.
-    pub allowed: LoginSet,
-    /// The rules may allow these, `allowed` included: some policies select the namespace by labels that are not known.
-    pub possible: LoginSet,
-    /// Workloads use images in the locations of these, or may use them.
-    pub used: LoginSet,
-    /// Some image may be pulled from a backup or a target, with or without a login.
-    pub has_places: bool,
 }
 
 /// The locations of all logins. Clones share them.
@@ -68,63 +50,6 @@ impl fmt::Display for LoginOwner {
     }
 }
 
-impl LoginSet {
-    pub const NONE: Self = Self(0);
-    pub const ALL: Self = Self(u64::MAX);
-
-    /// The login with this index; none if it exceeds [`MAX_LOGINS`].
-    #[must_use]
-    pub fn one(index: usize) -> Self {
-        let index = u32::try_from(index).unwrap_or(u32::MAX);
-        Self(1_u64.checked_shl(index).unwrap_or(0))
-    }
-
-    #[must_use]
-    pub fn contains(self, index: usize) -> bool {
-        !self.and(Self::one(index)).is_empty()
-    }
-
-    #[must_use]
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    #[must_use]
-    pub const fn or(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    #[must_use]
-    pub const fn and(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-
-    #[must_use]
-    pub const fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-
-    /// The indexes in their order.
-    pub fn iter(self) -> impl Iterator<Item = usize> {
-        (0..MAX_LOGINS).filter(move |index| self.contains(*index))
-    }
-}
-
-impl FromIterator<usize> for LoginSet {
-    fn from_iter<I: IntoIterator<Item = usize>>(indexes: I) -> Self {
-        let logins = indexes.into_iter().map(Self::one);
-        logins.fold(Self::NONE, Self::or)
-    }
-}
-
-impl LoginAccess {
-    /// The logins that workloads need, or may need.
-    #[must_use]
-    pub const fn needed(&self) -> LoginSet {
-        self.allowed.or(self.possible).or(self.used)
-    }
-}
-
 impl PullLocations {
     /// Creates the locations of logins in this order, each with the locations of its images.
     #[must_use]
@@ -150,7 +75,7 @@ impl PullLocations {
 
     /// Returns the login for images that workloads pull from `place`, if there is one.
     #[must_use]
-    pub fn of_place(&self, place: &LoginOwner) -> LoginSet {
+    pub fn of_destination(&self, place: &LoginOwner) -> LoginSet {
         match place {
             LoginOwner::Backup(_) | LoginOwner::Former(_) => {
                 self.find(|login| login.owner == *place)
@@ -261,17 +186,7 @@ mod tests {
         #[case] place: LoginOwner,
         #[case] expected: &[usize],
     ) {
-        let found: Vec<_> = locations().of_place(&place).iter().collect();
+        let found: Vec<_> = locations().of_destination(&place).iter().collect();
         assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn sets_have_a_bit_for_each_login() {
-        let all: LoginSet = (0..MAX_LOGINS).collect();
-        assert_eq!(all, LoginSet::ALL);
-        assert_eq!(LoginSet::one(MAX_LOGINS), LoginSet::NONE);
-        let some: LoginSet = [1, 63].into_iter().collect();
-        assert_eq!(some.iter().collect::<Vec<_>>(), [1, 63]);
-        assert!(some.without(LoginSet::one(1)).contains(63) && !some.contains(0));
     }
 }

@@ -193,7 +193,8 @@ impl Index {
                 continue;
             };
             for image in entry.rewritten() {
-                let Some(image) = policies.rewritten(entry.rewriting(), &key.namespace, image) else {
+                let Some(image) = policies.rewritten(entry.rewriting(), &key.namespace, image)
+                else {
                     continue;
                 };
                 let namespaces = images.entry(Arc::new(image)).or_default();

@@ -9,8 +9,8 @@ use mirror_contract::{Backup, ImageRef};
 
 use super::image_users::Image;
 use super::rules::{Rules, SecretNames};
+use crate::cluster::login_access::LoginSet;
 use crate::cluster::policies::{CopyClaim, Demand, RewritingPolicies};
-use crate::cluster::pull_locations::LoginSet;
 use crate::cluster::workload::{Life, Workload};
 use crate::cluster::workload_kind::WorkloadKind;
 

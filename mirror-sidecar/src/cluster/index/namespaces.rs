@@ -8,8 +8,8 @@ use k8s_openapi::jiff::Timestamp;
 use super::image_users::Image;
 use super::limits::Amounts;
 use super::rules::{SecretNameCounts, SecretNames};
+use crate::cluster::login_access::LoginSet;
 use crate::cluster::policies::Selection;
-use crate::cluster::pull_locations::LoginSet;
 use crate::cluster::workload::{Key, NamespaceObject};
 use crate::cluster::workload_kind::WorkloadKind;
 

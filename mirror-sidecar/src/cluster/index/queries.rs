@@ -11,8 +11,8 @@ use super::entry::{Containers, Entry};
 use super::image_users::{Image, ImageUse};
 use super::namespaces::NamespaceState;
 use super::sync_state::SyncState;
-use crate::cluster::policies::CopyClaim;
-use crate::cluster::pull_locations::{LoginAccess, LoginSet};
+use crate::cluster::login_access::{LoginAccess, LoginSet};
+use crate::cluster::policies::{AllowedLogins, CopyClaim};
 use crate::cluster::workload::Key;
 use crate::cluster::workload_kind::{Kind, WorkloadKind};
 
@@ -283,7 +283,7 @@ impl Index {
 impl Index {
     /// Returns whether there are backups or targets with logins besides the default backup.
     #[must_use]
-    pub fn has_several_places(&self) -> bool {
+    pub fn has_several_destinations(&self) -> bool {
         self.rules.other_backups.iter().next().is_some() || self.pull_locations.has_several_owners()
     }
 
@@ -292,11 +292,12 @@ impl Index {
     pub fn login_access(&self, namespace: &str) -> LoginAccess {
         let policies = self.policies().current();
         let selection = self.namespaces.selection(namespace);
-        let allowed = policies.allowed_logins(
+        let allowed = AllowedLogins::of(
+            &policies,
             namespace,
             selection,
             &self.pull_locations,
-            self.has_several_places(),
+            self.has_several_destinations(),
         );
         let used = if self.is_complete() {
             self.namespaces.used_logins(namespace)
@@ -307,7 +308,7 @@ impl Index {
             allowed: allowed.certain,
             possible: allowed.possible,
             used,
-            has_places: allowed.has_places,
+            has_destinations: allowed.has_destinations,
         }
     }
 }

@@ -1,9 +1,10 @@
 //! One policy: its settings and its selectors.
 
-use mirror_contract::{NamespacePattern, OwnerPattern, Settings};
+use mirror_contract::rules::Action;
+use mirror_contract::{ImageRef, NamespacePattern, OwnerPattern, Settings};
 use serde_json::{Value, json};
 
-use super::places::Places;
+use super::pull_destinations::PullDestinations;
 use super::selector::Selector;
 use crate::cluster::json_fields::field;
 use crate::cluster::workload::{Labels, Workload};
@@ -20,7 +21,7 @@ pub struct PolicyId {
 pub struct Policy {
     id: Option<PolicyId>,
     settings: Settings<'static>,
-    places: Places,
+    destinations: PullDestinations,
     namespaces: Selector,
     objects: Selector,
     /// It replaces policies that cannot be parsed.
@@ -39,7 +40,7 @@ impl Policy {
         };
         Ok(Self {
             id: None,
-            places: Places::of(&settings.rules),
+            destinations: destinations(&settings)?,
             settings,
             // Kubewarden drops `matchLabels` of this selector.
             namespaces: selector("namespaceSelector", Selector::parse_expressions)?,
@@ -56,7 +57,7 @@ impl Policy {
         let settings = parse(settings)?;
         Ok(Self {
             id: None,
-            places: Places::of(&settings.rules),
+            destinations: destinations(&settings)?,
             settings,
             namespaces: Selector::default(),
             objects: Selector::default(),
@@ -108,8 +109,8 @@ impl Policy {
         &self.settings
     }
 
-    pub(super) fn places(&self) -> &Places {
-        &self.places
+    pub(super) fn destinations(&self) -> &PullDestinations {
+        &self.destinations
     }
 
     /// Returns whether it is for objects of a namespace; `None` if that depends on labels that are not known.
@@ -132,9 +133,25 @@ impl Policy {
             && !owners.any(|(api_version, kind)| self.settings.skips_owner(api_version, kind))
             && !labels.any(|(key, value)| self.settings.skips_label(key, value))
     }
+
+    /// Returns the image in the target of a rewrite that replaces `image` in a namespace; `None` if no rule rewrites it.
+    pub(super) fn rewritten(
+        &self,
+        namespace: &str,
+        image: &ImageRef<'_>,
+    ) -> Option<ImageRef<'static>> {
+        match self.settings().decide(namespace, image).action {
+            Action::Rewrite { target } => target.rewrite(image).ok(),
+            Action::Mirror { .. } | Action::Keep => None,
+        }
+    }
 }
 
 fn parse(settings: &Value) -> Result<Settings<'static>, String> {
     let settings = Settings::parse(settings).map_err(|errors| errors.join("; "))?;
     Ok(settings.into_owned())
+}
+
+fn destinations(settings: &Settings<'_>) -> Result<PullDestinations, String> {
+    PullDestinations::of(&settings.rules).map_err(|error| error.to_string())
 }

@@ -27,8 +27,9 @@ use crate::cluster::api_server::ApiServer;
 use crate::cluster::excluded::ExcludedNamespaces;
 use crate::cluster::index::NamespaceState;
 use crate::cluster::json_fields::parse_permit;
+use crate::cluster::login_access::{LoginAccess, LoginSet};
 use crate::cluster::policies::follow::{Followed, KNOWN_WITHIN};
-use crate::cluster::pull_locations::{LoginAccess, LoginOwner, LoginSet};
+use crate::cluster::pull_locations::LoginOwner;
 use crate::cluster::replicas::Replicas;
 use crate::cluster::shared_index::SharedIndex;
 
@@ -77,12 +78,15 @@ impl Applier {
 
     /// Returns what is known about the logins for a namespace.
     pub(super) fn access(&self, namespace: &str) -> LoginAccess {
-        let (access, has_several_places) = self
-            .cluster
-            .read(|index| (index.login_access(namespace), index.has_several_places()));
+        let (access, has_several_destinations) = self.cluster.read(|index| {
+            (
+                index.login_access(namespace),
+                index.has_several_destinations(),
+            )
+        });
         let are_known = self.followed.as_ref().is_none_or(Followed::is_known);
         // If there is only the default backup, the flags decide when the policies cannot be read.
-        let do_flags_decide = !has_several_places && self.started.elapsed() >= KNOWN_WITHIN;
+        let do_flags_decide = !has_several_destinations && self.started.elapsed() >= KNOWN_WITHIN;
         if are_known || do_flags_decide {
             return access;
         }

@@ -20,7 +20,7 @@ use super::dockerconfigjson::HeldLogins;
 use crate::cluster::api_response::is_envelope;
 use crate::cluster::json_fields::{field, flag, object_meta, text};
 use crate::cluster::json_filter::Keep;
-use crate::cluster::pull_locations::LoginSet;
+use crate::cluster::login_access::LoginSet;
 
 /// The label of all Secrets that are managed here, and its value.
 pub(super) const LABEL: &str = "app.kubernetes.io/managed-by";

@@ -9,7 +9,7 @@ use super::dockerconfigjson::{
     StoredLogins,
 };
 use super::keyring::{CurrentLogins, Keyring};
-use crate::cluster::pull_locations::{LoginAccess, LoginSet};
+use crate::cluster::login_access::{LoginAccess, LoginSet};
 
 /// The logins of the configuration that a Secret has. It must not have any others of the configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::cluster::pull_locations::MAX_LOGINS;
+use crate::cluster::login_access::MAX_LOGINS;
 
 /// The key under which kubelets look up Docker Hub, as docker itself does.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";

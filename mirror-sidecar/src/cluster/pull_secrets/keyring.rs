@@ -7,7 +7,8 @@ use mirror_contract::RewriteTarget;
 
 use super::dockerconfigjson::{DesiredLogin, Fingerprint, HeldLogins, MAX_OTHERS, parse_key};
 use super::pull_login::{PullLogin, PullLogins};
-use crate::cluster::pull_locations::{LoginOwner, LoginSet, PullLocations};
+use crate::cluster::login_access::LoginSet;
+use crate::cluster::pull_locations::{LoginOwner, PullLocations};
 
 /// Earlier values of a login that are recognized. Within a day, a credential helper returns some tens of tokens at most, and a
 /// Secret has one of the last.

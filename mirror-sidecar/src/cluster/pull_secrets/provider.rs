@@ -22,8 +22,9 @@ use crate::cluster::api_server::ApiServer;
 use crate::cluster::events::Events;
 use crate::cluster::excluded::ExcludedNamespaces;
 use crate::cluster::index::CURRENT_NAME;
+use crate::cluster::login_access::{LoginAccess, LoginSet};
 use crate::cluster::policies::follow::Followed;
-use crate::cluster::pull_locations::{LoginAccess, LoginOwner, LoginSet};
+use crate::cluster::pull_locations::LoginOwner;
 use crate::cluster::replicas::Replicas;
 use crate::cluster::shared_index::SharedIndex;
 use crate::cluster::supervision::supervise;
@@ -291,7 +292,7 @@ impl ManagedSecrets {
                         format!("the policies for namespace {namespace} are not known yet");
                     return Err(Refusal::pending(&reason));
                 }
-                if access.has_places {
+                if access.has_destinations {
                     return Ok(false);
                 }
                 let reason = format!("no policy mirrors images of namespace {namespace}");
@@ -326,7 +327,7 @@ impl ManagedSecrets {
         let locations = self.0.applier.keyring.locations();
         let login = match place {
             Place::Backup(name) => {
-                locations.of_place(&LoginOwner::Backup(name.clone().into_owned()))
+                locations.of_destination(&LoginOwner::Backup(name.clone().into_owned()))
             }
             Place::Target => locations.of_target_image(image),
             // The policy leaves the Secrets of originals alone.

@@ -6,7 +6,8 @@ use mirror_copy::Credentials;
 
 use super::dockerconfigjson::key_for;
 use crate::backups::BackupLocations;
-use crate::cluster::pull_locations::{LoginOwner, MAX_LOGINS};
+use crate::cluster::login_access::MAX_LOGINS;
+use crate::cluster::pull_locations::LoginOwner;
 use crate::origin::{BackupOrigin, target_key};
 
 /// A login that Pods need for the images of a backup, or of a target of rewrites.

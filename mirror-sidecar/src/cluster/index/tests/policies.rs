@@ -203,9 +203,9 @@ fn a_rewritten_image_is_not_copied_and_makes_a_candidate_once_the_target_has_it(
     {"key": "env", "operator": "In", "values": ["test"]},
 ]}}))]
 #[case::label_of_the_object(json!({"objectSelector": {"matchLabels": {"app": "db"}}}))]
-#[case::namespaces_of_the_rule(json!({"settings": {"rules": [{
-    "images": ["docker.io/*"], "namespaces": ["team"], "action": "rewrite", "target": "harbor.test/team",
-}]}}))]
+#[case::namespaces_of_the_rule(json!({"settings": {"rules": [
+    {"images": ["docker.io/*"], "namespaces": ["team"], "action": "rewrite", "target": "harbor.test/team"}, {"action": "keep"},
+]}}))]
 fn images_are_looked_up_only_in_targets_of_policies_for_their_workload(#[case] fields: Value) {
     let mut of_team = rewriting("docker.io/*");
     of_team["settings"]["rules"][0]["target"] = json!("harbor.test/team");

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::cluster::pull_locations::LoginSet;
+use crate::cluster::login_access::LoginSet;
 use crate::cluster::pull_secrets::desired::Grants;
 use crate::cluster::pull_secrets::dockerconfigjson::{
     Configuration, HeldLogins, StoredLogins, login,

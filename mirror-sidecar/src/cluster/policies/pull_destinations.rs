@@ -1,115 +1,71 @@
 //! The backups and targets that rules can choose for the images of a namespace.
 
-use std::slice;
-
-use mirror_contract::rules::{Action, Rules};
-use mirror_contract::{BackupName, ImagePattern, NamespacePattern};
+use mirror_contract::rules::{Action, Coverage, Rules, TooManyPatterns};
+use mirror_contract::{BackupName, NamespacePattern};
 
 use crate::cluster::pull_locations::LoginOwner;
 
-/// Comparisons of image patterns. Rules beyond it count as reachable; real settings need some hundreds.
-const MAX_COMPARISONS: usize = 100_000;
-
-static ALL_IMAGES: ImagePattern<'static> = ImagePattern::ALL;
-
-/// The places of images by namespace, in the order of the rules.
+/// Where Pods pull images by the rules of one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Places(Vec<Place>);
-
-/// What one rule chooses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
-    /// `None` if the rule keeps images.
-    owner: Option<LoginOwner>,
-    /// Empty for all namespaces.
-    namespaces: Vec<NamespacePattern<'static>>,
-    /// For each image pattern, the earlier rules that match all its images.
-    covered_by: Vec<Vec<u32>>,
+pub(super) struct PullDestinations {
+    rules: Vec<RuleDestination>,
+    coverage: Coverage,
 }
 
-impl Places {
-    pub(super) fn of(rules: &Rules<'_>) -> Self {
-        let mut budget = MAX_COMPARISONS;
-        let mut earlier: Vec<&[ImagePattern<'_>]> = Vec::new();
-        let mut places = Vec::new();
-        for rule in rules.iter() {
-            let images = or_all(&rule.images);
-            let owner = match &rule.action {
-                Action::Mirror { backup } => Some(LoginOwner::Backup(backup.clone().into_owned())),
-                Action::Rewrite { target } => Some(LoginOwner::Target(target.clone().into_owned())),
-                Action::Keep => None,
-            };
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct RuleDestination {
+    /// `None` if the rule keeps images.
+    destination: Option<LoginOwner>,
+    /// Empty for all namespaces.
+    namespaces: Vec<NamespacePattern<'static>>,
+}
+
+impl PullDestinations {
+    /// # Errors
+    /// [`TooManyPatterns`] if it is not known which rules decide.
+    pub(super) fn of(rules: &Rules<'_>) -> Result<Self, TooManyPatterns> {
+        let destinations = rules.iter().map(|rule| {
             let namespaces = rule.namespaces.iter();
-            places.push(Place {
-                owner,
+            RuleDestination {
+                destination: match &rule.action {
+                    Action::Mirror { backup } => {
+                        Some(LoginOwner::Backup(backup.clone().into_owned()))
+                    }
+                    Action::Rewrite { target } => {
+                        Some(LoginOwner::Target(target.clone().into_owned()))
+                    }
+                    Action::Keep => None,
+                },
                 namespaces: namespaces
                     .map(|pattern| pattern.clone().into_owned())
                     .collect(),
-                covered_by: covered_by(images, &earlier, &mut budget),
-            });
-            earlier.push(images);
-            if rule.namespaces.is_empty() && rule.images.is_empty() {
-                // No later rule decides anything.
-                return Self(places);
             }
-        }
-        // Images that no rule matches.
-        places.push(Place {
-            owner: Some(LoginOwner::Backup(BackupName::DEFAULT)),
-            namespaces: Vec::new(),
-            covered_by: covered_by(slice::from_ref(&ALL_IMAGES), &earlier, &mut budget),
         });
-        Self(places)
-    }
-
-    /// Returns the backups and targets of the rules that can decide in a namespace, which is not excluded. A rule that is left
-    /// out never decides there: a single pattern of an earlier rule covers each of its patterns.
-    pub(super) fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &LoginOwner> {
-        let mut applies = Vec::with_capacity(self.0.len());
-        self.0.iter().filter_map(move |place| {
-            let mut patterns = place.namespaces.iter();
-            let is_for =
-                place.namespaces.is_empty() || patterns.any(|pattern| pattern.matches(namespace));
-            let is_reachable = is_for && place.is_reachable(&applies);
-            applies.push(is_for);
-            place.owner.as_ref().filter(|_| is_reachable)
+        let without_rule = RuleDestination {
+            destination: Some(LoginOwner::Backup(BackupName::DEFAULT)),
+            namespaces: Vec::new(),
+        };
+        Ok(Self {
+            rules: destinations.chain([without_rule]).collect(),
+            coverage: rules.coverage()?,
         })
     }
-}
 
-impl Place {
-    /// `applies` has the earlier rules that are for the namespace.
-    fn is_reachable(&self, applies: &[bool]) -> bool {
-        let is_covered = |earlier: &Vec<u32>| {
-            let mut earlier = earlier.iter();
-            earlier.any(|index| applies.get(*index as usize) == Some(&true))
+    /// Returns the backups and targets of the rules that can decide in a namespace, which is not excluded.
+    pub(super) fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &LoginOwner> {
+        let is_for = move |index: usize| {
+            let rule = self.rules.get(index);
+            rule.is_some_and(|rule| rule.is_for(namespace))
         };
-        !self.covered_by.iter().all(is_covered)
+        let deciding = self.coverage.deciding(is_for);
+        deciding.filter_map(|index| self.rules.get(index)?.destination.as_ref())
     }
 }
 
-fn covered_by(
-    images: &[ImagePattern<'_>],
-    earlier: &[&[ImagePattern<'_>]],
-    budget: &mut usize,
-) -> Vec<Vec<u32>> {
-    let covering = |image: &ImagePattern<'_>| {
-        let rules = (0_u32..).zip(earlier);
-        let covering = rules.filter(|(_, patterns)| {
-            let rest = budget.checked_sub(patterns.len());
-            *budget = rest.unwrap_or(0);
-            rest.is_some() && patterns.iter().any(|pattern| pattern.covers(image))
-        });
-        covering.map(|(index, _)| index).collect()
-    };
-    images.iter().map(covering).collect()
-}
-
-fn or_all<'p, 'a>(patterns: &'p [ImagePattern<'a>]) -> &'p [ImagePattern<'a>] {
-    if patterns.is_empty() {
-        slice::from_ref(&ALL_IMAGES)
-    } else {
-        patterns
+impl RuleDestination {
+    fn is_for(&self, namespace: &str) -> bool {
+        let mut patterns = self.namespaces.iter();
+        self.namespaces.is_empty() || patterns.any(|pattern| pattern.matches(namespace))
     }
 }
 
@@ -122,11 +78,11 @@ mod tests {
 
     use super::*;
 
-    fn places(rules: &Value, namespace: &str) -> Vec<String> {
+    fn destinations(rules: &Value, namespace: &str) -> Vec<String> {
         let settings = json!({"sidecar": "a.b:1", "rules": rules});
         let settings = Settings::parse(&settings).unwrap();
-        let places = Places::of(&settings.rules);
-        let found = places.in_namespace(namespace);
+        let destinations = PullDestinations::of(&settings.rules).unwrap();
+        let found = destinations.in_namespace(namespace);
         found.map(ToString::to_string).collect()
     }
 
@@ -168,7 +124,20 @@ mod tests {
         &["backup a", "backup b"]
     )]
     fn rules_that_can_decide_count(#[case] rules: Value, #[case] expected: &[&str]) {
-        assert_eq!(places(&rules, "team-a"), expected);
+        assert_eq!(destinations(&rules, "team-a"), expected);
+    }
+
+    /// Each namespace has only the login of its own team, however many teams there are.
+    #[test]
+    fn no_login_is_granted_because_there_are_many_rules() {
+        let rules = (0..1500).map(|team| {
+            let backup = format!("team-{}", team % 10);
+            json!({"namespaces": [format!("team-{team}")], "action": "mirror", "backup": backup})
+        });
+        let rules: Vec<_> = rules.collect();
+        let last = destinations(&json!(rules), "team-1499");
+        assert_eq!(last, ["backup team-9"]);
+        assert_eq!(destinations(&json!(rules), "shop"), ["backup default"]);
     }
 
     fn any_rule() -> impl Strategy<Value = Value> {
@@ -200,18 +169,18 @@ mod tests {
     proptest! {
         /// Otherwise a workload would lack the login for its copy.
         #[test]
-        fn the_place_of_every_image_is_found(
+        fn the_destination_of_every_image_is_found(
             rules in prop::collection::vec(any_rule(), 0..6),
             namespace in prop::sample::select(vec!["team-a", "team-b", "shop", "other"]),
         ) {
-            let found = places(&json!(rules), namespace);
+            let found = destinations(&json!(rules), namespace);
             let settings = json!({"sidecar": "a.b:1", "rules": rules});
             let settings = Settings::parse(&settings).unwrap();
             for image in ["quay.io/a/b:dev", "quay.io/a/b:1", "quay.io/b:1", "nginx:dev", "nginx:1", "ghcr.io/a:dev", "ghcr.io/a:1"] {
                 let image = ImageRef::parse(image).unwrap();
                 if let Action::Mirror { backup } = settings.decide(namespace, &image).action {
-                    let place = format!("backup {backup}");
-                    prop_assert!(found.contains(&place), "{} of {} is not in {:?}", place, image, found);
+                    let destination = format!("backup {backup}");
+                    prop_assert!(found.contains(&destination), "{} of {} is not in {:?}", destination, image, found);
                 }
             }
         }
