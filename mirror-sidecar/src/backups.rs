@@ -23,8 +23,8 @@ pub struct BackupLocations {
 /// The backups besides the one of an index or a lookup, with their former locations. An image in them is neither an original,
 /// nor the source of a copy: everyone who may pull from one backup could otherwise read the images of all others.
 ///
-/// Former locations may overlap other locations. An image is in the backup with the innermost location that contains it; if two
-/// have the same, in the backup that is not one of the others.
+/// Former locations may overlap other locations. An image is in one backup: that with the innermost location that contains it.
+/// The configuration refuses two with the same location; the first one would count.
 #[derive(Clone, Debug)]
 pub struct OtherBackups {
     own: BackupName<'static>,
@@ -187,14 +187,14 @@ impl OtherBackups {
     }
 
     fn find(&self, image: &ImageRef<'_>) -> Option<&(BackupName<'static>, BackupLocations)> {
-        let holders = self.all.iter().filter_map(|backup| {
-            let (name, locations) = backup;
-            Some(((locations.innermost(image)?, *name == self.own), backup))
-        });
+        let holders = self
+            .all
+            .iter()
+            .filter_map(|backup| Some((backup.1.innermost(image)?, backup)));
         // The first of several that are equal.
         let holder = holders.reduce(|first, next| if next.0 > first.0 { next } else { first });
-        let ((_, is_own), backup) = holder?;
-        (!is_own).then_some(backup)
+        let (_, backup) = holder?;
+        (backup.0 != self.own).then_some(backup)
     }
 }
 
@@ -245,14 +245,16 @@ mod tests {
         BackupLocations::new(current, former)
     }
 
-    /// `main` is the default backup. All three were in `old.test/shared` before; the default one was around the location of
-    /// `team-b`, too.
+    /// `main` is the default backup. It was in `old.test/shared` before, inside the former location of `team-a`, and around the
+    /// location of `team-b`.
     fn others(own: &BackupName<'static>) -> OtherBackups {
-        let shared = "old.test/shared";
-        let mut all = ByBackup::new(locations("harbor.test/main", &[shared, "harbor.test/x"]));
-        let of_team = locations("harbor.test/team-a", &[shared, "old.test"]);
-        all.insert(name("team-a"), of_team);
-        all.insert(name("team-b"), locations("harbor.test/x/b", &[shared]));
+        let former = ["old.test/shared", "harbor.test/x"];
+        let mut all = ByBackup::new(locations("harbor.test/main", &former));
+        all.insert(
+            name("team-a"),
+            locations("harbor.test/team-a", &["old.test"]),
+        );
+        all.insert(name("team-b"), locations("harbor.test/x/b", &[]));
         OtherBackups::of(own, &all)
     }
 
@@ -266,7 +268,11 @@ mod tests {
     #[case::former("old.test/docker.io-library-nginx:1", Some("team-a"), true)]
     #[case::former_nested("old.test/docker.io/library/nginx:1", Some("team-a"), true)]
     #[case::beside_copies_of_a_whole_registry("old.test/tool:1", None, false)]
-    #[case::former_of_several("old.test/shared/docker.io-library-nginx:1", None, false)]
+    #[case::inside_the_former_one_of_another(
+        "old.test/shared/docker.io-library-nginx:1",
+        None,
+        false
+    )]
     #[case::elsewhere("quay.io/a/b:1", None, false)]
     fn an_image_is_in_the_backup_with_the_innermost_location(
         #[case] image: &str,

@@ -69,7 +69,21 @@ fn conflicts(backups: &ByBackup<BackupConfig>, targets: &[TargetConfig]) -> Vec<
             conflicts.extend(between_backups(first, second));
         }
     }
-    for location in &former {
+    for (index, location) in former.iter().enumerate() {
+        // Nobody could tell whose copies are there, and each backup would pass them on to its own users.
+        let mut later = former.iter().skip(index + 1);
+        if let Some(other) = later.find(|other| {
+            other.owner != location.owner
+                && other.backup.encloses(location.backup)
+                && location.backup.encloses(other.backup)
+        }) {
+            conflicts.push(format!(
+                "{}: {} is a former location of {}, too; keep it with the backup whose namespaces may read all copies there",
+                other.key,
+                other.backup.location(),
+                location.key,
+            ));
+        }
         // A backup may be inside a former location of another one: names of copies differ from its repository.
         let mut others = current.iter().filter(|other| other.owner != location.owner);
         if let Some(other) = others.find(|other| other.backup.encloses(location.backup)) {

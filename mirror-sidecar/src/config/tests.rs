@@ -257,6 +257,39 @@ fn a_former_location_is_in_no_other_backup(#[case] former: &str, #[case] refused
     );
 }
 
+/// Everybody who may use one of the two backups could pull the copies of the other one.
+#[rstest]
+#[case::same(
+    "old.b/x",
+    Some("old.b/x is a former location of backups.one.formerLocations[0], too")
+)]
+#[case::port(
+    "old.b:443/x",
+    Some("old.b:443/x is a former location of backups.one.formerLocations[0], too")
+)]
+#[case::of_flags(
+    "older.b",
+    Some("older.b is a former location of --former-backup, too")
+)]
+#[case::inside("old.b/x/y", None)]
+#[case::around("old.b", None)]
+#[case::beside("old.b/z", None)]
+fn a_former_location_is_of_one_backup(#[case] former: &str, #[case] expected: Option<&str>) {
+    let text = format!(
+        "backups: {{one: {{registry: one.b, formerLocations: [old.b/x]}}, two: {{registry: two.b, formerLocations: ['{former}']}}}}"
+    );
+    let errors = parsed(&text, &flags_with("flags.b/acme", &["older.b"]))
+        .err()
+        .unwrap_or_default();
+    match expected {
+        None => assert_eq!(errors, [""; 0]),
+        Some(expected) => assert!(
+            matches!(&errors[..], [error] if error.starts_with("backups.two.formerLocations[0]: ") && error.contains(expected)),
+            "{errors:?}"
+        ),
+    }
+}
+
 /// Kubelets find one login for each key.
 #[rstest]
 #[case::docker_hub(
