@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use mirror_contract::{Backup, ImageRef, Naming};
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
+use testkit::api_server::{ApiServer, Page};
 use testkit::blocking;
 use testkit::registry::{Credential, RegistryClient};
 use testkit::scripted::{Action, Auth, Fake, Latch, image, noise};
-use testkit::sidecar::Sidecar;
+use testkit::sidecar::{Sidecar, SidecarBuilder};
 
 use crate::support::{COPY_DEADLINE, REPOSITORY};
 
@@ -90,7 +91,11 @@ impl Scene {
     }
 
     fn serve_with(&self, arguments: &[String]) -> Service {
-        let mut sidecar = Sidecar::builder()
+        self.serve_in(Sidecar::builder(), arguments)
+    }
+
+    fn serve_in(&self, sidecar: SidecarBuilder, arguments: &[String]) -> Service {
+        let mut sidecar = sidecar
             .argument(format!("--registry={}", self.main.host()))
             .argument(format!("--repository={REPOSITORY}"))
             .argument(format!("--registry-username={USER}"))
@@ -353,6 +358,45 @@ fn a_configuration_that_cannot_be_used_yet_is_used_later() {
     std::fs::write(&logins, "{}").unwrap();
     service.wait_for("using backup", "team-b");
     service.wait_until_mirrored("backup/team-b/", &app);
+}
+
+/// Neither a retry nor the new configuration may hold up a copy as after a restart, when the record of the process before is
+/// read first, for up to five seconds.
+#[test]
+fn a_configuration_that_cannot_be_used_yet_delays_no_copy() {
+    let scene = Scene::new(&["team-a", "team-b"]);
+    scene.configure(&["team-a"]);
+    let logins = scene.folder.path().join("docker.json");
+    let login = json!({ "auths": { scene.main.host(): { "username": "u", "password": "p" } } });
+    std::fs::write(&logins, login.to_string()).unwrap();
+    let server = ApiServer::start(|_, _, _| Some(Page::default()));
+    let kubeconfig = server.kubeconfig().unwrap();
+    let sidecar = Sidecar::builder()
+        .environment("KUBECONFIG", kubeconfig.path())
+        .environment("POD_NAME", "mirror-sidecar-0")
+        .environment("POD_NAMESPACE", "home");
+    let pull = format!("--pull-docker-config={}", logins.display());
+    let service = scene.serve_in(sidecar, &["--kubernetes=on".to_owned(), pull]);
+    let leases = || server.stored("/apis/coordination.k8s.io/v1/namespaces/home/leases");
+    let start = Instant::now();
+    while leases().is_empty() {
+        assert!(start.elapsed() < COPY_DEADLINE);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let group = |lease: &Value| lease["metadata"]["labels"].clone();
+    let before = leases().iter().map(group).collect::<Vec<_>>();
+
+    std::fs::write(&logins, r#"{"auths": {}}"#).unwrap();
+    scene.configure(&["team-a", "team-b"]);
+    let refused = service.sidecar.wait_for(COPY_DEADLINE, |event| {
+        let message = event["message"].as_str().unwrap_or_default();
+        message.contains("cannot use the new configuration")
+    });
+    refused.unwrap();
+    let asked = Instant::now();
+    service.wait_until_mirrored("backup/team-a/", &scene.original("shop/app"));
+    assert!(asked.elapsed() < Duration::from_secs(4));
+    assert_eq!(leases().iter().map(group).collect::<Vec<_>>(), before);
 }
 
 /// Waits until the backup of a team is gone.

@@ -30,5 +30,5 @@ mod pull_login;
 mod tests;
 
 pub use metrics::SecretMetrics;
-pub use provider::{ManagedSecrets, Provision, PullSecrets, Setup};
+pub use provider::{ManagedSecrets, Provision, PullSecrets, ReadLogins, Setup};
 pub use pull_login::{PullLogin, PullLogins};

@@ -24,7 +24,7 @@ use super::injected::InjectedContainers;
 use super::policies::Policy;
 use super::policies::follow::{Followed, KNOWN_WITHIN};
 use super::policy_events::PolicyEvents;
-use super::pull_secrets::{PullLogins, SecretMetrics, Setup};
+use super::pull_secrets::{ReadLogins, SecretMetrics, Setup};
 use super::readmission::{ReadmissionController, ReadmissionMetrics};
 use super::reconciler::{ReconcilerMetrics, UpstreamLimits};
 use super::reinvocation::Reinvocation;
@@ -92,35 +92,70 @@ struct Shared {
     upstream_limits: UpstreamLimits,
 }
 
+/// What the tasks need from outside before they start.
+pub struct Prepared {
+    config: ClusterConfig,
+    server: ApiServer,
+    /// `None` if the pull Secret is not managed.
+    logins: Option<ReadLogins>,
+}
+
 /// The lookups of images.
 pub struct Lookups<'l> {
     pub backups: &'l ByBackup<Lookup>,
-    /// That of all backups.
-    pub crash_record: &'l CrashRecord,
+    pub crash_record: ProcessRecord<'l>,
     pub targets: TargetLookup,
     /// The locations of all backups.
     pub locations: Arc<ByBackup<BackupLocations>>,
 }
 
-/// Starts the tasks, which end with `stop`.
+/// The record of running copies, of all backups.
+#[derive(Clone, Copy)]
+pub enum ProcessRecord<'r> {
+    /// The process has just started. That of the process before is loaded before any copy starts.
+    Starting(&'r CrashRecord),
+    /// Copies may be running already.
+    Running(&'r CrashRecord),
+}
+
+/// Prepares everything that can fail. Nothing of it is visible outside.
 ///
 /// # Errors
-/// [`UsageError`] if no cluster is configured. An API server that does not respond is no error.
-pub async fn start(
-    config: ClusterConfig,
+/// [`UsageError`] if no cluster is configured, or if there is no login for the default backup. An API server that does not
+/// respond is no error.
+pub async fn prepare(config: ClusterConfig) -> anyhow::Result<Prepared> {
+    let server = connect(config.mode).await?;
+    let logins = match &config.pull_plan {
+        PullPlan::NotNeeded | PullPlan::Existing { .. } => None,
+        PullPlan::Managed { logins, .. } => Some(ReadLogins::read(logins.clone()).await?),
+    };
+    Ok(Prepared {
+        config,
+        server,
+        logins,
+    })
+}
+
+/// Starts the tasks, which end with `stop`.
+pub fn start(
+    prepared: Prepared,
     excluded_namespaces: ExcludedNamespaces,
     lookups: Lookups<'_>,
     metrics: ClusterMetrics,
     certificate: Option<Receiver<Option<CertificateTrouble>>>,
     stop: CancellationToken,
-) -> anyhow::Result<Started> {
+) -> Started {
+    let Prepared {
+        config,
+        server,
+        logins,
+    } = prepared;
     let Lookups {
         backups,
         crash_record,
         targets,
         locations,
     } = lookups;
-    let server = connect(config.mode).await?;
     let is_on = config.mode == Kubernetes::On;
     let rules = backups.map(|_, lookup| rules(&config, &excluded_namespaces, lookup));
     let replicas = replicas(
@@ -164,19 +199,25 @@ pub async fn start(
         let tasks = shared.tasks_of_backup(lookup, metrics, &config, is_on);
         tokio::spawn(stop.clone().run_until_cancelled_owned(tasks));
     }
-    let setup = |name, logins| Setup {
-        name,
-        former_names: config.former_pull_secrets,
-        logins,
-        followed: config.followed_policies.is_set().then(|| followed.clone()),
-        excluded_namespaces,
-        cluster: Arc::clone(indexes.of_default()),
-        replicas: replicas.clone(),
-        events: events.clone(),
-        metrics: metrics.secrets,
+    let name = config.pull_plan.name();
+    let provision = match (name, logins) {
+        (Some(name), Some(logins)) => {
+            let setup = Setup {
+                name: name.to_owned(),
+                former_names: config.former_pull_secrets,
+                logins,
+                followed: config.followed_policies.is_set().then(|| followed.clone()),
+                excluded_namespaces,
+                cluster: Arc::clone(indexes.of_default()),
+                replicas: replicas.clone(),
+                events: events.clone(),
+                metrics: metrics.secrets,
+            };
+            let secrets = ManagedSecrets::start(setup, server.clone(), stop.clone());
+            Provision::Managed(secrets)
+        }
+        (name, _) => Provision::given(name),
     };
-    let provision = provision(config.pull_plan, setup, &server, &stop);
-    let provision = or_retire(replicas, provision).await?;
     let injected = shared.injected_containers();
     let readmission = ReadmissionController {
         server: server.clone(),
@@ -207,30 +248,11 @@ pub async fn start(
     });
     start_watches(server, indexes.clone(), followed, &stop);
     tokio::spawn(stop.run_until_cancelled_owned(tasks));
-    Ok(Started {
+    Started {
         replicas: replicas.clone(),
         provision,
         indexes: indexes.clone(),
-    })
-}
-
-/// Awaits a step of the start. If it fails or is cancelled, `replicas` retire: their Lease belongs to others in this process.
-async fn or_retire<T, E>(
-    replicas: &Replicas,
-    step: impl Future<Output = Result<T, E>>,
-) -> Result<T, E> {
-    struct Retire<'r>(Option<&'r Replicas>);
-    impl Drop for Retire<'_> {
-        fn drop(&mut self) {
-            if let Some(replicas) = self.0 {
-                replicas.retire();
-            }
-        }
     }
-    let mut retire = Retire(Some(replicas));
-    let result = step.await?;
-    retire.0 = None;
-    Ok(result)
 }
 
 fn copy_statuses(backups: &ByBackup<Lookup>) -> ByBackup<CopyStatuses> {
@@ -240,22 +262,6 @@ fn copy_statuses(backups: &ByBackup<Lookup>) -> ByBackup<CopyStatuses> {
             of_default.clone()
         } else {
             of_default.of_other_backup()
-        }
-    })
-}
-
-async fn provision(
-    plan: PullPlan,
-    setup: impl FnOnce(String, PullLogins) -> Setup,
-    server: &ApiServer,
-    stop: &CancellationToken,
-) -> Result<Provision, UsageError> {
-    Ok(match plan {
-        PullPlan::NotNeeded => Provision::given(None),
-        PullPlan::Existing { name } => Provision::given(Some(&name)),
-        PullPlan::Managed { name, logins } => {
-            let setup = setup(name, logins);
-            Provision::Managed(ManagedSecrets::start(setup, server.clone(), stop.clone()).await?)
         }
     })
 }
@@ -539,7 +545,7 @@ fn replicas(
     server: &ApiServer,
     rules: &Rules,
     metrics: &ReplicaMetrics,
-    crash_record: &CrashRecord,
+    crash_record: ProcessRecord<'_>,
 ) -> Replicas {
     if config.mode != Kubernetes::On {
         metrics.replicas(1);
@@ -553,6 +559,13 @@ fn replicas(
         return Replicas::alone();
     };
     let group = Group::of(rules, &config.followed_policies);
+    let crash_record = match crash_record {
+        ProcessRecord::Starting(record) => {
+            record.persist();
+            record
+        }
+        ProcessRecord::Running(record) => record,
+    };
     Replicas::join(
         server.clone(),
         namespace,

@@ -17,7 +17,7 @@ use kube::{Client, Config};
 use mirror_contract::{Backup, BackupName, Mode, Naming};
 use mirror_copy::{Credentials, Login};
 use mirror_sidecar::cluster::pull_locations::LoginOwner;
-use mirror_sidecar::cluster::pull_secrets::{PullLogin, PullLogins, SecretMetrics};
+use mirror_sidecar::cluster::pull_secrets::{PullLogin, PullLogins, ReadLogins, SecretMetrics};
 use mirror_sidecar::cluster::watch::watch;
 use mirror_sidecar::cluster::{
     Events, ExcludedNamespaces, Index, Kind, ManagedSecrets, Replicas, Rules, SharedIndex,
@@ -188,18 +188,20 @@ impl World {
             username: "user".into(),
             password: PASSWORD.to_owned().into(),
         };
+        let logins = PullLogins::new(vec![PullLogin {
+            owner: LoginOwner::Backup(BackupName::DEFAULT),
+            origin: "--pull-username".into(),
+            registry: BACKUP.into(),
+            path: String::new(),
+            former_paths: Vec::new(),
+            credentials: Credentials::anonymous().with_login(BACKUP, login),
+        }]);
+        let logins = logins.map_err(|conflicts| conflicts.join("; "))?;
+        let logins = ReadLogins::read(logins).await;
         let setup = mirror_sidecar::cluster::pull_secrets::Setup {
             name: NAME.into(),
             former_names: Vec::new(),
-            logins: PullLogins::new(vec![PullLogin {
-                owner: LoginOwner::Backup(BackupName::DEFAULT),
-                origin: "--pull-username".into(),
-                registry: BACKUP.into(),
-                path: String::new(),
-                former_paths: Vec::new(),
-                credentials: Credentials::anonymous().with_login(BACKUP, login),
-            }])
-            .map_err(|conflicts| conflicts.join("; "))?,
+            logins: logins.map_err(|error| error.to_string())?,
             followed: None,
             excluded_namespaces: ExcludedNamespaces::default(),
             cluster: Arc::clone(&self.cluster),
@@ -207,9 +209,7 @@ impl World {
             events: Events::none(),
             metrics: SecretMetrics::register(&mut Metrics::new()),
         };
-        let secrets = ManagedSecrets::start(setup, self.client.clone(), self.stop.clone())
-            .await
-            .map_err(|error| error.to_string())?;
+        let secrets = ManagedSecrets::start(setup, self.client.clone(), self.stop.clone());
         // The first answer may come before the fault was met.
         let started = Instant::now();
         while !is_of_connection(fault) && self.server.count(method, part) == 0 {

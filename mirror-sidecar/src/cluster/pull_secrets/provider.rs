@@ -74,8 +74,7 @@ pub struct Setup {
     pub name: String,
     /// Former names: where a workload lists one, the Secret is kept up to date, but no response names it.
     pub former_names: Vec<String>,
-    /// If a Secret has no room for all, it holds the first ones.
-    pub logins: PullLogins,
+    pub logins: ReadLogins,
     /// The policies that are followed; `None` if there are none to wait for.
     pub followed: Option<Followed>,
     pub excluded_namespaces: ExcludedNamespaces,
@@ -83,6 +82,15 @@ pub struct Setup {
     pub replicas: Replicas,
     pub events: Events,
     pub metrics: SecretMetrics,
+}
+
+/// The logins of the configuration, which were read once. If a Secret has no room for all, it holds the first ones.
+pub struct ReadLogins {
+    keyring: Keyring,
+    sources: Arc<[CredentialSource]>,
+    current: CurrentLogins,
+    /// Limits reads.
+    reads: Arc<Semaphore>,
 }
 
 /// The origin of one login.
@@ -167,21 +175,14 @@ impl PullSecrets {
     }
 }
 
-impl ManagedSecrets {
-    /// Keeps the Secrets in the background, until `stop`.
+impl ReadLogins {
+    /// Reads the logins, and waits for them for at most [`START_TIMEOUT`].
     ///
     /// # Errors
     /// [`UsageError`] when there is no login for the default backup.
-    pub async fn start(
-        setup: Setup,
-        server: impl Into<ApiServer>,
-        stop: CancellationToken,
-    ) -> Result<Self, UsageError> {
-        let keyring = Arc::new(Keyring::new(&setup.logins));
-        setup
-            .cluster
-            .set_pull_locations(keyring.locations().clone());
-        let sources = setup.logins.into_iter().map(|login| CredentialSource {
+    pub async fn read(logins: PullLogins) -> Result<Self, UsageError> {
+        let keyring = Keyring::new(&logins);
+        let sources = logins.into_iter().map(|login| CredentialSource {
             credentials: login.credentials,
             registry: login.registry,
             owner: login.owner,
@@ -197,11 +198,11 @@ impl ManagedSecrets {
         };
         let first =
             current().map(|(_, source)| timeout(START_TIMEOUT, source.read_in_turn(&reads)));
-        let mut logins = CurrentLogins::unknown(sources.len());
+        let mut known = CurrentLogins::unknown(sources.len());
         for ((index, source), login) in current().zip(join_all(first).await) {
             match login {
                 Ok(Ok(login)) => {
-                    logins.set(index, login);
+                    known.set(index, login);
                 }
                 Ok(Err(error @ SourceError::Absent { .. })) if source.owner.is_default() => {
                     return Err(UsageError(error.to_string()));
@@ -210,7 +211,30 @@ impl ManagedSecrets {
                 Ok(Err(_)) | Err(_) => {}
             }
         }
-        let sender = watch::Sender::new(logins);
+        Ok(Self {
+            keyring,
+            sources,
+            current: known,
+            reads,
+        })
+    }
+}
+
+impl ManagedSecrets {
+    /// Keeps the Secrets in the background, until `stop`.
+    #[must_use]
+    pub fn start(setup: Setup, server: impl Into<ApiServer>, stop: CancellationToken) -> Self {
+        let ReadLogins {
+            keyring,
+            sources,
+            current,
+            reads,
+        } = setup.logins;
+        let keyring = Arc::new(keyring);
+        setup
+            .cluster
+            .set_pull_locations(keyring.locations().clone());
+        let sender = watch::Sender::new(current);
         let server = server.into();
         let start = |name_index: usize, name: String| {
             let controller = Arc::new(Controller {
@@ -241,7 +265,9 @@ impl ManagedSecrets {
         for (index, name) in setup.former_names.into_iter().enumerate() {
             start(CURRENT_NAME + 1 + index, name);
         }
-        let tasks: Vec<_> = current().map(|(index, _)| FollowTask(index)).collect();
+        let tasks = sources.iter().enumerate();
+        let tasks = tasks.filter(|(_, source)| !source.owner.is_former());
+        let tasks: Vec<_> = tasks.map(|(index, _)| FollowTask(index)).collect();
         let follow = async move {
             supervise(&tasks, |FollowTask(index)| {
                 let (sources, reads) = (Arc::clone(&sources), Arc::clone(&reads));
@@ -255,7 +281,7 @@ impl ManagedSecrets {
             .await;
         };
         tokio::spawn(stop.run_until_cancelled_owned(follow));
-        Ok(Self(present))
+        Self(present)
     }
 
     #[must_use]

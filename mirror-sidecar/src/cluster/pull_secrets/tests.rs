@@ -156,9 +156,9 @@ async fn manage(
     let policies = cluster.read(|index| index.policies().clone());
     let setup = Setup {
         excluded_namespaces: excluded.with_policies(policies),
-        ..setup(cluster, vec![login])
+        ..setup(cluster, vec![login]).await
     };
-    start(setup, server).await
+    start(setup, server)
 }
 
 fn pull_login(owner: LoginOwner, registry: &str, path: &str, password: &Path) -> PullLogin {
@@ -173,11 +173,12 @@ fn pull_login(owner: LoginOwner, registry: &str, path: &str, password: &Path) ->
     }
 }
 
-fn setup(cluster: &Arc<SharedIndex>, logins: Vec<PullLogin>) -> Setup {
+async fn setup(cluster: &Arc<SharedIndex>, logins: Vec<PullLogin>) -> Setup {
+    let logins = PullLogins::new(logins).unwrap();
     Setup {
         name: NAME.to_owned(),
         former_names: Vec::new(),
-        logins: PullLogins::new(logins).unwrap(),
+        logins: ReadLogins::read(logins).await.unwrap(),
         followed: None,
         excluded_namespaces: ExcludedNamespaces::default(),
         cluster: Arc::clone(cluster),
@@ -187,10 +188,10 @@ fn setup(cluster: &Arc<SharedIndex>, logins: Vec<PullLogin>) -> Setup {
     }
 }
 
-async fn start(setup: Setup, server: &Server) -> (ManagedSecrets, DropGuard) {
+fn start(setup: Setup, server: &Server) -> (ManagedSecrets, DropGuard) {
     let stop = CancellationToken::new();
     let secrets = ManagedSecrets::start(setup, server.client(), stop.clone());
-    (secrets.await.unwrap(), stop.drop_guard())
+    (secrets, stop.drop_guard())
 }
 
 /// Lets everything come to rest that needs no more than this time.

@@ -43,7 +43,7 @@ type Metadata = PartialObjectMeta<Lease>;
 
 impl Replicas {
     /// Shares the work with the other replicas of `group` in `namespace`, under a name that no other replica has, until
-    /// [`Self::leave`] or [`Self::retire`]. Does not wait for the API server; until the others
+    /// [`Self::leave`] or [`Self::retire`]. The Lease carries `crash_record`. Does not wait for the API server; until the others
     /// are known, but for a few seconds at most, this replica owns nothing.
     #[must_use]
     pub fn join(
@@ -72,7 +72,6 @@ impl Replicas {
             metrics,
             crash_record: crash_record.clone(),
         };
-        crash_record.persist();
         let api = Api::<Lease>::namespaced(server.client().clone(), namespace);
         let lease = OwnLease::new(api, name, group, crash_record);
         let others = Api::namespaced(server.client().clone(), namespace);

@@ -14,7 +14,7 @@ use crate::backoff::Backoff;
 use crate::backups::{BackupLocations, ByBackup, OtherBackups};
 use crate::cluster::config::Kubernetes;
 use crate::cluster::policies::UnusableKind;
-use crate::cluster::run::{self, ClusterMetrics, Started};
+use crate::cluster::run::{self, ClusterMetrics, ProcessRecord, Started};
 use crate::cluster::shared_index::Indexes;
 use crate::cluster::{
     ExcludedNamespaces, Index, Policies, Provision, PullLogins, PullSecrets, Replicas,
@@ -101,6 +101,15 @@ impl Builder {
         let mut plan = self.cluster.pull_plan(config)?;
         let before = former.map(|former| former.logins.clone());
         let logins = plan.add_former(&before.unwrap_or_default());
+        let pull_secret = plan.name().map(str::to_owned);
+        // What can fail or take time comes first: until all of it has succeeded, nothing of the new configuration takes part in
+        // copies, in the Lease of this replica, or in the cluster.
+        let cluster = match self.cluster.kubernetes {
+            Kubernetes::Off => None,
+            Kubernetes::Watch | Kubernetes::On => {
+                Some(run::prepare(self.cluster.clone().config(plan)).await?)
+            }
+        };
         let Lookups {
             backups,
             made_of,
@@ -123,28 +132,32 @@ impl Builder {
         let locations = Arc::new(config.locations());
         let stop = self.stop.child_token();
         let guard = stop.clone().drop_guard();
-        let (replicas, provision, indexes) = if self.cluster.kubernetes == Kubernetes::Off {
-            (Replicas::alone(), Provision::given(plan.name()), None)
-        } else {
+        let (replicas, provision, indexes) = if let Some(cluster) = cluster {
+            let crash_record = self.queue.crash_record();
             let Started {
                 replicas,
                 provision,
                 indexes,
             } = run::start(
-                self.cluster.clone().config(plan),
+                cluster,
                 self.excluded_namespaces.clone(),
                 run::Lookups {
                     backups: &backups,
-                    crash_record: self.queue.crash_record(),
+                    crash_record: match former {
+                        Some(_) => ProcessRecord::Running(crash_record),
+                        None => ProcessRecord::Starting(crash_record),
+                    },
                     targets: targets.clone(),
                     locations: Arc::clone(&locations),
                 },
                 self.metrics.cluster.clone(),
                 self.certificate.clone(),
                 stop.clone(),
-            )
-            .await?;
+            );
             (replicas, provision, Some(indexes))
+        } else {
+            let provision = Provision::given(pull_secret.as_deref());
+            (Replicas::alone(), provision, None)
         };
         for lookup in backups.values() {
             let health = lookup.health().clone();

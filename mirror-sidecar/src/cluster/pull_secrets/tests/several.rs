@@ -5,8 +5,8 @@ use mirror_contract::{ImageRef, Place, PullSecretStatus, RewriteTarget};
 
 use super::*;
 use crate::cluster::index::tests::deployment;
-use crate::cluster::policies::Policies;
 use crate::cluster::policies::follow::{Filter, Followed};
+use crate::cluster::policies::Policies;
 use crate::cluster::workload::{Labels, NamespaceObject, Object};
 
 const DEFAULT: &str = "registry.example";
@@ -82,10 +82,10 @@ impl Teams {
         let setup = Setup {
             followed,
             excluded_namespaces: excluded,
-            ..setup(&cluster, logins.into())
+            ..setup(&cluster, logins.into()).await
         };
         let server = Server::start();
-        let (secrets, guard) = start(setup, &server).await;
+        let (secrets, guard) = start(setup, &server);
         let world = World {
             server,
             cluster,

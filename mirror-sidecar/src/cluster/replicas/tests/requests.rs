@@ -57,6 +57,7 @@ fn join_with(
     });
     let metrics = ReplicaMetrics::register(&mut Metrics::new());
     let group = Group::of(&rules("acme", &[], None), &Filter::default());
+    record.persist();
     let replicas = Replicas::join(client, "home", "a", &group, metrics.clone(), record);
     (replicas, metrics, Log(log))
 }
