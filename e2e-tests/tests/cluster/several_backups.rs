@@ -50,8 +50,13 @@ fn each_image_is_copied_to_the_backup_of_its_rule_only() {
     let [home, shop, team] =
         ["home", "shop", "team-a"].map(|name| cluster.namespace(name).unwrap());
     let rules = json!([{ "namespaces": [team.name()], "action": "mirror", "backup": "team-a" }]);
-    let settings = json!({ "sidecar": SIDECAR, "rules": rules });
+    let invalid = json!([{ "action": "drop" }]);
+    let settings = json!({ "sidecar": SIDECAR, "rules": invalid });
     let manifest = cluster::policy("image-mirror", &settings);
+    let set_rules = |rules: &Value| {
+        let fields = json!({ "spec": { "settings": { "rules": rules } } });
+        cluster.merge_global(&manifest, &fields).unwrap();
+    };
     let _policy = GlobalObject::create(&cluster, manifest.clone()).unwrap();
     let account = cluster.sidecar_account(&home, "mirror-sidecar").unwrap();
 
@@ -62,11 +67,16 @@ fn each_image_is_copied_to_the_backup_of_its_rule_only() {
         folder.path().join("password"),
     );
     std::fs::write(&password, "s3cret").unwrap();
-    let backups = json!({ "backups": { "team-a": {
-        "registry": registry.address(), "repository": "team-a",
-        "push": { "username": "team", "passwordFile": password },
-    } } });
-    std::fs::write(&config, backups.to_string()).unwrap();
+    let configure = |parallel: usize| {
+        let backups = json!({ "backups": { "team-a": {
+            "registry": registry.address(), "repository": "team-a", "parallelCopies": parallel,
+            "push": { "username": "team", "passwordFile": password },
+        } } });
+        let next = folder.path().join("next");
+        std::fs::write(&next, backups.to_string()).unwrap();
+        std::fs::rename(&next, &config).unwrap();
+    };
+    configure(2);
     let world = World::with(|sidecar| {
         sidecar
             .insecure_registry(&registry.address())
@@ -81,6 +91,15 @@ fn each_image_is_copied_to_the_backup_of_its_rule_only() {
 
     let ours = run(&world, &shop, "ours/app", 1);
     let theirs = run(&world, &team, "theirs/app", 2);
+    // Nobody knows where the images belong.
+    let is_invalid = |event: &Value| {
+        let message = event["message"].as_str().unwrap_or_default();
+        message.starts_with(
+            "cannot parse the policy, so its images are copied only when it requests them",
+        )
+    };
+    world.sidecar.wait_for(COPY_DEADLINE, is_invalid).unwrap();
+    set_rules(&rules);
     wait_until_copied(&world, &ours, &Value::Null);
     wait_until_copied(&world, &theirs, &"team-a".into());
     assert_eq!(requests(world.backup.as_ref(), "theirs"), [] as [&str; 0]);
@@ -97,9 +116,26 @@ fn each_image_is_copied_to_the_backup_of_its_rule_only() {
         std::thread::sleep(Duration::from_millis(50));
     }
 
+    // The last valid rules survive a new configuration.
+    set_rules(&invalid);
+    let keeps = |event: &Value| {
+        let message = event["message"].as_str().unwrap_or_default();
+        message.starts_with("cannot parse the policy, its last valid rules stay in force")
+    };
+    world.sidecar.wait_for(COPY_DEADLINE, keeps).unwrap();
+    configure(1);
+    let start = Instant::now();
+    let is_using = |line: &&String| line.contains("using backup");
+    while world.sidecar.lines().iter().filter(is_using).count() < 2 {
+        assert!(start.elapsed() < COPY_DEADLINE);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let later = run(&world, &team, "theirs/later", 3);
+    wait_until_copied(&world, &later, &"team-a".into());
+    assert_eq!(requests(world.backup.as_ref(), "theirs"), [] as [&str; 0]);
+
     // With another rule, the image is copied there, too.
-    let fields = json!({ "spec": { "settings": { "rules": [] } } });
-    cluster.merge_global(&manifest, &fields).unwrap();
+    set_rules(&json!([]));
     wait_until_copied(&world, &theirs, &Value::Null);
     assert_eq!(requests(registry.as_ref(), "ours"), [] as [&str; 0]);
 }

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use super::pull_locations::LoginOwner;
 use super::workload::{Labels, Workload};
 pub use allowed_logins::AllowedLogins;
-pub use policy::{Policy, PolicyId};
+pub use policy::{Fallback, Policy, PolicyId};
 pub use unusable::{UnusableKind, UnusableRule};
 
 /// Policies that are followed. [`Bits`] has a bit for each.
@@ -35,7 +35,8 @@ const MAX_SETTINGS: usize = 256 * 1024;
 #[derive(Clone, Debug)]
 pub struct Policies(Arc<watch::Sender<Arc<PolicySet>>>);
 
-/// The policies in force at one time. While there are none, the flags of this service decide instead.
+/// The policies in force at one time. While there are none, the flags of this service decide instead. With several backups, a
+/// [`Fallback`] is in force then.
 #[derive(Debug, Default)]
 pub struct PolicySet {
     policies: Vec<Arc<Policy>>,
@@ -97,6 +98,20 @@ impl Policies {
         self.0.subscribe()
     }
 
+    /// Puts the policy `fallback` into force in place of others of that kind, and if nothing may be copied while there are none.
+    pub fn publish_fallback(&self, fallback: &Arc<Policy>) {
+        let mut policies = self.current().policies.clone();
+        for policy in &mut policies {
+            if policy.fallback().is_some() {
+                *policy = Arc::clone(fallback);
+            }
+        }
+        if policies.is_empty() && fallback.fallback() == Some(Fallback::CopyNothing) {
+            policies.push(Arc::clone(fallback));
+        }
+        self.publish(policies);
+    }
+
     /// Puts these policies into force, at most [`MAX_POLICIES`].
     pub fn publish(&self, mut policies: Vec<Arc<Policy>>) {
         policies.truncate(MAX_POLICIES);
@@ -156,6 +171,20 @@ impl PolicySet {
             policies: admitting.and(selecting),
             selecting,
         }
+    }
+
+    /// Returns the policy of this object, if it is in force.
+    #[must_use]
+    pub fn of_object(&self, id: &PolicyId) -> Option<&Arc<Policy>> {
+        let mut policies = self.policies.iter();
+        policies.find(|policy| policy.id() == Some(id))
+    }
+
+    /// Returns whether the rules of some policy are not known.
+    #[must_use]
+    pub fn has_fallback(&self) -> bool {
+        let mut policies = self.policies.iter();
+        policies.any(|policy| policy.fallback().is_some())
     }
 
     /// Returns whether labels of namespaces matter.

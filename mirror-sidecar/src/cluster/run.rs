@@ -21,8 +21,8 @@ use super::config::{ClusterConfig, Kubernetes, PullPlan};
 use super::events::EventMetrics;
 use super::index::{Limits, SharedAmounts};
 use super::injected::InjectedContainers;
-use super::policies::Policy;
 use super::policies::follow::{Followed, KNOWN_WITHIN};
+use super::policies::{Fallback, Policy};
 use super::policy_events::PolicyEvents;
 use super::pull_secrets::{ReadLogins, SecretMetrics, Setup};
 use super::readmission::{ReadmissionController, ReadmissionMetrics};
@@ -170,7 +170,7 @@ pub fn start(
     } else {
         Events::none()
     };
-    let followed = followed(&config, rules.of_default());
+    let followed = followed(&config, &rules);
     let shared = Shared {
         replicas,
         events,
@@ -353,6 +353,7 @@ fn start_watches(
     policies: Followed,
     stop: &CancellationToken,
 ) {
+    policies.begin();
     if policies.is_any() {
         let policies = policies.clone();
         let server = server.clone();
@@ -364,13 +365,21 @@ fn start_watches(
         async move {
             while policies.is_any() && timeout(KNOWN_WITHIN, policies.known()).await.is_err() {
                 // During an outage there is nothing to copy either.
-                if !server.is_away() {
+                if server.is_away() {
+                    continue;
+                }
+                if policies.copies_nothing() {
+                    tracing::warn!(
+                        "cannot read policies, so images are copied only when a policy requests them; check the API server and the \
+                         permissions of mirror-sidecar"
+                    );
+                } else {
                     tracing::warn!(
                         "cannot read policies, --exclude-namespaces and --skip-owner apply until then; check the API server and \
                          the permissions of mirror-sidecar"
                     );
-                    break;
                 }
+                break;
             }
             watch(server, indexes, stop).await;
         }
@@ -394,9 +403,14 @@ fn certificate_events(
     }
 }
 
-fn followed(config: &ClusterConfig, rules: &Rules) -> Followed {
+fn followed(config: &ClusterConfig, rules: &ByBackup<Rules>) -> Followed {
+    let fallback = match rules.named().next() {
+        Some(_) => Fallback::CopyNothing,
+        None => Fallback::CopyAll,
+    };
+    let rules = rules.of_default();
     let excluded = &rules.excluded_namespaces;
-    let fallback = Policy::of_flags(excluded.patterns(), &rules.skip_owners);
+    let fallback = Policy::of_flags(excluded.patterns(), &rules.skip_owners, fallback);
     let policies = excluded.policies().clone();
     Followed::new(config.followed_policies.clone(), fallback, policies)
 }

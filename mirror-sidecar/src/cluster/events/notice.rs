@@ -324,8 +324,9 @@ impl Notice {
                 reason,
             } => backup_trouble(backup.as_deref(), *kind, next_step, reason),
             Self::PolicyInvalid { reason } => format!(
-                "mirror-sidecar cannot use this policy: {}. It keeps following its last valid rules, or copies all images in \
-                 use if it has restarted since. Correct spec.settings, or upgrade mirror-sidecar if the policy is newer.",
+                "mirror-sidecar cannot use this policy: {}. Its last valid rules stay in force until mirror-sidecar restarts. Then \
+                 all images in use are copied, or none if there are several backups. Correct spec.settings, or upgrade \
+                 mirror-sidecar if the policy is newer.",
                 part(reason, MAX_REASON)
             ),
             Self::BackupUnknown { reason } => format!(

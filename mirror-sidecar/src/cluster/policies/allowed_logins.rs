@@ -70,7 +70,7 @@ impl AllowedLogins {
             if selects == Some(false) {
                 continue;
             }
-            if policy.is_fallback() && has_several_destinations {
+            if policy.fallback().is_some() && has_several_destinations {
                 allowed = allowed.or(Self::UNKNOWN);
                 continue;
             }

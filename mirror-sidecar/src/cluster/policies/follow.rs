@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
-use super::{MAX_POLICIES, MAX_SETTINGS, Policies, Policy, PolicyId};
+use super::{Fallback, MAX_POLICIES, MAX_SETTINGS, Policies, Policy, PolicyId};
 use crate::cluster::api_server::ApiServer;
 use crate::cluster::json_fields::{field, object_meta, text};
 use crate::cluster::json_filter::Keep;
@@ -58,6 +58,7 @@ struct Shared {
     filter: Filter,
     /// In force instead of each policy that was not valid since the start.
     fallback: Option<Arc<Policy>>,
+    /// With the last valid rules of policies, also those that an earlier configuration followed.
     policies: Policies,
     records: Mutex<Records>,
     /// Changes when a policy becomes invalid or valid.
@@ -75,7 +76,7 @@ struct Records {
 
 #[derive(Debug)]
 struct Record {
-    uid: Box<str>,
+    id: PolicyId,
     /// The last valid one, which is in force.
     policy: Option<Arc<Policy>>,
     error: Option<String>,
@@ -138,6 +139,26 @@ impl Followed {
         }))
     }
 
+    /// Puts the fallback into force where rules are not known, also in place of that of an earlier configuration.
+    pub fn begin(&self) {
+        let Some(fallback) = &self.0.fallback else {
+            return;
+        };
+        self.0.policies.publish_fallback(fallback);
+        if self.copies_nothing() && !self.is_any() && self.0.policies.current().has_fallback() {
+            tracing::warn!(
+                "several backups are configured and no rules are known, so images are copied only when the policy requests them; \
+                 set --facade-address or --policy to follow a policy, or --policy-settings"
+            );
+        }
+    }
+
+    /// Returns whether images whose rules are not known are copied only on request.
+    #[must_use]
+    pub fn copies_nothing(&self) -> bool {
+        self.0.fallback() == Fallback::CopyNothing
+    }
+
     /// Returns whether any policy can be followed.
     #[must_use]
     pub fn is_any(&self) -> bool {
@@ -185,7 +206,7 @@ impl Followed {
             }
             Event::InitApply(object) | Event::Apply(object) => {
                 if let Some(name) = &object.metadata.name {
-                    records.apply(&self.0.filter, name, &object);
+                    records.apply(&self.0, name, &object);
                 }
             }
             Event::Delete(object) => {
@@ -202,24 +223,30 @@ impl Followed {
 
     fn publish(&self, records: &Records) {
         let policies = records.by_name.values();
-        let policies = policies
+        let mut policies = policies
             .filter_map(|record| record.policy.clone().or_else(|| self.0.fallback.clone()))
             .collect::<Vec<_>>();
-        if policies.is_empty()
-            && !(*self.0.is_known.borrow() && self.0.policies.current().is_empty())
-        {
-            tracing::info!(
-                "no policy names this service, --exclude-namespaces and --skip-owner apply"
-            );
+        let has_none = policies.is_empty();
+        if has_none && self.copies_nothing() {
+            policies.extend(self.0.fallback.clone());
+        }
+        let is_known = *self.0.is_known.borrow();
+        if has_none && !(is_known && self.0.policies.current().policies == policies) {
+            if self.copies_nothing() {
+                tracing::warn!(
+                    "no policy names this service, so images are copied only when a policy requests them: with several backups, \
+                     rules decide which one they may be copied to; create a policy, or set --policy-settings"
+                );
+            } else {
+                tracing::info!(
+                    "no policy names this service, --exclude-namespaces and --skip-owner apply"
+                );
+            }
         }
         self.0.policies.publish(policies);
-        let invalid = records.by_name.iter().filter_map(|(name, record)| {
-            let id = PolicyId {
-                name: name.clone(),
-                uid: record.uid.clone(),
-            };
+        let invalid = records.by_name.values().filter_map(|record| {
             Some(InvalidPolicy {
-                id,
+                id: record.id.clone(),
                 error: record.error.clone()?,
             })
         });
@@ -240,11 +267,20 @@ impl Followed {
     }
 }
 
+impl Shared {
+    fn fallback(&self) -> Fallback {
+        let fallback = self.fallback.as_ref();
+        let fallback = fallback.and_then(|policy| policy.fallback());
+        fallback.unwrap_or(Fallback::CopyAll)
+    }
+}
+
 impl Records {
-    fn apply(&mut self, filter: &Filter, name: &str, object: &PolicyObject) {
+    fn apply(&mut self, shared: &Shared, name: &str, object: &PolicyObject) {
+        let filter = &shared.filter;
         // The name may belong to a successor.
         let record = self.by_name.get(name);
-        let record = record.filter(|record| record.uid == object.uid);
+        let record = record.filter(|record| record.id.uid == object.uid);
         let is_followed = record.is_some();
         let is_ours = match filter.is_named_by(&object.spec) {
             Some(is_named) => is_named,
@@ -270,26 +306,30 @@ impl Records {
         if !is_followed {
             self.by_name.remove(name);
         }
-        let record = self.by_name.entry(name.into()).or_insert_with(|| Record {
-            uid: object.uid.clone(),
-            policy: None,
-            error: None,
-            epoch: self.epoch,
+        let epoch = self.epoch;
+        let record = self.by_name.entry(name.into()).or_insert_with(|| {
+            let id = PolicyId {
+                name: name.into(),
+                uid: object.uid.clone(),
+            };
+            Record {
+                policy: shared.policies.current().of_object(&id).cloned(),
+                id,
+                error: None,
+                epoch,
+            }
         });
-        record.epoch = self.epoch;
-        record.update(name, object);
+        record.epoch = epoch;
+        record.update(object, shared.fallback());
     }
 }
 
 impl Record {
-    fn update(&mut self, name: &str, object: &PolicyObject) {
+    fn update(&mut self, object: &PolicyObject, fallback: Fallback) {
+        let name = &*self.id.name;
         match object.policy() {
             Ok(policy) => {
-                let id = PolicyId {
-                    name: name.into(),
-                    uid: self.uid.clone(),
-                };
-                let policy = policy.with_id(id);
+                let policy = policy.with_id(self.id.clone());
                 self.error = None;
                 if self.policy.as_deref() != Some(&policy) {
                     tracing::info!(policy = name, "following the rules of the policy");
@@ -307,6 +347,13 @@ impl Record {
                         error,
                         "cannot parse the policy, its last valid rules stay in force; correct its spec.settings, or upgrade \
                          mirror-sidecar if the policy is newer"
+                    );
+                } else if fallback == Fallback::CopyNothing {
+                    tracing::warn!(
+                        policy = name,
+                        error,
+                        "cannot parse the policy, so its images are copied only when it requests them; correct its spec.settings, \
+                         or upgrade mirror-sidecar if the policy is newer"
                     );
                 } else {
                     tracing::warn!(

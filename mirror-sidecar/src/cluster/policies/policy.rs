@@ -24,8 +24,17 @@ pub struct Policy {
     destinations: PullDestinations,
     namespaces: Selector,
     objects: Selector,
-    /// It replaces policies that cannot be parsed.
-    is_fallback: bool,
+    /// Its settings are those of the flags, since the rules are not known.
+    fallback: Option<Fallback>,
+}
+
+/// What is copied of images in use while the rules for them are not known: a policy cannot be parsed, or there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// Everything that the flags do not exclude. With one backup, a copy too many does no harm.
+    CopyAll,
+    /// Nothing. With several backups, the rules may keep images out of the backup that others share.
+    CopyNothing,
 }
 
 impl Policy {
@@ -45,7 +54,7 @@ impl Policy {
             // Kubewarden drops `matchLabels` of this selector.
             namespaces: selector("namespaceSelector", Selector::parse_expressions)?,
             objects: selector("objectSelector", Selector::parse)?,
-            is_fallback: false,
+            fallback: None,
         })
     }
 
@@ -61,34 +70,40 @@ impl Policy {
             settings,
             namespaces: Selector::default(),
             objects: Selector::default(),
-            is_fallback: false,
+            fallback: None,
         })
     }
 
-    /// Returns a policy that mirrors everything but what these flags exclude, in place of one that cannot be parsed.
+    /// Returns a policy with what these flags exclude, in place of one whose rules are not known.
     #[must_use]
     pub fn of_flags<'a>(
         excluded_namespaces: impl Iterator<Item = &'a NamespacePattern<'static>>,
         skip_owners: &[OwnerPattern<'static>],
+        fallback: Fallback,
     ) -> Option<Self> {
         let owners = skip_owners.iter();
+        let rules = match fallback {
+            Fallback::CopyAll => json!([]),
+            Fallback::CopyNothing => json!([{ "action": "keep" }]),
+        };
         let settings = json!({
             // Required, and not used here.
             "sidecar": "mirror-sidecar:5000",
             "excludedNamespaces": excluded_namespaces.map(NamespacePattern::as_str).collect::<Vec<_>>(),
             "skipOwners": owners.map(OwnerPattern::as_str).collect::<Vec<_>>(),
             "skipLabels": [],
+            "rules": rules,
         });
         let policy = Self::of_settings(&settings).ok()?;
         Some(Self {
-            is_fallback: true,
+            fallback: Some(fallback),
             ..policy
         })
     }
 
-    /// Returns whether it replaces a policy that cannot be parsed.
-    pub(super) fn is_fallback(&self) -> bool {
-        self.is_fallback
+    /// Returns what is copied because the rules are not known; `None` if they are.
+    pub(super) fn fallback(&self) -> Option<Fallback> {
+        self.fallback
     }
 
     /// Returns the same policy as the one of this object.

@@ -200,6 +200,17 @@ proptest! {
 
 fn followed(addresses: &[&str], name: Option<&str>) -> (Followed, Policies) {
     let policies = Policies::default();
+    let followed = following(addresses, name, &policies, Fallback::CopyAll);
+    (followed, policies)
+}
+
+/// What a configuration follows.
+fn following(
+    addresses: &[&str],
+    name: Option<&str>,
+    policies: &Policies,
+    fallback: Fallback,
+) -> Followed {
     let addresses = addresses.iter();
     let filter = Filter {
         addresses: addresses
@@ -208,8 +219,10 @@ fn followed(addresses: &[&str], name: Option<&str>) -> (Followed, Policies) {
         name: name.map(str::to_owned),
     };
     let excluded = [NamespacePattern::parse("by-flag").unwrap()];
-    let fallback = Policy::of_flags(excluded.iter(), &[]);
-    (Followed::new(filter, fallback, policies.clone()), policies)
+    let fallback = Policy::of_flags(excluded.iter(), &[], fallback);
+    let followed = Followed::new(filter, fallback, policies.clone());
+    followed.begin();
+    followed
 }
 
 fn event(kind: &str, name: &str, spec: &Value) -> Event<follow::PolicyObject> {
@@ -327,6 +340,54 @@ fn a_policy_that_was_never_valid_mirrors_what_the_flags_do_not_exclude() {
     // An invalid one that is deleted is forgotten.
     followed.apply(event("deleted", "a", &broken));
     assert!(policies.current().is_empty() && followed.invalid().borrow().is_empty());
+}
+
+#[test]
+fn the_last_valid_rules_survive_a_new_configuration() {
+    let (first, policies) = followed(&[SIDECAR], None);
+    let keeps = spec(json!({"rules": [{"action": "keep"}]}));
+    let broken = spec(json!({"rules": 1}));
+    list(&first, &[("a", keeps)]);
+    first.apply(event("changed", "a", &broken));
+    for fallback in [Fallback::CopyAll, Fallback::CopyNothing] {
+        let next = following(&[SIDECAR], None, &policies, fallback);
+        list(&next, &[("a", broken.clone())]);
+        let set = policies.current();
+        assert!(!set.has_fallback() && !set.is_empty());
+        assert!(!is_wanted(&set, &pod("web", &[]), None, "nginx"));
+        assert_eq!(next.invalid().borrow().len(), 1);
+    }
+    // Another object of the same name is another policy.
+    let object = json!({ "metadata": { "name": "a", "uid": "another" }, "spec": broken });
+    let next = following(&[SIDECAR], None, &policies, Fallback::CopyAll);
+    next.apply(Event::Init);
+    next.apply(Event::InitApply(serde_json::from_value(object).unwrap()));
+    next.apply(Event::InitDone);
+    assert!(policies.current().has_fallback());
+}
+
+/// The rules that are missing may send the private images of a team to its own backup.
+#[test]
+fn with_several_backups_nothing_is_copied_without_rules() {
+    let policies = Policies::default();
+    let copies = || is_wanted(&policies.current(), &pod("web", &[]), None, "nginx");
+    assert!(copies());
+    let followed = following(&[SIDECAR], None, &policies, Fallback::CopyNothing);
+    assert!(!copies(), "the policies are not known");
+    list(&followed, &[]);
+    assert!(!copies(), "there are none");
+    assert!(policies.current().excludes_namespace("by-flag"));
+    let broken = spec(json!({"rules": 1}));
+    list(&followed, &[("a", broken)]);
+    assert!(!copies(), "none is valid");
+    followed.apply(event("changed", "a", &spec(json!({}))));
+    assert!(copies());
+    followed.apply(event("deleted", "a", &spec(json!({}))));
+    assert!(!copies());
+    // Another configuration has one backup.
+    let one = following(&[SIDECAR], None, &policies, Fallback::CopyAll);
+    list(&one, &[]);
+    assert!(copies() && policies.current().is_empty());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use mirror_contract::{ImageRef, Place, PullSecretStatus, RewriteTarget};
 use super::*;
 use crate::cluster::index::tests::deployment;
 use crate::cluster::policies::follow::{Filter, Followed};
-use crate::cluster::policies::Policies;
+use crate::cluster::policies::{Fallback, Policies};
 use crate::cluster::workload::{Labels, NamespaceObject, Object};
 
 const DEFAULT: &str = "registry.example";
@@ -270,7 +270,7 @@ async fn without_valid_policies_logins_stay_as_they_are() {
     }
     pass(Duration::from_secs(1)).await;
     let before = teams.world.server.writes();
-    let fallback = Policy::of_flags(std::iter::empty(), &[]).unwrap();
+    let fallback = Policy::of_flags(std::iter::empty(), &[], Fallback::CopyNothing).unwrap();
     for policies in [Vec::new(), vec![Arc::new(fallback)]] {
         teams.policies.publish(policies);
         for namespace in ["shop", "team-a", "kept"] {
