@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use mirror_contract::ImageRef;
 
 use super::Index;
-use super::entry::Entry;
+use super::entry::{Entry, OpaqueCopy};
 use super::image_users::Image;
 use crate::cluster::workload::{Key, Workload};
 
@@ -177,7 +177,7 @@ impl Index {
     pub fn has_former_names(&self, key: &Key) -> bool {
         let entry = self.workloads.get(key);
         entry.is_some_and(|entry| {
-            entry.has_outdated_secret() || entry.opaque().iter().any(|copy| !copy.is_current)
+            entry.has_outdated_secret() || entry.opaque().iter().any(OpaqueCopy::is_outdated)
         })
     }
 
@@ -253,7 +253,7 @@ where
             }
         }
         // A copy under a former name, or in another backup, is replaced by the current one.
-        for opaque in entry.opaque().iter().filter(|copy| !copy.is_current) {
+        for opaque in entry.opaque().iter().filter(|copy| copy.is_outdated()) {
             match self.state_of(&opaque.original) {
                 CopyState::Mirrored => found.images.push(Arc::clone(&opaque.copy)),
                 CopyState::Never => {}

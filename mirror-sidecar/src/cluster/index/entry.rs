@@ -74,6 +74,14 @@ pub struct OpaqueCopy {
     pub is_current: bool,
 }
 
+impl OpaqueCopy {
+    /// Returns whether the current copy replaces it once there is one. Without a rule that sends the original there, nothing may
+    /// depend on what the backup contains.
+    pub(super) fn is_outdated(&self) -> bool {
+        !self.is_current && self.claim == CopyClaim::Wanted
+    }
+}
+
 /// The containers of a Pod template, or of a Pod, to find those that were injected. Names are kept as hashes: they are compared
 /// and never shown.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -545,7 +553,7 @@ fn replaces_copy(workload: &Workload, rules: &Rules, text: &str) -> bool {
 
 /// Returns whether there are copies under former names.
 fn is_outdated(opaque: &[OpaqueCopy]) -> bool {
-    opaque.iter().any(|opaque| !opaque.is_current)
+    opaque.iter().any(OpaqueCopy::is_outdated)
 }
 
 /// Returns the original of the copy `image`, written as `text`, and whether the copy is the current one. `None` if the name

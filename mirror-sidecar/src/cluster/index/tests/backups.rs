@@ -217,6 +217,26 @@ fn a_copy_in_a_former_location_moves_to_the_backup_of_its_rule(#[case] workload:
     assert_eq!(indexes.candidate(Mirrored, Missing), found, "moved");
 }
 
+/// Readmission, or its absence, would show whether that backup has a copy with the current name.
+#[rstest]
+#[case::of_another_team(json!([
+    {"namespaces": ["other"], "action": "mirror", "backup": "team-a"}, {"action": "keep"},
+]))]
+#[case::kept(json!([{"images": ["docker.io/*"], "action": "keep"}, {"action": "mirror", "backup": "team-a"}]))]
+fn a_former_copy_is_not_replaced_in_a_backup_that_no_rule_sends_it_to(#[case] rules: Value) {
+    for workload in [
+        annotated("web", FORMER_TEAM_COPY, ORIGINAL),
+        deployment("web", &[FORMER_TEAM_COPY]),
+    ] {
+        let mut indexes = Indexes::new(&rules);
+        indexes.apply(workload);
+        for state in [Mirrored, Missing, Never] {
+            assert_eq!(indexes.candidate(Mirrored, state), None);
+        }
+        assert!(!indexes.team.has_former_names(&deployment("web", &[]).key));
+    }
+}
+
 /// The Pod was created while the backup was unavailable, and its rule names another one since then.
 #[test]
 fn an_original_instead_of_a_copy_in_another_backup_is_not_copied() {

@@ -57,6 +57,10 @@ pub(in crate::cluster::reconciler) fn images_in_use(
     let mut add = |original: Image, copy: Image, new: CopyClaim| {
         let entry = images_in_use.entry(original).or_insert_with(|| unused(new));
         if let Use::Original { copies, claim } = entry {
+            if new == CopyClaim::Barred && *claim != new {
+                // What others name must not change what is reported to those whose rules use the backup.
+                return;
+            }
             *claim = new.min(*claim);
             if !copies.contains(&copy) {
                 copies.push(copy);

@@ -101,6 +101,27 @@ fn the_strongest_claim_to_an_image_counts() {
     assert!(images_in_use(vec![], vec![barred], &backup()).is_empty());
 }
 
+/// Otherwise a missing copy would count as lost because of a name that somebody else has invented.
+#[test]
+fn names_of_copies_count_only_where_the_rules_use_the_backup() {
+    let original = Image::new(image("quay.io/a/b:1"));
+    let copy = Image::new(backup().target(&original).unwrap());
+    let barred = || named(CopyClaim::Barred, vec![copy.clone()], Vec::new());
+    let found = images_in_use(vec![original.clone()], vec![barred()], &backup());
+    let unused = Use::Original {
+        copies: Vec::new(),
+        claim: CopyClaim::Wanted,
+    };
+    assert_eq!(found.get(&original), Some(&unused));
+    // A copy that only others name is repaired.
+    let found = images_in_use(vec![], vec![barred()], &backup());
+    let repaired = Use::Original {
+        copies: vec![copy.clone()],
+        claim: CopyClaim::Barred,
+    };
+    assert_eq!(found.get(&original), Some(&repaired));
+}
+
 fn named(claim: CopyClaim, in_backup: Vec<Image>, annotated: Vec<(Image, Image)>) -> NamedCopies {
     NamedCopies {
         claim,
