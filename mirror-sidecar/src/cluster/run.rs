@@ -137,6 +137,7 @@ pub async fn prepare(config: ClusterConfig) -> anyhow::Result<Prepared> {
 }
 
 /// Starts the tasks, which end with `stop`.
+#[must_use]
 pub fn start(
     prepared: Prepared,
     excluded_namespaces: ExcludedNamespaces,
@@ -194,30 +195,19 @@ pub fn start(
         replicas: replicas.clone(),
         events: events.clone(),
     };
-    for (name, lookup) in backups.iter() {
-        let metrics = metrics.reconciler.of_backup(name);
-        let tasks = shared.tasks_of_backup(lookup, metrics, &config, is_on);
-        tokio::spawn(stop.clone().run_until_cancelled_owned(tasks));
-    }
-    let name = config.pull_plan.name();
-    let provision = match (name, logins) {
-        (Some(name), Some(logins)) => {
-            let setup = Setup {
-                name: name.to_owned(),
-                former_names: config.former_pull_secrets,
-                logins,
-                followed: config.followed_policies.is_set().then(|| followed.clone()),
-                excluded_namespaces,
-                cluster: Arc::clone(indexes.of_default()),
-                replicas: replicas.clone(),
-                events: events.clone(),
-                metrics: metrics.secrets,
-            };
-            let secrets = ManagedSecrets::start(setup, server.clone(), stop.clone());
-            Provision::Managed(secrets)
-        }
-        (name, _) => Provision::given(name),
+    shared.start_tasks_of_backups(backups, &metrics.reconciler, &config, &stop);
+    let setup = |name, logins| Setup {
+        name,
+        former_names: config.former_pull_secrets,
+        logins,
+        followed: config.followed_policies.is_set().then(|| followed.clone()),
+        excluded_namespaces,
+        cluster: Arc::clone(indexes.of_default()),
+        replicas: replicas.clone(),
+        events: events.clone(),
+        metrics: metrics.secrets,
     };
+    let provision = provision(config.pull_plan.name(), logins, setup, &server, &stop);
     let injected = shared.injected_containers();
     let readmission = ReadmissionController {
         server: server.clone(),
@@ -266,7 +256,38 @@ fn copy_statuses(backups: &ByBackup<Lookup>) -> ByBackup<CopyStatuses> {
     })
 }
 
+fn provision(
+    name: Option<&str>,
+    logins: Option<ReadLogins>,
+    setup: impl FnOnce(String, ReadLogins) -> Setup,
+    server: &ApiServer,
+    stop: &CancellationToken,
+) -> Provision {
+    match (name, logins) {
+        (Some(name), Some(logins)) => {
+            let setup = setup(name.to_owned(), logins);
+            Provision::Managed(ManagedSecrets::start(setup, server.clone(), stop.clone()))
+        }
+        (name, _) => Provision::given(name),
+    }
+}
+
 impl Shared {
+    fn start_tasks_of_backups(
+        &self,
+        backups: &ByBackup<Lookup>,
+        metrics: &ReconcilerMetrics,
+        config: &ClusterConfig,
+        stop: &CancellationToken,
+    ) {
+        for (name, lookup) in backups.iter() {
+            let metrics = metrics.of_backup(name);
+            let is_on = config.mode == Kubernetes::On;
+            let tasks = self.tasks_of_backup(lookup, metrics, config, is_on);
+            tokio::spawn(stop.clone().run_until_cancelled_owned(tasks));
+        }
+    }
+
     fn injected_containers(&self) -> InjectedContainers {
         InjectedContainers {
             indexes: self.indexes.clone(),
