@@ -45,6 +45,7 @@ pub use metrics::{CopyMetrics, Counts};
 pub use progress::JobProgress;
 use runner::{Backup, MAX_GROUPS, Runner};
 use sources::BackupId;
+pub(crate) use sources::{Class, Source, Sources};
 
 /// Ended attempts that are buffered for receivers. A receiver that lags behind by more checks all images instead.
 const MAX_ENDED: usize = 1024;
@@ -159,6 +160,14 @@ impl<C: Copier> CopyQueue<C> {
         job.is_some_and(|job| job.is_active() && job.task != Task::Update)
     }
 
+    /// Returns whether the source of `image` delivered images to this backup recently, and none too slowly since.
+    #[must_use]
+    pub fn has_proven_source(&self, image: &ImageRef<'_>) -> bool {
+        let source = Source::of(self.id(), image);
+        let state = self.runner.state();
+        state.slots.sources.class(&source, Instant::now()) == Class::Proven
+    }
+
     /// Receives the image of each attempt that ended. A receiver that lags behind by more than a thousand must check
     /// the [`Self::status`] of all.
     #[must_use]
@@ -189,8 +198,8 @@ impl<C: Copier> CopyQueue<C> {
 
     /// Requests a copy of `image` and returns its status. Must be called within a Tokio runtime.
     ///
-    /// Admission is never refused a new name: it displaces the oldest that never succeeded. Images in use are refused
-    /// only beyond the limit of their namespace.
+    /// Admission is never refused a new name: it displaces the oldest that never succeeded, of the backup with the most
+    /// requested names. Images in use are refused only beyond the limit of their namespace.
     #[must_use]
     pub fn request(&self, image: &ImageRef<'static>, task: Task, requester: &Requester) -> Status {
         let now = Instant::now();
@@ -215,7 +224,7 @@ impl<C: Copier> CopyQueue<C> {
             }
             state.remove(id);
         }
-        if !state.make_room(lane, &groups, now) {
+        if !state.make_room(self.id(), lane, &groups, now) {
             return Status::Full;
         }
         let id = state.jobs.next_id();

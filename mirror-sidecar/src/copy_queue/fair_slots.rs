@@ -1,12 +1,12 @@
 //! The slots for copies, and which job gets the next one.
 //!
-//! Images in use and images requested by admission take turns. Among images in use, namespaces take turns; within a
-//! namespace, and among requested images, sources do. A group that starts to wait joins at the end of the round, so
-//! each group before it is served at most once until its turn. Sources that did not deliver wait in the penalty queue,
-//! behind all others.
+//! All backups share the slots, and take turns first. The next slot goes to the backup with the fewest running copies,
+//! and one is never given to copies of the same backup as all others, so that a slow backup does not stop the others.
 //!
-//! All backups share the slots. The next one goes to the backup with the fewest running copies, and one is never given to
-//! copies of the same backup as all others, so that a slow backup does not stop the others.
+//! Within a backup, images in use and images requested by admission take turns. Among images in use, lost copies are
+//! first, and namespaces take turns; within a namespace, and among requested images, sources do. A backup or a group that
+//! starts to wait joins at the end of the round, so each one before it is served at most once until its turn. Sources that
+//! did not deliver wait in the penalty queue, behind all others.
 
 mod candidates;
 mod waiting;
@@ -45,13 +45,12 @@ const IDLE_WITHIN: Duration = Duration::from_mins(15);
 /// How long the start of other copies is held back for an isolated one.
 const DRAIN_WITHIN: Duration = Duration::from_mins(2);
 
-/// The slots for copies. A registrable domain, and an address, get about half of them. If there are two or more, one is
+/// The slots for copies. A registrable domain, and an address, get about half of them for all backups together. If there are two or more, one is
 /// never given to an image in use: a workload that is being admitted must not wait behind everything that a cluster
 /// runs.
 pub(super) struct FairSlots {
     all: usize,
-    /// The backups, with the maximum number of running copies of each.
-    backups: BTreeMap<BackupId, usize>,
+    backups: BTreeMap<BackupId, BackupSlots>,
     running: HashMap<u64, Running>,
     /// Running copies that wait for memory that others hold.
     waiting_for_memory: HashMap<u64, MemoryPlace>,
@@ -59,10 +58,16 @@ pub(super) struct FairSlots {
     pub(super) sources: Sources,
     /// An image was in use at any time.
     is_any_in_use: bool,
-    /// The last job served was an image in use, so a requested one is next.
-    was_in_use: bool,
     /// When an image that had waited for [`MAX_PENALTY_WAIT`] was last served.
     last_aged: Option<Instant>,
+}
+
+/// A backup that shares the slots.
+struct BackupSlots {
+    /// The maximum number of running copies.
+    max_parallel: usize,
+    /// The lane of the job that was served last, so one of the other lane is next.
+    last_lane: Lane,
 }
 
 struct Running {
@@ -106,14 +111,16 @@ impl FairSlots {
             waiting: Waiting::default(),
             sources: Sources::default(),
             is_any_in_use: false,
-            was_in_use: false,
             last_aged: None,
         }
     }
 
     pub(super) fn add_backup(&mut self, backup: BackupId, max_parallel: Option<NonZeroUsize>) {
-        let max_parallel = max_parallel.map_or(usize::MAX, NonZeroUsize::get);
-        self.backups.insert(backup, max_parallel);
+        let slots = BackupSlots {
+            max_parallel: max_parallel.map_or(usize::MAX, NonZeroUsize::get),
+            last_lane: Lane::Requested,
+        };
+        self.backups.insert(backup, slots);
     }
 
     /// Removes a backup without jobs.
@@ -157,22 +164,30 @@ impl FairSlots {
         if !self.is_open(now) {
             return isolated().map(|(id, _)| id);
         }
-        let lanes = if self.was_in_use {
-            [Lane::Requested, Lane::InUse]
-        } else {
-            [Lane::InUse, Lane::Requested]
-        };
-        let best = |lane, is_penalty| {
-            let candidates = self.waiting.candidates(lane, self, now);
-            candidates
-                .filter(|candidate| candidate.is_penalty == is_penalty)
-                .filter(|candidate| self.admits(candidate, None, now))
-                .min_by_key(|candidate| candidate.rank)
-        };
-        let normal = lanes.into_iter().find_map(|lane| best(lane, false));
-        let next = normal.or_else(|| lanes.into_iter().find_map(|lane| best(lane, true)));
-        next.map(|candidate| candidate.id)
+        self.best(false, now)
+            .or_else(|| self.best(true, now))
             .or_else(|| isolated().map(|(id, _)| id))
+    }
+
+    /// The job with the lowest rank that may run, in the penalty queue or outside.
+    fn best(&self, is_penalty: bool, now: Instant) -> Option<u64> {
+        let mut best: Option<Candidate<'_>> = None;
+        for candidate in self.all_candidates(now) {
+            let is_better = |best: &Candidate<'_>| candidate.rank < best.rank;
+            if candidate.is_penalty == is_penalty
+                && best.as_ref().is_none_or(is_better)
+                && self.admits(&candidate, None, now)
+            {
+                best = Some(candidate);
+            }
+        }
+        best.map(|candidate| candidate.id)
+    }
+
+    /// The first job of every queue.
+    fn all_candidates(&self, now: Instant) -> impl Iterator<Item = Candidate<'_>> {
+        let lanes = [Lane::InUse, Lane::Requested].into_iter();
+        lanes.flat_map(move |lane| self.waiting.candidates(lane, self, now))
     }
 
     /// Marks the job as running. `evict` ends it.
@@ -194,7 +209,9 @@ impl FairSlots {
             return;
         };
         let class = self.sources.class(&ticket.source, now);
-        self.was_in_use = ticket.lane == Lane::InUse;
+        if let Some(backup) = self.backups.get_mut(&ticket.source.domain.backup) {
+            backup.last_lane = ticket.lane;
+        }
         let running = Running {
             is_penalty: ticket.sort == Sort::Penalized || class == Class::Penalized,
             is_untried: class == Class::Untried,
@@ -231,8 +248,7 @@ impl FairSlots {
                 Some(Excess::Long) => {
                     if self.is_draining(now) || self.is_memory_wanted(id) {
                         self.evict(id, Verdict::MakeRoom);
-                    } else if self.long() > self.limits().long && self.is_in_the_way(id, false, now)
-                    {
+                    } else if self.must_make_room(id, now) {
                         let slower = (measured_rate, std::cmp::Reverse(id));
                         if slowest_long.is_none_or(|slowest| slower < slowest) {
                             slowest_long = Some(slower);
@@ -351,9 +367,7 @@ impl FairSlots {
         let order = |id: u64, running: &Running| (running.pace.started(), id);
         let own = order(id, running);
         let before = self.running.iter().filter(|(other, running)| {
-            running.ticket.source.domain.backup == ticket.source.domain.backup
-                && running.address == Some(address)
-                && order(**other, running) < own
+            running.address == Some(address) && order(**other, running) < own
         });
         let exceeds = before.count() >= self.limits().of_source;
         let must_wait = (is_penalized || exceeds) && self.is_in_the_way(id, true, now);
@@ -397,19 +411,47 @@ impl FairSlots {
             return true;
         }
         let own = &running.ticket;
-        [Lane::InUse, Lane::Requested].into_iter().any(|lane| {
-            let mut candidates = self.waiting.candidates(lane, self, now);
-            candidates.any(|candidate| {
-                let other = candidate.ticket;
-                let is_other = if must_differ_in_domain {
-                    other.source.domain != own.source.domain
-                } else {
-                    !other.source.is_same_account(&own.source) || other.groups != own.groups
-                };
-                is_other
-                    && (running.is_penalty || !candidate.is_penalty)
-                    && self.admits(&candidate, Some(id), now)
-            })
+        self.all_candidates(now).any(|candidate| {
+            let other = candidate.ticket;
+            let is_other = if must_differ_in_domain {
+                other.source.domain != own.source.domain
+            } else {
+                !other.source.is_same_account(&own.source) || other.groups != own.groups
+            };
+            is_other
+                && (running.is_penalty || !candidate.is_penalty)
+                && self.admits(&candidate, Some(id), now)
+        })
+    }
+
+    /// Returns whether a long copy may have to make room, if it is the slowest: more than half of the slots have long
+    /// copies, or copies of other backups keep one from its turn.
+    fn must_make_room(&self, id: u64, now: Instant) -> bool {
+        (self.long() > self.limits().long && self.is_in_the_way(id, false, now))
+            || self.keeps_other_backup_waiting(id, now)
+    }
+
+    /// Returns whether a job waits whose backup has no slot, or none of this domain, and only long copies of other backups
+    /// have those that it could get.
+    fn keeps_other_backup_waiting(&self, id: u64, now: Instant) -> bool {
+        let Some(running) = self.running.get(&id) else {
+            return false;
+        };
+        let own = &running.ticket.source.domain;
+        let is_short = |(id, running): (&u64, &Running)| (!running.is_long(now)).then_some(*id);
+        let short: Vec<u64> = self.running.iter().filter_map(is_short).collect();
+        self.all_candidates(now).any(|candidate| {
+            let other = &candidate.ticket.source.domain;
+            let has_none = self.held_by_backup(other.backup) == 0
+                || (other.name == own.name && self.held_by_domain(other) == 0);
+            other.backup != own.backup
+                && has_none
+                && (running.is_penalty || !candidate.is_penalty)
+                && self.admits(&candidate, Some(id), now)
+                && !self.admits(&candidate, None, now)
+                && !short
+                    .iter()
+                    .any(|id| self.admits(&candidate, Some(*id), now))
         })
     }
 
@@ -448,17 +490,16 @@ impl FairSlots {
             }
             let other = &running.ticket;
             all.add(other.lane);
-            let is_of_backup = other.source.domain.backup == ticket.source.domain.backup;
-            of_backup += usize::from(is_of_backup);
-            if other.source.domain == ticket.source.domain {
+            of_backup += usize::from(other.source.domain.backup == ticket.source.domain.backup);
+            if other.source.domain.name == ticket.source.domain.name {
                 of_domain.add(other.lane);
             }
-            if is_of_backup && address.is_some() && running.address == address {
+            if address.is_some() && running.address == address {
                 of_address.add(other.lane);
             }
             let is_silent = running.is_untried && !running.progress.has_responded();
             untried += usize::from(is_silent && other.lane == lane);
-            long += usize::from(other.sort == Sort::Long || running.pace.is_long(now));
+            long += usize::from(running.is_long(now));
             penalty += usize::from(running.is_penalty);
         }
         let is_serviceable = all.sum() < limits.all
@@ -499,16 +540,21 @@ impl FairSlots {
 
     /// One slot is left to other backups, if there are any.
     fn limit_of_backup(&self, backup: BackupId) -> usize {
-        let max_parallel = self.backups.get(&backup).copied().unwrap_or(1);
+        let slots = self.backups.get(&backup);
+        let max_parallel = slots.map_or(1, |slots| slots.max_parallel);
         let reserved = usize::from(self.backups.len() > 1);
         max_parallel.min(self.all.saturating_sub(reserved).max(1))
     }
 
+    /// Returns whether the backup got its last slot for this lane.
+    fn was_served_last(&self, backup: BackupId, lane: Lane) -> bool {
+        let slots = self.backups.get(&backup);
+        slots.is_some_and(|slots| slots.last_lane == lane)
+    }
+
     fn long(&self) -> usize {
         let now = Instant::now();
-        let is_long =
-            |running: &&Running| running.ticket.sort == Sort::Long || running.pace.is_long(now);
-        self.running.values().filter(is_long).count()
+        self.running.values().filter(|it| it.is_long(now)).count()
     }
 
     fn is_disfavored(&self, class: Class, lane: Lane) -> bool {
@@ -543,6 +589,12 @@ impl FairSlots {
             requested_of_source: half,
             long: (all / 2).max(1),
         }
+    }
+}
+
+impl Running {
+    fn is_long(&self, now: Instant) -> bool {
+        self.ticket.sort == Sort::Long || self.pace.is_long(now)
     }
 }
 

@@ -35,15 +35,22 @@ impl Default for InUseLimits {
 pub(super) struct Jobs {
     by_id: HashMap<u64, Job>,
     ids: HashMap<BackupId, HashMap<Arc<ImageRef<'static>>, u64>>,
-    requested: usize,
+    /// Jobs requested by admission. Only backups that have some.
+    requested: HashMap<BackupId, Requested>,
     /// Images in use by the first of their namespaces.
     in_use: HashMap<Arc<str>, usize>,
     pub(super) in_use_limits: InUseLimits,
-    /// Jobs requested by admission that do not run, in the order in which they are displaced.
-    displaceable: BTreeSet<(Order, u64)>,
     /// Automatic retries by time.
     due: BTreeSet<(Instant, u64)>,
     next_id: u64,
+}
+
+/// The jobs of one backup that admission requested.
+#[derive(Default)]
+struct Requested {
+    count: usize,
+    /// Those that do not run, in the order in which they are displaced.
+    displaceable: BTreeSet<(Order, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +92,12 @@ impl Jobs {
 
     #[cfg(test)]
     pub(super) fn asked(&self) -> usize {
-        self.requested
+        self.all_requested()
+    }
+
+    fn all_requested(&self) -> usize {
+        let counts = self.requested.values().map(|requested| requested.count);
+        counts.sum()
     }
 
     pub(super) fn next_id(&mut self) -> u64 {
@@ -97,7 +109,7 @@ impl Jobs {
     pub(super) fn add(&mut self, job: Job) {
         let id = job.id;
         match job.lane {
-            Lane::Requested => self.requested += 1,
+            Lane::Requested => self.requested.entry(job.backup).or_default().count += 1,
             Lane::InUse => *self.in_use.entry(counted_namespace(&job)).or_default() += 1,
         }
         let ids = self.ids.entry(job.backup).or_default();
@@ -114,16 +126,17 @@ impl Jobs {
                 self.ids.remove(&job.backup);
             }
         }
-        self.protect(id);
+        self.protect(id, job.backup);
         self.forget_due(&job);
         self.count_out(&job);
         Some(job)
     }
 
     pub(super) fn set_running(&mut self, id: u64, stage: Stage) {
-        self.protect(id);
         if let Some(job) = self.by_id_mut(id) {
             job.stage = stage;
+            let backup = job.backup;
+            self.protect(id, backup);
         }
     }
 
@@ -172,10 +185,10 @@ impl Jobs {
         if was_asked {
             job.lane = Lane::InUse;
             job.groups = new;
-            let namespace = counted_namespace(job);
-            self.requested = self.requested.saturating_sub(1);
+            let (backup, namespace) = (job.backup, counted_namespace(job));
+            self.protect(id, backup);
+            self.remove_requested(backup);
             *self.in_use.entry(namespace).or_default() += 1;
-            self.protect(id);
             return true;
         }
         let before = job.groups.len();
@@ -184,21 +197,43 @@ impl Jobs {
         job.groups.len() != before
     }
 
-    /// Finds room for a job requested by admission. There is always some: instead of the oldest that failed, else the
-    /// oldest of an untried source, else the oldest.
-    pub(super) fn room_for_requested(&mut self, is_proven: impl Fn(&Job) -> bool) -> Room {
-        if self.requested < MAX_REQUESTED {
+    /// Finds room for a job of this backup that admission requested. There is always some: the backup with the most of them
+    /// loses the oldest that failed, else the oldest of an untried source, else the oldest.
+    pub(super) fn room_for_requested(
+        &mut self,
+        backup: BackupId,
+        is_proven: impl Fn(&Job) -> bool,
+    ) -> Room {
+        if self.all_requested() < MAX_REQUESTED {
             return Room::Free;
         }
-        while let Some((order, id)) = self.displaceable.first().copied() {
-            if order == Order::Untried && self.by_id(id).is_some_and(&is_proven) {
-                self.protect(id);
-                self.displaceable.insert((Order::Proven, id));
-                continue;
+        let requested = self.requested.iter();
+        let with_new = requested.map(|(other, requested)| {
+            let is_own = *other == backup;
+            (requested.count + usize::from(is_own), is_own, *other)
+        });
+        let mut largest_first: Vec<_> = with_new.collect();
+        largest_first.sort_unstable_by_key(|of_backup| std::cmp::Reverse(*of_backup));
+        let mut backups = largest_first.into_iter().map(|(_, _, backup)| backup);
+        let displaced = backups.find_map(|backup| self.first_displaceable(backup, &is_proven));
+        displaced.map_or(Room::None, Room::InsteadOf)
+    }
+
+    fn first_displaceable(
+        &mut self,
+        backup: BackupId,
+        is_proven: impl Fn(&Job) -> bool,
+    ) -> Option<u64> {
+        let displaceable = &mut self.requested.get_mut(&backup)?.displaceable;
+        loop {
+            let (order, id) = displaceable.first().copied()?;
+            let is_to_move = order == Order::Untried && self.by_id.get(&id).is_some_and(&is_proven);
+            if !is_to_move {
+                return Some(id);
             }
-            return Room::InsteadOf(id);
+            displaceable.pop_first();
+            displaceable.insert((Order::Proven, id));
         }
-        Room::None
     }
 
     /// Finds room for an image in use of this namespace. Beyond the limit of all, the youngest job of the namespace
@@ -228,18 +263,32 @@ impl Jobs {
     }
 
     fn make_displaceable(&mut self, id: u64, order: Order) {
-        self.protect(id);
-        if self
-            .by_id(id)
-            .is_some_and(|job| job.lane == Lane::Requested)
+        let Some(job) = self.by_id.get(&id) else {
+            return;
+        };
+        let (backup, lane) = (job.backup, job.lane);
+        self.protect(id, backup);
+        if lane == Lane::Requested
+            && let Some(requested) = self.requested.get_mut(&backup)
         {
-            self.displaceable.insert((order, id));
+            requested.displaceable.insert((order, id));
         }
     }
 
-    fn protect(&mut self, id: u64) {
-        for order in [Order::Failed, Order::Untried, Order::Proven] {
-            self.displaceable.remove(&(order, id));
+    fn protect(&mut self, id: u64, backup: BackupId) {
+        if let Some(requested) = self.requested.get_mut(&backup) {
+            for order in [Order::Failed, Order::Untried, Order::Proven] {
+                requested.displaceable.remove(&(order, id));
+            }
+        }
+    }
+
+    fn remove_requested(&mut self, backup: BackupId) {
+        if let Some(requested) = self.requested.get_mut(&backup) {
+            requested.count = requested.count.saturating_sub(1);
+            if requested.count == 0 {
+                self.requested.remove(&backup);
+            }
         }
     }
 
@@ -251,7 +300,7 @@ impl Jobs {
 
     fn count_out(&mut self, job: &Job) {
         match job.lane {
-            Lane::Requested => self.requested = self.requested.saturating_sub(1),
+            Lane::Requested => self.remove_requested(job.backup),
             Lane::InUse => {
                 let namespace = counted_namespace(job);
                 if let Some(count) = self.in_use.get_mut(&namespace) {

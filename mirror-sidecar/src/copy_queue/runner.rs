@@ -284,12 +284,18 @@ async fn tick<C: Copier>(runner: Weak<Runner<C>>, changed: Arc<Notify>, stop: Ca
 
 impl<C> State<C> {
     /// Makes room for one more job. Returns whether there is any.
-    pub(super) fn make_room(&mut self, lane: Lane, groups: &[Arc<str>], now: Instant) -> bool {
+    pub(super) fn make_room(
+        &mut self,
+        backup: BackupId,
+        lane: Lane,
+        groups: &[Arc<str>],
+        now: Instant,
+    ) -> bool {
         let room = match lane {
             Lane::Requested => {
                 let sources = &self.slots.sources;
-                self.jobs
-                    .room_for_requested(|job| sources.class(&job.source(), now) == Class::Proven)
+                let is_proven = |job: &Job| sources.class(&job.source(), now) == Class::Proven;
+                self.jobs.room_for_requested(backup, is_proven)
             }
             Lane::InUse => {
                 let namespace = groups.first().map_or("", |name| name);

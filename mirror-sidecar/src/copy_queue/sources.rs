@@ -34,11 +34,12 @@ pub(super) struct BackupId(u32);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Domain {
     pub(super) backup: BackupId,
-    name: Arc<str>,
+    /// Limits of slots count it for all backups together.
+    pub(super) name: Arc<str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Source {
+pub(crate) struct Source {
     pub(super) host: Arc<str>,
     pub(super) domain: Domain,
     /// The repository without its last component: an account, an organization, a project.
@@ -46,7 +47,7 @@ pub(super) struct Source {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
+pub(crate) enum Class {
     /// Delivered an image within [`PROVEN_FOR`].
     Proven,
     /// No record.
@@ -56,7 +57,7 @@ pub(super) enum Class {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Sources {
+pub(crate) struct Sources {
     domains: Records<Domain>,
     addresses: Records<(BackupId, IpAddr)>,
     hosts: HashMap<Arc<str>, IpAddr>,
@@ -96,13 +97,22 @@ impl Source {
         }
     }
 
+    /// The source of lookups that do not depend on a backup.
+    pub(crate) fn of_any_backup(image: &ImageRef<'_>) -> Self {
+        Self::of(BackupId::default(), image)
+    }
+
+    pub(crate) fn domain_name(&self) -> Arc<str> {
+        Arc::clone(&self.domain.name)
+    }
+
     pub(super) fn is_same_account(&self, other: &Self) -> bool {
         self.domain == other.domain && self.account == other.account
     }
 }
 
 impl Sources {
-    pub(super) fn class(&self, source: &Source, now: Instant) -> Class {
+    pub(crate) fn class(&self, source: &Source, now: Instant) -> Class {
         match self.domains.by_key.get(&source.domain) {
             Some(record) if record.strikes > 0 => return Class::Penalized,
             Some(record) if record.is_proven(now) => return Class::Proven,
@@ -135,7 +145,7 @@ impl Sources {
     }
 
     /// Records a delivered image.
-    pub(super) fn delivered(&mut self, source: &Source, now: Instant) {
+    pub(crate) fn delivered(&mut self, source: &Source, now: Instant) {
         self.each_record(source, |record| {
             record.responded_at = Some(now);
             record.delivered_at = Some(now);
@@ -144,7 +154,7 @@ impl Sources {
     }
 
     /// Records that the source did not deliver in time.
-    pub(super) fn strike(&mut self, source: &Source, now: Instant) {
+    pub(crate) fn strike(&mut self, source: &Source, now: Instant) {
         let is_first = self
             .domains
             .by_key

@@ -49,6 +49,7 @@ impl Job {
     ) -> Candidate<'a> {
         let ticket = &self.ticket;
         let class = slots.sources.class(&ticket.source, now);
+        let backup = ticket.source.domain.backup;
         let is_in_penalty = ticket.sort == Sort::Penalized || class == Class::Penalized;
         let since = slots
             .sources
@@ -65,8 +66,9 @@ impl Job {
             is_penalty: is_in_penalty && !is_aged,
             is_aged: is_aged && (is_in_penalty || has_failed),
             rank: Rank {
+                backup: (slots.held_by_backup(backup), slots.waiting.turn_of(backup)),
+                is_same_lane: slots.was_served_last(backup, ticket.lane),
                 is_no_restore: !ticket.is_restore,
-                backup: slots.held_by_backup(ticket.source.domain.backup),
                 group,
                 has_failed: has_failed && !is_aged,
                 is_disfavored,

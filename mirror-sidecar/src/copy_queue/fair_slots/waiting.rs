@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::copy_queue::sources::{Class, Domain, Source};
+use crate::copy_queue::sources::{BackupId, Class, Domain, Source};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::copy_queue) enum Lane {
@@ -46,6 +46,7 @@ pub(in crate::copy_queue) struct Ticket {
 #[derive(Default)]
 pub(super) struct Waiting {
     pub(super) jobs: HashMap<u64, Job>,
+    backups: HashMap<BackupId, BackupTurn>,
     pub(super) in_use: LaneGroups,
     pub(super) requested: LaneGroups,
     /// Isolated jobs by their number.
@@ -58,6 +59,13 @@ pub(super) struct Job {
     /// Position in the queue; the lowest is first.
     pub(super) number: u64,
     pub(super) since: Instant,
+}
+
+/// The turn of a backup with waiting jobs.
+struct BackupTurn {
+    /// When the backup was last served or started to wait; the lowest is next.
+    turn: u64,
+    waiting: usize,
 }
 
 #[derive(Default)]
@@ -99,9 +107,11 @@ pub(super) struct Candidate<'a> {
 /// The order of candidates, most significant first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
+    /// Backups with fewer slots first, then by turns. Nothing that one backup wants passes the turn of another.
+    pub(super) backup: Turn,
+    /// The lane was served last.
+    pub(super) is_same_lane: bool,
     pub(super) is_no_restore: bool,
-    /// Slots held by the backup. Backups with fewer are first.
-    pub(super) backup: usize,
     /// Groups with fewer slots first, then by turns.
     pub(super) group: Turn,
     pub(super) has_failed: bool,
@@ -117,6 +127,12 @@ pub(super) type Turn = (usize, u64);
 impl Waiting {
     pub(super) fn add(&mut self, id: u64, ticket: Ticket, now: Instant) {
         let number = self.number();
+        let backup = self.backups.entry(ticket.source.domain.backup);
+        let backup = backup.or_insert(BackupTurn {
+            turn: number,
+            waiting: 0,
+        });
+        backup.waiting += 1;
         if ticket.is_isolated {
             self.isolated.insert(number, id);
         } else {
@@ -145,17 +161,16 @@ impl Waiting {
 
     /// Removes a job without serving it.
     pub(super) fn remove(&mut self, id: u64) {
-        if let Some(job) = self.jobs.remove(&id) {
-            self.isolated.remove(&job.number);
-            self.unlink(&job);
-        }
+        self.take(id);
     }
 
-    /// Removes the next job; its groups and its source move to the end of their rounds.
+    /// Removes the next job; its backup, its groups and its source move to the end of their rounds.
     pub(super) fn serve(&mut self, id: u64) -> Option<Ticket> {
-        let job = self.jobs.remove(&id)?;
-        self.isolated.remove(&job.number);
-        self.unlink(&job);
+        let job = self.take(id)?;
+        let turn = self.number();
+        if let Some(backup) = self.backups.get_mut(&job.ticket.source.domain.backup) {
+            backup.turn = turn;
+        }
         let (group_turn, queue_turn) = (self.number(), self.number());
         for name in &job.ticket.groups {
             if let Some(group) = self.lane_groups_mut(job.ticket.lane).0.get_mut(name) {
@@ -172,6 +187,26 @@ impl Waiting {
 
     pub(super) fn is_empty(&self) -> bool {
         self.jobs.is_empty()
+    }
+
+    /// The turn of a backup with waiting jobs.
+    pub(super) fn turn_of(&self, backup: BackupId) -> u64 {
+        let backup = self.backups.get(&backup);
+        backup.map_or(u64::MAX, |backup| backup.turn)
+    }
+
+    fn take(&mut self, id: u64) -> Option<Job> {
+        let job = self.jobs.remove(&id)?;
+        self.isolated.remove(&job.number);
+        self.unlink(&job);
+        let backup = job.ticket.source.domain.backup;
+        if let Some(of_backup) = self.backups.get_mut(&backup) {
+            of_backup.waiting = of_backup.waiting.saturating_sub(1);
+            if of_backup.waiting == 0 {
+                self.backups.remove(&backup);
+            }
+        }
+        Some(job)
     }
 
     /// The first isolated job, and since when it waits.
