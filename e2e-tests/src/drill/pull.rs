@@ -53,18 +53,18 @@ impl Estate {
                 report.problems.push(format!("{title} is not there"));
             }
         }
-        self.pull_these(&stored, report);
+        self.pull_these(&stored, report, |_| true);
         Ok(())
     }
 
-    /// The same, but not for images that are not rewritten: those of Pods and Jobs from before their copies.
+    /// The same, but not for images that are not rewritten: those of Jobs, and of objects of controllers, from before their
+    /// copies. A new Pod of such a Job may name copies that no workload names.
     ///
     /// # Errors
     /// When the API server does not answer. What cannot be pulled is in the report.
     pub fn pull_copies(&self, report: &mut Report) -> anyhow::Result<()> {
-        let mut stored = self.stored()?;
-        stored.retain(|stored| stored.images.iter().all(|image| self.is_copy(image)));
-        self.pull_these(&stored, report);
+        let stored = self.stored()?;
+        self.pull_these(&stored, report, |image| self.is_copy(image));
         Ok(())
     }
 
@@ -119,12 +119,13 @@ impl Estate {
         Ok(())
     }
 
-    fn pull_these(&self, stored: &[Stored], report: &mut Report) {
+    fn pull_these(&self, stored: &[Stored], report: &mut Report, is_pulled: impl Fn(&str) -> bool) {
         let originals = self.originals(stored, report);
         let mut skopeo = Skopeo::find();
         for object in stored {
-            report.row(object.kind).objects += 1;
-            for image in &object.images {
+            let images: Vec<_> = object.images.iter().filter(|it| is_pulled(it)).collect();
+            report.row(object.kind).objects += usize::from(!images.is_empty());
+            for image in images {
                 report.row(object.kind).images += 1;
                 let pulled = originals
                     .get(image)
@@ -148,20 +149,24 @@ impl Estate {
         }
     }
 
-    /// What the copies that workloads name must be: the image in the same place of the manifest that somebody wrote.
+    /// What the copies that workloads and the objects of their controllers name must be: the image in the same place of the
+    /// manifest that somebody wrote.
     fn originals(&self, stored: &[Stored], report: &mut Report) -> BTreeMap<String, Pulled> {
         let references = self.references();
         let planned: BTreeMap<_, _> = references.iter().zip(&self.plan.images).collect();
         let mut originals: BTreeMap<String, Pulled> = BTreeMap::new();
         for workload in &self.plan.workloads {
             let written = images_of(spec_of(&workload.manifest(&references, self.batch)));
-            let mut found = stored.iter().filter(|stored| {
-                stored.kind == workload.kind && stored.name == workload.name && !stored.is_owned
+            let prefix = format!("{}-", workload.name);
+            let found = stored.iter().filter(|stored| {
+                if stored.is_owned {
+                    stored.name.starts_with(&prefix)
+                } else {
+                    stored.kind == workload.kind && stored.name == workload.name
+                }
             });
-            let Some(found) = found.next() else {
-                continue;
-            };
-            for (original, copy) in written.iter().zip(&found.images) {
+            let images = found.flat_map(|found| written.iter().zip(&found.images));
+            for (original, copy) in images {
                 let Some(image) = planned.get(original) else {
                     continue;
                 };

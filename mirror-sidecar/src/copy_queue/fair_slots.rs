@@ -45,9 +45,9 @@ const IDLE_WITHIN: Duration = Duration::from_mins(15);
 /// How long the start of other copies is held back for an isolated one.
 const DRAIN_WITHIN: Duration = Duration::from_mins(2);
 
-/// The slots for copies. A registrable domain, and an address, get about half of them for all backups together. If there are two or more, one is
-/// never given to an image in use: a workload that is being admitted must not wait behind everything that a cluster
-/// runs.
+/// The slots for copies. A registrable domain, and an address, get about half of them for all backups together. If there
+/// are two or more, one is never given to an image in use: a workload that is being admitted must not wait behind everything
+/// that a cluster runs.
 pub(super) struct FairSlots {
     all: usize,
     backups: BTreeMap<BackupId, BackupSlots>,
