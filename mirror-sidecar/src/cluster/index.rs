@@ -189,11 +189,6 @@ impl Index {
         }
     }
 
-    /// Returns the size of all indexes that share the limits.
-    fn shared_total(&self) -> Amounts {
-        self.amounts().plus(self.shared_amounts.of_others())
-    }
-
     /// Returns whether workloads must be listed again, because their labels are not kept and other policies select their
     /// namespace. Resets it.
     pub fn take_outdated(&mut self) -> bool {
@@ -365,10 +360,11 @@ impl Index {
 
     /// Returns `false` if no query returns anything else than before.
     fn insert(&mut self, key: Key, mut entry: Entry) -> bool {
-        let elsewhere = self.shared_amounts.elsewhere(&key.namespace);
+        let new = Some(&key);
+        let elsewhere = self.shared_amounts.elsewhere(&key.namespace, new);
         let in_namespace = self.namespaces.amounts(&key.namespace);
         let in_namespace = elsewhere.with(in_namespace.plus(Amounts::WORKLOAD));
-        let mut in_all = self.shared_total().plus(Amounts::WORKLOAD);
+        let mut in_all = self.shared_amounts.total_with(self.amounts(), new);
         if !self.limits.allow(in_namespace, in_all) {
             let epoch = entry.epoch();
             return self.namespaces.leave_out(&key, entry.uid(), epoch);
@@ -376,7 +372,7 @@ impl Index {
         let namespace =
             self.namespaces
                 .add_workload(&key.namespace, entry.secret_names(), entry.used_logins());
-        let key = Arc::new(Key { namespace, ..key });
+        let key = self.shared_amounts.add_workload(Key { namespace, ..key });
         entry.retain_images(|image, location| {
             let users = match location {
                 Location::Upstream => &mut self.originals,
@@ -429,9 +425,10 @@ impl Index {
             bytes: 1,
         };
         let in_namespace = self.namespaces.amounts(namespace).plus(one);
-        let elsewhere = self.shared_amounts.elsewhere(namespace);
+        let elsewhere = self.shared_amounts.elsewhere(namespace, None);
+        let in_all = self.shared_amounts.total_with(self.amounts(), None);
         self.limits
-            .allow(elsewhere.with(in_namespace), self.shared_total().plus(one))
+            .allow(elsewhere.with(in_namespace), in_all.plus(one))
     }
 
     /// Tells the other indexes what this one has of a namespace.
@@ -474,6 +471,7 @@ impl Index {
         }
         self.namespaces
             .remove_workload(&key.namespace, entry.secret_names(), entry.used_logins());
+        self.shared_amounts.remove_workload(&key);
         self.share_amounts_of(&key.namespace);
         true
     }

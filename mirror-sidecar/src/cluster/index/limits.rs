@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mirror_contract::ImageRef;
 
+use crate::cluster::workload::Key;
+
 /// A namespace may use up to one part in this many of its limit even while the cluster exceeds three quarters of its own: a few
 /// namespaces at their limits must not displace the others.
 const RESERVED: usize = 10;
@@ -41,6 +43,18 @@ struct AmountsOfIndexes {
     totals: Vec<Amounts>,
     /// Of each namespace, with the position of the index. Empty while there is only one index.
     namespaces: HashMap<Arc<str>, Vec<(usize, Amounts)>>,
+    /// The indexes that have each workload. Empty while there is only one index.
+    workloads: HashMap<Arc<Key>, IndexesOfWorkload>,
+    /// The sums of their [`IndexesOfWorkload::count`], of each namespace and of all.
+    workloads_of: HashMap<Arc<str>, usize>,
+    all_workloads: usize,
+}
+
+/// The indexes that have a workload.
+#[derive(Clone, Copy, Debug, Default)]
+struct IndexesOfWorkload {
+    is_in_default: bool,
+    in_others: usize,
 }
 
 /// The size of one of these indexes.
@@ -50,12 +64,12 @@ pub(super) struct AmountsOfIndex {
     position: usize,
 }
 
-/// What the other indexes have of a namespace.
+/// What all indexes have of a namespace, without the images of this one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NamespaceElsewhere {
-    is_of_default: bool,
-    in_default: Amounts,
     in_others: Amounts,
+    /// The workloads of all indexes; `None` if there is only this one.
+    workloads: Option<usize>,
 }
 
 impl Default for Limits {
@@ -166,17 +180,64 @@ impl AmountsOfIndex {
         }
     }
 
-    pub(super) fn of_others(&self) -> Amounts {
+    /// Returns the size of all indexes, of which this one has `own`. With `new`, that workload is in it, too.
+    pub(super) fn total_with(&self, own: Amounts, new: Option<&Key>) -> Amounts {
         let all = self.shared.lock();
         let others = all.totals.iter().enumerate();
         let others = others.filter(|(position, _)| *position != self.position);
-        others.fold(Amounts::default(), |sum, (_, amounts)| sum.plus(*amounts))
+        let total = others.fold(own, |sum, (_, amounts)| sum.plus(*amounts));
+        let workloads = if all.is_shared() {
+            all.all_workloads
+        } else {
+            own.workloads
+        };
+        Amounts {
+            workloads: workloads.saturating_add(all.addition(self.position, new)),
+            ..total
+        }
+    }
+
+    /// Records that this index has a workload; returns the key that the indexes share.
+    pub(super) fn add_workload(&self, key: Key) -> Arc<Key> {
+        let mut all = self.shared.lock();
+        if !all.is_shared() {
+            return Arc::new(key);
+        }
+        let addition = all.addition(self.position, Some(&key));
+        all.all_workloads = all.all_workloads.saturating_add(addition);
+        let of_namespace = all.workloads_of.entry(Arc::clone(&key.namespace));
+        *of_namespace.or_default() += addition;
+        let known = all.workloads.get_key_value(&key);
+        let key = known.map_or_else(|| Arc::new(key), |(known, _)| Arc::clone(known));
+        let indexes = all.workloads.entry(Arc::clone(&key)).or_default();
+        *indexes = indexes.with(self.position);
+        key
+    }
+
+    pub(super) fn remove_workload(&self, key: &Key) {
+        let mut all = self.shared.lock();
+        let Some(indexes) = all.workloads.get_mut(key) else {
+            return;
+        };
+        let before = indexes.count();
+        *indexes = indexes.without(self.position);
+        let removed = before.saturating_sub(indexes.count());
+        if indexes.count() == 0 {
+            all.workloads.remove(key);
+        }
+        all.all_workloads = all.all_workloads.saturating_sub(removed);
+        if let Some(count) = all.workloads_of.get_mut(&key.namespace) {
+            *count = count.saturating_sub(removed);
+            if *count == 0 {
+                all.workloads_of.remove(&key.namespace);
+            }
+        }
     }
 
     /// Sets what this index has of a namespace.
     pub(super) fn set_namespace(&self, namespace: &Arc<str>, amounts: Amounts) {
         let mut all = self.shared.lock();
-        if all.totals.len() < 2 {
+        if !all.is_shared() {
             return;
         }
         let of_namespace = all.namespaces.entry(Arc::clone(namespace)).or_default();
@@ -189,40 +250,122 @@ impl AmountsOfIndex {
         }
     }
 
-    pub(super) fn elsewhere(&self, namespace: &str) -> NamespaceElsewhere {
-        let mut elsewhere = NamespaceElsewhere {
-            is_of_default: self.position == 0,
-            in_default: Amounts::default(),
-            in_others: Amounts::default(),
-        };
+    /// Returns what the indexes have of a namespace. With `new`, that workload is in them, too.
+    pub(super) fn elsewhere(&self, namespace: &str, new: Option<&Key>) -> NamespaceElsewhere {
         let all = self.shared.lock();
-        for (position, amounts) in all.namespaces.get(namespace).into_iter().flatten() {
-            if *position == self.position {
-                continue;
-            }
-            let sum = if *position == 0 {
-                &mut elsewhere.in_default
-            } else {
-                &mut elsewhere.in_others
-            };
-            *sum = sum.plus(*amounts);
+        let of_namespace = all.namespaces.get(namespace).into_iter().flatten();
+        let others = of_namespace.filter(|(position, _)| *position != self.position);
+        let workloads = all.workloads_of.get(namespace).copied().unwrap_or_default();
+        let workloads = workloads.saturating_add(all.addition(self.position, new));
+        NamespaceElsewhere {
+            in_others: others.fold(Amounts::default(), |sum, (_, amounts)| sum.plus(*amounts)),
+            workloads: all.is_shared().then_some(workloads),
         }
-        elsewhere
+    }
+}
+
+impl AmountsOfIndexes {
+    fn is_shared(&self) -> bool {
+        self.totals.len() > 1
+    }
+
+    /// Returns what a workload adds to the number of workloads if this index gets it.
+    fn addition(&self, position: usize, new: Option<&Key>) -> usize {
+        let Some(key) = new else { return 0 };
+        let indexes = self.workloads.get(key).copied().unwrap_or_default();
+        indexes
+            .with(position)
+            .count()
+            .saturating_sub(indexes.count())
+    }
+}
+
+impl IndexesOfWorkload {
+    /// A workload counts once, and once more for each further index that keeps images of it: that takes memory. The index of
+    /// the default backup knows all workloads of the others.
+    fn count(self) -> usize {
+        self.in_others.max(usize::from(self.is_in_default))
+    }
+
+    fn with(self, position: usize) -> Self {
+        match position {
+            0 => Self {
+                is_in_default: true,
+                ..self
+            },
+            _ => Self {
+                in_others: self.in_others.saturating_add(1),
+                ..self
+            },
+        }
+    }
+
+    fn without(self, position: usize) -> Self {
+        match position {
+            0 => Self {
+                is_in_default: false,
+                ..self
+            },
+            _ => Self {
+                in_others: self.in_others.saturating_sub(1),
+                ..self
+            },
+        }
     }
 }
 
 impl NamespaceElsewhere {
-    /// Returns what all indexes have, of which one has `own`. A workload with images of another backup is in the default index,
-    /// too, and counts once.
+    /// Returns what all indexes have, of which one has `own`.
     pub(super) fn with(self, own: Amounts) -> Amounts {
-        let (in_default, in_others) = if self.is_of_default {
-            (own, self.in_others)
-        } else {
-            (self.in_default, self.in_others.plus(own))
-        };
         Amounts {
-            workloads: in_default.workloads.max(in_others.workloads),
-            ..in_default.plus(in_others)
+            workloads: self.workloads.unwrap_or(own.workloads),
+            ..self.in_others.plus(own)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::workload_kind::WorkloadKind;
+
+    #[test]
+    fn a_workload_counts_once_for_each_backup_besides_the_default_one() {
+        let shared = SharedAmounts::default();
+        let [default, a, b] = [(); 3].map(|()| shared.index());
+        let key = |name: &str| Key {
+            kind: WorkloadKind::Pod,
+            namespace: "shop".into(),
+            name: name.into(),
+        };
+        let count = || {
+            let total = default.total_with(Amounts::default(), None).workloads;
+            let elsewhere = a.elsewhere("shop", None).with(Amounts::default());
+            assert_eq!(total, elsewhere.workloads);
+            total
+        };
+        for (index, name, expected) in [
+            (&a, "web", 1),
+            (&default, "web", 1),
+            (&b, "web", 2),
+            (&default, "db", 3),
+            (&b, "db", 3),
+        ] {
+            let new = index.total_with(Amounts::default(), Some(&key(name)));
+            index.add_workload(key(name));
+            assert_eq!((count(), new.workloads), (expected, expected), "{name}");
+        }
+        for (index, name, expected) in [
+            (&default, "web", 3),
+            (&a, "web", 2),
+            (&b, "web", 1),
+            (&b, "db", 1),
+            (&default, "db", 0),
+        ] {
+            index.remove_workload(&key(name));
+            assert_eq!(count(), expected, "{name}");
+        }
+        let all = shared.lock();
+        assert!(all.workloads.is_empty() && all.workloads_of.is_empty());
     }
 }

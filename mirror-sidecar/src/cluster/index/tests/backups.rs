@@ -343,6 +343,40 @@ fn the_indexes_share_the_limits_of_the_cluster() {
     assert!(indexes.team.amounts().images > 50, "{all:?}");
 }
 
+/// A workload of another backup is in the index of the default one, too.
+#[test]
+fn a_workload_of_another_backup_counts_once() {
+    let mut indexes = Indexes::new(&to_team());
+    let limits = Limits::of(1000);
+    indexes.default.limits = limits;
+    indexes.team.limits = limits;
+    let images = [ORIGINAL, "quay.io/a/b:1"];
+    let object = |namespace: usize, number: usize| {
+        let mut workload = deployment(&format!("web-{number}"), &images);
+        workload.key.namespace = format!("shop-{namespace}").into();
+        workload
+    };
+    let most = limits.namespace.workloads;
+    for namespace in 0..7 {
+        for number in 0..=most {
+            indexes.apply(object(namespace, number));
+        }
+    }
+    for index in [&indexes.default, &indexes.team] {
+        assert_eq!(index.amounts().workloads, most * 7);
+        assert_eq!(index.left_out().len(), 7);
+    }
+    for namespace in 0..7 {
+        for number in 0..=most {
+            let workload = object(namespace, number);
+            indexes.default.apply(gone(workload.clone()));
+            indexes.team.apply(gone(workload));
+        }
+    }
+    let rest = |index: &Index| index.shared_amounts.total_with(index.amounts(), None);
+    assert_eq!(rest(&indexes.team), Amounts::default());
+}
+
 /// Otherwise a namespace with images for many backups would use up what others need.
 #[test]
 fn the_indexes_share_the_limits_of_a_namespace() {
