@@ -267,6 +267,11 @@ impl Lookup {
         self.queue.status(image)
     }
 
+    /// Returns whether images from the registry of `image` were copied recently.
+    pub(crate) fn has_proven_source(&self, image: &ImageRef<'_>) -> bool {
+        self.queue.has_proven_source(image)
+    }
+
     /// Receives the image of each attempt to copy that ended. A receiver that lags behind must check the [`Self::job`] of
     /// all images.
     #[must_use]

@@ -1,25 +1,40 @@
 //! Looks up originals by digest while a backup is unavailable, so that new Pods can use them instead of their copies.
 //!
 //! The registry of the original is the source of truth. Every response comes within [`ANSWER_WITHIN`]; a lookup that takes
-//! longer continues, and the next request gets its result. Nothing is copied or written.
+//! longer continues, or waits for room in the background, and the next request gets its result. Nothing is copied or written.
+//!
+//! - [`turns`]: which lookup is next, and how many there may be;
+//! - [`room`]: wakes the lookups that wait.
 
-use std::sync::Arc;
+mod room;
+#[cfg(test)]
+mod tests;
+mod turns;
+
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use mirror_contract::{ImageRef, ImageStatus, Mode, Refusal};
+use mirror_contract::{ImageRef, ImageStatus, Mode, Refusal, RefusalKind};
 use moka::future::Cache;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::backup_health::BackupHealth;
 use crate::backups::ByBackup;
+use crate::cluster::CopyStatuses;
+use crate::copy_queue::{Class, Source, Sources};
 use crate::locations::{Locations, contract_digest};
 use crate::logging::Throttle;
 use crate::lookup::{ANSWER_WITHIN, Lookup};
 use crate::single_flight::{Limits, SingleFlight};
+use room::{Place, Room};
+use turns::{MAX_RUNNING, MAX_WAITING, Request};
 
-/// Longest time of a lookup in the background.
+/// Longest time of a lookup in the background, once there is room for it.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A registry that needs longer is looked up behind others until it responds in time.
+const SLOW_AFTER: Duration = Duration::from_secs(5);
 
 /// How long a result is used. The host caches a success for another minute.
 const KNOWN_FOR: Duration = Duration::from_secs(15);
@@ -27,10 +42,10 @@ const KNOWN_FOR: Duration = Duration::from_secs(15);
 /// Size of the cache, as for copies.
 const MAX_KNOWN: u64 = 10_000;
 
-/// Concurrent lookups.
+/// No limits beside those of [`turns`].
 const LIMITS: Limits = Limits {
-    total: 32,
-    of_host: 8,
+    total: MAX_RUNNING + MAX_WAITING + 1,
+    of_host: MAX_RUNNING + MAX_WAITING + 1,
 };
 
 /// Concurrent requests for dry runs.
@@ -49,7 +64,12 @@ pub struct OriginalLookup(Arc<Inner>);
 struct Inner {
     /// Of the default backup: all backups read originals alike.
     locations: Arc<Locations>,
-    health: Vec<BackupHealth>,
+    backups: ByBackup<Lookup>,
+    /// Of all backups; empty without a cluster.
+    in_use: Vec<CopyStatuses>,
+    /// Which registries respond to lookups.
+    sources: Mutex<Sources>,
+    room: Room,
     known: Cache<ImageRef<'static>, Found>,
     running: SingleFlight<()>,
     peeks: Semaphore,
@@ -57,13 +77,15 @@ struct Inner {
 }
 
 impl OriginalLookup {
-    /// Creates a lookup of the originals of copies in these backups.
+    /// Creates a lookup of the originals of copies in these backups. Those that are `in_use` come first.
     #[must_use]
-    pub fn new(backups: &ByBackup<Lookup>) -> Self {
-        let health = backups.values().map(|lookup| lookup.health().clone());
+    pub fn new(backups: &ByBackup<Lookup>, in_use: Vec<CopyStatuses>) -> Self {
         Self(Arc::new(Inner {
             locations: Arc::clone(backups.of_default().locations()),
-            health: health.collect(),
+            backups: backups.clone(),
+            in_use,
+            sources: Mutex::default(),
+            room: Room::default(),
             known: Cache::builder()
                 .max_capacity(MAX_KNOWN)
                 .time_to_live(KNOWN_FOR)
@@ -90,7 +112,8 @@ impl OriginalLookup {
         let Some(digest) = image.digest() else {
             return Err(Refusal::failed("an original needs a digest"));
         };
-        if !self.0.health.iter().any(BackupHealth::is_unavailable) {
+        let mut health = self.0.backups.values().map(Lookup::health);
+        if !health.any(BackupHealth::is_unavailable) {
             return Err(Refusal::failed("the backup registry responds"));
         }
         if self.0.locations.contains(image) {
@@ -127,15 +150,21 @@ impl OriginalLookup {
             .unwrap_or_else(|_| Err(no_response_yet(image)))
     }
 
-    /// Joins the running lookup of `image`, or starts one.
+    /// Joins the lookup of `image` that waits or runs, or starts one.
     async fn look_up(&self, image: &ImageRef<'static>) -> Found {
+        if let Some(result) = self.0.running.join(image) {
+            return result.wait().await;
+        }
+        let Some(place) = self.0.room.enter(self.0.request(image)) else {
+            return Err(too_many());
+        };
         let lookup = {
             let (inner, image) = (Arc::clone(&self.0), image.clone());
-            async move { inner.resolve(&image).await }
+            async move { inner.resolve_in(place, &image).await }
         };
         match self.0.running.join_or_start(image, true, lookup) {
             Some(result) => result.wait().await,
-            None => Err(Refusal::pending("too many originals are looked up")),
+            None => Err(too_many()),
         }
     }
 
@@ -151,6 +180,46 @@ impl OriginalLookup {
 }
 
 impl Inner {
+    fn request(&self, image: &ImageRef<'static>) -> Request {
+        let source = Source::of_any_backup(image);
+        let class = {
+            let sources = self.sources.lock();
+            let sources = sources.unwrap_or_else(PoisonError::into_inner);
+            sources.class(&source, Instant::now())
+        };
+        let mut backups = self.backups.values();
+        let class = match class {
+            Class::Untried if backups.any(|lookup| lookup.has_proven_source(image)) => {
+                Class::Proven
+            }
+            class => class,
+        };
+        Request {
+            domain: source.domain_name(),
+            class,
+            is_in_use: self.in_use.iter().any(|images| images.contain(image)),
+        }
+    }
+
+    /// Waits for room, then looks up `image` and records whether its registry responds.
+    async fn resolve_in(&self, mut place: Place, image: &ImageRef<'static>) -> Found {
+        if !place.wait().await {
+            return Err(too_many());
+        }
+        let start = Instant::now();
+        let found = self.resolve(image).await;
+        let now = Instant::now();
+        let source = Source::of_any_backup(image);
+        let has_failed = matches!(&found, Err(refusal) if refusal.kind == RefusalKind::Unavailable);
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.duration_since(start) >= SLOW_AFTER {
+            sources.strike(&source, now);
+        } else if !has_failed {
+            sources.delivered(&source, now);
+        }
+        found
+    }
+
     async fn resolve(&self, image: &ImageRef<'static>) -> Found {
         let found = timeout(LOOKUP_TIMEOUT, self.resolve_digest(image)).await;
         let found = found.unwrap_or_else(|_| {
@@ -179,6 +248,10 @@ impl Inner {
             Err(Refusal::failed(&format!("{host} has another digest")))
         }
     }
+}
+
+fn too_many() -> Refusal<'static> {
+    Refusal::pending("too many originals are looked up")
 }
 
 fn no_response_yet(image: &ImageRef<'_>) -> Refusal<'static> {

@@ -144,7 +144,7 @@ async fn wait_for_outage(lookup: &Lookup, copy: &ImageRef<'static>, expected: bo
 async fn originals_are_looked_up_by_digest_while_the_backup_is_unavailable() {
     let scene = Scene::new().await;
     let lookup = scene.lookup();
-    let originals = OriginalLookup::new(&ByBackup::new(lookup.clone()));
+    let originals = OriginalLookup::new(&ByBackup::new(lookup.clone()), Vec::new());
     let copy = scene.place().target(&scene.image()).unwrap();
     let with_digest = |image: &Image| -> ImageRef<'static> {
         let name = format!("{}/app@{}", scene.upstream.host(), image.digest());
@@ -195,7 +195,7 @@ async fn originals_are_looked_up_by_digest_while_the_backup_is_unavailable() {
 async fn a_slow_registry_of_originals_is_pending_and_looked_up_once() {
     let scene = Scene::new().await;
     let lookup = scene.lookup();
-    let originals = OriginalLookup::new(&ByBackup::new(lookup.clone()));
+    let originals = OriginalLookup::new(&ByBackup::new(lookup.clone()), Vec::new());
     let copy = scene.place().target(&scene.image()).unwrap();
     let down = Action::Status(500, Vec::new(), "");
     scene.backup.fault(Method::GET, "/v2/", usize::MAX, down);

@@ -81,6 +81,7 @@ pub struct Started {
     /// Of pull Secrets.
     pub provision: Provision,
     pub indexes: Indexes,
+    pub copy_status: ByBackup<CopyStatuses>,
 }
 
 /// What the tasks share.
@@ -242,6 +243,7 @@ pub fn start(
         replicas: replicas.clone(),
         provision,
         indexes: indexes.clone(),
+        copy_status: copy_status.clone(),
     }
 }
 

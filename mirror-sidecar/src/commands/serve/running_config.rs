@@ -132,12 +132,13 @@ impl Builder {
         let locations = Arc::new(config.locations());
         let stop = self.stop.child_token();
         let guard = stop.clone().drop_guard();
-        let (replicas, provision, indexes) = if let Some(cluster) = cluster {
+        let (replicas, provision, indexes, in_use) = if let Some(cluster) = cluster {
             let crash_record = self.queue.crash_record();
             let Started {
                 replicas,
                 provision,
                 indexes,
+                copy_status,
             } = run::start(
                 cluster,
                 self.excluded_namespaces.clone(),
@@ -154,10 +155,11 @@ impl Builder {
                 self.certificate.clone(),
                 stop.clone(),
             );
-            (replicas, provision, Some(indexes))
+            let in_use = copy_status.values().cloned().collect();
+            (replicas, provision, Some(indexes), in_use)
         } else {
             let provision = Provision::given(pull_secret.as_deref());
-            (Replicas::alone(), provision, None)
+            (Replicas::alone(), provision, None, Vec::new())
         };
         for lookup in backups.values() {
             let health = lookup.health().clone();
@@ -175,7 +177,7 @@ impl Builder {
             self.name_used_hosts(indexes.clone());
         }
         let facade = Facade {
-            originals: OriginalLookup::new(&backups),
+            originals: OriginalLookup::new(&backups, in_use),
             backups: backups.clone(),
             targets,
             auth: self.login.as_ref().map(FacadeAuth::new),
