@@ -35,6 +35,8 @@ pub struct Record {
     /// The original was missing at the first check and appeared later: nodes that run the image got it from elsewhere, and
     /// somebody may have taken the name since.
     pub appeared_late: bool,
+    /// Only workloads name it whose rules do not use the backup. It does not count.
+    pub is_barred: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +105,46 @@ impl CopyStatuses {
                 .copied()
                 .unwrap_or(CopyState::Missing),
         }
+    }
+
+    /// Returns whether the copy of `original`, which is named by its digest, is in use as far as is known: of an image that
+    /// was not checked yet, any digest may be that of its copy.
+    pub(crate) fn contain(&self, original: &ImageRef<'_>) -> bool {
+        // The lowest of all references to this repository.
+        let lowest = format!("{}/{}:0", original.host(), original.path());
+        let lowest = lowest.parse::<ImageRef<'static>>();
+        let (Some(digest), Ok(lowest)) = (original.digest(), lowest) else {
+            return false;
+        };
+        let records = self.lock();
+        let images = records.by_image.range::<ImageRef<'static>, _>(lowest..);
+        let is_of_repository = |image: &ImageRef<'_>| {
+            (image.host(), image.path()) == (original.host(), original.path())
+        };
+        let mut of_repository = images.take_while(|(image, _)| is_of_repository(image));
+        of_repository.any(|(image, record)| match (&record.state, image.digest()) {
+            (State::Mirrored { digest: copied }, _) => copied == digest,
+            (State::Unknown, Some(named)) => named == digest,
+            (State::Unknown, None) => true,
+            _ => false,
+        })
+    }
+
+    /// Images in use that were not checked yet.
+    #[cfg(test)]
+    pub(crate) fn not_checked(images: &[ImageRef<'static>]) -> Self {
+        let copy_status = Self::new();
+        for image in images {
+            let record = Record {
+                state: State::Unknown,
+                is_last_copy: false,
+                is_kept: false,
+                appeared_late: false,
+                is_barred: false,
+            };
+            copy_status.set(&Image::new(image.clone()), record);
+        }
+        copy_status
     }
 
     /// Sets the states of all images in the targets of rewrites.
@@ -195,12 +237,18 @@ impl Record {
 
 impl Counts {
     fn add(&mut self, record: &Record) {
+        if record.is_barred {
+            return;
+        }
         *self.of(&record.state) += 1;
         self.last_copies += usize::from(record.is_last_copy);
         self.kept += usize::from(record.is_kept);
     }
 
     fn remove(&mut self, record: &Record) {
+        if record.is_barred {
+            return;
+        }
         *self.of(&record.state) -= 1;
         self.last_copies -= usize::from(record.is_last_copy);
         self.kept -= usize::from(record.is_kept);
@@ -229,6 +277,47 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_original_is_in_use_by_the_digest_of_its_copy() {
+        let copy_status = CopyStatuses::new();
+        let image = |name: &str| -> ImageRef<'static> { name.parse().unwrap() };
+        let digest = |digit: char| format!("sha256:{}", digit.to_string().repeat(64));
+        let mirrored = || State::Mirrored {
+            digest: Digest::parse(&digest('a')).unwrap().into_owned(),
+        };
+        let pinned = format!("quay.io/pinned@{}", digest('a'));
+        for (name, state) in [
+            ("quay.io/app:1", mirrored()),
+            ("quay.io/app-2:1", mirrored()),
+            (&pinned, State::Unknown),
+            ("quay.io/new:1", State::Unknown),
+            ("quay.io/failed:1", State::Missing),
+        ] {
+            let record = Record {
+                state,
+                is_last_copy: false,
+                is_kept: false,
+                appeared_late: false,
+                is_barred: false,
+            };
+            copy_status.set(&Image::new(image(name)), record);
+        }
+        for (repository, digit, is_in_use) in [
+            ("app", 'a', true),
+            ("app", 'b', false),
+            ("app-2", 'a', true),
+            ("pinned", 'a', true),
+            ("pinned", 'b', false),
+            ("new", 'b', true),
+            ("failed", 'a', false),
+            ("other", 'a', false),
+        ] {
+            let original = image(&format!("quay.io/{repository}@{}", digest(digit)));
+            assert_eq!(copy_status.contain(&original), is_in_use, "{original}");
+        }
+        assert!(!copy_status.contain(&image("quay.io/app:1")));
+    }
+
+    #[test]
     fn the_counts_are_those_of_the_records() {
         let copy_status = CopyStatuses::new();
         let image = |number: u32| Image::new(format!("quay.io/a{number}:1").parse().unwrap());
@@ -244,6 +333,7 @@ mod tests {
                 is_last_copy: random.bool(),
                 is_kept: random.bool(),
                 appeared_late: false,
+                is_barred: random.bool(),
             };
             copy_status.set(&image(random.u32(0..20)), record);
             if random.u32(0..50) == 0 {

@@ -204,10 +204,7 @@ impl Controller {
             (Owner::Others, _) | (Owner::Ours, Err(_)) => Subject::Others,
             (Owner::Ours, Ok(copy)) => Subject::Ours {
                 copy,
-                known: state.known().cloned().filter(|_| {
-                    // Otherwise a lost tag is reset to it.
-                    check != Check::Backup || state.restores_lost_copy()
-                }),
+                known: state.known().cloned(),
                 is_to_restore: state.digest_to_restore().is_some(),
             },
         };

@@ -74,9 +74,8 @@ pub(super) enum Maintenance {
     Full,
     /// No rule wants it any more: a copy that was there is restored. It is neither created nor updated.
     NoNewCopies,
-    /// It is in a backup that the rules do not use: it is restored as long as its tag is there. Anybody can name it, and must
-    /// not undo what the owners of the backup remove.
-    PartsOnly,
+    /// The same, for namespaces whose rules do not use the backup: no failure of it is one of the backup's users.
+    Barred,
 }
 
 /// The guarantee of the image's name about its content.
@@ -174,11 +173,6 @@ impl ImageState {
         self.owner
     }
 
-    /// Returns whether a copy that is gone is restored.
-    pub(super) fn restores_lost_copy(&self) -> bool {
-        self.maintenance != Maintenance::PartsOnly
-    }
-
     /// The digest of the copy when it was last seen.
     pub(super) fn known(&self) -> Option<&Digest<'static>> {
         self.backup.known.as_ref()
@@ -203,6 +197,7 @@ impl ImageState {
             is_last_copy: self.is_lost() || is_mirrored && self.upstream.is_gone(),
             is_kept: is_mirrored && self.upstream.original == Original::Moved,
             appeared_late: is_mirrored && self.name == NameKind::LateTag,
+            is_barred: self.maintenance == Maintenance::Barred,
         }
     }
 
@@ -297,11 +292,7 @@ impl ImageState {
 
     fn wants_upstream(&self) -> bool {
         match self.owner {
-            Owner::Ours => {
-                self.is_mirrored()
-                    && self.job.stage != JobStage::Updating
-                    && self.maintenance != Maintenance::PartsOnly
-            }
+            Owner::Ours => self.is_mirrored() && self.job.stage != JobStage::Updating,
             Owner::Others => {
                 !self.is_mirrored()
                     && self.maintenance == Maintenance::Full

@@ -47,6 +47,7 @@ fn mirrored() -> Record {
         is_last_copy: false,
         is_kept: false,
         appeared_late: false,
+        is_barred: false,
     }
 }
 

@@ -100,6 +100,16 @@ fn has_current_name(backup: &Backup, image: &Image, copies: &[Image]) -> bool {
     copies.any(|copy| backup.relation(copy, image).is_some() || backup.original(copy).is_some())
 }
 
+/// Returns what is done for a copy. Everybody may pull from the default backup who ever could, so a copy that got lost there
+/// is restored for namespaces that the rules have left behind.
+fn maintenance(claim: CopyClaim) -> Maintenance {
+    match claim {
+        CopyClaim::Wanted => Maintenance::Full,
+        CopyClaim::Allowed => Maintenance::NoNewCopies,
+        CopyClaim::Barred => Maintenance::Barred,
+    }
+}
+
 impl Controller {
     /// Adds and removes images, and sets their owners.
     pub(super) fn sync_images(&mut self, now: Instant) {
@@ -107,9 +117,14 @@ impl Controller {
         self.ctx.report_left_out();
         self.ctx.lookup.budgets().share(self.ctx.replicas.live());
         let backup = self.ctx.lookup.backup().clone();
+        let is_default = self.ctx.lookup.name().is_default();
         let images_in_use = self.ctx.cluster.read(|index| {
             let image = |image: ImageUse<'_>| Arc::clone(image.image);
-            let named = CopyClaim::ALL.map(|claim| {
+            // Anybody can name an image in any backup. In a backup that the rules of the namespace do not use, nothing is
+            // checked or written for it.
+            let claims = CopyClaim::ALL.into_iter();
+            let claims = claims.filter(|claim| is_default || *claim != CopyClaim::Barred);
+            let named = claims.map(|claim| {
                 let annotated = index.opaque_copies(claim);
                 let annotated =
                     annotated.map(|(copy, image)| (Arc::clone(copy), Arc::clone(image)));
@@ -119,10 +134,10 @@ impl Controller {
                     annotated: annotated.collect(),
                 }
             });
-            (index.images().map(image).collect(), named)
+            (index.images().map(image).collect(), named.collect())
         });
         let (originals, named) = images_in_use;
-        let images_in_use = self::images_in_use(originals, named.into(), &backup);
+        let images_in_use = self::images_in_use(originals, named, &backup);
         self.images.retain(|image, _| {
             let stays = images_in_use.contains_key(image);
             if !stays {
@@ -144,12 +159,12 @@ impl Controller {
                     (owner, copies, claim)
                 }
             };
-            let maintenance = self.maintenance(claim);
+            let maintenance = maintenance(claim);
             let is_named_as_copy = has_current_name(&backup, &image, &copies);
             let clock = self.recheck_schedule.at(now);
             if let Some(state) = self.images.get_mut(&image) {
                 state.set_owner(owner, clock);
-                state.set_maintenance(maintenance, now);
+                let is_maintained_otherwise = state.set_maintenance(maintenance, now);
                 if state.is_copying() {
                     // A namespace may have begun to use it.
                     let namespaces = self.ctx.namespaces(&image, &copies);
@@ -157,7 +172,7 @@ impl Controller {
                 }
                 let have_changed = state.set_copies(copies, is_named_as_copy);
                 self.work_queue.set(&image, state);
-                if have_changed || state.has_report(now) {
+                if have_changed || is_maintained_otherwise || state.has_report(now) {
                     self.changed.insert(image);
                 }
             } else {
@@ -171,16 +186,6 @@ impl Controller {
                 self.changed.insert(Arc::clone(&image));
                 self.images.insert(image, state);
             }
-        }
-    }
-
-    /// Returns what is done for a copy. Everybody may pull from the default backup who ever could, so a copy that got lost there
-    /// is restored for namespaces that the rules have left behind.
-    fn maintenance(&self, claim: CopyClaim) -> Maintenance {
-        match claim {
-            CopyClaim::Wanted => Maintenance::Full,
-            CopyClaim::Barred if !self.ctx.lookup.name().is_default() => Maintenance::PartsOnly,
-            CopyClaim::Allowed | CopyClaim::Barred => Maintenance::NoNewCopies,
         }
     }
 

@@ -50,17 +50,18 @@ impl ImageState {
         }
     }
 
-    /// Sets what is done for the copy, after the rules or the users changed.
+    /// Sets what is done for the copy, after the rules or the users changed; returns whether it is something else.
     pub(in crate::cluster::reconciler) fn set_maintenance(
         &mut self,
         maintenance: Maintenance,
         now: Instant,
-    ) {
-        let is_more = self.maintenance != maintenance && maintenance == Maintenance::Full;
+    ) -> bool {
+        let is_changed = self.maintenance != maintenance;
         self.maintenance = maintenance;
-        if is_more && !self.is_mirrored() {
+        if is_changed && maintenance == Maintenance::Full && !self.is_mirrored() {
             self.backup.check_at = self.backup.check_at.map(|_| now);
         }
+        is_changed
     }
 
     /// Applies the result of a check of the backup; returns the task that follows.
@@ -92,16 +93,10 @@ impl ImageState {
             // The upload decides; until then a copy that was seen before counts as present.
             Presence::Hidden if self.is_mirrored() && self.owner == Owner::Ours => {
                 self.backup.check_at = Some(clock.next_turn(self.phase));
-                let task = self.restores_lost_copy().then(|| {
-                    self.job.stage = JobStage::Updating;
-                    Task::Restore
-                });
-                (BackupCheck::Unavailable, task)
+                self.job.stage = JobStage::Updating;
+                (BackupCheck::Unavailable, Some(Task::Restore))
             }
             Presence::Missing | Presence::Hidden => {
-                if !self.restores_lost_copy() {
-                    self.backup.known = None;
-                }
                 (BackupCheck::Missing, self.copy_missing(clock))
             }
         }
@@ -178,7 +173,7 @@ impl ImageState {
     ) -> (UpstreamCheck, Option<Task>) {
         let on_moved = match self.maintenance {
             Maintenance::Full => on_moved,
-            Maintenance::NoNewCopies | Maintenance::PartsOnly => OnMovedTag::Keep,
+            Maintenance::NoNewCopies | Maintenance::Barred => OnMovedTag::Keep,
         };
         self.upstream.check_at = clock.next_turn(self.phase);
         let result = match &upstream {
