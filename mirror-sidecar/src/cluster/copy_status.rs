@@ -25,6 +25,7 @@ struct Records {
 }
 
 /// The state of one image in use.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub state: State,

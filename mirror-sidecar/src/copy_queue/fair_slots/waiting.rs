@@ -105,6 +105,10 @@ pub(super) struct Candidate<'a> {
 }
 
 /// The order of candidates, most significant first.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are compared in their order"
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
     /// Backups with fewer slots first, then by turns. Nothing that one backup wants passes the turn of another.
