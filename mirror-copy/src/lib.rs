@@ -8,6 +8,7 @@
 //!
 //! - [`Registries`] has one [`Registry`] per host (connections, tokens, back-pressure).
 //! - [`copy()`] copies a [`Source`] to a [`Target`] and returns a [`CopyReport`].
+//! - [`Verifier`] verifies images where they are, and writes nothing.
 //! - [`RegistryError::retry`] and [`CopyError::retry`] return whether to retry.
 //! - [`Remedy`] names the setting that makes a refused request succeed.
 
@@ -36,6 +37,7 @@ mod reference;
 mod registries;
 mod registry;
 mod text;
+mod verify;
 
 pub use address_policy::{PrivateHosts, Resolver, SystemResolver};
 pub use copy::{
@@ -60,3 +62,4 @@ pub use registry::{
     BlobReader, Completeness, LastFailure, Manifest, PartsQuery, RateLimit, Registry, Resolved,
 };
 pub use text::is_printable;
+pub use verify::{Damage, DamageKind, Verified, Verifier, VerifyCounters, VerifyOptions};

@@ -7,6 +7,7 @@ mod blob_locations;
 mod blob_reader;
 mod blobs;
 mod capabilities;
+mod catalog;
 mod challenge;
 mod check_state;
 mod chunked;
@@ -273,6 +274,16 @@ impl Registry {
             &target.shared.limits.transfers,
         );
         TransferPermit::acquire(memory, &reading.reading, &writing.writing, host).await
+    }
+
+    /// Waits until a blob of `size` bytes may be read without being sent anywhere.
+    pub(crate) async fn read_permit(&self, size: u64) -> impl Sized + '_ {
+        let host = self.host();
+        let memory = self.shared.common.memory.take(host, size).await;
+        (
+            memory,
+            self.shared.limits.transfers.reading.acquire(host).await,
+        )
     }
 
     /// Returns whether a slow transfer from `source` must yield to blobs of other hosts that wait. It takes a lock, so it is

@@ -16,6 +16,8 @@ mod reference;
 mod sources;
 mod tag_filter;
 mod values;
+mod verify;
+mod workload_selection;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -29,17 +31,20 @@ use mirror_contract::Sidecar;
 
 pub use backup::{BackupArgs, naming_name};
 pub use cluster::ClusterArgs;
-pub use config::{BackupFlags, ConfigArgs};
+pub use config::{BackupFlags, ConfigArgs, LoadedConfig};
 pub use copy::{CopyArgs, ProgressArg};
 pub use facade::{FacadeArgs, FacadeLogin, Transport};
 pub use login::is_username;
 pub use sources::{OriginalsArgs, SizeLimit, SourceArgs, check_docker_config, size_limit};
 pub use tag_filter::TagFilters;
+pub use verify::{ReportFormat, VerifyArgs};
 use values::{duration, listen_address, positive};
 
 use crate::exit::{FAILURE, USAGE};
 use crate::logging::{self, LogFormat};
 use crate::output::OutputFormat;
+
+pub use workload_selection::WorkloadSelectionArgs;
 
 pub use crate::exit::UsageError;
 
@@ -60,7 +65,8 @@ pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  success
   1  a copy failed, a port is in use, a registry does not respond, or the results cannot be written
-  2  a flag, an environment variable, a file that one of them names, or an image reference is invalid
+  2  a flag, an environment variable, a file that one of them names, or an image reference is invalid; or `verify`
+     found an image that is not protected
   130, 143  `copy` was interrupted by SIGINT (Ctrl-C) or SIGTERM";
 
 /// Copies container images to a backup registry, and reports their status to the image-mirror policy.
@@ -145,6 +151,8 @@ pub enum Command {
     Name(NameArgs),
     /// Check an installation: readiness of the service, push permission, and a dry run of one copy
     Check(CheckArgs),
+    /// Verify that the backup has every image whole, and repair it on request
+    Verify(Box<VerifyArgs>),
     /// Print a completion script for a shell
     Completion(CompletionArgs),
     /// Print the manual page, or write one for each command to a folder

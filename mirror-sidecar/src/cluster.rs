@@ -3,7 +3,7 @@
 //! The [`policies`] decide which images are copied, and the [`watch`] streams fill the [`index`] with these. The [`reconciler`]
 //! keeps a copy of every image in use, [`pull_secrets`] creates pull Secrets, and [`readmission`] sends workloads through
 //! admission again when copies are complete. [`replicas`] decides which replica does what, [`events`] reports to users, and
-//! [`run`] starts all of this.
+//! [`run`] starts all of this. [`snapshot`] reads the images in use once.
 
 mod api_response;
 pub mod api_server;
@@ -28,6 +28,7 @@ mod reinvocation;
 pub mod replicas;
 pub mod run;
 pub mod shared_index;
+pub mod snapshot;
 mod supervision;
 mod target_checks;
 #[cfg(test)]

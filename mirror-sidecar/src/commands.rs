@@ -7,3 +7,4 @@ mod list;
 pub mod man;
 pub mod name;
 pub mod serve;
+pub mod verify;

@@ -8,6 +8,9 @@ pub const FAILURE: u8 = 1;
 /// A flag, an environment variable, or a file that one of them names is invalid. The code that clap uses.
 pub const USAGE: u8 = 2;
 
+/// `verify` found an image that is not protected.
+pub const NOT_PROTECTED: u8 = 2;
+
 /// Added to the number of the signal that ended the command, as shells do.
 pub const SIGNAL: u8 = 128;
 

@@ -76,6 +76,7 @@ pub fn run() -> ExitCode {
         Command::Copy(args) => block_on(commands::copy::run(args)),
         Command::Serve(args) => block_on(commands::serve::run(*args)),
         Command::Check(args) => block_on(commands::check::run(args)),
+        Command::Verify(args) => block_on(commands::verify::run(*args)),
         Command::Completion(args) => Ok(commands::completion::run(&args)),
         Command::Man(args) => commands::man::run(&args),
     };

@@ -28,6 +28,7 @@ use crate::logging::Throttle;
 use crate::namespace_budget::NamespaceBudgets;
 use crate::origin::BackupOrigin;
 pub use copier::BackupCopier;
+pub(crate) use copier::is_unseen;
 use copier::{NO_BUDGET, Seen};
 use losses::Losses;
 use parts::Parts;

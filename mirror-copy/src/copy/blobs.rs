@@ -33,6 +33,9 @@ impl Job<'_> {
             self.skipped(blob);
             return Ok(());
         }
+        if self.options.resend.contains(&blob.digest) {
+            return self.send_again(blob).await;
+        }
         let turn = self.turn(blob).await;
         if self.was_present_recently(blob) {
             self.skipped(blob);

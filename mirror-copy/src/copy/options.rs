@@ -4,6 +4,7 @@ use crate::platform::Platform;
 use crate::reference::TagOrDigest;
 use crate::registry::Registry;
 use oci_spec::image::Digest;
+use std::collections::HashSet;
 
 /// The image to copy.
 #[derive(Clone, Debug)]
@@ -59,6 +60,9 @@ pub struct CopyOptions {
     /// Maximum size in bytes of the blobs of all platforms and referrers together. Each blob counts once, also if the target
     /// may have it already. Nothing of a larger image is sent. Referrers that do not fit into the rest are left out.
     pub max_bytes: Option<u64>,
+    /// Blobs that the target serves with wrong content, or claims to have and does not have. They are sent without asking
+    /// whether it has them. A registry may still skip such an upload.
+    pub resend: HashSet<Digest>,
 }
 
 impl Default for CopyOptions {
@@ -71,6 +75,7 @@ impl Default for CopyOptions {
             foreign_layers: false,
             allow_sparse: false,
             max_bytes: None,
+            resend: HashSet::new(),
         }
     }
 }

@@ -24,6 +24,8 @@ pub enum Operation {
     CancelUpload,
     /// `GET` of a list of tags.
     ListTags,
+    /// `GET` of the list of repositories.
+    ListRepositories,
     /// `GET` of a list of referrers.
     ListReferrers,
     /// A request to the token service.
@@ -52,6 +54,7 @@ impl fmt::Display for Operation {
             Self::WriteBlob => "write blob",
             Self::CancelUpload => "cancel upload of",
             Self::ListTags => "list tags of",
+            Self::ListRepositories => "list the repositories of",
             Self::ListReferrers => "list referrers of",
             Self::Token => "get a token for",
         })

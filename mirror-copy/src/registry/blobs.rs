@@ -19,6 +19,13 @@ pub(super) const SMALL: u64 = 32 * 1024;
 /// Maximum number of addresses that are tried for one foreign layer.
 const MAX_FOREIGN_URLS: usize = 4;
 
+/// A blob that a registry reports to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FoundBlob {
+    /// In bytes; `None` if the response does not contain it.
+    pub(crate) size: Option<u64>,
+}
+
 pub(super) struct OpenBlob {
     pub(super) response: Response,
     /// Bytes at the beginning of this body to skip, because the registry ignored the range.
@@ -29,6 +36,14 @@ pub(super) struct OpenBlob {
 
 impl Repository {
     pub(crate) async fn has_blob(&self, digest: &Digest) -> Result<bool, RegistryError> {
+        Ok(self.head_blob(digest).await?.is_some())
+    }
+
+    /// Requests a blob by `HEAD`. Returns `None` if the registry does not have it.
+    pub(crate) async fn head_blob(
+        &self,
+        digest: &Digest,
+    ) -> Result<Option<FoundBlob>, RegistryError> {
         let subject = self.subject(Operation::FindBlob, &format!("@{digest}"));
         let url = self.url(&format!("blobs/{digest}"));
         // A redirect to the content means as much as 200, and signed URLs may refuse a HEAD.
@@ -40,7 +55,16 @@ impl Repository {
         // A response with another digest, or a page, is not this blob.
         let is_other = header_digest(response.headers()).is_some_and(|other| other != *digest)
             || manifest::is_page_type(&content_type(&response));
-        Ok(response.status() != 404 && !(response.status().is_success() && is_other))
+        let is_success = response.status().is_success();
+        if response.status() == 404 || is_success && is_other {
+            return Ok(None);
+        }
+        // A redirect has a body of its own, and an encoded body another length.
+        let is_plain = is_success && compression(response.headers()).is_none();
+        let size = is_plain.then(|| content_length(response.headers()));
+        Ok(Some(FoundBlob {
+            size: size.flatten(),
+        }))
     }
 
     /// Opens the content of a blob from byte `offset` on (RFC 9110 section 14). Always sends the request to the registry,

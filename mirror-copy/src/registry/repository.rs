@@ -57,6 +57,20 @@ impl Registry {
     }
 }
 
+impl Registry {
+    /// Returns a handle for the list of all repositories. It has no name, so that only requests with a URL of their own can be
+    /// sent.
+    pub(super) fn all_repositories(&self) -> Repository {
+        Repository {
+            registry: self.clone(),
+            name: "".into(),
+            scopes: Scopes::catalog(),
+            reservation: None,
+            metadata_permits: None,
+        }
+    }
+}
+
 impl Repository {
     /// Returns a handle that uses the memory of a copy.
     pub(crate) fn of_copy(self, reservation: &Arc<Reservation>) -> Self {

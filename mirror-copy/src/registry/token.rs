@@ -41,6 +41,11 @@ impl Scopes {
         )]))
     }
 
+    /// The right to list all repositories, as the token specification of distribution names it.
+    pub(super) fn catalog() -> Self {
+        Self(BTreeSet::from(["registry:catalog:*".to_owned()]))
+    }
+
     /// Adds the right to read another repository, as a mount needs it.
     pub(super) fn and_pull(&self, repository: &str) -> Self {
         self.union(&Self::pull(repository))

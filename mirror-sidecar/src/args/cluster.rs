@@ -6,17 +6,15 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::TypedValueParser as _;
-use mirror_contract::namespace::DEFAULT_EXCLUDED;
-use mirror_contract::owners::DEFAULT_SKIPPED;
-use mirror_contract::{Backup, NamespacePattern, OwnerPattern, Sidecar};
+use mirror_contract::Backup;
 use secrecy::SecretString;
 
 use super::sources::{SizeLimit, size_limit};
-use super::values::{duration, namespace_pattern, positive, secret_name};
+use super::values::{duration, positive, secret_name};
+use super::workload_selection::{WorkloadSelectionArgs, policy_name};
 use crate::cluster::Readmit;
 use crate::cluster::config::{ClusterConfig, Kubernetes, OnMovedTag, PullPlan};
 use crate::cluster::index::Limits;
-use crate::cluster::policies::follow::Filter;
 use crate::namespace_budget::DailyBudget;
 
 /// Shortest re-check interval: registries limit the rate of requests.
@@ -24,9 +22,6 @@ const MIN_RECHECK: Duration = Duration::from_secs(1);
 
 /// Longest name of a replica: the name of its Lease has a prefix, and at most 253 characters.
 const MAX_REPLICA: usize = 238;
-
-/// Longest name of a policy: names of webhook configurations add to it, and have at most 253 characters.
-const MAX_POLICY: usize = 237;
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Kubernetes")]
@@ -36,40 +31,8 @@ pub struct ClusterArgs {
     /// mirrored, and write Events. `off`: only respond to requests, and copy the requested images
     #[arg(long, env = "KUBERNETES", value_enum, default_value = "off")]
     pub kubernetes: Kubernetes,
-    /// Namespaces that are ignored: no images are copied for them, and no pull Secrets are created or listed there; a
-    /// trailing * is a wildcard. If a policy is followed, its `excludedNamespaces` apply instead
-    #[arg(
-        long,
-        env = "EXCLUDE_NAMESPACES",
-        value_delimiter = ',',
-        value_name = "NAME,…",
-        default_values = DEFAULT_EXCLUDED,
-        value_parser = namespace_pattern
-    )]
-    pub exclude_namespaces: Vec<NamespacePattern<'static>>,
-    /// Address of the facade as policies name it in `sidecar`, such as mirror-sidecar.image-mirror.svc:5000 (repeatable, or
-    /// comma-separated). The `ClusterAdmissionPolicies` that name it decide which images are copied for which workloads, instead
-    /// of --exclude-namespaces and --skip-owner. Without it and without --policy, no policy is followed
-    #[arg(
-        long = "facade-address",
-        env = "FACADE_ADDRESS",
-        value_delimiter = ',',
-        value_name = "HOST:PORT,…",
-        value_parser = facade_address
-    )]
-    pub facade_addresses: Vec<Sidecar<'static>>,
-    /// Name of the only `ClusterAdmissionPolicy` that is followed. Without --facade-address, its `sidecar` may be any
-    #[arg(long, env = "POLICY", value_name = "NAME", value_parser = policy_name)]
-    pub policy: Option<String>,
-    /// File with the settings of the policy, in YAML or JSON, which decides instead of the policies in the cluster; reloaded
-    /// when it changes
-    #[arg(
-        long,
-        env = "POLICY_SETTINGS",
-        value_name = "FILE",
-        conflicts_with = "policy"
-    )]
-    pub policy_settings: Option<PathBuf>,
+    #[command(flatten)]
+    pub selection: WorkloadSelectionArgs,
     /// Name of the pull Secret that Pods need for copies. With pull credentials, it is created where it is needed, and its
     /// default name is image-mirror-pull; without them, it must exist in every namespace
     #[arg(long, env = "PULL_SECRET", value_name = "NAME", value_parser = secret_name)]
@@ -94,17 +57,6 @@ pub struct ClusterArgs {
         value_parser = secret_name
     )]
     pub former_pull_secrets: Vec<String>,
-    /// Owner that compares images itself, as API group and kind (repeatable, or comma-separated). The Pods of its workloads
-    /// are ignored. If a policy is followed, its `skipOwners` apply instead
-    #[arg(
-        long = "skip-owner",
-        env = "SKIP_OWNERS",
-        value_delimiter = ',',
-        value_name = "GROUP/KIND,…",
-        default_values = DEFAULT_SKIPPED,
-        value_parser = owner_pattern
-    )]
-    pub skip_owners: Vec<Option<OwnerPattern<'static>>>,
     /// User that Pods pull copies as; it needs only read permission
     #[arg(long, env = "PULL_USERNAME", value_name = "NAME")]
     pub pull_username: Option<String>,
@@ -189,20 +141,12 @@ pub struct ClusterArgs {
 impl ClusterArgs {
     pub fn config(self, pull_plan: PullPlan) -> ClusterConfig {
         let former_pull_secrets = self.former_pull_secrets(pull_plan.name());
-        let followed_policies = if self.policy_settings.is_some() {
-            Filter::default()
-        } else {
-            Filter {
-                addresses: self.facade_addresses,
-                name: self.policy,
-            }
-        };
         ClusterConfig {
             mode: self.kubernetes,
             former_pull_secrets,
             pull_plan,
-            followed_policies,
-            skip_owners: self.skip_owners.into_iter().flatten().collect(),
+            followed_policies: self.selection.followed_policies(),
+            skip_owners: self.selection.skip_owners(),
             readmit: self.readmit,
             readmit_per_minute: self.readmit_per_minute,
             reinvoke_policy: self.reinvoke_policy,
@@ -238,32 +182,11 @@ fn place(text: &str) -> Result<[Backup; 2], &'static str> {
     Backup::with_both_namings(text.trim()).ok_or("must be registry/repository, in lower case")
 }
 
-/// Returns `None` for an empty text, which is the variable of an empty list.
-fn owner_pattern(text: &str) -> Result<Option<OwnerPattern<'static>>, &'static str> {
-    match (text.trim(), OwnerPattern::parse(text.trim())) {
-        ("", _) => Ok(None),
-        (_, Some(pattern)) => Ok(Some(pattern.into_owned())),
-        (_, None) => Err("must be an API group and a kind, such as postgresql.cnpg.io/Cluster"),
-    }
-}
-
-fn facade_address(text: &str) -> Result<Sidecar<'static>, &'static str> {
-    let address = Sidecar::parse(text.trim()).map(Sidecar::into_owned);
-    address.ok_or("must be host:port, in lower case")
-}
-
 fn replica_name(text: &str) -> Result<String, &'static str> {
     let name = secret_name(text)
         .ok()
         .filter(|name| name.len() <= MAX_REPLICA);
     name.ok_or("must be lower-case letters, digits, hyphens and dots, as names of Pods are")
-}
-
-fn policy_name(text: &str) -> Result<String, &'static str> {
-    let name = secret_name(text)
-        .ok()
-        .filter(|name| name.len() <= MAX_POLICY);
-    name.ok_or("must be lower-case letters, digits, hyphens and dots, as names of policies are")
 }
 
 /// Parses an RFC 1123 label.

@@ -138,6 +138,7 @@ impl CopyArgs {
             ignored_digest_tag: Some(anchor),
             // The operator names the images here.
             max_bytes: None,
+            resend: std::collections::HashSet::new(),
         })
     }
 }

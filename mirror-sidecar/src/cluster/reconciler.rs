@@ -37,6 +37,7 @@ use super::replicas::Replicas;
 use super::shared_index::SharedIndex;
 use crate::cluster::config::OnMovedTag;
 use crate::lookup::Lookup;
+pub(in crate::cluster) use controller::images_in_use::{Use, images_in_index};
 pub use metrics::ReconcilerMetrics;
 pub use rate_limits::UpstreamLimits;
 

@@ -1,10 +1,11 @@
-//! The images or repositories of a command, from arguments and from a list on standard input.
+//! The images or repositories of a command, from arguments and from a list on standard input or in a file.
 //!
 //! All invalid entries are reported together.
 
 use std::collections::HashSet;
 use std::fmt;
-use std::io::{self, BufRead, IsTerminal as _, Read as _};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal as _, Read as _};
 use std::path::Path;
 
 use mirror_contract::ImageRef;
@@ -32,7 +33,7 @@ const MISTAKES_SHOWN: usize = 100;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::commands) enum Origin {
     Argument,
-    /// A line of standard input, from 1.
+    /// A line of the list, from 1.
     Line(usize),
 }
 
@@ -61,9 +62,17 @@ pub(in crate::commands) struct List<T> {
 pub(in crate::commands) fn images(
     arguments: &[String],
 ) -> Result<List<ImageRef<'static>>, UsageError> {
+    images_and_file(arguments, None)
+}
+
+/// Reads images, each once, also from a file with a list.
+pub(in crate::commands) fn images_and_file(
+    arguments: &[String],
+    file: Option<&Path>,
+) -> Result<List<ImageRef<'static>>, UsageError> {
     let parse =
         |text: &str| parse_image(text).map_err(|reason| format!("image {text:?}: {reason}"));
-    let mut list = parsed(arguments, parse)?;
+    let mut list = parsed_with_file(arguments, file, parse)?;
     let mut seen = HashSet::new();
     list.entries
         .retain(|entry| seen.insert(entry.value.clone().without_redundant_tag()));
@@ -152,6 +161,14 @@ pub(in crate::commands) fn parsed<T>(
     arguments: &[String],
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> Result<List<T>, UsageError> {
+    parsed_with_file(arguments, None, parse)
+}
+
+fn parsed_with_file<T>(
+    arguments: &[String],
+    file: Option<&Path>,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<List<T>, UsageError> {
     let mut mistakes = Mistakes::default();
     let mut entries = Vec::new();
     let mut add = |origin, text: &str| match parse(text) {
@@ -170,8 +187,17 @@ pub(in crate::commands) fn parsed<T>(
             read_lines(io::stdin().lock(), &mut add)?;
         }
     }
+    if let Some(path) = file {
+        let wrong = |error| UsageError(format!("--file {}: {error}", path.display()));
+        let list = File::open(path).map_err(wrong)?;
+        read_lines(BufReader::new(list), &mut add)?;
+    }
     if entries.is_empty() && mistakes.0.is_empty() {
-        return Err(UsageError("the list on standard input is empty".into()));
+        let list = file.map_or_else(
+            || "on standard input".to_owned(),
+            |path| path.display().to_string(),
+        );
+        return Err(UsageError(format!("the list {list} is empty")));
     }
     Ok(List { entries, mistakes })
 }

@@ -156,11 +156,11 @@ fn excluded_namespaces(
     stop: &CancellationToken,
 ) -> Result<ExcludedNamespaces, UsageError> {
     let policies = Policies::default();
-    if let Some(path) = args.policy_settings.clone() {
+    if let Some(path) = args.selection.policy_settings.clone() {
         let file = SettingsFile::load(path, policies.clone(), config.clone())?;
         tokio::spawn(stop.clone().run_until_cancelled_owned(file.follow()));
     }
-    let flags = args.exclude_namespaces.iter().cloned();
+    let flags = args.selection.exclude_namespaces.iter().cloned();
     let flags: ExcludedNamespaces = flags.collect();
     Ok(flags.with_policies(policies))
 }

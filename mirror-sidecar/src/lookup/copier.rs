@@ -286,7 +286,7 @@ impl Copier for BackupCopier {
 }
 
 /// The source has no such image, or shows none to this client: many registries do not disclose that a name is free.
-fn is_unseen(error: &CopyError) -> bool {
+pub(crate) fn is_unseen(error: &CopyError) -> bool {
     match error {
         CopyError::SourceMissing { .. } | CopyError::Source(RegistryError::LoginNeeded { .. }) => {
             true

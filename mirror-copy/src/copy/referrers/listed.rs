@@ -22,7 +22,7 @@ pub enum DigestTag {
 
 impl DigestTag {
     /// The tags that cosign writes.
-    pub(super) const OF_COSIGN: [Self; 3] = [Self::Signature, Self::Attestation, Self::Sbom];
+    pub(crate) const OF_COSIGN: [Self; 3] = [Self::Signature, Self::Attestation, Self::Sbom];
 
     /// Returns the tag for this digest, such as `sha256-<hex>.sig`.
     #[must_use]
@@ -131,6 +131,11 @@ impl ListedReferrers {
         let digests = list.referrers.iter();
         let digests = digests.map(|referrer| referrer.descriptor.digest.to_string());
         Self(digests.collect())
+    }
+
+    /// Returns the digests in the list.
+    pub fn digests(&self) -> impl Iterator<Item = Digest> {
+        self.0.iter().filter_map(|digest| digest.parse().ok())
     }
 
     /// Returns whether the list is empty.

@@ -166,7 +166,7 @@ impl Builder {
             tokio::spawn(stop.clone().run_until_cancelled_owned(health.run()));
         }
         // Settings of a file are refused instead.
-        if self.cluster.policy_settings.is_none() {
+        if self.cluster.selection.policy_settings.is_none() {
             let policies = self.excluded_namespaces.policies().clone();
             let report = report_unusable_rules(policies, locations);
             tokio::spawn(stop.clone().run_until_cancelled_owned(report));

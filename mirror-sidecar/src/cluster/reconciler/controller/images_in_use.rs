@@ -12,12 +12,13 @@ use crate::cluster::policies::CopyClaim;
 use crate::cluster::reconciler::image_state::{ImageState, Maintenance, Owner};
 use crate::cluster::reconciler::rate_limits::{BURST, CHECK_SPACING};
 use crate::cluster::reconciler::recheck_schedule::{Clock, Phase};
+use crate::cluster::shared_index::SharedIndex;
 
 /// Images in use by the name of the original, or by their own name if the original is unknown.
-pub(in crate::cluster::reconciler) type ImagesInUse = BTreeMap<Image, Use>;
+pub(in crate::cluster) type ImagesInUse = BTreeMap<Image, Use>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cluster::reconciler) enum Use {
+pub(in crate::cluster) enum Use {
     /// By its own name, by names of its copies, or both.
     Original {
         /// The names of its copies that are in use.
@@ -36,6 +37,32 @@ pub(in crate::cluster::reconciler) struct NamedCopies {
     pub in_backup: Vec<Image>,
     /// The pairs of copy and original that annotations record.
     pub annotated: Vec<(Image, Image)>,
+}
+
+/// Returns the images in use of one backup.
+pub(in crate::cluster) fn images_in_index(
+    cluster: &SharedIndex,
+    backup: &Backup,
+    is_default: bool,
+) -> ImagesInUse {
+    let (originals, named) = cluster.read(|index| {
+        let image = |image: ImageUse<'_>| Arc::clone(image.image);
+        // Anybody can name an image in any backup. In a backup that the rules of the namespace do not use, nothing is checked or
+        // written for it.
+        let claims = CopyClaim::ALL.into_iter();
+        let claims = claims.filter(|claim| is_default || *claim != CopyClaim::Barred);
+        let named = claims.map(|claim| {
+            let annotated = index.opaque_copies(claim);
+            let annotated = annotated.map(|(copy, image)| (Arc::clone(copy), Arc::clone(image)));
+            NamedCopies {
+                claim,
+                in_backup: index.images_in_backup(claim).map(image).collect(),
+                annotated: annotated.collect(),
+            }
+        });
+        (index.images().map(image).collect(), named.collect())
+    });
+    images_in_use(originals, named, backup)
 }
 
 /// Derives the images in use from the images that workloads name: `originals`, and those in the backup.
@@ -118,26 +145,7 @@ impl Controller {
         self.ctx.lookup.budgets().share(self.ctx.replicas.live());
         let backup = self.ctx.lookup.backup().clone();
         let is_default = self.ctx.lookup.name().is_default();
-        let images_in_use = self.ctx.cluster.read(|index| {
-            let image = |image: ImageUse<'_>| Arc::clone(image.image);
-            // Anybody can name an image in any backup. In a backup that the rules of the namespace do not use, nothing is
-            // checked or written for it.
-            let claims = CopyClaim::ALL.into_iter();
-            let claims = claims.filter(|claim| is_default || *claim != CopyClaim::Barred);
-            let named = claims.map(|claim| {
-                let annotated = index.opaque_copies(claim);
-                let annotated =
-                    annotated.map(|(copy, image)| (Arc::clone(copy), Arc::clone(image)));
-                NamedCopies {
-                    claim,
-                    in_backup: index.images_in_backup(claim).map(image).collect(),
-                    annotated: annotated.collect(),
-                }
-            });
-            (index.images().map(image).collect(), named.collect())
-        });
-        let (originals, named) = images_in_use;
-        let images_in_use = self::images_in_use(originals, named, &backup);
+        let images_in_use = images_in_index(&self.ctx.cluster, &backup, is_default);
         self.images.retain(|image, _| {
             let stays = images_in_use.contains_key(image);
             if !stays {
