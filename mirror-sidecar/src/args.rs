@@ -44,7 +44,6 @@ use crate::exit::{FAILURE, USAGE};
 use crate::logging::{self, LogFormat};
 use crate::output::OutputFormat;
 
-pub use workload_selection::WorkloadSelectionArgs;
 
 pub use crate::exit::UsageError;
 

@@ -192,8 +192,8 @@ impl Attempt<'_> {
     /// Writes the anchor tag of a complete copy.
     async fn write_anchor(&self, root: &Digest) -> Result<(), String> {
         let registry = self.locations.backup_registry();
-        let tagged = registry.tag(self.item.copy.path(), root, &anchor(root));
-        match tagged.await {
+        let tag = anchor(root);
+        match registry.tag(self.item.copy.path(), root, &tag).await {
             Ok(true) => Ok(()),
             Ok(false) => Err("the backup registry reports that parts of the image are missing; run again with --deep".into()),
             Err(error) => Err(CopyError::Target(error).to_string()),
