@@ -23,4 +23,5 @@ mod several_backups;
 mod size;
 mod support;
 mod tenant_objects;
+mod verify;
 mod workloads;

@@ -45,6 +45,25 @@ fn two_gibibytes_pass_through_a_few_mebibytes() {
     assert!(peak > 1 << 20, "{peak} bytes cannot be right");
 }
 
+#[test]
+fn two_gibibytes_are_verified_in_a_few_mebibytes() {
+    let image = Arc::new(Endless::new(LAYER_MIB));
+    let backup = image.serve().unwrap();
+    let program = artifacts::sidecar_program().unwrap();
+    let (peak, succeeded) = run(&[
+        program.display().to_string(),
+        "verify".to_owned(),
+        "--deep".to_owned(),
+        "--offline".to_owned(),
+        "registry.example.com/team/big:v1".to_owned(),
+        format!("--registry={}", backup.address()),
+        "--repository=copies".to_owned(),
+        format!("--insecure-registry={}", backup.address()),
+    ]);
+    assert!(succeeded);
+    assert!((1 << 20..=LIMIT).contains(&peak), "{} KiB at the peak", peak >> 10);
+}
+
 /// A program and its arguments.
 pub type Job = Vec<String>;
 

@@ -62,9 +62,10 @@ impl Registry {
                 RegistryError::protocol(&subject, "the response is not a list of repositories")
             })?;
             let list = list.repositories.unwrap_or_default();
-            if page.is_cut {
-                let reason = "its Link header cannot be parsed, so that the list may be incomplete; check any proxy before \
-                              the registry";
+            let is_full = list.items.len() >= PAGE && page.next.is_none();
+            if page.is_cut || is_full {
+                let reason = "a page is full and has no usable Link header, so that the list may be incomplete; check any proxy \
+                              before the registry";
                 return Err(RegistryError::protocol(&subject, reason));
             }
             let wanted = list.items.into_iter().filter_map(|name| name.0);

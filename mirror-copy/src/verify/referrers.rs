@@ -35,9 +35,12 @@ impl Verifier {
                 let listed = self.listed(subject, root, &tags).await;
                 let listed = match listed {
                     Ok(listed) => listed,
-                    Err(error) if error.retry().is_transient() || error.is_denied() => {
-                        return Err(error);
+                    // As for copies: a registry that hides the list is no damage.
+                    Err(error) if error.is_denied() => {
+                        tracing::debug!(%subject, %error, "cannot list referrers");
+                        continue;
                     }
+                    Err(error) if self.registry.probe().await.is_err() => return Err(error),
                     Err(error) => {
                         verified.damage.push(Damage {
                             digest: subject.clone(),

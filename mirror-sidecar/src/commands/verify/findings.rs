@@ -190,9 +190,11 @@ fn of_anchor(
 }
 
 fn notice(item: &Item, inspection: &Inspection) -> Option<Finding> {
-    let CopyState::Found { root, .. } = &inspection.copy else {
+    let CopyState::Found { root, verified, .. } = &inspection.copy else {
         return None;
     };
+    // A damaged copy is nothing to keep.
+    let is_whole = verified.damage.iter().all(|damage| damage.is_of_referrer);
     match &inspection.original {
         Original::Is(original) if original != root && !inspection.original_is_anchored => {
             Some(Finding::new(
@@ -202,7 +204,7 @@ fn notice(item: &Item, inspection: &Inspection) -> Option<Finding> {
                 "none: mirror-sidecar updates the copy with its next re-check, unless --on-moved-tag is keep",
             ))
         }
-        Original::Gone(reason) => Some(Finding::new(
+        Original::Gone(reason) if is_whole => Some(Finding::new(
             Kind::LastCopy,
             root.to_string(),
             format!("{}: {reason}", item.name()),

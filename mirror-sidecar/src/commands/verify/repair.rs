@@ -168,6 +168,9 @@ impl Attempt<'_> {
             Original::Is(other) if other != root && is_unseen(&error) => Err(format!(
                 "the registry of the original does not have {root} any more; its tag stands for {other}"
             )),
+            Original::Gone(_) if is_unseen(&error) => {
+                Err(format!("the original is gone, and no former backup has {root}"))
+            }
             _ => Err(error.to_string()),
         }
     }
