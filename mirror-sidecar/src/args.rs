@@ -37,13 +37,12 @@ pub use facade::{FacadeArgs, FacadeLogin, Transport};
 pub use login::is_username;
 pub use sources::{OriginalsArgs, SizeLimit, SourceArgs, check_docker_config, size_limit};
 pub use tag_filter::TagFilters;
-pub use verify::{ReportFormat, VerifyArgs};
 use values::{duration, listen_address, positive};
+pub use verify::{ReportFormat, VerifyArgs};
 
 use crate::exit::{FAILURE, USAGE};
 use crate::logging::{self, LogFormat};
 use crate::output::OutputFormat;
-
 
 pub use crate::exit::UsageError;
 

@@ -35,4 +35,5 @@ mod stage;
 )]
 mod support;
 mod teams;
+mod verify;
 mod watching;

@@ -61,7 +61,11 @@ fn two_gibibytes_are_verified_in_a_few_mebibytes() {
         format!("--insecure-registry={}", backup.address()),
     ]);
     assert!(succeeded);
-    assert!((1 << 20..=LIMIT).contains(&peak), "{} KiB at the peak", peak >> 10);
+    assert!(
+        (1 << 20..=LIMIT).contains(&peak),
+        "{} KiB at the peak",
+        peak >> 10
+    );
 }
 
 /// A program and its arguments.

@@ -78,8 +78,9 @@ impl Registry {
                 None => return Ok(names),
             }
         }
-        let reason =
-            format!("it has more than {MAX_REPOSITORIES} repositories or {MAX_PAGES} pages of them");
+        let reason = format!(
+            "it has more than {MAX_REPOSITORIES} repositories or {MAX_PAGES} pages of them"
+        );
         Err(RegistryError::protocol(&subject, reason))
     }
 }

@@ -103,12 +103,16 @@ impl DamageKind {
 impl fmt::Display for DamageKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::MissingManifest | Self::MissingBlob => f.write_str("the registry does not have it"),
+            Self::MissingManifest | Self::MissingBlob => {
+                f.write_str("the registry does not have it")
+            }
             Self::WrongSize { expected, actual } => {
                 write!(f, "it has {actual} bytes instead of {expected}")
             }
             Self::WrongDigest { actual } => write!(f, "its content has the digest {actual}"),
-            Self::UnparsableManifest { reason } | Self::Unreadable { reason } => f.write_str(reason),
+            Self::UnparsableManifest { reason } | Self::Unreadable { reason } => {
+                f.write_str(reason)
+            }
         }
     }
 }

@@ -19,7 +19,8 @@ This page is generated from the program's `--help`: `IMAGE_MIRROR_ACCEPT=1 cargo
 ";
 
 /// Pages that explain a flag further.
-const SEE: [(&str, &str); 12] = [
+const SEE: [(&str, &str); 13] = [
+    ("deep", "verify.md#read-every-layer"),
     (
         "private-registry",
         "registries.md#registries-in-private-networks",

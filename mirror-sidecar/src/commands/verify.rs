@@ -160,7 +160,11 @@ impl Backup {
         Ok(repositories.into_iter().map(Work::Repository).collect())
     }
 
-    async fn in_cluster(&self, args: &VerifyArgs, report: &mut Report) -> anyhow::Result<Vec<Item>> {
+    async fn in_cluster(
+        &self,
+        args: &VerifyArgs,
+        report: &mut Report,
+    ) -> anyhow::Result<Vec<Item>> {
         let selection = &args.cluster.selection;
         let policies = Policies::default();
         if let Some(path) = selection.policy_settings.clone() {

@@ -132,7 +132,9 @@ pub(super) fn findings(item: &Item, inspection: &Inspection) -> Vec<Finding> {
 
 fn missing(item: &Item, original: &Original) -> Finding {
     let next_step = match original {
-        Original::Gone(_) => "the original is gone as well: push the image again, or deploy another one",
+        Original::Gone(_) => {
+            "the original is gone as well: push the image again, or deploy another one"
+        }
         _ => REPAIR,
     };
     let detail = "the backup has no copy".to_owned();
@@ -174,7 +176,9 @@ fn of_anchor(
             Some(Finding::new(
                 Kind::MovedTag,
                 tag.clone(),
-                format!("the tag stands for {root}, which has no anchor; that of {original} has one"),
+                format!(
+                    "the tag stands for {root}, which has no anchor; that of {original} has one"
+                ),
                 format!(
                     "find out what moved the tag {tag}; delete the tag, and run again with --repair"
                 ),
@@ -292,7 +296,11 @@ mod tests {
     #[case::moved(Anchor::Missing, Original::Is(digest(3)), &[Kind::MovedTag])]
     #[case::moved_anchor(Anchor::Other(digest(4)), Original::Is(digest(1)), &[Kind::MovedTag])]
     #[case::no_copy_of_ours(Anchor::NotExpected, Original::NotChecked, &[])]
-    fn tags_and_anchors(#[case] anchor: Anchor, #[case] original: Original, #[case] expected: &[Kind]) {
+    fn tags_and_anchors(
+        #[case] anchor: Anchor,
+        #[case] original: Original,
+        #[case] expected: &[Kind],
+    ) {
         assert_eq!(kinds(anchor, Vec::new(), original), expected);
     }
 
@@ -303,7 +311,11 @@ mod tests {
             ..damage(DamageKind::MissingBlob)
         };
         let missing = damage(DamageKind::MissingManifest);
-        let found = kinds(Anchor::Right, vec![lacked, missing], Original::Is(digest(1)));
+        let found = kinds(
+            Anchor::Right,
+            vec![lacked, missing],
+            Original::Is(digest(1)),
+        );
         assert_eq!(found, [Kind::MissingManifest, Kind::IncompleteOriginal]);
     }
 }

@@ -197,7 +197,10 @@ impl Inspector<'_> {
     /// Returns the missing parts that the original, which has the same digest, lacks as well.
     async fn lacked_by_original(&self, item: &Item, verified: &Verified) -> HashSet<Digest> {
         let mut lacked = HashSet::new();
-        let source = item.original.as_ref().map(|image| self.locations.source(image));
+        let source = item
+            .original
+            .as_ref()
+            .map(|image| self.locations.source(image));
         let Some(Ok(source)) = source else {
             return lacked;
         };

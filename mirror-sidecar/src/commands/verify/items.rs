@@ -197,7 +197,11 @@ mod tests {
     #[test]
     fn tags_of_a_repository_become_items() {
         let hex = "ab".repeat(32);
-        let tags = ["1", &format!("sha256-{hex}.mirror"), &format!("sha256-{hex}.sig")];
+        let tags = [
+            "1",
+            &format!("sha256-{hex}.mirror"),
+            &format!("sha256-{hex}.sig"),
+        ];
         let tags = tags.map(str::to_owned);
         let group = of_repository(&backup(), "acme/docker.io-library-nginx", &tags);
         let names = |items: &[Item]| items.iter().map(Item::name).collect::<Vec<_>>();

@@ -3,7 +3,9 @@
 //! A complete copy is never overwritten, and its tag never moved. Only a copy that cannot be repaired is replaced by the image
 //! that the tag of the original stands for.
 
-use mirror_copy::{CopyError, CopyOptions, Digest, RegistryError, Source, TagOrDigest, Target, Verifier};
+use mirror_copy::{
+    CopyError, CopyOptions, Digest, RegistryError, Source, TagOrDigest, Target, Verifier,
+};
 
 use super::inspection::{Anchor, CopyState, Inspection, Inspector, Original};
 use super::items::Item;
@@ -65,8 +67,7 @@ pub(super) fn is_damaged(inspection: &Inspection) -> bool {
     match &inspection.copy {
         CopyState::Missing | CopyState::Unusable(_) => true,
         CopyState::Found { anchor, .. } => {
-            has_damage(inspection, true)
-                || matches!(anchor, Anchor::Missing | Anchor::Other(_))
+            has_damage(inspection, true) || matches!(anchor, Anchor::Missing | Anchor::Other(_))
         }
     }
 }
@@ -168,9 +169,9 @@ impl Attempt<'_> {
             Original::Is(other) if other != root && is_unseen(&error) => Err(format!(
                 "the registry of the original does not have {root} any more; its tag stands for {other}"
             )),
-            Original::Gone(_) if is_unseen(&error) => {
-                Err(format!("the original is gone, and no former backup has {root}"))
-            }
+            Original::Gone(_) if is_unseen(&error) => Err(format!(
+                "the original is gone, and no former backup has {root}"
+            )),
             _ => Err(error.to_string()),
         }
     }

@@ -88,7 +88,10 @@ impl ImageReport {
         };
         let result = if findings.iter().any(Finding::is_open_problem) {
             Outcome::NotProtected
-        } else if findings.iter().any(|finding| finding.repaired == Some(true)) {
+        } else if findings
+            .iter()
+            .any(|finding| finding.repaired == Some(true))
+        {
             Outcome::Repaired
         } else {
             Outcome::Protected
@@ -138,7 +141,8 @@ impl Report {
 
     /// Sorts the images by name: they are verified in any order.
     pub(super) fn sort(&mut self) {
-        self.images.sort_by(|one, other| one.image.cmp(&other.image));
+        self.images
+            .sort_by(|one, other| one.image.cmp(&other.image));
         self.not_checked
             .sort_by(|one, other| one.object.cmp(&other.object));
     }
