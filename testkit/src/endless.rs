@@ -87,7 +87,7 @@ impl Endless {
         digest::of(&self.manifest)
     }
 
-    /// Serves the image under every repository and tag.
+    /// Serves the image under every repository and tag, except digest tags of referrers, which it does not have.
     ///
     /// # Errors
     /// When no port can be bound.
@@ -131,8 +131,11 @@ async fn source(State(image): State<Arc<Endless>>, request: Request) -> Response
     let path = request.uri().path();
     let name = path.rsplit('/').next().unwrap_or_default();
     let is_head = request.method() == Method::HEAD;
+    let is_of_referrer = name.starts_with("sha256-") && !name.ends_with(".mirror");
     let (media_type, size, body) = if path == "/v2/" {
         return answer(StatusCode::OK, &[]);
+    } else if is_of_referrer {
+        return answer(StatusCode::NOT_FOUND, &[]);
     } else if path.contains("/manifests/") && (!name.contains(':') || name == image.digest()) {
         (
             OCI_MANIFEST,

@@ -89,12 +89,12 @@ impl Scene {
         anchor_tag(&Digest::parse(digest.as_ref()).unwrap())
     }
 
-    fn layer(&self) -> oci_spec::image::Digest {
-        digest_of(&self.platform.blobs[1])
+    fn layer(&self) -> String {
+        digest_of(&self.platform.blobs[1]).to_string()
     }
 
     fn set_blob(&self, content: Option<Bytes>) {
-        let key = (self.repository(), self.layer().to_string());
+        let key = (self.repository(), self.layer());
         let blobs = &mut self.backup.state().blobs;
         match content {
             Some(content) => blobs.insert(key, content),
@@ -148,9 +148,9 @@ impl Scene {
             Damage::MovedAnchor => self.set_tag(&self.anchor(), Some(platform.to_string())),
         }
         match damage {
-            Damage::Layer => ("missing_blob", self.layer().to_string()),
-            Damage::Size => ("wrong_size", self.layer().to_string()),
-            Damage::Content => ("wrong_digest", self.layer().to_string()),
+            Damage::Layer => ("missing_blob", self.layer()),
+            Damage::Size => ("wrong_size", self.layer()),
+            Damage::Content => ("wrong_digest", self.layer()),
             Damage::Platform => ("missing_manifest", platform.to_string()),
             Damage::Manifest => ("wrong_digest", platform.to_string()),
             Damage::Garbage => ("wrong_digest", platform.to_string()),
@@ -291,7 +291,7 @@ fn a_claim_without_the_content_is_seen_by_reading() {
     scene.backup.fault(Method::HEAD, &path, usize::MAX, claim);
     assert_eq!(scene.verify(&[]).code, Some(0));
     let deep = scene.verify(&["--deep"]);
-    let layer = scene.layer().to_string();
+    let layer = scene.layer();
     assert_eq!(deep.findings(), [("missing_blob", layer.as_str())]);
     let repaired = scene.verify(&["--deep", "--repair"]);
     assert_eq!(repaired.code, Some(0), "{}", repaired.document);
@@ -342,7 +342,7 @@ fn drift_and_last_copies_are_notices() {
     );
     scene.damage(Damage::Layer);
     let lost = scene.verify(&["--repair"]);
-    let layer = scene.layer().to_string();
+    let layer = scene.layer();
     assert_eq!(
         (lost.code, lost.findings()),
         (Some(2), vec![("missing_blob", &*layer)])
