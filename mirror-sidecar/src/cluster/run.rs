@@ -427,10 +427,7 @@ fn certificate_events(
 }
 
 fn followed(config: &ClusterConfig, rules: &ByBackup<Rules>) -> Followed {
-    let fallback = match rules.named().next() {
-        Some(_) => Fallback::CopyNothing,
-        None => Fallback::CopyAll,
-    };
+    let fallback = Fallback::of(rules);
     let rules = rules.of_default();
     let excluded = &rules.excluded_namespaces;
     let fallback = Policy::of_flags(excluded.patterns(), &rules.skip_owners, fallback);

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::api_server::ApiServer;
 use super::index::{Limits, SharedAmounts};
-use super::policies::Policy;
 use super::policies::follow::{Filter, Followed, KNOWN_WITHIN};
+use super::policies::{Fallback, Policy};
 use super::reconciler::{Use, images_in_index};
 use super::shared_index::Indexes;
 use super::watch::watch;
@@ -127,7 +127,8 @@ async fn follow_policies(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let excluded = &rules.excluded_namespaces;
-    let fallback = Policy::of_flags(excluded.patterns(), &rules.skip_owners);
+    let fallback = Fallback::of(rules.locations);
+    let fallback = Policy::of_flags(excluded.patterns(), &rules.skip_owners, fallback);
     let policies = excluded.policies().clone();
     let followed = Followed::new(rules.followed_policies.clone(), fallback, policies);
     if !followed.is_any() {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::pull_destinations::PullDestinations;
 use super::selector::Selector;
+use crate::backups::ByBackup;
 use crate::cluster::json_fields::field;
 use crate::cluster::workload::{Labels, Workload};
 
@@ -35,6 +36,17 @@ pub enum Fallback {
     CopyAll,
     /// Nothing. With several backups, the rules may keep images out of the backup that others share.
     CopyNothing,
+}
+
+impl Fallback {
+    /// Returns what is right for these backups.
+    #[must_use]
+    pub fn of<T>(backups: &ByBackup<T>) -> Self {
+        match backups.named().next() {
+            Some(_) => Self::CopyNothing,
+            None => Self::CopyAll,
+        }
+    }
 }
 
 impl Policy {

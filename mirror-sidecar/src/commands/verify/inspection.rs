@@ -125,14 +125,14 @@ impl Inspector<'_> {
         } else {
             Anchor::NotExpected
         };
-        let verified = match verifier.image(&root).await {
+        let image = match verifier.image(&root).await {
             Err(error) if error.is_denied() => self.absent_unless_refused(error).await?,
-            verified => Some(verified?),
+            image => Some(image?),
         };
-        let Some(verified) = verified else {
+        let Some(image) = image else {
             return Ok(CopyState::Missing);
         };
-        let lacks_root = verified
+        let lacks_root = image
             .damage
             .iter()
             .any(|damage| damage.digest == root && damage.kind == DamageKind::MissingManifest);
@@ -142,7 +142,7 @@ impl Inspector<'_> {
         Ok(CopyState::Found {
             root,
             anchor,
-            verified,
+            verified: image,
         })
     }
 
