@@ -13,6 +13,7 @@ mod manifests;
 mod node;
 mod options;
 mod platforms;
+mod preview;
 mod progress;
 mod referrers;
 mod referrers_tag;
@@ -24,6 +25,7 @@ mod transfer;
 
 pub use error::CopyError;
 pub use options::{CopyOptions, Source, Target};
+pub use preview::{MissingBlob, Presence, Preview, preview};
 pub use progress::{Event, Progress};
 pub use referrers::{DigestTag, ListedReferrers};
 pub use report::CopyReport;
@@ -32,19 +34,14 @@ use crate::reference::TagOrDigest;
 use crate::registries::metadata_budget::Reservation;
 use crate::registry::{Access, Located, Manifest};
 use copy_graph::CopyGraph;
-use job::{Job, Part, REPORT_EVERY, ReferrerState, Sent, Sums};
+use job::{Job, Part, REPORT_EVERY};
 use manifests::may_lack_parts;
-use report::{Root, Tally, one_more};
+use report::{Root, one_more};
 use root::{Names, wanted};
-use sessions::Abandoned;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::time::sleep;
-
-/// Concurrent requests of one copy to its source for manifests and lists: with headers of 400 KiB each, the most that the
-/// HTTP client reads, they take 6.4 MiB.
-const SOURCE_METADATA_REQUESTS: usize = 16;
 
 /// Copies an image with everything that it names, all platforms, byte for byte.
 ///
@@ -63,31 +60,8 @@ pub async fn copy(
     progress: &dyn Progress,
 ) -> Result<CopyReport, CopyError> {
     let started = Instant::now();
-    let from = source.registry.counting_from_zero();
-    let to = target.registry.counting_from_zero();
-    let reservation = from.reservation_of_copy();
-    let job = Job {
-        source: from
-            .repository(&source.repository, Access::Pull)
-            .map_err(CopyError::Source)?
-            .of_copy(&reservation)
-            .with_metadata_requests(SOURCE_METADATA_REQUESTS),
-        target: to
-            .repository(&target.repository, Access::Push)
-            .map_err(CopyError::Target)?
-            .of_copy(&reservation),
-        reservation,
-        options,
-        progress,
-        tally: Tally::default(),
-        target_has_parts: AtomicBool::new(!options.trust_present),
-        parts_are_missing: AtomicBool::new(false),
-        target_is_distrusted: AtomicBool::new(false),
-        sent: Sent::default(),
-        sums: Sums::default(),
-        referrers: ReferrerState::default(),
-        abandoned: Abandoned::default(),
-    };
+    let job = Job::new(source, target, options, progress)?;
+    let (from, to) = (job.source.registry(), job.target.registry());
     from.expect(job.source.name(), Access::Pull);
     to.expect(job.target.name(), Access::Push);
     let result = tokio::select! {

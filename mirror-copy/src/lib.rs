@@ -41,8 +41,8 @@ mod verify;
 
 pub use address_policy::{PrivateHosts, Resolver, SystemResolver};
 pub use copy::{
-    CopyError, CopyOptions, CopyReport, DigestTag, Event, ListedReferrers, Progress, Source,
-    Target, copy,
+    CopyError, CopyOptions, CopyReport, DigestTag, Event, ListedReferrers, MissingBlob, Presence,
+    Preview, Progress, Source, Target, copy, preview,
 };
 pub use credentials::{
     Credential, CredentialError, Credentials, DockerConfig, Login, read_password_file,

@@ -22,13 +22,13 @@ use std::collections::{HashSet, VecDeque};
 const MANIFESTS_AT_ONCE: usize = 32;
 
 /// Maximum nesting of indexes. Two levels are in use; the limit bounds a hostile image.
-const MAX_DEPTH: usize = 8;
+pub(super) const MAX_DEPTH: usize = 8;
 
 /// Maximum number of manifests of one copy. Large indexes have a few dozen.
-const MAX_MANIFESTS: usize = 20_000;
+pub(super) const MAX_MANIFESTS: usize = 20_000;
 
 /// Maximum number of blobs of one copy. Large images have a few hundred, and each takes a few hundred bytes of memory.
-const MAX_BLOBS: usize = 20_000;
+pub(super) const MAX_BLOBS: usize = 20_000;
 
 /// Large blobs of one copy that are in flight concurrently. More would not be faster, only take longer each, and would leave
 /// no memory for small ones.

@@ -2,7 +2,7 @@
 
 use super::error::CopyError;
 use super::node::{Blob, Node};
-use super::options::CopyOptions;
+use super::options::{CopyOptions, Source, Target};
 use super::progress::Progress;
 use super::report::Tally;
 use super::sessions::Abandoned;
@@ -11,7 +11,7 @@ use crate::json;
 use crate::lock::lock;
 use crate::manifest::MAX_DESCRIPTORS;
 use crate::registries::metadata_budget::{BeyondLimit, Lease, Reservation};
-use crate::registry::{Manifest, Repository};
+use crate::registry::{Access, Manifest, Repository};
 use oci_spec::image::Digest;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -40,6 +40,10 @@ const MAX_REFERRERS: usize = 1000;
 
 /// Referrers, and lists of them, that are read concurrently.
 const REFERRERS_AT_ONCE: usize = 12;
+
+/// Concurrent requests of one copy to its source for manifests and lists: with headers of 400 KiB each, the most that the
+/// HTTP client reads, they take 6.4 MiB.
+const SOURCE_METADATA_REQUESTS: usize = 16;
 
 /// One copy in progress.
 pub(super) struct Job<'a> {
@@ -162,6 +166,41 @@ impl ReferrerState {
     pub(super) fn forget_all(&self) {
         let mut known = lock(&self.known);
         known.clear();
+    }
+}
+
+impl<'a> Job<'a> {
+    pub(super) fn new(
+        source: &Source,
+        target: &Target,
+        options: &'a CopyOptions,
+        progress: &'a dyn Progress,
+    ) -> Result<Self, CopyError> {
+        let from = source.registry.counting_from_zero();
+        let to = target.registry.counting_from_zero();
+        let reservation = from.reservation_of_copy();
+        Ok(Self {
+            source: from
+                .repository(&source.repository, Access::Pull)
+                .map_err(CopyError::Source)?
+                .of_copy(&reservation)
+                .with_metadata_requests(SOURCE_METADATA_REQUESTS),
+            target: to
+                .repository(&target.repository, Access::Push)
+                .map_err(CopyError::Target)?
+                .of_copy(&reservation),
+            reservation,
+            options,
+            progress,
+            tally: Tally::default(),
+            target_has_parts: AtomicBool::new(!options.trust_present),
+            parts_are_missing: AtomicBool::new(false),
+            target_is_distrusted: AtomicBool::new(false),
+            sent: Sent::default(),
+            sums: Sums::default(),
+            referrers: ReferrerState::default(),
+            abandoned: Abandoned::default(),
+        })
     }
 }
 
