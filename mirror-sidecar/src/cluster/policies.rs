@@ -4,6 +4,7 @@
 //! for the [`Policy`]s that are in force, and does no I/O.
 
 mod allowed_logins;
+pub mod decision;
 pub mod file;
 pub mod follow;
 mod policy;

@@ -72,6 +72,8 @@ pub struct Workload {
     pub is_annotated: bool,
     /// The images as they are written, without placeholders and without those that are never pulled.
     pub images: Vec<String>,
+    /// Images with the pull policy `Never`, which are on the nodes already and are not copied.
+    pub never_pulled: Vec<String>,
     /// The names and images of containers and init containers, without placeholders.
     pub containers: Vec<(String, String)>,
     /// The copies in the policy's annotation, each with its original, and originals that a Pod uses instead of copies, each

@@ -74,6 +74,7 @@ pub fn workload(kind: WorkloadKind, name: &str, images: &[&str]) -> Workload {
             .map(|(index, image)| (format!("c{index}"), (*image).to_owned()))
             .collect(),
         originals: Vec::new(),
+        never_pulled: Vec::new(),
         pull_secrets: Vec::new(),
     }
 }

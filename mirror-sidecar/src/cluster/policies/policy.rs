@@ -49,6 +49,17 @@ impl Fallback {
     }
 }
 
+/// Why a policy does not rewrite an object of a namespace that it selects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotAdmitted<'w> {
+    /// The labels of the object do not match its selector.
+    ObjectSelector,
+    /// An owner of the object compares images itself.
+    Owner { kind: &'w str },
+    /// The object or its template has a label of `skipLabels`.
+    Label { key: &'w str, value: &'w str },
+}
+
 impl Policy {
     /// Parses the `spec` of a `ClusterAdmissionPolicy`.
     ///
@@ -154,11 +165,23 @@ impl Policy {
 
     /// Returns whether it rewrites an object of a namespace that it selects.
     pub(super) fn admits(&self, workload: &Workload) -> bool {
+        self.refusal(workload).is_none()
+    }
+
+    /// Returns why it does not rewrite an object of a namespace that it selects.
+    pub(super) fn refusal<'w>(&self, workload: &'w Workload) -> Option<NotAdmitted<'w>> {
+        if !self.objects.matches(&workload.labels) {
+            return Some(NotAdmitted::ObjectSelector);
+        }
         let mut owners = workload.owners.iter();
-        let mut labels = workload.labels.iter().chain(&workload.template_labels);
-        self.objects.matches(&workload.labels)
-            && !owners.any(|(api_version, kind)| self.settings.skips_owner(api_version, kind))
-            && !labels.any(|(key, value)| self.settings.skips_label(key, value))
+        let owner = owners
+            .find(|(api_version, kind)| self.settings.skips_owner(api_version, kind))
+            .map(|(_, kind)| NotAdmitted::Owner { kind });
+        owner.or_else(|| {
+            let mut labels = workload.labels.iter().chain(&workload.template_labels);
+            let (key, value) = labels.find(|(key, value)| self.settings.skips_label(key, value))?;
+            Some(NotAdmitted::Label { key, value })
+        })
     }
 
     /// Returns the image in the target of a rewrite that replaces `image` in a namespace; `None` if no rule rewrites it.

@@ -110,6 +110,7 @@ fn other_fields_are_read() {
         created: Some("2026-11-23T01:02:03Z".parse().unwrap()),
         is_annotated: true,
         images: vec!["a".into(), "a".into(), "e".into(), "v".into()],
+        never_pulled: vec!["n".into()],
         containers: vec![(String::new(), "a".into()), (String::new(), "a".into())],
         pull_secrets: vec!["one".into(), "two".into(), String::new()],
         ..deployment("web", &[])

@@ -149,9 +149,15 @@ fn workload(key: Key, object: &Value) -> Workload {
             ImageList::Containers | ImageList::InitContainers
         )
     });
-    let images = sources.iter().filter(is_image);
-    let images = images.filter(|source| source.pull_policy != PULL_NEVER);
-    let images: Vec<_> = images.map(|source| source.image.to_owned()).collect();
+    let (images, never_pulled): (Vec<_>, Vec<_>) = sources
+        .iter()
+        .filter(is_image)
+        .partition(|source| source.pull_policy != PULL_NEVER);
+    let texts = |sources: Vec<&Source<'_>>| -> Vec<String> {
+        let texts = sources.into_iter().map(|source| source.image.to_owned());
+        texts.collect()
+    };
+    let (images, never_pulled) = (texts(images), texts(never_pulled));
     let secrets = list(pod_spec, "imagePullSecrets").iter();
     Workload {
         uid: text(metadata, "uid").into(),
@@ -191,6 +197,7 @@ fn workload(key: Key, object: &Value) -> Workload {
             .map(|source| (source.container.to_owned(), source.image.to_owned()))
             .collect(),
         images,
+        never_pulled,
         pull_secrets: secrets
             .map(|secret| text(secret, "name").to_owned())
             .collect(),
