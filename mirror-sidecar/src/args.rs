@@ -10,6 +10,7 @@ mod copy;
 mod facade;
 pub mod image;
 mod login;
+mod plan;
 mod pull;
 #[cfg(test)]
 mod reference;
@@ -35,6 +36,7 @@ pub use config::{BackupFlags, ConfigArgs, LoadedConfig};
 pub use copy::{CopyArgs, ProgressArg};
 pub use facade::{FacadeArgs, FacadeLogin, Transport};
 pub use login::is_username;
+pub use plan::{PlanArgs, PlanFormat};
 pub use sources::{OriginalsArgs, SizeLimit, SourceArgs, check_docker_config, size_limit};
 pub use tag_filter::TagFilters;
 use values::{duration, listen_address, positive};
@@ -43,6 +45,8 @@ pub use verify::{ReportFormat, VerifyArgs};
 use crate::exit::{FAILURE, USAGE};
 use crate::logging::{self, LogFormat};
 use crate::output::OutputFormat;
+
+pub use workload_selection::WorkloadSelectionArgs;
 
 pub use crate::exit::UsageError;
 
@@ -62,9 +66,10 @@ Examples:
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  success
-  1  a copy failed, a port is in use, a registry does not respond, or the results cannot be written
-  2  a flag, an environment variable, a file that one of them names, or an image reference is invalid; or `verify`
-     found an image that is not protected
+  1  a copy failed, a port is in use, a registry does not respond, or the results cannot be written; `plan` was not possible,
+     or not for everything
+  2  a flag, an environment variable, a file that one of them names, or an image reference is invalid; for `plan` and
+     `verify`: some image is not protected
   130, 143  `copy` was interrupted by SIGINT (Ctrl-C) or SIGTERM";
 
 /// Copies container images to a backup registry, and reports their status to the image-mirror policy.
@@ -101,6 +106,7 @@ pub fn parse() -> Result<Cli, ExitCode> {
         .and_then(|matches| Cli::from_arg_matches(&matches))
         .map_err(with_variable)
         .map_err(|error| match (error.print(), error.use_stderr()) {
+            (_, true) if is_plan() => ExitCode::from(FAILURE),
             (_, true) => ExitCode::from(USAGE),
             (Ok(()), false) => ExitCode::SUCCESS,
             (Err(problem), false) if problem.kind() == std::io::ErrorKind::BrokenPipe => {
@@ -108,6 +114,12 @@ pub fn parse() -> Result<Cli, ExitCode> {
             }
             (Err(_), false) => ExitCode::from(FAILURE),
         })
+}
+
+/// Returns whether the command is `plan`, whose exit code 2 is a result and no error.
+fn is_plan() -> bool {
+    let matches = Cli::command().ignore_errors(true).try_get_matches();
+    matches.is_ok_and(|matches| matches.subcommand_name() == Some("plan"))
 }
 
 /// Adds the name of the variable to an error if the value came from there.
@@ -149,6 +161,8 @@ pub enum Command {
     Name(NameArgs),
     /// Check an installation: readiness of the service, push permission, and a dry run of one copy
     Check(CheckArgs),
+    /// Show what would be copied for a cluster, for manifests or for images, and what would not be protected; change nothing
+    Plan(Box<PlanArgs>),
     /// Verify that the backup has every image whole, and repair it on request
     Verify(Box<VerifyArgs>),
     /// Print a completion script for a shell

@@ -6,5 +6,6 @@ pub mod copy;
 mod list;
 pub mod man;
 pub mod name;
+pub mod plan;
 pub mod serve;
 pub mod verify;

@@ -3,6 +3,7 @@
 //! - `args`: flags and environment variables, parsed into types;
 //! - [`config`]: the configuration file: backups, and targets of rewrites;
 //! - `commands`: the commands, which connect the other modules;
+//! - `manifests`: Kubernetes objects in files;
 //! - `facade`: the endpoint for the policy, which looks like an OCI registry;
 //! - [`lookup`]: the status of an image; the backup registry is the source of truth;
 //! - [`target_lookup`]: whether the target of a rewrite has an image;
@@ -45,6 +46,7 @@ pub mod former_backups;
 pub mod locations;
 mod logging;
 pub mod lookup;
+mod manifests;
 pub mod metrics;
 pub mod namespace_budget;
 pub mod origin;
@@ -76,6 +78,7 @@ pub fn run() -> ExitCode {
         Command::Copy(args) => block_on(commands::copy::run(args)),
         Command::Serve(args) => block_on(commands::serve::run(*args)),
         Command::Check(args) => block_on(commands::check::run(args)),
+        Command::Plan(args) => block_on(commands::plan::run(*args)),
         Command::Verify(args) => block_on(commands::verify::run(*args)),
         Command::Completion(args) => Ok(commands::completion::run(&args)),
         Command::Man(args) => commands::man::run(&args),

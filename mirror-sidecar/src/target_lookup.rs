@@ -168,6 +168,18 @@ impl TargetLookup {
         }
     }
 
+    /// Looks up `image` by one `HEAD`, so that no pull-through cache gets an image, and waits for the response. The caller limits
+    /// the number of concurrent calls.
+    ///
+    /// # Errors
+    /// [`Refusal`] if the image cannot be used.
+    pub(crate) async fn probe(&self, image: &ImageRef<'static>) -> Found {
+        self.0.check_place(image)?;
+        let found = timeout(LOOKUP_TIMEOUT, self.0.resolve(image)).await;
+        let silent = || Refusal::unavailable(&format!("{} does not respond", image.host()));
+        Ok(found.map_err(|_| silent())??.1)
+    }
+
     async fn find(&self, image: &ImageRef<'static>, mode: Mode) -> Found {
         self.0.check_place(image)?;
         if let Some(digest) = self.0.seen.get(image).await {

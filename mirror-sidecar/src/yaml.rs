@@ -10,9 +10,21 @@ const ADVICE: &str = ", set DuplicateKeyPolicy in Options if acceptable";
 /// # Errors
 /// The reason in one line, without the lines of the document.
 pub fn parse(text: &str) -> Result<Value, String> {
+    parse_part(text, 0)
+}
+
+/// As [`parse`] for a document of a file. `lines_before` are the lines of the file before it, which the lines in errors include.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_part(text: &str, lines_before: u64) -> Result<Value, String> {
     let options = serde_saphyr::options! { strict_booleans: true };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let reason = error.without_snippet().to_string();
+        let options = serde_saphyr::render_options! {
+            snippets: serde_saphyr::SnippetMode::Off,
+            line_offset: lines_before,
+        };
+        let reason = error.render_with_options(options);
         format!("not YAML: {}", reason.replace(ADVICE, ""))
     })
 }
@@ -23,6 +35,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn lines_in_errors_are_those_of_the_file() {
+        let error = parse_part("a: 1\nb: [", 40).unwrap_err();
+        assert!(error.contains("line 42"), "{error}");
+    }
 
     #[rstest]
     #[case("a: [y, no, on, 'true']", Ok(json!({"a": ["y", "no", "on", "true"]})))]

@@ -17,6 +17,7 @@ mod managed_secrets;
 mod manifests;
 mod moves;
 mod originals_annotation;
+mod plan;
 mod policies;
 mod pull_secrets;
 mod readmission;

@@ -16,6 +16,7 @@ mod hostile_json;
 mod kill;
 mod memory;
 mod outages;
+mod plan;
 mod published;
 mod rewrites;
 mod sessions;

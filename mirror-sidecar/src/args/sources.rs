@@ -140,27 +140,37 @@ impl SourceArgs {
         allowed: &OriginalsArgs,
         backups: impl IntoIterator<Item = &'b BackupLocations>,
     ) -> Result<Registries, UsageError> {
-        let mut credentials = self.credentials()?;
-        let mut hosts = BTreeSet::new();
-        // A client certificate is a login as well.
-        let mut without_certificate = BTreeSet::new();
-        for locations in backups {
-            hosts.insert(locations.current().registry().to_owned());
-            let former = locations.former_registries();
-            without_certificate.extend(former.into_iter().map(str::to_owned));
-        }
-        without_certificate.extend(hosts.iter().cloned());
-        if allowed.docker_config_reads_backup_host {
-            without_certificate.clear();
-        }
-        for host in &without_certificate {
-            credentials = credentials.without(host);
-        }
+        let hosts = BackupHosts::of(allowed, backups);
+        let credentials = self.credentials_without(&hosts)?;
         let options = RegistryOptions {
-            hosts_without_client_certificate: without_certificate,
-            ..allowed.addresses(hosts)
+            // A client certificate is a login as well.
+            hosts_without_client_certificate: hosts.without_login,
+            ..allowed.addresses(hosts.current)
         };
         self.registries_in(credentials, options)
+    }
+
+    /// The credentials of [`Self::originals`].
+    pub fn original_credentials<'b>(
+        &self,
+        allowed: &OriginalsArgs,
+        backups: impl IntoIterator<Item = &'b BackupLocations>,
+    ) -> Result<Credentials, UsageError> {
+        self.credentials_without(&BackupHosts::of(allowed, backups))
+    }
+
+    fn credentials_without(&self, hosts: &BackupHosts) -> Result<Credentials, UsageError> {
+        let credentials = self.credentials()?;
+        let hosts = hosts.without_login.iter();
+        Ok(hosts.fold(credentials, |credentials, host| credentials.without(host)))
+    }
+
+    /// The docker config, for messages.
+    pub fn docker_config_name(&self) -> String {
+        match &self.docker_config {
+            Some(file) => format!("--docker-config {}", file.display()),
+            None => "docker config".to_owned(),
+        }
     }
 
     /// The registries of the targets of rewrites, at the addresses that originals may have, without credentials: a target has
@@ -208,6 +218,36 @@ impl SourceArgs {
             SetupError::HostCertificates { .. } => UsageError(format!("--certs-dir: {error}")),
             error => UsageError(error.to_string()),
         })
+    }
+}
+
+/// The hosts of backups, from which originals may be read.
+struct BackupHosts {
+    current: BTreeSet<String>,
+    /// Current and former hosts that are read anonymously.
+    without_login: BTreeSet<String>,
+}
+
+impl BackupHosts {
+    fn of<'b>(
+        allowed: &OriginalsArgs,
+        backups: impl IntoIterator<Item = &'b BackupLocations>,
+    ) -> Self {
+        let mut current = BTreeSet::new();
+        let mut without_login = BTreeSet::new();
+        for locations in backups {
+            current.insert(locations.current().registry().to_owned());
+            let former = locations.former_registries();
+            without_login.extend(former.into_iter().map(str::to_owned));
+        }
+        without_login.extend(current.iter().cloned());
+        if allowed.docker_config_reads_backup_host {
+            without_login.clear();
+        }
+        Self {
+            current,
+            without_login,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ const MAX_LITERAL: usize = 64;
 
 /// The part of the JSON that is kept.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Keep {
+pub(crate) struct Keep {
     /// Returns whether fields of this name are kept, at any depth.
     pub is_wanted: fn(&str) -> bool,
     /// The field of this name, at any depth, is an object of which the first fields are kept, as many as elements of a list.
@@ -33,7 +33,7 @@ pub(super) struct Keep {
 
 /// A filter for a sequence of JSON values.
 #[derive(Debug)]
-pub(super) struct JsonFilter {
+pub(crate) struct JsonFilter {
     keep: Keep,
     /// The field of the outermost object whose elements are returned one by one, as [`Part::Element`].
     cut: Option<&'static str>,
@@ -49,7 +49,7 @@ pub(super) struct JsonFilter {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(crate) enum Part {
     /// An element of the list that is cut.
     Element(Vec<u8>),
     /// A value, after all elements of its list that is cut.
@@ -96,7 +96,7 @@ enum Skip {
 
 impl JsonFilter {
     /// Creates a filter that returns the elements of the outermost field `cut` one by one.
-    pub(super) fn new(keep: Keep, cut: Option<&'static str>) -> Self {
+    pub(crate) fn new(keep: Keep, cut: Option<&'static str>) -> Self {
         Self {
             keep,
             cut,
@@ -111,7 +111,7 @@ impl JsonFilter {
     }
 
     /// Reads until a part is complete or `input` is empty. Unread bytes stay in `input`.
-    pub(super) fn next(&mut self, input: &mut &[u8]) -> Option<Part> {
+    pub(crate) fn next(&mut self, input: &mut &[u8]) -> Option<Part> {
         while let Some((&byte, rest)) = input.split_first() {
             // Consumes a whole run of bytes per step, because most of an object is skipped.
             let run = self.run(input);
@@ -132,6 +132,11 @@ impl JsonFilter {
             }
         }
         None
+    }
+
+    /// Returns whether the input so far ends after a whole value.
+    pub(crate) fn is_between_values(&self) -> bool {
+        self.state == State::Between && self.nesting.is_empty()
     }
 
     /// Returns the number of bytes that do not change the state.

@@ -125,7 +125,13 @@ pub enum ProcessRecord<'r> {
 /// [`UsageError`] if no cluster is configured, or if there is no login for the default backup. An API server that does not
 /// respond is no error.
 pub async fn prepare(config: ClusterConfig) -> anyhow::Result<Prepared> {
-    let server = connect(config.mode).await?;
+    let mode = config.mode.as_str();
+    let server = connect(|reason| {
+        format!(
+            "cannot find a cluster for --kubernetes={mode}: {reason}; set KUBECONFIG, or use --kubernetes=off"
+        )
+    });
+    let server = server.await?;
     let logins = match &config.pull_plan {
         PullPlan::NotNeeded | PullPlan::Existing { .. } => None,
         PullPlan::Managed { logins, .. } => Some(ReadLogins::read(logins.clone()).await?),
@@ -548,24 +554,24 @@ impl fmt::Display for TaskOfBackup<'_> {
     }
 }
 
-fn no_cluster(mode: Kubernetes, error: &InferConfigError) -> String {
-    let mode = mode.as_str();
+fn no_cluster(error: &InferConfigError) -> String {
     let kubeconfig = error.source().and_then(|source| source.downcast_ref());
-    let reason = match kubeconfig {
+    match kubeconfig {
         Some(KubeconfigError::ReadConfig(cause, file)) if cause.kind() == ErrorKind::NotFound => {
             format!("no ServiceAccount, and {} does not exist", file.display())
         }
         Some(KubeconfigError::FindPath) => "no ServiceAccount, and no kubeconfig".to_owned(),
         _ => error.to_string(),
-    };
-    format!(
-        "cannot find a cluster for --kubernetes={mode}: {reason}; set KUBECONFIG, or use --kubernetes=off"
-    )
+    }
 }
 
-async fn connect(mode: Kubernetes) -> anyhow::Result<ApiServer> {
+/// Connects to the cluster that this Pod runs in, or to that of KUBECONFIG.
+///
+/// # Errors
+/// [`UsageError`] with the text of `message` for the reason if no cluster is configured.
+pub(crate) async fn connect(message: impl FnOnce(&str) -> String) -> anyhow::Result<ApiServer> {
     let inferred = Config::infer().await;
-    let mut config = inferred.map_err(|error| UsageError(no_cluster(mode, &error)))?;
+    let mut config = inferred.map_err(|error| UsageError(message(&no_cluster(&error))))?;
     config.read_timeout = Some(SILENCE);
     config.reset_reader_on_write = true;
     tracing::info!(server = %config.cluster_url, "connected to cluster");

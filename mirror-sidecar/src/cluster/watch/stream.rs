@@ -136,16 +136,7 @@ pub(in crate::cluster) async fn watch<S: Subject>(
     subject: S,
     lists: Arc<Semaphore>,
 ) {
-    let mut watch = Watch {
-        server: server.into(),
-        subject,
-        page_size: PageSize::first(),
-        version: None,
-        backoff: DefaultBackoff::default(),
-        failure: None,
-        is_logged: false,
-        healthy_at: None,
-    };
+    let mut watch = Watch::new(server, subject);
     loop {
         let result = match watch.version.clone() {
             None => watch.list(&lists).await,
@@ -158,7 +149,37 @@ pub(in crate::cluster) async fn watch<S: Subject>(
     }
 }
 
+/// Lists all objects once, without retries. An object may be passed several times. Returns `false` if the API server does not
+/// serve the kind and [`Subject::set_not_served`] accepts that.
+///
+/// # Errors
+/// The operation and its cause.
+pub(in crate::cluster) async fn list_once<S: Subject>(
+    server: impl Into<ApiServer>,
+    subject: S,
+) -> anyhow::Result<bool> {
+    let mut watch = Watch::new(server, subject);
+    match watch.list(&Semaphore::new(1)).await {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_not_found() && watch.subject.set_not_served() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl<S: Subject> Watch<S> {
+    fn new(server: impl Into<ApiServer>, subject: S) -> Self {
+        Self {
+            server: server.into(),
+            subject,
+            page_size: PageSize::first(),
+            version: None,
+            backoff: DefaultBackoff::default(),
+            failure: None,
+            is_logged: false,
+            healthy_at: None,
+        }
+    }
+
     async fn list(&mut self, lists: &Semaphore) -> Result<(), WatchError> {
         let _permit = lists.acquire().await.ok();
         self.subject.take(Event::Init);

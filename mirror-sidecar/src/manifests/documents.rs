@@ -1,0 +1,114 @@
+//! Documents of a stream, one at a time. A stream that begins with `{` or `[` is JSON, any other one YAML.
+
+use std::fmt;
+use std::io::{self, BufRead};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Problem, json_documents, yaml_documents};
+use crate::yaml;
+
+/// Longest document in bytes. The API server accepts requests of at most 3 MiB.
+pub(super) const MAX_DOCUMENT: usize = 4 * 1024 * 1024;
+
+/// Where a document is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The name of the file, as the user gave it.
+    pub file: Arc<str>,
+    /// From 1; 0 for the whole file.
+    pub document: u32,
+    /// The first line, from 1; 0 if it is not known.
+    pub line: u64,
+}
+
+#[derive(Debug)]
+pub struct Document {
+    pub place: Place,
+    pub content: Content,
+}
+
+#[derive(Debug)]
+pub enum Content {
+    Yaml(String),
+    Json(Vec<u8>),
+    /// It cannot be read, for this reason.
+    Unreadable(String),
+}
+
+impl Document {
+    pub(super) fn parse(self) -> Result<Value, Problem> {
+        let value = match &self.content {
+            Content::Yaml(text) => yaml::parse_part(text, self.place.line.saturating_sub(1)),
+            Content::Json(text) => serde_json::from_slice(text).map_err(|error| {
+                let reason = error.to_string();
+                // The position is that in one value.
+                let reason = reason.split(" at line ").next().unwrap_or_default();
+                format!("not JSON: {reason}")
+            }),
+            Content::Unreadable(reason) => Err(reason.clone()),
+        };
+        value.map_err(|reason| Problem {
+            place: self.place,
+            reason,
+        })
+    }
+}
+
+/// `file, document 3 (line 41)`
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if self.document > 0 {
+            write!(f, ", document {}", self.document)?;
+        }
+        if self.line > 0 {
+            write!(f, " (line {})", self.line)?;
+        }
+        Ok(())
+    }
+}
+
+/// Passes each document to `send`, until that returns `false`.
+pub(super) fn split(
+    file: &Arc<str>,
+    mut input: impl BufRead,
+    send: &mut dyn FnMut(Document) -> bool,
+) -> io::Result<()> {
+    skip_byte_order_mark(&mut input)?;
+    let mut line = 1;
+    let first = first_byte(&mut input, &mut line)?;
+    match first {
+        None => Ok(()),
+        Some(b'{' | b'[') => json_documents::split(file, input, line, send),
+        Some(_) => yaml_documents::split(file, input, line, send),
+    }
+}
+
+fn skip_byte_order_mark(input: &mut impl BufRead) -> io::Result<()> {
+    const MARK: &[u8] = "\u{feff}".as_bytes();
+    if input.fill_buf()?.starts_with(MARK) {
+        input.consume(MARK.len());
+    }
+    Ok(())
+}
+
+/// Skips empty lines at the beginning, and returns the first byte after them. Spaces before it stay: they are the indentation of
+/// a YAML document.
+fn first_byte(input: &mut impl BufRead, line: &mut u64) -> io::Result<Option<u8>> {
+    loop {
+        let buffer = input.fill_buf()?;
+        match buffer.first() {
+            None => return Ok(None),
+            Some(b'\n') => *line += 1,
+            Some(b'\r') => {}
+            Some(b' ' | b'\t') => {
+                let mut rest = buffer.iter();
+                return Ok(rest.find(|byte| !matches!(byte, b' ' | b'\t')).copied());
+            }
+            Some(byte) => return Ok(Some(*byte)),
+        }
+        input.consume(1);
+    }
+}
