@@ -20,12 +20,20 @@ pub fn parse(text: &str) -> Result<Value, String> {
 pub fn parse_part(text: &str, lines_before: u64) -> Result<Value, String> {
     let options = serde_saphyr::options! { strict_booleans: true };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let options = serde_saphyr::render_options! {
-            snippets: serde_saphyr::SnippetMode::Off,
-            line_offset: lines_before,
+        let line = error.location().map(|location| location.line() + lines_before);
+        if matches!(error.without_snippet(), serde_saphyr::Error::Budget { .. }) {
+            let at = line.map_or_else(String::new, |line| format!(" at line {line}"));
+            return format!("not YAML: too complex: its nesting, or its nodes with those of aliases, exceed a limit{at}");
+        }
+        let reason = error.without_snippet().to_string().replace(ADVICE, "");
+        // Positions are in the document; the line of the file replaces the last one.
+        let reason = match (lines_before, line, reason.rfind(" at line ")) {
+            (1.., Some(line), Some(at)) => {
+                format!("{} at line {line}", reason.get(..at).unwrap_or_default())
+            }
+            _ => reason,
         };
-        let reason = error.render_with_options(options);
-        format!("not YAML: {}", reason.replace(ADVICE, ""))
+        format!("not YAML: {reason}")
     })
 }
 

@@ -37,7 +37,9 @@ fn the_plan_for_a_cluster_is_what_is_then_copied() {
     let world = World::start();
     let push = |repository: &str, content: u64| {
         let upstream = world.upstream.client();
-        Image::index(content).push(&upstream, repository, "1").unwrap();
+        Image::index(content)
+            .push(&upstream, repository, "1")
+            .unwrap();
         format!("{}/{repository}:1", world.upstream.localhost())
     };
     let deployed = push("team/web", 1);
@@ -54,7 +56,9 @@ fn the_plan_for_a_cluster_is_what_is_then_copied() {
         if kind == Kind::CronJob {
             spec["restartPolicy"] = json!("Never");
         }
-        namespace.create(&kind.manifest(name, spec, "batch/v1")).unwrap();
+        namespace
+            .create(&kind.manifest(name, spec, "batch/v1"))
+            .unwrap();
     };
     create(&shop, Kind::Deployment, "web", &[&deployed, &kept]);
     create(&shop, Kind::CronJob, "report", &[&scheduled]);
@@ -70,11 +74,24 @@ fn the_plan_for_a_cluster_is_what_is_then_copied() {
             .collect()
     };
     let planned = with_status("would_copy");
-    assert_eq!(planned, BTreeSet::from([deployed.clone(), scheduled, stateful]), "{plan:#}");
-    assert!(with_status("not_protected").is_superset(&BTreeSet::from([kept, unused])), "{plan:#}");
+    assert_eq!(
+        planned,
+        BTreeSet::from([deployed.clone(), scheduled, stateful]),
+        "{plan:#}"
+    );
+    assert!(
+        with_status("not_protected").is_superset(&BTreeSet::from([kept, unused])),
+        "{plan:#}"
+    );
     let images = plan["images"].as_array().unwrap();
-    let web = images.iter().find(|image| image["image"] == deployed).unwrap();
-    assert_eq!((&web["user_count"], &web["rule"]), (&json!(2), &json!("default of policy image-mirror")));
+    let web = images
+        .iter()
+        .find(|image| image["image"] == deployed)
+        .unwrap();
+    assert_eq!(
+        (&web["user_count"], &web["rule"]),
+        (&json!(2), &json!("default of policy image-mirror"))
+    );
 
     let sidecar = Sidecar::builder()
         .registry(world.backup.as_ref(), REPOSITORY)
@@ -91,7 +108,9 @@ fn the_plan_for_a_cluster_is_what_is_then_copied() {
     }
     let events = sidecar.events();
     let copies = events.iter().filter(|event| copied(event));
-    let copies: BTreeSet<_> = copies.map(|event| event["image"].as_str().unwrap().to_owned()).collect();
+    let copies: BTreeSet<_> = copies
+        .map(|event| event["image"].as_str().unwrap().to_owned())
+        .collect();
     assert_eq!(copies, planned);
     let after = self::plan(&world, account.kubeconfig());
     assert_eq!(after["totals"]["would_copy"], 0, "{after:#}");
@@ -103,7 +122,11 @@ fn plan(world: &World, kubeconfig: &std::path::Path) -> Value {
     let output = Command::new(artifacts::sidecar_program().unwrap())
         .env_clear()
         .env("KUBECONFIG", kubeconfig)
-        .args(["plan", "--output=json", &format!("--facade-address={SIDECAR}")])
+        .args([
+            "plan",
+            "--output=json",
+            &format!("--facade-address={SIDECAR}"),
+        ])
         .args([
             format!("--registry={}", world.backup.address()),
             format!("--repository={REPOSITORY}"),

@@ -23,13 +23,21 @@ fn program() -> Command {
 /// The plan for these files, without registries.
 fn offline(files: &[&Path]) -> (Value, Output) {
     let mut command = program();
-    command.args(["--offline", "--output=json", "--registry=ghcr.io", "--repository=acme"]);
+    command.args([
+        "--offline",
+        "--output=json",
+        "--registry=ghcr.io",
+        "--repository=acme",
+    ]);
     for file in files {
         command.arg("-f").arg(file);
     }
     let output = command.output().unwrap();
     let plan = serde_json::from_slice(&output.stdout);
-    (plan.unwrap_or_else(|error| panic!("{error}: {output:?}")), output)
+    (
+        plan.unwrap_or_else(|error| panic!("{error}: {output:?}")),
+        output,
+    )
 }
 
 fn charts() -> PathBuf {
@@ -38,7 +46,9 @@ fn charts() -> PathBuf {
 
 fn images(plan: &Value) -> BTreeSet<String> {
     let images = plan["images"].as_array().unwrap().iter();
-    images.map(|image| image["image"].as_str().unwrap().to_owned()).collect()
+    images
+        .map(|image| image["image"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 /// What a list written by hand says, and all `image:` lines of the file, which know nothing of kinds.
@@ -63,25 +73,41 @@ fn images_of_charts_are_found(#[case] chart: &str) {
     assert_eq!(json!(found), expected[chart]["images"]);
     let fields = plan["fields"].as_array().unwrap().iter();
     let mut fields: Vec<_> = fields
-        .map(|field| format!("{}: {}", field["field"].as_str().unwrap(), field["image"].as_str().unwrap()))
+        .map(|field| {
+            format!(
+                "{}: {}",
+                field["field"].as_str().unwrap(),
+                field["image"].as_str().unwrap()
+            )
+        })
         .collect();
     fields.sort();
     assert_eq!(json!(fields), expected[chart]["fields"]);
 
     let text = std::fs::read_to_string(&file).unwrap();
-    let lines = text.lines().filter_map(|line| line.trim().strip_prefix("image:"));
+    let lines = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("image:"));
     let lines = lines.map(|image| image.trim().trim_matches('"'));
     let grepped: BTreeSet<_> = lines
         .filter(|image| !image.contains("{{") && *image != "auto")
         .map(canonical)
         .collect();
-    let of_fields = fields.iter().filter_map(|field| field.strip_prefix("spec.image: "));
-    let all: BTreeSet<_> = images(&plan).into_iter().chain(of_fields.map(canonical)).collect();
+    let of_fields = fields
+        .iter()
+        .filter_map(|field| field.strip_prefix("spec.image: "));
+    let all: BTreeSet<_> = images(&plan)
+        .into_iter()
+        .chain(of_fields.map(canonical))
+        .collect();
     assert_eq!(all, grepped);
 }
 
 fn canonical(image: &str) -> String {
-    ImageRef::parse(image).unwrap().without_redundant_tag().to_string()
+    ImageRef::parse(image)
+        .unwrap()
+        .without_redundant_tag()
+        .to_string()
 }
 
 /// An upstream registry and a backup with a login.
@@ -127,7 +153,11 @@ impl Scene {
     /// The plan for a manifest, and its exit code.
     fn plan(&self, manifest: &Path, arguments: &[&str]) -> (Value, i32) {
         let mut command = self.command("plan");
-        command.arg("-f").arg(manifest).arg("--output=json").args(arguments);
+        command
+            .arg("-f")
+            .arg(manifest)
+            .arg("--output=json")
+            .args(arguments);
         let output = command.output().unwrap();
         let plan = serde_json::from_slice(&output.stdout);
         let plan = plan.unwrap_or_else(|error| panic!("{error}: {output:?}"));
@@ -142,7 +172,8 @@ fn deployment(name: &str, namespace: &str, images: &[&str]) -> String {
     let containers: Vec<_> = containers
         .map(|(index, image)| json!({"name": format!("c{index}"), "image": image}))
         .collect();
-    let template = json!({"metadata": {"labels": {"app": name}}, "spec": {"containers": containers}});
+    let template =
+        json!({"metadata": {"labels": {"app": name}}, "spec": {"containers": containers}});
     let manifest = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": namespace},
         "spec": {"template": template},
@@ -164,7 +195,15 @@ fn the_plan_is_what_copies_do_and_changes_nothing() {
     // The same layers under another name.
     let same = scene.push(&new, "team/same");
     let gone = format!("{}/team/gone:v1", scene.upstream.localhost());
-    assert!(scene.command("copy").arg(&present).output().unwrap().status.success());
+    assert!(
+        scene
+            .command("copy")
+            .arg(&present)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
 
     let text = deployment("web", "shop", &[&present, &missing, &same]);
     let manifest = scene.write("web.yaml", &text);
@@ -174,17 +213,29 @@ fn the_plan_is_what_copies_do_and_changes_nothing() {
     let requests = scene.backup.requests();
     let mut writes = requests.iter().skip(before);
     let is_write = |method: &str| !matches!(method, "GET" | "HEAD");
-    assert!(!writes.any(|request| is_write(&request.method)), "{requests:?}");
+    assert!(
+        !writes.any(|request| is_write(&request.method)),
+        "{requests:?}"
+    );
 
     assert_eq!(status(&plan, &present)["status"], "present");
     let entry = status(&plan, &missing);
     assert_eq!(entry["status"], "would_copy");
     assert_eq!(entry["digest"], new.digest());
     assert_eq!(entry["rule"], "default");
-    assert_eq!(entry["users"][0], json!({"kind": "Deployment", "namespace": "shop", "name": "web"}));
+    assert_eq!(
+        entry["users"][0],
+        json!({"kind": "Deployment", "namespace": "shop", "name": "web"})
+    );
     assert_eq!(entry["credentials"]["original"], "anonymous");
-    assert_eq!(entry["credentials"]["push"], "--registry-username and its password");
-    assert!(!entry["platforms"].as_array().unwrap().is_empty(), "{entry}");
+    assert_eq!(
+        entry["credentials"]["push"],
+        "--registry-username and its password"
+    );
+    assert!(
+        !entry["platforms"].as_array().unwrap().is_empty(),
+        "{entry}"
+    );
     let mut blobs = BTreeMap::new();
     blobs.extend(new.blobs());
     let bytes: u64 = blobs.values().sum();
@@ -193,14 +244,38 @@ fn the_plan_is_what_copies_do_and_changes_nothing() {
     assert_eq!(plan["totals"]["bytes"], bytes, "shared layers count once");
     assert_eq!(plan["totals"]["would_copy"], 2);
     assert_eq!(plan["totals"]["docker_hub_reads"], 0);
-    assert!(plan["estimate"]["basis"].as_str().unwrap().contains("--bandwidth"));
+    assert!(
+        plan["estimate"]["basis"]
+            .as_str()
+            .unwrap()
+            .contains("--bandwidth")
+    );
 
     // The copy has the planned name, and is then present.
-    assert!(scene.command("copy").args([&missing, &same]).output().unwrap().status.success());
+    assert!(
+        scene
+            .command("copy")
+            .args([&missing, &same])
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
     let (plan, _) = scene.plan(&manifest, &[]);
     assert_eq!(plan["totals"]["present"], 3, "{plan:#}");
-    let target = status(&plan, &missing)["target"].as_str().unwrap().to_owned();
-    assert!(scene.command("name").args(["--reverse", &target]).output().unwrap().status.success());
+    let target = status(&plan, &missing)["target"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(
+        scene
+            .command("name")
+            .args(["--reverse", &target])
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
 
     // A workload that uses the copy uses the same image.
     let copies = scene.write("copies.yaml", &deployment("web", "shop", &[&target]));
@@ -225,7 +300,10 @@ fn rules_decide_and_are_named() {
     let scene = Scene::start();
     let cache = start_registry().unwrap();
     let image = Image::single(5);
-    let (mirrored, kept) = (scene.push(&image, "team/app"), scene.push(&image, "kept/app"));
+    let (mirrored, kept) = (
+        scene.push(&image, "team/app"),
+        scene.push(&image, "kept/app"),
+    );
     let rewritten = scene.push(&image, "cached/app");
     let uncached = scene.push(&image, "cached/other");
     image.push(&cache.client(), "hub/cached/app", "v1").unwrap();
@@ -246,18 +324,36 @@ fn rules_decide_and_are_named() {
     let insecure = format!("--insecure-registry={}", cache.localhost());
     let (plan, code) = scene.plan(&manifest, &[&settings, &insecure]);
     assert_eq!(code, 2);
-    let found: BTreeSet<_> = plan["images"].as_array().unwrap().iter().map(|entry| {
-        let text = |key: &str| entry[key].as_str().unwrap_or("-").to_owned();
-        let namespace = entry["users"][0]["namespace"].as_str().unwrap().to_owned();
-        (text("image"), namespace, text("action"), text("rule"), text("status"))
-    }).collect();
+    let found: BTreeSet<_> = plan["images"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| {
+            let text = |key: &str| entry[key].as_str().unwrap_or("-").to_owned();
+            let namespace = entry["users"][0]["namespace"].as_str().unwrap().to_owned();
+            (
+                text("image"),
+                namespace,
+                text("action"),
+                text("rule"),
+                text("status"),
+            )
+        })
+        .collect();
     let row = |image: &str, namespace: &str, action: &str, rule: &str, status: &str| {
-        let [image, namespace, action, rule, status] = [image, namespace, action, rule, status].map(str::to_owned);
+        let [image, namespace, action, rule, status] =
+            [image, namespace, action, rule, status].map(str::to_owned);
         (image, namespace, action, rule, status)
     };
     let expected = BTreeSet::from([
         row(&mirrored, "shop", "mirror", "default", "would_copy"),
-        row(&mirrored, "kube-system", "keep", "excludedNamespaces", "not_protected"),
+        row(
+            &mirrored,
+            "kube-system",
+            "keep",
+            "excludedNamespaces",
+            "not_protected",
+        ),
         row(&kept, "shop", "keep", "rules[0]", "not_protected"),
         row(&rewritten, "shop", "rewrite", "rules[1]", "in_target"),
         row(&uncached, "shop", "rewrite", "rules[1]", "not_protected"),
@@ -281,7 +377,11 @@ fn every_format_shows_the_plan() {
     let run = |format: &str| {
         let mut command = program();
         command.args(["--offline", "--registry=ghcr.io", "--repository=acme", "-f"]);
-        let output = command.arg(&file).arg(format!("--output={format}")).output().unwrap();
+        let output = command
+            .arg(&file)
+            .arg(format!("--output={format}"))
+            .output()
+            .unwrap();
         assert_eq!(output.status.code(), Some(2), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
@@ -302,14 +402,18 @@ fn many(count: usize) -> String {
     let mut text = String::new();
     for number in 0..count {
         let name = format!("web-{number}");
-        text += &deployment(&name, "shop", &[&format!("registry.test/app-{}:1", number % 50)]);
+        text += &deployment(
+            &name,
+            "shop",
+            &[&format!("registry.test/app-{}:1", number % 50)],
+        );
     }
     text
 }
 
 /// Each has one sentence with its place, and the rest is planned.
 #[rstest]
-#[case::alias_bomb("a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n".to_owned(), "budget")]
+#[case::alias_bomb("a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n".to_owned(), "too complex")]
 #[case::nesting("[".repeat(100_000), "line 2")]
 #[case::deep_maps((0..200).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect(), "not YAML")]
 #[case::huge_scalar(format!("a: {}", "x".repeat(5 << 20)), "longer than 4 MiB")]
@@ -320,14 +424,29 @@ fn many(count: usize) -> String {
 fn hostile_documents_are_reported_and_skipped(#[case] hostile: String, #[case] words: &str) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");
-    std::fs::write(&file, format!("---\n{hostile}\n{}", deployment("web", "shop", &["nginx:1.27"]))).unwrap();
+    std::fs::write(
+        &file,
+        format!(
+            "---\n{hostile}\n{}",
+            deployment("web", "shop", &["nginx:1.27"])
+        ),
+    )
+    .unwrap();
     let (plan, output) = offline(&[&file]);
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(images(&plan), BTreeSet::from(["docker.io/library/nginx:1.27".to_owned()]));
+    assert_eq!(
+        images(&plan),
+        BTreeSet::from(["docker.io/library/nginx:1.27".to_owned()])
+    );
     let problems = plan["problems"].as_array().unwrap();
-    let [problem] = &problems[..] else { panic!("{problems:?}") };
+    let [problem] = &problems[..] else {
+        panic!("{problems:?}")
+    };
     let problem = problem.as_str().unwrap();
-    assert!(problem.contains("a.yaml, document 1 (line 2): ") && problem.contains(words), "{problem}");
+    assert!(
+        problem.contains("a.yaml, document 1 (line 2): ") && problem.contains(words),
+        "{problem}"
+    );
     assert!(problem.len() < 1000 && !problem.contains('\n'), "{problem}");
 }
 
@@ -342,8 +461,14 @@ fn bytes_that_are_no_text_and_missing_files_are_reported() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(images(&plan).len(), 1);
     let problems = plan["problems"].to_string();
-    assert!(problems.contains("document 2 (line 4): line 5 is not UTF-8"), "{problems}");
-    assert!(problems.contains("/nowhere.yaml: cannot be read"), "{problems}");
+    assert!(
+        problems.contains("document 2 (line 4): line 5 is not UTF-8"),
+        "{problems}"
+    );
+    assert!(
+        problems.contains("/nowhere.yaml: cannot be read"),
+        "{problems}"
+    );
 }
 
 /// Lists, other forms of files, and folders.
@@ -358,20 +483,56 @@ fn all_forms_of_manifests_are_read() {
     let pod = |image: &str| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": image}]}});
     let list = json!({"apiVersion": "v1", "kind": "List", "items": [pod("list/json:1"), pod("list/json:2")]});
     write("list.json", &serde_json::to_string_pretty(&list).unwrap());
-    write("lines.json", &format!("{}\n{}\n", pod("lines/a:1"), pod("lines/b:1")));
+    write(
+        "lines.json",
+        &format!("{}\n{}\n", pod("lines/a:1"), pod("lines/b:1")),
+    );
     write("array.json", &json!([pod("array/a:1")]).to_string());
-    write("sub/list.yaml", &format!("apiVersion: v1\nitems:\n- {}\n- {}\nkind: PodList\n", pod("list/yaml:1"), pod("list/yaml:2")));
-    write("sub/crlf.yml", "\u{feff}# comment\r\n%YAML 1.2\r\n--- # first\r\nkind: Pod\r\napiVersion: v1\r\nmetadata: {name: p}\r\nspec: {containers: [{name: a, image: 'crlf:1'}]}\r\n...\r\n---\r\n");
-    write("sub/custom.yaml", "apiVersion: argoproj.io/v1alpha1\nkind: Rollout\nmetadata: {name: r}\nspec:\n  template: &t\n    spec: {containers: [{name: a, image: rollout:1}]}\n  other: {deep: [{template: *t}, {template: {spec: {containers: [{name: b, image: deep:1}]}}}]}\n");
-    write("sub/owner.yaml", "apiVersion: postgresql.cnpg.io/v1\nkind: Cluster\nmetadata: {name: db}\nspec:\n  imageName: ghcr.io/cloudnative-pg/postgresql:17\n");
+    write(
+        "sub/list.yaml",
+        &format!(
+            "apiVersion: v1\nitems:\n- {}\n- {}\nkind: PodList\n",
+            pod("list/yaml:1"),
+            pod("list/yaml:2")
+        ),
+    );
+    write(
+        "sub/crlf.yml",
+        "\u{feff}# comment\r\n%YAML 1.2\r\n--- # first\r\nkind: Pod\r\napiVersion: v1\r\nmetadata: {name: p}\r\nspec: {containers: [{name: a, image: 'crlf:1'}]}\r\n...\r\n---\r\n",
+    );
+    write(
+        "sub/custom.yaml",
+        "apiVersion: argoproj.io/v1alpha1\nkind: Rollout\nmetadata: {name: r}\nspec:\n  template: &t\n    spec: {containers: [{name: a, image: rollout:1}]}\n  other: {deep: [{template: *t}, {template: {spec: {containers: [{name: b, image: deep:1}]}}}]}\n",
+    );
+    write(
+        "sub/owner.yaml",
+        "apiVersion: postgresql.cnpg.io/v1\nkind: Cluster\nmetadata: {name: db}\nspec:\n  imageName: ghcr.io/cloudnative-pg/postgresql:17\n",
+    );
     write("notes.txt", "image: ignored:1");
     write(".hidden/a.yaml", &pod("hidden:1").to_string());
     let (plan, output) = offline(&[folder.path()]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let expected = ["array/a", "lines/a", "lines/b", "list/json:1", "list/json:2", "list/yaml:1", "list/yaml:2", "library/crlf", "library/deep", "library/rollout"];
+    let expected = [
+        "array/a",
+        "lines/a",
+        "lines/b",
+        "list/json:1",
+        "list/json:2",
+        "list/yaml:1",
+        "list/yaml:2",
+        "library/crlf",
+        "library/deep",
+        "library/rollout",
+    ];
     let expected: BTreeSet<_> = expected
         .iter()
-        .map(|name| if name.contains(':') { format!("docker.io/{name}") } else { format!("docker.io/{name}:1") })
+        .map(|name| {
+            if name.contains(':') {
+                format!("docker.io/{name}")
+            } else {
+                format!("docker.io/{name}:1")
+            }
+        })
         .collect();
     assert_eq!(images(&plan), expected);
     assert_eq!(plan["fields"][0]["field"], "spec.imageName");
@@ -384,9 +545,14 @@ fn large_files_take_little_memory() {
     let peak = |name: &str, text: &str| {
         let file = folder.path().join(name);
         std::fs::write(&file, text).unwrap();
-        let job = [artifacts::sidecar_program().unwrap().display().to_string(), "plan".to_owned(),
-            "--offline".to_owned(), "--registry=ghcr.io".to_owned(), "--repository=acme".to_owned(),
-            format!("-f={}", file.display())];
+        let job = [
+            artifacts::sidecar_program().unwrap().display().to_string(),
+            "plan".to_owned(),
+            "--offline".to_owned(),
+            "--registry=ghcr.io".to_owned(),
+            "--repository=acme".to_owned(),
+            format!("-f={}", file.display()),
+        ];
         let (peak, succeeded) = memory::run(&job);
         assert!(succeeded, "{name}");
         peak
@@ -400,10 +566,26 @@ fn large_files_take_little_memory() {
     }
     list.push_str("kind: List\n");
     assert!(list.len() > 12 << 20);
-    let json = format!("{{\"kind\": \"List\", \"items\": [{}]}}", documents.split("---\n").skip(1).collect::<Vec<_>>().join(","));
-    for (name, text) in [("documents.yaml", documents), ("list.yaml", list), ("list.json", json)] {
+    let json = format!(
+        "{{\"kind\": \"List\", \"items\": [{}]}}",
+        documents
+            .split("---\n")
+            .skip(1)
+            .collect::<Vec<_>>()
+            .join(",")
+    );
+    for (name, text) in [
+        ("documents.yaml", documents),
+        ("list.yaml", list),
+        ("list.json", json),
+    ] {
         let large = peak(name, &text);
-        assert!(large < small + (12 << 20), "{name}: {} KiB, and {} KiB for a small file", large >> 10, small >> 10);
+        assert!(
+            large < small + (12 << 20),
+            "{name}: {} KiB, and {} KiB for a small file",
+            large >> 10,
+            small >> 10
+        );
     }
 }
 

@@ -37,6 +37,15 @@ pub enum Content {
     Unreadable(String),
 }
 
+impl Content {
+    pub(super) fn too_long() -> Self {
+        let limit = MAX_DOCUMENT >> 20;
+        Self::Unreadable(format!(
+            "is longer than {limit} MiB, which no API server accepts; split it"
+        ))
+    }
+}
+
 impl Document {
     pub(super) fn parse(self) -> Result<Value, Problem> {
         let value = match &self.content {

@@ -14,7 +14,7 @@ const KEEP: Keep = Keep {
     is_wanted: |_| true,
     whole: None,
     string: MAX_STRING,
-    elements: 10_000,
+    elements: usize::MAX,
     bytes: MAX_DOCUMENT,
 };
 
@@ -53,7 +53,13 @@ pub(super) fn split(
                 Part::Element(text) => (false, text),
                 Part::Value(text) => (true, text),
             };
-            if !send(document, line, Content::Json(text)) {
+            // The filter has left out the rest.
+            let content = if text.len() >= MAX_DOCUMENT {
+                Content::too_long()
+            } else {
+                Content::Json(text)
+            };
+            if !send(document, line, content) {
                 return Ok(());
             }
             document = document.saturating_add(u32::from(is_last));

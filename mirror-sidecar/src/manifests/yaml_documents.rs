@@ -70,8 +70,9 @@ struct Part {
 impl Splitter<'_> {
     fn line(&mut self, line: &[u8], number: u64) {
         if let Some(rest) = after_marker(line, b"---") {
-            self.end_document(number);
-            if !rest.trim_ascii().is_empty() {
+            let has_rest = !rest.trim_ascii().is_empty();
+            self.end_document(number + u64::from(!has_rest));
+            if has_rest {
                 // The columns stay as they are.
                 self.current.push(b"   ");
                 self.current.add(rest);
@@ -79,7 +80,7 @@ impl Splitter<'_> {
             return;
         }
         if after_marker(line, b"...").is_some() {
-            self.end_document(number);
+            self.end_document(number + 1);
             return;
         }
         if line.starts_with(b"%") && !self.current.has_content {
@@ -181,10 +182,7 @@ impl Part {
 
     fn into_content(self) -> Content {
         if self.is_too_long {
-            return Content::Unreadable(format!(
-                "is longer than {} MiB, the most that an API server accepts and more; split it",
-                MAX_DOCUMENT >> 20
-            ));
+            return Content::too_long();
         }
         String::from_utf8(self.text).map_or_else(
             |error| {

@@ -169,7 +169,14 @@ impl Usage {
         let copy = self.backups.used_copy(image, text, workload);
         match (copy, skipped_by) {
             (Some(copy), _) => match copy.original {
-                Some(original) => self.decided(of, &original),
+                // Copies in use are maintained, even for workloads that have opted out since.
+                Some(original) => {
+                    let of = Use {
+                        workload: None,
+                        ..*of
+                    };
+                    self.decided(&of, &original)
+                }
                 None => vec![UsedImage {
                     image: image.to_string(),
                     verdict: Verdict::UnknownCopy(copy.backup),
