@@ -1,11 +1,13 @@
 //! Kubernetes manifests: the images of objects in files, folders and streams.
 //!
 //! - `files`: files of a folder, and standard input;
+//! - `document`: one document with its place;
 //! - `documents`: cuts a stream into documents, in bounded memory;
 //! - `yaml_documents`, `json_documents`: the same for each format;
 //! - `objects`: workloads, Pod templates in custom kinds, and namespaces in an object;
 //! - `image_fields`: documented fields that hold images and are no containers.
 
+mod document;
 mod documents;
 mod files;
 mod image_fields;
@@ -13,37 +15,22 @@ mod json_documents;
 mod objects;
 mod yaml_documents;
 
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use documents::{Document, Place};
+use document::Document;
+pub use document::Problem;
 pub use image_fields::ImageField;
 pub use objects::{Found, ObjectName};
 
-/// Documents that wait for a parser. Each has at most [`documents::MAX_DOCUMENT`] bytes.
+/// Documents that wait for a parser. Each has at most [`document::MAX_DOCUMENT`] bytes.
 const WAITING: usize = 32;
 
 /// Parsers beside each other. More would wait for the reader.
 const MAX_PARSERS: usize = 8;
-
-/// A document or a file that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Problem {
-    pub place: Place,
-    /// A sentence without its end.
-    pub reason: String,
-}
-
-/// A place with its cause.
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.reason)
-    }
-}
 
 /// Receives what is found, in any order.
 pub trait Sink: Send {

@@ -22,7 +22,6 @@ Exit codes of this command:
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct PlanArgs {
     /// Images to plan for, instead of those of a cluster; - reads a list from standard input: one per line, # starts a comment
     #[arg(value_name = "IMAGE", conflicts_with = "files")]

@@ -2,11 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use super::Problem;
-use super::documents::{self, Document, Place};
+use super::document::{Document, Place, Problem};
+use super::documents;
 
 /// The file name for standard input.
 const STANDARD_INPUT: &str = "-";
@@ -81,8 +81,8 @@ fn read_folder(
     }
 }
 
-fn is_manifest(path: &PathBuf) -> bool {
-    let extension = Path::new(path).extension().and_then(|it| it.to_str());
+fn is_manifest(path: &Path) -> bool {
+    let extension = path.extension().and_then(|it| it.to_str());
     extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
 }
 

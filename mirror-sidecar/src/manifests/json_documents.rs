@@ -3,7 +3,7 @@
 use std::io::{self, BufRead};
 use std::sync::Arc;
 
-use super::documents::{Content, Document, MAX_DOCUMENT, Place};
+use super::document::{Content, Document, MAX_DOCUMENT, Place};
 use crate::cluster::json_filter::{JsonFilter, Keep, Part};
 
 /// Longest string that is kept. A longer one is no image.
@@ -46,8 +46,8 @@ pub(super) fn split(
             let before = rest;
             let part = filter.next(&mut rest);
             let read = before.len().saturating_sub(rest.len());
-            let lines = before.iter().take(read).filter(|byte| **byte == b'\n');
-            line += lines.count() as u64;
+            let bytes = before.iter().take(read);
+            line += bytes.map(|byte| u64::from(*byte == b'\n')).sum::<u64>();
             let Some(part) = part else { break };
             let (is_last, text) = match part {
                 Part::Element(text) => (false, text),

@@ -105,7 +105,7 @@ fn read_object(mut object: Map<String, Value>, namespace: &str, found: &mut dyn 
             let object = named.clone();
             found(Found::Field { object, field });
         }
-        let pod = pod(template, &api_version, &named);
+        let pod = pod(&template, &api_version, &named);
         let kind = Kind::Workload(WorkloadKind::Pod);
         if let Some(one) = watched(pod, kind, named.clone()) {
             found(one);
@@ -209,7 +209,7 @@ fn has_containers(spec: &Value) -> bool {
 }
 
 /// The Pod that a controller of a custom kind creates from a template.
-fn pod(template: Template<'_>, api_version: &str, owner: &ObjectName) -> Value {
+fn pod(template: &Template<'_>, api_version: &str, owner: &ObjectName) -> Value {
     let mut metadata = template.metadata.cloned().unwrap_or_else(|| json!({}));
     if !metadata.is_object() {
         metadata = json!({});

@@ -7,7 +7,7 @@ use std::io::{self, BufRead, Read as _};
 use std::mem;
 use std::sync::Arc;
 
-use super::documents::{Content, Document, MAX_DOCUMENT, Place};
+use super::document::{Content, Document, MAX_DOCUMENT, Place};
 
 /// Passes each document to `send`, until that returns `false`. The first one begins in `line`.
 pub(super) fn split(
@@ -22,7 +22,7 @@ pub(super) fn split(
         is_wanted: true,
         document: 1,
         current: Part::starting_at(line),
-        items: None,
+        cut: Cut::No,
     };
     let mut text = Vec::new();
     let (mut line, mut is_start) = (line, true);
@@ -55,8 +55,17 @@ struct Splitter<'s> {
     /// The number of the current document.
     document: u32,
     current: Part,
-    /// Set while a list is cut: the column of the dashes, once it is known.
-    items: Option<Option<usize>>,
+    cut: Cut,
+}
+
+/// Whether a list is cut into its items.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    No,
+    /// Yes, and no item has begun.
+    BeforeItems,
+    /// In an item, whose dash is in this column.
+    InItem(usize),
 }
 
 /// A document, or an item of a list.
@@ -91,12 +100,14 @@ impl Splitter<'_> {
     }
 
     fn content(&mut self, line: &[u8], number: u64) {
-        match self.items {
-            Some(column) => self.line_of_list(line, number, column),
-            None if self.current.text.len() + line.len() > MAX_DOCUMENT
-                && is_list(&self.current.text) =>
+        match self.cut {
+            Cut::BeforeItems => self.line_of_list(line, number, None),
+            Cut::InItem(column) => self.line_of_list(line, number, Some(column)),
+            Cut::No
+                if self.current.text.len() + line.len() > MAX_DOCUMENT
+                    && is_list(&self.current.text) =>
             {
-                self.items = Some(None);
+                self.cut = Cut::BeforeItems;
                 let (text, first) = (mem::take(&mut self.current.text), self.current.line);
                 self.current = Part::starting_at(first);
                 for (number, line) in (first..).zip(text.split_inclusive(|byte| *byte == b'\n')) {
@@ -104,7 +115,7 @@ impl Splitter<'_> {
                 }
                 self.content(line, number);
             }
-            None => self.current.add(line),
+            Cut::No => self.current.add(line),
         }
     }
 
@@ -114,7 +125,7 @@ impl Splitter<'_> {
         let is_item = rest == b"-\n" || rest.starts_with(b"- ") || rest == b"-\r\n";
         if is_item && column.is_none_or(|column| column == indentation) {
             self.send_current(number);
-            self.items = Some(Some(indentation));
+            self.cut = Cut::InItem(indentation);
             let mut item = line.to_vec();
             if let Some(dash) = item.get_mut(indentation) {
                 *dash = b' ';
@@ -123,7 +134,7 @@ impl Splitter<'_> {
         } else if column.is_some_and(|column| indentation <= column) && is_content(line) {
             // A field of the list itself, after its items.
             self.send_current(number);
-            self.items = Some(None);
+            self.cut = Cut::BeforeItems;
         } else if column.is_some() {
             self.current.add(line);
         }
@@ -132,7 +143,7 @@ impl Splitter<'_> {
     fn end_document(&mut self, next: u64) {
         self.send_current(next);
         self.document = self.document.saturating_add(1);
-        self.items = None;
+        self.cut = Cut::No;
     }
 
     /// Sends the current part. The next one begins in line `next`.
@@ -140,9 +151,7 @@ impl Splitter<'_> {
         let current = mem::replace(&mut self.current, Part::starting_at(next));
         if !current.has_content && !current.is_too_long {
             // The lines of the marker do not count as a document.
-            self.document = self
-                .document
-                .saturating_sub(u32::from(self.items.is_none()));
+            self.document = self.document.saturating_sub(u32::from(self.cut == Cut::No));
             return;
         }
         let place = Place {
@@ -188,7 +197,8 @@ impl Part {
             |error| {
                 let valid = error.utf8_error().valid_up_to();
                 let before = error.as_bytes().get(..valid).unwrap_or_default();
-                let lines = before.iter().filter(|byte| **byte == b'\n').count() as u64;
+                let lines = before.iter().map(|byte| u64::from(*byte == b'\n'));
+                let lines: u64 = lines.sum();
                 Content::Unreadable(format!("line {} is not UTF-8 text", self.line + lines))
             },
             Content::Yaml,

@@ -1,6 +1,7 @@
 //! The plan as data. `--output json` and `--output yaml` are this structure; docs/plan.md describes it.
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::num::NonZeroU64;
 
 use mirror_copy::{Presence, Preview};
@@ -166,7 +167,7 @@ impl Plan {
         if usage.more_problems > 0 {
             problems.push(format!("{} more", count(usage.more_problems, "problem")));
         }
-        let fields = usage.fields.into_keys().map(|(field, object)| Field {
+        let fields = usage.fields.into_iter().map(|(field, object)| Field {
             image: field.image,
             field: field.field,
             object: User::of(object),
@@ -352,10 +353,12 @@ impl Estimate {
         {
             let beyond = totals.docker_hub_reads.saturating_sub(hub.remaining);
             waiting = beyond.div_ceil(limit).saturating_mul(DOCKER_HUB_WINDOW);
-            basis.push_str(&format!(
+            // Writing to a string cannot fail.
+            let _ = write!(
+                basis,
                 "; Docker Hub allows {limit} reads in 6 hours, and {} are left",
                 hub.remaining
-            ));
+            );
         }
         Some(Self {
             seconds: copying.saturating_add(waiting),

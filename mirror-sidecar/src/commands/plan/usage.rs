@@ -58,7 +58,7 @@ pub(super) struct Usage {
     rules: Rules,
     backups: Arc<Backups>,
     pub(super) images: BTreeMap<UsedImage, Users>,
-    pub(super) fields: BTreeMap<(ImageField, ObjectName), ()>,
+    pub(super) fields: BTreeSet<(ImageField, ObjectName)>,
     pub(super) problems: BTreeSet<Problem>,
     /// Problems beyond the limit.
     pub(super) more_problems: u64,
@@ -74,7 +74,7 @@ impl Usage {
             rules,
             backups,
             images: BTreeMap::new(),
-            fields: BTreeMap::new(),
+            fields: BTreeSet::new(),
             problems: BTreeSet::new(),
             more_problems: 0,
             left_out: 0,
@@ -267,7 +267,7 @@ impl Sink for Usage {
             Found::Namespace(namespace) => self.add_object(Object::Namespace(namespace)),
             Found::Field { object, field } => {
                 if self.fields.len() < MAX_FIELDS {
-                    self.fields.insert((field, object), ());
+                    self.fields.insert((field, object));
                 } else {
                     self.left_out += 1;
                 }
