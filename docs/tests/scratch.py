@@ -99,7 +99,7 @@ class Scratch:
 
     def run(self, block):
         """Runs a block; gives what it printed, and the exit code with what it said on standard error."""
-        if re.search(r"mirror-sidecar (serve|copy|check|plan|verify)", block.text):
+        if re.search(r"mirror-sidecar (serve|copy|check|verify|plan (?!--offline))", block.text):
             self.start_registries()
         place = block.options.get("in")
         assert place in (None, *PLACES), f"{block}: there is no place called {place}"
