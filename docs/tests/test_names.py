@@ -60,7 +60,7 @@ FOLDERS = (
 )
 
 
-COMMANDS = ("serve", "copy", "name", "check", "verify", "completion", "man")
+COMMANDS = ("serve", "copy", "name", "check", "plan", "verify", "completion", "man")
 
 
 def help_of(*command):

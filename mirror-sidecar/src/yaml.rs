@@ -21,7 +21,7 @@ pub fn parse_part(text: &str, lines_before: u64) -> Result<Value, String> {
     let options = serde_saphyr::options! { strict_booleans: true };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let line = error.location().map(|location| location.line() + lines_before);
-        if matches!(error.without_snippet(), serde_saphyr::Error::Budget { .. }) {
+        if exceeds_budget(&error) {
             let at = line.map_or_else(String::new, |line| format!(" at line {line}"));
             return format!("not YAML: too complex: its nesting, or its nodes with those of aliases, exceed a limit{at}");
         }
@@ -35,6 +35,15 @@ pub fn parse_part(text: &str, lines_before: u64) -> Result<Value, String> {
         };
         format!("not YAML: {reason}")
     })
+}
+
+/// An error within an alias wraps another one.
+fn exceeds_budget(error: &serde_saphyr::Error) -> bool {
+    match error.without_snippet() {
+        serde_saphyr::Error::Budget { .. } => true,
+        serde_saphyr::Error::AliasError { error, .. } => exceeds_budget(error),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

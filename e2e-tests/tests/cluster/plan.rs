@@ -52,16 +52,13 @@ fn the_plan_for_a_cluster_is_what_is_then_copied() {
         let containers: Vec<_> = containers
             .map(|(index, image)| json!({ "name": format!("c{index}"), "image": image }))
             .collect();
-        let mut spec = json!({ "containers": containers });
-        if kind == Kind::CronJob {
-            spec["restartPolicy"] = json!("Never");
-        }
+        let spec = json!({ "containers": containers });
         namespace
             .create(&kind.manifest(name, spec, "batch/v1"))
             .unwrap();
     };
     create(&shop, Kind::Deployment, "web", &[&deployed, &kept]);
-    create(&shop, Kind::CronJob, "report", &[&scheduled]);
+    create(&shop, Kind::DaemonSet, "report", &[&scheduled]);
     create(&shop, Kind::StatefulSet, "db", &[&stateful, &deployed]);
     create(&excluded, Kind::Deployment, "other", &[&unused]);
 

@@ -10,7 +10,7 @@ use crate::args::PlanArgs;
 use crate::cluster::api_server::ApiServer;
 use crate::cluster::policies::file::SettingsFile;
 use crate::cluster::policies::follow::{Filter, Followed};
-use crate::cluster::policies::{Policies, Policy, PolicySet};
+use crate::cluster::policies::{Fallback, Policies, Policy, PolicySet};
 use crate::cluster::workload::Labels;
 use crate::cluster::{Kind, Object, listing, run};
 
@@ -69,7 +69,8 @@ impl Rules {
     ) -> anyhow::Result<()> {
         // Without flags, all policies with an address of a service.
         let skip_owners = args.selection.skip_owners();
-        let fallback = Policy::of_flags(self.excluded.iter(), &skip_owners);
+        let fallback = Fallback::of(&backups.config.locations());
+        let fallback = Policy::of_flags(self.excluded.iter(), &skip_owners, fallback);
         let followed = Followed::new(filter, fallback, policies.clone());
         listing::policies(server, &followed).await?;
         self.policies = policies.current();
