@@ -51,9 +51,9 @@ pub fn read(paths: &[PathBuf], namespace: &str, sink: &mut impl Sink) {
         let problems = send_all(paths, &documents);
         drop(documents);
         let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
-        problems
-            .into_iter()
-            .for_each(|problem| sink.problem(problem));
+        for problem in problems {
+            sink.problem(problem);
+        }
     });
 }
 
@@ -81,7 +81,9 @@ fn parse_all<S: Sink>(waiting: &Mutex<Receiver<Document>>, namespace: &str, sink
             .parse()
             .map(|value| objects::read(value, namespace, &mut |one| found.push(one)));
         let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
-        found.into_iter().for_each(|one| sink.found(one));
+        for one in found {
+            sink.found(one);
+        }
         if let Err(problem) = parsed {
             sink.problem(problem);
         }

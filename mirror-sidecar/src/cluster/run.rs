@@ -125,13 +125,7 @@ pub enum ProcessRecord<'r> {
 /// [`UsageError`] if no cluster is configured, or if there is no login for the default backup. An API server that does not
 /// respond is no error.
 pub async fn prepare(config: ClusterConfig) -> anyhow::Result<Prepared> {
-    let mode = config.mode.as_str();
-    let server = connect(|reason| {
-        format!(
-            "cannot find a cluster for --kubernetes={mode}: {reason}; set KUBECONFIG, or use --kubernetes=off"
-        )
-    });
-    let server = server.await?;
+    let server = connect(|reason| no_cluster_for(config.mode, reason)).await?;
     let logins = match &config.pull_plan {
         PullPlan::NotNeeded | PullPlan::Existing { .. } => None,
         PullPlan::Managed { logins, .. } => Some(ReadLogins::read(logins.clone()).await?),
@@ -552,6 +546,13 @@ impl fmt::Display for TaskOfBackup<'_> {
         }
         write!(f, " of backup {}", self.backup)
     }
+}
+
+fn no_cluster_for(mode: Kubernetes, reason: &str) -> String {
+    let mode = mode.as_str();
+    format!(
+        "cannot find a cluster for --kubernetes={mode}: {reason}; set KUBECONFIG, or use --kubernetes=off"
+    )
 }
 
 fn no_cluster(error: &InferConfigError) -> String {

@@ -210,15 +210,14 @@ fn has_containers(spec: &Value) -> bool {
 
 /// The Pod that a controller of a custom kind creates from a template.
 fn pod(template: &Template<'_>, api_version: &str, owner: &ObjectName) -> Value {
-    let mut metadata = template.metadata.cloned().unwrap_or_else(|| json!({}));
-    if !metadata.is_object() {
-        metadata = json!({});
-    }
-    metadata["name"] = json!(owner.name);
-    metadata["namespace"] = json!(owner.namespace);
-    metadata["ownerReferences"] = json!([{
+    let metadata = template.metadata.and_then(Value::as_object);
+    let mut metadata = metadata.cloned().unwrap_or_default();
+    metadata.insert("name".to_owned(), json!(owner.name));
+    metadata.insert("namespace".to_owned(), json!(owner.namespace));
+    let owners = json!([{
         "apiVersion": api_version, "kind": owner.kind, "name": owner.name, "uid": UNNAMED, "controller": true,
     }]);
+    metadata.insert("ownerReferences".to_owned(), owners);
     json!({ "metadata": metadata, "spec": template.spec })
 }
 

@@ -38,6 +38,7 @@ pub(super) struct Plan {
 }
 
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the name in the output")]
 pub(super) struct Image {
     /// The canonical reference of the original.
     pub(super) image: String,
@@ -100,6 +101,7 @@ pub(super) struct User {
 }
 
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the name in the output")]
 pub(super) struct Field {
     pub(super) image: Box<str>,
     pub(super) field: Box<str>,

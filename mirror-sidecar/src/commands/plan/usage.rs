@@ -129,7 +129,7 @@ impl Usage {
         for text in &workload.images {
             match ImageRef::parse(text) {
                 Ok(image) => {
-                    used.extend(self.used(&of, workload, text, &image, skipped_by.as_ref()))
+                    used.extend(self.used(&of, workload, text, &image, skipped_by.as_ref()));
                 }
                 Err(error) => {
                     used.insert(UsedImage {
