@@ -18,6 +18,7 @@ Examples:
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct VerifyArgs {
     /// Images to verify, by the name of the original or of the copy; - reads a list from standard input: one per line, #
     /// starts a comment. Without any, and without --file and --all, the images that a cluster uses

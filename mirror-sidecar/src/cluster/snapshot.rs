@@ -174,7 +174,7 @@ async fn wait_until_listed(index: &SharedIndex) -> anyhow::Result<()> {
             let unlisted = index.read(|index| {
                 let kinds = Kind::ALL.into_iter();
                 let pending = kinds.filter(|kind| index.sync_state(*kind) == SyncState::Pending);
-                pending.map(|kind| kind.plural()).collect::<Vec<_>>()
+                pending.map(Kind::plural).collect::<Vec<_>>()
             });
             bail!(
                 "cannot list {}; check the permissions of the kubeconfig",
