@@ -60,7 +60,7 @@ FOLDERS = (
 )
 
 
-COMMANDS = ("serve", "copy", "name", "check", "plan", "verify", "completion", "man")
+COMMANDS = ("serve", "copy", "name", "check", "plan", "status", "verify", "completion", "man")
 
 
 def help_of(*command):

@@ -59,7 +59,8 @@ pub use registries::{
     Traffic,
 };
 pub use registry::{
-    BlobReader, Completeness, LastFailure, Manifest, PartsQuery, RateLimit, Registry, Resolved,
+    BlobReader, Completeness, ImageContents, LastFailure, Manifest, PartsQuery, RateLimit,
+    Registry, Resolved,
 };
 pub use text::is_printable;
 pub use verify::{Damage, DamageKind, Verified, Verifier, VerifyCounters, VerifyOptions};

@@ -1,4 +1,4 @@
-//! Health and metrics, on a port of their own without TLS and credentials.
+//! Health, metrics and the status API, on a port of their own without TLS and credentials.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{MEDIA_TYPE, Metrics};
+use crate::status::api;
+use crate::status::sources::Sources;
 
 /// How long a probe of the backup registry is reused for other requests.
 const FRESH_FOR: Duration = Duration::from_secs(5);
@@ -39,11 +41,12 @@ struct Encoded {
     last: Cache<(), Result<Bytes, String>>,
 }
 
-/// Serves `/healthz`, `/metrics`, and `/readyz`, which fails while the registry of the default backup does not respond and
+/// Serves `/healthz`, `/metrics`, the status API, and `/readyz`, which fails while the registry of the default backup does not respond and
 /// during shutdown.
 pub fn router(
     registry: impl Fn() -> Registry + Send + Sync + 'static,
     metrics: Metrics,
+    status: impl Fn() -> Sources + Send + Sync + 'static,
     is_ending: CancellationToken,
 ) -> Router {
     Router::new()
@@ -62,6 +65,7 @@ pub fn router(
                     last: cache(METRICS_FRESH_FOR),
                 }),
         )
+        .merge(api::router(status))
 }
 
 /// Caches one value, which concurrent requests compute once.

@@ -15,6 +15,7 @@ mod pull;
 #[cfg(test)]
 mod reference;
 mod sources;
+mod status;
 mod tag_filter;
 mod values;
 mod verify;
@@ -38,8 +39,9 @@ pub use facade::{FacadeArgs, FacadeLogin, Transport};
 pub use login::is_username;
 pub use plan::{PlanArgs, PlanFormat};
 pub use sources::{OriginalsArgs, SizeLimit, SourceArgs, check_docker_config, size_limit};
+pub use status::{StatusArgs, StatusFormat};
 pub use tag_filter::TagFilters;
-use values::{duration, listen_address, positive};
+use values::{duration, http_url, listen_address, positive};
 pub use verify::{ReportFormat, VerifyArgs};
 
 use crate::exit::{FAILURE, USAGE};
@@ -163,6 +165,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Show what would be copied for a cluster, for manifests or for images, and what would not be protected; change nothing
     Plan(Box<PlanArgs>),
+    /// Show what is protected in a running installation, what is not and why, and what is being copied
+    Status(Box<StatusArgs>),
     /// Verify that the backup has every image whole, and repair it on request
     Verify(Box<VerifyArgs>),
     /// Print a completion script for a shell
@@ -190,7 +194,7 @@ pub struct LogArgs {
 
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Address of /healthz, /readyz and /metrics, without TLS (port 0: a free port, which is logged)
+    /// Address of /healthz, /readyz, /metrics and the status API, without TLS (port 0: a free port, which is logged)
     #[arg(
         long,
         env = "ADMIN_LISTEN",
@@ -300,11 +304,4 @@ fn sidecar(text: &str) -> Result<String, &'static str> {
     Sidecar::parse(text)
         .map(|sidecar| sidecar.as_str().to_owned())
         .ok_or("must be a lower-case host name with a port, such as mirror-sidecar.image-mirror.svc:5000")
-}
-
-fn http_url(text: &str) -> Result<hyper::Uri, &'static str> {
-    text.parse()
-        .ok()
-        .filter(|url: &hyper::Uri| url.scheme_str() == Some("http") && url.host().is_some())
-        .ok_or("must be a URL such as http://mirror-sidecar.image-mirror.svc:8080/readyz")
 }

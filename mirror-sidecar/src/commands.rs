@@ -8,4 +8,5 @@ pub mod man;
 pub mod name;
 pub mod plan;
 pub mod serve;
+pub mod status;
 pub mod verify;

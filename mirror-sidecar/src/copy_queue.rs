@@ -42,7 +42,7 @@ use job::{Job, Stage};
 pub use job::{Outlook, Status, Task};
 use jobs::InUseLimits;
 pub use metrics::{CopyMetrics, Counts};
-pub use progress::JobProgress;
+pub use progress::{CopyProgress, JobProgress};
 use runner::{Backup, MAX_GROUPS, Runner};
 use sources::BackupId;
 pub(crate) use sources::{Class, Source, Sources};
@@ -150,6 +150,16 @@ impl<C: Copier> CopyQueue<C> {
     pub fn status(&self, image: &ImageRef<'static>) -> Option<Status> {
         let state = self.runner.state();
         state.jobs.get(self.id(), image).map(Job::status)
+    }
+
+    /// The progress of the running copy of `image`; `None` if it does not run.
+    #[must_use]
+    pub fn progress(&self, image: &ImageRef<'static>) -> Option<CopyProgress> {
+        let state = self.runner.state();
+        match &state.jobs.get(self.id(), image)?.stage {
+            Stage::Running(progress) => Some(progress.snapshot(Instant::now())),
+            Stage::Waiting | Stage::BackingOff(_) => None,
+        }
     }
 
     /// Returns whether `image` is queued or running and has no older copy that could be used meanwhile.

@@ -56,6 +56,7 @@ mod reason;
 mod registry_metrics;
 mod server;
 mod single_flight;
+pub mod status;
 pub mod target_lookup;
 mod token_bucket;
 mod yaml;
@@ -79,6 +80,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => block_on(commands::serve::run(*args)),
         Command::Check(args) => block_on(commands::check::run(args)),
         Command::Plan(args) => block_on(commands::plan::run(*args)),
+        Command::Status(args) => block_on(commands::status::run(*args)),
         Command::Verify(args) => block_on(commands::verify::run(*args)),
         Command::Completion(args) => Ok(commands::completion::run(&args)),
         Command::Man(args) => commands::man::run(&args),

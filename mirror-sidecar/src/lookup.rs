@@ -22,7 +22,9 @@ use tokio::sync::{Semaphore, broadcast};
 use tokio::time::{Instant, timeout};
 
 use crate::backup_health::BackupHealth;
-use crate::copy_queue::{CopyMetrics, CopyQueue, Requester, SharedQueue, Status, Task};
+use crate::copy_queue::{
+    CopyMetrics, CopyProgress, CopyQueue, Counts, Requester, SharedQueue, Status, Task,
+};
 use crate::locations::{Locations, contract_digest, engine_digest};
 use crate::logging::Throttle;
 use crate::namespace_budget::NamespaceBudgets;
@@ -271,6 +273,18 @@ impl Lookup {
     /// Returns whether images from the registry of `image` were copied recently.
     pub(crate) fn has_proven_source(&self, image: &ImageRef<'_>) -> bool {
         self.queue.has_proven_source(image)
+    }
+
+    /// Returns the progress of the running copy of `image`; `None` if it does not run.
+    #[must_use]
+    pub fn progress(&self, image: &ImageRef<'static>) -> Option<CopyProgress> {
+        self.queue.progress(image)
+    }
+
+    /// Returns how many copies wait, run and back off.
+    #[must_use]
+    pub fn job_counts(&self) -> Counts {
+        self.queue.counts()
     }
 
     /// Receives the image of each attempt to copy that ended. A receiver that lags behind must check the [`Self::job`] of

@@ -352,7 +352,7 @@ class Differences(unittest.TestCase):
         self.assertNotIn("Secret", {kind for kind, _ in found})
 
     def test_pods_only(self):
-        removed = ["POD_NAME", "POD_NAMESPACE", "READMIT", "READMIT_PER_MINUTE"]
+        removed = ["POD_NAME", "POD_NAMESPACE", "POD_IP", "READMIT", "READMIT_PER_MINUTE"]
         found = self.check(
             "pods-only",
             new=set(),

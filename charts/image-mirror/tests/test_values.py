@@ -369,7 +369,7 @@ class Egress(unittest.TestCase):
     def test_without_work_in_the_cluster_there_is_no_api_server_to_reach(self):
         flags = [*REGISTRY, *sets(networkPolicy__egress__enabled="true", cluster__mode="off")]
         policy = render(*flags)["NetworkPolicy", "mirror-sidecar-egress"]
-        self.assertEqual(len(policy["spec"]["egress"]), 2)
+        self.assertEqual(len(policy["spec"]["egress"]), 3)
 
 
 class Names(unittest.TestCase):

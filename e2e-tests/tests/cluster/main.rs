@@ -29,6 +29,7 @@ mod rights;
 mod server;
 mod several_backups;
 mod stage;
+mod status;
 #[path = "../e2e/support.rs"]
 #[allow(
     dead_code,

@@ -20,7 +20,7 @@ use crate::support::{COPY_DEADLINE, REPOSITORY};
 /// How long a Lease counts without renewal.
 const LEASE: Duration = Duration::from_secs(15);
 /// How much later a busy machine may notice something.
-const SLACK: Duration = Duration::from_secs(15);
+pub const SLACK: Duration = Duration::from_secs(15);
 /// So many images that none of three replicas is without a share, but for one run in a hundred thousand.
 const IMAGES: usize = 30;
 
@@ -28,17 +28,17 @@ const IMAGES: usize = 30;
 const UID: &str = "0d4f8a5e-8f0e-4f3c-9b0e-2f6c1f0a7d11";
 
 /// Sidecars that are one installation.
-struct Group {
-    upstream: Box<dyn Registry>,
+pub struct Group {
+    pub upstream: Box<dyn Registry>,
     backup: Box<dyn Registry>,
-    namespace: Namespace,
+    pub namespace: Namespace,
     account: Account,
-    sidecars: BTreeMap<&'static str, Sidecar>,
+    pub sidecars: BTreeMap<&'static str, Sidecar>,
     images: usize,
 }
 
 impl Group {
-    fn start(cluster: &Cluster, names: &[&'static str]) -> Self {
+    pub fn start(cluster: &Cluster, names: &[&'static str]) -> Self {
         let namespace = cluster.namespace("replicas").unwrap();
         let account = cluster.sidecar_account(&namespace, "sidecar").unwrap();
         let mut group = Self {
@@ -63,17 +63,18 @@ impl Group {
             .environment("KUBECONFIG", self.account.kubeconfig())
             .environment("POD_NAME", name)
             .environment("POD_NAMESPACE", self.namespace.name())
+            .environment("POD_IP", "127.0.0.1")
             .start()
             .unwrap();
         self.sidecars.insert(name, sidecar);
     }
 
-    fn take(&mut self, name: &str) -> Sidecar {
+    pub fn take(&mut self, name: &str) -> Sidecar {
         self.sidecars.remove(name).unwrap()
     }
 
     /// Waits until each sidecar sees so many.
-    fn wait_for_members(&self, count: usize, limit: Duration) {
+    pub fn wait_for_members(&self, count: usize, limit: Duration) {
         wait(limit, "members", || {
             let seen = self
                 .sidecars
@@ -84,7 +85,7 @@ impl Group {
     }
 
     /// Has that many new images used, and gives their references.
-    fn use_images(&mut self, count: usize) -> BTreeSet<String> {
+    pub fn use_images(&mut self, count: usize) -> BTreeSet<String> {
         let mut images = BTreeSet::new();
         for number in self.images..self.images + count {
             let content = Image::index(number as u64);
@@ -117,7 +118,7 @@ impl Group {
             .collect()
     }
 
-    fn wait_until_copied(
+    pub fn wait_until_copied(
         &self,
         images: &BTreeSet<String>,
     ) -> BTreeMap<&'static str, BTreeSet<String>> {
@@ -153,7 +154,7 @@ impl Group {
 }
 
 /// Waits for what other processes do.
-fn wait(limit: Duration, what: &str, is_so: impl Fn() -> bool) {
+pub fn wait(limit: Duration, what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {
         assert!(start.elapsed() < limit, "{what}: not within {limit:?}");

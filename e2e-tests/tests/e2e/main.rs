@@ -22,6 +22,7 @@ mod rewrites;
 mod sessions;
 mod several_backups;
 mod size;
+mod status;
 mod support;
 mod tenant_objects;
 mod verify;

@@ -303,6 +303,7 @@ async fn a_loss_is_logged_once(#[case] is_lookup_first: bool) {
             let (turn, skip) = (Turn::Everything, 0);
             let plan = PartsPlan { turn, skip };
             let found = lookup.check_parts(&image, &copy, &digest, plan).await;
+            let found = found.map(|(found, _)| found);
             assert!(matches!(found, Ok(Completeness::Missing(_))));
         }
         assert_eq!(log.count("WARN"), 1);

@@ -2,6 +2,7 @@
 
 use crate::lock::lock;
 use crate::manifest::{self, Descriptor};
+use crate::platform::Platform;
 use oci_spec::image::Digest;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -12,6 +13,9 @@ const READS_AT_ONCE: usize = 2;
 
 /// Maximum number of index entries per registry, at about 200 bytes each.
 const MAX_REMEMBERED: usize = 8192;
+
+/// Longest text of a platform that is kept, in bytes: authors of images choose it.
+const MAX_PLATFORM: usize = 64;
 
 pub(super) struct CheckState {
     pub(super) reads: Semaphore,
@@ -35,6 +39,8 @@ pub(super) struct Entry {
     pub(super) may_be_index: bool,
     /// Build caches put blobs into an index.
     pub(super) may_be_blob: bool,
+    /// The platform that the index names, such as `linux/amd64`. Attestations have `unknown/unknown`, which is left out.
+    pub(super) platform: Option<Box<str>>,
 }
 
 impl Default for CheckState {
@@ -58,6 +64,7 @@ impl Entry {
             digest: digest.clone(),
             may_be_index: !manifest::is_image(media_type),
             may_be_blob: false,
+            platform: None,
         }
     }
 
@@ -66,8 +73,15 @@ impl Entry {
             digest: child.digest.clone(),
             may_be_index: manifest::is_index(&child.media_type),
             may_be_blob: !child.is_manifest(),
+            platform: child.platform.as_ref().and_then(shown),
         }
     }
+}
+
+/// Returns the text of a platform, unless it is unknown or longer than any that exists.
+fn shown(platform: &Platform) -> Option<Box<str>> {
+    let text = platform.to_string();
+    (text.len() <= MAX_PLATFORM && !text.starts_with("unknown")).then(|| text.into())
 }
 
 impl Indexes {

@@ -2,6 +2,7 @@
 
 use super::Registry;
 use super::check_state::Entry;
+use super::image_contents::{ContentsSeen, ImageContents};
 use super::manifests::Resolved;
 use super::repository::{Access, Repository};
 use crate::error::RegistryError;
@@ -10,7 +11,7 @@ use crate::reference::TagOrDigest;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use oci_spec::image::Digest;
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Concurrent requests of one check.
 const AT_ONCE: usize = 8;
@@ -35,6 +36,8 @@ pub struct PartsQuery<B, W> {
     pub excused: Arc<HashSet<Digest>>,
     /// Completes when another request may be sent, with `false` to end the check.
     pub wait: W,
+    /// Set by a check that read all manifests, before their blobs are checked.
+    pub contents: OnceLock<ImageContents>,
 }
 
 /// The result of a check.
@@ -68,7 +71,8 @@ enum Presence {
 struct Named {
     presence: Presence,
     entries: Arc<[Entry]>,
-    blobs: Vec<Digest>,
+    /// With their sizes; `None` if they were not read.
+    blobs: Option<Vec<(Digest, u64)>>,
 }
 
 impl Registry {
@@ -94,6 +98,7 @@ impl Registry {
         let mut level = vec![Entry::of_root(&root.digest, &root.media_type)];
         let mut blobs = Vec::new();
         let mut number = 0_usize;
+        let mut seen = ContentsSeen::default();
         for depth in 0..MAX_DEPTH {
             let mut visits = stream::iter(level.clone())
                 .map(|entry| repository.visit(entry, depth == 0, query))
@@ -112,6 +117,10 @@ impl Registry {
                 }
                 index += 1;
                 for entry in &*named.entries {
+                    seen.add_entry(entry);
+                    if known.len() >= MAX_MANIFESTS || is_excused(&entry.digest) {
+                        seen.leave_out();
+                    }
                     if known.len() < MAX_MANIFESTS
                         && known.insert(entry.digest.clone())
                         && !is_excused(&entry.digest)
@@ -119,7 +128,11 @@ impl Registry {
                         below.push(entry.clone());
                     }
                 }
-                for blob in named.blobs {
+                if named.blobs.is_none() && named.entries.is_empty() {
+                    seen.leave_out();
+                }
+                for (blob, size) in named.blobs.into_iter().flatten() {
+                    seen.add_blob(&blob, size);
                     if number >= query.skip && blobs.len() < MAX_BLOBS {
                         blobs.push((number, blob));
                     }
@@ -130,11 +143,18 @@ impl Registry {
             if below.is_empty() {
                 break;
             }
+            if depth + 1 == MAX_DEPTH {
+                seen.leave_out();
+            }
             level = below;
         }
+        if let Some(contents) = seen.finish() {
+            // A query is for one check.
+            let _ = query.contents.set(contents);
+        }
         let checked = query.skip + blobs.len();
-        let mut seen = HashSet::new();
-        blobs.retain(|(_, blob)| seen.insert(blob.clone()) && !is_excused(blob));
+        let mut selected = HashSet::new();
+        blobs.retain(|(_, blob)| selected.insert(blob.clone()) && !is_excused(blob));
         // In order, so that the rest is known if the check is ended.
         let mut checks = stream::iter(blobs)
             .map(|(number, blob)| async move {
@@ -203,11 +223,12 @@ impl Repository {
                         contents.children.iter().map(Entry::of_child).collect();
                     state.indexes().insert(&entry.digest, &entries);
                     let blobs = contents.blobs.into_iter();
-                    let blobs = blobs.filter(|blob| wants_blobs && !blob.is_foreign());
+                    let blobs = blobs.filter(|blob| !blob.is_foreign());
+                    let blobs = blobs.map(|blob| (blob.digest, blob.size));
                     return Ok(Named {
                         presence: Presence::Present,
                         entries,
-                        blobs: blobs.map(|blob| blob.digest).collect(),
+                        blobs: wants_blobs.then(|| blobs.collect()),
                     });
                 }
                 Err(error) if error.status() == Some(404) => {}

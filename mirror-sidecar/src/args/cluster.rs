@@ -1,5 +1,6 @@
 //! Flags of the Kubernetes cluster.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -136,6 +137,10 @@ pub struct ClusterArgs {
     /// than it
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", value_parser = namespace_name)]
     pub own_namespace: Option<String>,
+    /// IP address at which the other replicas reach the admin port of this one, to show the status of all. It is stored in the
+    /// Lease of this replica
+    #[arg(long, env = "POD_IP", value_name = "ADDRESS")]
+    pub pod_ip: Option<IpAddr>,
 }
 
 impl ClusterArgs {

@@ -108,6 +108,13 @@ pub(super) fn read_secret(file: &Path, flag: &str) -> Result<SecretString, Usage
     Ok(password)
 }
 
+pub(super) fn http_url(text: &str) -> Result<hyper::Uri, &'static str> {
+    text.parse()
+        .ok()
+        .filter(|url: &hyper::Uri| url.scheme_str() == Some("http") && url.host().is_some())
+        .ok_or("must be a URL such as http://mirror-sidecar.image-mirror.svc:8080/readyz")
+}
+
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroUsize;

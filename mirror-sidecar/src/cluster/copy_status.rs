@@ -1,10 +1,13 @@
 //! The states of the copies of images in use.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mirror_contract::{Digest, ImageRef};
+use mirror_copy::ImageContents;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::index::{CopyState, Image};
 
@@ -22,6 +25,8 @@ struct Records {
     targets: BTreeMap<Image, CopyState>,
     /// Updated with each change.
     counts: Counts,
+    /// The same for the images that this replica maintains.
+    own_counts: Counts,
 }
 
 /// The state of one image in use.
@@ -38,6 +43,51 @@ pub struct Record {
     pub appeared_late: bool,
     /// Only workloads name it whose rules do not use the backup. It does not count.
     pub is_barred: bool,
+    pub details: Details,
+}
+
+/// The part of a [`Record`] that is only shown. Nothing follows from it, so subscribers are not notified of its changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    pub maintainer: Maintainer,
+    pub upstream: Upstream,
+    /// When this process first knew the image.
+    pub first_seen: Option<Instant>,
+    /// When the backup last responded about the copy.
+    pub last_check: Option<Instant>,
+    /// When this process last created or updated the copy.
+    pub last_copy: Option<Instant>,
+    /// Why there is no copy, if no attempt to copy failed.
+    pub why_missing: Option<&'static str>,
+    /// The size and the platforms of the copy, if they are known.
+    pub contents: Option<Arc<ImageContents>>,
+    /// The names of copies of the image that workloads use.
+    pub copies: Arc<[Image]>,
+}
+
+/// The replica that maintains a copy, and knows all about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Maintainer {
+    /// This replica.
+    #[default]
+    Own,
+    /// Another replica, which alone knows why there is no copy.
+    Other,
+    /// None: the image is in the backup, and its original is unknown. Each replica knows the same about it.
+    None,
+}
+
+/// The original, as it was last seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Upstream {
+    #[default]
+    Unknown,
+    /// It has the digest of the copy, or exists while there is no copy.
+    Current,
+    /// Its tag has another digest than the copy.
+    Moved,
+    /// It is confirmed to be gone.
+    Gone,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +122,8 @@ pub struct Counts {
     pub failed: usize,
     pub never: usize,
     pub last_copies: usize,
+    /// Those of them whose copy is gone, too.
+    pub lost: usize,
     pub kept: usize,
 }
 
@@ -142,6 +194,7 @@ impl CopyStatuses {
                 is_kept: false,
                 appeared_late: false,
                 is_barred: false,
+                details: Details::default(),
             };
             copy_status.set(&Image::new(image.clone()), record);
         }
@@ -163,39 +216,70 @@ impl CopyStatuses {
         self.lock().counts
     }
 
+    /// Returns the numbers of the images that this replica maintains.
+    #[must_use]
+    pub fn own_counts(&self) -> Counts {
+        self.lock().own_counts
+    }
+
+    /// Returns the state of an image in use; `None` if it is not in use, or was not seen yet.
+    #[must_use]
+    pub fn record(&self, image: &ImageRef<'static>) -> Option<Record> {
+        self.lock().by_image.get(image).cloned()
+    }
+
+    /// Calls `visit` with the images in use from `start` in their order, until it returns `false`. All tasks wait for it.
+    pub fn visit(
+        &self,
+        start: Bound<&ImageRef<'static>>,
+        mut visit: impl FnMut(&Image, &Record) -> bool,
+    ) {
+        let records = self.lock();
+        for (image, record) in records
+            .by_image
+            .range::<ImageRef<'static>, _>((start, Bound::Unbounded))
+        {
+            if !visit(image, record) {
+                return;
+            }
+        }
+    }
+
+    /// Returns whether the target of a rewrite has this image; `None` if this replica does not check it.
+    #[must_use]
+    pub fn target_state(&self, image: &ImageRef<'static>) -> Option<CopyState> {
+        self.lock().targets.get(image).copied()
+    }
+
     /// Returns a receiver that is notified of changes.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    pub(super) fn set(&self, image: &Image, record: Record) {
+    pub(crate) fn set(&self, image: &Image, record: Record) {
         let mut records = self.lock();
-        if records.by_image.get(image) != Some(&record) {
-            records.counts.add(&record);
-            let before = records.by_image.insert(Arc::clone(image), record);
-            if let Some(before) = before {
-                records.counts.remove(&before);
-            }
-            drop(records);
+        records.count(&record);
+        let before = records.by_image.get(image);
+        let is_news = before.is_none_or(|before| !record.has_same_effect(before));
+        if let Some(before) = records.by_image.insert(Arc::clone(image), record) {
+            records.count_out(&before);
+        }
+        drop(records);
+        if is_news {
             self.notify();
         }
     }
 
     pub(super) fn retain(&self, is_used: impl Fn(&Image) -> bool) {
         let mut records = self.lock();
-        let Records {
-            by_image, counts, ..
-        } = &mut *records;
-        let before = by_image.len();
-        by_image.retain(|image, record| {
-            let is_used = is_used(image);
-            if !is_used {
-                counts.remove(record);
-            }
-            is_used
-        });
-        if by_image.len() != before {
+        let before = records.by_image.len();
+        let unused = records.by_image.extract_if(.., |image, _| !is_used(image));
+        let unused: Vec<_> = unused.map(|(_, record)| record).collect();
+        for record in &unused {
+            records.count_out(record);
+        }
+        if records.by_image.len() != before {
             drop(records);
             self.notify();
         }
@@ -207,6 +291,22 @@ impl CopyStatuses {
 
     fn lock(&self) -> MutexGuard<'_, Records> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Records {
+    fn count(&mut self, record: &Record) {
+        self.counts.add(record);
+        if record.is_own() {
+            self.own_counts.add(record);
+        }
+    }
+
+    fn count_out(&mut self, record: &Record) {
+        self.counts.remove(record);
+        if record.is_own() {
+            self.own_counts.remove(record);
+        }
     }
 }
 
@@ -234,15 +334,45 @@ impl Record {
             self.state.copy_state()
         }
     }
+
+    /// Neither the original nor the copy is there.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.is_last_copy && !matches!(self.state, State::Mirrored { .. })
+    }
+
+    /// This replica maintains the copy.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.details.maintainer == Maintainer::Own
+    }
+
+    /// Returns whether everything but the details is the same.
+    fn has_same_effect(&self, other: &Self) -> bool {
+        let Self {
+            state,
+            is_last_copy,
+            is_kept,
+            appeared_late,
+            is_barred,
+            details: _,
+        } = self;
+        *state == other.state
+            && *is_last_copy == other.is_last_copy
+            && *is_kept == other.is_kept
+            && *appeared_late == other.appeared_late
+            && *is_barred == other.is_barred
+    }
 }
 
 impl Counts {
-    fn add(&mut self, record: &Record) {
+    pub fn add(&mut self, record: &Record) {
         if record.is_barred {
             return;
         }
         *self.of(&record.state) += 1;
         self.last_copies += usize::from(record.is_last_copy);
+        self.lost += usize::from(record.is_lost());
         self.kept += usize::from(record.is_kept);
     }
 
@@ -252,6 +382,7 @@ impl Counts {
         }
         *self.of(&record.state) -= 1;
         self.last_copies -= usize::from(record.is_last_copy);
+        self.lost -= usize::from(record.is_lost());
         self.kept -= usize::from(record.is_kept);
     }
 
@@ -299,6 +430,7 @@ mod tests {
                 is_kept: false,
                 appeared_late: false,
                 is_barred: false,
+                details: Details::default(),
             };
             copy_status.set(&Image::new(image(name)), record);
         }
@@ -335,17 +467,30 @@ mod tests {
                 is_kept: random.bool(),
                 appeared_late: false,
                 is_barred: random.bool(),
+                details: Details {
+                    maintainer: if random.bool() {
+                        Maintainer::Own
+                    } else {
+                        Maintainer::Other
+                    },
+                    ..Details::default()
+                },
             };
             copy_status.set(&image(random.u32(0..20)), record);
             if random.u32(0..50) == 0 {
                 let gone = image(random.u32(0..20));
                 copy_status.retain(|image| *image != gone);
             }
-            let mut expected = Counts::default();
-            for record in copy_status.lock().by_image.values() {
+            let (mut expected, mut own) = (Counts::default(), Counts::default());
+            copy_status.visit(Bound::Unbounded, |_, record| {
                 expected.add(record);
-            }
+                if record.is_own() {
+                    own.add(record);
+                }
+                true
+            });
             assert_eq!(copy_status.counts(), expected);
+            assert_eq!(copy_status.own_counts(), own);
         }
     }
 }

@@ -8,6 +8,7 @@
 mod candidates;
 mod copies;
 mod entry;
+mod excluded_images;
 mod image_users;
 mod limits;
 mod namespaces;
@@ -15,7 +16,8 @@ mod queries;
 mod rules;
 mod sync_state;
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
+mod usage;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -32,6 +34,8 @@ pub use candidates::{Candidate, CopyState, ImageNamespaces, candidates_in};
 use copies::Copies;
 pub use entry::Entry;
 use entry::{Containers, Location, UsedCopy};
+use excluded_images::ExcludedImages;
+pub use excluded_images::Exclusion;
 use image_users::ImageUsers;
 pub use image_users::{Image, ImageUse};
 use limits::AmountsOfIndex;
@@ -42,6 +46,7 @@ pub use queries::{InjectedImages, LeftOut, User};
 pub use rules::{CURRENT_NAME, MAX_SECRET_NAMES, Rules};
 pub use sync_state::SyncState;
 use sync_state::SyncStates;
+pub use usage::Usage;
 
 /// Namespaces whose workloads may arrive before them. Watches deliver a namespace within a second or so.
 const MAX_UNSELECTED: usize = 10_000;
@@ -86,6 +91,8 @@ pub struct Index {
     of_other_installations: BTreeSet<Arc<Key>>,
     /// Pods that may have injected containers with original images.
     maybe_injected: BTreeSet<Arc<Key>>,
+    /// Images that are not copied. In the index of the default backup.
+    excluded_images: ExcludedImages,
     /// Workloads that are left alone because of their owner, by namespace.
     skipped: BTreeMap<Arc<str>, BTreeSet<Arc<Key>>>,
     /// Workloads of which some images are left out.
@@ -116,6 +123,7 @@ impl Index {
             candidates: BTreeSet::new(),
             of_other_installations: BTreeSet::new(),
             maybe_injected: BTreeSet::new(),
+            excluded_images: ExcludedImages::default(),
             skipped: BTreeMap::new(),
             truncated: BTreeSet::new(),
             sync_states: SyncStates::default(),
@@ -284,7 +292,14 @@ impl Index {
         if !policies.is_empty() && self.is_of_skipped(&workload) {
             demand = demand.without_object();
         }
-        let Some(new) = self.entry(&workload, &demand, epoch) else {
+        let new = self.entry(&workload, &demand, epoch);
+        if self.rules.is_of_default() {
+            let is_of_other = new.as_ref().and_then(Entry::other_installation).is_some();
+            let rules = &self.rules;
+            self.excluded_images
+                .apply(&workload, rules, &demand, is_of_other, epoch);
+        }
+        let Some(new) = new else {
             return self.remove(&workload.key);
         };
         let shows_policy = self.observe_policy(&workload, &new);
@@ -323,6 +338,7 @@ impl Index {
 
     /// Removes a workload, unless its name belongs to a successor by now.
     fn delete_workload(&mut self, workload: &Workload) -> bool {
+        self.excluded_images.delete(workload);
         match self.workloads.get(&workload.key) {
             Some(entry) if workload.uid.is_empty() || entry.uid() == &*workload.uid => {
                 self.remove(&workload.key)
@@ -373,6 +389,7 @@ impl Index {
             self.namespaces
                 .add_workload(&key.namespace, entry.secret_names(), entry.used_logins());
         let key = self.shared_amounts.add_workload(Key { namespace, ..key });
+        let is_top_level = !entry.is_owned();
         entry.retain_images(|image, location| {
             let users = match location {
                 Location::Upstream => &mut self.originals,
@@ -385,7 +402,7 @@ impl Index {
             if is_kept {
                 in_all = with_image;
                 self.namespaces.add_image(&key.namespace, image);
-                users.add(image, &key);
+                users.add(image, &key, is_top_level);
             }
             is_kept
         });
@@ -441,17 +458,19 @@ impl Index {
         let Some((key, entry)) = self.workloads.remove_entry(key) else {
             return false;
         };
+        let is_top_level = !entry.is_owned();
         for image in entry.originals() {
             self.namespaces.remove_image(&key.namespace, image);
-            self.originals.remove(image, &key);
+            self.originals.remove(image, &key, is_top_level);
         }
         for UsedCopy { image, claim } in entry.in_backup() {
             self.namespaces.remove_image(&key.namespace, image);
-            self.copies.of_mut(*claim).users.remove(image, &key);
+            let users = &mut self.copies.of_mut(*claim).users;
+            users.remove(image, &key, is_top_level);
         }
         for image in entry.rewritten() {
             self.namespaces.remove_image(&key.namespace, image);
-            self.rewritten.remove(image, &key);
+            self.rewritten.remove(image, &key, is_top_level);
         }
         for opaque in entry.opaque() {
             self.copies.of_mut(opaque.claim).remove_opaque(opaque);
@@ -482,6 +501,7 @@ impl Index {
         let Kind::Workload(kind) = kind else {
             return self.namespaces.remove_unlisted(epoch);
         };
+        self.excluded_images.remove_unlisted(kind, epoch);
         let workloads = self.workloads.iter();
         let unlisted: Vec<_> = workloads
             .filter(|(key, entry)| key.kind == kind && entry.epoch() != epoch)

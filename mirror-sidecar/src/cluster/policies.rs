@@ -358,6 +358,12 @@ impl Demand<'_> {
             && !self.wants(image, backup)
     }
 
+    /// Returns whether the rules of all policies leave an image of the object as it is.
+    #[must_use]
+    pub fn keeps(&self, image: &ImageRef<'_>) -> bool {
+        !self.set.is_empty() && !self.is_any(image, |action| !matches!(action, Action::Keep))
+    }
+
     /// Returns whether one of the policies has such a decision about an image.
     fn is_any(&self, image: &ImageRef<'_>, is_wanted: impl Fn(&Action<'_>) -> bool) -> bool {
         let wanting = || {

@@ -11,6 +11,7 @@ mod metrics;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -43,6 +44,8 @@ pub struct Replicas {
 #[derive(Debug)]
 struct Team {
     members: Mutex<Membership>,
+    /// Where the others reach the admin port of this replica; stored in its Lease.
+    address: watch::Sender<Option<SocketAddr>>,
     /// The Lease stays when this replica leaves, for its successor in this process.
     keeps_lease: AtomicBool,
     leave: CancellationToken,
@@ -78,6 +81,32 @@ impl Replicas {
             None => true,
             Some(team) => team.members().owns(key, now()),
         }
+    }
+
+    /// Returns the name of the replica that owns the work that `key` names; `None` if it is not known, or this is the only one.
+    #[must_use]
+    pub fn owner(&self, key: &str) -> Option<String> {
+        self.team.as_ref()?.members().owner(key, now())
+    }
+
+    /// Publishes the address of the admin port of this replica in its Lease.
+    pub fn advertise(&self, address: SocketAddr) {
+        if let Some(team) = &self.team {
+            team.address.send_replace(Some(address));
+        }
+    }
+
+    /// The name of this replica; `None` if it is the only one.
+    #[must_use]
+    pub fn own_name(&self) -> Option<String> {
+        Some(self.team.as_ref()?.members().own_name().to_owned())
+    }
+
+    /// The other live replicas with the addresses of their admin ports, as far as their Leases have these.
+    #[must_use]
+    pub fn others(&self) -> Vec<(String, Option<SocketAddr>)> {
+        let team = self.team.as_ref();
+        team.map_or_else(Vec::new, |team| team.members().live_others(now()))
     }
 
     /// The number of replicas that share the work, this one included.

@@ -3,10 +3,11 @@
 mod running_config;
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::Router;
 use mirror_contract::Backup;
 use mirror_copy::Credentials;
 use tokio::sync::watch::{Receiver, Sender};
@@ -30,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::namespace_budget::{BudgetMetrics, NamespaceBudgets};
 use crate::registry_metrics::RegistryMetrics;
 use crate::server::{Certificates, Limits, Server};
+use crate::status::sources::WallClock;
 use running_config::{Builder, RunningConfig, ServiceMetrics, log_backups};
 
 /// Timeout for running requests and copies at the end: well below the default grace period of a Pod, 30 s.
@@ -92,6 +94,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             of_backups: metrics.of_backups(),
         },
         certificate: certificates.as_ref().map(Certificates::subscribe),
+        clock: WallClock::now(),
+        advertised: OnceLock::new(),
         stop: stop.clone(),
     };
     let built = builder.build(&first, None).await?;
@@ -104,8 +108,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             lookup.update_metrics();
         }
     });
-    let ready = running.subscribe();
-    let ready = move || ready.borrow().backups.of_default().registry().clone();
+    let admin = admin_router(&running, metrics, is_ending.clone());
     let listen = |flag, address| format!("{flag} {address}: cannot listen");
     let facade = Server::bind(
         facade_args.listen,
@@ -114,15 +117,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         Limits::facade(),
     )
     .with_context(|| listen("--listen", facade_args.listen))?;
-    let admin = Server::bind(
-        admin_listen,
-        None,
-        admin::router(ready, metrics, is_ending.clone()),
-        Limits::admin(),
-    )
-    .with_context(|| listen("--admin-listen", admin_listen))?;
+    let admin = Server::bind(admin_listen, None, admin, Limits::admin())
+        .with_context(|| listen("--admin-listen", admin_listen))?;
     tracing::info!(address = %facade.address()?, tls = certificates.is_some(), "facade is listening");
     tracing::info!(address = %admin.address()?, "admin is listening");
+    builder.advertise(&running.borrow(), admin.address()?.port());
     if let Some(certificates) = certificates {
         tokio::spawn(certificates.watch());
     }
@@ -136,6 +135,17 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     };
     serve(facade, admin, current, end).await;
     Ok(ExitCode::SUCCESS)
+}
+
+fn admin_router(
+    running: &Sender<Arc<RunningConfig>>,
+    metrics: Metrics,
+    is_ending: CancellationToken,
+) -> Router {
+    let (ready, status) = (running.subscribe(), running.subscribe());
+    let registry = move || ready.borrow().backups.of_default().registry().clone();
+    let status = move || status.borrow().status.clone();
+    admin::router(registry, metrics, status, is_ending)
 }
 
 fn facade_login(args: &FacadeArgs) -> Result<Option<FacadeLogin>, UsageError> {

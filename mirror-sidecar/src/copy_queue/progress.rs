@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use mirror_copy::{Event, MemoryPlace, Progress};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::output::human_bytes;
 
@@ -21,8 +22,11 @@ pub struct JobProgress {
     responded: AtomicBool,
     /// Grows with all progress; see [`Measured::movement`].
     movement: AtomicU64,
+    started: Instant,
     /// Bytes sent or found in the backup, without those of failed attempts.
     bytes: AtomicU64,
+    /// Bytes that were sent.
+    sent: AtomicU64,
     /// Manifests pushed or found, in bytes.
     manifests: AtomicU64,
     /// Zero until the image's manifests are read.
@@ -36,6 +40,17 @@ pub struct JobProgress {
     waits_for_source: AtomicBool,
     /// Notified when the source responds: the slot may count differently from then on.
     changed: Arc<Notify>,
+}
+
+/// How far a copy is, for users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyProgress {
+    /// Bytes of blobs that were sent, or that the backup had.
+    pub done: u64,
+    /// Bytes of all blobs; `None` until the manifests are read.
+    pub total: Option<u64>,
+    /// Bytes that were sent since the start, per second.
+    pub rate: u64,
 }
 
 /// The progress of a copy since its start.
@@ -60,7 +75,9 @@ impl JobProgress {
             requested: AtomicBool::new(false),
             responded: AtomicBool::new(false),
             movement: AtomicU64::new(0),
+            started: Instant::now(),
             bytes: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             manifests: AtomicU64::new(0),
             total: AtomicU64::new(0),
             samples: AtomicU64::new(0),
@@ -95,6 +112,19 @@ impl JobProgress {
 
     pub(super) fn holds_memory(&self) -> Option<MemoryPlace> {
         place(self.holds_memory.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn snapshot(&self, now: Instant) -> CopyProgress {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let total = Some(count(&self.total)).filter(|total| *total > 0);
+        let elapsed = now.saturating_duration_since(self.started).as_millis();
+        let rate = u128::from(count(&self.sent)) * 1000 / elapsed.max(1);
+        CopyProgress {
+            // A blob that the backup lost is sent although it was found there.
+            done: count(&self.bytes).min(total.unwrap_or_default()),
+            total,
+            rate: u64::try_from(rate).unwrap_or(u64::MAX),
+        }
     }
 
     pub(super) fn describe(&self) -> String {
@@ -173,10 +203,14 @@ impl Progress for JobProgress {
                     .bytes
                     .fetch_update(Ordering::Relaxed, Ordering::Relaxed, without);
             }
+            Event::Bytes { bytes: size, .. } => {
+                add(&self.bytes, size);
+                add(&self.sent, size);
+            }
             // Content that need not be sent counts as done.
-            Event::Bytes { bytes: size, .. }
-            | Event::BlobSkipped { size, .. }
-            | Event::BlobMounted { size, .. } => add(&self.bytes, size),
+            Event::BlobSkipped { size, .. } | Event::BlobMounted { size, .. } => {
+                add(&self.bytes, size);
+            }
             Event::ManifestSkipped { .. } | Event::ManifestPushed { .. } => {
                 add(&self.manifests, MANIFEST_WORTH);
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mirror_contract::{Digest, ImageRef};
-use mirror_copy::{Completeness, RegistryError, Resolved, TagOrDigest};
+use mirror_copy::{Completeness, ImageContents, RegistryError, Resolved, TagOrDigest};
 use tokio::time::{Instant, timeout};
 
 use super::parts::{Pacing, PartsPlan, Turn};
@@ -17,7 +17,8 @@ const FIRST_CHECK_WITHIN: Duration = Duration::from_secs(2);
 const RECHECK_WITHIN: Duration = Duration::from_millis(250);
 
 impl Lookup {
-    /// Checks the parts of the copy of an image in use. The last request is sent before `until`.
+    /// Checks the parts of the copy of an image in use. The last request is sent before `until`. Also returns the contents of
+    /// the copy, if all of it was read.
     pub(crate) async fn check_parts_until(
         &self,
         image: &ImageRef<'static>,
@@ -25,9 +26,9 @@ impl Lookup {
         digest: &Digest<'static>,
         plan: PartsPlan,
         until: Instant,
-    ) -> Result<Completeness, RegistryError> {
+    ) -> Result<(Completeness, Option<ImageContents>), RegistryError> {
         let Some(digest) = engine_digest(digest) else {
-            return Ok(Completeness::Complete { next: None });
+            return Ok((Completeness::Complete { next: None }, None));
         };
         let root = Resolved {
             digest,
@@ -35,14 +36,15 @@ impl Lookup {
             size: 0,
         };
         let pacing = Pacing::InUse(until);
-        let found = self.parts.check(copy.path(), &root, plan, pacing).await?;
+        let checked = self.parts.check_contents(copy.path(), &root, plan, pacing);
+        let (found, contents) = checked.await?;
         if let Completeness::Missing(part) = &found {
             self.parts
                 .report_missing(image, copy.path(), &root.digest, part)
                 .await;
             self.seen.invalidate(image).await;
         }
-        Ok(found)
+        Ok((found, contents))
     }
 
     /// Checks the parts of a copy as far as time allows. Parts that could not be checked in time count as present, unless the

@@ -4,11 +4,13 @@
 //! parts and leave the tag.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use mirror_contract::ImageRef;
-use mirror_copy::{Completeness, Digest, PartsQuery, Registry, RegistryError, Resolved};
+use mirror_copy::{
+    Completeness, Digest, ImageContents, PartsQuery, Registry, RegistryError, Resolved,
+};
 use moka::future::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
@@ -200,6 +202,18 @@ impl Parts {
         plan: PartsPlan,
         pacing: Pacing,
     ) -> Result<Completeness, RegistryError> {
+        let checked = self.check_contents(repository, root, plan, pacing).await;
+        checked.map(|(found, _)| found)
+    }
+
+    /// As [`Self::check`]; also returns the contents of the copy, if all of it was read.
+    pub(super) async fn check_contents(
+        &self,
+        repository: &str,
+        root: &Resolved,
+        plan: PartsPlan,
+        pacing: Pacing,
+    ) -> Result<(Completeness, Option<ImageContents>), RegistryError> {
         let key = key(repository, &root.digest);
         // The rest of the rate limit is for the Pods of the cluster.
         let is_throttled = self.registry.rate_limit().is_some_and(|limit| {
@@ -216,6 +230,7 @@ impl Parts {
             skip: plan.skip,
             excused: self.lacked_by_original(&key).await,
             wait: || self.wait(pacing),
+            contents: OnceLock::new(),
         };
         let found = match self.registry.check_parts(repository, root, &query).await {
             Err(error) if !error.retry().is_transient() && !error.is_denied() => {
@@ -237,7 +252,7 @@ impl Parts {
             }
             Completeness::Complete { .. } | Completeness::Unfinished { .. } => {}
         }
-        Ok(found)
+        Ok((found, query.contents.into_inner()))
     }
 
     /// Records the result of a lookup. After an outage, the backup may lack parts of any copy.

@@ -218,6 +218,10 @@ name in the values, the Secret.
   valueFrom:
     fieldRef:
       fieldPath: metadata.namespace
+- name: POD_IP
+  valueFrom:
+    fieldRef:
+      fieldPath: status.podIP
 {{- end }}
 {{- with include "image-mirror.pullSecretName" . }}
 - name: PULL_SECRET

@@ -31,11 +31,13 @@ fn image(seed: &str, layers: usize) -> String {
 /// An index of two images with three layers each, at a registry that lacks the parts in `lost`.
 async fn two_platforms(lost: &str) -> (Registry, Log, Resolved) {
     let images = [image("a", 3), image("b", 3)];
-    let entry = |image: &String| {
+    let entry = |image: &String, architecture: &str| {
         let (digest, size) = (digest(image), image.len());
-        format!(r#"{{"mediaType":"{OCI_MANIFEST}","digest":"{digest}","size":{size}}}"#)
+        format!(
+            r#"{{"mediaType":"{OCI_MANIFEST}","digest":"{digest}","size":{size},"platform":{{"os":"linux","architecture":"{architecture}"}}}}"#
+        )
     };
-    let entries = images.each_ref().map(entry).join(",");
+    let entries = [entry(&images[0], "amd64"), entry(&images[1], "arm64")].join(",");
     let index = format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{entries}]}}"#);
     let root = Resolved {
         digest: digest(&index).parse().unwrap(),
@@ -82,6 +84,7 @@ async fn check(
             waits.fetch_add(1, Ordering::Relaxed);
             std::future::ready(true)
         },
+        contents: OnceLock::new(),
     };
     let before = registry.requests();
     let found = registry.check_parts("a", root, &query).await.unwrap();
@@ -100,6 +103,7 @@ async fn a_check_that_is_ended_keeps_its_progress() {
             skip,
             excused: Arc::default(),
             wait: || std::future::ready(waits.fetch_add(1, Ordering::Relaxed) < requests),
+            contents: OnceLock::new(),
         };
         registry.check_parts("a", &root, &query).await.unwrap()
     };
@@ -129,6 +133,7 @@ async fn excused_parts_are_passed_over(
         skip: 0,
         excused: Arc::new(HashSet::from([digest(excused).parse().unwrap()])),
         wait: || std::future::ready(true),
+        contents: OnceLock::new(),
     };
     let found = registry.check_parts("a", &root, &query).await.unwrap();
     let expected = missing.map_or(COMPLETE, |missing| {
@@ -165,6 +170,30 @@ async fn everything_that_an_image_names_is_looked_for(
     if lost.is_empty() {
         assert_eq!((log.count("GET"), log.count("HEAD")), (3, 8));
     }
+}
+
+/// With the index known from an earlier check, too.
+#[tokio::test]
+async fn a_check_of_everything_reports_the_contents() {
+    let (registry, _, root) = two_platforms("").await;
+    let contents = async |of_all: bool| {
+        let query = PartsQuery {
+            blobs_of: move |_: &Digest| of_all,
+            skip: 0,
+            excused: Arc::default(),
+            wait: || std::future::ready(true),
+            contents: OnceLock::new(),
+        };
+        registry.check_parts("a", &root, &query).await.unwrap();
+        query.contents.into_inner()
+    };
+    assert_eq!(contents(false).await, None);
+    let expected = ImageContents {
+        bytes: 40,
+        platforms: ["linux/amd64".into(), "linux/arm64".into()].into(),
+    };
+    assert_eq!(contents(true).await.as_ref(), Some(&expected));
+    assert_eq!(contents(true).await.as_ref(), Some(&expected));
 }
 
 /// The platforms are checked each time, and their blobs in turns.

@@ -58,6 +58,11 @@ impl Copies {
         wanted.chain(self.allowed.users.users(image))
     }
 
+    /// Returns the images whose users' rules use this backup.
+    pub(super) fn readable(&self) -> impl Iterator<Item = &ImageUsers> {
+        [&self.wanted.users, &self.allowed.users].into_iter()
+    }
+
     pub(super) fn amounts(&self) -> Amounts {
         let all = self.all().map(|copies| copies.users.amounts());
         all.fold(Amounts::default(), Amounts::plus)

@@ -537,7 +537,7 @@ fn each_once<T: Ord>(mut images: Vec<T>) -> Vec<T> {
 
 /// Returns whether a Pod uses this original instead of a copy, because the backup was unavailable when it was created. The
 /// template of the Pod still names the copy.
-fn replaces_copy(workload: &Workload, rules: &Rules, text: &str) -> bool {
+pub(super) fn replaces_copy(workload: &Workload, rules: &Rules, text: &str) -> bool {
     let is_copy = |copy: &str| {
         let original = replaced_original(text, copy).and_then(|text| ImageRef::parse(text).ok());
         let (Some(original), Ok(copy)) = (original, ImageRef::parse(copy)) else {

@@ -1,6 +1,7 @@
 //! The users of each image.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use mirror_contract::ImageRef;
@@ -23,6 +24,8 @@ struct Users {
     /// The key of this entry again: a lookup with a borrowed reference does not return the key as an `Arc`.
     image: Image,
     keys: BTreeSet<Arc<Key>>,
+    /// Those that no controller owns.
+    top_level: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,23 +51,28 @@ impl ImageUsers {
         Amounts::image(image, !self.by_image.contains_key(image))
     }
 
-    pub(super) fn add(&mut self, image: &Image, user: &Arc<Key>) {
+    pub(super) fn add(&mut self, image: &Image, user: &Arc<Key>, is_top_level: bool) {
         let addition = self.addition(image);
         let users = self.by_image.entry(Arc::clone(image));
         let users = users.or_insert_with(|| Users {
             image: Arc::clone(image),
             keys: BTreeSet::new(),
+            top_level: 0,
         });
         if users.keys.insert(Arc::clone(user)) {
+            users.top_level += usize::from(is_top_level);
             self.amounts = self.amounts.plus(addition);
         }
     }
 
-    pub(super) fn remove(&mut self, image: &Image, user: &Arc<Key>) {
+    pub(super) fn remove(&mut self, image: &Image, user: &Arc<Key>, is_top_level: bool) {
         let Some(users) = self.by_image.get_mut(image) else {
             return;
         };
         let is_removed = users.keys.remove(user);
+        if is_removed && is_top_level {
+            users.top_level = users.top_level.saturating_sub(1);
+        }
         let is_last = users.keys.is_empty();
         if is_last {
             self.by_image.remove(image);
@@ -76,6 +84,25 @@ impl ImageUsers {
 
     pub(super) fn users<'a>(&'a self, image: &ImageRef<'a>) -> impl Iterator<Item = &'a Arc<Key>> {
         self.get(image).into_iter().flat_map(|users| &users.keys)
+    }
+
+    pub(super) fn count(&self, image: &ImageRef<'_>) -> usize {
+        self.get(image).map_or(0, |users| users.keys.len())
+    }
+
+    /// Returns how many users no controller owns.
+    pub(super) fn top_level(&self, image: &ImageRef<'_>) -> usize {
+        self.get(image).map_or(0, |users| users.top_level)
+    }
+
+    /// Returns the images from `start` in their order, each with its first user.
+    pub(super) fn from<'a>(
+        &'a self,
+        start: Bound<&ImageRef<'static>>,
+    ) -> impl Iterator<Item = (&'a Image, &'a Key)> + use<'a> {
+        self.by_image
+            .range::<ImageRef<'static>, _>((start, Bound::Unbounded))
+            .filter_map(|(image, users)| Some((image, &**users.keys.first()?)))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = ImageUse<'_>> {

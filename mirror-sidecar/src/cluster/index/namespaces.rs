@@ -138,6 +138,11 @@ impl Namespaces {
         *users += 1;
     }
 
+    pub(super) fn uses_image(&self, name: &str, image: &Image) -> bool {
+        let namespace = self.0.get(name);
+        namespace.is_some_and(|namespace| namespace.images.contains_key(image))
+    }
+
     pub(super) fn add_left_out_images(&mut self, name: &str, images: usize) {
         if let Some(namespace) = self.0.get_mut(name) {
             namespace.images_left_out = namespace.images_left_out.saturating_add(images);

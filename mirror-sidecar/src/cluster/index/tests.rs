@@ -2,6 +2,7 @@
 
 mod backups;
 mod candidates;
+mod excluded;
 mod injected;
 mod limits;
 mod logins;

@@ -93,6 +93,23 @@ pub fn decide(
     decisions
 }
 
+/// Returns the setting that decides about an image of a namespace, with the name of its policy. Only the first policy counts
+/// that decides `is_wanted`, whatever its selectors: for images of which it is known what happens to them. `None` if no policy
+/// does, or if the default applies.
+#[must_use]
+pub fn deciding_setting<'p>(
+    policies: &'p PolicySet,
+    namespace: &str,
+    image: &ImageRef<'_>,
+    is_wanted: impl Fn(&Action<'_>) -> bool,
+) -> Option<(Option<&'p str>, String)> {
+    policies.policies.iter().find_map(|policy| {
+        let decision = policy.settings().decide(namespace, image);
+        let decider = decision.decider.filter(|_| is_wanted(decision.action))?;
+        Some((policy.id().map(|id| &*id.name), decider.to_string()))
+    })
+}
+
 fn decide_by_flags(excluded: &[NamespacePattern<'static>], of: &Use<'_>) -> ImageDecision {
     let mut patterns = excluded.iter();
     let (outcome, setting) = if patterns.any(|pattern| pattern.matches(of.namespace)) {

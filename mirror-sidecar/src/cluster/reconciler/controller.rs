@@ -248,12 +248,12 @@ impl Controller {
                     slot.ended(has_response, now);
                 }
             }
-            ProbeResult::Backup(Ok(_)) | ProbeResult::Parts(_, Ok(_)) => {
+            ProbeResult::Backup(Ok(_)) | ProbeResult::Parts(_, Ok(_), _) => {
                 if self.backup.succeed() >= OUTAGE_FAILURES {
                     self.recheck_parts(now);
                 }
             }
-            ProbeResult::Backup(Err(error)) | ProbeResult::Parts(_, Err(error)) => {
+            ProbeResult::Backup(Err(error)) | ProbeResult::Parts(_, Err(error), _) => {
                 if error.is_outage {
                     self.backup.fail(now);
                 }
@@ -289,8 +289,9 @@ impl Controller {
                 log_copy(image, backup, &before, state, result);
                 task
             }
-            ProbeResult::Parts(plan, found) => {
+            ProbeResult::Parts(plan, found, contents) => {
                 state.end(Check::Parts);
+                state.set_contents(contents.map(Arc::new));
                 if let Ok(Completeness::Missing(_)) = &found {
                     self.ctx.metrics.backup_checked(BackupCheck::Incomplete);
                 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mirror_contract::naming::anchor_tag;
 use mirror_contract::{Digest, ImageRef};
-use mirror_copy::{Completeness, Registry, RegistryError, SetupError, TagOrDigest};
+use mirror_copy::{Completeness, ImageContents, Registry, RegistryError, SetupError, TagOrDigest};
 use tokio::time::{Instant, timeout};
 
 use crate::locations::{contract_digest, engine_digest, reference};
@@ -91,7 +91,7 @@ impl Lookup {
         Ok(presence)
     }
 
-    /// Checks the parts of the copy with this digest.
+    /// Checks the parts of the copy with this digest. Also returns its contents, if all of it was read.
     ///
     /// # Errors
     /// [`CheckError`] if the check is inconclusive.
@@ -101,7 +101,7 @@ impl Lookup {
         copy: &ImageRef<'static>,
         digest: &Digest<'static>,
         plan: PartsPlan,
-    ) -> Result<Completeness, CheckError> {
+    ) -> Result<(Completeness, Option<ImageContents>), CheckError> {
         let until = Instant::now() + LAST_PART_TIMEOUT;
         let check = self.check_parts_until(image, copy, digest, plan, until);
         within(PARTS_CHECK_TIMEOUT, check).await

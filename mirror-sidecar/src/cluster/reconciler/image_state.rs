@@ -13,12 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mirror_contract::Digest;
+use mirror_copy::ImageContents;
 use tokio::time::Instant;
 
 use super::probe::{ByCheck, Check};
 use super::recheck_schedule::{Clock, Phase};
 use super::referrer_checks::ReferrersPlan;
-use crate::cluster::copy_status::{Record, State};
+use crate::cluster::copy_status::{Details, Maintainer, Record, State, Upstream};
 use crate::cluster::index::Image;
 use crate::lookup::PartsPlan;
 use backup_check::{BackupState, Integrity};
@@ -44,10 +45,14 @@ pub(super) struct ImageState {
     maintenance: Maintenance,
     name: NameKind,
     /// The names of its copies that workloads use.
-    copies: Vec<Image>,
+    copies: Arc<[Image]>,
     /// One of `copies` is the name that its copy has now, so there was one.
     is_named_as_copy: bool,
+    first_seen: Instant,
     state: State,
+    /// Why the state is `Missing`, if it is not the copy job that is awaited.
+    why_missing: Option<&'static str>,
+    contents: Option<Arc<ImageContents>>,
     backup: BackupState,
     upstream: UpstreamState,
     job: JobState,
@@ -98,6 +103,8 @@ struct JobState {
     stage: JobStage,
     /// When this replica made the copy.
     copied_at: Option<Instant>,
+    /// When this replica last made or updated the copy.
+    ended_at: Option<Instant>,
     failing_since: Option<Instant>,
 }
 
@@ -132,9 +139,12 @@ impl ImageState {
             owner,
             maintenance: Maintenance::Full,
             name: NameKind::Tag,
-            copies: Vec::new(),
+            copies: Arc::default(),
             is_named_as_copy: false,
+            first_seen: clock.now,
             state: State::Unknown,
+            why_missing: None,
+            contents: None,
             backup: BackupState::new(first_check),
             upstream: UpstreamState::new(clock.next_turn(phase)),
             job: JobState::default(),
@@ -160,8 +170,10 @@ impl ImageState {
     /// Sets the names of copies that workloads use; returns whether they changed.
     pub(super) fn set_copies(&mut self, copies: Vec<Image>, is_named_as_copy: bool) -> bool {
         self.is_named_as_copy = is_named_as_copy;
-        let have_changed = self.copies != copies;
-        self.copies = copies;
+        let have_changed = *self.copies != *copies;
+        if have_changed {
+            self.copies = copies.into();
+        }
         have_changed
     }
 
@@ -198,6 +210,36 @@ impl ImageState {
             is_kept: is_mirrored && self.upstream.original == Original::Moved,
             appeared_late: is_mirrored && self.name == NameKind::LateTag,
             is_barred: self.maintenance == Maintenance::Barred,
+            details: self.details(),
+        }
+    }
+
+    fn details(&self) -> Details {
+        let is_missing = self.state == State::Missing;
+        Details {
+            maintainer: match self.owner {
+                Owner::Ours => Maintainer::Own,
+                Owner::Others => Maintainer::Other,
+                Owner::Foreign => Maintainer::None,
+            },
+            upstream: if self.is_lost() || self.upstream.is_gone() {
+                Upstream::Gone
+            } else {
+                self.upstream.last_seen
+            },
+            first_seen: Some(self.first_seen),
+            last_check: self.backup.checked_at,
+            last_copy: self.job.ended_at,
+            why_missing: self.why_missing.filter(|_| is_missing),
+            contents: self.contents.clone().filter(|_| self.is_mirrored()),
+            copies: Arc::clone(&self.copies),
+        }
+    }
+
+    /// Sets the contents of the copy, if they are known.
+    pub(super) fn set_contents(&mut self, contents: Option<Arc<ImageContents>>) {
+        if contents.is_some() {
+            self.contents = contents;
         }
     }
 
@@ -325,9 +367,10 @@ impl JobState {
     }
 
     /// Records that a check found the copy.
-    fn copy_found(&mut self) {
+    fn copy_found(&mut self, now: Instant) {
         self.failing_since = None;
         if matches!(self.stage, JobStage::Copied | JobStage::Updated) {
+            self.ended_at = Some(now);
             self.stage = JobStage::None;
         }
     }

@@ -1,7 +1,7 @@
 //! Checks of one image in use at the registries.
 
 use mirror_contract::{Digest, ImageRef, ImageStatus, Mode, RefusalKind};
-use mirror_copy::Completeness;
+use mirror_copy::{Completeness, ImageContents};
 
 use super::image_checks::{CheckError, Presence, Upstream};
 use super::referrer_checks::{ReferrersPlan, UpstreamReferrers};
@@ -73,7 +73,12 @@ pub(super) enum Subject {
 pub(super) enum ProbeResult {
     Backup(Result<Presence, ProbeError>),
     Upstream(Upstream, Vec<UpstreamReferrers>),
-    Parts(PartsPlan, Result<Completeness, ProbeError>),
+    /// With the contents of the copy, if they were read.
+    Parts(
+        PartsPlan,
+        Result<Completeness, ProbeError>,
+        Option<ImageContents>,
+    ),
 }
 
 impl ProbeResult {
@@ -90,7 +95,7 @@ impl ProbeResult {
         };
         match check {
             Check::Backup => Self::Backup(Err(error(reason))),
-            Check::Parts => Self::Parts(no_parts, Err(error(reason))),
+            Check::Parts => Self::Parts(no_parts, Err(error(reason)), None),
             Check::Upstream => {
                 let lasting = false;
                 Self::Upstream(Upstream::Unknown { reason, lasting }, Vec::new())
@@ -143,9 +148,12 @@ pub(super) async fn probe(lookup: Lookup, request: ProbeRequest) -> ProbeResult 
                     known: Some(digest),
                     ..
                 } => lookup.check_parts(&image, copy, digest, parts).await,
-                _ => Ok(Completeness::Complete { next: None }),
+                _ => Ok((Completeness::Complete { next: None }, None)),
             };
-            ProbeResult::Parts(parts, found.map_err(|error| ProbeError::of_parts(&error)))
+            match found {
+                Ok((found, contents)) => ProbeResult::Parts(parts, Ok(found), contents),
+                Err(error) => ProbeResult::Parts(parts, Err(ProbeError::of_parts(&error)), None),
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::lease::{Group, LeaseError, OwnLease, PREFIX, RENEW_INTERVAL, record};
+use super::lease::{Group, LeaseError, OwnLease, PREFIX, RENEW_INTERVAL, admin_address, record};
 use super::membership::{DURATION, Dead, Membership};
 use super::metrics::ReplicaMetrics;
 use super::{Context, Replicas, Team, now};
@@ -56,6 +56,7 @@ impl Replicas {
     ) -> Self {
         let team = Arc::new(Team {
             members: Mutex::new(Membership::new(name, now())),
+            address: watch::Sender::new(None),
             keeps_lease: AtomicBool::new(false),
             leave: CancellationToken::new(),
             left: CancellationToken::new(),
@@ -92,6 +93,7 @@ impl Replicas {
 /// Renews the own Lease until this replica leaves, then deletes it.
 async fn hold(context: &Context, mut lease: OwnLease) {
     let leaving = &context.team.leave;
+    let mut address = context.team.address.subscribe();
     let mut held_until: Option<Instant> = None;
     let mut is_failing = false;
     // Failures that an outage explains are no reason to warn.
@@ -107,6 +109,8 @@ async fn hold(context: &Context, mut lease: OwnLease) {
             };
             tokio::select! {
                 _ = ticks.tick() => {}
+                // Its sender lives as long as the team.
+                _ = address.changed(), if !is_failing => {}
                 () = early, if !is_failing => {}
             }
         };
@@ -116,7 +120,8 @@ async fn hold(context: &Context, mut lease: OwnLease) {
         // Other replicas count from when they see the renewal, which is later.
         let requested_at = now();
         // Never cancelled: a renewal that arrives after the deletion would create the Lease again.
-        match lease.renew().await {
+        let advertised = *address.borrow_and_update();
+        match lease.renew(advertised).await {
             Ok(()) => {
                 context.server.responded();
                 is_in_outage = false;
@@ -241,7 +246,9 @@ impl Context {
                     listed.insert(name.to_owned());
                 }
                 // The Lease of a replica that crashed does not change until it is deleted, and its record is known then.
-                if members.seen(name, version, now()) {
+                let is_news = members.seen(name, version, now());
+                members.set_address(name, admin_address(&lease.metadata));
+                if is_news {
                     self.crash_record.observe(name, record(&lease.metadata));
                 }
             }

@@ -1,6 +1,7 @@
 //! The Leases of replicas: their names and labels, and creating, renewing and deleting the own one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -37,6 +38,9 @@ pub(super) const PREFIX: &str = "mirror-sidecar-";
 
 /// Annotation of a Lease with the images that its replica is copying, and those that it copies in isolation.
 const RECORD_ANNOTATION: &str = "image-mirror.dev/copies";
+
+/// Annotation of a Lease with the IP address and the port at which the other replicas reach the admin port of this one.
+const ADDRESS_ANNOTATION: &str = "image-mirror.dev/admin-address";
 
 /// The image whose copy's name tells backups apart. Any image would do.
 const SAMPLE: &str = "docker.io/library/sample:1";
@@ -165,8 +169,9 @@ impl OwnLease {
         }
     }
 
-    pub(super) async fn renew(&mut self) -> Result<(), LeaseError> {
-        match timeout(RENEW_TIMEOUT, self.try_renew()).await {
+    /// Renews the Lease, with the address of the admin port of this replica, if it has one for the others.
+    pub(super) async fn renew(&mut self, address: Option<SocketAddr>) -> Result<(), LeaseError> {
+        match timeout(RENEW_TIMEOUT, self.try_renew(address)).await {
             Ok(result) => result,
             Err(_) => Err(self.too_slow("renew")),
         }
@@ -183,18 +188,18 @@ impl OwnLease {
         }
     }
 
-    async fn try_renew(&mut self) -> Result<(), LeaseError> {
+    async fn try_renew(&mut self, address: Option<SocketAddr>) -> Result<(), LeaseError> {
         let params = PostParams::default();
         for _ in 0..ATTEMPTS {
             // Taken: after an error or a timeout the stored version is not known.
             let (recorded, record) = self.crash_record.to_store();
             let (operation, stored) = if let Some(version) = self.version.take() {
-                let lease = self.lease(Some(version), record);
+                let lease = self.lease(Some(version), record, address);
                 let stored = self.api.replace(&self.name, &params, &lease).await;
                 ("renew", stored)
             } else {
-                let stored = self.api.create(&params, &self.lease(None, record)).await;
-                ("create", stored)
+                let lease = self.lease(None, record, address);
+                ("create", self.api.create(&params, &lease).await)
             };
             match stored {
                 Ok(lease) => {
@@ -233,12 +238,14 @@ impl OwnLease {
         Ok(lease.metadata.resource_version)
     }
 
-    fn lease(&self, version: Option<String>, record: String) -> Lease {
+    fn lease(&self, version: Option<String>, record: String, address: Option<SocketAddr>) -> Lease {
+        let address = address.map(|address| (ADDRESS_ANNOTATION.to_owned(), address.to_string()));
+        let annotations = [(RECORD_ANNOTATION.to_owned(), record)].into_iter();
         Lease {
             metadata: ObjectMeta {
                 name: Some(self.name.clone()),
                 labels: Some(self.labels.clone()),
-                annotations: Some([(RECORD_ANNOTATION.to_owned(), record)].into()),
+                annotations: Some(annotations.chain(address).collect()),
                 resource_version: version,
                 ..ObjectMeta::default()
             },
@@ -266,6 +273,14 @@ impl OwnLease {
             lease: self.name.clone(),
         }
     }
+}
+
+/// The address of the admin port that a Lease carries. A name is none: who connects does not resolve it.
+pub(super) fn admin_address(lease: &ObjectMeta) -> Option<SocketAddr> {
+    let address = lease.annotations.as_ref()?.get(ADDRESS_ANNOTATION)?;
+    let address: SocketAddr = address.parse().ok()?;
+    let ip = address.ip();
+    (address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast()).then_some(address)
 }
 
 /// The record of running copies that a Lease carries.

@@ -5,6 +5,7 @@
 //! cannot see it: then its share is done twice, and nothing is left undone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
@@ -50,6 +51,8 @@ struct Other {
     deleted_at: Option<Instant>,
     /// Its crash was reported.
     is_lost: bool,
+    /// The address of its admin port.
+    address: Option<SocketAddr>,
 }
 
 /// A Lease whose replica is gone for good.
@@ -95,10 +98,31 @@ impl Membership {
                 changed_at: now,
                 deleted_at: None,
                 is_lost: false,
+                address: None,
             };
             self.others.insert(name.into(), other);
         }
         has_room
+    }
+
+    /// Records the address of the admin port that a Lease has.
+    pub(super) fn set_address(&mut self, name: &str, address: Option<SocketAddr>) {
+        if let Some(other) = self.others.get_mut(name) {
+            other.address = address;
+        }
+    }
+
+    pub(super) fn own_name(&self) -> &str {
+        &self.own
+    }
+
+    /// The other live replicas, with the addresses of their admin ports.
+    pub(super) fn live_others(&self, now: Instant) -> Vec<(String, Option<SocketAddr>)> {
+        let others = self.others.iter();
+        others
+            .filter(|(_, other)| now < other.changed_at + DURATION)
+            .map(|(name, other)| (name.to_string(), other.address))
+            .collect()
     }
 
     /// Records that a Lease was deleted: its replica left.
@@ -122,6 +146,14 @@ impl Membership {
     /// Returns whether this replica owns the work that `key` names.
     pub(super) fn owns(&self, key: &str, now: Instant) -> bool {
         self.has_joined(now) && owner(self.live(now), key) == Some(&self.own)
+    }
+
+    /// Returns the owner of the work that `key` names; `None` until the others are known.
+    pub(super) fn owner(&self, key: &str, now: Instant) -> Option<String> {
+        let is_known = self.has_joined(now);
+        owner(self.live(now), key)
+            .filter(|_| is_known)
+            .map(str::to_owned)
     }
 
     /// Returns the live replicas if they changed since the last call. Returns `None` until they are known.

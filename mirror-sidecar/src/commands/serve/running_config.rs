@@ -1,6 +1,7 @@
 //! Everything in the service that depends on the configuration. When it changes, it is built again while the listeners stay.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mirror_contract::BackupName;
@@ -29,6 +30,7 @@ use crate::namespace_budget::NamespaceBudgets;
 use crate::original_lookup::OriginalLookup;
 use crate::registry_metrics::RegistryMetrics;
 use crate::server::CertificateTrouble;
+use crate::status::sources::{ClusterSources, Sources, WallClock};
 use crate::target_lookup::{TargetLookup, TargetRegistries};
 
 /// Builds running configurations, with what stays the same for all of them.
@@ -44,6 +46,9 @@ pub(super) struct Builder {
     pub(super) queue: SharedCopyQueue,
     pub(super) metrics: ServiceMetrics,
     pub(super) certificate: Option<Receiver<Option<CertificateTrouble>>>,
+    pub(super) clock: WallClock,
+    /// Where other replicas reach the admin port, once it listens.
+    pub(super) advertised: OnceLock<SocketAddr>,
     pub(super) stop: CancellationToken,
 }
 
@@ -69,6 +74,8 @@ pub(super) struct RunningConfig {
     /// The registries of originals.
     sources: Registries,
     pub(super) replicas: Replicas,
+    /// What the status API shows.
+    pub(super) status: Sources,
     pub(super) facade: Arc<Facade>,
     /// The logins that pull Secrets may have, with former ones.
     logins: PullLogins,
@@ -132,7 +139,7 @@ impl Builder {
         let locations = Arc::new(config.locations());
         let stop = self.stop.child_token();
         let guard = stop.clone().drop_guard();
-        let (replicas, provision, indexes, in_use) = if let Some(cluster) = cluster {
+        let (replicas, provision, cluster) = if let Some(cluster) = cluster {
             let crash_record = self.queue.crash_record();
             let Started {
                 replicas,
@@ -155,16 +162,29 @@ impl Builder {
                 self.certificate.clone(),
                 stop.clone(),
             );
-            let in_use = copy_status.values().cloned().collect();
-            (replicas, provision, Some(indexes), in_use)
+            let cluster = ClusterSources {
+                indexes,
+                copy_status,
+                excluded: self.excluded_namespaces.clone(),
+                replicas: replicas.clone(),
+            };
+            (replicas, provision, Some(cluster))
         } else {
             let provision = Provision::given(pull_secret.as_deref());
-            (Replicas::alone(), provision, None, Vec::new())
+            (Replicas::alone(), provision, None)
         };
-        for lookup in backups.values() {
-            let health = lookup.health().clone();
-            tokio::spawn(stop.clone().run_until_cancelled_owned(health.run()));
+        let status = Sources {
+            backups: backups.clone(),
+            cluster,
+            clock: self.clock,
+        };
+        let cluster = status.cluster.as_ref();
+        let indexes = cluster.map(|cluster| &cluster.indexes);
+        let in_use = cluster.map(|cluster| cluster.copy_status.values().cloned().collect());
+        if let Some(address) = self.advertised.get() {
+            replicas.advertise(*address);
         }
+        follow_health(&backups, &stop);
         // Settings of a file are refused instead.
         if self.cluster.selection.policy_settings.is_none() {
             let policies = self.excluded_namespaces.policies().clone();
@@ -173,11 +193,11 @@ impl Builder {
         }
         let hosts = backups.values().map(|lookup| lookup.backup().registry());
         self.metrics.registries.follow(hosts, sets);
-        if let Some(indexes) = &indexes {
+        if let Some(indexes) = indexes {
             self.name_used_hosts(indexes.clone());
         }
         let facade = Facade {
-            originals: OriginalLookup::new(&backups, in_use),
+            originals: OriginalLookup::new(&backups, in_use.unwrap_or_default()),
             backups: backups.clone(),
             targets,
             auth: self.login.as_ref().map(FacadeAuth::new),
@@ -193,6 +213,7 @@ impl Builder {
             made_of,
             sources,
             replicas,
+            status,
             facade: Arc::new(facade),
             logins,
             stop,
@@ -258,6 +279,14 @@ impl Builder {
             made_of,
             sources,
         })
+    }
+
+    /// Publishes the address of the admin port for the other replicas, now and with each later configuration.
+    pub(super) fn advertise(&self, running: &RunningConfig, port: u16) {
+        if let Some(ip) = self.cluster.pod_ip {
+            let address = self.advertised.get_or_init(|| SocketAddr::new(ip, port));
+            running.replicas.advertise(*address);
+        }
     }
 
     fn name_used_hosts(&self, indexes: Indexes) {
@@ -361,6 +390,14 @@ impl RunningConfig {
         for lookup in self.backups.values() {
             lookup.shutdown().await;
         }
+    }
+}
+
+/// Probes the registries of all backups until `stop`.
+fn follow_health(backups: &ByBackup<Lookup>, stop: &CancellationToken) {
+    for lookup in backups.values() {
+        let health = lookup.health().clone();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(health.run()));
     }
 }
 

@@ -9,7 +9,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cluster::copy_status::{Record, State};
+use crate::cluster::copy_status::{Details, Record, State};
 use crate::cluster::events::EventMetrics;
 use crate::cluster::index::Change;
 use crate::cluster::index::tests::{deployment, index, namespace, seen};
@@ -48,6 +48,7 @@ fn mirrored() -> Record {
         is_kept: false,
         appeared_late: false,
         is_barred: false,
+        details: Details::default(),
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) struct BackupState {
     pub misses: u32,
     /// Checks in a row without a response from the registry.
     outages: u32,
+    /// When the registry last responded.
+    pub checked_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,7 @@ impl BackupState {
             check_at: Some(first_check),
             misses: 0,
             outages: 0,
+            checked_at: None,
         }
     }
 
@@ -58,8 +61,9 @@ impl BackupState {
         self.misses = 0;
     }
 
-    pub(super) fn responded(&mut self) {
+    pub(super) fn responded(&mut self, now: Instant) {
         self.outages = 0;
+        self.checked_at = Some(now);
     }
 
     /// Backs off after a check without a result, which does not mean that the copy is absent.

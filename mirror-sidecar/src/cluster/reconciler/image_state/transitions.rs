@@ -11,7 +11,7 @@ use super::{
     ImageState, JobStage, MISSES_BEFORE_UPSTREAM, Maintenance, NameKind, Original, Owner, never,
 };
 use crate::cluster::config::OnMovedTag;
-use crate::cluster::copy_status::State;
+use crate::cluster::copy_status::{self, State};
 use crate::cluster::reconciler::image_checks::{Presence, Upstream};
 use crate::cluster::reconciler::metrics::{BackupCheck, UpstreamCheck};
 use crate::cluster::reconciler::probe::ProbeError;
@@ -32,6 +32,16 @@ const NO_ORIGINAL: &str =
 
 /// The reason for a copy that no rule wants.
 const NOT_WANTED: &str = "there is no copy, and no rule mirrors the image to this backup";
+
+/// Reasons for a missing copy whose job is not awaited.
+const WAITS_FOR_QUEUE: &str =
+    "the copy waits, because its namespaces have too many images in the copy queue";
+const WAITS_FOR_BUDGET: &str = "the copy waits, because the daily budget of new images of its namespaces is used up \
+     (--max-new-images-per-namespace, --max-new-bytes-per-namespace)";
+const LOST_AT_ONCE: &str =
+    "the backup lost the copy as soon as it was made; check its clean-up rules and storage";
+const MADE_BY_ANOTHER: &str = "there is no copy yet; another replica of mirror-sidecar makes it";
+const JUST_COPIED: &str = "the copy was made, and is being checked";
 
 impl ImageState {
     /// Sets the owner after replicas changed.
@@ -77,7 +87,7 @@ impl ImageState {
                 return (BackupCheck::Unavailable, None);
             }
         };
-        self.backup.responded();
+        self.backup.responded(clock.now);
         match presence {
             Presence::Complete { digest, repaired } => {
                 let is_changed = self.copy_found(digest, clock);
@@ -113,10 +123,17 @@ impl ImageState {
         if is_changed && self.backup.integrity == Integrity::Changed {
             self.upstream.check_at = clock.now;
         }
+        let is_other = matches!(&self.state, State::Mirrored { digest: known } if *known != digest);
+        if is_other {
+            self.contents = None;
+        }
         self.state = State::Mirrored { digest };
         self.backup.misses = 0;
         self.upstream.absences = 0;
-        self.job.copy_found();
+        if self.job.stage == JobStage::Updated {
+            self.upstream.last_seen = copy_status::Upstream::Current;
+        }
+        self.job.copy_found(clock.now);
         self.backup.check_at = Some(clock.next_turn(self.phase));
         self.part_checks.schedule(clock.now);
         is_changed
@@ -137,6 +154,7 @@ impl ImageState {
                     self.state = never(NOT_WANTED);
                 } else if !matches!(self.state, State::Never { .. }) {
                     self.state = State::Missing;
+                    self.why_missing = Some(MADE_BY_ANOTHER);
                 }
                 self.backup.missed(LONGEST_POLL, clock.now);
             }
@@ -144,6 +162,7 @@ impl ImageState {
             Owner::Ours if self.job.stage == JobStage::Copied => {
                 self.job.stage = JobStage::None;
                 self.state = State::Missing;
+                self.why_missing = Some(LOST_AT_ONCE);
                 self.backup.missed(LONGEST_WAIT, clock.now);
             }
             Owner::Ours => {
@@ -182,9 +201,19 @@ impl ImageState {
             Upstream::Unknown { .. } => UpstreamCheck::Unknown,
         };
         let State::Mirrored { digest } = &self.state else {
+            if let Upstream::Is(_) = upstream {
+                self.upstream.last_seen = copy_status::Upstream::Current;
+            }
             self.explain_missing(upstream, clock);
             return (result, None);
         };
+        match &upstream {
+            Upstream::Is(original) if digest == original => {
+                self.upstream.last_seen = copy_status::Upstream::Current;
+            }
+            Upstream::Is(_) => self.upstream.last_seen = copy_status::Upstream::Moved,
+            Upstream::Absent | Upstream::Unknown { .. } => {}
+        }
         match upstream {
             // The copy has the digest of the original, no matter who changed it.
             Upstream::Is(original) if *digest == original => {
@@ -246,6 +275,7 @@ impl ImageState {
             }
             Upstream::Is(_) if matches!(self.state, State::Never { .. }) => {
                 self.state = State::Missing;
+                self.why_missing = Some(MADE_BY_ANOTHER);
             }
             Upstream::Is(_) | Upstream::Unknown { .. } => {}
         }
@@ -305,12 +335,14 @@ impl ImageState {
             None if matches!(self.state, State::Copying | State::Failed { .. }) => {
                 self.job.stage = JobStage::Copied;
                 self.state = State::Missing;
+                self.why_missing = Some(JUST_COPIED);
                 self.backup.check_at = Some(clock.now);
             }
             Some(Status::Failed { reason, outlook }) => self.job_failed(&reason, outlook, clock),
             Some(Status::Pending(_)) if !self.is_mirrored() => self.state = State::Copying,
             Some(Status::Full) if !self.is_mirrored() => {
                 self.state = State::Missing;
+                self.why_missing = Some(WAITS_FOR_QUEUE);
                 self.backup.check_at = Some(clock.after(QUEUE_FULL_WAIT));
             }
             // The older copy stays; the tag is checked again in the next turn.
@@ -352,6 +384,7 @@ impl ImageState {
         self.referrers.end_latest(false);
         if !self.is_mirrored() {
             self.state = State::Missing;
+            self.why_missing = Some(WAITS_FOR_BUDGET);
             let until = until.max(clock.now + MIN_BUDGET_WAIT);
             self.backup.check_at = Some(until.min(clock.after(LONGEST_WAIT)));
         }

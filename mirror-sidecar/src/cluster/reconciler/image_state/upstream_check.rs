@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::cluster::config::OnMovedTag;
+use crate::cluster::copy_status::Upstream;
 use crate::cluster::reconciler::recheck_schedule::Clock;
 
 /// Wait before an absence is confirmed: a registry may fail for a moment.
@@ -16,6 +17,8 @@ pub(super) const CONFIRMING_ABSENCES: u8 = 2;
 #[derive(Debug)]
 pub(super) struct UpstreamState {
     pub original: Original,
+    /// For the status. Nothing follows from it.
+    pub last_seen: Upstream,
     pub check_at: Instant,
     /// Absences in a row while there was no copy.
     pub absences: u8,
@@ -38,6 +41,7 @@ impl UpstreamState {
     pub(super) fn new(check_at: Instant) -> Self {
         Self {
             original: Original::Present,
+            last_seen: Upstream::Unknown,
             check_at,
             absences: 0,
             updated_in: None,
