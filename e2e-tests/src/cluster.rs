@@ -19,6 +19,7 @@ mod external;
 mod global;
 mod injector;
 mod kubewarden;
+mod mirrored_images;
 mod namespace;
 mod process;
 mod programs;

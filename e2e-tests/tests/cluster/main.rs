@@ -15,6 +15,7 @@ mod late_referrers;
 mod losing_backup;
 mod managed_secrets;
 mod manifests;
+mod mirrored_images;
 mod moves;
 mod originals_annotation;
 mod plan;

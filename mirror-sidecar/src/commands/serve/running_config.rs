@@ -14,6 +14,7 @@ use crate::args::{ClusterArgs, FacadeLogin, OriginalsArgs, SourceArgs, UsageErro
 use crate::backoff::Backoff;
 use crate::backups::{BackupLocations, ByBackup, OtherBackups};
 use crate::cluster::config::Kubernetes;
+use crate::cluster::mirrored_images::MirroredImages;
 use crate::cluster::policies::UnusableKind;
 use crate::cluster::run::{self, ClusterMetrics, ProcessRecord, Started};
 use crate::cluster::shared_index::Indexes;
@@ -139,9 +140,11 @@ impl Builder {
         let locations = Arc::new(config.locations());
         let stop = self.stop.child_token();
         let guard = stop.clone().drop_guard();
+        let mut server = None;
         let (replicas, provision, cluster) = if let Some(cluster) = cluster {
             let crash_record = self.queue.crash_record();
             let Started {
+                server: connected,
                 replicas,
                 provision,
                 indexes,
@@ -162,6 +165,7 @@ impl Builder {
                 self.certificate.clone(),
                 stop.clone(),
             );
+            server = Some(connected);
             let cluster = ClusterSources {
                 indexes,
                 copy_status,
@@ -178,6 +182,14 @@ impl Builder {
             cluster,
             clock: self.clock,
         };
+        if let Some((server, installation)) = server.zip(self.cluster.mirrored_images()) {
+            let mirrored_images = MirroredImages {
+                server,
+                sources: status.clone(),
+                installation,
+            };
+            mirrored_images.start(stop.clone());
+        }
         let cluster = status.cluster.as_ref();
         let indexes = cluster.map(|cluster| &cluster.indexes);
         let in_use = cluster.map(|cluster| cluster.copy_status.values().cloned().collect());
