@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the build and the tests use beyond Rust: a C compiler, a real registry, skopeo as a second opinion, a real
-# API server, jq, cargo-fuzz with the C++ compiler that its library needs, and bats where there is a kwctl for it.
+# API server, a browser with its WebDriver server, jq, cargo-fuzz with the C++ compiler that its library needs, and bats where there is a kwctl for it.
 # Without the rights or without apt it says what is missing; the tests then use their embedded registry, no API server,
 # and no fuzzer.
 #
@@ -42,6 +42,8 @@ missing=()
 # The path at which the tests look for it.
 [ -x /usr/bin/docker-registry ] || missing+=(docker-registry)
 command -v skopeo >/dev/null || missing+=(skopeo)
+# The path at which the tests look for it.
+[ -x /usr/bin/chromedriver ] || missing+=(chromium chromium-driver)
 # Makes certificates for the tests of the image.
 command -v openssl >/dev/null || missing+=(openssl)
 can_link_cpp || missing+=(g++)
@@ -68,6 +70,8 @@ cargo fuzz --version >/dev/null 2>&1 || {
   echo "NOTE: without docker-registry the tests use the embedded registry alone" >&2
 command -v skopeo >/dev/null ||
   echo "NOTE: without skopeo no second client pulls the copies" >&2
+[ -x /usr/bin/chromedriver ] ||
+  echo "NOTE: without chromium-driver no browser opens the status page" >&2
 cargo fuzz --version >/dev/null 2>&1 && can_link_cpp ||
   echo "NOTE: without cargo-fuzz and a C++ compiler nothing is fuzzed, the kept corpus is tested alone" >&2
 command -v "$kwctl" >/dev/null ||

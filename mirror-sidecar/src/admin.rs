@@ -1,4 +1,4 @@
-//! Health, metrics and the status API, on a port of their own without TLS and credentials.
+//! Health, metrics and the status, on a port of their own without TLS and credentials.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{MEDIA_TYPE, Metrics};
-use crate::status::api;
+use crate::status::endpoints::{self, StatusEndpoints};
 use crate::status::sources::Sources;
 
 /// How long a probe of the backup registry is reused for other requests.
@@ -41,12 +41,13 @@ struct Encoded {
     last: Cache<(), Result<Bytes, String>>,
 }
 
-/// Serves `/healthz`, `/metrics`, the status API, and `/readyz`, which fails while the registry of the default backup does not respond and
-/// during shutdown.
+/// Serves `/healthz`, `/metrics`, the status, and `/readyz`, which fails while the registry of the default backup does not
+/// respond and during shutdown.
 pub fn router(
     registry: impl Fn() -> Registry + Send + Sync + 'static,
     metrics: Metrics,
     status: impl Fn() -> Sources + Send + Sync + 'static,
+    status_endpoints: StatusEndpoints,
     is_ending: CancellationToken,
 ) -> Router {
     Router::new()
@@ -65,7 +66,7 @@ pub fn router(
                     last: cache(METRICS_FRESH_FOR),
                 }),
         )
-        .merge(api::router(status))
+        .merge(endpoints::router(status_endpoints, status))
 }
 
 /// Caches one value, which concurrent requests compute once.

@@ -47,6 +47,7 @@ pub use verify::{ReportFormat, VerifyArgs};
 use crate::exit::{FAILURE, USAGE};
 use crate::logging::{self, LogFormat};
 use crate::output::OutputFormat;
+use crate::status::endpoints::StatusEndpoints;
 
 pub use workload_selection::WorkloadSelectionArgs;
 
@@ -194,7 +195,7 @@ pub struct LogArgs {
 
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Address of /healthz, /readyz, /metrics and the status API, without TLS (port 0: a free port, which is logged)
+    /// Address of /healthz, /readyz, /metrics and the status, without TLS (port 0: a free port, which is logged)
     #[arg(
         long,
         env = "ADMIN_LISTEN",
@@ -203,6 +204,16 @@ pub struct ServeArgs {
         value_parser = listen_address
     )]
     pub admin_listen: SocketAddr,
+    /// What of the status is served on the port of --admin-listen, which has no authentication: the page / with the API
+    /// /api/v1, the API alone, or nothing. Other replicas and `mirror-sidecar status` use the API
+    #[arg(
+        long,
+        env = "STATUS_ENDPOINTS",
+        value_enum,
+        default_value = "all",
+        value_name = "ENDPOINTS"
+    )]
+    pub status_endpoints: StatusEndpoints,
     /// Keep serving this long after SIGTERM while /readyz fails, such as 30s or 1m30s; use 5s in a cluster
     #[arg(
         long,

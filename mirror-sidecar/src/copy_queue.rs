@@ -162,6 +162,15 @@ impl<C: Copier> CopyQueue<C> {
         }
     }
 
+    /// Returns the images whose copies run.
+    #[must_use]
+    pub fn running(&self) -> Vec<Arc<ImageRef<'static>>> {
+        let state = self.runner.state();
+        let jobs = state.jobs.of_backup(self.id());
+        let running = jobs.filter(|job| matches!(job.stage, Stage::Running(_)));
+        running.map(|job| Arc::clone(&job.image)).collect()
+    }
+
     /// Returns whether `image` is queued or running and has no older copy that could be used meanwhile.
     #[must_use]
     pub fn is_awaited(&self, image: &ImageRef<'static>) -> bool {

@@ -281,6 +281,12 @@ impl Lookup {
         self.queue.progress(image)
     }
 
+    /// Returns the images whose copies run.
+    #[must_use]
+    pub fn running(&self) -> Vec<Arc<ImageRef<'static>>> {
+        self.queue.running()
+    }
+
     /// Returns how many copies wait, run and back off.
     #[must_use]
     pub fn job_counts(&self) -> Counts {

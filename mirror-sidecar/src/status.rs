@@ -9,7 +9,10 @@
 //! - [`describe`]: one row in the words of the model;
 //! - [`explain`]: which rule decides about an image;
 //! - [`api`]: the HTTP API on the admin port;
-//! - [`peers`], [`combine`], [`http`]: the parts of the other replicas.
+//! - [`peers`], [`combine`], [`http`]: the parts of the other replicas;
+//! - [`namespaces`]: the totals of each namespace;
+//! - [`page`]: the page for browsers;
+//! - [`endpoints`]: what of these is served.
 //!
 //! A replica knows every image in use and whether it is mirrored. It knows the reasons for its own share only: for the others,
 //! their owners are asked.
@@ -17,9 +20,12 @@
 pub mod api;
 mod combine;
 pub mod describe;
+pub mod endpoints;
 pub mod explain;
 pub mod http;
 pub mod model;
+mod namespaces;
+mod page;
 pub mod pages;
 mod peers;
 pub mod query;

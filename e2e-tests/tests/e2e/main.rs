@@ -23,6 +23,7 @@ mod sessions;
 mod several_backups;
 mod size;
 mod status;
+mod status_page;
 mod support;
 mod tenant_objects;
 mod verify;

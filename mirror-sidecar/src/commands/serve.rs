@@ -31,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::namespace_budget::{BudgetMetrics, NamespaceBudgets};
 use crate::registry_metrics::RegistryMetrics;
 use crate::server::{Certificates, Limits, Server};
+use crate::status::endpoints::StatusEndpoints;
 use crate::status::sources::WallClock;
 use running_config::{Builder, RunningConfig, ServiceMetrics, log_backups};
 
@@ -47,6 +48,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         originals,
         facade: facade_args,
         admin_listen,
+        status_endpoints,
         shutdown_delay,
         parallel_copies,
         cluster: cluster_args,
@@ -108,7 +110,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             lookup.update_metrics();
         }
     });
-    let admin = admin_router(&running, metrics, is_ending.clone());
+    let admin = admin_router(&running, metrics, status_endpoints, is_ending.clone());
     let listen = |flag, address| format!("{flag} {address}: cannot listen");
     let facade = Server::bind(
         facade_args.listen,
@@ -140,12 +142,13 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 fn admin_router(
     running: &Sender<Arc<RunningConfig>>,
     metrics: Metrics,
+    status_endpoints: StatusEndpoints,
     is_ending: CancellationToken,
 ) -> Router {
     let (ready, status) = (running.subscribe(), running.subscribe());
     let registry = move || ready.borrow().backups.of_default().registry().clone();
     let status = move || status.borrow().status.clone();
-    admin::router(registry, metrics, status, is_ending)
+    admin::router(registry, metrics, status, status_endpoints, is_ending)
 }
 
 fn facade_login(args: &FacadeArgs) -> Result<Option<FacadeLogin>, UsageError> {

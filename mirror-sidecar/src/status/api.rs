@@ -36,7 +36,7 @@ const WAIT_FOR_TURN: Duration = Duration::from_secs(2);
 const REST: u32 = 3;
 
 #[derive(Clone)]
-struct Api {
+pub(super) struct Api {
     sources: Arc<dyn Fn() -> Sources + Send + Sync>,
     requests: Arc<Semaphore>,
     /// Pages are rendered one after another.
@@ -44,43 +44,22 @@ struct Api {
 }
 
 /// A response with an error.
-struct Problem(StatusCode, String);
+#[derive(Debug)]
+pub(super) struct Problem(pub(super) StatusCode, pub(super) String);
 
-/// Serves the status of what `sources` returns for each request.
-pub fn router(sources: impl Fn() -> Sources + Send + Sync + 'static) -> Router {
+/// Serves the API.
+pub(super) fn router(api: Api) -> Router {
     Router::new()
         .route("/api/v1/status", get(status))
         .route("/api/v1/images", get(images))
         .route("/api/v1/images/{*reference}", get(image))
-        .with_state(Api {
-            sources: Arc::new(sources),
-            requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
-            rendering: Arc::new(Semaphore::new(1)),
-        })
+        .with_state(api)
 }
 
 async fn status(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let is_local = parse_local(&query.unwrap_or_default()).map_err(Problem::invalid)?;
-    let sources = (api.sources)();
-    if is_local {
-        let overview = api.render(move || with_own(sources.overview(Share::Own), &sources));
-        return Ok(json(&overview.await?));
-    }
-    let _turn = api.turn().await?;
-    let others = ask::<Overview>(&sources, "/api/v1/status?local=true").await;
-    let Responses {
-        parts,
-        replicas,
-        responders,
-    } = others;
-    let overview = api.render(move || {
-        let own = sources.overview(Share::Without(&responders));
-        Overview {
-            replicas,
-            ..combine::overview(own, &parts)
-        }
-    });
-    Ok(json(&overview.await?))
+    let overview = api.overview(is_local).await?;
+    Ok(json(&overview))
 }
 
 async fn images(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
@@ -113,13 +92,49 @@ async fn image(
 }
 
 impl Api {
+    /// The status of what `sources` returns for each request.
+    pub(super) fn new(sources: impl Fn() -> Sources + Send + Sync + 'static) -> Self {
+        Self {
+            sources: Arc::new(sources),
+            requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
+            rendering: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    pub(super) fn sources(&self) -> Sources {
+        (self.sources)()
+    }
+
+    pub(super) async fn overview(&self, is_local: bool) -> Result<Overview, Problem> {
+        let sources = self.sources();
+        if is_local {
+            let overview = self.render(move || with_own(sources.overview(Share::Own), &sources));
+            return overview.await;
+        }
+        let _turn = self.turn().await?;
+        let others = ask::<Overview>(&sources, "/api/v1/status?local=true").await;
+        let Responses {
+            parts,
+            replicas,
+            responders,
+        } = others;
+        let overview = self.render(move || {
+            let own = sources.overview(Share::Without(&responders));
+            Overview {
+                replicas,
+                ..combine::overview(own, &parts)
+            }
+        });
+        overview.await
+    }
+
     /// Returns a page of images, or everything about one.
-    async fn list(
+    pub(super) async fn list(
         &self,
         query: ImageQuery,
         image: Option<ImageRef<'static>>,
     ) -> Result<ImageList, Problem> {
-        let sources = (self.sources)();
+        let sources = self.sources();
         if query.is_local {
             let list = self.render(move || {
                 let page = page(&sources, &query, image.as_ref(), Share::Own);
@@ -159,7 +174,7 @@ impl Api {
     }
 
     /// Runs `render` when no other request does.
-    async fn render<T: Send + 'static>(
+    pub(super) async fn render<T: Send + 'static>(
         &self,
         render: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {

@@ -301,6 +301,24 @@ impl Totals {
         self.missing + self.copying + self.failed
     }
 
+    /// Returns the number of images that have a copy, or are in the target of a rewrite.
+    #[must_use]
+    pub const fn protected(self) -> usize {
+        self.mirrored + self.rewritten
+    }
+
+    #[must_use]
+    pub const fn count(self, state: State) -> usize {
+        match state {
+            State::Missing => self.missing,
+            State::Copying => self.copying,
+            State::Mirrored => self.mirrored,
+            State::Failed => self.failed,
+            State::Excluded => self.excluded,
+            State::Rewritten => self.rewritten,
+        }
+    }
+
     pub fn of_mut(&mut self, state: State) -> &mut usize {
         match state {
             State::Missing => &mut self.missing,

@@ -5,8 +5,8 @@ use mirror_contract::ImageRef;
 use super::describe::{MAX_USERS, MAX_USERS_OF_ONE};
 use super::model::{API_VERSION, BackupStatus, ImageStatus, Overview, Queue, Totals};
 use super::query::{ImageQuery, RowKey};
-use super::rows::Share;
-use super::sources::Sources;
+use super::rows::{Row, Share};
+use super::sources::{ClusterSources, Sources};
 use crate::cluster::index::Index;
 use crate::lookup::Lookup;
 
@@ -28,7 +28,11 @@ impl Sources {
             };
         };
         let most = query.limit.saturating_add(1);
-        let mut rows = cluster.rows(query, share, most, MAX_USERS);
+        let mut rows = if query.is_running {
+            self.running(cluster, query, most)
+        } else {
+            cluster.rows(query, share, most, MAX_USERS)
+        };
         let has_more = rows.len() > query.limit;
         rows.truncate(query.limit);
         let describe = |row| {
@@ -39,6 +43,21 @@ impl Sources {
             items: rows.into_iter().map(describe).collect(),
             has_more,
         }
+    }
+
+    /// Returns the rows whose copies this process makes now. They are few, whoever maintains the images.
+    fn running(&self, cluster: &ClusterSources, query: &ImageQuery, most: usize) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for (name, lookup) in self.backups.iter() {
+            if query.backup.as_ref().is_none_or(|wanted| wanted == name) {
+                let images = lookup.running().into_iter();
+                rows.extend(images.filter_map(|image| cluster.row_of_copy(name, &image, query)));
+            }
+        }
+        rows.sort_by(|one, other| one.key.cmp(&other.key));
+        rows.retain(|row| query.after.as_ref().is_none_or(|after| row.key > *after));
+        rows.truncate(most);
+        rows
     }
 
     /// Returns everything about an image, one item for each of its places. A copy stands for its original.

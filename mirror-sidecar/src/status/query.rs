@@ -25,6 +25,8 @@ pub struct ImageQuery {
     /// A part of the canonical reference.
     pub text: Option<String>,
     pub backup: Option<BackupName<'static>>,
+    /// Only images whose copies run now, in whatever replica.
+    pub is_running: bool,
     pub limit: usize,
     /// The last row of the page before.
     pub after: Option<RowKey>,
@@ -54,6 +56,7 @@ impl Default for ImageQuery {
             namespace: None,
             text: None,
             backup: None,
+            is_running: false,
             limit: DEFAULT_LIMIT,
             after: None,
             is_local: false,
@@ -89,6 +92,7 @@ impl ImageQuery {
                         .ok_or("parameter backup: must be the name of a backup")?;
                     parsed.backup = Some(backup.into_owned());
                 }
+                "running" => parsed.is_running = is_true(&name, &value)?,
                 "limit" => {
                     let limit = value.parse().ok();
                     let limit = limit.filter(|limit| (1..=MAX_LIMIT).contains(limit));
@@ -102,10 +106,10 @@ impl ImageQuery {
                         "parameter continue: must be the value of `continue` of the page before",
                     )?);
                 }
-                "local" => parsed.is_local = is_true(&value)?,
+                "local" => parsed.is_local = is_true(&name, &value)?,
                 _ => {
                     return Err(format!(
-                        "unknown parameter {name}; known parameters: state, upstream, namespace, q, backup, limit, continue, local"
+                        "unknown parameter {name}; known parameters: state, upstream, namespace, q, backup, running, limit, continue, local"
                     ));
                 }
             }
@@ -153,6 +157,9 @@ impl ImageQuery {
         if let Some(backup) = &self.backup {
             text.append_pair("backup", backup.as_str());
         }
+        if self.is_running {
+            text.append_pair("running", "true");
+        }
         if let Some(after) = &self.after {
             text.append_pair("continue", &after.to_string());
         }
@@ -170,15 +177,15 @@ pub fn parse_local(query: &str) -> Result<bool, String> {
         if name != "local" {
             return Err(format!("unknown parameter {name}; known parameters: local"));
         }
-        is_local = is_true(&value)?;
+        is_local = is_true(&name, &value)?;
     }
     Ok(is_local)
 }
 
-fn is_true(value: &str) -> Result<bool, String> {
+fn is_true(name: &str, value: &str) -> Result<bool, String> {
     value
         .parse()
-        .map_err(|_| "parameter local: must be true or false".to_owned())
+        .map_err(|_| format!("parameter {name}: must be true or false"))
 }
 
 fn states(value: &str) -> Result<Vec<State>, String> {
@@ -261,6 +268,7 @@ mod tests {
     #[case("continue=backup:-/nginx", "parameter continue")]
     #[case("backup=a/b", "parameter backup")]
     #[case("local=1", "parameter local")]
+    #[case("running=1", "parameter running")]
     #[case("sort=name", "unknown parameter sort; known parameters: state,")]
     fn errors_name_the_parameter(#[case] query: &str, #[case] expected: &str) {
         let error = ImageQuery::parse(query).unwrap_err();
@@ -269,7 +277,7 @@ mod tests {
 
     #[test]
     fn another_replica_gets_the_same_query() {
-        let query = "state=missing,failed&upstream=gone&namespace=shop&q=ng%26x&backup=team-a&limit=7\
+        let query = "state=missing,failed&upstream=gone&namespace=shop&q=ng%26x&backup=team-a&running=true&limit=7\
              &continue=backup%3Ateam-a%2Fdocker.io%2Flibrary%2Fnginx%3A1";
         let parsed = ImageQuery::parse(query).unwrap();
         assert_eq!(parsed.text.as_deref(), Some("ng&x"));

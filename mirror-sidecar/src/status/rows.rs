@@ -83,7 +83,7 @@ pub(super) fn upstream_of(record: &Record) -> Upstream {
     }
 }
 
-fn state(record: &Record) -> State {
+pub(super) fn state(record: &Record) -> State {
     match record.state {
         copy_status::State::Unknown | copy_status::State::Missing => State::Missing,
         copy_status::State::Copying => State::Copying,
@@ -183,10 +183,7 @@ impl ClusterSources {
             let (mut scanned, mut last) = (0, None);
             statuses.visit(start.as_ref().map(|image| &**image), |image, record| {
                 scanned += 1;
-                let has_upstream = query
-                    .upstream
-                    .is_none_or(|upstream| upstream == upstream_of(record));
-                if has_upstream && query.has_state(state(record)) && query.has_text(image) {
+                if query.has_record(image, record) {
                     found.push((Arc::clone(image), record.clone()));
                 }
                 last = Some(Arc::clone(image));
@@ -209,6 +206,25 @@ impl ClusterSources {
                 _ => return rows,
             }
         }
+    }
+
+    /// Returns the row of an image in a backup if it passes the filters.
+    pub(super) fn row_of_copy(
+        &self,
+        name: &BackupName<'static>,
+        image: &Image,
+        query: &ImageQuery,
+    ) -> Option<Row> {
+        let record = self.copy_status.get(name)?.record(image)?;
+        let is_wanted =
+            query.has_record(image, &record) && self.is_used_in(name, image, &record, query);
+        is_wanted.then(|| Row {
+            key: RowKey {
+                image: Arc::clone(image),
+                place: Place::Backup(name.clone()),
+            },
+            facts: Facts::Copy(Box::new(record)),
+        })
     }
 
     fn is_in_share(&self, image: &Image, record: &Record, share: Share<'_>) -> bool {
@@ -317,6 +333,15 @@ impl ClusterSources {
         })
     }
 
+    /// Returns the images that rules rewrite, with their states.
+    pub(super) fn all_rewritten(&self) -> impl Iterator<Item = (Image, State)> {
+        let rows = self.rewritten(&ImageQuery::default(), Share::All, usize::MAX);
+        rows.into_iter().map(|row| {
+            let state = row.state();
+            (row.key.image, state)
+        })
+    }
+
     /// Returns the numbers of the images that are in no backup.
     pub(super) fn totals_beside_backups(&self, share: Share<'_>) -> Totals {
         let all = ImageQuery::default();
@@ -374,6 +399,13 @@ fn first(query: &ImageQuery, place: &Place) -> Bound<Image> {
 impl ImageQuery {
     fn has_state(&self, state: State) -> bool {
         self.states.is_empty() || self.states.contains(&state)
+    }
+
+    fn has_record(&self, image: &ImageRef<'_>, record: &Record) -> bool {
+        let upstream = upstream_of(record);
+        self.upstream.is_none_or(|wanted| wanted == upstream)
+            && self.has_state(state(record))
+            && self.has_text(image)
     }
 
     fn has_text(&self, image: &ImageRef<'_>) -> bool {

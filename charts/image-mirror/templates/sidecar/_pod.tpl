@@ -168,6 +168,8 @@ name in the values, the Secret.
   value: /etc/image-mirror/facade/password
 - name: ADMIN_LISTEN
   value: {{ printf "%s:8080" $v.listenAddress | quote }}
+- name: STATUS_ENDPOINTS
+  value: {{ $v.statusEndpoints | quote }}
 - name: SHUTDOWN_DELAY
   value: {{ printf "%ds" (int $v.shutdownDelaySeconds) | quote }}
 - name: LOG_LEVEL

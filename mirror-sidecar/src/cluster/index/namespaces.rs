@@ -143,6 +143,17 @@ impl Namespaces {
         namespace.is_some_and(|namespace| namespace.images.contains_key(image))
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0.keys()
+    }
+
+    pub(super) fn images(&self, name: &str) -> impl Iterator<Item = &Image> {
+        let namespace = self.0.get(name);
+        namespace
+            .into_iter()
+            .flat_map(|namespace| namespace.images.keys())
+    }
+
     pub(super) fn add_left_out_images(&mut self, name: &str, images: usize) {
         if let Some(namespace) = self.0.get_mut(name) {
             namespace.images_left_out = namespace.images_left_out.saturating_add(images);

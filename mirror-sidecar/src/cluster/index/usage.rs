@@ -71,6 +71,17 @@ impl Index {
         self.namespaces.uses_image(namespace, image)
     }
 
+    /// Returns the namespaces that exist or in which workloads exist, in their order.
+    #[must_use]
+    pub fn namespace_names(&self) -> Vec<Arc<str>> {
+        self.namespaces.names().cloned().collect()
+    }
+
+    /// Returns the images that workloads of a namespace use.
+    pub fn images_in(&self, namespace: &str) -> impl Iterator<Item = &Image> {
+        self.namespaces.images(namespace)
+    }
+
     /// Returns the originals from `start` that rewrites replace, in their order, each with its first user and the image in the
     /// target that the rules choose for that now.
     pub fn rewritten_from<'a>(
