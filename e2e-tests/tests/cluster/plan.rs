@@ -98,13 +98,13 @@ fn the_plan_for_a_cluster_is_what_is_then_copied() {
         .environment("KUBECONFIG", account.kubeconfig())
         .start()
         .unwrap();
-    let copied = |event: &Value| event["message"] == "copied image";
+    let is_copy = |event: &Value| event["message"] == "copied image";
     for image in &planned {
-        let is_it = |event: &Value| copied(event) && event["image"] == **image;
+        let is_it = |event: &Value| is_copy(event) && event["image"] == **image;
         sidecar.wait_for(COPY_DEADLINE, is_it).unwrap();
     }
     let events = sidecar.events();
-    let copies = events.iter().filter(|event| copied(event));
+    let copies = events.iter().filter(|event| is_copy(event));
     let copies: BTreeSet<_> = copies
         .map(|event| event["image"].as_str().unwrap().to_owned())
         .collect();

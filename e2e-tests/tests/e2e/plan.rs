@@ -400,11 +400,16 @@ fn many(count: usize) -> String {
     text
 }
 
+fn deep_maps(depth: usize) -> String {
+    let lines: Vec<_> = (0..depth).map(|depth| " ".repeat(depth) + "a:\n").collect();
+    lines.concat()
+}
+
 /// Each has one sentence with its place, and the rest is planned.
 #[rstest]
 #[case::alias_bomb("a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n".to_owned(), "too complex")]
 #[case::nesting("[".repeat(100_000), "line 2")]
-#[case::deep_maps((0..200).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect(), "not YAML")]
+#[case::deep_maps(deep_maps(200), "not YAML")]
 #[case::huge_scalar(format!("a: {}", "x".repeat(5 << 20)), "longer than 4 MiB")]
 #[case::tabs("a:\n\tb: 1\n".to_owned(), "line 3")]
 #[case::twice("a: 1\na: 2\n".to_owned(), "duplicate")]

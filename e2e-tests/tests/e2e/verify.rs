@@ -152,8 +152,7 @@ impl Scene {
             Damage::Size => ("wrong_size", self.layer()),
             Damage::Content => ("wrong_digest", self.layer()),
             Damage::Platform => ("missing_manifest", platform.to_string()),
-            Damage::Manifest => ("wrong_digest", platform.to_string()),
-            Damage::Garbage => ("wrong_digest", platform.to_string()),
+            Damage::Manifest | Damage::Garbage => ("wrong_digest", platform.to_string()),
             Damage::Signature => {
                 let content = digest_of(&self.signature.blobs[1]);
                 ("missing_blob", content.to_string())
@@ -341,13 +340,13 @@ fn drift_and_last_copies_are_notices() {
         (Some(0), vec![("last_copy", &*root)])
     );
     scene.damage(Damage::Layer);
-    let lost = scene.verify(&["--repair"]);
+    let refused = scene.verify(&["--repair"]);
     let layer = scene.layer();
     assert_eq!(
-        (lost.code, lost.findings()),
+        (refused.code, refused.findings()),
         (Some(2), vec![("missing_blob", &*layer)])
     );
-    let error = lost.document["images"][0]["repair_error"].as_str();
+    let error = refused.document["images"][0]["repair_error"].as_str();
     assert!(error.unwrap().contains("the original is gone"), "{error:?}");
 }
 

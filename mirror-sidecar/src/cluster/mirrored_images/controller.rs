@@ -17,7 +17,7 @@ use super::MirroredImages;
 use super::pace::Paces;
 use super::plan::plan;
 use super::resource::{GROUP, MirroredImage, PLURAL, VERSION};
-use super::store::Store;
+use super::store::{Store, Stored};
 use crate::backoff::Backoff;
 use crate::cluster::api_response;
 use crate::cluster::copy_status::{Maintainer, State};
@@ -234,7 +234,7 @@ impl Controller {
         let status = sources.describe(&self.cluster, row, None, MAX_USERS);
         let time = Timestamp::now();
         let desired = MirroredImage::new(&self.ctx.installation, &row.key, status, time);
-        let content = stored.as_ref().and_then(|stored| stored.content());
+        let content = stored.as_ref().and_then(Stored::content);
         let Some((object, urgency)) = plan(desired, content.as_ref(), time) else {
             return;
         };

@@ -53,8 +53,9 @@ impl Installation {
         // Neither names of namespaces nor of installations contain a slash.
         let identity = format!("{}/{}/{key}", self.namespace, self.name);
         let hash = Sha256::digest(identity);
-        let mut digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        digits.truncate(HASH);
+        let first = hash.iter().take(HASH / 2);
+        let number = first.fold(0_u128, |number, byte| number << 8 | u128::from(*byte));
+        let digits = format!("{number:0HASH$x}");
         let readable = readable(&key.image.to_string());
         if readable.is_empty() {
             return digits;

@@ -171,7 +171,7 @@ impl Status {
         let platforms: Vec<_> = platforms.collect();
         let reason = shorten(&status.reason, MAX_REASON);
         Self {
-            conditions: conditions(status.state, &reason, Time(to_seconds(now))),
+            conditions: conditions(status.state, &reason, &Time(to_seconds(now))),
             state: status.state,
             reason,
             target: status.target,
@@ -194,7 +194,7 @@ pub(super) fn to_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
-fn conditions(state: State, message: &str, since: Time) -> Vec<Condition> {
+fn conditions(state: State, message: &str, since: &Time) -> Vec<Condition> {
     let reason = match state {
         State::Missing => "Missing",
         State::Copying => "Copying",

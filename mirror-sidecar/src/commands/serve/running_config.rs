@@ -13,6 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::args::{ClusterArgs, FacadeLogin, OriginalsArgs, SourceArgs, UsageError, naming_name};
 use crate::backoff::Backoff;
 use crate::backups::{BackupLocations, ByBackup, OtherBackups};
+use crate::cluster::api_server::ApiServer;
 use crate::cluster::config::Kubernetes;
 use crate::cluster::mirrored_images::MirroredImages;
 use crate::cluster::policies::UnusableKind;
@@ -140,19 +141,10 @@ impl Builder {
         let locations = Arc::new(config.locations());
         let stop = self.stop.child_token();
         let guard = stop.clone().drop_guard();
-        let mut server = None;
-        let (replicas, provision, cluster) = if let Some(cluster) = cluster {
-            let crash_record = self.queue.crash_record();
-            let Started {
-                server: connected,
-                replicas,
-                provision,
-                indexes,
-                copy_status,
-            } = run::start(
-                cluster,
-                self.excluded_namespaces.clone(),
-                run::Lookups {
+        let (server, provision, cluster) = match cluster {
+            Some(prepared) => {
+                let crash_record = self.queue.crash_record();
+                let lookups = run::Lookups {
                     backups: &backups,
                     crash_record: match former {
                         Some(_) => ProcessRecord::Running(crash_record),
@@ -160,36 +152,20 @@ impl Builder {
                     },
                     targets: targets.clone(),
                     locations: Arc::clone(&locations),
-                },
-                self.metrics.cluster.clone(),
-                self.certificate.clone(),
-                stop.clone(),
-            );
-            server = Some(connected);
-            let cluster = ClusterSources {
-                indexes,
-                copy_status,
-                excluded: self.excluded_namespaces.clone(),
-                replicas: replicas.clone(),
-            };
-            (replicas, provision, Some(cluster))
-        } else {
-            let provision = Provision::given(pull_secret.as_deref());
-            (Replicas::alone(), provision, None)
+                };
+                let (server, provision, cluster) = self.start_cluster(prepared, lookups, &stop);
+                (Some(server), provision, Some(cluster))
+            }
+            None => (None, Provision::given(pull_secret.as_deref()), None),
         };
+        let replicas = cluster.as_ref().map(|cluster| cluster.replicas.clone());
+        let replicas = replicas.unwrap_or_else(Replicas::alone);
         let status = Sources {
             backups: backups.clone(),
             cluster,
             clock: self.clock,
         };
-        if let Some((server, installation)) = server.zip(self.cluster.mirrored_images()) {
-            let mirrored_images = MirroredImages {
-                server,
-                sources: status.clone(),
-                installation,
-            };
-            mirrored_images.start(stop.clone());
-        }
+        self.start_mirrored_images(server, &status, &stop);
         let cluster = status.cluster.as_ref();
         let indexes = cluster.map(|cluster| &cluster.indexes);
         let in_use = cluster.map(|cluster| cluster.copy_status.values().cloned().collect());
@@ -231,6 +207,53 @@ impl Builder {
             stop,
             _guard: guard,
         })
+    }
+
+    /// Starts the tasks of the cluster.
+    fn start_cluster(
+        &self,
+        prepared: run::Prepared,
+        lookups: run::Lookups<'_>,
+        stop: &CancellationToken,
+    ) -> (ApiServer, Provision, ClusterSources) {
+        let Started {
+            server,
+            replicas,
+            provision,
+            indexes,
+            copy_status,
+        } = run::start(
+            prepared,
+            self.excluded_namespaces.clone(),
+            lookups,
+            self.metrics.cluster.clone(),
+            self.certificate.clone(),
+            stop.clone(),
+        );
+        let cluster = ClusterSources {
+            indexes,
+            copy_status,
+            excluded: self.excluded_namespaces.clone(),
+            replicas,
+        };
+        (server, provision, cluster)
+    }
+
+    /// Starts to write `MirroredImage` objects, if they are wanted.
+    fn start_mirrored_images(
+        &self,
+        server: Option<ApiServer>,
+        status: &Sources,
+        stop: &CancellationToken,
+    ) {
+        if let Some((server, installation)) = server.zip(self.cluster.mirrored_images()) {
+            let mirrored_images = MirroredImages {
+                server,
+                sources: status.clone(),
+                installation,
+            };
+            mirrored_images.start(stop.clone());
+        }
     }
 
     /// Returns the lookups. Each backup has its own credentials. Connections, memory and the limits of hosts are shared, and

@@ -2,7 +2,7 @@ use rstest::rstest;
 
 use super::super::resource::tests::{mirrored, object, status, time};
 use super::*;
-use crate::status::model::ImageStatus;
+use crate::status::model::{ImageStatus, Users};
 
 const DAY: i64 = 24 * 60 * 60;
 
@@ -41,7 +41,7 @@ fn an_object_that_is_still_right_needs_no_write(#[case] status: ImageStatus) {
 }
 
 #[rstest]
-#[case::users(ImageStatus { users: Default::default(), ..mirrored() }, Urgency::Patient)]
+#[case::users(ImageStatus { users: Users::default(), ..mirrored() }, Urgency::Patient)]
 #[case::reason(ImageStatus { reason: "the backup has the last copy".to_owned(), ..mirrored() }, Urgency::Patient)]
 #[case::check(ImageStatus { last_check: Some(Time(time(DAY + 1))), ..mirrored() }, Urgency::Patient)]
 #[case::digest(ImageStatus { digest: Some("sha256:1".to_owned()), ..mirrored() }, Urgency::Urgent)]
