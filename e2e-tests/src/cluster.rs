@@ -19,7 +19,6 @@ mod external;
 mod global;
 mod injector;
 mod kubewarden;
-mod mirrored_images;
 mod namespace;
 mod process;
 mod programs;

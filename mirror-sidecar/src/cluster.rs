@@ -18,7 +18,6 @@ pub(crate) mod json_filter;
 pub mod listing;
 pub mod login_access;
 mod loop_guard;
-pub mod mirrored_images;
 mod own_workload;
 pub mod policies;
 mod policy_events;

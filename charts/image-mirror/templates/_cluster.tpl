@@ -61,10 +61,6 @@
 {{- if and .Values.policy.reinvocation (eq (include "image-mirror.mode" .) "on") }}true{{ end }}
 {{- end }}
 
-{{- define "image-mirror.mirrorsImages" -}}
-{{- if and .Values.mirroredImages.enabled (eq (include "image-mirror.mode" .) "on") }}true{{ end }}
-{{- end }}
-
 {{/* The rules in a file that the cluster mode needs, as YAML. The argument is a list: the context and the file. */}}
 {{- define "image-mirror.rules" -}}
 {{- $file := last . }}
@@ -85,9 +81,6 @@
   {{- range .Files.Get "files/reinvocation-rules.yaml" | replace "image-mirror" (include "image-mirror.policyName" .) | fromYamlArray }}
     {{- $needed = append $needed . }}
   {{- end }}
-{{- end }}
-{{- if and (eq $file "files/cluster-rules.yaml") (include "image-mirror.mirrorsImages" .) }}
-  {{- range .Files.Get "files/mirroredimages-rules.yaml" | fromYamlArray }}{{ $needed = append $needed . }}{{ end }}
 {{- end }}
 {{- with $needed }}{{ toYaml . }}{{ end }}
 {{- end }}

@@ -46,9 +46,6 @@
     {{- $wrong = append $wrong "policy.reinvocation needs admissionPolicies.enabled and Kubernetes 1.30 or newer, because nothing else limits which webhook the sidecar may register (with helm template, set admissionPolicies.enabled=true)" }}
   {{- end }}
 {{- end }}
-{{- if and $v.mirroredImages.enabled (ne (include "image-mirror.mode" .) "on") }}
-  {{- $wrong = append $wrong "mirroredImages.enabled needs cluster.mode on, because the sidecar writes nothing to the cluster otherwise" }}
-{{- end }}
 {{- $wrong = concat $wrong (include "image-mirror.configErrors" . | fromJsonArray) }}
 {{- /* Helm would delete the chart's own Secret of such a name, and Pods would no longer find it. */}}
 {{- $sidecar := include "image-mirror.sidecar" . }}

@@ -99,9 +99,8 @@ def pod_environment(found, others, folder):
             reference = variable["valueFrom"]["secretKeyRef"]
             env[variable["name"]] = secrets.get(reference["name"], others)[reference["key"]]
         else:
-            env[variable["name"]] = {"metadata.name": "sidecar-0", "metadata.namespace": NAMESPACE}[
-                variable["valueFrom"]["fieldRef"]["fieldPath"]
-            ]
+            fields = {"metadata.name": "sidecar-0", "metadata.namespace": NAMESPACE, "status.podIP": "127.0.0.1"}
+            env[variable["name"]] = fields[variable["valueFrom"]["fieldRef"]["fieldPath"]]
     return env, container["args"]
 
 

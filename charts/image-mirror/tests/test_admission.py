@@ -581,34 +581,6 @@ class Webhooks(unittest.TestCase):
         self.assertIsNone(self.refusals([webhook(rule={"resources": ["*"]})], user="admin"))
 
 
-class MirroredImages(unittest.TestCase):
-    OWN = {"image-mirror.dev/namespace": NAMESPACE, "image-mirror.dev/installation": "image-mirror"}
-
-    def refusals(self, operation, before, after):
-        policy = Policy("mirroredimages", "--set", "mirroredImages.enabled=true")
-        return policy.refusals(operation, before, after, kind="MirroredImage")
-
-    def test_what_the_sidecar_does(self):
-        own, bare = {"metadata": {"labels": self.OWN}}, {"metadata": {}}
-        for operation, before, after in [
-            ("CREATE", None, own),
-            ("UPDATE", own, own),
-            ("UPDATE", bare, own),
-            ("DELETE", own, None),
-        ]:
-            self.assertEqual(self.refusals(operation, before, after), [], operation)
-
-    def test_what_it_must_not_do(self):
-        own = {"metadata": {"labels": self.OWN}}
-        kept = {"metadata": {"labels": self.OWN, "finalizers": ["a/b"]}}
-        for key in self.OWN:
-            other = {"metadata": {"labels": {**self.OWN, key: "other"}}}
-            for operation, before, after in [("CREATE", None, other), ("UPDATE", other, own), ("DELETE", other, None)]:
-                self.assertEqual(len(self.refusals(operation, before, after)), 1, (operation, key))
-        for operation, before in [("CREATE", None), ("UPDATE", own)]:
-            self.assertEqual(len(self.refusals(operation, before, kept)), 1, operation)
-
-
 class WhereTheyAre(unittest.TestCase):
     def names(self, *flags):
         found = objects(render_text("--set", "registry.host=a.example", *flags))
@@ -625,8 +597,6 @@ class WhereTheyAre(unittest.TestCase):
         self.assertEqual(self.names(*pull, *served, "--set", "admissionPolicies.workloads=None")[0], all_of_them[:2])
         self.assertEqual(self.names(*served)[0], all_of_them[::2], "without credentials no Secret is written")
         self.assertEqual(self.names(*served, "--set", "cluster.mode=watch")[0], [])
-        images = self.names(*pull, *served, "--set", "mirroredImages.enabled=true")[0]
-        self.assertEqual(images, sorted([*all_of_them, "image-mirror-mirroredimages"]))
         reinvocation = self.names(*pull, *served, "--set", "policy.reinvocation=true")[0]
         self.assertEqual(reinvocation, sorted([*all_of_them, "image-mirror-webhooks"]))
 

@@ -7,12 +7,11 @@ use kube::Client;
 use serde_json::{Value, json};
 
 use super::Cluster;
-use super::global::GlobalObject;
 use super::namespace::{Namespace, create_global, delete_global};
 
 /// How often the API server is asked whether it serves a new kind: a minute in all.
-const PROBES: usize = 600;
-const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const PROBES: usize = 600;
+pub(super) const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A kind of its own group. Its definition is removed when this is dropped.
 pub struct CustomKind {
@@ -62,35 +61,6 @@ impl Cluster {
                 && namespace.list(&custom.api_version(), kind).is_ok()
             {
                 return Ok(custom);
-            }
-            thread::sleep(PROBE_INTERVAL);
-        }
-        anyhow::bail!("the API server does not serve {kind}")
-    }
-
-    /// Defines a kind without namespaces, which other tests define too, and waits until it is served.
-    ///
-    /// # Errors
-    /// When the API server refuses, or does not serve it in time.
-    pub(super) fn define_global(
-        &self,
-        definition: &Value,
-        api_version: &str,
-        kind: &str,
-    ) -> anyhow::Result<GlobalObject> {
-        // That of an earlier test may still be being deleted.
-        let mut created = GlobalObject::create(self, definition.clone());
-        for _ in 0..PROBES {
-            if created.is_ok() {
-                break;
-            }
-            thread::sleep(PROBE_INTERVAL);
-            created = GlobalObject::create(self, definition.clone());
-        }
-        let created = created?;
-        for _ in 0..PROBES {
-            if self.serves(api_version, kind)? && self.list(api_version, kind).is_ok() {
-                return Ok(created);
             }
             thread::sleep(PROBE_INTERVAL);
         }

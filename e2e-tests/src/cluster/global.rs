@@ -50,14 +50,6 @@ impl Cluster {
         get_global(&self.admin(), manifest)
     }
 
-    /// Deletes an object in no namespace.
-    ///
-    /// # Errors
-    /// What the API server answers.
-    pub fn delete_global(&self, manifest: &Value) -> Result<(), kube::Error> {
-        delete_global(&self.admin(), manifest)
-    }
-
     /// Merges fields into an object in no namespace (RFC 7386).
     ///
     /// # Errors

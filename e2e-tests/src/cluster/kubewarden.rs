@@ -1,8 +1,11 @@
 //! The kind of Kubewarden's policies, without the controller.
 
+use std::thread;
+
 use serde_json::{Value, json};
 
 use super::Cluster;
+use super::custom::{PROBE_INTERVAL, PROBES};
 use super::global::GlobalObject;
 
 /// API version and kind of the policies.
@@ -33,7 +36,23 @@ impl Cluster {
                 }],
             },
         });
-        self.define_global(&definition, API_VERSION, KIND)
+        // That of an earlier test may still be being deleted.
+        let mut created = GlobalObject::create(self, definition.clone());
+        for _ in 0..PROBES {
+            if created.is_ok() {
+                break;
+            }
+            thread::sleep(PROBE_INTERVAL);
+            created = GlobalObject::create(self, definition.clone());
+        }
+        let definition = created?;
+        for _ in 0..PROBES {
+            if self.serves(API_VERSION, KIND)? && self.list(API_VERSION, KIND).is_ok() {
+                return Ok(definition);
+            }
+            thread::sleep(PROBE_INTERVAL);
+        }
+        anyhow::bail!("the API server does not serve {KIND}")
     }
 }
 

@@ -15,7 +15,6 @@ mod late_referrers;
 mod losing_backup;
 mod managed_secrets;
 mod manifests;
-mod mirrored_images;
 mod moves;
 mod originals_annotation;
 mod plan;

@@ -32,10 +32,8 @@ pub struct Group {
     pub upstream: Box<dyn Registry>,
     backup: Box<dyn Registry>,
     pub namespace: Namespace,
-    pub account: Account,
+    account: Account,
     pub sidecars: BTreeMap<&'static str, Sidecar>,
-    /// More variables of the sidecars to come.
-    pub environment: Vec<(&'static str, String)>,
     images: usize,
 }
 
@@ -49,7 +47,6 @@ impl Group {
             namespace,
             account,
             sidecars: BTreeMap::new(),
-            environment: Vec::new(),
             images: 0,
         };
         for name in names {
@@ -58,20 +55,18 @@ impl Group {
         group
     }
 
-    pub fn add(&mut self, name: &'static str) {
-        let builder = Sidecar::builder()
+    fn add(&mut self, name: &'static str) {
+        let sidecar = Sidecar::builder()
             .registry(self.backup.as_ref(), REPOSITORY)
             .insecure_registry(&self.upstream.localhost())
             .argument("--kubernetes=on")
             .environment("KUBECONFIG", self.account.kubeconfig())
             .environment("POD_NAME", name)
             .environment("POD_NAMESPACE", self.namespace.name())
-            .environment("POD_IP", "127.0.0.1");
-        let variables = self.environment.iter();
-        let builder = variables.fold(builder, |builder, (name, value)| {
-            builder.environment(name, value)
-        });
-        self.sidecars.insert(name, builder.start().unwrap());
+            .environment("POD_IP", "127.0.0.1")
+            .start()
+            .unwrap();
+        self.sidecars.insert(name, sidecar);
     }
 
     pub fn take(&mut self, name: &str) -> Sidecar {
@@ -106,19 +101,6 @@ impl Group {
         }
         self.images += count;
         images
-    }
-
-    /// Has tags used that no registry has, so many by each workload.
-    pub fn use_tags(&self, namespace: &Namespace, tags: std::ops::Range<usize>, by_each: usize) {
-        for number in tags.step_by(by_each) {
-            let containers = (number..number + by_each).map(|tag| {
-                let image = format!("{}/acme/many:{tag}", self.upstream.localhost());
-                json!({ "name": format!("tag-{tag}"), "image": image })
-            });
-            let spec = json!({ "containers": containers.collect::<Vec<_>>() });
-            let workload = Kind::Deployment.manifest(&format!("many-{number}"), spec, "batch/v1");
-            namespace.create(&workload).unwrap();
-        }
     }
 
     /// Who copied which of these images.
@@ -172,7 +154,7 @@ impl Group {
 }
 
 /// Waits for what other processes do.
-pub fn wait(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn wait(limit: Duration, what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {
         assert!(start.elapsed() < limit, "{what}: not within {limit:?}");

@@ -115,7 +115,6 @@ fn it_uses_each_right_and_asks_for_no_other() {
         |sidecar: SidecarBuilder, replica: &str| replica_of(sidecar, &account, &home, replica);
     let _webhooks = registrations(&cluster);
     let _policies = cluster.define_policies().unwrap();
-    let _images = cluster.define_mirrored_images().unwrap();
     let world = World::with(|sidecar| with_cluster(sidecar, "mirror-sidecar-0"));
     let mut kinds = vec![
         Kind::Deployment,
@@ -135,7 +134,6 @@ fn it_uses_each_right_and_asks_for_no_other() {
     }
     let told = || events(&shop, "NotRewritten");
     wait_until("all to be told", || told().len() == kinds.len());
-    objects_are_restored(&cluster);
     secrets_come_and_go(&world, &shop, &rights_used);
 
     // Whoever comes after it tells the same, which becomes a series.
@@ -172,7 +170,6 @@ fn replica_of(
         .environment("KUBECONFIG", account.kubeconfig())
         .environment("POD_NAME", replica)
         .environment("POD_NAMESPACE", home.name())
-        .environment("MIRRORED_IMAGES", "image-mirror")
         .argument("--kubernetes=on")
         .argument("--readmit-per-minute=1000")
         .argument("--recheck-interval=1s")
@@ -240,22 +237,6 @@ fn secrets_come_and_go(world: &World, shop: &Namespace, rights: &Use<'_>) {
     shop.merge(&name, &immutable).unwrap();
     wait_until("the Secret to be replaced", || content() == right);
     shop.delete(&pod).unwrap();
-}
-
-/// An object of an image is edited, and there is one of an image that is not in use.
-fn objects_are_restored(cluster: &Cluster) {
-    let objects = || cluster.mirrored_images().unwrap();
-    wait_until("the objects", || !objects().is_empty());
-    let edit = json!({ "status": { "state": "excluded" } });
-    cluster.merge_global(&objects()[0], &edit).unwrap();
-    let mut unused = objects()[0].clone();
-    unused["metadata"] = json!({ "name": "unused", "labels": unused["metadata"]["labels"] });
-    let _unused = GlobalObject::create(cluster, unused).unwrap();
-    wait_until("the removal", || {
-        objects()
-            .iter()
-            .all(|object| object["metadata"]["name"] != "unused")
-    });
 }
 
 /// The Events of a namespace that give this reason.

@@ -16,7 +16,6 @@ use super::workload_selection::{WorkloadSelectionArgs, policy_name};
 use crate::cluster::Readmit;
 use crate::cluster::config::{ClusterConfig, Kubernetes, OnMovedTag, PullPlan};
 use crate::cluster::index::Limits;
-use crate::cluster::mirrored_images::Installation;
 use crate::namespace_budget::DailyBudget;
 
 /// Shortest re-check interval: registries limit the rate of requests.
@@ -142,17 +141,6 @@ pub struct ClusterArgs {
     /// Lease of this replica
     #[arg(long, env = "POD_IP", value_name = "ADDRESS")]
     pub pod_ip: Option<IpAddr>,
-    /// Write one `MirroredImage` object for each image in use, for kubectl (with --kubernetes=on). The value is the name of this
-    /// installation, which tells its objects from those of another installation in the same namespace. The
-    /// `CustomResourceDefinition` must exist: the chart creates it with `mirroredImages.enabled`
-    #[arg(
-        long,
-        env = "MIRRORED_IMAGES",
-        value_name = "NAME",
-        value_parser = installation_name,
-        requires = "own_namespace"
-    )]
-    pub mirrored_images: Option<String>,
 }
 
 impl ClusterArgs {
@@ -186,17 +174,6 @@ impl ClusterArgs {
         names
     }
 
-    /// Returns the installation whose images in use get objects, if they do.
-    pub fn mirrored_images(&self) -> Option<Installation> {
-        Some(Installation {
-            namespace: self.own_namespace.clone()?,
-            name: self
-                .mirrored_images
-                .clone()
-                .filter(|_| self.kubernetes == Kubernetes::On)?,
-        })
-    }
-
     pub fn daily_budget(&self) -> DailyBudget {
         DailyBudget {
             images: self.max_new_images_per_namespace,
@@ -215,12 +192,6 @@ fn replica_name(text: &str) -> Result<String, &'static str> {
         .ok()
         .filter(|name| name.len() <= MAX_REPLICA);
     name.ok_or("must be lower-case letters, digits, hyphens and dots, as names of Pods are")
-}
-
-/// Parses the value of a label.
-fn installation_name(text: &str) -> Result<String, &'static str> {
-    let name = secret_name(text).ok().filter(|name| name.len() <= 63);
-    name.ok_or("must be at most 63 lower-case letters, digits, hyphens and dots")
 }
 
 /// Parses an RFC 1123 label.

@@ -76,7 +76,6 @@ impl ClusterMetrics {
 
 /// The tasks of the cluster, as others use them.
 pub struct Started {
-    pub server: ApiServer,
     /// This replica must leave them at the end.
     pub replicas: Replicas,
     /// Of pull Secrets.
@@ -238,10 +237,9 @@ pub fn start(
         Task::Injected => injected.clone().run().boxed(),
         Task::Reinvocation => or_pending(reinvocation.clone(), Reinvocation::run),
     });
-    start_watches(server.clone(), indexes.clone(), followed, &stop);
+    start_watches(server, indexes.clone(), followed, &stop);
     tokio::spawn(stop.run_until_cancelled_owned(tasks));
     Started {
-        server,
         replicas: replicas.clone(),
         provision,
         indexes: indexes.clone(),

@@ -211,10 +211,6 @@ name in the values, the Secret.
 - name: REINVOKE_POLICY
   value: {{ include "image-mirror.policyName" . | quote }}
 {{- end }}
-{{- if include "image-mirror.mirrorsImages" . }}
-- name: MIRRORED_IMAGES
-  value: {{ include "image-mirror.fullname" . | quote }}
-{{- end }}
 # Replicas share the work by these.
 - name: POD_NAME
   valueFrom:

@@ -56,11 +56,6 @@ pub(in crate::cluster) trait Subject: Send + 'static {
         None
     }
 
-    /// Selects the objects by their labels; all by default.
-    fn label_selector(&self) -> Option<String> {
-        None
-    }
-
     /// The part of an object that is read. It must include [`is_envelope`](crate::cluster::api_response::is_envelope).
     fn keep(&self) -> Keep;
 
@@ -206,7 +201,6 @@ impl<S: Subject> Watch<S> {
     async fn page(&mut self, token: Option<String>) -> Result<Page, WatchError> {
         let params = api::ListParams {
             field_selector: self.subject.field_selector(),
-            label_selector: self.subject.label_selector(),
             limit: Some(self.page_size.limit()),
             continue_token: token,
             ..api::ListParams::default()
@@ -254,7 +248,6 @@ impl<S: Subject> Watch<S> {
     async fn follow(&mut self, version: &str) -> Result<(), WatchError> {
         let params = api::WatchParams {
             field_selector: self.subject.field_selector(),
-            label_selector: self.subject.label_selector(),
             ..api::WatchParams::default()
         };
         let request = made(self.request().watch(&params, version)).map_err(WatchError::Watch)?;

@@ -13,9 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::args::{ClusterArgs, FacadeLogin, OriginalsArgs, SourceArgs, UsageError, naming_name};
 use crate::backoff::Backoff;
 use crate::backups::{BackupLocations, ByBackup, OtherBackups};
-use crate::cluster::api_server::ApiServer;
 use crate::cluster::config::Kubernetes;
-use crate::cluster::mirrored_images::MirroredImages;
 use crate::cluster::policies::UnusableKind;
 use crate::cluster::run::{self, ClusterMetrics, ProcessRecord, Started};
 use crate::cluster::shared_index::Indexes;
@@ -141,7 +139,7 @@ impl Builder {
         let locations = Arc::new(config.locations());
         let stop = self.stop.child_token();
         let guard = stop.clone().drop_guard();
-        let (server, provision, cluster) = match cluster {
+        let (provision, cluster) = match cluster {
             Some(prepared) => {
                 let crash_record = self.queue.crash_record();
                 let lookups = run::Lookups {
@@ -153,10 +151,10 @@ impl Builder {
                     targets: targets.clone(),
                     locations: Arc::clone(&locations),
                 };
-                let (server, provision, cluster) = self.start_cluster(prepared, lookups, &stop);
-                (Some(server), provision, Some(cluster))
+                let (provision, cluster) = self.start_cluster(prepared, lookups, &stop);
+                (provision, Some(cluster))
             }
-            None => (None, Provision::given(pull_secret.as_deref()), None),
+            None => (Provision::given(pull_secret.as_deref()), None),
         };
         let replicas = cluster.as_ref().map(|cluster| cluster.replicas.clone());
         let replicas = replicas.unwrap_or_else(Replicas::alone);
@@ -165,7 +163,6 @@ impl Builder {
             cluster,
             clock: self.clock,
         };
-        self.start_mirrored_images(server, &status, &stop);
         let cluster = status.cluster.as_ref();
         let indexes = cluster.map(|cluster| &cluster.indexes);
         let in_use = cluster.map(|cluster| cluster.copy_status.values().cloned().collect());
@@ -215,9 +212,8 @@ impl Builder {
         prepared: run::Prepared,
         lookups: run::Lookups<'_>,
         stop: &CancellationToken,
-    ) -> (ApiServer, Provision, ClusterSources) {
+    ) -> (Provision, ClusterSources) {
         let Started {
-            server,
             replicas,
             provision,
             indexes,
@@ -236,24 +232,7 @@ impl Builder {
             excluded: self.excluded_namespaces.clone(),
             replicas,
         };
-        (server, provision, cluster)
-    }
-
-    /// Starts to write `MirroredImage` objects, if they are wanted.
-    fn start_mirrored_images(
-        &self,
-        server: Option<ApiServer>,
-        status: &Sources,
-        stop: &CancellationToken,
-    ) {
-        if let Some((server, installation)) = server.zip(self.cluster.mirrored_images()) {
-            let mirrored_images = MirroredImages {
-                server,
-                sources: status.clone(),
-                installation,
-            };
-            mirrored_images.start(stop.clone());
-        }
+        (provision, cluster)
     }
 
     /// Returns the lookups. Each backup has its own credentials. Connections, memory and the limits of hosts are shared, and
