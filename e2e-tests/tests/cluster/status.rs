@@ -65,8 +65,13 @@ fn every_replica_knows_all_and_says_who_did_not_respond() {
             has_all_replicas(&status) && images["mirrored"] == IMAGES && images["failed"] == 1
         });
         // The reason is known to one replica, and every other one has it from there.
-        let failed = get(sidecar, "/api/v1/images?state=failed");
-        assert!(has_all_replicas(&failed));
+        let failed = || get(sidecar, "/api/v1/images?state=failed");
+        wait(
+            COPY_DEADLINE,
+            "all replicas",
+            || has_all_replicas(&failed()),
+        );
+        let failed = failed();
         assert_eq!(originals(&failed), [absent.clone()].into());
         let item = &failed["items"][0];
         assert_eq!(item["reason"], "the registry has no such image");

@@ -78,10 +78,12 @@ impl Entry {
     }
 }
 
-/// Returns the text of a platform, unless it is unknown or longer than any that exists.
+/// Returns the text of a platform, unless it is unknown, longer than any that exists, or has other characters than they have:
+/// tools show it as it is.
 fn shown(platform: &Platform) -> Option<Box<str>> {
     let text = platform.to_string();
-    (text.len() <= MAX_PLATFORM && !text.starts_with("unknown")).then(|| text.into())
+    let is_valid = text.len() <= MAX_PLATFORM && text.parse::<Platform>().is_ok();
+    (is_valid && !text.starts_with("unknown")).then(|| text.into())
 }
 
 impl Indexes {
@@ -98,5 +100,34 @@ impl Indexes {
         {
             self.count = self.count.saturating_sub(entries.len().max(1));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::plain("linux", "arm", Some("linux/arm/v7"))]
+    #[case::unknown("unknown", "unknown", None)]
+    #[case::control("linux", "amd64\u{1b}[2J", None)]
+    #[case::slash("linux", "amd64/../x", None)]
+    #[case::long(
+        "linux",
+        "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghij",
+        None
+    )]
+    fn platforms_are_shown_if_tools_can_show_them(
+        #[case] os: &str,
+        #[case] architecture: &str,
+        #[case] expected: Option<&str>,
+    ) {
+        let platform = Platform {
+            os: os.to_owned(),
+            architecture: architecture.to_owned(),
+            variant: (architecture == "arm").then(|| "v7".to_owned()),
+        };
+        assert_eq!(shown(&platform).as_deref(), expected);
     }
 }

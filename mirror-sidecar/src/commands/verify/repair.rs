@@ -220,7 +220,8 @@ impl Attempt<'_> {
     /// Copies from the first source that has the image.
     ///
     /// # Errors
-    /// That of the original, which is the first source.
+    /// That of the first source that may have the image, because its registry did not say otherwise; that of the first source
+    /// if none may.
     async fn copy_first(
         &self,
         sources: impl IntoIterator<Item = Source>,
@@ -233,10 +234,18 @@ impl Attempt<'_> {
                 Ok(_) => return Ok(()),
                 // No other source helps.
                 Err(error @ CopyError::Target(_)) => return Err(error),
-                Err(error) => first = first.or(Some(error)),
+                Err(error) => first = Some(more_hopeful(first, error)),
             }
         }
         first.map_or(Ok(()), Err)
+    }
+}
+
+/// Returns the error of the source that may still have the image; of two alike, the first.
+fn more_hopeful(first: Option<CopyError>, next: CopyError) -> CopyError {
+    match first {
+        Some(first) if !is_unseen(&first) || is_unseen(&next) => first,
+        _ => next,
     }
 }
 
@@ -246,4 +255,32 @@ fn no_original() -> String {
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A former backup that cannot be reached may have what the original lacks: nothing must be replaced then.
+    #[test]
+    fn an_error_of_a_source_that_may_have_the_image_is_kept() {
+        let missing = |object: &str| CopyError::SourceMissing {
+            object: object.to_owned(),
+        };
+        let corrupt = || CopyError::BlobDigest {
+            object: "x".to_owned(),
+            actual: "y".to_owned(),
+        };
+        let all = |errors: Vec<CopyError>| {
+            let found = errors
+                .into_iter()
+                .fold(None, |first, next| Some(more_hopeful(first, next)));
+            found.unwrap().to_string()
+        };
+        let expected = corrupt().to_string();
+        assert_eq!(all(vec![missing("a"), corrupt(), missing("b")]), expected);
+        assert_eq!(all(vec![corrupt(), missing("a")]), expected);
+        let first = missing("a").to_string();
+        assert_eq!(all(vec![missing("a"), missing("b")]), first);
+    }
 }
