@@ -472,6 +472,14 @@ fn lost_and_changed_files_of_a_registry_are_found() {
         let output = command.args(more).arg(&name).arg("--output=json").output();
         Verified::of(&output.unwrap())
     };
+    let empty = sidecar("verify", &backup.address()).arg("--all").output();
+    let empty = Verified::of(&empty.unwrap());
+    assert_eq!(empty.code, Some(1));
+    assert!(
+        empty.stderr.contains("lists no repository"),
+        "{}",
+        empty.stderr
+    );
     assert_eq!(run(&backup, "copy", &[]).code, Some(0));
     let all = sidecar("verify", &backup.address())
         .args(["--all", "--deep", "--offline", "--output=json"])

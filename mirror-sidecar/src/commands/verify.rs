@@ -157,6 +157,13 @@ impl Backup {
                  verify the images of a cluster"
             )
         })?;
+        // A registry may hide repositories from a login without an error.
+        if repositories.is_empty() {
+            return Err(anyhow!(
+                "--all: the registry lists no repository of {}; check --repository and the permissions of the login",
+                backup.location()
+            ));
+        }
         Ok(repositories.into_iter().map(Work::Repository).collect())
     }
 
