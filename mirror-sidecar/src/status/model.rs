@@ -392,7 +392,7 @@ pub(crate) mod tests {
         let reason = Some("broken".to_owned());
         Overview {
             api_version: API_VERSION.to_owned(),
-            version: "0.1.0".to_owned(),
+            version: "1.2.3".to_owned(),
             is_complete: true,
             images: Totals::default(),
             excluded_not_listed: 0,
