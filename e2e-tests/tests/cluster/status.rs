@@ -86,7 +86,7 @@ fn every_replica_knows_all_and_says_who_did_not_respond() {
             assert!(item["lastCopy"].is_string(), "{item}");
         }
     }
-    // Pages of one image each are together the whole, whoever serves them.
+    // Pages of one image each add up to the whole list, from any replica.
     let (mut seen, mut path) = (BTreeSet::new(), "/api/v1/images?limit=1".to_owned());
     for sidecar in group.sidecars.values().cycle() {
         let page = get(sidecar, &path);

@@ -256,7 +256,7 @@ fn damage_is_found_without_a_write_and_repaired(
         good.stderr
     );
     let (kind, object) = scene.damage(damage);
-    // Content of the right size is visible only to whoever reads it.
+    // Wrong content of the right size is only visible when it is read.
     let deep: &[&str] = match damage {
         Damage::Content => &["--deep"],
         _ => &[],

@@ -25,7 +25,7 @@ use crate::backups::{BackupLocations, ByBackup, OtherBackups};
 /// Workloads that are read, at up to 1 KiB of memory each. A namespace may have a tenth of it.
 const MAX_WORKLOADS: u32 = 1_000_000;
 
-/// Timeout of the first request: an API server that is down is reported at once.
+/// Timeout of the first request: an API server that is down is reported soon.
 const RESPONDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Longest time without a change of the index while not all kinds were listed.

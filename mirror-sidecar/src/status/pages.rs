@@ -45,7 +45,7 @@ impl Sources {
         }
     }
 
-    /// Returns the rows whose copies this process makes now. They are few, whoever maintains the images.
+    /// Returns the rows whose copies this process makes now. They are few, whichever replica maintains the images.
     fn running(&self, cluster: &ClusterSources, query: &ImageQuery, most: usize) -> Vec<Row> {
         let mut rows = Vec::new();
         for (name, lookup) in self.backups.iter() {

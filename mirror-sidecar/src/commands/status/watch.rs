@@ -75,7 +75,7 @@ fn show(report: &Report, args: &StatusArgs, before: &mut Lines) -> anyhow::Resul
     Ok(())
 }
 
-/// Returns the text as a screen: it replaces what is there, and fits.
+/// Returns the text as a screen that replaces the former one and fits the terminal.
 fn screen(text: &str, rows: usize, columns: usize) -> String {
     let lines: Vec<_> = text.lines().collect();
     let room = rows.saturating_sub(1).max(1);
